@@ -1,0 +1,153 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package collector
+
+import (
+	"fmt"
+	"time"
+)
+
+// EntityKind says what an entity is. The numbers are those of
+// dcgm_field_entity_group_t in dcgm_fields.h, so that they need no translation.
+type EntityKind uint8
+
+// The kinds of entities that DCGM knows.
+const (
+	KindGlobal          EntityKind = 0 // the node itself
+	KindGPU             EntityKind = 1
+	KindVGPU            EntityKind = 2
+	KindSwitch          EntityKind = 3
+	KindGPUInstance     EntityKind = 4
+	KindComputeInstance EntityKind = 5
+	KindLink            EntityKind = 6
+	KindCPU             EntityKind = 7
+	KindCPUCore         EntityKind = 8
+	KindConnectX        EntityKind = 9
+
+	kindCount = 10
+)
+
+var kindNames = [kindCount]string{
+	"global", "gpu", "vgpu", "nvswitch", "gpu_instance", "compute_instance",
+	"link", "cpu", "cpu_core", "connectx",
+}
+
+func (k EntityKind) String() string {
+	if int(k) < len(kindNames) {
+		return kindNames[k]
+	}
+	return fmt.Sprintf("kind(%d)", uint8(k))
+}
+
+// EntityState says whether an entity can be asked for values.
+type EntityState uint8
+
+// The states of an entity.
+const (
+	EntityUp       EntityState = iota
+	EntityLost                 // fell off the bus, or the driver no longer answers for it
+	EntityDetached             // unbound from the driver
+)
+
+func (s EntityState) String() string {
+	switch s {
+	case EntityUp:
+		return "up"
+	case EntityLost:
+		return "lost"
+	case EntityDetached:
+		return "detached"
+	}
+	return fmt.Sprintf("state(%d)", uint8(s))
+}
+
+// Unknown stands in an Entity's numeric identity fields for "not known".
+const Unknown = -1
+
+// Entity is one thing on the node with values of its own. Fields that do not
+// apply to its kind are empty or [Unknown].
+type Entity struct {
+	Kind  EntityKind
+	State EntityState
+	// ID is DCGM's entity id. It need not equal NVML's index or the minor, and
+	// for instances it is reused after a MIG reconfiguration.
+	ID uint32
+	// Parent is the position of the parent in [Inventory.Entities]: the GPU of
+	// an instance or link, the GPU instance of a compute instance; else Unknown.
+	Parent int
+	// UUID is GPU-… for a GPU and MIG-… for a compute instance. A GPU instance
+	// has none of its own: NVML names the MIG device, which is the pair.
+	UUID string
+
+	// Of a GPU.
+	PCIBusID string
+	Model    string
+	Brand    string
+	Serial   string
+	VBIOS    string
+	Index    int // NVML's index
+	Minor    int // of /dev/nvidiaN
+	MIGMode  bool
+
+	// Of a GPU instance or compute instance.
+	InstanceID int    // NVML's id, unique in the parent
+	Profile    string // such as 1g.10gb
+
+	// Of a link.
+	Port int // 0-based
+}
+
+// Inventory is what the node consists of and which fields are read on it. It is
+// immutable once published.
+type Inventory struct {
+	// Generation grows with each inventory of one sampler; a sample belongs to
+	// the inventory with the same generation.
+	Generation    uint64
+	Time          time.Time
+	DriverVersion string
+	DCGMVersion   string
+	// Entities are ordered by kind, parent and id; parents stand before children.
+	Entities []Entity
+	// Columns are, for each kind, the fields that a row of that kind holds.
+	Columns [kindCount][]FieldID
+}
+
+// GPU returns the GPU that the entity at position i is or belongs to, and
+// whether there is one.
+func (inv *Inventory) GPU(i int) (*Entity, bool) {
+	for range inv.Entities {
+		if i < 0 || i >= len(inv.Entities) {
+			return nil, false
+		}
+		e := &inv.Entities[i]
+		if e.Kind == KindGPU {
+			return e, true
+		}
+		i = e.Parent
+	}
+	return nil, false
+}
+
+// validate checks what the rest of the package relies on.
+func (inv *Inventory) validate() error {
+	for i := range inv.Entities {
+		e := &inv.Entities[i]
+		if int(e.Kind) >= kindCount {
+			return fmt.Errorf("entity %d has unknown kind %d", i, e.Kind)
+		}
+		if e.Parent != Unknown && (e.Parent < 0 || e.Parent >= i) {
+			return fmt.Errorf("entity %d has parent %d, which does not stand before it", i, e.Parent)
+		}
+	}
+	return nil
+}
+
+// MIGDevice is what NVML says of one MIG device: the pair of a GPU instance and
+// a compute instance that carries the MIG-… UUID.
+type MIGDevice struct {
+	UUID              string
+	ParentUUID        string
+	GPUInstanceID     int
+	ComputeInstanceID int
+}

@@ -1,0 +1,396 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package collector
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"time"
+)
+
+// A frame is what the sampler writes into its pipe: a header of 16 bytes (magic,
+// version, type, two zero bytes, payload length, CRC-32C of the payload; little
+// endian) and the payload. Both ends are the same binary, so the version guards
+// against a binary replaced under a running exporter, nothing more.
+const (
+	frameMagic      = 0x46555047 // "GPUF"
+	frameVersion    = 1
+	frameHeaderSize = 16
+	// MaxFrameSize bounds the payload: 64 times a node of 112 instances with 60
+	// fields, far below what a garbled length could ask for.
+	MaxFrameSize = 4 << 20
+)
+
+type frameType uint8
+
+const (
+	frameInventory frameType = 1
+	frameSample    frameType = 2
+	frameEvents    frameType = 3
+	frameFailure   frameType = 4
+)
+
+// ErrBadFrame is wrapped by the errors of [FrameReader.Next] after which the
+// stream cannot be read on: garbage, a wrong checksum, or a truncated frame.
+var ErrBadFrame = errors.New("bad frame")
+
+var crcTable = crc32.MakeTable(crc32.Castagnoli)
+
+// FrameWriter writes frames. It reuses one buffer, and each frame is one Write.
+type FrameWriter struct {
+	w   io.Writer
+	buf []byte
+}
+
+// NewFrameWriter returns a writer of frames to w.
+func NewFrameWriter(w io.Writer) *FrameWriter { return &FrameWriter{w: w} }
+
+func (f *FrameWriter) begin() { f.buf = append(f.buf[:0], make([]byte, frameHeaderSize)...) }
+
+func (f *FrameWriter) flush(t frameType) error {
+	payload := f.buf[frameHeaderSize:]
+	if len(payload) > MaxFrameSize {
+		return fmt.Errorf("writing frame: %d bytes, at most %d fit", len(payload), MaxFrameSize)
+	}
+	le := binary.LittleEndian
+	le.PutUint32(f.buf[0:], frameMagic)
+	f.buf[4] = frameVersion
+	f.buf[5] = byte(t)
+	le.PutUint32(f.buf[8:], uint32(len(payload)))
+	le.PutUint32(f.buf[12:], crc32.Checksum(payload, crcTable))
+	if _, err := f.w.Write(f.buf); err != nil {
+		return fmt.Errorf("writing frame: %w", err)
+	}
+	return nil
+}
+
+func (f *FrameWriter) u8(v uint8)   { f.buf = append(f.buf, v) }
+func (f *FrameWriter) u32(v uint32) { f.buf = binary.LittleEndian.AppendUint32(f.buf, v) }
+func (f *FrameWriter) u64(v uint64) { f.buf = binary.LittleEndian.AppendUint64(f.buf, v) }
+func (f *FrameWriter) num(v int)    { f.buf = binary.AppendVarint(f.buf, int64(v)) }
+func (f *FrameWriter) str(s string) {
+	f.num(len(s))
+	f.buf = append(f.buf, s...)
+}
+
+// WriteInventory writes the inventory that the following samples belong to.
+func (f *FrameWriter) WriteInventory(inv *Inventory) error {
+	f.begin()
+	f.u64(inv.Generation)
+	f.u64(uint64(inv.Time.UnixNano()))
+	f.str(inv.DriverVersion)
+	f.str(inv.DCGMVersion)
+	for _, columns := range inv.Columns {
+		f.num(len(columns))
+		for _, id := range columns {
+			f.num(int(id))
+		}
+	}
+	f.num(len(inv.Entities))
+	for i := range inv.Entities {
+		e := &inv.Entities[i]
+		f.u8(uint8(e.Kind))
+		f.u8(uint8(e.State))
+		f.u32(e.ID)
+		f.num(e.Parent)
+		f.str(e.UUID)
+		f.str(e.PCIBusID)
+		f.str(e.Model)
+		f.str(e.Brand)
+		f.str(e.Serial)
+		f.str(e.VBIOS)
+		f.num(e.Index)
+		f.num(e.Minor)
+		mig := uint8(0)
+		if e.MIGMode {
+			mig = 1
+		}
+		f.u8(mig)
+		f.num(e.InstanceID)
+		f.str(e.Profile)
+		f.num(e.Port)
+	}
+	return f.flush(frameInventory)
+}
+
+// WriteSample writes one sample.
+func (f *FrameWriter) WriteSample(s *Sample) error {
+	f.begin()
+	f.u64(s.Generation)
+	f.u64(uint64(s.Time.UnixNano()))
+	f.u64(uint64(s.Duration))
+	f.num(len(s.Strings))
+	for _, v := range s.Strings {
+		f.str(v)
+	}
+	f.num(len(s.Rows))
+	for _, row := range s.Rows {
+		f.num(len(row))
+		for _, c := range row {
+			f.u8(uint8(c.Status))
+			if c.Status == StatusOK {
+				f.u8(uint8(c.Type))
+				f.u64(c.bits)
+			}
+		}
+	}
+	return f.flush(frameSample)
+}
+
+// WriteEvents writes events on the entities of the inventory with the given
+// generation.
+func (f *FrameWriter) WriteEvents(generation uint64, events []Event) error {
+	f.begin()
+	f.u64(generation)
+	f.num(len(events))
+	for _, e := range events {
+		f.u8(uint8(e.Kind))
+		f.num(e.Entity)
+		f.u64(uint64(e.Time.UnixNano()))
+		f.u64(uint64(e.Code))
+	}
+	return f.flush(frameEvents)
+}
+
+// WriteFailure writes why the sampler is about to exit.
+func (f *FrameWriter) WriteFailure(fail Failure) error {
+	f.begin()
+	f.str(fail.Reason)
+	f.str(fail.Message)
+	return f.flush(frameFailure)
+}
+
+// Frame is one decoded frame: exactly one of its pointers is set, or Events.
+type Frame struct {
+	Inventory *Inventory
+	Sample    *Sample
+	Failure   *Failure
+	// Generation is the inventory that Events refer to.
+	Generation uint64
+	Events     []Event
+}
+
+// FrameReader reads frames. What it returns shares nothing with its buffer.
+type FrameReader struct {
+	r   *bufio.Reader
+	buf []byte
+}
+
+// NewFrameReader returns a reader of frames from r.
+func NewFrameReader(r io.Reader) *FrameReader {
+	return &FrameReader{r: bufio.NewReaderSize(r, 64<<10)}
+}
+
+// Next blocks for the next frame. It returns io.EOF at a clean end, an error
+// that wraps [ErrBadFrame] where the stream is garbled or cut, and any other
+// error as the reader gave it.
+func (f *FrameReader) Next() (Frame, error) {
+	var head [frameHeaderSize]byte
+	if _, err := io.ReadFull(f.r, head[:]); err != nil {
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			return Frame{}, fmt.Errorf("%w: cut in the header", ErrBadFrame)
+		}
+		return Frame{}, err
+	}
+	le := binary.LittleEndian
+	if m := le.Uint32(head[0:]); m != frameMagic {
+		return Frame{}, fmt.Errorf("%w: magic %#x", ErrBadFrame, m)
+	}
+	if head[4] != frameVersion {
+		return Frame{}, fmt.Errorf("%w: version %d, this binary speaks %d (was it replaced while running?)", ErrBadFrame, head[4], frameVersion)
+	}
+	size := le.Uint32(head[8:])
+	if size > MaxFrameSize {
+		return Frame{}, fmt.Errorf("%w: length %d is over the limit of %d", ErrBadFrame, size, MaxFrameSize)
+	}
+	if uint32(cap(f.buf)) < size {
+		f.buf = make([]byte, size)
+	}
+	payload := f.buf[:size]
+	if _, err := io.ReadFull(f.r, payload); err != nil {
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return Frame{}, fmt.Errorf("%w: cut in the payload", ErrBadFrame)
+		}
+		return Frame{}, err
+	}
+	if crc := crc32.Checksum(payload, crcTable); crc != le.Uint32(head[12:]) {
+		return Frame{}, fmt.Errorf("%w: checksum does not match", ErrBadFrame)
+	}
+	return decodeFrame(frameType(head[5]), payload)
+}
+
+func decodeFrame(t frameType, payload []byte) (Frame, error) {
+	d := decoder{b: payload}
+	var frame Frame
+	switch t {
+	case frameInventory:
+		frame.Inventory = d.inventory()
+	case frameSample:
+		frame.Sample = d.sample()
+	case frameEvents:
+		frame.Generation, frame.Events = d.events()
+	case frameFailure:
+		frame.Failure = &Failure{Reason: d.str(), Message: d.str()}
+	default:
+		return Frame{}, fmt.Errorf("%w: type %d", ErrBadFrame, t)
+	}
+	if d.failed || len(d.b) != 0 {
+		return Frame{}, fmt.Errorf("%w: payload of type %d does not parse", ErrBadFrame, t)
+	}
+	return frame, nil
+}
+
+// decoder consumes a payload. After the first failure every read gives zero, so
+// that callers check once at the end.
+type decoder struct {
+	b      []byte
+	failed bool
+}
+
+func (d *decoder) take(n int) []byte {
+	if d.failed || n < 0 || n > len(d.b) {
+		d.failed = true
+		return nil
+	}
+	v := d.b[:n]
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *decoder) u8() uint8 {
+	if v := d.take(1); v != nil {
+		return v[0]
+	}
+	return 0
+}
+
+func (d *decoder) u32() uint32 {
+	if v := d.take(4); v != nil {
+		return binary.LittleEndian.Uint32(v)
+	}
+	return 0
+}
+
+func (d *decoder) u64() uint64 {
+	if v := d.take(8); v != nil {
+		return binary.LittleEndian.Uint64(v)
+	}
+	return 0
+}
+
+func (d *decoder) num() int {
+	v, n := binary.Varint(d.b)
+	if d.failed || n <= 0 {
+		d.failed = true
+		return 0
+	}
+	d.b = d.b[n:]
+	return int(v)
+}
+
+// count reads a number of items that take at least minSize bytes each, so that
+// a garbled count cannot make the caller allocate more than the payload's size.
+func (d *decoder) count(minSize int) int {
+	n := d.num()
+	if n < 0 || n > len(d.b)/minSize {
+		d.failed = true
+		return 0
+	}
+	return n
+}
+
+func (d *decoder) str() string { return string(d.take(d.num())) }
+
+func (d *decoder) time() time.Time { return time.Unix(0, int64(d.u64())) }
+
+func (d *decoder) inventory() *Inventory {
+	inv := &Inventory{
+		Generation:    d.u64(),
+		Time:          d.time(),
+		DriverVersion: d.str(),
+		DCGMVersion:   d.str(),
+	}
+	for k := range inv.Columns {
+		n := d.count(1)
+		if n == 0 {
+			continue
+		}
+		inv.Columns[k] = make([]FieldID, n)
+		for i := range inv.Columns[k] {
+			inv.Columns[k][i] = FieldID(d.num())
+		}
+	}
+	inv.Entities = make([]Entity, d.count(18))
+	for i := range inv.Entities {
+		inv.Entities[i] = Entity{
+			Kind:       EntityKind(d.u8()),
+			State:      EntityState(d.u8()),
+			ID:         d.u32(),
+			Parent:     d.num(),
+			UUID:       d.str(),
+			PCIBusID:   d.str(),
+			Model:      d.str(),
+			Brand:      d.str(),
+			Serial:     d.str(),
+			VBIOS:      d.str(),
+			Index:      d.num(),
+			Minor:      d.num(),
+			MIGMode:    d.u8() != 0,
+			InstanceID: d.num(),
+			Profile:    d.str(),
+			Port:       d.num(),
+		}
+	}
+	return inv
+}
+
+func (d *decoder) sample() *Sample {
+	s := &Sample{
+		Generation: d.u64(),
+		Time:       d.time(),
+		Duration:   time.Duration(d.u64()),
+	}
+	if n := d.count(1); n > 0 {
+		s.Strings = make([]string, n)
+		for i := range s.Strings {
+			s.Strings[i] = d.str()
+		}
+	}
+	s.Rows = make([][]Cell, d.count(1))
+	for i := range s.Rows {
+		n := d.count(1)
+		if n == 0 {
+			continue
+		}
+		row := make([]Cell, n)
+		for j := range row {
+			c := Cell{Status: Status(d.u8())}
+			if c.Status == StatusOK {
+				c.Type = ValueType(d.u8())
+				c.bits = d.u64()
+			}
+			row[j] = c
+		}
+		s.Rows[i] = row
+	}
+	return s
+}
+
+func (d *decoder) events() (uint64, []Event) {
+	generation := d.u64()
+	events := make([]Event, d.count(18))
+	for i := range events {
+		events[i] = Event{
+			Kind:   EventKind(d.u8()),
+			Entity: d.num(),
+			Time:   d.time(),
+			Code:   int64(d.u64()),
+		}
+	}
+	return generation, events
+}

@@ -1,0 +1,62 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package collector
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+)
+
+// SamplerConfig is all that a sampler process needs to know. The supervisor
+// hands it over as one line of JSON on the sampler's standard input, which then
+// stays open: its end tells the sampler that the exporter is gone.
+type SamplerConfig struct {
+	// Interval is the time between samples, and the update interval of the watches.
+	Interval time.Duration
+	// Fields are the fields to read, per kind of entity.
+	Fields map[EntityKind][]FieldID
+	// Devices is the device selector of --devices; see ParseSelector.
+	Devices string
+	// Hostengine is the address of a standalone engine; empty means embedded.
+	Hostengine string
+	// DCGMLogLevel is DCGM's own level name; empty or NONE means silent.
+	DCGMLogLevel string
+}
+
+// WriteTo writes the configuration as the sampler reads it.
+func (c SamplerConfig) WriteTo(w io.Writer) (int64, error) {
+	line, err := json.Marshal(c)
+	if err != nil {
+		return 0, fmt.Errorf("encoding sampler configuration: %w", err)
+	}
+	n, err := w.Write(append(line, '\n'))
+	if err != nil {
+		return int64(n), fmt.Errorf("writing sampler configuration: %w", err)
+	}
+	return int64(n), nil
+}
+
+// ReadSamplerConfig reads what WriteTo wrote and leaves the rest of r unread.
+func ReadSamplerConfig(r io.Reader) (SamplerConfig, error) {
+	var (
+		c    SamplerConfig
+		line []byte
+		b    [1]byte
+	)
+	for {
+		if _, err := io.ReadFull(r, b[:]); err != nil {
+			return c, fmt.Errorf("reading sampler configuration: %w", err)
+		}
+		if b[0] == '\n' {
+			break
+		}
+		line = append(line, b[0])
+	}
+	if err := json.Unmarshal(line, &c); err != nil {
+		return c, fmt.Errorf("decoding sampler configuration: %w", err)
+	}
+	return c, nil
+}
