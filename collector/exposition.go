@@ -1,0 +1,190 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package collector
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+)
+
+// Exposition is everything that one scrape answers, ready to be encoded. It is
+// immutable: one exposition serves all scrapes until the next replaces it.
+type Exposition struct {
+	// Families are ours, sorted by name, each name once.
+	Families []Family
+	// Process are the families of the exporter process itself, as its registry
+	// gathered them: sorted by name, none of them also in Families.
+	Process []*dto.MetricFamily
+}
+
+// Append encodes the exposition in the given format. Families of both kinds
+// are merged by name. A family of Process that cannot be encoded is left out and
+// named in the error; what is returned is a valid body all the same.
+func (e *Exposition) Append(dst []byte, format expfmt.Format) ([]byte, error) {
+	appendFamily := e.appendText
+	switch format.FormatType() {
+	case expfmt.TypeOpenMetrics:
+		appendFamily = e.appendOpenMetrics
+	case expfmt.TypeProtoDelim, expfmt.TypeProtoText, expfmt.TypeProtoCompact:
+		return e.appendProto(dst, format)
+	}
+	if dst == nil {
+		dst = make([]byte, 0, e.textSize())
+	}
+	var errs []error
+	process := e.Process
+	appendProcess := func(mf *dto.MetricFamily) {
+		var err error
+		if dst, err = appendProcessText(dst, mf, format); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	for i := range e.Families {
+		f := &e.Families[i]
+		for len(process) > 0 && process[0].GetName() < f.Name {
+			appendProcess(process[0])
+			process = process[1:]
+		}
+		dst = appendFamily(dst, f)
+	}
+	for _, mf := range process {
+		appendProcess(mf)
+	}
+	if format.FormatType() == expfmt.TypeOpenMetrics {
+		dst = append(dst, "# EOF\n"...)
+	}
+	return dst, errors.Join(errs...)
+}
+
+// textSize estimates the text body from above, so that encoding allocates once.
+func (e *Exposition) textSize() int {
+	const perValue, processFamily = 28, 1024
+	size := len(e.Process) * processFamily
+	for i := range e.Families {
+		f := &e.Families[i]
+		size += 2*len(f.Name) + len(f.Help) + 64
+		for j := range f.Series {
+			size += len(f.Name) + len(f.Series[j].Labels.text) + perValue
+		}
+	}
+	return size
+}
+
+var (
+	textHelpEscaper        = strings.NewReplacer(`\`, `\\`, "\n", `\n`)
+	openMetricsHelpEscaper = strings.NewReplacer(`\`, `\\`, "\n", `\n`, `"`, `\"`)
+)
+
+func (e *Exposition) appendText(dst []byte, f *Family) []byte {
+	typ := "gauge"
+	if f.Type == MetricCounter {
+		typ = "counter"
+	}
+	return appendSeries(appendHead(dst, f.Name, textHelpEscaper.Replace(f.Help), typ), f)
+}
+
+// appendOpenMetrics writes a family as expfmt does: a counter's family name goes
+// without _total, and a counter whose name lacks _total is of type unknown,
+// because in OpenMetrics it could not be a counter under its own name.
+func (e *Exposition) appendOpenMetrics(dst []byte, f *Family) []byte {
+	name, typ := f.Name, "gauge"
+	if f.Type == MetricCounter {
+		typ = "unknown"
+		if base, ok := strings.CutSuffix(name, "_total"); ok {
+			name, typ = base, "counter"
+		}
+	}
+	return appendSeries(appendHead(dst, name, openMetricsHelpEscaper.Replace(f.Help), typ), f)
+}
+
+func appendHead(dst []byte, name, help, typ string) []byte {
+	dst = append(dst, "# HELP "...)
+	dst = append(dst, name...)
+	dst = append(dst, ' ')
+	dst = append(dst, help...)
+	dst = append(dst, "\n# TYPE "...)
+	dst = append(dst, name...)
+	dst = append(dst, ' ')
+	dst = append(dst, typ...)
+	return append(dst, '\n')
+}
+
+func appendSeries(dst []byte, f *Family) []byte {
+	for i := range f.Series {
+		s := &f.Series[i]
+		dst = append(dst, f.Name...)
+		dst = append(dst, s.Labels.text...)
+		dst = append(dst, ' ')
+		dst = s.Value.append(dst)
+		dst = append(dst, '\n')
+	}
+	return dst
+}
+
+func appendProcessText(dst []byte, mf *dto.MetricFamily, format expfmt.Format) ([]byte, error) {
+	buf := bytes.NewBuffer(dst)
+	var err error
+	if format.FormatType() == expfmt.TypeOpenMetrics {
+		_, err = expfmt.MetricFamilyToOpenMetrics(buf, mf)
+	} else {
+		_, err = expfmt.MetricFamilyToText(buf, mf)
+	}
+	if err != nil {
+		return dst, fmt.Errorf("encoding %s: %w", mf.GetName(), err)
+	}
+	return buf.Bytes(), nil
+}
+
+func (e *Exposition) appendProto(dst []byte, format expfmt.Format) ([]byte, error) {
+	all := slices.Clone(e.Process)
+	for i := range e.Families {
+		all = append(all, e.Families[i].proto())
+	}
+	slices.SortFunc(all, func(a, b *dto.MetricFamily) int { return strings.Compare(a.GetName(), b.GetName()) })
+	var errs []error
+	buf := bytes.NewBuffer(dst)
+	enc := expfmt.NewEncoder(buf, format)
+	for _, mf := range all {
+		before := buf.Len()
+		if err := enc.Encode(mf); err != nil {
+			buf.Truncate(before)
+			errs = append(errs, fmt.Errorf("encoding %s: %w", mf.GetName(), err))
+		}
+	}
+	return buf.Bytes(), errors.Join(errs...)
+}
+
+func (f *Family) proto() *dto.MetricFamily {
+	mf := &dto.MetricFamily{Name: &f.Name, Help: &f.Help, Type: dto.MetricType_GAUGE.Enum()}
+	if f.Type == MetricCounter {
+		mf.Type = dto.MetricType_COUNTER.Enum()
+	}
+	mf.Metric = make([]*dto.Metric, len(f.Series))
+	for i, s := range f.Series {
+		m := &dto.Metric{Label: s.Labels.proto()}
+		v := s.Value.Float64()
+		if f.Type == MetricCounter {
+			m.Counter = &dto.Counter{Value: &v}
+		} else {
+			m.Gauge = &dto.Gauge{Value: &v}
+		}
+		mf.Metric[i] = m
+	}
+	return mf
+}
+
+func (s *LabelSet) proto() []*dto.LabelPair {
+	pairs := make([]*dto.LabelPair, len(s.labels))
+	for i := range s.labels {
+		value := strings.ToValidUTF8(s.labels[i].Value, "\uFFFD")
+		pairs[i] = &dto.LabelPair{Name: &s.labels[i].Name, Value: &value}
+	}
+	return pairs
+}

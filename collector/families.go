@@ -1,0 +1,275 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package collector
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// FamiliesConfig says how values become families.
+type FamiliesConfig struct {
+	// Counters are what the counters file lists.
+	Counters []Counter
+	// XIDs is the catalogue behind err_msg and the XID counters created at 0.
+	XIDs *XIDCatalogue
+	// HostnameLabel is the label's name, hostname or Hostname; Hostname its value.
+	// An empty value leaves the label out.
+	HostnameLabel, Hostname string
+	// OldNames gives dcgm-exporter's labels from before 2.0: uuid, pod_name, …
+	OldNames bool
+	// ReplaceBlanks writes model names with dashes for blanks.
+	ReplaceBlanks bool
+	// MaxAge is how old a sample may be before its series are withheld.
+	MaxAge time.Duration
+}
+
+// Families builds the families of a node. It is not safe for concurrent use: it
+// keeps what does not change from sample to sample, such as rendered labels.
+type Families struct {
+	cfg        FamiliesConfig
+	node       *Node
+	supervisor interface{ Status() SupervisorStatus }
+	owners     OwnerSource // nil without pod mapping
+	layout     layout
+}
+
+// NewFamilies returns a builder of the families of node. owners may be nil.
+func NewFamilies(cfg FamiliesConfig, node *Node, supervisor *Supervisor, owners OwnerSource) *Families {
+	return &Families{cfg: cfg, node: node, supervisor: supervisor, owners: owners}
+}
+
+// Build returns the families at this moment, sorted by name.
+func (f *Families) Build() []Family {
+	v := f.node.view()
+	fresh := v.sample != nil && v.age <= f.cfg.MaxAge
+	var ownership *Ownership
+	if f.owners != nil && v.inventory != nil {
+		ownership = f.owners.Ownership(v.inventory)
+	}
+	if v.inventory != nil && !f.layout.covers(v, ownership, f.cfg.Counters) {
+		f.layout = newLayout(&f.cfg, v, ownership)
+	}
+	families := make([]Family, 0, len(f.cfg.Counters)+len(ownDefinitions))
+	if fresh {
+		families = f.appendFields(families, v)
+	}
+	families = f.appendDerived(families, v, ownership, fresh)
+	families = f.appendState(families, v, ownership)
+	families = slices.DeleteFunc(families, func(f Family) bool { return len(f.Series) == 0 })
+	slices.SortFunc(families, func(a, b Family) int { return strings.Compare(a.Name, b.Name) })
+	return families
+}
+
+// layout is what stays the same between samples as long as nobody joins, leaves
+// or changes owner: the rendered labels, and where each counter's cells are.
+type layout struct {
+	inventory *Inventory
+	ownership *Ownership
+	entities  []entityLayout
+	// columns are, for each counter and kind, the column of the counter's field,
+	// or -1.
+	columns [][kindCount]int
+	// labelCounters are the positions of the counters of type label.
+	labelCounters []int
+	rendered      map[renderedKey]*LabelSet
+}
+
+// entityLayout is one entity's labels.
+type entityLayout struct {
+	identity   []Label   // gpu, UUID, …, hostname
+	fields     []Label   // values of the counters of type label, sorted by name
+	attributes []Label   // owner, sorted by name
+	series     *LabelSet // all of them: what the entity's values carry
+	own        *LabelSet // identity alone: what the gpu_* families carry
+}
+
+// renderedKey names a label set that an entity needs beside its usual two.
+type renderedKey struct {
+	entity int
+	family string
+	code   int64
+}
+
+func newLayout(cfg *FamiliesConfig, v nodeView, ownership *Ownership) layout {
+	l := layout{
+		inventory: v.inventory,
+		ownership: ownership,
+		entities:  make([]entityLayout, len(v.inventory.Entities)),
+		columns:   make([][kindCount]int, len(cfg.Counters)),
+		rendered:  map[renderedKey]*LabelSet{},
+	}
+	for i, c := range cfg.Counters {
+		if c.Type == MetricLabel {
+			l.labelCounters = append(l.labelCounters, i)
+		}
+		for kind := range l.columns[i] {
+			l.columns[i][kind] = slices.Index(v.inventory.Columns[kind], c.Field.ID)
+		}
+	}
+	for i := range l.entities {
+		e := &l.entities[i]
+		e.identity = cfg.identity(v.inventory, i)
+		if e.identity == nil {
+			continue
+		}
+		for _, c := range l.labelCounters {
+			if value := l.labelValue(v.sample, c, i); value != "" {
+				e.fields = append(e.fields, Label{cfg.Counters[c].Name, value})
+			}
+		}
+		slices.SortFunc(e.fields, byName)
+		if owner, ok := ownership.single(i); ok {
+			e.attributes = cfg.ownerLabels(owner)
+		}
+		e.series = NewLabelSet(slices.Concat(e.identity, e.fields, e.attributes)...)
+		e.own = NewLabelSet(e.identity...)
+	}
+	return l
+}
+
+func byName(a, b Label) int { return cmp.Compare(a.Name, b.Name) }
+
+// covers says whether the layout is still right for the view.
+func (l *layout) covers(v nodeView, ownership *Ownership, counters []Counter) bool {
+	if l.inventory != v.inventory || l.ownership != ownership {
+		return false
+	}
+	for i := range l.entities {
+		fields, found := l.entities[i].fields, 0
+		for _, c := range l.labelCounters {
+			value := l.labelValue(v.sample, c, i)
+			if value == "" {
+				continue
+			}
+			if !slices.Contains(fields, Label{counters[c].Name, value}) {
+				return false
+			}
+			found++
+		}
+		if found != len(fields) {
+			return false
+		}
+	}
+	return true
+}
+
+// labelValue returns the text of a label counter on an entity, or "" where there
+// is none.
+func (l *layout) labelValue(s *Sample, counter, entity int) string {
+	cell, ok := l.cell(s, counter, entity)
+	if !ok {
+		return ""
+	}
+	if !cell.Type.Numeric() {
+		return s.String(cell)
+	}
+	return string(fieldValue(cell).append(nil))
+}
+
+// cell returns the value of a counter's field on an entity, if there is one.
+func (l *layout) cell(s *Sample, counter, entity int) (Cell, bool) {
+	column := l.columns[counter][l.inventory.Entities[entity].Kind]
+	if s == nil || column < 0 || len(s.Rows[entity]) == 0 {
+		return Cell{}, false
+	}
+	cell := s.Rows[entity][column]
+	return cell, cell.Status == StatusOK
+}
+
+// render returns the label set for key, made by the first call for it.
+func (l *layout) render(key renderedKey, labels func() []Label) *LabelSet {
+	set, ok := l.rendered[key]
+	if !ok {
+		set = NewLabelSet(labels()...)
+		l.rendered[key] = set
+	}
+	return set
+}
+
+// identity returns dcgm-exporter's fixed labels of a GPU or GPU instance, or nil
+// for kinds that have no series of their own. An instance carries its parent's
+// UUID, bus id, device and model.
+func (cfg *FamiliesConfig) identity(inv *Inventory, i int) []Label {
+	e := &inv.Entities[i]
+	gpu, ok := inv.GPU(i)
+	if !ok || (e.Kind != KindGPU && e.Kind != KindGPUInstance) {
+		return nil
+	}
+	labels := cfg.gpuLabels(gpu)
+	if e.Kind == KindGPUInstance {
+		labels = append(labels, Label{"GPU_I_PROFILE", e.Profile}, Label{"GPU_I_ID", strconv.Itoa(e.InstanceID)})
+	}
+	return cfg.withHostname(labels)
+}
+
+func (cfg *FamiliesConfig) gpuLabels(gpu *Entity) []Label {
+	uuidName := "UUID"
+	if cfg.OldNames {
+		uuidName = "uuid"
+	}
+	model := gpu.Model
+	if cfg.ReplaceBlanks {
+		model = strings.Join(strings.Fields(model), "-")
+	}
+	id := strconv.FormatUint(uint64(gpu.ID), 10)
+	return []Label{
+		{"gpu", id}, {uuidName, gpu.UUID}, {"pci_bus_id", gpu.PCIBusID},
+		{"device", "nvidia" + id}, {"modelName", model},
+	}
+}
+
+func (cfg *FamiliesConfig) withHostname(labels []Label) []Label {
+	if cfg.Hostname == "" {
+		return labels
+	}
+	return append(labels, Label{cfg.HostnameLabel, cfg.Hostname})
+}
+
+// ownerLabels returns dcgm-exporter's labels of an owner, sorted by name.
+func (cfg *FamiliesConfig) ownerLabels(o Owner) []Label {
+	if cfg.OldNames {
+		return []Label{{"container_name", o.Container}, {"pod_name", o.Pod}, {"pod_namespace", o.Namespace}}
+	}
+	return []Label{{"container", o.Container}, {"namespace", o.Namespace}, {"pod", o.Pod}}
+}
+
+// appendFields appends one family for each counter with a value somewhere.
+func (f *Families) appendFields(families []Family, v nodeView) []Family {
+	for i, c := range f.cfg.Counters {
+		if c.Type == MetricLabel {
+			continue
+		}
+		family := Family{Name: c.Name, Help: c.Help, Type: c.Type, Series: make([]Series, 0, len(v.inventory.Entities))}
+		for e := range v.inventory.Entities {
+			cell, ok := f.layout.cell(v.sample, i, e)
+			if !ok || !cell.Type.Numeric() || f.layout.entities[e].series == nil {
+				continue
+			}
+			labels := f.layout.entities[e].series
+			if c.Field.ID == FieldXID {
+				labels = f.xidLabels(e, cell.Int64())
+			}
+			family.Series = append(family.Series, Series{labels, fieldValue(cell)})
+		}
+		families = append(families, family)
+	}
+	return families
+}
+
+// xidLabels returns the labels of the last-XID gauge, which dcgm-exporter gives
+// the code and its text as attributes.
+func (f *Families) xidLabels(entity int, code int64) *LabelSet {
+	return f.layout.render(renderedKey{entity, "last_xid", code}, func() []Label {
+		e := &f.layout.entities[entity]
+		attributes := append(slices.Clone(e.attributes),
+			Label{"err_code", strconv.FormatInt(code, 10)},
+			Label{"err_msg", f.cfg.XIDs.Message(code)})
+		slices.SortFunc(attributes, byName)
+		return slices.Concat(e.identity, e.fields, attributes)
+	})
+}

@@ -1,0 +1,112 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package collector
+
+import (
+	"math"
+	"strconv"
+	"strings"
+)
+
+// Label is one name and value. Names are valid in every exposition format.
+type Label struct{ Name, Value string }
+
+// LabelSet is an immutable list of labels in the order in which they are
+// written. Series of one entity share it, and its text is rendered once.
+type LabelSet struct {
+	labels []Label
+	text   string
+}
+
+// NewLabelSet returns the set of the given labels, which it keeps.
+func NewLabelSet(labels ...Label) *LabelSet {
+	if len(labels) == 0 {
+		return &LabelSet{}
+	}
+	var b strings.Builder
+	for i, l := range labels {
+		b.WriteByte("{,"[min(i, 1)])
+		b.WriteString(l.Name)
+		b.WriteString(`="`)
+		// Bytes that are not UTF-8 would make Prometheus reject the whole scrape.
+		b.WriteString(labelEscaper.Replace(strings.ToValidUTF8(l.Value, "\uFFFD")))
+		b.WriteByte('"')
+	}
+	b.WriteByte('}')
+	return &LabelSet{labels: labels, text: b.String()}
+}
+
+// The exposition formats escape label values alike.
+var labelEscaper = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
+
+// Family is one metric family. Its series stand in the order in which they are
+// written.
+type Family struct {
+	Name   string
+	Help   string
+	Type   MetricType // gauge or counter
+	Series []Series
+}
+
+// Series is one time series' value at the time of the exposition.
+type Series struct {
+	Labels *LabelSet
+	Value  Value
+}
+
+// Value is a number together with how it is written.
+type Value struct {
+	bits uint64
+	form valueForm
+}
+
+type valueForm uint8
+
+const (
+	formShortest valueForm = iota // as client_golang writes a float
+	formInt                       // dcgm-exporter's %d
+	formFixed                     // dcgm-exporter's %f
+)
+
+// Number returns v, written as Prometheus libraries write it.
+func Number(v float64) Value { return Value{math.Float64bits(v), formShortest} }
+
+// Bool returns 1 for true and 0 for false.
+func Bool(v bool) Value {
+	if v {
+		return Number(1)
+	}
+	return Number(0)
+}
+
+// fieldValue returns the value of a cell, written as dcgm-exporter writes it:
+// integers plain, doubles with six decimals.
+func fieldValue(c Cell) Value {
+	if c.Type == ValueDouble {
+		return Value{c.bits, formFixed}
+	}
+	return Value{c.bits, formInt}
+}
+
+// Float64 returns the number.
+func (v Value) Float64() float64 {
+	if v.form == formInt {
+		return float64(int64(v.bits))
+	}
+	return math.Float64frombits(v.bits)
+}
+
+func (v Value) append(dst []byte) []byte {
+	if v.form == formInt {
+		return strconv.AppendInt(dst, int64(v.bits), 10)
+	}
+	f := math.Float64frombits(v.bits)
+	switch {
+	case math.IsInf(f, 1):
+		return append(dst, "+Inf"...)
+	case v.form == formFixed:
+		return strconv.AppendFloat(dst, f, 'f', 6, 64)
+	}
+	return strconv.AppendFloat(dst, f, 'g', -1, 64)
+}

@@ -1,0 +1,204 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package collector
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// futureTolerance is how far ahead of our clock a sample may be. Both processes
+// read the same clock, so only a step of it between writing and reading counts.
+const futureTolerance = time.Second
+
+// Node is what the exporter knows of the node: the newest inventory and sample,
+// every GPU ever seen, and the events counted so far. It outlives any sampler.
+type Node struct {
+	now func() time.Time
+
+	mu       sync.Mutex
+	latest   *Inventory // as received; the next sample belongs to it
+	shown    *Inventory // of sample: replaced with it, so that no scrape sees half a change
+	sample   *Sample
+	received time.Time // of sample, with the monotonic clock
+	gone     []Entity  // GPUs that an earlier inventory had and the latest lacks
+	xids     xidCounts
+	changed  chan struct{}
+}
+
+// NewNode returns a node of which nothing is known yet.
+func NewNode() *Node {
+	return &Node{now: time.Now, xids: xidCounts{}, changed: make(chan struct{}, 1)}
+}
+
+// Changed delivers after every accepted sample, at most one notice at a time.
+func (n *Node) Changed() <-chan struct{} { return n.changed }
+
+// Deliver takes the next frame of a sampler. An error, always a [*RejectError],
+// means that the frame was not used.
+func (n *Node) Deliver(f Frame) error {
+	switch {
+	case f.Inventory != nil:
+		return n.setInventory(f.Inventory)
+	case f.Sample != nil:
+		return n.setSample(f.Sample)
+	case f.Failure != nil:
+		return nil
+	default:
+		return n.addEvents(f.Generation, f.Events)
+	}
+}
+
+func (n *Node) setInventory(inv *Inventory) error {
+	if err := inv.validate(); err != nil {
+		return &RejectError{Reason: RejectInvalid, Err: err}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.recallIdentities(inv)
+	n.gone = gpusGone(n.gone, n.latest, inv)
+	n.latest = inv
+	return nil
+}
+
+// recallIdentities fills in who a lost GPU was. DCGM blanks the strings of a
+// lost GPU, so a sampler that starts after the loss cannot tell.
+func (n *Node) recallIdentities(inv *Inventory) {
+	for i := range inv.Entities {
+		e := &inv.Entities[i]
+		if e.Kind != KindGPU || e.UUID != "" {
+			continue
+		}
+		for _, known := range n.known() {
+			if known.ID == e.ID && known.UUID != "" && findGPU(inv, known.UUID) == nil {
+				state := e.State
+				*e = known
+				e.State = state
+				break
+			}
+		}
+	}
+}
+
+// known returns the GPUs of the current inventory and those gone before.
+func (n *Node) known() []Entity {
+	all := append([]Entity(nil), n.gone...)
+	if n.latest != nil {
+		for _, e := range n.latest.Entities {
+			if e.Kind == KindGPU {
+				all = append(all, e)
+			}
+		}
+	}
+	return all
+}
+
+func findGPU(inv *Inventory, uuid string) *Entity {
+	for i := range inv.Entities {
+		if e := &inv.Entities[i]; e.Kind == KindGPU && e.UUID == uuid {
+			return e
+		}
+	}
+	return nil
+}
+
+// gpusGone returns the GPUs of earlier inventories that inv lacks, so that
+// gpu_up can say 0 for them instead of saying nothing.
+func gpusGone(gone []Entity, old, inv *Inventory) []Entity {
+	var still []Entity
+	keep := func(e Entity) {
+		if e.Kind == KindGPU && e.UUID != "" && findGPU(inv, e.UUID) == nil {
+			e.State = EntityLost
+			still = append(still, e)
+		}
+	}
+	for _, e := range gone {
+		keep(e)
+	}
+	if old != nil {
+		for _, e := range old.Entities {
+			keep(e)
+		}
+	}
+	return still
+}
+
+func (n *Node) setSample(s *Sample) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	now := n.now()
+	if n.latest == nil {
+		return &RejectError{Reason: RejectInventory, Err: errors.New("sample before any inventory")}
+	}
+	if s.Generation != n.latest.Generation {
+		return &RejectError{Reason: RejectInventory, Err: fmt.Errorf("sample of inventory %d, current is %d", s.Generation, n.latest.Generation)}
+	}
+	if err := s.validate(n.latest); err != nil {
+		return &RejectError{Reason: RejectInvalid, Err: err}
+	}
+	if ahead := s.Time.Sub(now); ahead > futureTolerance {
+		return &RejectError{Reason: RejectFuture, Err: fmt.Errorf("sample is %v ahead of the clock", ahead.Round(time.Millisecond))}
+	}
+	n.shown, n.sample, n.received = n.latest, s, now
+	select {
+	case n.changed <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+func (n *Node) addEvents(generation uint64, events []Event) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.latest == nil || n.latest.Generation != generation {
+		return &RejectError{Reason: RejectInventory, Err: fmt.Errorf("events of inventory %d", generation)}
+	}
+	var rejected error
+	for _, e := range events {
+		if e.Kind != EventXID || e.Entity < 0 || e.Entity >= len(n.latest.Entities) {
+			rejected = &RejectError{Reason: RejectInvalid, Err: fmt.Errorf("event of kind %d on entity %d", e.Kind, e.Entity)}
+			continue
+		}
+		n.xids.add(instanceKey(n.latest, e.Entity), e.Code, e.Time)
+	}
+	return rejected
+}
+
+// nodeView is a consistent reading of a Node. Its parts are immutable.
+type nodeView struct {
+	inventory *Inventory // nil until the first
+	sample    *Sample    // nil until the first; of inventory
+	age       time.Duration
+	gone      []Entity
+	xids      map[xidKey]xidCount
+}
+
+func (n *Node) view() nodeView {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	v := nodeView{inventory: n.shown, sample: n.sample, gone: n.gone, xids: n.xids.copy()}
+	if v.sample == nil {
+		v.inventory = n.latest
+	} else {
+		// The sample's own time says how old it was on arrival; from then on the
+		// monotonic clock counts, which a step of the wall clock cannot fool.
+		v.age = max(0, n.received.Sub(n.sample.Time)) + n.now().Sub(n.received)
+	}
+	return v
+}
+
+// Freshness says whether a sample exists that is no older than maxAge, and if
+// not, why not, in words.
+func (n *Node) Freshness(maxAge time.Duration) (fresh bool, reason string) {
+	v := n.view()
+	switch {
+	case v.sample == nil:
+		return false, "no sample yet"
+	case v.age > maxAge:
+		return false, fmt.Sprintf("newest sample is %v old, at most %v is allowed", v.age.Round(time.Second), maxAge)
+	}
+	return true, ""
+}

@@ -1,0 +1,254 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package collector
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// Definition describes a family that is ours, as opposed to one that a counters
+// file names.
+type Definition struct {
+	Name   string
+	Type   MetricType
+	Help   string
+	Labels []string // beside the identity labels, which the gpu_* families have
+}
+
+// The families that are ours. gpu_* are about devices and have their identity
+// labels; gpu_exporter_* are about the exporter.
+var (
+	gpuInfo = Definition{"gpu_info", MetricGauge, "What is known of a GPU or GPU instance; always 1.",
+		[]string{"brand", "driver_version", "minor", "nvml_index", "serial", "vbios_version"}}
+	gpuUp      = Definition{"gpu_up", MetricGauge, "Whether the GPU answers: 1 if the newest sample is fresh and has values of it; 0 if it is lost, detached or silent, or if there is no fresh sample.", nil}
+	gpuPodInfo = Definition{"gpu_pod_info", MetricGauge, "Which container holds the device or, with a replica, a share of it; always 1.",
+		[]string{"container", "namespace", "pod", "replica"}}
+	gpuXIDErrors        = Definition{"gpu_xid_errors_total", MetricCounter, "XID errors since the exporter started, by code.", []string{"xid"}}
+	gpuXIDLastTimestamp = Definition{"gpu_xid_last_timestamp_seconds", MetricGauge, "When the XID was last seen.", []string{"xid"}}
+
+	samplerUp         = Definition{"gpu_exporter_sampler_up", MetricGauge, "Whether the sampler process runs and its newest sample is fresh.", nil}
+	samplerRestarts   = Definition{"gpu_exporter_sampler_restarts_total", MetricCounter, "Times that the sampler process had to be replaced, by what ended it.", []string{"reason"}}
+	samplerUnreapable = Definition{"gpu_exporter_sampler_unreapable", MetricGauge, "Whether a killed sampler is stuck in the kernel, so that no new one can start.", nil}
+	framesRejected    = Definition{"gpu_exporter_frames_rejected_total", MetricCounter, "Frames of the sampler that were not used, by reason.", []string{"reason"}}
+	lastSample        = Definition{"gpu_exporter_last_sample_timestamp_seconds", MetricGauge, "When the newest sample was read.", nil}
+	sampleDuration    = Definition{"gpu_exporter_sample_duration_seconds", MetricGauge, "How long reading the newest sample took.", nil}
+	fieldsUnsupported = Definition{"gpu_exporter_fields_unsupported", MetricGauge, "Pairs of entity and field that the newest sample has no value for, by reason.", []string{"reason"}}
+
+	mappingUp        = Definition{"gpu_exporter_pod_mapping_up", MetricGauge, "Whether the last refresh of the device owners succeeded.", nil}
+	mappingAge       = Definition{"gpu_exporter_pod_mapping_age_seconds", MetricGauge, "Time since the device owners were last read.", nil}
+	mappingDuration  = Definition{"gpu_exporter_pod_mapping_refresh_duration_seconds", MetricGauge, "How long the last refresh of the device owners took.", nil}
+	mappingFailures  = Definition{"gpu_exporter_pod_mapping_failures_total", MetricCounter, "Refreshes of the device owners that failed.", nil}
+	mappingUnmatched = Definition{"gpu_exporter_pod_mapping_unmatched_devices", MetricGauge, "Allocated device IDs that are no known GPU.", nil}
+)
+
+var ownDefinitions = []*Definition{
+	&gpuInfo, &gpuUp, &gpuPodInfo, &gpuXIDErrors, &gpuXIDLastTimestamp,
+	&samplerUp, &samplerRestarts, &samplerUnreapable, &framesRejected, &lastSample,
+	&sampleDuration, &fieldsUnsupported,
+	&mappingUp, &mappingAge, &mappingDuration, &mappingFailures, &mappingUnmatched,
+}
+
+// Definitions returns the families that are ours.
+func Definitions() []Definition {
+	all := make([]Definition, len(ownDefinitions))
+	for i, d := range ownDefinitions {
+		all[i] = *d
+	}
+	return all
+}
+
+func (d *Definition) family(series ...Series) Family {
+	return Family{Name: d.Name, Help: d.Help, Type: d.Type, Series: series}
+}
+
+// single returns the family with one series without labels.
+func (d *Definition) single(v Value) Family {
+	return d.family(Series{&LabelSet{}, v})
+}
+
+// counts returns the family with one series for each key of the map, sorted.
+func counts[N uint64 | int](d *Definition, byKey map[string]N) Family {
+	family := d.family()
+	for _, key := range slices.Sorted(maps.Keys(byKey)) {
+		family.Series = append(family.Series, Series{NewLabelSet(Label{d.Labels[0], key}), Number(float64(byKey[key]))})
+	}
+	return family
+}
+
+// appendDerived appends the gpu_* families. They go on while samples do not
+// come: who the GPUs are and what happened to them stays known.
+func (f *Families) appendDerived(families []Family, v nodeView, ownership *Ownership, fresh bool) []Family {
+	if v.inventory == nil {
+		return families
+	}
+	up, info, pods := gpuUp.family(), gpuInfo.family(), gpuPodInfo.family()
+	for i := range v.inventory.Entities {
+		l := &f.layout.entities[i]
+		if l.own == nil {
+			continue
+		}
+		e := &v.inventory.Entities[i]
+		if e.Kind == KindGPU {
+			up.Series = append(up.Series, Series{l.own, Bool(fresh && answers(v, i))})
+		}
+		info.Series = append(info.Series, Series{f.layout.render(renderedKey{i, gpuInfo.Name, 0}, func() []Label {
+			return slices.Concat(l.identity, infoLabels(v.inventory, i))
+		}), Number(1)})
+		for n, owner := range ownership.of(i) {
+			pods.Series = append(pods.Series, Series{f.layout.render(renderedKey{i, gpuPodInfo.Name, int64(n)}, func() []Label {
+				return append(slices.Clone(l.identity), Label{"container", owner.Container}, Label{"namespace", owner.Namespace},
+					Label{"pod", owner.Pod}, Label{"replica", owner.Replica})
+			}), Number(1)})
+		}
+	}
+	for i := range v.gone {
+		gone := &v.gone[i]
+		if findGPU(v.inventory, gone.UUID) == nil {
+			labels := NewLabelSet(f.cfg.withHostname(f.cfg.gpuLabels(gone))...)
+			up.Series = append(up.Series, Series{labels, Bool(false)})
+		}
+	}
+	families = append(families, up, info, pods)
+	return f.appendXIDs(families, v)
+}
+
+// answers says whether the newest sample has a value of the GPU at position i.
+// Values of the node as a whole do not count: DCGM has them for a dead GPU too.
+func answers(v nodeView, i int) bool {
+	if v.inventory.Entities[i].State != EntityUp {
+		return false
+	}
+	row := v.sample.Rows[i]
+	if len(row) == 0 {
+		return true // not selected for reading, so its state is all that is known
+	}
+	for c, id := range v.inventory.Columns[KindGPU] {
+		if row[c].Status != StatusOK {
+			continue
+		}
+		if field, ok := FieldByID(id); !ok || field.Level != KindGlobal {
+			return true
+		}
+	}
+	return false
+}
+
+func infoLabels(inv *Inventory, i int) []Label {
+	gpu, _ := inv.GPU(i)
+	var labels []Label
+	add := func(name, value string) {
+		if value != "" {
+			labels = append(labels, Label{name, value})
+		}
+	}
+	add("brand", gpu.Brand)
+	add("driver_version", inv.DriverVersion)
+	if gpu.Minor != Unknown {
+		add("minor", strconv.Itoa(gpu.Minor))
+	}
+	if gpu.Index != Unknown {
+		add("nvml_index", strconv.Itoa(gpu.Index))
+	}
+	add("serial", gpu.Serial)
+	add("vbios_version", gpu.VBIOS)
+	return labels
+}
+
+// appendXIDs appends the XID counters. A counter born at 1 hides its first event
+// from increase(), so the codes that call for action exist from the start.
+func (f *Families) appendXIDs(families []Family, v nodeView) []Family {
+	total, last := gpuXIDErrors.family(), gpuXIDLastTimestamp.family()
+	action := f.cfg.XIDs.CallsForAction()
+	for i := range f.layout.entities {
+		l := &f.layout.entities[i]
+		if l.own == nil {
+			continue
+		}
+		key := instanceKey(v.inventory, i)
+		for _, code := range seenOr(action, v.xids, key) {
+			count := v.xids[xidKey{key, code}]
+			labels := f.layout.render(renderedKey{i, gpuXIDErrors.Name, code}, func() []Label {
+				return append(slices.Clone(l.identity), Label{"xid", strconv.FormatInt(code, 10)})
+			})
+			total.Series = append(total.Series, Series{labels, Number(float64(count.total))})
+			if !count.last.IsZero() {
+				last.Series = append(last.Series, Series{labels, Number(seconds(count.last))})
+			}
+		}
+	}
+	return append(families, total, last)
+}
+
+// seenOr returns the codes of always together with those counted for key, sorted.
+func seenOr(always []int64, seen map[xidKey]xidCount, key entityKey) []int64 {
+	codes := always
+	for k := range seen {
+		if k.entityKey == key && !slices.Contains(always, k.code) {
+			if len(codes) == len(always) {
+				codes = slices.Clone(always)
+			}
+			codes = append(codes, k.code)
+		}
+	}
+	if len(codes) > len(always) {
+		slices.SortFunc(codes, cmp.Compare)
+	}
+	return codes
+}
+
+func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1e3 }
+
+// appendState appends the gpu_exporter_* families.
+func (f *Families) appendState(families []Family, v nodeView, ownership *Ownership) []Family {
+	status := f.supervisor.Status()
+	fresh := v.sample != nil && v.age <= f.cfg.MaxAge
+	families = append(families,
+		samplerUp.single(Bool(status.Running && fresh)),
+		counts(&samplerRestarts, status.Restarts),
+		samplerUnreapable.single(Bool(status.Unreapable)),
+		counts(&framesRejected, status.FramesRejected))
+	if v.sample != nil {
+		families = append(families,
+			lastSample.single(Number(seconds(v.sample.Time))),
+			sampleDuration.single(Number(v.sample.Duration.Seconds())),
+			counts(&fieldsUnsupported, withoutValue(v.sample)))
+	}
+	if f.owners == nil {
+		return families
+	}
+	mapping := f.owners.MappingStatus()
+	families = append(families,
+		mappingUp.single(Bool(mapping.Up)),
+		mappingFailures.single(Number(float64(mapping.Failures))))
+	if !mapping.LastSuccess.IsZero() {
+		families = append(families,
+			mappingAge.single(Number(time.Since(mapping.LastSuccess).Seconds())),
+			mappingDuration.single(Number(mapping.Duration.Seconds())))
+	}
+	if ownership != nil {
+		families = append(families, mappingUnmatched.single(Number(float64(ownership.Unmatched))))
+	}
+	return families
+}
+
+// withoutValue counts the cells without a value by reason, all reasons present.
+func withoutValue(s *Sample) map[string]int {
+	var n [statusCount]int
+	for _, row := range s.Rows {
+		for _, c := range row {
+			if int(c.Status) < statusCount {
+				n[c.Status]++
+			}
+		}
+	}
+	byReason := make(map[string]int, statusCount-1)
+	for status := StatusOK + 1; int(status) < statusCount; status++ {
+		byReason[status.String()] = n[status]
+	}
+	return byReason
+}
