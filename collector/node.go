@@ -54,7 +54,7 @@ func (n *Node) Deliver(f Frame) error {
 
 func (n *Node) setInventory(inv *Inventory) error {
 	if err := inv.validate(); err != nil {
-		return &RejectError{Reason: RejectInvalid, Err: err}
+		return &RejectError{Reason: rejectInvalid, Err: err}
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -131,16 +131,16 @@ func (n *Node) setSample(s *Sample) error {
 	defer n.mu.Unlock()
 	now := n.now()
 	if n.latest == nil {
-		return &RejectError{Reason: RejectInventory, Err: errors.New("sample before any inventory")}
+		return &RejectError{Reason: rejectInventory, Err: errors.New("sample before any inventory")}
 	}
 	if s.Generation != n.latest.Generation {
-		return &RejectError{Reason: RejectInventory, Err: fmt.Errorf("sample of inventory %d, current is %d", s.Generation, n.latest.Generation)}
+		return &RejectError{Reason: rejectInventory, Err: fmt.Errorf("sample of inventory %d, current is %d", s.Generation, n.latest.Generation)}
 	}
 	if err := s.validate(n.latest); err != nil {
-		return &RejectError{Reason: RejectInvalid, Err: err}
+		return &RejectError{Reason: rejectInvalid, Err: err}
 	}
 	if ahead := s.Time.Sub(now); ahead > futureTolerance {
-		return &RejectError{Reason: RejectFuture, Err: fmt.Errorf("sample is %v ahead of the clock", ahead.Round(time.Millisecond))}
+		return &RejectError{Reason: rejectFuture, Err: fmt.Errorf("sample is %v ahead of the clock", ahead.Round(time.Millisecond))}
 	}
 	n.shown, n.sample, n.received = n.latest, s, now
 	select {
@@ -154,12 +154,12 @@ func (n *Node) addEvents(generation uint64, events []Event) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.latest == nil || n.latest.Generation != generation {
-		return &RejectError{Reason: RejectInventory, Err: fmt.Errorf("events of inventory %d", generation)}
+		return &RejectError{Reason: rejectInventory, Err: fmt.Errorf("events of inventory %d", generation)}
 	}
 	var rejected error
 	for _, e := range events {
 		if e.Kind != EventXID || e.Entity < 0 || e.Entity >= len(n.latest.Entities) {
-			rejected = &RejectError{Reason: RejectInvalid, Err: fmt.Errorf("event of kind %d on entity %d", e.Kind, e.Entity)}
+			rejected = &RejectError{Reason: rejectInvalid, Err: fmt.Errorf("event of kind %d on entity %d", e.Kind, e.Entity)}
 			continue
 		}
 		n.xids.add(instanceKey(n.latest, e.Entity), e.Code, e.Time)

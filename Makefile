@@ -1,0 +1,86 @@
+# Copyright The gpu_exporter Authors
+# SPDX-License-Identifier: Apache-2.0
+
+# Tools are pinned and built from source into build/tools by the Go module proxy.
+PROMETHEUS_VERSION ?= v0.316.0
+GOLANGCI_VERSION   ?= v2.15.0
+
+GO      ?= go
+BUILD   := $(CURDIR)/build
+TOOLS   := $(BUILD)/tools
+SIM     := $(BUILD)/sim
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+PKG     := github.com/prometheus/common/version
+LDFLAGS := -X $(PKG).Version=$(VERSION) \
+	-X $(PKG).Revision=$(shell git rev-parse HEAD 2>/dev/null || echo unknown) \
+	-X $(PKG).Branch=$(shell git rev-parse --abbrev-ref HEAD 2>/dev/null || echo unknown)
+
+# What `make run` simulates.
+SCENARIO ?= h100x8
+# How long each fuzz target runs with `make fuzz`.
+FUZZTIME ?= 10s
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: exporter sim ## Build build/gpu_exporter and the stand-ins in build/sim
+
+.PHONY: exporter
+exporter:
+	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BUILD)/gpu_exporter ./cmd/gpu_exporter
+
+.PHONY: sim
+sim:
+	$(MAKE) --no-print-directory -C collector/dcgmsim OUT=$(SIM)
+
+.PHONY: run
+run: build ## Build everything and serve a simulated node on :9400 (SCENARIO=h100x8)
+	$(BUILD)/gpu_exporter --simulate=$(SCENARIO)
+
+.PHONY: test
+test: build $(TOOLS)/prometheus $(TOOLS)/promtool ## Run all tests, with a real Prometheus
+	GPU_EXPORTER_TOOLS=$(TOOLS) $(GO) test -timeout 20m ./...
+
+.PHONY: lint
+lint: $(TOOLS)/golangci-lint ## Check formatting, import directions and common mistakes
+	$(TOOLS)/golangci-lint run ./...
+
+.PHONY: bench
+bench: build ## Measure CPU, garbage and memory as ratios against floors of the same run
+	$(GO) run ./cmd/gpu_exporter/internal/bench -exporter $(BUILD)/gpu_exporter
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for a short time (FUZZTIME=10s)
+	@set -e; for pkg in $$($(GO) list ./...); do \
+		dir=$$($(GO) list -f '{{.Dir}}' $$pkg); \
+		for target in $$(grep -hos '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go | sed 's/^func //'); do \
+			echo "$$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done
+
+.PHONY: golden
+golden: ## Rewrite the golden files after a change that is meant
+	$(GO) test ./collector/... -update
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf $(BUILD)
+
+$(TOOLS)/prometheus $(TOOLS)/promtool: $(TOOLS)/.prometheus-$(PROMETHEUS_VERSION)
+$(TOOLS)/.prometheus-$(PROMETHEUS_VERSION):
+	@mkdir -p $(TOOLS)
+	GOFLAGS= GOBIN=$(TOOLS) $(GO) install \
+		github.com/prometheus/prometheus/cmd/prometheus@$(PROMETHEUS_VERSION) \
+		github.com/prometheus/prometheus/cmd/promtool@$(PROMETHEUS_VERSION)
+	@touch $@
+
+$(TOOLS)/golangci-lint: $(TOOLS)/.golangci-$(GOLANGCI_VERSION)
+$(TOOLS)/.golangci-$(GOLANGCI_VERSION):
+	@mkdir -p $(TOOLS)
+	GOFLAGS= GOBIN=$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+	@touch $@

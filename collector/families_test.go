@@ -1,0 +1,480 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package collector
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// golden compares got with testdata/name.
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%s differs (run with -update if that is right):\n%s", path, firstDifference(string(got), string(want)))
+	}
+}
+
+func firstDifference(got, want string) string {
+	g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
+	for i := range g {
+		if i >= len(w) || g[i] != w[i] {
+			if i >= len(w) {
+				w = append(w, make([]string, i-len(w)+1)...)
+			}
+			return "got:  " + g[i] + "\nwant: " + w[i]
+		}
+	}
+	return "want goes on with: " + w[len(g)]
+}
+
+// epoch is when every fixture is read.
+var epoch = time.Unix(1_700_000_000, 250_000_000)
+
+const testCounters = `
+DCGM_FI_DEV_GPU_TEMP, gauge, GPU temperature (in C).
+DCGM_FI_DEV_POWER_USAGE, gauge, Power draw (in W).
+DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION, counter, "Energy \ ""since"" boot (in mJ)."
+DCGM_FI_DEV_XID_ERRORS, gauge, Last XID.
+DCGM_FI_DEV_FB_USED, gauge, Framebuffer used (in MiB).
+DCGM_FI_PROF_GR_ENGINE_ACTIVE, gauge, Ratio of time the graphics engine is active.
+DCGM_FI_DRIVER_VERSION, label, Driver version.
+`
+
+const testXIDs = `code,name,severity,action,investigation,meaning
+31,MMU_FAULT,warning,RESTART_APP,,GPU memory page fault
+79,OFF_THE_BUS,critical,RESTART_BM,,GPU has fallen off the bus
+`
+
+func testConfig(t *testing.T) FamiliesConfig {
+	t.Helper()
+	counters, err := ParseCounters(strings.NewReader(testCounters), "test.csv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	xids, err := ParseXIDCatalogue(strings.NewReader(testXIDs), "xids.csv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return FamiliesConfig{
+		Counters: counters.List, XIDs: xids,
+		HostnameLabel: "hostname", Hostname: "node1", MaxAge: 30 * time.Second,
+	}
+}
+
+// testInventory has an H100, an A100 in MIG mode with two GPU instances, and a
+// GPU that is lost.
+func testInventory(t *testing.T) *Inventory {
+	t.Helper()
+	counters, err := ParseCounters(strings.NewReader(testCounters), "test.csv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var columns []FieldID
+	for _, c := range counters.List {
+		columns = append(columns, c.Field.ID)
+	}
+	gpu := func(id uint32, uuid, bus, model string) Entity {
+		return Entity{Kind: KindGPU, ID: id, Parent: Unknown, UUID: uuid, PCIBusID: bus, Model: model,
+			Brand: "NVIDIA", Index: int(id), Minor: int(id) + 1, InstanceID: Unknown, Port: Unknown}
+	}
+	inv := &Inventory{
+		Generation: 1, Time: epoch, DriverVersion: "570.133.20",
+		Entities: []Entity{
+			gpu(0, "GPU-aaaa", "00000000:18:00.0", "NVIDIA H100 80GB HBM3"),
+			gpu(1, "GPU-bbbb", "00000000:2A:00.0", "NVIDIA A100-SXM4-40GB"),
+			gpu(3, "GPU-cccc", "00000000:3A:00.0", `Odd "\ name`),
+			{Kind: KindGPUInstance, ID: 7, Parent: 1, InstanceID: 11, Profile: "1g.5gb", Index: Unknown, Minor: Unknown},
+			{Kind: KindGPUInstance, ID: 8, Parent: 1, InstanceID: 12, Profile: "2g.10gb", Index: Unknown, Minor: Unknown},
+			{Kind: KindComputeInstance, ID: 7, Parent: 3, UUID: "MIG-1111", InstanceID: 0, Index: Unknown, Minor: Unknown},
+		},
+	}
+	inv.Entities[1].MIGMode = true
+	inv.Entities[2].State = EntityLost
+	inv.Columns[KindGPU] = columns
+	inv.Columns[KindGPUInstance] = columns
+	return inv
+}
+
+func testSample(inv *Inventory) *Sample {
+	none := NoValue(StatusNotSupported)
+	lost := NoValue(StatusEntityLost)
+	return &Sample{
+		Generation: inv.Generation, Time: epoch, Duration: 1500 * time.Microsecond,
+		Strings: []string{"570.133.20"},
+		Rows: [][]Cell{
+			{Int64Cell(35), DoubleCell(210), Int64Cell(1_000_000_000), NoValue(StatusNoData), Int64Cell(8155), DoubleCell(0.2), StringCell(0)},
+			{Int64Cell(41), DoubleCell(95.5), Int64Cell(9_007_199_254_740_993), Int64Cell(79), Int64Cell(0), DoubleCell(1.0 / 3), StringCell(0)},
+			{lost, lost, lost, lost, lost, lost, lost},
+			{Int64Cell(41), DoubleCell(95.5), none, NoValue(StatusNoData), Int64Cell(100), DoubleCell(0.0000001), StringCell(0)},
+			{Int64Cell(41), DoubleCell(math.NaN()), none, NoValue(StatusNoData), Int64Cell(200), none, NoValue(StatusBlank)},
+			nil,
+		},
+	}
+}
+
+// fixedOwners is an OwnerSource of one moment.
+type fixedOwners struct {
+	ownership *Ownership
+	status    MappingStatus
+}
+
+func (f fixedOwners) Ownership(*Inventory) *Ownership { return f.ownership }
+func (f fixedOwners) MappingStatus() MappingStatus    { return f.status }
+
+// fixedSupervisor is a supervisor of one moment.
+type fixedSupervisor SupervisorStatus
+
+func (f fixedSupervisor) Status() SupervisorStatus { return SupervisorStatus(f) }
+
+// newTestFamilies returns a builder over the fixture, received at epoch, and
+// the clock it goes by.
+func newTestFamilies(t *testing.T, cfg FamiliesConfig) (*Families, *Node, *time.Time) {
+	t.Helper()
+	clock := epoch
+	node := NewNode()
+	node.now = func() time.Time { return clock }
+	inv := testInventory(t)
+	for _, f := range []Frame{
+		{Inventory: inv},
+		{Sample: testSample(inv)},
+		{Generation: 1, Events: []Event{
+			{Kind: EventXID, Entity: 1, Time: epoch, Code: 79},
+			{Kind: EventXID, Entity: 5, Time: epoch, Code: 31},
+			{Kind: EventXID, Entity: 5, Time: epoch.Add(-time.Second), Code: 31},
+		}},
+	} {
+		if err := node.Deliver(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f := NewFamilies(cfg, node, nil, nil)
+	f.supervisor = fixedSupervisor{Running: true,
+		Restarts:       map[string]uint64{"crash": 1, "timeout": 0},
+		FramesRejected: map[string]uint64{"future": 0}}
+	return f, node, &clock
+}
+
+func encode(t *testing.T, f *Families, typ expfmt.FormatType) []byte {
+	t.Helper()
+	body, err := (&Exposition{Families: f.Build()}).Append(nil, expfmt.NewFormat(typ))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body
+}
+
+// series returns the lines of one family, without comments.
+func series(body []byte, name string) string {
+	var b strings.Builder
+	for line := range strings.Lines(string(body)) {
+		if strings.HasPrefix(line, name+"{") || strings.HasPrefix(line, name+" ") {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
+
+func TestExpositionGolden(t *testing.T) {
+	owners := fixedOwners{
+		ownership: &Ownership{Unmatched: 1, Owners: [][]Owner{
+			0: {{"ml", "train-0", "main", ""}},
+			3: {{"ml", "infer-0", "main", "0"}, {"ml", "infer-1", "main", "1"}},
+			5: nil,
+		}},
+	}
+	for name, tc := range map[string]struct {
+		format expfmt.FormatType
+		change func(*FamiliesConfig)
+	}{
+		"families.prom":           {expfmt.TypeTextPlain, func(*FamiliesConfig) {}},
+		"families.openmetrics":    {expfmt.TypeOpenMetrics, func(*FamiliesConfig) {}},
+		"families-old-names.prom": {expfmt.TypeTextPlain, func(c *FamiliesConfig) { c.OldNames, c.ReplaceBlanks, c.HostnameLabel = true, true, "Hostname" }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := testConfig(t)
+			tc.change(&cfg)
+			f, _, _ := newTestFamilies(t, cfg)
+			f.owners = owners
+			golden(t, name, encode(t, f, tc.format))
+		})
+	}
+}
+
+// What we write must be what Prometheus' own parser reads, in every format.
+func TestExpositionParses(t *testing.T) {
+	f, _, _ := newTestFamilies(t, testConfig(t))
+	parse := func(r io.Reader, format expfmt.Format) map[string]*dto.MetricFamily {
+		families := map[string]*dto.MetricFamily{}
+		dec := expfmt.NewDecoder(r, format)
+		for {
+			var mf dto.MetricFamily
+			if err := dec.Decode(&mf); errors.Is(err, io.EOF) {
+				return families
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			if families[mf.GetName()] != nil {
+				t.Errorf("family %s comes twice", mf.GetName())
+			}
+			families[mf.GetName()] = &mf
+		}
+	}
+	text := parse(bytes.NewReader(encode(t, f, expfmt.TypeTextPlain)), expfmt.NewFormat(expfmt.TypeTextPlain))
+	proto := parse(bytes.NewReader(encode(t, f, expfmt.TypeProtoDelim)), expfmt.NewFormat(expfmt.TypeProtoDelim))
+	if len(text) != len(proto) || len(text) < 10 {
+		t.Fatalf("%d families in text, %d in protobuf", len(text), len(proto))
+	}
+	for name, a := range text {
+		b := proto[name]
+		if b == nil || a.GetType() != b.GetType() || a.GetHelp() != b.GetHelp() || len(a.Metric) != len(b.Metric) {
+			t.Errorf("%s differs:\ntext:  %v\nproto: %v", name, a, b)
+			continue
+		}
+		for i := range a.Metric {
+			if got, want := b.Metric[i].String(), a.Metric[i].String(); got != want && !strings.HasPrefix(name, "DCGM_") {
+				t.Errorf("%s: %s in protobuf, %s in text", name, got, want)
+			}
+			for j, l := range a.Metric[i].Label {
+				if !model.LabelName(l.GetName()).IsValid() || l.GetValue() != b.Metric[i].Label[j].GetValue() {
+					t.Errorf("%s: label %v in text, %v in protobuf", name, l, b.Metric[i].Label[j])
+				}
+			}
+		}
+	}
+}
+
+// Our own families pass the linter of promtool check metrics; DCGM's names
+// cannot, and are dcgm-exporter's.
+func TestOwnFamiliesLint(t *testing.T) {
+	f, _, _ := newTestFamilies(t, testConfig(t))
+	f.owners = fixedOwners{ownership: &Ownership{}, status: MappingStatus{LastSuccess: epoch}}
+	problems, err := promlint.New(bytes.NewReader(encode(t, f, expfmt.TypeTextPlain))).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		// modelName is dcgm-exporter's label, which ours join on.
+		known := p.Text == "label names should be written in 'snake_case' not 'camelCase'"
+		if !known && !strings.HasPrefix(p.Metric, "DCGM_") {
+			t.Errorf("%s: %s", p.Metric, p.Text)
+		}
+	}
+}
+
+func TestFamiliesWithheldWhenStale(t *testing.T) {
+	f, _, clock := newTestFamilies(t, testConfig(t))
+	*clock = epoch.Add(31 * time.Second)
+	body := encode(t, f, expfmt.TypeTextPlain)
+	if strings.Contains(string(body), "\nDCGM_") {
+		t.Errorf("a stale sample is shown:\n%s", body)
+	}
+	if got := series(body, "gpu_up"); strings.Count(got, "} 0\n") != 3 {
+		t.Errorf("gpu_up without a fresh sample:\n%s", got)
+	}
+	for _, name := range []string{"gpu_xid_errors_total", "gpu_info", "gpu_exporter_last_sample_timestamp_seconds", "gpu_exporter_sampler_restarts_total"} {
+		if series(body, name) == "" {
+			t.Errorf("%s went away with the sample", name)
+		}
+	}
+	if got := series(body, "gpu_exporter_sampler_up"); got != "gpu_exporter_sampler_up 0\n" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// A step of the wall clock neither ages a sample nor keeps it young: only the
+// monotonic clock counts after arrival.
+func TestAgeCountsFromTheSampleTime(t *testing.T) {
+	node := NewNode()
+	inv := testInventory(t)
+	s := testSample(inv)
+	node.now = func() time.Time { return epoch.Add(20 * time.Second) }
+	if err := errors.Join(node.Deliver(Frame{Inventory: inv}), node.Deliver(Frame{Sample: s})); err != nil {
+		t.Fatal(err)
+	}
+	if fresh, reason := node.Freshness(19 * time.Second); fresh {
+		t.Errorf("a sample 20 s old on arrival counts as fresh")
+	} else if !strings.Contains(reason, "20s old") {
+		t.Errorf("reason %q", reason)
+	}
+	if fresh, _ := node.Freshness(21 * time.Second); !fresh {
+		t.Error("not fresh within 21 s")
+	}
+}
+
+func TestLostGPUKeepsItsIdentity(t *testing.T) {
+	f, node, _ := newTestFamilies(t, testConfig(t))
+	up := func() string { return series(encode(t, f, expfmt.TypeTextPlain), "gpu_up") }
+	const bbbb = `gpu_up{gpu="1",UUID="GPU-bbbb",pci_bus_id="00000000:2A:00.0",device="nvidia1",modelName="NVIDIA A100-SXM4-40GB",hostname="node1"} `
+	if !strings.Contains(up(), bbbb+"1\n") {
+		t.Fatalf("not up at first:\n%s", up())
+	}
+	// A new sampler that finds GPU 1 lost cannot read who it is, and does not
+	// find GPU 0 at all.
+	inv := &Inventory{Generation: 1, Time: epoch, Entities: []Entity{
+		{Kind: KindGPU, State: EntityLost, ID: 1, Parent: Unknown, Index: Unknown, Minor: Unknown},
+	}}
+	if err := errors.Join(
+		node.Deliver(Frame{Inventory: inv}),
+		node.Deliver(Frame{Sample: &Sample{Generation: 1, Time: epoch, Rows: make([][]Cell, 1)}}),
+	); err != nil {
+		t.Fatal(err)
+	}
+	got := up()
+	if !strings.Contains(got, bbbb+"0\n") || !strings.Contains(got, `UUID="GPU-aaaa"`) || strings.Contains(got, `UUID=""`) {
+		t.Errorf("after the loss:\n%s", got)
+	}
+	if n := strings.Count(got, "} 0\n"); n != 3 {
+		t.Errorf("%d GPUs down, want 3:\n%s", n, got)
+	}
+	// Both come back.
+	if err := errors.Join(
+		node.Deliver(Frame{Inventory: testInventory(t)}),
+		node.Deliver(Frame{Sample: testSample(testInventory(t))}),
+	); err != nil {
+		t.Fatal(err)
+	}
+	if got := up(); !strings.Contains(got, bbbb+"1\n") || strings.Count(got, "\n") != 3 {
+		t.Errorf("after the return:\n%s", got)
+	}
+}
+
+// A scrape between a new inventory and its first sample still sees the old pair.
+func TestInventoryAloneChangesNothing(t *testing.T) {
+	f, node, _ := newTestFamilies(t, testConfig(t))
+	before := encode(t, f, expfmt.TypeTextPlain)
+	inv := testInventory(t)
+	inv.Generation = 2
+	inv.Entities = inv.Entities[:1]
+	if err := node.Deliver(Frame{Inventory: inv}); err != nil {
+		t.Fatal(err)
+	}
+	after := encode(t, f, expfmt.TypeTextPlain)
+	if string(before) != string(after) {
+		t.Errorf("changed: %s", firstDifference(string(after), string(before)))
+	}
+}
+
+func TestXIDCountersSurviveASamplerAndAReusedEntityID(t *testing.T) {
+	f, node, _ := newTestFamilies(t, testConfig(t))
+	count := func() string { return series(encode(t, f, expfmt.TypeTextPlain), "gpu_xid_errors_total") }
+	const instance = `GPU_I_PROFILE="1g.5gb",GPU_I_ID="11",hostname="node1",xid="31"} 2`
+	if !strings.Contains(count(), instance) {
+		t.Fatalf("the XIDs of a compute instance are missing:\n%s", count())
+	}
+	// Re-split: entity 7 is another instance now.
+	inv := testInventory(t)
+	inv.Generation = 2
+	inv.Entities[3].InstanceID, inv.Entities[3].Profile = 9, "3g.20gb"
+	s := testSample(inv)
+	if err := errors.Join(node.Deliver(Frame{Inventory: inv}), node.Deliver(Frame{Sample: s})); err != nil {
+		t.Fatal(err)
+	}
+	if got := count(); strings.Contains(got, `xid="31"} 2`) || !strings.Contains(got, `UUID="GPU-bbbb",pci_bus_id="00000000:2A:00.0",device="nvidia1",modelName="NVIDIA A100-SXM4-40GB",hostname="node1",xid="79"} 1`) {
+		t.Errorf("after the re-split:\n%s", got)
+	}
+	// And back.
+	if err := errors.Join(node.Deliver(Frame{Inventory: testInventory(t)}), node.Deliver(Frame{Sample: testSample(testInventory(t))})); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(count(), instance) {
+		t.Errorf("after the way back:\n%s", count())
+	}
+}
+
+func TestOwnersShareADevice(t *testing.T) {
+	f, _, _ := newTestFamilies(t, testConfig(t))
+	for name, tc := range map[string]struct {
+		owners []Owner
+		labels bool
+		rows   int
+	}{
+		"nobody":                      {nil, false, 0},
+		"one":                         {[]Owner{{"ns", "a", "c", ""}}, true, 1},
+		"two replicas, one container": {[]Owner{{"ns", "a", "c", "0"}, {"ns", "a", "c", "1"}}, true, 2},
+		"two pods":                    {[]Owner{{"ns", "a", "c", "0"}, {"ns", "b", "c", "1"}}, false, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f.owners = fixedOwners{ownership: &Ownership{Owners: [][]Owner{tc.owners}}}
+			body := encode(t, f, expfmt.TypeTextPlain)
+			if got := strings.Contains(series(body, "DCGM_FI_DEV_GPU_TEMP"), `pod="a"`); got != tc.labels {
+				t.Errorf("pod label on the device's series: %v, want %v", got, tc.labels)
+			}
+			if got := strings.Count(series(body, "gpu_pod_info"), "\n"); got != tc.rows {
+				t.Errorf("%d rows of gpu_pod_info, want %d", got, tc.rows)
+			}
+			if got := strings.Count(series(body, "DCGM_FI_DEV_GPU_TEMP"), `UUID="GPU-aaaa"`); got != 1 {
+				t.Errorf("%d series of one device", got)
+			}
+		})
+	}
+}
+
+func TestNodeRejects(t *testing.T) {
+	ahead := func(d time.Duration) func(*Inventory, *Sample) Frame {
+		return func(_ *Inventory, s *Sample) Frame { s.Time = s.Time.Add(d); return Frame{Sample: s} }
+	}
+	for name, tc := range map[string]struct {
+		frame  func(*Inventory, *Sample) Frame
+		reason string
+	}{
+		"sample from the future": {ahead(2 * time.Second), rejectFuture},
+		"clock jitter":           {ahead(500 * time.Millisecond), ""},
+		"other generation":       {func(_ *Inventory, s *Sample) Frame { s.Generation = 9; return Frame{Sample: s} }, rejectInventory},
+		"too few rows":           {func(_ *Inventory, s *Sample) Frame { s.Rows = s.Rows[1:]; return Frame{Sample: s} }, rejectInvalid},
+		"too few cells":          {func(_ *Inventory, s *Sample) Frame { s.Rows[0] = s.Rows[0][1:]; return Frame{Sample: s} }, rejectInvalid},
+		"string out of range":    {func(_ *Inventory, s *Sample) Frame { s.Strings = nil; return Frame{Sample: s} }, rejectInvalid},
+		"parent behind child": {func(inv *Inventory, _ *Sample) Frame {
+			inv.Entities[3].Parent = 4
+			return Frame{Inventory: inv}
+		}, rejectInvalid},
+		"event on nobody":     {func(*Inventory, *Sample) Frame { return Frame{Generation: 1, Events: []Event{{Kind: EventXID, Entity: 6}}} }, rejectInvalid},
+		"event of other time": {func(*Inventory, *Sample) Frame { return Frame{Generation: 2, Events: []Event{{Kind: EventXID}}} }, rejectInventory},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, node, _ := newTestFamilies(t, testConfig(t))
+			inv := testInventory(t)
+			err := node.Deliver(tc.frame(inv, testSample(inv)))
+			var reject *RejectError
+			if tc.reason == "" {
+				if err != nil {
+					t.Fatal(err)
+				}
+			} else if !errors.As(err, &reject) || reject.Reason != tc.reason {
+				t.Fatalf("got %v, want reason %s", err, tc.reason)
+			}
+		})
+	}
+	t.Run("sample before any inventory", func(t *testing.T) {
+		var reject *RejectError
+		if err := NewNode().Deliver(Frame{Sample: testSample(testInventory(t))}); !errors.As(err, &reject) || reject.Reason != rejectInventory {
+			t.Fatalf("got %v", err)
+		}
+	})
+}
