@@ -27,6 +27,7 @@
 #define NODE_MAX_FAULTS 64
 #define NODE_MAX_OVERRIDES 256
 #define NODE_MAX_EVENTS 64
+#define NODE_LAYOUT 1 /* of struct node_state: a state file of another one is refused */
 #define NODE_NAME_LEN 96
 #define NODE_UUID_LEN 48
 
@@ -84,6 +85,7 @@ struct node_load {
     uint32_t kind; /* enum node_load_kind */
     double fixed_util, fixed_mem; /* 0..1; fixed_mem < 0: follows the load */
     int64_t since_us;
+    double scale;         /* part of the GPU in use: 1, or the slices of its instances / 7 with MIG */
     double base_busy_s;   /* integral of utilisation until since_us */
     double base_energy_j; /* integral of power until since_us */
 };
@@ -116,6 +118,7 @@ struct node_process {
     uint32_t gpu; /* position in node_state.gpu */
     int32_t ci;   /* slot in node_gpu.ci, or -1 when not on an instance */
     bool graphics;
+    bool automatic; /* made up by the node itself, and remade with the MIG layout */
     uint64_t memory_bytes;
     double share; /* part of the device's (instance's) load it makes, 0..1 */
     int64_t start_us;
@@ -178,6 +181,9 @@ struct node_state {
     atomic_uint override_generation;
     struct node_override override[NODE_MAX_OVERRIDES];
     atomic_uint engine_lost;
+    atomic_uint print_seq; /* grows when an engine is to print print_text */
+    uint32_t print_stderr;
+    char print_text[256];
     _Atomic int64_t next_event_us; /* of the earliest event not done; INT64_MAX when none */
     struct node_event event[NODE_MAX_EVENTS];
 };
@@ -235,6 +241,28 @@ void node_read_gpu(const struct node_gpu *gpu, int64_t boot_us, int64_t at_us, s
 /* The same for a GPU instance, or for one of its compute instances (ci_slot >= 0). */
 void node_read_instance(const struct node_gpu *gpu, int gi_slot, int ci_slot, int64_t boot_us, int64_t at_us,
                         struct node_reading *out);
+
+/* Sets a load from now on; what it made until now stays counted. Under node_lock. */
+void node_set_load(struct node_gpu *gpu, int64_t boot_us, int64_t now_us, uint32_t kind, double util, double mem,
+                   double scale);
+
+/*
+ * Splits a GPU: "1g.10gb*7", "3g.40gb+2g.20gb*2", "3g.40gb/1c,2c" (compute
+ * instances of 1 and 2 slices), "none" (MIG on, no instances), "off". Under
+ * node_lock. Returns 0, or -1 with the reason in err and nothing changed.
+ */
+int node_set_mig(struct node_state *n, uint32_t position, const char *layout, char *err, size_t err_len);
+
+/* A scenario by name or path, into a node that holds only zeros. */
+int node_load_scenario(struct node_state *n, const char *name, char *err, size_t err_len);
+/* Name of built-in scenario i, NULL past the last one. */
+const char *node_builtin_name(size_t i);
+
+/* Deterministic noise: a good 64-bit mix of its arguments. */
+uint64_t node_hash(uint64_t a, uint64_t b);
+
+/* Carries out the timed events that are due; cheap when none is. */
+void node_run_events(struct node_state *n);
 
 /* Looks up an override; false when the field is as the hardware says. */
 bool node_find_override(struct node_state *n, uint32_t gpu_position, uint16_t field, struct node_override *out);
