@@ -1,0 +1,154 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package kubelettest is a kubelet for tests: it serves the real pod-resources
+// v1 API on a real unix socket, and can be made to fail in the ways a kubelet
+// does. It must not be imported outside tests.
+package kubelettest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	podresources "k8s.io/kubelet/pkg/apis/podresources/v1"
+)
+
+// Kubelet is a pod-resources server. Set its state at any time.
+type Kubelet struct {
+	podresources.UnimplementedPodResourcesListerServer
+	socket string
+
+	connections atomic.Int64
+	calls       atomic.Int64
+
+	mu     sync.Mutex
+	server *grpc.Server
+	done   chan struct{}
+	pods   []*podresources.PodResources
+	delay  time.Duration
+	err    error
+}
+
+// New makes a kubelet that will listen on socket once it is started.
+func New(socket string) *Kubelet { return &Kubelet{socket: socket} }
+
+// Start listens and serves. An old socket file is replaced, as the kubelet
+// does.
+func (k *Kubelet) Start() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.server != nil {
+		return errors.New("the kubelet runs already")
+	}
+	if err := os.Remove(k.socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("removing the old socket: %w", err)
+	}
+	l, err := net.Listen("unix", k.socket)
+	if err != nil {
+		return err
+	}
+	server, done := grpc.NewServer(), make(chan struct{})
+	podresources.RegisterPodResourcesListerServer(server, k)
+	k.server, k.done = server, done
+	go func() {
+		defer close(done)
+		_ = server.Serve(countingListener{l, &k.connections}) // ends with Stop
+	}()
+	return nil
+}
+
+// Stop ends the kubelet at once: its connections break and its socket is gone.
+func (k *Kubelet) Stop() {
+	k.mu.Lock()
+	server, done := k.server, k.done
+	k.server = nil
+	k.mu.Unlock()
+	if server != nil {
+		server.Stop()
+		<-done
+	}
+}
+
+// SetPods sets what List answers.
+func (k *Kubelet) SetPods(pods ...*podresources.PodResources) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.pods = pods
+}
+
+// SetError makes List fail with err, a grpc status; nil makes it work again.
+func (k *Kubelet) SetError(err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.err = err
+}
+
+// SetDelay makes List wait before it answers.
+func (k *Kubelet) SetDelay(d time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.delay = d
+}
+
+// Connections counts the connections accepted so far.
+func (k *Kubelet) Connections() int { return int(k.connections.Load()) }
+
+// Calls counts the calls of List so far.
+func (k *Kubelet) Calls() int { return int(k.calls.Load()) }
+
+// List implements the pod-resources API.
+func (k *Kubelet) List(ctx context.Context, _ *podresources.ListPodResourcesRequest) (*podresources.ListPodResourcesResponse, error) {
+	k.calls.Add(1)
+	k.mu.Lock()
+	pods, delay, err := k.pods, k.delay, k.err
+	k.mu.Unlock()
+	if delay > 0 {
+		select {
+		case <-time.After(delay):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &podresources.ListPodResourcesResponse{PodResources: pods}, nil
+}
+
+// Pod makes a pod with one container that holds devices of one resource. Like
+// the kubelet with topology information, it lists each device in an entry of
+// its own.
+func Pod(namespace, name, container, resource string, deviceIDs ...string) *podresources.PodResources {
+	c := &podresources.ContainerResources{Name: container}
+	for _, id := range deviceIDs {
+		c.Devices = append(c.Devices, &podresources.ContainerDevices{
+			ResourceName: resource,
+			DeviceIds:    []string{id},
+			Topology:     &podresources.TopologyInfo{Nodes: []*podresources.NUMANode{{}}},
+		})
+	}
+	return &podresources.PodResources{
+		Name: name, Namespace: namespace,
+		Containers: []*podresources.ContainerResources{c},
+	}
+}
+
+type countingListener struct {
+	net.Listener
+	n *atomic.Int64
+}
+
+func (l countingListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		l.n.Add(1)
+	}
+	return c, err
+}

@@ -1,0 +1,602 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package podmapper
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	podresources "k8s.io/kubelet/pkg/apis/podresources/v1"
+
+	"gpu_exporter/podmapper/kubelettest"
+)
+
+// patience is for what must happen, but not at a certain time.
+const patience = 30 * time.Second
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("still not after %s: %s", patience, what)
+		}
+	}
+}
+
+func startKubelet(t testing.TB, pods ...*podresources.PodResources) (*kubelettest.Kubelet, string) {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "kubelet.sock")
+	k := kubelettest.New(socket)
+	k.SetPods(pods...)
+	if err := k.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(k.Stop)
+	return k, socket
+}
+
+func newMapper(t testing.TB, c Config) *Mapper {
+	t.Helper()
+	m, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.Close() })
+	return m
+}
+
+// run starts m.Run and ends it with the test.
+func run(t *testing.T, m *Mapper) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- m.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+}
+
+func pods(t *Table) string {
+	if t == nil {
+		return "none"
+	}
+	var names []string
+	for _, a := range t.Assignments {
+		names = append(names, a.Owner.Pod)
+	}
+	return strings.Join(names, " ")
+}
+
+// syncBuffer takes the log of a running Mapper.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) count(s string) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return strings.Count(b.b.String(), s)
+}
+
+func logTo(w io.Writer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+func TestRefresh(t *testing.T) {
+	kubelet, socket := startKubelet(t,
+		kubelettest.Pod("ml", "train", "main", gpuResource, gpuA),
+		kubelettest.Pod("ml", "odd", "main", gpuResource, "who-knows"),
+		kubelettest.Pod("kube-system", "proxy", "proxy", "cpu"),
+	)
+	m := newMapper(t, Config{Socket: "unix://" + socket})
+	if m.Table() != nil {
+		t.Error("there is a table before the first answer")
+	}
+	if err := m.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	table := m.Table()
+	if got := pods(table); got != "odd train" {
+		t.Errorf("assigned are %q", got)
+	}
+	s := m.Status()
+	if !s.Up || s.Refreshes != 1 || s.LastSuccess.IsZero() || s.TableTime != table.Time || s.Duration <= 0 ||
+		s.Assignments != 2 || s.UnknownIDs != 1 || s.Err != nil || s.Connections != 1 {
+		t.Errorf("status %+v", s)
+	}
+
+	// The same answer is a newer table of the same version; another answer is
+	// another version, and the old table is as it was.
+	if err := m.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if again := m.Table(); again.Version != table.Version || !again.Time.After(table.Time) {
+		t.Errorf("the same answer: version %d at %s after version %d at %s", again.Version, again.Time, table.Version, table.Time)
+	}
+	kubelet.SetPods(kubelettest.Pod("ml", "next", "main", gpuResource, gpuA))
+	if err := m.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if next := m.Table(); next.Version == table.Version || pods(next) != "next" || pods(table) != "odd train" {
+		t.Errorf("after a change: version %d with %q, and the old table holds %q", next.Version, pods(next), pods(table))
+	}
+}
+
+// TestOneConnection: many refreshes, many readers, one connection and no more
+// goroutines than at the start.
+func TestOneConnection(t *testing.T) {
+	kubelet, socket := startKubelet(t, kubelettest.Pod("ml", "train", "main", gpuResource, gpuA))
+	m := newMapper(t, Config{Socket: socket, Interval: time.Millisecond})
+	run(t, m)
+	eventually(t, "10 refreshes", func() bool { return kubelet.Calls() >= 10 })
+	before := runtime.NumGoroutine()
+	eventually(t, "500 refreshes", func() bool {
+		m.Trigger()
+		return m.Table() != nil && m.Status().Refreshes >= 500
+	})
+	if n := kubelet.Connections(); n != 1 {
+		t.Errorf("%d connections for %d calls", n, kubelet.Calls())
+	}
+	// A call under way has a few of its own, on either side of the socket.
+	if after := runtime.NumGoroutine(); after > before+10 {
+		t.Errorf("%d goroutines grew to %d", before, after)
+	}
+}
+
+func TestRunLeavesNothing(t *testing.T) {
+	_, socket := startKubelet(t)
+	before := runtime.NumGoroutine()
+	for range 20 {
+		m := newMapper(t, Config{Socket: socket})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- m.Run(ctx) }()
+		eventually(t, "a refresh", func() bool { return m.Status().Up })
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "goroutines ended", func() bool { return runtime.NumGoroutine() <= before+2 })
+}
+
+// TestRestart: while the kubelet is away the table stays, its return is
+// noticed long before the next refresh is due, and its first answers, which
+// lack the pods, are not believed.
+func TestRestart(t *testing.T) {
+	train := kubelettest.Pod("ml", "train", "main", gpuResource, gpuA)
+	static := kubelettest.Pod("kube-system", "monitor", "main", gpuResource, gpuB)
+	for _, tc := range []struct {
+		name    string
+		atStart []*podresources.PodResources
+	}{
+		{"empty at first", nil},
+		{"static pods only at first", []*podresources.PodResources{static}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			kubelet, socket := startKubelet(t, train, static)
+			m := newMapper(t, Config{Socket: socket, Interval: time.Hour, MaxAge: time.Hour})
+			// Watched at every change, the table must never lose a pod.
+			run(t, m)
+			eventually(t, "the first table", func() bool { return m.Table() != nil })
+
+			kubelet.Stop()
+			kubelet.SetPods(tc.atStart...)
+			// The first refresh may still end in the old connection.
+			eventually(t, "the loss is seen", func() bool {
+				return m.Refresh(t.Context()) != nil && m.Status().Reason == ReasonNoSocket
+			})
+			if s := m.Status(); s.Up || pods(m.Table()) != "monitor train" {
+				t.Errorf("while the kubelet is away: status %+v, pods %q", s, pods(m.Table()))
+			}
+
+			calls := kubelet.Calls()
+			if err := kubelet.Start(); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "the doubtful answer", func() bool { return kubelet.Calls() > calls && m.Status().Confirming })
+			if got := pods(m.Table()); got != "monitor train" {
+				t.Errorf("right after the restart the table holds %q", got)
+			}
+			kubelet.SetPods(train, static)
+			eventually(t, "the confirmed answer", func() bool { s := m.Status(); return s.Up && !s.Confirming })
+			if got := pods(m.Table()); got != "monitor train" {
+				t.Errorf("after the second look the table holds %q", got)
+			}
+			if n := kubelet.Connections(); n != 2 {
+				t.Errorf("%d connections, want one per kubelet", n)
+			}
+		})
+	}
+}
+
+// TestPodsEnd: owners that are really gone go, with or without a restart in
+// between.
+func TestPodsEnd(t *testing.T) {
+	a, b := kubelettest.Pod("ml", "a", "main", gpuResource, gpuA), kubelettest.Pod("ml", "b", "main", gpuResource, gpuB)
+	kubelet, socket := startKubelet(t, a, b)
+	m := newMapper(t, Config{Socket: socket, Interval: time.Hour, MaxAge: time.Hour})
+	m.confirm = 50 * time.Millisecond
+	run(t, m)
+	eventually(t, "both pods", func() bool { return pods(m.Table()) == "a b" })
+
+	// One of two ends, on the same connection: at once.
+	if err := m.Refresh(t.Context()); err != nil { // this connection has given a table
+		t.Fatal(err)
+	}
+	kubelet.SetPods(b)
+	if err := m.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := pods(m.Table()); got != "b" {
+		t.Errorf("the table holds %q, want b", got)
+	}
+
+	// The last one ends: with the second answer. Nothing but Run asks for it.
+	kubelet.SetPods()
+	m.Trigger()
+	eventually(t, "no pods", func() bool { return m.Table() != nil && pods(m.Table()) == "" })
+
+	// One ends while the kubelet restarts: with the second answer.
+	kubelet.SetPods(a, b)
+	m.Trigger()
+	eventually(t, "both pods again", func() bool { return pods(m.Table()) == "a b" })
+	kubelet.Stop()
+	kubelet.SetPods(a)
+	if err := kubelet.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "only a", func() bool { return pods(m.Table()) == "a" })
+}
+
+// TestErrors: whatever the kubelet does, the last good table stays, the reason
+// is told, and one log line at Warn says what to do.
+func TestErrors(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		spoil  func(k *kubelettest.Kubelet)
+		mend   func(k *kubelettest.Kubelet)
+		reason Reason
+	}{
+		{
+			name:   "slow",
+			spoil:  func(k *kubelettest.Kubelet) { k.SetDelay(time.Hour) },
+			mend:   func(k *kubelettest.Kubelet) { k.SetDelay(0) },
+			reason: ReasonTimeout,
+		},
+		{
+			name:   "unimplemented",
+			spoil:  func(k *kubelettest.Kubelet) { k.SetError(status.Error(codes.Unimplemented, "no v1")) },
+			mend:   func(k *kubelettest.Kubelet) { k.SetError(nil) },
+			reason: ReasonUnsupported,
+		},
+		{
+			name: "rate limited",
+			spoil: func(k *kubelettest.Kubelet) {
+				k.SetError(status.Error(codes.ResourceExhausted, "rejected by rate limit"))
+			},
+			mend:   func(k *kubelettest.Kubelet) { k.SetError(nil) },
+			reason: ReasonRateLimited,
+		},
+		{
+			name:   "unknown status",
+			spoil:  func(k *kubelettest.Kubelet) { k.SetError(errors.New("checkpoint is corrupt")) },
+			mend:   func(k *kubelettest.Kubelet) { k.SetError(nil) },
+			reason: ReasonOther,
+		},
+		{
+			name: "too large an answer",
+			spoil: func(k *kubelettest.Kubelet) {
+				k.SetPods(kubelettest.Pod("ml", strings.Repeat("x", maxAnswer), "main", gpuResource, gpuA))
+			},
+			mend: func(k *kubelettest.Kubelet) {
+				k.SetPods(kubelettest.Pod("ml", "train", "main", gpuResource, gpuA))
+			},
+			reason: ReasonTooLarge,
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			kubelet, socket := startKubelet(t, kubelettest.Pod("ml", "train", "main", gpuResource, gpuA))
+			var log syncBuffer
+			timeout := patience
+			if tc.reason == ReasonTimeout {
+				timeout = 200 * time.Millisecond
+			}
+			m := newMapper(t, Config{Socket: socket, Timeout: timeout, Logger: logTo(&log)})
+			if err := m.Refresh(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			good := m.Table()
+
+			tc.spoil(kubelet)
+			for range 3 {
+				if err := m.Refresh(t.Context()); err == nil || !strings.Contains(err.Error(), socket) {
+					t.Errorf("error %v does not name the socket", err)
+				}
+			}
+			s := m.Status()
+			if s.Up || s.Reason != tc.reason || s.Failures[tc.reason] != 3 || s.Refreshes != 4 || s.Err == nil {
+				t.Errorf("status %+v, want reason %s three times", s, tc.reason)
+			}
+			if m.Table() != good {
+				t.Error("the last good table is not kept")
+			}
+			if n := log.count("level=WARN"); n != 1 {
+				t.Errorf("%d warnings, want 1", n)
+			}
+			if n := log.count("level=DEBUG"); n < 2 {
+				t.Errorf("%d debug lines, want one for each further failure", n)
+			}
+
+			tc.mend(kubelet)
+			if err := m.Refresh(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if !m.Status().Up || m.Status().Err != nil || !m.Table().Time.After(good.Time) {
+				t.Errorf("after the repair: status %+v", m.Status())
+			}
+			if n := log.count("level=INFO"); n != 2 {
+				t.Errorf("%d lines at Info, want one for up and one for up again", n)
+			}
+		})
+	}
+}
+
+// TestNeverThere: a node without a kubelet, until there is one.
+func TestNeverThere(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "kubelet.sock")
+	var log syncBuffer
+	m := newMapper(t, Config{Socket: socket, Interval: 5 * time.Millisecond, Logger: logTo(&log)})
+	run(t, m)
+	eventually(t, "20 refreshes", func() bool { return m.Status().Refreshes >= 20 })
+	if s := m.Status(); s.Up || s.Reason != ReasonNoSocket || m.Table() != nil || s.Connections != 0 {
+		t.Errorf("status %+v", s)
+	}
+	if n := log.count("level=WARN"); n != 1 {
+		t.Errorf("%d warnings, want 1", n)
+	}
+	if log.count("--pod-resources-kubelet-socket") == 0 {
+		t.Error("the log does not say what to do")
+	}
+
+	kubelet := kubelettest.New(socket)
+	kubelet.SetPods(kubelettest.Pod("ml", "train", "main", gpuResource, gpuA))
+	if err := kubelet.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(kubelet.Stop)
+	eventually(t, "a table", func() bool { return pods(m.Table()) == "train" })
+}
+
+func TestForbidden(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("root may open every socket")
+	}
+	_, socket := startKubelet(t)
+	if err := os.Chmod(socket, 0); err != nil {
+		t.Fatal(err)
+	}
+	m := newMapper(t, Config{Socket: socket})
+	if err := m.Refresh(t.Context()); err == nil || m.Status().Reason != ReasonForbidden {
+		t.Errorf("error %v, status %+v", err, m.Status())
+	}
+}
+
+// TestStrangers: something else than a kubelet listens.
+func TestStrangers(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		talk   func(net.Conn)
+		reason Reason
+	}{
+		{"garbage", func(c net.Conn) {
+			fmt.Fprint(c, strings.Repeat("HTTP/1.0 400 what?\r\n\r\n\x00\xff\xfe", 1000))
+			_, _ = io.Copy(io.Discard, c)
+		}, ReasonUnavailable},
+		{"hangs up", func(net.Conn) {}, ReasonUnavailable},
+		{"says nothing", func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }, ReasonTimeout},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			socket := filepath.Join(t.TempDir(), "kubelet.sock")
+			l, err := net.Listen("unix", socket)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var served sync.WaitGroup
+			served.Go(func() {
+				for {
+					c, err := l.Accept()
+					if err != nil {
+						return
+					}
+					served.Go(func() { tc.talk(c); c.Close() })
+				}
+			})
+			m := newMapper(t, Config{Socket: socket, Timeout: 300 * time.Millisecond})
+			if err := m.Refresh(t.Context()); err == nil {
+				t.Error("a refresh succeeds")
+			}
+			// A server that says nothing is given up as a connection, too; which
+			// of the two deadlines is noticed first is open.
+			if s := m.Status(); s.Up || m.Table() != nil || s.Reason != tc.reason && s.Reason != ReasonUnavailable {
+				t.Errorf("status %+v, want reason %s", s, tc.reason)
+			}
+			m.Close()
+			l.Close()
+			served.Wait()
+		})
+	}
+}
+
+// TestDropsEveryConnection: a server that completes the handshake and hangs up
+// is not dialled in a tight loop.
+func TestDropsEveryConnection(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "kubelet.sock")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var accepted sync.WaitGroup
+	var mu sync.Mutex
+	n := 0
+	accepted.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			n++
+			mu.Unlock()
+			// An empty SETTINGS frame is all that a grpc client waits for.
+			_, _ = c.Write([]byte{0, 0, 0, 4, 0, 0, 0, 0, 0})
+			time.Sleep(10 * time.Millisecond)
+			c.Close()
+		}
+	})
+	m := newMapper(t, Config{Socket: socket, Interval: time.Hour, MaxAge: time.Hour, Timeout: time.Second})
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if err := m.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	accepted.Wait()
+	// Each reconnection asks for a refresh, and a refresh may dial as well.
+	if limit := 4 * int(2*time.Second/idlePause); n > limit {
+		t.Errorf("%d connections in 2 s, want at most %d", n, limit)
+	}
+}
+
+func TestTooOld(t *testing.T) {
+	kubelet, socket := startKubelet(t, kubelettest.Pod("ml", "train", "main", gpuResource, gpuA))
+	var log syncBuffer
+	m := newMapper(t, Config{Socket: socket, Interval: 10 * time.Millisecond, MaxAge: 500 * time.Millisecond, Logger: logTo(&log)})
+	run(t, m)
+	eventually(t, "a table", func() bool { return m.Table() != nil })
+	kubelet.SetError(status.Error(codes.Internal, "broken"))
+	eventually(t, "no table", func() bool { return m.Table() == nil })
+	s := m.Status()
+	if s.TableTime.IsZero() || s.Assignments != 0 {
+		t.Errorf("status %+v, want the time of the expired table and no assignments", s)
+	}
+	eventually(t, "the warning", func() bool { return log.count("too old") > 0 })
+	eventually(t, "more refreshes", func() bool { return m.Status().Refreshes > s.Refreshes+5 })
+	if n := log.count("too old"); n != 1 {
+		t.Errorf("%d lines say that it is too old, want 1", n)
+	}
+
+	// A table that has expired is not worth a second look: what comes is taken.
+	kubelet.SetPods()
+	kubelet.SetError(nil)
+	eventually(t, "an empty table", func() bool { return m.Table() != nil && pods(m.Table()) == "" })
+}
+
+// bigNode is a node of n pods as a kubelet with a static CPU manager lists it:
+// most pods hold no GPU, and one container of each has exclusive CPUs.
+func bigNode(n, containers, cpus int) []*podresources.PodResources {
+	var all []*podresources.PodResources
+	for i := range n {
+		p := kubelettest.Pod(fmt.Sprintf("namespace-%d", i%20), fmt.Sprintf("deployment-%d-5d4c8f7b9-x%04d", i%40, i), "main", gpuResource)
+		if i%8 == 0 {
+			p = kubelettest.Pod(p.Namespace, p.Name, "main", "nvidia.com/gpu.shared", fmt.Sprintf("%s::%d", gpuA, i))
+		}
+		for c := 1; c < containers; c++ {
+			side := &podresources.ContainerResources{Name: fmt.Sprintf("sidecar-%d", c)}
+			for cpu := range cpus {
+				side.CpuIds = append(side.CpuIds, int64(cpu))
+			}
+			p.Containers = append(p.Containers, side)
+		}
+		all = append(all, p)
+	}
+	return all
+}
+
+func messageSize(pods []*podresources.PodResources) int {
+	return proto.Size(&podresources.ListPodResourcesResponse{PodResources: pods})
+}
+
+// TestBigNode: 500 pods whose answer is larger than grpc's default limit.
+func TestBigNode(t *testing.T) {
+	list := bigNode(500, 20, 512)
+	_, socket := startKubelet(t, list...)
+	size := messageSize(list)
+	if size < 4<<20 || size > maxAnswer/6 {
+		t.Fatalf("the answer has %d bytes: over 4 MiB and far below the limit was meant", size)
+	}
+	m := newMapper(t, Config{Socket: socket, Timeout: patience})
+	if err := m.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(m.Table().Assignments); n != 63 {
+		t.Errorf("%d assignments, want 63", n)
+	}
+}
+
+func TestConfig(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		c    Config
+		want string
+	}{
+		{"defaults", Config{}, ""},
+		{"id type", Config{IDType: "serial"}, `unknown GPU ID type "serial"`},
+		{"negative interval", Config{Interval: -1}, "must be positive"},
+		{"negative timeout", Config{Timeout: -1}, "must be positive"},
+		{"age below interval", Config{Interval: time.Hour}, "no less than the interval"},
+		{"socket too long", Config{Socket: "/" + strings.Repeat("x", 200)}, "kubelet socket"},
+		{"socket empty", Config{Socket: "unix://"}, "kubelet socket"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			m, err := New(tc.c)
+			if err == nil {
+				m.Close()
+			}
+			if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("error %v, want %q", err, tc.want)
+			}
+		})
+	}
+}
+
+// BenchmarkRefresh is one refresh over the socket on a node of 250 pods with 3
+// containers each; the figures include the server's half.
+func BenchmarkRefresh(b *testing.B) {
+	list := bigNode(250, 3, 4)
+	_, socket := startKubelet(b, list...)
+	m := newMapper(b, Config{Socket: socket})
+	b.ReportMetric(float64(messageSize(list)), "answer-bytes")
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := m.Refresh(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
