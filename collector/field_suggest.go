@@ -1,0 +1,72 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package collector
+
+import "strings"
+
+// maxSuggestLength is more than the longest field name; longer words resemble
+// none and are not worth the comparison.
+const maxSuggestLength = 96
+
+// SuggestField returns the field name that a mistyped one most likely means, or
+// "" where none is close. Case and a forgotten prefix do not count as distance.
+func SuggestField(name string) string {
+	name = strings.ToUpper(strings.TrimSpace(name))
+	if name == "" || len(name) > maxSuggestLength {
+		return ""
+	}
+	for _, prefix := range []string{"DCGM_FI_DEV_", "DCGM_FI_PROF_", "DCGM_FI_SYSTEM_", "DCGM_FI_", "DCGM_", "DCGM_FI_DEV_GPU_"} {
+		if f, ok := FieldByName(prefix + name); ok && f.Type != ValueNone {
+			return prefix + name
+		}
+	}
+	// A slip for every four letters is a typing error; more is another word.
+	best, limit := "", len(name)/4
+	row := make([]int, maxSuggestLength+1)
+	for i := range nameTable {
+		candidate := nameTable[i].name
+		d := editDistance(name, strings.ToUpper(candidate), limit, row)
+		if d > limit || (best != "" && d == limit) {
+			continue
+		}
+		if f, ok := FieldByID(nameTable[i].id); !ok || f.Type == ValueNone {
+			continue
+		}
+		best, limit = candidate, d
+		if d == 0 {
+			break
+		}
+	}
+	return best
+}
+
+// editDistance returns how many letters must be inserted, removed or replaced to
+// make b of a, or something above limit once it is above limit. row is scratch
+// space for at least len(b)+1 numbers.
+func editDistance(a, b string, limit int, row []int) int {
+	if d := len(a) - len(b); d > limit || -d > limit || len(b) >= len(row) {
+		return limit + 1
+	}
+	for j := range len(b) + 1 {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		lowest := row[0]
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, diagonal+1)
+			lowest = min(lowest, row[j+1])
+		}
+		if lowest > limit {
+			return limit + 1
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,182 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package collector
+
+import (
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// XIDSeverity says how much an XID error matters to who runs the node.
+type XIDSeverity uint8
+
+// The severities. An XID of severity info is an application's business, or is
+// news and no trouble; the others call for action by an operator.
+const (
+	XIDInfo XIDSeverity = iota
+	XIDWarning
+	XIDCritical
+)
+
+func (s XIDSeverity) String() string {
+	switch s {
+	case XIDInfo:
+		return "info"
+	case XIDWarning:
+		return "warning"
+	case XIDCritical:
+		return "critical"
+	}
+	return fmt.Sprintf("severity(%d)", uint8(s))
+}
+
+// XID is what is known about one XID code.
+type XID struct {
+	Code     int64
+	Name     string // NVIDIA's mnemonic
+	Meaning  string // in words of our own
+	Severity XIDSeverity
+	// Action is the word with which NVIDIA's catalogue names what to do at once,
+	// such as RESET_GPU; empty where it names nothing.
+	Action string
+	// Investigation is its word for what to do then.
+	Investigation string
+}
+
+// XIDCatalogue is what is known about XID codes. The zero value knows none.
+type XIDCatalogue struct {
+	xids []XID // by code
+}
+
+// unknownXID is what dcgm-exporter writes for a code that it does not know.
+const unknownXID = "Unknown Error"
+
+// Lookup returns what is known about a code.
+func (c *XIDCatalogue) Lookup(code int64) (XID, bool) {
+	i, ok := slices.BinarySearchFunc(c.xids, code, func(x XID, code int64) int {
+		switch {
+		case x.Code < code:
+			return -1
+		case x.Code > code:
+			return 1
+		}
+		return 0
+	})
+	if !ok {
+		return XID{}, false
+	}
+	return c.xids[i], true
+}
+
+// All returns every code, in order.
+func (c *XIDCatalogue) All() []XID { return slices.Clone(c.xids) }
+
+// Message returns the text for the label err_msg of DCGM_FI_DEV_XID_ERRORS. It
+// is the meaning in our words, so it differs from that of dcgm-exporter; the
+// label err_code does not.
+func (c *XIDCatalogue) Message(code int64) string {
+	if x, ok := c.Lookup(code); ok {
+		return x.Meaning
+	}
+	return unknownXID
+}
+
+// CallsForAction returns the codes for which gpu_xid_errors_total exists from
+// the start, at 0: a counter born at 1 hides the first event from increase().
+// They are those of severity warning and critical. Which those are is the
+// catalogue file's to say; the one that we ship has
+//
+//   - critical: NVIDIA's immediate action is to reset the GPU, to restart the
+//     machine, or a procedure that may end there;
+//   - warning: the action is another check, or the code tells of a fault in the
+//     hardware although no action, or only the application's restart, is named
+//     (94, a contained memory error, is the best known);
+//   - info: everything else. That includes 45, which NVIDIA gives a procedure
+//     but which follows from each killed application.
+//
+// All codes instead of these would cost three times the series on every node
+// and none of the others belongs in an alert.
+func (c *XIDCatalogue) CallsForAction() []int64 {
+	var codes []int64
+	for _, x := range c.xids {
+		if x.Severity != XIDInfo {
+			codes = append(codes, x.Code)
+		}
+	}
+	return codes
+}
+
+// xidColumns is the header of a catalogue file.
+var xidColumns = [...]string{"code", "name", "severity", "action", "investigation", "meaning"}
+
+// ParseXIDCatalogue reads a catalogue file: CSV with a header. Name is what the
+// messages call it; all errors of the file are reported.
+func ParseXIDCatalogue(r io.Reader, name string) (*XIDCatalogue, error) {
+	reader := csv.NewReader(r)
+	reader.Comment = '#'
+	reader.FieldsPerRecord = len(xidColumns)
+	header, err := reader.Read()
+	if err != nil && !errors.Is(err, csv.ErrFieldCount) {
+		return nil, fmt.Errorf("reading XID catalogue %s: %w", name, err)
+	}
+	if !slices.Equal(header, xidColumns[:]) {
+		return nil, fmt.Errorf("reading XID catalogue %s: the first line must be %s", name, strings.Join(xidColumns[:], ","))
+	}
+	var (
+		c    XIDCatalogue
+		errs []error
+	)
+	for {
+		record, err := reader.Read()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+			if len(errs) >= maxProblems {
+				break
+			}
+			continue
+		}
+		line, _ := reader.FieldPos(0)
+		x, err := parseXID(record)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s:%d: %w", name, line, err))
+			continue
+		}
+		if n := len(c.xids); n > 0 && c.xids[n-1].Code >= x.Code {
+			errs = append(errs, fmt.Errorf("%s:%d: code %d does not stand in order: sort the lines by code", name, line, x.Code))
+			continue
+		}
+		c.xids = append(c.xids, x)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return &c, nil
+}
+
+func parseXID(record []string) (XID, error) {
+	x := XID{Name: record[1], Action: record[3], Investigation: record[4], Meaning: record[5]}
+	code, err := strconv.ParseUint(record[0], 10, 16)
+	if err != nil {
+		return x, fmt.Errorf("code %q is not a number from 0 to 65535", record[0])
+	}
+	x.Code = int64(code)
+	for _, s := range []XIDSeverity{XIDInfo, XIDWarning, XIDCritical} {
+		if record[2] == s.String() {
+			x.Severity = s
+			if x.Meaning == "" {
+				return x, fmt.Errorf("code %d has no meaning", code)
+			}
+			return x, nil
+		}
+	}
+	return x, fmt.Errorf("code %d has severity %q: write info, warning or critical", code, record[2])
+}

@@ -1,0 +1,134 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package collector
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"gpu_exporter/etc"
+)
+
+func shippedXIDs(t *testing.T) *XIDCatalogue {
+	t.Helper()
+	c, err := ParseXIDCatalogue(etc.XIDCatalogue(), etc.XIDCatalogueName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestXIDCatalogueLookup(t *testing.T) {
+	c := shippedXIDs(t)
+	if n := len(c.All()); n != 111 {
+		t.Errorf("%d codes, want 111", n)
+	}
+	x, ok := c.Lookup(79)
+	if !ok || x.Name != "ROBUST_CHANNEL_GPU_HAS_FALLEN_OFF_THE_BUS" || x.Action != "RESTART_BM" || x.Severity != XIDCritical {
+		t.Errorf("XID 79 is %+v, %v", x, ok)
+	}
+	for _, code := range []int64{-1, 0, 1, 173, 1 << 40} {
+		if x, ok := c.Lookup(code); ok {
+			t.Errorf("XID %d is %+v", code, x)
+		}
+		if got := c.Message(code); got != "Unknown Error" {
+			t.Errorf("message of XID %d: %q", code, got)
+		}
+	}
+	if got := c.Message(79); got != x.Meaning || got == "" {
+		t.Errorf("message of XID 79: %q", got)
+	}
+	var none XIDCatalogue
+	if got := none.Message(79); got != "Unknown Error" || none.CallsForAction() != nil {
+		t.Errorf("the zero catalogue says %q and %v", got, none.CallsForAction())
+	}
+}
+
+func TestXIDsThatCallForAction(t *testing.T) {
+	c := shippedXIDs(t)
+	codes := c.CallsForAction()
+	for _, code := range []int64{46, 48, 62, 64, 74, 79, 94, 95, 109, 119, 120, 136, 140, 143, 144, 150, 154} {
+		if !slices.Contains(codes, code) {
+			t.Errorf("XID %d is missing", code)
+		}
+	}
+	for _, code := range []int64{8, 13, 31, 43, 45, 63, 68, 92, 106} {
+		if slices.Contains(codes, code) {
+			t.Errorf("XID %d is there: it is the application's business, or news", code)
+		}
+	}
+	// The rule in the comment of CallsForAction, against every line.
+	for _, x := range c.All() {
+		switch x.Action {
+		case "RESET_GPU", "RESTART_BM", "RESTART_VM", "WORKFLOW_XID_48", "WORKFLOW_NVLINK_ERR", "WORKFLOW_NVLINK5_ERR":
+			if x.Severity != XIDCritical {
+				t.Errorf("XID %d asks for %s and is %s", x.Code, x.Action, x.Severity)
+			}
+		case "IGNORE", "WORKFLOW_XID_45":
+			if x.Severity != XIDInfo {
+				t.Errorf("XID %d asks for %s and is %s", x.Code, x.Action, x.Severity)
+			}
+		case "RESTART_APP":
+			if want := x.Code == 94; (x.Severity == XIDWarning) != want {
+				t.Errorf("XID %d asks for %s and is %s", x.Code, x.Action, x.Severity)
+			}
+		case "":
+			if x.Severity == XIDCritical {
+				t.Errorf("XID %d asks for nothing and is %s", x.Code, x.Severity)
+			}
+		default:
+			if x.Severity != XIDWarning {
+				t.Errorf("XID %d asks for %s and is %s", x.Code, x.Action, x.Severity)
+			}
+		}
+	}
+}
+
+func TestParseXIDCatalogueErrors(t *testing.T) {
+	const header = "code,name,severity,action,investigation,meaning\n"
+	for _, tc := range []struct {
+		name, file string
+		want       []string
+	}{
+		{"empty", "", []string{"x.csv", "EOF"}},
+		{"no header", "79,A,critical,RESET_GPU,,Meaning\n", []string{"x.csv: the first line must be code,name,"}},
+		{
+			"all errors at once", "# a comment\n" + header + "79,A,critical,,,Gone\nx,A,info,,,B\n80,A,high,,,B\n81,A,info,,,\n79,A,info,,,B\n82,A,info\n-1,A,info,,,B\n",
+			[]string{
+				`x.csv:4: code "x" is not a number`, `x.csv:5: code 80 has severity "high": write info, warning or critical`,
+				"x.csv:6: code 81 has no meaning", "x.csv:7: code 79 does not stand in order", "x.csv: record on line 8", `x.csv:9: code "-1"`,
+			},
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, err := ParseXIDCatalogue(strings.NewReader(tc.file), "x.csv")
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			for _, want := range tc.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%v\ndoes not have %s", err, want)
+				}
+			}
+		})
+	}
+}
+
+// FuzzParseXIDCatalogue: no input panics, and what is accepted is in order.
+func FuzzParseXIDCatalogue(f *testing.F) {
+	f.Add("code,name,severity,action,investigation,meaning\n79,A,critical,RESTART_BM,,Gone\n80,B,info,,,\"a, b\"\n")
+	f.Add("code,name\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		c, err := ParseXIDCatalogue(strings.NewReader(text), "x.csv")
+		if err != nil {
+			return
+		}
+		for _, x := range c.All() {
+			if got, ok := c.Lookup(x.Code); !ok || got != x {
+				t.Fatalf("%+v is found as %+v, %v", x, got, ok)
+			}
+		}
+	})
+}
