@@ -6,7 +6,6 @@ package collector
 import (
 	"encoding/csv"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,8 +15,6 @@ import (
 
 	"gpu_exporter/etc"
 )
-
-var updateCounters = flag.Bool("update-counters", false, "rewrite the goldens of the counters tests")
 
 func TestParseCounters(t *testing.T) {
 	const file = "\ufeff# a comment\r\n" + `
@@ -66,7 +63,7 @@ dcgm_xid_errors,gauge,# is a letter here
 }
 
 // TestCountersErrors parses each testdata/counters/bad-*.csv and compares all
-// that is said about it with the .txt beside it.
+// that is said about it with the .txt beside it; -update rewrites these.
 func TestCountersErrors(t *testing.T) {
 	files, err := filepath.Glob("testdata/counters/bad-*.csv")
 	if err != nil || len(files) == 0 {
@@ -85,7 +82,7 @@ func TestCountersErrors(t *testing.T) {
 			}
 			got := all.Error() + "\n"
 			golden := strings.TrimSuffix(path, ".csv") + ".txt"
-			if *updateCounters {
+			if *update {
 				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
 					t.Fatal(err)
 				}
