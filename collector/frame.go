@@ -177,8 +177,9 @@ type Frame struct {
 
 // FrameReader reads frames. What it returns shares nothing with its buffer.
 type FrameReader struct {
-	r   *bufio.Reader
-	buf []byte
+	r    *bufio.Reader
+	head [frameHeaderSize]byte
+	buf  []byte
 }
 
 // NewFrameReader returns a reader of frames from r.
@@ -188,12 +189,13 @@ func NewFrameReader(r io.Reader) *FrameReader {
 
 // Next blocks for the next frame. It returns io.EOF at a clean end, an error
 // that wraps [ErrBadFrame] where the stream is garbled or cut, and any other
-// error as the reader gave it.
+// error as the reader gave it. The error of a stream that was cut also wraps
+// io.ErrUnexpectedEOF: its writer died, which is no fault of the stream.
 func (f *FrameReader) Next() (Frame, error) {
-	var head [frameHeaderSize]byte
+	head := &f.head
 	if _, err := io.ReadFull(f.r, head[:]); err != nil {
 		if errors.Is(err, io.ErrUnexpectedEOF) {
-			return Frame{}, fmt.Errorf("%w: cut in the header", ErrBadFrame)
+			return Frame{}, fmt.Errorf("%w: cut in the header: %w", ErrBadFrame, io.ErrUnexpectedEOF)
 		}
 		return Frame{}, err
 	}
@@ -214,7 +216,7 @@ func (f *FrameReader) Next() (Frame, error) {
 	payload := f.buf[:size]
 	if _, err := io.ReadFull(f.r, payload); err != nil {
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return Frame{}, fmt.Errorf("%w: cut in the payload", ErrBadFrame)
+			return Frame{}, fmt.Errorf("%w: cut in the payload: %w", ErrBadFrame, io.ErrUnexpectedEOF)
 		}
 		return Frame{}, err
 	}
@@ -370,6 +372,9 @@ func (d *decoder) sample() *Sample {
 		row := make([]Cell, n)
 		for j := range row {
 			c := Cell{Status: Status(d.u8())}
+			if int(c.Status) >= statusCount {
+				d.failed = true // it is an index further on
+			}
 			if c.Status == StatusOK {
 				c.Type = ValueType(d.u8())
 				c.bits = d.u64()

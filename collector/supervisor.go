@@ -138,7 +138,7 @@ func (t *timing) backoff(failures int, random float64) time.Duration {
 type SupervisorStatus struct {
 	// Running says that a sampler process is there and meant to be.
 	Running bool
-	PID     int       // of the running or unreapable sampler, else 0
+	PID     int       // while a sampler is there, be it running, stopping or unreapable
 	Started time.Time // when the running sampler was, else zero
 	// NextStart is when the next sampler will be started, if one waits for that.
 	NextStart time.Time

@@ -150,14 +150,14 @@ func (p *osProcess) wait() syscall.WaitStatus {
 	// Wait for the death without reaping, so that the number of the group still
 	// belongs to it when the rest of the group is killed.
 	const pPID = 1 // P_PID of waitid(2)
-	for {
-		_, _, errno := syscall.Syscall6(syscall.SYS_WAITID, pPID, uintptr(p.cmd.Process.Pid), 0,
+	errno := syscall.EINTR
+	for errno == syscall.EINTR {
+		_, _, errno = syscall.Syscall6(syscall.SYS_WAITID, pPID, uintptr(p.cmd.Process.Pid), 0,
 			syscall.WEXITED|syscall.WNOWAIT, 0, 0)
-		if errno != syscall.EINTR {
-			break
-		}
 	}
-	p.kill()
+	if errno == 0 {
+		p.kill()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.reaped = true
