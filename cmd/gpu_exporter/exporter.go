@@ -1,0 +1,284 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	versioncollector "github.com/prometheus/client_golang/prometheus/collectors/version"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/exporter-toolkit/web"
+
+	"gpu_exporter/collector"
+	"gpu_exporter/etc"
+	"gpu_exporter/podmapper"
+)
+
+// samplerMemoryLimit is the resident size over which a sampler is replaced. Far
+// above what DCGM needs, far below what a leak in it reaches in a week.
+const samplerMemoryLimit = 1 << 30
+
+// exporter is everything but the HTTP server: the sampler's supervisor, what is
+// known of the node, the pod mapper, and the exposition that scrapes get.
+type exporter struct {
+	cfg        config
+	log        *slog.Logger
+	simulation string // what is simulated, in words; empty if nothing is
+	node       *collector.Node
+	supervisor *collector.Supervisor
+	families   *collector.Families
+	mapper     *podmapper.Mapper // nil without --kubernetes
+	registry   *prometheus.Registry
+	current    atomic.Pointer[collector.Exposition]
+}
+
+// newExporter puts the parts together. It starts nothing.
+func newExporter(cfg config, hostname, executable string, env samplerEnv, logger *slog.Logger) (*exporter, error) {
+	counters, err := loadCounters(cfg)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range counters.Warnings {
+		logger.Warn(w.String())
+	}
+	xids, err := collector.ParseXIDCatalogue(etc.XIDCatalogue(), etc.XIDCatalogueName)
+	if err != nil {
+		return nil, err
+	}
+	e := &exporter{cfg: cfg, log: logger, simulation: env.Summary, node: collector.NewNode(), registry: prometheus.NewRegistry()}
+	e.supervisor = collector.NewSupervisor(collector.SupervisorConfig{
+		Command: []string{executable, commandSampler},
+		Env:     env.Env,
+		Sampler: collector.SamplerConfig{
+			Interval:     cfg.Interval,
+			Fields:       watchedFields(counters),
+			Devices:      cfg.Devices,
+			Hostengine:   cfg.Hostengine,
+			DCGMLogLevel: cfg.DCGMLogLevel,
+		},
+		Deliver:     e.node.Deliver,
+		Logger:      logger,
+		MemoryLimit: samplerMemoryLimit,
+	})
+	var owners collector.OwnerSource
+	if cfg.Kubernetes {
+		idType, err := podmapper.ParseIDType(cfg.GPUIDType)
+		if err != nil {
+			return nil, err
+		}
+		e.mapper, err = podmapper.New(podmapper.Config{
+			Socket: cfg.KubeletSocket, ResourceNames: cfg.ResourceNames, IDType: idType, Logger: logger,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("setting up the pod mapping: %w", err)
+		}
+		owners = &podOwners{mapper: e.mapper}
+	}
+	e.families = collector.NewFamilies(collector.FamiliesConfig{
+		Counters:      counters.List,
+		XIDs:          xids,
+		HostnameLabel: cfg.HostnameLabel,
+		Hostname:      hostname,
+		OldNames:      cfg.UseOldNamespace,
+		ReplaceBlanks: cfg.ReplaceBlanks,
+		MaxAge:        cfg.MaxAge,
+	}, e.node, e.supervisor, owners)
+	for _, c := range []prometheus.Collector{
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		versioncollector.NewCollector(programName),
+	} {
+		if err := e.registry.Register(c); err != nil {
+			return nil, fmt.Errorf("registering the process's own metrics: %w", err)
+		}
+	}
+	return e, nil
+}
+
+// watchedFields returns the fields to read for each kind of entity, in the order
+// of the counters file.
+func watchedFields(counters *collector.Counters) map[collector.EntityKind][]collector.FieldID {
+	fields := map[collector.EntityKind][]collector.FieldID{}
+	for _, kind := range []collector.EntityKind{collector.KindGPU, collector.KindGPUInstance} {
+		for _, c := range counters.List {
+			if c.Field.On(kind) && !slices.Contains(fields[kind], c.Field.ID) {
+				fields[kind] = append(fields[kind], c.Field.ID)
+			}
+		}
+	}
+	return fields
+}
+
+// loadCounters reads the counters file, or the built-in one if no path is given.
+func loadCounters(cfg config) (*collector.Counters, error) {
+	if cfg.Collectors != "" {
+		return collector.LoadCounters(cfg.Collectors)
+	}
+	return collector.ParseCounters(etc.DefaultCounters(), etc.DefaultCountersName)
+}
+
+// countersName is what messages call the counters in use.
+func countersName(cfg config) string { return cmp.Or(cfg.Collectors, etc.DefaultCountersName) }
+
+// serve samples, maps, publishes and answers scrapes until ctx ends or one of
+// these cannot go on.
+func (e *exporter) serve(ctx context.Context) error {
+	e.publish()
+	handler, err := newMux(
+		promhttp.InstrumentMetricHandler(e.registry, newMetricsHandler(e.exposition, e.cfg.MaxRequests, e.log)),
+		e.ready, e.cfg.Pprof)
+	if err != nil {
+		return err
+	}
+	if e.simulation != "" {
+		e.log.Info("Serving a "+e.simulation, "look_at", fmt.Sprintf("%v/metrics", e.cfg.ListenAddresses))
+	}
+	server := newHTTPServer(handler, defaultTimeouts(), e.log)
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var (
+		wg   sync.WaitGroup
+		errs = make(chan error, 4)
+	)
+	part := func(name string, run func(context.Context) error) {
+		wg.Go(func() {
+			defer cancel() // without one of the parts the others make no sense
+			if err := run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+				errs <- fmt.Errorf("%s: %w", name, err)
+			}
+		})
+	}
+	part("HTTP server", func(ctx context.Context) error {
+		return serveHTTP(ctx, server, defaultTimeouts().shutdown, func() error {
+			return web.ListenAndServe(server, e.cfg.webFlags(), e.log)
+		})
+	})
+	part("sampler supervisor", e.supervisor.Run)
+	part("publisher", e.publishLoop)
+	if e.mapper != nil {
+		part("pod mapping", e.mapper.Run)
+	}
+	wg.Wait()
+	close(errs)
+	var all []error
+	for err := range errs {
+		all = append(all, err)
+	}
+	return errors.Join(all...)
+}
+
+// publishLoop publishes an exposition for every sample, and at least one for
+// every interval, so that our own metrics go on while no sample comes.
+func (e *exporter) publishLoop(ctx context.Context) error {
+	timer := time.NewTimer(e.cfg.Interval)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		case <-e.node.Changed():
+		}
+		e.publish()
+		timer.Reset(e.cfg.Interval)
+	}
+}
+
+// publish replaces the exposition that scrapes get.
+func (e *exporter) publish() {
+	process, err := e.registry.Gather()
+	if err != nil {
+		// What could be gathered is there all the same.
+		e.log.Warn("Some metrics of the exporter process cannot be gathered", "err", err)
+	}
+	e.current.Store(&collector.Exposition{Families: e.families.Build(), Process: process})
+}
+
+// exposition returns what a scrape gets now. serve publishes before it listens,
+// so there always is one.
+func (e *exporter) exposition() exposition { return e.current.Load() }
+
+// ready says whether a sample exists that is young enough, and if not, why not.
+func (e *exporter) ready() (bool, string) {
+	fresh, reason := e.node.Freshness(e.cfg.MaxAge)
+	if fresh {
+		return true, ""
+	}
+	status := e.supervisor.Status()
+	switch {
+	case status.Unreapable:
+		reason += ": a killed sampler is stuck in the kernel, none other can start"
+	case status.LastFailure.Message != "":
+		reason += ": " + status.LastFailure.Message
+	case !status.Running:
+		reason += ": no sampler is running"
+	}
+	return false, reason
+}
+
+const (
+	// onceTimeout is longer than the supervisor gives a sampler to start.
+	onceTimeout = 45 * time.Second
+	// onceInterval is the longest time between the two samples of once.
+	onceInterval = time.Second
+)
+
+// once writes the exposition of one sample to w. That is the second one, since
+// DCGM has no profiling values in the first.
+func (e *exporter) once(ctx context.Context, w io.Writer) error {
+	ctx, cancel := context.WithTimeout(ctx, onceTimeout)
+	defer cancel()
+	if e.mapper != nil {
+		if err := e.mapper.Refresh(ctx); err != nil {
+			e.log.Warn("Metrics go without pods", "err", err)
+		}
+	}
+	supervised, stop := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() { done <- e.supervisor.Run(supervised) }()
+	defer func() {
+		stop()
+		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
+			e.log.Warn("The sampler did not stop as it should", "err", err)
+		}
+	}()
+
+	poll := time.NewTicker(50 * time.Millisecond)
+	defer poll.Stop()
+	for samples := 0; samples < 2; {
+		select {
+		case <-e.node.Changed():
+			samples++
+		case <-poll.C:
+			if fail := e.supervisor.Status().LastFailure; fail.Message != "" {
+				return fmt.Errorf("%s (%s)", fail.Message, fail.Reason)
+			}
+		case <-ctx.Done():
+			_, reason := e.ready()
+			return fmt.Errorf("no sample: %s", reason)
+		}
+	}
+	e.publish()
+	body, err := e.exposition().Append(nil, expfmt.NewFormat(expfmt.TypeTextPlain))
+	if err != nil {
+		e.log.Warn("Some metrics cannot be shown", "err", err)
+	}
+	if _, err := w.Write(body); err != nil {
+		return fmt.Errorf("writing the metrics: %w", err)
+	}
+	return nil
+}
