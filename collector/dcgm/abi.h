@@ -1,0 +1,96 @@
+/* Copyright The gpu_exporter Authors */
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * The part of libdcgm.so.4's binary interface that native.c touches, declared
+ * by ourselves so that building needs no include path into the module cache.
+ * TestABI compiles a program that compares every size, offset and number below
+ * with the headers that go-dcgm ships.
+ */
+#ifndef GPU_EXPORTER_DCGM_ABI_H
+#define GPU_EXPORTER_DCGM_ABI_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define ABI_EMBEDDED_HANDLE 0x7fffffff
+#define ABI_STRING_LENGTH 256
+#define ABI_BLOB_LENGTH 4096
+#define ABI_MAX_GPUS 32
+#define ABI_MAX_HIERARCHY (32 * 14)
+#define ABI_MAX_FIELDS 128     /* in a field group, and in one request */
+#define ABI_MAX_ENTITIES 1024  /* in a group, and in one request */
+#define ABI_GROUP_EMPTY 1
+#define ABI_FLAG_LIVE 1        /* ask the driver, not the cache */
+#define ABI_FLAG_SUPPORTED 1   /* entities that DCGM can read */
+#define ABI_KIND_GPU 1
+#define ABI_KIND_GPU_INSTANCE 4
+#define ABI_KIND_COMPUTE_INSTANCE 5
+
+/* dcgmReturn_t */
+#define ABI_OK 0
+#define ABI_UNINITIALIZED (-10)
+#define ABI_TIMEOUT (-11)
+#define ABI_CONNECTION_NOT_VALID (-21)
+
+/* dcgmGroupEntityPair_t */
+struct abi_pair {
+    uint32_t kind;
+    uint32_t id;
+};
+
+/* The value of dcgmFieldValue_v1 and _v2. */
+union abi_payload {
+    int64_t i64;
+    double dbl;
+    char str[ABI_STRING_LENGTH];
+    char blob[ABI_BLOB_LENGTH];
+};
+
+/* dcgmFieldValue_v1, as dcgmGetValuesSince_v2 hands it to its callback */
+struct abi_value1 {
+    uint32_t version;
+    uint16_t field;
+    uint16_t type;
+    int32_t status;
+    int64_t ts;
+    union abi_payload value;
+};
+
+/* dcgmFieldValue_v2, as dcgmEntitiesGetLatestValues fills it */
+struct abi_value2 {
+    uint32_t version;
+    uint32_t kind;
+    uint32_t id;
+    uint16_t field;
+    uint16_t type;
+    int32_t status;
+    uint32_t unused;
+    int64_t ts;
+    union abi_payload value;
+};
+
+/* dcgmMigHierarchyInfo_v2 */
+struct abi_mig_entry {
+    struct abi_pair entity;
+    struct abi_pair parent;
+    char gpu_uuid[128];
+    uint32_t nvml_index;
+    uint32_t nvml_gpu_instance;
+    uint32_t nvml_compute_instance;
+    uint32_t nvml_profile;
+    uint32_t slices;
+};
+
+/* dcgmMigHierarchy_v2 */
+struct abi_mig_hierarchy {
+    uint32_t version;
+    uint32_t count;
+    struct abi_mig_entry entries[ABI_MAX_HIERARCHY];
+};
+
+#define ABI_MIG_HIERARCHY_VERSION ((uint32_t)(sizeof(struct abi_mig_hierarchy) | (2u << 24)))
+
+typedef int (*abi_values_callback)(uint32_t kind, uint32_t id, struct abi_value1 *values, int count, void *user);
+
+#endif

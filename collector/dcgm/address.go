@@ -1,0 +1,99 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package dcgm
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// defaultPort is DCGM_HE_PORT_NUMBER (dcgm_structs.h).
+const defaultPort = "5555"
+
+// address is where a standalone engine listens.
+type address struct {
+	// target is what the DCGM call takes: host:port, a path, or a vsock URI.
+	target string
+	unix   bool
+	// uri says that the target needs dcgmConnect_v3, which DCGM has since 4.5.
+	// The other forms go through dcgmConnect_v2, which every DCGM 4 has.
+	uri bool
+}
+
+// parseAddress reads the address of a standalone engine: a host with or without
+// a port, an absolute path of a unix socket, or a tcp://, unix:// or vsock:// URI.
+func parseAddress(text string) (address, error) {
+	bad := func(why string) (address, error) {
+		return address{}, fmt.Errorf("hostengine address %q: %s; write host, host:port, [ipv6]:port, /path, tcp://host:port, unix:///path or vsock://cid:port", text, why)
+	}
+	s := strings.TrimSpace(text)
+	scheme, rest, isURI := strings.Cut(s, "://")
+	if !isURI {
+		scheme, rest = "tcp", s
+		if strings.HasPrefix(s, "/") {
+			scheme = "unix"
+		}
+	}
+	switch strings.ToLower(scheme) {
+	case "unix":
+		if !strings.HasPrefix(rest, "/") {
+			return bad("the path of a unix socket must be absolute")
+		}
+		// sizeof(sockaddr_un.sun_path) is 108 with the terminating zero.
+		if len(rest) > 107 {
+			return bad("the path of a unix socket must be shorter than 108 bytes")
+		}
+		return address{target: rest, unix: true}, nil
+	case "vsock":
+		cid, port, hasPort := strings.Cut(rest, ":")
+		if _, err := strconv.ParseUint(cid, 10, 32); err != nil {
+			return bad("the vsock cid is not a number")
+		}
+		// DCGM 4.6 documents the default port for vsock and refuses to go without
+		// one (common/UriParser.cpp).
+		if !hasPort {
+			port = defaultPort
+		}
+		if !validPort(port) {
+			return bad("the port is not a number from 1 to 65535")
+		}
+		return address{target: "vsock://" + cid + ":" + port, uri: true}, nil
+	case "tcp":
+		host, port := rest, defaultPort
+		switch {
+		case isIP(rest): // an IPv6 address without brackets, too
+		case strings.HasPrefix(rest, "[") && strings.HasSuffix(rest, "]"):
+			host = rest[1 : len(rest)-1]
+		case strings.Contains(rest, ":"):
+			var err error
+			if host, port, err = net.SplitHostPort(rest); err != nil {
+				return bad("it is neither host:port nor [ipv6]:port")
+			}
+		}
+		if host == "" {
+			return bad("the host is missing")
+		}
+		if strings.ContainsAny(host, " \t/[]") || !isIP(host) && (strings.Contains(host, ":") || rest[0] == '[') {
+			return bad("the host is not a name or an address")
+		}
+		if !validPort(port) {
+			return bad("the port is not a number from 1 to 65535")
+		}
+		return address{target: net.JoinHostPort(host, port)}, nil
+	}
+	return bad("unknown scheme " + scheme)
+}
+
+func isIP(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return err == nil
+}
+
+func validPort(port string) bool {
+	n, err := strconv.ParseUint(port, 10, 16)
+	return err == nil && n > 0
+}

@@ -1,0 +1,198 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package dcgm
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	_ "unsafe" // for go:linkname
+
+	godcgm "github.com/NVIDIA/go-dcgm/pkg/dcgm"
+
+	"gpu_exporter/collector"
+)
+
+// goDCGMHandle is go-dcgm's connection. go-dcgm keeps it to itself; the other
+// way to have it would be to connect by ourselves, and then nothing of go-dcgm
+// could be used on the same engine. TestHandle fails when go-dcgm declares it
+// otherwise, and connect checks what it finds.
+//
+//go:linkname goDCGMHandle github.com/NVIDIA/go-dcgm/pkg/dcgm.handle
+var goDCGMHandle uintptr
+
+// embeddedHandle is DCGM_EMBEDDED_HANDLE (dcgm_test_apis.h).
+const embeddedHandle = 0x7fffffff
+
+// The reasons for which a sampler gives up.
+const (
+	reasonConfig              = "config"
+	reasonLibraryMissing      = "library_missing"
+	reasonSymbolMissing       = "library_symbol_missing"
+	reasonLibraryUpdated      = "library_updated"
+	reasonInitFailed          = "init_failed"
+	reasonHostengineUnreached = "hostengine_unreachable"
+	reasonHostengineLost      = "hostengine_lost"
+	reasonEngineStalled       = "engine_stalled"
+	reasonDiscoveryFailed     = "discovery_failed"
+	reasonWatchFailed         = "watch_failed"
+)
+
+// FailureError is returned by [Run] when the sampler cannot go on, and a new one
+// may or may not do better.
+type FailureError struct {
+	Failure collector.Failure
+	err     error
+}
+
+func (e *FailureError) Error() string { return e.Failure.Reason + ": " + e.Failure.Message }
+
+func (e *FailureError) Unwrap() error { return e.err }
+
+// failure makes a FailureError. err may be nil.
+func failure(reason string, err error, format string, args ...any) *FailureError {
+	message := fmt.Sprintf(format, args...)
+	if err != nil {
+		message += ": " + err.Error()
+	}
+	return &FailureError{collector.Failure{Reason: reason, Message: message}, err}
+}
+
+// engine is an open connection to a DCGM engine, embedded or standalone.
+type engine struct {
+	lib     *library
+	version string
+	close   func()
+	file    os.FileInfo // of the library when it was opened
+}
+
+// connect loads the library and starts the embedded engine, or connects to the
+// standalone one.
+func connect(cfg collector.SamplerConfig) (*engine, error) {
+	mode, args := godcgm.Embedded, []string(nil)
+	if cfg.Hostengine != "" {
+		a, err := parseAddress(cfg.Hostengine)
+		if err != nil {
+			return nil, failure(reasonConfig, err, "reading the configuration")
+		}
+		mode = godcgm.Standalone
+		switch {
+		case a.uri:
+			args = []string{a.target}
+		case a.unix:
+			args = []string{a.target, "1"}
+		default:
+			args = []string{a.target, "0"}
+		}
+	} else if err := setLog(cfg.DCGMLogLevel); err != nil {
+		return nil, failure(reasonInitFailed, err, "directing DCGM's log")
+	}
+
+	lib, err := openLibrary()
+	var open *openError
+	if errors.As(err, &open) && open.missing {
+		return nil, failure(reasonSymbolMissing, nil, "libdcgm.so.4 has no function %s: it is older or newer than this exporter can use (DCGM 4.0 and later)", open.detail)
+	}
+	if err != nil {
+		return nil, failure(reasonLibraryMissing, err, "loading libdcgm.so.4 (install DCGM 4, or say where the library is with --dcgm.library-path)")
+	}
+	if len(args) == 1 && !lib.has("dcgmConnect_v3") {
+		return nil, failure(reasonSymbolMissing, nil, "libdcgm.so.4 has no function dcgmConnect_v3: vsock addresses need DCGM 4.5 or later")
+	}
+	file, err := os.Stat(lib.path)
+	if err != nil {
+		// Not a path that can be looked at; an update will go unnoticed.
+		file = nil
+	}
+
+	closeEngine, err := godcgm.Init(mode, args...)
+	switch {
+	case err != nil && mode == godcgm.Standalone:
+		return nil, failure(reasonHostengineUnreached, err, "connecting to the DCGM engine at %s", cfg.Hostengine)
+	case err != nil:
+		return nil, failure(reasonInitFailed, err, "starting the embedded DCGM engine")
+	case goDCGMHandle == 0, mode == godcgm.Embedded && goDCGMHandle != embeddedHandle:
+		return nil, failure(reasonInitFailed, nil, "go-dcgm has no handle where one was expected (%#x)", goDCGMHandle)
+	}
+	lib.setHandle(goDCGMHandle)
+	e := &engine{lib: lib, close: closeEngine, file: file}
+	info, err := godcgm.GetHostengineVersionInfo()
+	if err != nil {
+		info, err = godcgm.GetVersionInfo()
+	}
+	if err == nil {
+		e.version = buildVersion(info.RawBuildInfoString)
+	}
+	return e, nil
+}
+
+// setLog directs the log of an embedded engine to the standard output, which the
+// supervisor copies into ours; DCGM would write /var/log/nv-hostengine.log. The
+// library reads the variables when it is initialised, with C's getenv, which
+// sees what os.Setenv sets in a program with cgo.
+func setLog(level string) error {
+	if level == "" {
+		level = "NONE"
+	}
+	if err := os.Setenv("__DCGM_DBG_FILE", "-"); err != nil {
+		return err
+	}
+	return os.Setenv("__DCGM_DBG_LVL", level)
+}
+
+// buildVersion takes the version out of DCGM's build information, which is
+// key:value;key:value (dcgmVersionInfo_v2 in dcgm_structs.h).
+func buildVersion(info string) string {
+	for item := range strings.SplitSeq(info, ";") {
+		if key, value, ok := strings.Cut(item, ":"); ok && strings.TrimSpace(key) == "version" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+// updated says whether the library's file is no longer the one that was loaded.
+func (e *engine) updated() bool {
+	if e.file == nil {
+		return false
+	}
+	now, err := os.Stat(e.lib.path)
+	if err != nil {
+		return errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
+	}
+	return !os.SameFile(now, e.file)
+}
+
+// capabilities asks for what each GPU that is up can profile.
+func (e *engine) capabilities(top topology) (map[uint32]capability, code) {
+	out := make(map[uint32]capability, len(top.gpus))
+	for _, g := range top.gpus {
+		if !up(g.status) {
+			continue
+		}
+		groups, err := godcgm.GetSupportedMetricGroups(uint(g.id))
+		if err != nil {
+			c := codeNotSupported
+			var dcgmError *godcgm.Error
+			if errors.As(err, &dcgmError) {
+				c = code(dcgmError.Code)
+			}
+			if c.lost() {
+				return nil, c
+			}
+			out[g.id] = capability{status: c.status()}
+			continue
+		}
+		fields := make(map[uint16]bool)
+		for _, group := range groups {
+			for _, f := range group.FieldIds {
+				fields[uint16(f)] = true
+			}
+		}
+		out[g.id] = capability{fields: fields}
+	}
+	return out, codeOK
+}

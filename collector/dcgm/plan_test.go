@@ -1,0 +1,239 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package dcgm
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"gpu_exporter/collector"
+)
+
+const (
+	gpu     = collector.KindGPU
+	inst    = collector.KindGPUInstance
+	compute = collector.KindComputeInstance
+)
+
+// testInventory has GPU 0 whole, GPU 1 split in two, GPU 4 lost, and GPU 5.
+func testInventory(columns map[collector.EntityKind][]collector.FieldID) *collector.Inventory {
+	none := collector.Unknown
+	inv := &collector.Inventory{Generation: 1, Entities: []collector.Entity{
+		{Kind: gpu, ID: 0, Parent: none, UUID: "GPU-0"},
+		{Kind: gpu, ID: 1, Parent: none, UUID: "GPU-1", MIGMode: true},
+		{Kind: gpu, ID: 4, Parent: none, UUID: "GPU-4", State: collector.EntityLost},
+		{Kind: gpu, ID: 5, Parent: none, UUID: "GPU-5"},
+		{Kind: inst, ID: 7, Parent: 1, InstanceID: 1, Profile: "3g.40gb"},
+		{Kind: inst, ID: 8, Parent: 1, InstanceID: 2, Profile: "4g.40gb"},
+		{Kind: compute, ID: 7, Parent: 4},
+		{Kind: compute, ID: 8, Parent: 5},
+	}}
+	for kind, fields := range columns {
+		inv.Columns[kind] = fields
+	}
+	return inv
+}
+
+var (
+	testColumns = map[collector.EntityKind][]collector.FieldID{
+		gpu:  {155, 230, 1001, 1002},
+		inst: {155, 1001},
+	}
+	testCapabilities = map[uint32]capability{
+		0: {fields: map[uint16]bool{1001: true, 1002: true}},
+		1: {fields: map[uint16]bool{1001: true, 1002: true}},
+		5: {status: collector.StatusModuleMissing},
+	}
+)
+
+// TestPlanTargets shows what is watched, and in which groups.
+func TestPlanTargets(t *testing.T) {
+	for _, tt := range []struct {
+		devices string
+		want    []string
+	}{
+		{"f", []string{
+			"events [230] on 1/0 1/1 1/5 4/7 4/8 5/7 5/8",
+			"[67 155] on 1/0 1/5",
+			"profiling [1001 1002] on 1/0",
+			"[155] on 4/7 4/8",
+			"profiling [1001] on 4/7 4/8",
+		}},
+		{"g", []string{
+			"events [230] on 1/0 1/1 1/5 4/7 4/8 5/7 5/8",
+			"[67 155] on 1/0 1/1 1/5",
+			"profiling [1001 1002] on 1/0 1/1",
+		}},
+		{"g:5", []string{
+			"events [230] on 1/5",
+			"[67 155] on 1/5",
+		}},
+		{"i:8", []string{
+			"events [230] on 1/1 4/8 5/8",
+			"[155] on 4/8",
+			"profiling [1001] on 4/8",
+		}},
+		{"g:4", nil}, // lost
+	} {
+		selector, err := collector.ParseSelector(tt.devices)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, target := range newPlan(testInventory(testColumns), selector, testCapabilities).targets() {
+			var b strings.Builder
+			if target.events {
+				b.WriteString("events ")
+			}
+			if target.profiling {
+				b.WriteString("profiling ")
+			}
+			fmt.Fprintf(&b, "%v on", target.fields)
+			for _, e := range target.entities {
+				fmt.Fprintf(&b, " %d/%d", e.kind, e.id)
+			}
+			got = append(got, b.String())
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("--devices=%s:\n%s\nwant\n%s", tt.devices, strings.Join(got, "\n"), strings.Join(tt.want, "\n"))
+		}
+	}
+}
+
+// TestTargetKey shows what makes a watch anew: another instance under the same
+// id does, a change elsewhere does not.
+func TestTargetKey(t *testing.T) {
+	keys := func(change func(*collector.Inventory)) map[string]bool {
+		inv := testInventory(testColumns)
+		change(inv)
+		out := make(map[string]bool)
+		for _, target := range newPlan(inv, collector.Selector{}, testCapabilities).targets() {
+			out[target.key] = true
+		}
+		return out
+	}
+	before := keys(func(*collector.Inventory) {})
+	same := func(after map[string]bool) (n int) {
+		for k := range after {
+			if before[k] {
+				n++
+			}
+		}
+		return n
+	}
+	for _, tt := range []struct {
+		name   string
+		change func(*collector.Inventory)
+		stay   int
+	}{
+		{"nothing", func(*collector.Inventory) {}, 5},
+		// Of the events, the GPUs' fields and the GPUs' profiling, and the two of
+		// the instances, only the GPUs' two stay.
+		{"another instance with the same id", func(inv *collector.Inventory) { inv.Entities[4].InstanceID = 9 }, 2},
+		{"another profile", func(inv *collector.Inventory) { inv.Entities[4].Profile = "1g.10gb" }, 2},
+		// The one that profiling works on is another one.
+		{"a lost GPU", func(inv *collector.Inventory) { inv.Entities[3].State = collector.EntityLost }, 3},
+	} {
+		if got := same(keys(tt.change)); got != tt.stay {
+			t.Errorf("%s: %d of %d watches stay, want %d", tt.name, got, len(before), tt.stay)
+		}
+	}
+}
+
+// TestPlanBlocks shows the requests of one reading, and which cells need none.
+func TestPlanBlocks(t *testing.T) {
+	inv := testInventory(testColumns)
+	p := newPlan(inv, collector.Selector{}, testCapabilities)
+	blocks, cells := p.blocks()
+	var got []string
+	for _, b := range blocks {
+		got = append(got, fmt.Sprintf("rows %v fields %v shown %d xid %d mig %d", b.rows, b.fields, b.shown, b.xid, b.mig))
+	}
+	want := []string{
+		"rows [0] fields [155 230 1001 1002 67] shown 4 xid 1 mig 4",
+		"rows [1 2] fields [230] shown 0 xid 0 mig -1", // split, and lost
+		"rows [3] fields [155 230 67] shown 2 xid 1 mig 2",
+		"rows [4 5] fields [155 1001 230] shown 2 xid 2 mig -1",
+		"rows [6 7] fields [230] shown 0 xid 0 mig -1",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("blocks:\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if want := 5 + 2 + 3 + 6 + 2; cells != want {
+		t.Errorf("%d cells, want %d", cells, want)
+	}
+	if got, want := p.fixed[2], slices.Repeat([]collector.Status{collector.StatusEntityLost}, 4); !slices.Equal(got, want) {
+		t.Errorf("the lost GPU's cells are %v, want %v", got, want)
+	}
+	if got, want := p.fixed[3][2], collector.StatusModuleMissing; got != want {
+		t.Errorf("the profiling cells of a GPU without the module are %v, want %v", got, want)
+	}
+}
+
+// TestRefuse shows that what the engine does not watch costs its own cells only.
+func TestRefuse(t *testing.T) {
+	p := newPlan(testInventory(testColumns), collector.Selector{}, testCapabilities)
+	p.refuse([]*unit{{
+		target: target{fields: []uint16{155, 230}},
+		refused: []refusal{
+			{entity: pair{1, 0}, fields: []uint16{155}, code: codeUnknownField},
+			{entity: pair{4, 8}, code: codeGPULost}, // not added to the group
+			{entity: pair{1, 99}, code: codeGPULost},
+		},
+	}})
+	ok := collector.StatusOK
+	for row, want := range map[int][]collector.Status{
+		0: {collector.StatusNotFound, ok, ok, ok},
+		4: {ok, ok},
+		5: {collector.StatusEntityLost, ok},
+	} {
+		if !slices.Equal(p.fixed[row], want) {
+			t.Errorf("row %d: %v, want %v", row, p.fixed[row], want)
+		}
+	}
+}
+
+// TestSettle shows that a GPU is never forgotten while it may come back, and is
+// not there twice when it comes back under another id.
+func TestSettle(t *testing.T) {
+	id := identities{known: map[uint32]*knownGPU{
+		0: {entity: collector.Entity{Kind: gpu, ID: 0, Parent: collector.Unknown, UUID: "GPU-a"}},
+		1: {entity: collector.Entity{Kind: gpu, ID: 1, Parent: collector.Unknown, UUID: "GPU-b"}, instances: []knownInstance{{
+			entity:  collector.Entity{Kind: inst, ID: 7},
+			compute: []collector.Entity{{Kind: compute, ID: 7, UUID: "MIG-b"}},
+		}}},
+		2: {entity: collector.Entity{Kind: gpu, ID: 2, Parent: collector.Unknown, UUID: "GPU-c"}},
+		3: {entity: collector.Entity{Kind: gpu, ID: 3, Parent: collector.Unknown, UUID: "GPU-a"}},
+		4: {entity: collector.Entity{Kind: gpu, ID: 4, Parent: collector.Unknown, UUID: "GPU-d"}},
+	}}
+	id.settle(topology{gpus: []gpuState{{1, statusLost}, {2, statusDetached}, {3, statusOK}}})
+	var got []string
+	for _, e := range id.entities() {
+		got = append(got, fmt.Sprintf("%v %d parent %d %v %s", e.Kind, e.ID, e.Parent, e.State, e.UUID))
+	}
+	want := []string{
+		"gpu 1 parent -1 lost GPU-b",
+		"gpu 2 parent -1 detached GPU-c",
+		"gpu 3 parent -1 up GPU-a",
+		"gpu 4 parent -1 detached GPU-d",
+		"gpu_instance 7 parent 0 lost ",
+		"compute_instance 7 parent 4 lost MIG-b",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("entities:\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func TestMergeKeepsWhatIsBlanked(t *testing.T) {
+	known := collector.Entity{UUID: "GPU-a", Model: "H100", Serial: "1", VBIOS: "2", Brand: "NVIDIA", PCIBusID: "0:1:0.0", Index: 3, Minor: 4}
+	blank := collector.Entity{Index: collector.Unknown, Minor: collector.Unknown}
+	if got := merge(known, blank); got != known {
+		t.Errorf("merge with blanks: %+v, want %+v", got, known)
+	}
+	if got := merge(known, collector.Entity{UUID: "GPU-a", Model: "H200", Index: 0, Minor: 0}); got.Model != "H200" || got.Index != 0 || got.Serial != "1" {
+		t.Errorf("merge with news: %+v", got)
+	}
+}

@@ -1,0 +1,136 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package dcgm
+
+import (
+	"time"
+
+	"gpu_exporter/collector"
+)
+
+// reading follows a plan: it reads everything once and makes it a sample. All
+// that it needs is made once and used for each sample.
+type reading struct {
+	lib    *library
+	plan   *plan
+	blocks []block
+	cells  []nativeCell
+	rows   [][]collector.Cell
+	texts  []string // of the newest sample; kept, as they hardly ever change
+	sample collector.Sample
+	// xidAt is, for each row, the time of the newest XID that DCGM has.
+	xidAt []int64
+	// newest is the time of the newest value of any polled field.
+	newest int64
+}
+
+func newReading(lib *library, p *plan) *reading {
+	n := len(p.inv.Entities)
+	r := &reading{lib: lib, plan: p, rows: make([][]collector.Cell, n), xidAt: make([]int64, n)}
+	for i, e := range p.inv.Entities {
+		if !p.read[i] {
+			continue
+		}
+		r.rows[i] = make([]collector.Cell, len(p.inv.Columns[e.Kind]))
+		for j, s := range p.fixed[i] {
+			r.rows[i][j] = collector.NoValue(s)
+		}
+	}
+	var cells int
+	r.blocks, cells = p.blocks()
+	r.cells = make([]nativeCell, cells)
+	return r
+}
+
+// news is what a reading found besides values.
+type news struct {
+	xids       bool // some entity has a newer XID than before
+	migChanged bool // a GPU's MIG mode is not what the inventory says
+}
+
+// take reads everything. The sample and its rows are valid until the next call.
+func (r *reading) take() (*collector.Sample, news, code) {
+	start := time.Now()
+	var found news
+	r.lib.resetStrings()
+	texts := r.texts[:0]
+	for i := range r.blocks {
+		b := &r.blocks[i]
+		if c := r.lib.read(&b.request, false, r.cells); c != codeOK {
+			return nil, found, c
+		}
+		for e, row := range b.rows {
+			cells := r.cells[b.base[e]:][:len(b.fields)]
+			out := r.rows[row]
+			for f := range b.shown {
+				c := &cells[f]
+				if c.typ == 's' && c.status == codeOK && b.types[f] == collector.ValueString {
+					out[b.columns[f]], texts = r.text(texts, c)
+				} else {
+					out[b.columns[f]] = numberCell(c, b.types[f])
+				}
+				if c.ts > r.newest && f != b.xid && c.status == codeOK {
+					r.newest = c.ts
+				}
+			}
+			if b.xid >= 0 {
+				if c := &cells[b.xid]; c.status == codeOK && c.ts != r.xidAt[row] && int64Status(c.bits) == collector.StatusOK {
+					found.xids = true
+				}
+			}
+			if b.mig >= 0 {
+				if c := &cells[b.mig]; c.status == codeOK && (c.bits == 0 || c.bits == 1) {
+					if (c.bits == 1) != r.plan.inv.Entities[row].MIGMode {
+						found.migChanged = true
+					}
+				}
+			}
+		}
+	}
+	r.texts = texts
+	end := time.Now()
+	r.sample = collector.Sample{
+		Generation: r.plan.inv.Generation,
+		Time:       end,
+		Duration:   end.Sub(start),
+		Rows:       r.rows,
+		Strings:    texts,
+	}
+	return &r.sample, found, codeOK
+}
+
+// text appends the text of a cell to texts. Where the last sample had the same
+// at that place, its string is taken again.
+func (r *reading) text(texts []string, c *nativeCell) (collector.Cell, []string) {
+	b := r.lib.bytes(c)
+	if s := stringStatus(b); s != collector.StatusOK {
+		return collector.NoValue(s), texts
+	}
+	n := len(texts)
+	if n < len(r.texts) && r.texts[n] == string(b) {
+		return collector.StringCell(n), texts[:n+1]
+	}
+	return collector.StringCell(n), append(texts, string(b))
+}
+
+// newXIDs returns what each entity's newest XID is where it is not what it was
+// at the last call, and remembers it.
+func (r *reading) newXIDs() []event {
+	var events []event
+	for i := range r.blocks {
+		b := &r.blocks[i]
+		if b.xid < 0 {
+			continue
+		}
+		for e, row := range b.rows {
+			c := &r.cells[b.base[e]:][:len(b.fields)][b.xid]
+			if c.status != codeOK || c.ts == r.xidAt[row] || int64Status(c.bits) != collector.StatusOK {
+				continue
+			}
+			r.xidAt[row] = c.ts
+			events = append(events, event{b.entities[e], c.ts, c.bits})
+		}
+	}
+	return events
+}
