@@ -91,9 +91,11 @@ type Table struct {
 // DeviceKind says what a Device is.
 type DeviceKind uint8
 
-// The kinds of device that can have an owner.
+// The kinds of device that can have an owner. The zero value is for anything
+// else, such as a link, so that a description can hold the place of each entity.
 const (
-	KindGPU DeviceKind = iota
+	KindOther DeviceKind = iota
+	KindGPU
 	KindGPUInstance
 	KindComputeInstance
 )
@@ -173,7 +175,10 @@ func (d Device) appendIDs(ids []DeviceID, t IDType) []DeviceID {
 	if file == NoMinor {
 		file = d.Index
 	}
-	if d.Kind == KindGPU {
+	switch d.Kind {
+	case KindOther:
+		return ids
+	case KindGPU:
 		number := d.Index
 		if t == IDTypeDeviceName {
 			number = file

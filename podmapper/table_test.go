@@ -26,10 +26,11 @@ func node() []Device {
 		{Kind: KindComputeInstance, GPUUUID: gpuB, Index: 1, Minor: 0, GPUInstance: 2, ComputeInstance: 0, MIGUUIDs: []string{migA}},
 		{Kind: KindComputeInstance, GPUUUID: gpuB, Index: 1, Minor: 0, GPUInstance: 2, ComputeInstance: 1, MIGUUIDs: []string{migB}},
 		{Kind: KindGPUInstance, GPUUUID: gpuB, Index: 1, Minor: 0, GPUInstance: 9},
+		{}, // an entity that no container can hold
 	}
 }
 
-var nodeNames = []string{"gpu 0", "gpu 1", "gpu 1 gi 2", "gpu 1 gi 2 ci 0", "gpu 1 gi 2 ci 1", "gpu 1 gi 9"}
+var nodeNames = []string{"gpu 0", "gpu 1", "gpu 1 gi 2", "gpu 1 gi 2 ci 0", "gpu 1 gi 2 ci 1", "gpu 1 gi 9", "other"}
 
 func tableOf(t *testing.T, idType IDType, names []string, pods ...*podresources.PodResources) *Table {
 	t.Helper()
@@ -92,7 +93,10 @@ func TestMatchForms(t *testing.T) {
 }
 
 func TestMatchUnknownMinor(t *testing.T) {
-	devices := []Device{{GPUUUID: gpuA, Index: 0, Minor: NoMinor}, {GPUUUID: gpuB, Index: 1, Minor: NoMinor}}
+	devices := []Device{
+		{Kind: KindGPU, GPUUUID: gpuA, Index: 0, Minor: NoMinor},
+		{Kind: KindGPU, GPUUUID: gpuB, Index: 1, Minor: NoMinor},
+	}
 	m := tableOf(t, IDTypeUID, nil, kubelettest.Pod("ml", "train", "main", gpuResource, "nvidia1")).Match(devices)
 	if len(m.Owners[0]) != 0 || len(m.Owners[1]) != 1 {
 		t.Errorf("owners %+v, want the index to stand in for the minor number", m.Owners)
