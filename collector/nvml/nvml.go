@@ -1,9 +1,9 @@
 // Copyright The gpu_exporter Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package nvml reads from the driver's libnvidia-ml.so.1 what DCGM does not
-// tell: minor numbers and the UUIDs of MIG devices, by which device plugins
-// name them.
+// Package nvml reads identities from the driver's libnvidia-ml.so.1: above all
+// the UUIDs of MIG devices, by which device plugins name them and which DCGM
+// does not always know.
 //
 // It must be used in the sampler process only, since a call into a stuck driver
 // does not return, and a broken library may end the process. It is the only
@@ -15,6 +15,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 
@@ -139,6 +140,42 @@ func (l *Library) GPUs() ([]GPU, error) {
 		gpus[i] = l.gpu(i)
 	}
 	return gpus, nil
+}
+
+// MIGDevices returns a function that lists the MIG devices of all GPUs as they
+// are at that moment. It opens and closes the library each time, so that a
+// driver which comes, goes or is updated in between does no harm. GPUs that
+// cannot be read are logged and left out; the error is for a list that could
+// not be had at all.
+func MIGDevices(log *slog.Logger) func() ([]collector.MIGDevice, error) {
+	return func() ([]collector.MIGDevice, error) {
+		l, err := Open()
+		if err != nil {
+			return nil, fmt.Errorf("opening NVML: %w", err)
+		}
+		defer func() {
+			if err := l.Close(); err != nil {
+				log.Debug("Closing NVML failed", "err", err)
+			}
+		}()
+		gpus, err := l.GPUs()
+		if err != nil {
+			return nil, fmt.Errorf("listing GPUs: %w", err)
+		}
+		var all []collector.MIGDevice
+		for _, g := range gpus {
+			switch {
+			case errors.Is(g.Err, ErrLost):
+				log.Debug("NVML calls a GPU lost", "index", g.Index)
+			case g.Err != nil:
+				log.Warn("NVML does not tell all of a GPU", "index", g.Index, "uuid", g.UUID, "err", g.Err)
+			}
+			if g.UUID != "" { // without it, nobody knows whose they are
+				all = append(all, g.MIGDevices...)
+			}
+		}
+		return all, nil
+	}
 }
 
 func (l *Library) gpu(index int) GPU {
