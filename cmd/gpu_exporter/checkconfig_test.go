@@ -1,0 +1,66 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestCheckConfig(t *testing.T) {
+	dir := t.TempDir()
+	for name, content := range map[string]string{
+		"good.csv": "DCGM_FI_DEV_GPU_TEMP, gauge, GPU temperature (in C).\nDCGM_FI_DRIVER_VERSION, label, Driver version.\n",
+		"bad.csv":  "DCGM_FI_DEV_GPU_TMP, gauge, Mistyped.\nDCGM_FI_DEV_POWER_USAGE, gouge, Mistyped too.\n",
+		"good.yml": "http_server_config: {http2: false}\n",
+		"bad.yml":  "tls_server_config: {cert_file: none.pem, key_file: none.pem}\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Chdir(dir)
+	tests := []struct {
+		args   string
+		status int
+		stdout []string
+		stderr []string
+	}{
+		{args: "", stdout: []string{" every 5s, of devices f, from an embedded host engine\n", "DCGM_FI_DEV_GPU_TEMP"}},
+		{args: "-f good.csv -r node:5555 -c 10s -d g:0 --web.config.file=good.yml", stdout: []string{
+			"good.csv every 10s, of devices g:0, from the host engine at node:5555\n",
+			"150  DCGM_FI_DEV_GPU_TEMP    gauge  GPU temperature (in C).\n",
+			"1    DCGM_FI_DRIVER_VERSION  label  Driver version.\n"}},
+		{args: "--simulate=t4x1 -c 200", stdout: []string{"from the simulated node t4x1"}, stderr: []string{"warning: --collect-interval: 200ms is shorter"}},
+		{args: "-f bad.csv --web.config.file=bad.yml", status: 1, stderr: []string{
+			"error: bad.csv:1: ", "error: bad.csv:2: ", "error: bad.yml: "}},
+		{args: "-f none.csv", status: 1, stderr: []string{"error: reading counters file: open none.csv: no such file"}},
+		{args: "-f bad.csv -c 5", status: 1, stderr: []string{"gpu_exporter: error: --collect-interval: 5ms is too short"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.args, func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			status := run(append([]string{commandCheckConfig}, strings.Fields(tt.args)...), nil, &stdout, &stderr, nil)
+			if status != tt.status {
+				t.Errorf("exit status %d, want %d", status, tt.status)
+			}
+			for _, want := range tt.stdout {
+				if !strings.Contains(stdout.String(), want) {
+					t.Errorf("no %q in\n%s", want, &stdout)
+				}
+			}
+			for _, want := range tt.stderr {
+				if !strings.Contains(stderr.String(), want) {
+					t.Errorf("no %q in\n%s", want, &stderr)
+				}
+			}
+			if tt.stderr == nil && stderr.Len() > 0 {
+				t.Errorf("errors without need:\n%s", &stderr)
+			}
+		})
+	}
+}

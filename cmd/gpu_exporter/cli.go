@@ -1,0 +1,99 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/alecthomas/kingpin/v2"
+	"github.com/prometheus/common/version"
+	"github.com/prometheus/exporter-toolkit/web/kingpinflag"
+)
+
+const programName = "gpu_exporter"
+
+// The subcommands.
+const (
+	commandServe       = "serve"
+	commandOnce        = "once"
+	commandCheckConfig = "check-config"
+	commandSampler     = "sampler" // how the exporter starts its sampler process
+)
+
+// commandLine is what the arguments and the environment ask for.
+type commandLine struct {
+	command  string // empty: nothing is left to do, as after --help
+	config   config
+	warnings []string
+}
+
+// parseCommandLine reads arguments and environment. Help and version texts go to
+// stdout. An error lists all that is wrong, one line each.
+func parseCommandLine(args, environ []string, stdout, stderr io.Writer) (commandLine, error) {
+	opts := options()
+	args, problems := normalizeArgs(args, spellings(opts))
+	if problem := checkCommand(args); problem != "" {
+		problems = append(problems, problem)
+	}
+	if len(problems) > 0 {
+		return commandLine{}, errors.New(strings.Join(problems, "\n"))
+	}
+
+	app := kingpin.New(programName, "Prometheus exporter for NVIDIA GPUs: samples DCGM, joins pods, serves metrics.")
+	app.UsageWriter(stdout)
+	app.ErrorWriter(stderr)
+	app.HelpFlag.Short('h')
+	app.Version(version.Print(programName)).VersionFlag.Short('v')
+	done := false
+	app.Terminate(func(int) { done = true }) // kingpin then goes on parsing
+	kingpinflag.AddFlags(app, defaultListenAddress)
+	readers := make(map[string]func() given, len(opts))
+	for _, o := range opts {
+		readers[o.name] = o.declare(app)
+	}
+	app.Command(commandServe, "Serve metrics over HTTP.").Default()
+	app.Command(commandOnce, "Take one sample, print the metrics, and exit.")
+	app.Command(commandCheckConfig, "Check flags, environment and files, print what would be collected, and exit.")
+	app.Command(commandSampler, "Read samples and write them to file descriptor 3.").Hidden()
+
+	command, err := app.Parse(args)
+	if done {
+		return commandLine{}, nil
+	}
+	if err != nil {
+		return commandLine{}, err
+	}
+	if command == commandSampler {
+		// The sampler gets its configuration from the exporter, not from here.
+		return commandLine{command: command}, nil
+	}
+	flags := make(map[string]given, len(readers))
+	for name, read := range readers {
+		flags[name] = read()
+	}
+	c, warnings, err := newConfig(opts, flags, lookupIn(environ))
+	if err != nil {
+		return commandLine{}, err
+	}
+	return commandLine{command: command, config: c, warnings: warnings}, nil
+}
+
+// checkCommand says what is wrong with the first argument that is not a flag.
+func checkCommand(args []string) string {
+	commands := []string{commandServe, commandOnce, commandCheckConfig}
+	for _, arg := range args {
+		if strings.HasPrefix(arg, "-") {
+			continue
+		}
+		if arg != "help" && arg != commandSampler && !slices.Contains(commands, arg) {
+			return fmt.Sprintf("unknown command %q: use %s", arg, listOf(commands))
+		}
+		return ""
+	}
+	return ""
+}

@@ -1,0 +1,399 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/common/promslog"
+
+	"gpu_exporter/collector"
+)
+
+// config is what the flags and environment variables add up to: complete,
+// checked, and plain data.
+type config struct {
+	Collectors    string // path of the counters file; empty: the default counters
+	Interval      time.Duration
+	MaxAge        time.Duration
+	Devices       string // see collector.ParseSelector
+	Hostengine    string // address of a standalone engine; empty: embedded
+	LibraryPath   string // directory with libdcgm.so.4; empty: the loader's
+	Simulate      string // scenario; empty: real libraries
+	DCGMLogLevel  string // DCGM's name of it; NONE: silent
+	StartupChecks bool
+
+	UseOldNamespace bool
+	HostnameLabel   string // name of the label; empty: none
+	ReplaceBlanks   bool   // in model names
+
+	Kubernetes    bool
+	GPUIDType     string // uid or device-name
+	KubeletSocket string
+	ResourceNames []string // in addition to nvidia.com/*
+
+	ListenAddresses []string
+	SystemdSocket   bool
+	WebConfigFile   string // empty: none
+	MaxRequests     int
+	Pprof           bool
+
+	LogLevel  string // debug, info, warn, error
+	LogFormat string // logfmt, json
+}
+
+const (
+	minInterval      = 100 * time.Millisecond
+	advisedInterval  = time.Second
+	maxAgeIntervals  = 3
+	minDefaultMaxAge = 30 * time.Second
+)
+
+// newConfig checks what was given and completes it with defaults. A flag wins
+// over its environment variable, and a variable that is set but empty counts as
+// not set. The error lists all that is wrong, one line each. Warnings are what
+// works but is probably not meant.
+func newConfig(opts []option, flags map[string]given, lookupEnv func(string) (string, bool)) (c config, warnings []string, err error) {
+	r := resolver{values: make(map[string]value, len(opts))}
+	for _, o := range opts {
+		r.values[o.name] = r.resolve(o, flags[o.name], lookupEnv)
+	}
+
+	c = config{
+		Collectors:      r.path("collectors"),
+		Interval:        r.interval(),
+		Devices:         r.devices(),
+		Hostengine:      r.hostengine(),
+		LibraryPath:     r.path(optLibraryPath),
+		Simulate:        r.path(optSimulate),
+		DCGMLogLevel:    r.dcgmLogLevel(),
+		StartupChecks:   !r.on("disable-startup-validate"),
+		UseOldNamespace: r.on("use-old-namespace"),
+		HostnameLabel:   r.oneOf(optHostnameLabel, "hostname", "Hostname"),
+		ReplaceBlanks:   r.on("replace-blanks-in-model-name"),
+		Kubernetes:      r.on("kubernetes"),
+		GPUIDType:       r.oneOf("kubernetes-gpu-id-type", "uid", "device-name"),
+		KubeletSocket:   r.path("pod-resources-kubelet-socket"),
+		ResourceNames:   r.resourceNames(),
+		ListenAddresses: r.listenAddresses(),
+		SystemdSocket:   r.either(optSystemdSocket, optSystemdSocket2).text == "true",
+		WebConfigFile:   r.either(optWebConfig, optWebConfig2).text,
+		MaxRequests:     r.maxRequests(),
+		Pprof:           r.on("enable-pprof"),
+		LogLevel:        r.logLevel(),
+		LogFormat:       r.logFormat(),
+	}
+	c.MaxAge = r.maxAge(c.Interval)
+	if r.on(optNoHostname) {
+		c.HostnameLabel = ""
+	}
+	if a, b := r.values[optSimulate], r.values[optLibraryPath]; a.set && b.set {
+		r.problem("%s and %s exclude each other: both say which libdcgm.so.4 to load", a.from, b.from)
+	}
+	if v := r.values[optBindWatch]; v.set && v.text == "false" {
+		r.warn("%s: cannot be switched off: GPUs that come and go are noticed within one interval", v.from)
+	}
+	if v := r.values[optBindInterval]; v.set {
+		if _, err := time.ParseDuration(v.text); err != nil {
+			r.problem("%s: %q is not a duration: write one such as 1s, or leave it out", v.from, v.text)
+		} else {
+			r.warn("%s: without effect: GPUs that come and go are noticed within one --%s", v.from, optInterval)
+		}
+	}
+	if len(r.problems) > 0 {
+		return config{}, r.warnings, errors.New(strings.Join(r.problems, "\n"))
+	}
+	return c, r.warnings, nil
+}
+
+// value is what a flag comes to.
+type value struct {
+	text string
+	list []string
+	set  bool   // by flag or variable, as opposed to its default
+	flag bool   // by flag
+	from string // what to name in a message: the flag, or the variable
+}
+
+// resolver collects what is wrong while values are read.
+type resolver struct {
+	values   map[string]value
+	problems []string
+	warnings []string
+}
+
+func (r *resolver) problem(format string, args ...any) {
+	r.problems = append(r.problems, fmt.Sprintf(format, args...))
+}
+
+func (r *resolver) warn(format string, args ...any) {
+	r.warnings = append(r.warnings, fmt.Sprintf(format, args...))
+}
+
+func (r *resolver) resolve(o option, g given, lookupEnv func(string) (string, bool)) value {
+	v := value{text: o.def, from: "--" + o.name}
+	if o.kind == kindSwitch && v.text == "" {
+		v.text = "false"
+	}
+	byDefault := v.text
+	switch env, ok := "", false; {
+	case g.set:
+		v.text, v.list, v.set, v.flag = g.text, g.list, true, true
+	case o.env != "":
+		if env, ok = lookupEnv(o.env); !ok || env == "" {
+			break
+		}
+		v.text, v.set, v.from = env, true, o.env
+		switch o.kind {
+		case kindSwitch:
+			on, err := strconv.ParseBool(env)
+			if err != nil {
+				r.problem("%s: %q is neither true nor false", o.env, env)
+			}
+			v.text = strconv.FormatBool(on)
+		case kindList:
+			v.list = []string{env}
+		}
+	}
+	// A variable may repeat what dcgm-exporter does by default: charts write all
+	// of them out. A flag is there because somebody wants it.
+	if o.missing && v.set && (v.flag || v.text != byDefault) {
+		r.problem("%s: this option of dcgm-exporter is not available yet: remove it", v.from)
+	}
+	return v
+}
+
+// on gives a switch.
+func (r *resolver) on(name string) bool { return r.values[name].text == "true" }
+
+// path gives a text that must not be empty if it is set.
+func (r *resolver) path(name string) string {
+	v := r.values[name]
+	if v.set && strings.TrimSpace(v.text) == "" {
+		r.problem("%s: it is empty: give a value, or leave the flag out", v.from)
+	}
+	return v.text
+}
+
+func (r *resolver) oneOf(name string, allowed ...string) string {
+	v := r.values[name]
+	if !slices.Contains(allowed, v.text) {
+		r.problem("%s: %q is not known: use %s", v.from, v.text, listOf(allowed))
+	}
+	return v.text
+}
+
+// either gives the value of two flags that mean the same.
+func (r *resolver) either(name, alias string) value {
+	v, a := r.values[name], r.values[alias]
+	switch {
+	case !a.set:
+		return v
+	case !v.set || a.flag && !v.flag:
+		return a
+	case a.flag && v.flag && a.text != v.text:
+		r.problem("--%s and --%s mean the same and differ (%q and %q): give one of them", name, alias, v.text, a.text)
+	}
+	return v
+}
+
+func (r *resolver) interval() time.Duration {
+	v := r.values[optInterval]
+	d, err := parseInterval(v.text)
+	switch {
+	case err != nil:
+		r.problem("%s: %v", v.from, err)
+	case d < minInterval:
+		r.problem("%s: %v is too short: DCGM cannot keep up below %v (a bare number is in milliseconds, for seconds write 5s)", v.from, d, minInterval)
+	case d < advisedInterval:
+		r.warn("%s: %v is shorter than %v: it costs CPU time on the node and Prometheus seldom asks that often", v.from, d, advisedInterval)
+	}
+	return d
+}
+
+// parseInterval reads a bare number as milliseconds, as dcgm-exporter does, and
+// a duration as Go or Prometheus writes it.
+func parseInterval(s string) (time.Duration, error) {
+	if ms, err := strconv.ParseInt(s, 10, 64); err == nil {
+		if ms > math.MaxInt64/int64(time.Millisecond) || ms < 0 {
+			return 0, fmt.Errorf("%q milliseconds are out of range", s)
+		}
+		return time.Duration(ms) * time.Millisecond, nil
+	}
+	d, err := parseDuration(s)
+	if err != nil {
+		return 0, fmt.Errorf("%q is neither a number of milliseconds nor a duration such as 5s", s)
+	}
+	return d, nil
+}
+
+func parseDuration(s string) (time.Duration, error) {
+	if d, err := time.ParseDuration(s); err == nil {
+		return d, nil
+	}
+	d, err := model.ParseDuration(s)
+	return time.Duration(d), err
+}
+
+func (r *resolver) maxAge(interval time.Duration) time.Duration {
+	v := r.values[optMaxAge]
+	if !v.set {
+		if interval > math.MaxInt64/maxAgeIntervals {
+			return interval
+		}
+		return max(maxAgeIntervals*interval, minDefaultMaxAge)
+	}
+	d, err := parseDuration(v.text)
+	switch {
+	case err != nil:
+		r.problem("%s: %q is not a duration: write one such as 30s", v.from, v.text)
+	case d < interval:
+		r.problem("%s: %v is shorter than the interval of %v: every sample would be too old before the next one comes", v.from, d, interval)
+	}
+	return d
+}
+
+func (r *resolver) devices() string {
+	v := r.values["devices"]
+	if _, err := collector.ParseSelector(v.text); err != nil {
+		r.problem("%s: %v", v.from, err)
+	}
+	return v.text
+}
+
+func (r *resolver) hostengine() string {
+	v := r.values["remote-hostengine-info"]
+	if !v.set {
+		return ""
+	}
+	if _, err := parseHostengine(v.text); err != nil {
+		r.problem("%s: %v", v.from, err)
+	}
+	return v.text
+}
+
+func (r *resolver) dcgmLogLevel() string {
+	v := r.values["dcgm-log-level"]
+	level := strings.ToUpper(v.text)
+	levels := []string{"NONE", "FATAL", "ERROR", "WARN", "INFO", "DEBUG", "VERB"}
+	if !slices.Contains(levels, level) {
+		r.problem("%s: %q is not a level of DCGM's log: use %s", v.from, v.text, listOf(levels))
+	}
+	if !r.on("enable-dcgm-log") {
+		return "NONE"
+	}
+	return level
+}
+
+func (r *resolver) resourceNames() []string {
+	var names []string
+	for _, item := range r.values["nvidia-resource-names"].list {
+		for name := range strings.SplitSeq(item, ",") {
+			if name = strings.TrimSpace(name); name != "" && !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
+func (r *resolver) listenAddresses() []string {
+	addresses, a := r.values[optListenAddress], r.values[optAddress]
+	list, from := addresses.list, addresses.from
+	switch {
+	case a.flag && addresses.flag:
+		if !slices.Equal(addresses.list, []string{a.text}) {
+			r.problem("--%s and --%s mean the same and differ (%q and %q): give one of them",
+				optListenAddress, optAddress, strings.Join(addresses.list, ","), a.text)
+		}
+	case a.set && !addresses.flag:
+		list, from = []string{a.text}, a.from
+	case !addresses.flag:
+		list = []string{defaultListenAddress}
+	}
+	for _, address := range list {
+		if err := checkListenAddress(address); err != nil {
+			r.problem("%s: %v", from, err)
+		}
+	}
+	return list
+}
+
+func checkListenAddress(address string) error {
+	hostPort, isVsock := strings.CutPrefix(address, "vsock://")
+	_, port, err := net.SplitHostPort(hostPort)
+	if err != nil {
+		return fmt.Errorf("%q is not an address to listen on: write HOST:PORT or :PORT", address)
+	}
+	if isVsock {
+		if _, err := strconv.ParseUint(port, 10, 32); err != nil {
+			return fmt.Errorf("%q: %q is not a vsock port", address, port)
+		}
+		return nil
+	}
+	if _, err := net.LookupPort("tcp", port); err != nil {
+		return fmt.Errorf("%q: %q is not a port", address, port)
+	}
+	return nil
+}
+
+func (r *resolver) maxRequests() int {
+	v := r.values[optMaxRequests]
+	n, err := strconv.Atoi(v.text)
+	if err != nil || n < 1 {
+		r.problem("%s: %q is not a number of scrapes: at least 1 must be allowed", v.from, v.text)
+	}
+	return n
+}
+
+func (r *resolver) logLevel() string {
+	level, debug := r.values[optLogLevel], r.values[optDebug]
+	if debug.text == "true" {
+		if level.flag && debug.flag && level.text != "debug" {
+			r.problem("--%s=%s and --%s contradict each other: give one of them", optLogLevel, level.text, optDebug)
+		}
+		if debug.flag || !level.flag {
+			return "debug"
+		}
+	}
+	return r.oneOf(optLogLevel, promslog.LevelFlagOptions...)
+}
+
+func (r *resolver) logFormat() string {
+	ours, theirs := r.values[optLogFormat], r.values[optLogFormat2]
+	if !theirs.set {
+		return r.oneOf(optLogFormat, promslog.FormatFlagOptions...)
+	}
+	format := map[string]string{"text": "logfmt", "json": "json"}[theirs.text]
+	switch {
+	case format == "":
+		r.problem("%s: %q is not known: use text or json", theirs.from, theirs.text)
+	case !ours.flag:
+		return format
+	case theirs.flag && ours.text != format:
+		r.problem("--%s=%s and --%s=%s contradict each other: give one of them", optLogFormat, ours.text, optLogFormat2, theirs.text)
+	}
+	return r.oneOf(optLogFormat, promslog.FormatFlagOptions...)
+}
+
+// lookupIn gives access to an environment in the form of os.Environ.
+func lookupIn(environ []string) func(string) (string, bool) {
+	return func(name string) (string, bool) {
+		// The last one counts, as for a process that is started with it.
+		for _, entry := range slices.Backward(environ) {
+			if k, v, ok := strings.Cut(entry, "="); ok && k == name {
+				return v, true
+			}
+		}
+		return "", false
+	}
+}

@@ -1,0 +1,363 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+// defaults is the configuration without flags and variables.
+func defaults() config {
+	return config{
+		Interval:        5 * time.Second,
+		MaxAge:          30 * time.Second,
+		Devices:         "f",
+		DCGMLogLevel:    "NONE",
+		StartupChecks:   true,
+		HostnameLabel:   "hostname",
+		GPUIDType:       "uid",
+		KubeletSocket:   "/var/lib/kubelet/pod-resources/kubelet.sock",
+		ListenAddresses: []string{":9400"},
+		MaxRequests:     40,
+		LogLevel:        "info",
+		LogFormat:       "logfmt",
+	}
+}
+
+func parse(t *testing.T, args, environ []string) (commandLine, error) {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	line, err := parseCommandLine(args, environ, &stdout, &stderr)
+	if stdout.Len()+stderr.Len() > 0 {
+		t.Errorf("printed %s%s", &stdout, &stderr)
+	}
+	return line, err
+}
+
+func TestFlagsAndVariables(t *testing.T) {
+	tests := []struct {
+		args    string // separated by blanks
+		env     string // separated by blanks
+		want    func(*config)
+		warning string
+	}{
+		{want: func(*config) {}},
+
+		{args: "--collectors a.csv", want: func(c *config) { c.Collectors = "a.csv" }},
+		{args: "-collectors a.csv", want: func(c *config) { c.Collectors = "a.csv" }},
+		{args: "-f a.csv", want: func(c *config) { c.Collectors = "a.csv" }},
+		{env: "DCGM_EXPORTER_COLLECTORS=a.csv", want: func(c *config) { c.Collectors = "a.csv" }},
+		{args: "-f b.csv", env: "DCGM_EXPORTER_COLLECTORS=a.csv", want: func(c *config) { c.Collectors = "b.csv" }},
+		{env: "DCGM_EXPORTER_COLLECTORS=", want: func(*config) {}},
+
+		{args: "--collect-interval 30000", want: func(c *config) { c.Interval, c.MaxAge = 30*time.Second, 90*time.Second }},
+		{args: "-c 10000", want: func(c *config) { c.Interval = 10 * time.Second }},
+		{args: "-c 20s", want: func(c *config) { c.Interval, c.MaxAge = 20*time.Second, time.Minute }},
+		{args: "-c 1500ms", want: func(c *config) { c.Interval = 1500 * time.Millisecond }},
+		{args: "-c 1.5s", want: func(c *config) { c.Interval = 1500 * time.Millisecond }},
+		{args: "-c 1d", want: func(c *config) { c.Interval, c.MaxAge = 24*time.Hour, 72*time.Hour }},
+		{env: "DCGM_EXPORTER_INTERVAL=1000", want: func(c *config) { c.Interval = time.Second }},
+		{env: "DCGM_EXPORTER_INTERVAL=", want: func(*config) {}},
+		{args: "-c 100", want: func(c *config) { c.Interval = 100 * time.Millisecond },
+			warning: "--collect-interval: 100ms is shorter than 1s"},
+		{env: "DCGM_EXPORTER_INTERVAL=999", want: func(c *config) { c.Interval = 999 * time.Millisecond },
+			warning: "DCGM_EXPORTER_INTERVAL: 999ms is shorter than 1s"},
+
+		{args: "--devices g:0,2-4+i:1", want: func(c *config) { c.Devices = "g:0,2-4+i:1" }},
+		{args: "-d g", want: func(c *config) { c.Devices = "g" }},
+		{env: "DCGM_EXPORTER_DEVICES_STR=i:0-6", want: func(c *config) { c.Devices = "i:0-6" }},
+
+		{args: "--remote-hostengine-info localhost:5555", want: func(c *config) { c.Hostengine = "localhost:5555" }},
+		{args: "-r node:5555", want: func(c *config) { c.Hostengine = "node:5555" }},
+		{args: "-r unix:///run/dcgm.sock", want: func(c *config) { c.Hostengine = "unix:///run/dcgm.sock" }},
+		{env: "DCGM_REMOTE_HOSTENGINE_INFO=[::1]:5555", want: func(c *config) { c.Hostengine = "[::1]:5555" }},
+		{env: "DCGM_REMOTE_HOSTENGINE_INFO=", want: func(*config) {}},
+
+		{args: "--kubernetes", want: func(c *config) { c.Kubernetes = true }},
+		{args: "-k", want: func(c *config) { c.Kubernetes = true }},
+		{args: "-k=true", want: func(c *config) { c.Kubernetes = true }},
+		{env: "DCGM_EXPORTER_KUBERNETES=true", want: func(c *config) { c.Kubernetes = true }},
+		{env: "DCGM_EXPORTER_KUBERNETES=1", want: func(c *config) { c.Kubernetes = true }},
+		{env: "DCGM_EXPORTER_KUBERNETES=false", want: func(*config) {}},
+		{env: "DCGM_EXPORTER_KUBERNETES=", want: func(*config) {}},
+		{args: "-k=false", env: "DCGM_EXPORTER_KUBERNETES=true", want: func(*config) {}},
+		{args: "--no-kubernetes", env: "DCGM_EXPORTER_KUBERNETES=true", want: func(*config) {}},
+
+		{args: "--kubernetes-gpu-id-type device-name", want: func(c *config) { c.GPUIDType = "device-name" }},
+		{env: "DCGM_EXPORTER_KUBERNETES_GPU_ID_TYPE=device-name", want: func(c *config) { c.GPUIDType = "device-name" }},
+		{args: "--pod-resources-kubelet-socket /run/k.sock", want: func(c *config) { c.KubeletSocket = "/run/k.sock" }},
+		{env: "DCGM_POD_RESOURCES_KUBELET_SOCKET=/run/k.sock", want: func(c *config) { c.KubeletSocket = "/run/k.sock" }},
+		{args: "--nvidia-resource-names nvidia.com/a100,nvidia.com/a10 --nvidia-resource-names=x/y",
+			want: func(c *config) { c.ResourceNames = []string{"nvidia.com/a100", "nvidia.com/a10", "x/y"} }},
+		{env: "NVIDIA_RESOURCE_NAMES=nvidia.com/a100,,nvidia.com/a10,nvidia.com/a100",
+			want: func(c *config) { c.ResourceNames = []string{"nvidia.com/a100", "nvidia.com/a10"} }},
+		{args: "--nvidia-resource-names a/b", env: "NVIDIA_RESOURCE_NAMES=c/d", want: func(c *config) { c.ResourceNames = []string{"a/b"} }},
+
+		{args: "--use-old-namespace", want: func(c *config) { c.UseOldNamespace = true }},
+		{args: "-o", want: func(c *config) { c.UseOldNamespace = true }},
+		{env: "DCGM_EXPORTER_USE_OLD_NAMESPACE=true", want: func(c *config) { c.UseOldNamespace = true }},
+		{args: "--no-hostname", want: func(c *config) { c.HostnameLabel = "" }},
+		{args: "-n", want: func(c *config) { c.HostnameLabel = "" }},
+		{args: "--no-hostname=false", want: func(*config) {}},
+		{env: "DCGM_EXPORTER_NO_HOSTNAME=true", want: func(c *config) { c.HostnameLabel = "" }},
+		{args: "--label.hostname=Hostname", want: func(c *config) { c.HostnameLabel = "Hostname" }},
+		{args: "--replace-blanks-in-model-name", want: func(c *config) { c.ReplaceBlanks = true }},
+		{args: "-rbmn", want: func(c *config) { c.ReplaceBlanks = true }},
+		{args: "--rbmn", want: func(c *config) { c.ReplaceBlanks = true }},
+		{env: "DCGM_EXPORTER_REPLACE_BLANKS_IN_MODEL_NAME=true", want: func(c *config) { c.ReplaceBlanks = true }},
+
+		{args: "--web.listen-address=:1 --web.listen-address=[::1]:2", want: func(c *config) { c.ListenAddresses = []string{":1", "[::1]:2"} }},
+		{args: "--web.listen-address=vsock://:9400", want: func(c *config) { c.ListenAddresses = []string{"vsock://:9400"} }},
+		{args: "--address :9500", want: func(c *config) { c.ListenAddresses = []string{":9500"} }},
+		{args: "-a 127.0.0.1:9500", want: func(c *config) { c.ListenAddresses = []string{"127.0.0.1:9500"} }},
+		{args: "-a :1 --web.listen-address=:1", want: func(c *config) { c.ListenAddresses = []string{":1"} }},
+		{env: "DCGM_EXPORTER_LISTEN=:9500", want: func(c *config) { c.ListenAddresses = []string{":9500"} }},
+		{env: "DCGM_EXPORTER_LISTEN=", want: func(*config) {}},
+		{args: "--web.listen-address=:1", env: "DCGM_EXPORTER_LISTEN=:2", want: func(c *config) { c.ListenAddresses = []string{":1"} }},
+		{args: "-a :1", env: "DCGM_EXPORTER_LISTEN=:2", want: func(c *config) { c.ListenAddresses = []string{":1"} }},
+		{args: "--web.config.file=web.yml", want: func(c *config) { c.WebConfigFile = "web.yml" }},
+		{args: "--web-config-file web.yml", want: func(c *config) { c.WebConfigFile = "web.yml" }},
+		{args: "--web-config-file=web.yml --web.config.file=web.yml", want: func(c *config) { c.WebConfigFile = "web.yml" }},
+		{args: "--web-config-file=", want: func(*config) {}},
+		{env: "DCGM_EXPORTER_WEB_CONFIG_FILE=web.yml", want: func(c *config) { c.WebConfigFile = "web.yml" }},
+		{args: "--web.config.file=a.yml", env: "DCGM_EXPORTER_WEB_CONFIG_FILE=b.yml", want: func(c *config) { c.WebConfigFile = "a.yml" }},
+		{args: "--web.systemd-socket", want: func(c *config) { c.SystemdSocket = true }},
+		{args: "--web-systemd-socket", want: func(c *config) { c.SystemdSocket = true }},
+		{env: "DCGM_EXPORTER_SYSTEMD_SOCKET=true", want: func(c *config) { c.SystemdSocket = true }},
+		{args: "--web.systemd-socket=false", env: "DCGM_EXPORTER_SYSTEMD_SOCKET=true", want: func(*config) {}},
+		{args: "--web.max-requests=3", want: func(c *config) { c.MaxRequests = 3 }},
+		{args: "--enable-pprof", want: func(c *config) { c.Pprof = true }},
+		{env: "DCGM_EXPORTER_ENABLE_PPROF=true", want: func(c *config) { c.Pprof = true }},
+
+		{args: "--debug", want: func(c *config) { c.LogLevel = "debug" }},
+		{env: "DCGM_EXPORTER_DEBUG=true", want: func(c *config) { c.LogLevel = "debug" }},
+		{args: "--log.level=warn", want: func(c *config) { c.LogLevel = "warn" }},
+		{args: "--log.level=warn", env: "DCGM_EXPORTER_DEBUG=true", want: func(c *config) { c.LogLevel = "warn" }},
+		{args: "--debug=false --log.level=debug", want: func(c *config) { c.LogLevel = "debug" }},
+		{args: "--debug --log.level=debug", want: func(c *config) { c.LogLevel = "debug" }},
+		{args: "--log.format=json", want: func(c *config) { c.LogFormat = "json" }},
+		{args: "--log-format=json", want: func(c *config) { c.LogFormat = "json" }},
+		{args: "--log-format=text", want: func(*config) {}},
+		{args: "--log-format=text --log.format=logfmt", want: func(*config) {}},
+		{env: "DCGM_EXPORTER_LOG_FORMAT=json", want: func(c *config) { c.LogFormat = "json" }},
+		{args: "--log.format=logfmt", env: "DCGM_EXPORTER_LOG_FORMAT=json", want: func(*config) {}},
+		{args: "--enable-dcgm-log --dcgm-log-level=DEBUG", want: func(c *config) { c.DCGMLogLevel = "DEBUG" }},
+		{args: "--dcgm-log-level=DEBUG", want: func(*config) {}},
+		{env: "DCGM_EXPORTER_ENABLE_DCGM_LOG=true DCGM_EXPORTER_DCGM_LOG_LEVEL=WARN", want: func(c *config) { c.DCGMLogLevel = "WARN" }},
+
+		{args: "--disable-startup-validate", want: func(c *config) { c.StartupChecks = false }},
+		{env: "DISABLE_STARTUP_VALIDATE=true", want: func(c *config) { c.StartupChecks = false }},
+		{args: "--simulate=h100x8", want: func(c *config) { c.Simulate = "h100x8" }},
+		{args: "--dcgm.library-path=/opt/dcgm", want: func(c *config) { c.LibraryPath = "/opt/dcgm" }},
+		{args: "--sample.max-age=2m", want: func(c *config) { c.MaxAge = 2 * time.Minute }},
+		{args: "--enable-gpu-bind-unbind-watch", want: func(*config) {}},
+		{env: "DCGM_EXPORTER_ENABLE_GPU_BIND_UNBIND_WATCH=true", want: func(*config) {}},
+		{args: "--enable-gpu-bind-unbind-watch=false", want: func(*config) {},
+			warning: "--enable-gpu-bind-unbind-watch: cannot be switched off"},
+		{env: "DCGM_EXPORTER_GPU_BIND_UNBIND_POLL_INTERVAL=1s", want: func(*config) {},
+			warning: "DCGM_EXPORTER_GPU_BIND_UNBIND_POLL_INTERVAL: without effect"},
+
+		// A variable that says what happens anyway harms nobody.
+		{env: "DCGM_EXPORTER_KUBERNETES_ENABLE_POD_LABELS=false KUBERNETES_VIRTUAL_GPUS=0 DCGM_EXPORTER_CPU_DEVICES_STR=f " +
+			"DCGM_EXPORTER_CONFIGMAP_DATA=none DCGM_EXPORTER_DUMP_COMPRESSION=true DCGM_HPC_JOB_MAPPING_DIR=", want: func(*config) {}},
+	}
+	for _, tt := range tests {
+		t.Run(strings.TrimSpace(tt.env+" "+tt.args), func(t *testing.T) {
+			line, err := parse(t, strings.Fields(tt.args), strings.Fields(tt.env))
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := defaults()
+			tt.want(&want)
+			if !reflect.DeepEqual(line.config, want) {
+				t.Errorf("got  %+v\nwant %+v", line.config, want)
+			}
+			if line.command != commandServe {
+				t.Errorf("command %q", line.command)
+			}
+			if got := strings.Join(line.warnings, "\n"); (tt.warning == "") != (got == "") || !strings.Contains(got, tt.warning) {
+				t.Errorf("warnings %q, want %q", got, tt.warning)
+			}
+		})
+	}
+}
+
+func TestConfigErrors(t *testing.T) {
+	tests := []struct {
+		args string
+		env  string
+		want []string // lines, each of which begins so
+	}{
+		{args: "--collectors=", want: []string{"--collectors: it is empty"}},
+		{args: "-c 99", want: []string{"--collect-interval: 99ms is too short"}},
+		{args: "-c 3", want: []string{"--collect-interval: 3ms is too short: DCGM cannot keep up below 100ms (a bare number is in milliseconds, for seconds write 5s)"}},
+		{args: "-c 0", want: []string{"--collect-interval: 0s is too short"}},
+		{args: "-c -5s", want: []string{"--collect-interval: -5s is too short"}},
+		{args: "-c soon", want: []string{`--collect-interval: "soon" is neither a number of milliseconds nor a duration such as 5s`}},
+		{args: "-c 99999999999999999", want: []string{`--collect-interval: "99999999999999999" milliseconds are out of range`}},
+		{env: "DCGM_EXPORTER_INTERVAL=5x", want: []string{`DCGM_EXPORTER_INTERVAL: "5x" is neither`}},
+		{args: "-d x:1", want: []string{`--devices: device selector "x:1"`}},
+		{env: "DCGM_EXPORTER_DEVICES_STR=g:", want: []string{`DCGM_EXPORTER_DEVICES_STR: device selector "g:"`}},
+		{args: "-r=", want: []string{`--remote-hostengine-info: the address "" is empty: write HOST:PORT`}},
+		{args: "-r node:http", want: []string{`--remote-hostengine-info: "node:http": "http" is not a port`}},
+		{env: "DCGM_EXPORTER_KUBERNETES=yes", want: []string{`DCGM_EXPORTER_KUBERNETES: "yes" is neither true nor false`}},
+		{args: "--kubernetes-gpu-id-type=uuid", want: []string{`--kubernetes-gpu-id-type: "uuid" is not known: use uid or device-name`}},
+		{args: "--pod-resources-kubelet-socket=", want: []string{"--pod-resources-kubelet-socket: it is empty"}},
+		{args: "--label.hostname=node", want: []string{`--label.hostname: "node" is not known: use hostname or Hostname`}},
+		{args: "-a :1 --web.listen-address=:2", want: []string{`--web.listen-address and --address mean the same and differ (":2" and ":1"): give one of them`}},
+		{args: "-a :1 --web.listen-address=:1 --web.listen-address=:2", want: []string{"--web.listen-address and --address mean the same and differ"}},
+		{args: "-a 9400", want: []string{`--address: "9400" is not an address to listen on: write HOST:PORT or :PORT`}},
+		{env: "DCGM_EXPORTER_LISTEN=:99999", want: []string{`DCGM_EXPORTER_LISTEN: ":99999": "99999" is not a port`}},
+		{args: "--web.listen-address=vsock://:x", want: []string{`--web.listen-address: "vsock://:x": "x" is not a vsock port`}},
+		{args: "--web-config-file=a --web.config.file=b", want: []string{`--web.config.file and --web-config-file mean the same and differ ("b" and "a")`}},
+		{args: "--web-systemd-socket --no-web.systemd-socket", want: []string{"--web.systemd-socket and --web-systemd-socket mean the same and differ"}},
+		{args: "--web.max-requests=0", want: []string{`--web.max-requests: "0" is not a number of scrapes`}},
+		{args: "--web.max-requests=many", want: []string{`--web.max-requests: "many" is not a number of scrapes`}},
+		{args: "--debug --log.level=warn", want: []string{"--log.level=warn and --debug contradict each other"}},
+		{args: "--log.level=loud", want: []string{`--log.level: "loud" is not known: use debug, info, warn or error`}},
+		{args: "--log-format=json --log.format=logfmt", want: []string{"--log.format=logfmt and --log-format=json contradict each other"}},
+		{args: "--log.format=text", want: []string{`--log.format: "text" is not known: use logfmt or json`}},
+		{env: "DCGM_EXPORTER_LOG_FORMAT=logfmt", want: []string{`DCGM_EXPORTER_LOG_FORMAT: "logfmt" is not known: use text or json`}},
+		{args: "--dcgm-log-level=LOUD", want: []string{`--dcgm-log-level: "LOUD" is not a level of DCGM's log`}},
+		{args: "--sample.max-age=1s", want: []string{"--sample.max-age: 1s is shorter than the interval of 5s"}},
+		{args: "--sample.max-age=x", want: []string{`--sample.max-age: "x" is not a duration`}},
+		{args: "--simulate=h100x8 --dcgm.library-path=/opt", want: []string{"--simulate and --dcgm.library-path exclude each other"}},
+		{args: "--simulate=", want: []string{"--simulate: it is empty"}},
+		{args: "--gpu-bind-unbind-poll-interval=x", want: []string{`--gpu-bind-unbind-poll-interval: "x" is not a duration`}},
+
+		{args: "-c 1 -d x -a y", env: "DCGM_EXPORTER_KUBERNETES=x KUBERNETES_ENABLE_DRA=true", want: []string{
+			"DCGM_EXPORTER_KUBERNETES: ", "KUBERNETES_ENABLE_DRA: ", "--collect-interval: ", "--devices: ", "--address: "}},
+		{args: "--colectors=a -k=2", want: []string{"unknown flag --colectors (did you mean --collectors?)", "-k: "}},
+		{args: "serv", want: []string{`unknown command "serv": use serve, once or check-config`}},
+	}
+	for _, tt := range tests {
+		t.Run(strings.TrimSpace(tt.env+" "+tt.args), func(t *testing.T) {
+			_, err := parse(t, strings.Fields(tt.args), strings.Fields(tt.env))
+			if err == nil {
+				t.Fatal("no error")
+			}
+			lines := strings.Split(err.Error(), "\n")
+			if len(lines) != len(tt.want) {
+				t.Fatalf("%d problems, want %d:\n%v", len(lines), len(tt.want), err)
+			}
+			for i, want := range tt.want {
+				if !strings.HasPrefix(lines[i], want) {
+					t.Errorf("problem %q, want %q", lines[i], want)
+				}
+			}
+		})
+	}
+}
+
+// Every flag and alias of dcgm-exporter exists, and what is not available yet
+// says so, whether it comes as a flag or as a variable.
+func TestMissingOptions(t *testing.T) {
+	// Those of dcgm-exporter 4.5.3-4.8.2 that later issues bring.
+	missing := map[string]string{
+		"cpu-devices": "DCGM_EXPORTER_CPU_DEVICES_STR", "p": "", "switch-devices": "DCGM_EXPORTER_OTHER_DEVICES_STR", "s": "",
+		"configmap-data": "DCGM_EXPORTER_CONFIGMAP_DATA", "m": "",
+		"kubernetes-enable-pod-labels":         "DCGM_EXPORTER_KUBERNETES_ENABLE_POD_LABELS",
+		"kubernetes-enable-pod-uid":            "DCGM_EXPORTER_KUBERNETES_ENABLE_POD_UID",
+		"kubernetes-pod-label-allowlist-regex": "DCGM_EXPORTER_KUBERNETES_POD_LABEL_ALLOWLIST_REGEX",
+		"kubernetes-virtual-gpus":              "KUBERNETES_VIRTUAL_GPUS", "kubernetes-enable-dra": "KUBERNETES_ENABLE_DRA",
+		"fake-gpus":             "DCGM_EXPORTER_USE_FAKE_GPUS",
+		"xid-count-window-size": "DCGM_EXPORTER_XID_COUNT_WINDOW_SIZE", "x": "",
+		"clock-events-count-window-size": "DCGM_EXPORTER_CLOCK_EVENTS_COUNT_WINDOW_SIZE",
+		"hpc-job-mapping-dir":            "DCGM_HPC_JOB_MAPPING_DIR",
+		"dump-enabled":                   "DCGM_EXPORTER_DUMP_ENABLED", "dump-directory": "DCGM_EXPORTER_DUMP_DIRECTORY",
+		"dump-retention": "DCGM_EXPORTER_DUMP_RETENTION", "dump-compression": "DCGM_EXPORTER_DUMP_COMPRESSION",
+	}
+	known := spellings(options())
+	for name, env := range missing {
+		t.Run(name, func(t *testing.T) {
+			value := "--" + name + "=9"
+			if known[name].kind == kindSwitch {
+				value = "--" + name + "=false"
+			}
+			want := "--" + known[name].name + ": this option of dcgm-exporter is not available yet: remove it"
+			if _, err := parse(t, []string{value}, nil); err == nil || err.Error() != want {
+				t.Errorf("%s: error %v, want %q", value, err, want)
+			}
+			if env == "" {
+				return
+			}
+			value = env + "=9"
+			if known[name].kind == kindSwitch {
+				value = env + "=true"
+				if name == "dump-compression" {
+					value = env + "=false"
+				}
+			}
+			want = env + ": this option of dcgm-exporter is not available yet: remove it"
+			if _, err := parse(t, nil, []string{value}); err == nil || err.Error() != want {
+				t.Errorf("%s: error %v, want %q", value, err, want)
+			}
+		})
+	}
+}
+
+func TestCommands(t *testing.T) {
+	for args, want := range map[string]string{
+		"":                               commandServe,
+		"serve":                          commandServe,
+		"once":                           commandOnce,
+		"once --simulate=h100x8":         commandOnce,
+		"--simulate=h100x8 once -k":      commandOnce,
+		"check-config":                   commandCheckConfig,
+		"sampler":                        commandSampler,
+		"--collectors once":              commandServe,
+		"--collectors once check-config": commandCheckConfig,
+	} {
+		line, err := parse(t, strings.Fields(args), nil)
+		if err != nil || line.command != want {
+			t.Errorf("%q: command %q, error %v; want %q", args, line.command, err, want)
+		}
+	}
+	// The sampler takes its configuration from the exporter: what is wrong in the
+	// environment is the exporter's to report.
+	if line, err := parse(t, []string{"sampler"}, []string{"DCGM_EXPORTER_INTERVAL=x"}); err != nil || line.command != commandSampler {
+		t.Errorf("sampler with a bad environment: %+v, %v", line, err)
+	}
+}
+
+func TestHelpAndVersion(t *testing.T) {
+	for args, want := range map[string][]string{
+		"--help":      {"check-config", "--web.listen-address=:9400", "-f, --collectors=FILE", "$DCGM_EXPORTER_COLLECTORS", "--simulate=SCENARIO"},
+		"-h":          {"usage: gpu_exporter"},
+		"once --help": {"Take one sample"},
+		"--version":   {"gpu_exporter, version ", "go version:"},
+		"-version":    {"gpu_exporter, version "},
+		"-v":          {"gpu_exporter, version "},
+	} {
+		t.Run(args, func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			if code := run(strings.Fields(args), nil, &stdout, &stderr, []string{"DCGM_EXPORTER_INTERVAL=broken"}); code != 0 {
+				t.Errorf("exit status %d: %s", code, &stderr)
+			}
+			for _, text := range want {
+				if !strings.Contains(stdout.String(), text) {
+					t.Errorf("no %q in\n%s", text, &stdout)
+				}
+			}
+			for _, hidden := range []string{"sampler ", "--dump-enabled", "--[no-]fake-gpus"} {
+				if strings.Contains(stdout.String(), "\n  "+hidden) {
+					t.Errorf("%q is not hidden in\n%s", hidden, &stdout)
+				}
+			}
+		})
+	}
+}
+
+func TestRunReportsEveryProblem(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	code := run([]string{"-c", "1", "--web.max-requests=0"}, nil, &stdout, &stderr, nil)
+	lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
+	if code != 1 || len(lines) != 3 || !strings.HasPrefix(lines[0], "gpu_exporter: error: --") || !strings.HasPrefix(lines[1], "gpu_exporter: error: --") {
+		t.Errorf("exit status %d\n%s", code, &stderr)
+	}
+}

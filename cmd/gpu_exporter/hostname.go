@@ -1,0 +1,34 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import "fmt"
+
+// hostnameValue is the value of the hostname label, by dcgm-exporter's rule
+// (internal/pkg/hostname): a node's name from $NODE_NAME, else the machine's;
+// for a remote engine without Kubernetes the host in its address, which may
+// well be localhost. An engine behind a unix or vsock socket is on this machine,
+// so it gets the local name; dcgm-exporter would put the path there.
+func hostnameValue(c config, nodeName string, hostname func() (string, error)) (string, error) {
+	if c.HostnameLabel == "" {
+		return "", nil
+	}
+	if c.Hostengine != "" && !c.Kubernetes {
+		h, err := parseHostengine(c.Hostengine)
+		if err != nil {
+			return "", err
+		}
+		if h.scheme == "tcp" {
+			return h.host, nil
+		}
+	}
+	if nodeName != "" {
+		return nodeName, nil
+	}
+	name, err := hostname()
+	if err != nil {
+		return "", fmt.Errorf("reading the machine's name for the %s label: %w (set NODE_NAME, or leave the label out with --%s)", c.HostnameLabel, err, optNoHostname)
+	}
+	return name, nil
+}

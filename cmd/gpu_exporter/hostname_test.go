@@ -1,0 +1,99 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"strings"
+	"testing"
+)
+
+func TestHostnameValue(t *testing.T) {
+	machine := func() (string, error) { return "machine", nil }
+	tests := []struct {
+		name       string
+		hostengine string
+		kubernetes bool
+		nodeName   string
+		want       string
+	}{
+		{name: "local", want: "machine"},
+		{name: "local, node named", nodeName: "node-1", want: "node-1"},
+		{name: "kubernetes", kubernetes: true, nodeName: "node-1", want: "node-1"},
+		{name: "kubernetes without a node name", kubernetes: true, want: "machine"},
+		{name: "kubernetes, remote", kubernetes: true, hostengine: "localhost:5555", nodeName: "node-1", want: "node-1"},
+		{name: "remote", hostengine: "gpu7.example.com:5555", nodeName: "node-1", want: "gpu7.example.com"},
+		{name: "remote without a port", hostengine: "gpu7", want: "gpu7"},
+		{name: "remote on this machine", hostengine: "localhost:5555", nodeName: "node-1", want: "localhost"},
+		{name: "remote by tcp URL", hostengine: "tcp://10.0.0.7:5555", want: "10.0.0.7"},
+		{name: "remote by IPv6", hostengine: "[fd00::7]:5555", want: "fd00::7"},
+		{name: "unix socket", hostengine: "/run/dcgm.sock", nodeName: "node-1", want: "node-1"},
+		{name: "unix URL", hostengine: "unix:///run/dcgm.sock", want: "machine"},
+		{name: "vsock", hostengine: "vsock://2:5555", want: "machine"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c := config{HostnameLabel: "hostname", Hostengine: tt.hostengine, Kubernetes: tt.kubernetes}
+			got, err := hostnameValue(c, tt.nodeName, machine)
+			if err != nil || got != tt.want {
+				t.Errorf("got %q, error %v; want %q", got, err, tt.want)
+			}
+		})
+	}
+
+	nameless := func() (string, error) { return "", errors.New("no name") }
+	if got, err := hostnameValue(config{}, "node-1", nameless); err != nil || got != "" {
+		t.Errorf("without the label: %q, %v", got, err)
+	}
+	if _, err := hostnameValue(config{HostnameLabel: "Hostname"}, "", nameless); err == nil || !strings.Contains(err.Error(), "Hostname") {
+		t.Errorf("error %v for a machine without a name", err)
+	}
+}
+
+func TestParseHostengine(t *testing.T) {
+	tests := []struct {
+		address string
+		want    hostengine
+		err     string
+	}{
+		{address: "localhost:5555", want: hostengine{"tcp", "localhost", "5555"}},
+		{address: "localhost", want: hostengine{"tcp", "localhost", ""}},
+		{address: "10.0.0.7:5555", want: hostengine{"tcp", "10.0.0.7", "5555"}},
+		{address: "[::1]:5555", want: hostengine{"tcp", "::1", "5555"}},
+		{address: "[::1]", want: hostengine{"tcp", "::1", ""}},
+		{address: "::1", want: hostengine{"tcp", "::1", ""}},
+		{address: "tcp://gpu7:5555", want: hostengine{"tcp", "gpu7", "5555"}},
+		{address: "/run/dcgm.sock", want: hostengine{"unix", "/run/dcgm.sock", ""}},
+		{address: "unix:///run/dcgm.sock", want: hostengine{"unix", "/run/dcgm.sock", ""}},
+		{address: "vsock://2:5555", want: hostengine{"vsock", "2", "5555"}},
+		{address: "vsock://2", want: hostengine{"vsock", "2", ""}},
+
+		{address: "", err: "is empty"},
+		{address: "  ", err: "is empty"},
+		{address: "tcp://", err: "is empty"},
+		{address: "http://gpu7:5555", err: `unknown scheme "http"`},
+		{address: "gpu7:port", err: `"port" is not a port`},
+		{address: "gpu7:0", err: `"0" is not a port`},
+		{address: "gpu7:65536", err: `"65536" is not a port`},
+		{address: ":5555", err: `"" is not a host`},
+		{address: "gpu7:5555:5555", err: "is not an address"},
+		{address: "gpu 7:5555", err: `"gpu 7" is not a host`},
+		{address: "tcp://gpu7:5555/path", err: "is not a port"},
+		{address: "unix://run/dcgm.sock", err: "starts with /"},
+		{address: "vsock://host:5555", err: "is not a context id"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.address, func(t *testing.T) {
+			got, err := parseHostengine(tt.address)
+			switch {
+			case tt.err != "":
+				if err == nil || !strings.Contains(err.Error(), tt.err) {
+					t.Errorf("error %v, want %q", err, tt.err)
+				}
+			case err != nil || got != tt.want:
+				t.Errorf("got %+v, error %v; want %+v", got, err, tt.want)
+			}
+		})
+	}
+}

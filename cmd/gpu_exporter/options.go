@@ -1,0 +1,208 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"strconv"
+
+	"github.com/alecthomas/kingpin/v2"
+	"github.com/prometheus/common/promslog"
+)
+
+// The names of the flags that more than one file refers to.
+const (
+	optAddress        = "address"
+	optListenAddress  = "web.listen-address"
+	optSystemdSocket  = "web.systemd-socket"
+	optSystemdSocket2 = "web-systemd-socket"
+	optWebConfig      = "web.config.file"
+	optWebConfig2     = "web-config-file"
+	optDebug          = "debug"
+	optLogLevel       = "log.level"
+	optLogFormat      = "log.format"
+	optLogFormat2     = "log-format"
+	optInterval       = "collect-interval"
+	optMaxAge         = "sample.max-age"
+	optMaxRequests    = "web.max-requests"
+	optSimulate       = "simulate"
+	optLibraryPath    = "dcgm.library-path"
+	optNoHostname     = "no-hostname"
+	optHostnameLabel  = "label.hostname"
+	optBindWatch      = "enable-gpu-bind-unbind-watch"
+	optBindInterval   = "gpu-bind-unbind-poll-interval"
+)
+
+const defaultListenAddress = ":9400"
+
+// optionKind says what values a flag takes.
+type optionKind uint8
+
+const (
+	kindSwitch optionKind = iota // true or false; needs no value
+	kindText
+	kindList // repeatable, each time with values separated by commas
+)
+
+// option is one flag.
+type option struct {
+	name    string
+	aliases []string // as -x and --x, like name
+	env     string
+	kind    optionKind
+	def     string // used if neither flag nor variable is set
+	arg     string // placeholder of the value in --help
+	help    string
+	// missing marks a flag of dcgm-exporter that does not exist here yet. def is
+	// then dcgm-exporter's default.
+	missing bool
+}
+
+// options lists the flags. Names, aliases, environment variables and defaults of
+// those that dcgm-exporter has are those of its pkg/cmd/app.go (4.5.3-4.8.2),
+// except for the defaults of collectors and collect-interval.
+func options() []option {
+	return []option{
+		// What is collected, and from where.
+		{name: "collectors", aliases: []string{"f"}, env: "DCGM_EXPORTER_COLLECTORS", kind: kindText, arg: "FILE",
+			help: "CSV file with the fields to collect. Without it, the default set."},
+		{name: optInterval, aliases: []string{"c"}, env: "DCGM_EXPORTER_INTERVAL", kind: kindText, def: "5s", arg: "INTERVAL",
+			help: "Time between samples: milliseconds, or a duration such as 5s. At least 100ms."},
+		{name: "devices", aliases: []string{"d"}, env: "DCGM_EXPORTER_DEVICES_STR", kind: kindText, def: "f", arg: "SELECTOR",
+			help: "GPUs and GPU instances to monitor. f: GPU instances where MIG is on, GPUs elsewhere; g or g:0,2-4: GPUs; i or i:0,2-4: GPU instances; g:0+i:1: both."},
+		{name: "remote-hostengine-info", aliases: []string{"r"}, env: "DCGM_REMOTE_HOSTENGINE_INFO", kind: kindText, arg: "ADDRESS",
+			help: "Use the running DCGM host engine at this address instead of an embedded one: HOST:PORT, [IPV6]:PORT, the path of a unix socket, tcp://, unix:// or vsock://."},
+		{name: optLibraryPath, kind: kindText, arg: "DIR",
+			help: "Directory with libdcgm.so.4, searched before the system's."},
+		{name: optSimulate, kind: kindText, arg: "SCENARIO",
+			help: "Load stand-ins for NVIDIA's libraries that simulate a node: a scenario's name (" + scenarioList() + ") or the path of a scenario file."},
+		{name: optMaxAge, kind: kindText, arg: "DURATION",
+			help: "Age from which on a sample is not served. Default: 3 intervals, at least 30s."},
+		{name: "disable-startup-validate", env: "DISABLE_STARTUP_VALIDATE", kind: kindSwitch,
+			help: "Do not check for libdcgm at start."},
+		{name: "enable-dcgm-log", env: "DCGM_EXPORTER_ENABLE_DCGM_LOG", kind: kindSwitch,
+			help: "Include the log of the embedded DCGM in the exporter's."},
+		{name: "dcgm-log-level", env: "DCGM_EXPORTER_DCGM_LOG_LEVEL", kind: kindText, def: "NONE", arg: "LEVEL",
+			help: "Level of DCGM's log: NONE, FATAL, ERROR, WARN, INFO, DEBUG or VERB. Only with --enable-dcgm-log."},
+		{name: optBindWatch, env: "DCGM_EXPORTER_ENABLE_GPU_BIND_UNBIND_WATCH", kind: kindSwitch,
+			help: "Accepted for compatibility: GPUs that come and go are always noticed within one interval."},
+		{name: optBindInterval, env: "DCGM_EXPORTER_GPU_BIND_UNBIND_POLL_INTERVAL", kind: kindText, arg: "DURATION",
+			help: "Accepted for compatibility, without effect: --collect-interval counts."},
+
+		// Labels.
+		{name: "use-old-namespace", aliases: []string{"o"}, env: "DCGM_EXPORTER_USE_OLD_NAMESPACE", kind: kindSwitch,
+			help: "Use the label names of dcgm-exporter 1.x: uuid, pod_name, pod_namespace, container_name."},
+		{name: optNoHostname, aliases: []string{"n"}, env: "DCGM_EXPORTER_NO_HOSTNAME", kind: kindSwitch,
+			help: "Leave the hostname label out."},
+		{name: optHostnameLabel, kind: kindText, def: "hostname", arg: "NAME",
+			help: "Name of the hostname label: hostname, or Hostname as in dcgm-exporter up to 4.8."},
+		{name: "replace-blanks-in-model-name", aliases: []string{"rbmn"}, env: "DCGM_EXPORTER_REPLACE_BLANKS_IN_MODEL_NAME", kind: kindSwitch,
+			help: "Write the model name with dashes for blanks."},
+
+		// Kubernetes.
+		{name: "kubernetes", aliases: []string{"k"}, env: "DCGM_EXPORTER_KUBERNETES", kind: kindSwitch,
+			help: "Map devices to pods."},
+		{name: "kubernetes-gpu-id-type", env: "DCGM_EXPORTER_KUBERNETES_GPU_ID_TYPE", kind: kindText, def: "uid", arg: "TYPE",
+			help: "What a bare number means as a device ID: uid (index) or device-name (minor number)."},
+		{name: "pod-resources-kubelet-socket", env: "DCGM_POD_RESOURCES_KUBELET_SOCKET", kind: kindText, def: "/var/lib/kubelet/pod-resources/kubelet.sock", arg: "PATH",
+			help: "Socket of the kubelet's pod-resources API."},
+		{name: "nvidia-resource-names", env: "NVIDIA_RESOURCE_NAMES", kind: kindList, arg: "NAME",
+			help: "Further resource names that stand for GPUs. Repeatable, or separated by commas."},
+
+		// Web.
+		{name: optListenAddress, kind: kindList},
+		{name: optSystemdSocket, kind: kindSwitch},
+		{name: optWebConfig, kind: kindText},
+		{name: optAddress, aliases: []string{"a"}, env: "DCGM_EXPORTER_LISTEN", kind: kindText, arg: "ADDRESS",
+			help: "Same as --web.listen-address, once."},
+		{name: optSystemdSocket2, env: "DCGM_EXPORTER_SYSTEMD_SOCKET", kind: kindSwitch,
+			help: "Same as --web.systemd-socket."},
+		{name: optWebConfig2, env: "DCGM_EXPORTER_WEB_CONFIG_FILE", kind: kindText, arg: "FILE",
+			help: "Same as --web.config.file."},
+		{name: optMaxRequests, kind: kindText, def: "40", arg: "N",
+			help: "Scrapes served at the same time; further ones get status 503."},
+		{name: "enable-pprof", env: "DCGM_EXPORTER_ENABLE_PPROF", kind: kindSwitch,
+			help: "Serve profiles under /debug/pprof/."},
+
+		// Log.
+		{name: optLogLevel, kind: kindText, def: "info", arg: "LEVEL",
+			help: "Lowest level to log: " + listOf(promslog.LevelFlagOptions) + "."},
+		{name: optLogFormat, kind: kindText, def: "logfmt", arg: "FORMAT",
+			help: "Format of the log: " + listOf(promslog.FormatFlagOptions) + "."},
+		{name: optDebug, env: "DCGM_EXPORTER_DEBUG", kind: kindSwitch,
+			help: "Same as --log.level=debug."},
+		{name: optLogFormat2, env: "DCGM_EXPORTER_LOG_FORMAT", kind: kindText, arg: "FORMAT",
+			help: "Same as --log.format, as text or json."},
+
+		// Flags of dcgm-exporter that do not exist here yet.
+		{name: "cpu-devices", aliases: []string{"p"}, env: "DCGM_EXPORTER_CPU_DEVICES_STR", kind: kindText, def: "f", missing: true},
+		{name: "switch-devices", aliases: []string{"s"}, env: "DCGM_EXPORTER_OTHER_DEVICES_STR", kind: kindText, def: "f", missing: true},
+		{name: "configmap-data", aliases: []string{"m"}, env: "DCGM_EXPORTER_CONFIGMAP_DATA", kind: kindText, def: "none", missing: true},
+		{name: "kubernetes-enable-pod-labels", env: "DCGM_EXPORTER_KUBERNETES_ENABLE_POD_LABELS", kind: kindSwitch, missing: true},
+		{name: "kubernetes-enable-pod-uid", env: "DCGM_EXPORTER_KUBERNETES_ENABLE_POD_UID", kind: kindSwitch, missing: true},
+		{name: "kubernetes-pod-label-allowlist-regex", env: "DCGM_EXPORTER_KUBERNETES_POD_LABEL_ALLOWLIST_REGEX", kind: kindList, missing: true},
+		{name: "kubernetes-virtual-gpus", env: "KUBERNETES_VIRTUAL_GPUS", kind: kindSwitch, missing: true},
+		{name: "kubernetes-enable-dra", env: "KUBERNETES_ENABLE_DRA", kind: kindSwitch, missing: true},
+		{name: "fake-gpus", env: "DCGM_EXPORTER_USE_FAKE_GPUS", kind: kindSwitch, missing: true},
+		{name: "xid-count-window-size", aliases: []string{"x"}, env: "DCGM_EXPORTER_XID_COUNT_WINDOW_SIZE", kind: kindText, def: "300000", missing: true},
+		{name: "clock-events-count-window-size", env: "DCGM_EXPORTER_CLOCK_EVENTS_COUNT_WINDOW_SIZE", kind: kindText, def: "300000", missing: true},
+		{name: "hpc-job-mapping-dir", env: "DCGM_HPC_JOB_MAPPING_DIR", kind: kindText, missing: true},
+		{name: "dump-enabled", env: "DCGM_EXPORTER_DUMP_ENABLED", kind: kindSwitch, missing: true},
+		{name: "dump-directory", env: "DCGM_EXPORTER_DUMP_DIRECTORY", kind: kindText, def: "/tmp/dcgm-exporter-debug", missing: true},
+		{name: "dump-retention", env: "DCGM_EXPORTER_DUMP_RETENTION", kind: kindText, def: "24", missing: true},
+		{name: "dump-compression", env: "DCGM_EXPORTER_DUMP_COMPRESSION", kind: kindSwitch, def: "true", missing: true},
+	}
+}
+
+// fromToolkit says whether exporter-toolkit declares the flag itself.
+func (o option) fromToolkit() bool {
+	return o.name == optListenAddress || o.name == optSystemdSocket || o.name == optWebConfig
+}
+
+// declare adds the flag to app and returns how to read it after parsing.
+// Values are taken as text: checking them is newConfig's work, which can say
+// where a value came from and reports all that is wrong at once.
+func (o option) declare(app *kingpin.Application) func() given {
+	clause := app.GetFlag(o.name)
+	if clause == nil {
+		help := o.help
+		if o.env != "" {
+			help += " ($" + o.env + ")"
+		}
+		clause = app.Flag(o.name, help)
+		if o.arg != "" {
+			clause.PlaceHolder(o.arg)
+		}
+		if o.def != "" && o.kind == kindText {
+			clause.Default(o.def) // for --help: newConfig asks whether it was set
+		}
+		for _, alias := range o.aliases {
+			if len(alias) == 1 {
+				clause.Short(rune(alias[0]))
+			}
+		}
+		if o.missing {
+			clause.Hidden()
+		}
+	}
+	set := new(bool)
+	clause.IsSetByUser(set)
+	switch o.kind {
+	case kindSwitch:
+		v := clause.Bool()
+		return func() given { return given{set: *set, text: strconv.FormatBool(*v)} }
+	case kindList:
+		v := clause.Strings()
+		return func() given { return given{set: *set, list: *v} }
+	default:
+		v := clause.String()
+		return func() given { return given{set: *set, text: *v} }
+	}
+}
+
+// given is what the command line says of one flag.
+type given struct {
+	set  bool
+	text string
+	list []string // of a flag that can be repeated
+}

@@ -1,0 +1,108 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/prometheus/common/promslog"
+	"github.com/prometheus/common/version"
+)
+
+// run is the program: it returns the exit status.
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []string) int {
+	line, err := parseCommandLine(args, environ, stdout, stderr)
+	if err != nil {
+		for problem := range strings.Lines(err.Error()) {
+			fmt.Fprintf(stderr, "%s: error: %s\n", programName, strings.TrimSuffix(problem, "\n"))
+		}
+		fmt.Fprintf(stderr, "%s: see --help\n", programName)
+		return 1
+	}
+	switch line.command {
+	case "":
+		return 0
+	case commandSampler:
+		ignoreGroupSignals()
+		frames := os.NewFile(framesFD, "frames")
+		return runSampler(stdin, frames, newSamplerLogger(stderr), sampleDCGM, samplerGrace)
+	case commandCheckConfig:
+		return checkConfig(line.config, line.warnings, stdout, stderr)
+	}
+
+	logger, err := newLogger(line.config, stderr)
+	if err != nil {
+		fmt.Fprintf(stderr, "%s: error: %v\n", programName, err)
+		return 1
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+
+	if err := runExporter(ctx, line, stdout, environ, logger); err != nil {
+		logger.Error("gpu_exporter ends", "err", err)
+		return 1
+	}
+	return 0
+}
+
+// runExporter serves, or prints one sample.
+func runExporter(ctx context.Context, line commandLine, stdout io.Writer, environ []string, logger *slog.Logger) error {
+	logger.Info("Starting "+programName, "version", version.Info(), "build", version.BuildContext())
+	for _, w := range line.warnings {
+		logger.Warn(w)
+	}
+	executable, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("finding the path of this program: %w", err)
+	}
+	env, err := newSamplerEnv(line.config, environ, executable)
+	defer func() {
+		if err := env.Close(); err != nil {
+			logger.Warn("Cannot clean up", "err", err)
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	if env.Warning != "" {
+		logger.Warn(env.Warning)
+	}
+	nodeName, _ := lookupIn(environ)("NODE_NAME")
+	hostname, err := hostnameValue(line.config, nodeName, os.Hostname)
+	if err != nil {
+		return err
+	}
+	e, err := newExporter(line.config, hostname, executable, env, logger)
+	if err != nil {
+		return err
+	}
+	if line.command == commandOnce {
+		return e.once(ctx, stdout)
+	}
+	return e.serve(ctx)
+}
+
+func newLogger(c config, stderr io.Writer) (*slog.Logger, error) {
+	level, format := promslog.NewLevel(), promslog.NewFormat()
+	if err := level.Set(c.LogLevel); err != nil {
+		return nil, fmt.Errorf("setting the log level: %w", err)
+	}
+	if err := format.Set(c.LogFormat); err != nil {
+		return nil, fmt.Errorf("setting the log format: %w", err)
+	}
+	return promslog.New(&promslog.Config{Level: level, Format: format, Writer: stderr}), nil
+}
+
+// newSamplerLogger logs everything: the exporter, which reads it, has the level.
+func newSamplerLogger(stderr io.Writer) *slog.Logger {
+	return slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}

@@ -1,0 +1,29 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"gpu_exporter/collector"
+	"gpu_exporter/collector/dcgm"
+	"gpu_exporter/collector/nvml"
+)
+
+// sampleDCGM is the only way into native code.
+func sampleDCGM(ctx context.Context, c collector.SamplerConfig, frames *collector.FrameWriter, logger *slog.Logger) error {
+	err := dcgm.Run(ctx, dcgm.Config{
+		Sampler:    c,
+		Frames:     frames,
+		MIGDevices: nvml.MIGDevices(logger),
+		Logger:     logger,
+	})
+	var failed *dcgm.FailureError
+	if errors.As(err, &failed) {
+		return &samplingError{failed.Failure}
+	}
+	return err
+}
