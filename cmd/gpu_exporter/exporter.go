@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -51,6 +52,7 @@ func newExporter(cfg config, hostname, executable string, env samplerEnv, logger
 	if err != nil {
 		return nil, err
 	}
+	logger.Info("Counters loaded", "file", countersName(cfg), "metrics", len(counters.Metrics()), "labels", len(counters.Labels()))
 	for _, w := range counters.Warnings {
 		logger.Warn(w.String())
 	}
@@ -122,16 +124,30 @@ func watchedFields(counters *collector.Counters) map[collector.EntityKind][]coll
 	return fields
 }
 
-// loadCounters reads the counters file, or the built-in one if no path is given.
-func loadCounters(cfg config) (*collector.Counters, error) {
+// inheritedCounters is where dcgm-exporter looks by default. Whoever has tuned
+// that file and changes over without flags means it to be used.
+const inheritedCounters = "/etc/dcgm-exporter/default-counters.csv"
+
+// countersPath returns the counters file to use, or "" for the built-in one.
+func countersPath(cfg config) string {
 	if cfg.Collectors != "" {
-		return collector.LoadCounters(cfg.Collectors)
+		return cfg.Collectors
+	}
+	if _, err := os.Stat(inheritedCounters); err == nil {
+		return inheritedCounters
+	}
+	return ""
+}
+
+func loadCounters(cfg config) (*collector.Counters, error) {
+	if path := countersPath(cfg); path != "" {
+		return collector.LoadCounters(path)
 	}
 	return collector.ParseCounters(etc.DefaultCounters(), etc.DefaultCountersName)
 }
 
 // countersName is what messages call the counters in use.
-func countersName(cfg config) string { return cmp.Or(cfg.Collectors, etc.DefaultCountersName) }
+func countersName(cfg config) string { return cmp.Or(countersPath(cfg), etc.DefaultCountersName) }
 
 // serve samples, maps, publishes and answers scrapes until ctx ends or one of
 // these cannot go on.
