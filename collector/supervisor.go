@@ -267,16 +267,11 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return end.err
 		}
-		var delay time.Duration
-		switch {
-		case end.reconfigured:
+		failures++
+		if end.stable || end.reconfigured {
 			failures = 0
-		case end.stable:
-			failures = 0
-		default:
-			failures++
-			delay = s.cfg.timing.backoff(failures, rand.Float64())
 		}
+		delay := s.cfg.timing.backoff(failures, rand.Float64())
 		if end.sampled {
 			logged = Failure{}
 		}
@@ -364,7 +359,7 @@ func (s *Supervisor) runOne(ctx context.Context, cfg SamplerConfig) ending {
 
 // ownEnd finds out why a sampler that is gone went.
 func (s *Supervisor) ownEnd(r *attached) ending {
-	s.release(r)
+	s.release(r, s.cfg.timing.drain)
 	end := ending{sampled: r.sampled(), stable: s.wasStable(r)}
 	switch {
 	case r.lastWord() != nil:
@@ -396,13 +391,13 @@ func (s *Supervisor) stop(ctx context.Context, r *attached, ask bool) error {
 	if !ask || !within(r.exited, t.stop) {
 		r.proc.kill()
 	}
-	gone := within(r.exited, t.reap)
-	s.release(r)
-	if gone {
+	if within(r.exited, t.reap) {
+		s.release(r, t.drain)
 		s.update(func(st *SupervisorStatus) { st.PID = 0 })
 		return nil
 	}
 
+	s.release(r, 0)
 	s.update(func(st *SupervisorStatus) { st.Unreapable = true })
 	s.log.Error("killed sampler does not go away, it is probably stuck in a driver call; none is started before it does",
 		"pid", r.proc.pid())

@@ -66,15 +66,16 @@ func (s *Supervisor) attach(proc process) *attached {
 	return r
 }
 
-// release reads out and closes the pipes of a sampler that is dead or has been
-// killed. When it returns, no frame of it will be delivered any more.
-func (s *Supervisor) release(r *attached) {
+// release closes the pipes of a sampler, after reading for at most drain what a
+// dead one has left in them. When it returns, no frame of it will be delivered
+// any more.
+func (s *Supervisor) release(r *attached, drain time.Duration) {
 	outputEnd := make(chan struct{})
 	go func() {
 		defer close(outputEnd)
 		r.output.Wait()
 	}()
-	timer := time.NewTimer(s.cfg.timing.drain)
+	timer := time.NewTimer(drain)
 	defer timer.Stop()
 	for _, end := range []<-chan struct{}{r.readEnd, outputEnd} {
 		select {
