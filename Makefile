@@ -15,6 +15,9 @@ LDFLAGS := -X $(PKG).Version=$(VERSION) \
 	-X $(PKG).Revision=$(shell git rev-parse HEAD 2>/dev/null || echo unknown) \
 	-X $(PKG).Branch=$(shell git rev-parse --abbrev-ref HEAD 2>/dev/null || echo unknown)
 
+# go-nvml's generated code calls functions that NVIDIA's header deprecates.
+export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
+
 # What `make run` simulates.
 SCENARIO ?= h100x8
 # How long each fuzz target runs with `make fuzz`.

@@ -262,7 +262,7 @@ func TestExpositionParses(t *testing.T) {
 				t.Errorf("%s: %s in protobuf, %s in text", name, got, want)
 			}
 			for j, l := range a.Metric[i].Label {
-				if !model.LabelName(l.GetName()).IsValid() || l.GetValue() != b.Metric[i].Label[j].GetValue() {
+				if !model.LegacyValidation.IsValidLabelName(l.GetName()) || l.GetValue() != b.Metric[i].Label[j].GetValue() {
 					t.Errorf("%s: label %v in text, %v in protobuf", name, l, b.Metric[i].Label[j])
 				}
 			}
@@ -454,7 +454,9 @@ func TestNodeRejects(t *testing.T) {
 			inv.Entities[3].Parent = 4
 			return Frame{Inventory: inv}
 		}, rejectInvalid},
-		"event on nobody":     {func(*Inventory, *Sample) Frame { return Frame{Generation: 1, Events: []Event{{Kind: EventXID, Entity: 6}}} }, rejectInvalid},
+		"event on nobody": {func(*Inventory, *Sample) Frame {
+			return Frame{Generation: 1, Events: []Event{{Kind: EventXID, Entity: 6}}}
+		}, rejectInvalid},
 		"event of other time": {func(*Inventory, *Sample) Frame { return Frame{Generation: 2, Events: []Event{{Kind: EventXID}}} }, rejectInventory},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -126,7 +126,7 @@ func TestFrameRoundTrip(t *testing.T) {
 				t.Fatalf("got %+v, %v", got, err)
 			}
 		}
-		if _, err := r.Next(); err != io.EOF {
+		if _, err := r.Next(); !errors.Is(err, io.EOF) {
 			t.Errorf("at the end: %v, want io.EOF", err)
 		}
 	})
@@ -156,7 +156,7 @@ func TestFrameCutAnywhere(t *testing.T) {
 			for n := range whole {
 				_, err := NewFrameReader(bytes.NewReader(whole[:n])).Next()
 				switch {
-				case n == 0 && err != io.EOF:
+				case n == 0 && !errors.Is(err, io.EOF):
 					t.Errorf("nothing at all: %v, want io.EOF", err)
 				case n > 0 && (!errors.Is(err, ErrBadFrame) || !errors.Is(err, io.ErrUnexpectedEOF)):
 					t.Errorf("cut after %d bytes: %v, want ErrBadFrame and ErrUnexpectedEOF", n, err)
@@ -376,7 +376,7 @@ func FuzzFrameReader(f *testing.F) {
 			for {
 				frame, err := r.Next()
 				if err != nil {
-					if err != io.EOF && !errors.Is(err, ErrBadFrame) {
+					if !errors.Is(err, io.EOF) && !errors.Is(err, ErrBadFrame) {
 						t.Fatalf("a stream from memory gives %v", err)
 					}
 					return

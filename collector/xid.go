@@ -134,7 +134,7 @@ func ParseXIDCatalogue(r io.Reader, name string) (*XIDCatalogue, error) {
 	)
 	for {
 		record, err := reader.Read()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -10,8 +10,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -160,7 +162,7 @@ func (e *exporter) serve(ctx context.Context) error {
 		return err
 	}
 	if e.simulation != "" {
-		e.log.Info("Serving a "+e.simulation, "look_at", fmt.Sprintf("%v/metrics", e.cfg.ListenAddresses))
+		e.log.Info("Serving a "+e.simulation, "look_at", metricsURL(e.cfg.ListenAddresses))
 	}
 	server := newHTTPServer(handler, defaultTimeouts(), e.log)
 
@@ -195,6 +197,16 @@ func (e *exporter) serve(ctx context.Context) error {
 		all = append(all, err)
 	}
 	return errors.Join(all...)
+}
+
+// metricsURL is where to look, on this machine, at what is served.
+func metricsURL(addresses []string) string {
+	for _, address := range addresses {
+		if host, port, err := net.SplitHostPort(address); err == nil && !strings.Contains(host, "//") {
+			return "http://" + net.JoinHostPort(cmp.Or(host, "localhost"), port) + "/metrics"
+		}
+	}
+	return "/metrics"
 }
 
 // publishLoop publishes an exposition for every sample, and at least one for
