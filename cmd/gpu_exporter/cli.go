@@ -44,7 +44,8 @@ func parseCommandLine(args, environ []string, stdout, stderr io.Writer) (command
 		return commandLine{}, errors.New(strings.Join(problems, "\n"))
 	}
 
-	app := kingpin.New(programName, "Prometheus exporter for NVIDIA GPUs: samples DCGM, joins pods, serves metrics.")
+	app := kingpin.New(programName, "Prometheus exporter for NVIDIA GPUs: samples DCGM, joins pods, serves metrics. "+
+		"Flags may be written with one dash or two. A flag wins over its environment variable; a variable that is set but empty counts as not set.")
 	app.UsageWriter(stdout)
 	app.ErrorWriter(stderr)
 	app.HelpFlag.Short('h')

@@ -327,7 +327,7 @@ func TestCommands(t *testing.T) {
 
 func TestHelpAndVersion(t *testing.T) {
 	for args, want := range map[string][]string{
-		"--help":      {"check-config", "--web.listen-address=:9400", "-f, --collectors=FILE", "$DCGM_EXPORTER_COLLECTORS", "--simulate=SCENARIO"},
+		"--help":      {"check-config", "--web.listen-address=:9400", "--collect-interval=5s", "-f, --collectors=FILE", "$DCGM_EXPORTER_COLLECTORS", "--simulate=SCENARIO"},
 		"-h":          {"usage: gpu_exporter"},
 		"once --help": {"Take one sample"},
 		"--version":   {"gpu_exporter, version ", "go version:"},

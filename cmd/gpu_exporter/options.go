@@ -174,7 +174,7 @@ func (o option) declare(app *kingpin.Application) func() given {
 			clause.PlaceHolder(o.arg)
 		}
 		if o.def != "" && o.kind == kindText {
-			clause.Default(o.def) // for --help: newConfig asks whether it was set
+			clause.PlaceHolder(o.def)
 		}
 		for _, alias := range o.aliases {
 			if len(alias) == 1 {

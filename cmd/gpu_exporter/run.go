@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/common/promslog"
 	"github.com/prometheus/common/version"
+	"github.com/prometheus/exporter-toolkit/web"
 )
 
 // run is the program: it returns the exit status.
@@ -46,6 +47,8 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	stopHangup := surviveHangup(logger)
+	defer stopHangup()
 
 	if err := runExporter(ctx, line, stdout, environ, logger); err != nil {
 		logger.Error("gpu_exporter ends", "err", err)
@@ -54,11 +57,36 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 	return 0
 }
 
+// surviveHangup logs SIGHUP instead of dying of it: with dcgm-exporter it means
+// to reload, so it is sent by scripts.
+func surviveHangup(logger *slog.Logger) (stop func()) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range hangups {
+			logger.Warn("SIGHUP is ignored: reloading is not available yet, restart to apply changes")
+		}
+	}()
+	return func() {
+		signal.Stop(hangups)
+		close(hangups)
+		<-done
+	}
+}
+
 // runExporter serves, or prints one sample.
 func runExporter(ctx context.Context, line commandLine, stdout io.Writer, environ []string, logger *slog.Logger) error {
 	logger.Info("Starting "+programName, "version", version.Info(), "build", version.BuildContext())
 	for _, w := range line.warnings {
 		logger.Warn(w)
+	}
+	if line.command == commandServe {
+		// Before anything is started that a mistake in it would tear down again.
+		if err := web.Validate(line.config.WebConfigFile); err != nil {
+			return fmt.Errorf("reading the web configuration %s: %w", line.config.WebConfigFile, err)
+		}
 	}
 	executable, err := os.Executable()
 	if err != nil {

@@ -1,0 +1,169 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// startProgram runs the whole program in a process of its own.
+func startProgram(t *testing.T, args ...string) (*exec.Cmd, *syncBuffer) {
+	t.Helper()
+	executable, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(executable, args...)
+	cmd.Env = append(os.Environ(), envProgram+"=1")
+	log := new(syncBuffer)
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if cmd.ProcessState == nil {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}
+	})
+	return cmd, log
+}
+
+func exitStatus(t *testing.T, cmd *exec.Cmd) int {
+	t.Helper()
+	watchdog := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
+	defer watchdog.Stop()
+	var exit *exec.ExitError
+	if err := cmd.Wait(); err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode()
+}
+
+// With a libdcgm that cannot be loaded, the program serves and says so; SIGHUP
+// does not end it, SIGTERM and SIGINT do, with status 0.
+func TestProgramWithoutDCGM(t *testing.T) {
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		t.Run(signal.String(), func(t *testing.T) {
+			dir := install(t, t.TempDir(), dcgmLibrary) // empty, so the loader refuses it
+			cmd, log := startProgram(t, "--web.listen-address=127.0.0.1:0", "--dcgm.library-path="+dir, "-n")
+			var address string
+			eventually(t, "it listens", func() bool {
+				_, rest, ok := strings.Cut(log.String(), `msg="Listening on" address=`)
+				address, _, _ = strings.Cut(rest, "\n")
+				return ok && address != ""
+			})
+			var body string
+			eventually(t, "it says why it is not ready", func() bool {
+				resp := fetch(t, http.DefaultClient, "http://"+address+"/-/ready")
+				b, err := io.ReadAll(resp.Body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				body = string(b)
+				return resp.StatusCode == http.StatusServiceUnavailable && strings.Contains(body, dcgmLibrary)
+			})
+			t.Log(strings.TrimSpace(body))
+			for path, want := range map[string]string{"/health": "OK", "/metrics": "gpu_exporter_sampler_up 0\n", "/": "<html"} {
+				resp := fetch(t, http.DefaultClient, "http://"+address+path)
+				b, err := io.ReadAll(resp.Body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if resp.StatusCode != http.StatusOK || !strings.Contains(string(b), want) {
+					t.Errorf("%s: status %d, no %q in\n%s", path, resp.StatusCode, want, b)
+				}
+			}
+			if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "it has seen SIGHUP", func() bool { return strings.Contains(log.String(), "SIGHUP is ignored") })
+			if err := cmd.Process.Signal(signal); err != nil {
+				t.Fatal(err)
+			}
+			if status := exitStatus(t, cmd); status != 0 {
+				t.Errorf("exit status %d\n%s", status, log)
+			}
+		})
+	}
+}
+
+// systemd hands over a socket that it listens on; its number is that of the
+// frames in the sampler, which must not get it.
+func TestProgramSystemdSocket(t *testing.T) {
+	listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket, err := listener.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	executable, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := install(t, t.TempDir(), dcgmLibrary)
+	cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"`, "sh",
+		executable, "--web-systemd-socket", "--dcgm.library-path="+dir, "-n")
+	cmd.Env = append(os.Environ(), envProgram+"=1")
+	cmd.ExtraFiles = []*os.File{socket}
+	log := new(syncBuffer)
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	if err := errors.Join(socket.Close(), listener.Close()); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		if status := exitStatus(t, cmd); status != 0 {
+			t.Errorf("exit status %d\n%s", status, log)
+		}
+	}()
+	// The socket takes connections before the program does.
+	if resp := fetch(t, http.DefaultClient, "http://"+address+"/health"); resp.StatusCode != http.StatusOK {
+		t.Errorf("status %d", resp.StatusCode)
+	}
+	eventually(t, "the sampler's own words arrive through its pipe", func() bool {
+		resp := fetch(t, http.DefaultClient, "http://"+address+"/-/ready")
+		b, err := io.ReadAll(resp.Body)
+		return err == nil && strings.Contains(string(b), dcgmLibrary)
+	})
+}
+
+func TestProgramCannotStart(t *testing.T) {
+	tests := []struct {
+		name string
+		args []string
+		want string
+	}{
+		{"address of another machine", []string{"--web.listen-address=192.0.2.1:9400"}, "cannot assign requested address"},
+		{"web config", []string{"--web.config.file=/nonexistent/web.yml", "--web.listen-address=127.0.0.1:0"}, "/nonexistent/web.yml"},
+		{"unknown scenario", []string{"--simulate=h200x9"}, "neither the path of a scenario file nor a known name"},
+		{"counters file", []string{"-f", "/nonexistent.csv"}, "/nonexistent.csv"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			cmd, log := startProgram(t, tt.args...)
+			if status := exitStatus(t, cmd); status != 1 {
+				t.Errorf("exit status %d, want 1", status)
+			}
+			if !strings.Contains(log.String(), tt.want) {
+				t.Errorf("no %q in\n%s", tt.want, log)
+			}
+		})
+	}
+}
