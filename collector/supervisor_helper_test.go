@@ -68,9 +68,21 @@ var behaviours = map[string]func(*actor){
 	},
 	"mute": func(a *actor) { a.heedStdin(); wait() },
 	"hang": func(a *actor) { a.heedStdin(); a.sample(2); wait() },
-	"deaf": func(a *actor) { // neither to signals nor to standard input
+	"deaf": func(a *actor) { // to signals, to standard input and to nobody reading
 		signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
-		a.sample(forever)
+		a.inventory()
+		for {
+			_ = a.w.WriteSample(a.newSample())
+			time.Sleep(a.cfg.Interval)
+		}
+	},
+	"last words": func(a *actor) {
+		a.inventory()
+		for range 5 {
+			a.must(a.w.WriteSample(a.newSample()))
+		}
+		a.must(a.w.WriteFailure(Failure{Reason: FailureHostengineLost, Message: "connection not valid"}))
+		os.Exit(1)
 	},
 	"exit":                                  func(a *actor) { a.sample(2); os.Exit(3) },
 	"exit before reading the configuration": nil, // see playSampler

@@ -314,6 +314,23 @@ func TestSupervisorWaitsForLibrary(t *testing.T) {
 	st.moreSamples(20)
 }
 
+// What a sampler has sent counts, also if it is gone before it is read.
+func TestSupervisorReadsOutDeadSampler(t *testing.T) {
+	st := setStage(t, "once last words", func(c *SupervisorConfig) {
+		deliver := c.Deliver
+		c.Deliver = func(f Frame) error {
+			if f.Inventory != nil {
+				time.Sleep(300 * time.Millisecond)
+			}
+			return deliver(f)
+		}
+	})
+	eventually(t, "restart", func() bool { return st.s.Status().Restarts[FailureHostengineLost] == 1 })
+	if n := st.samples.Load(); n < 5 {
+		t.Errorf("%d of its 5 samples were delivered", n)
+	}
+}
+
 func TestSupervisorStopsDeafSampler(t *testing.T) {
 	st := setStage(t, "deaf", nil)
 	st.moreSamples(3)
@@ -413,18 +430,36 @@ func TestSamplerHasItsOwnProcessGroup(t *testing.T) {
 // ends before the supervisor.
 func TestSamplerSurvivesEndOfThreads(t *testing.T) {
 	st := setStage(t, "well", nil)
-	st.moreSamples(1)
+	stop := make(chan struct{})
 	var threads sync.WaitGroup
-	for range 200 {
+	for range 4 {
 		threads.Go(func() {
-			runtime.LockOSThread() // without unlocking: the thread ends with this goroutine
-			time.Sleep(time.Millisecond)
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				var one sync.WaitGroup
+				one.Go(func() {
+					runtime.LockOSThread() // without unlocking: the thread ends with this goroutine
+					time.Sleep(time.Millisecond)
+				})
+				one.Wait()
+			}
 		})
 	}
-	threads.Wait()
+	for range 20 {
+		st.moreSamples(3)
+		st.s.Reconfigure(SamplerConfig{Interval: 20 * time.Millisecond})
+	}
 	st.moreSamples(20)
-	if n := len(st.notes("pids")); n != 1 {
-		t.Errorf("%d samplers were started", n)
+	close(stop)
+	threads.Wait()
+	for reason, n := range st.s.Status().Restarts {
+		if reason != restartReconfigured && n != 0 {
+			t.Errorf("%d restarts because of %s", n, reason)
+		}
 	}
 }
 
@@ -439,7 +474,7 @@ func TestNoOrphanWhenExporterIsKilled(t *testing.T) {
 		"by its standard input alone":                             {behaviour: "well", shell: true},
 		"hangs, by its standard input alone":                      {behaviour: "hang", shell: true},
 		"sampler does not listen, so by the signal of the kernel": {behaviour: "deaf"},
-		"sampler is stopped, so by the signal of the kernel":      {behaviour: "well", stopped: true},
+		"sampler is stopped, by the signal of the kernel":         {behaviour: "well", stopped: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
