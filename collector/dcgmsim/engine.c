@@ -1,0 +1,181 @@
+/* Copyright The gpu_exporter Authors */
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* The engine's life: start, the thread that samples, stop. */
+#define _GNU_SOURCE
+#include "engine.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define POLL_US 100000      /* how often the node is asked for events */
+#define POLICY_US 1000000   /* how often violations are looked for */
+
+const char *engine_intern(struct engine *e, const char *text)
+{
+    for (uint32_t i = 0; i < e->string_count; i++)
+        if (strcmp(e->strings[i], text) == 0)
+            return e->strings[i];
+    if (e->string_count == e->string_cap) {
+        uint32_t cap = e->string_cap ? e->string_cap * 2 : 64;
+        const char **more = realloc(e->strings, cap * sizeof *more);
+        if (!more)
+            return DCGM_STR_BLANK;
+        e->strings = more;
+        e->string_cap = cap;
+    }
+    char *copy = strdup(text);
+    if (!copy)
+        return DCGM_STR_BLANK;
+    return e->strings[e->string_count++] = copy;
+}
+
+void engine_look(struct engine *e)
+{
+    struct node_state *n = e->node;
+    struct snapshot *s = &e->now;
+    node_run_events(n);
+    node_lock(n);
+    s->now_us = node_now_us();
+    s->gpu_count = n->gpu_count;
+    memcpy(s->gpu, n->gpu, n->gpu_count * sizeof n->gpu[0]);
+    uint32_t generation = atomic_load(&n->override_generation);
+    if (s->override_generation != generation) {
+        s->override_generation = generation;
+        s->override_count = 0;
+        for (int i = 0; i < NODE_MAX_OVERRIDES; i++)
+            if (n->override[i].present)
+                s->override[s->override_count++] = n->override[i];
+    }
+    node_unlock(n);
+    memset(s->have_gpu, 0, sizeof s->have_gpu);
+    memset(s->have_gi, 0, sizeof s->have_gi);
+    memset(s->have_ci, 0, sizeof s->have_ci);
+}
+
+static void print_if_asked(struct engine *e)
+{
+    char text[sizeof e->node->print_text];
+    uint32_t seq = atomic_load(&e->node->print_seq);
+    if (seq == e->print_seen)
+        return;
+    node_lock(e->node);
+    memcpy(text, e->node->print_text, sizeof text);
+    bool to_stderr = e->node->print_stderr;
+    node_unlock(e->node);
+    e->print_seen = seq;
+    fprintf(to_stderr ? stderr : stdout, "%s\n", text);
+    fflush(to_stderr ? stderr : stdout);
+}
+
+static void *run(void *arg)
+{
+    struct engine *e = arg;
+    int64_t next = 0;
+    pthread_mutex_lock(&e->lock);
+    while (!e->stopping) {
+        int64_t now = node_now_us(), until = now + POLL_US;
+        if (next < until)
+            until = next;
+        if (until > now) {
+            struct timespec ts = {.tv_sec = until / 1000000, .tv_nsec = until % 1000000 * 1000};
+            pthread_cond_timedwait(&e->wake, &e->lock, &ts);
+            if (e->stopping)
+                break;
+            now = node_now_us();
+        }
+        pthread_mutex_unlock(&e->lock);
+        node_run_events(e->node);
+        print_if_asked(e);
+        int rc = node_enter_call(e->node, "sampling"); /* a stuck driver holds this thread, and no call */
+        if (now >= e->policy_due_us) {
+            e->policy_due_us = now + POLICY_US;
+            policy_tick(e);
+        }
+        pthread_mutex_lock(&e->lock);
+        watch_take_xids_locked(e);
+        next = rc == 0 ? watch_sample_due_locked(e) : now + POLL_US;
+    }
+    pthread_mutex_unlock(&e->lock);
+    return NULL;
+}
+
+dcgmReturn_t engine_start(struct engine **out)
+{
+    char err[512] = "";
+    struct node_state *n = node_open(err, sizeof err);
+    if (!n) {
+        fprintf(stderr, "dcgmsim: %s\n", err);
+        engine_log("FATAL", "%s", err);
+        return DCGM_ST_INIT_ERROR;
+    }
+    int64_t delay = n->init_delay_us_base + n->init_delay_us_per_gpu * n->gpu_count;
+    if (delay > 0) {
+        struct timespec ts = {.tv_sec = delay / 1000000, .tv_nsec = delay % 1000000 * 1000};
+        while (nanosleep(&ts, &ts) != 0 && errno == EINTR)
+            ;
+    }
+    struct engine *e = calloc(1, sizeof *e);
+    if (!e)
+        return DCGM_ST_MEMORY;
+    e->node = n;
+    pthread_mutex_init(&e->lock, NULL);
+    pthread_cond_init(&e->wake, NULL);
+    e->started_us = node_now_us();
+    e->policy_due_us = e->started_us + POLICY_US;
+    e->policy_xid_seen = e->xid_seen = atomic_load(&n->xid_seq); /* an engine learns only of what happens while it runs */
+    e->print_seen = atomic_load(&n->print_seq);
+    e->now.override_generation = UINT32_MAX;
+    engine_look(e);
+    groups_init(e);
+    if (pthread_create(&e->thread, NULL, run, e) != 0) {
+        watch_free_all(e);
+        free(e);
+        return DCGM_ST_INIT_ERROR;
+    }
+    e->control = control_start(n);
+    engine_log("INFO", "engine started, %u GPUs, scenario %s", n->gpu_count, n->scenario);
+    *out = e;
+    return DCGM_ST_OK;
+}
+
+void engine_stop(struct engine *e)
+{
+    control_stop(e->control);
+    pthread_mutex_lock(&e->lock);
+    e->stopping = true;
+    pthread_cond_broadcast(&e->wake);
+    pthread_mutex_unlock(&e->lock);
+    pthread_join(e->thread, NULL);
+    engine_log("INFO", "engine stopped");
+    watch_free_all(e);
+    for (int i = 0; i < DCGM_MAX_NUM_GROUPS; i++)
+        free(e->groups[i].entities);
+    for (uint32_t i = 0; i < e->string_count; i++)
+        free((void *)(uintptr_t)e->strings[i]);
+    free(e->strings);
+    pthread_cond_destroy(&e->wake);
+    pthread_mutex_destroy(&e->lock);
+    free(e);
+}
+
+void engine_forget_owner(struct engine *e, uint32_t owner)
+{
+    pthread_mutex_lock(&e->lock);
+    watch_forget_owner_locked(e, owner);
+    policy_forget_owner_locked(e, owner);
+    for (int i = 2; i < DCGM_MAX_NUM_GROUPS; i++) {
+        if (e->groups[i].used && e->groups[i].owner == owner) {
+            free(e->groups[i].entities);
+            memset(&e->groups[i], 0, sizeof e->groups[i]);
+        }
+    }
+    for (int i = 0; i < DCGM_MAX_NUM_FIELD_GROUPS; i++)
+        if (e->field_groups[i].used && !e->field_groups[i].internal && e->field_groups[i].owner == owner)
+            e->field_groups[i].used = false;
+    pthread_mutex_unlock(&e->lock);
+}

@@ -1,0 +1,638 @@
+/* Copyright The gpu_exporter Authors */
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * What a field of an entity shows right now. Which entity has which field, and
+ * which "no value" stands in its place, is as observed on DCGM 4.6.
+ */
+#include "engine.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+bool engine_locate(const struct snapshot *s, int group, uint32_t id, struct place *out)
+{
+    *out = (struct place){-1, -1, -1};
+    if (group != DCGM_FE_GPU && group != DCGM_FE_GPU_I && group != DCGM_FE_GPU_CI)
+        return false;
+    uint32_t gpu_id = group == DCGM_FE_GPU ? id : id / 7;
+    for (uint32_t i = 0; i < s->gpu_count; i++)
+        if (s->gpu[i].dcgm_id == gpu_id)
+            out->gpu = (int)i;
+    if (out->gpu < 0 || group == DCGM_FE_GPU)
+        return out->gpu >= 0;
+    const struct node_gpu *g = &s->gpu[out->gpu];
+    int slot = (int)(id % 7);
+    if (group == DCGM_FE_GPU_I) {
+        out->gi = slot;
+        return g->gi[slot].present;
+    }
+    out->ci = slot;
+    out->gi = g->ci[slot].gi;
+    return g->ci[slot].present;
+}
+
+struct node_reading *value_gpu_reading(struct engine *e, int gpu)
+{
+    struct snapshot *s = &e->now;
+    if (!s->have_gpu[gpu]) {
+        node_read_gpu(&s->gpu[gpu], e->node->boot_us, s->now_us, &s->gpu_reading[gpu]);
+        s->have_gpu[gpu] = true;
+    }
+    return &s->gpu_reading[gpu];
+}
+
+static struct node_reading *reading_at(struct engine *e, const struct place *at)
+{
+    struct snapshot *s = &e->now;
+    if (at->gi < 0)
+        return value_gpu_reading(e, at->gpu);
+    bool *have = at->ci >= 0 ? &s->have_ci[at->gpu][at->ci] : &s->have_gi[at->gpu][at->gi];
+    struct node_reading *r = at->ci >= 0 ? &s->ci_reading[at->gpu][at->ci] : &s->gi_reading[at->gpu][at->gi];
+    if (!*have) {
+        node_read_instance(&s->gpu[at->gpu], at->gi, at->ci, e->node->boot_us, s->now_us, r);
+        *have = true;
+    }
+    return r;
+}
+
+bool value_is_profiling(unsigned field)
+{
+    return field >= DCGM_FI_PROF_GR_ENGINE_UTIL_RATIO && field <= DCGM_FI_PROF_FP16_CYCLES_ACTIVE_TOTAL;
+}
+
+static const struct node_override *find_override(const struct snapshot *s, int gpu, unsigned field)
+{
+    const struct node_override *found = NULL;
+    for (uint32_t i = 0; i < s->override_count; i++) {
+        const struct node_override *o = &s->override[i];
+        if (o->field == field && (o->gpu == gpu || (o->gpu == -1 && !found)))
+            found = o;
+    }
+    return found;
+}
+
+/* Fields that never had data on an H100 without switches, Grace CPU, vGPU or ConnectX. */
+static bool never_has_data(const struct field_fact *f)
+{
+    unsigned id = f->id;
+    if (id == DCGM_FI_DEV_VGPU_LICENSE_STATUS) /* of the GPU itself: 0 where no vGPU is licensed */
+        return false;
+    if (id == DCGM_FI_DEV_PROCESS_ACCOUNTING_STATS || (id >= 350 && id <= 363) || (id >= 520 && id <= 534) ||
+        (id >= 580 && id <= 592) || (id >= 701 && id <= 878) || (id >= 1100 && id < 1200) || (id >= 1300 && id < 1400) ||
+        id == DCGM_FI_DEV_NVLINK_LINK_STATUS || id == DCGM_FI_DEV_NVLINK_PPCNT_IBPC_TX_WAIT_TOTAL || (id >= 1524 && id <= 1533))
+        return true;
+    return f->type == DCGM_FT_BINARY ||
+           (f->level != DCGM_FE_NONE && f->level != DCGM_FE_GPU && f->level != DCGM_FE_GPU_I && f->level != DCGM_FE_GPU_CI);
+}
+
+/* Link number of a per-link field, from the "_lN" in its tag; -1 when it has none. */
+static int link_of(const char *tag)
+{
+    for (const char *p = tag; (p = strstr(p, "_l")) != NULL; p += 2) {
+        if (p[2] < '0' || p[2] > '9')
+            continue;
+        int n = p[2] - '0';
+        if (p[3] >= '0' && p[3] <= '9')
+            n = n * 10 + p[3] - '0';
+        return n;
+    }
+    return -1;
+}
+
+static enum read_result integer(struct sample *out, double v)
+{
+    out->v.i64 = (int64_t)v;
+    return READ_OK;
+}
+
+static enum read_result real(struct sample *out, double v)
+{
+    out->v.dbl = v;
+    return READ_OK;
+}
+
+static enum read_result text(struct engine *e, struct sample *out, const char *v)
+{
+    out->v.str = engine_intern(e, v);
+    return READ_OK;
+}
+
+/* MB/s since the previous sample, 0 at the first, from a total in bytes. */
+static enum read_result rate(struct engine *e, struct watch *w, struct sample *out, double total)
+{
+    double mb = 0;
+    if (w && w->last_total_us > 0 && e->now.now_us > w->last_total_us)
+        mb = (total - w->last_total) / ((double)(e->now.now_us - w->last_total_us) / 1e6) / 1e6;
+    if (w) {
+        w->last_total = total;
+        w->last_total_us = e->now.now_us;
+    }
+    return integer(out, mb < 0 ? 0 : mb);
+}
+
+static enum read_result read_global(struct engine *e, unsigned field, struct sample *out)
+{
+    switch (field) {
+    case DCGM_FI_SYSTEM_DRIVER_VERSION:
+        return text(e, out, e->node->driver_version);
+    case DCGM_FI_SYSTEM_NVML_VERSION:
+        return text(e, out, e->node->nvml_version);
+    case DCGM_FI_SYSTEM_PROCESS_NAME:
+        return text(e, out, "nv-hostengine");
+    case DCGM_FI_SYSTEM_GPU_QUANTITY:
+        return integer(out, e->now.gpu_count);
+    case DCGM_FI_CUDA_DRIVER_VERSION:
+        return integer(out, e->node->cuda_version);
+    default:
+        return READ_NO_DATA;
+    }
+}
+
+/* Identity: strings and constants of the GPU, or of the instance. */
+static enum read_result read_identity(struct engine *e, unsigned field, const struct place *at, struct sample *out)
+{
+    const struct node_gpu *g = &e->now.gpu[at->gpu];
+    const struct node_model *m = &g->model;
+    const struct node_ci *ci = at->ci >= 0 ? &g->ci[at->ci] : NULL;
+    for (int i = 0; !ci && at->gi >= 0 && i < NODE_MAX_CIS; i++)
+        if (g->ci[i].present && g->ci[i].gi == at->gi)
+            ci = &g->ci[i]; /* a GPU instance answers for its first MIG device */
+    char name[NODE_NAME_LEN];
+    switch (field) {
+    case DCGM_FI_DEV_GPU_NAME:
+        if (at->gi < 0)
+            return text(e, out, m->name);
+        snprintf(name, sizeof name, "%.60s MIG %.30s", m->name, at->ci >= 0 ? g->ci[at->ci].profile : g->gi[at->gi].profile);
+        return text(e, out, name);
+    case DCGM_FI_DEV_GPU_BRAND:
+        return text(e, out, m->brand);
+    case DCGM_FI_DEV_NVML_INDEX:
+        return integer(out, g->nvml_index);
+    case DCGM_FI_DEV_BOARD_SERIAL:
+        return text(e, out, g->serial);
+    case DCGM_FI_DEV_GPU_UUID:
+    case DCGM_FI_CUDA_GPU_VISIBLE_DEVICES:
+        if (at->gi >= 0)
+            return ci ? text(e, out, ci->uuid) : READ_BLANK;
+        return text(e, out, g->uuid);
+    case DCGM_FI_DEV_GPU_MINOR_NUMBER:
+        return integer(out, g->minor);
+    case DCGM_FI_DEV_INFOROM_OEM_VERSION:
+        return text(e, out, "2.1");
+    case DCGM_FI_DEV_PCI_BUS_ID:
+        return text(e, out, g->pci_bus_id);
+    case DCGM_FI_DEV_PCI_COMBINED_ID:
+        return integer(out, m->pci_device_id);
+    case DCGM_FI_DEV_PCI_SUBSYS_ID:
+        return integer(out, m->pci_subsystem_id);
+    case DCGM_FI_CUDA_GPU_COMPUTE_CAPABILITY:
+        return integer(out, (double)(m->cuda_major << 16 | m->cuda_minor));
+    case DCGM_FI_DEV_GPU_COMPUTE_MODE:
+    case DCGM_FI_DEV_CC_MODE:
+    case DCGM_FI_DEV_GPU_VIRTUAL_MODE:
+    case DCGM_FI_DEV_VGPU_LICENSE_STATUS:
+    case DCGM_FI_DEV_GPU_RECOVERY_ACTION:
+        return integer(out, 0);
+    case DCGM_FI_DEV_GPU_PERSISTENCE_MODE:
+    case DCGM_FI_DEV_INFOROM_VALID:
+        return integer(out, 1);
+    case DCGM_FI_DEV_NVLINK_P2P_STATUS: /* a bit for each peer */
+        if (m->nvlinks == 0)
+            return READ_NOT_SUPPORTED;
+        out->v.i64 = 0;
+        for (uint32_t i = 0; i < e->now.gpu_count; i++)
+            if (i != (uint32_t)at->gpu && e->now.gpu[i].model.nvlink_version == m->nvlink_version)
+                out->v.i64 |= INT64_C(1) << e->now.gpu[i].dcgm_id;
+        return READ_OK;
+    case DCGM_FI_DEV_MIG_MODE:
+        return m->mig_capable ? integer(out, g->mig_enabled) : READ_NOT_SUPPORTED;
+    case DCGM_FI_DEV_MIG_MAX_SLICES:
+        return m->mig_capable ? integer(out, 7) : READ_NOT_SUPPORTED;
+    case DCGM_FI_DEV_CPU_AFFINITY_0:
+    case DCGM_FI_DEV_CPU_AFFINITY_1:
+    case DCGM_FI_DEV_CPU_AFFINITY_2:
+    case DCGM_FI_DEV_CPU_AFFINITY_3:
+        out->v.i64 = (int64_t)g->cpu_affinity[field - DCGM_FI_DEV_CPU_AFFINITY_0];
+        return READ_OK;
+    case DCGM_FI_DEV_MEMORY_AFFINITY_0:
+        return integer(out, 1u << g->numa_node);
+    case DCGM_FI_DEV_MEMORY_AFFINITY_1:
+    case DCGM_FI_DEV_MEMORY_AFFINITY_2:
+    case DCGM_FI_DEV_MEMORY_AFFINITY_3:
+        return integer(out, 0);
+    case DCGM_FI_DEV_INFOROM_ECC_VERSION:
+        return m->has_ecc ? text(e, out, "7.16") : READ_NOT_SUPPORTED;
+    case DCGM_FI_DEV_INFOROM_POWER_VERSION:
+        return READ_NOT_SUPPORTED;
+    case DCGM_FI_DEV_INFOROM_IMAGE_VERSION:
+        return text(e, out, "G520.0200.00.05");
+    case DCGM_FI_DEV_INFOROM_CHECKSUM:
+        return integer(out, (double)(g->seed & 0xffffff));
+    case DCGM_FI_DEV_VBIOS_VERSION:
+        return text(e, out, g->vbios);
+    case DCGM_FI_DEV_GPM_SUPPORT:
+        return integer(out, strcmp(m->architecture, "hopper") == 0 || strcmp(m->architecture, "blackwell") == 0);
+    case DCGM_FI_DEV_FABRIC_MANAGER_STATUS:
+        return m->nvlink_version >= 4 ? integer(out, 3) : READ_NOT_SUPPORTED; /* completed with success */
+    case DCGM_FI_DEV_FABRIC_MANAGER_ERROR:
+        return m->nvlink_version >= 4 ? integer(out, 0) : READ_NOT_SUPPORTED;
+    default:
+        return READ_NOT_SUPPORTED;
+    }
+}
+
+static double mib(double v)
+{
+    return v * 1048576;
+}
+
+/* Memory: the instance's own figures where there is one. */
+static enum read_result read_memory(unsigned field, const struct node_gpu *g, const struct place *at,
+                                    const struct node_reading *r, struct sample *out)
+{
+    double bar1 = (double)g->model.bar1_total_mib;
+    if (at->gi >= 0)
+        bar1 = bar1 * g->gi[at->gi].memory_slices / 8;
+    switch (field) {
+    case DCGM_FI_DEV_BAR1_TOTAL:
+        return integer(out, bar1);
+    case DCGM_FI_DEV_BAR1_USED:
+        return integer(out, r->bar1_used_mib);
+    case DCGM_FI_DEV_BAR1_FREE:
+        return integer(out, bar1 - r->bar1_used_mib);
+    case DCGM_FI_DEV_BAR1_CAPACITY_BYTES:
+        return integer(out, mib(bar1));
+    case DCGM_FI_DEV_BAR1_USED_BYTES:
+        return integer(out, mib(r->bar1_used_mib));
+    case DCGM_FI_DEV_BAR1_FREE_BYTES:
+        return integer(out, mib(bar1 - r->bar1_used_mib));
+    case DCGM_FI_DEV_FB_TOTAL:
+        return integer(out, r->fb_total_mib);
+    case DCGM_FI_DEV_FB_FREE:
+        return integer(out, r->fb_free_mib);
+    case DCGM_FI_DEV_FB_USED:
+        return integer(out, r->fb_used_mib);
+    case DCGM_FI_DEV_FB_RESERVED:
+        return integer(out, r->fb_reserved_mib);
+    default: /* DCGM_FI_DEV_FB_USED_RATIO */
+        return real(out, r->fb_used_mib / (r->fb_total_mib - r->fb_reserved_mib));
+    }
+}
+
+static enum read_result read_profiling(unsigned field, const struct node_gpu *g, const struct place *at,
+                                       const struct node_reading *r, double uptime_s, struct sample *out)
+{
+    double cycles = g->model.sm_max_mhz * 1e6;
+    bool instance = at->gi >= 0;
+    if (field >= DCGM_FI_PROF_NVLINK_L0_TX_BYTES && field <= DCGM_FI_PROF_NVLINK_L17_RX_BYTES) {
+        unsigned link = (field - DCGM_FI_PROF_NVLINK_L0_TX_BYTES) / 2, rx = (field - DCGM_FI_PROF_NVLINK_L0_TX_BYTES) % 2;
+        if (link >= g->model.nvlinks)
+            return READ_NOT_SUPPORTED;
+        return instance ? READ_BLANK : integer(out, (rx ? r->nvlink_rx_bps : r->nvlink_tx_bps) / g->model.nvlinks);
+    }
+    if (field >= DCGM_FI_PROF_NVDEC_UTIL_0_RATIO && field <= DCGM_FI_PROF_NVDEC_UTIL_7_RATIO) {
+        if (field - DCGM_FI_PROF_NVDEC_UTIL_0_RATIO >= g->model.decoders)
+            return READ_NOT_SUPPORTED;
+        return instance ? READ_BLANK : real(out, r->dec_util);
+    }
+    if (field >= DCGM_FI_PROF_NVJPG_UTIL_0_RATIO && field <= DCGM_FI_PROF_NVOFA_UTIL_1_RATIO)
+        return instance ? READ_BLANK : real(out, 0);
+    switch (field) {
+    case DCGM_FI_PROF_GR_ENGINE_UTIL_RATIO:
+        return real(out, r->util);
+    case DCGM_FI_PROF_SM_UTIL_RATIO:
+        return real(out, r->sm_active);
+    case DCGM_FI_PROF_SM_OCCUPANCY_RATIO:
+        return real(out, r->sm_occupancy);
+    case DCGM_FI_PROF_TENSOR_UTIL_RATIO:
+    case DCGM_FI_PROF_HMMA_UTIL_RATIO:
+        return real(out, r->tensor_active);
+    case DCGM_FI_PROF_DRAM_UTIL_RATIO:
+        return at->ci >= 0 ? READ_BLANK : real(out, r->dram_active);
+    case DCGM_FI_PROF_FP64_UTIL_RATIO:
+        return real(out, r->fp64_active);
+    case DCGM_FI_PROF_FP32_UTIL_RATIO:
+        return real(out, r->fp32_active);
+    case DCGM_FI_PROF_FP16_UTIL_RATIO:
+        return real(out, r->fp16_active);
+    case DCGM_FI_PROF_IMMA_UTIL_RATIO:
+    case DCGM_FI_PROF_DFMA_UTIL_RATIO:
+        return real(out, 0);
+    case DCGM_FI_PROF_INT_UTIL_RATIO:
+        return real(out, 0.7 * r->fp32_active);
+    case DCGM_FI_PROF_PCIE_TX_BYTES:
+        return instance ? READ_BLANK : integer(out, r->pcie_tx_bps);
+    case DCGM_FI_PROF_PCIE_RX_BYTES:
+        return instance ? READ_BLANK : integer(out, r->pcie_rx_bps);
+    case DCGM_FI_PROF_NVLINK_TX_BYTES:
+    case DCGM_FI_PROF_NVLINK_RX_BYTES:
+        if (g->model.nvlinks == 0)
+            return READ_NOT_SUPPORTED;
+        return instance ? READ_BLANK
+                        : integer(out, field == DCGM_FI_PROF_NVLINK_TX_BYTES ? r->nvlink_tx_bps : r->nvlink_rx_bps);
+    case DCGM_FI_PROF_SM_CYCLES_ELAPSED_TOTAL:
+        return instance ? READ_BLANK : integer(out, cycles * uptime_s);
+    case DCGM_FI_PROF_SM_CYCLES_ACTIVE_TOTAL:
+        return instance ? READ_BLANK : integer(out, 0.92 * cycles * r->busy_s);
+    case DCGM_FI_PROF_MMA_CYCLES_ACTIVE_TOTAL:
+    case DCGM_FI_PROF_HMMA_CYCLES_ACTIVE_TOTAL:
+        return instance ? READ_BLANK : integer(out, 0.37 * cycles * r->busy_s);
+    case DCGM_FI_PROF_FP32_CYCLES_ACTIVE_TOTAL:
+        return instance ? READ_BLANK : integer(out, 0.16 * cycles * r->busy_s);
+    case DCGM_FI_PROF_FP16_CYCLES_ACTIVE_TOTAL:
+        return instance ? READ_BLANK : integer(out, 0.11 * cycles * r->busy_s);
+    case DCGM_FI_PROF_FP64_CYCLES_ACTIVE_TOTAL:
+        return instance ? READ_BLANK : integer(out, 0.01 * cycles * r->busy_s);
+    case DCGM_FI_PROF_INT_CYCLES_ACTIVE_TOTAL:
+        return instance ? READ_BLANK : integer(out, 0.112 * cycles * r->busy_s);
+    case DCGM_FI_PROF_DMMA_CYCLES_ACTIVE_TOTAL:
+    case DCGM_FI_PROF_IMMA_CYCLES_ACTIVE_TOTAL:
+    case DCGM_FI_PROF_DFMA_CYCLES_ACTIVE_TOTAL:
+        return instance ? READ_BLANK : integer(out, 0);
+    case DCGM_FI_PROF_PCIE_TX_BYTES_TOTAL:
+        return instance ? READ_BLANK : integer(out, r->pcie_tx_bytes);
+    case DCGM_FI_PROF_PCIE_RX_BYTES_TOTAL:
+        return instance ? READ_BLANK : integer(out, r->pcie_rx_bytes);
+    default: /* C2C and Grace's caches */
+        return READ_NOT_SUPPORTED;
+    }
+}
+
+/* Error counters: 0 unless overridden, where the model has them at all. */
+static enum read_result read_counter(const struct field_fact *f, const struct node_model *m, struct sample *out)
+{
+    unsigned id = f->id;
+    if (id >= DCGM_FI_DEV_ECC_SBE_VOL_TOTAL && id <= DCGM_FI_DEV_ECC_DBE_AGG_TOTAL)
+        return m->has_ecc ? integer(out, 0) : READ_NOT_SUPPORTED;
+    switch (id) {
+    case DCGM_FI_DEV_ECC_MODE:
+    case DCGM_FI_DEV_ECC_PENDING:
+        return m->has_ecc ? integer(out, 1) : READ_NOT_SUPPORTED;
+    case DCGM_FI_DEV_ECC_SBE_VOL_DEV:
+    case DCGM_FI_DEV_ECC_DBE_VOL_DEV:
+    case DCGM_FI_DEV_ECC_SBE_AGG_DEV:
+    case DCGM_FI_DEV_ECC_DBE_AGG_DEV:
+        return m->has_ecc ? integer(out, 0) : READ_NOT_SUPPORTED;
+    case DCGM_FI_DEV_SRAM_EXCEEDED:
+    case DCGM_FI_DEV_BANK_REMAP_AVAIL_HIGH:
+    case DCGM_FI_DEV_BANK_REMAP_AVAIL_PARTIAL:
+    case DCGM_FI_DEV_BANK_REMAP_AVAIL_LOW:
+    case DCGM_FI_DEV_BANK_REMAP_AVAIL_NONE:
+    case DCGM_FI_DEV_ROW_REMAP_UNCORRECTABLE_TOTAL:
+    case DCGM_FI_DEV_ROW_REMAP_CORRECTABLE_TOTAL:
+    case DCGM_FI_DEV_ROW_REMAP_FAILED:
+    case DCGM_FI_DEV_ROW_REMAP_PENDING:
+    case DCGM_FI_DEV_MEMORY_UNREPAIRABLE:
+        return m->has_remap ? integer(out, 0) : READ_NOT_SUPPORTED;
+    case DCGM_FI_DEV_BANK_REMAP_AVAIL_MAX:
+        return m->has_remap ? integer(out, 640) : READ_NOT_SUPPORTED;
+    case DCGM_FI_DEV_PAGE_RETIRED_SBE_TOTAL:
+    case DCGM_FI_DEV_PAGE_RETIRED_DBE_TOTAL:
+    case DCGM_FI_DEV_PAGE_RETIRED_PENDING:
+        return m->has_ecc && !m->has_remap ? integer(out, 0) : READ_NOT_SUPPORTED;
+    case DCGM_FI_DEV_PCIE_REPLAY_TOTAL:
+    case DCGM_FI_DEV_PCIE_CORRECTABLE_ERROR_TOTAL:
+        return integer(out, 0);
+    default:
+        return READ_NOT_SUPPORTED;
+    }
+}
+
+static enum read_result read_nvlink(struct engine *e, const struct field_fact *f, const struct node_model *m,
+                                    const struct node_reading *r, struct watch *w, struct sample *out)
+{
+    unsigned id = f->id;
+    if (m->nvlinks == 0)
+        return READ_NOT_SUPPORTED;
+    if (id >= DCGM_FI_DEV_NVLINK_TX_PACKET_TOTAL && id <= DCGM_FI_DEV_NVLINK_ECC_ERROR_TOTAL) {
+        if (m->nvlink_version < 5)
+            return READ_NOT_SUPPORTED;
+        if (id == DCGM_FI_DEV_NVLINK_TX_BYTES_TOTAL || id == DCGM_FI_DEV_NVLINK_RX_BYTES_TOTAL)
+            return integer(out, id == DCGM_FI_DEV_NVLINK_TX_BYTES_TOTAL ? r->nvlink_tx_bytes : r->nvlink_rx_bytes);
+        return f->type == DCGM_FT_INT64 ? integer(out, 0) : real(out, 0);
+    }
+    int link = link_of(f->tag);
+    if (link >= (int)m->nvlinks)
+        return READ_NOT_SUPPORTED;
+    bool rx = id >= DCGM_FI_DEV_NVLINK_RX_THROUGHPUT_L0 && id <= DCGM_FI_DEV_NVLINK_RX_THROUGHPUT_TOTAL;
+    bool both = strstr(f->tag, "throughput") != NULL || strstr(f->tag, "bandwidth") != NULL;
+    if (!rx && !both)
+        return integer(out, 0); /* an error counter */
+    double total = rx ? r->nvlink_rx_bytes : r->nvlink_rx_bytes + r->nvlink_tx_bytes;
+    return rate(e, w, out, link < 0 ? total : total / m->nvlinks);
+}
+
+static bool is_nvlink(unsigned id)
+{
+    return (id >= DCGM_FI_DEV_NVLINK_CRC_FLIT_ERROR_L0_TOTAL && id <= DCGM_FI_DEV_NVLINK_REPLAY_TOTAL) ||
+           (id >= DCGM_FI_DEV_NVLINK_RX_THROUGHPUT_L0 && id <= DCGM_FI_DEV_NVLINK_RX_THROUGHPUT_TOTAL) ||
+           (id >= DCGM_FI_DEV_NVLINK_TX_PACKET_TOTAL && id <= DCGM_FI_DEV_NVLINK_ECC_ERROR_TOTAL);
+}
+
+/* What moves with the load, of the GPU as a whole. */
+static enum read_result read_dynamic(unsigned field, const struct node_gpu *g, const struct node_reading *r,
+                                     struct sample *out)
+{
+    const struct node_model *m = &g->model;
+    switch (field) {
+    case DCGM_FI_DEV_SM_CLOCK:
+        return integer(out, r->sm_mhz);
+    case DCGM_FI_DEV_MEM_CLOCK:
+        return integer(out, r->mem_mhz);
+    case DCGM_FI_DEV_VIDEO_CLOCK:
+        return integer(out, r->video_mhz);
+    case DCGM_FI_DEV_SM_CLOCK_HERTZ:
+        return integer(out, r->sm_mhz * 1e6);
+    case DCGM_FI_DEV_MEMORY_CLOCK_HERTZ:
+        return integer(out, r->mem_mhz * 1e6);
+    case DCGM_FI_DEV_VIDEO_CLOCK_HERTZ:
+        return integer(out, r->video_mhz * 1e6);
+    case DCGM_FI_DEV_APP_SM_CLOCK:
+    case DCGM_FI_DEV_MAX_SM_CLOCK:
+        return integer(out, m->sm_max_mhz);
+    case DCGM_FI_DEV_APP_MEM_CLOCK:
+    case DCGM_FI_DEV_MAX_MEM_CLOCK:
+        return integer(out, m->mem_max_mhz);
+    case DCGM_FI_DEV_MAX_VIDEO_CLOCK:
+        return integer(out, m->video_max_mhz);
+    case DCGM_FI_DEV_SM_APP_CLOCK_HERTZ:
+    case DCGM_FI_DEV_SM_MAX_CLOCK_HERTZ:
+        return integer(out, m->sm_max_mhz * 1e6);
+    case DCGM_FI_DEV_MEMORY_APP_CLOCK_HERTZ:
+    case DCGM_FI_DEV_MEMORY_MAX_CLOCK_HERTZ:
+        return integer(out, m->mem_max_mhz * 1e6);
+    case DCGM_FI_DEV_VIDEO_MAX_CLOCK_HERTZ:
+        return integer(out, m->video_max_mhz * 1e6);
+    case DCGM_FI_DEV_CLOCKS_EVENT_REASONS:
+        return integer(out, (double)r->clocks_event_reasons);
+    case DCGM_FI_DEV_MEMORY_TEMP_CELSIUS:
+        return m->has_memory_temp ? integer(out, r->mem_temp_c) : READ_NOT_SUPPORTED;
+    case DCGM_FI_DEV_GPU_TEMP_CELSIUS:
+        return integer(out, r->temp_c);
+    case DCGM_FI_DEV_MEMORY_MAX_OP_TEMP_CELSIUS:
+        return m->has_memory_temp ? integer(out, m->temp_shutdown_c + 1) : READ_NOT_SUPPORTED;
+    case DCGM_FI_DEV_GPU_MAX_OP_TEMP_CELSIUS:
+        return integer(out, m->temp_slowdown_c - 2);
+    case DCGM_FI_DEV_GPU_TEMP_MARGIN_CELSIUS:
+        return integer(out, m->temp_slowdown_c - r->temp_c);
+    case DCGM_FI_DEV_BOARD_POWER_WATTS:
+    case DCGM_FI_DEV_BOARD_POWER_RAW_WATTS:
+        return real(out, floor(r->power_w * 1000) / 1000);
+    case DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION:
+        return m->has_energy ? integer(out, r->energy_mj) : READ_NOT_SUPPORTED;
+    case DCGM_FI_DEV_GPU_ENERGY_JOULES_TOTAL:
+        return m->has_energy ? real(out, r->energy_mj / 1e3) : READ_NOT_SUPPORTED;
+    case DCGM_FI_DEV_GPU_TEMP_SLOWDOWN_CELSIUS:
+        return integer(out, m->temp_slowdown_c);
+    case DCGM_FI_DEV_GPU_TEMP_SHUTDOWN_CELSIUS:
+        return integer(out, m->temp_shutdown_c);
+    case DCGM_FI_DEV_BOARD_POWER_LIMIT_MIN_WATTS:
+        return real(out, m->power_min_w);
+    case DCGM_FI_DEV_BOARD_POWER_LIMIT_MAX_WATTS:
+        return real(out, m->power_max_w);
+    case DCGM_FI_DEV_BOARD_POWER_LIMIT_REQUESTED_WATTS:
+    case DCGM_FI_DEV_BOARD_POWER_LIMIT_DEFAULT_WATTS:
+    case DCGM_FI_DEV_BOARD_POWER_LIMIT_ENFORCED_WATTS:
+        return real(out, m->power_limit_w);
+    case DCGM_FI_DEV_GPU_PSTATE:
+        return integer(out, r->pstate);
+    case DCGM_FI_DEV_FAN_SPEED:
+        return m->has_fan ? integer(out, r->fan_percent) : READ_NOT_SUPPORTED;
+    case DCGM_FI_DEV_FAN_SPEED_RATIO:
+        return m->has_fan ? real(out, r->fan_percent / 100) : READ_NOT_SUPPORTED;
+    case DCGM_FI_DEV_PCIE_TX_THROUGHPUT: /* KB/s */
+        return integer(out, r->pcie_tx_bps / 1e3);
+    case DCGM_FI_DEV_PCIE_RX_THROUGHPUT:
+        return integer(out, r->pcie_rx_bps / 1e3);
+    case DCGM_FI_DEV_GPU_UTIL_RATIO: /* per cent, whatever its name says */
+        return g->mig_enabled ? READ_BLANK : integer(out, round(r->util * 100));
+    case DCGM_FI_DEV_MEM_COPY_UTIL:
+        return g->mig_enabled ? READ_BLANK : integer(out, round(r->mem_util * 100));
+    case DCGM_FI_DEV_ENC_UTIL:
+        return g->mig_enabled ? READ_BLANK : integer(out, round(r->enc_util * 100));
+    case DCGM_FI_DEV_DEC_UTIL:
+        return g->mig_enabled ? READ_BLANK : integer(out, round(r->dec_util * 100));
+    case DCGM_FI_DEV_PCIE_MAX_LINK_GEN:
+    case DCGM_FI_DEV_PCIE_LINK_GEN:
+        return integer(out, m->pcie_gen);
+    case DCGM_FI_DEV_PCIE_MAX_LINK_WIDTH:
+    case DCGM_FI_DEV_PCIE_LINK_WIDTH:
+        return integer(out, m->pcie_width);
+    case DCGM_FI_DEV_POWER_VIOLATION: /* ns */
+    case DCGM_FI_DEV_CLOCKS_EVENT_REASON_SW_POWER_CAP_NS:
+        return integer(out, r->power_violation_us * 1e3);
+    case DCGM_FI_DEV_THERMAL_VIOLATION:
+    case DCGM_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN_NS:
+    case DCGM_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN_NS:
+        return integer(out, r->thermal_violation_us * 1e3);
+    case DCGM_FI_DEV_SYNC_BOOST_VIOLATION:
+    case DCGM_FI_DEV_BOARD_LIMIT_VIOLATION:
+    case DCGM_FI_DEV_LOW_UTIL_VIOLATION:
+    case DCGM_FI_DEV_RELIABILITY_VIOLATION:
+    case DCGM_FI_DEV_TOTAL_APP_CLOCKS_VIOLATION:
+    case DCGM_FI_DEV_TOTAL_BASE_CLOCKS_VIOLATION:
+    case DCGM_FI_DEV_CLOCKS_EVENT_REASON_SYNC_BOOST_NS:
+    case DCGM_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN_NS:
+        return integer(out, 0);
+    default:
+        return READ_NOT_SUPPORTED;
+    }
+}
+
+static bool is_identity(unsigned id)
+{
+    return (id >= DCGM_FI_DEV_GPU_NAME && id <= DCGM_FI_DEV_MEMORY_AFFINITY_3) || id == DCGM_FI_DEV_GPM_SUPPORT ||
+           (id >= DCGM_FI_DEV_FABRIC_MANAGER_STATUS && id <= DCGM_FI_DEV_FABRIC_HEALTH_SUMMARY) ||
+           id == DCGM_FI_DEV_GPU_VIRTUAL_MODE || id == DCGM_FI_DEV_VGPU_LICENSE_STATUS || id == DCGM_FI_DEV_GPU_RECOVERY_ACTION;
+}
+
+static bool is_memory(unsigned id)
+{
+    return id == DCGM_FI_DEV_BAR1_TOTAL || id == DCGM_FI_DEV_BAR1_USED || id == DCGM_FI_DEV_BAR1_FREE ||
+           (id >= DCGM_FI_DEV_BAR1_CAPACITY_BYTES && id <= DCGM_FI_DEV_BAR1_FREE_BYTES) ||
+           (id >= DCGM_FI_DEV_FB_TOTAL && id <= DCGM_FI_DEV_FB_USED_RATIO);
+}
+
+static bool is_counter(unsigned id)
+{
+    return (id >= DCGM_FI_DEV_ECC_MODE && id <= DCGM_FI_DEV_SRAM_EXCEEDED) ||
+           (id >= DCGM_FI_DEV_BANK_REMAP_AVAIL_MAX && id <= DCGM_FI_DEV_ROW_REMAP_PENDING) ||
+           id == DCGM_FI_DEV_PCIE_REPLAY_TOTAL || id == DCGM_FI_DEV_PCIE_CORRECTABLE_ERROR_TOTAL ||
+           id == DCGM_FI_DEV_MEMORY_UNREPAIRABLE;
+}
+
+enum read_result value_read(struct engine *e, const struct field_fact *f, int group, uint32_t id, struct watch *w,
+                            struct sample *out)
+{
+    struct place at;
+    if (f->scope == DCGM_FS_GLOBAL)
+        return f->type == DCGM_FT_BINARY ? READ_NO_DATA : read_global(e, f->id, out);
+    if (f->id == DCGM_FI_DEV_XID_ERROR)
+        return READ_NO_DATA; /* comes from the journal, not from polling */
+    bool here = engine_locate(&e->now, group, id, &at);
+    if (at.gpu < 0 && never_has_data(f))
+        return READ_NO_DATA;
+    if (!here || e->driver_dead || e->now.gpu[at.gpu].lost || e->now.gpu[at.gpu].detached)
+        return READ_BLANK;
+    const struct node_gpu *g = &e->now.gpu[at.gpu];
+    const struct node_override *o = e->now.override_count ? find_override(&e->now, at.gpu, f->id) : NULL;
+    if (o && o->blank)
+        return READ_BLANK;
+    if (o && f->type == DCGM_FT_DOUBLE)
+        return real(out, o->value);
+    if (o && f->type == DCGM_FT_INT64)
+        return integer(out, o->value);
+    if (never_has_data(f))
+        return READ_NO_DATA;
+    if (value_is_profiling(f->id)) {
+        if (!g->model.profiling)
+            return READ_NO_DATA;
+        if (w && !w->profiling_primed) { /* a ratio needs two looks: the first sample has none */
+            w->profiling_primed = true;
+            return READ_BLANK;
+        }
+        return read_profiling(f->id, g, &at, reading_at(e, &at), (double)(e->now.now_us - e->node->boot_us) / 1e6, out);
+    }
+    if (is_memory(f->id))
+        return read_memory(f->id, g, &at, reading_at(e, &at), out);
+    if (is_identity(f->id))
+        return read_identity(e, f->id, &at, out);
+    if (is_counter(f->id))
+        return read_counter(f, &g->model, out);
+    if (is_nvlink(f->id))
+        return read_nvlink(e, f, &g->model, value_gpu_reading(e, at.gpu), w, out);
+    return read_dynamic(f->id, g, value_gpu_reading(e, at.gpu), out);
+}
+
+bool value_sample(struct engine *e, const struct field_fact *f, int group, uint32_t id, struct watch *w, struct sample *out)
+{
+    out->ts = e->now.now_us;
+    enum read_result r = value_read(e, f, group, id, w, out);
+    if (r == READ_NO_DATA)
+        return false;
+    if (r == READ_OK)
+        return true;
+    bool unsupported = r == READ_NOT_SUPPORTED;
+    switch (f->type) {
+    case DCGM_FT_DOUBLE:
+        out->v.dbl = unsupported ? DCGM_FP64_NOT_SUPPORTED : DCGM_FP64_BLANK;
+        return true;
+    case DCGM_FT_STRING:
+        out->v.str = unsupported ? DCGM_STR_NOT_SUPPORTED : DCGM_STR_BLANK;
+        return true;
+    default:
+        out->v.i64 = unsupported ? DCGM_INT64_NOT_SUPPORTED : DCGM_INT64_BLANK;
+        return true;
+    }
+}
+
+double value_counter(struct engine *e, int gpu, unsigned field)
+{
+    struct sample s;
+    const struct field_fact *f = field_fact(field);
+    if (!f || value_read(e, f, DCGM_FE_GPU, e->now.gpu[gpu].dcgm_id, NULL, &s) != READ_OK)
+        return 0;
+    return f->type == DCGM_FT_DOUBLE ? s.v.dbl : (double)s.v.i64;
+}
