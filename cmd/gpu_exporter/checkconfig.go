@@ -16,7 +16,7 @@ import (
 // files; the flags are checked already. It returns the exit status.
 func checkConfig(c config, warnings []string, stdout, stderr io.Writer) int {
 	for _, w := range warnings {
-		fmt.Fprintf(stderr, "warning: %s\n", w)
+		printf(stderr, "warning: %s\n", w)
 	}
 	var problems []string
 	counters, err := loadCounters(c)
@@ -28,21 +28,21 @@ func checkConfig(c config, warnings []string, stdout, stderr io.Writer) int {
 	}
 	if len(problems) > 0 {
 		for line := range strings.Lines(strings.Join(problems, "\n")) {
-			fmt.Fprintf(stderr, "error: %s\n", strings.TrimSuffix(line, "\n"))
+			printf(stderr, "error: %s\n", strings.TrimSuffix(line, "\n"))
 		}
 		return 1
 	}
 	for _, w := range counters.Warnings {
-		fmt.Fprintf(stderr, "warning: %s\n", w)
+		printf(stderr, "warning: %s\n", w)
 	}
 
-	fmt.Fprintf(stdout, "%s every %v, of devices %s, from %s\n", countersName(c), c.Interval, c.Devices, c.source())
+	printf(stdout, "%s every %v, of devices %s, from %s\n", countersName(c), c.Interval, c.Devices, c.source())
 	table := tabwriter.NewWriter(stdout, 0, 8, 2, ' ', 0)
 	for _, m := range counters.List {
-		fmt.Fprintf(table, "%d\t%s\t%s\t%s\n", m.Field.ID, m.Name, m.Type, m.Help)
+		printf(table, "%d\t%s\t%s\t%s\n", m.Field.ID, m.Name, m.Type, m.Help)
 	}
 	if err := table.Flush(); err != nil {
-		fmt.Fprintf(stderr, "error: printing: %v\n", err)
+		printf(stderr, "error: printing: %v\n", err)
 		return 1
 	}
 	return 0

@@ -169,12 +169,12 @@ func TestSlowClients(t *testing.T) {
 			if _, err := io.WriteString(c, "GET /metrics HTTP/1.1\r\nHost: node\r\n"); err != nil {
 				return err
 			}
-			for {
+			var err error
+			for err == nil { // until the server has had enough
 				time.Sleep(50 * time.Millisecond)
-				if _, err := io.WriteString(c, "X-Header: again and again\r\n"); err != nil {
-					return nil // the server has had enough
-				}
+				_, err = io.WriteString(c, "X-Header: again and again\r\n")
 			}
+			return nil
 		},
 		"slow body": func(c net.Conn) error {
 			_, err := io.WriteString(c, "POST /health HTTP/1.1\r\nHost: node\r\nContent-Length: 1000000\r\n\r\n")

@@ -47,7 +47,7 @@ func BenchmarkScrape(b *testing.B) {
 		name   string
 		gpus   int
 		fields int
-	}{{"8x60", 8, 100}, {"16x7x60", 112, 60}}
+	}{{"8x100", 8, 100}, {"112x60", 112, 60}}
 	for _, size := range sizes {
 		body := nodeText(size.gpus, size.fields)
 		for _, coding := range []encoding{identityEncoding, gzipEncoding} {

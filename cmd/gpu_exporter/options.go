@@ -154,12 +154,8 @@ func options() []option {
 	}
 }
 
-// fromToolkit says whether exporter-toolkit declares the flag itself.
-func (o option) fromToolkit() bool {
-	return o.name == optListenAddress || o.name == optSystemdSocket || o.name == optWebConfig
-}
-
-// declare adds the flag to app and returns how to read it after parsing.
+// declare adds the flag to app, unless exporter-toolkit has added it already, and
+// returns how to read it after parsing.
 // Values are taken as text: checking them is newConfig's work, which can say
 // where a value came from and reports all that is wrong at once.
 func (o option) declare(app *kingpin.Application) func() given {

@@ -23,9 +23,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 	line, err := parseCommandLine(args, environ, stdout, stderr)
 	if err != nil {
 		for problem := range strings.Lines(err.Error()) {
-			fmt.Fprintf(stderr, "%s: error: %s\n", programName, strings.TrimSuffix(problem, "\n"))
+			printf(stderr, "%s: error: %s\n", programName, strings.TrimSuffix(problem, "\n"))
 		}
-		fmt.Fprintf(stderr, "%s: see --help\n", programName)
+		printf(stderr, "%s: see --help\n", programName)
 		return 1
 	}
 	switch line.command {
@@ -41,7 +41,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 
 	logger, err := newLogger(line.config, stderr)
 	if err != nil {
-		fmt.Fprintf(stderr, "%s: error: %v\n", programName, err)
+		printf(stderr, "%s: error: %v\n", programName, err)
 		return 1
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
@@ -118,6 +118,10 @@ func runExporter(ctx context.Context, line commandLine, stdout io.Writer, enviro
 	}
 	return e.serve(ctx)
 }
+
+// printf writes for people to read. Where nobody reads any more, there is nobody
+// to tell of the error.
+func printf(w io.Writer, format string, args ...any) { _, _ = fmt.Fprintf(w, format, args...) }
 
 func newLogger(c config, stderr io.Writer) (*slog.Logger, error) {
 	level, format := promslog.NewLevel(), promslog.NewFormat()
