@@ -40,7 +40,7 @@ type clay struct {
 	killedAt  atomic.Pointer[time.Time]
 	immortal  atomic.Bool // SIGKILL does not end it
 	size      atomic.Uint64
-	lastFrame time.Time
+	lastFrame atomic.Pointer[time.Time] // when it was sent
 }
 
 // clayWorld starts samplers that do what the script says.
@@ -131,7 +131,8 @@ func (p *clay) send(frames ...Frame) bool {
 		if writeFrame(p.w, f) != nil {
 			return false
 		}
-		p.lastFrame = time.Now()
+		now := time.Now()
+		p.lastFrame.Store(&now)
 	}
 	return true
 }
@@ -232,24 +233,24 @@ func TestSupervisorKillsSilentSampler(t *testing.T) {
 		"3 intervals from the start, if they are more": {interval: 20 * time.Second, after: time.Minute,
 			script: func(*clay) {}},
 		"30 s from the start if there is only an inventory": {interval: time.Second, after: 30 * time.Second,
-			script: func(p *clay) { last := p.lastFrame; p.send(smallInventory()); p.lastFrame = last }},
+			script: func(p *clay) { last := p.lastFrame.Load(); p.send(smallInventory()); p.lastFrame.Store(last) }},
 		"10 s after a late inventory": {interval: time.Second, after: 10 * time.Second,
 			script: func(p *clay) { time.Sleep(25 * time.Second); p.send(smallInventory()) }},
 		"events are no sign of life": {interval: time.Second, after: 10 * time.Second,
 			script: func(p *clay) {
 				p.send(smallInventory(), smallSample())
-				last := p.lastFrame
+				last := p.lastFrame.Load()
 				p.until(9*time.Second, time.Second, smallEvents)
-				p.lastFrame = last
+				p.lastFrame.Store(last)
 			}},
 		"rejected frames are no sign of life": {interval: time.Second, after: 10 * time.Second,
 			script: func(p *clay) {
 				p.send(smallInventory(), smallSample())
-				last := p.lastFrame
+				last := p.lastFrame.Load()
 				p.until(9*time.Second+time.Millisecond, 3*time.Second, func() Frame {
 					return Frame{Sample: &Sample{Generation: 2, Time: time.Now()}}
 				})
-				p.lastFrame = last
+				p.lastFrame.Store(last)
 			},
 			reject: func(f Frame) error {
 				if f.Sample != nil && f.Sample.Generation == 2 {
@@ -266,7 +267,7 @@ func TestSupervisorKillsSilentSampler(t *testing.T) {
 					p.behave()
 					return
 				}
-				p.lastFrame = p.born
+				p.lastFrame.Store(&p.born)
 				c.script(p)
 			}
 			inBubble(t, cfg, script, func(t *testing.T, s *Supervisor, w *clayWorld) {
@@ -278,7 +279,7 @@ func TestSupervisorKillsSilentSampler(t *testing.T) {
 					t.Fatalf("it was not killed but ended with %v", first.status)
 				}
 				// It is looked at once a second.
-				if got := killed.Sub(first.lastFrame); got < c.after || got > c.after+time.Second {
+				if got := killed.Sub(*first.lastFrame.Load()); got < c.after || got > c.after+time.Second {
 					t.Errorf("killed after %v, want %v", got, c.after)
 				}
 				later(2 * time.Second)
