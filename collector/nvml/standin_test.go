@@ -4,11 +4,11 @@
 package nvml
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 )
@@ -29,21 +29,10 @@ var builtStandIn = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	header, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/NVIDIA/go-nvml").Output()
-	if err != nil {
-		return "", fmt.Errorf("finding nvml.h: %w", err)
-	}
-	args := []string{
-		"-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-fPIC", "-fvisibility=hidden", "-shared", "-pthread",
-		"-Wl,-soname," + libraryName, "-Wl,--no-undefined",
-		"-I" + filepath.Join(strings.TrimSpace(string(header)), "pkg", "nvml"),
-		"-o", filepath.Join(dir, libraryName),
-	}
-	for _, source := range []string{"nvml.c", "node.c", "load.c", "mig.c", "scenario.c", "command.c"} {
-		args = append(args, filepath.Join("..", "dcgmsim", source))
-	}
-	if out, err := exec.Command("gcc", append(args, "-lm")...).CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building the stand-in: %w\n%s", err, out)
+	// Only this library, and by the one file that knows how.
+	build := exec.Command("make", "-s", "-C", filepath.Join("..", "dcgmsim"), "OUT="+dir, filepath.Join(dir, libraryName))
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", errors.Join(fmt.Errorf("building the stand-in: %w\n%s", err, out), os.RemoveAll(dir))
 	}
 	return dir, nil
 })
