@@ -147,7 +147,7 @@ func New(c Config) (*Mapper, error) {
 // Run refreshes the table until ctx ends, and then closes the connection. It
 // returns nil.
 func (m *Mapper) Run(ctx context.Context) error {
-	defer m.Close()
+	defer func() { _ = m.Close() }() // there may have been a Close before
 	var watcher sync.WaitGroup
 	defer watcher.Wait()
 	ctx, cancel := context.WithCancel(ctx)
