@@ -262,6 +262,7 @@ static int usage(FILE *to)
 {
     fprintf(to, "usage: dcgmsimd [--bind ADDRESS] [--port PORT] [--domain-socket PATH]\n"
                 "       dcgmsimd --command LINE\n"
+                "       dcgmsimd --scenarios\n"
                 "Serves the node of DCGMSIM_SCENARIO and DCGMSIM_STATE; port 0 takes a free one.\n");
     return to == stderr ? 2 : 0;
 }
@@ -285,6 +286,7 @@ int main(int argc, char **argv)
         {"bind", required_argument, NULL, 'b'},          {"bind-interface", required_argument, NULL, 'b'},
         {"port", required_argument, NULL, 'p'},          {"domain-socket", required_argument, NULL, 'd'},
         {"command", required_argument, NULL, 'c'},       {"help", no_argument, NULL, 'h'},
+        {"scenarios", no_argument, NULL, 's'},
         {NULL, 0, NULL, 0},
     };
     const char *host = "127.0.0.1", *port = NULL, *path = NULL;
@@ -301,6 +303,10 @@ int main(int argc, char **argv)
             break;
         case 'c':
             return run_command(optarg);
+        case 's':
+            for (size_t i = 0; node_builtin_name(i); i++)
+                printf("%s\n", node_builtin_name(i));
+            return 0;
         case 'h':
             return usage(stdout);
         default:

@@ -401,8 +401,8 @@ dcgmReturn_t engine_cpu(struct engine *e, dcgmIntrospectCpuUtil_t *out)
     struct rusage use;
     getrusage(RUSAGE_SELF, &use);
     double wall = (double)(node_now_us() - e->started_us) / 1e6;
-    if (wall < 0.001)
-        wall = 0.001;
+    if (wall < 1)
+        wall = 1;
     double cpus = (double)sysconf(_SC_NPROCESSORS_ONLN);
     out->kernel = seconds(use.ru_stime) / wall / cpus;
     out->user = seconds(use.ru_utime) / wall / cpus;

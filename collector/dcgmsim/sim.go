@@ -1,0 +1,183 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package dcgmsim
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Scenarios lists the built-in scenarios.
+func Scenarios() []string {
+	return []string{"h100x8", "h100x8-mig", "a100x8", "a100x7-mig", "t4x1", "mixed4", "none"}
+}
+
+// Node is a simulated node in a directory of its own, for tests: its state
+// outlives the processes that look at it.
+type Node struct {
+	Libraries string // where Build put the libraries
+	Scenario  string // built-in name, or path
+	State     string // the shared state
+	Control   string // the control socket, once an engine runs
+}
+
+// NewNode describes a node with its state in dir; it comes into being when the
+// first process or command looks at it.
+func NewNode(libraries, dir, scenario string) *Node {
+	return &Node{
+		Libraries: libraries,
+		Scenario:  scenario,
+		State:     filepath.Join(dir, "node.state"),
+		Control:   filepath.Join(dir, "control.sock"),
+	}
+}
+
+// Environ is what a process needs in its environment to find the libraries and
+// the node.
+func (n *Node) Environ() []string {
+	return []string{
+		"LD_LIBRARY_PATH=" + n.Libraries,
+		"DCGMSIM_SCENARIO=" + n.Scenario,
+		"DCGMSIM_STATE=" + n.State,
+		"DCGMSIM_CONTROL=" + n.Control,
+	}
+}
+
+// Command carries out one command (see the package documentation) and returns
+// its answer without the "ok". It works on the state, whether or not an engine
+// runs.
+func (n *Node) Command(ctx context.Context, line string) (string, error) {
+	cmd := exec.CommandContext(ctx, filepath.Join(n.Libraries, "dcgmsimd"), "--command", line)
+	cmd.Env = append(os.Environ(), n.Environ()...)
+	out, err := cmd.Output()
+	answer := strings.TrimSpace(string(out))
+	if text, bad := strings.CutPrefix(answer, "error: "); bad {
+		return "", fmt.Errorf("command %q: %s", line, text)
+	}
+	if err != nil {
+		return "", fmt.Errorf("command %q: %w", line, err)
+	}
+	return strings.TrimSpace(strings.TrimPrefix(answer, "ok")), nil
+}
+
+// Truth is what a GPU did since the node's boot: the exact values, not samples.
+type Truth struct {
+	At                         time.Time
+	Util                       float64 // 0 to 1, at that moment
+	BusySeconds                float64 // integral of Util
+	PowerWatts                 float64
+	EnergyMillijoules          float64 // integral of power
+	PCIeTxBytes, PCIeRxBytes   float64
+	NVLinkTxBytes, NVLinkRxBytes float64
+	UUID                       string
+}
+
+// Truth asks for the truth about the GPU with a DCGM id.
+func (n *Node) Truth(ctx context.Context, gpu int) (Truth, error) {
+	answer, err := n.Command(ctx, "truth gpu "+strconv.Itoa(gpu))
+	if err != nil {
+		return Truth{}, err
+	}
+	var t Truth
+	to := map[string]*float64{
+		"util": &t.Util, "busy_s": &t.BusySeconds, "power_w": &t.PowerWatts, "energy_mj": &t.EnergyMillijoules,
+		"pcie_tx_bytes": &t.PCIeTxBytes, "pcie_rx_bytes": &t.PCIeRxBytes,
+		"nvlink_tx_bytes": &t.NVLinkTxBytes, "nvlink_rx_bytes": &t.NVLinkRxBytes,
+	}
+	for _, word := range strings.Fields(answer) {
+		key, value, _ := strings.Cut(word, "=")
+		switch at := to[key]; {
+		case key == "uuid":
+			t.UUID = value
+		case key == "at_us":
+			us, err := strconv.ParseInt(value, 10, 64)
+			if err != nil {
+				return Truth{}, fmt.Errorf("truth about GPU %d: %w", gpu, err)
+			}
+			t.At = time.UnixMicro(us)
+		case at != nil:
+			if *at, err = strconv.ParseFloat(value, 64); err != nil {
+				return Truth{}, fmt.Errorf("truth about GPU %d: %w", gpu, err)
+			}
+		}
+	}
+	return t, nil
+}
+
+// Engine is a running dcgmsimd.
+type Engine struct {
+	Address string // host:port, or the path of a unix socket
+	cmd     *exec.Cmd
+	done    chan struct{}
+	err     error
+}
+
+// StartEngine starts dcgmsimd over the node and waits until it listens. args
+// are its own: "--port", "0" by default, or "--domain-socket", path. The engine
+// ends with ctx, at the latest.
+func (n *Node) StartEngine(ctx context.Context, args ...string) (*Engine, error) {
+	if len(args) == 0 {
+		args = []string{"--port", "0"}
+	}
+	cmd := exec.CommandContext(ctx, filepath.Join(n.Libraries, "dcgmsimd"), args...)
+	cmd.Env = append(os.Environ(), n.Environ()...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, fmt.Errorf("starting dcgmsimd: %w", err)
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting dcgmsimd: %w", err)
+	}
+	e := &Engine{cmd: cmd, done: make(chan struct{})}
+	first := make(chan string, 1)
+	go func() {
+		defer close(e.done)
+		lines := bufio.NewScanner(out)
+		if lines.Scan() {
+			first <- lines.Text()
+		}
+		close(first)
+		for lines.Scan() { // it must not block on a full pipe
+		}
+		e.err = cmd.Wait()
+	}()
+	line, ok := <-first
+	address, listening := strings.CutPrefix(line, "listening on ")
+	if !ok || !listening {
+		<-e.done
+		return nil, fmt.Errorf("dcgmsimd did not start: %w", errors.Join(errors.New(line), e.err))
+	}
+	e.Address = address
+	return e, nil
+}
+
+// Kill ends the engine without a word, as a crash would.
+func (e *Engine) Kill() error { return e.end(syscall.SIGKILL) }
+
+// Close asks the engine to end and waits for it.
+func (e *Engine) Close() error { return e.end(syscall.SIGTERM) }
+
+// Stop freezes the engine.
+func (e *Engine) Stop() error { return e.cmd.Process.Signal(syscall.SIGSTOP) }
+
+// Cont thaws it.
+func (e *Engine) Cont() error { return e.cmd.Process.Signal(syscall.SIGCONT) }
+
+func (e *Engine) end(signal syscall.Signal) error {
+	if err := e.cmd.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("ending dcgmsimd: %w", err)
+	}
+	<-e.done
+	return nil
+}

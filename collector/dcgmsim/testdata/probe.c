@@ -1,0 +1,392 @@
+/* Copyright The gpu_exporter Authors */
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * A user of libdcgm that does what it reads: one call a line, one answer a
+ * line, "rc=N" first. The Go tests drive it.
+ */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "dcgm_agent.h"
+#include "dcgm_errors.h"
+#include "dcgm_fields.h"
+#include "dcgm_structs.h"
+#include "dcgm_test_apis.h"
+
+#define MAX_WORDS 400
+
+static dcgmHandle_t handle = DCGM_EMBEDDED_HANDLE;
+static char *word[MAX_WORDS];
+static int words;
+static pthread_mutex_t print_lock = PTHREAD_MUTEX_INITIALIZER;
+static char policies[4096];
+
+static long number(int i)
+{
+    return i < words ? strtol(word[i], NULL, 0) : 0;
+}
+
+static double now_us(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (double)ts.tv_sec * 1e6 + (double)ts.tv_nsec / 1e3;
+}
+
+/* field:type:status:timestamp:value */
+static void print_value(int field, int type, int status, long long ts, const void *value)
+{
+    long long i;
+    double d;
+    printf(" %d:%c:%d:%lld:", field, type, status, ts);
+    if (type == DCGM_FT_STRING) {
+        for (const char *c = value; *c; c++)
+            putchar(*c == ' ' ? '_' : *c);
+    } else if (type == DCGM_FT_DOUBLE) {
+        memcpy(&d, value, sizeof d);
+        printf("%.17g", d);
+    } else {
+        memcpy(&i, value, sizeof i);
+        printf("%lld", i);
+    }
+}
+
+static int on_value(dcgm_field_entity_group_t group, dcgm_field_eid_t id, dcgmFieldValue_v1 *v, int n, void *user)
+{
+    (void)user;
+    for (int i = 0; i < n; i++) {
+        printf(" %d/%u", (int)group, id);
+        print_value(v[i].fieldId, v[i].fieldType, v[i].status, v[i].ts, &v[i].value);
+    }
+    return 0;
+}
+
+static int on_policy(dcgmPolicyCallbackResponse_t *r, uint64_t user)
+{
+    char text[128];
+    pthread_mutex_lock(&print_lock);
+    snprintf(text, sizeof text, " gpu=%u,condition=%d,xid=%u,user=%llu", r->gpuId, (int)r->condition,
+             r->condition == DCGM_POLICY_COND_XID ? r->val.xid.errnum : 0, (unsigned long long)user);
+    if (strlen(policies) + strlen(text) < sizeof policies)
+        strcat(policies, text);
+    pthread_mutex_unlock(&print_lock);
+    return 0;
+}
+
+static int command_connect(void)
+{
+    if (strstr(word[1], "://")) {
+        dcgmConnectV3Params_t p = {.version = dcgmConnectV3Params_version};
+        return dcgmConnect_v3(word[1], &p, &handle);
+    }
+    dcgmConnectV2Params_t p = {.version = dcgmConnectV2Params_version, .addressIsUnixSocket = (unsigned)number(2)};
+    return dcgmConnect_v2(word[1], &p, &handle);
+}
+
+static int command_latest(unsigned flags)
+{
+    static dcgmFieldValue_v2 v[DCGM_MAX_FIELD_IDS_PER_FIELD_GROUP];
+    unsigned short fields[MAX_WORDS];
+    unsigned n = 0;
+    for (int i = 3; i < words; i++)
+        fields[n++] = (unsigned short)number(i);
+    dcgmGroupEntityPair_t e = {(dcgm_field_entity_group_t)number(1), (dcgm_field_eid_t)number(2)};
+    int rc = dcgmEntitiesGetLatestValues(handle, &e, 1, fields, n, flags, v);
+    printf("rc=%d", rc);
+    for (unsigned i = 0; rc == 0 && i < n; i++)
+        print_value(v[i].fieldId, v[i].fieldType, v[i].status, v[i].ts, &v[i].value);
+    return 1;
+}
+
+/* bulk ROUNDS GPUS FIELDS…: median µs of one bulk read into a reused buffer */
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+static int command_bulk(void)
+{
+    unsigned short fields[MAX_WORDS];
+    dcgmGroupEntityPair_t e[DCGM_MAX_NUM_DEVICES];
+    unsigned n = 0, gpus = (unsigned)number(2);
+    int rounds = (int)number(1), rc = 0;
+    for (int i = 3; i < words; i++)
+        fields[n++] = (unsigned short)number(i);
+    for (unsigned i = 0; i < gpus; i++)
+        e[i] = (dcgmGroupEntityPair_t){DCGM_FE_GPU, i};
+    dcgmFieldValue_v2 *v = calloc((size_t)gpus * n, sizeof *v);
+    double *took = calloc((size_t)rounds, sizeof *took);
+    for (int i = 0; i < rounds && rc == 0; i++) {
+        double start = now_us();
+        rc = dcgmEntitiesGetLatestValues(handle, e, gpus, fields, n, 0, v);
+        took[i] = now_us() - start;
+    }
+    qsort(took, (size_t)rounds, sizeof *took, compare);
+    int good = 0;
+    for (unsigned i = 0; i < gpus * n; i++)
+        good += v[i].status == 0;
+    printf("rc=%d median_us=%.1f good=%d", rc, took[rounds / 2], good);
+    free(took);
+    free(v);
+    return 1;
+}
+
+static int command_attributes(void)
+{
+    static dcgmDeviceAttributes_t a;
+    memset(&a, 0, sizeof a);
+    a.version = dcgmDeviceAttributes_version;
+    int rc = dcgmGetDeviceAttributes(handle, (unsigned)number(1), &a);
+    printf("rc=%d uuid=%s bus=%s name=%s driver=%s fb=%u power=%u mig=%u", rc, a.identifiers.uuid, a.identifiers.pciBusId,
+           a.identifiers.deviceName, a.identifiers.driverVersion, a.memoryUsage.fbTotal, a.powerLimits.defaultPowerLimit,
+           a.settings.migModeEnabled);
+    return 1;
+}
+
+static int command_hierarchy(void)
+{
+    static dcgmMigHierarchy_v2 h;
+    memset(&h, 0, sizeof h);
+    h.version = dcgmMigHierarchy_version2;
+    int rc = dcgmGetGpuInstanceHierarchy(handle, &h);
+    printf("rc=%d", rc);
+    for (unsigned i = 0; rc == 0 && i < h.count; i++)
+        printf(" %d/%u<%d/%u:gi=%d:ci=%d:slices=%u:index=%u", (int)h.entityList[i].entity.entityGroupId,
+               h.entityList[i].entity.entityId, (int)h.entityList[i].parent.entityGroupId, h.entityList[i].parent.entityId,
+               (int)h.entityList[i].info.nvmlInstanceId, (int)h.entityList[i].info.nvmlComputeInstanceId,
+               h.entityList[i].info.nvmlProfileSlices, h.entityList[i].info.nvmlGpuIndex);
+    return 1;
+}
+
+static int command_health(void)
+{
+    static dcgmHealthResponse_t h;
+    memset(&h, 0, sizeof h);
+    h.version = dcgmHealthResponse_version;
+    int rc = dcgmHealthCheck(handle, (dcgmGpuGrp_t)number(1), &h);
+    printf("rc=%d overall=%d", rc, (int)h.overallHealth);
+    for (unsigned i = 0; rc == 0 && i < h.incidentCount; i++)
+        printf(" %d/%u:system=%#x:health=%d:code=%u", (int)h.incidents[i].entityInfo.entityGroupId,
+               h.incidents[i].entityInfo.entityId, (unsigned)h.incidents[i].system, (int)h.incidents[i].health,
+               h.incidents[i].error.code);
+    return 1;
+}
+
+static int command_policy(void)
+{
+    dcgmPolicy_t p = {.version = dcgmPolicy_version, .condition = (dcgmPolicyCondition_t)number(2)};
+    p.parms[DCGM_POLICY_COND_IDX_THERMAL].val.llval = 100;
+    p.parms[DCGM_POLICY_COND_IDX_POWER].val.llval = 100000;
+    int rc = dcgmPolicySet(handle, (dcgmGpuGrp_t)number(1), &p, 0);
+    if (rc == 0)
+        rc = dcgmPolicyRegister_v2(handle, (dcgmGpuGrp_t)number(1), p.condition, on_policy, (uint64_t)number(3));
+    return rc;
+}
+
+static int command_list(void)
+{
+    unsigned ids[DCGM_GROUP_MAX_ENTITIES_V2];
+    int count = DCGM_GROUP_MAX_ENTITIES_V2;
+    int rc = strcmp(word[0], "devices") == 0    ? dcgmGetAllDevices(handle, ids, &count)
+             : strcmp(word[0], "supported") == 0 ? dcgmGetAllSupportedDevices(handle, ids, &count)
+                                                 : dcgmGetEntityGroupEntities(handle, (dcgm_field_entity_group_t)number(1), ids, &count, (unsigned)number(2));
+    printf("rc=%d", rc);
+    for (int i = 0; rc == 0 && i < count; i++)
+        printf(" %u", ids[i]);
+    return 1;
+}
+
+/* 1: the answer is printed already; else the status to print */
+static int run(int *printed)
+{
+    const char *c = word[0];
+    uintptr_t id = 0;
+    *printed = 1;
+    if (strcmp(c, "latest") == 0)
+        return command_latest(0);
+    if (strcmp(c, "live") == 0)
+        return command_latest(DCGM_FV_FLAG_LIVE_DATA);
+    if (strcmp(c, "bulk") == 0)
+        return command_bulk();
+    if (strcmp(c, "attributes") == 0)
+        return command_attributes();
+    if (strcmp(c, "hierarchy") == 0)
+        return command_hierarchy();
+    if (strcmp(c, "health") == 0)
+        return command_health();
+    if (strcmp(c, "devices") == 0 || strcmp(c, "supported") == 0 || strcmp(c, "entities") == 0)
+        return command_list();
+    if (strcmp(c, "since") == 0) {
+        long long next = 0;
+        printf("values"); /* they come before the status is known */
+        int rc = dcgmGetValuesSince_v2(handle, (uintptr_t)number(1), (uintptr_t)number(2), number(3), &next, on_value, NULL);
+        return printf(" rc=%d next=%lld", rc, next);
+    }
+    if (strcmp(c, "all") == 0) {
+        printf("values");
+        return printf(" rc=%d", dcgmGetLatestValues_v2(handle, (uintptr_t)number(1), (uintptr_t)number(2), on_value, NULL));
+    }
+    if (strcmp(c, "group") == 0) {
+        int rc = dcgmGroupCreate(handle, words > 2 ? (dcgmGroupType_t)number(2) : DCGM_GROUP_EMPTY, word[1], &id);
+        return printf("rc=%d id=%lu", rc, (unsigned long)id);
+    }
+    if (strcmp(c, "fields") == 0) {
+        unsigned short fields[MAX_WORDS];
+        int n = 0;
+        for (int i = 2; i < words; i++)
+            fields[n++] = (unsigned short)number(i);
+        int rc = dcgmFieldGroupCreate(handle, n, fields, word[1], &id);
+        return printf("rc=%d id=%lu", rc, (unsigned long)id);
+    }
+    if (strcmp(c, "status") == 0) {
+        DcgmEntityStatus_t s = 0;
+        int rc = dcgmGetGpuStatus(handle, (unsigned)number(1), &s);
+        return printf("rc=%d status=%d", rc, (int)s);
+    }
+    if (strcmp(c, "meta") == 0) {
+        dcgm_field_meta_p m = DcgmFieldGetById((unsigned short)number(1));
+        return m ? printf("rc=0 id=%d type=%c scope=%d level=%d tag=%s", m->fieldId, m->fieldType, m->scope, (int)m->entityLevel, m->tag)
+                 : printf("rc=1");
+    }
+    if (strcmp(c, "violations") == 0) {
+        pthread_mutex_lock(&print_lock);
+        printf("rc=0%s", policies);
+        pthread_mutex_unlock(&print_lock);
+        return 1;
+    }
+    if (strcmp(c, "rss") == 0) {
+        long size = 0, resident = 0;
+        FILE *f = fopen("/proc/self/statm", "r");
+        int n = f ? fscanf(f, "%ld %ld", &size, &resident) : 0;
+        if (f)
+            fclose(f);
+        return printf("rc=%d kib=%ld", n == 2 ? 0 : 1, resident * (sysconf(_SC_PAGESIZE) / 1024));
+    }
+    if (strcmp(c, "metricgroups") == 0) {
+        dcgmProfGetMetricGroups_t g = {.version = dcgmProfGetMetricGroups_version3, .gpuId = (unsigned)number(1)};
+        int rc = dcgmProfGetSupportedMetricGroups(handle, &g);
+        return printf("rc=%d groups=%u", rc, g.numMetricGroups);
+    }
+    if (strcmp(c, "groupinfo") == 0) {
+        static dcgmGroupInfo_t g;
+        g.version = dcgmGroupInfo_version3;
+        int rc = dcgmGroupGetInfo(handle, (uintptr_t)number(1), &g);
+        return printf("rc=%d count=%u name=%s", rc, rc == 0 ? g.count : 0, rc == 0 ? g.groupName : "");
+    }
+    if (strcmp(c, "pid") == 0) {
+        static dcgmPidInfo_t p;
+        memset(&p, 0, sizeof p);
+        p.version = dcgmPidInfo_version2;
+        p.pid = (unsigned)number(2);
+        int rc = dcgmGetPidInfo(handle, (uintptr_t)number(1), &p);
+        return printf("rc=%d gpus=%d gpu=%u memory=%lld", rc, p.numGpus, p.gpus[0].gpuId, p.gpus[0].maxGpuMemoryUsed);
+    }
+    *printed = 0;
+    if (strcmp(c, "init") == 0)
+        return dcgmInit();
+    if (strcmp(c, "start") == 0)
+        return dcgmStartEmbedded(DCGM_OPERATION_MODE_AUTO, &handle);
+    if (strcmp(c, "stop") == 0)
+        return dcgmStopEmbedded(handle);
+    if (strcmp(c, "shutdown") == 0)
+        return dcgmShutdown();
+    if (strcmp(c, "connect") == 0)
+        return command_connect();
+    if (strcmp(c, "disconnect") == 0)
+        return dcgmDisconnect(handle);
+    if (strcmp(c, "add") == 0)
+        return dcgmGroupAddEntity(handle, (uintptr_t)number(1), (dcgm_field_entity_group_t)number(2), (unsigned)number(3));
+    if (strcmp(c, "remove") == 0)
+        return dcgmGroupRemoveEntity(handle, (uintptr_t)number(1), (dcgm_field_entity_group_t)number(2), (unsigned)number(3));
+    if (strcmp(c, "drop") == 0)
+        return dcgmGroupDestroy(handle, (uintptr_t)number(1));
+    if (strcmp(c, "dropfields") == 0)
+        return dcgmFieldGroupDestroy(handle, (uintptr_t)number(1));
+    if (strcmp(c, "watch") == 0) /* group fields interval_us age_s samples */
+        return dcgmWatchFields(handle, (uintptr_t)number(1), (uintptr_t)number(2), number(3), (double)number(4), (int)number(5));
+    if (strcmp(c, "unwatch") == 0)
+        return dcgmUnwatchFields(handle, (uintptr_t)number(1), (uintptr_t)number(2));
+    if (strcmp(c, "update") == 0)
+        return dcgmUpdateAllFields(handle, 1);
+    if (strcmp(c, "healthset") == 0)
+        return dcgmHealthSet(handle, (uintptr_t)number(1), (dcgmHealthSystems_t)number(2));
+    if (strcmp(c, "policy") == 0)
+        return command_policy();
+    if (strcmp(c, "watchpids") == 0)
+        return dcgmWatchPidFields(handle, (uintptr_t)number(1), 1000000, 60, 0);
+    *printed = 1;
+    return printf("rc=999 unknown command %s", c);
+}
+
+/* threads N: hammers reads, groups and watches from N threads for half a second */
+static void *hammer(void *arg)
+{
+    long me = (long)(intptr_t)arg;
+    double until = now_us() + 5e5;
+    dcgmFieldValue_v2 *v = calloc(2, sizeof *v);
+    long calls = 0;
+    while (now_us() < until) {
+        char name[64];
+        uintptr_t g = 0, f = 0;
+        unsigned short fields[2] = {155, 203};
+        dcgmGroupEntityPair_t e = {DCGM_FE_GPU, 0};
+        snprintf(name, sizeof name, "hammer-%ld-%ld", me, calls);
+        if (dcgmGroupCreate(handle, DCGM_GROUP_EMPTY, name, &g) == 0) {
+            dcgmGroupAddDevice(handle, g, 0);
+            if (dcgmFieldGroupCreate(handle, 2, fields, name, &f) == 0) {
+                dcgmWatchFields(handle, g, f, 100000, 0, 1);
+                dcgmEntitiesGetLatestValues(handle, &e, 1, fields, 2, 0, v);
+                dcgmUnwatchFields(handle, g, f);
+                dcgmFieldGroupDestroy(handle, f);
+            }
+            dcgmGroupDestroy(handle, g);
+        }
+        calls++;
+    }
+    free(v);
+    return (void *)(intptr_t)calls;
+}
+
+int main(void)
+{
+    static char line[8192];
+    setvbuf(stdout, NULL, _IOFBF, 1 << 16);
+    while (fgets(line, sizeof line, stdin)) {
+        int printed = 0;
+        char *save = NULL;
+        words = 0;
+        for (char *w = strtok_r(line, " \n", &save); w && words < MAX_WORDS; w = strtok_r(NULL, " \n", &save))
+            word[words++] = w;
+        if (words == 0)
+            continue;
+        double start = now_us();
+        if (strcmp(word[0], "threads") == 0) {
+            pthread_t t[16];
+            long total = 0;
+            int n = (int)number(1);
+            for (int i = 0; i < n; i++)
+                pthread_create(&t[i], NULL, hammer, (void *)(intptr_t)i);
+            for (int i = 0; i < n; i++) {
+                void *calls;
+                pthread_join(t[i], &calls);
+                total += (long)(intptr_t)calls;
+            }
+            printf("rc=0 calls=%ld", total);
+        } else {
+            int rc = run(&printed);
+            if (!printed)
+                printf("rc=%d text=%s", rc, errorString((dcgmReturn_t)rc));
+        }
+        printf(" took_ms=%.0f\n", (now_us() - start) / 1e3);
+        fflush(stdout);
+    }
+    return 0;
+}
