@@ -83,7 +83,7 @@ func sourceDir(ctx context.Context) (string, error) {
 
 func hashSources(source string) (string, error) {
 	h := sha256.New()
-	for _, pattern := range []string{"Makefile", "*.c", "*.h"} {
+	for _, pattern := range []string{"Makefile", "src/*.c", "src/*.h"} {
 		files, err := filepath.Glob(filepath.Join(source, pattern))
 		if err != nil {
 			return "", fmt.Errorf("listing sources: %w", err)

@@ -36,7 +36,7 @@
 //	gpu MODEL [count N]       h100, a100-80, a100-40, t4, l4, or a model made here
 //	gpu MODEL [id N] [minor N] [bus 00000000:18:00.0] [uuid U] [serial S] [numa N]
 //	model big like h100       a model of one's own, then
-//	model big fb_total_mib 143771  any attribute of struct node_model in node.h
+//	model big fb_total_mib 143771  any attribute of struct node_model in src/node.h
 //	profiling yes             profiling fields on every GPU, module or not; or no
 //	at 30s COMMAND            a command at a time after the start
 //	COMMAND                   any command below, carried out before the start

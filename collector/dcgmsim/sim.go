@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -60,26 +61,23 @@ func (n *Node) Command(ctx context.Context, line string) (string, error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(n.Libraries, "dcgmsimd"), "--command", line)
 	cmd.Env = append(os.Environ(), n.Environ()...)
 	out, err := cmd.Output()
-	answer := strings.TrimSpace(string(out))
-	if text, bad := strings.CutPrefix(answer, "error: "); bad {
-		return "", fmt.Errorf("command %q: %s", line, text)
-	}
-	if err != nil {
+	answer, bad := parseAnswer(line, string(out))
+	if bad == nil && err != nil {
 		return "", fmt.Errorf("command %q: %w", line, err)
 	}
-	return strings.TrimSpace(strings.TrimPrefix(answer, "ok")), nil
+	return answer, bad
 }
 
 // Truth is what a GPU did since the node's boot: the exact values, not samples.
 type Truth struct {
-	At                         time.Time
-	Util                       float64 // 0 to 1, at that moment
-	BusySeconds                float64 // integral of Util
-	PowerWatts                 float64
-	EnergyMillijoules          float64 // integral of power
-	PCIeTxBytes, PCIeRxBytes   float64
+	At                           time.Time
+	Util                         float64 // 0 to 1, at that moment
+	BusySeconds                  float64 // integral of Util
+	PowerWatts                   float64
+	EnergyMillijoules            float64 // integral of power
+	PCIeTxBytes, PCIeRxBytes     float64
 	NVLinkTxBytes, NVLinkRxBytes float64
-	UUID                       string
+	UUID                         string
 }
 
 // Truth asks for the truth about the GPU with a DCGM id.
@@ -180,4 +178,36 @@ func (e *Engine) end(signal syscall.Signal) error {
 	}
 	<-e.done
 	return nil
+}
+
+// Command sends one command to a control socket and returns the answer without
+// its "ok". An engine must be running; [Node.Command] needs none.
+func Command(ctx context.Context, control, line string) (string, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", control)
+	if err != nil {
+		return "", fmt.Errorf("command %q: %w", line, err)
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if _, err := fmt.Fprintln(conn, line); err != nil {
+		return "", fmt.Errorf("command %q: %w", line, err)
+	}
+	answer, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil {
+		return "", fmt.Errorf("command %q: %w", line, err)
+	}
+	return parseAnswer(line, answer)
+}
+
+func parseAnswer(line, answer string) (string, error) {
+	answer = strings.TrimSpace(answer)
+	if text, bad := strings.CutPrefix(answer, "error: "); bad {
+		return "", fmt.Errorf("command %q: %s", line, text)
+	}
+	text, good := strings.CutPrefix(answer, "ok")
+	if !good {
+		return "", fmt.Errorf("command %q: no answer but %q", line, answer)
+	}
+	return strings.TrimSpace(text), nil
 }
