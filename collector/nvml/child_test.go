@@ -35,11 +35,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	status := m.Run()
-	if dir, err := builtStandIn(); err == nil {
-		os.RemoveAll(dir)
-	}
-	os.Exit(status)
+	os.Exit(m.Run())
 }
 
 // answer is what a child says to one line of its input.
@@ -170,15 +166,17 @@ type child struct {
 	in  io.Writer
 	out *json.Decoder
 	cmd *exec.Cmd
+
+	mayDie bool // of what is done to it
 }
 
-// startChild starts one that finds its library in dir, with more environment.
-func startChild(t *testing.T, dir string, env ...string) *child {
+// startChild starts one with LD_LIBRARY_PATH, and more, in its environment.
+func startChild(t *testing.T, env ...string) *child {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool {
 		return strings.HasPrefix(v, "LD_LIBRARY_PATH=") || strings.HasPrefix(v, "DCGMSIM_")
-	}), append(env, childVariable+"=1", "LD_LIBRARY_PATH="+dir)...)
+	}), append(env, childVariable+"=1")...)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -191,28 +189,33 @@ func startChild(t *testing.T, dir string, env ...string) *child {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	c := &child{t: t, in: in, out: json.NewDecoder(out), cmd: cmd}
 	t.Cleanup(func() {
 		in.Close()
 		stuck := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
 		defer stuck.Stop()
-		if err := cmd.Wait(); err != nil {
+		if err := cmd.Wait(); err != nil && !c.mayDie {
 			t.Errorf("child: %v", err)
 		}
 	})
-	return &child{t: t, in: in, out: json.NewDecoder(out), cmd: cmd}
+	return c
 }
 
 // ask sends one line and waits for the answer.
 func (c *child) ask(what string) answer {
 	c.t.Helper()
-	if _, err := fmt.Fprintln(c.in, what); err != nil {
-		c.t.Fatalf("%s: %v", what, err)
-	}
-	var a answer
-	if err := c.out.Decode(&a); err != nil {
+	a, err := c.tryAsk(what)
+	if err != nil {
 		c.t.Fatalf("%s: the child gave no answer: %v", what, err)
 	}
 	return a
+}
+
+func (c *child) tryAsk(what string) (a answer, err error) {
+	if _, err := fmt.Fprintln(c.in, what); err != nil {
+		return a, err
+	}
+	return a, c.out.Decode(&a)
 }
 
 // mustAsk is ask for what must not fail.

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"gpu_exporter/collector/dcgmsim"
 )
 
 var update = flag.Bool("update", false, "write the files in testdata anew")
@@ -39,10 +41,9 @@ func text(gpus []gpuAnswer) string {
 
 // TestGPUs lists the identities on each simulated node.
 func TestGPUs(t *testing.T) {
-	dir := standIn(t)
-	for _, scenario := range []string{"h100x8", "h100x8-mig", "a100x7-mig", "t4x1", "mixed4", "none"} {
+	for _, scenario := range dcgmsim.Scenarios() {
 		t.Run(scenario, func(t *testing.T) {
-			c := startChild(t, dir, "DCGMSIM_SCENARIO="+scenario)
+			c := startNode(t, scenario)
 			c.mustAsk("open")
 			got := text(c.mustAsk("gpus").GPUs)
 			if again := text(c.mustAsk("gpus").GPUs); again != got {
@@ -67,31 +68,20 @@ func TestGPUs(t *testing.T) {
 	}
 }
 
-// changing starts a child on a node that changes by itself after a while, and
-// returns what was read before and after.
-func changing(t *testing.T, scenario string) (c *child, before, after []gpuAnswer) {
+// changed reads the GPUs before and after a command, with the same open library.
+func changed(t *testing.T, scenario, command string) (before, after []gpuAnswer) {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "changing.scenario")
-	if err := os.WriteFile(file, []byte(scenario), 0o666); err != nil {
-		t.Fatal(err)
-	}
-	c = startChild(t, standIn(t), "DCGMSIM_SCENARIO="+file)
-	c.mustAsk("open")
-	before = c.mustAsk("gpus").GPUs
-	after = before
-	for deadline := time.Now().Add(patience); text(after) == text(before); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("nothing has changed after %s:\n%s", patience, text(before))
-		}
-		after = c.mustAsk("gpus").GPUs
-	}
-	return c, before, after
+	n := startNode(t, scenario)
+	n.mustAsk("open")
+	before = n.mustAsk("gpus").GPUs
+	n.command(t, command)
+	return before, n.mustAsk("gpus").GPUs
 }
 
 // TestResplit: the same open library sees a new MIG layout, without a trace of
 // the old one.
 func TestResplit(t *testing.T) {
-	_, before, after := changing(t, "base a100x7-mig\nat 2s mig gpu 0 3g.20gb/1c,2c+2g.10gb\n")
+	before, after := changed(t, "a100x7-mig", "mig gpu 0 3g.20gb/1c,2c+2g.10gb")
 	if n := len(before[0].MIGDevices); n != 7 {
 		t.Errorf("%d MIG devices before, want 7:\n%s", n, text(before))
 	}
@@ -116,7 +106,7 @@ func TestResplit(t *testing.T) {
 
 // TestLostGPU: a lost GPU says so and costs no other GPU anything.
 func TestLostGPU(t *testing.T) {
-	_, before, after := changing(t, "base h100x8\nat 2s lose gpu 2\n")
+	before, after := changed(t, "h100x8", "lose gpu 2")
 	if len(after) != 8 || !after[2].Lost || after[2].UUID != "" {
 		t.Fatalf("GPU 2 is not lost:\n%s", text(after))
 	}
@@ -129,14 +119,14 @@ func TestLostGPU(t *testing.T) {
 // TestDetachedGPU: a GPU that was taken from the driver is not in NVML's list,
 // and the ones behind it move up.
 func TestDetachedGPU(t *testing.T) {
-	_, before, after := changing(t, "base h100x8\nat 2s detach gpu 2\n")
+	before, after := changed(t, "h100x8", "detach gpu 2")
 	if len(after) != 7 || after[2].UUID != before[3].UUID || after[2].Minor != before[3].Minor || after[2].Index != 2 {
 		t.Errorf("got\n%s\nafter\n%s", text(after), text(before))
 	}
 }
 
 func TestMIGSwitchedOn(t *testing.T) {
-	_, before, after := changing(t, "base h100x8\nat 2s mig gpu 1 none\n")
+	before, after := changed(t, "h100x8", "mig gpu 1 none")
 	if before[1].MIGMode || !after[1].MIGMode || len(after[1].MIGDevices) != 0 || after[1].Error != "" {
 		t.Errorf("got\n%s\nafter\n%s", text(after), text(before))
 	}
@@ -145,8 +135,8 @@ func TestMIGSwitchedOn(t *testing.T) {
 // TestFaults: what fails is told where it fails; the rest is there.
 func TestFaults(t *testing.T) {
 	for _, tc := range []struct {
-		name, faults string
-		check        func(a answer) bool
+		name, fault string
+		check       func(a answer) bool
 	}{
 		{"count", "fail nvmlDeviceGetCount_v2 999", func(a answer) bool {
 			return strings.Contains(a.Error, "nvmlDeviceGetCount") && strings.Contains(a.Error, "999")
@@ -165,11 +155,7 @@ func TestFaults(t *testing.T) {
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			file := filepath.Join(t.TempDir(), "faulty.scenario")
-			if err := os.WriteFile(file, []byte("base a100x7-mig\n"+tc.faults+"\n"), 0o666); err != nil {
-				t.Fatal(err)
-			}
-			c := startChild(t, standIn(t), "DCGMSIM_SCENARIO="+file)
+			c := startNode(t, "a100x7-mig", tc.fault)
 			c.mustAsk("open")
 			if a := c.ask("gpus"); !tc.check(a) {
 				t.Errorf("error %q\n%s", a.Error, text(a.GPUs))
@@ -184,16 +170,12 @@ func TestMIGDevices(t *testing.T) {
 		name, change string
 		want         int
 	}{
-		{"all well", "", 18},
+		{"all well", "state", 18},
 		{"one lost", "lose gpu 0", 11},
 		{"all unnamed", "fail nvmlDeviceGetUUID 999", 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			file := filepath.Join(t.TempDir(), "some.scenario")
-			if err := os.WriteFile(file, []byte("base h100x8-mig\n"+tc.change+"\n"), 0o666); err != nil {
-				t.Fatal(err)
-			}
-			c := startChild(t, standIn(t), "DCGMSIM_SCENARIO="+file)
+			c := startNode(t, "h100x8-mig", tc.change)
 			for range 2 {
 				devices := c.mustAsk("mig devices").MIG
 				if len(devices) != tc.want {
@@ -208,14 +190,14 @@ func TestMIGDevices(t *testing.T) {
 		})
 	}
 	t.Run("no library", func(t *testing.T) {
-		if a := startChild(t, t.TempDir()).ask("mig devices"); !a.NoLibrary {
+		if a := startChild(t, "LD_LIBRARY_PATH="+t.TempDir()).ask("mig devices"); !a.NoLibrary {
 			t.Errorf("answer %+v", a)
 		}
 	})
 }
 
 func TestNoLibrary(t *testing.T) {
-	c := startChild(t, t.TempDir())
+	c := startChild(t, "LD_LIBRARY_PATH="+t.TempDir())
 	if a := c.ask("open"); !a.NoLibrary || a.NoDriver || !strings.Contains(a.Error, libraryName) {
 		t.Errorf("answer %+v", a)
 	}
@@ -226,18 +208,16 @@ func TestNoLibrary(t *testing.T) {
 }
 
 func TestNoDriver(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "broken.scenario")
-	if err := os.WriteFile(file, []byte("base t4x1\nfail nvmlInit_v2 9\n"), 0o666); err != nil {
-		t.Fatal(err)
-	}
-	c := startChild(t, standIn(t), "DCGMSIM_SCENARIO="+file)
-	if a := c.ask("open"); !a.NoDriver || a.NoLibrary {
+	n := startNode(t, "t4x1", "fail nvmlInit_v2 9")
+	if a := n.ask("open"); !a.NoDriver || a.NoLibrary {
 		t.Errorf("answer %+v", a)
 	}
+	n.command(t, "clear")
+	n.mustAsk("open") // the driver is loaded now
 }
 
 func TestOpenAgain(t *testing.T) {
-	c := startChild(t, standIn(t), "DCGMSIM_SCENARIO=t4x1")
+	c := startNode(t, "t4x1")
 	for range 3 {
 		c.mustAsk("open")
 		if n := len(c.mustAsk("gpus").GPUs); n != 1 {
@@ -266,7 +246,7 @@ func TestOldLibrary(t *testing.T) {
 	`
 	t.Run("without MIG", func(t *testing.T) {
 		dir := compile(t, one+`int nvmlDeviceGetMinorNumber(void *d, unsigned *n) { *n = 7; return 0; }`)
-		c := startChild(t, dir)
+		c := startChild(t, "LD_LIBRARY_PATH="+dir)
 		c.mustAsk("open")
 		if got, want := text(c.mustAsk("gpus").GPUs), "gpu 0 GPU-old minor 7 pci 00000000:3B:00.0 mig false\n"; got != want {
 			t.Errorf("got %swant %s", got, want)
@@ -274,13 +254,13 @@ func TestOldLibrary(t *testing.T) {
 		c.mustAsk("close")
 	})
 	t.Run("too old", func(t *testing.T) {
-		c := startChild(t, compile(t, one))
+		c := startChild(t, "LD_LIBRARY_PATH="+compile(t, one))
 		if a := c.ask("open"); !strings.Contains(a.Error, "has no function nvmlDeviceGetMinorNumber") {
 			t.Errorf("error %q", a.Error)
 		}
 	})
 	t.Run("something else", func(t *testing.T) {
-		c := startChild(t, compile(t, "int nothing;"))
+		c := startChild(t, "LD_LIBRARY_PATH="+compile(t, "int nothing;"))
 		if a := c.ask("open"); !strings.Contains(a.Error, "has no function nvmlInit") {
 			t.Errorf("error %q", a.Error)
 		}
@@ -299,22 +279,45 @@ func compile(t *testing.T, source string) string {
 	return dir
 }
 
+// TestStuckAndCrash is of the stand-in: what a broken driver does to a call,
+// which nothing in the same process can bound. Hence the sampler process.
+func TestStuckAndCrash(t *testing.T) {
+	n := startNode(t, "t4x1")
+	n.mustAsk("open")
+
+	n.command(t, "hang nvmlDeviceGetUUID")
+	answered := make(chan error, 1)
+	go func() {
+		_, err := n.tryAsk("gpus")
+		answered <- err
+	}()
+	select {
+	case err := <-answered:
+		t.Fatalf("a call that hangs came back: %v", err)
+	case <-time.After(500 * time.Millisecond):
+	}
+	n.command(t, "clear")
+	if err := <-answered; err != nil {
+		t.Fatalf("a call that hangs no more: %v", err)
+	}
+
+	n.command(t, "crash nvmlDeviceGetUUID")
+	n.mayDie = true
+	if a, err := n.tryAsk("gpus"); err == nil {
+		t.Errorf("a crash was answered with %+v", a)
+	}
+}
+
 // TestProcesses is of the stand-in: the processes of a device and of its MIG
 // devices, with NVML's ids of the instances.
 func TestProcesses(t *testing.T) {
-	scenario := `base h100x8-mig
-mig gpu 0 3g.40gb/1c,2c
-at 0s process gone pid 20700 # which the node makes up
-process gpu 7 pid 4711 memory 2048 share 60
-process gpu 7 pid 4712 memory 512 share 0
-process gpu 7 pid 4713 memory 64 graphics yes
-load gpu 7 util 80
-`
-	file := filepath.Join(t.TempDir(), "processes.scenario")
-	if err := os.WriteFile(file, []byte(scenario), 0o666); err != nil {
-		t.Fatal(err)
-	}
-	c := startChild(t, standIn(t), "DCGMSIM_SCENARIO="+file)
+	c := startNode(t, "h100x8-mig",
+		"mig gpu 0 3g.40gb/1c,2c",
+		"process none gpu 7",
+		"process gpu 7 pid 4711 memory 2048 share 60",
+		"process gpu 7 pid 4712 memory 512 share 0",
+		"process gpu 7 pid 4713 memory 64 graphics yes",
+		"load gpu 7 util 80")
 	c.mustAsk("open")
 	want := map[string]string{
 		"gpu 0 ":       "gpu 0 pid 20001 MiB 12211 gi 1 ci 0; gpu 0 pid 20002 MiB 12211 gi 1 ci 1; gpu 0 utilisation not supported",
@@ -343,7 +346,7 @@ load gpu 7 util 80
 		return true
 	}
 	// The first sample of the utilisation comes after a sampling period.
-	for deadline := time.Now().Add(5 * time.Second); !matches(); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !matches(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			for prefix := range want {
 				if got[prefix] != want[prefix] {

@@ -4,35 +4,35 @@
 package nvml
 
 import (
-	"errors"
-	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"sync"
 	"testing"
+
+	"gpu_exporter/collector/dcgmsim"
 )
 
-// standIn gives the directory of the stand-in, which is built once for all
-// tests.
-func standIn(t *testing.T) string {
+// node is a simulated node and a child process that looks at it.
+type node struct {
+	*child
+	sim *dcgmsim.Node
+}
+
+// startNode starts both; commands change the node before the child looks.
+func startNode(t *testing.T, scenario string, commands ...string) *node {
 	t.Helper()
-	dir, err := builtStandIn()
+	libraries, err := dcgmsim.BuildShared(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return dir
+	n := &node{sim: dcgmsim.NewNode(libraries, t.TempDir(), scenario)}
+	for _, line := range commands {
+		n.command(t, line)
+	}
+	n.child = startChild(t, n.sim.Environ()...)
+	return n
 }
 
-var builtStandIn = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "nvml-stand-in-")
-	if err != nil {
-		return "", err
+func (n *node) command(t *testing.T, line string) {
+	t.Helper()
+	if _, err := n.sim.Command(t.Context(), line); err != nil {
+		t.Fatal(err)
 	}
-	// Only this library, and by the one file that knows how.
-	build := exec.Command("make", "-s", "-C", filepath.Join("..", "dcgmsim"), "OUT="+dir, filepath.Join(dir, libraryName))
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", errors.Join(fmt.Errorf("building the stand-in: %w\n%s", err, out), os.RemoveAll(dir))
-	}
-	return dir, nil
-})
+}
