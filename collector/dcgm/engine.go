@@ -39,6 +39,7 @@ const (
 	reasonEngineStalled       = "engine_stalled"
 	reasonDiscoveryFailed     = "discovery_failed"
 	reasonWatchFailed         = "watch_failed"
+	reasonDriverLoaded        = "driver_loaded"
 )
 
 // FailureError is returned by [Run] when the sampler cannot go on, and a new one
@@ -48,7 +49,10 @@ type FailureError struct {
 	err     error
 }
 
-func (e *FailureError) Error() string { return e.Failure.Reason + ": " + e.Failure.Message }
+func (e *FailureError) Error() string { return e.Failure.Message }
+
+// Reason is the word for a metric label.
+func (e *FailureError) Reason() string { return e.Failure.Reason }
 
 func (e *FailureError) Unwrap() error { return e.err }
 
@@ -67,7 +71,13 @@ type engine struct {
 	version string
 	close   func()
 	file    os.FileInfo // of the library when it was opened
+	// driverFile is there while the driver is loaded. It is empty when it was
+	// there at the start, or the engine is not ours.
+	driverFile string
 }
+
+// driverVersionFile is made by NVIDIA's kernel module.
+const driverVersionFile = "/proc/driver/nvidia/version"
 
 // connect loads the library and starts the embedded engine, or connects to the
 // standalone one.
@@ -108,6 +118,7 @@ func connect(cfg collector.SamplerConfig) (*engine, error) {
 		file = nil
 	}
 
+	_, driverErr := os.Stat(driverVersionFile)
 	closeEngine, err := godcgm.Init(mode, args...)
 	switch {
 	case err != nil && mode == godcgm.Standalone:
@@ -119,6 +130,9 @@ func connect(cfg collector.SamplerConfig) (*engine, error) {
 	}
 	lib.setHandle(goDCGMHandle)
 	e := &engine{lib: lib, close: closeEngine, file: file}
+	if mode == godcgm.Embedded && errors.Is(driverErr, os.ErrNotExist) {
+		e.driverFile = driverVersionFile
+	}
 	info, err := godcgm.GetHostengineVersionInfo()
 	if err != nil {
 		info, err = godcgm.GetVersionInfo()
@@ -164,6 +178,16 @@ func (e *engine) updated() bool {
 		return errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 	}
 	return !os.SameFile(now, e.file)
+}
+
+// driverArrived says whether the driver was loaded after an embedded engine had
+// started without it: the engine then knows no GPU, and will not look again.
+func (e *engine) driverArrived() bool {
+	if e.driverFile == "" {
+		return false
+	}
+	_, err := os.Stat(e.driverFile)
+	return err == nil
 }
 
 // capabilities asks for what each GPU that is up can profile.

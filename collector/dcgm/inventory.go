@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"gpu_exporter/collector"
@@ -127,12 +128,16 @@ func (id *identities) settle(top topology) {
 			uuids[known.entity.UUID] = true
 		case ok && status == statusLost:
 			known.entity.State = collector.EntityLost
+		case ok && status == statusUnknown: // it did not say why it is not well
+			if known.entity.State == collector.EntityUp {
+				known.entity.State = collector.EntityLost
+			}
 		default:
 			known.entity.State = collector.EntityDetached
 		}
 	}
 	for gpu, known := range id.known {
-		if known.entity.State != collector.EntityUp && uuids[known.entity.UUID] {
+		if known.entity.State != collector.EntityUp && known.entity.UUID != "" && uuids[known.entity.UUID] {
 			delete(id.known, gpu)
 		}
 	}
@@ -246,7 +251,7 @@ func (id *identities) readInstances(top topology) code {
 			Minor:      collector.Unknown,
 			Port:       collector.Unknown,
 			InstanceID: int(m.nvmlGPUInstance),
-			Profile:    values[i].text(fieldName),
+			Profile:    profile(values[i].text(fieldName)),
 		}})
 	}
 	for i, m := range top.mig {
@@ -263,7 +268,7 @@ func (id *identities) readInstances(top topology) code {
 			Minor:      collector.Unknown,
 			Port:       collector.Unknown,
 			InstanceID: int(m.nvmlComputeInstance),
-			Profile:    values[i].text(fieldName),
+			Profile:    profile(values[i].text(fieldName)),
 		})
 	}
 	for gpu := range isUp {
@@ -274,6 +279,15 @@ func (id *identities) readInstances(top topology) code {
 		}
 	}
 	return codeOK
+}
+
+// profile takes the profile out of an instance's name, which is the profile
+// alone or, as NVML names a MIG device, "NVIDIA H100 80GB HBM3 MIG 1g.10gb".
+func profile(name string) string {
+	if i := strings.LastIndex(name, "MIG "); i >= 0 {
+		return name[i+len("MIG "):]
+	}
+	return name
 }
 
 // nameMIGDevices puts NVML's UUIDs onto the compute instances. NVML's word

@@ -35,6 +35,8 @@ struct native_private {
     int (*unwatch)(uintptr_t, uintptr_t, uintptr_t);
     int (*update)(uintptr_t, int);
     const char *(*error_text)(int);
+    uint32_t good[ABI_MAX_GPUS]; /* the GPUs that the last check found well */
+    int good_count;
     struct native_topology next;
     struct abi_mig_hierarchy hierarchy;
     size_t strings_size;
@@ -151,32 +153,40 @@ static int list(struct native *n, uint32_t kind, uint32_t flags, uint32_t *ids, 
 
 int native_check_topology(struct native *n, int *changed)
 {
-    struct native_topology *t = &n->p->next;
+    struct native_topology *t = &n->p->next, *old = &n->topology;
     uint32_t all[ABI_MAX_GPUS], good[ABI_MAX_GPUS], instances[ABI_MAX_HIERARCHY];
     int all_count, good_count, instance_count;
 
     *changed = 0;
     t->gpu_count = 0;
     t->mig_count = 0;
-    int rc = list(n, ABI_KIND_GPU, 0, all, ABI_MAX_GPUS, &all_count);
+    int rc = list(n, ABI_KIND_GPU, ABI_FLAG_SUPPORTED, good, ABI_MAX_GPUS, &good_count);
     if (rc != ABI_OK)
         return rc;
-    rc = list(n, ABI_KIND_GPU, ABI_FLAG_SUPPORTED, good, ABI_MAX_GPUS, &good_count);
-    if (rc != ABI_OK)
-        return rc;
-    for (int i = 0; i < all_count; i++) {
-        struct native_gpu *gpu = &t->gpus[t->gpu_count++];
-        gpu->id = all[i];
-        gpu->status = 1; /* DcgmEntityStatusOk; a fake GPU is as good */
-        int supported = 0;
-        for (int j = 0; j < good_count && !supported; j++)
-            supported = good[j] == all[i];
-        if (supported)
+    if (good_count == n->p->good_count && !memcmp(good, n->p->good, (size_t)good_count * sizeof(good[0]))) {
+        /* The same GPUs are well: only the others can have changed. */
+        memcpy(t->gpus, old->gpus, old->gpu_count * sizeof(t->gpus[0]));
+        t->gpu_count = old->gpu_count;
+    } else {
+        rc = list(n, ABI_KIND_GPU, 0, all, ABI_MAX_GPUS, &all_count);
+        if (rc != ABI_OK)
+            return rc;
+        for (int i = 0; i < all_count; i++) {
+            struct native_gpu *gpu = &t->gpus[t->gpu_count++];
+            gpu->id = all[i];
+            gpu->status = 0;
+            for (int j = 0; j < good_count && !gpu->status; j++)
+                gpu->status = good[j] == all[i]; /* DcgmEntityStatusOk is 1; a fake GPU is as good */
+        }
+    }
+    for (uint32_t i = 0; i < t->gpu_count; i++) {
+        struct native_gpu *gpu = &t->gpus[i];
+        if (gpu->status == 1)
             continue;
         rc = n->p->get_gpu_status(n->handle, gpu->id, &gpu->status);
         if (native_lost(rc))
             return rc;
-        if (rc != ABI_OK)
+        if (rc != ABI_OK || gpu->status == 1) /* on its way back: not in the list yet */
             gpu->status = 0;
     }
 
@@ -197,7 +207,8 @@ int native_check_topology(struct native *n, int *changed)
         }
     }
 
-    struct native_topology *old = &n->topology;
+    memcpy(n->p->good, good, (size_t)good_count * sizeof(good[0]));
+    n->p->good_count = good_count;
     if (old->gpu_count != t->gpu_count || old->mig_count != t->mig_count ||
         memcmp(old->gpus, t->gpus, t->gpu_count * sizeof(t->gpus[0])) ||
         memcmp(old->mig, t->mig, t->mig_count * sizeof(t->mig[0]))) {
@@ -238,43 +249,53 @@ static void fill(struct native_cell *cells, const uint32_t *base, uint32_t entit
             cells[base[e] + column[f]] = (struct native_cell) { .status = status };
 }
 
+static void put_cell(struct native *n, struct native_cell *cell, const struct abi_value2 *v)
+{
+    cell->bits = v->value.i64;
+    cell->ts = v->ts;
+    cell->status = v->status;
+    cell->type = v->type;
+    cell->length = 0;
+    if (v->type == 's' && v->status == ABI_OK && keep_string(n, cell, v->value.str))
+        cell->status = NATIVE_NO_ANSWER;
+}
+
 /* One request, at most CHUNK values. */
 static int read_chunk(struct native *n, const struct abi_pair *entities, uint32_t entity_count,
                       const uint16_t *fields, uint32_t field_count, const uint32_t *base, const uint16_t *column,
                       uint32_t flags, struct native_cell *cells)
 {
     struct native_private *p = n->p;
-    fill(cells, base, entity_count, column, field_count, NATIVE_NO_ANSWER);
+
     n->calls++;
     int rc = p->get_latest(n->handle, (struct abi_pair *)entities, entity_count, (uint16_t *)fields, field_count,
                            flags, p->values);
     if (rc != ABI_OK)
         return rc;
-    uint32_t count = entity_count * field_count;
-    for (uint32_t i = 0, next_e = 0, next_f = 0; i < count; i++) {
-        const struct abi_value2 *v = &p->values[i];
-        uint32_t e = next_e, f = next_f;
-        if (++next_f == field_count) {
-            next_f = 0;
-            next_e++;
+
+    /* Cached values come in the order asked for, live ones may not, and the documentation promises nothing. */
+    const struct abi_value2 *v = p->values;
+    for (uint32_t e = 0; e < entity_count; e++) {
+        struct native_cell *row = &cells[base[e]];
+        for (uint32_t f = 0; f < field_count; f++, v++) {
+            __builtin_prefetch(v + 6);
+            if (entities[e].id != v->id || entities[e].kind != v->kind || fields[f] != v->field)
+                goto disorder;
+            put_cell(n, &row[column[f]], v);
         }
-        /* Cached values come in the order asked for; the documentation does not promise it, and live ones do not. */
-        if (entities[e].id != v->id || entities[e].kind != v->kind)
-            for (e = 0; e < entity_count && (entities[e].id != v->id || entities[e].kind != v->kind);)
-                e++;
-        if (fields[f] != v->field)
-            for (f = 0; f < field_count && fields[f] != v->field;)
-                f++;
-        if (e == entity_count || f == field_count)
-            continue;
-        struct native_cell *cell = &cells[base[e] + column[f]];
-        cell->bits = v->value.i64;
-        cell->ts = v->ts;
-        cell->status = v->status;
-        cell->type = v->type;
-        cell->length = 0;
-        if (v->type == 's' && v->status == ABI_OK && keep_string(n, cell, v->value.str))
-            cell->status = NATIVE_NO_ANSWER;
+    }
+    return ABI_OK;
+
+disorder:
+    fill(cells, base, entity_count, column, field_count, NATIVE_NO_ANSWER);
+    for (v = p->values; v < p->values + entity_count * field_count; v++) {
+        uint32_t e = 0, f = 0;
+        while (e < entity_count && (entities[e].id != v->id || entities[e].kind != v->kind))
+            e++;
+        while (f < field_count && fields[f] != v->field)
+            f++;
+        if (e < entity_count && f < field_count)
+            put_cell(n, &cells[base[e] + column[f]], v);
     }
     return ABI_OK;
 }

@@ -217,12 +217,16 @@ func (u *unit) watchesField(field uint16) bool {
 // block is one request and what its cells become.
 type block struct {
 	request
-	rows  []int // of the entities
-	types []collector.ValueType
-	// shown is the number of fields that are columns; the others are read for us.
-	shown    int
-	columns  []int // of the fields that are shown
-	xid, mig int   // positions of these two in fields, or -1
+	rows []int // of the entities
+	// to says where the values of the first fields go; the others are read for us.
+	to       []column
+	xid, mig int // positions of these two in fields, or -1
+}
+
+// column is where the values of a field go, and of what type they must be.
+type column struct {
+	column int
+	want   collector.ValueType
 }
 
 // blocks are the requests that read everything, and the number of cells they
@@ -245,10 +249,8 @@ func (p *plan) blocks() (blocks []block, cells int) {
 				b.mig = len(b.fields)
 			}
 			b.fields = append(b.fields, uint16(f))
-			b.columns = append(b.columns, j)
-			b.types = append(b.types, p.types[e.Kind][j])
+			b.to = append(b.to, column{j, p.types[e.Kind][j]})
 		}
-		b.shown = len(b.fields)
 		// XIDs are read even of a lost GPU: the one that says why it was lost may come late.
 		if p.events[i] && b.xid < 0 {
 			b.xid = len(b.fields)
@@ -261,7 +263,7 @@ func (p *plan) blocks() (blocks []block, cells int) {
 		if len(b.fields) == 0 {
 			continue
 		}
-		shape := fmt.Sprint(e.Kind, b.fields, b.shown)
+		shape := fmt.Sprint(e.Kind, b.fields, b.to)
 		at, ok := byShape[shape]
 		if !ok {
 			at = len(blocks)

@@ -150,7 +150,7 @@ func TestPlanBlocks(t *testing.T) {
 	blocks, cells := p.blocks()
 	var got []string
 	for _, b := range blocks {
-		got = append(got, fmt.Sprintf("rows %v fields %v shown %d xid %d mig %d", b.rows, b.fields, b.shown, b.xid, b.mig))
+		got = append(got, fmt.Sprintf("rows %v fields %v shown %d xid %d mig %d", b.rows, b.fields, len(b.to), b.xid, b.mig))
 	}
 	want := []string{
 		"rows [0] fields [155 230 1001 1002 67] shown 4 xid 1 mig 4",
@@ -235,5 +235,18 @@ func TestMergeKeepsWhatIsBlanked(t *testing.T) {
 	}
 	if got := merge(known, collector.Entity{UUID: "GPU-a", Model: "H200", Index: 0, Minor: 0}); got.Model != "H200" || got.Index != 0 || got.Serial != "1" {
 		t.Errorf("merge with news: %+v", got)
+	}
+}
+
+func TestProfile(t *testing.T) {
+	for name, want := range map[string]string{
+		"1g.10gb":                              "1g.10gb",
+		"MIG 1g.10gb":                          "1g.10gb",
+		"NVIDIA H100 80GB HBM3 MIG 1c.3g.40gb": "1c.3g.40gb",
+		"":                                     "",
+	} {
+		if got := profile(name); got != want {
+			t.Errorf("profile(%q) = %q, want %q", name, got, want)
+		}
 	}
 }

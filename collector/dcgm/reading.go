@@ -4,6 +4,7 @@
 package dcgm
 
 import (
+	"math"
 	"time"
 
 	"gpu_exporter/collector"
@@ -21,7 +22,7 @@ type reading struct {
 	sample collector.Sample
 	// xidAt is, for each row, the time of the newest XID that DCGM has.
 	xidAt []int64
-	// newest is the time of the newest value of any polled field.
+	// newest is the time of the newest value in the newest sample, XIDs aside.
 	newest int64
 }
 
@@ -52,7 +53,10 @@ type news struct {
 // take reads everything. The sample and its rows are valid until the next call.
 func (r *reading) take() (*collector.Sample, news, code) {
 	start := time.Now()
-	var found news
+	var (
+		found  news
+		newest int64
+	)
 	r.lib.resetStrings()
 	texts := r.texts[:0]
 	for i := range r.blocks {
@@ -63,15 +67,25 @@ func (r *reading) take() (*collector.Sample, news, code) {
 		for e, row := range b.rows {
 			cells := r.cells[b.base[e]:][:len(b.fields)]
 			out := r.rows[row]
-			for f := range b.shown {
+			for f, to := range b.to {
 				c := &cells[f]
-				if c.typ == 's' && c.status == codeOK && b.types[f] == collector.ValueString {
-					out[b.columns[f]], texts = r.text(texts, c)
-				} else {
-					out[b.columns[f]] = numberCell(c, b.types[f])
+				if c.status != codeOK {
+					out[to.column] = collector.NoValue(c.status.status())
+					continue
 				}
-				if c.ts > r.newest && f != b.xid && c.status == codeOK {
-					r.newest = c.ts
+				if c.ts > newest && f != b.xid {
+					newest = c.ts
+				}
+				// The first two do what numberCell does, for nearly all values.
+				switch {
+				case c.typ == 'i' && to.want == collector.ValueInt64 && uint64(c.bits) < int32Blank:
+					out[to.column] = collector.Int64Cell(c.bits)
+				case c.typ == 'd' && to.want == collector.ValueDouble && math.Float64frombits(uint64(c.bits)) < doubleBlank:
+					out[to.column] = collector.DoubleCell(math.Float64frombits(uint64(c.bits)))
+				case c.typ == 's' && to.want == collector.ValueString:
+					out[to.column], texts = r.text(texts, c)
+				default:
+					out[to.column] = numberCell(c, to.want)
 				}
 			}
 			if b.xid >= 0 {
@@ -88,7 +102,7 @@ func (r *reading) take() (*collector.Sample, news, code) {
 			}
 		}
 	}
-	r.texts = texts
+	r.texts, r.newest = texts, newest
 	end := time.Now()
 	r.sample = collector.Sample{
 		Generation: r.plan.inv.Generation,

@@ -14,7 +14,7 @@ import (
 const (
 	// cleanupTimeout bounds the goodbye to DCGM, which takes 1 to 1.5 s when all
 	// is well, and for ever when a call hangs.
-	cleanupTimeout = 3 * time.Second
+	cleanupTimeout = 2 * time.Second
 	// updateCheck is how often the library's file is looked at.
 	updateCheck = 10 * time.Second
 	// stallTimeout is how long the engine may give no newer value of anything
@@ -216,16 +216,16 @@ func (s *sampler) rebuild() error {
 	p.refuse(s.watcher.units)
 	// DCGM samples at the watches' interval; without this the first sample would
 	// find nothing.
-	if c := s.lib.update(); c != codeOK {
-		return s.failed(c, reasonWatchFailed, "updating the fields")
+	if len(targets) > 0 {
+		if c := s.lib.update(); c != codeOK {
+			return s.failed(c, reasonWatchFailed, "updating the fields")
+		}
 	}
 	if err := s.cfg.Frames.WriteInventory(inv); err != nil {
 		return err
 	}
 	s.inv = inv
-	newest := s.newest
 	s.reading = newReading(s.lib, p)
-	s.reading.newest = newest
 	if c := s.xids.listen(s.lib, s.watcher.units, inv); c != codeOK {
 		return s.failed(c, reasonWatchFailed, "listening for XIDs")
 	}
@@ -261,6 +261,9 @@ func (s *sampler) sample() error {
 		s.updateChecks = now
 		if s.engine.updated() {
 			return failure(reasonLibraryUpdated, nil, "%s was replaced on disk", s.lib.path)
+		}
+		if s.engine.driverArrived() {
+			return failure(reasonDriverLoaded, nil, "the NVIDIA driver was loaded after DCGM had started without it")
 		}
 	}
 	changed, c := s.lib.checkTopology()
@@ -303,6 +306,7 @@ func (s *sampler) sample() error {
 // checkProgress finds an engine that answers but no longer samples, because its
 // own thread is stuck in the driver: it would give the same old values for ever.
 func (s *sampler) checkProgress(now time.Time) error {
+	// Any other time is progress: clocks are set back, too.
 	if s.reading.newest != s.newest || s.newest == 0 {
 		s.newest, s.newestSince = s.reading.newest, now
 		return nil

@@ -1,0 +1,370 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package dcgm
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"gpu_exporter/collector"
+	"gpu_exporter/collector/dcgmsim"
+)
+
+// Each sampler of a test is a process of its own, as in real life: the loader's
+// path is fixed when a process starts, and what a fault does must not end the test.
+const (
+	childVariable = "DCGM_TEST_CHILD"
+	// migVariable holds what the child's MIGDevices returns, as JSON.
+	migVariable = "DCGM_TEST_MIG"
+)
+
+func TestMain(m *testing.M) {
+	switch os.Getenv(childVariable) {
+	case "run":
+		os.Exit(runChild())
+	case "measure":
+		os.Exit(measureChild())
+	}
+	os.Exit(m.Run())
+}
+
+// runChild is a sampler process: its configuration on stdin, whose end ends it,
+// and frames on descriptor 3.
+func runChild() int {
+	cfg, err := collector.ReadSamplerConfig(os.Stdin)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		cancel()
+	}()
+	frames := collector.NewFrameWriter(os.NewFile(3, "frames"))
+	c := Config{
+		Sampler: cfg,
+		Frames:  frames,
+		Logger:  slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+	if devices := os.Getenv(migVariable); devices != "" {
+		c.MIGDevices = func() ([]collector.MIGDevice, error) {
+			var list []collector.MIGDevice
+			err := json.Unmarshal([]byte(devices), &list)
+			return list, err
+		}
+	}
+	err = Run(ctx, c)
+	var failed *FailureError
+	switch {
+	case errors.As(err, &failed):
+		if err := frames.WriteFailure(failed.Failure); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+		return 1
+	case err != nil:
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	return 0
+}
+
+// node is a simulated node.
+type node struct {
+	*dcgmsim.Node
+	t *testing.T
+}
+
+// newNode makes a node of a scenario.
+func newNode(t *testing.T, scenario string) node {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "dcgm") // short enough for a socket's path
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return node{dcgmsim.NewNode(standIn(t), dir, scenario), t}
+}
+
+// standIn returns the directory of the stand-ins.
+func standIn(t testing.TB) string {
+	t.Helper()
+	dir, err := dcgmsim.BuildShared(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// command steers the node.
+func (n node) command(line string) {
+	n.t.Helper()
+	if _, err := n.Command(n.t.Context(), line); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// defaultFields are some of each type, of each level, and of profiling.
+func defaultFields() map[collector.EntityKind][]collector.FieldID {
+	return map[collector.EntityKind][]collector.FieldID{
+		collector.KindGPU:         {1, 100, 150, 155, 156, 203, 230, 250, 251, 252, 1001, 1002, 1004, 1005, 1010},
+		collector.KindGPUInstance: {150, 155, 203, 230, 250, 251, 252, 1001, 1002},
+	}
+}
+
+func defaultConfig() collector.SamplerConfig {
+	return collector.SamplerConfig{Interval: 50 * time.Millisecond, Fields: defaultFields()}
+}
+
+// process is a sampler process and what it has written.
+type process struct {
+	t      *testing.T
+	cfg    collector.SamplerConfig
+	cmd    *exec.Cmd
+	stdin  io.Closer
+	frames chan collector.Frame
+	broken chan error // why the frames ended; io.EOF at a clean end
+	exited chan struct{}
+
+	mu     sync.Mutex
+	output strings.Builder // stdout
+	log    strings.Builder // stderr
+
+	inv *collector.Inventory // the newest one that was taken
+}
+
+// startProcess starts a sampler in the environment env.
+func startProcess(t *testing.T, cfg collector.SamplerConfig, env ...string) *process {
+	t.Helper()
+	p := &process{t: t, cfg: cfg, frames: make(chan collector.Frame, 4096), broken: make(chan error, 1), exited: make(chan struct{})}
+	p.cmd = exec.Command(os.Args[0])
+	p.cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, "LD_LIBRARY_PATH=") || strings.HasPrefix(v, "DCGMSIM_") || strings.HasPrefix(v, "__DCGM")
+	}), append(env, childVariable+"=run")...)
+	p.cmd.Stdout = &lockedWriter{&p.mu, &p.output}
+	p.cmd.Stderr = &lockedWriter{&p.mu, &p.log}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.cmd.ExtraFiles = []*os.File{w}
+	stdin, err := p.cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.stdin = stdin
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	if _, err := cfg.WriteTo(stdin); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer r.Close()
+		reader := collector.NewFrameReader(r)
+		for {
+			f, err := reader.Next()
+			if err != nil {
+				p.broken <- err
+				close(p.frames)
+				return
+			}
+			p.frames <- f
+		}
+	}()
+	go func() {
+		_ = p.cmd.Wait()
+		close(p.exited)
+	}()
+	t.Cleanup(func() {
+		p.stdin.Close()
+		select {
+		case <-p.exited:
+		case <-time.After(20 * time.Second):
+			t.Error("the sampler did not end with its stdin")
+			_ = p.cmd.Process.Kill()
+		}
+		if t.Failed() {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			t.Logf("the sampler's log:\n%s%s", p.log.String(), p.output.String())
+		}
+	})
+	return p
+}
+
+type lockedWriter struct {
+	mu *sync.Mutex
+	b  *strings.Builder
+}
+
+func (w *lockedWriter) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.b.Write(b)
+}
+
+func (n node) start(cfg collector.SamplerConfig, env ...string) *process {
+	n.t.Helper()
+	return startProcess(n.t, cfg, append(n.Environ(), env...)...)
+}
+
+// patience is how long a test waits for what must happen.
+const patience = 30 * time.Second
+
+// frame takes the next frame.
+func (p *process) frame(what string) collector.Frame {
+	p.t.Helper()
+	select {
+	case f, ok := <-p.frames:
+		if !ok {
+			p.t.Fatalf("waiting for %s: frames ended: %v", what, <-p.broken)
+		}
+		switch {
+		case f.Inventory != nil:
+			if p.inv != nil && f.Inventory.Generation <= p.inv.Generation {
+				p.t.Fatalf("inventory %d after %d", f.Inventory.Generation, p.inv.Generation)
+			}
+			p.inv = f.Inventory
+		case f.Sample != nil:
+			p.check(f.Sample)
+		}
+		return f
+	case <-time.After(patience):
+		p.t.Fatalf("waiting for %s: no frame", what)
+		return collector.Frame{}
+	}
+}
+
+// check checks what holds for every sample.
+func (p *process) check(s *collector.Sample) {
+	p.t.Helper()
+	if p.inv == nil || s.Generation != p.inv.Generation {
+		p.t.Fatalf("a sample of generation %d does not follow its inventory", s.Generation)
+	}
+	if len(s.Rows) != len(p.inv.Entities) {
+		p.t.Fatalf("%d rows for %d entities", len(s.Rows), len(p.inv.Entities))
+	}
+	for i, row := range s.Rows {
+		if len(row) != 0 && len(row) != len(p.inv.Columns[p.inv.Entities[i].Kind]) {
+			p.t.Fatalf("row %d has %d cells", i, len(row))
+		}
+	}
+}
+
+// sample takes frames until a sample fulfils ok, which gives a reason why not.
+func (p *process) sample(what string, ok func(s *collector.Sample) error) *collector.Sample {
+	p.t.Helper()
+	deadline := time.Now().Add(patience)
+	var why error
+	for time.Now().Before(deadline) {
+		f := p.frame(what)
+		if f.Failure != nil {
+			p.t.Fatalf("waiting for %s: the sampler failed: %+v", what, *f.Failure)
+		}
+		if f.Sample != nil {
+			if why = ok(f.Sample); why == nil {
+				return f.Sample
+			}
+		}
+	}
+	p.t.Fatalf("waiting for %s: %v", what, why)
+	return nil
+}
+
+// inventory takes frames until an inventory comes.
+func (p *process) inventory(what string) *collector.Inventory {
+	p.t.Helper()
+	for {
+		if f := p.frame(what); f.Inventory != nil {
+			return f.Inventory
+		} else if f.Failure != nil {
+			p.t.Fatalf("waiting for %s: the sampler failed: %+v", what, *f.Failure)
+		}
+	}
+}
+
+// events takes frames until n events came.
+func (p *process) events(what string, n int) (events []collector.Event, inv *collector.Inventory) {
+	p.t.Helper()
+	deadline := time.Now().Add(patience)
+	for len(events) < n && time.Now().Before(deadline) {
+		if f := p.frame(what); f.Events != nil {
+			if f.Generation != p.inv.Generation {
+				p.t.Fatalf("events of generation %d, current is %d", f.Generation, p.inv.Generation)
+			}
+			events, inv = append(events, f.Events...), p.inv
+		}
+	}
+	if len(events) != n {
+		p.t.Fatalf("waiting for %s: %d events %+v, want %d", what, len(events), events, n)
+	}
+	return events, inv
+}
+
+// failure takes frames until the sampler says why it cannot go on, and waits for its end.
+func (p *process) failure() collector.Failure {
+	p.t.Helper()
+	for {
+		f := p.frame("the failure")
+		if f.Failure == nil {
+			continue
+		}
+		select {
+		case <-p.exited:
+		case <-time.After(patience):
+			p.t.Fatal("the sampler did not end after its failure")
+		}
+		if code := p.cmd.ProcessState.ExitCode(); code != 1 {
+			p.t.Errorf("exit status %d, want 1", code)
+		}
+		return *f.Failure
+	}
+}
+
+// entity returns the position of an entity by DCGM's id.
+func (p *process) entity(kind collector.EntityKind, id uint32) int {
+	p.t.Helper()
+	for i, e := range p.inv.Entities {
+		if e.Kind == kind && e.ID == id {
+			return i
+		}
+	}
+	p.t.Fatalf("no %v %d in the inventory", kind, id)
+	return -1
+}
+
+// cell returns the reading of a field.
+func (p *process) cell(s *collector.Sample, kind collector.EntityKind, id uint32, field collector.FieldID) collector.Cell {
+	p.t.Helper()
+	row := s.Rows[p.entity(kind, id)]
+	column := slices.Index(p.inv.Columns[kind], field)
+	if column < 0 || column >= len(row) {
+		p.t.Fatalf("%v %d has no cell for field %d", kind, id, field)
+	}
+	return row[column]
+}
+
+// has waits for a sample in which the field has the status.
+func (p *process) has(kind collector.EntityKind, id uint32, field collector.FieldID, want collector.Status) *collector.Sample {
+	p.t.Helper()
+	return p.sample(fmt.Sprintf("field %d of %v %d to be %v", field, kind, id, want), func(s *collector.Sample) error {
+		if c := p.cell(s, kind, id, field); c.Status != want {
+			return fmt.Errorf("it is %v (%v)", c.Status, c.Float64())
+		}
+		return nil
+	})
+}

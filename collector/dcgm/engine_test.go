@@ -1,0 +1,91 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package dcgm
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// TestUpdated shows what counts as an update of the library under a running sampler.
+func TestUpdated(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(t *testing.T, dir string)
+		want   bool
+	}{
+		{"nothing", func(*testing.T, string) {}, false},
+		{"a newer file renamed over it", func(t *testing.T, dir string) {
+			write(t, filepath.Join(dir, "new"))
+			rename(t, filepath.Join(dir, "new"), filepath.Join(dir, "libdcgm.so.4.6.0"))
+		}, true},
+		{"the link pointed elsewhere", func(t *testing.T, dir string) {
+			write(t, filepath.Join(dir, "libdcgm.so.4.6.1"))
+			link(t, "libdcgm.so.4.6.1", filepath.Join(dir, "link"))
+			rename(t, filepath.Join(dir, "link"), filepath.Join(dir, "libdcgm.so.4"))
+		}, true},
+		{"removed", func(t *testing.T, dir string) {
+			if err := os.Remove(filepath.Join(dir, "libdcgm.so.4.6.0")); err != nil {
+				t.Fatal(err)
+			}
+		}, true},
+		{"another file beside it", func(t *testing.T, dir string) { write(t, filepath.Join(dir, "libdcgm.so.3")) }, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			write(t, filepath.Join(dir, "libdcgm.so.4.6.0"))
+			path := filepath.Join(dir, "libdcgm.so.4")
+			link(t, "libdcgm.so.4.6.0", path)
+			file, err := os.Stat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e := engine{lib: &library{path: path}, file: file}
+			tt.change(t, dir)
+			if got := e.updated(); got != tt.want {
+				t.Errorf("updated: %v, want %v", got, tt.want)
+			}
+		})
+	}
+	if e := (engine{lib: &library{path: "[vdso]"}}); e.updated() {
+		t.Error("a library without a file counts as updated")
+	}
+}
+
+func TestDriverArrived(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "version")
+	e := engine{driverFile: file}
+	if e.driverArrived() {
+		t.Error("arrived before it is there")
+	}
+	write(t, file)
+	if !e.driverArrived() {
+		t.Error("not arrived while it is there")
+	}
+	if (&engine{}).driverArrived() {
+		t.Error("a driver that was there from the start counts as arrived")
+	}
+}
+
+func write(t *testing.T, path string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(path), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func rename(t *testing.T, from, to string) {
+	t.Helper()
+	if err := os.Rename(from, to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func link(t *testing.T, target, path string) {
+	t.Helper()
+	if err := os.Symlink(target, path); err != nil {
+		t.Fatal(err)
+	}
+}

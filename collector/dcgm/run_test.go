@@ -1,0 +1,852 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package dcgm
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"gpu_exporter/collector"
+	"gpu_exporter/collector/dcgmsim"
+)
+
+// TestWholeGPUs shows the inventory and the values of a node of whole GPUs.
+func TestWholeGPUs(t *testing.T) {
+	start := time.Now()
+	p := newNode(t, "h100x8").start(defaultConfig())
+	first := p.frame("the first frame")
+	if first.Inventory == nil {
+		t.Fatalf("the first frame is %+v, want the inventory", first)
+	}
+	inv := first.Inventory
+	if inv.Generation != 1 || inv.DCGMVersion != "4.6.0" || inv.DriverVersion == "" {
+		t.Errorf("generation %d, DCGM %q, driver %q", inv.Generation, inv.DCGMVersion, inv.DriverVersion)
+	}
+	buses := []string{"18", "2A", "3A", "5D", "9A", "AB", "BA", "DB"}
+	if len(inv.Entities) != len(buses) {
+		t.Fatalf("%d entities, want %d", len(inv.Entities), len(buses))
+	}
+	uuids := make(map[string]bool)
+	for i, e := range inv.Entities {
+		uuids[e.UUID] = true
+		want := collector.Entity{
+			Kind: collector.KindGPU, State: collector.EntityUp, ID: uint32(i), Parent: collector.Unknown,
+			PCIBusID: "00000000:" + buses[i] + ":00.0", Model: "NVIDIA H100 80GB HBM3", Brand: "NVIDIA",
+			Index: i, Minor: i, InstanceID: collector.Unknown, Port: collector.Unknown,
+			UUID: e.UUID, Serial: e.Serial, VBIOS: e.VBIOS,
+		}
+		if e != want || !strings.HasPrefix(e.UUID, "GPU-") || e.Serial == "" || e.VBIOS == "" {
+			t.Errorf("GPU %d is\n%+v, want\n%+v", i, e, want)
+		}
+	}
+	if len(uuids) != len(buses) {
+		t.Errorf("%d different UUIDs", len(uuids))
+	}
+
+	// The first sample has values already, profiling apart.
+	f := p.frame("the first sample")
+	if f.Sample == nil {
+		t.Fatalf("the second frame is %+v, want a sample", f)
+	}
+	t.Logf("start to first sample: %v", time.Since(start))
+	for i := range inv.Entities {
+		id := uint32(i)
+		if c := p.cell(f.Sample, gpu, id, 155); c.Status != collector.StatusOK || c.Float64() < 10 || c.Float64() > 1000 {
+			t.Errorf("GPU %d: power %v W, %v", i, c.Float64(), c.Status)
+		}
+		if c := p.cell(f.Sample, gpu, id, 150); c.Status != collector.StatusOK || c.Int64() < 10 || c.Int64() > 100 {
+			t.Errorf("GPU %d: temperature %v, %v", i, c.Int64(), c.Status)
+		}
+		if c := p.cell(f.Sample, gpu, id, 1); c.Status != collector.StatusOK || f.Sample.String(c) != inv.DriverVersion {
+			t.Errorf("GPU %d: driver %q, %v", i, f.Sample.String(c), c.Status)
+		}
+		if c := p.cell(f.Sample, gpu, id, 230); c.Status != collector.StatusNoData {
+			t.Errorf("GPU %d: XID %v, want no data", i, c.Status)
+		}
+	}
+	s := p.has(gpu, 7, 1001, collector.StatusOK)
+	if c := p.cell(s, gpu, 7, 1001); c.Type != collector.ValueDouble || c.Float64() < 0 || c.Float64() > 1 {
+		t.Errorf("graphics engine activity %v", c.Float64())
+	}
+
+	// Values move on, at about the interval.
+	before := p.frame("a sample").Sample
+	after := p.sample("energy to grow", func(s *collector.Sample) error {
+		if p.cell(s, gpu, 0, 156).Int64() <= p.cell(before, gpu, 0, 156).Int64() {
+			return errors.New("it does not")
+		}
+		return nil
+	})
+	if !after.Time.After(before.Time) {
+		t.Errorf("times %v and %v", before.Time, after.Time)
+	}
+}
+
+// TestMIG shows instances, their identity, and which entities are read.
+func TestMIG(t *testing.T) {
+	// What NVML says of one of them; the others have what DCGM says.
+	n := newNode(t, "h100x8-mig")
+	probe := n.start(defaultConfig())
+	inv := probe.inventory("the inventory")
+	var first collector.Entity
+	for _, e := range inv.Entities {
+		if e.Kind == compute {
+			first = e
+			break
+		}
+	}
+	instance := inv.Entities[first.Parent]
+	device := collector.MIGDevice{
+		UUID: "MIG-from-nvml", ParentUUID: inv.Entities[instance.Parent].UUID,
+		GPUInstanceID: instance.InstanceID, ComputeInstanceID: first.InstanceID,
+	}
+	list, err := json.Marshal([]collector.MIGDevice{device})
+	if err != nil {
+		t.Fatal(err)
+	}
+	probe.stdin.Close()
+
+	cfg := defaultConfig()
+	cfg.Fields[compute] = []collector.FieldID{252, 1001}
+	p := n.start(cfg, migVariable+"="+string(list))
+	inv = p.inventory("the inventory")
+	counts := make(map[collector.EntityKind]int)
+	profiles := make(map[string]int)
+	ids := make(map[int][]int) // NVML's ids of the instances of a GPU
+	for i, e := range inv.Entities {
+		counts[e.Kind]++
+		switch e.Kind {
+		case inst:
+			profiles[e.Profile]++
+			ids[e.Parent] = append(ids[e.Parent], e.InstanceID)
+			if e.UUID != "" || inv.Entities[e.Parent].Kind != gpu || !inv.Entities[e.Parent].MIGMode {
+				t.Errorf("instance %+v of %+v", e, inv.Entities[e.Parent])
+			}
+		case compute:
+			if !strings.HasPrefix(e.UUID, "MIG-") || inv.Entities[e.Parent].Kind != inst {
+				t.Errorf("compute instance %+v", e)
+			}
+			if (e.UUID == device.UUID) != (e.ID == first.ID) {
+				t.Errorf("compute instance %d has UUID %s", e.ID, e.UUID)
+			}
+			if g, ok := inv.GPU(i); !ok || g.ID != e.ID/7 {
+				t.Errorf("compute instance %d is of GPU %v", e.ID, g)
+			}
+		}
+	}
+	if want := map[collector.EntityKind]int{gpu: 8, inst: 7 + 3 + 2 + 1 + 4, compute: 7 + 3 + 3 + 1 + 4}; fmt.Sprint(counts) != fmt.Sprint(want) {
+		t.Errorf("%v, want %v", counts, want)
+	}
+	if want := map[string]int{"1g.10gb": 8, "2g.20gb": 5, "3g.40gb": 2, "4g.40gb": 1, "7g.80gb": 1}; fmt.Sprint(profiles) != fmt.Sprint(want) {
+		t.Errorf("profiles %v, want %v", profiles, want)
+	}
+	if got := slices.Sorted(slices.Values(ids[0])); !slices.Equal(got, []int{7, 8, 9, 10, 11, 12, 13}) {
+		t.Errorf("NVML's ids of GPU 0's instances are %v", got)
+	}
+
+	s := p.has(inst, 0, 1001, collector.StatusOK)
+	for _, id := range []uint32{0, 1, 2, 4, 5} {
+		if row := s.Rows[p.entity(gpu, id)]; len(row) != 0 {
+			t.Errorf("GPU %d, which is split, has a row of its own", id)
+		}
+	}
+	if e := inv.Entities[p.entity(gpu, 3)]; !e.MIGMode || len(s.Rows[3]) == 0 {
+		t.Errorf("GPU 3 has MIG on and no instances: MIG mode %v, row of %d", e.MIGMode, len(s.Rows[3]))
+	}
+	whole := p.cell(s, inst, 28, 252) // 7g.80gb of GPU 4
+	part := p.cell(s, inst, 0, 252)   // 1g.10gb of GPU 0
+	if whole.Status != collector.StatusOK || part.Status != collector.StatusOK {
+		t.Errorf("used framebuffer of instances: %v and %v", whole.Status, part.Status)
+	}
+	if c := p.cell(s, inst, 0, 203); c.Status == collector.StatusOK {
+		t.Errorf("an instance has a GPU utilisation of %v", c.Int64())
+	}
+	p.has(compute, 0, 1001, collector.StatusOK)
+}
+
+// TestSelectedDevices shows that only selected devices have rows.
+func TestSelectedDevices(t *testing.T) {
+	n := newNode(t, "h100x8-mig")
+	for devices, want := range map[string]string{
+		"f":            "gpu:3 gpu:6 gpu:7 gpu_instance:0-6 gpu_instance:7-9 gpu_instance:14-15 gpu_instance:28 gpu_instance:35-38",
+		"g:0,6":        "gpu:0 gpu:6",
+		"i:14-15":      "gpu_instance:14-15",
+		"g:7+i:28,200": "gpu:7 gpu_instance:28",
+	} {
+		cfg := defaultConfig()
+		cfg.Devices = devices
+		p := n.start(cfg)
+		s := p.sample("a sample", func(*collector.Sample) error { return nil })
+		var got []string
+		first, last := uint32(0), uint32(0)
+		flush := func(kind string) {
+			if first == last {
+				got = append(got, fmt.Sprintf("%s:%d", kind, first))
+			} else {
+				got = append(got, fmt.Sprintf("%s:%d-%d", kind, first, last))
+			}
+		}
+		open := ""
+		for i, e := range p.inv.Entities {
+			if len(s.Rows[i]) == 0 {
+				continue
+			}
+			if open == e.Kind.String() && e.Kind == inst && e.ID == last+1 && e.ID/7 == last/7 {
+				last = e.ID
+				continue
+			}
+			if open != "" {
+				flush(open)
+			}
+			open, first, last = e.Kind.String(), e.ID, e.ID
+		}
+		flush(open)
+		if strings.Join(got, " ") != want {
+			t.Errorf("--devices=%s reads %s, want %s", devices, strings.Join(got, " "), want)
+		}
+		p.stdin.Close()
+		<-p.exited
+	}
+}
+
+// TestMixedModels shows that each GPU is read for what it can do itself.
+func TestMixedModels(t *testing.T) {
+	p := newNode(t, "mixed4").start(defaultConfig())
+	inv := p.inventory("the inventory")
+	var got []string
+	for _, e := range inv.Entities {
+		got = append(got, fmt.Sprintf("%d index %d minor %d %s", e.ID, e.Index, e.Minor, e.Model))
+	}
+	want := []string{
+		"0 index 3 minor 2 NVIDIA H100 80GB HBM3", "1 index 0 minor 0 NVIDIA A100-SXM4-40GB",
+		"3 index 1 minor 3 NVIDIA L4", "5 index 2 minor 1 Tesla T4",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("GPUs\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	s := p.has(gpu, 0, 1001, collector.StatusOK)
+	for _, id := range []uint32{1, 3, 5} {
+		for _, field := range []collector.FieldID{1001, 1010} {
+			if c := p.cell(s, gpu, id, field); c.Status != collector.StatusModuleMissing {
+				t.Errorf("GPU %d: field %d is %v, want %v", id, field, c.Status, collector.StatusModuleMissing)
+			}
+		}
+		if c := p.cell(s, gpu, id, 150); c.Status != collector.StatusOK {
+			t.Errorf("GPU %d: temperature is %v", id, c.Status)
+		}
+	}
+	// A T4 has neither MIG nor HBM; what it lacks is said to be not supported.
+	cfg := defaultConfig()
+	cfg.Fields[gpu] = []collector.FieldID{140, 150}
+	p = newNode(t, "t4x1").start(cfg)
+	p.has(gpu, 0, 140, collector.StatusNotSupported)
+}
+
+// TestLostGPU shows that a lost GPU keeps its identity, that its last XID is
+// heard, that the others go on, and that it can come back.
+func TestLostGPU(t *testing.T) {
+	n := newNode(t, "h100x8")
+	p := n.start(defaultConfig())
+	p.has(gpu, 2, 150, collector.StatusOK)
+	before := p.inv.Entities[2]
+
+	n.command("xid 79 gpu 2")
+	n.command("lose gpu 2")
+	events, _ := p.events("XID 79", 1)
+	if events[0].Code != 79 || events[0].Entity != 2 {
+		t.Errorf("event %+v", events[0])
+	}
+	for p.inv.Entities[2].State != collector.EntityLost {
+		p.inventory("the GPU to be lost")
+	}
+	lost := p.inv.Entities[2]
+	before.State = collector.EntityLost
+	if lost != before {
+		t.Errorf("the lost GPU is\n%+v, want\n%+v", lost, before)
+	}
+	s := p.sample("a sample", func(*collector.Sample) error { return nil })
+	for _, field := range p.inv.Columns[gpu] {
+		if c := p.cell(s, gpu, 2, field); c.Status != collector.StatusEntityLost {
+			t.Errorf("field %d of the lost GPU is %v", field, c.Status)
+		}
+	}
+	for _, id := range []uint32{0, 1, 3, 7} {
+		if c := p.cell(s, gpu, id, 150); c.Status != collector.StatusOK {
+			t.Errorf("GPU %d's temperature is %v while another GPU is lost", id, c.Status)
+		}
+		// Their profiling had no reason to begin anew.
+	}
+
+	// An XID that comes after the loss is heard as well.
+	n.command("xid 154 gpu 2")
+	if events, _ := p.events("XID 154", 1); events[0].Code != 154 || events[0].Entity != 2 {
+		t.Errorf("event %+v", events[0])
+	}
+
+	n.command("return gpu 2")
+	for p.inv.Entities[2].State != collector.EntityUp {
+		p.inventory("the GPU to be back")
+	}
+	before.State = collector.EntityUp
+	if back := p.inv.Entities[2]; back != before {
+		t.Errorf("the GPU that came back is\n%+v, want\n%+v", back, before)
+	}
+	p.has(gpu, 2, 150, collector.StatusOK)
+	p.has(gpu, 2, 1001, collector.StatusOK)
+}
+
+// TestLostMIGGPU shows that a GPU's instances are lost with it, and keep their identity.
+func TestLostMIGGPU(t *testing.T) {
+	n := newNode(t, "a100x7-mig")
+	p := n.start(defaultConfig())
+	before := p.inventory("the inventory")
+	n.command("lose gpu 0")
+	after := p.inventory("the GPU to be lost")
+	if len(after.Entities) != len(before.Entities) {
+		t.Fatalf("%d entities, before %d", len(after.Entities), len(before.Entities))
+	}
+	for i, e := range after.Entities {
+		want := before.Entities[i]
+		want.State = collector.EntityLost
+		if e != want {
+			t.Errorf("lost:\n%+v, want\n%+v", e, want)
+		}
+	}
+	p.has(inst, 3, 150, collector.StatusEntityLost)
+	n.command("return gpu 0")
+	p.inventory("the GPU to be back")
+	p.has(inst, 3, 150, collector.StatusOK)
+}
+
+// TestDetachedGPU shows a GPU that is unbound from the driver, and bound again.
+func TestDetachedGPU(t *testing.T) {
+	n := newNode(t, "h100x8")
+	p := n.start(defaultConfig())
+	before := p.inventory("the inventory").Entities[5]
+	n.command("detach gpu 5")
+	before.State = collector.EntityDetached
+	if got := p.inventory("the GPU to be detached").Entities[5]; got != before {
+		t.Errorf("detached:\n%+v, want\n%+v", got, before)
+	}
+	p.has(gpu, 5, 150, collector.StatusEntityLost)
+	p.has(gpu, 4, 150, collector.StatusOK)
+	n.command("attach gpu 5")
+	before.State = collector.EntityUp
+	if got := p.inventory("the GPU to be attached").Entities[5]; got != before {
+		t.Errorf("attached:\n%+v, want\n%+v", got, before)
+	}
+	p.has(gpu, 5, 150, collector.StatusOK)
+}
+
+// TestResplit shows that an instance with a reused id is another instance, and
+// that changes without end do not use up the engine's 64 groups.
+func TestResplit(t *testing.T) {
+	n := newNode(t, "a100x7-mig")
+	cfg := defaultConfig()
+	cfg.Interval = 20 * time.Millisecond
+	p := n.start(cfg)
+	p.has(inst, 0, 252, collector.StatusOK)
+	layouts := []struct {
+		layout, first string
+		instances     int
+	}{
+		{"3g.20gb+2g.10gb*2", "3g.20gb", 3},
+		{"7g.40gb", "7g.40gb", 1},
+		{"1g.5gb*7", "1g.5gb", 7},
+	}
+	for round := range 72 {
+		l := layouts[round%len(layouts)]
+		n.command("mig gpu 0 " + l.layout)
+		inv := p.inventory(l.layout)
+		var instances []collector.Entity
+		for _, e := range inv.Entities {
+			if e.Kind == inst {
+				instances = append(instances, e)
+			}
+		}
+		if len(instances) != l.instances || instances[0].ID != 0 || instances[0].Profile != l.first {
+			t.Fatalf("round %d: %s gives %+v", round, l.layout, instances)
+		}
+		p.has(inst, 0, 252, collector.StatusOK)
+		p.has(inst, uint32(l.instances-1), 150, collector.StatusOK)
+	}
+
+	// MIG mode on without instances, and off: no instance says so.
+	n.command("mig gpu 0 none")
+	p.sample("the GPU itself to be read", func(s *collector.Sample) error {
+		if len(p.inv.Entities) != 1 || len(s.Rows[0]) == 0 || !p.inv.Entities[0].MIGMode {
+			return fmt.Errorf("%d entities", len(p.inv.Entities))
+		}
+		return nil
+	})
+	n.command("mig gpu 0 off")
+	p.sample("MIG mode to be off", func(s *collector.Sample) error {
+		if p.inv.Entities[0].MIGMode {
+			return errors.New("it is on")
+		}
+		return nil
+	})
+}
+
+// TestBlank shows that a blank is no number, and costs nothing but itself.
+func TestBlank(t *testing.T) {
+	n := newNode(t, "h100x8")
+	p := n.start(defaultConfig())
+	p.has(gpu, 3, 155, collector.StatusOK)
+	n.command("blank field 155 gpu 3")
+	n.command("blank field 150 gpu 3")
+	s := p.sample("two blanks", func(s *collector.Sample) error {
+		if a, b := p.cell(s, gpu, 3, 155).Status, p.cell(s, gpu, 3, 150).Status; a != collector.StatusBlank || b != collector.StatusBlank {
+			return fmt.Errorf("power is %v, temperature %v", a, b)
+		}
+		return nil
+	})
+	if c := p.cell(s, gpu, 3, 156); c.Status != collector.StatusOK {
+		t.Errorf("energy is %v", c.Status)
+	}
+	if c := p.cell(s, gpu, 4, 155); c.Status != collector.StatusOK {
+		t.Errorf("another GPU's power is %v", c.Status)
+	}
+	n.command("unblank field 155 gpu 3")
+	p.has(gpu, 3, 155, collector.StatusOK)
+}
+
+// TestXIDs shows that each XID is one event, on the entity that it was recorded for.
+func TestXIDs(t *testing.T) {
+	n := newNode(t, "h100x8-mig")
+	cfg := defaultConfig()
+	cfg.Interval = 300 * time.Millisecond // so that several fall into one
+	p := n.start(cfg)
+	p.inventory("the inventory")
+	p.frame("a sample")
+	before := time.Now().Add(-time.Second)
+	n.command("xid 13 gpu 6")
+	n.command("xid 31 gpu 6")
+	n.command("xid 31 gpu 6")
+	n.command("xid 43 gpu 0 ci 2")
+	n.command("xid 45 gpu 1 gi 1")
+	events, inv := p.events("five XIDs", 5)
+	var got []string
+	for _, e := range events {
+		on := inv.Entities[e.Entity]
+		got = append(got, fmt.Sprintf("%d on %v %d", e.Code, on.Kind, on.ID))
+		if e.Kind != collector.EventXID || e.Time.Before(before) || e.Time.After(time.Now().Add(time.Second)) {
+			t.Errorf("event %+v", e)
+		}
+	}
+	slices.Sort(got)
+	want := []string{"13 on gpu 6", "31 on gpu 6", "31 on gpu 6", "43 on compute_instance 2", "45 on gpu_instance 8"}
+	if !slices.Equal(got, want) {
+		t.Errorf("events %q, want %q", got, want)
+	}
+	// The newest stays as a value.
+	s := p.has(gpu, 6, 230, collector.StatusOK)
+	if c := p.cell(s, gpu, 6, 230); c.Int64() != 31 {
+		t.Errorf("the XID of GPU 6 is %d, want 31", c.Int64())
+	}
+
+	// A change of topology repeats none of them and loses none.
+	n.command("mig gpu 5 7g.80gb")
+	n.command("xid 48 gpu 7")
+	if events, inv := p.events("XID 48", 1); events[0].Code != 48 || inv.Entities[events[0].Entity].ID != 7 {
+		t.Errorf("event %+v", events[0])
+	}
+	quiet := time.Now().Add(2 * time.Second)
+	for time.Now().Before(quiet) {
+		if f := p.frame("no event"); f.Events != nil {
+			t.Errorf("events again: %+v", f.Events)
+		}
+	}
+
+	// A sampler starts with what happens from then on, whatever the node remembers.
+	p.stdin.Close()
+	<-p.exited
+	p = n.start(cfg)
+	p.inventory("the inventory")
+	p.frame("a sample")
+	n.command("xid 92 gpu 3")
+	if events, _ := p.events("XID 92", 1); events[0].Code != 92 {
+		t.Errorf("event %+v", events[0])
+	}
+}
+
+// TestEngineLost shows that the sampler ends at once when its engine is gone.
+func TestEngineLost(t *testing.T) {
+	n := newNode(t, "h100x8")
+	p := n.start(defaultConfig())
+	p.has(gpu, 0, 150, collector.StatusOK)
+	n.command("engine lost")
+	if f := p.failure(); f.Reason != reasonHostengineLost || f.Message == "" {
+		t.Errorf("failure %+v", f)
+	}
+}
+
+// TestReadingFails shows that a failing bulk call is no reason to stop.
+func TestReadingFails(t *testing.T) {
+	n := newNode(t, "h100x8")
+	p := n.start(defaultConfig())
+	p.has(gpu, 0, 150, collector.StatusOK)
+	n.command("fail dcgmEntitiesGetLatestValues -3")
+	p.has(gpu, 0, 150, collector.StatusError)
+	n.command("clear dcgmEntitiesGetLatestValues")
+	p.has(gpu, 0, 150, collector.StatusOK)
+	n.command("fail dcgmEntitiesGetLatestValues -21")
+	if f := p.failure(); f.Reason != reasonHostengineLost {
+		t.Errorf("failure %+v", f)
+	}
+}
+
+// TestValuesSinceFails shows that the newest XID is heard even so.
+func TestValuesSinceFails(t *testing.T) {
+	n := newNode(t, "h100x8")
+	p := n.start(defaultConfig())
+	p.has(gpu, 0, 150, collector.StatusOK)
+	n.command("fail dcgmGetValuesSince_v2 -16")
+	n.command("xid 48 gpu 1")
+	if events, _ := p.events("XID 48", 1); events[0].Code != 48 || events[0].Entity != 1 {
+		t.Errorf("event %+v", events[0])
+	}
+	n.command("clear dcgmGetValuesSince_v2")
+	n.command("xid 63 gpu 1")
+	// 48 comes again from DCGM, and is not counted again.
+	if events, _ := p.events("XID 63", 1); events[0].Code != 63 {
+		t.Errorf("event %+v", events[0])
+	}
+}
+
+// TestInitFails shows what is said when the engine does not start.
+func TestInitFails(t *testing.T) {
+	n := newNode(t, "h100x8")
+	n.command("fail dcgmStartEmbedded -7")
+	if f := n.start(defaultConfig()).failure(); f.Reason != reasonInitFailed || !strings.Contains(f.Message, "embedded") {
+		t.Errorf("failure %+v", f)
+	}
+}
+
+// TestWatchFails shows that nothing watched is a failure, with a reason.
+func TestWatchFails(t *testing.T) {
+	n := newNode(t, "h100x8")
+	n.command("fail dcgmWatchFields -3")
+	if f := n.start(defaultConfig()).failure(); f.Reason != reasonWatchFailed {
+		t.Errorf("failure %+v", f)
+	}
+}
+
+// TestUnknownField shows that a field which DCGM does not know, such as one of a
+// newer DCGM, costs its own cells only.
+func TestUnknownField(t *testing.T) {
+	cfg := defaultConfig()
+	cfg.Fields[gpu] = append([]collector.FieldID{9999}, cfg.Fields[gpu]...)
+	p := newNode(t, "h100x8").start(cfg)
+	s := p.has(gpu, 0, 150, collector.StatusOK)
+	if c := p.cell(s, gpu, 0, 9999); c.Status != collector.StatusNotFound {
+		t.Errorf("field 9999 is %v", c.Status)
+	}
+	p.has(gpu, 7, 1001, collector.StatusOK)
+}
+
+// TestManyFields shows more fields than a field group, and a request, can hold.
+func TestManyFields(t *testing.T) {
+	cfg := defaultConfig()
+	cfg.Fields[gpu] = nil
+	for f := range collector.Fields() {
+		if f.On(gpu) && f.Type.Numeric() {
+			cfg.Fields[gpu] = append(cfg.Fields[gpu], f.ID)
+		}
+	}
+	if len(cfg.Fields[gpu]) <= 2*maxFields {
+		t.Fatalf("only %d fields", len(cfg.Fields[gpu]))
+	}
+	p := newNode(t, "h100x8").start(cfg)
+	s := p.has(gpu, 7, 1001, collector.StatusOK)
+	for _, id := range []collector.FieldID{100, 150, 155, 203, 252} {
+		if c := p.cell(s, gpu, 7, id); c.Status != collector.StatusOK {
+			t.Errorf("field %d is %v", id, c.Status)
+		}
+	}
+	counts := make(map[string]int)
+	for _, c := range s.Rows[7] {
+		counts[c.Status.String()]++
+	}
+	t.Logf("%d fields: %v", len(cfg.Fields[gpu]), counts)
+	if counts["error"] > 0 || counts["not_watched"] > 0 || counts["unexpected_type"] > 0 {
+		t.Errorf("statuses %v", counts)
+	}
+}
+
+// TestNoGPUs shows that a node without GPUs is a node.
+func TestNoGPUs(t *testing.T) {
+	p := newNode(t, "none").start(defaultConfig())
+	inv := p.inventory("the inventory")
+	if len(inv.Entities) != 0 || inv.DriverVersion == "" {
+		t.Errorf("inventory %+v", inv)
+	}
+	for range 3 {
+		p.sample("a sample", func(*collector.Sample) error { return nil })
+	}
+}
+
+// standalone starts an engine of its own process, and a sampler that uses it.
+func standalone(t *testing.T, scenario string, address func(*dcgmsim.Engine) string, args ...string) (node, *dcgmsim.Engine, *process) {
+	t.Helper()
+	n := newNode(t, scenario)
+	engine, err := n.StartEngine(t.Context(), args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := engine.Kill(); err != nil {
+			t.Error(err)
+		}
+	})
+	cfg := defaultConfig()
+	cfg.Hostengine = address(engine)
+	return n, engine, n.start(cfg)
+}
+
+// TestStandalone shows an engine in a process of its own, at each kind of address.
+func TestStandalone(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "he.sock")
+	for _, tt := range []struct {
+		name    string
+		args    []string
+		address func(*dcgmsim.Engine) string
+	}{
+		{"host and port", nil, func(e *dcgmsim.Engine) string { return e.Address }},
+		{"tcp URI", nil, func(e *dcgmsim.Engine) string { return "tcp://" + e.Address }},
+		{"path", []string{"--domain-socket", socket}, func(*dcgmsim.Engine) string { return socket }},
+		{"unix URI", []string{"--domain-socket", socket}, func(*dcgmsim.Engine) string { return "unix://" + socket }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n, _, p := standalone(t, "h100x8-mig", tt.address, tt.args...)
+			p.has(gpu, 7, 1001, collector.StatusOK)
+			s := p.has(inst, 0, 252, collector.StatusOK)
+			if c := p.cell(s, gpu, 7, 1); s.String(c) != p.inv.DriverVersion || p.inv.DriverVersion == "" {
+				t.Errorf("driver %q, and as a value %q", p.inv.DriverVersion, s.String(c))
+			}
+			if p.inv.DCGMVersion != "4.6.0" {
+				t.Errorf("DCGM version %q", p.inv.DCGMVersion)
+			}
+			n.command("xid 43 gpu 0 ci 1")
+			n.command("xid 45 gpu 0 ci 1")
+			events, inv := p.events("two XIDs", 2)
+			if e := inv.Entities[events[1].Entity]; events[0].Code != 43 || events[1].Code != 45 || e.Kind != compute || e.ID != 1 {
+				t.Errorf("events %+v", events)
+			}
+			n.command("lose gpu 6")
+			p.has(gpu, 6, 150, collector.StatusEntityLost)
+		})
+	}
+}
+
+// TestStandaloneHistory shows samplers that come to an engine which knows older
+// XIDs, because something else watches them: they are told nothing of these.
+func TestStandaloneHistory(t *testing.T) {
+	n, _, other := standalone(t, "h100x8", func(e *dcgmsim.Engine) string { return e.Address })
+	other.has(gpu, 0, 150, collector.StatusOK)
+	n.command("xid 31 gpu 1")
+	other.events("XID 31", 1)
+	for round := range 3 {
+		p := n.start(other.cfg)
+		s := p.has(gpu, 1, 230, collector.StatusOK) // the value stays
+		if c := p.cell(s, gpu, 1, 230); round == 0 && c.Int64() != 31 {
+			t.Errorf("XID %d, want 31", c.Int64())
+		}
+		n.command(fmt.Sprintf("xid %d gpu 1", 60+round))
+		if events, _ := p.events("the next XID", 1); events[0].Code != int64(60+round) {
+			t.Errorf("round %d: events %+v", round, events)
+		}
+		if round%2 == 0 { // its end, of either kind, leaves nothing behind in the engine
+			_ = p.cmd.Process.Kill()
+		} else {
+			p.stdin.Close()
+		}
+		<-p.exited
+	}
+	if events, _ := other.events("three XIDs", 3); events[2].Code != 62 {
+		t.Errorf("events %+v", events)
+	}
+}
+
+// TestHostengineKilled shows that the sampler ends at once with its engine.
+func TestHostengineKilled(t *testing.T) {
+	_, engine, p := standalone(t, "h100x8", func(e *dcgmsim.Engine) string { return e.Address })
+	p.has(gpu, 0, 150, collector.StatusOK)
+	if err := engine.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if f := p.failure(); f.Reason != reasonHostengineLost || f.Message == "" {
+		t.Errorf("failure %+v", f)
+	}
+}
+
+// TestHostengineFrozen shows that a time-out of a call is the engine's end, too.
+func TestHostengineFrozen(t *testing.T) {
+	n := newNode(t, "h100x8")
+	engine, err := n.StartEngine(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = engine.Kill() })
+	cfg := defaultConfig()
+	cfg.Hostengine = engine.Address
+	p := n.start(cfg, "DCGMSIM_CALL_TIMEOUT=1s") // 60 s with the real one
+	p.has(gpu, 0, 150, collector.StatusOK)
+	if err := engine.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if f := p.failure(); f.Reason != reasonHostengineLost {
+		t.Errorf("failure %+v", f)
+	}
+}
+
+// TestHostengineUnreachable shows what is said when nothing listens.
+func TestHostengineUnreachable(t *testing.T) {
+	n := newNode(t, "h100x8")
+	cfg := defaultConfig()
+	cfg.Hostengine = filepath.Join(t.TempDir(), "nobody.sock")
+	p := n.start(cfg, "DCGMSIM_CONNECT_TIMEOUT=250ms") // 5 s with the real one
+	if f := p.failure(); f.Reason != reasonHostengineUnreached || !strings.Contains(f.Message, cfg.Hostengine) {
+		t.Errorf("failure %+v", f)
+	}
+}
+
+// TestHang shows that a hanging call does not keep the process when its exporter ends.
+func TestHang(t *testing.T) {
+	n := newNode(t, "h100x8")
+	p := n.start(defaultConfig())
+	p.has(gpu, 0, 150, collector.StatusOK)
+	n.command("hang dcgmEntitiesGetLatestValues")
+	for quiet := false; !quiet; {
+		select {
+		case <-p.frames:
+		case <-time.After(time.Second):
+			quiet = true
+		}
+	}
+	p.stdin.Close()
+	select {
+	case <-p.exited:
+	case <-time.After(patience):
+		t.Fatal("the sampler did not end")
+	}
+	if !p.cmd.ProcessState.Success() {
+		t.Errorf("the sampler ended with %v", p.cmd.ProcessState)
+	}
+}
+
+// TestLibraryMissing shows what is said where there is no DCGM.
+func TestLibraryMissing(t *testing.T) {
+	if f := startProcess(t, defaultConfig(), "LD_LIBRARY_PATH="+t.TempDir()).failure(); f.Reason != reasonLibraryMissing || !strings.Contains(f.Message, "libdcgm.so.4") {
+		t.Errorf("failure %+v", f)
+	}
+}
+
+// TestSymbolMissing shows what is said of a library that lacks a function,
+// instead of the loader's exit status 127 at the first call.
+func TestSymbolMissing(t *testing.T) {
+	dir := t.TempDir()
+	source := filepath.Join(dir, "old.c")
+	if err := os.WriteFile(source, []byte("int dcgmGetEntityGroupEntities(void) { return -1; }\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), "gcc", "-shared", "-fPIC", "-o", filepath.Join(dir, "libdcgm.so.4"), source).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	f := startProcess(t, defaultConfig(), "LD_LIBRARY_PATH="+dir).failure()
+	if f.Reason != reasonSymbolMissing || !strings.Contains(f.Message, "dcgmGetGpuStatus") {
+		t.Errorf("failure %+v", f)
+	}
+}
+
+// TestBadConfiguration shows that the sampler does not guess.
+func TestBadConfiguration(t *testing.T) {
+	for _, change := range []func(*collector.SamplerConfig){
+		func(c *collector.SamplerConfig) { c.Devices = "x:1" },
+		func(c *collector.SamplerConfig) { c.Hostengine = "http://x" },
+		func(c *collector.SamplerConfig) { c.Interval = 0 },
+	} {
+		cfg := defaultConfig()
+		change(&cfg)
+		if f := startProcess(t, cfg, "LD_LIBRARY_PATH="+t.TempDir()).failure(); f.Reason != reasonConfig {
+			t.Errorf("%+v: failure %+v", cfg, f)
+		}
+	}
+}
+
+// TestLog shows that an embedded engine's log comes out of the process's
+// standard output, and that no file is written.
+func TestLog(t *testing.T) {
+	const file = "/var/log/nv-hostengine.log"
+	before, _ := os.Stat(file)
+	cfg := defaultConfig()
+	cfg.DCGMLogLevel = "DEBUG"
+	n := newNode(t, "h100x8")
+	p := n.start(cfg)
+	p.has(gpu, 0, 150, collector.StatusOK)
+	n.command("xid 31 gpu 0")
+	p.events("an XID", 1)
+	p.stdin.Close()
+	<-p.exited
+	p.mu.Lock()
+	loud := p.output.String()
+	p.mu.Unlock()
+	if !strings.Contains(loud, "XID 31") {
+		t.Errorf("the log on standard output is %q", loud)
+	}
+	cfg.DCGMLogLevel = ""
+	p = n.start(cfg)
+	p.has(gpu, 0, 150, collector.StatusOK)
+	n.command("xid 31 gpu 0")
+	p.events("an XID", 1)
+	p.stdin.Close()
+	<-p.exited
+	p.mu.Lock()
+	quiet := p.output.String()
+	p.mu.Unlock()
+	if quiet != "" {
+		t.Errorf("without a level, standard output has %q", quiet)
+	}
+	after, _ := os.Stat(file)
+	if (before == nil) != (after == nil) || before != nil && before.Size() != after.Size() {
+		t.Errorf("%s was written", file)
+	}
+}
+
+// TestStalled shows how an engine is found whose own thread is stuck: it answers
+// every question, with values that are never new.
+func TestStalled(t *testing.T) {
+	start := time.Now()
+	s := &sampler{cfg: Config{Sampler: collector.SamplerConfig{Interval: 20 * time.Second}}, reading: &reading{}, newestSince: start}
+	at := func(seconds int, newest int64) error {
+		s.reading.newest = newest
+		return s.checkProgress(start.Add(time.Duration(seconds) * time.Second))
+	}
+	for i, step := range []struct {
+		seconds int
+		newest  int64
+		stalled bool
+	}{
+		{0, 0, false}, {90, 0, false}, // never a value: nothing is watched
+		{100, 5, false}, {155, 5, false}, {161, 5, true},
+		{162, 3, false}, // the clock was set back
+		{220, 3, false}, {223, 3, true},
+		{300, 9, false},
+	} {
+		err := at(step.seconds, step.newest)
+		var failed *FailureError
+		if stalled := errors.As(err, &failed) && failed.Reason() == reasonEngineStalled; stalled != step.stalled {
+			t.Errorf("step %d: %v, want stalled %v", i, err, step.stalled)
+		}
+	}
+}
