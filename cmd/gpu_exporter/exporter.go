@@ -64,7 +64,9 @@ func newExporter(cfg config, hostname, executable string, env samplerEnv, logger
 	}
 	e := &exporter{cfg: cfg, log: logger, simulation: env.Summary, node: collector.NewNode(), registry: prometheus.NewRegistry()}
 	e.supervisor = collector.NewSupervisor(collector.SupervisorConfig{
-		Command: []string{executable, commandSampler},
+		// Not the path: what lies there may be another version by the time that a
+		// sampler is restarted.
+		Command: []string{"/proc/self/exe", commandSampler},
 		Env:     env.Env,
 		Sampler: collector.SamplerConfig{
 			Interval:     cfg.Interval,

@@ -109,6 +109,9 @@ func runExporter(ctx context.Context, line commandLine, stdout io.Writer, enviro
 	if err != nil {
 		return err
 	}
+	if line.command == commandOnce {
+		line.config.Interval = min(line.config.Interval, onceInterval)
+	}
 	e, err := newExporter(line.config, hostname, executable, env, logger)
 	if err != nil {
 		return err

@@ -1,0 +1,245 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"gpu_exporter/collector/dcgmsim"
+)
+
+// built returns the binary that make build made, with the stand-ins beside it.
+func built(t *testing.T) string {
+	t.Helper()
+	path, err := filepath.Abs("../../build/gpu_exporter")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("%v: run make build first", err)
+	}
+	return path
+}
+
+// tool returns a program that make test installs.
+func tool(t *testing.T, name string) string {
+	t.Helper()
+	dir := os.Getenv("GPU_EXPORTER_TOOLS")
+	if dir == "" {
+		dir = "../../build/tools"
+	}
+	path, err := filepath.Abs(filepath.Join(dir, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("%v: run make test, which installs it", err)
+	}
+	return path
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// node is an exporter process over a simulated node.
+type node struct {
+	address string
+	sim     *dcgmsim.Node
+	cmd     *exec.Cmd
+	log     *lockedBuffer
+	exited  chan struct{}
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// startNode starts the built exporter on a simulated node and waits until it is
+// ready. It is stopped with the test.
+func startNode(t *testing.T, scenario string, args ...string) *node {
+	t.Helper()
+	n := launchNode(t, scenario, args...)
+	n.eventually(t, "the exporter is ready", func() bool {
+		status, _ := n.tryGet(t, "/-/ready")
+		return status == http.StatusOK
+	})
+	return n
+}
+
+// launchNode is startNode without waiting. An empty scenario simulates nothing.
+func launchNode(t *testing.T, scenario string, args ...string) *node {
+	t.Helper()
+	sim := dcgmsim.NewNode(filepath.Join(filepath.Dir(built(t)), "sim"), t.TempDir(), scenario)
+	n := &node{address: freeAddress(t), sim: sim, log: &lockedBuffer{}, exited: make(chan struct{})}
+	args = append([]string{"--web.listen-address=" + n.address}, args...)
+	if scenario != "" {
+		args = append(args, "--simulate="+scenario)
+	}
+	n.cmd = exec.Command(built(t), args...)
+	n.cmd.Env = append(os.Environ(), "DCGMSIM_STATE="+sim.State, "DCGMSIM_CONTROL="+sim.Control)
+	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
+	if err := n.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = n.cmd.Wait()
+		close(n.exited)
+	}()
+	t.Cleanup(func() {
+		_ = n.cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-n.exited:
+		case <-time.After(15 * time.Second):
+			_ = n.cmd.Process.Kill()
+			t.Errorf("the exporter did not stop on SIGTERM within 15 s")
+		}
+		if t.Failed() {
+			t.Logf("log of %s:\n%s", scenario, n.log)
+		}
+	})
+	return n
+}
+
+// command steers the simulated node, whether or not a sampler runs.
+func (n *node) command(t *testing.T, command string) {
+	t.Helper()
+	if _, err := n.sim.Command(t.Context(), command); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (n *node) tryGet(t *testing.T, path string) (int, string) {
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.address+path, nil)
+	if err != nil {
+		return 0, err.Error()
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err.Error()
+	}
+	return resp.StatusCode, string(body)
+}
+
+// scrape returns the body of /metrics, which must answer 200.
+func (n *node) scrape(t *testing.T) string {
+	t.Helper()
+	status, body := n.tryGet(t, "/metrics")
+	if status != http.StatusOK {
+		t.Fatalf("/metrics answers %d: %s", status, body)
+	}
+	return body
+}
+
+// eventually polls until the condition holds.
+func (n *node) eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(60 * time.Second); !holds(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited 60 s in vain until %s", what)
+		}
+		select {
+		case <-n.exited:
+			t.Fatalf("the exporter exited before %s", what)
+		default:
+		}
+	}
+}
+
+// sumOf returns the sum of the series of a family whose labels contain all of
+// the given texts, and how many there are.
+func sumOf(body, family string, labels ...string) (sum float64, count int) {
+lines:
+	for line := range strings.Lines(body) {
+		rest, ok := strings.CutPrefix(line, family)
+		if !ok || (rest[0] != '{' && rest[0] != ' ') {
+			continue
+		}
+		for _, l := range labels {
+			if !strings.Contains(rest, l) {
+				continue lines
+			}
+		}
+		text := strings.TrimSpace(rest[strings.LastIndexByte(rest, ' '):])
+		v, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			continue
+		}
+		sum += v
+		count++
+	}
+	return sum, count
+}
+
+// samplerPID returns the process id of the sampler, or 0 if there is none.
+func (n *node) samplerPID() int {
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", n.cmd.Process.Pid, n.cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	all := string(children)
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", n.cmd.Process.Pid))
+	for _, task := range tasks {
+		if b, err := os.ReadFile(task); err == nil {
+			all += " " + string(b)
+		}
+	}
+	for field := range strings.FieldsSeq(all) {
+		if pid, err := strconv.Atoi(field); err == nil {
+			return pid
+		}
+	}
+	return 0
+}
+
+// scrapeValue returns the sum of a family at a URL.
+func scrapeValue(t *testing.T, url, family string) float64 {
+	t.Helper()
+	n := node{address: strings.TrimSuffix(strings.TrimPrefix(url, "http://"), "/metrics")}
+	v, count := sumOf(n.scrape(t), family)
+	if count == 0 {
+		t.Errorf("%s has no %s", url, family)
+	}
+	return v
+}
