@@ -555,22 +555,25 @@ static dcgmReturn_t enumerate(dcgmHandle_t handle, enum call call, struct call_a
     int64_t until = args.d;
     if (rc == DCGM_ST_OK && size < sizeof until)
         rc = DCGM_ST_GENERIC_ERROR;
+    dcgmFieldValue_v1 *one = rc == DCGM_ST_OK ? calloc(1, sizeof *one) : NULL;
+    if (rc == DCGM_ST_OK && !one)
+        rc = DCGM_ST_MEMORY;
     if (rc == DCGM_ST_OK) {
-        static _Thread_local dcgmFieldValue_v1 one;
         memcpy(&until, data, sizeof until);
         struct value_reader r = {.at = data + sizeof until, .end = data + size};
         struct value v;
         int stop = 0;
         while (!stop && value_reader_next(&r, &v)) {
-            value_to_v1(&v, &one);
+            value_to_v1(&v, one);
             if (by_entity)
-                stop = by_entity((dcgm_field_entity_group_t)v.group, v.entity_id, &one, 1, user);
+                stop = by_entity((dcgm_field_entity_group_t)v.group, v.entity_id, one, 1, user);
             else if (v.group == DCGM_FE_GPU || v.group == DCGM_FE_NONE)
-                stop = by_gpu(v.entity_id, &one, 1, user);
+                stop = by_gpu(v.entity_id, one, 1, user);
         }
         if (!stop && next)
             *next = until;
     }
+    free(one);
     free(data);
     return rc;
 }

@@ -116,6 +116,8 @@ static void answer(struct work *w)
     f.status = call_perform(server.engine, w->peer->owner, (enum call)w->frame.call, &w->args, w->payload, w->len, &b,
                             deliver, (void *)(uintptr_t)w->peer->owner);
     send_frame(w->peer, &f, b.data, b.len);
+    if (atomic_load(&server.engine->node->engine_lost)) /* a lost engine keeps no connection */
+        shutdown(w->peer->fd, SHUT_RDWR);
     free(b.data);
     free(w->payload);
 }

@@ -6,6 +6,7 @@
  * line, "rc=N" first. The Go tests drive it.
  */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -204,6 +205,24 @@ static int command_list(void)
     return 1;
 }
 
+/* nvml INDEX: what the other library of this process says of a GPU */
+static int command_nvml(void)
+{
+    void *lib = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL), *device = NULL;
+    if (!lib)
+        return printf("rc=1 %s", dlerror());
+    int (*init)(void) = (int (*)(void))dlsym(lib, "nvmlInit_v2");
+    int (*find)(unsigned, void **) = (int (*)(unsigned, void **))dlsym(lib, "nvmlDeviceGetHandleByIndex_v2");
+    int (*name)(void *, char *, unsigned) = (int (*)(void *, char *, unsigned))dlsym(lib, "nvmlDeviceGetUUID");
+    char uuid[96] = "";
+    int rc = init && find && name ? init() : 999;
+    if (rc == 0)
+        rc = find((unsigned)number(1), &device);
+    if (rc == 0)
+        rc = name(device, uuid, sizeof uuid);
+    return printf("rc=%d uuid=%s", rc, uuid);
+}
+
 /* 1: the answer is printed already; else the status to print */
 static int run(int *printed)
 {
@@ -216,6 +235,8 @@ static int run(int *printed)
         return command_latest(DCGM_FV_FLAG_LIVE_DATA);
     if (strcmp(c, "bulk") == 0)
         return command_bulk();
+    if (strcmp(c, "nvml") == 0)
+        return command_nvml();
     if (strcmp(c, "attributes") == 0)
         return command_attributes();
     if (strcmp(c, "hierarchy") == 0)

@@ -1,0 +1,204 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package dcgmsim
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// go-dcgm's own samples, unchanged, run on the stand-in.
+func TestGoDCGMSamples(t *testing.T) {
+	n := newNode(t, "h100x8")
+	path := filepath.Join(t.TempDir(), "engine.sock")
+	if _, err := n.StartEngine(t.Context(), "--domain-socket", path); err != nil {
+		t.Fatal(err)
+	}
+	n.must(t, "process gpu 1 pid 1 name init memory 512")
+	dir := t.TempDir()
+	var packages []string
+	samples := map[string]struct {
+		args  []string
+		until time.Duration // SIGINT after that; 0: it ends by itself
+		want  []string
+	}{
+		"deviceInfo":       {[]string{"-connect", path, "-socket", "1"}, 0, []string{"Model                  : NVIDIA H100 80GB HBM3", "DCGMSupported          : Yes", "Bus ID                 : 00000000:DB:00.0", "NV18"}},
+		"topology":         {nil, 0, []string{"GPU7 NV18", "CPUAffinity"}},
+		"hostengineStatus": {nil, 0, []string{"Memory", "CPU"}},
+		"dmon":             {nil, 3 * time.Second, []string{"# Idx", "\n    7 "}},
+		"health":           {nil, 2500 * time.Millisecond, []string{"Status             : Healthy"}},
+		"policy":           {nil, 5 * time.Second, []string{"Listening for violations", "XID Error", "{79}"}},
+		"processInfo":      {[]string{"-pid", "1"}, 0, []string{"GPU ID			     : 1", "Max GPU Memory Used (bytes)  : 536870912"}},
+	}
+	for name := range samples {
+		packages = append(packages, "github.com/NVIDIA/go-dcgm/samples/"+name)
+	}
+	build := exec.CommandContext(t.Context(), "go", append([]string{"build", "-o", dir + "/"}, packages...)...)
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building the samples: %v\n%s", err, out)
+	}
+	for name, s := range samples {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			var out bytes.Buffer
+			cmd := exec.CommandContext(ctx, filepath.Join(dir, name), s.args...)
+			cmd.Env = append(append(os.Environ(), n.Environ()...), "__DCGM_DBG_FILE=/dev/null")
+			cmd.Stdout, cmd.Stderr = &out, &out
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			if s.until > 0 {
+				if name == "policy" {
+					time.Sleep(time.Second)
+					if _, err := n.Command(ctx, "xid 79 gpu 3"); err != nil {
+						t.Error(err)
+					}
+				}
+				time.Sleep(s.until)
+				_ = cmd.Process.Signal(syscall.SIGINT)
+			}
+			if err := cmd.Wait(); err != nil {
+				t.Errorf("%v", err)
+			}
+			for _, want := range s.want {
+				if !strings.Contains(out.String(), want) {
+					t.Errorf("no %q in its output", want)
+				}
+			}
+			if t.Failed() {
+				t.Log(out.String())
+			}
+		})
+	}
+}
+
+// What a sampler does at each interval costs next to nothing in the stand-in.
+func TestBulkReadAndMemory(t *testing.T) {
+	n := newNode(t, "h100x8")
+	p := embedded(t, n)
+	fields := []int{
+		100, 101, 102, 110, 111, 112, 113, 114, 140, 150, 155, 156, 157, 158, 159, 160, 161, 162, 163, 164,
+		190, 200, 201, 202, 203, 204, 206, 207, 230, 235, 236, 237, 238, 240, 241, 250, 251, 252, 253, 254,
+		310, 311, 312, 313, 393, 394, 395, 396, 449, 1001, 1002, 1003, 1004, 1005, 1009, 1010, 50, 54, 57, 1,
+	}
+	if len(fields) != 60 {
+		t.Fatalf("%d fields", len(fields))
+	}
+	g := p.ok("group g 0").get(t, "id")
+	f := p.ok("fields f %s", list(fields)).get(t, "id")
+	p.ok("watch %s %s 100000 0 1", g, f)
+	before := p.ok("rss").number(t, "kib")
+	a := p.ok("bulk 2000 8 %s", list(fields))
+	if good := a.number(t, "good"); good < 8*59 {
+		t.Errorf("%v good values of %d", good, 8*60)
+	}
+	median := a.number(t, "median_us")
+	if median > 1000 { // about ten on an idle machine; a busy one is no failure
+		t.Errorf("%v µs for 8 GPUs × 60 fields", median)
+	}
+	time.Sleep(3 * time.Second)
+	after := p.ok("rss").number(t, "kib")
+	t.Logf("8 GPUs × 60 fields in %v µs (median); resident %v KiB, after 3 s at 100 ms %v KiB", median, before, after)
+	if after > 12*1024 {
+		t.Errorf("%v KiB resident", after)
+	}
+}
+
+// Many threads at once, under the sanitizers.
+func TestSanitized(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the libraries twice more")
+	}
+	source, err := sourceDir(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, sanitizer := range map[string]string{"address": "address,undefined", "thread": "thread"} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			flags := []string{"-fsanitize=" + sanitizer, "-fno-omit-frame-pointer", "-g"}
+			build := exec.CommandContext(t.Context(), "make", "-s", "-f", filepath.Join(source, "Makefile"), "OUT="+dir, "SANITIZE="+strings.Join(flags, " "), "CFLAGS=-O1 -g -Wno-error")
+			if out, err := build.CombinedOutput(); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			program := filepath.Join(dir, "probe")
+			if err := compileProbe(dir, program, flags...); err != nil {
+				t.Fatal(err)
+			}
+			log := filepath.Join(dir, "report")
+			option := fmt.Sprintf("log_path=%s:exitcode=66:halt_on_error=1", log)
+			n := NewNode(dir, t.TempDir(), "h100x8-mig")
+			p := startProgram(t, program, append(n.Environ(), "ASAN_OPTIONS="+option, "TSAN_OPTIONS="+option, "UBSAN_OPTIONS="+option+":print_stacktrace=1")...)
+			p.ok("init")
+			p.ok("start")
+			g, f := p.watch("w", 100*time.Millisecond, []int{50, 54, 155, 230, 449, 1001}, [2]int{feGPU, 7}, [2]int{feGPUI, 0}, [2]int{feGPUCI, 0}, [2]int{feGPU, 6})
+			p.ok("policy %s 0x41 1", g)
+			p.ok("healthset %s -1", g)
+			p.send("threads 6")
+			for _, command := range []string{"xid 79 gpu 6", "xid 31 gpu 0 ci 0", "mig gpu 0 3g.40gb*2", "lose gpu 1", "return gpu 1", "mig gpu 0 off", "set field 311 value 2 gpu 6", "slow dcgmGroupCreate 1", "clear"} {
+				if _, err := Command(t.Context(), n.Control, command); err != nil {
+					t.Error(err)
+				}
+			}
+			p.receive("threads 6")
+			p.ok("since %s %s 0", g, f)
+			p.ok("all %s %s", g, f)
+			p.ok("hierarchy")
+			p.ok("health %s", g)
+			eventually(t, "a violation", func() bool { return strings.Contains(p.ok("violations").text, "condition=") })
+			p.ok("stop")
+			p.ok("shutdown")
+			_ = p.in.Close()
+			for range p.answers {
+			}
+			if err := p.cmd.Wait(); err != nil {
+				t.Errorf("ended with %v", err)
+			}
+			reports, _ := filepath.Glob(log + "*")
+			for _, r := range reports {
+				text, _ := os.ReadFile(r)
+				t.Errorf("%s", text)
+			}
+		})
+	}
+}
+
+// Commands and scenarios are outside input: no line may do harm.
+func FuzzCommand(f *testing.F) {
+	for _, line := range []string{
+		"xid 79 gpu 0", "mig gpu 0 3g.40gb/1c,2c+1g.10gb*2", "set field 311 value 1e300 gpu all", "load gpu all util 50 mem 20",
+		"process gpu 0 pid 1 ci 0 name x", "fail * -1", "at 1s xid 79 gpu 0", "print stdout ", "mig gpu 0 1g.10gb*", "truth gpu",
+	} {
+		f.Add(line)
+	}
+	dir, err := libraries()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		if strings.ContainsRune(line, 0) || strings.Contains(line, "crash") || strings.Contains(line, "hang") {
+			return // arguments hold no NUL; the others do harm on purpose
+		}
+		n := NewNode(dir, t.TempDir(), "h100x8-mig")
+		cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "dcgmsimd"), "--command", line)
+		cmd.Env = append(os.Environ(), n.Environ()...)
+		out, err := cmd.Output()
+		if cmd.ProcessState.ExitCode() < 0 || cmd.ProcessState.ExitCode() > 1 {
+			t.Fatalf("%q: %v", line, err)
+		}
+		if text := string(out); !strings.HasPrefix(text, "ok") && !strings.HasPrefix(text, "error: ") {
+			t.Fatalf("%q answered %q", line, text)
+		}
+	})
+}
