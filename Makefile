@@ -67,8 +67,9 @@ fuzz: ## Run every fuzz target for a short time (FUZZTIME=10s)
 	done
 
 .PHONY: golden
-golden: ## Rewrite the golden files after a change that is meant
-	$(GO) test ./collector/... -update
+golden: build ## Rewrite the golden files after a change that is meant
+	$(GO) test ./collector ./collector/nvml -update
+	$(GO) test ./cmd/gpu_exporter -run Promtool -update
 
 .PHONY: clean
 clean: ## Remove what was built

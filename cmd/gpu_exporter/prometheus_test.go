@@ -4,7 +4,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -44,22 +43,17 @@ scrape_configs:
 		t.Fatal(err)
 	}
 	address := freeAddress(t)
-	var log bytes.Buffer
+	log := &lockedBuffer{}
 	cmd := exec.Command(prometheus, "--config.file="+configFile, "--storage.tsdb.path="+filepath.Join(dir, "data"),
 		"--web.listen-address="+address, "--log.level=warn")
-	cmd.Stdout, cmd.Stderr = &log, &log
+	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	stopped := false
-	stop := func() {
-		if !stopped {
-			stopped = true
-			_ = cmd.Process.Signal(os.Interrupt)
-			_ = cmd.Wait()
-		}
-	}
-	t.Cleanup(stop)
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		_ = cmd.Wait()
+	})
 	api := promAPI{t: t, base: "http://" + address}
 	api.waitReady()
 	start := time.Now()
@@ -120,7 +114,6 @@ scrape_configs:
 			t.Errorf("gpu_xid_errors is a %q: OpenMetrics was not negotiated", body)
 		}
 	})
-	stop()
 	if s := log.String(); strings.Contains(s, "level=WARN") || strings.Contains(s, "level=ERROR") {
 		t.Errorf("Prometheus complains:\n%s", s)
 	}

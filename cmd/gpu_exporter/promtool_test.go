@@ -1,0 +1,56 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// promtool check metrics passes on the goldens and on a live scrape, but for what
+// is listed in testdata/promtool-complaints.txt: names and labels that are
+// dcgm-exporter's and must stay.
+func TestPromtoolCheckMetrics(t *testing.T) {
+	t.Parallel()
+	promtool := tool(t, "promtool")
+	bodies := []string{startNode(t, "h100x8", fast...).scrape(t)}
+	for _, golden := range []string{"families.prom", "families-old-names.prom"} {
+		b, err := os.ReadFile(filepath.Join("../../collector/testdata", golden))
+		if err != nil {
+			t.Fatal(err)
+		}
+		bodies = append(bodies, string(b))
+	}
+	var complaints []string
+	for _, body := range bodies {
+		cmd := exec.CommandContext(t.Context(), promtool, "check", "metrics")
+		cmd.Stdin = strings.NewReader(body)
+		out, _ := cmd.CombinedOutput() // its status says whether there are complaints
+		for line := range strings.Lines(string(out)) {
+			complaints = append(complaints, strings.TrimSpace(line))
+		}
+	}
+	slices.Sort(complaints)
+	got := strings.Join(slices.Compact(complaints), "\n") + "\n"
+	const file = "testdata/promtool-complaints.txt"
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("promtool says:\n%s\nexpected:\n%s", got, want)
+	}
+}
