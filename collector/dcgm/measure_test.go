@@ -6,11 +6,8 @@ package dcgm
 import (
 	"encoding/json"
 	"fmt"
-	"io"
-	"log/slog"
 	"os"
 	"os/exec"
-	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -18,84 +15,32 @@ import (
 	"gpu_exporter/collector"
 )
 
-// measured is what one sample costs, and what the bulk calls alone cost that it
-// makes: the floor, a loop in C with the same request into the same library.
-type measured struct {
-	SampleNanos, FloorNanos float64 // CPU time of the thread
-	Bytes, Allocs           float64 // garbage of one sample
-	Cells, Calls            int
-}
+// floorVariable makes the child measure the floor.
+const floorVariable = "DCGM_TEST_FLOOR"
 
 // measureChild measures in its own process and writes the result as JSON.
 func measureChild() int {
-	const warmUp, times = 50, 400
 	cfg, err := collector.ReadSamplerConfig(os.Stdin)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 2
 	}
-	s, err := newSampler(Config{
-		Sampler: cfg,
-		Frames:  collector.NewFrameWriter(io.Discard),
-		Logger:  slog.New(slog.DiscardHandler),
-	})
+	cost, err := Measure(cfg, 200, os.Getenv(floorVariable) != "")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	for range warmUp {
-		if err := s.sample(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		time.Sleep(time.Millisecond)
-	}
-	var m measured
-	for _, b := range s.reading.blocks {
-		m.Cells += len(b.rows) * len(b.fields)
-	}
-	callsBefore, _ := s.lib.reads()
-
-	// Turn by turn, so that both see the same of what else goes on.
-	var before, after runtime.MemStats
-	var sample, floor int64
-	runtime.GC()
-	runtime.ReadMemStats(&before)
-	for range times {
-		t := threadCPU()
-		if err := s.sample(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		sample += threadCPU() - t
-		t = threadCPU()
-		for i := range s.reading.blocks {
-			if c := s.lib.floor(&s.reading.blocks[i].request, 1); c != codeOK {
-				fmt.Fprintln(os.Stderr, "floor:", c)
-				return 1
-			}
-		}
-		floor += threadCPU() - t
-	}
-	runtime.ReadMemStats(&after)
-	calls, _ := s.lib.reads()
-	m.SampleNanos = float64(sample) / times
-	m.FloorNanos = float64(floor) / times
-	m.Bytes = float64(after.TotalAlloc-before.TotalAlloc) / times
-	m.Allocs = float64(after.Mallocs-before.Mallocs) / times
-	m.Calls = int(calls-callsBefore) / times
-	if err := json.NewEncoder(os.Stdout).Encode(m); err != nil {
+	if err := json.NewEncoder(os.Stdout).Encode(cost); err != nil {
 		return 2
 	}
 	return 0
 }
 
-// measure measures sampling a scenario with n fields for each GPU or instance.
-func measure(t testing.TB, scenario, dir string, n int) measured {
+// measure measures sampling a scenario with n fields for each GPU or instance,
+// or, with floor, the calls alone.
+func measure(t testing.TB, scenario, dir string, n int, floor bool) Cost {
 	t.Helper()
-	cfg := collector.SamplerConfig{Interval: time.Second, Fields: make(map[collector.EntityKind][]collector.FieldID)}
+	cfg := collector.SamplerConfig{Interval: 10 * time.Millisecond, Fields: make(map[collector.EntityKind][]collector.FieldID)}
 	for _, kind := range []collector.EntityKind{gpu, inst} {
 		for f := range collector.Fields() {
 			if f.ID >= 100 && f.On(kind) && f.Type.Numeric() && len(cfg.Fields[kind]) < n {
@@ -106,6 +51,9 @@ func measure(t testing.TB, scenario, dir string, n int) measured {
 	}
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), childVariable+"=measure", "LD_LIBRARY_PATH="+dir, "DCGMSIM_SCENARIO="+scenario)
+	if floor {
+		cmd.Env = append(cmd.Env, floorVariable+"=1")
+	}
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -121,22 +69,24 @@ func measure(t testing.TB, scenario, dir string, n int) measured {
 	if _, err := cfg.WriteTo(in); err != nil {
 		t.Fatal(err)
 	}
-	var m measured
-	decodeErr := json.NewDecoder(out).Decode(&m)
+	var cost Cost
+	decodeErr := json.NewDecoder(out).Decode(&cost)
 	if err := cmd.Wait(); err != nil || decodeErr != nil {
 		t.Fatalf("measuring: %v, %v", err, decodeErr)
 	}
-	return m
+	return cost
 }
 
 // TestGarbage shows that sampling leaves next to no garbage.
 func TestGarbage(t *testing.T) {
 	for _, scenario := range []string{"h100x8", "h100x8-mig"} {
-		m := measure(t, scenario, standIn(t), 60)
-		t.Logf("%s: %d cells in %d calls: %.0f bytes in %.1f allocations; CPU %.0f µs, floor %.0f µs, ratio %.2f",
-			scenario, m.Cells, m.Calls, m.Bytes, m.Allocs, m.SampleNanos/1e3, m.FloorNanos/1e3, m.SampleNanos/m.FloorNanos)
-		if m.Bytes > 16<<10 {
-			t.Errorf("%s: %.0f bytes of garbage for a sample, at most 16 KiB are allowed", scenario, m.Bytes)
+		c := measure(t, scenario, standIn(t), 60, false)
+		t.Logf("%s: %+v", scenario, c)
+		if c.Bytes > 1<<10 { // 16 KiB are allowed
+			t.Errorf("%s: %.0f bytes of garbage for a sample", scenario, c.Bytes)
+		}
+		if c.Values < 480 || c.Calls < 1 || c.Calls > 8 {
+			t.Errorf("%s: %d values in %d calls", scenario, c.Values, c.Calls)
 		}
 	}
 }
@@ -147,15 +97,18 @@ func BenchmarkSample(b *testing.B) {
 	for _, scenario := range []string{"h100x8", "h100x8-mig"} {
 		b.Run(scenario, func(b *testing.B) {
 			dir := standIn(b)
-			var m measured
+			var sample, floor Cost
 			for b.Loop() {
-				m = measure(b, scenario, dir, 60)
+				sample, floor = measure(b, scenario, dir, 60, false), measure(b, scenario, dir, 60, true)
 			}
 			b.ReportMetric(0, "ns/op")
-			b.ReportMetric(m.SampleNanos/1e3, "µs/sample")
-			b.ReportMetric(m.FloorNanos/1e3, "µs/floor")
-			b.ReportMetric(m.SampleNanos/m.FloorNanos, "ratio")
-			b.ReportMetric(m.Bytes, "B/sample")
+			b.ReportMetric(float64(sample.Thread.Nanoseconds())/1e3, "µs/sample")
+			b.ReportMetric(float64(floor.Thread.Nanoseconds())/1e3, "µs/floor")
+			b.ReportMetric(float64(sample.Thread)/float64(floor.Thread), "ratio")
+			b.ReportMetric(float64(sample.Process.Nanoseconds())/1e3, "µs/process-sample")
+			b.ReportMetric(float64(floor.Process.Nanoseconds())/1e3, "µs/process-floor")
+			b.ReportMetric(float64(sample.Process)/float64(floor.Process), "process-ratio")
+			b.ReportMetric(sample.Bytes, "B/sample")
 		})
 	}
 }

@@ -278,7 +278,8 @@ static int read_chunk(struct native *n, const struct abi_pair *entities, uint32_
     for (uint32_t e = 0; e < entity_count; e++) {
         struct native_cell *row = &cells[base[e]];
         for (uint32_t f = 0; f < field_count; f++, v++) {
-            __builtin_prefetch(v + 6);
+            __builtin_prefetch(v + 12);
+            __builtin_prefetch(&v[12].value);
             if (entities[e].id != v->id || entities[e].kind != v->kind || fields[f] != v->field)
                 goto disorder;
             put_cell(n, &row[column[f]], v);
