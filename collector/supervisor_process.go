@@ -98,7 +98,7 @@ func startProcess(command, env []string, cfg SamplerConfig) (process, error) {
 	p.statm, _ = os.Open(fmt.Sprintf("/proc/%d/statm", cmd.Process.Pid))
 	// A sampler that never reads could block this for ever. If it has died
 	// already, its exit status tells more than the write error.
-	go p.stdin.Write(config.Bytes())
+	go func() { _, _ = p.stdin.Write(config.Bytes()) }()
 	return p, nil
 }
 

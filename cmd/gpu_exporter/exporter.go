@@ -49,7 +49,7 @@ type exporter struct {
 }
 
 // newExporter puts the parts together. It starts nothing.
-func newExporter(cfg config, hostname, executable string, env samplerEnv, logger *slog.Logger) (*exporter, error) {
+func newExporter(cfg config, hostname string, env samplerEnv, logger *slog.Logger) (*exporter, error) {
 	counters, err := loadCounters(cfg)
 	if err != nil {
 		return nil, err

@@ -112,7 +112,7 @@ func runExporter(ctx context.Context, line commandLine, stdout io.Writer, enviro
 	if line.command == commandOnce {
 		line.config.Interval = min(line.config.Interval, onceInterval)
 	}
-	e, err := newExporter(line.config, hostname, executable, env, logger)
+	e, err := newExporter(line.config, hostname, env, logger)
 	if err != nil {
 		return err
 	}

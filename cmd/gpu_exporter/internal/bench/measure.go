@@ -83,7 +83,7 @@ func (b *bench) scrapes(ctx context.Context, name, scenario string) ([]row, erro
 	}
 	var rows []row
 	for _, encoding := range []string{"", "gzip"} {
-		_, body, err := exporter.get(ctx, encoding)
+		body, err := exporter.get(ctx, encoding)
 		if err != nil {
 			return rows, err
 		}
@@ -132,7 +132,7 @@ func (b *bench) alternate(ctx context.Context, exporter, bare *process, encoding
 func cpuPerScrape(ctx context.Context, p *process, encoding string, requests int) (time.Duration, error) {
 	var err error
 	for range 200 { // until it listens
-		if _, _, err = p.get(ctx, encoding); err == nil {
+		if _, err = p.get(ctx, encoding); err == nil {
 			break
 		}
 		time.Sleep(10 * time.Millisecond)
@@ -145,7 +145,7 @@ func cpuPerScrape(ctx context.Context, p *process, encoding string, requests int
 		return 0, err
 	}
 	for range requests {
-		if _, _, err := p.get(ctx, encoding); err != nil {
+		if _, err := p.get(ctx, encoding); err != nil {
 			return 0, err
 		}
 	}
@@ -162,7 +162,7 @@ func (b *bench) garbage(ctx context.Context) ([]row, error) {
 	}
 	defer p.stop()
 	allocated := func() (float64, error) {
-		_, body, err := p.get(ctx, "")
+		body, err := p.get(ctx, "")
 		if err != nil {
 			return 0, err
 		}
@@ -187,7 +187,7 @@ func (b *bench) garbage(ctx context.Context) ([]row, error) {
 		return nil, err
 	}
 	scraped, err := measure(func() error {
-		_, _, err := p.get(ctx, "gzip")
+		_, err := p.get(ctx, "gzip")
 		return err
 	})
 	if err != nil {
@@ -226,7 +226,7 @@ func (b *bench) hang(ctx context.Context) ([]row, error) {
 		var times []time.Duration
 		for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 			begin := time.Now()
-			if _, _, err := p.get(ctx, ""); err != nil {
+			if _, err := p.get(ctx, ""); err != nil {
 				return nil, err
 			}
 			times = append(times, time.Since(begin))
@@ -234,7 +234,7 @@ func (b *bench) hang(ctx context.Context) ([]row, error) {
 		return times, nil
 	}
 	counts := func() (goroutines float64, threads int, err error) {
-		_, body, err := p.get(ctx, "")
+		body, err := p.get(ctx, "")
 		if err != nil {
 			return 0, 0, err
 		}
@@ -285,7 +285,7 @@ func (b *bench) memory(ctx context.Context) ([]row, error) {
 	}
 	var sizes []float64 // MiB, one a second
 	for begin := time.Now(); time.Since(begin) < b.options.soak; time.Sleep(time.Second) {
-		if _, _, err := p.get(ctx, "gzip"); err != nil {
+		if _, err := p.get(ctx, "gzip"); err != nil {
 			return nil, err
 		}
 		total := 0

@@ -77,7 +77,7 @@ func (b *bench) exporterOn(ctx context.Context, scenario string, args ...string)
 func (p *process) waitFor(ctx context.Context, text string) error {
 	deadline := time.Now().Add(30 * time.Second)
 	for {
-		_, body, err := p.get(ctx, "")
+		body, err := p.get(ctx, "")
 		if err == nil && bytes.Contains(body, []byte(text)) {
 			return nil
 		}
@@ -89,30 +89,30 @@ func (p *process) waitFor(ctx context.Context, text string) error {
 }
 
 // get scrapes once, asking for the given Content-Encoding.
-func (p *process) get(ctx context.Context, encoding string) (http.Header, []byte, error) {
+func (p *process) get(ctx context.Context, encoding string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.address+"/metrics", nil)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if encoding != "" {
 		req.Header.Set("Accept-Encoding", encoding)
 	}
 	resp, err := p.client.Do(req)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, nil, fmt.Errorf("/metrics answers %s", resp.Status)
+		return nil, fmt.Errorf("/metrics answers %s", resp.Status)
 	}
 	if got := resp.Header.Get("Content-Encoding"); got != encoding {
-		return nil, nil, fmt.Errorf("asked for encoding %q, got %q", encoding, got)
+		return nil, fmt.Errorf("asked for encoding %q, got %q", encoding, got)
 	}
-	return resp.Header, body, nil
+	return body, nil
 }
 
 func (p *process) stop() {
