@@ -128,7 +128,8 @@ func (n *Node) StartEngine(ctx context.Context, args ...string) (*Engine, error)
 		args = []string{"--port", "0"}
 	}
 	cmd := exec.CommandContext(ctx, filepath.Join(n.Libraries, "dcgmsimd"), args...)
-	cmd.Env = append(os.Environ(), n.Environ()...)
+	// its log would land in /var/log otherwise
+	cmd.Env = append(append([]string{"__DCGM_DBG_FILE=/dev/null"}, os.Environ()...), n.Environ()...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {

@@ -14,6 +14,7 @@ static struct {
     struct engine *engine; /* the embedded one */
     unsigned calls;        /* running in it */
     unsigned inits;
+    struct embedded_callback *callbacks; /* kept: a call may be under way whenever one is unregistered */
 } process = {.lock = PTHREAD_MUTEX_INITIALIZER, .idle = PTHREAD_COND_INITIALIZER};
 
 static struct engine *acquire(void)
@@ -38,6 +39,7 @@ static void release(void)
 struct embedded_callback {
     fpRecvUpdates callback;
     uint64_t user_data;
+    struct embedded_callback *next;
 };
 
 static void deliver_embedded(void *to, uint64_t id, const dcgmPolicyCallbackResponse_t *response)
@@ -680,10 +682,13 @@ dcgmReturn_t dcgmPolicyRegister_v2(dcgmHandle_t handle, dcgmGpuGrp_t group, dcgm
         client_set_callback(handle, id, callback, user_data);
         return simple(handle, CALL_dcgmPolicyRegister_v2, ARGS(group, (uint32_t)condition, id));
     }
-    struct embedded_callback *c = malloc(sizeof *c); /* kept: a call may be under way whenever it is unregistered */
+    struct embedded_callback *c = malloc(sizeof *c);
     if (!c)
         return DCGM_ST_MEMORY;
-    *c = (struct embedded_callback){callback, user_data};
+    pthread_mutex_lock(&process.lock);
+    *c = (struct embedded_callback){callback, user_data, process.callbacks};
+    process.callbacks = c;
+    pthread_mutex_unlock(&process.lock);
     return simple(handle, CALL_dcgmPolicyRegister_v2, ARGS(group, (uint32_t)condition, 0, (int64_t)(intptr_t)c));
 }
 

@@ -46,7 +46,16 @@ uint64_t node_hash(uint64_t a, uint64_t b)
 
 void node_lock(struct node_state *n)
 {
-    if (pthread_mutex_lock(&n->lock) == EOWNERDEAD)
+    int rc = pthread_mutex_trylock(&n->lock);
+    if (rc == EBUSY) {
+        /* A holder may be frozen (SIGSTOP) for good: it changes nothing meanwhile, so go on
+         * without it. The unlock that follows is then refused, harmlessly. */
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_sec += 2;
+        rc = pthread_mutex_timedlock(&n->lock, &until);
+    }
+    if (rc == EOWNERDEAD)
         pthread_mutex_consistent(&n->lock);
 }
 

@@ -268,7 +268,7 @@ void node_run_events(struct node_state *n);
 bool node_find_override(struct node_state *n, uint32_t gpu_position, uint16_t field, struct node_override *out);
 
 /*
- * Carries out one control command (see README.md), by whichever process; writes
+ * Carries out one control command (see doc.go), by whichever process; writes
  * one line, "ok…" or "error: …". Returns 0 when it was carried out.
  */
 int node_command(struct node_state *n, const char *line, char *answer, size_t answer_len);
