@@ -26,7 +26,7 @@ type Cost struct {
 	Values, Calls int
 }
 
-// Measure takes n samples, one each interval, and says what each of them cost. With floor it
+// Measure takes n samples, one each interval, and says what each cost. With floor it
 // sets up the same, and then only makes the bulk calls of a sample, in C: what
 // reading costs at least, whoever does it. It is there for benchmarks, and
 // wants a process of its own for each call.

@@ -14,7 +14,7 @@ import (
 const (
 	// cleanupTimeout bounds the goodbye to DCGM, which takes 1 to 1.5 s when all
 	// is well, and for ever when a call hangs.
-	cleanupTimeout = 2 * time.Second
+	cleanupTimeout = 1800 * time.Millisecond
 	// updateCheck is how often the library's file is looked at.
 	updateCheck = 10 * time.Second
 	// stallTimeout is how long the engine may give no newer value of anything
@@ -52,7 +52,10 @@ func Run(ctx context.Context, cfg Config) error {
 	case <-ctx.Done():
 	}
 	select {
-	case <-done:
+	case err := <-done:
+		if err != nil {
+			cfg.Logger.Debug("sampling failed while it was ended", "err", err)
+		}
 	case <-time.After(cleanupTimeout):
 		cfg.Logger.Warn("DCGM did not end in time")
 	}
@@ -214,8 +217,8 @@ func (s *sampler) rebuild() error {
 		return err
 	}
 	p.refuse(s.watcher.units)
-	// DCGM samples at the watches' interval; without this the first sample would
-	// find nothing.
+	// The first values come with the next cycle (dcgmWatchFields in dcgm_agent.h):
+	// have it now. DCGM 4.6 has done it by itself, and then this is quick.
 	if len(targets) > 0 {
 		if c := s.lib.update(); c != codeOK {
 			return s.failed(c, reasonWatchFailed, "updating the fields")

@@ -1,0 +1,99 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package dcgm
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"gpu_exporter/collector"
+)
+
+// TestLibraryMissing shows what is said where there is no DCGM.
+func TestLibraryMissing(t *testing.T) {
+	if f := startProcess(t, defaultConfig(), "LD_LIBRARY_PATH="+t.TempDir()).failure(); f.Reason != reasonLibraryMissing || !strings.Contains(f.Message, "libdcgm.so.4") {
+		t.Errorf("failure %+v", f)
+	}
+}
+
+// TestSymbolMissing shows what is said of a library that lacks a function,
+// instead of the loader's exit status 127 at the first call.
+func TestSymbolMissing(t *testing.T) {
+	source := filepath.Join(t.TempDir(), "old.c")
+	if err := os.WriteFile(source, []byte("int dcgmGetEntityGroupEntities(void) { return -1; }\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f := startProcess(t, defaultConfig(), "LD_LIBRARY_PATH="+compile(t, source)).failure()
+	if f.Reason != reasonSymbolMissing || !strings.Contains(f.Message, "dcgmGetGpuStatus") {
+		t.Errorf("failure %+v", f)
+	}
+}
+
+// compile makes a libdcgm.so.4 of a C file and returns its directory.
+func compile(t *testing.T, source string) string {
+	t.Helper()
+	dir := t.TempDir()
+	out, err := exec.CommandContext(t.Context(), "gcc", "-std=gnu11", "-Wall", "-Werror", "-shared", "-fPIC", "-I.",
+		"-o", filepath.Join(dir, "libdcgm.so.4"), source).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return dir
+}
+
+// TestOddLibrary shows that values are taken for what they say they are and not
+// for where they stand, and that one GPU, or one field, that makes a whole call
+// fail costs nothing but itself. See testdata/odd.c.
+func TestOddLibrary(t *testing.T) {
+	cfg := defaultConfig()
+	cfg.Fields[gpu] = []collector.FieldID{140, 150, 155, 230, 252, 1001}
+	p := startProcess(t, cfg, "LD_LIBRARY_PATH="+compile(t, filepath.Join("testdata", "odd.c")))
+	s := p.sample("a sample", func(*collector.Sample) error { return nil })
+	if len(p.inv.Entities) != 3 || p.inv.DriverVersion != "1 of 0" || p.inv.DCGMVersion != "" {
+		t.Fatalf("inventory %+v", p.inv)
+	}
+	for id := range uint32(3) {
+		e := p.inv.Entities[id]
+		if want := fmt.Sprintf("54 of %d", id); e.UUID != want {
+			t.Errorf("GPU %d has UUID %q, want %q", id, e.UUID, want)
+		}
+		for _, field := range []collector.FieldID{140, 150, 252} {
+			want := collector.Int64Cell(1000*int64(id) + int64(field))
+			if id == 2 {
+				want = collector.NoValue(collector.StatusError)
+			}
+			if c := p.cell(s, gpu, id, field); c != want {
+				t.Errorf("GPU %d, field %d: %+v, want %+v", id, field, c, want)
+			}
+		}
+		if c := p.cell(s, gpu, id, 155); c.Status != collector.StatusNotPermitted {
+			t.Errorf("GPU %d: the refused field is %v", id, c.Status)
+		}
+		if c := p.cell(s, gpu, id, 1001); c.Status != collector.StatusModuleMissing {
+			t.Errorf("GPU %d: the profiling field is %v", id, c.Status)
+		}
+	}
+	if c := p.cell(s, gpu, 0, 230); c.Status != collector.StatusNoData {
+		t.Errorf("the XID is %v", c.Status)
+	}
+}
+
+// TestBadConfiguration shows that the sampler does not guess.
+func TestBadConfiguration(t *testing.T) {
+	for _, change := range []func(*collector.SamplerConfig){
+		func(c *collector.SamplerConfig) { c.Devices = "x:1" },
+		func(c *collector.SamplerConfig) { c.Hostengine = "http://x" },
+		func(c *collector.SamplerConfig) { c.Interval = 0 },
+	} {
+		cfg := defaultConfig()
+		change(&cfg)
+		if f := startProcess(t, cfg, "LD_LIBRARY_PATH="+t.TempDir()).failure(); f.Reason != reasonConfig {
+			t.Errorf("%+v: failure %+v", cfg, f)
+		}
+	}
+}

@@ -1,0 +1,141 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package dcgm
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"gpu_exporter/collector"
+	"gpu_exporter/collector/dcgmsim"
+)
+
+// standalone starts an engine of its own process, and a sampler that uses it.
+func standalone(t *testing.T, scenario string, address func(*dcgmsim.Engine) string, args ...string) (node, *dcgmsim.Engine, *process) {
+	t.Helper()
+	n := newNode(t, scenario)
+	t.Setenv("__DCGM_DBG_FILE", filepath.Join(t.TempDir(), "engine.log")) // of the engine alone
+	engine, err := n.StartEngine(t.Context(), args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := engine.Kill(); err != nil {
+			t.Error(err)
+		}
+	})
+	cfg := defaultConfig()
+	cfg.Hostengine = address(engine)
+	return n, engine, n.start(cfg)
+}
+
+// TestStandalone shows an engine in a process of its own, at each kind of address.
+func TestStandalone(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "he.sock")
+	for _, tt := range []struct {
+		name    string
+		args    []string
+		address func(*dcgmsim.Engine) string
+	}{
+		{"host and port", nil, func(e *dcgmsim.Engine) string { return e.Address }},
+		{"tcp URI", nil, func(e *dcgmsim.Engine) string { return "tcp://" + e.Address }},
+		{"path", []string{"--domain-socket", socket}, func(*dcgmsim.Engine) string { return socket }},
+		{"unix URI", []string{"--domain-socket", socket}, func(*dcgmsim.Engine) string { return "unix://" + socket }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n, _, p := standalone(t, "h100x8-mig", tt.address, tt.args...)
+			p.has(gpu, 7, 1001, collector.StatusOK)
+			s := p.has(inst, 0, 252, collector.StatusOK)
+			if c := p.cell(s, gpu, 7, 1); s.String(c) != p.inv.DriverVersion || p.inv.DriverVersion == "" {
+				t.Errorf("driver %q, and as a value %q", p.inv.DriverVersion, s.String(c))
+			}
+			if p.inv.DCGMVersion != "4.6.0" {
+				t.Errorf("DCGM version %q", p.inv.DCGMVersion)
+			}
+			n.command("xid 43 gpu 0 ci 1")
+			n.command("xid 45 gpu 0 ci 1")
+			events, inv := p.events("two XIDs", 2)
+			if e := inv.Entities[events[1].Entity]; events[0].Code != 43 || events[1].Code != 45 || e.Kind != compute || e.ID != 1 {
+				t.Errorf("events %+v", events)
+			}
+			n.command("lose gpu 6")
+			p.has(gpu, 6, 150, collector.StatusEntityLost)
+		})
+	}
+}
+
+// TestStandaloneHistory shows samplers that come to an engine which knows older
+// XIDs, because something else watches them: they are told nothing of these.
+func TestStandaloneHistory(t *testing.T) {
+	n, _, other := standalone(t, "h100x8", func(e *dcgmsim.Engine) string { return e.Address })
+	other.has(gpu, 0, 150, collector.StatusOK)
+	n.command("xid 31 gpu 1")
+	other.events("XID 31", 1)
+	for round := range 3 {
+		p := n.start(other.cfg)
+		s := p.has(gpu, 1, 230, collector.StatusOK) // the value stays
+		if c := p.cell(s, gpu, 1, 230); round == 0 && c.Int64() != 31 {
+			t.Errorf("XID %d, want 31", c.Int64())
+		}
+		n.command(fmt.Sprintf("xid %d gpu 1", 60+round))
+		if events, _ := p.events("the next XID", 1); events[0].Code != int64(60+round) {
+			t.Errorf("round %d: events %+v", round, events)
+		}
+		if round%2 == 0 { // its end, of either kind, leaves nothing behind in the engine
+			_ = p.cmd.Process.Kill()
+		} else {
+			p.stdin.Close()
+		}
+		<-p.exited
+	}
+	if events, _ := other.events("three XIDs", 3); events[2].Code != 62 {
+		t.Errorf("events %+v", events)
+	}
+}
+
+// TestHostengineKilled shows that the sampler ends at once with its engine.
+func TestHostengineKilled(t *testing.T) {
+	_, engine, p := standalone(t, "h100x8", func(e *dcgmsim.Engine) string { return e.Address })
+	p.has(gpu, 0, 150, collector.StatusOK)
+	if err := engine.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if f := p.failure(); f.Reason != reasonHostengineLost || f.Message == "" {
+		t.Errorf("failure %+v", f)
+	}
+}
+
+// TestHostengineFrozen shows that a time-out of a call is the engine's end, too.
+func TestHostengineFrozen(t *testing.T) {
+	n := newNode(t, "h100x8")
+	t.Setenv("__DCGM_DBG_FILE", filepath.Join(t.TempDir(), "engine.log"))
+	engine, err := n.StartEngine(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = engine.Kill() })
+	cfg := defaultConfig()
+	cfg.Hostengine = engine.Address
+	p := n.start(cfg, "DCGMSIM_CALL_TIMEOUT=1s") // 60 s with the real one
+	p.has(gpu, 0, 150, collector.StatusOK)
+	if err := engine.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if f := p.failure(); f.Reason != reasonHostengineLost {
+		t.Errorf("failure %+v", f)
+	}
+}
+
+// TestHostengineUnreachable shows what is said when nothing listens.
+func TestHostengineUnreachable(t *testing.T) {
+	n := newNode(t, "h100x8")
+	cfg := defaultConfig()
+	cfg.Hostengine = filepath.Join(t.TempDir(), "nobody.sock")
+	p := n.start(cfg, "DCGMSIM_CONNECT_TIMEOUT=250ms") // 5 s with the real one
+	if f := p.failure(); f.Reason != reasonHostengineUnreached || !strings.Contains(f.Message, cfg.Hostengine) {
+		t.Errorf("failure %+v", f)
+	}
+}
