@@ -70,6 +70,8 @@ const Unknown = -1
 type Entity struct {
 	Kind  EntityKind
 	State EntityState
+	// Selected says that --devices asks for the entity, or for an instance in it.
+	Selected bool
 	// ID is DCGM's entity id. It need not equal NVML's index or the minor, and
 	// for instances it is reused after a MIG reconfiguration.
 	ID uint32

@@ -192,12 +192,12 @@ func (l *layout) render(key renderedKey, labels func() []Label) *LabelSet {
 }
 
 // identity returns dcgm-exporter's fixed labels of a GPU or GPU instance, or nil
-// for kinds that have no series of their own. An instance carries its parent's
+// for one that is not selected and for kinds that have no series of their own. An instance carries its parent's
 // UUID, bus id, device and model.
 func (cfg *FamiliesConfig) identity(inv *Inventory, i int) []Label {
 	e := &inv.Entities[i]
 	gpu, ok := inv.GPU(i)
-	if !ok || (e.Kind != KindGPU && e.Kind != KindGPUInstance) {
+	if !ok || !e.Selected || (e.Kind != KindGPU && e.Kind != KindGPUInstance) {
 		return nil
 	}
 	labels := cfg.gpuLabels(gpu)

@@ -101,7 +101,7 @@ func testInventory(t *testing.T) *Inventory {
 		columns = append(columns, c.Field.ID)
 	}
 	gpu := func(id uint32, uuid, bus, model string) Entity {
-		return Entity{Kind: KindGPU, ID: id, Parent: Unknown, UUID: uuid, PCIBusID: bus, Model: model,
+		return Entity{Kind: KindGPU, Selected: true, ID: id, Parent: Unknown, UUID: uuid, PCIBusID: bus, Model: model,
 			Brand: "NVIDIA", Index: int(id), Minor: int(id) + 1, InstanceID: Unknown, Port: Unknown}
 	}
 	inv := &Inventory{
@@ -110,8 +110,8 @@ func testInventory(t *testing.T) *Inventory {
 			gpu(0, "GPU-aaaa", "00000000:18:00.0", "NVIDIA H100 80GB HBM3"),
 			gpu(1, "GPU-bbbb", "00000000:2A:00.0", "NVIDIA A100-SXM4-40GB"),
 			gpu(3, "GPU-cccc", "00000000:3A:00.0", `Odd "\ name`),
-			{Kind: KindGPUInstance, ID: 7, Parent: 1, InstanceID: 11, Profile: "1g.5gb", Index: Unknown, Minor: Unknown},
-			{Kind: KindGPUInstance, ID: 8, Parent: 1, InstanceID: 12, Profile: "2g.10gb", Index: Unknown, Minor: Unknown},
+			{Kind: KindGPUInstance, Selected: true, ID: 7, Parent: 1, InstanceID: 11, Profile: "1g.5gb", Index: Unknown, Minor: Unknown},
+			{Kind: KindGPUInstance, Selected: true, ID: 8, Parent: 1, InstanceID: 12, Profile: "2g.10gb", Index: Unknown, Minor: Unknown},
 			{Kind: KindComputeInstance, ID: 7, Parent: 3, UUID: "MIG-1111", InstanceID: 0, Index: Unknown, Minor: Unknown},
 		},
 	}
@@ -338,7 +338,7 @@ func TestLostGPUKeepsItsIdentity(t *testing.T) {
 	// A new sampler that finds GPU 1 lost cannot read who it is, and does not
 	// find GPU 0 at all.
 	inv := &Inventory{Generation: 1, Time: epoch, Entities: []Entity{
-		{Kind: KindGPU, State: EntityLost, ID: 1, Parent: Unknown, Index: Unknown, Minor: Unknown},
+		{Kind: KindGPU, State: EntityLost, Selected: true, ID: 1, Parent: Unknown, Index: Unknown, Minor: Unknown},
 	}}
 	if err := errors.Join(
 		node.Deliver(Frame{Inventory: inv}),
@@ -405,6 +405,20 @@ func TestXIDCountersSurviveASamplerAndAReusedEntityID(t *testing.T) {
 	}
 	if !strings.Contains(count(), instance) {
 		t.Errorf("after the way back:\n%s", count())
+	}
+}
+
+func TestUnselectedGPUHasNoSeries(t *testing.T) {
+	f, node, _ := newTestFamilies(t, testConfig(t))
+	inv := testInventory(t)
+	inv.Entities[0].Selected = false
+	s := testSample(inv)
+	s.Rows[0] = nil
+	if err := errors.Join(node.Deliver(Frame{Inventory: inv}), node.Deliver(Frame{Sample: s})); err != nil {
+		t.Fatal(err)
+	}
+	if body := encode(t, f, expfmt.TypeTextPlain); strings.Contains(string(body), "GPU-aaaa") {
+		t.Errorf("it has:\n%s", body)
 	}
 }
 

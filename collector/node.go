@@ -110,7 +110,7 @@ func findGPU(inv *Inventory, uuid string) *Entity {
 func gpusGone(gone []Entity, old, inv *Inventory) []Entity {
 	var still []Entity
 	keep := func(e Entity) {
-		if e.Kind == KindGPU && e.UUID != "" && findGPU(inv, e.UUID) == nil {
+		if e.Kind == KindGPU && e.Selected && e.UUID != "" && findGPU(inv, e.UUID) == nil {
 			e.State = EntityLost
 			still = append(still, e)
 		}

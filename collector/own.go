@@ -118,7 +118,8 @@ func (f *Families) appendDerived(families []Family, v nodeView, ownership *Owner
 }
 
 // answers says whether the newest sample has a value of the GPU at position i.
-// Values of the node as a whole do not count: DCGM has them for a dead GPU too.
+// Values of the node as a whole and the last XID do not count: DCGM has them for
+// a dead GPU too.
 func answers(v nodeView, i int) bool {
 	if v.inventory.Entities[i].State != EntityUp {
 		return false
@@ -128,7 +129,7 @@ func answers(v nodeView, i int) bool {
 		return true // not selected for reading, so its state is all that is known
 	}
 	for c, id := range v.inventory.Columns[KindGPU] {
-		if row[c].Status != StatusOK {
+		if row[c].Status != StatusOK || id == FieldXID {
 			continue
 		}
 		if field, ok := FieldByID(id); !ok || field.Level != KindGlobal {

@@ -29,11 +29,21 @@ const (
 	restartReconfigured = "reconfigured" // the configuration changed
 )
 
-// Words for [Failure.Reason] that stand in [SupervisorStatus.Restarts] from the
-// start. Others may be used too.
+// Words for [Failure.Reason]: why a sampler gave up. They stand in
+// [SupervisorStatus.Restarts] from the start; others may be used too.
 const (
-	FailureLibraryMissing = "library_missing" // libdcgm.so.4 is not there
-	FailureHostengineLost = "hostengine_lost" // the connection to nv-hostengine broke
+	FailureConfig              = "config"                 // it cannot use its configuration
+	FailureLibraryMissing      = "library_missing"        // libdcgm.so.4 is not there
+	FailureSymbolMissing       = "library_symbol_missing" // libdcgm.so.4 is another than we can use
+	FailureLibraryUpdated      = "library_updated"        // libdcgm.so.4 was replaced on disk
+	FailureDriverLoaded        = "driver_loaded"          // the driver came after DCGM had started without
+	FailureInitFailed          = "init_failed"            // DCGM did not start
+	FailureHostengineUnreached = "hostengine_unreachable" // nv-hostengine does not listen
+	FailureHostengineLost      = "hostengine_lost"        // the connection to nv-hostengine broke
+	FailureEngineStalled       = "engine_stalled"         // DCGM answers with values that are never new
+	FailureEngineBlank         = "engine_blank"           // DCGM has no value of anything any more
+	FailureDiscoveryFailed     = "discovery_failed"       // DCGM does not say which GPUs there are
+	FailureWatchFailed         = "watch_failed"           // DCGM refuses to watch anything
 )
 
 // Words for [RejectError.Reason] that stand in [SupervisorStatus.FramesRejected]
@@ -193,7 +203,9 @@ func NewSupervisor(cfg SupervisorConfig) *Supervisor {
 	}
 	s.status.Restarts = zeroed(restartExit, restartCrash, restartKilled, restartTimeout,
 		restartBadFrame, restartMemory, restartStart, restartReconfigured,
-		FailureLibraryMissing, FailureHostengineLost)
+		FailureConfig, FailureLibraryMissing, FailureSymbolMissing, FailureLibraryUpdated,
+		FailureDriverLoaded, FailureInitFailed, FailureHostengineUnreached, FailureHostengineLost,
+		FailureEngineStalled, FailureEngineBlank, FailureDiscoveryFailed, FailureWatchFailed)
 	s.status.FramesRejected = zeroed(rejectBadFrame, rejectFuture, rejectStale,
 		rejectInventory, rejectInvalid)
 	return s

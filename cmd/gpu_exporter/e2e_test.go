@@ -162,6 +162,29 @@ func TestXID(t *testing.T) {
 	}
 }
 
+// XID 119 leaves every field of every GPU blank until DCGM starts anew.
+func TestFatalXID(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, "h100x8", fast...)
+	n.command(t, "xid 119 gpu 2")
+	n.eventually(t, "every GPU is down", func() bool {
+		up, gpus := sumOf(n.scrape(t), "gpu_up")
+		return gpus == 8 && up == 0
+	})
+	if _, values := sumOf(n.scrape(t), "DCGM_FI_DEV_GPU_TEMP"); values != 0 {
+		t.Errorf("%d blank values are shown", values)
+	}
+	n.eventually(t, "a new sampler has brought the values back", func() bool {
+		body := n.scrape(t)
+		up, _ := sumOf(body, "gpu_up")
+		restarts, _ := sumOf(body, "gpu_exporter_sampler_restarts_total", `"engine_blank"`)
+		return up == 8 && restarts == 1
+	})
+	if v, _ := sumOf(n.scrape(t), "gpu_xid_errors_total", `xid="119"`); v != 1 {
+		t.Errorf("counted %v times", v)
+	}
+}
+
 func kill(t *testing.T, n *node) {
 	t.Helper()
 	pid := n.samplerPID()

@@ -27,21 +27,6 @@ var goDCGMHandle uintptr
 // embeddedHandle is DCGM_EMBEDDED_HANDLE (dcgm_test_apis.h).
 const embeddedHandle = 0x7fffffff
 
-// The reasons for which a sampler gives up.
-const (
-	reasonConfig              = "config"
-	reasonLibraryMissing      = "library_missing"
-	reasonSymbolMissing       = "library_symbol_missing"
-	reasonLibraryUpdated      = "library_updated"
-	reasonInitFailed          = "init_failed"
-	reasonHostengineUnreached = "hostengine_unreachable"
-	reasonHostengineLost      = "hostengine_lost"
-	reasonEngineStalled       = "engine_stalled"
-	reasonDiscoveryFailed     = "discovery_failed"
-	reasonWatchFailed         = "watch_failed"
-	reasonDriverLoaded        = "driver_loaded"
-)
-
 // FailureError is returned by [Run] when the sampler cannot go on, and a new one
 // may or may not do better.
 type FailureError struct {
@@ -86,7 +71,7 @@ func connect(cfg collector.SamplerConfig) (*engine, error) {
 	if cfg.Hostengine != "" {
 		a, err := parseAddress(cfg.Hostengine)
 		if err != nil {
-			return nil, failure(reasonConfig, err, "reading the configuration")
+			return nil, failure(collector.FailureConfig, err, "reading the configuration")
 		}
 		mode = godcgm.Standalone
 		switch {
@@ -98,19 +83,19 @@ func connect(cfg collector.SamplerConfig) (*engine, error) {
 			args = []string{a.target, "0"}
 		}
 	} else if err := setLog(cfg.DCGMLogLevel); err != nil {
-		return nil, failure(reasonInitFailed, err, "directing DCGM's log")
+		return nil, failure(collector.FailureInitFailed, err, "directing DCGM's log")
 	}
 
 	lib, err := openLibrary()
 	var open *openError
 	if errors.As(err, &open) && open.missing {
-		return nil, failure(reasonSymbolMissing, nil, "libdcgm.so.4 has no function %s: it is older or newer than this exporter can use (DCGM 4.0 and later)", open.detail)
+		return nil, failure(collector.FailureSymbolMissing, nil, "libdcgm.so.4 has no function %s: it is older or newer than this exporter can use (DCGM 4.0 and later)", open.detail)
 	}
 	if err != nil {
-		return nil, failure(reasonLibraryMissing, err, "loading libdcgm.so.4 (install DCGM 4, or say where the library is with --dcgm.library-path)")
+		return nil, failure(collector.FailureLibraryMissing, err, "loading libdcgm.so.4 (install DCGM 4, or say where the library is with --dcgm.library-path)")
 	}
 	if len(args) == 1 && !lib.has("dcgmConnect_v3") {
-		return nil, failure(reasonSymbolMissing, nil, "libdcgm.so.4 has no function dcgmConnect_v3: vsock addresses need DCGM 4.5 or later")
+		return nil, failure(collector.FailureSymbolMissing, nil, "libdcgm.so.4 has no function dcgmConnect_v3: vsock addresses need DCGM 4.5 or later")
 	}
 	file, err := os.Stat(lib.path)
 	if err != nil {
@@ -122,11 +107,11 @@ func connect(cfg collector.SamplerConfig) (*engine, error) {
 	closeEngine, err := godcgm.Init(mode, args...)
 	switch {
 	case err != nil && mode == godcgm.Standalone:
-		return nil, failure(reasonHostengineUnreached, err, "connecting to the DCGM engine at %s", cfg.Hostengine)
+		return nil, failure(collector.FailureHostengineUnreached, err, "connecting to the DCGM engine at %s", cfg.Hostengine)
 	case err != nil:
-		return nil, failure(reasonInitFailed, err, "starting the embedded DCGM engine")
+		return nil, failure(collector.FailureInitFailed, err, "starting the embedded DCGM engine")
 	case goDCGMHandle == 0, mode == godcgm.Embedded && goDCGMHandle != embeddedHandle:
-		return nil, failure(reasonInitFailed, nil, "go-dcgm has no handle where one was expected (%#x)", goDCGMHandle)
+		return nil, failure(collector.FailureInitFailed, nil, "go-dcgm has no handle where one was expected (%#x)", goDCGMHandle)
 	}
 	lib.setHandle(goDCGMHandle)
 	e := &engine{lib: lib, close: closeEngine, file: file}

@@ -16,7 +16,7 @@ import (
 
 // TestLibraryMissing shows what is said where there is no DCGM.
 func TestLibraryMissing(t *testing.T) {
-	if f := startProcess(t, defaultConfig(), "LD_LIBRARY_PATH="+t.TempDir()).failure(); f.Reason != reasonLibraryMissing || !strings.Contains(f.Message, "libdcgm.so.4") {
+	if f := startProcess(t, defaultConfig(), "LD_LIBRARY_PATH="+t.TempDir()).failure(); f.Reason != collector.FailureLibraryMissing || !strings.Contains(f.Message, "libdcgm.so.4") {
 		t.Errorf("failure %+v", f)
 	}
 }
@@ -29,7 +29,7 @@ func TestSymbolMissing(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := startProcess(t, defaultConfig(), "LD_LIBRARY_PATH="+compile(t, source)).failure()
-	if f.Reason != reasonSymbolMissing || !strings.Contains(f.Message, "dcgmGetGpuStatus") {
+	if f.Reason != collector.FailureSymbolMissing || !strings.Contains(f.Message, "dcgmGetGpuStatus") {
 		t.Errorf("failure %+v", f)
 	}
 }
@@ -92,7 +92,7 @@ func TestBadConfiguration(t *testing.T) {
 	} {
 		cfg := defaultConfig()
 		change(&cfg)
-		if f := startProcess(t, cfg, "LD_LIBRARY_PATH="+t.TempDir()).failure(); f.Reason != reasonConfig {
+		if f := startProcess(t, cfg, "LD_LIBRARY_PATH="+t.TempDir()).failure(); f.Reason != collector.FailureConfig {
 			t.Errorf("%+v: failure %+v", cfg, f)
 		}
 	}

@@ -94,7 +94,7 @@ func Measure(cfg collector.SamplerConfig, n int, floor bool) (Cost, error) {
 func (s *sampler) readOnly() error {
 	for i := range s.reading.blocks {
 		if c := s.lib.floor(&s.reading.blocks[i].request, 1); c != codeOK {
-			return s.failed(c, reasonHostengineLost, "reading values")
+			return s.failed(c, collector.FailureHostengineLost, "reading values")
 		}
 	}
 	return nil

@@ -227,6 +227,9 @@ type block struct {
 type column struct {
 	column int
 	want   collector.ValueType
+	// silent says that a value does not tell whether the entity answers: it is one
+	// of the node as a whole, or the last XID, which DCGM keeps.
+	silent bool
 }
 
 // blocks are the requests that read everything, and the number of cells they
@@ -249,7 +252,8 @@ func (p *plan) blocks() (blocks []block, cells int) {
 				b.mig = len(b.fields)
 			}
 			b.fields = append(b.fields, uint16(f))
-			b.to = append(b.to, column{j, p.types[e.Kind][j]})
+			field, _ := collector.FieldByID(f)
+			b.to = append(b.to, column{j, p.types[e.Kind][j], field.Level == collector.KindGlobal || f == collector.FieldXID})
 		}
 		// XIDs are read even of a lost GPU: the one that says why it was lost may come late.
 		if p.events[i] && b.xid < 0 {

@@ -24,6 +24,9 @@ type reading struct {
 	xidAt []int64
 	// newest is the time of the newest value in the newest sample, XIDs aside.
 	newest int64
+	// values is the number of values in it, those aside that do not tell
+	// whether the entity answers.
+	values int
 }
 
 func newReading(lib *library, p *plan) *reading {
@@ -56,6 +59,7 @@ func (r *reading) take() (*collector.Sample, news, code) {
 	var (
 		found  news
 		newest int64
+		values int
 	)
 	r.lib.resetStrings()
 	texts := r.texts[:0]
@@ -87,6 +91,9 @@ func (r *reading) take() (*collector.Sample, news, code) {
 				default:
 					out[to.column] = numberCell(c, to.want)
 				}
+				if !to.silent && out[to.column].Status == collector.StatusOK {
+					values++
+				}
 			}
 			if b.xid >= 0 {
 				if c := &cells[b.xid]; c.status == codeOK && c.ts != r.xidAt[row] && int64Status(c.bits) == collector.StatusOK {
@@ -102,7 +109,7 @@ func (r *reading) take() (*collector.Sample, news, code) {
 			}
 		}
 	}
-	r.texts, r.newest = texts, newest
+	r.texts, r.newest, r.values = texts, newest, values
 	end := time.Now()
 	r.sample = collector.Sample{
 		Generation: r.plan.inv.Generation,

@@ -20,6 +20,8 @@ const (
 	// stallTimeout is how long the engine may give no newer value of anything
 	// before it counts as stuck; longer with long intervals.
 	stallTimeout = 30 * time.Second
+	// blankTimeout is how long an embedded engine may have no value of anything.
+	blankTimeout = 5 * time.Second
 	// identityRetry is how often a GPU that did not tell its UUID is asked again.
 	identityRetry = 10 * time.Second
 )
@@ -111,15 +113,16 @@ type sampler struct {
 	updateChecks time.Time // when the library's file was last looked at
 	newest       int64     // the newest value's time, and
 	newestSince  time.Time // since when that has been the newest
+	valuesAt     time.Time // when there last was any value; zero: never
 }
 
 func newSampler(cfg Config) (*sampler, error) {
 	selector, err := collector.ParseSelector(orFlex(cfg.Sampler.Devices))
 	if err != nil {
-		return nil, failure(reasonConfig, err, "reading the configuration")
+		return nil, failure(collector.FailureConfig, err, "reading the configuration")
 	}
 	if cfg.Sampler.Interval <= 0 {
-		return nil, failure(reasonConfig, nil, "the interval of %s is not positive", cfg.Sampler.Interval)
+		return nil, failure(collector.FailureConfig, nil, "the interval of %s is not positive", cfg.Sampler.Interval)
 	}
 	start := time.Now()
 	e, err := connect(cfg.Sampler)
@@ -153,7 +156,7 @@ func newSampler(cfg Config) (*sampler, error) {
 		s.xids.since = start.UnixMicro()
 	}
 	if _, c := s.lib.checkTopology(); c != codeOK {
-		return nil, s.failed(c, reasonDiscoveryFailed, "listing the GPUs")
+		return nil, s.failed(c, collector.FailureDiscoveryFailed, "listing the GPUs")
 	}
 	if err := s.rebuild(); err != nil {
 		return nil, err
@@ -187,7 +190,7 @@ func (s *sampler) ids(kind collector.EntityKind) []uint32 {
 func (s *sampler) failed(c code, reason, doing string) error {
 	err := s.lib.err(c, doing)
 	if c.lost() {
-		return failure(reasonHostengineLost, err, "the DCGM engine does not answer any more")
+		return failure(collector.FailureHostengineLost, err, "the DCGM engine does not answer any more")
 	}
 	return failure(reason, err, "DCGM refused")
 }
@@ -198,7 +201,7 @@ func (s *sampler) rebuild() error {
 	top := s.lib.topology()
 	inv, incomplete, c := s.identities.inventory(top)
 	if c != codeOK {
-		return s.failed(c, reasonDiscoveryFailed, "reading the identity of the GPUs")
+		return s.failed(c, collector.FailureDiscoveryFailed, "reading the identity of the GPUs")
 	}
 	s.rebuildAt = time.Time{}
 	if incomplete {
@@ -206,12 +209,15 @@ func (s *sampler) rebuild() error {
 	}
 	capabilities, c := s.engine.capabilities(top)
 	if c != codeOK {
-		return s.failed(c, reasonDiscoveryFailed, "asking for profiling metric groups")
+		return s.failed(c, collector.FailureDiscoveryFailed, "asking for profiling metric groups")
 	}
 	p := newPlan(inv, s.selector, capabilities)
+	for i := range inv.Entities {
+		inv.Entities[i].Selected = p.events[i]
+	}
 	targets := p.targets()
 	if c := s.watcher.set(targets); c != codeOK {
-		return s.failed(c, reasonWatchFailed, "watching fields")
+		return s.failed(c, collector.FailureWatchFailed, "watching fields")
 	}
 	if err := s.refused(targets); err != nil {
 		return err
@@ -221,7 +227,7 @@ func (s *sampler) rebuild() error {
 	// have it now. DCGM 4.6 has done it by itself, and then this is quick.
 	if len(targets) > 0 {
 		if c := s.lib.update(); c != codeOK {
-			return s.failed(c, reasonWatchFailed, "updating the fields")
+			return s.failed(c, collector.FailureWatchFailed, "updating the fields")
 		}
 	}
 	if err := s.cfg.Frames.WriteInventory(inv); err != nil {
@@ -230,7 +236,7 @@ func (s *sampler) rebuild() error {
 	s.inv = inv
 	s.reading = newReading(s.lib, p)
 	if c := s.xids.listen(s.lib, s.watcher.units, inv); c != codeOK {
-		return s.failed(c, reasonWatchFailed, "listening for XIDs")
+		return s.failed(c, collector.FailureWatchFailed, "listening for XIDs")
 	}
 	return nil
 }
@@ -254,7 +260,7 @@ func (s *sampler) refused(targets []target) error {
 	if watched || last == codeGPULost || last == codeGPUsDetached {
 		return nil
 	}
-	return s.failed(last, reasonWatchFailed, "watching fields")
+	return s.failed(last, collector.FailureWatchFailed, "watching fields")
 }
 
 // sample reads everything once and writes what it finds.
@@ -263,15 +269,15 @@ func (s *sampler) sample() error {
 	if now.Sub(s.updateChecks) >= updateCheck {
 		s.updateChecks = now
 		if s.engine.updated() {
-			return failure(reasonLibraryUpdated, nil, "%s was replaced on disk", s.lib.path)
+			return failure(collector.FailureLibraryUpdated, nil, "%s was replaced on disk", s.lib.path)
 		}
 		if s.engine.driverArrived() {
-			return failure(reasonDriverLoaded, nil, "the NVIDIA driver was loaded after DCGM had started without it")
+			return failure(collector.FailureDriverLoaded, nil, "the NVIDIA driver was loaded after DCGM had started without it")
 		}
 	}
 	changed, c := s.lib.checkTopology()
 	if c.lost() {
-		return s.failed(c, reasonHostengineLost, "listing the GPUs")
+		return s.failed(c, collector.FailureHostengineLost, "listing the GPUs")
 	}
 	if c != codeOK {
 		// The readings say more about what is wrong.
@@ -290,7 +296,7 @@ func (s *sampler) sample() error {
 
 	sample, found, c := s.reading.take()
 	if c != codeOK {
-		return s.failed(c, reasonHostengineLost, "reading values")
+		return s.failed(c, collector.FailureHostengineLost, "reading values")
 	}
 	if err := s.cfg.Frames.WriteSample(sample); err != nil {
 		return err
@@ -303,7 +309,39 @@ func (s *sampler) sample() error {
 	if found.migChanged && s.rebuildAt.IsZero() {
 		s.rebuildAt = now // at the next sample
 	}
+	if err := s.checkBlank(now); err != nil {
+		return err
+	}
 	return s.checkProgress(now)
+}
+
+// checkBlank finds an embedded engine that has lost its hold on the driver: after
+// XID 119 every field of every GPU is blank until the engine is started anew. A
+// standalone engine is not ours to restart, and GPUs that are known to be lost
+// need no new engine.
+func (s *sampler) checkBlank(now time.Time) error {
+	if s.reading.values > 0 || s.cfg.Sampler.Hostengine != "" || !s.readsGPUs() {
+		s.valuesAt = now
+		return nil
+	}
+	if s.valuesAt.IsZero() {
+		return nil // never had one: a new engine would not either
+	}
+	if limit := max(blankTimeout, 3*s.cfg.Sampler.Interval); now.Sub(s.valuesAt) > limit {
+		return failure(collector.FailureEngineBlank, nil, "every field of every GPU has been blank for %s, as after XID 119: DCGM needs a new start", limit)
+	}
+	return nil
+}
+
+// readsGPUs says whether the plan reads any GPU, or instance of one, that is up.
+func (s *sampler) readsGPUs() bool {
+	for i := range s.inv.Entities {
+		gpu, ok := s.inv.GPU(i)
+		if ok && gpu.State == collector.EntityUp && s.reading.plan.read[i] {
+			return true
+		}
+	}
+	return false
 }
 
 // checkProgress finds an engine that answers but no longer samples, because its
@@ -315,7 +353,7 @@ func (s *sampler) checkProgress(now time.Time) error {
 		return nil
 	}
 	if limit := max(stallTimeout, 3*s.cfg.Sampler.Interval); now.Sub(s.newestSince) > limit {
-		return failure(reasonEngineStalled, nil, "DCGM has had no new value of any field for %s: its sampling thread is stuck, probably in the driver", limit)
+		return failure(collector.FailureEngineStalled, nil, "DCGM has had no new value of any field for %s: its sampling thread is stuck, probably in the driver", limit)
 	}
 	return nil
 }
@@ -323,7 +361,7 @@ func (s *sampler) checkProgress(now time.Time) error {
 func (s *sampler) writeXIDs() error {
 	events, c := s.xids.collect(s.lib, s.reading)
 	if c.lost() {
-		return s.failed(c, reasonHostengineLost, "reading XIDs")
+		return s.failed(c, collector.FailureHostengineLost, "reading XIDs")
 	}
 	if c != codeOK {
 		s.log.Debug("XIDs are read one by one", "err", s.lib.err(c, "reading XIDs"))

@@ -36,7 +36,7 @@ func TestWholeGPUs(t *testing.T) {
 	for i, e := range inv.Entities {
 		uuids[e.UUID] = true
 		want := collector.Entity{
-			Kind: collector.KindGPU, State: collector.EntityUp, ID: uint32(i), Parent: collector.Unknown,
+			Kind: collector.KindGPU, State: collector.EntityUp, Selected: true, ID: uint32(i), Parent: collector.Unknown,
 			PCIBusID: "00000000:" + buses[i] + ":00.0", Model: "NVIDIA H100 80GB HBM3", Brand: "NVIDIA",
 			Index: i, Minor: i, InstanceID: collector.Unknown, Port: collector.Unknown,
 			UUID: e.UUID, Serial: e.Serial, VBIOS: e.VBIOS,
@@ -249,7 +249,7 @@ func TestMixedModels(t *testing.T) {
 }
 
 // TestBlank shows that a blank is no number, and costs nothing but itself.
-func TestBlank(t *testing.T) {
+func TestBlankEngine(t *testing.T) {
 	n := newNode(t, "h100x8")
 	p := n.start(defaultConfig())
 	p.has(gpu, 3, 155, collector.StatusOK)
@@ -336,7 +336,7 @@ func TestEngineLost(t *testing.T) {
 	p := n.start(defaultConfig())
 	p.has(gpu, 0, 150, collector.StatusOK)
 	n.command("engine lost")
-	if f := p.failure(); f.Reason != reasonHostengineLost || f.Message == "" {
+	if f := p.failure(); f.Reason != collector.FailureHostengineLost || f.Message == "" {
 		t.Errorf("failure %+v", f)
 	}
 }
@@ -351,7 +351,7 @@ func TestReadingFails(t *testing.T) {
 	n.command("clear dcgmEntitiesGetLatestValues")
 	p.has(gpu, 0, 150, collector.StatusOK)
 	n.command("fail dcgmEntitiesGetLatestValues -21")
-	if f := p.failure(); f.Reason != reasonHostengineLost {
+	if f := p.failure(); f.Reason != collector.FailureHostengineLost {
 		t.Errorf("failure %+v", f)
 	}
 }
@@ -378,7 +378,7 @@ func TestValuesSinceFails(t *testing.T) {
 func TestInitFails(t *testing.T) {
 	n := newNode(t, "h100x8")
 	n.command("fail dcgmStartEmbedded -7")
-	if f := n.start(defaultConfig()).failure(); f.Reason != reasonInitFailed || !strings.Contains(f.Message, "embedded") {
+	if f := n.start(defaultConfig()).failure(); f.Reason != collector.FailureInitFailed || !strings.Contains(f.Message, "embedded") {
 		t.Errorf("failure %+v", f)
 	}
 }
@@ -387,7 +387,7 @@ func TestInitFails(t *testing.T) {
 func TestWatchFails(t *testing.T) {
 	n := newNode(t, "h100x8")
 	n.command("fail dcgmWatchFields -3")
-	if f := n.start(defaultConfig()).failure(); f.Reason != reasonWatchFailed {
+	if f := n.start(defaultConfig()).failure(); f.Reason != collector.FailureWatchFailed {
 		t.Errorf("failure %+v", f)
 	}
 }
@@ -529,8 +529,49 @@ func TestStalled(t *testing.T) {
 	} {
 		err := at(step.seconds, step.newest)
 		var failed *FailureError
-		if stalled := errors.As(err, &failed) && failed.Reason() == reasonEngineStalled; stalled != step.stalled {
+		if stalled := errors.As(err, &failed) && failed.Reason() == collector.FailureEngineStalled; stalled != step.stalled {
 			t.Errorf("step %d: %v, want stalled %v", i, err, step.stalled)
 		}
+	}
+}
+
+// TestNeedsNewEngine shows how an engine is found that needs a new start: one of ours,
+// with GPUs that are up, that had values and has had none for a while.
+func TestNeedsNewEngine(t *testing.T) {
+	gpu := func(state collector.EntityState) *collector.Inventory {
+		return &collector.Inventory{Entities: []collector.Entity{{Kind: collector.KindGPU, State: state, Parent: collector.Unknown}}}
+	}
+	for name, tc := range map[string]struct {
+		inv        *collector.Inventory
+		hostengine string
+		before     int // values at the first sample; later there are none
+		blank      bool
+	}{
+		"as after XID 119":      {gpu(collector.EntityUp), "", 10, true},
+		"never a value":         {gpu(collector.EntityUp), "", 0, false},
+		"the only GPU is lost":  {gpu(collector.EntityLost), "", 10, false},
+		"no GPU":                {&collector.Inventory{}, "", 0, false},
+		"an engine not of ours": {gpu(collector.EntityUp), "localhost", 10, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &sampler{
+				cfg:     Config{Sampler: collector.SamplerConfig{Interval: time.Second, Hostengine: tc.hostengine}},
+				inv:     tc.inv,
+				reading: &reading{plan: &plan{read: []bool{true}}, values: tc.before},
+			}
+			start := time.Now()
+			if err := s.checkBlank(start); err != nil {
+				t.Fatal(err)
+			}
+			s.reading.values = 0
+			if err := s.checkBlank(start.Add(blankTimeout)); err != nil {
+				t.Fatalf("too early: %v", err)
+			}
+			var failed *FailureError
+			err := s.checkBlank(start.Add(blankTimeout + time.Second))
+			if blank := errors.As(err, &failed) && failed.Reason() == collector.FailureEngineBlank; blank != tc.blank {
+				t.Errorf("got %v, want blank %v", err, tc.blank)
+			}
+		})
 	}
 }

@@ -103,7 +103,7 @@ func TestHostengineKilled(t *testing.T) {
 	if err := engine.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	if f := p.failure(); f.Reason != reasonHostengineLost || f.Message == "" {
+	if f := p.failure(); f.Reason != collector.FailureHostengineLost || f.Message == "" {
 		t.Errorf("failure %+v", f)
 	}
 }
@@ -124,7 +124,7 @@ func TestHostengineFrozen(t *testing.T) {
 	if err := engine.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	if f := p.failure(); f.Reason != reasonHostengineLost {
+	if f := p.failure(); f.Reason != collector.FailureHostengineLost {
 		t.Errorf("failure %+v", f)
 	}
 }
@@ -135,7 +135,7 @@ func TestHostengineUnreachable(t *testing.T) {
 	cfg := defaultConfig()
 	cfg.Hostengine = filepath.Join(t.TempDir(), "nobody.sock")
 	p := n.start(cfg, "DCGMSIM_CONNECT_TIMEOUT=250ms") // 5 s with the real one
-	if f := p.failure(); f.Reason != reasonHostengineUnreached || !strings.Contains(f.Message, cfg.Hostengine) {
+	if f := p.failure(); f.Reason != collector.FailureHostengineUnreached || !strings.Contains(f.Message, cfg.Hostengine) {
 		t.Errorf("failure %+v", f)
 	}
 }

@@ -103,17 +103,19 @@ func stringStatus(v []byte) collector.Status {
 }
 
 // numberCell makes a cell of everything but strings. want is the field's type.
+// Whether a number is an integer or a double is for the value to say: DCGM's
+// headers do not tell it of every field.
 func numberCell(c *nativeCell, want collector.ValueType) collector.Cell {
 	if c.status != codeOK {
 		return collector.NoValue(c.status.status())
 	}
 	switch {
-	case c.typ == 'i' && want == collector.ValueInt64, c.typ == 't' && want == collector.ValueTime:
+	case c.typ == 'i' && want.Numeric(), c.typ == 't' && want == collector.ValueTime:
 		if s := int64Status(c.bits); s != collector.StatusOK {
 			return collector.NoValue(s)
 		}
 		return collector.Int64Cell(c.bits)
-	case c.typ == 'd' && want == collector.ValueDouble:
+	case c.typ == 'd' && want.Numeric():
 		v := math.Float64frombits(uint64(c.bits))
 		if s := doubleStatus(v); s != collector.StatusOK {
 			return collector.NoValue(s)

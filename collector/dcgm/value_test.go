@@ -46,8 +46,8 @@ func TestNumberCell(t *testing.T) {
 		{"double beyond the sentinels", nativeCell{typ: 'd', bits: bits(3e14)}, dbl, collector.DoubleCell(3e14)},
 		{"NaN", nativeCell{typ: 'd', bits: bits(math.NaN())}, dbl, collector.NoValue(collector.StatusBlank)},
 
-		{"double for an int64 field", nativeCell{typ: 'd', bits: bits(1)}, i64, collector.NoValue(collector.StatusUnexpectedType)},
-		{"int64 for a double field", nativeCell{typ: 'i', bits: 1}, dbl, collector.NoValue(collector.StatusUnexpectedType)},
+		{"double for an int64 field", nativeCell{typ: 'd', bits: bits(1)}, i64, collector.DoubleCell(1)},
+		{"int64 for a double field", nativeCell{typ: 'i', bits: 1}, dbl, collector.Int64Cell(1)},
 		{"string for an int64 field", nativeCell{typ: 's'}, i64, collector.NoValue(collector.StatusUnexpectedType)},
 		{"blob", nativeCell{typ: 'b'}, collector.ValueBlob, collector.NoValue(collector.StatusUnexpectedType)},
 		{"no type", nativeCell{}, i64, collector.NoValue(collector.StatusUnexpectedType)},

@@ -280,6 +280,7 @@ static int command_load(struct request *r)
         if (gpu == -1 || gpu == i)
             node_set_load(&n->gpu[i], n->boot_us, now, (uint32_t)kind, (double)u / 100, m < 0 ? -1 : (double)m / 100,
                           n->gpu[i].load.scale);
+    atomic_fetch_add(&n->generation, 1);
     node_unlock(n);
     return ok(r, "%s", "");
 }

@@ -41,9 +41,13 @@ void engine_look(struct engine *e)
     node_run_events(n);
     node_lock(n);
     s->now_us = node_now_us();
-    s->gpu_count = n->gpu_count;
-    memcpy(s->gpu, n->gpu, n->gpu_count * sizeof n->gpu[0]);
-    uint32_t generation = atomic_load(&n->override_generation);
+    uint32_t generation = atomic_load(&n->generation);
+    if (s->generation != generation) {
+        s->generation = generation;
+        s->gpu_count = n->gpu_count;
+        memcpy(s->gpu, n->gpu, n->gpu_count * sizeof n->gpu[0]);
+    }
+    generation = atomic_load(&n->override_generation);
     if (s->override_generation != generation) {
         s->override_generation = generation;
         s->override_count = 0;
@@ -129,6 +133,7 @@ dcgmReturn_t engine_start(struct engine **out)
     e->policy_due_us = e->started_us + POLICY_US;
     e->policy_xid_seen = e->xid_seen = atomic_load(&n->xid_seq); /* an engine learns only of what happens while it runs */
     e->print_seen = atomic_load(&n->print_seq);
+    e->now.generation = UINT32_MAX;
     e->now.override_generation = UINT32_MAX;
     engine_look(e);
     groups_init(e);

@@ -115,6 +115,7 @@ struct snapshot {
     struct node_reading gpu_reading[NODE_MAX_GPUS];
     struct node_reading gi_reading[NODE_MAX_GPUS][NODE_MAX_GIS];
     struct node_reading ci_reading[NODE_MAX_GPUS][NODE_MAX_CIS];
+    uint32_t generation; /* of the node, when gpu[] was copied */
     uint32_t override_generation;
     uint32_t override_count;
     struct node_override override[NODE_MAX_OVERRIDES];

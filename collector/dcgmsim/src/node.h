@@ -173,7 +173,7 @@ struct node_state {
     uint32_t gpu_count;
     struct node_gpu gpu[NODE_MAX_GPUS]; /* in DCGM's order; see nvml_index */
     struct node_process process[NODE_MAX_PROCESSES];
-    atomic_uint generation; /* grows with any change of topology: lost, detached, MIG */
+    atomic_uint generation; /* grows with any change to gpu[] */
     _Atomic uint64_t xid_seq; /* of the newest entry of the journal */
     struct node_xid xid[NODE_MAX_JOURNAL]; /* entry seq is at [seq % NODE_MAX_JOURNAL] */
     atomic_uint fault_count; /* 0: no fault set, calls pass at once */

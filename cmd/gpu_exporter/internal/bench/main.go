@@ -38,14 +38,19 @@ func run() int {
 	flag.StringVar(&o.only, "only", "", "measure only the rows that contain this text")
 	bare := flag.String("bare", "", "serve this file as a bare handler: how bench starts its own floor")
 	encoding := flag.String("encoding", "", "Content-Encoding of -bare")
+	measure := flag.String("measure", "", "print what a \"sample\" or its \"floor\" costs: how bench measures the sampler")
+	counters := flag.String("counters", "", "counters file of -measure")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	var err error
-	if *bare != "" {
+	switch {
+	case *bare != "":
 		err = serveBare(*bare, *encoding)
-	} else {
+	case *measure != "":
+		err = measureSampler(*measure, *counters)
+	default:
 		err = measureAll(ctx, o)
 	}
 	if err != nil {

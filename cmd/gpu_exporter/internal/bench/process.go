@@ -171,19 +171,20 @@ func cpu(pid int) (time.Duration, error) {
 	return time.Duration(ticks) * tick, nil
 }
 
-// statusField returns a number from /proc/PID/status: VmRSS in KiB, or Threads.
-func statusField(pid int, name string) (int, error) {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
+// numberIn returns a number from a file of lines such as "VmRSS:  12 kB": sizes
+// are in KiB.
+func numberIn(path, name string) (int, error) {
+	f, err := os.Open(path)
 	if err != nil {
 		return 0, err
 	}
 	defer f.Close()
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		if rest, ok := strings.CutPrefix(lines.Text(), name+":"); ok {
-			return strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(rest), " kB"))
+			return strconv.Atoi(strings.TrimSpace(strings.TrimSuffix(rest, "kB")))
 		}
 	}
-	return 0, fmt.Errorf("no %s in the status of process %d", name, pid)
+	return 0, fmt.Errorf("no %s in %s", name, path)
 }
 
 // sampler returns the process id of the exporter's sampler.

@@ -3,6 +3,92 @@
 
 package main
 
-import "context"
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
 
-func (b *bench) sampler(context.Context) ([]row, error) { return nil, nil }
+	"gpu_exporter/collector"
+	"gpu_exporter/collector/dcgm"
+)
+
+// samplesPerRound is how many samples one round of the sampler takes, 100 ms
+// apart.
+const samplesPerRound = 100
+
+// sampler compares the CPU time of one sample with that of a C loop that makes
+// the same bulk calls. Both run in processes of their own, at the same pace, with
+// the same watches: DCGM's own threads are in both.
+func (b *bench) sampler(ctx context.Context) ([]row, error) {
+	var ours, floor, oursThread, floorThread []time.Duration
+	var garbage []float64
+	var last dcgm.Cost
+	for range b.options.rounds {
+		sample, err := b.cost(ctx, "sample")
+		if err != nil {
+			return nil, err
+		}
+		loop, err := b.cost(ctx, "floor")
+		if err != nil {
+			return nil, err
+		}
+		ours, floor = append(ours, sample.Process), append(floor, loop.Process)
+		oursThread, floorThread = append(oursThread, sample.Thread), append(floorThread, loop.Thread)
+		garbage = append(garbage, sample.Bytes/1024)
+		last = sample
+	}
+	what := fmt.Sprintf("CPU of a sample, h100x8, %d values in %d calls", last.Values, last.Calls)
+	return []row{
+		against(what+", the process", ours, floor, 1.5),
+		against(what+", the sampling thread alone", oursThread, floorThread, 1.5),
+		atMost("garbage of the sampler for one sample", median(garbage), 16, "KiB"),
+	}, nil
+}
+
+// cost measures in a process of its own, which loads the stand-in.
+func (b *bench) cost(ctx context.Context, what string) (dcgm.Cost, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return dcgm.Cost{}, err
+	}
+	exporter, err := filepath.Abs(b.options.exporter)
+	if err != nil {
+		return dcgm.Cost{}, err
+	}
+	cmd := exec.CommandContext(ctx, self, "-measure", what, "-counters", b.counters())
+	cmd.Env = append(os.Environ(),
+		"LD_LIBRARY_PATH="+filepath.Join(filepath.Dir(exporter), "sim"),
+		"DCGMSIM_SCENARIO=h100x8",
+		"__DCGM_DBG_FILE=-", "__DCGM_DBG_LVL=NONE")
+	var out, log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &log
+	if err := cmd.Run(); err != nil {
+		return dcgm.Cost{}, fmt.Errorf("measuring %s: %w: %s", what, err, log.String())
+	}
+	var c dcgm.Cost
+	if err := json.Unmarshal(out.Bytes(), &c); err != nil {
+		return dcgm.Cost{}, fmt.Errorf("measuring %s: %w", what, err)
+	}
+	return c, nil
+}
+
+// measureSampler is what cost runs.
+func measureSampler(what, countersFile string) error {
+	counters, err := collector.LoadCounters(countersFile)
+	if err != nil {
+		return err
+	}
+	c, err := dcgm.Measure(collector.SamplerConfig{
+		Interval: 100 * time.Millisecond,
+		Fields:   map[collector.EntityKind][]collector.FieldID{collector.KindGPU: counters.Fields()},
+	}, samplesPerRound, what == "floor")
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(c)
+}
