@@ -22,6 +22,10 @@ type SamplerConfig struct {
 	Devices string
 	// Hostengine is the address of a standalone engine; empty means embedded.
 	Hostengine string
+	// EventsSince is when to begin with events that the engine still has; zero is
+	// now. The supervisor sets it for every sampler but the first, so that an
+	// engine of its own process loses none between two samplers.
+	EventsSince time.Time
 	// DCGMLogLevel is DCGM's own level name; empty or NONE means silent.
 	DCGMLogLevel string
 }

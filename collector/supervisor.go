@@ -178,9 +178,10 @@ type Supervisor struct {
 	output       *outputLog
 	reconfigured chan struct{} // has room for one
 
-	mu      sync.Mutex
-	sampler SamplerConfig
-	status  SupervisorStatus
+	mu          sync.Mutex
+	sampler     SamplerConfig
+	eventsSince time.Time // after the newest event that was taken in
+	status      SupervisorStatus
 }
 
 // NewSupervisor returns a supervisor that does nothing before [Supervisor.Run].
@@ -255,7 +256,21 @@ func (s *Supervisor) nextConfig() SamplerConfig {
 	case <-s.reconfigured:
 	default:
 	}
-	return s.sampler
+	cfg := s.sampler
+	cfg.EventsSince = s.eventsSince
+	return cfg
+}
+
+// heard remembers where the next sampler is to go on with events. Their times are
+// by the engine's clock, which need not be ours.
+func (s *Supervisor) heard(events []Event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range events {
+		if next := e.Time.Add(time.Microsecond); next.After(s.eventsSince) {
+			s.eventsSince = next
+		}
+	}
 }
 
 // Run keeps a sampler running until ctx is done, then stops it and returns. It

@@ -724,7 +724,9 @@ func TestSupervisorLimitsMemory(t *testing.T) {
 func TestSupervisorStatusIsACopy(t *testing.T) {
 	s := NewSupervisor(SupervisorConfig{})
 	known := []string{"exit", "crash", "killed", "timeout", "bad_frame", "memory", "start_failed",
-		"reconfigured", "library_missing", "hostengine_lost"}
+		"reconfigured", "config", "library_missing", "library_symbol_missing", "library_updated",
+		"driver_loaded", "init_failed", "hostengine_unreachable", "hostengine_lost",
+		"engine_stalled", "engine_blank", "discovery_failed", "watch_failed"}
 	st := s.Status()
 	for _, reason := range known {
 		if n, ok := st.Restarts[reason]; n != 0 || !ok {
@@ -816,5 +818,18 @@ func TestSupervisorReadsNoMore(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+func TestNextSamplerGoesOnWhereEventsEnded(t *testing.T) {
+	s := NewSupervisor(SupervisorConfig{})
+	if since := s.nextConfig().EventsSince; !since.IsZero() {
+		t.Errorf("the first sampler begins at %v, want now", since)
+	}
+	newest := time.Unix(1_700_000_000, 0)
+	s.heard([]Event{{Time: newest}, {Time: newest.Add(-time.Hour)}})
+	s.Reconfigure(SamplerConfig{Interval: time.Second})
+	if since := s.nextConfig().EventsSince; !since.Equal(newest.Add(time.Microsecond)) {
+		t.Errorf("the next begins at %v, want just after %v", since, newest)
 	}
 }

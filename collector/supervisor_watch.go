@@ -123,6 +123,7 @@ func (s *Supervisor) takeIn(r *attached) error {
 		}
 		// Events come about without sampling, so they are no sign of it.
 		if frame.Inventory == nil && frame.Sample == nil {
+			s.heard(frame.Events)
 			continue
 		}
 		now := max(1, int64(time.Since(r.started)))

@@ -34,10 +34,6 @@ type Config struct {
 	// topology changes, and may be nil.
 	MIGDevices func() ([]collector.MIGDevice, error)
 	Logger     *slog.Logger
-	// EventsSince is when to begin with XIDs that the engine still has; zero is
-	// now. Only a standalone engine that something else made watch XIDs has older
-	// ones.
-	EventsSince time.Time
 }
 
 // Run samples until ctx ends, and then returns nil. When it cannot go on it
@@ -148,8 +144,8 @@ func newSampler(cfg Config) (*sampler, error) {
 		newestSince:  time.Now(),
 	}
 	switch {
-	case !cfg.EventsSince.IsZero():
-		s.xids.since = cfg.EventsSince.UnixMicro()
+	case !cfg.Sampler.EventsSince.IsZero():
+		s.xids.since = cfg.Sampler.EventsSince.UnixMicro()
 	case cfg.Sampler.Hostengine == "":
 		// What an embedded engine heard, it heard since it was started. A standalone
 		// one may know more, and go by another clock.
