@@ -275,7 +275,7 @@ func (r *resolver) hostengine() string {
 	if !v.set {
 		return ""
 	}
-	if _, err := parseHostengine(v.text); err != nil {
+	if _, err := collector.ParseHostengine(v.text); err != nil {
 		r.problem("%s: %v", v.from, err)
 	}
 	return v.text

@@ -3,7 +3,11 @@
 
 package main
 
-import "fmt"
+import (
+	"fmt"
+
+	"gpu_exporter/collector"
+)
 
 // hostnameValue is the value of the hostname label, by dcgm-exporter's rule
 // (internal/pkg/hostname): a node's name from $NODE_NAME, else the machine's;
@@ -15,12 +19,12 @@ func hostnameValue(c config, nodeName string, hostname func() (string, error)) (
 		return "", nil
 	}
 	if c.Hostengine != "" && !c.Kubernetes {
-		h, err := parseHostengine(c.Hostengine)
+		h, err := collector.ParseHostengine(c.Hostengine)
 		if err != nil {
-			return "", err
+			return "", fmt.Errorf("reading the address of the host engine: %w", err)
 		}
-		if h.scheme == "tcp" {
-			return h.host, nil
+		if h.Host != "" {
+			return h.Host, nil
 		}
 	}
 	if nodeName != "" {

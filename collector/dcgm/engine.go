@@ -69,18 +69,18 @@ const driverVersionFile = "/proc/driver/nvidia/version"
 func connect(cfg collector.SamplerConfig) (*engine, error) {
 	mode, args := godcgm.Embedded, []string(nil)
 	if cfg.Hostengine != "" {
-		a, err := parseAddress(cfg.Hostengine)
+		a, err := collector.ParseHostengine(cfg.Hostengine)
 		if err != nil {
 			return nil, failure(collector.FailureConfig, err, "reading the configuration")
 		}
 		mode = godcgm.Standalone
 		switch {
-		case a.uri:
-			args = []string{a.target}
-		case a.unix:
-			args = []string{a.target, "1"}
+		case a.URI:
+			args = []string{a.Target}
+		case a.Unix:
+			args = []string{a.Target, "1"}
 		default:
-			args = []string{a.target, "0"}
+			args = []string{a.Target, "0"}
 		}
 	} else if err := setLog(cfg.DCGMLogLevel); err != nil {
 		return nil, failure(collector.FailureInitFailed, err, "directing DCGM's log")

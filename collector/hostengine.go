@@ -1,7 +1,7 @@
 // Copyright The gpu_exporter Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package dcgm
+package collector
 
 import (
 	"fmt"
@@ -14,23 +14,28 @@ import (
 // defaultPort is DCGM_HE_PORT_NUMBER (dcgm_structs.h).
 const defaultPort = "5555"
 
-// address is where a standalone engine listens.
-type address struct {
-	// target is what the DCGM call takes: host:port, a path, or a vsock URI.
-	target string
-	unix   bool
-	// uri says that the target needs dcgmConnect_v3, which DCGM has since 4.5.
+// Hostengine is where a standalone engine listens.
+type Hostengine struct {
+	// Target is what the DCGM call takes: host:port, a path, or a vsock URI.
+	Target string
+	// Host is the host's name or address; empty for sockets of this machine.
+	Host string
+	Unix bool
+	// URI says that the target needs dcgmConnect_v3, which DCGM has since 4.5.
 	// The other forms go through dcgmConnect_v2, which every DCGM 4 has.
-	uri bool
+	URI bool
 }
 
-// parseAddress reads the address of a standalone engine: a host with or without
+// ParseHostengine reads the address of a standalone engine: a host with or without
 // a port, an absolute path of a unix socket, or a tcp://, unix:// or vsock:// URI.
-func parseAddress(text string) (address, error) {
-	bad := func(why string) (address, error) {
-		return address{}, fmt.Errorf("hostengine address %q: %s; write host, host:port, [ipv6]:port, /path, tcp://host:port, unix:///path or vsock://cid:port", text, why)
+func ParseHostengine(text string) (Hostengine, error) {
+	bad := func(why string) (Hostengine, error) {
+		return Hostengine{}, fmt.Errorf("%q: %s; write host, host:port, [ipv6]:port, /path, tcp://host:port, unix:///path or vsock://cid:port", text, why)
 	}
 	s := strings.TrimSpace(text)
+	if s == "" {
+		return bad("the address is empty")
+	}
 	scheme, rest, isURI := strings.Cut(s, "://")
 	if !isURI {
 		scheme, rest = "tcp", s
@@ -47,7 +52,7 @@ func parseAddress(text string) (address, error) {
 		if len(rest) > 107 {
 			return bad("the path of a unix socket must be shorter than 108 bytes")
 		}
-		return address{target: rest, unix: true}, nil
+		return Hostengine{Target: rest, Unix: true}, nil
 	case "vsock":
 		cid, port, hasPort := strings.Cut(rest, ":")
 		if _, err := strconv.ParseUint(cid, 10, 32); err != nil {
@@ -61,7 +66,7 @@ func parseAddress(text string) (address, error) {
 		if !validPort(port) {
 			return bad("the port is not a number from 1 to 65535")
 		}
-		return address{target: "vsock://" + cid + ":" + port, uri: true}, nil
+		return Hostengine{Target: "vsock://" + cid + ":" + port, URI: true}, nil
 	case "tcp":
 		host, port := rest, defaultPort
 		switch {
@@ -83,7 +88,7 @@ func parseAddress(text string) (address, error) {
 		if !validPort(port) {
 			return bad("the port is not a number from 1 to 65535")
 		}
-		return address{target: net.JoinHostPort(host, port)}, nil
+		return Hostengine{Target: net.JoinHostPort(host, port), Host: host}, nil
 	}
 	return bad("unknown scheme " + scheme)
 }
