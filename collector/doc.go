@@ -9,8 +9,8 @@
 //
 // The road of a value: collector/dcgm reads it in the sampler process and
 // writes it into a frame ([FrameWriter]); [Supervisor] reads the frame and hands
-// it to [Node], which keeps the newest sample; [Node.Families] turns a
-// snapshot into families, and [AppendText] and its siblings encode them.
+// it to [Node], which keeps the newest sample; [Families] turns what
+// is known then into families, and [Exposition] encodes them.
 //
 // This package must not call into native code, must not know Kubernetes, HTTP
 // or flags, and must never block on anything but the sampler's pipe.

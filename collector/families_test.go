@@ -175,7 +175,7 @@ func newTestFamilies(t *testing.T, cfg FamiliesConfig) (*Families, *Node, *time.
 		}
 	}
 	f := NewFamilies(cfg, node, nil, nil)
-	f.supervisor = fixedSupervisor{Running: true,
+	f.supervisor = fixedSupervisor{Running: true, Sampling: true,
 		Restarts:       map[string]uint64{"crash": 1, "timeout": 0},
 		FramesRejected: map[string]uint64{"future": 0}}
 	return f, node, &clock
@@ -362,6 +362,57 @@ func TestLostGPUKeepsItsIdentity(t *testing.T) {
 	}
 	if got := up(); !strings.Contains(got, bbbb+"1\n") || strings.Count(got, "\n") != 3 {
 		t.Errorf("after the return:\n%s", got)
+	}
+}
+
+// An engine that does not even list a GPU any more takes neither its gpu_up nor
+// the XID away that says why.
+func TestGoneGPUKeepsItsCounters(t *testing.T) {
+	f, node, _ := newTestFamilies(t, testConfig(t))
+	inv := testInventory(t)
+	inv.Generation = 2
+	inv.Entities = inv.Entities[:1]
+	s := testSample(inv)
+	s.Rows = s.Rows[:1]
+	if err := errors.Join(node.Deliver(Frame{Inventory: inv}), node.Deliver(Frame{Sample: s})); err != nil {
+		t.Fatal(err)
+	}
+	body := encode(t, f, expfmt.TypeTextPlain)
+	for _, want := range []string{
+		`gpu_up{gpu="1",UUID="GPU-bbbb",pci_bus_id="00000000:2A:00.0",device="nvidia1",modelName="NVIDIA A100-SXM4-40GB",hostname="node1"} 0`,
+		`gpu_xid_errors_total{gpu="1",UUID="GPU-bbbb",pci_bus_id="00000000:2A:00.0",device="nvidia1",modelName="NVIDIA A100-SXM4-40GB",hostname="node1",xid="79"} 1`,
+	} {
+		if !strings.Contains(string(body), want) {
+			t.Errorf("missing: %s", want)
+		}
+	}
+}
+
+// With -d f a split GPU is not read itself: it is as silent as its instances.
+func TestSplitGPUAnswersThroughItsInstances(t *testing.T) {
+	f, node, _ := newTestFamilies(t, testConfig(t))
+	up := func(change func(rows [][]Cell)) string {
+		inv := testInventory(t)
+		s := testSample(inv)
+		s.Rows[1] = nil
+		change(s.Rows)
+		if err := errors.Join(node.Deliver(Frame{Inventory: inv}), node.Deliver(Frame{Sample: s})); err != nil {
+			t.Fatal(err)
+		}
+		body := series(encode(t, f, expfmt.TypeTextPlain), "gpu_up")
+		return body[strings.Index(body, "GPU-bbbb"):]
+	}
+	if got := up(func([][]Cell) {}); !strings.Contains(strings.SplitN(got, "\n", 2)[0], "} 1") {
+		t.Errorf("with values of its instances: %s", got)
+	}
+	if got := up(func(rows [][]Cell) {
+		for _, row := range rows[3:5] {
+			for i := range row {
+				row[i] = NoValue(StatusBlank)
+			}
+		}
+	}); !strings.Contains(strings.SplitN(got, "\n", 2)[0], "} 0") {
+		t.Errorf("with none: %s", got)
 	}
 }
 

@@ -31,7 +31,7 @@ var (
 	gpuXIDErrors        = Definition{"gpu_xid_errors_total", MetricCounter, "XID errors since the exporter started, by code.", []string{"xid"}}
 	gpuXIDLastTimestamp = Definition{"gpu_xid_last_timestamp_seconds", MetricGauge, "When the XID was last seen.", []string{"xid"}}
 
-	samplerUp         = Definition{"gpu_exporter_sampler_up", MetricGauge, "Whether the sampler process runs and its newest sample is fresh.", nil}
+	samplerUp         = Definition{"gpu_exporter_sampler_up", MetricGauge, "Whether the running sampler process delivers samples and the newest is fresh.", nil}
 	samplerRestarts   = Definition{"gpu_exporter_sampler_restarts_total", MetricCounter, "Times that the sampler process had to be replaced, by what ended it.", []string{"reason"}}
 	samplerUnreapable = Definition{"gpu_exporter_sampler_unreapable", MetricGauge, "Whether a killed sampler is stuck in the kernel, so that no new one can start.", nil}
 	framesRejected    = Definition{"gpu_exporter_frames_rejected_total", MetricCounter, "Frames of the sampler that were not used, by reason.", []string{"reason"}}
@@ -107,28 +107,41 @@ func (f *Families) appendDerived(families []Family, v nodeView, ownership *Owner
 		}
 	}
 	for i := range v.gone {
-		gone := &v.gone[i]
-		if findGPU(v.inventory, gone.UUID) == nil {
-			labels := NewLabelSet(f.cfg.withHostname(f.cfg.gpuLabels(gone))...)
-			up.Series = append(up.Series, Series{labels, Bool(false)})
+		if gone := &v.gone[i]; findGPU(v.inventory, gone.UUID) == nil {
+			up.Series = append(up.Series, Series{NewLabelSet(f.cfg.goneIdentity(gone)...), Bool(false)})
 		}
 	}
 	families = append(families, up, info, pods)
 	return f.appendXIDs(families, v)
 }
 
-// answers says whether the newest sample has a value of the GPU at position i.
+// goneIdentity returns the identity labels of a GPU that the inventory lacks.
+func (cfg *FamiliesConfig) goneIdentity(gpu *Entity) []Label {
+	return cfg.withHostname(cfg.gpuLabels(gpu))
+}
+
+// answers says whether the newest sample has a value of the GPU at position i or,
+// where its instances are read in its place, of one of them.
 // Values of the node as a whole and the last XID do not count: DCGM has them for
 // a dead GPU too.
 func answers(v nodeView, i int) bool {
 	if v.inventory.Entities[i].State != EntityUp {
 		return false
 	}
-	row := v.sample.Rows[i]
-	if len(row) == 0 {
-		return true // not selected for reading, so its state is all that is known
+	read := false
+	for j := range v.inventory.Entities {
+		e := &v.inventory.Entities[j]
+		if row := v.sample.Rows[j]; (j == i || e.Parent == i) && len(row) > 0 {
+			if read = true; hasValue(v.inventory.Columns[e.Kind], row) {
+				return true
+			}
+		}
 	}
-	for c, id := range v.inventory.Columns[KindGPU] {
+	return !read // if nothing of it is read, its state is all that is known
+}
+
+func hasValue(columns []FieldID, row []Cell) bool {
+	for c, id := range columns {
 		if row[c].Status != StatusOK || id == FieldXID {
 			continue
 		}
@@ -165,24 +178,35 @@ func infoLabels(inv *Inventory, i int) []Label {
 func (f *Families) appendXIDs(families []Family, v nodeView) []Family {
 	total, last := gpuXIDErrors.family(), gpuXIDLastTimestamp.family()
 	action := f.cfg.XIDs.CallsForAction()
-	for i := range f.layout.entities {
-		l := &f.layout.entities[i]
-		if l.own == nil {
-			continue
-		}
-		key := instanceKey(v.inventory, i)
+	add := func(key entityKey, labelsOf func(code int64) *LabelSet) {
 		for _, code := range seenOr(action, v.xids, key) {
-			count := v.xids[xidKey{key, code}]
-			labels := f.layout.render(renderedKey{i, gpuXIDErrors.Name, code}, func() []Label {
-				return append(slices.Clone(l.identity), Label{"xid", strconv.FormatInt(code, 10)})
-			})
+			count, labels := v.xids[xidKey{key, code}], labelsOf(code)
 			total.Series = append(total.Series, Series{labels, Number(float64(count.total))})
 			if !count.last.IsZero() {
 				last.Series = append(last.Series, Series{labels, Number(seconds(count.last))})
 			}
 		}
 	}
+	for i := range f.layout.entities {
+		if l := &f.layout.entities[i]; l.own != nil {
+			add(instanceKey(v.inventory, i), func(code int64) *LabelSet {
+				return f.layout.render(renderedKey{i, gpuXIDErrors.Name, code}, func() []Label { return withXID(l.identity, code) })
+			})
+		}
+	}
+	// What happened to a GPU that is gone may be why it is.
+	for i := range v.gone {
+		if gone := &v.gone[i]; findGPU(v.inventory, gone.UUID) == nil {
+			add(entityKey{uuid: gone.UUID, instance: Unknown}, func(code int64) *LabelSet {
+				return NewLabelSet(withXID(f.cfg.goneIdentity(gone), code)...)
+			})
+		}
+	}
 	return append(families, total, last)
+}
+
+func withXID(identity []Label, code int64) []Label {
+	return append(slices.Clone(identity), Label{"xid", strconv.FormatInt(code, 10)})
 }
 
 // seenOr returns the codes of always together with those counted for key, sorted.
@@ -209,7 +233,7 @@ func (f *Families) appendState(families []Family, v nodeView, ownership *Ownersh
 	status := f.supervisor.Status()
 	fresh := v.sample != nil && v.age <= f.cfg.MaxAge
 	families = append(families,
-		samplerUp.single(Bool(status.Running && fresh)),
+		samplerUp.single(Bool(status.Sampling && fresh)),
 		counts(&samplerRestarts, status.Restarts),
 		samplerUnreapable.single(Bool(status.Unreapable)),
 		counts(&framesRejected, status.FramesRejected))

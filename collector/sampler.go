@@ -23,8 +23,8 @@ type SamplerConfig struct {
 	// Hostengine is the address of a standalone engine; empty means embedded.
 	Hostengine string
 	// EventsSince is when to begin with events that the engine still has; zero is
-	// now. The supervisor sets it for every sampler but the first, so that an
-	// engine of its own process loses none between two samplers.
+	// now. The supervisor sets it for every sampler but the first: a standalone
+	// engine has what came between two samplers, an embedded one has not.
 	EventsSince time.Time
 	// DCGMLogLevel is DCGM's own level name; empty or NONE means silent.
 	DCGMLogLevel string

@@ -146,10 +146,11 @@ func (t *timing) backoff(failures int, random float64) time.Duration {
 
 // SupervisorStatus says how the sampler is.
 type SupervisorStatus struct {
-	// Running says that a sampler process is there and meant to be.
-	Running bool
-	PID     int       // while a sampler is there, be it running, stopping or unreapable
-	Started time.Time // when the running sampler was, else zero
+	// Running says that a sampler process is there and meant to be, Sampling that
+	// it has delivered a sample.
+	Running, Sampling bool
+	PID               int       // while a sampler is there, be it running, stopping or unreapable
+	Started           time.Time // when the running sampler was, else zero
 	// NextStart is when the next sampler will be started, if one waits for that.
 	NextStart time.Time
 	// Unreapable says that a killed sampler does not go away, stuck in the
@@ -180,7 +181,7 @@ type Supervisor struct {
 
 	mu          sync.Mutex
 	sampler     SamplerConfig
-	eventsSince time.Time // after the newest event that was taken in
+	eventsSince time.Time // where the next sampler goes on with events
 	status      SupervisorStatus
 }
 
@@ -261,12 +262,16 @@ func (s *Supervisor) nextConfig() SamplerConfig {
 	return cfg
 }
 
-// heard remembers where the next sampler is to go on with events. Their times are
-// by the engine's clock, which need not be ours.
-func (s *Supervisor) heard(events []Event) {
+// heard remembers where the next sampler is to go on with events: after the
+// newest that was taken in, or, before there is one, where sampling began.
+// Events' times are by the engine's clock, which need not be ours.
+func (s *Supervisor) heard(f Frame) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, e := range events {
+	if f.Sample != nil && s.eventsSince.IsZero() {
+		s.eventsSince = f.Sample.Time
+	}
+	for _, e := range f.Events {
 		if next := e.Time.Add(time.Microsecond); next.After(s.eventsSince) {
 			s.eventsSince = next
 		}
@@ -365,7 +370,7 @@ func (s *Supervisor) runOne(ctx context.Context, cfg SamplerConfig) ending {
 	s.log.Debug("sampler started", "pid", proc.pid())
 
 	why := s.watch(ctx, r, cfg)
-	s.update(func(st *SupervisorStatus) { st.Running, st.Started = false, time.Time{} })
+	s.update(func(st *SupervisorStatus) { st.Running, st.Sampling, st.Started = false, false, time.Time{} })
 	if why.how == ownEnd {
 		return s.ownEnd(r)
 	}

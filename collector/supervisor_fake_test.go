@@ -826,8 +826,14 @@ func TestNextSamplerGoesOnWhereEventsEnded(t *testing.T) {
 	if since := s.nextConfig().EventsSince; !since.IsZero() {
 		t.Errorf("the first sampler begins at %v, want now", since)
 	}
-	newest := time.Unix(1_700_000_000, 0)
-	s.heard([]Event{{Time: newest}, {Time: newest.Add(-time.Hour)}})
+	start := time.Unix(1_700_000_000, 0)
+	s.heard(Frame{Sample: &Sample{Time: start}})
+	s.heard(Frame{Sample: &Sample{Time: start.Add(time.Minute)}})
+	if since := s.nextConfig().EventsSince; !since.Equal(start) {
+		t.Errorf("without an event the next begins at %v, want %v, when sampling began", since, start)
+	}
+	newest := start.Add(time.Hour)
+	s.heard(Frame{Events: []Event{{Time: newest}, {Time: start}}})
 	s.Reconfigure(SamplerConfig{Interval: time.Second})
 	if since := s.nextConfig().EventsSince; !since.Equal(newest.Add(time.Microsecond)) {
 		t.Errorf("the next begins at %v, want just after %v", since, newest)

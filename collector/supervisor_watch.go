@@ -121,14 +121,15 @@ func (s *Supervisor) takeIn(r *attached) error {
 			rejected = rejection{}
 			r.rejected.Store(nil)
 		}
+		s.heard(frame)
 		// Events come about without sampling, so they are no sign of it.
 		if frame.Inventory == nil && frame.Sample == nil {
-			s.heard(frame.Events)
 			continue
 		}
 		now := max(1, int64(time.Since(r.started)))
 		r.lastFrame.Store(now)
 		if frame.Sample != nil && r.firstSample.CompareAndSwap(0, now) {
+			s.update(func(st *SupervisorStatus) { st.Sampling = st.Running })
 			s.log.Info("sampler delivers samples", "pid", r.proc.pid(), "after", time.Duration(now))
 		}
 	}
