@@ -155,3 +155,20 @@ func (r *reading) newXIDs() []event {
 	}
 	return events
 }
+
+// toldXIDs takes out of entities those of which the reading says what their
+// newest XID is, or that they had none.
+func (r *reading) toldXIDs(entities map[pair]bool) {
+	for i := range r.blocks {
+		b := &r.blocks[i]
+		if b.xid < 0 || len(entities) == 0 {
+			continue
+		}
+		for e := range b.rows {
+			switch r.cells[b.base[e]:][:len(b.fields)][b.xid].status {
+			case codeOK, codeNoData, codeNotWatched:
+				delete(entities, b.entities[e])
+			}
+		}
+	}
+}

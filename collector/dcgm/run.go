@@ -143,12 +143,15 @@ func newSampler(cfg Config) (*sampler, error) {
 		updateChecks: time.Now(),
 		newestSince:  time.Now(),
 	}
+	s.xids.valuesSince = s.lib.valuesSince
 	switch {
 	case !cfg.Sampler.EventsSince.IsZero():
 		s.xids.since = cfg.Sampler.EventsSince.UnixMicro()
 	case cfg.Sampler.Hostengine == "":
 		// What an embedded engine heard, it heard since it was started. A standalone
-		// one may know more, and go by another clock.
+		// one has heard since its own start, as DCGM subscribes to XIDs whether or
+		// not anyone watches (DcgmCacheManager.cpp, ManageDeviceEvents), and keeps at
+		// least the newest of each entity; it may go by another clock, too.
 		s.xids.since = start.UnixMicro()
 	}
 	if _, c := s.lib.checkTopology(); c != codeOK {
@@ -231,7 +234,7 @@ func (s *sampler) rebuild() error {
 	}
 	s.inv = inv
 	s.reading = newReading(s.lib, p)
-	if c := s.xids.listen(s.lib, s.watcher.units, inv); c != codeOK {
+	if c := s.xids.listen(s.watcher.units, inv); c != codeOK {
 		return s.failed(c, collector.FailureWatchFailed, "listening for XIDs")
 	}
 	return nil
@@ -297,7 +300,7 @@ func (s *sampler) sample() error {
 	if err := s.cfg.Frames.WriteSample(sample); err != nil {
 		return err
 	}
-	if found.xids {
+	if found.xids || len(s.xids.unread) > 0 {
 		if err := s.writeXIDs(); err != nil {
 			return err
 		}
@@ -355,7 +358,7 @@ func (s *sampler) checkProgress(now time.Time) error {
 }
 
 func (s *sampler) writeXIDs() error {
-	events, c := s.xids.collect(s.lib, s.reading)
+	events, c := s.xids.collect(s.reading)
 	if c.lost() {
 		return s.failed(c, collector.FailureHostengineLost, "reading XIDs")
 	}

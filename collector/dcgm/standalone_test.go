@@ -68,12 +68,15 @@ func TestStandalone(t *testing.T) {
 }
 
 // TestStandaloneHistory shows samplers that come to an engine which knows older
-// XIDs, because something else watches them: they are told nothing of these.
+// XIDs, also of a GPU that is lost by now: they tell nothing of these.
 func TestStandaloneHistory(t *testing.T) {
 	n, _, other := standalone(t, "h100x8", func(e *dcgmsim.Engine) string { return e.Address })
 	other.has(gpu, 0, 150, collector.StatusOK)
 	n.command("xid 31 gpu 1")
 	other.events("XID 31", 1)
+	n.command("xid 79 gpu 3")
+	n.command("lose gpu 3")
+	other.events("XID 79", 1)
 	for round := range 3 {
 		p := n.start(other.cfg)
 		s := p.has(gpu, 1, 230, collector.StatusOK) // the value stays
@@ -84,6 +87,11 @@ func TestStandaloneHistory(t *testing.T) {
 		if events, _ := p.events("the next XID", 1); events[0].Code != int64(60+round) {
 			t.Errorf("round %d: events %+v", round, events)
 		}
+		// What happens to a lost GPU from now on is told.
+		n.command(fmt.Sprintf("xid %d gpu 3", 70+round))
+		if events, _ := p.events("the next XID of the lost GPU", 1); events[0].Code != int64(70+round) || events[0].Entity != 3 {
+			t.Errorf("round %d: events %+v", round, events)
+		}
 		if round%2 == 0 { // its end, of either kind, leaves nothing behind in the engine
 			_ = p.cmd.Process.Kill()
 		} else {
@@ -91,7 +99,7 @@ func TestStandaloneHistory(t *testing.T) {
 		}
 		<-p.exited
 	}
-	if events, _ := other.events("three XIDs", 3); events[2].Code != 62 {
+	if events, _ := other.events("six XIDs", 6); events[4].Code != 62 || events[5].Code != 72 {
 		t.Errorf("events %+v", events)
 	}
 }

@@ -13,12 +13,18 @@ import (
 // comes with every reading and costs nothing more; only when one is new, DCGM is
 // asked for all since the last time, as several may have come.
 type xids struct {
-	since   int64 // when to begin; 0 is now
-	started bool
-	next    int64 // when to ask from next, by the engine's clock
-	failed  bool  // the last time; what it gave may come again
-	watches []watch
-	rows    map[pair]int
+	// valuesSince is the library's.
+	valuesSince func(w watch, since int64) ([]event, int64, code)
+	since       int64 // when to begin; 0 is now
+	started     bool
+	// next is when to ask each watch from next, by the engine's clock; first is
+	// where a new watch begins.
+	next  map[watch]int64
+	first int64
+	rows  map[pair]int
+	// unread are entities of which no reading has yet told the newest XID: when it
+	// does, that is what happened before.
+	unread map[pair]bool
 	// heard is the time of the newest XID that was taken from each entity.
 	heard   map[pair]int64
 	pending []event
@@ -26,66 +32,86 @@ type xids struct {
 
 // listen sets the watches to ask and the inventory that events refer to. The
 // first time it also takes note of what happened before.
-func (x *xids) listen(lib *library, units []*unit, inv *collector.Inventory) code {
-	x.watches = x.watches[:0]
+func (x *xids) listen(units []*unit, inv *collector.Inventory) code {
+	next := make(map[watch]int64)
 	for _, u := range units {
-		if u.events {
-			x.watches = append(x.watches, u.watches...)
+		if !u.events {
+			continue
+		}
+		for _, w := range u.watches {
+			from, ok := x.next[w]
+			if !ok {
+				from = x.first
+			}
+			next[w] = from
 		}
 	}
+	x.next = next
+	before := x.rows
 	x.rows = make(map[pair]int, len(inv.Entities))
+	x.unread = make(map[pair]bool)
 	for i, e := range inv.Entities {
-		x.rows[pairOf(e.Kind, e.ID)] = i
+		p := pairOf(e.Kind, e.ID)
+		x.rows[p] = i
+		if _, ok := before[p]; !ok && e.Selected {
+			x.unread[p] = true
+		}
 	}
 	if x.started {
 		return codeOK
 	}
 	x.started = true
 	x.heard = make(map[pair]int64)
-	old, c := x.ask(lib)
+	old, c := x.ask()
 	if c.lost() {
 		return c
 	}
 	for _, e := range old {
 		x.heard[e.entity] = max(x.heard[e.entity], e.ts)
-		if x.since != 0 && e.ts >= x.since {
+		if !x.history(e) {
 			x.pending = append(x.pending, e)
 		}
 	}
 	return codeOK
 }
 
-// ask returns what came since the last time.
-func (x *xids) ask(lib *library) ([]event, code) {
+// history says whether an XID that was there when we came is none of ours to tell.
+func (x *xids) history(e event) bool { return x.since == 0 || e.ts < x.since }
+
+// ask returns what came since the last time and was not taken yet: a watch may
+// be asked again from where another one, or its own last success, left off.
+func (x *xids) ask() ([]event, code) {
 	var all []event
-	result, next := codeOK, int64(0)
-	for _, w := range x.watches {
-		events, n, c := lib.valuesSince(w, x.next)
+	result, first := codeOK, int64(0)
+	for w, from := range x.next {
+		events, next, c := x.valuesSince(w, from)
 		if c.lost() {
 			return nil, c
 		}
 		for _, e := range events {
-			if !x.failed || e.ts > x.heard[e.entity] {
+			if e.ts > x.heard[e.entity] {
 				all = append(all, e)
 			}
 		}
-		if c != codeOK {
+		if c == codeOK {
+			x.next[w] = next
+		} else {
 			result = c
-		} else if next == 0 || n < next {
-			next = n
+		}
+		if n := x.next[w]; first == 0 || n < first {
+			first = n
 		}
 	}
-	x.failed = result != codeOK
-	if !x.failed && next != 0 {
-		x.next = next
+	if first != 0 {
+		x.first = first
 	}
 	return all, result
 }
 
 // collect returns the events since the last call. A code other than those of a
 // lost engine means that it had to do with the newest XID of each entity.
-func (x *xids) collect(lib *library, r *reading) ([]collector.Event, code) {
-	raw, c := x.ask(lib)
+func (x *xids) collect(r *reading) ([]collector.Event, code) {
+	raw, c := x.ask()
 	if c.lost() {
 		return nil, c
 	}
@@ -97,11 +123,16 @@ func (x *xids) collect(lib *library, r *reading) ([]collector.Event, code) {
 	// A lost GPU can be in no group, DCGM may refuse the question, and its clock
 	// may have been set back: whatever the reason, the newest XID is not missed.
 	for _, e := range r.newXIDs() {
-		if x.heard[e.entity] != e.ts && !contains(raw, e) {
+		if x.heard[e.entity] == e.ts || contains(raw, e) {
+			continue
+		}
+		x.heard[e.entity] = e.ts
+		// For the same reasons listen does not know of all that happened before.
+		if !x.unread[e.entity] || !x.history(e) {
 			raw = append(raw, e)
-			x.heard[e.entity] = e.ts
 		}
 	}
+	r.toldXIDs(x.unread)
 	var events []collector.Event
 	for _, e := range raw {
 		row, ok := x.rows[e.entity]
