@@ -8,6 +8,7 @@ import (
 	"errors"
 	"flag"
 	"io"
+	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
@@ -158,7 +159,7 @@ func (f fixedSupervisor) Status() SupervisorStatus { return SupervisorStatus(f) 
 func newTestFamilies(t *testing.T, cfg FamiliesConfig) (*Families, *Node, *time.Time) {
 	t.Helper()
 	clock := epoch
-	node := NewNode()
+	node := NewNode(slog.New(slog.DiscardHandler), testConfig(t).XIDs)
 	node.now = func() time.Time { return clock }
 	inv := testInventory(t)
 	for _, f := range []Frame{
@@ -311,20 +312,21 @@ func TestFamiliesWithheldWhenStale(t *testing.T) {
 // A step of the wall clock neither ages a sample nor keeps it young: only the
 // monotonic clock counts after arrival.
 func TestAgeCountsFromTheSampleTime(t *testing.T) {
-	node := NewNode()
+	node := NewNode(slog.New(slog.DiscardHandler), testConfig(t).XIDs)
 	inv := testInventory(t)
 	s := testSample(inv)
 	node.now = func() time.Time { return epoch.Add(20 * time.Second) }
 	if err := errors.Join(node.Deliver(Frame{Inventory: inv}), node.Deliver(Frame{Sample: s})); err != nil {
 		t.Fatal(err)
 	}
-	if fresh, reason := node.Freshness(19 * time.Second); fresh {
+	if _, fresh := node.Freshness(19 * time.Second); fresh {
 		t.Errorf("a sample 20 s old on arrival counts as fresh")
-	} else if !strings.Contains(reason, "20s old") {
-		t.Errorf("reason %q", reason)
 	}
-	if fresh, _ := node.Freshness(21 * time.Second); !fresh {
-		t.Error("not fresh within 21 s")
+	if words := node.Staleness(); words != "the newest sample is 20s old" {
+		t.Errorf("it is said that %q", words)
+	}
+	if left, fresh := node.Freshness(21 * time.Second); !fresh || left != time.Second {
+		t.Errorf("fresh within 21 s: %v, for another %v", fresh, left)
 	}
 }
 
@@ -540,7 +542,7 @@ func TestNodeRejects(t *testing.T) {
 	}
 	t.Run("sample before any inventory", func(t *testing.T) {
 		var reject *RejectError
-		if err := NewNode().Deliver(Frame{Sample: testSample(testInventory(t))}); !errors.As(err, &reject) || reject.Reason != rejectInventory {
+		if err := NewNode(slog.New(slog.DiscardHandler), testConfig(t).XIDs).Deliver(Frame{Sample: testSample(testInventory(t))}); !errors.As(err, &reject) || reject.Reason != rejectInventory {
 			t.Fatalf("got %v", err)
 		}
 	})

@@ -6,6 +6,7 @@ package collector
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 )
@@ -17,7 +18,8 @@ const futureTolerance = time.Second
 // Node is what the exporter knows of the node: the newest inventory and sample,
 // every GPU ever seen, and the events counted so far. It outlives any sampler.
 type Node struct {
-	now func() time.Time
+	now    func() time.Time
+	report report
 
 	mu       sync.Mutex
 	latest   *Inventory // as received; the next sample belongs to it
@@ -29,9 +31,15 @@ type Node struct {
 	changed  chan struct{}
 }
 
-// NewNode returns a node of which nothing is known yet.
-func NewNode() *Node {
-	return &Node{now: time.Now, xids: xidCounts{}, changed: make(chan struct{}, 1)}
+// NewNode returns a node of which nothing is known yet. It logs GPUs that come
+// and go, and XIDs, which it describes by the catalogue.
+func NewNode(logger *slog.Logger, xids *XIDCatalogue) *Node {
+	return &Node{
+		now:     time.Now,
+		report:  newReport(logger, xids),
+		xids:    xidCounts{},
+		changed: make(chan struct{}, 1),
+	}
 }
 
 // Changed delivers after every accepted sample, at most one notice at a time.
@@ -143,6 +151,7 @@ func (n *Node) setSample(s *Sample) error {
 		return &RejectError{Reason: rejectFuture, Err: fmt.Errorf("sample is %v ahead of the clock", ahead.Round(time.Millisecond))}
 	}
 	n.shown, n.sample, n.received = n.latest, s, now
+	n.report.gpus(nodeView{inventory: n.latest, sample: s, gone: n.gone})
 	select {
 	case n.changed <- struct{}{}:
 	default:
@@ -163,6 +172,7 @@ func (n *Node) addEvents(generation uint64, events []Event) error {
 			continue
 		}
 		n.xids.add(instanceKey(n.latest, e.Entity), e.Code, e.Time)
+		n.report.xid(n.latest, e, n.now())
 	}
 	return rejected
 }
@@ -190,15 +200,21 @@ func (n *Node) view() nodeView {
 	return v
 }
 
-// Freshness says whether a sample exists that is no older than maxAge, and if
-// not, why not, in words.
-func (n *Node) Freshness(maxAge time.Duration) (fresh bool, reason string) {
+// Freshness says whether a sample exists that is no older than maxAge, and for
+// how much longer.
+func (n *Node) Freshness(maxAge time.Duration) (left time.Duration, fresh bool) {
 	v := n.view()
-	switch {
-	case v.sample == nil:
-		return false, "no sample yet"
-	case v.age > maxAge:
-		return false, fmt.Sprintf("newest sample is %v old, at most %v is allowed", v.age.Round(time.Second), maxAge)
+	if v.sample == nil || v.age > maxAge {
+		return 0, false
 	}
-	return true, ""
+	return maxAge - v.age, true
+}
+
+// Staleness says in words how old the newest sample is.
+func (n *Node) Staleness() string {
+	v := n.view()
+	if v.sample == nil {
+		return "no sample yet"
+	}
+	return fmt.Sprintf("the newest sample is %v old", v.age.Round(time.Second))
 }

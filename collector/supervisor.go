@@ -51,7 +51,6 @@ const (
 const (
 	rejectBadFrame  = "bad_frame"          // not a frame; the supervisor's own word
 	rejectFuture    = "future"             // a sample taken later than now
-	rejectStale     = "stale"              // a sample too old to be of use
 	rejectInventory = "inventory_mismatch" // it belongs to another inventory
 	rejectInvalid   = "invalid"            // it contradicts itself or its inventory
 )
@@ -208,8 +207,7 @@ func NewSupervisor(cfg SupervisorConfig) *Supervisor {
 		FailureConfig, FailureLibraryMissing, FailureSymbolMissing, FailureLibraryUpdated,
 		FailureDriverLoaded, FailureInitFailed, FailureHostengineUnreached, FailureHostengineLost,
 		FailureEngineStalled, FailureEngineBlank, FailureDiscoveryFailed, FailureWatchFailed)
-	s.status.FramesRejected = zeroed(rejectBadFrame, rejectFuture, rejectStale,
-		rejectInventory, rejectInvalid)
+	s.status.FramesRejected = zeroed(rejectBadFrame, rejectFuture, rejectInventory, rejectInvalid)
 	return s
 }
 

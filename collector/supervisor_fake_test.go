@@ -734,7 +734,7 @@ func TestSupervisorStatusIsACopy(t *testing.T) {
 		}
 		st.Restarts[reason] = 7
 	}
-	for _, reason := range []string{"bad_frame", "future", "stale", "inventory_mismatch", "invalid"} {
+	for _, reason := range []string{"bad_frame", "future", "inventory_mismatch", "invalid"} {
 		if n, ok := st.FramesRejected[reason]; n != 0 || !ok {
 			t.Errorf("rejected for %q: %d, %v; want 0, true", reason, n, ok)
 		}

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -210,7 +211,9 @@ func parseRecord(text string) (slog.Record, bool) {
 	if !hasLevel || !hasMsg {
 		return slog.Record{}, false
 	}
-	record := slog.NewRecord(at, level, msg, 0)
+	var pc [1]uintptr
+	runtime.Callers(1, pc[:]) // the source of what is passed on is here
+	record := slog.NewRecord(at, level, msg, pc[0])
 	record.AddAttrs(attrs...)
 	return record, true
 }

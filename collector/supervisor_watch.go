@@ -245,9 +245,9 @@ func (d *watchdog) look(r *attached, now time.Time) (Failure, bool) {
 	if quiet < limit {
 		return Failure{}, true
 	}
-	msg := fmt.Sprintf("no frame was accepted for %v", quiet.Round(time.Millisecond))
+	msg := fmt.Sprintf("nothing came from it for %v: a call into DCGM or the driver does not return", quiet.Round(time.Second))
 	if rej := r.rejected.Load(); rej != nil {
-		msg += fmt.Sprintf("; %d were rejected, the last because of %v", rej.count, rej.last)
+		msg = fmt.Sprintf("nothing of use came from it for %v: %d frames were rejected, the last because of %v", quiet.Round(time.Second), rej.count, rej.last)
 	}
 	return Failure{Reason: restartTimeout, Message: msg}, false
 }

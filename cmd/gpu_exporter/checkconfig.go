@@ -4,8 +4,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"text/tabwriter"
 
@@ -14,17 +16,21 @@ import (
 
 // checkConfig prints what the exporter would do, or all that is wrong with its
 // files; the flags are checked already. It returns the exit status.
-func checkConfig(c config, warnings []string, stdout, stderr io.Writer) int {
-	for _, w := range warnings {
-		printf(stderr, "warning: %s\n", w)
-	}
+func checkConfig(c config, warnings, environ []string, stdout, stderr io.Writer) int {
 	var problems []string
 	counters, err := loadCounters(c)
 	if err != nil {
 		problems = append(problems, err.Error())
 	}
 	if err := web.Validate(c.WebConfigFile); err != nil {
-		problems = append(problems, fmt.Sprintf("%s: %v", c.WebConfigFile, err))
+		problems = append(problems, fmt.Sprintf("--%s=%s: %v", optWebConfig, c.WebConfigFile, err))
+	}
+	warning, err := trySamplerEnv(c, environ)
+	if err != nil {
+		problems = append(problems, err.Error())
+	}
+	if warning != "" {
+		warnings = append(warnings, warning)
 	}
 	if len(problems) > 0 {
 		for line := range strings.Lines(strings.Join(problems, "\n")) {
@@ -33,6 +39,9 @@ func checkConfig(c config, warnings []string, stdout, stderr io.Writer) int {
 		return 1
 	}
 	for _, w := range counters.Warnings {
+		warnings = append(warnings, w.String())
+	}
+	for _, w := range append(warnings, uncollected(counters)...) {
 		printf(stderr, "warning: %s\n", w)
 	}
 
@@ -46,6 +55,23 @@ func checkConfig(c config, warnings []string, stdout, stderr io.Writer) int {
 		return 1
 	}
 	return 0
+}
+
+// trySamplerEnv says what is wrong with where the libraries come from.
+func trySamplerEnv(c config, environ []string) (warning string, err error) {
+	executable, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("finding the path of this program: %w", err)
+	}
+	if c.Simulate != "" {
+		if _, err := simLibraries(executable); err != nil {
+			// The machine that this configuration is for may have them.
+			_, err := findScenario(c.Simulate)
+			return "", err
+		}
+	}
+	env, err := newSamplerEnv(c, environ, executable)
+	return env.Warning, errors.Join(err, env.Close())
 }
 
 // source says in words where values come from.

@@ -37,7 +37,7 @@ func TestCheckConfig(t *testing.T) {
 			"1    DCGM_FI_DRIVER_VERSION  label  Driver version.\n"}},
 		{args: "--simulate=t4x1 -c 200", stdout: []string{"from the simulated node t4x1"}, stderr: []string{"warning: --collect-interval: 200ms is shorter"}},
 		{args: "-f bad.csv --web.config.file=bad.yml", status: 1, stderr: []string{
-			"error: bad.csv:1: ", "error: bad.csv:2: ", "error: bad.yml: "}},
+			"error: bad.csv:1: ", "error: bad.csv:2: ", "error: --web.config.file=bad.yml: "}},
 		{args: "-f none.csv", status: 1, stderr: []string{"error: reading counters file: open none.csv: no such file"}},
 		{args: "-f bad.csv -c 5", status: 1, stderr: []string{"gpu_exporter: error: --collect-interval: 5ms is too short"}},
 	}

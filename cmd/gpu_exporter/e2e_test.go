@@ -5,6 +5,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -409,6 +410,24 @@ func TestOnce(t *testing.T) {
 			t.Errorf("the reason is missing:\n%s", log)
 		}
 	})
+}
+
+// A mistake in a scenario file is one line at the start, not a sampler that is
+// tried for ever.
+func TestScenarioWithAMistake(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "node.scenario")
+	if err := os.WriteFile(file, []byte("gpu t4 cuont 2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range []string{"serve", "once", "check-config"} {
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		out, err := exec.CommandContext(ctx, built(t), command, "--simulate="+file, "--web.listen-address=127.0.0.1:0").CombinedOutput()
+		cancel()
+		if err == nil || !strings.Contains(string(out), file+":1: ") {
+			t.Errorf("%s: %v\n%s", command, err, out)
+		}
+	}
 }
 
 func TestPods(t *testing.T) {

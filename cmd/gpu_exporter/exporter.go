@@ -40,6 +40,7 @@ type exporter struct {
 	cfg        config
 	log        *slog.Logger
 	simulation string // what is simulated, in words; empty if nothing is
+	steering   string // a command line that steers it
 	node       *collector.Node
 	supervisor *collector.Supervisor
 	families   *collector.Families
@@ -48,8 +49,9 @@ type exporter struct {
 	current    atomic.Pointer[collector.Exposition]
 }
 
-// newExporter puts the parts together. It starts nothing.
-func newExporter(cfg config, hostname string, env samplerEnv, logger *slog.Logger) (*exporter, error) {
+// newExporter puts the parts together. It starts nothing. samplerLogger gets what
+// the supervisor and the sampler say.
+func newExporter(cfg config, hostname string, env samplerEnv, logger, samplerLogger *slog.Logger) (*exporter, error) {
 	counters, err := loadCounters(cfg)
 	if err != nil {
 		return nil, err
@@ -58,11 +60,14 @@ func newExporter(cfg config, hostname string, env samplerEnv, logger *slog.Logge
 	for _, w := range counters.Warnings {
 		logger.Warn(w.String())
 	}
+	for _, w := range uncollected(counters) {
+		logger.Warn(w)
+	}
 	xids, err := collector.ParseXIDCatalogue(etc.XIDCatalogue(), etc.XIDCatalogueName)
 	if err != nil {
 		return nil, err
 	}
-	e := &exporter{cfg: cfg, log: logger, simulation: env.Summary, node: collector.NewNode(), registry: prometheus.NewRegistry()}
+	e := &exporter{cfg: cfg, log: logger, simulation: env.Summary, steering: env.Steering, node: collector.NewNode(logger, xids), registry: prometheus.NewRegistry()}
 	e.supervisor = collector.NewSupervisor(collector.SupervisorConfig{
 		// Not the path: what lies there may be another version by the time that a
 		// sampler is restarted.
@@ -76,7 +81,7 @@ func newExporter(cfg config, hostname string, env samplerEnv, logger *slog.Logge
 			DCGMLogLevel: cfg.DCGMLogLevel,
 		},
 		Deliver:     e.node.Deliver,
-		Logger:      logger,
+		Logger:      samplerLogger,
 		MemoryLimit: samplerMemoryLimit,
 	})
 	var owners collector.OwnerSource
@@ -114,11 +119,26 @@ func newExporter(cfg config, hostname string, env samplerEnv, logger *slog.Logge
 	return e, nil
 }
 
+// collectedKinds are the kinds of entities whose fields are read.
+func collectedKinds() []collector.EntityKind {
+	return []collector.EntityKind{collector.KindGPU, collector.KindGPUInstance}
+}
+
+// uncollected names the counters of which no series can come.
+func uncollected(counters *collector.Counters) (warnings []string) {
+	for _, c := range counters.List {
+		if !slices.ContainsFunc(collectedKinds(), c.Field.On) {
+			warnings = append(warnings, fmt.Sprintf("%s is a field of the kind %s, which is not collected yet: no series will come of it", c.Name, c.Field.Level))
+		}
+	}
+	return warnings
+}
+
 // watchedFields returns the fields to read for each kind of entity, in the order
 // of the counters file.
 func watchedFields(counters *collector.Counters) map[collector.EntityKind][]collector.FieldID {
 	fields := map[collector.EntityKind][]collector.FieldID{}
-	for _, kind := range []collector.EntityKind{collector.KindGPU, collector.KindGPUInstance} {
+	for _, kind := range collectedKinds() {
 		for _, c := range counters.List {
 			if c.Field.On(kind) && !slices.Contains(fields[kind], c.Field.ID) {
 				fields[kind] = append(fields[kind], c.Field.ID)
@@ -164,7 +184,7 @@ func (e *exporter) serve(ctx context.Context) error {
 		return err
 	}
 	if e.simulation != "" {
-		e.log.Info("Serving a "+e.simulation, "look_at", metricsURL(e.cfg.ListenAddresses))
+		e.log.Info("Simulating "+e.simulation, "look_at", metricsURL(e.cfg.ListenAddresses), "steer_with", e.steering)
 	}
 	server := newHTTPServer(handler, defaultTimeouts(), e.log)
 
@@ -174,6 +194,7 @@ func (e *exporter) serve(ctx context.Context) error {
 		wg   sync.WaitGroup
 		errs = make(chan error, 4)
 	)
+	context.AfterFunc(ctx, func() { e.log.Info("Shutting down") })
 	part := func(name string, run func(context.Context) error) {
 		wg.Go(func() {
 			defer cancel() // without one of the parts the others make no sense
@@ -224,7 +245,12 @@ func (e *exporter) publishLoop(ctx context.Context) error {
 		case <-e.node.Changed():
 		}
 		e.publish()
-		timer.Reset(e.cfg.Interval)
+		// Series that become too old are withheld then, not an interval later.
+		wait := e.cfg.Interval
+		if left, fresh := e.node.Freshness(e.cfg.MaxAge); fresh {
+			wait = min(wait, left+time.Millisecond)
+		}
+		timer.Reset(wait)
 	}
 }
 
@@ -244,10 +270,10 @@ func (e *exporter) exposition() exposition { return e.current.Load() }
 
 // ready says whether a sample exists that is young enough, and if not, why not.
 func (e *exporter) ready() (bool, string) {
-	fresh, reason := e.node.Freshness(e.cfg.MaxAge)
-	if fresh {
+	if _, fresh := e.node.Freshness(e.cfg.MaxAge); fresh {
 		return true, ""
 	}
+	reason := e.node.Staleness()
 	status := e.supervisor.Status()
 	switch {
 	case status.Unreapable:
@@ -273,9 +299,7 @@ func (e *exporter) once(ctx context.Context, w io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, onceTimeout)
 	defer cancel()
 	if e.mapper != nil {
-		if err := e.mapper.Refresh(ctx); err != nil {
-			e.log.Warn("Metrics go without pods", "err", err)
-		}
+		_ = e.mapper.Refresh(ctx) // which logs why it fails; metrics then go without pods
 	}
 	supervised, stop := context.WithCancel(ctx)
 	done := make(chan error, 1)

@@ -36,7 +36,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 		frames := os.NewFile(framesFD, "frames")
 		return runSampler(stdin, frames, newSamplerLogger(stderr), sampleDCGM, samplerGrace)
 	case commandCheckConfig:
-		return checkConfig(line.config, line.warnings, stdout, stderr)
+		return checkConfig(line.config, line.warnings, environ, stdout, stderr)
 	}
 
 	logger, err := newLogger(line.config, stderr)
@@ -109,10 +109,16 @@ func runExporter(ctx context.Context, line commandLine, stdout io.Writer, enviro
 	if err != nil {
 		return err
 	}
+	samplerLogger := logger
 	if line.command == commandOnce {
 		line.config.Interval = min(line.config.Interval, onceInterval)
+		if line.config.LogLevel != "debug" {
+			// It speaks of trying again, which is not true of one sample; why there is
+			// none is the error in the end.
+			samplerLogger = slog.New(slog.DiscardHandler)
+		}
 	}
-	e, err := newExporter(line.config, hostname, env, logger)
+	e, err := newExporter(line.config, hostname, env, logger, samplerLogger)
 	if err != nil {
 		return err
 	}
@@ -139,5 +145,13 @@ func newLogger(c config, stderr io.Writer) (*slog.Logger, error) {
 
 // newSamplerLogger logs everything: the exporter, which reads it, has the level.
 func newSamplerLogger(stderr io.Writer) *slog.Logger {
-	return slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	return slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{
+		Level: slog.LevelDebug,
+		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Value.Kind() == slog.KindDuration {
+				a.Value = slog.StringValue(a.Value.Duration().String()) // JSON has nanoseconds
+			}
+			return a
+		},
+	}))
 }

@@ -4,17 +4,23 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 const (
 	dcgmLibrary = "libdcgm.so.4"
 	nvmlLibrary = "libnvidia-ml.so.1"
+	simEngine   = "dcgmsimd" // a standalone engine over the stand-ins
+	simTimeout  = 10 * time.Second
 )
 
 // The environment variables that steer the stand-ins; see collector/dcgmsim.
@@ -24,7 +30,10 @@ const (
 	envControl  = "DCGMSIM_CONTROL"  // unix socket that takes commands
 )
 
-const envLoaderPath = "LD_LIBRARY_PATH"
+const (
+	envLoaderPath = "LD_LIBRARY_PATH"
+	envTraceback  = "GOTRACEBACK" // of package runtime
+)
 
 // scenarios are the names that --simulate knows.
 func scenarios() []string {
@@ -36,9 +45,10 @@ func scenarioList() string { return listOf(scenarios()) }
 // samplerEnv is what the sampler process finds in its environment beyond the
 // exporter's own.
 type samplerEnv struct {
-	Env     []string // NAME=value
-	Summary string   // what is simulated, in one line; empty if nothing is
-	Warning string   // what will probably go wrong; empty if nothing
+	Env      []string // NAME=value
+	Summary  string   // what is simulated, in a few words; empty if nothing is
+	Steering string   // a command line that steers what is simulated
+	Warning  string   // what will probably go wrong; empty if nothing
 
 	inherited func(string) (string, bool)
 	remove    string // directory to remove at exit
@@ -60,6 +70,11 @@ func (e samplerEnv) Close() error {
 // of its program. The caller closes the result, also after an error.
 func newSamplerEnv(c config, environ []string, executable string) (samplerEnv, error) {
 	e := samplerEnv{inherited: lookupIn(environ)}
+	if v, _ := e.inherited(envTraceback); v == "" {
+		// A fault in native code is told in two lines. The Go stacks behind it say
+		// little, and would come again with every restart.
+		e.set(envTraceback, "none")
+	}
 	switch {
 	case c.Simulate != "":
 		err := e.simulate(c.Simulate, executable)
@@ -77,17 +92,26 @@ func newSamplerEnv(c config, environ []string, executable string) (samplerEnv, e
 	return e, nil
 }
 
+// findScenario returns what the stand-ins take for a scenario: a known name, or
+// the absolute path of a file.
+func findScenario(scenario string) (string, error) {
+	if slices.Contains(scenarios(), scenario) {
+		return scenario, nil
+	}
+	path, err := filepath.Abs(scenario)
+	if err != nil {
+		return "", fmt.Errorf("resolving --%s: %w", optSimulate, err)
+	}
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+		return "", fmt.Errorf("--%s=%s: neither the path of a scenario file nor a known name: use %s", optSimulate, scenario, scenarioList())
+	}
+	return path, nil
+}
+
 func (e *samplerEnv) simulate(scenario, executable string) error {
-	known := slices.Contains(scenarios(), scenario)
-	if !known {
-		path, err := filepath.Abs(scenario)
-		if err != nil {
-			return fmt.Errorf("resolving --%s: %w", optSimulate, err)
-		}
-		if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
-			return fmt.Errorf("--%s=%s: neither the path of a scenario file nor a known name: use %s", optSimulate, scenario, scenarioList())
-		}
-		scenario = path
+	scenario, err := findScenario(scenario)
+	if err != nil {
+		return err
 	}
 	libraries, err := simLibraries(executable)
 	if err != nil {
@@ -114,7 +138,29 @@ func (e *samplerEnv) simulate(scenario, executable string) error {
 			e.set(envControl, control)
 		}
 	}
-	e.Summary = fmt.Sprintf("simulated node %s (stand-ins in %s, steered through %s)", scenario, libraries, control)
+	e.Summary = "node " + scenario
+	return e.tryScenario(libraries, scenario)
+}
+
+// tryScenario has the scenario read before a sampler does, which would try a
+// mistaken one for ever, and says how to steer the node.
+func (e *samplerEnv) tryScenario(libraries, scenario string) error {
+	engine := filepath.Join(libraries, simEngine)
+	if !hasFile(libraries, simEngine) {
+		return nil // installed without it: the libraries do the job
+	}
+	state, _ := lookupIn(e.Env)(envState)
+	if state == "" {
+		state, _ = e.inherited(envState)
+	}
+	e.Steering = fmt.Sprintf("%s=%s %s --command 'xid 79 gpu 0'", envState, state, engine)
+	ctx, cancel := context.WithTimeout(context.Background(), simTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, engine, "--command", "state")
+	cmd.Env = append(os.Environ(), e.Env...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("--%s=%s: %s", optSimulate, scenario, cmp.Or(strings.TrimPrefix(strings.TrimSpace(string(out)), "error: "), err.Error()))
+	}
 	return nil
 }
 

@@ -104,7 +104,7 @@ func (b *bench) scrapes(ctx context.Context, name, scenario string) ([]row, erro
 		if encoding != "" {
 			label = encoding
 		}
-		rows = append(rows, against(fmt.Sprintf("CPU of a scrape, %s x 60 fields, %s, %d bytes", name, label, len(body)), ours, floor, 1.5))
+		rows = append(rows, against(fmt.Sprintf("CPU of a scrape, %s x 60 fields, %s, %d bytes", name, label, len(body)), ours, floor))
 	}
 	return rows, nil
 }
@@ -265,7 +265,7 @@ func (b *bench) hang(ctx context.Context) ([]row, error) {
 		return nil, err
 	}
 	return []row{
-		against("time of a scrape while DCGM hangs, against a healthy one", hanging, healthy, 1.5),
+		against("time of a scrape while DCGM hangs, against a healthy one", hanging, healthy),
 		atMost("goroutines gained in 45 s of DCGM hanging", goroutinesAfter-goroutines, 2, ""),
 		atMost("threads gained in 45 s of DCGM hanging", float64(threadsAfter-threads), 2, ""),
 	}, nil

@@ -44,8 +44,8 @@ func (b *bench) sampler(ctx context.Context) ([]row, error) {
 	}
 	what := fmt.Sprintf("CPU of a sample, h100x8, %d values in %d calls", last.Values, last.Calls)
 	return []row{
-		against(what+", the process", ours, floor, 1.5),
-		against(what+", the sampling thread alone", oursThread, floorThread, 1.5),
+		against(what+", the process", ours, floor),
+		against(what+", the sampling thread alone", oursThread, floorThread),
 		atMost("garbage of the sampler for one sample", median(garbage), 16, "KiB"),
 	}, nil
 }
