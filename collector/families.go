@@ -54,7 +54,7 @@ func (f *Families) Build() []Family {
 	if v.inventory != nil && !f.layout.covers(v, ownership, f.cfg.Counters) {
 		f.layout = newLayout(&f.cfg, v, ownership)
 	}
-	families := make([]Family, 0, len(f.cfg.Counters)+len(ownDefinitions))
+	families := make([]Family, 0, len(f.cfg.Counters)+ownFamilies)
 	if fresh {
 		families = f.appendFields(families, v)
 	}

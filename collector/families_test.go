@@ -204,6 +204,7 @@ func series(body []byte, name string) string {
 
 func TestExpositionGolden(t *testing.T) {
 	owners := fixedOwners{
+		status: MappingStatus{Failures: map[string]uint64{"timeout": 2}},
 		ownership: &Ownership{Unmatched: 1, Owners: [][]Owner{
 			0: {{"ml", "train-0", "main", ""}},
 			3: {{"ml", "infer-0", "main", "0"}, {"ml", "infer-1", "main", "1"}},

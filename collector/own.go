@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// Definition describes a family that is ours, as opposed to one that a counters
+// definition describes a family that is ours, as opposed to one that a counters
 // file names.
-type Definition struct {
+type definition struct {
 	Name   string
 	Type   MetricType
 	Help   string
@@ -23,56 +23,43 @@ type Definition struct {
 // The families that are ours. gpu_* are about devices and have their identity
 // labels; gpu_exporter_* are about the exporter.
 var (
-	gpuInfo = Definition{"gpu_info", MetricGauge, "What is known of a GPU or GPU instance; always 1.",
+	gpuInfo = definition{"gpu_info", MetricGauge, "What is known of a GPU or GPU instance; always 1.",
 		[]string{"brand", "driver_version", "minor", "nvml_index", "serial", "vbios_version"}}
-	gpuUp      = Definition{"gpu_up", MetricGauge, "Whether the GPU answers: 1 if the newest sample is fresh and has values of it; 0 if it is lost, detached or silent, or if there is no fresh sample.", nil}
-	gpuPodInfo = Definition{"gpu_pod_info", MetricGauge, "Which container holds the device or, with a replica, a share of it; always 1.",
+	gpuUp      = definition{"gpu_up", MetricGauge, "Whether the GPU answers: 1 if the newest sample is fresh and has values of it; 0 if it is lost, detached or silent, or if there is no fresh sample.", nil}
+	gpuPodInfo = definition{"gpu_pod_info", MetricGauge, "Which container holds the device or, with a replica, a share of it; always 1.",
 		[]string{"container", "namespace", "pod", "replica"}}
-	gpuXIDErrors        = Definition{"gpu_xid_errors_total", MetricCounter, "XID errors since the exporter started, by code.", []string{"xid"}}
-	gpuXIDLastTimestamp = Definition{"gpu_xid_last_timestamp_seconds", MetricGauge, "When the XID was last seen.", []string{"xid"}}
+	gpuXIDErrors        = definition{"gpu_xid_errors_total", MetricCounter, "XID errors since the exporter started, by code.", []string{"xid"}}
+	gpuXIDLastTimestamp = definition{"gpu_xid_last_timestamp_seconds", MetricGauge, "When the XID was last seen.", []string{"xid"}}
 
-	samplerUp         = Definition{"gpu_exporter_sampler_up", MetricGauge, "Whether the running sampler process delivers samples and the newest is fresh.", nil}
-	samplerRestarts   = Definition{"gpu_exporter_sampler_restarts_total", MetricCounter, "Times that the sampler process had to be replaced, by what ended it.", []string{"reason"}}
-	samplerUnreapable = Definition{"gpu_exporter_sampler_unreapable", MetricGauge, "Whether a killed sampler is stuck in the kernel, so that no new one can start.", nil}
-	framesRejected    = Definition{"gpu_exporter_frames_rejected_total", MetricCounter, "Frames of the sampler that were not used, by reason.", []string{"reason"}}
-	lastSample        = Definition{"gpu_exporter_last_sample_timestamp_seconds", MetricGauge, "When the newest sample was read.", nil}
-	sampleDuration    = Definition{"gpu_exporter_sample_duration_seconds", MetricGauge, "How long reading the newest sample took.", nil}
-	fieldsUnsupported = Definition{"gpu_exporter_fields_unsupported", MetricGauge, "Pairs of entity and field that the newest sample has no value for, by reason.", []string{"reason"}}
+	samplerUp         = definition{"gpu_exporter_sampler_up", MetricGauge, "Whether the running sampler process delivers samples and the newest is fresh.", nil}
+	samplerRestarts   = definition{"gpu_exporter_sampler_restarts_total", MetricCounter, "Times that the sampler process had to be replaced, by what ended it.", []string{"reason"}}
+	samplerUnreapable = definition{"gpu_exporter_sampler_unreapable", MetricGauge, "Whether a killed sampler is stuck in the kernel, so that no new one can start.", nil}
+	framesRejected    = definition{"gpu_exporter_frames_rejected_total", MetricCounter, "Frames of the sampler that were not used, by reason.", []string{"reason"}}
+	lastSample        = definition{"gpu_exporter_last_sample_timestamp_seconds", MetricGauge, "When the newest sample was read.", nil}
+	sampleDuration    = definition{"gpu_exporter_sample_duration_seconds", MetricGauge, "How long reading the newest sample took.", nil}
+	fieldsUnsupported = definition{"gpu_exporter_fields_unsupported", MetricGauge, "Pairs of entity and field that the newest sample has no value for, by reason.", []string{"reason"}}
 
-	mappingUp        = Definition{"gpu_exporter_pod_mapping_up", MetricGauge, "Whether the last refresh of the device owners succeeded.", nil}
-	mappingAge       = Definition{"gpu_exporter_pod_mapping_age_seconds", MetricGauge, "Time since the device owners were last read.", nil}
-	mappingDuration  = Definition{"gpu_exporter_pod_mapping_refresh_duration_seconds", MetricGauge, "How long the last refresh of the device owners took.", nil}
-	mappingFailures  = Definition{"gpu_exporter_pod_mapping_failures_total", MetricCounter, "Refreshes of the device owners that failed.", nil}
-	mappingUnmatched = Definition{"gpu_exporter_pod_mapping_unmatched_devices", MetricGauge, "Allocated device IDs that are no known GPU.", nil}
+	mappingUp        = definition{"gpu_exporter_pod_mapping_up", MetricGauge, "Whether the last refresh of the device owners succeeded.", nil}
+	mappingAge       = definition{"gpu_exporter_pod_mapping_age_seconds", MetricGauge, "Time since the device owners were last read.", nil}
+	mappingDuration  = definition{"gpu_exporter_pod_mapping_refresh_duration_seconds", MetricGauge, "How long the last refresh of the device owners took.", nil}
+	mappingFailures  = definition{"gpu_exporter_pod_mapping_failures_total", MetricCounter, "Refreshes of the device owners that failed, by reason.", []string{"reason"}}
+	mappingUnmatched = definition{"gpu_exporter_pod_mapping_unmatched_devices", MetricGauge, "Allocated device IDs that are no known GPU.", nil}
 )
 
-var ownDefinitions = []*Definition{
-	&gpuInfo, &gpuUp, &gpuPodInfo, &gpuXIDErrors, &gpuXIDLastTimestamp,
-	&samplerUp, &samplerRestarts, &samplerUnreapable, &framesRejected, &lastSample,
-	&sampleDuration, &fieldsUnsupported,
-	&mappingUp, &mappingAge, &mappingDuration, &mappingFailures, &mappingUnmatched,
-}
+// ownFamilies is about how many they are.
+const ownFamilies = 20
 
-// Definitions returns the families that are ours.
-func Definitions() []Definition {
-	all := make([]Definition, len(ownDefinitions))
-	for i, d := range ownDefinitions {
-		all[i] = *d
-	}
-	return all
-}
-
-func (d *Definition) family(series ...Series) Family {
+func (d *definition) family(series ...Series) Family {
 	return Family{Name: d.Name, Help: d.Help, Type: d.Type, Series: series}
 }
 
 // single returns the family with one series without labels.
-func (d *Definition) single(v Value) Family {
+func (d *definition) single(v Value) Family {
 	return d.family(Series{&LabelSet{}, v})
 }
 
 // counts returns the family with one series for each key of the map, sorted.
-func counts[N uint64 | int](d *Definition, byKey map[string]N) Family {
+func counts[N uint64 | int](d *definition, byKey map[string]N) Family {
 	family := d.family()
 	for _, key := range slices.Sorted(maps.Keys(byKey)) {
 		family.Series = append(family.Series, Series{NewLabelSet(Label{d.Labels[0], key}), Number(float64(byKey[key]))})
@@ -249,7 +236,7 @@ func (f *Families) appendState(families []Family, v nodeView, ownership *Ownersh
 	mapping := f.owners.MappingStatus()
 	families = append(families,
 		mappingUp.single(Bool(mapping.Up)),
-		mappingFailures.single(Number(float64(mapping.Failures))))
+		counts(&mappingFailures, mapping.Failures))
 	if !mapping.LastSuccess.IsZero() {
 		families = append(families,
 			mappingAge.single(Number(time.Since(mapping.LastSuccess).Seconds())),

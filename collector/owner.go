@@ -54,7 +54,8 @@ type MappingStatus struct {
 	Up          bool      // the last refresh succeeded
 	LastSuccess time.Time // zero before the first
 	Duration    time.Duration
-	Failures    uint64
+	// Failures counts failed refreshes by reason, all reasons present.
+	Failures map[string]uint64
 }
 
 // OwnerSource knows who holds the devices of this node. Its methods must not

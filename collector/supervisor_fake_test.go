@@ -258,7 +258,7 @@ func TestSupervisorKillsSilentSampler(t *testing.T) {
 				}
 				return nil
 			},
-			says: "4 were rejected, the last because of future: an hour ahead"},
+			says: "4 frames were rejected, the last because of future: an hour ahead"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := SupervisorConfig{Sampler: SamplerConfig{Interval: c.interval}, Deliver: c.reject}

@@ -49,28 +49,6 @@ type Owner struct {
 	Replica   string // which share of the device; empty if it is not shared
 }
 
-// SameContainer says whether two holds belong to the same container: a
-// container may hold several replicas of one device, or several compute
-// instances of one GPU instance.
-func (o Owner) SameContainer(p Owner) bool {
-	return o.Namespace == p.Namespace && o.Pod == p.Pod && o.Container == p.Container
-}
-
-// SoleContainer gives the owner to name on a device's own series: the one
-// container that has all the holds. With none, or with several containers, ok
-// is false.
-func SoleContainer(owners []Owner) (o Owner, ok bool) {
-	if len(owners) == 0 {
-		return Owner{}, false
-	}
-	for _, p := range owners[1:] {
-		if !p.SameContainer(owners[0]) {
-			return Owner{}, false
-		}
-	}
-	return owners[0], true
-}
-
 // Assignment is one device ID in one container, as the kubelet lists it.
 type Assignment struct {
 	Owner Owner

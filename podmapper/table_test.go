@@ -124,16 +124,16 @@ func TestMatchSharing(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("owners of GPU 0 are %q, want %q", got, want)
 	}
-	if o, ok := SoleContainer(m.Owners[0]); ok {
+	if o, ok := soleContainer(m.Owners[0]); ok {
 		t.Errorf("a shared GPU has the sole owner %+v", o)
 	}
-	if o, ok := SoleContainer(m.Owners[1]); !ok || o.Pod != "alone" || len(m.Owners[1]) != 2 {
+	if o, ok := soleContainer(m.Owners[1]); !ok || o.Pod != "alone" || len(m.Owners[1]) != 2 {
 		t.Errorf("two replicas in one container: owners %+v, sole owner %v", m.Owners[1], ok)
 	}
-	if o, ok := SoleContainer(m.Owners[2]); !ok || o.Pod != "two-cis" {
+	if o, ok := soleContainer(m.Owners[2]); !ok || o.Pod != "two-cis" {
 		t.Errorf("two compute instances in one container: owners %+v, sole owner %v", m.Owners[2], ok)
 	}
-	if _, ok := SoleContainer(m.Owners[5]); ok {
+	if _, ok := soleContainer(m.Owners[5]); ok {
 		t.Error("a free instance has a sole owner")
 	}
 }
@@ -231,4 +231,15 @@ func BenchmarkMatch(b *testing.B) {
 			b.Fatal("unmatched IDs")
 		}
 	}
+}
+
+// soleContainer gives the one container that has all the holds, if it is just one.
+func soleContainer(owners []Owner) (o Owner, ok bool) {
+	for _, p := range owners {
+		if p.Namespace != owners[0].Namespace || p.Pod != owners[0].Pod || p.Container != owners[0].Container {
+			return Owner{}, false
+		}
+		o = owners[0]
+	}
+	return o, len(owners) > 0
 }

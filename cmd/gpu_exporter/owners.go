@@ -41,11 +41,11 @@ func (o *podOwners) Ownership(inv *collector.Inventory) *collector.Ownership {
 // MappingStatus implements collector.OwnerSource.
 func (o *podOwners) MappingStatus() collector.MappingStatus {
 	s := o.mapper.Status()
-	status := collector.MappingStatus{Up: s.Up, LastSuccess: s.LastSuccess, Duration: s.Duration}
-	for _, n := range s.Failures {
-		status.Failures += n
+	failures := make(map[string]uint64, len(podmapper.Reasons()))
+	for _, reason := range podmapper.Reasons() {
+		failures[string(reason)] = s.Failures[reason]
 	}
-	return status
+	return collector.MappingStatus{Up: s.Up, LastSuccess: s.LastSuccess, Duration: s.Duration, Failures: failures}
 }
 
 // devices describes the entities of an inventory that a container can hold, at
