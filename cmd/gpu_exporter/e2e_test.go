@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"gpu_exporter/collector/dcgmsim"
 	"gpu_exporter/podmapper/kubelettest"
 )
 
@@ -410,6 +411,85 @@ func TestOnce(t *testing.T) {
 			t.Errorf("the reason is missing:\n%s", log)
 		}
 	})
+}
+
+// A host engine that is killed or frozen costs values, not scrapes, and the
+// exporter finds it again.
+func TestHostengine(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		fail   func(*dcgmsim.Engine) error
+		reason string
+	}{
+		"killed": {(*dcgmsim.Engine).Kill, "hostengine_lost"},
+		"frozen": {(*dcgmsim.Engine).Stop, "timeout"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			socket := filepath.Join(t.TempDir(), "he.sock")
+			n := launchNode(t, "h100x8", append(fast, "-r", socket)...)
+			start := func() *dcgmsim.Engine {
+				engine, err := n.sim.StartEngine(t.Context(), "--domain-socket", socket)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return engine
+			}
+			flows := func() bool {
+				_, body := n.tryGet(t, "/metrics")
+				_, values := sumOf(body, "DCGM_FI_DEV_GPU_TEMP")
+				return values == 8
+			}
+			engine := start()
+			n.eventually(t, "values come from the engine", flows)
+			if err := tc.fail(engine); err != nil {
+				t.Fatal(err)
+			}
+			n.eventually(t, "the loss is noticed and every GPU is down", func() bool {
+				body := n.scrape(t)
+				lost, _ := sumOf(body, "gpu_exporter_sampler_restarts_total", `"`+tc.reason+`"`)
+				up, gpus := sumOf(body, "gpu_up")
+				return lost >= 1 && gpus == 8 && up == 0
+			})
+			if err := engine.Kill(); err != nil && name == "frozen" {
+				t.Fatal(err)
+			}
+			defer start().Close()
+			n.eventually(t, "values come again", flows)
+		})
+	}
+}
+
+// A host engine goes on listening while no sampler does.
+func TestXIDBetweenSamplers(t *testing.T) {
+	t.Parallel()
+	socket := filepath.Join(t.TempDir(), "he.sock")
+	n := launchNode(t, "h100x8", append(fast, "-r", socket)...)
+	engine, err := n.sim.StartEngine(t.Context(), "--domain-socket", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer engine.Close()
+	n.eventually(t, "values come from the engine", func() bool {
+		_, body := n.tryGet(t, "/metrics")
+		_, values := sumOf(body, "DCGM_FI_DEV_GPU_TEMP")
+		return values == 8
+	})
+	kill(t, n)
+	n.command(t, "xid 79 gpu 1")
+	for range 2 { // and the one after that does not count it again
+		n.eventually(t, "a sampler has taken over and the XID is counted", func() bool {
+			body := n.scrape(t)
+			up, _ := sumOf(body, "gpu_exporter_sampler_up")
+			xids, _ := sumOf(body, "gpu_xid_errors_total", `gpu="1"`, `xid="79"`)
+			return up == 1 && xids == 1
+		})
+		kill(t, n)
+		n.eventually(t, "the sampler is gone", func() bool {
+			up, _ := sumOf(n.scrape(t), "gpu_exporter_sampler_up")
+			return up == 0
+		})
+	}
 }
 
 // A mistake in a scenario file is one line at the start, not a sampler that is
