@@ -25,14 +25,15 @@ const (
 	StatusBlank                 // DCGM has a blank where a value should be
 	StatusUnexpectedType        // the value is not of the field's type
 	StatusError                 // any other DCGM error
+	StatusStale                 // DCGM has a value, but stopped renewing it
 
-	statusCount = int(StatusError) + 1
+	statusCount = int(StatusStale) + 1
 )
 
 var statusNames = [statusCount]string{
 	"ok", "no_data", "not_supported", "not_permitted", "not_found",
 	"not_watched", "module_not_loaded", "entity_lost", "blank",
-	"unexpected_type", "error",
+	"unexpected_type", "error", "stale",
 }
 
 // String returns the status as it stands in a reason label.

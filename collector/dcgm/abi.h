@@ -29,6 +29,7 @@
 
 /* dcgmReturn_t */
 #define ABI_OK 0
+#define ABI_GENERIC_ERROR (-3)
 #define ABI_UNINITIALIZED (-10)
 #define ABI_TIMEOUT (-11)
 #define ABI_CONNECTION_NOT_VALID (-21)

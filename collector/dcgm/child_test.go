@@ -26,7 +26,7 @@ import (
 // path is fixed when a process starts, and what a fault does must not end the test.
 const (
 	childVariable = "DCGM_TEST_CHILD"
-	// migVariable holds what the child's MIGDevices returns, as JSON.
+	// migVariable holds what the child's MIGDevices returns, as JSON or in a file: @path.
 	migVariable = "DCGM_TEST_MIG"
 )
 
@@ -62,7 +62,14 @@ func runChild() int {
 	if devices := os.Getenv(migVariable); devices != "" {
 		c.MIGDevices = func() ([]collector.MIGDevice, error) {
 			var list []collector.MIGDevice
-			err := json.Unmarshal([]byte(devices), &list)
+			text := []byte(devices)
+			if path, ok := strings.CutPrefix(devices, "@"); ok {
+				var err error
+				if text, err = os.ReadFile(path); err != nil {
+					return nil, err
+				}
+			}
+			err := json.Unmarshal(text, &list)
 			return list, err
 		}
 	}

@@ -35,8 +35,16 @@ type knownGPU struct {
 }
 
 type knownInstance struct {
-	entity  collector.Entity
-	compute []collector.Entity
+	knownPart
+	compute []knownPart
+}
+
+// knownPart is an instance of either kind. Its id will be another one's when the
+// GPU is split anew, and DCGM keeps what it had under that id.
+type knownPart struct {
+	entity   collector.Entity
+	appeared int64  // by the engine's clock; 0: it was there before us
+	named    string // NVML's UUID
 }
 
 // identities makes inventories, and remembers what each GPU was.
@@ -48,53 +56,80 @@ type identities struct {
 	version    string // DCGM's
 	driver     string
 	known      map[uint32]*knownGPU
-	generation uint64
+	started    bool   // there was an inventory
+	now        int64  // what time it is for the engine
+	migFailure string // why NVML did not list the MIG devices; logged when it changes
 }
 
-// inventory makes the inventory of the node as the engine now sees it.
-// incomplete says that a GPU which is up did not tell its UUID.
-func (id *identities) inventory(top topology) (inv *collector.Inventory, incomplete bool, c code) {
+// found is what there is on the node.
+type found struct {
+	inv *collector.Inventory
+	// appeared is, for each entity, since when it has been there, by the engine's
+	// clock; 0 is since before us.
+	appeared []int64
+	// incomplete says that of something which is up the UUID is not known.
+	incomplete bool
+}
+
+// inventory makes the inventory of the node as the engine now sees it. The
+// generation is the caller's to set. newest is the time of the newest value so
+// far, by the engine's clock.
+func (id *identities) inventory(top topology, newest int64) (found, code) {
+	id.now = newest
 	if c := id.readGPUs(top); c.lost() {
-		return nil, false, c
+		return found{}, c
 	}
 	if c := id.readInstances(top); c.lost() {
-		return nil, false, c
+		return found{}, c
 	}
 	if c := id.readDriver(top); c.lost() {
-		return nil, false, c
+		return found{}, c
 	}
 	id.settle(top)
 	id.nameMIGDevices()
+	id.started = true
 
-	id.generation++
-	inv = &collector.Inventory{
-		Generation:    id.generation,
+	var f found
+	f.inv = &collector.Inventory{
 		Time:          time.Now(),
 		DriverVersion: id.driver,
 		DCGMVersion:   id.version,
-		Entities:      id.entities(),
 	}
+	f.inv.Entities, f.appeared = id.entities()
 	for kind, fields := range id.columns {
-		inv.Columns[kind] = fields
+		f.inv.Columns[kind] = fields
 	}
-	for i := range inv.Entities {
-		e := &inv.Entities[i]
-		incomplete = incomplete || e.Kind == collector.KindGPU && e.State == collector.EntityUp && e.UUID == ""
+	for i := range f.inv.Entities {
+		e := &f.inv.Entities[i]
+		named := e.Kind == collector.KindGPU || e.Kind == collector.KindComputeInstance && id.migDevices != nil
+		f.incomplete = f.incomplete || named && e.State == collector.EntityUp && e.UUID == ""
 	}
-	return inv, incomplete, codeOK
+	return f, codeOK
 }
 
-// entities returns all that is known in the order of an inventory.
-func (id *identities) entities() []collector.Entity {
+// same says whether two inventories tell the same of the node.
+func same(a, b *collector.Inventory) bool {
+	return a.DriverVersion == b.DriverVersion && a.DCGMVersion == b.DCGMVersion &&
+		slices.EqualFunc(a.Entities, b.Entities, func(x, y collector.Entity) bool {
+			x.Selected, y.Selected = false, false
+			return x == y
+		})
+}
+
+// entities returns all that is known in the order of an inventory, and since
+// when each has been there.
+func (id *identities) entities() (all []collector.Entity, appeared []int64) {
 	gpus := make([]*knownGPU, 0, len(id.known))
 	for _, g := range id.known {
 		gpus = append(gpus, g)
 	}
 	slices.SortFunc(gpus, func(a, b *knownGPU) int { return cmp.Compare(a.entity.ID, b.entity.ID) })
 
-	var all, instances, compute []collector.Entity
+	var instances, compute []collector.Entity
+	var instancesAppeared, computeAppeared []int64
 	for _, g := range gpus {
 		all = append(all, g.entity)
+		appeared = append(appeared, 0)
 	}
 	for i, g := range gpus {
 		for _, instance := range g.instances {
@@ -103,14 +138,17 @@ func (id *identities) entities() []collector.Entity {
 			e.State = g.entity.State
 			position := len(gpus) + len(instances)
 			instances = append(instances, e)
-			for _, c := range instance.compute {
+			instancesAppeared = append(instancesAppeared, instance.appeared)
+			for _, part := range instance.compute {
+				c := part.entity
 				c.Parent = position
 				c.State = g.entity.State
 				compute = append(compute, c)
+				computeAppeared = append(computeAppeared, part.appeared)
 			}
 		}
 	}
-	return append(append(all, instances...), compute...)
+	return append(append(all, instances...), compute...), slices.Concat(appeared, instancesAppeared, computeAppeared)
 }
 
 // settle sets each GPU's state and forgets a GPU that moved to another id.
@@ -159,7 +197,7 @@ func (id *identities) readGPUs(top topology) code {
 	fields := []uint16{
 		fieldName, fieldBrand, fieldNVMLIndex, fieldSerial, fieldUUID, fieldMinor, fieldPCIBusID, fieldMIGMode, fieldVBIOS,
 	}
-	values, c := id.lib.readIdentity(gpus, fields)
+	values, c := id.read(gpus, fields)
 	if c != codeOK {
 		return c
 	}
@@ -191,6 +229,9 @@ func (id *identities) readGPUs(top topology) code {
 			*known = knownGPU{entity: e}
 			continue
 		}
+		if v.number(fieldMIGMode) == collector.Unknown {
+			e.MIGMode = known.entity.MIGMode
+		}
 		known.entity = merge(known.entity, e)
 	}
 	return codeOK
@@ -219,9 +260,11 @@ func merge(known, read collector.Entity) collector.Entity {
 // are up. Those of the others stay as they were.
 func (id *identities) readInstances(top topology) code {
 	isUp := make(map[uint32]bool, len(top.gpus))
+	before := make(map[uint32][]knownInstance)
 	for _, g := range top.gpus {
 		if up(g.status) && id.known[g.id] != nil {
 			isUp[g.id] = true
+			before[g.id] = id.known[g.id].instances
 			id.known[g.id].instances = nil
 		}
 	}
@@ -229,7 +272,7 @@ func (id *identities) readInstances(top topology) code {
 	for _, e := range top.mig {
 		entities = append(entities, e.entity)
 	}
-	values, c := id.lib.readIdentity(entities, []uint16{fieldName, fieldUUID})
+	values, c := id.read(entities, []uint16{fieldName, fieldUUID})
 	if c != codeOK {
 		return c
 	}
@@ -244,7 +287,7 @@ func (id *identities) readInstances(top topology) code {
 		}
 		g := id.known[m.parent.id]
 		instances[m.entity.id] = place{g, len(g.instances)}
-		g.instances = append(g.instances, knownInstance{entity: collector.Entity{
+		part := id.part(collector.Entity{
 			Kind:       collector.KindGPUInstance,
 			ID:         m.entity.id,
 			Index:      collector.Unknown,
@@ -252,7 +295,11 @@ func (id *identities) readInstances(top topology) code {
 			Port:       collector.Unknown,
 			InstanceID: int(m.nvmlGPUInstance),
 			Profile:    profile(values[i].text(fieldName)),
-		}})
+		})
+		for _, old := range before[m.parent.id] {
+			part.goesOn(old.knownPart)
+		}
+		g.instances = append(g.instances, knownInstance{knownPart: part})
 	}
 	for i, m := range top.mig {
 		at, ok := instances[m.parent.id]
@@ -260,7 +307,7 @@ func (id *identities) readInstances(top topology) code {
 			continue
 		}
 		g := &at.gpu.instances[at.index]
-		g.compute = append(g.compute, collector.Entity{
+		part := id.part(collector.Entity{
 			Kind:       collector.KindComputeInstance,
 			ID:         m.entity.id,
 			UUID:       values[i].text(fieldUUID),
@@ -270,15 +317,51 @@ func (id *identities) readInstances(top topology) code {
 			InstanceID: int(m.nvmlComputeInstance),
 			Profile:    profile(values[i].text(fieldName)),
 		})
+		for _, old := range before[at.gpu.entity.ID] {
+			if !sameInstance(old.entity, g.entity) || old.appeared != g.appeared {
+				continue // its GPU instance is another one
+			}
+			for _, oldPart := range old.compute {
+				part.goesOn(oldPart)
+			}
+		}
+		g.compute = append(g.compute, part)
 	}
 	for gpu := range isUp {
 		g := id.known[gpu]
 		slices.SortFunc(g.instances, func(a, b knownInstance) int { return cmp.Compare(a.entity.ID, b.entity.ID) })
 		for _, instance := range g.instances {
-			slices.SortFunc(instance.compute, func(a, b collector.Entity) int { return cmp.Compare(a.ID, b.ID) })
+			slices.SortFunc(instance.compute, func(a, b knownPart) int { return cmp.Compare(a.entity.ID, b.entity.ID) })
 		}
 	}
 	return codeOK
+}
+
+// part is an instance that was not there before, unless goesOn finds otherwise.
+func (id *identities) part(e collector.Entity) knownPart {
+	p := knownPart{entity: e}
+	if id.started {
+		p.appeared = id.now
+	}
+	return p
+}
+
+// goesOn takes over from old what is known of it if it is the same instance.
+func (p *knownPart) goesOn(old knownPart) {
+	if !sameInstance(old.entity, p.entity) {
+		return
+	}
+	p.appeared, p.named = old.appeared, old.named
+	p.entity = merge(old.entity, p.entity)
+	if p.entity.Profile == "" {
+		p.entity.Profile = old.entity.Profile
+	}
+}
+
+// sameInstance says whether two instances of a GPU are the same one, read twice.
+func sameInstance(a, b collector.Entity) bool {
+	return a.ID == b.ID && a.InstanceID == b.InstanceID &&
+		(a.Profile == b.Profile || a.Profile == "" || b.Profile == "")
 }
 
 // profile takes the profile out of an instance's name, which is the profile
@@ -293,36 +376,47 @@ func profile(name string) string {
 // nameMIGDevices puts NVML's UUIDs onto the compute instances. NVML's word
 // stands above DCGM's, which is there only if DCGM found the device handle.
 func (id *identities) nameMIGDevices() {
-	any := false
-	for _, g := range id.known {
-		any = any || len(g.instances) > 0 && g.entity.State == collector.EntityUp
-	}
-	if !any || id.migDevices == nil {
-		return
-	}
-	devices, err := id.migDevices()
-	if err != nil {
-		id.log.Warn("MIG devices are listed without NVML's UUIDs", "err", err)
-		return
-	}
 	type key struct {
 		parent            string
 		instance, compute int
 	}
-	uuids := make(map[key]string, len(devices))
-	for _, d := range devices {
+	uuids := make(map[key]string)
+	for _, d := range id.listMIGDevices() {
 		uuids[key{d.ParentUUID, d.GPUInstanceID, d.ComputeInstanceID}] = d.UUID
 	}
 	for _, g := range id.known {
 		for _, instance := range g.instances {
 			for i := range instance.compute {
 				c := &instance.compute[i]
-				if uuid := uuids[key{g.entity.UUID, instance.entity.InstanceID, c.InstanceID}]; uuid != "" {
-					c.UUID = uuid
+				if uuid := uuids[key{g.entity.UUID, instance.entity.InstanceID, c.entity.InstanceID}]; uuid != "" {
+					c.named = uuid
+				}
+				if c.named != "" {
+					c.entity.UUID = c.named
 				}
 			}
 		}
 	}
+}
+
+func (id *identities) listMIGDevices() []collector.MIGDevice {
+	some := false
+	for _, g := range id.known {
+		some = some || len(g.instances) > 0 && g.entity.State == collector.EntityUp
+	}
+	if !some || id.migDevices == nil {
+		return nil
+	}
+	devices, err := id.migDevices()
+	if err == nil {
+		id.migFailure = ""
+		return devices
+	}
+	if why := err.Error(); why != id.migFailure {
+		id.migFailure = why
+		id.log.Warn("MIG devices are listed without NVML's UUIDs", "err", err)
+	}
+	return nil
 }
 
 // readDriver reads the driver's version while the driver is there.
@@ -336,7 +430,7 @@ func (id *identities) readDriver(top topology) code {
 		}
 	}
 	for _, e := range ask {
-		values, c := id.lib.readIdentity([]pair{e}, []uint16{fieldDriverVersion})
+		values, c := id.read([]pair{e}, []uint16{fieldDriverVersion})
 		if c != codeOK {
 			return c
 		}
@@ -348,8 +442,18 @@ func (id *identities) readDriver(top topology) code {
 	return codeOK
 }
 
+// read reads identities, and what time it is for the engine.
+func (id *identities) read(entities []pair, fields []uint16) ([]identity, code) {
+	values, c := id.lib.readIdentity(entities, fields)
+	for _, v := range values {
+		id.now = max(id.now, v.at)
+	}
+	return values, c
+}
+
 // identity is what one entity answered.
 type identity struct {
+	at      int64 // the engine's time
 	texts   map[uint16]string
 	numbers map[uint16]int
 }
@@ -380,12 +484,13 @@ func (l *library) readIdentity(entities []pair, fields []uint16) ([]identity, co
 	}
 	out := make([]identity, len(entities))
 	for i := range out {
-		out[i] = identity{make(map[uint16]string), make(map[uint16]int)}
+		out[i] = identity{texts: make(map[uint16]string), numbers: make(map[uint16]int)}
 		for j, field := range fields {
 			c := &cells[i*len(fields)+j]
 			if c.status != codeOK {
 				continue
 			}
+			out[i].at = max(out[i].at, c.ts)
 			switch c.typ {
 			case 's':
 				if b := l.bytes(c); stringStatus(b) == collector.StatusOK {

@@ -18,6 +18,8 @@
 #define CHUNK 512
 #define STRING_BYTES (64 * 1024)
 #define MAX_EVENTS 65536
+#define LIST_SECONDS 2 /* how often all GPUs are listed while all are well */
+#define AHEAD 12       /* how many values ahead of its use one is fetched */
 
 struct native_private {
     void *library;
@@ -35,13 +37,14 @@ struct native_private {
     int (*unwatch)(uintptr_t, uintptr_t, uintptr_t);
     int (*update)(uintptr_t, int);
     const char *(*error_text)(int);
-    uint32_t good[ABI_MAX_GPUS]; /* the GPUs that the last check found well */
+    uint32_t good[ABI_MAX_GPUS]; /* the GPUs that were well when all were last listed */
     int good_count;
+    time_t listed; /* when that was; seconds since some start */
     struct native_topology next;
     struct abi_mig_hierarchy hierarchy;
     size_t strings_size;
     size_t event_room;
-    struct abi_value2 values[CHUNK];
+    struct abi_value2 values[CHUNK + AHEAD]; /* the last ones are never filled */
 };
 
 /* What go-dcgm calls on our behalf; the loader would end the process if one were missing. */
@@ -151,64 +154,90 @@ static int list(struct native *n, uint32_t kind, uint32_t flags, uint32_t *ids, 
     return rc;
 }
 
-int native_check_topology(struct native *n, int *changed)
+/* The GPUs and how they are. */
+static int check_gpus(struct native *n, struct native_topology *t, const struct native_topology *old)
 {
-    struct native_topology *t = &n->p->next, *old = &n->topology;
-    uint32_t all[ABI_MAX_GPUS], good[ABI_MAX_GPUS], instances[ABI_MAX_HIERARCHY];
-    int all_count, good_count, instance_count;
+    struct native_private *p = n->p;
+    uint32_t all[ABI_MAX_GPUS], good[ABI_MAX_GPUS];
+    int all_count, good_count;
+    struct timespec now;
 
-    *changed = 0;
-    t->gpu_count = 0;
-    t->mig_count = 0;
     int rc = list(n, ABI_KIND_GPU, ABI_FLAG_SUPPORTED, good, ABI_MAX_GPUS, &good_count);
     if (rc != ABI_OK)
         return rc;
-    if (good_count == n->p->good_count && !memcmp(good, n->p->good, (size_t)good_count * sizeof(good[0]))) {
-        /* The same GPUs are well: only the others can have changed. */
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    if (good_count == p->good_count && !memcmp(good, p->good, (size_t)good_count * sizeof(good[0])) &&
+        (uint32_t)good_count == old->gpu_count && now.tv_sec - p->listed < LIST_SECONDS) {
+        /* All GPUs are still well: only one that never was can have come. */
         memcpy(t->gpus, old->gpus, old->gpu_count * sizeof(t->gpus[0]));
         t->gpu_count = old->gpu_count;
-    } else {
-        rc = list(n, ABI_KIND_GPU, 0, all, ABI_MAX_GPUS, &all_count);
-        if (rc != ABI_OK)
-            return rc;
-        for (int i = 0; i < all_count; i++) {
-            struct native_gpu *gpu = &t->gpus[t->gpu_count++];
-            gpu->id = all[i];
-            gpu->status = 0;
-            for (int j = 0; j < good_count && !gpu->status; j++)
-                gpu->status = good[j] == all[i]; /* DcgmEntityStatusOk is 1; a fake GPU is as good */
-        }
+        return ABI_OK;
     }
-    for (uint32_t i = 0; i < t->gpu_count; i++) {
-        struct native_gpu *gpu = &t->gpus[i];
+    rc = list(n, ABI_KIND_GPU, 0, all, ABI_MAX_GPUS, &all_count);
+    if (rc != ABI_OK)
+        return rc;
+    t->gpu_count = 0;
+    for (int i = 0; i < all_count; i++) {
+        struct native_gpu *gpu = &t->gpus[t->gpu_count++];
+        gpu->id = all[i];
+        gpu->status = 0;
+        for (int j = 0; j < good_count && !gpu->status; j++)
+            gpu->status = good[j] == all[i]; /* DcgmEntityStatusOk is 1; a fake GPU is as good */
         if (gpu->status == 1)
             continue;
-        rc = n->p->get_gpu_status(n->handle, gpu->id, &gpu->status);
+        rc = p->get_gpu_status(n->handle, gpu->id, &gpu->status);
         if (native_lost(rc))
             return rc;
         if (rc != ABI_OK || gpu->status == 1) /* on its way back: not in the list yet */
             gpu->status = 0;
     }
+    memcpy(p->good, good, (size_t)good_count * sizeof(good[0]));
+    p->good_count = good_count;
+    p->listed = now.tv_sec;
+    return ABI_OK;
+}
 
+/* The instances of the GPUs. */
+static int check_instances(struct native *n, struct native_topology *t)
+{
+    uint32_t ids[ABI_MAX_HIERARCHY];
+    int count;
+
+    t->mig_count = 0;
     /* The hierarchy is a message of 70 KiB: ask only where instances exist. */
-    rc = list(n, ABI_KIND_GPU_INSTANCE, 0, instances, ABI_MAX_HIERARCHY, &instance_count);
+    int rc = list(n, ABI_KIND_GPU_INSTANCE, 0, ids, ABI_MAX_HIERARCHY, &count);
+    if (rc != ABI_OK || count == 0)
+        return rc;
+    struct abi_mig_hierarchy *h = &n->p->hierarchy;
+    h->version = ABI_MIG_HIERARCHY_VERSION;
+    h->count = 0;
+    rc = n->p->get_hierarchy(n->handle, h);
+    if (rc != ABI_OK)
+        return rc;
+    if (h->count > ABI_MAX_HIERARCHY)
+        return ABI_GENERIC_ERROR;
+    t->mig_count = h->count;
+    memcpy(t->mig, h->entries, h->count * sizeof(h->entries[0]));
+    return ABI_OK;
+}
+
+int native_check_topology(struct native *n, int *changed, int *instances)
+{
+    struct native_topology *t = &n->p->next, *old = &n->topology;
+
+    *changed = 0;
+    *instances = ABI_OK;
+    int rc = check_gpus(n, t, old);
+    if (rc != ABI_OK)
+        return rc;
+    rc = check_instances(n, t);
     if (native_lost(rc))
         return rc;
-    if (instance_count > 0) {
-        struct abi_mig_hierarchy *h = &n->p->hierarchy;
-        h->version = ABI_MIG_HIERARCHY_VERSION;
-        h->count = 0;
-        rc = n->p->get_hierarchy(n->handle, h);
-        if (native_lost(rc))
-            return rc;
-        if (rc == ABI_OK && h->count <= ABI_MAX_HIERARCHY) {
-            t->mig_count = h->count;
-            memcpy(t->mig, h->entries, h->count * sizeof(h->entries[0]));
-        }
+    if (rc != ABI_OK) {
+        *instances = rc;
+        t->mig_count = old->mig_count;
+        memcpy(t->mig, old->mig, old->mig_count * sizeof(t->mig[0]));
     }
-
-    memcpy(n->p->good, good, (size_t)good_count * sizeof(good[0]));
-    n->p->good_count = good_count;
     if (old->gpu_count != t->gpu_count || old->mig_count != t->mig_count ||
         memcmp(old->gpus, t->gpus, t->gpu_count * sizeof(t->gpus[0])) ||
         memcmp(old->mig, t->mig, t->mig_count * sizeof(t->mig[0]))) {
@@ -278,8 +307,8 @@ static int read_chunk(struct native *n, const struct abi_pair *entities, uint32_
     for (uint32_t e = 0; e < entity_count; e++) {
         struct native_cell *row = &cells[base[e]];
         for (uint32_t f = 0; f < field_count; f++, v++) {
-            __builtin_prefetch(v + 12);
-            __builtin_prefetch(&v[12].value);
+            __builtin_prefetch(v + AHEAD);
+            __builtin_prefetch(&v[AHEAD].value);
             if (entities[e].id != v->id || entities[e].kind != v->kind || fields[f] != v->field)
                 goto disorder;
             put_cell(n, &row[column[f]], v);

@@ -167,10 +167,12 @@ func (e *callError) Error() string {
 }
 
 // checkTopology asks what the node consists of and says whether that changed.
-func (l *library) checkTopology() (bool, code) {
-	var changed C.int
-	c := code(C.native_check_topology(l.n, &changed))
-	return changed != 0, c
+// instances is the code of listing the instances of the GPUs: when it is not
+// good, they stay as they were.
+func (l *library) checkTopology() (changed bool, instances, c code) {
+	var isChanged, ofInstances C.int
+	c = code(C.native_check_topology(l.n, &isChanged, &ofInstances))
+	return isChanged != 0, code(ofInstances), c
 }
 
 // topology returns what the last checkTopology found.

@@ -67,7 +67,11 @@ const char *native_error_text(struct native *n, int code);
 /* Whether the code means that the engine is gone. */
 int native_lost(int code);
 
-int native_check_topology(struct native *n, int *changed);
+/*
+ * Finds out what the node consists of. *instances is the code of listing the
+ * instances of the GPUs: when it is not good, they stay as they were.
+ */
+int native_check_topology(struct native *n, int *changed, int *instances);
 
 /*
  * Reads every field on every entity; the cell of entity e and field f is

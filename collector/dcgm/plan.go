@@ -27,8 +27,10 @@ type plan struct {
 // kinds is the number of entity kinds that have columns here.
 const kinds = len(collector.Inventory{}.Columns)
 
-// profiling fields are DCGM_FI_PROF_*.
-func profiling(field uint16) bool { return field >= 1001 && field <= 1099 }
+// profiling says whether the field is one of DCGM_FI_PROF_*.
+func profiling(field uint16) bool {
+	return collector.Field{ID: collector.FieldID(field)}.Profiling()
+}
 
 // capability is what a GPU can profile: the fields, or why it cannot at all.
 type capability struct {
@@ -230,6 +232,8 @@ type column struct {
 	// silent says that a value does not tell whether the entity answers: it is one
 	// of the node as a whole, or the last XID, which DCGM keeps.
 	silent bool
+	// global says that it is a value of the node, whatever entity it is asked of.
+	global bool
 }
 
 // blocks are the requests that read everything, and the number of cells they
@@ -253,7 +257,8 @@ func (p *plan) blocks() (blocks []block, cells int) {
 			}
 			b.fields = append(b.fields, uint16(f))
 			field, _ := collector.FieldByID(f)
-			b.to = append(b.to, column{j, p.types[e.Kind][j], field.Level == collector.KindGlobal || f == collector.FieldXID})
+			global := field.Level == collector.KindGlobal
+			b.to = append(b.to, column{j, p.types[e.Kind][j], global || f == collector.FieldXID, global})
 		}
 		// XIDs are read even of a lost GPU: the one that says why it was lost may come late.
 		if p.events[i] && b.xid < 0 {

@@ -202,8 +202,8 @@ func TestSettle(t *testing.T) {
 	id := identities{known: map[uint32]*knownGPU{
 		0: {entity: collector.Entity{Kind: gpu, ID: 0, Parent: collector.Unknown, UUID: "GPU-a"}},
 		1: {entity: collector.Entity{Kind: gpu, ID: 1, Parent: collector.Unknown, UUID: "GPU-b"}, instances: []knownInstance{{
-			entity:  collector.Entity{Kind: inst, ID: 7},
-			compute: []collector.Entity{{Kind: compute, ID: 7, UUID: "MIG-b"}},
+			knownPart: knownPart{entity: collector.Entity{Kind: inst, ID: 7}, appeared: 5},
+			compute:   []knownPart{{entity: collector.Entity{Kind: compute, ID: 7, UUID: "MIG-b"}, appeared: 6}},
 		}}},
 		2: {entity: collector.Entity{Kind: gpu, ID: 2, Parent: collector.Unknown, UUID: "GPU-c"}},
 		3: {entity: collector.Entity{Kind: gpu, ID: 3, Parent: collector.Unknown, UUID: "GPU-a"}},
@@ -211,7 +211,8 @@ func TestSettle(t *testing.T) {
 	}}
 	id.settle(topology{gpus: []gpuState{{1, statusLost}, {2, statusDetached}, {3, statusOK}}})
 	var got []string
-	for _, e := range id.entities() {
+	entities, appeared := id.entities()
+	for _, e := range entities {
 		got = append(got, fmt.Sprintf("%v %d parent %d %v %s", e.Kind, e.ID, e.Parent, e.State, e.UUID))
 	}
 	want := []string{
@@ -224,6 +225,9 @@ func TestSettle(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("entities:\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if want := []int64{0, 0, 0, 0, 5, 6}; !slices.Equal(appeared, want) {
+		t.Errorf("they appeared at %v, want %v", appeared, want)
 	}
 }
 

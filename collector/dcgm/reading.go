@@ -10,6 +10,11 @@ import (
 	"gpu_exporter/collector"
 )
 
+// leastStale is how much older than the newest value one may be at the least
+// and still count: DCGM polls some fields seldom, whatever the watch says (the
+// InfoROM's checks every 30 s, DcgmCacheManager.cpp, AddEntityFieldWatch).
+const leastStale = 2 * time.Minute
+
 // reading follows a plan: it reads everything once and makes it a sample. All
 // that it needs is made once and used for each sample.
 type reading struct {
@@ -20,6 +25,11 @@ type reading struct {
 	rows   [][]collector.Cell
 	texts  []string // of the newest sample; kept, as they hardly ever change
 	sample collector.Sample
+	// stale is how much older than the newest value no value may be, in µs.
+	stale int64
+	// appeared is, for each row, when its entity did, in the engine's time: what
+	// DCGM has from before is of an earlier entity with the same id.
+	appeared []int64
 	// xidAt is, for each row, the time of the newest XID that DCGM has.
 	xidAt []int64
 	// newest is the time of the newest value in the newest sample, XIDs aside.
@@ -29,9 +39,16 @@ type reading struct {
 	values int
 }
 
-func newReading(lib *library, p *plan) *reading {
+func newReading(lib *library, p *plan, appeared []int64, interval time.Duration) *reading {
 	n := len(p.inv.Entities)
-	r := &reading{lib: lib, plan: p, rows: make([][]collector.Cell, n), xidAt: make([]int64, n)}
+	r := &reading{
+		lib:      lib,
+		plan:     p,
+		rows:     make([][]collector.Cell, n),
+		stale:    max(leastStale, 6*interval).Microseconds(),
+		appeared: appeared,
+		xidAt:    make([]int64, n),
+	}
 	for i, e := range p.inv.Entities {
 		if !p.read[i] {
 			continue
@@ -56,29 +73,51 @@ type news struct {
 // take reads everything. The sample and its rows are valid until the next call.
 func (r *reading) take() (*collector.Sample, news, code) {
 	start := time.Now()
+	r.lib.resetStrings()
+	for i := range r.blocks {
+		if c := r.lib.read(&r.blocks[i].request, false, r.cells); c != codeOK {
+			return nil, news{}, c
+		}
+	}
+	found := r.fill()
+	end := time.Now()
+	r.sample = collector.Sample{
+		Generation: r.plan.inv.Generation,
+		Time:       end,
+		Duration:   end.Sub(start),
+		Rows:       r.rows,
+		Strings:    r.texts,
+	}
+	return &r.sample, found, codeOK
+}
+
+// fill makes rows of the cells.
+func (r *reading) fill() news {
 	var (
 		found  news
 		newest int64
+		oldest int64 = math.MaxInt64
 		values int
 	)
-	r.lib.resetStrings()
 	texts := r.texts[:0]
 	for i := range r.blocks {
 		b := &r.blocks[i]
-		if c := r.lib.read(&b.request, false, r.cells); c != codeOK {
-			return nil, found, c
-		}
 		for e, row := range b.rows {
 			cells := r.cells[b.base[e]:][:len(b.fields)]
 			out := r.rows[row]
+			appeared := r.appeared[row]
 			for f, to := range b.to {
 				c := &cells[f]
 				if c.status != codeOK {
 					out[to.column] = collector.NoValue(c.status.status())
 					continue
 				}
-				if c.ts > newest && f != b.xid {
-					newest = c.ts
+				if c.ts <= appeared && !to.global {
+					out[to.column] = collector.NoValue(collector.StatusNoData)
+					continue
+				}
+				if f != b.xid {
+					newest, oldest = max(newest, c.ts), min(oldest, c.ts)
 				}
 				// The first two do what numberCell does, for nearly all values.
 				switch {
@@ -101,8 +140,9 @@ func (r *reading) take() (*collector.Sample, news, code) {
 				}
 			}
 			if b.mig >= 0 {
-				if c := &cells[b.mig]; c.status == codeOK && (c.bits == 0 || c.bits == 1) {
-					if (c.bits == 1) != r.plan.inv.Entities[row].MIGMode {
+				if c := &cells[b.mig]; c.status == codeOK {
+					newest = max(newest, c.ts)
+					if (c.bits == 0 || c.bits == 1) && (c.bits == 1) != r.plan.inv.Entities[row].MIGMode {
 						found.migChanged = true
 					}
 				}
@@ -110,15 +150,30 @@ func (r *reading) take() (*collector.Sample, news, code) {
 		}
 	}
 	r.texts, r.newest, r.values = texts, newest, values
-	end := time.Now()
-	r.sample = collector.Sample{
-		Generation: r.plan.inv.Generation,
-		Time:       end,
-		Duration:   end.Sub(start),
-		Rows:       r.rows,
-		Strings:    texts,
+	if oldest < newest-r.stale {
+		r.withhold(newest - r.stale)
 	}
-	return &r.sample, found, codeOK
+	return found
+}
+
+// withhold takes out the values that are from before limit. The last XID is as
+// old as it is.
+func (r *reading) withhold(limit int64) {
+	for i := range r.blocks {
+		b := &r.blocks[i]
+		for e, row := range b.rows {
+			for f, to := range b.to {
+				out := &r.rows[row][to.column]
+				if f == b.xid || out.Status != collector.StatusOK || r.cells[b.base[e]:][f].ts >= limit {
+					continue
+				}
+				*out = collector.NoValue(collector.StatusStale)
+				if !to.silent {
+					r.values--
+				}
+			}
+		}
+	}
 }
 
 // text appends the text of a cell to texts. Where the last sample had the same

@@ -22,8 +22,10 @@ const (
 	stallTimeout = 30 * time.Second
 	// blankTimeout is how long an embedded engine may have no value of anything.
 	blankTimeout = 5 * time.Second
-	// identityRetry is how often a GPU that did not tell its UUID is asked again.
-	identityRetry = 10 * time.Second
+	// identityRetry is when a GPU or MIG device whose UUID is not known is asked
+	// again; later and later, up to the maximum, while that changes nothing.
+	identityRetry    = 10 * time.Second
+	maxIdentityRetry = 5 * time.Minute
 )
 
 // Config is what [Run] needs.
@@ -105,11 +107,17 @@ type sampler struct {
 
 	xids xids
 
-	rebuildAt    time.Time // when to discover again without a change; zero: never
-	updateChecks time.Time // when the library's file was last looked at
-	newest       int64     // the newest value's time, and
-	newestSince  time.Time // since when that has been the newest
-	valuesAt     time.Time // when there last was any value; zero: never
+	instances    code          // of listing the MIG instances
+	generation   uint64        // of the newest inventory
+	updated      bool          // the engine was asked to update all fields
+	rebuildAt    time.Time     // when to discover again without a change; zero: never
+	retry        time.Duration // how long after the last time
+	migChanged   bool          // the last reading found another MIG mode than the inventory's
+	migQuiet     time.Time     // until when that is ignored: the GPU, when asked, did not say so
+	updateChecks time.Time     // when the library's file was last looked at
+	newest       int64         // the newest value's time, and
+	newestSince  time.Time     // since when that has been the newest
+	valuesAt     time.Time     // when there last was any value; zero: never
 }
 
 func newSampler(cfg Config) (*sampler, error) {
@@ -154,10 +162,10 @@ func newSampler(cfg Config) (*sampler, error) {
 		// least the newest of each entity; it may go by another clock, too.
 		s.xids.since = start.UnixMicro()
 	}
-	if _, c := s.lib.checkTopology(); c != codeOK {
+	if _, c := s.checkTopology(); c != codeOK {
 		return nil, s.failed(c, collector.FailureDiscoveryFailed, "listing the GPUs")
 	}
-	if err := s.rebuild(); err != nil {
+	if _, err := s.rebuild(true); err != nil {
 		return nil, err
 	}
 	if unmatched := selector.Unmatched(s.ids(collector.KindGPU), s.ids(collector.KindGPUInstance)); len(unmatched) > 0 {
@@ -194,50 +202,61 @@ func (s *sampler) failed(c code, reason, doing string) error {
 	return failure(reason, err, "DCGM refused")
 }
 
-// rebuild makes the inventory, the watches and the plan of what the topology now
-// is, and writes the inventory.
-func (s *sampler) rebuild() error {
+// rebuild makes the inventory, the watches and the plan of what the node now is,
+// and writes the inventory; unless nothing changed, and it was not the topology
+// that did.
+func (s *sampler) rebuild(topologyChanged bool) (rebuilt bool, err error) {
 	top := s.lib.topology()
-	inv, incomplete, c := s.identities.inventory(top)
+	f, c := s.identities.inventory(top, s.newest)
 	if c != codeOK {
-		return s.failed(c, collector.FailureDiscoveryFailed, "reading the identity of the GPUs")
+		return false, s.failed(c, collector.FailureDiscoveryFailed, "reading the identity of the GPUs")
 	}
+	inv := f.inv
+	now := time.Now()
 	s.rebuildAt = time.Time{}
-	if incomplete {
-		s.rebuildAt = time.Now().Add(identityRetry)
+	if !topologyChanged && s.inv != nil && same(inv, s.inv) {
+		s.retry = min(2*s.retry, maxIdentityRetry)
+		if f.incomplete {
+			s.rebuildAt = now.Add(s.retry)
+		}
+		if s.migChanged {
+			s.migQuiet = now.Add(identityRetry)
+		}
+		return false, nil
+	}
+	s.retry = identityRetry
+	if f.incomplete {
+		s.rebuildAt = now.Add(s.retry)
 	}
 	capabilities, c := s.engine.capabilities(top)
 	if c != codeOK {
-		return s.failed(c, collector.FailureDiscoveryFailed, "asking for profiling metric groups")
+		return false, s.failed(c, collector.FailureDiscoveryFailed, "asking for profiling metric groups")
 	}
 	p := newPlan(inv, s.selector, capabilities)
 	for i := range inv.Entities {
 		inv.Entities[i].Selected = p.events[i]
 	}
-	targets := p.targets()
-	if c := s.watcher.set(targets); c != codeOK {
-		return s.failed(c, collector.FailureWatchFailed, "watching fields")
-	}
-	if err := s.refused(targets); err != nil {
-		return err
-	}
-	p.refuse(s.watcher.units)
-	// The first values come with the next cycle (dcgmWatchFields in dcgm_agent.h):
-	// have it now. DCGM 4.6 has done it by itself, and then this is quick.
-	if len(targets) > 0 {
-		if c := s.lib.update(); c != codeOK {
-			return s.failed(c, collector.FailureWatchFailed, "updating the fields")
-		}
-	}
+	s.generation++
+	inv.Generation = s.generation
+	// Before the watches: dcgmWatchFields waits until everything was read from the
+	// driver, which may take long, and this frame says that we live.
 	if err := s.cfg.Frames.WriteInventory(inv); err != nil {
-		return err
+		return false, err
 	}
 	s.inv = inv
-	s.reading = newReading(s.lib, p)
-	if c := s.xids.listen(s.watcher.units, inv); c != codeOK {
-		return s.failed(c, collector.FailureWatchFailed, "listening for XIDs")
+	targets := p.targets()
+	if c := s.watcher.set(targets); c != codeOK {
+		return false, s.failed(c, collector.FailureWatchFailed, "watching fields")
 	}
-	return nil
+	if err := s.refused(targets); err != nil {
+		return false, err
+	}
+	p.refuse(s.watcher.units)
+	s.reading = newReading(s.lib, p, f.appeared, s.cfg.Sampler.Interval)
+	if c := s.xids.listen(s.watcher.units, inv); c != codeOK {
+		return false, s.failed(c, collector.FailureWatchFailed, "listening for XIDs")
+	}
+	return true, nil
 }
 
 // refused logs what is not watched. That nothing at all is watched is an error.
@@ -274,7 +293,7 @@ func (s *sampler) sample() error {
 			return failure(collector.FailureDriverLoaded, nil, "the NVIDIA driver was loaded after DCGM had started without it")
 		}
 	}
-	changed, c := s.lib.checkTopology()
+	changed, c := s.checkTopology()
 	if c.lost() {
 		return s.failed(c, collector.FailureHostengineLost, "listing the GPUs")
 	}
@@ -282,21 +301,30 @@ func (s *sampler) sample() error {
 		// The readings say more about what is wrong.
 		s.log.Debug("topology not checked", "err", s.lib.err(c, "listing the GPUs"))
 	}
-	if changed || !s.rebuildAt.IsZero() && now.After(s.rebuildAt) {
+	if changed || !s.rebuildAt.IsZero() && !now.Before(s.rebuildAt) {
 		// What was heard under the old inventory belongs to it.
 		if err := s.writeXIDs(); err != nil {
 			return err
 		}
-		if err := s.rebuild(); err != nil {
+		rebuilt, err := s.rebuild(changed)
+		if err != nil {
 			return err
 		}
-		s.log.Info("the topology changed", "entities", len(s.inv.Entities), "generation", s.inv.Generation)
+		if rebuilt {
+			what := "the topology changed"
+			if !changed {
+				what = "the GPUs tell more, or other, of themselves"
+			}
+			s.log.Info(what, "entities", len(s.inv.Entities), "generation", s.inv.Generation)
+		}
 	}
 
-	sample, found, c := s.reading.take()
+	sample, found, c := s.take()
 	if c != codeOK {
 		return s.failed(c, collector.FailureHostengineLost, "reading values")
 	}
+	stuck := s.stuck(now)
+	sample.Time = sample.Time.Add(-stuck)
 	if err := s.cfg.Frames.WriteSample(sample); err != nil {
 		return err
 	}
@@ -305,13 +333,39 @@ func (s *sampler) sample() error {
 			return err
 		}
 	}
-	if found.migChanged && s.rebuildAt.IsZero() {
+	if s.migChanged = found.migChanged; s.migChanged && !now.Before(s.migQuiet) {
 		s.rebuildAt = now // at the next sample
 	}
 	if err := s.checkBlank(now); err != nil {
 		return err
 	}
-	return s.checkProgress(now)
+	return s.checkProgress(stuck)
+}
+
+// checkTopology says whether the node is another one than at the last time.
+func (s *sampler) checkTopology() (bool, code) {
+	changed, instances, c := s.lib.checkTopology()
+	if c == codeOK && instances != s.instances {
+		if s.instances = instances; instances != codeOK {
+			s.log.Warn("MIG instances cannot be listed, and count as they were", "err", s.lib.err(instances, "listing the MIG instances"))
+		}
+	}
+	return changed, c
+}
+
+// take takes a reading.
+func (s *sampler) take() (*collector.Sample, news, code) {
+	sample, found, c := s.reading.take()
+	if c != codeOK || s.reading.newest != 0 || s.updated || !s.readsGPUs() {
+		return sample, found, c
+	}
+	// Before DCGM 4.6, dcgmWatchFields left the first values to the next cycle
+	// (dcgm_agent.h): have it now, once.
+	s.updated = true
+	if c := s.lib.update(); c != codeOK {
+		return nil, news{}, c
+	}
+	return s.reading.take()
 }
 
 // checkBlank finds an embedded engine that has lost its hold on the driver: after
@@ -343,15 +397,20 @@ func (s *sampler) readsGPUs() bool {
 	return false
 }
 
-// checkProgress finds an engine that answers but no longer samples, because its
-// own thread is stuck in the driver: it would give the same old values for ever.
-func (s *sampler) checkProgress(now time.Time) error {
+// stuck says for how long there has been no newer value of anything. The values
+// of a sample are that much older than their reading.
+func (s *sampler) stuck(now time.Time) time.Duration {
 	// Any other time is progress: clocks are set back, too.
 	if s.reading.newest != s.newest || s.newest == 0 {
 		s.newest, s.newestSince = s.reading.newest, now
-		return nil
 	}
-	if limit := max(stallTimeout, 3*s.cfg.Sampler.Interval); now.Sub(s.newestSince) > limit {
+	return now.Sub(s.newestSince)
+}
+
+// checkProgress finds an engine that answers but no longer samples, because its
+// own thread is stuck in the driver: it would give the same old values for ever.
+func (s *sampler) checkProgress(stuck time.Duration) error {
+	if limit := max(stallTimeout, 3*s.cfg.Sampler.Interval); stuck > limit {
 		return failure(collector.FailureEngineStalled, nil, "DCGM has had no new value of any field for %s: its sampling thread is stuck, probably in the driver", limit)
 	}
 	return nil

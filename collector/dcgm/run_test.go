@@ -512,9 +512,17 @@ func TestLog(t *testing.T) {
 func TestStalled(t *testing.T) {
 	start := time.Now()
 	s := &sampler{cfg: Config{Sampler: collector.SamplerConfig{Interval: 20 * time.Second}}, reading: &reading{}, newestSince: start}
+	// Two clocks of the same interval beat: a sample may see what the last one saw.
+	for i, want := range []time.Duration{0, 20 * time.Second, 0, 20 * time.Second} {
+		s.reading.newest = 100 + int64(i/2)
+		if got := s.stuck(start.Add(time.Duration(i) * 20 * time.Second)); got != want {
+			t.Errorf("reading %d: stuck for %v, want %v", i, got, want)
+		}
+	}
+	s.newest, s.newestSince = 0, start
 	at := func(seconds int, newest int64) error {
 		s.reading.newest = newest
-		return s.checkProgress(start.Add(time.Duration(seconds) * time.Second))
+		return s.checkProgress(s.stuck(start.Add(time.Duration(seconds) * time.Second)))
 	}
 	for i, step := range []struct {
 		seconds int
@@ -532,6 +540,48 @@ func TestStalled(t *testing.T) {
 		if stalled := errors.As(err, &failed) && failed.Reason() == collector.FailureEngineStalled; stalled != step.stalled {
 			t.Errorf("step %d: %v, want stalled %v", i, err, step.stalled)
 		}
+	}
+}
+
+// TestFrozen shows that values which are not renewed age, though the engine goes
+// on to answer with them, and that samples go on.
+func TestFrozen(t *testing.T) {
+	n := newNode(t, "h100x8")
+	p := n.start(defaultConfig())
+	p.has(gpu, 0, 150, collector.StatusOK)
+	n.command("hang sampling")
+	p.sample("the values to be old", func(s *collector.Sample) error {
+		if age := time.Since(s.Time); age < 2*time.Second {
+			return fmt.Errorf("they are %v old", age)
+		}
+		return nil
+	})
+	frozen := time.Now()
+	n.command("clear sampling")
+	p.sample("new values", func(s *collector.Sample) error {
+		if s.Time.Before(frozen) {
+			return fmt.Errorf("the sample is of %v", s.Time)
+		}
+		return nil
+	})
+}
+
+// TestSlowDriver shows that a driver which is slow, and works, comes to its first
+// sample, and that the inventory does not wait for it.
+func TestSlowDriver(t *testing.T) {
+	n := newNode(t, "h100x8")
+	n.command("slow sampling 3000")
+	start := time.Now()
+	cfg := defaultConfig()
+	cfg.Interval = time.Second
+	p := n.start(cfg)
+	p.inventory("the inventory")
+	first := time.Since(start)
+	p.has(gpu, 0, 150, collector.StatusOK)
+	sample := time.Since(start)
+	t.Logf("inventory after %v, sample after %v", first, sample)
+	if first > sample/2 {
+		t.Errorf("the inventory came after %v, the sample after %v", first, sample)
 	}
 }
 

@@ -4,8 +4,11 @@
 package dcgm
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -155,4 +158,142 @@ func TestResplit(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestReusedID shows that an instance has nothing of an earlier one with its id,
+// neither the last XID nor a value from before it was there.
+func TestReusedID(t *testing.T) {
+	n := newNode(t, "a100x7-mig")
+	cfg := defaultConfig()
+	cfg.Interval = 300 * time.Millisecond
+	p := n.start(cfg)
+	p.has(inst, 0, 250, collector.StatusOK)
+	n.command("xid 31 gpu 0 gi 0")
+	p.has(inst, 0, 230, collector.StatusOK)
+	was := p.cell(p.has(inst, 0, 250, collector.StatusOK), inst, 0, 250).Int64()
+	// The engine may sample once more before the change is noticed.
+	n.command("mig gpu 0 7g.40gb")
+	p.inventory("the new instance")
+	for fresh := 0; fresh < 5; {
+		s := p.sample("a sample", func(*collector.Sample) error { return nil })
+		c := p.cell(s, inst, 0, 250)
+		if c.Status == collector.StatusOK {
+			fresh++
+		}
+		if c.Status == collector.StatusOK && c.Int64() == was {
+			t.Errorf("the new instance has the old one's %d MiB", was)
+		}
+		if c := p.cell(s, inst, 0, 230); c.Status != collector.StatusNoData {
+			t.Errorf("the new instance's XID is %d, %v", c.Int64(), c.Status)
+		}
+	}
+	// An XID of its own is one.
+	n.command("xid 45 gpu 0 gi 0")
+	if events, _ := p.events("XID 45", 1); events[0].Code != 45 {
+		t.Errorf("events %+v", events)
+	}
+	p.has(inst, 0, 230, collector.StatusOK)
+
+	// Another GPU's split makes no instance anew.
+	n = newNode(t, "h100x8-mig")
+	p = n.start(cfg)
+	p.has(inst, 0, 250, collector.StatusOK)
+	n.command("xid 31 gpu 0 gi 0")
+	p.has(inst, 0, 230, collector.StatusOK)
+	n.command("mig gpu 5 7g.80gb")
+	p.inventory("another split")
+	s := p.sample("a sample", func(*collector.Sample) error { return nil })
+	for _, field := range []collector.FieldID{230, 250} {
+		if c := p.cell(s, inst, 0, field); c.Status != collector.StatusOK {
+			t.Errorf("field %d of an instance that stayed: %v", field, c.Status)
+		}
+	}
+}
+
+// TestHierarchyFails shows that instances are not gone because DCGM does not list them.
+func TestHierarchyFails(t *testing.T) {
+	for _, call := range []string{"dcgmGetGpuInstanceHierarchy", "dcgmGetEntityGroupEntities"} {
+		t.Run(call, func(t *testing.T) {
+			n := newNode(t, "h100x8-mig")
+			p := n.start(defaultConfig())
+			p.has(inst, 0, 252, collector.StatusOK)
+			n.command("fail " + call + " -3")
+			// Whatever was under way is over after some samples.
+			until := time.Now().Add(time.Second)
+			for time.Now().Before(until) {
+				if f := p.frame("a sample"); f.Inventory != nil {
+					t.Fatalf("an inventory of %d entities", len(f.Inventory.Entities))
+				}
+			}
+			p.has(inst, 0, 252, collector.StatusOK)
+			if call == "dcgmGetGpuInstanceHierarchy" { // what else happens is noticed
+				n.command("lose gpu 7")
+				if inv := p.inventory("the GPU to be lost"); inv.Entities[7].State != collector.EntityLost || len(inv.Entities) != 43 {
+					t.Errorf("GPU 7 is %v, %d entities", inv.Entities[7].State, len(inv.Entities))
+				}
+			}
+			n.command("clear " + call)
+			n.command("mig gpu 4 none")
+			p.sample("the split to be noticed", func(*collector.Sample) error {
+				if len(p.inv.Entities) != 41 {
+					return fmt.Errorf("%d entities", len(p.inv.Entities))
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// TestMIGModeStays shows that a GPU which does not tell its MIG mode keeps the
+// one it had.
+func TestMIGModeStays(t *testing.T) {
+	n := newNode(t, "h100x8-mig")
+	p := n.start(defaultConfig())
+	p.has(gpu, 3, 150, collector.StatusOK)
+	n.command("blank field 67 gpu 3")
+	n.command("lose gpu 6")
+	if inv := p.inventory("the GPU to be lost"); !inv.Entities[3].MIGMode {
+		t.Error("GPU 3 has MIG off")
+	}
+	n.command("unblank field 67 gpu 3")
+	n.command("mig gpu 3 off")
+	for p.inv.Entities[3].MIGMode {
+		p.inventory("GPU 3 to have MIG off")
+	}
+}
+
+// TestMIGNamesComeLate shows that NVML is asked again for the UUIDs that it did
+// not tell, and that asking in vain makes no new inventory.
+func TestMIGNamesComeLate(t *testing.T) {
+	n := newNode(t, "a100x7-mig")
+	list := filepath.Join(t.TempDir(), "mig.json")
+	p := n.start(defaultConfig(), migVariable+"=@"+list)
+	uuid := p.inventory("the inventory").Entities[0].UUID
+	n.command("blank field 54 gpu 0") // from here on DCGM does not tell either
+	n.command("mig gpu 0 7g.40gb")
+	inv := p.inventory("another split")
+	if e := inv.Entities[2]; e.Kind != compute || e.UUID != "" {
+		t.Fatalf("the compute instance is %+v", e)
+	}
+	device := []collector.MIGDevice{{UUID: "MIG-late", ParentUUID: uuid, GPUInstanceID: inv.Entities[1].InstanceID}}
+	text, err := json.Marshal(device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(list, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if e := p.inventory("NVML's UUID").Entities[2]; e.UUID != "MIG-late" {
+		t.Errorf("the compute instance is %+v", e)
+	}
+	// Once known, it stays, whatever NVML says later.
+	if err := os.Remove(list); err != nil {
+		t.Fatal(err)
+	}
+	n.command("lose gpu 0")
+	n.command("return gpu 0")
+	p.has(inst, 0, 150, collector.StatusOK)
+	if e := p.inv.Entities[2]; e.UUID != "MIG-late" {
+		t.Errorf("the compute instance is %+v", e)
+	}
 }
