@@ -1,0 +1,72 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package dcgm
+
+import (
+	"testing"
+	"time"
+
+	"gpu_exporter/collector"
+)
+
+// TestOldValues shows which values are withheld for their age: those that were
+// not renewed while others were, and those from before an instance was there.
+func TestOldValues(t *testing.T) {
+	const (
+		old = int64(1_000_000_000)
+		now = old + 150_000_000 // 150 s later, in µs
+	)
+	const (
+		ok     = collector.StatusOK
+		noData = collector.StatusNoData
+		stale  = collector.StatusStale
+	)
+	for name, tc := range map[string]struct {
+		interval           time.Duration
+		appeared           int64
+		power, xid, driver int64 // when they were sampled; the temperature is new
+		powerIs, xidIs     collector.Status
+		values             int
+	}{
+		"all are new":              {time.Second, 0, now, now, now, ok, ok, 2},
+		"power is not renewed":     {time.Second, 0, old, now, now, stale, ok, 1},
+		"only the XID is old":      {time.Second, 0, now, old, now, ok, ok, 2},
+		"the interval is long":     {30 * time.Second, 0, old, now, now, ok, ok, 2},
+		"of an earlier instance":   {time.Second, now - 1, now - 1, old, now - 1, noData, noData, 1},
+		"the first of an instance": {time.Second, now - 1, now, now, now - 1, ok, ok, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inv := &collector.Inventory{Entities: []collector.Entity{{Kind: gpu, Parent: collector.Unknown}}}
+			inv.Columns[gpu] = []collector.FieldID{1, 150, 155, 230}
+			selector, err := collector.ParseSelector("f")
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := newPlan(inv, selector, nil)
+			r := newReading(&library{}, p, []int64{tc.appeared}, tc.interval)
+			if len(r.blocks) != 1 || len(r.cells) != 5 { // the MIG mode is read for us
+				t.Fatalf("%d blocks of %d cells", len(r.blocks), len(r.cells))
+			}
+			r.cells[0] = nativeCell{ts: tc.driver, typ: 'i', bits: 1}
+			r.cells[1] = nativeCell{ts: now, typ: 'i', bits: 40}
+			r.cells[2] = nativeCell{ts: tc.power, typ: 'i', bits: 300}
+			r.cells[3] = nativeCell{ts: tc.xid, typ: 'i', bits: 79}
+			r.cells[4] = nativeCell{ts: now, typ: 'i', bits: 0}
+			r.fill()
+			// A number for want of a string; it is the node's, whatever instance it is read on.
+			if got := r.rows[0][0].Status; got != collector.StatusUnexpectedType {
+				t.Errorf("the driver's version is %v", got)
+			}
+			if got := r.rows[0][2].Status; got != tc.powerIs {
+				t.Errorf("power is %v, want %v", got, tc.powerIs)
+			}
+			if got := r.rows[0][3].Status; got != tc.xidIs {
+				t.Errorf("XID is %v, want %v", got, tc.xidIs)
+			}
+			if r.values != tc.values || r.newest != now {
+				t.Errorf("%d values, the newest of %d; want %d, %d", r.values, r.newest, tc.values, now)
+			}
+		})
+	}
+}
