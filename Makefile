@@ -38,7 +38,7 @@ exporter:
 
 .PHONY: sim
 sim:
-	$(MAKE) --no-print-directory -C collector/dcgmsim OUT=$(SIM)
+	$(MAKE) -s --no-print-directory -C collector/dcgmsim OUT=$(SIM)
 
 .PHONY: run
 run: build ## Build everything and serve a simulated node on :9400 (SCENARIO=h100x8)
