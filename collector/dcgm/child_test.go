@@ -295,7 +295,11 @@ func (p *process) sample(what string, ok func(s *collector.Sample) error) *colle
 // inventory takes frames until an inventory comes.
 func (p *process) inventory(what string) *collector.Inventory {
 	p.t.Helper()
+	deadline := time.Now().Add(patience)
 	for {
+		if time.Now().After(deadline) {
+			p.t.Fatalf("waiting for %s: no inventory", what)
+		}
 		if f := p.frame(what); f.Inventory != nil {
 			return f.Inventory
 		} else if f.Failure != nil {
