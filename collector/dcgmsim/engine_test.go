@@ -209,16 +209,25 @@ func TestReadingNeedsAWatch(t *testing.T) {
 	}
 }
 
+// What nobody watches any more is not sampled, and what was sampled stays
+// (DcgmCacheManager.cpp, RemoveWatcher and PrecheckWatchInfoForSamples), under
+// an instance's id also beyond the instance.
 func TestUnwatchEnds(t *testing.T) {
-	p := embedded(t, newNode(t, "t4x1"))
-	g, f := p.watch("w", time.Second, []int{150}, [2]int{feGPU, 0})
-	if v := p.latest(feGPU, 0, 150)[150]; v.status != stOK {
+	n := newNode(t, "a100x7-mig")
+	p := embedded(t, n)
+	g, f := p.watch("w", 100*time.Millisecond, []int{250}, [2]int{feGPUI, 0})
+	if v := p.latest(feGPUI, 0, 250)[250]; v.status != stOK {
 		t.Fatalf("watched: %+v", v)
 	}
 	p.ok("unwatch %s %s", g, f)
-	if v := p.latest(feGPU, 0, 150)[150]; v.status != stNotWatched {
-		t.Errorf("unwatched: %+v", v)
+	last := p.latest(feGPUI, 0, 250)[250]
+	n.must(t, "mig gpu 0 7g.40gb")
+	time.Sleep(300 * time.Millisecond)
+	if v := p.latest(feGPUI, 0, 250)[250]; v != last {
+		t.Errorf("unwatched: %+v, last %+v", v, last)
 	}
+	p.ok("watch %s %s 100000 1 1", g, f)
+	eventually(t, "the new instance is sampled", func() bool { return p.latest(feGPUI, 0, 250)[250].text != last.text })
 }
 
 // Each watch is sampled at its own interval, and keeps what it was told to keep.

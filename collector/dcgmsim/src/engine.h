@@ -55,7 +55,7 @@ struct watch { /* one field of one entity */
     uint8_t group;
     char type;
     bool profiling_primed;
-    int64_t interval_us, max_age_us, due_us;
+    int64_t interval_us, max_age_us, due_us, sampled_us;
     double last_total; /* of counters that are published as a rate */
     int64_t last_total_us;
     struct watcher *watchers;

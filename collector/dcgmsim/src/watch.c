@@ -141,8 +141,10 @@ static void settle(struct watch *w)
     }
     w->max_age_us = age;
     if (interval != w->interval_us) {
+        /* a GPU's field that nobody watched is due at once; an instance's, when it would have been all along */
+        bool again = w->interval_us == 0 && w->group != DCGM_FE_GPU && w->sampled_us != 0;
         w->interval_us = interval;
-        w->due_us = 0; /* at the next look */
+        w->due_us = again ? w->sampled_us + interval : 0; /* 0: at the next look */
     }
 }
 
@@ -173,12 +175,9 @@ static void remove_watcher(struct watch *w, uint32_t owner)
         settle(w);
         break;
     }
-    if (w->watcher_count == 0) { /* nobody left: its samples go too */
+    if (w->watcher_count == 0) { /* nobody left: its samples stay, as with the real engine */
         free(w->watchers);
-        free(w->ring);
         w->watchers = NULL;
-        w->ring = NULL;
-        w->cap = w->head = w->len = 0;
         w->profiling_primed = false;
         w->last_total_us = 0;
     }
@@ -272,6 +271,7 @@ int64_t watch_sample_due_locked(struct engine *e)
                 looked = true;
             }
             struct sample s;
+            w->sampled_us = now;
             if (value_sample(e, field_fact(w->field), w->group, w->entity_id, w, &s))
                 watch_append_locked(e, w, s);
             /* in step with the others of this interval, so that one pass serves all of them */
