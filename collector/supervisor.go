@@ -100,7 +100,7 @@ type SupervisorConfig struct {
 type timing struct {
 	tick    time.Duration // between looks at the sampler's health
 	silence time.Duration // without an accepted frame, unless 3 intervals are more
-	startup time.Duration // until the first accepted sample, likewise
+	startup time.Duration // until the inventory, and from there to the first sample, likewise
 	stop    time.Duration // for a sampler to exit on its own
 	reap    time.Duration // for a killed sampler to be reaped
 	drain   time.Duration // to read what a dead sampler left in its pipes

@@ -234,7 +234,7 @@ func TestSupervisorKillsSilentSampler(t *testing.T) {
 			script: func(*clay) {}},
 		"30 s from the start if there is only an inventory": {interval: time.Second, after: 30 * time.Second,
 			script: func(p *clay) { last := p.lastFrame.Load(); p.send(smallInventory()); p.lastFrame.Store(last) }},
-		"10 s after a late inventory": {interval: time.Second, after: 10 * time.Second,
+		"30 s after a late inventory": {interval: time.Second, after: 30 * time.Second,
 			script: func(p *clay) { time.Sleep(25 * time.Second); p.send(smallInventory()) }},
 		"events are no sign of life": {interval: time.Second, after: 10 * time.Second,
 			script: func(p *clay) {

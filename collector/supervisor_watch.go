@@ -239,7 +239,9 @@ func (d *watchdog) look(r *attached, now time.Time) (Failure, bool) {
 	}
 	quiet := now.Sub(last)
 	limit := d.silence
-	if !r.sampled() && now.Sub(r.started) < d.startup {
+	if !r.sampled() && now.Sub(r.started) < 2*d.startup {
+		// Until the inventory, and as long again until the first sample: a slow
+		// driver is read in whole before that.
 		limit = d.startup
 	}
 	if quiet < limit {
