@@ -197,7 +197,7 @@ func TestSupervisorRestarts(t *testing.T) {
 		rejected string // a reason for which frames were rejected
 		says     string
 	}{
-		"hang":                                  {restartTimeout, "", "nothing came from it for "},
+		"hang":                                  {restartTimeout, "", "nothing came from the sampler for "},
 		"exit":                                  {restartExit, "", "exit status 3"},
 		"fault":                                 {restartCrash, "", "exit status 2"},
 		"segv":                                  {restartCrash, "", "segmentation fault"},

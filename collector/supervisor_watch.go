@@ -247,9 +247,9 @@ func (d *watchdog) look(r *attached, now time.Time) (Failure, bool) {
 	if quiet < limit {
 		return Failure{}, true
 	}
-	msg := fmt.Sprintf("nothing came from it for %v: a call into DCGM or the driver does not return", quiet.Round(time.Second))
+	msg := fmt.Sprintf("nothing came from the sampler for %v: a call into DCGM or the driver does not return", quiet.Round(time.Second))
 	if rej := r.rejected.Load(); rej != nil {
-		msg = fmt.Sprintf("nothing of use came from it for %v: %d frames were rejected, the last because of %v", quiet.Round(time.Second), rej.count, rej.last)
+		msg = fmt.Sprintf("nothing of use came from the sampler for %v: %d frames were rejected, the last because of %v", quiet.Round(time.Second), rej.count, rej.last)
 	}
 	return Failure{Reason: restartTimeout, Message: msg}, false
 }
