@@ -23,10 +23,9 @@ func SuggestField(name string) string {
 	}
 	// A slip for every four letters is a typing error; more is another word.
 	best, limit := "", len(name)/4
-	row := make([]int, maxSuggestLength+1)
 	for i := range nameTable {
 		candidate := nameTable[i].name
-		d := editDistance(name, strings.ToUpper(candidate), limit, row)
+		d := EditDistance(name, strings.ToUpper(candidate), limit)
 		if d > limit || (best != "" && d == limit) {
 			continue
 		}
@@ -41,14 +40,15 @@ func SuggestField(name string) string {
 	return best
 }
 
-// editDistance returns how many letters must be inserted, removed or replaced to
-// make b of a, or something above limit once it is above limit. row is scratch
-// space for at least len(b)+1 numbers.
-func editDistance(a, b string, limit int, row []int) int {
-	if d := len(a) - len(b); d > limit || -d > limit || len(b) >= len(row) {
+// EditDistance returns how many letters must be inserted, removed or replaced to
+// make b of a, or something above limit once it is above limit. It is behind the
+// suggestions for mistyped names, of fields here and of flags in the program.
+func EditDistance(a, b string, limit int) int {
+	if d := len(a) - len(b); d > limit || -d > limit {
 		return limit + 1
 	}
-	for j := range len(b) + 1 {
+	row := make([]int, len(b)+1)
+	for j := range row {
 		row[j] = j
 	}
 	for i := range len(a) {

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"gpu_exporter/collector"
 )
 
 // spelling is what one way to write a flag stands for.
@@ -129,7 +131,7 @@ func suggestFlag(name string, known map[string]spelling) string {
 		if len(candidate) < 3 {
 			continue
 		}
-		d := editDistance(name, candidate)
+		d := collector.EditDistance(name, candidate, distance)
 		if d < distance || d == distance && best != "" && candidate < best {
 			best, distance = candidate, d
 		}
@@ -138,28 +140,6 @@ func suggestFlag(name string, known map[string]spelling) string {
 		return ""
 	}
 	return fmt.Sprintf(" (did you mean --%s?)", best)
-}
-
-// editDistance is the number of bytes to insert, delete or replace to turn a
-// into b.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 func listOf(words []string) string {

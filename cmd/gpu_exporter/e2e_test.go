@@ -492,6 +492,13 @@ func TestXIDBetweenSamplers(t *testing.T) {
 	}
 }
 
+// The program names the scenarios without linking the package that has them.
+func TestScenarioNames(t *testing.T) {
+	if got, want := slices.Sorted(slices.Values(scenarios())), slices.Sorted(slices.Values(dcgmsim.Scenarios())); !slices.Equal(got, want) {
+		t.Errorf("--simulate knows %q, the stand-in %q", got, want)
+	}
+}
+
 // A mistake in a scenario file is one line at the start, not a sampler that is
 // tried for ever.
 func TestScenarioWithAMistake(t *testing.T) {
