@@ -96,6 +96,10 @@ type Entity struct {
 	InstanceID int    // NVML's id, unique in the parent
 	Profile    string // such as 1g.10gb
 
+	// Of a GPU instance: the first memory slice of the GPU that it has, as in
+	// nvmlGpuInstancePlacement_t.
+	PlacementStart int
+
 	// Of a link.
 	Port int // 0-based
 }
@@ -141,6 +145,9 @@ func (inv *Inventory) validate() error {
 		if e.Parent != Unknown && (e.Parent < 0 || e.Parent >= i) {
 			return fmt.Errorf("entity %d has parent %d, which does not stand before it", i, e.Parent)
 		}
+		if e.PlacementStart < Unknown {
+			return fmt.Errorf("entity %d starts at memory slice %d", i, e.PlacementStart)
+		}
 	}
 	return nil
 }
@@ -152,4 +159,5 @@ type MIGDevice struct {
 	ParentUUID        string
 	GPUInstanceID     int
 	ComputeInstanceID int
+	PlacementStart    int // of the GPU instance, as in [Entity]
 }

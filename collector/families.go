@@ -26,6 +26,27 @@ type FamiliesConfig struct {
 	ReplaceBlanks bool
 	// MaxAge is how old a sample may be before its series are withheld.
 	MaxAge time.Duration
+	Owners OwnerForm
+}
+
+// OwnerForm says how owners become labels and series. The zero value is
+// dcgm-exporter's default form, but for shared devices.
+type OwnerForm struct {
+	// UID and Workload add the pod's UID, and the topmost object it belongs to.
+	UID, Workload bool
+	// SeriesLabels puts the pod's labels and annotations on its devices' series;
+	// LabelsFamily puts them into gpu_pod_labels.
+	SeriesLabels, LabelsFamily bool
+	// Claims adds the ResourceClaim that gave the device.
+	Claims bool
+	// HPCJobs repeats the series of a device for each job from a job file, with
+	// the label hpc_job, as dcgm-exporter does.
+	HPCJobs bool
+	// VirtualGPUs repeats the series of a device for each of its owners, as
+	// dcgm-exporter does with --kubernetes-virtual-gpus.
+	VirtualGPUs bool
+	// Usage adds the gpu_pod_* families that tell what each owner uses.
+	Usage bool
 }
 
 // Families builds the families of a node. It is not safe for concurrent use: it
@@ -34,8 +55,9 @@ type Families struct {
 	cfg        FamiliesConfig
 	node       *Node
 	supervisor interface{ Status() SupervisorStatus }
-	owners     OwnerSource // nil without pod mapping
+	owners     OwnerSource // nil if nobody is asked for owners
 	layout     layout
+	usage      usage
 }
 
 // NewFamilies returns a builder of the families of node. owners may be nil.
@@ -49,11 +71,16 @@ func (f *Families) Build() []Family {
 	fresh := v.sample != nil && v.age <= f.cfg.MaxAge
 	var ownership *Ownership
 	if f.owners != nil && v.inventory != nil {
-		ownership = f.owners.Ownership(v.inventory)
+		at := f.node.now()
+		if fresh {
+			at = v.sample.Time // its values are of those who held the devices then
+		}
+		ownership = f.owners.Ownership(Moment{Inventory: v.inventory, Processes: v.processes, At: at})
 	}
 	if v.inventory != nil && !f.layout.covers(v, ownership, f.cfg.Counters) {
 		f.layout = newLayout(&f.cfg, v, ownership)
 	}
+	f.attribute(v, ownership)
 	families := make([]Family, 0, len(f.cfg.Counters)+ownFamilies)
 	if fresh {
 		families = f.appendFields(families, v)
@@ -71,28 +98,55 @@ type layout struct {
 	inventory *Inventory
 	ownership *Ownership
 	entities  []entityLayout
+	owned     int // number of owners of all entities
 	// columns are, for each counter and kind, the column of the counter's field,
 	// or -1.
 	columns [][kindCount]int
 	// labelCounters are the positions of the counters of type label.
 	labelCounters []int
 	rendered      map[renderedKey]*LabelSet
+	// podLabels are the series of gpu_pod_labels; nil until they are asked for.
+	podLabels []Series
 }
 
 // entityLayout is one entity's labels.
 type entityLayout struct {
-	identity   []Label   // gpu, UUID, …, hostname
-	fields     []Label   // values of the counters of type label, sorted by name
-	attributes []Label   // owner, sorted by name
-	series     *LabelSet // all of them: what the entity's values carry
-	own        *LabelSet // identity alone: what the gpu_* families carry
+	identity []Label       // gpu, UUID, …, hostname
+	fields   []Label       // values of the counters of type label, sorted by name
+	variants []variant     // what the entity's values carry: one, unless a compatibility form repeats them
+	device   *LabelSet     // of the device as a whole, where variants are its owners'; else nil
+	own      *LabelSet     // identity alone: what the gpu_* families carry
+	owners   []ownerLayout // in the order of its owners
+	xids     []xidLabelSet // in the order of the codes shown
 }
 
-// renderedKey names a label set that an entity needs beside its usual two.
-type renderedKey struct {
-	entity int
-	family string
+// xidLabelSet is the identity of an entity with an XID.
+type xidLabelSet struct {
 	code   int64
+	labels *LabelSet
+}
+
+// variant is one of the label sets that the values of an entity are written with.
+type variant struct {
+	fields     []Label // values of the counters of type label, and pod labels
+	attributes []Label // owner and job
+	series     *LabelSet
+	owner      int // position among the owners, or Unknown
+}
+
+// ownerLayout is the labels of one owner of an entity.
+type ownerLayout struct {
+	info  *LabelSet // of gpu_pod_info
+	usage *LabelSet // of its container; nil for a replica after the first in one container
+	kinds [processKinds]*LabelSet
+}
+
+// renderedKey names a label set that an entity needs beside its usual ones.
+type renderedKey struct {
+	entity  int
+	family  string
+	code    int64
+	variant int
 }
 
 func newLayout(cfg *FamiliesConfig, v nodeView, ownership *Ownership) layout {
@@ -111,6 +165,7 @@ func newLayout(cfg *FamiliesConfig, v nodeView, ownership *Ownership) layout {
 			l.columns[i][kind] = slices.Index(v.inventory.Columns[kind], c.Field.ID)
 		}
 	}
+	taken := cfg.takenNames()
 	for i := range l.entities {
 		e := &l.entities[i]
 		e.identity = cfg.identity(v.inventory, i)
@@ -123,11 +178,17 @@ func newLayout(cfg *FamiliesConfig, v nodeView, ownership *Ownership) layout {
 			}
 		}
 		slices.SortFunc(e.fields, byName)
-		if owner, ok := ownership.single(i); ok {
-			e.attributes = cfg.ownerLabels(owner)
-		}
-		e.series = NewLabelSet(slices.Concat(e.identity, e.fields, e.attributes)...)
 		e.own = NewLabelSet(e.identity...)
+		holders := ownership.of(i)
+		e.variants = cfg.variants(e.fields, holders, taken)
+		for v := range e.variants {
+			e.variants[v].series = NewLabelSet(slices.Concat(e.identity, e.variants[v].fields, e.variants[v].attributes)...)
+		}
+		if cfg.Owners.VirtualGPUs && len(holders.Owners) > 0 {
+			e.device = NewLabelSet(slices.Concat(e.identity, e.fields)...)
+		}
+		e.owners = cfg.ownerLayouts(e.identity, holders.Owners)
+		l.owned += len(e.owners)
 	}
 	return l
 }
@@ -230,14 +291,6 @@ func (cfg *FamiliesConfig) withHostname(labels []Label) []Label {
 	return append(labels, Label{cfg.HostnameLabel, cfg.Hostname})
 }
 
-// ownerLabels returns dcgm-exporter's labels of an owner, sorted by name.
-func (cfg *FamiliesConfig) ownerLabels(o Owner) []Label {
-	if cfg.OldNames {
-		return []Label{{"container_name", o.Container}, {"pod_name", o.Pod}, {"pod_namespace", o.Namespace}}
-	}
-	return []Label{{"container", o.Container}, {"namespace", o.Namespace}, {"pod", o.Pod}}
-}
-
 // appendFields appends one family for each counter with a value somewhere.
 func (f *Families) appendFields(families []Family, v nodeView) []Family {
 	for i, c := range f.cfg.Counters {
@@ -247,14 +300,21 @@ func (f *Families) appendFields(families []Family, v nodeView) []Family {
 		family := Family{Name: c.Name, Help: c.Help, Type: c.Type, Series: make([]Series, 0, len(v.inventory.Entities))}
 		for e := range v.inventory.Entities {
 			cell, ok := f.layout.cell(v.sample, i, e)
-			if !ok || !cell.Type.Numeric() || f.layout.entities[e].series == nil {
+			if !ok || !cell.Type.Numeric() {
 				continue
 			}
-			labels := f.layout.entities[e].series
-			if c.Field.ID == FieldXID {
-				labels = f.xidLabels(e, cell.Int64())
+			l := &f.layout.entities[e]
+			if l.device != nil && perProcess(c.Field.ID) {
+				family.Series = f.appendPerProcess(family.Series, e, c.Field.ID, cell)
+				continue
 			}
-			family.Series = append(family.Series, Series{labels, fieldValue(cell)})
+			for n := range l.variants {
+				labels := l.variants[n].series
+				if c.Field.ID == FieldXID {
+					labels = f.xidLabels(e, n, cell.Int64())
+				}
+				family.Series = append(family.Series, Series{labels, fieldValue(cell)})
+			}
 		}
 		families = append(families, family)
 	}
@@ -263,13 +323,14 @@ func (f *Families) appendFields(families []Family, v nodeView) []Family {
 
 // xidLabels returns the labels of the last-XID gauge, which dcgm-exporter gives
 // the code and its text as attributes.
-func (f *Families) xidLabels(entity int, code int64) *LabelSet {
-	return f.layout.render(renderedKey{entity, "last_xid", code}, func() []Label {
+func (f *Families) xidLabels(entity, n int, code int64) *LabelSet {
+	return f.layout.render(renderedKey{entity, "last_xid", code, n}, func() []Label {
 		e := &f.layout.entities[entity]
-		attributes := append(slices.Clone(e.attributes),
+		v := &e.variants[n]
+		attributes := append(slices.Clone(v.attributes),
 			Label{"err_code", strconv.FormatInt(code, 10)},
 			Label{"err_msg", f.cfg.XIDs.Message(code)})
 		slices.SortFunc(attributes, byName)
-		return slices.Concat(e.identity, e.fields, attributes)
+		return slices.Concat(e.identity, v.fields, attributes)
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -143,11 +144,15 @@ func testSample(inv *Inventory) *Sample {
 // fixedOwners is an OwnerSource of one moment.
 type fixedOwners struct {
 	ownership *Ownership
-	status    MappingStatus
+	status    SourceStatus
+	sources   map[string]SourceStatus
+	places    places
 }
 
-func (f fixedOwners) Ownership(*Inventory) *Ownership { return f.ownership }
-func (f fixedOwners) MappingStatus() MappingStatus    { return f.status }
+func (f fixedOwners) Ownership(Moment) *Ownership         { return f.ownership }
+func (f fixedOwners) Place(pid uint32) ProcessPlace       { return f.places.of(pid) }
+func (f fixedOwners) MappingStatus() (SourceStatus, bool) { return f.status, true }
+func (f fixedOwners) Sources() map[string]SourceStatus    { return f.sources }
 
 // fixedSupervisor is a supervisor of one moment.
 type fixedSupervisor SupervisorStatus
@@ -202,15 +207,56 @@ func series(body []byte, name string) string {
 	return b.String()
 }
 
-func TestExpositionGolden(t *testing.T) {
-	owners := fixedOwners{
-		status: MappingStatus{Failures: map[string]uint64{"timeout": 2}},
-		ownership: &Ownership{Unmatched: 1, Owners: [][]Owner{
-			0: {{"ml", "train-0", "main", ""}},
-			3: {{"ml", "infer-0", "main", "0"}, {"ml", "infer-1", "main", "1"}},
-			5: nil,
+// testOwners is a pod that holds a GPU and batch job and container beside it, and
+// two pods that share an instance, of which one has it by a claim.
+func testOwners() fixedOwners {
+	train := &PodMetadata{
+		UID: "0a1b", WorkloadKind: "Job", Workload: "train",
+		Labels:      []Label{{"app.kubernetes.io/name", "llm"}, {"device", "mine"}, {"team", `the "A" team`}},
+		Annotations: []Label{{"example.com/cost-center", "42"}},
+	}
+	return fixedOwners{
+		status: SourceStatus{LastSuccess: epoch.Add(-2 * time.Second), Failures: map[string]uint64{"timeout": 2}},
+		sources: map[string]SourceStatus{
+			"api_server": {Failures: map[string]uint64{"forbidden": 3, "timeout": 0}},
+			"slurm":      {Up: true, LastSuccess: epoch.Add(-time.Second)},
+		},
+		places: places{
+			100: {Namespace: "ml", Pod: "train-0", Container: "main"},
+			101: {Namespace: "ml", Pod: "infer-1"},
+			102: {Trouble: ProcessOutside},
+		},
+		ownership: &Ownership{Unmatched: 1, Entities: []Holders{
+			0: {
+				Owners:     []Owner{{Namespace: "ml", Pod: "train-0", Container: "main", Metadata: train}},
+				Jobs:       []Job{{ID: "41", Source: JobFile}, {ID: "42", Name: "llm", User: "ada", Account: "lab", Partition: "gpu", Source: JobSlurm}, {ID: "43", Source: JobFile}},
+				Containers: []Container{{ID: "c0ffee", Name: "notebook", Image: "jupyter:1", Project: "lab", Service: "nb", Labels: []Label{{"org.example/owner", "ada"}}}},
+			},
+			3: {Owners: []Owner{
+				{Namespace: "ml", Pod: "infer-0", Container: "main", Replica: "0", Metadata: &PodMetadata{UID: "2c3d"}},
+				{Namespace: "ml", Pod: "infer-1", Container: "main", Replica: "1"},
+			}},
+			4: {Owners: []Owner{{Namespace: "ml", Pod: "claimed", Container: "main", Claim: Claim{
+				Namespace: "ml", Name: "one-slice", Driver: "gpu.nvidia.com", Pool: "node1", Device: "gpu-1-mig-14-4-2", MIGProfile: "2g.10gb", MIGUUID: "MIG-2222",
+			}}}},
+			5: {},
 		}},
 	}
+}
+
+// testProcesses are those of the owners of testOwners, and of a stranger.
+func testProcesses() *Processes {
+	return &Processes{Generation: 1, Time: epoch, Devices: []DeviceProcesses{
+		{Entity: 0, Processes: []Process{
+			{PID: 100, Kind: ProcessCompute, MemoryBytes: 8 << 30, MemoryKnown: true, SM: 0.75, Encoder: 0.25},
+			{PID: 102, Kind: ProcessGraphics, MemoryBytes: 4 << 20, MemoryKnown: true, SM: 0.0625},
+		}},
+		{Entity: 5, Utilization: StatusNotSupported, Processes: []Process{{PID: 101, Kind: ProcessMPS, MemoryBytes: 1 << 30, MemoryKnown: true}}},
+	}}
+}
+
+func TestExpositionGolden(t *testing.T) {
+	owners := testOwners()
 	for name, tc := range map[string]struct {
 		format expfmt.FormatType
 		change func(*FamiliesConfig)
@@ -218,11 +264,20 @@ func TestExpositionGolden(t *testing.T) {
 		"families.prom":           {expfmt.TypeTextPlain, func(*FamiliesConfig) {}},
 		"families.openmetrics":    {expfmt.TypeOpenMetrics, func(*FamiliesConfig) {}},
 		"families-old-names.prom": {expfmt.TypeTextPlain, func(c *FamiliesConfig) { c.OldNames, c.ReplaceBlanks, c.HostnameLabel = true, true, "Hostname" }},
+		"families-owners.prom": {expfmt.TypeTextPlain, func(c *FamiliesConfig) {
+			c.Owners = OwnerForm{UID: true, Workload: true, SeriesLabels: true, LabelsFamily: true, Claims: true, Usage: true}
+		}},
+		"families-virtual-gpus.prom": {expfmt.TypeTextPlain, func(c *FamiliesConfig) {
+			c.Owners = OwnerForm{VirtualGPUs: true, HPCJobs: true, Usage: true}
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := testConfig(t)
 			tc.change(&cfg)
-			f, _, _ := newTestFamilies(t, cfg)
+			f, node, _ := newTestFamilies(t, cfg)
+			if err := node.Deliver(Frame{Processes: testProcesses()}); err != nil {
+				t.Fatal(err)
+			}
 			f.owners = owners
 			golden(t, name, encode(t, f, tc.format))
 		})
@@ -276,7 +331,7 @@ func TestExpositionParses(t *testing.T) {
 // cannot, and are dcgm-exporter's.
 func TestOwnFamiliesLint(t *testing.T) {
 	f, _, _ := newTestFamilies(t, testConfig(t))
-	f.owners = fixedOwners{ownership: &Ownership{}, status: MappingStatus{LastSuccess: epoch}}
+	f.owners = fixedOwners{ownership: &Ownership{}, status: SourceStatus{LastSuccess: epoch}}
 	problems, err := promlint.New(bytes.NewReader(encode(t, f, expfmt.TypeTextPlain))).Lint()
 	if err != nil {
 		t.Fatal(err)
@@ -478,18 +533,21 @@ func TestUnselectedGPUHasNoSeries(t *testing.T) {
 
 func TestOwnersShareADevice(t *testing.T) {
 	f, _, _ := newTestFamilies(t, testConfig(t))
+	owner := func(pod, replica string) Owner {
+		return Owner{Namespace: "ns", Pod: pod, Container: "c", Replica: replica}
+	}
 	for name, tc := range map[string]struct {
 		owners []Owner
 		labels bool
 		rows   int
 	}{
 		"nobody":                      {nil, false, 0},
-		"one":                         {[]Owner{{"ns", "a", "c", ""}}, true, 1},
-		"two replicas, one container": {[]Owner{{"ns", "a", "c", "0"}, {"ns", "a", "c", "1"}}, true, 2},
-		"two pods":                    {[]Owner{{"ns", "a", "c", "0"}, {"ns", "b", "c", "1"}}, false, 2},
+		"one":                         {[]Owner{owner("a", "")}, true, 1},
+		"two replicas, one container": {[]Owner{owner("a", "0"), owner("a", "1")}, true, 2},
+		"two pods":                    {[]Owner{owner("a", "0"), owner("b", "1")}, false, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f.owners = fixedOwners{ownership: &Ownership{Owners: [][]Owner{tc.owners}}}
+			f.owners = fixedOwners{ownership: &Ownership{Entities: []Holders{{Owners: tc.owners}}}}
 			body := encode(t, f, expfmt.TypeTextPlain)
 			if got := strings.Contains(series(body, "DCGM_FI_DEV_GPU_TEMP"), `pod="a"`); got != tc.labels {
 				t.Errorf("pod label on the device's series: %v, want %v", got, tc.labels)
@@ -547,4 +605,14 @@ func TestNodeRejects(t *testing.T) {
 			t.Fatalf("got %v", err)
 		}
 	})
+}
+
+// Numbers look as client_golang writes them, whichever way they are written here.
+func TestNumbersAsClientGolang(t *testing.T) {
+	for _, v := range []float64{0, math.Copysign(0, -1), 1, -1, 0.5, -2.5, 1e-7, 999_999, 1e6, -999_999, -1e6, 1_000_001, 1.7e9, 1 << 53, 1e21, 1e300, math.SmallestNonzeroFloat64, math.Inf(-1)} {
+		want := strconv.FormatFloat(v, 'g', -1, 64)
+		if got := string(Number(v).append(nil)); got != want {
+			t.Errorf("%g is written %s, want %s", v, got, want)
+		}
+	}
 }

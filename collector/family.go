@@ -72,6 +72,9 @@ const (
 // Number returns v, written as Prometheus libraries write it.
 func Number(v float64) Value { return Value{math.Float64bits(v), formShortest} }
 
+// Integer returns v, written with all its digits.
+func Integer(v uint64) Value { return Value{v, formInt} }
+
 // Bool returns 1 for true and 0 for false.
 func Bool(v bool) Value {
 	if v {
@@ -107,6 +110,10 @@ func (v Value) append(dst []byte) []byte {
 		return append(dst, "+Inf"...)
 	case v.form == formFixed:
 		return strconv.AppendFloat(dst, f, 'f', 6, 64)
+	}
+	// Most are small whole numbers, which look the same and are sooner written.
+	if n := int64(f); float64(n) == f && -1e6 < f && f < 1e6 && v.bits != 1<<63 {
+		return strconv.AppendInt(dst, n, 10)
 	}
 	return strconv.AppendFloat(dst, f, 'g', -1, 64)
 }

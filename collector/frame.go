@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"math"
 	"slices"
 	"time"
 )
@@ -20,7 +21,7 @@ import (
 // against a binary replaced under a running exporter, nothing more.
 const (
 	frameMagic      = 0x46555047 // "GPUF"
-	frameVersion    = 1
+	frameVersion    = 2
 	frameHeaderSize = 16
 	// MaxFrameSize bounds the payload: 64 times a node of 112 instances with 60
 	// fields, far below what a garbled length could ask for.
@@ -30,6 +31,10 @@ const (
 // cellSize is what a cell with a value takes in a frame: status, type, value.
 const cellSize = 1 + 1 + 8
 
+// processSize is what a process takes: PID, kind, memory and whether it is
+// known, three ratios.
+const processSize = 4 + 1 + 1 + 8 + 3*8
+
 type frameType uint8
 
 const (
@@ -37,6 +42,7 @@ const (
 	frameSample    frameType = 2
 	frameEvents    frameType = 3
 	frameFailure   frameType = 4
+	frameProcesses frameType = 5
 )
 
 // ErrBadFrame is wrapped by the errors of [FrameReader.Next] after which the
@@ -73,10 +79,11 @@ func (f *FrameWriter) flush(t frameType) error {
 	return nil
 }
 
-func (f *FrameWriter) u8(v uint8)   { f.buf = append(f.buf, v) }
-func (f *FrameWriter) u32(v uint32) { f.buf = binary.LittleEndian.AppendUint32(f.buf, v) }
-func (f *FrameWriter) u64(v uint64) { f.buf = binary.LittleEndian.AppendUint64(f.buf, v) }
-func (f *FrameWriter) num(v int)    { f.buf = binary.AppendVarint(f.buf, int64(v)) }
+func (f *FrameWriter) u8(v uint8)      { f.buf = append(f.buf, v) }
+func (f *FrameWriter) u32(v uint32)    { f.buf = binary.LittleEndian.AppendUint32(f.buf, v) }
+func (f *FrameWriter) u64(v uint64)    { f.buf = binary.LittleEndian.AppendUint64(f.buf, v) }
+func (f *FrameWriter) num(v int)       { f.buf = binary.AppendVarint(f.buf, int64(v)) }
+func (f *FrameWriter) ratio(v float64) { f.u64(math.Float64bits(v)) }
 func (f *FrameWriter) bool(v bool) {
 	if v {
 		f.u8(1)
@@ -121,6 +128,7 @@ func (f *FrameWriter) WriteInventory(inv *Inventory) error {
 		f.bool(e.MIGMode)
 		f.num(e.InstanceID)
 		f.str(e.Profile)
+		f.num(e.PlacementStart)
 		f.num(e.Port)
 	}
 	return f.flush(frameInventory)
@@ -174,6 +182,33 @@ func (f *FrameWriter) WriteEvents(generation uint64, events []Event) error {
 	return f.flush(frameEvents)
 }
 
+// WriteProcesses writes a reading of the processes on the devices of the
+// inventory with its generation.
+func (f *FrameWriter) WriteProcesses(p *Processes) error {
+	f.begin()
+	f.u64(p.Generation)
+	f.u64(uint64(p.Time.UnixNano()))
+	f.u64(uint64(p.Duration))
+	f.num(len(p.Devices))
+	for i := range p.Devices {
+		d := &p.Devices[i]
+		f.num(d.Entity)
+		f.u8(uint8(d.Listed))
+		f.u8(uint8(d.Utilization))
+		f.num(len(d.Processes))
+		for _, process := range d.Processes {
+			f.u32(process.PID)
+			f.u8(uint8(process.Kind))
+			f.bool(process.MemoryKnown)
+			f.u64(process.MemoryBytes)
+			f.ratio(process.SM)
+			f.ratio(process.Encoder)
+			f.ratio(process.Decoder)
+		}
+	}
+	return f.flush(frameProcesses)
+}
+
 // WriteFailure writes why the sampler is about to exit.
 func (f *FrameWriter) WriteFailure(fail Failure) error {
 	f.begin()
@@ -186,6 +221,7 @@ func (f *FrameWriter) WriteFailure(fail Failure) error {
 type Frame struct {
 	Inventory *Inventory
 	Sample    *Sample
+	Processes *Processes
 	Failure   *Failure
 	// Generation is the inventory that Events refer to.
 	Generation uint64
@@ -253,6 +289,8 @@ func decodeFrame(t frameType, payload []byte) (Frame, error) {
 		frame.Sample = d.sample()
 	case frameEvents:
 		frame.Generation, frame.Events = d.events()
+	case frameProcesses:
+		frame.Processes = d.processes()
 	case frameFailure:
 		frame.Failure = &Failure{Reason: d.str(), Message: d.str()}
 	default:
@@ -327,6 +365,23 @@ func (d *decoder) str() string { return string(d.take(d.num())) }
 
 func (d *decoder) time() time.Time { return time.Unix(0, int64(d.u64())) }
 
+func (d *decoder) status() Status {
+	s := Status(d.u8())
+	if int(s) >= statusCount {
+		d.failed = true // it is an index further on
+	}
+	return s
+}
+
+// ratio reads a number from 0 to 1.
+func (d *decoder) ratio() float64 {
+	v := math.Float64frombits(d.u64())
+	if !(v >= 0 && v <= 1) { // nor is it NaN
+		d.failed = true
+	}
+	return v
+}
+
 func (d *decoder) inventory() *Inventory {
 	inv := &Inventory{
 		Generation:    d.u64(),
@@ -344,26 +399,27 @@ func (d *decoder) inventory() *Inventory {
 			inv.Columns[k][i] = FieldID(d.num())
 		}
 	}
-	inv.Entities = make([]Entity, d.count(19))
+	inv.Entities = make([]Entity, d.count(21))
 	for i := range inv.Entities {
 		inv.Entities[i] = Entity{
-			Kind:       EntityKind(d.u8()),
-			State:      EntityState(d.u8()),
-			Selected:   d.u8() != 0,
-			ID:         d.u32(),
-			Parent:     d.num(),
-			UUID:       d.str(),
-			PCIBusID:   d.str(),
-			Model:      d.str(),
-			Brand:      d.str(),
-			Serial:     d.str(),
-			VBIOS:      d.str(),
-			Index:      d.num(),
-			Minor:      d.num(),
-			MIGMode:    d.u8() != 0,
-			InstanceID: d.num(),
-			Profile:    d.str(),
-			Port:       d.num(),
+			Kind:           EntityKind(d.u8()),
+			State:          EntityState(d.u8()),
+			Selected:       d.u8() != 0,
+			ID:             d.u32(),
+			Parent:         d.num(),
+			UUID:           d.str(),
+			PCIBusID:       d.str(),
+			Model:          d.str(),
+			Brand:          d.str(),
+			Serial:         d.str(),
+			VBIOS:          d.str(),
+			Index:          d.num(),
+			Minor:          d.num(),
+			MIGMode:        d.u8() != 0,
+			InstanceID:     d.num(),
+			Profile:        d.str(),
+			PlacementStart: d.num(),
+			Port:           d.num(),
 		}
 	}
 	return inv
@@ -389,10 +445,7 @@ func (d *decoder) sample() *Sample {
 		}
 		row := make([]Cell, n)
 		for j := range row {
-			c := Cell{Status: Status(d.u8())}
-			if int(c.Status) >= statusCount {
-				d.failed = true // it is an index further on
-			}
+			c := Cell{Status: d.status()}
 			if c.Status == StatusOK {
 				c.Type = ValueType(d.u8())
 				c.bits = d.u64()
@@ -402,6 +455,42 @@ func (d *decoder) sample() *Sample {
 		s.Rows[i] = row
 	}
 	return s
+}
+
+func (d *decoder) processes() *Processes {
+	p := &Processes{
+		Generation: d.u64(),
+		Time:       d.time(),
+		Duration:   time.Duration(d.u64()),
+		Devices:    make([]DeviceProcesses, d.count(4)),
+	}
+	for i := range p.Devices {
+		device := DeviceProcesses{
+			Entity:      d.num(),
+			Listed:      d.status(),
+			Utilization: d.status(),
+		}
+		if n := d.count(processSize); n > 0 {
+			device.Processes = make([]Process, n)
+		}
+		for j := range device.Processes {
+			process := Process{
+				PID:         d.u32(),
+				Kind:        ProcessKind(d.u8()),
+				MemoryKnown: d.u8() != 0,
+				MemoryBytes: d.u64(),
+				SM:          d.ratio(),
+				Encoder:     d.ratio(),
+				Decoder:     d.ratio(),
+			}
+			if int(process.Kind) >= processKinds {
+				d.failed = true // it is an index further on
+			}
+			device.Processes[j] = process
+		}
+		p.Devices[i] = device
+	}
+	return p
 }
 
 func (d *decoder) events() (uint64, []Event) {

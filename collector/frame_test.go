@@ -34,14 +34,14 @@ func frameInventoryOf(gpus, instances int) *Inventory {
 			Kind: KindGPU, State: EntityState(g % 3), ID: uint32(g), Parent: Unknown,
 			UUID: fmt.Sprintf("GPU-%08d", g), PCIBusID: "00000000:17:00.0", Model: "NVIDIA H100 80GB HBM3",
 			Brand: "NVIDIA", Serial: "165", VBIOS: "96.00", Index: g, Minor: 7 - g, MIGMode: instances > 0,
-			InstanceID: Unknown, Port: Unknown,
+			InstanceID: Unknown, PlacementStart: Unknown, Port: Unknown,
 		})
 	}
 	for g := range gpus {
 		for i := range instances {
 			inv.Entities = append(inv.Entities, Entity{
 				Kind: KindGPUInstance, ID: uint32(g*7 + i), Parent: g, Index: Unknown, Minor: Unknown,
-				InstanceID: i + 7, Profile: "1g.10gb", Port: Unknown,
+				InstanceID: i + 7, Profile: "1g.10gb", PlacementStart: i, Port: Unknown,
 			})
 		}
 	}
@@ -71,6 +71,8 @@ func writeFrame(w *FrameWriter, f Frame) error {
 		return w.WriteInventory(f.Inventory)
 	case f.Sample != nil:
 		return w.WriteSample(f.Sample)
+	case f.Processes != nil:
+		return w.WriteProcesses(f.Processes)
 	case f.Failure != nil:
 		return w.WriteFailure(*f.Failure)
 	default:
@@ -100,8 +102,20 @@ var frameCases = map[string]Frame{
 		{Kind: EventXID, Entity: 0, Time: frameTime, Code: 79},
 		{Kind: EventXID, Entity: 11, Time: frameTime, Code: math.MinInt64},
 	}},
-	"no events": {Generation: 4, Events: []Event{}},
-	"failure":   {Failure: &Failure{Reason: FailureLibraryMissing, Message: "libdcgm.so.4: cannot open shared object file"}},
+	"processes": {Processes: &Processes{
+		Generation: 3, Time: frameTime, Duration: 1234 * time.Microsecond,
+		Devices: []DeviceProcesses{
+			{Entity: 0, Processes: []Process{
+				{PID: 1, Kind: ProcessMPS, MemoryBytes: math.MaxInt64, MemoryKnown: true, SM: 1, Encoder: 0.01, Decoder: 0.29},
+				{PID: math.MaxUint32, Kind: ProcessComputeGraphics},
+			}},
+			{Entity: 1, Utilization: StatusNotSupported},
+			{Entity: 8, Listed: StatusNotPermitted, Utilization: StatusNotPermitted},
+		},
+	}},
+	"processes, no GPU": {Processes: &Processes{Generation: 1, Time: frameTime, Devices: []DeviceProcesses{}}},
+	"no events":         {Generation: 4, Events: []Event{}},
+	"failure":           {Failure: &Failure{Reason: FailureLibraryMissing, Message: "libdcgm.so.4: cannot open shared object file"}},
 }
 
 func TestFrameRoundTrip(t *testing.T) {
@@ -185,7 +199,7 @@ func TestFrameGarbled(t *testing.T) {
 	}{
 		"text instead of a frame": {func([]byte) []byte { return []byte("Segmentation fault (core dumped)\n") }, "magic"},
 		"wrong magic":             {func(b []byte) []byte { b[0]++; return b }, "magic"},
-		"newer version":           {func(b []byte) []byte { b[4]++; return b }, "version 2, this binary speaks 1"},
+		"newer version":           {func(b []byte) []byte { b[4]++; return b }, "version 3, this binary speaks 2"},
 		"unknown type":            {func(b []byte) []byte { b[5] = 99; return b }, "type 99"},
 		"type of another payload": {func(b []byte) []byte { b[5] = byte(frameInventory); return b }, "does not parse"},
 		"over-long":               {func(b []byte) []byte { le.PutUint32(b[8:], MaxFrameSize+1); return b }, "over the limit"},
@@ -212,20 +226,42 @@ func TestFrameGarbled(t *testing.T) {
 			return b
 		}, "does not parse"},
 	}
-	for name, c := range cases {
+	// The last bytes of a frame are those of the last process, and its device's
+	// statuses are before it.
+	processes := map[string]func(b []byte) []byte{
+		"ratio over 1":   func(b []byte) []byte { b = append(b[:len(b)-8], 0, 0, 0, 0, 0, 0, 0, 0x40); reseal(b); return b },
+		"negative ratio": func(b []byte) []byte { b[len(b)-1] |= 0x80; reseal(b); return b },
+		"ratio NaN": func(b []byte) []byte {
+			b = le.AppendUint64(b[:len(b)-8], math.Float64bits(math.NaN()))
+			reseal(b)
+			return b
+		},
+		"unknown kind":     func(b []byte) []byte { b[len(b)-processSize+4] = byte(processKinds); reseal(b); return b },
+		"unknown list":     func(b []byte) []byte { b[len(b)-processSize-3] = byte(statusCount); reseal(b); return b },
+		"unknown use":      func(b []byte) []byte { b[len(b)-processSize-2] = byte(statusCount); reseal(b); return b },
+		"too many devices": func(b []byte) []byte { b = binary.AppendVarint(b[:frameHeaderSize+24], 1<<40); reseal(b); return b },
+		"process missing":  func(b []byte) []byte { b = b[:len(b)-1]; reseal(b); return b },
+	}
+	process := Frame{Processes: &Processes{Devices: []DeviceProcesses{{Processes: []Process{{PID: 1, SM: 1, Encoder: 1, Decoder: 0.5}}}}}}
+	check := func(name string, frame Frame, garble func(b []byte) []byte, says string) {
 		t.Run(name, func(t *testing.T) {
-			sample := frameCases["sample"]
-			b := c.garble(frameBytes(t, sample))
+			b := garble(frameBytes(t, frame))
 			// Behind it, so that being cut is not what is noticed.
 			b = append(b, bytes.Repeat([]byte{0x55}, frameHeaderSize)...)
 			_, err := NewFrameReader(bytes.NewReader(b)).Next()
-			if !errors.Is(err, ErrBadFrame) || !strings.Contains(fmt.Sprint(err), c.says) {
-				t.Errorf("got %v, want ErrBadFrame that says %q", err, c.says)
+			if !errors.Is(err, ErrBadFrame) || !strings.Contains(fmt.Sprint(err), says) {
+				t.Errorf("got %v, want ErrBadFrame that says %q", err, says)
 			}
 			if errors.Is(err, io.ErrUnexpectedEOF) {
 				t.Errorf("%v passes for a stream that was cut", err)
 			}
 		})
+	}
+	for name, c := range cases {
+		check(name, frameCases["sample"], c.garble, c.says)
+	}
+	for name, garble := range processes {
+		check("processes, "+name, process, garble, "does not parse")
 	}
 }
 

@@ -15,8 +15,8 @@ import (
 // read the same clock, so only a step of it between writing and reading counts.
 const futureTolerance = time.Second
 
-// Node is what the exporter knows of the node: the newest inventory and sample,
-// every GPU ever seen, and the events counted so far. It outlives any sampler.
+// Node is what the exporter knows of the node: the newest inventory, sample and
+// reading of processes, every GPU ever seen, and the events counted so far. It outlives any sampler.
 type Node struct {
 	now    func() time.Time
 	report report
@@ -26,9 +26,13 @@ type Node struct {
 	shown    *Inventory // of sample: replaced with it, so that no scrape sees half a change
 	sample   *Sample
 	received time.Time // of sample, with the monotonic clock
-	gone     []Entity  // GPUs that an earlier inventory had and the latest lacks
-	xids     xidCounts
-	changed  chan struct{}
+	// processes is the newest reading of the devices of processesOf. Another
+	// sampler's inventory may have the same generation, hence the pointer.
+	processes   *Processes
+	processesOf *Inventory
+	gone        []Entity // GPUs that an earlier inventory had and the latest lacks
+	xids        xidCounts
+	changed     chan struct{}
 }
 
 // NewNode returns a node of which nothing is known yet. It logs GPUs that come
@@ -53,6 +57,8 @@ func (n *Node) Deliver(f Frame) error {
 		return n.setInventory(f.Inventory)
 	case f.Sample != nil:
 		return n.setSample(f.Sample)
+	case f.Processes != nil:
+		return n.setProcesses(f.Processes)
 	case f.Failure != nil:
 		return nil
 	default:
@@ -159,6 +165,24 @@ func (n *Node) setSample(s *Sample) error {
 	return nil
 }
 
+// setProcesses takes a reading of processes. It is no reason to publish anew: the
+// sample that follows it is.
+func (n *Node) setProcesses(p *Processes) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.latest == nil || n.latest.Generation != p.Generation {
+		return &RejectError{Reason: rejectInventory, Err: fmt.Errorf("processes of inventory %d", p.Generation)}
+	}
+	if err := p.validate(n.latest); err != nil {
+		return &RejectError{Reason: rejectInvalid, Err: err}
+	}
+	if ahead := p.Time.Sub(n.now()); ahead > futureTolerance {
+		return &RejectError{Reason: rejectFuture, Err: fmt.Errorf("processes are %v ahead of the clock", ahead.Round(time.Millisecond))}
+	}
+	n.processes, n.processesOf = p, n.latest
+	return nil
+}
+
 func (n *Node) addEvents(generation uint64, events []Event) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -181,6 +205,7 @@ func (n *Node) addEvents(generation uint64, events []Event) error {
 type nodeView struct {
 	inventory *Inventory // nil until the first
 	sample    *Sample    // nil until the first; of inventory
+	processes *Processes // nil if none was read; of inventory
 	age       time.Duration
 	gone      []Entity
 	xids      map[xidKey]xidCount
@@ -197,7 +222,17 @@ func (n *Node) view() nodeView {
 		// monotonic clock counts, which a step of the wall clock cannot fool.
 		v.age = max(0, n.received.Sub(n.sample.Time)) + n.now().Sub(n.received)
 	}
+	if v.inventory == n.processesOf {
+		v.processes = n.processes
+	}
 	return v
+}
+
+// Newest returns the newest inventory and the newest sample of it; nil where
+// there is none.
+func (n *Node) Newest() (*Inventory, *Sample) {
+	v := n.view()
+	return v.inventory, v.sample
 }
 
 // Freshness says whether a sample exists that is no older than maxAge, and for

@@ -28,6 +28,21 @@ var (
 	gpuUp      = definition{"gpu_up", MetricGauge, "Whether the GPU answers: 1 if the newest sample is fresh and has values of it; 0 if it is lost, detached or silent, or if there is no fresh sample.", nil}
 	gpuPodInfo = definition{"gpu_pod_info", MetricGauge, "Which container holds the device or, with a replica, a share of it; always 1.",
 		[]string{"container", "namespace", "pod", "replica"}}
+	gpuPodLabels = definition{"gpu_pod_labels", MetricGauge, "Labels, with label_ in front, and annotations, with annotation_ in front, of a pod that holds a device; always 1.",
+		[]string{"namespace", "pod"}}
+	gpuPodProcesses = definition{"gpu_pod_processes", MetricGauge, "Processes of the container on the device.", []string{"container", "namespace", "pod"}}
+	gpuPodMemory    = definition{"gpu_pod_memory_used_bytes", MetricGauge, "Device memory that the container's processes use.", []string{"container", "namespace", "pod"}}
+	gpuPodKinds     = definition{"gpu_pod_process_memory_used_bytes", MetricGauge, "Device memory that the container's processes of one type use; the types add up to gpu_pod_memory_used_bytes.",
+		[]string{"container", "namespace", "pod", "type"}}
+	gpuPodSM      = definition{"gpu_pod_sm_utilization_ratio", MetricGauge, "Part of the time since the last sample in which kernels of the container ran on the device.", []string{"container", "namespace", "pod"}}
+	gpuPodEncoder = definition{"gpu_pod_encoder_utilization_ratio", MetricGauge, "Part of the time since the last sample in which the container used the device's encoders.", []string{"container", "namespace", "pod"}}
+	gpuPodDecoder = definition{"gpu_pod_decoder_utilization_ratio", MetricGauge, "Part of the time since the last sample in which the container used the device's decoders.", []string{"container", "namespace", "pod"}}
+	gpuJobInfo    = definition{"gpu_job_info", MetricGauge, "Which batch job holds the device; always 1. What is not known of the job is empty.",
+		[]string{"account", "job_id", "job_name", "partition", "source", "user"}}
+	gpuContainerInfo = definition{"gpu_container_info", MetricGauge, "Which container, of an engine without Kubernetes, holds the device; always 1.",
+		[]string{"compose_project", "compose_service", "container_id", "container_name", "image"}}
+	gpuOwners = definition{"gpu_owners", MetricGauge, "How many containers and jobs hold the device.", nil}
+
 	gpuXIDErrors        = definition{"gpu_xid_errors_total", MetricCounter, "XID errors since the exporter started, by code.", []string{"xid"}}
 	gpuXIDLastTimestamp = definition{"gpu_xid_last_timestamp_seconds", MetricGauge, "When the XID was last seen.", []string{"xid"}}
 
@@ -43,11 +58,19 @@ var (
 	mappingAge       = definition{"gpu_exporter_pod_mapping_age_seconds", MetricGauge, "Time since the device owners were last read.", nil}
 	mappingDuration  = definition{"gpu_exporter_pod_mapping_refresh_duration_seconds", MetricGauge, "How long the last refresh of the device owners took.", nil}
 	mappingFailures  = definition{"gpu_exporter_pod_mapping_failures_total", MetricCounter, "Refreshes of the device owners that failed, by reason.", []string{"reason"}}
-	mappingUnmatched = definition{"gpu_exporter_pod_mapping_unmatched_devices", MetricGauge, "Allocated device IDs that are no known GPU.", nil}
+	mappingUnmatched = definition{"gpu_exporter_pod_mapping_unmatched_devices", MetricGauge, "Allocated device IDs that are no known GPU; gpu_exporter doctor explains them.", nil}
+
+	sourceUp       = definition{"gpu_exporter_owner_source_up", MetricGauge, "Whether the last refresh from this source of what is known of owners succeeded.", []string{"source"}}
+	sourceAge      = definition{"gpu_exporter_owner_source_age_seconds", MetricGauge, "Time since the source was last read.", []string{"source"}}
+	sourceFailures = definition{"gpu_exporter_owner_source_failures_total", MetricCounter, "Refreshes from the source that failed, by reason.", []string{"source", "reason"}}
+
+	processesRead         = definition{"gpu_exporter_processes_last_read_timestamp_seconds", MetricGauge, "When the processes on the devices were last read.", nil}
+	processesUnattributed = definition{"gpu_exporter_processes_unattributed", MetricGauge, "Processes on devices that are no owner's use, by reason.", []string{"reason"}}
+	processesUnread       = definition{"gpu_exporter_processes_unread_devices", MetricGauge, "Devices whose processes, or their utilization, cannot be read, by what and reason.", []string{"what", "reason"}}
 )
 
 // ownFamilies is about how many they are.
-const ownFamilies = 20
+const ownFamilies = 36
 
 func (d *definition) family(series ...Series) Family {
 	return Family{Name: d.Name, Help: d.Help, Type: d.Type, Series: series}
@@ -73,7 +96,7 @@ func (f *Families) appendDerived(families []Family, v nodeView, ownership *Owner
 	if v.inventory == nil {
 		return families
 	}
-	up, info, pods := gpuUp.family(), gpuInfo.family(), gpuPodInfo.family()
+	up, info := gpuUp.family(), gpuInfo.family()
 	for i := range v.inventory.Entities {
 		l := &f.layout.entities[i]
 		if l.own == nil {
@@ -83,22 +106,17 @@ func (f *Families) appendDerived(families []Family, v nodeView, ownership *Owner
 		if e.Kind == KindGPU {
 			up.Series = append(up.Series, Series{l.own, Bool(fresh && answers(v, i))})
 		}
-		info.Series = append(info.Series, Series{f.layout.render(renderedKey{i, gpuInfo.Name, 0}, func() []Label {
+		info.Series = append(info.Series, Series{f.layout.render(renderedKey{i, gpuInfo.Name, 0, 0}, func() []Label {
 			return slices.Concat(l.identity, infoLabels(v.inventory, i))
 		}), Number(1)})
-		for n, owner := range ownership.of(i) {
-			pods.Series = append(pods.Series, Series{f.layout.render(renderedKey{i, gpuPodInfo.Name, int64(n)}, func() []Label {
-				return append(slices.Clone(l.identity), Label{"container", owner.Container}, Label{"namespace", owner.Namespace},
-					Label{"pod", owner.Pod}, Label{"replica", owner.Replica})
-			}), Number(1)})
-		}
 	}
 	for i := range v.gone {
 		if gone := &v.gone[i]; findGPU(v.inventory, gone.UUID) == nil {
 			up.Series = append(up.Series, Series{NewLabelSet(f.cfg.goneIdentity(gone)...), Bool(false)})
 		}
 	}
-	families = append(families, up, info, pods)
+	families = append(families, up, info)
+	families = f.appendHolders(families, v, ownership)
 	return f.appendXIDs(families, v)
 }
 
@@ -165,9 +183,10 @@ func infoLabels(inv *Inventory, i int) []Label {
 func (f *Families) appendXIDs(families []Family, v nodeView) []Family {
 	total, last := gpuXIDErrors.family(), gpuXIDLastTimestamp.family()
 	action := f.cfg.XIDs.CallsForAction()
-	add := func(key entityKey, labelsOf func(code int64) *LabelSet) {
-		for _, code := range seenOr(action, v.xids, key) {
-			count, labels := v.xids[xidKey{key, code}], labelsOf(code)
+	total.Series = make([]Series, 0, len(action)*len(f.layout.entities))
+	add := func(key entityKey, labelsOf func(n int, code int64) *LabelSet) {
+		for n, code := range seenOr(action, v.xids, key) {
+			count, labels := v.xids[xidKey{key, code}], labelsOf(n, code)
 			total.Series = append(total.Series, Series{labels, Number(float64(count.total))})
 			if !count.last.IsZero() {
 				last.Series = append(last.Series, Series{labels, Number(seconds(count.last))})
@@ -175,16 +194,25 @@ func (f *Families) appendXIDs(families []Family, v nodeView) []Family {
 		}
 	}
 	for i := range f.layout.entities {
-		if l := &f.layout.entities[i]; l.own != nil {
-			add(instanceKey(v.inventory, i), func(code int64) *LabelSet {
-				return f.layout.render(renderedKey{i, gpuXIDErrors.Name, code}, func() []Label { return withXID(l.identity, code) })
-			})
+		l := &f.layout.entities[i]
+		if l.own == nil {
+			continue
 		}
+		add(instanceKey(v.inventory, i), func(n int, code int64) *LabelSet {
+			// The codes are the same ones in nearly every sample.
+			if n == len(l.xids) {
+				l.xids = append(l.xids, xidLabelSet{})
+			}
+			if l.xids[n].labels == nil || l.xids[n].code != code {
+				l.xids[n] = xidLabelSet{code, NewLabelSet(withXID(l.identity, code)...)}
+			}
+			return l.xids[n].labels
+		})
 	}
 	// What happened to a GPU that is gone may be why it is.
 	for i := range v.gone {
 		if gone := &v.gone[i]; findGPU(v.inventory, gone.UUID) == nil {
-			add(entityKey{uuid: gone.UUID, instance: Unknown}, func(code int64) *LabelSet {
+			add(entityKey{uuid: gone.UUID, instance: Unknown}, func(_ int, code int64) *LabelSet {
 				return NewLabelSet(withXID(f.cfg.goneIdentity(gone), code)...)
 			})
 		}
@@ -233,13 +261,18 @@ func (f *Families) appendState(families []Family, v nodeView, ownership *Ownersh
 	if f.owners == nil {
 		return families
 	}
-	mapping := f.owners.MappingStatus()
+	families = f.appendProcessState(families)
+	families = appendSources(families, f.owners.Sources(), f.node.now())
+	mapping, asked := f.owners.MappingStatus()
+	if !asked {
+		return families
+	}
 	families = append(families,
 		mappingUp.single(Bool(mapping.Up)),
 		counts(&mappingFailures, mapping.Failures))
 	if !mapping.LastSuccess.IsZero() {
 		families = append(families,
-			mappingAge.single(Number(time.Since(mapping.LastSuccess).Seconds())),
+			mappingAge.single(Number(f.node.now().Sub(mapping.LastSuccess).Seconds())),
 			mappingDuration.single(Number(mapping.Duration.Seconds())))
 	}
 	if ownership != nil {

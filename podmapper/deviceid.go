@@ -32,7 +32,36 @@ const (
 	// FormMIGPath is the name of a MIG device before driver R470:
 	// "MIG-GPU-<uuid>/<GPU instance>/<compute instance>".
 	FormMIGPath
+	// FormTegra is the one integrated GPU of a Tegra system, "tegra": NVIDIA's
+	// plugin, which knows no more about it.
+	FormTegra
+	// FormClaim is a device that a ResourceClaim gave and that a ResourceSlice
+	// describes. ParseDeviceID never gives it.
+	FormClaim
 )
+
+// String says in words what an ID of the form means.
+func (f Form) String() string {
+	switch f {
+	case FormGPUUUID:
+		return "UUID of a GPU"
+	case FormNumber:
+		return "number of a GPU"
+	case FormDeviceName:
+		return "device file of a GPU"
+	case FormDeviceNameInstance:
+		return "GPU instance below a device file"
+	case FormMIGUUID:
+		return "UUID of a MIG device"
+	case FormMIGPath:
+		return "MIG device by GPU and instances"
+	case FormTegra:
+		return "integrated GPU"
+	case FormClaim:
+		return "device of a ResourceClaim"
+	}
+	return "no known form"
+}
 
 // maxDeviceID bounds what is taken for a device ID. The longest real one, a
 // MIG path with a replica, is under 80 bytes.
@@ -41,11 +70,13 @@ const maxDeviceID = 160
 // DeviceID says which device an ID means. It can be compared and used as a map
 // key. Fields that the form does not have are zero.
 type DeviceID struct {
-	Form            Form
-	UUID            string // FormGPUUUID, FormMIGUUID; the GPU's UUID in FormMIGPath
-	Number          int    // FormNumber, FormDeviceName, FormDeviceNameInstance
-	GPUInstance     int    // FormDeviceNameInstance, FormMIGPath
-	ComputeInstance int    // FormMIGPath
+	Form Form
+	// UUID is that of FormGPUUUID and FormMIGUUID, and the GPU's in FormMIGPath. What
+	// follows its prefix is in lower case, as NVML writes it.
+	UUID            string
+	Number          int // FormNumber, FormDeviceName, FormDeviceNameInstance
+	GPUInstance     int // FormDeviceNameInstance, FormMIGPath
+	ComputeInstance int // FormMIGPath
 }
 
 // ParseDeviceID takes a device ID apart, as the kubelet passes it on from the
@@ -90,13 +121,13 @@ func parseBase(s string) (DeviceID, bool) {
 		if !ok1 || !ok2 {
 			return DeviceID{}, false
 		}
-		return DeviceID{Form: FormMIGPath, UUID: "GPU-" + uuid, GPUInstance: gi, ComputeInstance: ci}, true
+		return DeviceID{Form: FormMIGPath, UUID: "GPU-" + strings.ToLower(uuid), GPUInstance: gi, ComputeInstance: ci}, true
 	}
 	if rest, ok := strings.CutPrefix(s, "MIG-"); ok {
-		return DeviceID{Form: FormMIGUUID, UUID: s}, isUUIDText(rest)
+		return DeviceID{Form: FormMIGUUID, UUID: canonicalUUID(s)}, isUUIDText(rest)
 	}
 	if rest, ok := strings.CutPrefix(s, "GPU-"); ok {
-		return DeviceID{Form: FormGPUUUID, UUID: s}, isUUIDText(rest)
+		return DeviceID{Form: FormGPUUUID, UUID: canonicalUUID(s)}, isUUIDText(rest)
 	}
 	if rest, ok := strings.CutPrefix(s, "nvidia"); ok {
 		numText, giText, instance := strings.Cut(rest, "/gi")
@@ -110,14 +141,32 @@ func parseBase(s string) (DeviceID, bool) {
 		gi, ok := parseNumber(giText)
 		return DeviceID{Form: FormDeviceNameInstance, Number: n, GPUInstance: gi}, ok
 	}
+	if s == tegraID {
+		return DeviceID{Form: FormTegra}, true
+	}
 	n, ok := parseNumber(s)
 	return DeviceID{Form: FormNumber, Number: n}, ok
 }
 
-// parseNumber takes plain decimal digits only: no sign, no blank, and no more
-// digits than fit an int32.
+const tegraID = "tegra"
+
+// canonicalUUID takes a UUID with its prefix, GPU- or MIG-.
+func canonicalUUID(s string) string {
+	if len(s) < 4 {
+		return s
+	}
+	rest := strings.ToLower(s[4:])
+	if rest == s[4:] {
+		return s
+	}
+	return s[:4] + rest
+}
+
+// parseNumber takes what a program prints for a number: decimal digits without
+// a sign, a blank or a leading zero, and no more of them than fit an int32. So
+// no two IDs mean the same device without being the same text.
 func parseNumber(s string) (int, bool) {
-	if len(s) == 0 || len(s) > 9 {
+	if len(s) == 0 || len(s) > 9 || len(s) > 1 && s[0] == '0' {
 		return 0, false
 	}
 	for i := range len(s) {
@@ -159,6 +208,8 @@ func (d DeviceID) String() string {
 		return fmt.Sprintf("nvidia%d/gi%d", d.Number, d.GPUInstance)
 	case FormMIGPath:
 		return fmt.Sprintf("MIG-%s/%d/%d", d.UUID, d.GPUInstance, d.ComputeInstance)
+	case FormTegra:
+		return tegraID
 	}
 	return "unknown"
 }

@@ -4,6 +4,11 @@
 package podmapper
 
 import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -40,6 +45,19 @@ func TestParseDeviceID(t *testing.T) {
 		{"nvidia0/vgpu3", DeviceID{Form: FormDeviceName}, "3"},
 		{"nvidia1/gi5", DeviceID{Form: FormDeviceNameInstance, Number: 1, GPUInstance: 5}, ""},
 		{"nvidia1/gi5/vgpu0", DeviceID{Form: FormDeviceNameInstance, Number: 1, GPUInstance: 5}, "0"},
+		// Each form with either way of sharing.
+		{gpuA + "/vgpu4", DeviceID{Form: FormGPUUUID, UUID: gpuA}, "4"},
+		{migA + "/vgpu2", DeviceID{Form: FormMIGUUID, UUID: migA}, "2"},
+		{"MIG-" + gpuA + "/1/0/vgpu5", DeviceID{Form: FormMIGPath, UUID: gpuA, GPUInstance: 1}, "5"},
+		{"nvidia1/gi5::7", DeviceID{Form: FormDeviceNameInstance, Number: 1, GPUInstance: 5}, "7"},
+		{"3/vgpu1", DeviceID{Form: FormNumber, Number: 3}, "1"},
+		// The one GPU of a Tegra.
+		{"tegra", DeviceID{Form: FormTegra}, ""},
+		{"tegra::1", DeviceID{Form: FormTegra}, "1"},
+		// UUIDs in capitals are the same.
+		{"GPU-" + strings.ToUpper(gpuA[4:]), DeviceID{Form: FormGPUUUID, UUID: gpuA}, ""},
+		{"MIG-" + strings.ToUpper(migA[4:]) + "::0", DeviceID{Form: FormMIGUUID, UUID: migA}, "0"},
+		{"MIG-GPU-" + strings.ToUpper(gpuA[4:]) + "/1/0", DeviceID{Form: FormMIGPath, UUID: gpuA, GPUInstance: 1}, ""},
 		// Simulators' UUIDs of any length.
 		{"GPU-0", DeviceID{Form: FormGPUUUID, UUID: "GPU-0"}, ""},
 
@@ -71,6 +89,12 @@ func TestParseDeviceID(t *testing.T) {
 		{"0000:3b:00.0", DeviceID{}, ""},
 		{"99999999999999999999", DeviceID{}, ""},
 		{"GPU-a b", DeviceID{}, ""},
+		{"00", DeviceID{}, ""},
+		{"nvidia01", DeviceID{}, ""},
+		{gpuA + "::01", DeviceID{}, ""},
+		{gpuA + "/vgpu", DeviceID{}, ""},
+		{gpuA + "__1", DeviceID{}, ""}, // nvshare's plugin
+		{"Tegra", DeviceID{}, ""},
 		{"GPU-a\nb", DeviceID{}, ""},
 		{"GPU-" + strings.Repeat("a", maxDeviceID), DeviceID{}, ""},
 	} {
@@ -81,9 +105,145 @@ func TestParseDeviceID(t *testing.T) {
 	}
 }
 
+// someID makes an ID of any form as a device plugin might, and says what it is.
+func someID(r *rand.Rand) (text string, want DeviceID, replica string) {
+	number := func() int { return r.IntN([]int{2, 16, 1000}[r.IntN(3)]) }
+	uuid := func() (spelled, canonical string) {
+		b := make([]byte, 16)
+		for i := range b {
+			b[i] = byte(r.Uint32())
+		}
+		canonical = fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+		if r.IntN(4) == 0 {
+			return strings.ToUpper(canonical), canonical
+		}
+		return canonical, canonical
+	}
+	switch want.Form = Form(1 + r.IntN(int(FormTegra))); want.Form {
+	case FormGPUUUID, FormMIGUUID:
+		spelled, canonical := uuid()
+		prefix := map[Form]string{FormGPUUUID: "GPU-", FormMIGUUID: "MIG-"}[want.Form]
+		text, want.UUID = prefix+spelled, prefix+canonical
+	case FormNumber:
+		want.Number = number()
+		text = fmt.Sprint(want.Number)
+	case FormDeviceName:
+		want.Number = number()
+		text = fmt.Sprintf("nvidia%d", want.Number)
+	case FormDeviceNameInstance:
+		want.Number, want.GPUInstance = number(), number()
+		text = fmt.Sprintf("nvidia%d/gi%d", want.Number, want.GPUInstance)
+	case FormMIGPath:
+		spelled, canonical := uuid()
+		want.UUID, want.GPUInstance, want.ComputeInstance = "GPU-"+canonical, number(), number()
+		text = fmt.Sprintf("MIG-GPU-%s/%d/%d", spelled, want.GPUInstance, want.ComputeInstance)
+	case FormTegra:
+		text = "tegra"
+	}
+	switch r.IntN(3) {
+	case 0:
+		replica = fmt.Sprint(number())
+		text += "::" + replica
+	case 1:
+		replica = fmt.Sprint(number())
+		text += "/vgpu" + replica
+	}
+	return text, want, replica
+}
+
+// mutate changes a text in one to three places.
+func mutate(r *rand.Rand, text string) string {
+	const letters = "0123456789abcdefABCDEFGPUMIGnvidiagpu-:/ \x00\xff"
+	b := []byte(text)
+	for range 1 + r.IntN(3) {
+		c := letters[r.IntN(len(letters))]
+		at := r.IntN(len(b) + 1)
+		switch op := r.IntN(3); {
+		case op == 0 || at == len(b):
+			b = slices.Insert(b, at, c)
+		case op == 1:
+			b[at] = c
+		default:
+			b = slices.Delete(b, at, at+1)
+		}
+	}
+	return string(b)
+}
+
+const draws = 20000
+
+// TestEveryIDIsUnderstood: whatever form an ID is made in, it is taken apart into
+// what it was made of.
+func TestEveryIDIsUnderstood(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for range draws {
+		text, want, wantReplica := someID(r)
+		if got, replica := ParseDeviceID(text); got != want || replica != wantReplica {
+			t.Fatalf("ParseDeviceID(%q) = %+v, %q; want %+v, %q", text, got, replica, want, wantReplica)
+		}
+	}
+}
+
+// TestNoOtherDevice: an ID with a flaw never means a device that does not have
+// just this ID.
+func TestNoOtherDevice(t *testing.T) {
+	devices := node()
+	// Every ID of the node, written down by hand.
+	ids := map[string][]int{
+		gpuA: {0}, gpuB: {1}, "0": {0}, "1": {1}, "nvidia1": {0}, "nvidia0": {1},
+		"nvidia0/gi2": {2, 3, 4}, "nvidia0/gi9": {5},
+		migA: {2, 3}, migB: {2, 4},
+		"MIG-" + gpuB + "/2/0": {2, 3}, "MIG-" + gpuB + "/2/1": {2, 4},
+	}
+	// The instances without a compute instance that is known.
+	anyCI := map[string][]int{"MIG-" + gpuB + "/2/": {2}, "MIG-" + gpuB + "/9/": {5}}
+	seeds := slices.Sorted(maps.Keys(ids))
+	share := regexp.MustCompile(`^(.*?)(?:(?:::|/vgpu)(?:0|[1-9][0-9]{0,8}))?$`)
+	number := regexp.MustCompile(`^(?:0|[1-9][0-9]{0,8})$`)
+	r := rand.New(rand.NewPCG(3, 4))
+	matched := 0
+	for range draws {
+		text := seeds[r.IntN(len(seeds))] + []string{"", "::1", "/vgpu0"}[r.IntN(3)]
+		text = mutate(r, text)
+		base := ""
+		if m := share.FindStringSubmatch(text); m != nil {
+			base = m[1]
+		}
+		if len(base) > 4 && (base[:4] == "GPU-" || base[:4] == "MIG-") {
+			rest := base[4:]
+			if after, old := strings.CutPrefix(rest, "GPU-"); old && base[:4] == "MIG-" {
+				base = "MIG-GPU-" + strings.ToLower(after)
+			} else {
+				base = base[:4] + strings.ToLower(rest)
+			}
+		}
+		want, known := ids[base]
+		for prefix, at := range anyCI {
+			if rest, ok := strings.CutPrefix(base, prefix); ok && number.MatchString(rest) && !known {
+				want = at
+			}
+		}
+		id, replica := ParseDeviceID(text)
+		table := &Table{Assignments: []Assignment{{Owner: Owner{Pod: "p", Replica: replica}, ID: text, Known: id}}}
+		m := table.Match(devices, nil)
+		got := slices.Sorted(slices.Values(m.Resolutions[0].Devices))
+		if !slices.Equal(got, want) {
+			t.Fatalf("%q means %v, want %v", text, got, want)
+		}
+		if len(got) > 0 {
+			matched++
+		} else if m.Resolutions[0].Reason == "" || m.Unmatched != 1 {
+			t.Fatalf("%q means nothing, and no reason is given", text)
+		}
+	}
+	if matched == 0 || matched > draws/2 {
+		t.Errorf("%d of %d flawed IDs still mean a device: the flaws are too few or too many", matched, draws)
+	}
+}
+
 func FuzzParseDeviceID(f *testing.F) {
 	for _, id := range []string{
-		"", "0", "nvidia0", "nvidia1/gi5/vgpu0", gpuA, gpuA + "::0", migA, "MIG-" + gpuA + "/1/0::7", "::", "/vgpu", "00", "nvidia007",
+		"", "0", "nvidia0", "nvidia1/gi5/vgpu0", gpuA, gpuA + "::0", migA, "MIG-" + gpuA + "/1/0::7", "::", "/vgpu", "00", "nvidia007", "tegra", "GPU-ABC",
 	} {
 		f.Add(id)
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"os"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -35,26 +36,44 @@ const idlePause = 200 * time.Millisecond
 
 // kubelet is the one connection to the kubelet's pod-resources socket.
 type kubelet struct {
+	socket string
 	conn   *grpc.ClientConn
-	client podresources.PodResourcesListerClient
 
 	// connections counts the connections made, so that an answer can be told
 	// to come from a kubelet that has just been started.
 	connections atomic.Uint64
 	// dialError is the outcome of the last dial. grpc gives only its text.
 	dialError atomic.Pointer[error]
+	// dialled is the connection that the last successful dial made.
+	dialled atomic.Pointer[dialled]
+}
+
+// dialled is a connection and the socket's file that it was made through.
+type dialled struct {
+	net.Conn
+	file fs.FileInfo
 }
 
 func newKubelet(socket string, connectTimeout time.Duration) (*kubelet, error) {
-	k := &kubelet{}
+	return newKubeletOver(func(ctx context.Context) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}, socket, connectTimeout)
+}
+
+func newKubeletOver(dial func(context.Context) (net.Conn, error), socket string, connectTimeout time.Duration) (*kubelet, error) {
+	k := &kubelet{socket: socket}
 	conn, err := grpc.NewClient(
 		// passthrough, not grpc's unix resolver: a path is not a URL, and a
 		// dialer of our own neither meets a proxy from the environment.
 		"passthrough:///kubelet",
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			c, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
+			// Before the dial: a file that is replaced meanwhile then only costs
+			// another dial.
+			file, _ := os.Stat(socket)
+			c, err := dial(ctx)
 			k.dialError.Store(&err)
 			if err == nil {
+				k.dialled.Store(&dialled{Conn: c, file: file})
 				k.connections.Add(1)
 			}
 			return c, err
@@ -69,21 +88,43 @@ func newKubelet(socket string, connectTimeout time.Duration) (*kubelet, error) {
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
 			MinConnectTimeout: connectTimeout,
 		}),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer), grpc.ForceCodecV2(answerCodec{})),
 	)
 	if err != nil {
 		return nil, err
 	}
-	k.conn, k.client = conn, podresources.NewPodResourcesListerClient(conn)
+	k.conn = conn
 	return k, nil
 }
 
 // list asks once. It fails at once, not at the deadline, while there is no
 // connection to be had.
-func (k *kubelet) list(ctx context.Context, timeout time.Duration) (*podresources.ListPodResourcesResponse, error) {
+func (k *kubelet) list(ctx context.Context, timeout time.Duration, filter resourceFilter) ([]Assignment, error) {
+	k.leaveReplaced()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	return k.client.List(ctx, &podresources.ListPodResourcesRequest{})
+	a := &answer{filter: filter}
+	if err := k.conn.Invoke(ctx, podresources.PodResourcesLister_List_FullMethodName, nil, a); err != nil {
+		return nil, err
+	}
+	return a.assignments, a.err
+}
+
+// leaveReplaced ends the connection if the socket's file is another one by now.
+// A kubelet that was stopped in the middle (hung, or in a debugger) keeps its
+// connections, while its successor listens on a new file.
+func (k *kubelet) leaveReplaced() {
+	d := k.dialled.Load()
+	if d == nil || d.file == nil {
+		return
+	}
+	file, err := os.Stat(k.socket)
+	if err != nil || os.SameFile(file, d.file) && file.ModTime().Equal(d.file.ModTime()) {
+		return
+	}
+	if k.dialled.CompareAndSwap(d, nil) {
+		d.Close()
+	}
 }
 
 // watch keeps the connection up between refreshes, and calls back for every
@@ -128,7 +169,8 @@ const (
 	ReasonForbidden   Reason = "forbidden"    // no permission to open it
 	ReasonUnavailable Reason = "unavailable"  // nothing, or no kubelet, answers on it
 	ReasonTimeout     Reason = "timeout"      // no answer in time
-	ReasonTooLarge    Reason = "too_large"    // the answer is over 64 MiB
+	ReasonTooLarge    Reason = "too_large"    // the answer is over 64 MiB, or has more devices than a node can have
+	ReasonMalformed   Reason = "malformed"    // the answer is not one of this API
 	ReasonRateLimited Reason = "rate_limited" // the kubelet refuses more calls
 	ReasonUnsupported Reason = "unsupported"  // this kubelet has no List call
 	ReasonOther       Reason = "other"        // any other status
@@ -138,12 +180,12 @@ const (
 func Reasons() []Reason {
 	return []Reason{
 		ReasonNoSocket, ReasonForbidden, ReasonUnavailable, ReasonTimeout,
-		ReasonTooLarge, ReasonRateLimited, ReasonUnsupported, ReasonOther,
+		ReasonTooLarge, ReasonMalformed, ReasonRateLimited, ReasonUnsupported, ReasonOther,
 	}
 }
 
-// hint is what a user can do about it.
-func (r Reason) hint() string {
+// Hint is what a user can do about it.
+func (r Reason) Hint() string {
 	switch r {
 	case ReasonNoSocket:
 		return "mount the node's /var/lib/kubelet/pod-resources into the container, or give the socket's path with --pod-resources-kubelet-socket"
@@ -155,6 +197,8 @@ func (r Reason) hint() string {
 		return "see whether the kubelet is overloaded or stuck"
 	case ReasonRateLimited:
 		return "see which other clients on the node call pod-resources too often"
+	case ReasonMalformed:
+		return "see which program listens on the socket"
 	case ReasonUnsupported:
 		return "the kubelet must serve pod-resources v1 (Kubernetes 1.20 and newer)"
 	}
@@ -163,6 +207,12 @@ func (r Reason) hint() string {
 
 // reason sorts an error of list.
 func (k *kubelet) reason(err error) Reason {
+	switch {
+	case errors.Is(err, errTooMuch):
+		return ReasonTooLarge
+	case errors.Is(err, errMalformed):
+		return ReasonMalformed
+	}
 	switch status.Code(err) {
 	case codes.Unavailable:
 		if dial := k.dialError.Load(); dial != nil {

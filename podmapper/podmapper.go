@@ -2,13 +2,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package podmapper knows which containers of this node hold which NVIDIA
-// devices. It asks the kubelet's pod-resources API in the background and
-// publishes the answer as an immutable table.
+// devices, and held them a moment ago. It asks the kubelet's pod-resources API
+// in the background, at an interval and whenever the kubelet writes down a
+// change, and publishes the answer as an immutable table.
 //
 // It knows neither the collector nor metrics, and it must never be waited for
-// on the scrape path: Table and Status only read what is there. A kubelet that
-// is away, slow or wrong costs nobody a scrape; the last good table stays until
-// it is too old.
+// on the scrape path: Table, TableAt and Status only read what is there. A
+// kubelet that is away, slow or wrong costs nobody a scrape; the last good table
+// stays until it is too old.
 package podmapper
 
 import (
@@ -18,6 +19,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -34,10 +36,17 @@ const (
 	DefaultTimeout  = 5 * time.Second
 )
 
-// confirmAfter is how long a kubelet that suddenly reports fewer owners is
-// given before it is believed. A kubelet answers List successfully but without
-// pods for about 100 ms after its start (seen with kubelet 1.37).
-const confirmAfter = time.Second
+// A kubelet that has just started answers List successfully, but at first
+// without its pods. It has static pods after some 100 ms (seen with kubelet
+// 1.37); those of the API server it asks for after a second's wait for its own
+// Node (pkg/kubelet/config/apiserver.go), and then they come all at once.
+const (
+	// confirmAfter is how long a kubelet that has just started is given before it
+	// is believed that owners are gone.
+	confirmAfter = 5 * time.Second
+	// askAgain is how often it is asked meanwhile.
+	askAgain = time.Second
+)
 
 // Config says where the owners come from. The zero value of each field is its
 // default.
@@ -45,6 +54,9 @@ type Config struct {
 	Socket        string        // path or unix: URL; DefaultSocket
 	ResourceNames []string      // resources to take in addition to nvidia.com/*
 	IDType        IDType        // how ambiguous device IDs are read; IDTypeUID
+	DRA           bool          // whether devices of ResourceClaims are taken, too
+	DRADrivers    []string      // DRA drivers of which all devices are GPUs, in addition to gpu.nvidia.com
+	CheckpointDir string        // where the kubelet keeps its device checkpoint; by default device-plugins beside the socket's directory
 	Interval      time.Duration // between refreshes
 	MaxAge        time.Duration // how long a table is good without a refresh
 	Timeout       time.Duration // for one call to the kubelet
@@ -56,7 +68,7 @@ type Config struct {
 type Mapper struct {
 	socket   string
 	filter   resourceFilter
-	idType   IDType
+	rules    rules
 	interval time.Duration
 	maxAge   time.Duration
 	timeout  time.Duration
@@ -65,8 +77,16 @@ type Mapper struct {
 	kubelet  *kubelet
 	trigger  chan struct{}
 
-	turn  chan struct{} // held by the refresh that is under way
-	table atomic.Pointer[Table]
+	checkpoint *checkpoint
+	written    atomic.Pointer[time.Time] // when the kubelet last wrote it
+	woken      chan struct{}             // by a write
+
+	turn    chan struct{}             // held by the refresh that is under way
+	asked   atomic.Pointer[time.Time] // start of the last refresh
+	history atomic.Pointer[history]
+	changed chan struct{}
+
+	unmatched unmatched
 
 	// What one refresh leaves to the next; guarded by turn.
 	connection uint64          // the connection that gave the table
@@ -89,7 +109,7 @@ type doubt struct {
 type Status struct {
 	Up          bool      // the last refresh succeeded
 	LastSuccess time.Time // start of the last successful refresh; zero before it
-	TableTime   time.Time // Table.Time, also when that table is too old; zero without one
+	TableTime   time.Time // start of the refresh that last gave the table, also when that is too old; zero without one
 	// Duration is that of the last refresh, failed or not.
 	Duration time.Duration
 	// Refreshes counts all refreshes, Failures the failed ones by reason.
@@ -100,6 +120,9 @@ type Status struct {
 	Err    error
 	// Connections counts the connections to the kubelet since the start.
 	Connections uint64
+	// Watching is true while the kubelet's device checkpoint is watched, so that
+	// changes are noticed at once. Otherwise they are at the next refresh.
+	Watching bool
 	// Confirming is true while a report of fewer owners waits for a second one.
 	Confirming bool
 	// Assignments and UnknownIDs count what is in the table that Table gives:
@@ -110,14 +133,17 @@ type Status struct {
 // New makes a Mapper. It does not touch the socket yet.
 func New(c Config) (*Mapper, error) {
 	m := &Mapper{
-		filter:   resourceFilter{names: make(map[string]bool)},
+		filter:   resourceFilter{names: make(map[string]bool), claims: c.DRA},
+		rules:    rules{drivers: make(map[string]bool)},
 		interval: cmp.Or(c.Interval, DefaultInterval),
 		maxAge:   cmp.Or(c.MaxAge, DefaultMaxAge),
 		timeout:  cmp.Or(c.Timeout, DefaultTimeout),
 		confirm:  confirmAfter,
 		log:      c.Logger,
 		trigger:  make(chan struct{}, 1),
+		woken:    make(chan struct{}, 1),
 		turn:     make(chan struct{}, 1),
+		changed:  make(chan struct{}, 1),
 		warned:   make(map[Reason]bool),
 		status:   Status{Failures: make(map[Reason]uint64)},
 	}
@@ -131,8 +157,11 @@ func New(c Config) (*Mapper, error) {
 	for _, name := range c.ResourceNames {
 		m.filter.names[name] = true
 	}
+	for _, name := range c.DRADrivers {
+		m.rules.drivers[name] = true
+	}
 	var err error
-	if m.idType, err = ParseIDType(string(c.IDType)); err != nil {
+	if m.rules.idType, err = ParseIDType(string(c.IDType)); err != nil {
 		return nil, err
 	}
 	if m.socket, err = socketPath(cmp.Or(c.Socket, DefaultSocket)); err != nil {
@@ -141,6 +170,12 @@ func New(c Config) (*Mapper, error) {
 	if m.kubelet, err = newKubelet(m.socket, m.timeout); err != nil {
 		return nil, fmt.Errorf("preparing the connection to the kubelet: %w", err)
 	}
+	dir := filepath.Clean(cmp.Or(c.CheckpointDir, filepath.Join(filepath.Dir(filepath.Dir(m.socket)), deviceDir)))
+	files := map[string]string{dir: deviceCheckpoint}
+	if c.DRA {
+		files[filepath.Dir(dir)] = claimCheckpoint
+	}
+	m.checkpoint = newCheckpoint(files, m.noticed, m.log)
 	return m, nil
 }
 
@@ -153,18 +188,49 @@ func (m *Mapper) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	watcher.Go(func() { m.kubelet.watch(ctx, m.Trigger) })
+	defer m.checkpoint.close()
 
+	due := time.Now()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-m.woken:
+			timer.Reset(time.Until(m.earlier(due)))
+			continue
 		case <-timer.C:
 		case <-m.trigger:
 		}
+		// Its directory may have come only now, as may inotify's resources.
+		m.checkpoint.watch()
 		next, _ := m.refresh(ctx) // the error is in the status and in the log
-		timer.Reset(next)
+		due = time.Now().Add(next)
+		timer.Reset(time.Until(m.earlier(due)))
+	}
+}
+
+// earlier gives due, or before it the time at which to look for what the kubelet
+// wrote down.
+func (m *Mapper) earlier(due time.Time) time.Time {
+	written, asked := m.written.Load(), m.asked.Load()
+	if written == nil || asked == nil {
+		return due
+	}
+	if at, ok := nextLook(*written, *asked); ok && at.Before(due) {
+		return at
+	}
+	return due
+}
+
+// noticed is called when the kubelet has written a checkpoint.
+func (m *Mapper) noticed() {
+	now := time.Now()
+	m.written.Store(&now)
+	select {
+	case m.woken <- struct{}{}:
+	default:
 	}
 }
 
@@ -177,8 +243,8 @@ func (m *Mapper) Trigger() {
 }
 
 // Refresh does one refresh now and waits for it, with or without Run. If the
-// kubelet reports fewer owners than before and that is not yet confirmed, the
-// table stays as it was.
+// kubelet reports fewer owners than before, and may just have started, the table
+// stays as it was.
 func (m *Mapper) Refresh(ctx context.Context) error {
 	_, err := m.refresh(ctx)
 	return err
@@ -190,12 +256,30 @@ func (m *Mapper) Close() error { return m.kubelet.close() }
 // Table gives the owners, or nil while they are not known: before the first
 // good answer of the kubelet, and once the last one is older than MaxAge.
 func (m *Mapper) Table() *Table {
-	t := m.table.Load()
-	if t == nil || time.Since(t.Time) > m.maxAge {
+	h := m.history.Load()
+	if h == nil {
 		return nil
 	}
-	return t
+	return h.at(time.Now(), m.maxAge)
 }
+
+// TableAt gives the owners at t, or nil where they are not known. The last
+// minutes are remembered; the owners of a time before them, and of one before
+// the kubelet's first answer, are taken to be those of the oldest table.
+func (m *Mapper) TableAt(t time.Time) *Table {
+	h := m.history.Load()
+	if h == nil {
+		return nil
+	}
+	// By way of its age, so that a step of the clock between t and now matters
+	// only if t comes from elsewhere.
+	return h.at(time.Now().Add(-time.Since(t)), m.maxAge)
+}
+
+// Changed gives a channel that receives when there is a table with another
+// version. It is meant for one receiver; what it does not take in time is
+// merged.
+func (m *Mapper) Changed() <-chan struct{} { return m.changed }
 
 // Status gives a copy of the state of the refreshes.
 func (m *Mapper) Status() Status {
@@ -205,9 +289,8 @@ func (m *Mapper) Status() Status {
 	m.mu.Unlock()
 
 	s.Connections = m.kubelet.connections.Load()
-	if t := m.table.Load(); t != nil {
-		s.TableTime = t.Time
-	}
+	s.Watching = m.checkpoint.watching()
+	s.TableTime = m.lastEpoch().confirmed
 	if t := m.Table(); t != nil {
 		s.Assignments = len(t.Assignments)
 		for _, a := range t.Assignments {
@@ -217,6 +300,14 @@ func (m *Mapper) Status() Status {
 		}
 	}
 	return s
+}
+
+func (m *Mapper) lastEpoch() epoch {
+	h := m.history.Load()
+	if h == nil {
+		return epoch{}
+	}
+	return h.last()
 }
 
 // refresh asks the kubelet once and publishes what it says. It returns when to
@@ -230,8 +321,10 @@ func (m *Mapper) refresh(ctx context.Context) (next time.Duration, err error) {
 	}
 
 	start := time.Now()
+	m.asked.Store(&start)
+	written := m.written.Load()
 	connection := m.kubelet.connections.Load()
-	list, err := m.kubelet.list(ctx, m.timeout)
+	now, err := m.kubelet.list(ctx, m.timeout, m.filter)
 	if err != nil && ctx.Err() != nil {
 		return m.interval, ctx.Err() // we are being stopped: the kubelet did not fail
 	}
@@ -240,47 +333,65 @@ func (m *Mapper) refresh(ctx context.Context) (next time.Duration, err error) {
 		m.failed(start, m.kubelet.reason(errors.Unwrap(err)), err)
 		return m.interval, err
 	}
-	now := m.filter.assignments(list)
-	before := m.table.Load()
+	before := m.lastEpoch()
 
-	// Fewer owners are doubtful if none is left at all, or if a new connection
-	// says so: a kubelet that has just started does not know its pods yet.
-	// connections may have moved on during the call, hence both looks.
+	// Fewer owners are doubtful if a new connection says so: the kubelet may have
+	// just started. connections may have moved on during the call, hence both
+	// looks.
 	fresh := connection != m.connection || connection != m.kubelet.connections.Load()
-	doubtful := m.Table() != nil && (fresh || len(now) == 0) && missing(before.Assignments, now)
+	doubtful := fresh && m.Table() != nil && missing(before.table.Assignments, now) && !handedOn(before.table.Assignments, now)
 	if doubtful {
 		if c := m.kubelet.connections.Load(); m.doubt.since.IsZero() || m.doubt.connection != c {
 			m.doubt = doubt{since: start, connection: c}
 		}
 		if wait := m.confirm - start.Sub(m.doubt.since); wait > 0 {
 			m.succeeded(start, true)
-			m.log.Debug("Kubelet reports fewer owners; asking again before believing it", "wait", wait)
-			return min(wait, m.interval), nil
+			m.log.Debug("Kubelet reports fewer owners after a new connection; asking again before believing it", "wait", wait)
+			return min(wait, askAgain, m.interval), nil
 		}
 	}
 	m.doubt = doubt{}
 	m.connection = connection
-	m.publish(start, before, now)
+	m.publish(start, written, now)
 	m.succeeded(start, false)
 	if fresh && len(now) == 0 {
 		// The first answer at all, and it is empty. There was nothing to keep,
 		// but it is just as likely to be too early.
-		return min(m.confirm, m.interval), nil
+		return min(m.confirm, askAgain, m.interval), nil
 	}
 	return m.interval, nil
 }
 
-func (m *Mapper) publish(start time.Time, before *Table, now []Assignment) {
-	t := &Table{Time: start, Version: 1, Assignments: now, idType: m.idType}
-	if before != nil {
-		t.Version = before.Version
-		if slices.Equal(before.Assignments, now) {
-			t.Assignments = before.Assignments // lets go of the answer's strings
-		} else {
-			t.Version++
+// publish makes the kubelet's answer to a call at start known. written is when
+// a checkpoint was last seen to be written before that; it may be nil.
+func (m *Mapper) publish(start time.Time, written *time.Time, now []Assignment) {
+	var h history
+	if old := m.history.Load(); old != nil {
+		h = *old
+	}
+	last := h.last()
+	if last.table != nil && slices.Equal(last.table.Assignments, now) {
+		h = h.confirm(start)
+		m.history.Store(&h)
+		return
+	}
+	t := &Table{Time: start, Version: 1, Assignments: now, rules: m.rules}
+	if last.table != nil {
+		t.Version = last.table.Version + 1
+		// A checkpoint tells when something was allocated, not when it was let go.
+		if added := reuse(last.table.Assignments, now); added && written != nil && !written.Add(lastLook).Before(last.confirmed) {
+			t.Time = *written
+		}
+		if !t.Time.After(last.table.Time) {
+			t.Time = last.table.Time.Add(1)
 		}
 	}
-	m.table.Store(t)
+	h = h.add(t, start, max(minHistory, 3*m.interval))
+	m.history.Store(&h)
+	select {
+	case m.changed <- struct{}{}:
+	default:
+	}
 }
 
 func (m *Mapper) succeeded(start time.Time, confirming bool) {
@@ -318,11 +429,11 @@ func (m *Mapper) failed(start time.Time, reason Reason, err error) {
 		m.warned[reason] = true
 		level = slog.LevelWarn
 	}
-	m.log.Log(context.Background(), level, "Pod mapping failed", "reason", reason, "err", err, "hint", reason.hint())
+	m.log.Log(context.Background(), level, "Pod mapping failed", "reason", reason, "err", err, "hint", reason.Hint())
 
-	if t := m.table.Load(); t != nil && m.Table() == nil && !m.expired {
+	if last := m.lastEpoch(); last.table != nil && m.Table() == nil && !m.expired {
 		m.expired = true
 		m.log.Warn("Pod mapping is too old; series go without pod labels until the kubelet answers",
-			"age", time.Since(t.Time).Round(time.Second), "max_age", m.maxAge)
+			"age", time.Since(last.confirmed).Round(time.Second), "max_age", m.maxAge)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -131,13 +132,14 @@ func TestRefresh(t *testing.T) {
 		t.Errorf("status %+v", s)
 	}
 
-	// The same answer is a newer table of the same version; another answer is
-	// another version, and the old table is as it was.
+	// The same answer is the same table; another answer is another version, and
+	// the old table is as it was.
 	if err := m.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if again := m.Table(); again.Version != table.Version || !again.Time.After(table.Time) {
-		t.Errorf("the same answer: version %d at %s after version %d at %s", again.Version, again.Time, table.Version, table.Time)
+	if again := m.Table(); again != table || !m.Status().TableTime.After(s.TableTime) {
+		t.Errorf("the same answer: version %d confirmed at %s, after version %d confirmed at %s",
+			again.Version, m.Status().TableTime, table.Version, s.TableTime)
 	}
 	kubelet.SetPods(kubelettest.Pod("ml", "next", "main", gpuResource, gpuA))
 	if err := m.Refresh(t.Context()); err != nil {
@@ -258,12 +260,17 @@ func TestPodsEnd(t *testing.T) {
 		t.Errorf("the table holds %q, want b", got)
 	}
 
-	// The last one ends: with the second answer. Nothing but Run asks for it.
+	// So does the last one: at once, too.
 	kubelet.SetPods()
-	m.Trigger()
-	eventually(t, "no pods", func() bool { return m.Table() != nil && pods(m.Table()) == "" })
+	if err := m.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := pods(m.Table()); got != "" {
+		t.Errorf("the table holds %q, want nothing", got)
+	}
 
-	// One ends while the kubelet restarts: with the second answer.
+	// One ends while the kubelet restarts: with a later answer. Nothing but Run
+	// asks for it.
 	kubelet.SetPods(a, b)
 	m.Trigger()
 	eventually(t, "both pods again", func() bool { return pods(m.Table()) == "a b" })
@@ -273,6 +280,48 @@ func TestPodsEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "only a", func() bool { return pods(m.Table()) == "a" })
+
+	// One ends while the kubelet restarts, and its device is another's: the kubelet
+	// knows what it says.
+	m.Trigger()
+	eventually(t, "the connection is not new any more", func() bool { return m.Refresh(t.Context()) == nil && !m.Status().Confirming })
+	m.confirm = time.Hour
+	kubelet.Stop()
+	kubelet.SetPods(b, kubelettest.Pod("ml", "heir", "main", gpuResource, gpuA))
+	if err := kubelet.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the heir of a", func() bool { return pods(m.Table()) == "b heir" })
+}
+
+func TestHandedOn(t *testing.T) {
+	pod := func(name string, ids ...string) []Assignment {
+		return unmarshal(t, resourceFilter{claims: true}, kubelettest.Pod("ml", name, "main", gpuResource, ids...))
+	}
+	claim := func(name string) []Assignment {
+		return unmarshal(t, resourceFilter{claims: true}, claimed(name, "gpu-0"))
+	}
+	side := unmarshal(t, resourceFilter{}, kubelettest.Pod("ml", "a", "side", gpuResource, gpuA))
+	shared := unmarshal(t, resourceFilter{}, kubelettest.Pod("ml", "b", "main", gpuResource+".shared", gpuA))
+	for _, tc := range []struct {
+		name        string
+		before, now []Assignment
+		want        bool
+	}{
+		{"nothing", nil, nil, false},
+		{"gone", pod("a", gpuA), nil, false},
+		{"the same", pod("a", gpuA), pod("a", gpuA), false},
+		{"another device", pod("a", gpuA), pod("b", gpuB), false},
+		{"another replica", pod("a", gpuA+"::0"), pod("b", gpuA+"::1"), false},
+		{"another resource", pod("a", gpuA), shared, false},
+		{"another container", pod("a", gpuA), side, false},
+		{"the device", pod("a", gpuA), pod("b", gpuA), true},
+		{"a claim may be shared", claim("a"), claim("b"), false},
+	} {
+		if got := handedOn(tc.before, tc.now); got != tc.want {
+			t.Errorf("%s: %v, want %v", tc.name, got, tc.want)
+		}
+	}
 }
 
 // TestErrors: whatever the kubelet does, the last good table stays, the reason
@@ -358,7 +407,7 @@ func TestErrors(t *testing.T) {
 			if err := m.Refresh(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if !m.Status().Up || m.Status().Err != nil || !m.Table().Time.After(good.Time) {
+			if !m.Status().Up || m.Status().Err != nil || !m.Status().TableTime.After(s.TableTime) {
 				t.Errorf("after the repair: status %+v", m.Status())
 			}
 			if n := log.count("level=INFO"); n != 2 {
@@ -586,17 +635,139 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// BenchmarkRefresh is one refresh over the socket on a node of 250 pods with 3
-// containers each; the figures include the server's half.
-func BenchmarkRefresh(b *testing.B) {
-	list := bigNode(250, 3, 4)
-	_, socket := startKubelet(b, list...)
-	m := newMapper(b, Config{Socket: socket})
-	b.ReportMetric(float64(messageSize(list)), "answer-bytes")
-	b.ReportAllocs()
-	for b.Loop() {
-		if err := m.Refresh(b.Context()); err != nil {
-			b.Fatal(err)
-		}
+// TestSocketReplaced: a kubelet that hangs keeps its connections. Once another
+// one listens in its place, that one is asked.
+func TestSocketReplaced(t *testing.T) {
+	hung, socket := startKubelet(t, kubelettest.Pod("ml", "old", "main", gpuResource, gpuA))
+	m := newMapper(t, Config{Socket: socket, Interval: 20 * time.Millisecond, Timeout: 200 * time.Millisecond})
+	run(t, m)
+	eventually(t, "the old pod", func() bool { return pods(m.Table()) == "old" })
+	hung.SetDelay(time.Hour)
+	eventually(t, "the hang is seen", func() bool { return m.Status().Reason == ReasonTimeout })
+	if n := hung.Connections(); n != 1 {
+		t.Errorf("%d connections to a kubelet that hangs, want 1", n)
 	}
+
+	next := kubelettest.New(socket)
+	next.SetPods(kubelettest.Pod("ml", "new", "main", gpuResource, gpuA))
+	if err := next.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(next.Stop)
+	eventually(t, "the new pod", func() bool { return pods(m.Table()) == "new" })
+	if n := next.Connections(); n != 1 {
+		t.Errorf("%d connections to the new kubelet, want 1", n)
+	}
+}
+
+// TestDevicePluginGone: the kubelet goes on to list what its containers hold, and
+// writes its checkpoint for each change of a plugin's devices. None of this is a
+// change of owners.
+func TestDevicePluginGone(t *testing.T) {
+	root, socket := kubeletRoot(t)
+	kubelet := kubelettest.New(socket)
+	kubelet.SetPods(kubelettest.Pod("ml", "train", "main", gpuResource, gpuA))
+	if err := kubelet.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(kubelet.Stop)
+	m := newMapper(t, Config{Socket: socket, Interval: time.Hour, MaxAge: time.Hour})
+	run(t, m)
+	eventually(t, "a table, and the watch", func() bool { return m.Table() != nil && m.Status().Watching })
+	<-m.Changed()
+	table := m.Table()
+	for range 5 {
+		refreshes := m.Status().Refreshes
+		writeCheckpoint(t, filepath.Join(root, deviceDir, deviceCheckpoint))
+		eventually(t, "a refresh", func() bool { return m.Status().Refreshes > refreshes })
+	}
+	if m.Table() != table || len(m.Changed()) != 0 {
+		t.Errorf("another table, with %q", pods(m.Table()))
+	}
+}
+
+// pipes is a listener whose connections stay in this process, so that they work
+// in a synctest bubble.
+type pipes struct {
+	conns  chan net.Conn
+	closed chan struct{}
+}
+
+func newPipes() *pipes { return &pipes{conns: make(chan net.Conn), closed: make(chan struct{})} }
+
+func (p *pipes) dial(ctx context.Context) (net.Conn, error) {
+	here, there := net.Pipe()
+	select {
+	case p.conns <- there:
+		return here, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error   { close(p.closed); return nil }
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{} }
+
+// TestHangingKubelet: a kubelet that does not answer for ten minutes costs
+// nothing but the labels, and those not before they are too old.
+func TestHangingKubelet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kubelet, listener := kubelettest.New(""), newPipes()
+		kubelet.SetPods(kubelettest.Pod("ml", "train", "main", gpuResource, gpuA))
+		kubelet.StartOn(listener)
+		m := newMapper(t, Config{Socket: "/nowhere/kubelet.sock"})
+		m.kubelet.close()
+		var err error
+		if m.kubelet, err = newKubeletOver(listener.dial, "/nowhere/kubelet.sock", DefaultTimeout); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(kubelet.Stop)
+		run(t, m)
+		// One second off, so that no refresh begins or ends while something is
+		// looked at or set.
+		time.Sleep(time.Minute + time.Second)
+		if !m.Status().Up || pods(m.Table()) != "train" {
+			t.Fatalf("status %+v", m.Status())
+		}
+
+		kubelet.SetDelay(time.Hour)
+		hung := m.Status().LastSuccess
+		goroutines := 0
+		for time.Since(hung) < 10*time.Minute {
+			time.Sleep(DefaultTimeout + DefaultInterval)
+			synctest.Wait()
+			if n := runtime.NumGoroutine(); goroutines == 0 {
+				goroutines = n
+			} else if n > goroutines+2 { // the runtime has some of its own at times
+				t.Fatalf("%d goroutines, where there were %d, after %s", n, goroutines, time.Since(hung))
+			}
+			if known := m.Table() != nil; known != (time.Since(hung) <= DefaultMaxAge) {
+				t.Errorf("after %s, owners are known: %v", time.Since(hung), known)
+			}
+			if pods(m.TableAt(hung)) != "train" {
+				t.Errorf("after %s, the owners before it are forgotten", time.Since(hung))
+			}
+		}
+		s := m.Status()
+		if s.Up || s.Reason != ReasonTimeout || s.Failures[ReasonTimeout] < 30 || kubelet.Connections() != 1 {
+			t.Errorf("%d connections, status %+v", kubelet.Connections(), s)
+		}
+
+		kubelet.SetDelay(0)
+		time.Sleep(DefaultTimeout + DefaultInterval)
+		if !m.Status().Up || pods(m.Table()) != "train" {
+			t.Errorf("after it, status %+v", m.Status())
+		}
+	})
 }

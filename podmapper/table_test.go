@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
 	podresources "k8s.io/kubelet/pkg/apis/podresources/v1"
 
 	"gpu_exporter/podmapper/kubelettest"
@@ -34,11 +35,25 @@ var nodeNames = []string{"gpu 0", "gpu 1", "gpu 1 gi 2", "gpu 1 gi 2 ci 0", "gpu
 
 func tableOf(t *testing.T, idType IDType, names []string, pods ...*podresources.PodResources) *Table {
 	t.Helper()
-	f := resourceFilter{names: make(map[string]bool)}
+	f := resourceFilter{names: make(map[string]bool), claims: true}
 	for _, n := range names {
 		f.names[n] = true
 	}
-	return &Table{idType: idType, Assignments: f.assignments(&podresources.ListPodResourcesResponse{PodResources: pods})}
+	return &Table{rules: rules{idType: idType}, Assignments: unmarshal(t, f, pods...)}
+}
+
+// unmarshal gives what is taken of the kubelet's answer with these pods.
+func unmarshal(t testing.TB, f resourceFilter, pods ...*podresources.PodResources) []Assignment {
+	t.Helper()
+	wire, err := proto.Marshal(&podresources.ListPodResourcesResponse{PodResources: pods})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := answer{filter: f}
+	if a.unmarshal(wire); a.err != nil {
+		t.Fatal(a.err)
+	}
+	return a.assignments
 }
 
 // TestMatchForms: each form of ID gives an owner to exactly the devices that
@@ -75,7 +90,7 @@ func TestMatchForms(t *testing.T) {
 		{"", IDTypeUID, nil},
 	} {
 		t.Run(fmt.Sprintf("%s %q", tc.idType, tc.id), func(t *testing.T) {
-			m := tableOf(t, tc.idType, nil, kubelettest.Pod("ml", "train", "main", gpuResource, tc.id)).Match(node())
+			m := tableOf(t, tc.idType, nil, kubelettest.Pod("ml", "train", "main", gpuResource, tc.id)).Match(node(), nil)
 			var got []string
 			for i, owners := range m.Owners {
 				if len(owners) > 0 {
@@ -85,8 +100,8 @@ func TestMatchForms(t *testing.T) {
 			if !slices.Equal(got, tc.want) {
 				t.Errorf("owners on %q, want %q", got, tc.want)
 			}
-			if matched := len(m.Unmatched) == 0; matched != (tc.want != nil) {
-				t.Errorf("unmatched %+v", m.Unmatched)
+			if matched := m.Unmatched == 0; matched != (tc.want != nil) {
+				t.Errorf("%d unmatched", m.Unmatched)
 			}
 		})
 	}
@@ -97,7 +112,7 @@ func TestMatchUnknownMinor(t *testing.T) {
 		{Kind: KindGPU, GPUUUID: gpuA, Index: 0, Minor: NoMinor},
 		{Kind: KindGPU, GPUUUID: gpuB, Index: 1, Minor: NoMinor},
 	}
-	m := tableOf(t, IDTypeUID, nil, kubelettest.Pod("ml", "train", "main", gpuResource, "nvidia1")).Match(devices)
+	m := tableOf(t, IDTypeUID, nil, kubelettest.Pod("ml", "train", "main", gpuResource, "nvidia1")).Match(devices, nil)
 	if len(m.Owners[0]) != 0 || len(m.Owners[1]) != 1 {
 		t.Errorf("owners %+v, want the index to stand in for the minor number", m.Owners)
 	}
@@ -114,7 +129,7 @@ func TestMatchSharing(t *testing.T) {
 		kubelettest.Pod("ml", "a", "side", shared, gpuA+"::1"),
 		kubelettest.Pod("ml", "alone", "main", shared, gpuB+"::1", gpuB+"::0"),
 		kubelettest.Pod("ml", "two-cis", "main", "nvidia.com/mig-1c.3g.40gb", migA, migB),
-	).Match(node())
+	).Match(node(), nil)
 
 	var got []string
 	for _, o := range m.Owners[0] {
@@ -145,20 +160,20 @@ func TestMatchOrderIsStable(t *testing.T) {
 		kubelettest.Pod("ml", "b", "main", gpuResource, gpuA+"::1", migA),
 		kubelettest.Pod("dev", "c", "main", gpuResource, gpuA, migA, "GPU-gone"),
 	}
-	want := fmt.Sprint(tableOf(t, IDTypeUID, nil, pods...).Match(node()))
+	want := fmt.Sprint(tableOf(t, IDTypeUID, nil, pods...).Match(node(), nil).Owners)
 	slices.Reverse(pods)
-	if got := fmt.Sprint(tableOf(t, IDTypeUID, nil, pods...).Match(node())); got != want {
+	if got := fmt.Sprint(tableOf(t, IDTypeUID, nil, pods...).Match(node(), nil).Owners); got != want {
 		t.Errorf("reversed pods give\n%s\nwant\n%s", got, want)
 	}
 }
 
 func TestMatchNothing(t *testing.T) {
 	var none *Table
-	if m := none.Match(node()); len(m.Owners) != len(node()) || len(m.Unmatched) != 0 {
+	if m := none.Match(node(), nil); len(m.Owners) != len(node()) || m.Unmatched != 0 {
 		t.Errorf("a nil table gives %+v", m)
 	}
-	m := tableOf(t, IDTypeUID, nil, kubelettest.Pod("ml", "a", "main", gpuResource, gpuA)).Match(nil)
-	if len(m.Owners) != 0 || len(m.Unmatched) != 1 {
+	m := tableOf(t, IDTypeUID, nil, kubelettest.Pod("ml", "a", "main", gpuResource, gpuA)).Match(nil, nil)
+	if len(m.Owners) != 0 || m.Unmatched != 1 {
 		t.Errorf("a node without devices gives %+v", m)
 	}
 }
@@ -211,25 +226,39 @@ func TestParseIDType(t *testing.T) {
 }
 
 // BenchmarkMatch is what a change of the table or of the topology costs on a
-// node of 16 GPUs with 7 instances each, all of them taken.
+// node of 16 GPUs with 7 instances each, all of them taken: by device plugin, or
+// by claims of instances that were made for them and have no published UUID.
 func BenchmarkMatch(b *testing.B) {
 	var devices []Device
-	var pods []*podresources.PodResources
+	var plugin, claims []*podresources.PodResources
+	slices := make(map[string]PublishedDevice)
 	for g := range 16 {
 		uuid := fmt.Sprintf("GPU-%036d", g)
 		devices = append(devices, Device{Kind: KindGPU, GPUUUID: uuid, Index: g, Minor: g})
 		for i := range 7 {
 			mig := fmt.Sprintf("MIG-%030d-%05d", g, i)
-			devices = append(devices, Device{Kind: KindGPUInstance, GPUUUID: uuid, Index: g, Minor: g, GPUInstance: i + 7, MIGUUIDs: []string{mig}})
-			pods = append(pods, kubelettest.Pod("ml", fmt.Sprintf("pod-%d-%d", g, i), "main", "nvidia.com/mig-1g.10gb", mig))
+			devices = append(devices, Device{Kind: KindGPUInstance, GPUUUID: uuid, Index: g, Minor: g, GPUInstance: i + 7,
+				Profile: "1g.10gb", PlacementStart: i, MIGUUIDs: []string{mig}})
+			pod, device := fmt.Sprintf("pod-%d-%d", g, i), fmt.Sprintf("gpu-%d-mig-1g10gb-19-%d", g, i)
+			plugin = append(plugin, kubelettest.Pod("ml", pod, "main", "nvidia.com/mig-1g.10gb", mig))
+			claims = append(claims, claimed(pod, device))
+			slices[device] = placed(i, PublishedDevice{Type: "mig", ParentUUID: uuid, Profile: "1g.10gb"})
 		}
 	}
-	table := &Table{Assignments: resourceFilter{}.assignments(&podresources.ListPodResourcesResponse{PodResources: pods})}
-	b.ReportAllocs()
-	for b.Loop() {
-		if m := table.Match(devices); len(m.Unmatched) != 0 {
-			b.Fatal("unmatched IDs")
-		}
+	published := publish(nvidiaDriver, slices)
+	for _, bc := range []struct {
+		name string
+		pods []*podresources.PodResources
+	}{{"plugin", plugin}, {"claims", claims}, {"both", append(plugin, claims...)}} {
+		b.Run(bc.name, func(b *testing.B) {
+			table := &Table{Assignments: unmarshal(b, resourceFilter{claims: true}, bc.pods...)}
+			b.ReportAllocs()
+			for b.Loop() {
+				if m := table.Match(devices, published); m.Unmatched != 0 || len(m.Owners[1]) == 0 {
+					b.Fatal("unmatched IDs")
+				}
+			}
+		})
 	}
 }
 

@@ -27,6 +27,7 @@ func spellings(opts []option) map[string]spelling {
 		"help":                   {name: "help"},
 		"version":                {name: "version"},
 		"help-long":              {name: "help-long"},
+		optOutput:                {name: optOutput, kind: kindText},
 		"help-man":               {name: "help-man"},
 		"completion-bash":        {name: "completion-bash"},
 		"completion-script-bash": {name: "completion-script-bash"},

@@ -22,7 +22,15 @@ const (
 	commandServe       = "serve"
 	commandOnce        = "once"
 	commandCheckConfig = "check-config"
+	commandDoctor      = "doctor"
 	commandSampler     = "sampler" // how the exporter starts its sampler process
+)
+
+// The flag of doctor, and its values.
+const (
+	optOutput  = "output"
+	outputText = "text"
+	outputJSON = "json"
 )
 
 // commandLine is what the arguments and the environment ask for.
@@ -30,6 +38,8 @@ type commandLine struct {
 	command  string // empty: nothing is left to do, as after --help
 	config   config
 	warnings []string
+	// outputJSON asks doctor for JSON in place of text.
+	outputJSON bool
 }
 
 // parseCommandLine reads arguments and environment. Help and version texts go to
@@ -60,6 +70,8 @@ func parseCommandLine(args, environ []string, stdout, stderr io.Writer) (command
 	app.Command(commandServe, "Serve metrics over HTTP.").Default()
 	app.Command(commandOnce, "Take one sample, print the metrics, and exit.")
 	app.Command(commandCheckConfig, "Check flags, environment and files, print what would be collected, and exit.")
+	doctor := app.Command(commandDoctor, "Find out what works on this node and what does not, and why, and exit with 1 if something that was asked for is broken.")
+	output := doctor.Flag(optOutput, "Format: text or json.").Default(outputText).Enum(outputText, outputJSON)
 	app.Command(commandSampler, "Read samples and write them to file descriptor 3.").Hidden()
 
 	command, err := app.Parse(args)
@@ -81,12 +93,12 @@ func parseCommandLine(args, environ []string, stdout, stderr io.Writer) (command
 	if err != nil {
 		return commandLine{}, err
 	}
-	return commandLine{command: command, config: c, warnings: warnings}, nil
+	return commandLine{command: command, config: c, warnings: warnings, outputJSON: *output == outputJSON}, nil
 }
 
 // checkCommand says what is wrong with the first argument that is not a flag.
 func checkCommand(args []string) string {
-	commands := []string{commandServe, commandOnce, commandCheckConfig}
+	commands := []string{commandServe, commandOnce, commandCheckConfig, commandDoctor}
 	for _, arg := range args {
 		if strings.HasPrefix(arg, "-") {
 			continue

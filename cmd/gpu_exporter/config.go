@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,6 +42,22 @@ type config struct {
 	GPUIDType     string // uid or device-name
 	KubeletSocket string
 	ResourceNames []string // in addition to nvidia.com/*
+	NodeName      string   // in Kubernetes; empty: not given
+	VirtualGPUs   bool
+	PodUsage      bool
+	DRA           bool
+
+	PodLabels, PodUID, Workload   bool
+	LabelAllow, AnnotationAllow   []string // regular expressions
+	PodLabelsForm, MetadataSource string
+	PodsSocket, Kubeconfig        string
+
+	HPCDir       string // empty: no job files
+	Slurm        string // on, off, auto
+	DockerSocket string // empty: no Docker engine is asked
+	DockerLabels []string
+	ProcFS       string
+	CgroupFS     string
 
 	ListenAddresses []string
 	SystemdSocket   bool
@@ -50,6 +68,32 @@ type config struct {
 	LogLevel  string // debug, info, warn, error
 	LogFormat string // logfmt, json
 }
+
+// nodeName is this node's in Kubernetes.
+func (c config) nodeName() string {
+	if c.NodeName != "" {
+		return c.NodeName
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return "" // which the sources that need it refuse
+	}
+	return strings.ToLower(name) // as the kubelet takes it by default
+}
+
+// Values of flags.
+const (
+	podLabelsOnSeries = "series"
+	podLabelsInFamily = "family"
+
+	metadataAuto      = "auto"
+	metadataKubelet   = "kubelet"
+	metadataAPIServer = "api-server"
+
+	slurmAuto = "auto"
+	slurmOn   = "on"
+	slurmOff  = "off"
+)
 
 const (
 	minInterval      = 100 * time.Millisecond
@@ -83,7 +127,26 @@ func newConfig(opts []option, flags map[string]given, lookupEnv func(string) (st
 		Kubernetes:      r.on("kubernetes"),
 		GPUIDType:       r.oneOf("kubernetes-gpu-id-type", "uid", "device-name"),
 		KubeletSocket:   r.path("pod-resources-kubelet-socket"),
-		ResourceNames:   r.resourceNames(),
+		ResourceNames:   r.items("nvidia-resource-names"),
+		NodeName:        r.values[optNodeName].text,
+		VirtualGPUs:     r.on(optVirtualGPUs),
+		PodUsage:        r.on(optPodUsage),
+		DRA:             r.on(optDRA),
+		PodLabels:       r.on(optPodLabels),
+		PodUID:          r.on(optPodUID),
+		Workload:        r.on(optWorkload),
+		LabelAllow:      r.expressions(optPodLabelAllow, r.items(optPodLabelAllow)),
+		AnnotationAllow: r.expressions(optAnnotations, r.values[optAnnotations].list),
+		PodLabelsForm:   r.oneOf(optPodLabelsForm, podLabelsOnSeries, podLabelsInFamily),
+		MetadataSource:  r.oneOf(optMetadataSource, metadataAuto, metadataKubelet, metadataAPIServer),
+		PodsSocket:      r.path(optPodsSocket),
+		Kubeconfig:      r.path(optKubeconfig),
+		HPCDir:          r.path(optHPCDir),
+		Slurm:           r.oneOf(optSlurm, slurmAuto, slurmOn, slurmOff),
+		DockerSocket:    r.path(optDockerSocket),
+		DockerLabels:    r.expressions(optDockerLabels, r.values[optDockerLabels].list),
+		ProcFS:          r.path(optProcFS),
+		CgroupFS:        r.path(optCgroupFS),
 		ListenAddresses: r.listenAddresses(),
 		SystemdSocket:   r.either(optSystemdSocket, optSystemdSocket2).text == "true",
 		WebConfigFile:   r.either(optWebConfig, optWebConfig2).text,
@@ -109,6 +172,7 @@ func newConfig(opts []option, flags map[string]given, lookupEnv func(string) (st
 			r.warn("%s: without effect: GPUs that come and go are noticed within one --%s", v.from, optInterval)
 		}
 	}
+	r.needsKubernetes()
 	if len(r.problems) > 0 {
 		return config{}, r.warnings, errors.New(strings.Join(r.problems, "\n"))
 	}
@@ -294,16 +358,40 @@ func (r *resolver) dcgmLogLevel() string {
 	return level
 }
 
-func (r *resolver) resourceNames() []string {
-	var names []string
-	for _, item := range r.values["nvidia-resource-names"].list {
-		for name := range strings.SplitSeq(item, ",") {
-			if name = strings.TrimSpace(name); name != "" && !slices.Contains(names, name) {
-				names = append(names, name)
+// items gives a list whose values may be separated by commas, each once.
+func (r *resolver) items(name string) []string {
+	var items []string
+	for _, text := range r.values[name].list {
+		for item := range strings.SplitSeq(text, ",") {
+			if item = strings.TrimSpace(item); item != "" && !slices.Contains(items, item) {
+				items = append(items, item)
 			}
 		}
 	}
-	return names
+	return items
+}
+
+// expressions gives a list of regular expressions.
+func (r *resolver) expressions(name string, list []string) []string {
+	for _, e := range list {
+		if _, err := regexp.Compile(e); err != nil {
+			r.problem("%s: %q is not a regular expression: %v", r.values[name].from, e, err)
+		}
+	}
+	return list
+}
+
+// needsKubernetes warns of what has no effect without --kubernetes.
+func (r *resolver) needsKubernetes() {
+	if r.on("kubernetes") {
+		return
+	}
+	for _, name := range []string{optVirtualGPUs, optDRA, optPodLabels, optPodLabelAllow, optAnnotations, optPodLabelsForm, optPodUID,
+		optWorkload, optMetadataSource, optKubeconfig} {
+		if v := r.values[name]; v.set && v.text != "false" {
+			r.warn("%s: without effect unless --kubernetes is given", v.from)
+		}
+	}
 }
 
 func (r *resolver) listenAddresses() []string {

@@ -517,6 +517,9 @@ func TestScenarioWithAMistake(t *testing.T) {
 	}
 }
 
+// firstMIGDevice is on GPU 0 of scenario h100x8-mig; see collector/nvml/testdata.
+const firstMIGDevice = "MIG-bebc783d-a031-524e-9ca3-055daed0bee5"
+
 func TestPods(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(t.TempDir(), "kubelet.sock")
@@ -534,13 +537,11 @@ func TestPods(t *testing.T) {
 		}
 		return m[1]
 	}
-	// The first MIG device of GPU 0 in this scenario; see collector/nvml/testdata.
-	const mig = "MIG-bebc783d-a031-524e-9ca3-055daed0bee5"
 	kubelet.SetPods(
 		kubelettest.Pod("ml", "whole", "main", "nvidia.com/gpu", uuid("6")),
 		kubelettest.Pod("ml", "shared-a", "main", "nvidia.com/gpu.shared", uuid("7")+"::0"),
 		kubelettest.Pod("ml", "shared-b", "main", "nvidia.com/gpu.shared", uuid("7")+"::1"),
-		kubelettest.Pod("ml", "slice", "main", "nvidia.com/mig-1g.10gb", mig),
+		kubelettest.Pod("ml", "slice", "main", "nvidia.com/mig-1g.10gb", firstMIGDevice),
 		kubelettest.Pod("ml", "stranger", "main", "nvidia.com/gpu", "GPU-00000000-0000-0000-0000-000000000000"),
 	)
 	n.eventually(t, "the pods are on their devices", func() bool {

@@ -27,7 +27,6 @@ import (
 
 	"gpu_exporter/collector"
 	"gpu_exporter/etc"
-	"gpu_exporter/podmapper"
 )
 
 // samplerMemoryLimit is the resident size over which a sampler is replaced. Far
@@ -44,7 +43,8 @@ type exporter struct {
 	node       *collector.Node
 	supervisor *collector.Supervisor
 	families   *collector.Families
-	mapper     *podmapper.Mapper // nil without --kubernetes
+	counters   *collector.Counters
+	owners     *owners // nil if nobody is asked for owners
 	registry   *prometheus.Registry
 	current    atomic.Pointer[collector.Exposition]
 }
@@ -67,7 +67,10 @@ func newExporter(cfg config, hostname string, env samplerEnv, logger, samplerLog
 	if err != nil {
 		return nil, err
 	}
-	e := &exporter{cfg: cfg, log: logger, simulation: env.Summary, steering: env.Steering, node: collector.NewNode(logger, xids), registry: prometheus.NewRegistry()}
+	e := &exporter{cfg: cfg, log: logger, counters: counters, simulation: env.Summary, steering: env.Steering, node: collector.NewNode(logger, xids), registry: prometheus.NewRegistry()}
+	if e.owners, err = newOwners(cfg, logger); err != nil {
+		return nil, err
+	}
 	e.supervisor = collector.NewSupervisor(collector.SupervisorConfig{
 		// Not the path: what lies there may be another version by the time that a
 		// sampler is restarted.
@@ -79,24 +82,15 @@ func newExporter(cfg config, hostname string, env samplerEnv, logger, samplerLog
 			Devices:      cfg.Devices,
 			Hostengine:   cfg.Hostengine,
 			DCGMLogLevel: cfg.DCGMLogLevel,
+			Processes:    e.owners.needProcesses(cfg),
 		},
 		Deliver:     e.node.Deliver,
 		Logger:      samplerLogger,
 		MemoryLimit: samplerMemoryLimit,
 	})
-	var owners collector.OwnerSource
-	if cfg.Kubernetes {
-		idType, err := podmapper.ParseIDType(cfg.GPUIDType)
-		if err != nil {
-			return nil, err
-		}
-		e.mapper, err = podmapper.New(podmapper.Config{
-			Socket: cfg.KubeletSocket, ResourceNames: cfg.ResourceNames, IDType: idType, Logger: logger,
-		})
-		if err != nil {
-			return nil, fmt.Errorf("setting up the pod mapping: %w", err)
-		}
-		owners = &podOwners{mapper: e.mapper}
+	var source collector.OwnerSource // not a nil *owners, which is no nil interface
+	if e.owners != nil {
+		source = e.owners
 	}
 	e.families = collector.NewFamilies(collector.FamiliesConfig{
 		Counters:      counters.List,
@@ -106,7 +100,17 @@ func newExporter(cfg config, hostname string, env samplerEnv, logger, samplerLog
 		OldNames:      cfg.UseOldNamespace,
 		ReplaceBlanks: cfg.ReplaceBlanks,
 		MaxAge:        cfg.MaxAge,
-	}, e.node, e.supervisor, owners)
+		Owners: collector.OwnerForm{
+			UID:          cfg.PodUID,
+			Workload:     cfg.Workload,
+			SeriesLabels: cfg.PodLabelsForm == podLabelsOnSeries,
+			LabelsFamily: cfg.PodLabelsForm == podLabelsInFamily,
+			Claims:       cfg.DRA,
+			HPCJobs:      cfg.HPCDir != "",
+			VirtualGPUs:  cfg.VirtualGPUs,
+			Usage:        cfg.Kubernetes && (cfg.PodUsage || cfg.VirtualGPUs),
+		},
+	}, e.node, e.supervisor, source)
 	for _, c := range []prometheus.Collector{
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -210,8 +214,8 @@ func (e *exporter) serve(ctx context.Context) error {
 	})
 	part("sampler supervisor", e.supervisor.Run)
 	part("publisher", e.publishLoop)
-	if e.mapper != nil {
-		part("pod mapping", e.mapper.Run)
+	for _, p := range e.owners.parts() {
+		part(p.name, p.run)
 	}
 	wg.Wait()
 	close(errs)
@@ -243,6 +247,7 @@ func (e *exporter) publishLoop(ctx context.Context) error {
 			return nil
 		case <-timer.C:
 		case <-e.node.Changed():
+		case <-e.owners.changed():
 		}
 		e.publish()
 		// Series that become too old are withheld then, not an interval later.
@@ -298,9 +303,24 @@ const (
 func (e *exporter) once(ctx context.Context, w io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, onceTimeout)
 	defer cancel()
-	if e.mapper != nil {
-		_ = e.mapper.Refresh(ctx) // which logs why it fails; metrics then go without pods
+	e.owners.refresh(ctx) // which logs why it fails; metrics then go without owners
+	if err := e.sampleTwice(ctx); err != nil {
+		return err
 	}
+	e.publish()
+	body, err := e.exposition().Append(nil, expfmt.NewFormat(expfmt.TypeTextPlain))
+	if err != nil {
+		e.log.Warn("Some metrics cannot be shown", "err", err)
+	}
+	if _, err := w.Write(body); err != nil {
+		return fmt.Errorf("writing the metrics: %w", err)
+	}
+	return nil
+}
+
+// sampleTwice runs a sampler until it has delivered two samples, and ends it. The
+// error says why there are none.
+func (e *exporter) sampleTwice(ctx context.Context) error {
 	supervised, stop := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- e.supervisor.Run(supervised) }()
@@ -325,14 +345,6 @@ func (e *exporter) once(ctx context.Context, w io.Writer) error {
 			_, reason := e.ready()
 			return fmt.Errorf("no sample: %s", reason)
 		}
-	}
-	e.publish()
-	body, err := e.exposition().Append(nil, expfmt.NewFormat(expfmt.TypeTextPlain))
-	if err != nil {
-		e.log.Warn("Some metrics cannot be shown", "err", err)
-	}
-	if _, err := w.Write(body); err != nil {
-		return fmt.Errorf("writing the metrics: %w", err)
 	}
 	return nil
 }

@@ -14,7 +14,7 @@ import (
 // for a remote engine without Kubernetes the host in its address, which may
 // well be localhost. An engine behind a unix or vsock socket is on this machine,
 // so it gets the local name; dcgm-exporter would put the path there.
-func hostnameValue(c config, nodeName string, hostname func() (string, error)) (string, error) {
+func hostnameValue(c config, hostname func() (string, error)) (string, error) {
 	if c.HostnameLabel == "" {
 		return "", nil
 	}
@@ -27,8 +27,8 @@ func hostnameValue(c config, nodeName string, hostname func() (string, error)) (
 			return h.Host, nil
 		}
 	}
-	if nodeName != "" {
-		return nodeName, nil
+	if c.NodeName != "" {
+		return c.NodeName, nil
 	}
 	name, err := hostname()
 	if err != nil {

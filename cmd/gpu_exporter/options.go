@@ -31,6 +31,26 @@ const (
 	optHostnameLabel  = "label.hostname"
 	optBindWatch      = "enable-gpu-bind-unbind-watch"
 	optBindInterval   = "gpu-bind-unbind-poll-interval"
+
+	optPodLabels      = "kubernetes-enable-pod-labels"
+	optPodUID         = "kubernetes-enable-pod-uid"
+	optPodLabelAllow  = "kubernetes-pod-label-allowlist-regex"
+	optAnnotations    = "kubernetes.pod-annotation-allowlist-regex"
+	optPodLabelsForm  = "kubernetes.pod-labels-form"
+	optWorkload       = "kubernetes.workload"
+	optMetadataSource = "kubernetes.metadata-source"
+	optPodsSocket     = "kubernetes.pods-socket"
+	optKubeconfig     = "kubernetes.kubeconfig"
+	optNodeName       = "kubernetes.node-name"
+	optPodUsage       = "kubernetes.pod-usage"
+	optVirtualGPUs    = "kubernetes-virtual-gpus"
+	optDRA            = "kubernetes-enable-dra"
+	optHPCDir         = "hpc-job-mapping-dir"
+	optSlurm          = "slurm.jobs"
+	optDockerSocket   = "docker.socket"
+	optDockerLabels   = "docker.label-allowlist-regex"
+	optProcFS         = "path.procfs"
+	optCgroupFS       = "path.cgroupfs"
 )
 
 const defaultListenAddress = ":9400"
@@ -108,6 +128,46 @@ func options() []option {
 			help: "Socket of the kubelet's pod-resources API."},
 		{name: "nvidia-resource-names", env: "NVIDIA_RESOURCE_NAMES", kind: kindList, arg: "NAME",
 			help: "Further resource names that stand for GPUs. Repeatable, or separated by commas."},
+		{name: optVirtualGPUs, env: "KUBERNETES_VIRTUAL_GPUS", kind: kindSwitch,
+			help: "Repeat the series of a shared GPU for each pod on it, as dcgm-exporter does. Sums over pods then count it several times."},
+		{name: optPodUsage, kind: kindSwitch, def: "true",
+			help: "With --kubernetes, tell what each pod uses of its devices, from the processes on them. Needs the PID namespace of the host."},
+		{name: optDRA, env: "KUBERNETES_ENABLE_DRA", kind: kindSwitch,
+			help: "Map devices of ResourceClaims (DRA), too. Needs access to ResourceSlices."},
+		{name: optPodLabels, env: "DCGM_EXPORTER_KUBERNETES_ENABLE_POD_LABELS", kind: kindSwitch,
+			help: "Show the labels of pods."},
+		{name: optPodLabelAllow, env: "DCGM_EXPORTER_KUBERNETES_POD_LABEL_ALLOWLIST_REGEX", kind: kindList, arg: "REGEX",
+			help: "Which labels of pods to show: those with a name that one of the expressions matches. Repeatable, or separated by commas. Without it, all."},
+		{name: optAnnotations, kind: kindList, arg: "REGEX",
+			help: "Which annotations of pods to show. Repeatable. Without it, none."},
+		{name: optPodLabelsForm, kind: kindText, def: podLabelsOnSeries, arg: "FORM",
+			help: "Where labels and annotations of pods go: series (of the pod's devices) or family (gpu_pod_labels, to join)."},
+		{name: optPodUID, env: "DCGM_EXPORTER_KUBERNETES_ENABLE_POD_UID", kind: kindSwitch,
+			help: "Add the label pod_uid."},
+		{name: optWorkload, kind: kindSwitch,
+			help: "Add the labels workload and workload_kind: the topmost object that the pod belongs to, such as a Deployment."},
+		{name: optMetadataSource, kind: kindText, def: metadataAuto, arg: "SOURCE",
+			help: "Where UIDs, labels, annotations and workloads of pods come from: kubelet (its Pods API, Kubernetes 1.37 and newer), api-server, or auto (the kubelet where it has them)."},
+		{name: optPodsSocket, kind: kindText, def: "/var/lib/kubelet/pods-api/pods-api.sock", arg: "PATH",
+			help: "Socket of the kubelet's Pods API."},
+		{name: optKubeconfig, kind: kindText, arg: "FILE",
+			help: "How to reach the API server. Without it, as pods do."},
+		{name: optNodeName, env: "NODE_NAME", kind: kindText, arg: "NAME",
+			help: "Name of this node in Kubernetes. Without it, the host's name."},
+
+		// Outside Kubernetes.
+		{name: optHPCDir, env: "DCGM_HPC_JOB_MAPPING_DIR", kind: kindText, arg: "DIR",
+			help: "Directory with a file for each GPU (named after its number, or GPU.INSTANCE) that lists the jobs on it."},
+		{name: optSlurm, kind: kindText, def: slurmAuto, arg: "WHEN",
+			help: "Find Slurm's jobs by their cgroups: on, off, or auto (where Slurm's cgroups are, but not with --kubernetes)."},
+		{name: optDockerSocket, kind: kindText, arg: "PATH",
+			help: "Socket of a Docker engine. With it, containers that hold GPUs are shown."},
+		{name: optDockerLabels, kind: kindList, arg: "REGEX",
+			help: "Which labels of containers to show. Repeatable. Without it, none."},
+		{name: optProcFS, kind: kindText, def: "/proc", arg: "DIR",
+			help: "Where the host's procfs is mounted."},
+		{name: optCgroupFS, kind: kindText, def: "/sys/fs/cgroup", arg: "DIR",
+			help: "Where the host's cgroups are mounted."},
 
 		// Web.
 		{name: optListenAddress, kind: kindList},
@@ -138,15 +198,9 @@ func options() []option {
 		{name: "cpu-devices", aliases: []string{"p"}, env: "DCGM_EXPORTER_CPU_DEVICES_STR", kind: kindText, def: "f", missing: true},
 		{name: "switch-devices", aliases: []string{"s"}, env: "DCGM_EXPORTER_OTHER_DEVICES_STR", kind: kindText, def: "f", missing: true},
 		{name: "configmap-data", aliases: []string{"m"}, env: "DCGM_EXPORTER_CONFIGMAP_DATA", kind: kindText, def: "none", missing: true},
-		{name: "kubernetes-enable-pod-labels", env: "DCGM_EXPORTER_KUBERNETES_ENABLE_POD_LABELS", kind: kindSwitch, missing: true},
-		{name: "kubernetes-enable-pod-uid", env: "DCGM_EXPORTER_KUBERNETES_ENABLE_POD_UID", kind: kindSwitch, missing: true},
-		{name: "kubernetes-pod-label-allowlist-regex", env: "DCGM_EXPORTER_KUBERNETES_POD_LABEL_ALLOWLIST_REGEX", kind: kindList, missing: true},
-		{name: "kubernetes-virtual-gpus", env: "KUBERNETES_VIRTUAL_GPUS", kind: kindSwitch, missing: true},
-		{name: "kubernetes-enable-dra", env: "KUBERNETES_ENABLE_DRA", kind: kindSwitch, missing: true},
 		{name: "fake-gpus", env: "DCGM_EXPORTER_USE_FAKE_GPUS", kind: kindSwitch, missing: true},
 		{name: "xid-count-window-size", aliases: []string{"x"}, env: "DCGM_EXPORTER_XID_COUNT_WINDOW_SIZE", kind: kindText, def: "300000", missing: true},
 		{name: "clock-events-count-window-size", env: "DCGM_EXPORTER_CLOCK_EVENTS_COUNT_WINDOW_SIZE", kind: kindText, def: "300000", missing: true},
-		{name: "hpc-job-mapping-dir", env: "DCGM_HPC_JOB_MAPPING_DIR", kind: kindText, missing: true},
 		{name: "dump-enabled", env: "DCGM_EXPORTER_DUMP_ENABLED", kind: kindSwitch, missing: true},
 		{name: "dump-directory", env: "DCGM_EXPORTER_DUMP_DIRECTORY", kind: kindText, def: "/tmp/dcgm-exporter-debug", missing: true},
 		{name: "dump-retention", env: "DCGM_EXPORTER_DUMP_RETENTION", kind: kindText, def: "24", missing: true},

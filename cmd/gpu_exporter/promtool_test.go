@@ -54,3 +54,32 @@ func TestPromtoolCheckMetrics(t *testing.T) {
 		t.Errorf("promtool says:\n%s\nexpected:\n%s", got, want)
 	}
 }
+
+// The queries that podmapper/README.md shows give the right answers, and all of
+// them are tried.
+func TestAttributionQueries(t *testing.T) {
+	t.Parallel()
+	const file = "testdata/attribution.test.yml"
+	if out, err := exec.CommandContext(t.Context(), tool(t, "promtool"), "test", "rules", file).CombinedOutput(); err != nil {
+		t.Errorf("promtool test rules: %v\n%s", err, out)
+	}
+	tried, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile("../../podmapper/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	words := func(s string) string { return strings.Join(strings.Fields(s), " ") }
+	blocks := strings.Split(string(page), "```promql\n")[1:]
+	if len(blocks) == 0 {
+		t.Fatal("the page has no query")
+	}
+	for _, block := range blocks {
+		query, _, _ := strings.Cut(block, "```")
+		if !strings.Contains(words(string(tried)), words(query)) {
+			t.Errorf("not tried in %s:\n%s", file, query)
+		}
+	}
+}

@@ -39,14 +39,17 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 		return checkConfig(line.config, line.warnings, environ, stdout, stderr)
 	}
 
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	if line.command == commandDoctor {
+		return diagnose(ctx, line, stdout, stderr, environ)
+	}
 	logger, err := newLogger(line.config, stderr)
 	if err != nil {
 		printf(stderr, "%s: error: %v\n", programName, err)
 		return 1
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	stopHangup := surviveHangup(logger)
 	defer stopHangup()
 
@@ -104,8 +107,7 @@ func runExporter(ctx context.Context, line commandLine, stdout io.Writer, enviro
 	if env.Warning != "" {
 		logger.Warn(env.Warning)
 	}
-	nodeName, _ := lookupIn(environ)("NODE_NAME")
-	hostname, err := hostnameValue(line.config, nodeName, os.Hostname)
+	hostname, err := hostnameValue(line.config, os.Hostname)
 	if err != nil {
 		return err
 	}

@@ -15,12 +15,17 @@ import (
 
 // sampleDCGM is the only way into native code.
 func sampleDCGM(ctx context.Context, c collector.SamplerConfig, frames *collector.FrameWriter, logger *slog.Logger) error {
+	reader := nvml.NewReader(logger)
 	err := dcgm.Run(ctx, dcgm.Config{
 		Sampler:    c,
 		Frames:     frames,
-		MIGDevices: nvml.MIGDevices(logger),
+		MIGDevices: reader.MIGDevices,
+		Processes:  reader.Processes,
 		Logger:     logger,
 	})
+	if err == nil {
+		reader.Close() // not otherwise: a driver that is stuck would keep us from saying why we end
+	}
 	var failed *dcgm.FailureError
 	if errors.As(err, &failed) {
 		return &samplingError{failed.Failure}

@@ -20,6 +20,7 @@ import (
 
 	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgmsim"
+	"gpu_exporter/collector/nvml"
 )
 
 // Each sampler of a test is a process of its own, as in real life: the loader's
@@ -28,6 +29,8 @@ const (
 	childVariable = "DCGM_TEST_CHILD"
 	// migVariable holds what the child's MIGDevices returns, as JSON or in a file: @path.
 	migVariable = "DCGM_TEST_MIG"
+	// nvmlVariable says that the child asks NVML for MIG devices and processes.
+	nvmlVariable = "DCGM_TEST_NVML"
 )
 
 func TestMain(m *testing.M) {
@@ -72,6 +75,11 @@ func runChild() int {
 			err := json.Unmarshal(text, &list)
 			return list, err
 		}
+	}
+	if os.Getenv(nvmlVariable) != "" {
+		reader := nvml.NewReader(c.Logger)
+		defer reader.Close()
+		c.MIGDevices, c.Processes = reader.MIGDevices, reader.Processes
 	}
 	err = Run(ctx, c)
 	var failed *FailureError
@@ -248,6 +256,8 @@ func (p *process) frame(what string) collector.Frame {
 			p.inv = f.Inventory
 		case f.Sample != nil:
 			p.check(f.Sample)
+		case f.Processes != nil && (p.inv == nil || f.Processes.Generation != p.inv.Generation):
+			p.t.Fatalf("processes of generation %d do not follow their inventory", f.Processes.Generation)
 		}
 		return f
 	case <-time.After(patience):
@@ -306,6 +316,34 @@ func (p *process) inventory(what string) *collector.Inventory {
 			p.t.Fatalf("waiting for %s: the sampler failed: %+v", what, *f.Failure)
 		}
 	}
+}
+
+// processes takes frames until a reading of processes fulfils ok, which gives a
+// reason why not.
+func (p *process) processes(what string, ok func(r *collector.Processes) error) *collector.Processes {
+	p.t.Helper()
+	deadline := time.Now().Add(patience)
+	why := errors.New("there is none")
+	for time.Now().Before(deadline) {
+		f := p.frame(what)
+		if f.Failure != nil {
+			p.t.Fatalf("waiting for %s: the sampler failed: %+v", what, *f.Failure)
+		}
+		if f.Processes != nil {
+			if why = ok(f.Processes); why == nil {
+				return f.Processes
+			}
+		}
+	}
+	p.t.Fatalf("waiting for %s: %v", what, why)
+	return nil
+}
+
+// logged returns what the sampler has logged so far.
+func (p *process) logged() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.log.String()
 }
 
 // events takes frames until n events came.

@@ -204,20 +204,21 @@ func (id *identities) readGPUs(top topology) code {
 	for i, gpu := range gpus {
 		v := values[i]
 		e := collector.Entity{
-			Kind:       collector.KindGPU,
-			ID:         gpu.id,
-			Parent:     collector.Unknown,
-			UUID:       v.text(fieldUUID),
-			PCIBusID:   v.text(fieldPCIBusID),
-			Model:      v.text(fieldName),
-			Brand:      v.text(fieldBrand),
-			Serial:     v.text(fieldSerial),
-			VBIOS:      v.text(fieldVBIOS),
-			Index:      v.number(fieldNVMLIndex),
-			Minor:      v.number(fieldMinor),
-			MIGMode:    v.number(fieldMIGMode) == 1,
-			InstanceID: collector.Unknown,
-			Port:       collector.Unknown,
+			Kind:           collector.KindGPU,
+			ID:             gpu.id,
+			Parent:         collector.Unknown,
+			UUID:           v.text(fieldUUID),
+			PCIBusID:       v.text(fieldPCIBusID),
+			Model:          v.text(fieldName),
+			Brand:          v.text(fieldBrand),
+			Serial:         v.text(fieldSerial),
+			VBIOS:          v.text(fieldVBIOS),
+			Index:          v.number(fieldNVMLIndex),
+			Minor:          v.number(fieldMinor),
+			MIGMode:        v.number(fieldMIGMode) == 1,
+			InstanceID:     collector.Unknown,
+			Port:           collector.Unknown,
+			PlacementStart: collector.Unknown,
 		}
 		known := id.known[gpu.id]
 		if known == nil {
@@ -252,6 +253,9 @@ func merge(known, read collector.Entity) collector.Entity {
 	}
 	if read.Minor == collector.Unknown {
 		read.Minor = known.Minor
+	}
+	if read.PlacementStart == collector.Unknown {
+		read.PlacementStart = known.PlacementStart
 	}
 	return read
 }
@@ -288,13 +292,14 @@ func (id *identities) readInstances(top topology) code {
 		g := id.known[m.parent.id]
 		instances[m.entity.id] = place{g, len(g.instances)}
 		part := id.part(collector.Entity{
-			Kind:       collector.KindGPUInstance,
-			ID:         m.entity.id,
-			Index:      collector.Unknown,
-			Minor:      collector.Unknown,
-			Port:       collector.Unknown,
-			InstanceID: int(m.nvmlGPUInstance),
-			Profile:    profile(values[i].text(fieldName)),
+			Kind:           collector.KindGPUInstance,
+			ID:             m.entity.id,
+			Index:          collector.Unknown,
+			Minor:          collector.Unknown,
+			Port:           collector.Unknown,
+			InstanceID:     int(m.nvmlGPUInstance),
+			Profile:        profile(values[i].text(fieldName)),
+			PlacementStart: collector.Unknown,
 		})
 		for _, old := range before[m.parent.id] {
 			part.goesOn(old.knownPart)
@@ -308,14 +313,15 @@ func (id *identities) readInstances(top topology) code {
 		}
 		g := &at.gpu.instances[at.index]
 		part := id.part(collector.Entity{
-			Kind:       collector.KindComputeInstance,
-			ID:         m.entity.id,
-			UUID:       values[i].text(fieldUUID),
-			Index:      collector.Unknown,
-			Minor:      collector.Unknown,
-			Port:       collector.Unknown,
-			InstanceID: int(m.nvmlComputeInstance),
-			Profile:    profile(values[i].text(fieldName)),
+			Kind:           collector.KindComputeInstance,
+			ID:             m.entity.id,
+			UUID:           values[i].text(fieldUUID),
+			Index:          collector.Unknown,
+			Minor:          collector.Unknown,
+			Port:           collector.Unknown,
+			InstanceID:     int(m.nvmlComputeInstance),
+			Profile:        profile(values[i].text(fieldName)),
+			PlacementStart: collector.Unknown,
 		})
 		for _, old := range before[at.gpu.entity.ID] {
 			if !sameInstance(old.entity, g.entity) || old.appeared != g.appeared {
@@ -373,19 +379,27 @@ func profile(name string) string {
 	return name
 }
 
-// nameMIGDevices puts NVML's UUIDs onto the compute instances. NVML's word
-// stands above DCGM's, which is there only if DCGM found the device handle.
+// nameMIGDevices puts NVML's UUIDs onto the compute instances, and the placements
+// onto the GPU instances. NVML's word on UUIDs stands above DCGM's, which is there
+// only if DCGM found the device handle.
 func (id *identities) nameMIGDevices() {
 	type key struct {
 		parent            string
 		instance, compute int
 	}
 	uuids := make(map[key]string)
+	starts := make(map[key]int)
 	for _, d := range id.listMIGDevices() {
 		uuids[key{d.ParentUUID, d.GPUInstanceID, d.ComputeInstanceID}] = d.UUID
+		starts[key{d.ParentUUID, d.GPUInstanceID, collector.Unknown}] = d.PlacementStart
 	}
 	for _, g := range id.known {
-		for _, instance := range g.instances {
+		for i := range g.instances {
+			instance := &g.instances[i]
+			start, ok := starts[key{g.entity.UUID, instance.entity.InstanceID, collector.Unknown}]
+			if ok && start != collector.Unknown {
+				instance.entity.PlacementStart = start
+			}
 			for i := range instance.compute {
 				c := &instance.compute[i]
 				if uuid := uuids[key{g.entity.UUID, instance.entity.InstanceID, c.entity.InstanceID}]; uuid != "" {

@@ -35,7 +35,11 @@ type Config struct {
 	// MIGDevices lists the MIG devices as NVML names them; it is called when the
 	// topology changes, and may be nil.
 	MIGDevices func() ([]collector.MIGDevice, error)
-	Logger     *slog.Logger
+	// Processes reads the processes on the devices of an inventory. It is called,
+	// from one goroutine of its own, if the configuration asks for processes; it
+	// may hang.
+	Processes func(*collector.Inventory) (*collector.Processes, error)
+	Logger    *slog.Logger
 }
 
 // Run samples until ctx ends, and then returns nil. When it cannot go on it
@@ -72,12 +76,23 @@ func run(ctx context.Context, cfg Config) error {
 	}
 	ticker := time.NewTicker(cfg.Sampler.Interval)
 	defer ticker.Stop()
+	processes := newProcessReader(cfg)
+	defer processes.stop()
 	for {
 		select {
 		case <-ctx.Done():
 			s.engine.close()
 			return nil
-		case <-ticker.C:
+		case <-processes.due():
+			processes.start(s.inv)
+			continue
+		case r := <-processes.results:
+			if err := s.writeProcesses(processes.finish(r)); err != nil {
+				return err
+			}
+			continue
+		case tick := <-ticker.C:
+			processes.schedule(tick)
 		}
 		start := time.Now()
 		if err := s.sample(); err != nil {

@@ -38,7 +38,7 @@ func TestWholeGPUs(t *testing.T) {
 		want := collector.Entity{
 			Kind: collector.KindGPU, State: collector.EntityUp, Selected: true, ID: uint32(i), Parent: collector.Unknown,
 			PCIBusID: "00000000:" + buses[i] + ":00.0", Model: "NVIDIA H100 80GB HBM3", Brand: "NVIDIA",
-			Index: i, Minor: i, InstanceID: collector.Unknown, Port: collector.Unknown,
+			Index: i, Minor: i, InstanceID: collector.Unknown, PlacementStart: collector.Unknown, Port: collector.Unknown,
 			UUID: e.UUID, Serial: e.Serial, VBIOS: e.VBIOS,
 		}
 		if e != want || !strings.HasPrefix(e.UUID, "GPU-") || e.Serial == "" || e.VBIOS == "" {

@@ -46,7 +46,8 @@
 // One line in, one line out: "ok …" or "error: …". I is a DCGM GPU id; G and C
 // number the instances of a GPU 0 to 6 in order of creation; CALL is the name
 // of a C function of libdcgm or libnvidia-ml, "sampling" (the engine's reading
-// of the driver), or a prefix with a final "*".
+// of the driver), "mig-monitor" (listing the processes of all instances of a GPU
+// at once, which NVML allows to some only), or a prefix with a final "*".
 //
 //	xid N gpu I [gi G | ci C]
 //	lose gpu I · return gpu I · detach gpu I · attach gpu I
@@ -57,7 +58,8 @@
 //	clear [CALL]              the faults on CALL; without it faults, overrides, lost GPUs and engine
 //	engine lost · engine back
 //	load gpu I|all util PERCENT [mem PERCENT] · load gpu I idle|steady|bursty|training
-//	process gpu I pid P [ci C] [name N] [memory MIB] [share PERCENT] [graphics yes]
+//	process gpu I pid P [ci C] [name N] [memory MIB|unknown] [share PERCENT]
+//	                    [graphics yes|also] [mps yes]
 //	process gone pid P · process none [gpu I]
 //	print stdout|stderr TEXT  by each engine
 //	truth gpu I               the integrals and readings that everything shown derives from

@@ -372,6 +372,15 @@ func TestProcesses(t *testing.T) {
 		t.Error(a.text)
 	}
 	p.expect(stNoData, "pid %s 4243", g)
+	n.must(t, "process gpu 2 pid 4244 memory unknown graphics also mps yes")
+	if a := p.ok("pid %s 4244", g); a.get(t, "memory") != int64Blank {
+		t.Error(a.text)
+	}
+	for _, line := range []string{"process gpu 2", "process gpu 2 pid 1 memory some", "process gpu 2 pid 1 graphics maybe", "process gpu 2 pid 1 mps no"} {
+		if answer, err := n.Command(t.Context(), line); err == nil {
+			t.Errorf("%s: %s", line, answer)
+		}
+	}
 }
 
 // engine starts dcgmsimd over the node and a probe connected to it.

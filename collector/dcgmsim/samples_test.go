@@ -178,7 +178,7 @@ func TestSanitized(t *testing.T) {
 func FuzzCommand(f *testing.F) {
 	for _, line := range []string{
 		"xid 79 gpu 0", "mig gpu 0 3g.40gb/1c,2c+1g.10gb*2", "set field 311 value 1e300 gpu all", "load gpu all util 50 mem 20",
-		"process gpu 0 pid 1 ci 0 name x", "fail * -1", "at 1s xid 79 gpu 0", "print stdout ", "mig gpu 0 1g.10gb*", "truth gpu",
+		"process gpu 0 pid 1 ci 0 name x", "process gpu 0 pid 1 memory unknown graphics also mps yes", "fail * -1", "at 1s xid 79 gpu 0", "print stdout ", "mig gpu 0 1g.10gb*", "truth gpu",
 	} {
 		f.Add(line)
 	}

@@ -5,6 +5,7 @@ package nvml
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,8 +17,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/NVIDIA/go-nvml/pkg/nvml"
 
 	"gpu_exporter/collector"
 )
@@ -45,7 +44,9 @@ type answer struct {
 	NoDriver  bool
 	GPUs      []gpuAnswer
 	MIG       []collector.MIGDevice
-	Processes []string
+	Inventory *collector.Inventory
+	Processes *collector.Processes
+	Log       string // of the reader, so far
 }
 
 type gpuAnswer struct {
@@ -54,11 +55,15 @@ type gpuAnswer struct {
 	Error string
 }
 
-// serveChild answers one line for each line it reads: "open", "gpus",
-// "mig devices", "processes", "close".
+// serveChild answers one line for each line it reads: "open", "gpus" and "close"
+// of a library, and of a reader "mig devices", "inventory", "processes",
+// "begin processes" and "end processes", "both", "close reader".
 func serveChild(in io.Reader, out io.Writer) error {
 	var l *Library
-	migDevices := MIGDevices(slog.New(slog.DiscardHandler))
+	var log bytes.Buffer
+	reader := NewReader(slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	inv := &collector.Inventory{}
+	begun := make(chan answer)
 	lines := bufio.NewScanner(in)
 	for lines.Scan() {
 		var a answer
@@ -78,9 +83,28 @@ func serveChild(in io.Reader, out io.Writer) error {
 				a.GPUs = append(a.GPUs, ga)
 			}
 		case "mig devices":
-			a.MIG, err = migDevices()
+			a.MIG, err = reader.MIGDevices()
+		case "inventory":
+			inv, err = inventory(inv.Generation + 1)
+			a.Inventory = inv
 		case "processes":
-			a.Processes, err = processes(l)
+			a.Processes, err = reader.Processes(inv)
+			a.Log = log.String()
+		case "begin processes":
+			go func() {
+				var a answer
+				p, err := reader.Processes(inv)
+				if a.Processes = p; err != nil {
+					a.Error = err.Error()
+				}
+				begun <- a
+			}()
+		case "end processes":
+			a = <-begun
+		case "both":
+			err = both(reader, inv)
+		case "close reader":
+			reader.Close()
 		case "close":
 			err = l.Close()
 		}
@@ -94,70 +118,58 @@ func serveChild(in io.Reader, out io.Writer) error {
 	return lines.Err()
 }
 
-// processes lists what the production code does not read yet, to test the
-// stand-in: the processes of each device, and how they use it.
-func processes(l *Library) ([]string, error) {
-	var list []string
-	add := func(name string, d nvml.Device) error {
-		compute, ret := d.GetComputeRunningProcesses()
-		if ret != nvml.SUCCESS {
-			return callError(name+" GetComputeRunningProcesses", ret)
-		}
-		graphics, ret := d.GetGraphicsRunningProcesses()
-		if ret != nvml.SUCCESS {
-			return callError(name+" GetGraphicsRunningProcesses", ret)
-		}
-		for _, p := range compute {
-			list = append(list, fmt.Sprintf("%s pid %d MiB %d gi %d ci %d", name, p.Pid, p.UsedGpuMemory>>20, int32(p.GpuInstanceId), int32(p.ComputeInstanceId)))
-		}
-		for _, p := range graphics {
-			list = append(list, fmt.Sprintf("%s pid %d MiB %d graphics", name, p.Pid, p.UsedGpuMemory>>20))
-		}
-		samples, ret := d.GetProcessUtilization(0)
-		switch ret {
-		case nvml.SUCCESS:
-			busy := make(map[uint32]bool)
-			for _, s := range samples {
-				if s.SmUtil > 100 || s.MemUtil > 100 || s.TimeStamp == 0 {
-					return fmt.Errorf("%s: sample %+v", name, s)
-				}
-				busy[s.Pid] = busy[s.Pid] || s.SmUtil > 0
-			}
-			for _, p := range compute {
-				if busy[p.Pid] {
-					list = append(list, fmt.Sprintf("%s pid %d busy", name, p.Pid))
-				}
-			}
-		case nvml.ERROR_NOT_FOUND: // none is busy
-		case nvml.ERROR_NOT_SUPPORTED:
-			list = append(list, name+" utilisation not supported")
-		default:
-			return callError(name+" GetProcessUtilization", ret)
-		}
-		return nil
+// inventory is the node as NVML alone sees it.
+func inventory(generation uint64) (*collector.Inventory, error) {
+	l, err := Open()
+	if err != nil {
+		return nil, err
 	}
-	count, ret := l.lib.DeviceGetCount()
-	if ret != nvml.SUCCESS {
-		return nil, callError("DeviceGetCount", ret)
+	defer l.Close()
+	gpus, err := l.GPUs()
+	if err != nil {
+		return nil, err
 	}
-	for i := range count {
-		d, ret := l.lib.DeviceGetHandleByIndex(i)
-		if ret != nvml.SUCCESS {
-			return nil, callError("DeviceGetHandleByIndex", ret)
-		}
-		if err := add(fmt.Sprintf("gpu %d", i), d); err != nil {
-			return nil, err
-		}
-		most, _ := d.GetMaxMigDeviceCount()
-		for j := range most {
-			if mig, ret := d.GetMigDeviceHandleByIndex(j); ret == nvml.SUCCESS {
-				if err := add(fmt.Sprintf("gpu %d mig %d", i, j), mig); err != nil {
-					return nil, err
-				}
+	inv := &collector.Inventory{Generation: generation}
+	var compute []collector.Entity
+	for _, g := range gpus {
+		inv.Entities = append(inv.Entities, collector.Entity{
+			Kind: collector.KindGPU, UUID: g.UUID, Index: g.Index, MIGMode: g.MIGMode, Parent: collector.Unknown, Selected: true,
+		})
+	}
+	for i, g := range gpus {
+		for j, m := range g.MIGDevices {
+			if j == 0 || m.GPUInstanceID != g.MIGDevices[j-1].GPUInstanceID {
+				inv.Entities = append(inv.Entities, collector.Entity{
+					Kind: collector.KindGPUInstance, Parent: i, InstanceID: m.GPUInstanceID, Selected: true,
+				})
 			}
+			compute = append(compute, collector.Entity{
+				Kind: collector.KindComputeInstance, UUID: m.UUID, Parent: len(inv.Entities) - 1, InstanceID: m.ComputeInstanceID, Selected: true,
+			})
 		}
 	}
-	return list, nil
+	inv.Entities = append(inv.Entities, compute...)
+	return inv, nil
+}
+
+// both reads MIG devices and processes at the same time, some times.
+func both(reader *Reader, inv *collector.Inventory) error {
+	devices := make(chan error)
+	go func() {
+		var errs []error
+		for range 20 {
+			_, err := reader.MIGDevices()
+			errs = append(errs, err)
+		}
+		devices <- errors.Join(errs...)
+	}()
+	var errs []error
+	for range 20 {
+		_, err := reader.Processes(inv)
+		errs = append(errs, err)
+		reader.Close() // and open it again
+	}
+	return errors.Join(errors.Join(errs...), <-devices)
 }
 
 // child is such a process.

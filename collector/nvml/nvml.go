@@ -1,21 +1,20 @@
 // Copyright The gpu_exporter Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package nvml reads identities from the driver's libnvidia-ml.so.1: above all
-// the UUIDs of MIG devices, by which device plugins name them and which DCGM
-// does not always know.
+// Package nvml reads from the driver's libnvidia-ml.so.1 what DCGM does not
+// tell: the UUIDs of MIG devices, by which device plugins name them and which
+// DCGM does not always know, and the processes on each device.
 //
 // It must be used in the sampler process only, since a call into a stuck driver
 // does not return, and a broken library may end the process. It is the only
-// package that imports go-nvml. It reads identities, never values, and is meant
-// to be called when the topology has changed, not for each sample.
+// package that imports go-nvml. It knows nothing of pods: whose a process is, is
+// found out in the exporter process.
 package nvml
 
 import (
 	"cmp"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 
@@ -54,17 +53,21 @@ type GPU struct {
 	Err error
 }
 
-// Library is the open library. go-nvml keeps global state: have one at a time,
-// and use it from one goroutine.
+// Library is the open library, to be used from one goroutine. go-nvml keeps
+// global state: those that are open at the same time must be of one [Reader].
 type Library struct {
 	handle *dl.DynamicLibrary // keeps the library in the process while it is in use
 	lib    nvml.Interface
-	mig    bool // the library knows the MIG calls
+	// What the library has functions for.
+	mig, placement, mps, utilization bool
+	processes                        error // why there are no lists of processes, or nil
 }
 
 // Open loads and initialises the library. The error is ErrNoLibrary or
 // ErrNoDriver where one of them is the cause.
-func Open() (*Library, error) {
+func Open() (*Library, error) { return open(nvml.New()) }
+
+func open(lib nvml.Interface) (*Library, error) {
 	// go-nvml would do this, too, but without the loader's text, and it calls
 	// functions without a look whether they are there. A call of a missing one
 	// ends the process ("symbol lookup error"), so all are looked up before.
@@ -72,11 +75,13 @@ func Open() (*Library, error) {
 	if err := handle.Open(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoLibrary, err)
 	}
-	l := &Library{handle: handle, lib: nvml.New(), mig: true}
+	l := &Library{handle: handle, lib: lib}
 	if missing := firstMissing(handle, neededSymbols()); missing != "" {
 		return nil, errors.Join(fmt.Errorf("%s has no function %s", libraryName, missing), handle.Close())
 	}
-	l.mig = firstMissing(handle, migSymbols()) == ""
+	has := func(symbols [][]string) bool { return firstMissing(handle, symbols) == "" }
+	l.mig, l.placement = has(migSymbols()), has(placementSymbols())
+	l.mps, l.utilization, l.processes = has(mpsSymbols()), has(utilizationSymbols()), processSupport(handle)
 	if ret := l.lib.Init(); ret != nvml.SUCCESS {
 		return nil, errors.Join(callError("nvmlInit", ret), handle.Close())
 	}
@@ -107,6 +112,11 @@ func migSymbols() [][]string {
 		{"nvmlDeviceGetGpuInstanceId"},
 		{"nvmlDeviceGetComputeInstanceId"},
 	}
+}
+
+// placementSymbols came with driver 450, too.
+func placementSymbols() [][]string {
+	return [][]string{{"nvmlDeviceGetGpuInstanceById"}, {"nvmlGpuInstanceGetInfo"}}
 }
 
 func firstMissing(handle *dl.DynamicLibrary, symbols [][]string) string {
@@ -142,42 +152,6 @@ func (l *Library) GPUs() ([]GPU, error) {
 	return gpus, nil
 }
 
-// MIGDevices returns a function that lists the MIG devices of all GPUs as they
-// are at that moment. It opens and closes the library each time, so that a
-// driver which comes, goes or is updated in between does no harm. GPUs that
-// cannot be read are logged and left out; the error is for a list that could
-// not be had at all.
-func MIGDevices(log *slog.Logger) func() ([]collector.MIGDevice, error) {
-	return func() ([]collector.MIGDevice, error) {
-		l, err := Open()
-		if err != nil {
-			return nil, fmt.Errorf("opening NVML: %w", err)
-		}
-		defer func() {
-			if err := l.Close(); err != nil {
-				log.Debug("Closing NVML failed", "err", err)
-			}
-		}()
-		gpus, err := l.GPUs()
-		if err != nil {
-			return nil, fmt.Errorf("listing GPUs: %w", err)
-		}
-		var all []collector.MIGDevice
-		for _, g := range gpus {
-			switch {
-			case errors.Is(g.Err, ErrLost):
-				log.Debug("NVML calls a GPU lost", "index", g.Index)
-			case g.Err != nil:
-				log.Warn("NVML does not tell all of a GPU", "index", g.Index, "uuid", g.UUID, "err", g.Err)
-			}
-			if g.UUID != "" { // without it, nobody knows whose they are
-				all = append(all, g.MIGDevices...)
-			}
-		}
-		return all, nil
-	}
-}
-
 func (l *Library) gpu(index int) GPU {
 	g := GPU{Index: index, Minor: collector.Unknown}
 	device, ret := l.lib.DeviceGetHandleByIndex(index)
@@ -206,14 +180,45 @@ func (l *Library) gpu(index int) GPU {
 	}
 	if l.mig {
 		var err error
-		g.MIGMode, g.MIGDevices, err = migDevices(device, g.UUID)
+		g.MIGMode, g.MIGDevices, err = l.migDevices(device, g.UUID)
 		errs = append(errs, err)
 	}
 	g.Err = errors.Join(errs...)
 	return g
 }
 
-func migDevices(parent nvml.Device, parentUUID string) (mode bool, devices []collector.MIGDevice, err error) {
+func (l *Library) migDevices(parent nvml.Device, parentUUID string) (mode bool, devices []collector.MIGDevice, err error) {
+	mode, all, err := migHandles(parent)
+	errs := []error{err}
+	starts := make(map[int]int) // by GPU instance
+	for _, m := range all {
+		d := m.MIGDevice
+		start, known := starts[d.GPUInstanceID]
+		if !known && l.placement {
+			if start, err = placementStart(parent, d.GPUInstanceID); err != nil {
+				errs = append(errs, err)
+			}
+			starts[d.GPUInstanceID] = start
+			known = true
+		}
+		if known {
+			d.PlacementStart = start
+		}
+		d.ParentUUID = parentUUID
+		devices = append(devices, d)
+	}
+	return mode, devices, errors.Join(errs...)
+}
+
+// migHandle is a MIG device and the handle by which it can be asked.
+type migHandle struct {
+	handle              nvml.Device
+	collector.MIGDevice // without its parent and placement
+}
+
+// migHandles lists the MIG devices of a GPU by GPU instance and compute
+// instance. Those that could not be read are missing, and told in the error.
+func migHandles(parent nvml.Device) (mode bool, devices []migHandle, err error) {
 	current, _, ret := parent.GetMigMode()
 	switch {
 	case ret == nvml.ERROR_NOT_SUPPORTED || ret == nvml.SUCCESS && current != nvml.DEVICE_MIG_ENABLE:
@@ -240,16 +245,16 @@ func migDevices(parent nvml.Device, parentUUID string) (mode bool, devices []col
 			errs = append(errs, err) // it may just have been destroyed
 			continue
 		}
-		d.ParentUUID = parentUUID
-		devices = append(devices, d)
+		devices = append(devices, migHandle{device, d})
 	}
-	slices.SortFunc(devices, func(a, b collector.MIGDevice) int {
+	slices.SortFunc(devices, func(a, b migHandle) int {
 		return cmp.Or(cmp.Compare(a.GPUInstanceID, b.GPUInstanceID), cmp.Compare(a.ComputeInstanceID, b.ComputeInstanceID))
 	})
 	return true, devices, errors.Join(errs...)
 }
 
 func migDevice(device nvml.Device) (d collector.MIGDevice, err error) {
+	d.PlacementStart = collector.Unknown
 	var ret nvml.Return
 	if d.UUID, ret = device.GetUUID(); ret != nvml.SUCCESS {
 		return d, callError("nvmlDeviceGetUUID of a MIG device", ret)
@@ -261,6 +266,25 @@ func migDevice(device nvml.Device) (d collector.MIGDevice, err error) {
 		return d, callError("nvmlDeviceGetComputeInstanceId", ret)
 	}
 	return d, nil
+}
+
+// placementStart returns the first memory slice of a GPU instance. Only a
+// privileged user is told (nvml.h), so that not to know it is no error.
+func placementStart(parent nvml.Device, instance int) (int, error) {
+	gi, ret := parent.GetGpuInstanceById(instance)
+	call := "nvmlDeviceGetGpuInstanceById"
+	if ret == nvml.SUCCESS {
+		var info nvml.GpuInstanceInfo
+		call = "nvmlGpuInstanceGetInfo"
+		if info, ret = gi.GetInfo(); ret == nvml.SUCCESS {
+			return int(info.Placement.Start), nil
+		}
+	}
+	switch ret {
+	case nvml.ERROR_NO_PERMISSION, nvml.ERROR_NOT_SUPPORTED:
+		return collector.Unknown, nil
+	}
+	return collector.Unknown, callError(call, ret)
 }
 
 func callError(call string, ret nvml.Return) error {

@@ -30,7 +30,7 @@ func text(gpus []gpuAnswer) string {
 		}
 		fmt.Fprintln(&b)
 		for _, m := range g.MIGDevices {
-			fmt.Fprintf(&b, "  gi %d ci %d %s\n", m.GPUInstanceID, m.ComputeInstanceID, m.UUID)
+			fmt.Fprintf(&b, "  gi %d at %d ci %d %s\n", m.GPUInstanceID, m.PlacementStart, m.ComputeInstanceID, m.UUID)
 			if m.ParentUUID != g.UUID {
 				fmt.Fprintf(&b, "    parent %s\n", m.ParentUUID)
 			}
@@ -149,6 +149,13 @@ func TestFaults(t *testing.T) {
 		}},
 		{"mig mode", "fail nvmlDeviceGetMigMode 999", func(a answer) bool {
 			return len(a.GPUs) == 1 && a.GPUs[0].UUID != "" && strings.Contains(a.GPUs[0].Error, "nvmlDeviceGetMigMode")
+		}},
+		{"placement refused", "fail nvmlDeviceGetGpuInstanceById 4", func(a answer) bool {
+			return len(a.GPUs) == 1 && a.GPUs[0].Error == "" && len(a.GPUs[0].MIGDevices) == 7 && a.GPUs[0].MIGDevices[6].PlacementStart == -1
+		}},
+		{"placement", "fail nvmlGpuInstanceGetInfo 999", func(a answer) bool {
+			return len(a.GPUs) == 1 && len(a.GPUs[0].MIGDevices) == 7 && a.GPUs[0].MIGDevices[6].PlacementStart == -1 &&
+				strings.Contains(a.GPUs[0].Error, "nvmlGpuInstanceGetInfo")
 		}},
 		{"instance ids", "fail nvmlDeviceGetGpuInstanceId 2", func(a answer) bool {
 			return len(a.GPUs) == 1 && a.GPUs[0].MIGMode && len(a.GPUs[0].MIGDevices) == 0 && strings.Contains(a.GPUs[0].Error, "nvmlDeviceGetGpuInstanceId")
@@ -305,55 +312,5 @@ func TestStuckAndCrash(t *testing.T) {
 	n.mayDie = true
 	if a, err := n.tryAsk("gpus"); err == nil {
 		t.Errorf("a crash was answered with %+v", a)
-	}
-}
-
-// TestProcesses is of the stand-in: the processes of a device and of its MIG
-// devices, with NVML's ids of the instances.
-func TestProcesses(t *testing.T) {
-	c := startNode(t, "h100x8-mig",
-		"mig gpu 0 3g.40gb/1c,2c",
-		"process none gpu 7",
-		"process gpu 7 pid 4711 memory 2048 share 60",
-		"process gpu 7 pid 4712 memory 512 share 0",
-		"process gpu 7 pid 4713 memory 64 graphics yes",
-		"load gpu 7 util 80")
-	c.mustAsk("open")
-	want := map[string]string{
-		"gpu 0 ":       "gpu 0 pid 20001 MiB 12211 gi 1 ci 0; gpu 0 pid 20002 MiB 12211 gi 1 ci 1; gpu 0 utilisation not supported",
-		"gpu 0 mig 0 ": "gpu 0 mig 0 pid 20001 MiB 12211 gi 1 ci 0; gpu 0 mig 0 utilisation not supported",
-		"gpu 0 mig 1 ": "gpu 0 mig 1 pid 20002 MiB 12211 gi 1 ci 1; gpu 0 mig 1 utilisation not supported",
-		"gpu 7 ":       "gpu 7 pid 4711 MiB 2048 gi -1 ci -1; gpu 7 pid 4712 MiB 512 gi -1 ci -1; gpu 7 pid 4713 MiB 64 graphics; gpu 7 pid 4711 busy",
-	}
-	var got map[string]string
-	matches := func() bool {
-		list := c.mustAsk("processes").Processes
-		got = make(map[string]string)
-		for prefix := range want {
-			var lines []string
-			for _, line := range list {
-				if strings.HasPrefix(line, prefix) && (strings.Contains(prefix, "mig") || !strings.Contains(line, "mig")) {
-					lines = append(lines, line)
-				}
-			}
-			got[prefix] = strings.Join(lines, "; ")
-		}
-		for prefix := range want {
-			if got[prefix] != want[prefix] {
-				return false
-			}
-		}
-		return true
-	}
-	// The first sample of the utilisation comes after a sampling period.
-	for deadline := time.Now().Add(patience); !matches(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			for prefix := range want {
-				if got[prefix] != want[prefix] {
-					t.Errorf("%s: got\n%s\nwant\n%s", prefix, got[prefix], want[prefix])
-				}
-			}
-			return
-		}
 	}
 }

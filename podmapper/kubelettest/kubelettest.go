@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,6 +33,8 @@ type Kubelet struct {
 	server *grpc.Server
 	done   chan struct{}
 	pods   []*podresources.PodResources
+	later  []*podresources.PodResources // instead of pods
+	wait   int                          // calls until then; 0: never
 	delay  time.Duration
 	err    error
 }
@@ -54,6 +57,19 @@ func (k *Kubelet) Start() error {
 	if err != nil {
 		return err
 	}
+	k.serve(l)
+	return nil
+}
+
+// StartOn serves on a listener, which it closes in the end, in place of the
+// socket.
+func (k *Kubelet) StartOn(l net.Listener) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.serve(l)
+}
+
+func (k *Kubelet) serve(l net.Listener) {
 	server, done := grpc.NewServer(), make(chan struct{})
 	podresources.RegisterPodResourcesListerServer(server, k)
 	k.server, k.done = server, done
@@ -61,7 +77,6 @@ func (k *Kubelet) Start() error {
 		defer close(done)
 		_ = server.Serve(countingListener{l, &k.connections}) // ends with Stop
 	}()
-	return nil
 }
 
 // Stop ends the kubelet at once: its connections break and its socket is gone.
@@ -80,7 +95,15 @@ func (k *Kubelet) Stop() {
 func (k *Kubelet) SetPods(pods ...*podresources.PodResources) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.pods = pods
+	k.pods, k.wait = pods, 0
+}
+
+// SetPodsLater sets what List answers after it has been called that many times
+// more.
+func (k *Kubelet) SetPodsLater(calls int, pods ...*podresources.PodResources) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.later, k.wait = pods, calls+1
 }
 
 // SetError makes List fail with err, a grpc status; nil makes it work again.
@@ -107,6 +130,11 @@ func (k *Kubelet) Calls() int { return int(k.calls.Load()) }
 func (k *Kubelet) List(ctx context.Context, _ *podresources.ListPodResourcesRequest) (*podresources.ListPodResourcesResponse, error) {
 	k.calls.Add(1)
 	k.mu.Lock()
+	if k.wait > 0 {
+		if k.wait--; k.wait == 0 {
+			k.pods = k.later
+		}
+	}
 	pods, delay, err := k.pods, k.delay, k.err
 	k.mu.Unlock()
 	if delay > 0 {
@@ -138,6 +166,43 @@ func Pod(namespace, name, container, resource string, deviceIDs ...string) *podr
 		Name: name, Namespace: namespace,
 		Containers: []*podresources.ContainerResources{c},
 	}
+}
+
+// Claim makes a pod with one container that holds devices by one ResourceClaim
+// of the same namespace.
+func Claim(namespace, name, container, claim string, devices ...*podresources.ClaimResource) *podresources.PodResources {
+	return &podresources.PodResources{
+		Name: name, Namespace: namespace,
+		Containers: []*podresources.ContainerResources{{
+			Name: container,
+			DynamicResources: []*podresources.DynamicResource{{
+				ClaimName: claim, ClaimNamespace: namespace, ClaimResources: devices,
+			}},
+		}},
+	}
+}
+
+// ClaimDevice names a device of a DRA driver, with a CDI device as drivers
+// give it.
+func ClaimDevice(driver, pool, device string) *podresources.ClaimResource {
+	return &podresources.ClaimResource{
+		DriverName: driver, PoolName: pool, DeviceName: device,
+		CdiDevices: []*podresources.CDIDevice{{Name: "k8s." + driver + "/claim=" + device}},
+	}
+}
+
+// WriteCheckpoint writes a file as the kubelet writes its checkpoints: another
+// one in the same directory that is then renamed.
+func WriteCheckpoint(path string) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".")
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString("{}")
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
 }
 
 type countingListener struct {

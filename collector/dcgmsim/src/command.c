@@ -285,14 +285,19 @@ static int command_load(struct request *r)
     return ok(r, "%s", "");
 }
 
-/* process gpu I pid P [ci C] [name NAME] [memory MIB] [share PERCENT] [graphics yes]; process gone pid P; process none gpu I */
+#define PROCESS_USAGE \
+    "process gpu I pid P [ci C] [name NAME] [memory MIB|unknown] [share PERCENT] [graphics yes|also] [mps yes]"
+
+/* PROCESS_USAGE; process gone pid P; process none gpu I */
 static int command_process(struct request *r)
 {
     struct node_state *n = r->node;
     const char *pid = option(r, 1, "pid"), *name = option(r, 1, "name"), *memory = option(r, 1, "memory");
     const char *share = option(r, 1, "share"), *ci = option(r, 1, "ci"), *graphics = option(r, 1, "graphics");
+    const char *mps = option(r, 1, "mps");
+    bool unknown = memory && strcmp(memory, "unknown") == 0;
     long p = 0, mib = 1024, percent = 100, slot = -1;
-    if ((pid && number(pid, 1, 4194304, &p) != 0) || (memory && number(memory, 0, 10000000, &mib) != 0) ||
+    if ((pid && number(pid, 1, 4194304, &p) != 0) || (memory && !unknown && number(memory, 0, 10000000, &mib) != 0) ||
         (share && number(share, 0, 100, &percent) != 0) || (ci && number(ci, 0, NODE_MAX_CIS - 1, &slot) != 0))
         return bad(r, "process: a number is out of range");
     bool gone = r->count > 1 && strcmp(r->word[1], "gone") == 0, none = r->count > 1 && strcmp(r->word[1], "none") == 0;
@@ -311,7 +316,18 @@ static int command_process(struct request *r)
     if (gpu < 0)
         return -1;
     if (!pid)
-        return bad(r, "process gpu I pid P [ci C] [name NAME] [memory MIB] [share PERCENT] [graphics yes]");
+        return bad(r, PROCESS_USAGE);
+    uint32_t lists = NODE_LIST_COMPUTE;
+    if (graphics && strcmp(graphics, "yes") == 0)
+        lists = NODE_LIST_GRAPHICS;
+    else if (graphics && strcmp(graphics, "also") == 0)
+        lists |= NODE_LIST_GRAPHICS;
+    else if (graphics)
+        return bad(r, PROCESS_USAGE);
+    if (mps && strcmp(mps, "yes") != 0)
+        return bad(r, PROCESS_USAGE);
+    if (mps) /* a client of MPS has a context of its own as well */
+        lists |= NODE_LIST_MPS;
     if (slot >= 0 && !n->gpu[gpu].ci[slot].present)
         return bad(r, "GPU %u has no compute instance %ld", n->gpu[gpu].dcgm_id, slot);
     node_lock(n);
@@ -325,8 +341,8 @@ static int command_process(struct request *r)
         to->pid = (uint32_t)p;
         to->gpu = (uint32_t)gpu;
         to->ci = (int32_t)slot;
-        to->graphics = graphics && strcmp(graphics, "yes") == 0;
-        to->memory_bytes = (uint64_t)mib * 1048576;
+        to->lists = lists;
+        to->memory_bytes = unknown ? NODE_MEMORY_UNKNOWN : (uint64_t)mib * 1048576;
         to->share = (double)percent / 100;
         to->start_us = node_now_us();
         snprintf(to->name, sizeof to->name, "%s", name ? name : "python3");

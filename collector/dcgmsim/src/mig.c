@@ -191,6 +191,7 @@ static void remake_processes(struct node_state *n, uint32_t position)
         p->gpu = position;
         p->ci = ci;
         p->share = 1;
+        p->lists = NODE_LIST_COMPUTE;
         p->memory_bytes = room * 3 / 10 * 1048576;
         p->start_us = node_now_us();
         snprintf(p->name, sizeof p->name, "%s", "/usr/bin/python3");

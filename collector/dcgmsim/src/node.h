@@ -27,7 +27,7 @@
 #define NODE_MAX_FAULTS 64
 #define NODE_MAX_OVERRIDES 256
 #define NODE_MAX_EVENTS 64
-#define NODE_LAYOUT 1 /* of struct node_state: a state file of another one is refused */
+#define NODE_LAYOUT 2 /* of struct node_state: a state file of another one is refused */
 #define NODE_NAME_LEN 96
 #define NODE_UUID_LEN 48
 
@@ -112,14 +112,18 @@ struct node_gpu {
     struct node_ci ci[NODE_MAX_CIS];
 };
 
+enum node_process_list { NODE_LIST_COMPUTE = 1, NODE_LIST_GRAPHICS = 2, NODE_LIST_MPS = 4 };
+
+#define NODE_MEMORY_UNKNOWN UINT64_MAX /* the driver does not know: NVML_VALUE_NOT_AVAILABLE */
+
 struct node_process {
     bool present;
     uint32_t pid;
     uint32_t gpu; /* position in node_state.gpu */
     int32_t ci;   /* slot in node_gpu.ci, or -1 when not on an instance */
-    bool graphics;
+    uint32_t lists; /* of enum node_process_list: by which of NVML's calls it is listed */
     bool automatic; /* made up by the node itself, and remade with the MIG layout */
-    uint64_t memory_bytes;
+    uint64_t memory_bytes; /* or NODE_MEMORY_UNKNOWN */
     double share; /* part of the device's (instance's) load it makes, 0..1 */
     int64_t start_us;
     char name[64];

@@ -25,9 +25,9 @@
 #define NO_INSTANCE 0xFFFFFFFFu
 #define MIB 1048576ULL
 
-/* The driver keeps the last samples of each process; these many, so far apart. */
-#define UTILIZATION_SAMPLES 10
-#define UTILIZATION_PERIOD_US 200000
+/* The driver keeps the last samples of the GPU's use; these many, so far apart. */
+#define UTILIZATION_SAMPLES 72
+#define UTILIZATION_PERIOD_US 166667
 
 /*
  * A handle names a place, as with the real library ("handles may be reused and
@@ -43,6 +43,13 @@ struct nvmlDevice_st {
 /* go-nvml's nvml.h wraps the pointer in a struct; the call's ABI is the same. */
 static struct nvmlDevice_st handles[NODE_MAX_GPUS][1 + NODE_MAX_CIS];
 
+struct nvmlGpuInstance_st { /* a place, too: slot gi of the GPU */
+    uint32_t gpu;
+    uint32_t gi;
+};
+
+static struct nvmlGpuInstance_st gi_handles[NODE_MAX_GPUS][NODE_MAX_GIS];
+
 static pthread_mutex_t init_lock = PTHREAD_MUTEX_INITIALIZER;
 static unsigned init_count;
 static struct node_state *node;
@@ -53,9 +60,12 @@ static nvmlReturn_t initialise(const char *call)
     pthread_mutex_lock(&init_lock);
     if (!node) {
         node = node_open(err, sizeof err);
-        for (uint32_t g = 0; g < NODE_MAX_GPUS; g++)
+        for (uint32_t g = 0; g < NODE_MAX_GPUS; g++) {
             for (int c = 0; c <= NODE_MAX_CIS; c++)
                 handles[g][c] = (struct nvmlDevice_st){.gpu = g, .ci = c - 1};
+            for (uint32_t i = 0; i < NODE_MAX_GIS; i++)
+                gi_handles[g][i] = (struct nvmlGpuInstance_st){.gpu = g, .gi = i};
+        }
     }
     nvmlReturn_t rc = NVML_SUCCESS;
     if (!node) {
@@ -542,6 +552,45 @@ EXPORT nvmlReturn_t nvmlDeviceGetComputeInstanceId(nvmlDevice_t device, unsigned
     return NVML_SUCCESS;
 }
 
+/* The real call is for privileged users; a scenario lets it fail with 4 for others. */
+EXPORT nvmlReturn_t nvmlDeviceGetGpuInstanceById(nvmlDevice_t device, unsigned int id, nvmlGpuInstance_t *instance)
+{
+    struct target t;
+    BEGIN(device, &t);
+    if (!instance)
+        return NVML_ERROR_INVALID_ARGUMENT;
+    if (t.instance || !t.gpu.mig_enabled)
+        return NVML_ERROR_NOT_SUPPORTED;
+    for (int i = 0; i < NODE_MAX_GIS; i++) {
+        if (t.gpu.gi[i].present && t.gpu.gi[i].nvml_id == id) {
+            instance->handle = &gi_handles[t.position][i];
+            return NVML_SUCCESS;
+        }
+    }
+    return NVML_ERROR_NOT_FOUND;
+}
+
+EXPORT nvmlReturn_t nvmlGpuInstanceGetInfo(nvmlGpuInstance_t instance, nvmlGpuInstanceInfo_t *info)
+{
+    nvmlReturn_t rc = enter(__func__);
+    if (rc != NVML_SUCCESS)
+        return rc;
+    uintptr_t p = (uintptr_t)instance.handle, base = (uintptr_t)gi_handles;
+    if (!info || p < base || p >= base + sizeof gi_handles || (p - base) % sizeof gi_handles[0][0] != 0)
+        return NVML_ERROR_INVALID_ARGUMENT;
+    struct node_gpu gpu;
+    node_copy_gpu(node, instance.handle->gpu, &gpu);
+    const struct node_gi *gi = &gpu.gi[instance.handle->gi];
+    if (!gi->present)
+        return NVML_ERROR_INVALID_ARGUMENT;
+    memset(info, 0, sizeof *info);
+    info->device.handle = &handles[instance.handle->gpu][0];
+    info->id = gi->nvml_id;
+    info->placement.start = gi->placement_start;
+    info->placement.size = gi->placement_size;
+    return NVML_SUCCESS;
+}
+
 static nvmlReturn_t attributes_of(const char *call, nvmlDevice_t device, nvmlDeviceAttributes_t *a)
 {
     struct target t;
@@ -640,11 +689,13 @@ static bool concerns(const struct node_process *p, const struct target *t)
  * The processes on a GPU or MIG device, sorted as they lie in the node. The
  * count is what the caller has room for, and becomes what there is.
  */
-static nvmlReturn_t processes_of(const char *call, nvmlDevice_t device, bool graphics, unsigned int *count,
+static nvmlReturn_t processes_of(const char *call, nvmlDevice_t device, uint32_t list, unsigned int *count,
                                  struct node_process *found)
 {
     struct target t;
     nvmlReturn_t rc = begin(call, device, &t);
+    if (rc == NVML_SUCCESS && t.gpu.mig_enabled && !t.instance)
+        rc = (nvmlReturn_t)node_enter_call(node, "mig-monitor"); /* "only if the caller has appropriate privileges" */
     if (rc != NVML_SUCCESS)
         return rc;
     if (!count)
@@ -652,7 +703,7 @@ static nvmlReturn_t processes_of(const char *call, nvmlDevice_t device, bool gra
     unsigned have = 0, room = *count;
     node_lock(node);
     for (int i = 0; i < NODE_MAX_PROCESSES; i++)
-        if (concerns(&node->process[i], &t) && node->process[i].graphics == graphics)
+        if (concerns(&node->process[i], &t) && (node->process[i].lists & list))
             found[have++] = node->process[i];
     node_unlock(node);
     *count = have;
@@ -673,11 +724,11 @@ static void instance_ids(const struct node_process *p, unsigned int *gi, unsigne
     *ci = g.ci[p->ci].nvml_id;
 }
 
-static nvmlReturn_t list_processes(const char *call, nvmlDevice_t device, bool graphics, unsigned int *count,
+static nvmlReturn_t list_processes(const char *call, nvmlDevice_t device, uint32_t list, unsigned int *count,
                                    nvmlProcessInfo_t *infos)
 {
     struct node_process found[NODE_MAX_PROCESSES];
-    nvmlReturn_t rc = processes_of(call, device, graphics, count, found);
+    nvmlReturn_t rc = processes_of(call, device, list, count, found);
     if (rc != NVML_SUCCESS)
         return rc;
     if (!infos && *count > 0)
@@ -690,11 +741,11 @@ static nvmlReturn_t list_processes(const char *call, nvmlDevice_t device, bool g
     return NVML_SUCCESS;
 }
 
-static nvmlReturn_t list_processes_v1(const char *call, nvmlDevice_t device, bool graphics, unsigned int *count,
+static nvmlReturn_t list_processes_v1(const char *call, nvmlDevice_t device, uint32_t list, unsigned int *count,
                                       nvmlProcessInfo_v1_t *infos)
 {
     struct node_process found[NODE_MAX_PROCESSES];
-    nvmlReturn_t rc = processes_of(call, device, graphics, count, found);
+    nvmlReturn_t rc = processes_of(call, device, list, count, found);
     if (rc != NVML_SUCCESS)
         return rc;
     if (!infos && *count > 0)
@@ -705,28 +756,42 @@ static nvmlReturn_t list_processes_v1(const char *call, nvmlDevice_t device, boo
 }
 
 /* nvml.h has one struct for version 2 and 3 of these calls. */
-#define PROCESS_CALLS(name, graphics)                                                                        \
+#define PROCESS_CALLS(name, list)                                                                            \
     EXPORT nvmlReturn_t name(nvmlDevice_t device, unsigned int *count, nvmlProcessInfo_v1_t *infos)         \
     {                                                                                                        \
-        return list_processes_v1(__func__, device, graphics, count, infos);                                 \
+        return list_processes_v1(__func__, device, list, count, infos);                                     \
     }                                                                                                        \
     EXPORT nvmlReturn_t name##_v2(nvmlDevice_t device, unsigned int *count, nvmlProcessInfo_v2_t *infos)    \
     {                                                                                                        \
-        return list_processes(__func__, device, graphics, count, infos);                                    \
+        return list_processes(__func__, device, list, count, infos);                                        \
     }                                                                                                        \
     EXPORT nvmlReturn_t name##_v3(nvmlDevice_t device, unsigned int *count, nvmlProcessInfo_t *infos)       \
     {                                                                                                        \
-        return list_processes(__func__, device, graphics, count, infos);                                    \
+        return list_processes(__func__, device, list, count, infos);                                        \
     }
 
-PROCESS_CALLS(nvmlDeviceGetComputeRunningProcesses, false)
-PROCESS_CALLS(nvmlDeviceGetGraphicsRunningProcesses, true)
+PROCESS_CALLS(nvmlDeviceGetComputeRunningProcesses, NODE_LIST_COMPUTE)
+PROCESS_CALLS(nvmlDeviceGetGraphicsRunningProcesses, NODE_LIST_GRAPHICS)
+PROCESS_CALLS(nvmlDeviceGetMPSComputeRunningProcesses, NODE_LIST_MPS)
 
 static unsigned percent(double x)
 {
     return x <= 0 ? 0 : x >= 1 ? 100 : (unsigned)(x * 100 + 0.5);
 }
 
+/* What a process did in the samples that a caller has not seen. */
+struct usage {
+    double sm, mem, enc, dec; /* sums over the samples */
+    int64_t newest_us;        /* of a sample in which it did something */
+};
+
+/*
+ * One entry for each process that did something since last_seen, with its
+ * average over all samples since then, and the time of the last in which it did:
+ * so do the answers of the real call look that people have published
+ * (NVIDIA/go-nvml issues 11 and 51, Syllo/nvtop issue 110). The size that it asks
+ * for is a constant, whatever there is.
+ */
 EXPORT nvmlReturn_t nvmlDeviceGetProcessUtilization(nvmlDevice_t device, nvmlProcessUtilizationSample_t *utilization,
                                                     unsigned int *count, unsigned long long last_seen)
 {
@@ -736,43 +801,51 @@ EXPORT nvmlReturn_t nvmlDeviceGetProcessUtilization(nvmlDevice_t device, nvmlPro
         return NVML_ERROR_INVALID_ARGUMENT;
     if (t.gpu.mig_enabled)
         return NVML_ERROR_NOT_SUPPORTED;
-    static const unsigned max = NODE_MAX_PROCESSES * UTILIZATION_SAMPLES;
-    nvmlProcessUtilizationSample_t *all = calloc(max, sizeof *all);
-    if (!all)
-        return NVML_ERROR_MEMORY;
-    unsigned have = 0;
+    if (!utilization || *count < NODE_MAX_PROCESSES) {
+        *count = NODE_MAX_PROCESSES;
+        return NVML_ERROR_INSUFFICIENT_SIZE;
+    }
+    struct node_reading readings[UTILIZATION_SAMPLES];
+    int64_t times[UTILIZATION_SAMPLES];
+    unsigned samples = 0, have = 0;
     int64_t newest = node_now_us() / UTILIZATION_PERIOD_US * UTILIZATION_PERIOD_US;
     for (int s = UTILIZATION_SAMPLES - 1; s >= 0; s--) {
-        int64_t at = newest - s * UTILIZATION_PERIOD_US;
-        if (at <= (int64_t)last_seen)
-            continue;
-        struct node_reading r;
-        read_target(&t, at, &r);
-        node_lock(node);
-        for (int i = 0; i < NODE_MAX_PROCESSES; i++) {
-            const struct node_process *p = &node->process[i];
-            unsigned sm = percent(p->share * r.util), mem = percent(p->share * r.mem_util);
-            if (!concerns(p, &t) || p->start_us > at || (sm == 0 && mem == 0))
-                continue;
-            all[have++] = (nvmlProcessUtilizationSample_t){
-                .pid = p->pid,
-                .timeStamp = (unsigned long long)at,
-                .smUtil = sm,
-                .memUtil = mem,
-                .encUtil = percent(p->share * r.enc_util),
-                .decUtil = percent(p->share * r.dec_util),
-            };
+        int64_t at = newest - (int64_t)s * UTILIZATION_PERIOD_US;
+        if (at > (int64_t)last_seen) {
+            times[samples] = at;
+            read_target(&t, at, &readings[samples++]);
         }
-        node_unlock(node);
     }
-    nvmlReturn_t rc = NVML_SUCCESS;
-    if (have == 0)
-        rc = NVML_ERROR_NOT_FOUND;
-    else if (!utilization || *count < have)
-        rc = NVML_ERROR_INSUFFICIENT_SIZE;
-    else
-        memcpy(utilization, all, have * sizeof *all);
+    struct usage used[NODE_MAX_PROCESSES];
+    memset(used, 0, sizeof used);
+    node_lock(node);
+    for (int i = 0; i < NODE_MAX_PROCESSES; i++) {
+        const struct node_process *p = &node->process[i];
+        if (!concerns(p, &t) || p->share <= 0)
+            continue;
+        for (unsigned s = 0; s < samples; s++) {
+            if (p->start_us > times[s] || readings[s].util <= 0)
+                continue;
+            used[i].sm += p->share * readings[s].util;
+            used[i].mem += p->share * readings[s].mem_util;
+            used[i].enc += p->share * readings[s].enc_util;
+            used[i].dec += p->share * readings[s].dec_util;
+            used[i].newest_us = times[s];
+        }
+    }
+    for (int i = 0; i < NODE_MAX_PROCESSES; i++) {
+        if (used[i].newest_us == 0)
+            continue;
+        utilization[have++] = (nvmlProcessUtilizationSample_t){
+            .pid = node->process[i].pid,
+            .timeStamp = (unsigned long long)used[i].newest_us,
+            .smUtil = percent(used[i].sm / samples),
+            .memUtil = percent(used[i].mem / samples),
+            .encUtil = percent(used[i].enc / samples),
+            .decUtil = percent(used[i].dec / samples),
+        };
+    }
+    node_unlock(node);
     *count = have;
-    free(all);
-    return rc;
+    return have > 0 ? NVML_SUCCESS : NVML_ERROR_NOT_FOUND;
 }

@@ -427,7 +427,7 @@ static void fill_pid(struct engine *e, const struct node_process *p, int gpu, dc
     out->memoryClock = (dcgmStatSummaryInt32_t){(int)r->mem_mhz, (int)r->mem_mhz, (int)r->mem_mhz};
     out->smClock = (dcgmStatSummaryInt32_t){(int)r->sm_mhz, (int)r->sm_mhz, (int)r->sm_mhz};
     out->eccSingleBit = DCGM_INT32_NOT_SUPPORTED;
-    out->maxGpuMemoryUsed = (long long)p->memory_bytes;
+    out->maxGpuMemoryUsed = p->memory_bytes == NODE_MEMORY_UNKNOWN ? DCGM_INT64_BLANK : (long long)p->memory_bytes;
     out->powerViolationTime = (long long)r->power_violation_us;
 }
 

@@ -79,6 +79,7 @@ func measureAll(ctx context.Context, o options) error {
 	}{
 		{"scrape h100x8", func(ctx context.Context) ([]row, error) { return b.scrapes(ctx, "h100x8", "h100x8") }},
 		{"scrape 16x7", func(ctx context.Context) ([]row, error) { return b.scrapes(ctx, "16 x 7 instances", b.largeScenario()) }},
+		{"owners", b.joining},
 		{"sampler", b.sampler},
 		{"garbage", b.garbage},
 		{"start", b.start},

@@ -1,0 +1,147 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/common/expfmt"
+
+	"gpu_exporter/collector"
+	"gpu_exporter/etc"
+)
+
+// heldNode is a node of 16 GPUs with seven instances each, all of whose values
+// are there, and 256 owners, so that most instances are shared.
+type heldNode struct {
+	inventory *collector.Inventory
+	processes *collector.Processes // one of each owner
+	counters  *collector.Counters
+	xids      *collector.XIDCatalogue
+	owners    *collector.Ownership
+}
+
+const heldOwners = 256
+
+func newHeldNode(countersPath string) (*heldNode, error) {
+	counters, err := collector.LoadCounters(countersPath)
+	if err != nil {
+		return nil, err
+	}
+	xids, err := collector.ParseXIDCatalogue(etc.XIDCatalogue(), etc.XIDCatalogueName)
+	if err != nil {
+		return nil, err
+	}
+	inv := &collector.Inventory{Generation: 1, Time: time.Now(), DriverVersion: "570.133.20"}
+	for _, c := range counters.List {
+		inv.Columns[collector.KindGPUInstance] = append(inv.Columns[collector.KindGPUInstance], c.Field.ID)
+	}
+	entity := func(kind collector.EntityKind, id, parent int) collector.Entity {
+		return collector.Entity{Kind: kind, ID: uint32(id), Parent: parent, Selected: true, Index: collector.Unknown, Minor: collector.Unknown,
+			InstanceID: collector.Unknown, Port: collector.Unknown, PlacementStart: collector.Unknown}
+	}
+	for g := range 16 {
+		gpu := entity(collector.KindGPU, g, collector.Unknown)
+		gpu.UUID, gpu.PCIBusID, gpu.Model, gpu.MIGMode = fmt.Sprintf("GPU-%08x-9b29-4a1c-b0a6-0f6c8f5ed3a0", g), fmt.Sprintf("00000000:%02X:00.0", g), "NVIDIA H100 80GB HBM3", true
+		inv.Entities = append(inv.Entities, gpu)
+	}
+	o := &collector.Ownership{Entities: make([]collector.Holders, 16, 16+16*7)}
+	for i := range 16 * 7 {
+		instance := entity(collector.KindGPUInstance, i, i/7)
+		instance.InstanceID, instance.Profile = 7+i%7, "1g.10gb"
+		inv.Entities = append(inv.Entities, instance)
+		o.Entities = append(o.Entities, collector.Holders{})
+	}
+	h := &heldNode{inventory: inv, counters: counters, xids: xids, owners: o, processes: &collector.Processes{Generation: 1, Time: time.Now()}}
+	for i := range 16 * 7 {
+		h.processes.Devices = append(h.processes.Devices, collector.DeviceProcesses{Entity: 16 + i, Utilization: collector.StatusNotSupported})
+	}
+	for n := range heldOwners {
+		d := &h.processes.Devices[n%(16*7)]
+		d.Processes = append(d.Processes, collector.Process{PID: uint32(n), MemoryBytes: 1 << 30, MemoryKnown: true, SM: 0.25})
+		holders := &o.Entities[16+n%(16*7)]
+		holders.Owners = append(holders.Owners, collector.Owner{Namespace: "research", Pod: heldPod(n), Container: "main", Replica: fmt.Sprint(n / (16 * 7))})
+	}
+	return h, nil
+}
+
+func (h *heldNode) Ownership(collector.Moment) *collector.Ownership { return h.owners }
+
+func (h *heldNode) Place(pid uint32) collector.ProcessPlace {
+	return collector.ProcessPlace{Namespace: "research", Pod: heldPod(int(pid)), Container: "main"}
+}
+
+func heldPod(n int) string { return fmt.Sprintf("llm-training-%d", n) }
+
+func (h *heldNode) MappingStatus() (collector.SourceStatus, bool) {
+	return collector.SourceStatus{}, true
+}
+
+func (h *heldNode) Sources() map[string]collector.SourceStatus { return nil }
+
+// encoding returns the time that building and encoding the families of one
+// sample takes, and the size of the text.
+func (h *heldNode) encoding(owners collector.OwnerSource, rounds int) (time.Duration, int, error) {
+	node := collector.NewNode(slog.New(slog.DiscardHandler), h.xids)
+	families := collector.NewFamilies(collector.FamiliesConfig{
+		Counters: h.counters.List, XIDs: h.xids, HostnameLabel: "hostname", Hostname: "node-1.example.com", MaxAge: time.Minute,
+		Owners: collector.OwnerForm{Usage: owners != nil},
+	}, node, collector.NewSupervisor(collector.SupervisorConfig{}), owners)
+	if err := node.Deliver(collector.Frame{Inventory: h.inventory}); err != nil {
+		return 0, 0, err
+	}
+	var body []byte
+	var begin time.Time
+	for n := range rounds + 1 {
+		if n == 1 {
+			begin = time.Now() // the first one renders the labels
+		}
+		sample := &collector.Sample{Generation: 1, Time: time.Now(), Rows: make([][]collector.Cell, len(h.inventory.Entities))}
+		for i := range h.inventory.Entities {
+			for range h.inventory.Columns[h.inventory.Entities[i].Kind] {
+				sample.Rows[i] = append(sample.Rows[i], collector.DoubleCell(float64(i)+0.25))
+			}
+		}
+		processes := *h.processes // a new reading for each sample
+		if err := errors.Join(node.Deliver(collector.Frame{Processes: &processes}), node.Deliver(collector.Frame{Sample: sample})); err != nil {
+			return 0, 0, err
+		}
+		var err error
+		body, err = (&collector.Exposition{Families: families.Build()}).Append(body[:0], expfmt.NewFormat(expfmt.TypeTextPlain))
+		if err != nil {
+			return 0, 0, err
+		}
+	}
+	return time.Since(begin) / time.Duration(rounds), len(body), nil
+}
+
+// joining compares encoding a large node with and without owners.
+func (b *bench) joining(context.Context) ([]row, error) {
+	h, err := newHeldNode(b.counters())
+	if err != nil {
+		return nil, err
+	}
+	const rounds = 200
+	var with, without []time.Duration
+	var size, bare int
+	for range b.options.rounds {
+		var d time.Duration
+		if d, bare, err = h.encoding(nil, rounds); err != nil {
+			return nil, err
+		}
+		without = append(without, d)
+		if d, size, err = h.encoding(h, rounds); err != nil {
+			return nil, err
+		}
+		with = append(with, d)
+	}
+	r := against(fmt.Sprintf("encoding 16 x 7 instances x 60 fields with %d owners, %d bytes, against %d without owners", heldOwners, size, bare), with, without)
+	const reach = 1.2
+	r.reach, r.ok = fmt.Sprintf("<= %.1f", reach), float64(median(with)) <= reach*float64(median(without))
+	return []row{r}, nil
+}

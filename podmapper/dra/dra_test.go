@@ -1,0 +1,673 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package dra
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"runtime/pprof"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+
+	"gpu_exporter/podmapper"
+)
+
+const node = "node-a"
+
+// journal keeps the log, and tells of each line.
+type journal struct {
+	mu    sync.Mutex
+	lines []string
+	added chan struct{}
+}
+
+func (j *journal) Enabled(context.Context, slog.Level) bool { return true }
+func (j *journal) WithAttrs([]slog.Attr) slog.Handler       { return j }
+func (j *journal) WithGroup(string) slog.Handler            { return j }
+
+func (j *journal) Handle(_ context.Context, r slog.Record) error {
+	line := r.Level.String() + " " + r.Message
+	r.Attrs(func(a slog.Attr) bool { line += " " + a.String(); return true })
+	j.mu.Lock()
+	j.lines = append(j.lines, line)
+	j.mu.Unlock()
+	select {
+	case j.added <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// at gives the lines of a level and above.
+func (j *journal) at(level slog.Level) []string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(j.lines), func(l string) bool {
+		var of slog.Level
+		word, _, _ := strings.Cut(l, " ")
+		return of.UnmarshalText([]byte(word)) != nil || of < level
+	})
+}
+
+// watcher is one under test, which runs until stop.
+type watcher struct {
+	*Watcher
+	t       *testing.T
+	cluster *cluster
+	log     *journal
+	stop    func()
+}
+
+func newWatcher(t *testing.T, c *cluster, adjust ...func(*Config, *Watcher)) *watcher {
+	t.Helper()
+	w := &watcher{t: t, cluster: c, log: &journal{added: make(chan struct{}, 1)}}
+	config := Config{REST: c.config(), Node: node, Logger: slog.New(w.log)}
+	for _, f := range adjust {
+		f(&config, &Watcher{})
+	}
+	var err error
+	if w.Watcher, err = New(config); err != nil {
+		t.Fatal(err)
+	}
+	w.pause, w.retries = time.Millisecond, [2]time.Duration{time.Millisecond, 20 * time.Millisecond}
+	for _, f := range adjust {
+		f(&config, w.Watcher)
+	}
+	return w
+}
+
+func (w *watcher) run() *watcher {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx) }()
+	w.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			w.t.Errorf("Run: %v", err)
+		}
+		var stacks strings.Builder
+		pprof.Lookup("goroutine").WriteTo(&stacks, 2)
+		for _, leaked := range []string{"dra.(*Watcher)", "dra.(*stream)", "dra.(*apiServer)"} {
+			if strings.Contains(stacks.String(), leaked) {
+				w.t.Errorf("%s is still running:\n%s", leaked, stacks.String())
+			}
+		}
+	})
+	w.t.Cleanup(w.stop)
+	return w
+}
+
+// until waits for a state. At each change of it something is logged, published
+// or asked.
+func (w *watcher) until(what string, ok func() bool) {
+	w.t.Helper()
+	giveUp := time.After(20 * time.Second)
+	for !ok() {
+		select {
+		case <-w.Changed():
+		case <-w.log.added:
+		case <-w.cluster.asked:
+		case <-giveUp:
+			w.t.Fatalf("never %s: published %v, status %+v, log:\n%s", what, w.devices(), w.Status(), strings.Join(w.log.at(slog.LevelDebug), "\n"))
+		}
+	}
+}
+
+// devices are what is published, as pool/name=uuid.
+func (w *watcher) devices() string {
+	p := w.Published()
+	if p == nil {
+		return "unknown"
+	}
+	var all []string
+	for name, d := range p.Devices {
+		all = append(all, fmt.Sprintf("%s/%s=%s", name.Pool, name.Device, d.UUID))
+	}
+	slices.Sort(all)
+	return strings.Join(all, " ")
+}
+
+func (w *watcher) untilDevices(want string) {
+	w.t.Helper()
+	w.until("published "+want, func() bool { return w.devices() == want })
+}
+
+func (w *watcher) untilFailed(reason Reason) {
+	w.t.Helper()
+	w.until("failed: "+string(reason), func() bool { s := w.Status(); return s.Failures[reason] > 0 && s.Reason == reason })
+}
+
+func TestEachVersion(t *testing.T) {
+	for _, version := range knownVersions {
+		t.Run(version, func(t *testing.T) {
+			c := newCluster(t, version)
+			c.apply("s1", node, gpus(node, 1, 1, "gpu-0=GPU-a", "gpu-1=GPU-b"))
+			c.apply("s2", "node-b", gpus("node-b", 1, 1, "gpu-0=GPU-z"))
+			w := newWatcher(t, c).run()
+
+			w.untilDevices("node-a/gpu-0=GPU-a node-a/gpu-1=GPU-b")
+			w.until("up", func() bool { return w.Status().Up })
+			first := w.Published()
+			if first.Version != 1 {
+				t.Errorf("version %d of the first devices", first.Version)
+			}
+			d := first.Devices[podmapper.PublishedName{Driver: "gpu.nvidia.com", Pool: node, Device: "gpu-0"}]
+			want := podmapper.PublishedDevice{
+				Type: "gpu", UUID: "GPU-a",
+				PlacementStart: podmapper.NotPublished, Index: podmapper.NotPublished, Minor: podmapper.NotPublished,
+			}
+			if d != want {
+				t.Errorf("device %+v, want %+v", d, want)
+			}
+
+			c.apply("s1", node, gpus(node, 2, 1, "gpu-0=GPU-a"))
+			w.untilDevices("node-a/gpu-0=GPU-a")
+			if v := w.Published().Version; v != 2 {
+				t.Errorf("version %d after a change", v)
+			}
+			c.apply("s3", node, gpus("other", 1, 1, "x=GPU-x"))
+			w.untilDevices("node-a/gpu-0=GPU-a other/x=GPU-x")
+			c.delete("s3")
+			w.untilDevices("node-a/gpu-0=GPU-a")
+			c.delete("s1")
+			w.untilDevices("")
+			w.stop()
+
+			s := w.Status()
+			if !s.Up || s.Err != nil || s.APIVersion != version || s.Slices != 0 || s.Devices != 0 || s.LastSuccess.IsZero() {
+				t.Errorf("status %+v", s)
+			}
+			for _, r := range c.seen(resourceName) {
+				if !strings.Contains(r, "fieldSelector=spec.nodeName%3Dnode-a") || !strings.HasPrefix(r, "/apis/"+groupName+"/"+version+"/") {
+					t.Errorf("request %s", r)
+				}
+			}
+			if len(c.seen("watch=true", "allowWatchBookmarks=true", "timeoutSeconds=")) == 0 {
+				t.Error("no watch")
+			}
+		})
+	}
+}
+
+func TestBestVersionIsUsed(t *testing.T) {
+	c := newCluster(t, "v1beta1", "v1", "v1beta2")
+	w := newWatcher(t, c).run()
+	w.until("up", func() bool { return w.Status().Up })
+	if v := w.Status().APIVersion; v != "v1" {
+		t.Errorf("read in %s", v)
+	}
+}
+
+func TestVersionWithoutThisResource(t *testing.T) {
+	c := newCluster(t, "v1beta1")
+	c.discovery = []string{"v1", "v1beta2", "v1beta1"}
+	w := newWatcher(t, c).run()
+	w.until("up", func() bool { return w.Status().Up })
+	if v := w.Status().APIVersion; v != "v1beta1" {
+		t.Errorf("read in %s", v)
+	}
+}
+
+// After an upgrade of the cluster another version is served, and the devices
+// stay what they are.
+func TestVersionChanges(t *testing.T) {
+	c := newCluster(t, "v1beta1")
+	c.apply("s1", node, gpus(node, 1, 1, "gpu-0=GPU-a"))
+	w := newWatcher(t, c).run()
+	w.until("up", func() bool { return w.Status().Up })
+	before := w.Published()
+
+	for _, versions := range [][]string{{"v1beta1", "v1beta2"}, {"v1"}, {"v1beta2"}} {
+		c.change(func() { c.discovery, c.versions = versions, versions })
+		c.bookmark()
+		best := versions[len(versions)-1]
+		w.until("watched in "+best, func() bool {
+			return len(c.seen("/"+best+"/", "watch=true", "resourceVersion="+c.newest())) > 0
+		})
+	}
+	w.stop()
+	if w.Published() != before {
+		t.Errorf("published anew: %+v and %+v", before, w.Published())
+	}
+	if n := failures(w); n != 0 {
+		t.Errorf("an upgrade counts as %d failures: %+v", n, w.Status())
+	}
+}
+
+func failures(w *watcher) (n uint64) {
+	for _, of := range w.Status().Failures {
+		n += of
+	}
+	return n
+}
+
+// Discovery may lag behind: the watch is what says that a version is gone.
+func TestWatchNotFound(t *testing.T) {
+	c := newCluster(t, "v1beta1")
+	c.apply("s1", node, gpus(node, 1, 1, "gpu-0=GPU-a"))
+	w := newWatcher(t, c).run()
+	w.until("up", func() bool { return w.Status().Up })
+	c.change(func() { c.versions = []string{"v1"} })
+	c.bookmark()
+	w.until("refused", func() bool { return len(c.seen("/v1beta1/", "watch=true")) > 1 })
+	c.change(func() { c.discovery = []string{"v1"} })
+	c.apply("s1", node, gpus(node, 2, 1, "gpu-0=GPU-a", "gpu-1=GPU-b"))
+	w.untilDevices("node-a/gpu-0=GPU-a node-a/gpu-1=GPU-b")
+	if v := w.Status().APIVersion; v != "v1" {
+		t.Errorf("read in %s", v)
+	}
+}
+
+// What goes wrong keeps the devices, is counted by reason, and is logged once
+// with what to do, and once when it is over.
+func TestTrouble(t *testing.T) {
+	answer := func(code int, body string, only ...string) func(*cluster) {
+		return func(c *cluster) {
+			c.answer = func(r *http.Request) (int, string) {
+				for _, text := range only {
+					if !strings.Contains(r.URL.RequestURI(), text) {
+						return 0, ""
+					}
+				}
+				return code, body
+			}
+		}
+	}
+	for _, tc := range []struct {
+		name   string
+		begin  func(*cluster)
+		end    func(*cluster)
+		reason Reason
+		says   string
+	}{
+		{"forbidden", answer(403, statusBody(403, metav1.StatusReasonForbidden, `resourceslices.resource.k8s.io is forbidden: User "system:serviceaccount:gpu:exporter" cannot list`), resourceName), nil, ReasonForbidden, "ClusterRole"},
+		{"only watch is forbidden", answer(403, statusBody(403, metav1.StatusReasonForbidden, "cannot watch"), resourceName, "watch=true"), nil, ReasonForbidden, "cannot watch"},
+		{"forbidden by a proxy", answer(403, "<html>no</html>", resourceName), nil, ReasonForbidden, "ClusterRole"},
+		{"token expired", func(c *cluster) { c.token = "new" }, func(c *cluster) { c.token = "good" }, ReasonUnauthorized, "token"},
+		{"DRA switched off", func(c *cluster) { c.discovery, c.versions = nil, nil }, func(c *cluster) { c.discovery, c.versions = []string{"v1"}, []string{"v1"} }, ReasonNotServed, "dynamic resource allocation"},
+		{"only unknown versions", func(c *cluster) { c.discovery = []string{"v2"} }, func(c *cluster) { c.discovery = []string{"v1"} }, ReasonNotServed, "has none of resource.k8s.io v1, v1beta2 and v1beta1"},
+		{"overloaded", answer(429, statusBody(429, metav1.StatusReasonTooManyRequests, "too many requests")), nil, ReasonRateLimited, "flow schemas"},
+		{"internal error", answer(500, statusBody(500, metav1.StatusReasonInternalError, "etcd has no leader")), nil, ReasonUnavailable, "etcd has no leader"},
+		{"gateway timeout", answer(504, "upstream"), nil, ReasonTimeout, "overloaded"},
+		{"another server", answer(200, "<html>welcome</html>"), nil, ReasonMalformed, "Kubernetes API server"},
+		{"a list of something else", answer(200, "{}", resourceName), nil, ReasonMalformed, "not an answer of this API"},
+		{"an event of nothing", answer(200, `{"type":"ADDED"}`, "watch=true"), nil, ReasonMalformed, "unexpected end of JSON input"},
+		{"a watch of something else", answer(200, "[]", "watch=true"), nil, ReasonMalformed, "cannot unmarshal array"},
+		{"a watch that fails", answer(200, `{"type":"ERROR","object":`+statusBody(500, metav1.StatusReasonInternalError, "etcd is lost")+`}`, "watch=true"), nil, ReasonUnavailable, "etcd is lost"},
+		{"a teapot", answer(418, ""), nil, ReasonOther, "the API server's log"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := newCluster(t, "v1")
+			c.apply("s1", node, gpus(node, 1, 1, "gpu-0=GPU-a"))
+			w := newWatcher(t, c).run()
+			w.until("up", func() bool { return w.Status().Up })
+			before := w.Published()
+
+			c.change(func() { tc.begin(c) })
+			c.bookmark()
+			w.untilFailed(tc.reason)
+			w.until("failed again", func() bool { return w.Status().Failures[tc.reason] >= 3 })
+			s := w.Status()
+			if s.Up || s.Reason != tc.reason || s.Err == nil {
+				t.Errorf("status %+v", s)
+			}
+			if n := failures(w) - s.Failures[tc.reason]; n > 1 { // one may still be on its way
+				t.Errorf("other failures: %v", s.Failures)
+			}
+			if w.Published() != before {
+				t.Errorf("published %v", w.devices())
+			}
+			warnings := w.log.at(slog.LevelWarn)
+			if len(warnings) != 1 || !strings.Contains(warnings[0], tc.says) || !strings.Contains(warnings[0], "reason="+string(tc.reason)) {
+				t.Errorf("warnings:\n%s", strings.Join(warnings, "\n"))
+			}
+
+			c.change(func() {
+				c.answer = nil
+				if tc.end != nil {
+					tc.end(c)
+				}
+			})
+			c.apply("s1", node, gpus(node, 2, 1, "gpu-0=GPU-b"))
+			w.untilDevices("node-a/gpu-0=GPU-b")
+			w.until("said to be well", func() bool {
+				lines := w.log.at(slog.LevelInfo)
+				return strings.Contains(lines[len(lines)-1], "Resource slices are being read")
+			})
+			if s := w.Status(); !s.Up || s.Err != nil || s.Reason != "" {
+				t.Errorf("status %+v", s)
+			}
+		})
+	}
+}
+
+// With list but without watch allowed, the slices are at least polled.
+func TestPollsWhereWatchIsForbidden(t *testing.T) {
+	c := newCluster(t, "v1")
+	c.answer = func(r *http.Request) (int, string) {
+		if strings.Contains(r.URL.RawQuery, "watch=true") {
+			return 403, statusBody(403, metav1.StatusReasonForbidden, "cannot watch")
+		}
+		return 0, ""
+	}
+	c.apply("s1", node, gpus(node, 1, 1, "gpu-0=GPU-a"))
+	w := newWatcher(t, c).run()
+	w.untilDevices("node-a/gpu-0=GPU-a")
+	c.apply("s1", node, gpus(node, 2, 1, "gpu-0=GPU-b"))
+	w.untilDevices("node-a/gpu-0=GPU-b")
+	w.stop()
+	if w.Status().Up || len(w.log.at(slog.LevelInfo)) != 1 {
+		t.Errorf("status %+v, log %q", w.Status(), w.log.at(slog.LevelInfo))
+	}
+}
+
+// Who may not ask which versions there are can still try them.
+func TestDiscoveryForbidden(t *testing.T) {
+	c := newCluster(t, "v1beta2")
+	c.answer = func(r *http.Request) (int, string) {
+		if r.URL.Path == "/apis/"+groupName {
+			return 403, statusBody(403, metav1.StatusReasonForbidden, "no discovery")
+		}
+		return 0, ""
+	}
+	c.apply("s1", node, gpus(node, 1, 1, "gpu-0=GPU-a"))
+	w := newWatcher(t, c).run()
+	w.untilDevices("node-a/gpu-0=GPU-a")
+}
+
+func TestTokenExpiredAtStart(t *testing.T) {
+	c := newCluster(t, "v1")
+	c.apply("s1", node, gpus(node, 1, 1, "gpu-0=GPU-a"))
+	c.token = "another"
+	w := newWatcher(t, c).run()
+	w.untilFailed(ReasonUnauthorized)
+	if w.Published() != nil {
+		t.Error("devices from nowhere")
+	}
+	c.change(func() { c.token = "good" })
+	w.untilDevices("node-a/gpu-0=GPU-a")
+}
+
+func TestServerDownAtStart(t *testing.T) {
+	c := newCluster(t, "v1")
+	c.apply("s1", node, gpus(node, 1, 1, "gpu-0=GPU-a"))
+	c.stop()
+	w := newWatcher(t, c).run()
+	w.untilFailed(ReasonUnavailable)
+	if p := w.Published(); p != nil || !w.Status().LastSuccess.IsZero() {
+		t.Errorf("devices from nowhere: %+v", p)
+	}
+	c.start(nil)
+	w.untilDevices("node-a/gpu-0=GPU-a")
+}
+
+// New does not even connect, and Published waits for nothing.
+func TestSlowServer(t *testing.T) {
+	c := newCluster(t, "v1")
+	c.apply("s1", node, gpus(node, 1, 1, "gpu-0=GPU-a"))
+	hang := make(chan struct{})
+	c.hang = hang
+	w := newWatcher(t, c, func(c *Config, _ *Watcher) { c.Timeout = 50 * time.Millisecond })
+	if n := len(c.seen()); n != 0 {
+		t.Errorf("New made %d requests", n)
+	}
+	w.run()
+	w.untilFailed(ReasonTimeout)
+	if w.Published() != nil {
+		t.Error("devices from nowhere")
+	}
+	c.change(func() { c.hang = nil })
+	close(hang)
+	w.untilDevices("node-a/gpu-0=GPU-a")
+}
+
+func TestMaxAge(t *testing.T) {
+	c := newCluster(t, "v1")
+	c.apply("s1", node, gpus(node, 1, 1, "gpu-0=GPU-a"))
+	w := newWatcher(t, c, func(c *Config, _ *Watcher) { c.MaxAge = time.Nanosecond }).run()
+	// As long as the watch is there nothing is too old, however long it is silent.
+	w.until("up", func() bool { return w.Status().Up })
+	before := w.Published()
+	if before == nil {
+		t.Fatal("too old while the watch is up")
+	}
+	c.stop()
+	w.untilFailed(ReasonUnavailable)
+	w.until("said to be too old", func() bool {
+		return slices.ContainsFunc(w.log.at(slog.LevelWarn), func(l string) bool { return strings.Contains(l, "too old") })
+	})
+	if w.Published() != nil || w.Status().Devices != 1 {
+		t.Errorf("published %s, status %+v", w.devices(), w.Status())
+	}
+	w.until("failed more often", func() bool { return w.Status().Failures[ReasonUnavailable] >= 3 })
+	if lines := w.log.at(slog.LevelWarn); len(lines) != 2 {
+		t.Errorf("log:\n%s", strings.Join(lines, "\n"))
+	}
+
+	c.start(nil)
+	w.until("up again", func() bool { return w.Status().Up })
+	if w.Published() != before {
+		t.Errorf("the same devices are published anew: %+v and %+v", before, w.Published())
+	}
+}
+
+// A slice that goes away while nothing is watched is missed by the next list,
+// whether the server refuses to go back as far in the stream or in its answer.
+func TestGap(t *testing.T) {
+	gone := statusBody(410, metav1.StatusReasonExpired, "too old resource version")
+	for _, tc := range []struct {
+		name    string
+		refused bool
+	}{{"told in the stream", false}, {"told in the answer", true}} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := newCluster(t, "v1")
+			c.apply("s1", node, gpus(node, 1, 1, "gpu-0=GPU-a"))
+			c.apply("s2", node, gpus("other", 1, 1, "x=GPU-x"))
+			w := newWatcher(t, c).run()
+			w.untilDevices("node-a/gpu-0=GPU-a other/x=GPU-x")
+			w.until("up", func() bool { return w.Status().Up })
+			old := c.bookmark()
+			w.until("watched from there", func() bool { return len(c.seen("watch=true", "resourceVersion="+old)) > 0 })
+			c.change(func() {
+				c.epoch++
+				c.revision += 10
+				delete(c.objects, "s2")
+				c.changes, c.compacted = nil, c.revision
+				if tc.refused {
+					c.answer = func(r *http.Request) (int, string) {
+						if v := r.URL.Query(); v.Get("watch") == "true" && v.Get("resourceVersion") <= old {
+							return 410, gone
+						}
+						return 0, ""
+					}
+				}
+			})
+			w.untilDevices("node-a/gpu-0=GPU-a")
+			if n := failures(w); n != 0 {
+				t.Errorf("a gap counts as %d failures: %+v", n, w.Status())
+			}
+			if len(w.log.at(slog.LevelWarn)) != 0 {
+				t.Errorf("log: %q", w.log.at(slog.LevelWarn))
+			}
+		})
+	}
+}
+
+// A restored backup is older than what was seen.
+func TestOlderServer(t *testing.T) {
+	c := newCluster(t, "v1")
+	c.apply("s1", node, gpus(node, 1, 1, "gpu-0=GPU-a"))
+	w := newWatcher(t, c).run()
+	w.until("up", func() bool { return w.Status().Up })
+	c.change(func() {
+		c.revision = 7
+		c.changes = nil
+		c.objects = map[string]object{"s1": {node: node, spec: gpus(node, 1, 1, "gpu-0=GPU-old"), rev: 5}}
+		c.answer = func(r *http.Request) (int, string) {
+			if v := r.URL.Query().Get("resourceVersion"); len(v) == 3 {
+				b := statusBody(504, metav1.StatusReasonTimeout, "")
+				b = strings.Replace(b, `"code"`, `"details":{"causes":[{"reason":"ResourceVersionTooLarge"}]},"code"`, 1)
+				return 504, b
+			}
+			return 0, ""
+		}
+		c.epoch++
+	})
+	w.untilDevices("node-a/gpu-0=GPU-old")
+}
+
+// A watch goes on from the last bookmark, without a list.
+func TestBookmark(t *testing.T) {
+	c := newCluster(t, "v1")
+	c.apply("s1", node, gpus(node, 1, 1, "gpu-0=GPU-a"))
+	w := newWatcher(t, c).run()
+	w.until("up", func() bool { return w.Status().Up })
+	c.apply("s9", "node-b", gpus("node-b", 1, 1, "gpu-0=GPU-z")) // not for us
+	at := c.bookmark()
+	w.until("watched from the bookmark", func() bool { return len(c.seen("watch=true", "resourceVersion="+at)) > 0 })
+	c.apply("s1", node, gpus(node, 2, 1, "gpu-0=GPU-b"))
+	w.untilDevices("node-a/gpu-0=GPU-b")
+	if lists := len(c.seen(resourceName)) - len(c.seen("watch=true")); lists != 1 {
+		t.Errorf("%d lists in %q", lists, c.seen())
+	}
+}
+
+// A proxy that ends each watch at once must not look like a quiet cluster.
+func TestWatchIsCutShort(t *testing.T) {
+	c := newCluster(t, "v1")
+	c.curt = true
+	c.apply("s1", node, gpus(node, 1, 1, "gpu-0=GPU-a"))
+	w := newWatcher(t, c, func(_ *Config, w *Watcher) { w.retries = [2]time.Duration{time.Millisecond, time.Hour} }).run()
+	w.untilFailed(ReasonUnavailable)
+	c.change(func() {
+		c.revision++
+		c.objects["s1"] = object{node: node, spec: gpus(node, 2, 1, "gpu-0=GPU-b"), rev: c.revision}
+	})
+	w.untilDevices("node-a/gpu-0=GPU-b")
+}
+
+// A pool whose slices are replaced one after the other never looks smaller than
+// it is.
+func TestPoolInTheMiddleOfAChange(t *testing.T) {
+	c := newCluster(t, "v1")
+	c.apply("s1", node, gpus(node, 1, 2, "gpu-0=GPU-a"))
+	c.apply("s2", node, gpus(node, 1, 2, "gpu-1=GPU-b"))
+	w := newWatcher(t, c, func(_ *Config, w *Watcher) { w.settle = time.Hour }).run()
+	w.untilDevices("node-a/gpu-0=GPU-a node-a/gpu-1=GPU-b")
+	w.until("up", func() bool { return w.Status().Up })
+
+	c.apply("s1", node, gpus(node, 2, 2, "gpu-0=GPU-a"))
+	c.apply("s2", node, gpus(node, 2, 2, "gpu-1=GPU-c"))
+	w.untilDevices("node-a/gpu-0=GPU-a node-a/gpu-1=GPU-c")
+	if v := w.Published().Version; v != 2 {
+		t.Errorf("version %d: the state between was published", v)
+	}
+}
+
+func TestPoolStaysIncomplete(t *testing.T) {
+	c := newCluster(t, "v1")
+	c.apply("s1", node, gpus(node, 1, 1, "gpu-0=GPU-a"))
+	w := newWatcher(t, c, func(_ *Config, w *Watcher) { w.settle = time.Millisecond }).run()
+	w.until("up", func() bool { return w.Status().Up })
+	c.apply("s1", node, gpus(node, 2, 3, "gpu-0=GPU-b"))
+	w.untilDevices("node-a/gpu-0=GPU-b")
+	w.until("noted", func() bool {
+		return slices.ContainsFunc(w.log.at(slog.LevelDebug), func(l string) bool {
+			return strings.HasPrefix(l, "DEBUG Pools of devices are incomplete") && strings.Contains(l, "1 of 3 slices")
+		})
+	})
+}
+
+func TestFieldSelectorIsNotTrusted(t *testing.T) {
+	c := newCluster(t, "v1")
+	c.blind = true
+	c.apply("s1", node, gpus(node, 1, 1, "gpu-0=GPU-a"))
+	c.apply("s2", "node-b", gpus("node-b", 1, 1, "gpu-0=GPU-z"))
+	w := newWatcher(t, c).run()
+	w.untilDevices("node-a/gpu-0=GPU-a")
+	w.until("up", func() bool { return w.Status().Up })
+	c.apply("s3", "node-c", gpus("node-c", 1, 1, "gpu-0=GPU-y"))
+	c.apply("s1", node, gpus(node, 2, 1, "gpu-0=GPU-b"))
+	w.untilDevices("node-a/gpu-0=GPU-b")
+}
+
+// A device that cannot be read costs only itself, and one line.
+func TestBadSlice(t *testing.T) {
+	c := newCluster(t, "v1")
+	bad := gpus(node, 1, 2, "gpu-0=GPU-a")
+	bad["devices"] = append(bad["devices"].([]any), map[string]any{"name": "gpu-1", "attributes": 5})
+	c.apply("s1", node, bad)
+	c.apply("s2", node, gpus(node, 1, 2, "gpu-2=GPU-c"))
+	w := newWatcher(t, c).run()
+	want := "node-a/gpu-0=GPU-a node-a/gpu-2=GPU-c"
+	w.untilDevices(want)
+	w.until("up", func() bool { return w.Status().Up })
+	at := c.bookmark()
+	w.until("watched from the bookmark", func() bool { return len(c.seen("watch=true", "resourceVersion="+at)) > 0 })
+	c.change(func() { // all is listed again
+		c.epoch++
+		c.revision += 2
+		c.changes, c.compacted = nil, c.revision
+	})
+	c.apply("s3", node, gpus("other", 1, 1, "x=GPU-x"))
+	w.untilDevices(want + " other/x=GPU-x")
+	if lines := w.log.at(slog.LevelWarn); len(lines) != 1 || !strings.Contains(lines[0], "slice=s1") || !strings.Contains(lines[0], "device 1: json: cannot unmarshal number") {
+		t.Errorf("warnings:\n%s", strings.Join(lines, "\n"))
+	}
+}
+
+func TestStatusHasEveryReason(t *testing.T) {
+	w := newWatcher(t, newCluster(t))
+	want := make(map[Reason]uint64)
+	for _, r := range Reasons() {
+		want[r] = 0
+		if r.Hint() == "" {
+			t.Errorf("no hint for %s", r)
+		}
+	}
+	s := w.Status()
+	if !maps.Equal(s.Failures, want) {
+		t.Errorf("failures %v", s.Failures)
+	}
+	s.Failures[ReasonOther]++ // a copy
+	if w.Status().Failures[ReasonOther] != 0 {
+		t.Error("the status can be changed from outside")
+	}
+}
+
+func TestNew(t *testing.T) {
+	good := Config{REST: &rest.Config{Host: "https://10.96.0.1"}, Node: node}
+	for _, tc := range []struct {
+		name   string
+		change func(*Config)
+		err    string
+	}{
+		{"good", func(*Config) {}, ""},
+		{"no configuration", func(c *Config) { c.REST = nil }, "how to reach the API server"},
+		{"no node", func(c *Config) { c.Node = "" }, "name of this node"},
+		{"negative age", func(c *Config) { c.MaxAge = -1 }, "must be positive"},
+		{"no such CA", func(c *Config) {
+			c.REST = &rest.Config{Host: "https://10.96.0.1", TLSClientConfig: rest.TLSClientConfig{CAFile: "testdata/none.crt"}}
+		}, "preparing the connection"},
+		{"bad address", func(c *Config) { c.REST = &rest.Config{Host: "https://a b"} }, "preparing the connection"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := good
+			tc.change(&c)
+			_, err := New(c)
+			if tc.err == "" && err != nil || tc.err != "" && (err == nil || !strings.Contains(err.Error(), tc.err)) {
+				t.Errorf("error %v, want %q", err, tc.err)
+			}
+		})
+	}
+}

@@ -1,0 +1,312 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// jobDir is a directory of job files with a clock of its own, at which its
+// files are written.
+type jobDir struct {
+	t     *testing.T
+	files *jobFiles
+	clock time.Time
+}
+
+func newJobDir(t *testing.T) *jobDir {
+	d := &jobDir{t: t, files: newJobFiles(t.TempDir()), clock: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
+	d.files.now = func() time.Time { return d.clock }
+	return d
+}
+
+func (d *jobDir) path(name string) string { return filepath.Join(d.files.dir, name) }
+
+func (d *jobDir) write(name, content string) {
+	d.t.Helper()
+	if err := os.WriteFile(d.path(name), []byte(content), 0o644); err != nil {
+		d.t.Fatal(err)
+	}
+	if err := os.Chtimes(d.path(name), d.clock, d.clock); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// read gives the holds as "device: job", and what else was said.
+func (d *jobDir) read() ([]string, time.Duration, []Problem) {
+	d.t.Helper()
+	found, again, err := d.files.read(context.Background())
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return texts(found.holds), again, found.problems
+}
+
+func (d *jobDir) want(when string, want ...string) {
+	d.t.Helper()
+	if got, _, _ := d.read(); !slices.Equal(got, want) {
+		d.t.Errorf("%s: %q, want %q", when, got, want)
+	}
+}
+
+func texts(holds []Hold) []string {
+	holds = slices.SortedFunc(slices.Values(holds), compareHolds)
+	var all []string
+	for _, h := range holds {
+		all = append(all, h.Device.String()+": "+h.Job.ID)
+	}
+	return all
+}
+
+func TestJobFiles(t *testing.T) {
+	d := newJobDir(t)
+	d.write("0", "41\n42\n")
+	d.write("10", "43\r\n\n  \n43\nrun of 7/8 \"x\"\n")
+	d.write("2", "")
+	d.write("3.0", "44\n")
+	d.write("3.10", "45\n46\n")
+	// dcgm-exporter compares names with its labels, as texts.
+	for _, name := range []string{"README", ".3.swp", "01", "1.", ".5", "1.2.3", "-1", "1e5", "4294967296", "MIG-265a219d-a49f-578a-825d-222c72699c16"} {
+		d.write(name, "47\n")
+	}
+	d.clock = d.clock.Add(time.Minute)
+
+	found, again, err := d.files.read(context.Background())
+	if err != nil || again != 0 || len(found.problems) != 0 {
+		t.Errorf("again in %v, problems %v, %v", again, found.problems, err)
+	}
+	want := []string{
+		"GPU 0: 41", "GPU 0: 42", "GPU 3 instance 0: 44", "GPU 3 instance 10: 45", "GPU 3 instance 10: 46",
+		"GPU 10: 43", `GPU 10: run of 7/8 "x"`,
+	}
+	if got := texts(found.holds); !slices.Equal(got, want) {
+		t.Errorf("got %q\nwant %q", got, want)
+	}
+	if !found.found || found.ignored != 10 {
+		t.Errorf("found %v, ignored %d", found.found, found.ignored)
+	}
+}
+
+// TestHalfWritten: a prolog opens the file, which empties it, and then writes
+// into it.
+func TestHalfWritten(t *testing.T) {
+	d := newJobDir(t)
+	d.write("0", "41\n")
+	d.want("whole", "GPU 0: 41")
+
+	d.write("0", "")
+	d.want("emptied just now", "GPU 0: 41")
+	d.write("0", "4")
+	if got, again, _ := d.read(); !slices.Equal(got, []string{"GPU 0: 41"}) || again != readSoon {
+		t.Errorf("cut off: %q, again in %v", got, again)
+	}
+	d.write("0", "42\n")
+	d.want("whole again", "GPU 0: 42")
+
+	// A new file that is cut off says nothing.
+	d.write("1", "4")
+	d.want("new and cut off", "GPU 0: 42")
+	d.write("1", "43")
+	d.want("new, not yet at rest", "GPU 0: 42")
+	d.clock = d.clock.Add(settleAfter)
+	d.want("at rest without a newline", "GPU 0: 42", "GPU 1: 43")
+
+	// No job, by an empty file, and by none.
+	d.write("0", "")
+	d.want("emptied just now", "GPU 0: 42", "GPU 1: 43")
+	d.clock = d.clock.Add(settleAfter)
+	d.want("empty", "GPU 1: 43")
+	if err := os.Remove(d.path("1")); err != nil {
+		t.Fatal(err)
+	}
+	d.want("removed")
+	// A file with the name of a removed one has no past.
+	d.write("1", "4")
+	d.want("new again")
+}
+
+// TestHalfWrittenForEver: the wait has an end.
+func TestHalfWrittenForEver(t *testing.T) {
+	d := newJobDir(t)
+	d.write("0", "41\n")
+	d.want("whole", "GPU 0: 41")
+	for i := 0; ; i++ {
+		d.write("0", fmt.Sprintf("42\n%d", i))
+		if time.Duration(i)*readSoon >= waitFor {
+			break
+		}
+		d.want(fmt.Sprintf("never at rest, look %d", i), "GPU 0: 41")
+		d.clock = d.clock.Add(readSoon)
+	}
+	d.want("taken as it is", "GPU 0: 20", "GPU 0: 42")
+}
+
+// TestClockOfAnotherHost: files on a shared file system have the server's time.
+func TestClockOfAnotherHost(t *testing.T) {
+	d := newJobDir(t)
+	ahead := d.clock.Add(time.Hour)
+	d.write("0", "41")
+	if err := os.Chtimes(d.path("0"), ahead, ahead); err != nil {
+		t.Fatal(err)
+	}
+	d.want("not yet seen at rest")
+	d.clock = d.clock.Add(settleAfter)
+	d.want("seen at rest", "GPU 0: 41")
+}
+
+// TestOddFiles: each costs itself alone.
+func TestOddFiles(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		write func(d *jobDir, path string) error
+		want  Reason
+	}{
+		{"directory", func(_ *jobDir, path string) error { return os.Mkdir(path, 0o755) }, ReasonNotRegular},
+		{"fifo", func(_ *jobDir, path string) error { return syscall.Mkfifo(path, 0o644) }, ReasonNotRegular},
+		{"device", func(_ *jobDir, path string) error { return os.Symlink("/dev/zero", path) }, ReasonNotRegular},
+		{"too large", func(d *jobDir, _ string) error { d.write("1", strings.Repeat("4", maxFileBytes+1)); return nil }, ReasonTooLarge},
+		{"long line", func(d *jobDir, _ string) error { d.write("1", strings.Repeat("4", maxLineBytes+1)+"\n"); return nil }, ReasonTooLarge},
+		{"many jobs", func(d *jobDir, _ string) error {
+			for i := range maxFileJobs + 1 {
+				d.write("1", fmt.Sprintf("%s%d\n", d.content("1"), i))
+			}
+			return nil
+		}, ReasonTooLarge},
+		{"binary", func(d *jobDir, _ string) error { d.write("1", "42\x00\n"); return nil }, ReasonNotText},
+		{"latin-1", func(d *jobDir, _ string) error { d.write("1", "gr\xfcn\n"); return nil }, ReasonNotText},
+		{"loop of links", func(_ *jobDir, path string) error { return os.Symlink("1", path) }, ReasonUnreadable},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := newJobDir(t)
+			d.write("0", "41\n")
+			d.write("1", "42\n")
+			d.want("both", "GPU 0: 41", "GPU 1: 42")
+			if err := os.Remove(d.path("1")); err != nil {
+				t.Fatal(err)
+			}
+			if err := tt.write(d, d.path("1")); err != nil {
+				t.Fatal(err)
+			}
+			got, again, problems := d.read()
+			if !slices.Equal(got, []string{"GPU 0: 41", "GPU 1: 42"}) || again != waitFor {
+				t.Errorf("at first: %q, again in %v", got, again)
+			}
+			if len(problems) != 1 || problems[0].Name != "1" || problems[0].Reason != tt.want || problems[0].Err == nil {
+				t.Errorf("problems %+v, want one of 1 with reason %s", problems, tt.want)
+			}
+			d.clock = d.clock.Add(waitFor)
+			got, again, problems = d.read()
+			if !slices.Equal(got, []string{"GPU 0: 41"}) || again != 0 || len(problems) != 1 {
+				t.Errorf("later: %q, again in %v, problems %v", got, again, problems)
+			}
+		})
+	}
+}
+
+func (d *jobDir) content(name string) string {
+	b, err := os.ReadFile(d.path(name))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		d.t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestFileReasons(t *testing.T) {
+	for err, want := range map[error]Reason{
+		&fs.PathError{Op: "open", Path: "0", Err: syscall.EACCES}: ReasonForbidden,
+		&fs.PathError{Op: "read", Path: "0", Err: syscall.EIO}:    ReasonUnreadable,
+		errChanging: ReasonChanging,
+	} {
+		if got := fileReason(err); got != want {
+			t.Errorf("%v: %s, want %s", err, got, want)
+		}
+	}
+}
+
+func TestLinkedFiles(t *testing.T) {
+	d := newJobDir(t)
+	other := t.TempDir()
+	if err := os.WriteFile(filepath.Join(other, "jobs"), []byte("41\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(filepath.Join(other, "jobs"), d.path("0")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(filepath.Join(other, "gone"), d.path("1")); err != nil {
+		t.Fatal(err)
+	}
+	got, _, problems := d.read()
+	if !slices.Equal(got, []string{"GPU 0: 41"}) || len(problems) != 0 {
+		t.Errorf("%q, problems %v", got, problems)
+	}
+}
+
+func TestTooManyFiles(t *testing.T) {
+	d := newJobDir(t)
+	for i := range maxFiles + 1 {
+		if err := os.WriteFile(d.path(fmt.Sprint(i)), []byte("41\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, _, problems := d.read()
+	if len(got) != maxFiles || len(problems) != 1 || problems[0].Reason != ReasonTooMany {
+		t.Errorf("%d holds, problems %v", len(got), problems)
+	}
+}
+
+func FuzzParseJobFile(f *testing.F) {
+	for _, s := range []string{"", "\n", "41\n42", "41\r\n\r\n42\n42\n", " 41\t\n", "\x00", "gr\xfcn", strings.Repeat("4", 300)} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, content []byte) {
+		ids, err := parseJobFile(content)
+		if err != nil && len(ids) > 0 {
+			t.Errorf("%q with %v", ids, err)
+		}
+		if len(ids) > maxFileJobs {
+			t.Errorf("%d jobs", len(ids))
+		}
+		lines := strings.Split(string(content), "\n")
+		seen := map[string]bool{}
+		for _, id := range ids {
+			if seen[id] || strings.TrimSpace(id) == "" || len(id) > maxLineBytes || !isText(id) {
+				t.Errorf("job %q", id)
+			}
+			seen[id] = true
+			if !slices.Contains(lines, id) && !slices.Contains(lines, id+"\r") {
+				t.Errorf("job %q is no line", id)
+			}
+		}
+	})
+}
+
+func FuzzFileName(f *testing.F) {
+	for _, s := range []string{"0", "10", "3.10", "01", "1.2.3", ".", "9999999999"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		if !isFileName(name) {
+			return
+		}
+		d := parseFileName(name)
+		back := fmt.Sprint(d.Number)
+		if d.Instance != NoInstance {
+			back += fmt.Sprintf(".%d", d.Instance)
+		}
+		if back != name || !reflect.DeepEqual(d, parseFileName(back)) {
+			t.Errorf("%q is %+v", name, d)
+		}
+	})
+}

@@ -1,0 +1,122 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package podmapper
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	podresources "k8s.io/kubelet/pkg/apis/podresources/v1"
+
+	"gpu_exporter/podmapper/kubelettest"
+)
+
+// TestResolutions: each assignment is accounted for, in words.
+func TestResolutions(t *testing.T) {
+	for _, tc := range []struct {
+		resource, id string
+		idType       IDType
+		devices      []int
+		form, reason string
+	}{
+		{gpuResource, gpuA, IDTypeUID, []int{0}, "UUID of a GPU", ""},
+		{gpuResource, "GPU-" + strings.ToUpper(gpuA[4:]) + "::1", IDTypeUID, []int{0}, "UUID of a GPU", ""},
+		{gpuResource, "nvidia0/gi2::1", IDTypeUID, []int{2, 3, 4}, "GPU instance below a device file", ""},
+		{gpuResource, migA + "/vgpu1", IDTypeUID, []int{2, 3}, "UUID of a MIG device", ""},
+		{gpuResource, "MIG-" + gpuB + "/2/1", IDTypeUID, []int{4, 2}, "MIG device by GPU and instances", ""},
+
+		{gpuResource, "GPU-gone", IDTypeUID, nil, "UUID of a GPU", "no GPU on this node has this UUID"},
+		{gpuResource, gpuA + "-3", IDTypeUID, nil, "UUID of a GPU", "starts with the UUID of GPU 0"},
+		{gpuResource, gpuA + "__1", IDTypeUID, nil, "no known form", "starts with the UUID of GPU 0"},
+		{gpuResource, "9", IDTypeUID, nil, "number of a GPU", "no GPU has the index 9; the node has 2 GPUs"},
+		{gpuResource, "9", IDTypeDeviceName, nil, "number of a GPU", "no GPU is /dev/nvidia9; the node has 2 GPUs"},
+		{gpuResource, "nvidia9", IDTypeUID, nil, "device file of a GPU", "no GPU is /dev/nvidia9"},
+		{gpuResource, "nvidia9/gi1", IDTypeUID, nil, "GPU instance below a device file", "no GPU is /dev/nvidia9"},
+		{gpuResource, "nvidia0/gi3", IDTypeUID, nil, "GPU instance below a device file", "the GPU at /dev/nvidia0 has no GPU instance 3"},
+		{gpuResource, "MIG-gone", IDTypeUID, nil, "UUID of a MIG device", "no MIG device on this node has this UUID"},
+		{gpuResource, "MIG-GPU-gone/1/0", IDTypeUID, nil, "MIG device by GPU and instances", "no GPU on this node has the UUID"},
+		{gpuResource, "MIG-" + gpuB + "/3/0", IDTypeUID, nil, "MIG device by GPU and instances", "its GPU has no GPU instance 3"},
+		{gpuResource, "tegra", IDTypeUID, nil, "integrated GPU", "the only GPU of a node; the node has 2 GPUs"},
+		{gpuResource, "0000:3b:00.0", IDTypeUID, nil, "no known form", "it has no known form"},
+		{"nvidia.com/pgpu", "0", IDTypeUID, nil, "no known form", "IOMMU groups"},
+	} {
+		t.Run(fmt.Sprintf("%s %q", tc.resource, tc.id), func(t *testing.T) {
+			m := tableOf(t, tc.idType, nil, kubelettest.Pod("ml", "train", "main", tc.resource, tc.id)).Match(node(), nil)
+			if len(m.Resolutions) != 1 {
+				t.Fatalf("%d resolutions", len(m.Resolutions))
+			}
+			r := m.Resolutions[0]
+			if r.ID != tc.id || r.Owner.Pod != "train" || !slices.Equal(r.Devices, tc.devices) || r.Known.Form.String() != tc.form {
+				t.Errorf("pod %s, ID %q: devices %v by the %q, want %v by the %q", r.Owner.Pod, r.ID, r.Devices, r.Known.Form, tc.devices, tc.form)
+			}
+			if !strings.Contains(r.Reason, tc.reason) || (r.Reason == "") != (tc.reason == "") || (r.Hint == "") != (tc.reason == "") {
+				t.Errorf("reason %q, hint %q; want a reason with %q", r.Reason, r.Hint, tc.reason)
+			}
+			if unmatched := m.Unmatched == 1; unmatched != (tc.devices == nil) {
+				t.Errorf("%d unmatched", m.Unmatched)
+			}
+		})
+	}
+}
+
+func TestTegra(t *testing.T) {
+	m := tableOf(t, IDTypeUID, nil, kubelettest.Pod("ml", "train", "main", gpuResource, "tegra")).Match(
+		[]Device{{}, {Kind: KindGPU, GPUUUID: "GPU-orin"}}, nil)
+	if len(m.Owners[1]) != 1 || m.Unmatched != 0 {
+		t.Errorf("%+v: the only GPU has no owner", m)
+	}
+}
+
+// TestLogUnmatched: each trouble is told once as long as it lasts, and once more
+// when it comes back.
+func TestLogUnmatched(t *testing.T) {
+	var log syncBuffer
+	m := newMapper(t, Config{Socket: "/nowhere", Logger: logTo(&log)})
+	match := func(pods ...*podresources.PodResources) {
+		m.LogUnmatched(tableOf(t, IDTypeUID, nil, pods...).Match(node(), nil))
+	}
+
+	lost := kubelettest.Pod("ml", "a", "main", gpuResource, "GPU-lost")
+	other := kubelettest.Pod("ml", "b", "main", gpuResource, "GPU-lost", "odd")
+	match(lost)
+	match(lost)
+	if n := log.count("level=WARN"); n != 1 {
+		t.Errorf("%d warnings for one ID, want 1", n)
+	}
+	for _, text := range []string{"pod=a", "id=GPU-lost", "no GPU on this node has this UUID", "hint="} {
+		if log.count(text) != 1 {
+			t.Errorf("the warning lacks %q", text)
+		}
+	}
+	match(lost, other)
+	match(other, lost, kubelettest.Pod("ml", "fine", "main", gpuResource, gpuA))
+	if n := log.count("level=WARN"); n != 3 {
+		t.Errorf("%d warnings, want one for each pod and ID: 3", n)
+	}
+	match(other)
+	match(lost, other)
+	if n := log.count("level=WARN"); n != 4 {
+		t.Errorf("%d warnings, want one more for what came back: 4", n)
+	}
+	match()
+	match(lost)
+	if n := log.count("level=WARN"); n != 5 {
+		t.Errorf("%d warnings, want one more for what came back: 5", n)
+	}
+
+	var many []*podresources.PodResources
+	for i := range 1000 {
+		many = append(many, kubelettest.Pod("ml", fmt.Sprint(i), "main", gpuResource, "GPU-lost"))
+	}
+	match(many...)
+	match(many...)
+	if n := log.count("level=WARN") - 5; n != maxUnmatchedLines+1 {
+		t.Errorf("%d warnings for 1000 pods, want %d and one about the others", n, maxUnmatchedLines)
+	}
+	if log.count("devices=980") != 1 {
+		t.Error("the last warning does not say how many there are")
+	}
+}
