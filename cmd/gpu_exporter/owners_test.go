@@ -1,0 +1,216 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"gpu_exporter/collector"
+	"gpu_exporter/podmapper/kubelettest"
+)
+
+// hostProc is a procfs of a host, in files.
+type hostProc string
+
+func newHostProc(t *testing.T) hostProc {
+	t.Helper()
+	p := hostProc(t.TempDir())
+	// Only the host's PID namespace has the kernel's threads.
+	p.write(t, 2, "stat", "2 (kthreadd) S 0 0 0 0 -1 2129984"+strings.Repeat(" 0", 43))
+	return p
+}
+
+func (p hostProc) write(t *testing.T, pid int, name, content string) {
+	t.Helper()
+	dir := filepath.Join(string(p), fmt.Sprint(pid))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// process puts a process into a control group.
+func (p hostProc) process(t *testing.T, pid int, cgroup string) {
+	t.Helper()
+	p.write(t, pid, "stat", fmt.Sprintf("%d (python) R 1 0 0 0 -1 4194304%s", pid, strings.Repeat(" 0", 43)))
+	p.write(t, pid, "cgroup", "0::"+cgroup+"\n")
+}
+
+// startKubelet starts a kubelet for a test.
+func startKubelet(t *testing.T) (kubelet *kubelettest.Kubelet, socket string) {
+	t.Helper()
+	socket = filepath.Join(t.TempDir(), "kubelet.sock")
+	kubelet = kubelettest.New(socket)
+	if err := kubelet.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(kubelet.Stop)
+	return kubelet, socket
+}
+
+func (n *node) uuid(t *testing.T, gpu string) string {
+	t.Helper()
+	m := regexp.MustCompile(`gpu_up\{gpu="` + gpu + `",UUID="([^"]+)"`).FindStringSubmatch(n.scrape(t))
+	if m == nil {
+		t.Fatalf("no GPU %s", gpu)
+	}
+	return m[1]
+}
+
+// has waits until the sum of the series of a family is a value.
+func (n *node) has(t *testing.T, value float64, family string, labels ...string) {
+	t.Helper()
+	var got float64
+	var count int
+	defer func() {
+		if t.Failed() {
+			t.Logf("%s%q was last %v in %d series", family, labels, got, count)
+		}
+	}()
+	n.eventually(t, fmt.Sprintf("%s%q is %v", family, labels, value), func() bool {
+		got, count = sumOf(n.scrape(t), family, labels...)
+		return count > 0 && got == value
+	})
+}
+
+const (
+	uidA = "0a1b2c3d-0000-4000-8000-00000000000a"
+	uidB = "0a1b2c3d-0000-4000-8000-00000000000b"
+)
+
+// logDirectory is the kubelet's directory of logs, whose names tell the UIDs of
+// pods.
+func logDirectory(t *testing.T, pods ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, pod := range pods {
+		if err := os.Mkdir(filepath.Join(dir, pod), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func podCgroup(uid, container string) string {
+	return "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod" + strings.ReplaceAll(uid, "-", "_") +
+		".slice/cri-containerd-" + strings.Repeat(container, 64) + ".scope"
+}
+
+// Batch jobs are known from the files that a prolog writes, in dcgm-exporter's
+// form and as a family of their own.
+func TestJobFiles(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write := func(name, jobs string) {
+		t.Helper()
+		temporary := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(temporary, []byte(jobs), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(temporary, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("0", "1001\n1002\n")
+	write("1", "1003\n")
+	if err := os.Mkdir(filepath.Join(dir, "2"), 0o755); err != nil { // which is no file of jobs, and costs only itself
+		t.Fatal(err)
+	}
+	n := startNode(t, "h100x8", append(fast, "--hpc-job-mapping-dir="+dir)...)
+	n.has(t, 2, "gpu_job_info", `gpu="0"`)
+	body := n.scrape(t)
+	for _, job := range []string{"1001", "1002"} {
+		if _, count := sumOf(body, "DCGM_FI_DEV_GPU_TEMP", `gpu="0"`, `hpc_job="`+job+`"`); count != 1 {
+			t.Errorf("job %s is on %d series of its GPU", job, count)
+		}
+	}
+	if _, count := sumOf(body, "DCGM_FI_DEV_GPU_TEMP"); count != 9 {
+		t.Errorf("%d series of 8 GPUs, one of which has two jobs", count)
+	}
+	if v, _ := sumOf(body, "gpu_exporter_owner_source_failures_total", `source="job_files"`, `reason="not_regular"`); v < 1 {
+		t.Errorf("the directory in place of a file is counted %v times", v)
+	}
+	if err := os.Remove(filepath.Join(dir, "1")); err != nil {
+		t.Fatal(err)
+	}
+	n.eventually(t, "a job that ended has left", func() bool {
+		_, count := sumOf(n.scrape(t), "gpu_job_info", `job_id="1003"`)
+		return count == 0
+	})
+}
+
+// Slurm's jobs are known from where their processes are, without a prolog.
+func TestSlurmJobs(t *testing.T) {
+	t.Parallel()
+	proc := newHostProc(t)
+	proc.process(t, 4242, "/system.slice/slurmstepd.scope/job_77/step_0/user/task_0")
+	cgroups := t.TempDir()
+	job := filepath.Join(cgroups, "system.slice", "slurmstepd.scope", "job_77", "step_0", "user", "task_0")
+	if err := os.MkdirAll(job, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(job, "cgroup.procs"), []byte("4242\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	proc.write(t, 4242, "environ", "SLURM_JOB_ID=77\x00SLURM_JOB_USER=ada\x00SLURM_JOB_ACCOUNT=lab\x00SLURM_STEP_GPUS=3\x00")
+	n := startNode(t, "h100x8", append(fast, "--path.procfs="+string(proc), "--path.cgroupfs="+cgroups, "--slurm.jobs=on")...)
+	n.has(t, 1, "gpu_job_info", `gpu="3"`, `account="lab"`, `job_id="77"`, `source="slurm"`, `user="ada"`)
+	n.command(t, "process gpu 5 pid 4242 memory 100")
+	n.has(t, 1, "gpu_job_info", `gpu="5"`, `job_id="77"`)
+	if _, count := sumOf(n.scrape(t), "gpu_job_info"); count != 2 {
+		t.Errorf("%d rows of gpu_job_info, want two", count)
+	}
+}
+
+// A source that says something new does not change what was true at the time of
+// an older sample.
+func TestTimeline(t *testing.T) {
+	at := func(s int) time.Time { return time.Unix(int64(s), 0) }
+	one, two := new(int), new(int)
+	var l timeline[int]
+	for _, step := range []struct {
+		sample  int
+		current *int
+		since   int
+		want    *int
+	}{
+		{10, one, 20, one}, // nothing was known before
+		{30, one, 20, one},
+		{30, two, 35, one}, // the sample is older than the news
+		{40, two, 35, two},
+		{30, two, 35, one}, // and still is
+	} {
+		if got := l.at(at(step.sample), step.current, at(step.since)); got != step.want {
+			t.Errorf("at %d: another one than that since %d", step.sample, step.since)
+		}
+	}
+}
+
+// What the driver says of a MIG device is enough to know the entity again.
+func TestDevicesOfInventory(t *testing.T) {
+	inv := &collector.Inventory{Entities: []collector.Entity{
+		{Kind: collector.KindGPU, Parent: collector.Unknown, UUID: "GPU-a", Index: 1, Minor: 2, PCIBusID: "00000000:18:00.0"},
+		{Kind: collector.KindGPUInstance, Parent: 0, InstanceID: 9, Profile: "1g.10gb", PlacementStart: 4},
+		{Kind: collector.KindComputeInstance, Parent: 1, InstanceID: 0, UUID: "MIG-a"},
+		{Kind: collector.KindLink, Parent: 0},
+	}}
+	all := devices(inv)
+	if gi := all[1]; gi.GPUInstance != 9 || gi.Profile != "1g.10gb" || gi.PlacementStart != 4 || len(gi.MIGUUIDs) != 1 || gi.GPUUUID != "GPU-a" {
+		t.Errorf("GPU instance: %+v", gi)
+	}
+	if ci := all[2]; ci.GPUInstance != 9 || ci.ComputeInstance != 0 || ci.MIGUUIDs[0] != "MIG-a" {
+		t.Errorf("compute instance: %+v", ci)
+	}
+	if all[3].Kind != 0 {
+		t.Errorf("a link can be held: %+v", all[3])
+	}
+}
