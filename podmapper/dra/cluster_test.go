@@ -216,7 +216,7 @@ func (o object) render(version, name string) map[string]any {
 func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	c.requests = append(c.requests, r.URL.RequestURI())
-	hang, answer, token, discovery, versions := c.hang, c.answer, c.token, c.discovery, c.versions
+	hang, answer, token, discovery, versions, epoch := c.hang, c.answer, c.token, c.discovery, c.versions, c.epoch
 	c.mu.Unlock()
 	select {
 	case c.asked <- struct{}{}:
@@ -256,7 +256,7 @@ func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		node, selected := strings.CutPrefix(r.URL.Query().Get("fieldSelector"), "spec.nodeName=")
 		all := !selected || c.blind
 		if r.URL.Query().Get("watch") == "true" {
-			c.watch(w, r, path[2], func(o object) bool { return all || o.node == node })
+			c.watch(w, r, path[2], epoch, func(o object) bool { return all || o.node == node })
 			return
 		}
 		c.list(w, path[2], func(o object) bool { return all || o.node == node })
@@ -281,11 +281,8 @@ func (c *cluster) list(w http.ResponseWriter, version string, selects func(objec
 	json.NewEncoder(w).Encode(list)
 }
 
-func (c *cluster) watch(w http.ResponseWriter, r *http.Request, version string, selects func(object) bool) {
+func (c *cluster) watch(w http.ResponseWriter, r *http.Request, version string, epoch int, selects func(object) bool) {
 	from, _ := strconv.Atoi(r.URL.Query().Get("resourceVersion"))
-	c.mu.Lock()
-	epoch := c.epoch
-	c.mu.Unlock()
 	w.WriteHeader(http.StatusOK)
 	w.(http.Flusher).Flush()
 	for {
