@@ -78,8 +78,9 @@ type Watcher struct {
 
 	// Used by Run only.
 	at       position
-	pause    time.Duration     // before the next try
-	slices   map[string]slice  // by name of the object
+	pause    time.Duration    // before the next try
+	slices   map[string]slice // by name of the object
+	gone     map[podmapper.PublishedName]departed
 	problems map[string]string // of slices that cannot be read, already logged
 	warned   map[Reason]bool   // logged since all was well
 	quiet    bool              // the log says that all is well
@@ -124,6 +125,7 @@ func New(c Config) (*Watcher, error) {
 		changed:  make(chan struct{}, 1),
 		at:       position{notBefore: "0"},
 		slices:   make(map[string]slice),
+		gone:     make(map[podmapper.PublishedName]departed),
 		problems: make(map[string]string),
 		warned:   make(map[Reason]bool),
 		status:   Status{Failures: make(map[Reason]uint64)},
@@ -376,6 +378,7 @@ func (w *Watcher) publish() {
 	if len(incomplete) > 0 {
 		w.log.Debug("Pools of devices are incomplete", "pools", incomplete)
 	}
+	w.recall(devices)
 	w.mu.Lock()
 	w.status.Slices, w.status.Devices = len(w.slices), len(devices)
 	w.mu.Unlock()
@@ -389,6 +392,42 @@ func (w *Watcher) publish() {
 	}
 	w.published.Store(next)
 	w.notify()
+}
+
+// recall adds the devices of pools that are gone. A kubelet that starts deletes
+// all slices of its node (kubelet 1.37, NewDRAPluginManager in
+// pkg/kubelet/cm/dra/plugin), and the drivers publish them again only after half a
+// minute; but the containers that hold these devices run on. So the devices stay
+// known until their pool is back, or for the maximum age. Nobody can get a device
+// that no slice has, so this makes nobody an owner.
+func (w *Watcher) recall(devices map[podmapper.PublishedName]podmapper.PublishedDevice) {
+	now := time.Now()
+	present := make(map[pool]bool, len(w.slices))
+	for _, s := range w.slices {
+		present[s.pool] = true
+	}
+	if before := w.published.Load(); before != nil {
+		for name, d := range before.Devices {
+			if _, known := w.gone[name]; !known {
+				w.gone[name] = departed{d, now}
+			}
+		}
+	}
+	for name, d := range w.gone {
+		_, back := devices[name]
+		switch {
+		case back, present[pool{name.Driver, name.Pool}], now.Sub(d.since) > w.maxAge:
+			delete(w.gone, name)
+		default:
+			devices[name] = d.PublishedDevice
+		}
+	}
+}
+
+// departed is a device of a pool that has no slice any more.
+type departed struct {
+	podmapper.PublishedDevice
+	since time.Time
 }
 
 // heard notes that the API server said something.

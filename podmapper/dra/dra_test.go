@@ -177,14 +177,24 @@ func TestEachVersion(t *testing.T) {
 			}
 			c.apply("s3", node, gpus("other", 1, 1, "x=GPU-x"))
 			w.untilDevices("node-a/gpu-0=GPU-a other/x=GPU-x")
+			// A kubelet that starts deletes all slices of its node, while containers go
+			// on to hold the devices.
 			c.delete("s3")
-			w.untilDevices("node-a/gpu-0=GPU-a")
 			c.delete("s1")
-			w.untilDevices("")
+			for deadline := time.Now().Add(20 * time.Second); w.Status().Slices != 0; time.Sleep(5 * time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatal("the deletions were never heard")
+				}
+			}
+			if got := w.devices(); got != "node-a/gpu-0=GPU-a other/x=GPU-x" {
+				t.Errorf("after the slices were deleted: %s", got)
+			}
+			c.apply("s4", node, gpus(node, 1, 1, "gpu-2=GPU-c"))
+			w.untilDevices("node-a/gpu-2=GPU-c other/x=GPU-x")
 			w.stop()
 
 			s := w.Status()
-			if !s.Up || s.Err != nil || s.APIVersion != version || s.Slices != 0 || s.Devices != 0 || s.LastSuccess.IsZero() {
+			if !s.Up || s.Err != nil || s.APIVersion != version || s.Slices != 1 || s.Devices != 2 || s.LastSuccess.IsZero() {
 				t.Errorf("status %+v", s)
 			}
 			for _, r := range c.seen(resourceName) {
@@ -492,7 +502,7 @@ func TestGap(t *testing.T) {
 					}
 				}
 			})
-			w.untilDevices("node-a/gpu-0=GPU-a")
+			w.until("listed again", func() bool { return w.Status().Slices == 1 })
 			if n := failures(w); n != 0 {
 				t.Errorf("a gap counts as %d failures: %+v", n, w.Status())
 			}
@@ -669,5 +679,22 @@ func TestNew(t *testing.T) {
 				t.Errorf("error %v, want %q", err, tc.err)
 			}
 		})
+	}
+}
+
+// Devices of a pool that does not come back are forgotten in the end.
+func TestGoneDevicesExpire(t *testing.T) {
+	name := podmapper.PublishedName{Driver: "gpu.nvidia.com", Pool: node, Device: "gpu-0"}
+	w := &Watcher{maxAge: time.Minute, gone: map[podmapper.PublishedName]departed{
+		name: {podmapper.PublishedDevice{UUID: "GPU-a"}, time.Now().Add(-59 * time.Second)},
+	}}
+	devices := map[podmapper.PublishedName]podmapper.PublishedDevice{}
+	if w.recall(devices); devices[name].UUID != "GPU-a" {
+		t.Errorf("after 59 s: %v", devices)
+	}
+	w.gone[name] = departed{w.gone[name].PublishedDevice, time.Now().Add(-61 * time.Second)}
+	clear(devices)
+	if w.recall(devices); len(devices) != 0 || len(w.gone) != 0 {
+		t.Errorf("after 61 s: %v", devices)
 	}
 }
