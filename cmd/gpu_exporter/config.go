@@ -56,6 +56,7 @@ type config struct {
 	Slurm        string // on, off, auto
 	DockerSocket string // empty: no Docker engine is asked
 	DockerLabels []string
+	PodLogs      string
 	ProcFS       string
 	CgroupFS     string
 
@@ -145,6 +146,7 @@ func newConfig(opts []option, flags map[string]given, lookupEnv func(string) (st
 		Slurm:           r.oneOf(optSlurm, slurmAuto, slurmOn, slurmOff),
 		DockerSocket:    r.path(optDockerSocket),
 		DockerLabels:    r.expressions(optDockerLabels, r.values[optDockerLabels].list),
+		PodLogs:         r.path(optPodLogs),
 		ProcFS:          r.path(optProcFS),
 		CgroupFS:        r.path(optCgroupFS),
 		ListenAddresses: r.listenAddresses(),

@@ -27,6 +27,7 @@ func defaults() config {
 		MetadataSource:  "auto",
 		PodsSocket:      "/var/lib/kubelet/pods-api/pods-api.sock",
 		Slurm:           "auto",
+		PodLogs:         "/var/log/pods",
 		ProcFS:          "/proc",
 		CgroupFS:        "/sys/fs/cgroup",
 		ListenAddresses: []string{":9400"},

@@ -6,16 +6,13 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
-	"sync"
-	"time"
+	"slices"
 
 	"gpu_exporter/collector"
 	"gpu_exporter/podmapper/jobs"
 )
-
-// settleTime is how long the sources of owners have for their first answer.
-const settleTime = 5 * time.Second
 
 // examineOwners asks every source of owners once, and resolves the device IDs.
 func (e *exporter) examineOwners(ctx context.Context, d *diagnosis) {
@@ -37,6 +34,7 @@ func (e *exporter) examineOwners(ctx context.Context, d *diagnosis) {
 			d.add("processes", e.cfg.ProcFS, lacking, "process IDs of the host are not visible: what pods use is not told", "run with hostPID: true, or with --no-"+optPodUsage)
 		}
 	}
+	o.examineMetadata(d)
 	if o.published != nil {
 		s := o.published.Status()
 		if s.Up {
@@ -54,25 +52,28 @@ func (e *exporter) examineOwners(ctx context.Context, d *diagnosis) {
 	}
 }
 
-// settle runs the sources until they have had time to answer.
-func (o *owners) settle(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, settleTime)
-	defer cancel()
-	var wg sync.WaitGroup
-	wg.Go(func() { o.refresh(ctx) })
-	if o.published != nil {
-		running, stop := context.WithCancel(ctx)
-		defer stop()
-		wg.Go(func() { _ = o.published.Run(running) })
-		for s := o.published.Status(); !s.Up && s.Err == nil && ctx.Err() == nil; s = o.published.Status() {
-			select {
-			case <-time.After(50 * time.Millisecond):
-			case <-ctx.Done():
-			}
-		}
-		stop()
+// examineMetadata looks at what is known of pods.
+func (o *owners) examineMetadata(d *diagnosis) {
+	if o.pods == nil {
+		return
 	}
-	wg.Wait()
+	all := o.pods.Status()
+	inUse := false
+	for _, source := range slices.Sorted(maps.Keys(all)) {
+		s := all[source]
+		switch {
+		case s.Up && s.InUse:
+			inUse = true
+			d.add("pods", string(source), healthy, fmt.Sprintf("%d pods are known", len(o.pods.Pods().All())), "")
+		case s.Up:
+			d.add("pods", string(source), noted, "is there, and not needed", "")
+		case s.Err != nil:
+			d.add("pods", string(source), lacking, errorText(s.Err), source.Hint(s.Reason))
+		}
+	}
+	if !inUse {
+		d.add("pods", "-", lacking, "no source says which pods there are: UIDs, labels and what pods use are not told", "see above")
+	}
 }
 
 func (o *owners) examineKubelet(node *collector.Node, d *diagnosis) {

@@ -303,7 +303,7 @@ const (
 func (e *exporter) once(ctx context.Context, w io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, onceTimeout)
 	defer cancel()
-	e.owners.refresh(ctx) // which logs why it fails; metrics then go without owners
+	e.owners.settle(ctx) // which logs why it fails; metrics then go without owners
 	if err := e.sampleTwice(ctx); err != nil {
 		return err
 	}

@@ -49,6 +49,7 @@ const (
 	optSlurm          = "slurm.jobs"
 	optDockerSocket   = "docker.socket"
 	optDockerLabels   = "docker.label-allowlist-regex"
+	optPodLogs        = "path.pod-logs"
 	optProcFS         = "path.procfs"
 	optCgroupFS       = "path.cgroupfs"
 )
@@ -164,6 +165,8 @@ func options() []option {
 			help: "Socket of a Docker engine. With it, containers that hold GPUs are shown."},
 		{name: optDockerLabels, kind: kindList, arg: "REGEX",
 			help: "Which labels of containers to show. Repeatable. Without it, none."},
+		{name: optPodLogs, kind: kindText, def: "/var/log/pods", arg: "DIR",
+			help: "Where the kubelet's directory of logs is mounted: its names tell the UIDs of pods."},
 		{name: optProcFS, kind: kindText, def: "/proc", arg: "DIR",
 			help: "Where the host's procfs is mounted."},
 		{name: optCgroupFS, kind: kindText, def: "/sys/fs/cgroup", arg: "DIR",

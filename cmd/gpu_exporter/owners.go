@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"gpu_exporter/podmapper/cgroup"
 	"gpu_exporter/podmapper/dra"
 	"gpu_exporter/podmapper/jobs"
+	"gpu_exporter/podmapper/metadata"
 )
 
 // owners joins all that is known of who holds devices with an inventory: the only
@@ -29,6 +31,7 @@ type owners struct {
 	log       *slog.Logger
 	mapper    *podmapper.Mapper
 	published *dra.Watcher
+	pods      *metadata.Store
 	jobs      *jobs.Finder
 	processes *cgroup.Reader
 	hostPIDs  bool // processes has the process IDs that the driver means
@@ -49,6 +52,7 @@ type sources struct {
 	inventory *collector.Inventory
 	table     *podmapper.Table
 	published *podmapper.Published
+	pods      *metadata.Pods
 	jobs      *jobs.Table
 }
 
@@ -107,6 +111,9 @@ func (o *owners) addKubernetes(c config) error {
 	if err != nil {
 		return fmt.Errorf("setting up the pod mapping: %w", err)
 	}
+	if err := o.addMetadata(c); err != nil {
+		return err
+	}
 	if !c.DRA {
 		return nil
 	}
@@ -116,6 +123,47 @@ func (o *owners) addKubernetes(c config) error {
 	}
 	o.published, err = dra.New(dra.Config{REST: api, Node: c.nodeName(), Logger: o.log})
 	return err
+}
+
+// addMetadata sets up what is known of pods, beside who holds what: all that was
+// asked for, and the UIDs by which processes are told apart.
+func (o *owners) addMetadata(c config) error {
+	want := metadata.Want{Workload: c.Workload, UID: c.PodUID}
+	var err error
+	if c.PodLabels {
+		if want.Labels, err = metadata.ParseAllowlist(c.LabelAllow); err != nil {
+			return fmt.Errorf("--%s: %w", optPodLabelAllow, err)
+		}
+	}
+	if len(c.AnnotationAllow) > 0 {
+		if want.Annotations, err = metadata.ParseAllowlist(c.AnnotationAllow); err != nil {
+			return fmt.Errorf("--%s: %w", optAnnotations, err)
+		}
+	}
+	asked := want.Labels != nil || want.Annotations != nil || want.Workload || want.UID
+	if !asked && !c.PodUsage && !c.VirtualGPUs {
+		return nil
+	}
+	o.pods, err = metadata.New(metadata.Config{
+		Node:       c.nodeName(),
+		PodsSocket: c.PodsSocket,
+		REST:       func() (*rest.Config, error) { return apiConfig(c) },
+		LogDir:     c.PodLogs, ContainerLogDir: filepath.Join(filepath.Dir(c.PodLogs), "containers"),
+		Want:   want,
+		Source: metadataSource(c.MetadataSource),
+		Logger: o.log,
+	})
+	return err
+}
+
+func metadataSource(flag string) metadata.Source {
+	switch flag {
+	case metadataKubelet:
+		return metadata.SourcePodsAPI
+	case metadataAPIServer:
+		return metadata.SourceAPIServer
+	}
+	return metadata.SourceAuto
 }
 
 // apiConfig says how to reach the API server.
@@ -142,6 +190,9 @@ func (o *owners) Ownership(m collector.Moment) *collector.Ownership {
 	}
 	if o.published != nil {
 		now.published = o.published.Published()
+	}
+	if o.pods != nil {
+		now.pods = o.pods.Pods()
 	}
 	var running [][]cgroup.SlurmJob
 	if o.jobs != nil {
@@ -210,10 +261,22 @@ func (o *owners) Place(pid uint32) collector.ProcessPlace {
 	case err != nil:
 		return collector.ProcessPlace{Trouble: collector.ProcessUnreadable}
 	}
-	if _, ok := podContainer(place); !ok {
+	container, ok := podContainer(place)
+	if !ok {
 		return collector.ProcessPlace{Trouble: collector.ProcessOutside}
 	}
-	return collector.ProcessPlace{Trouble: collector.ProcessUnknownPod}
+	if o.pods == nil {
+		return collector.ProcessPlace{Trouble: collector.ProcessUnknownPod}
+	}
+	pods := o.pods.Pods()
+	pod, name := pods.ByContainerID(container.ContainerID)
+	if pod == nil {
+		pod = pods.ByCgroupUID(container.PodUID)
+	}
+	if pod == nil {
+		return collector.ProcessPlace{Trouble: collector.ProcessUnknownPod}
+	}
+	return collector.ProcessPlace{Namespace: pod.Namespace, Pod: pod.Name, Container: name}
 }
 
 // podContainer returns the innermost container that is one of a pod: a process in
@@ -239,6 +302,7 @@ func (s sources) ownership(match podmapper.Match, running [][]cgroup.SlurmJob) *
 					Driver: owner.Claim.Driver, Pool: owner.Claim.Pool, Device: owner.Claim.Device,
 					MIGProfile: owner.Claim.MIGProfile, MIGUUID: owner.Claim.MIGUUID,
 				},
+				Metadata: podMetadata(s.pods.ByName(owner.Namespace, owner.Pod)),
 			})
 		}
 	}
@@ -246,6 +310,24 @@ func (s sources) ownership(match podmapper.Match, running [][]cgroup.SlurmJob) *
 		s.addJobs(o, running)
 	}
 	return o
+}
+
+func podMetadata(p *metadata.Pod) *collector.PodMetadata {
+	if p == nil {
+		return nil
+	}
+	return &collector.PodMetadata{
+		UID: p.UID, Labels: labels(p.Labels), Annotations: labels(p.Annotations),
+		WorkloadKind: p.Workload.Kind, Workload: p.Workload.Name,
+	}
+}
+
+func labels(all []metadata.KeyValue) []collector.Label {
+	named := make([]collector.Label, len(all))
+	for i, kv := range all {
+		named[i] = collector.Label{Name: kv.Key, Value: kv.Value}
+	}
+	return named
 }
 
 func (s sources) addJobs(o *collector.Ownership, running [][]cgroup.SlurmJob) {
@@ -286,6 +368,11 @@ func (o *owners) Sources() map[string]collector.SourceStatus {
 		}
 		all["processes"] = s
 	}
+	if o.pods != nil {
+		for source, s := range o.pods.Status() {
+			all[string(source)] = sourceStatus(s.Up, s.LastSuccess, 0, source.Reasons(), s.Failures)
+		}
+	}
 	if o.published != nil {
 		s := o.published.Status()
 		all["resource_slices"] = sourceStatus(s.Up, s.LastSuccess, 0, dra.Reasons(), s.Failures)
@@ -322,6 +409,9 @@ func (o *owners) parts() []part {
 	if o.mapper != nil {
 		all = append(all, part{"pod mapping", o.mapper.Run})
 	}
+	if o.pods != nil {
+		all = append(all, part{"pod metadata", o.pods.Run})
+	}
 	if o.published != nil {
 		all = append(all, part{"ResourceSlices", o.published.Run})
 	}
@@ -331,10 +421,23 @@ func (o *owners) parts() []part {
 	return all
 }
 
-// refresh asks every source once, and waits for those that answer soon.
-func (o *owners) refresh(ctx context.Context) {
+// settle asks every source, and waits until each has answered or has said why it
+// cannot; not for long.
+func (o *owners) settle(ctx context.Context) {
 	if o == nil {
 		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	if o.published != nil {
+		wg.Go(func() { _ = o.published.Run(running) })
+	}
+	if o.pods != nil {
+		wg.Go(func() { _ = o.pods.Run(running) })
 	}
 	if o.mapper != nil {
 		_ = o.mapper.Refresh(ctx) // which logs why it fails
@@ -342,6 +445,37 @@ func (o *owners) refresh(ctx context.Context) {
 	if o.jobs != nil {
 		_ = o.jobs.Refresh(ctx) // the same
 	}
+	for ctx.Err() == nil && !o.answered() {
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// settleTime is how long the sources of owners have for their first answer where
+// nothing goes on without it.
+const settleTime = 5 * time.Second
+
+// answered says whether the sources that go on by themselves have said something,
+// or why they cannot.
+func (o *owners) answered() bool {
+	if o.published != nil {
+		if s := o.published.Status(); !s.Up && s.Err == nil {
+			return false
+		}
+	}
+	if o.pods == nil {
+		return true
+	}
+	waiting := false
+	for _, s := range o.pods.Status() {
+		if s.Up && s.InUse {
+			return true
+		}
+		waiting = waiting || !s.Up && s.Err == nil
+	}
+	return !waiting
 }
 
 // changed delivers when the kubelet's owners have changed: a sample that is shown

@@ -214,3 +214,81 @@ func TestDevicesOfInventory(t *testing.T) {
 		t.Errorf("a link can be held: %+v", all[3])
 	}
 }
+
+// What two pods use of the GPU that they share is told by their processes: by
+// cgroup and the names in the kubelet's directory of logs, without any API.
+func TestUsageOfASharedGPU(t *testing.T) {
+	t.Parallel()
+	kubelet, socket := startKubelet(t)
+	proc := newHostProc(t)
+	proc.process(t, 1001, podCgroup(uidA, "a"))
+	proc.process(t, 1002, podCgroup(uidA, "a"))
+	proc.process(t, 2001, "/user.slice/user-1000.slice/session-2.scope")
+	logs := logDirectory(t, "ml_a_"+uidA, "ml_b_"+uidB)
+	args := append([]string{"-k", "--pod-resources-kubelet-socket=" + socket, "--path.procfs=" + string(proc), "--path.pod-logs=" + logs}, fast...)
+	n := startNode(t, "h100x8", args...)
+	gpu := n.uuid(t, "7")
+	kubelet.SetPods(
+		kubelettest.Pod("ml", "a", "main", "nvidia.com/gpu.shared", gpu+"::0"),
+		kubelettest.Pod("ml", "b", "main", "nvidia.com/gpu.shared", gpu+"::1"),
+	)
+	for _, command := range []string{
+		"process none", "load gpu 7 util 80",
+		"process gpu 7 pid 1001 memory 2048 share 50", "process gpu 7 pid 1002 memory 1024 share 25 mps yes",
+		"process gpu 7 pid 2001 memory 512 share 10",
+	} {
+		n.command(t, command)
+	}
+	n.has(t, 3072<<20, "gpu_pod_memory_used_bytes", `pod="a"`)
+	n.has(t, 0, "gpu_pod_memory_used_bytes", `pod="b"`)
+	n.has(t, 2, "gpu_pod_processes", `pod="a"`)
+	n.has(t, 1024<<20, "gpu_pod_process_memory_used_bytes", `pod="a"`, `type="mps"`)
+	n.has(t, 1, "gpu_exporter_processes_unattributed", `reason="outside"`)
+	n.eventually(t, "the time of the SMs is told", func() bool {
+		v, count := sumOf(n.scrape(t), "gpu_pod_sm_utilization_ratio", `pod="a"`)
+		return count == 1 && v > 0.55 && v < 0.65 // 75 % of 80 %
+	})
+	n.has(t, 0, "gpu_pod_sm_utilization_ratio", `pod="b"`)
+	if _, count := sumOf(n.scrape(t), "DCGM_FI_DEV_GPU_UTIL", `gpu="7"`); count != 1 {
+		t.Errorf("%d series of the shared GPU, want one", count)
+	}
+
+	// A process of a pod whose name is not known could be of either.
+	proc.process(t, 3001, podCgroup("0a1b2c3d-0000-4000-8000-00000000000c", "c"))
+	n.command(t, "process gpu 7 pid 3001 memory 100")
+	n.has(t, 1, "gpu_exporter_processes_unattributed", `reason="unknown_pod"`)
+	if _, count := sumOf(n.scrape(t), "gpu_pod_memory_used_bytes", gpu); count != 0 {
+		t.Errorf("what may be another's use is told of %d pods", count)
+	}
+}
+
+// dcgm-exporter's form of shared GPUs, on request: a copy of each series for each
+// pod, and what is split by processes beside the device's own.
+func TestVirtualGPUs(t *testing.T) {
+	t.Parallel()
+	kubelet, socket := startKubelet(t)
+	proc := newHostProc(t)
+	proc.process(t, 1001, podCgroup(uidA, "a"))
+	logs := logDirectory(t, "ml_a_"+uidA, "ml_b_"+uidB)
+	args := append([]string{"-k", "--kubernetes-virtual-gpus", "--pod-resources-kubelet-socket=" + socket, "--path.procfs=" + string(proc), "--path.pod-logs=" + logs}, fast...)
+	n := startNode(t, "h100x8", args...)
+	gpu := n.uuid(t, "7")
+	kubelet.SetPods(
+		kubelettest.Pod("ml", "a", "main", "nvidia.com/gpu.shared", gpu+"::0"),
+		kubelettest.Pod("ml", "b", "main", "nvidia.com/gpu.shared", gpu+"::1"),
+	)
+	n.command(t, "process none")
+	n.command(t, "process gpu 7 pid 1001 memory 2048 share 50")
+	n.has(t, 2048, "DCGM_FI_DEV_FB_USED", `gpu="7"`, `pod="a"`, `pod_uid="`+uidA+`"`, `vgpu="0"`)
+	n.has(t, 0, "DCGM_FI_DEV_FB_USED", `gpu="7"`, `pod="b"`, `pod_uid="`+uidB+`"`, `vgpu="1"`)
+	body := n.scrape(t)
+	if _, count := sumOf(body, "DCGM_FI_DEV_FB_USED", `gpu="7"`); count != 3 {
+		t.Errorf("%d series of memory, want the device's and two pods'", count)
+	}
+	if _, count := sumOf(body, "DCGM_FI_DEV_GPU_TEMP", `gpu="7"`); count != 2 {
+		t.Errorf("%d series of temperature, want one for each pod", count)
+	}
+	if _, count := sumOf(body, "DCGM_FI_DEV_GPU_TEMP", `gpu="7"`, "pod_uid="); count != 0 {
+		t.Error("the UID is on series that dcgm-exporter has it not on")
+	}
+}
