@@ -35,6 +35,7 @@ func (e *exporter) examineOwners(ctx context.Context, d *diagnosis) {
 		}
 	}
 	o.examineMetadata(d)
+	o.examineEngine(e.node, d)
 	if o.published != nil {
 		s := o.published.Status()
 		if s.Up {
@@ -73,6 +74,23 @@ func (o *owners) examineMetadata(d *diagnosis) {
 	}
 	if !inUse {
 		d.add("pods", "-", lacking, "no source says which pods there are: UIDs, labels and what pods use are not told", "see above")
+	}
+}
+
+func (o *owners) examineEngine(node *collector.Node, d *diagnosis) {
+	if o.engine == nil {
+		return
+	}
+	s := o.engine.Status()
+	if !s.Up {
+		d.add("docker", "engine", broken, errorText(s.Err), s.Reason.Hint())
+		return
+	}
+	d.add("docker", "engine", healthy, fmt.Sprintf("%s, %d of %d containers hold devices", s.Engine, s.Holds, s.Containers), "")
+	if inv, _ := node.Newest(); inv != nil {
+		for _, u := range o.engine.Table().Match(engineDevices(inv)).Unmatched {
+			d.add("docker", u.Name, lacking, u.Request+": "+u.Reason, u.Hint)
+		}
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"gpu_exporter/collector"
 	"gpu_exporter/podmapper"
 	"gpu_exporter/podmapper/cgroup"
+	"gpu_exporter/podmapper/docker"
 	"gpu_exporter/podmapper/dra"
 	"gpu_exporter/podmapper/jobs"
 	"gpu_exporter/podmapper/metadata"
@@ -33,11 +34,13 @@ type owners struct {
 	published *dra.Watcher
 	pods      *metadata.Store
 	jobs      *jobs.Finder
+	engine    *docker.Watcher
 	processes *cgroup.Reader
 	hostPIDs  bool // processes has the process IDs that the driver means
 	usage     bool // what pods use is asked for
 
-	jobTables timeline[jobs.Table]
+	jobTables    timeline[jobs.Table]
+	engineTables timeline[docker.Table]
 
 	mu        sync.Mutex
 	of        sources
@@ -54,6 +57,7 @@ type sources struct {
 	published *podmapper.Published
 	pods      *metadata.Pods
 	jobs      *jobs.Table
+	engine    *docker.Table
 }
 
 // newOwners sets up the sources that the configuration asks for. It returns nil
@@ -75,7 +79,12 @@ func newOwners(c config, logger *slog.Logger) (*owners, error) {
 			return nil, err
 		}
 	}
-	if o.mapper == nil && o.jobs == nil {
+	if c.DockerSocket != "" {
+		if err := o.addDocker(c); err != nil {
+			return nil, err
+		}
+	}
+	if o.mapper == nil && o.jobs == nil && o.engine == nil {
 		return nil, nil
 	}
 	o.processes = cgroup.NewReader(c.ProcFS)
@@ -90,6 +99,18 @@ func newOwners(c config, logger *slog.Logger) (*owners, error) {
 
 // noHostPIDs is why processes cannot be told to belong to anybody.
 const noHostPIDs = "no_host_pids"
+
+func (o *owners) addDocker(c config) error {
+	config := docker.Config{Socket: c.DockerSocket, Self: docker.OwnContainer(), Logger: o.log}
+	var err error
+	if len(c.DockerLabels) > 0 {
+		if config.KeepLabel, err = metadata.ParseAllowlist(c.DockerLabels); err != nil {
+			return fmt.Errorf("--%s: %w", optDockerLabels, err)
+		}
+	}
+	o.engine, err = docker.New(config)
+	return err
+}
 
 // slurmMode is that of --slurm.jobs; without a word of it, a node of Kubernetes
 // has no jobs of Slurm.
@@ -200,6 +221,11 @@ func (o *owners) Ownership(m collector.Moment) *collector.Ownership {
 		now.jobs = o.jobTables.at(m.At, table, table.Time)
 		running = o.runningJobs(m)
 	}
+	if o.engine != nil {
+		if table := o.engine.Table(); table != nil { // it is nil once it is too old
+			now.engine = o.engineTables.at(m.At, table, table.Time)
+		}
+	}
 
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -309,7 +335,33 @@ func (s sources) ownership(match podmapper.Match, running [][]cgroup.SlurmJob) *
 	if s.jobs != nil {
 		s.addJobs(o, running)
 	}
+	if s.engine != nil {
+		s.addContainers(o)
+	}
 	return o
+}
+
+func (s sources) addContainers(o *collector.Ownership) {
+	for i, all := range s.engine.Match(engineDevices(s.inventory)).Containers {
+		for _, c := range all {
+			container := collector.Container{ID: c.ID, Name: c.Name, Image: c.Image, Project: c.ComposeProject, Service: c.ComposeService}
+			for _, l := range c.Labels {
+				container.Labels = append(container.Labels, collector.Label{Name: l.Key, Value: l.Value})
+			}
+			o.Entities[i].Containers = append(o.Entities[i].Containers, container)
+		}
+	}
+}
+
+func engineDevices(inv *collector.Inventory) []docker.Device {
+	all := make([]docker.Device, len(inv.Entities))
+	for i, d := range devices(inv) {
+		all[i] = docker.Device{Device: d, MIGIndex: docker.NoIndex}
+		if gpu, ok := inv.GPU(i); ok {
+			all[i].MIG = gpu.MIGMode
+		}
+	}
+	return all
 }
 
 func podMetadata(p *metadata.Pod) *collector.PodMetadata {
@@ -377,6 +429,10 @@ func (o *owners) Sources() map[string]collector.SourceStatus {
 		s := o.published.Status()
 		all["resource_slices"] = sourceStatus(s.Up, s.LastSuccess, 0, dra.Reasons(), s.Failures)
 	}
+	if o.engine != nil {
+		s := o.engine.Status()
+		all["docker"] = sourceStatus(s.Up, s.LastSuccess, s.Duration, docker.Reasons(), s.Failures)
+	}
 	if o.jobs != nil {
 		s := o.jobs.Status()
 		if s.Files.Enabled {
@@ -418,6 +474,9 @@ func (o *owners) parts() []part {
 	if o.jobs != nil {
 		all = append(all, part{"jobs", o.jobs.Run})
 	}
+	if o.engine != nil {
+		all = append(all, part{"Docker", o.engine.Run})
+	}
 	return all
 }
 
@@ -444,6 +503,9 @@ func (o *owners) settle(ctx context.Context) {
 	}
 	if o.jobs != nil {
 		_ = o.jobs.Refresh(ctx) // the same
+	}
+	if o.engine != nil {
+		_ = o.engine.Refresh(ctx) // the same
 	}
 	for ctx.Err() == nil && !o.answered() {
 		select {

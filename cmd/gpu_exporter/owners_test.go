@@ -4,7 +4,11 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -291,4 +295,63 @@ func TestVirtualGPUs(t *testing.T) {
 	if _, count := sumOf(body, "DCGM_FI_DEV_GPU_TEMP", `gpu="7"`, "pod_uid="); count != 0 {
 		t.Error("the UID is on series that dcgm-exporter has it not on")
 	}
+}
+
+// dockerEngine is the API of an engine with one container.
+func dockerEngine(t *testing.T, inspect string) (socket string) {
+	t.Helper()
+	socket = filepath.Join(t.TempDir(), "docker.sock")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found struct {
+		ID, Name string
+		Config   struct{ Labels json.RawMessage }
+	}
+	if err := json.Unmarshal([]byte(inspect), &found); err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Api-Version", "1.47")
+		w.Header().Set("Content-Type", "application/json")
+		switch path := r.URL.Path; {
+		case strings.HasSuffix(path, "/_ping"):
+			_, _ = io.WriteString(w, "OK")
+		case strings.HasSuffix(path, "/version"):
+			_, _ = io.WriteString(w, `{"ApiVersion":"1.47","MinAPIVersion":"1.24"}`)
+		case strings.HasSuffix(path, "/containers/json"):
+			fmt.Fprintf(w, `[{"Id":%q,"Names":[%q],"Image":"jupyter:1","State":"running","Labels":%s}]`, found.ID, found.Name, found.Config.Labels)
+		case strings.HasSuffix(path, "/containers/"+found.ID+"/json"):
+			_, _ = io.WriteString(w, inspect)
+		case strings.HasSuffix(path, "/events"):
+			w.WriteHeader(http.StatusOK)
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		default:
+			http.Error(w, `{"message":"page not found"}`, http.StatusNotFound)
+		}
+	})}
+	go func() { _ = server.Serve(l) }()
+	t.Cleanup(func() { _ = server.Close() })
+	return socket
+}
+
+// A container of a plain Docker engine is shown on the GPUs that it was given.
+func TestDockerContainers(t *testing.T) {
+	t.Parallel()
+	socket := dockerEngine(t, `{"Id":"`+strings.Repeat("c", 64)+`","Name":"/notebook","State":{"Status":"running","Running":true},
+		"Config":{"Image":"jupyter:1","Env":[],"Labels":{"com.docker.compose.project":"lab","com.docker.compose.service":"nb","org.example.owner":"ada","secret":"x"}},
+		"HostConfig":{"Runtime":"runc","DeviceRequests":[{"Driver":"nvidia","Count":0,"DeviceIDs":["1","3"],"Capabilities":[["gpu"]]}]}}`)
+	n := startNode(t, "h100x8", append(fast, "--docker.socket="+socket, "--docker.label-allowlist-regex=^org")...)
+	n.has(t, 1, "gpu_container_info", `gpu="1"`, `compose_project="lab"`, `compose_service="nb"`, `container_name="notebook"`, `image="jupyter:1"`, `label_org_example_owner="ada"`)
+	body := n.scrape(t)
+	if _, count := sumOf(body, "gpu_container_info"); count != 2 {
+		t.Errorf("%d rows, want one for each of two GPUs", count)
+	}
+	if strings.Contains(body, "secret") {
+		t.Error("a label is shown that was not asked for")
+	}
+	n.has(t, 1, "gpu_exporter_owner_source_up", `source="docker"`)
+	n.has(t, 2, "gpu_owners")
 }
