@@ -16,6 +16,9 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"gpu_exporter/collector"
 	"gpu_exporter/podmapper/kubelettest"
 )
@@ -354,4 +357,42 @@ func TestDockerContainers(t *testing.T) {
 	}
 	n.has(t, 1, "gpu_exporter_owner_source_up", `source="docker"`)
 	n.has(t, 2, "gpu_owners")
+}
+
+// Labels, UID and workload of a pod are on its device's series, from the kubelet's
+// own Pods API, without any API server; and go with their source's last word.
+func TestPodMetadata(t *testing.T) {
+	t.Parallel()
+	kubelet, socket := startKubelet(t)
+	podsSocket := filepath.Join(t.TempDir(), "pods.sock")
+	api := kubelettest.NewPodsAPI(podsSocket)
+	if err := api.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(api.Stop)
+	yes := true
+	api.SetPods(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+		Namespace: "ml", Name: "train-5d4f-x", UID: uidA,
+		Labels:          map[string]string{"app.kubernetes.io/name": "llm", "device": "mine", "pod-template-hash": "5d4f", "secret": "x"},
+		Annotations:     map[string]string{"example.com/cost": "42", "other": "y"},
+		OwnerReferences: []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "train-5d4f", UID: "rs", Controller: &yes}},
+	}})
+	n := startNode(t, "h100x8", append([]string{"-k", "--pod-resources-kubelet-socket=" + socket, "--kubernetes.pods-socket=" + podsSocket, "--path.pod-logs=" + t.TempDir(),
+		"--kubernetes-enable-pod-labels", "--kubernetes-pod-label-allowlist-regex=^app,^device$", "--kubernetes.pod-annotation-allowlist-regex=cost",
+		"--kubernetes-enable-pod-uid", "--kubernetes.workload"}, fast...)...)
+	kubelet.SetPods(kubelettest.Pod("ml", "train-5d4f-x", "main", "nvidia.com/gpu", n.uuid(t, "2")))
+	n.eventually(t, "the labels are on the series", func() bool {
+		_, count := sumOf(n.scrape(t), "DCGM_FI_DEV_GPU_TEMP", `gpu="2"`, `app_kubernetes_io_name="llm"`, `pod_label_device="mine"`,
+			`annotation_example_com_cost="42"`, `pod_uid="`+uidA+`"`, `workload="train",workload_kind="Deployment"`)
+		return count == 1
+	})
+	if body := n.scrape(t); strings.Contains(body, "secret") || strings.Contains(body, "other=") {
+		t.Error("what no expression matches is shown")
+	}
+	n.has(t, 1, "gpu_exporter_owner_source_up", `source="pods_api"`)
+	api.Stop()
+	n.has(t, 0, "gpu_exporter_owner_source_up", `source="pods_api"`)
+	if _, count := sumOf(n.scrape(t), "DCGM_FI_DEV_GPU_TEMP", `gpu="2"`, `app_kubernetes_io_name="llm"`, `pod="train-5d4f-x"`); count != 1 {
+		t.Error("the labels went with their source at once")
+	}
 }
