@@ -149,8 +149,10 @@ type fixedOwners struct {
 	places    places
 }
 
-func (f fixedOwners) Ownership(Moment) *Ownership         { return f.ownership }
-func (f fixedOwners) Place(pid uint32) ProcessPlace       { return f.places.of(pid) }
+func (f fixedOwners) Ownership(Moment) *Ownership { return f.ownership }
+func (f fixedOwners) Places(p *Processes) (map[uint32]ProcessPlace, bool) {
+	return f.places.of(p), true
+}
 func (f fixedOwners) MappingStatus() (SourceStatus, bool) { return f.status, true }
 func (f fixedOwners) Sources() map[string]SourceStatus    { return f.sources }
 
@@ -226,7 +228,7 @@ func testOwners() fixedOwners {
 			101: {Namespace: "ml", Pod: "infer-1"},
 			102: {Trouble: ProcessOutside},
 		},
-		ownership: &Ownership{Unmatched: 1, Entities: []Holders{
+		ownership: &Ownership{Known: true, Unmatched: 1, Strays: map[string]int{"job_files": 1}, Entities: []Holders{
 			0: {
 				Owners:     []Owner{{Namespace: "ml", Pod: "train-0", Container: "main", Metadata: train}},
 				Jobs:       []Job{{ID: "41", Source: JobFile}, {ID: "42", Name: "llm", User: "ada", Account: "lab", Partition: "gpu", Source: JobSlurm}, {ID: "43", Source: JobFile}},
@@ -331,7 +333,7 @@ func TestExpositionParses(t *testing.T) {
 // cannot, and are dcgm-exporter's.
 func TestOwnFamiliesLint(t *testing.T) {
 	f, _, _ := newTestFamilies(t, testConfig(t))
-	f.owners = fixedOwners{ownership: &Ownership{}, status: SourceStatus{LastSuccess: epoch}}
+	f.owners = fixedOwners{ownership: &Ownership{Known: true}, status: SourceStatus{LastSuccess: epoch}}
 	problems, err := promlint.New(bytes.NewReader(encode(t, f, expfmt.TypeTextPlain))).Lint()
 	if err != nil {
 		t.Fatal(err)

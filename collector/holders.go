@@ -25,7 +25,7 @@ func (f *Families) appendHolders(families []Family, v nodeView, ownership *Owner
 			continue
 		}
 		holders := ownership.of(i)
-		if !v.inventory.Entities[i].MIGMode { // it is held by its instances
+		if ownership.Known && !v.inventory.Entities[i].MIGMode { // that is held by its instances
 			owners.Series = append(owners.Series, Series{l.own, Number(float64(holders.count()))})
 		}
 		for n := range l.owners {
@@ -43,7 +43,7 @@ func (f *Families) appendHolders(families []Family, v nodeView, ownership *Owner
 		}
 	}
 	families = append(families, pods, owners, jobs, containers)
-	if f.layout.podLabels == nil && f.cfg.Owners.LabelsFamily {
+	if f.layout.podLabels == nil && (f.cfg.Owners.LabelsFamily || f.cfg.Owners.SeriesLabels) {
 		f.layout.podLabels = f.podLabels(ownership)
 	}
 	families = append(families, gpuPodLabels.family(f.layout.podLabels...))
@@ -61,12 +61,16 @@ func engineLabels(c *Container) []Label {
 }
 
 // podLabels returns the series of gpu_pod_labels: one for each pod that holds a
-// device, whatever the number of its devices.
+// device, whatever the number of its devices. Where labels are on the series of
+// devices, the pods are those that share one, whose labels would be nowhere.
 func (f *Families) podLabels(ownership *Ownership) []Series {
 	type pod struct{ namespace, name string }
 	known := map[pod]*PodMetadata{}
 	for i := range ownership.Entities {
 		if f.layout.entities[i].own == nil {
+			continue
+		}
+		if _, single := ownership.Entities[i].single(); single && !f.cfg.Owners.LabelsFamily {
 			continue
 		}
 		for _, o := range ownership.Entities[i].Owners {
@@ -88,7 +92,7 @@ func (f *Families) podLabels(ownership *Ownership) []Series {
 // appendUsage appends what each owner uses of each device. A reading that is too
 // old is nobody's use any more.
 func (f *Families) appendUsage(families []Family) []Family {
-	if f.usage.owners == nil || f.node.now().Sub(f.usage.processes.Time) > f.cfg.MaxAge {
+	if f.usage.old || f.usage.owners == nil {
 		return families
 	}
 	processes, memory, kinds := gpuPodProcesses.family(), gpuPodMemory.family(), gpuPodKinds.family()
@@ -158,7 +162,9 @@ func appendSources(families []Family, sources map[string]SourceStatus, now time.
 	for _, name := range slices.Sorted(maps.Keys(sources)) {
 		s := sources[name]
 		source := Label{"source", name}
-		up.Series = append(up.Series, Series{NewLabelSet(source), Bool(s.Up)})
+		if !s.Part {
+			up.Series = append(up.Series, Series{NewLabelSet(source), Bool(s.Up)})
+		}
 		if !s.LastSuccess.IsZero() {
 			age.Series = append(age.Series, Series{NewLabelSet(source), Number(now.Sub(s.LastSuccess).Seconds())})
 		}

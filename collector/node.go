@@ -235,6 +235,9 @@ func (n *Node) Newest() (*Inventory, *Sample) {
 	return v.inventory, v.sample
 }
 
+// Processes returns the newest reading of the processes on the devices, or nil.
+func (n *Node) Processes() *Processes { return n.view().processes }
+
 // Freshness says whether a sample exists that is no older than maxAge, and for
 // how much longer.
 func (n *Node) Freshness(maxAge time.Duration) (left time.Duration, fresh bool) {

@@ -28,7 +28,7 @@ var (
 	gpuUp      = definition{"gpu_up", MetricGauge, "Whether the GPU answers: 1 if the newest sample is fresh and has values of it; 0 if it is lost, detached or silent, or if there is no fresh sample.", nil}
 	gpuPodInfo = definition{"gpu_pod_info", MetricGauge, "Which container holds the device or, with a replica, a share of it; always 1.",
 		[]string{"container", "namespace", "pod", "replica"}}
-	gpuPodLabels = definition{"gpu_pod_labels", MetricGauge, "Labels, with label_ in front, and annotations, with annotation_ in front, of a pod that holds a device; always 1.",
+	gpuPodLabels = definition{"gpu_pod_labels", MetricGauge, "Labels, with label_ in front, and annotations, with annotation_ in front, of a pod that holds a device, or of one that shares a device where labels are on the devices' series; always 1.",
 		[]string{"namespace", "pod"}}
 	gpuPodProcesses = definition{"gpu_pod_processes", MetricGauge, "Processes of the container on the device.", []string{"container", "namespace", "pod"}}
 	gpuPodMemory    = definition{"gpu_pod_memory_used_bytes", MetricGauge, "Device memory that the container's processes use.", []string{"container", "namespace", "pod"}}
@@ -62,6 +62,7 @@ var (
 
 	sourceUp       = definition{"gpu_exporter_owner_source_up", MetricGauge, "Whether the last refresh from this source of what is known of owners succeeded.", []string{"source"}}
 	sourceAge      = definition{"gpu_exporter_owner_source_age_seconds", MetricGauge, "Time since the source was last read.", []string{"source"}}
+	sourceStrays   = definition{"gpu_exporter_owner_source_unmatched_devices", MetricGauge, "Devices that somebody holds according to the source and that are none of this node; gpu_exporter doctor names them.", []string{"source"}}
 	sourceFailures = definition{"gpu_exporter_owner_source_failures_total", MetricCounter, "Refreshes from the source that failed, by reason.", []string{"source", "reason"}}
 
 	processesRead         = definition{"gpu_exporter_processes_last_read_timestamp_seconds", MetricGauge, "When the processes on the devices were last read.", nil}
@@ -263,6 +264,9 @@ func (f *Families) appendState(families []Family, v nodeView, ownership *Ownersh
 	}
 	families = f.appendProcessState(families)
 	families = appendSources(families, f.owners.Sources(), f.node.now())
+	if ownership != nil {
+		families = append(families, counts(&sourceStrays, ownership.Strays))
+	}
 	mapping, asked := f.owners.MappingStatus()
 	if !asked {
 		return families
@@ -275,7 +279,7 @@ func (f *Families) appendState(families []Family, v nodeView, ownership *Ownersh
 			mappingAge.single(Number(f.node.now().Sub(mapping.LastSuccess).Seconds())),
 			mappingDuration.single(Number(mapping.Duration.Seconds())))
 	}
-	if ownership != nil {
+	if ownership != nil && ownership.Known {
 		families = append(families, mappingUnmatched.single(Number(float64(ownership.Unmatched))))
 	}
 	return families

@@ -103,9 +103,14 @@ func (h *Holders) single() (Owner, bool) {
 type Ownership struct {
 	// Entities stand in the order of [Inventory.Entities].
 	Entities []Holders
+	// Known says that all sources of holders that are asked have answered: an
+	// entity without a holder is then free.
+	Known bool
 	// Unmatched is the number of allocated device IDs that are none of the
-	// inventory's devices.
+	// inventory's devices; Strays, by source, that of devices held outside
+	// Kubernetes that are none.
 	Unmatched int
+	Strays    map[string]int
 }
 
 func (o *Ownership) of(i int) *Holders {
@@ -158,6 +163,8 @@ type SourceStatus struct {
 	Duration    time.Duration
 	// Failures counts failed refreshes by reason, all reasons present.
 	Failures map[string]uint64
+	// Part says that it only counts failures, of a part of another source.
+	Part bool
 }
 
 // OwnerSource knows who holds the devices of this node. Its methods must not
@@ -166,8 +173,9 @@ type OwnerSource interface {
 	// Ownership returns the same pointer for the same inventory as long as
 	// nothing changed, and nil when the owners are not known.
 	Ownership(Moment) *Ownership
-	// Place says where a process of this node runs.
-	Place(pid uint32) ProcessPlace
+	// Places says where the processes of a reading run, by PID, and false while
+	// that is not found out yet.
+	Places(*Processes) (map[uint32]ProcessPlace, bool)
 	// MappingStatus is that of the kubelet's pod-resources API, and false where
 	// it is not asked.
 	MappingStatus() (SourceStatus, bool)

@@ -9,6 +9,9 @@ import "slices"
 // processes of one reading.
 type usage struct {
 	processes *Processes
+	places    map[uint32]ProcessPlace // of processes
+	old       bool                    // the reading is too old to be shown
+	inventory *Inventory
 	ownership *Ownership
 	// owners are, for each entity, what its owners use, in their order; nil for an
 	// entity of which that is not known.
@@ -31,20 +34,26 @@ type ownerUsage struct {
 
 // attribute finds out whose the processes are, unless that is known already.
 func (f *Families) attribute(v nodeView, ownership *Ownership) {
-	switch {
-	case !f.cfg.Owners.Usage || f.owners == nil || v.processes == nil || v.inventory == nil ||
-		v.processes.Generation != v.inventory.Generation:
+	if !f.cfg.Owners.Usage || f.owners == nil || v.processes == nil || v.inventory == nil {
 		f.usage = usage{}
-	case f.usage.processes != v.processes || f.usage.ownership != ownership:
-		f.usage = newUsage(v.inventory, v.processes, ownership, f.owners.Place)
+		return
 	}
+	switch places, found := f.owners.Places(v.processes); {
+	case found && (f.usage.processes != v.processes || f.usage.ownership != ownership):
+		f.usage = newUsage(v.inventory, v.processes, ownership, places)
+	case !found && f.usage.inventory != v.inventory:
+		f.usage = usage{}
+	case !found && f.usage.ownership != ownership:
+		f.usage = newUsage(v.inventory, f.usage.processes, ownership, f.usage.places)
+	}
+	f.usage.old = f.usage.processes == nil || f.node.now().Sub(f.usage.processes.Time) > f.cfg.MaxAge
 }
 
 // newUsage sums up the processes of each owner. A GPU instance has the processes
 // of the compute instances in it.
-func newUsage(inv *Inventory, p *Processes, ownership *Ownership, place func(pid uint32) ProcessPlace) usage {
+func newUsage(inv *Inventory, p *Processes, ownership *Ownership, places map[uint32]ProcessPlace) usage {
 	u := usage{
-		processes: p, ownership: ownership,
+		inventory: inv, processes: p, places: places, ownership: ownership,
 		owners:   make([][]ownerUsage, len(inv.Entities)),
 		troubles: map[ProcessTrouble]int{},
 	}
@@ -58,14 +67,14 @@ func newUsage(inv *Inventory, p *Processes, ownership *Ownership, place func(pid
 			at = inv.Entities[at].Parent
 		}
 		owners := ownership.of(at).Owners
-		u.add(at, d, owners, place)
+		u.add(at, d, owners)
 	}
 	return u
 }
 
 // add counts the processes on one device for the owners of the entity at a
 // position.
-func (u *usage) add(at int, d *DeviceProcesses, owners []Owner, place func(pid uint32) ProcessPlace) {
+func (u *usage) add(at int, d *DeviceProcesses, owners []Owner) {
 	first := u.owners[at] == nil
 	if first {
 		u.owners[at] = make([]ownerUsage, len(owners))
@@ -79,7 +88,7 @@ func (u *usage) add(at int, d *DeviceProcesses, owners []Owner, place func(pid u
 		all[i].rated = rated && (first || all[i].rated)
 	}
 	for _, process := range d.Processes {
-		where := place(process.PID)
+		where := u.places[process.PID]
 		i, trouble := ownerOf(where, owners)
 		if trouble != "" {
 			u.troubles[trouble]++
@@ -156,7 +165,7 @@ const (
 func (f *Families) appendPerProcess(series []Series, entity int, id FieldID, cell Cell) []Series {
 	l := &f.layout.entities[entity]
 	series = append(series, Series{l.device, fieldValue(cell)})
-	if f.usage.owners == nil || f.usage.owners[entity] == nil {
+	if f.usage.old || f.usage.owners == nil || f.usage.owners[entity] == nil {
 		return series
 	}
 	owners := f.layout.ownership.of(entity).Owners

@@ -14,11 +14,18 @@ import (
 // places is where the processes of a test run.
 type places map[uint32]ProcessPlace
 
-func (p places) of(pid uint32) ProcessPlace {
-	if place, ok := p[pid]; ok {
-		return place
+func (p places) of(r *Processes) map[uint32]ProcessPlace {
+	all := map[uint32]ProcessPlace{}
+	for _, d := range r.Devices {
+		for _, process := range d.Processes {
+			place, ok := p[process.PID]
+			if !ok {
+				place.Trouble = ProcessGone
+			}
+			all[process.PID] = place
+		}
 	}
-	return ProcessPlace{Trouble: ProcessGone}
+	return all
 }
 
 const mib = 1 << 20
@@ -119,7 +126,8 @@ func TestUsage(t *testing.T) {
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			u := newUsage(inv, &Processes{Generation: 1, Devices: []DeviceProcesses{tc.device}}, owners, where.of)
+			reading := &Processes{Generation: 1, Devices: []DeviceProcesses{tc.device}}
+			u := newUsage(inv, reading, owners, where.of(reading))
 			for i, want := range tc.want {
 				o := u.owners[tc.entity][i]
 				if got := (used{o.known, o.processes, o.memory, o.memoryKnown, o.rated, o.sm}); got != want {

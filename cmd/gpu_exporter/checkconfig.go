@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"strings"
 	"text/tabwriter"
@@ -24,6 +25,12 @@ func checkConfig(c config, warnings, environ []string, stdout, stderr io.Writer)
 	}
 	if err := web.Validate(c.WebConfigFile); err != nil {
 		problems = append(problems, fmt.Sprintf("--%s=%s: %v", optWebConfig, c.WebConfigFile, err))
+	}
+	o, err := newOwners(c, slog.New(slog.DiscardHandler))
+	if err != nil {
+		problems = append(problems, err.Error())
+	} else if o != nil && o.noSlices != nil {
+		warnings = append(warnings, fmt.Sprintf("--%s: %v", optDRA, o.noSlices))
 	}
 	warning, err := trySamplerEnv(c, environ)
 	if err != nil {

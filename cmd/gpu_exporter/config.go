@@ -70,6 +70,9 @@ type config struct {
 	LogFormat string // logfmt, json
 }
 
+// showsPodLabels says whether labels or annotations of pods are asked for.
+func (c config) showsPodLabels() bool { return c.PodLabels || len(c.AnnotationAllow) > 0 }
+
 // nodeName is this node's in Kubernetes.
 func (c config) nodeName() string {
 	if c.NodeName != "" {
@@ -174,7 +177,16 @@ func newConfig(opts []option, flags map[string]given, lookupEnv func(string) (st
 			r.warn("%s: without effect: GPUs that come and go are noticed within one --%s", v.from, optInterval)
 		}
 	}
-	r.needsKubernetes()
+	r.needsKubernetes(lookupEnv)
+	if r.values[optPodLabelAllow].set && !c.PodLabels {
+		r.warn("%s: without effect unless --%s is given", r.values[optPodLabelAllow].from, optPodLabels)
+	}
+	if r.values[optPodLabelsForm].set && !c.showsPodLabels() {
+		r.warn("%s: without effect unless labels or annotations of pods are asked for", r.values[optPodLabelsForm].from)
+	}
+	if r.values[optDockerLabels].set && c.DockerSocket == "" {
+		r.warn("%s: without effect unless --%s is given", r.values[optDockerLabels].from, optDockerSocket)
+	}
 	if len(r.problems) > 0 {
 		return config{}, r.warnings, errors.New(strings.Join(r.problems, "\n"))
 	}
@@ -384,12 +396,15 @@ func (r *resolver) expressions(name string, list []string) []string {
 }
 
 // needsKubernetes warns of what has no effect without --kubernetes.
-func (r *resolver) needsKubernetes() {
+func (r *resolver) needsKubernetes(lookupEnv func(string) (string, bool)) {
 	if r.on("kubernetes") {
+		if _, inPod := lookupEnv("KUBERNETES_SERVICE_HOST"); inPod && !r.values[optNodeName].set {
+			r.warn("NODE_NAME is not set: the name of the pod is taken for that of the node; set it from spec.nodeName")
+		}
 		return
 	}
 	for _, name := range []string{optVirtualGPUs, optDRA, optPodLabels, optPodLabelAllow, optAnnotations, optPodLabelsForm, optPodUID,
-		optWorkload, optMetadataSource, optKubeconfig} {
+		optWorkload, optMetadataSource, optKubeconfig, optPodsSocket, optPodLogs} {
 		if v := r.values[name]; v.set && v.text != "false" {
 			r.warn("%s: without effect unless --kubernetes is given", v.from)
 		}

@@ -62,6 +62,10 @@ type deviceFinding struct {
 	Advice    string   `json:"advice,omitempty"`
 }
 
+func newDiagnosis() diagnosis {
+	return diagnosis{Version: version.Version, Findings: []finding{}, Devices: []deviceFinding{}}
+}
+
 func (d *diagnosis) add(about, name string, v verdict, detail, advice string) {
 	d.Findings = append(d.Findings, finding{about, name, v, detail, advice})
 }
@@ -100,7 +104,7 @@ func (d *diagnosis) write(w io.Writer, asJSON bool) error {
 // examine finds out what works and what does not, by doing once what serving
 // does all the time.
 func (e *exporter) examine(ctx context.Context) diagnosis {
-	d := diagnosis{Version: version.Version}
+	d := newDiagnosis()
 	e.examineSampling(ctx, &d)
 	e.examineOwners(ctx, &d)
 	d.conclude()
@@ -133,6 +137,9 @@ func (e *exporter) examineSampling(ctx context.Context, d *diagnosis) {
 	if sample == nil {
 		d.add("engine", "samples", broken, err.Error(), "")
 		return
+	}
+	if err != nil {
+		d.add("engine", "samples", broken, err.Error(), "")
 	}
 	d.add("engine", "samples", healthy, fmt.Sprintf("one takes %v", sample.Duration.Round(10*time.Microsecond)), "")
 	e.examineFields(inv, sample, d)
@@ -305,7 +312,7 @@ func diagnose(ctx context.Context, line commandLine, stdout, stderr io.Writer, e
 
 func diagnoseConfig(ctx context.Context, line commandLine, environ []string, logger *slog.Logger) diagnosis {
 	failed := func(about string, err error) diagnosis {
-		d := diagnosis{Version: version.Version}
+		d := newDiagnosis()
 		for problem := range strings.Lines(err.Error()) {
 			d.add(about, "-", broken, strings.TrimSpace(problem), "")
 		}

@@ -25,10 +25,11 @@ func (e *exporter) examineOwners(ctx context.Context, d *diagnosis) {
 	if o == nil {
 		return
 	}
-	o.settle(ctx)
+	stop := o.settle(ctx)
+	defer stop()
 	o.examineKubelet(e.node, d)
 	if o.usage {
-		if o.hostPIDs {
+		if o.places != nil {
 			d.add("processes", e.cfg.ProcFS, healthy, "process IDs of the host are visible", "")
 		} else {
 			d.add("processes", e.cfg.ProcFS, lacking, "process IDs of the host are not visible: what pods use is not told", "run with hostPID: true, or with --no-"+optPodUsage)
@@ -36,6 +37,9 @@ func (e *exporter) examineOwners(ctx context.Context, d *diagnosis) {
 	}
 	o.examineMetadata(d)
 	o.examineEngine(e.node, d)
+	if o.noSlices != nil {
+		d.add("ResourceSlices", "API server", broken, o.noSlices.Error(), "")
+	}
 	if o.published != nil {
 		s := o.published.Status()
 		if s.Up {
@@ -46,6 +50,7 @@ func (e *exporter) examineOwners(ctx context.Context, d *diagnosis) {
 	}
 	if o.jobs != nil {
 		s := o.jobs.Status()
+		o.examineStrays(e.node, d)
 		examineJobs("job files", e.cfg.HPCDir, s.Files, d)
 		if s.Slurm.Found || !s.Slurm.Up {
 			examineJobs("Slurm", e.cfg.CgroupFS, s.Slurm, d)
@@ -59,20 +64,24 @@ func (o *owners) examineMetadata(d *diagnosis) {
 		return
 	}
 	all := o.pods.Status()
-	inUse := false
+	known := false
+	for _, s := range all {
+		known = known || s.Up && s.InUse
+	}
 	for _, source := range slices.Sorted(maps.Keys(all)) {
 		s := all[source]
 		switch {
 		case s.Up && s.InUse:
-			inUse = true
 			d.add("pods", string(source), healthy, fmt.Sprintf("%d pods are known", len(o.pods.Pods().All())), "")
 		case s.Up:
 			d.add("pods", string(source), noted, "is there, and not needed", "")
+		case s.Err != nil && known:
+			d.add("pods", string(source), noted, errorText(s.Err), "another source stands in for it")
 		case s.Err != nil:
 			d.add("pods", string(source), lacking, errorText(s.Err), source.Hint(s.Reason))
 		}
 	}
-	if !inUse {
+	if !known {
 		d.add("pods", "-", lacking, "no source says which pods there are: UIDs, labels and what pods use are not told", "see above")
 	}
 }
@@ -103,11 +112,7 @@ func (o *owners) examineKubelet(node *collector.Node, d *diagnosis) {
 		d.add("kubelet", "pod-resources", broken, errorText(s.Err), s.Reason.Hint())
 		return
 	}
-	how := "polled"
-	if s.Watching {
-		how = "watched by its checkpoint"
-	}
-	d.add("kubelet", "pod-resources", healthy, fmt.Sprintf("%d device IDs held by containers, %s", s.Assignments, how), "")
+	d.add("kubelet", "pod-resources", healthy, fmt.Sprintf("%d device IDs held by containers", s.Assignments), "")
 	inv, _ := node.Newest()
 	if inv == nil {
 		return
@@ -119,12 +124,25 @@ func (o *owners) examineKubelet(node *collector.Node, d *diagnosis) {
 	for _, r := range o.mapper.Table().Match(devices(inv), published).Resolutions {
 		f := deviceFinding{
 			ID: r.ID, Namespace: r.Owner.Namespace, Pod: r.Owner.Pod, Container: r.Owner.Container,
-			Resource: r.Owner.Resource, Form: r.Known.Form.String(), Why: r.Reason, Advice: r.Hint,
+			Resource: r.Owner.Resource, Form: r.Known.Form.String(), Devices: []string{}, Why: r.Reason, Advice: r.Hint,
 		}
 		for _, i := range r.Devices {
 			f.Devices = append(f.Devices, entityName(inv, i))
 		}
 		d.Devices = append(d.Devices, f)
+	}
+}
+
+// examineStrays names the GPUs of job files that are not there.
+func (o *owners) examineStrays(node *collector.Node, d *diagnosis) {
+	inv, _ := node.Newest()
+	if inv == nil {
+		return
+	}
+	for _, h := range o.jobs.Table().Match(jobDevices(inv), nil).Unmatched {
+		if h.Job.Source == jobs.SourceFile {
+			d.add("job files", h.Device.String(), lacking, "job "+h.Job.ID+" is on a device that this node does not have", "see the scheduler's prolog")
+		}
 	}
 }
 

@@ -82,7 +82,7 @@ func newExporter(cfg config, hostname string, env samplerEnv, logger, samplerLog
 			Devices:      cfg.Devices,
 			Hostengine:   cfg.Hostengine,
 			DCGMLogLevel: cfg.DCGMLogLevel,
-			Processes:    e.owners.needProcesses(cfg),
+			Processes:    e.owners.needProcesses(),
 		},
 		Deliver:     e.node.Deliver,
 		Logger:      samplerLogger,
@@ -103,8 +103,8 @@ func newExporter(cfg config, hostname string, env samplerEnv, logger, samplerLog
 		Owners: collector.OwnerForm{
 			UID:          cfg.PodUID,
 			Workload:     cfg.Workload,
-			SeriesLabels: cfg.PodLabelsForm == podLabelsOnSeries,
-			LabelsFamily: cfg.PodLabelsForm == podLabelsInFamily,
+			SeriesLabels: cfg.showsPodLabels() && cfg.PodLabelsForm == podLabelsOnSeries,
+			LabelsFamily: cfg.showsPodLabels() && cfg.PodLabelsForm == podLabelsInFamily,
 			Claims:       cfg.DRA,
 			HPCJobs:      cfg.HPCDir != "",
 			VirtualGPUs:  cfg.VirtualGPUs,
@@ -196,14 +196,17 @@ func (e *exporter) serve(ctx context.Context) error {
 	defer cancel()
 	var (
 		wg   sync.WaitGroup
-		errs = make(chan error, 4)
+		mu   sync.Mutex
+		errs []error
 	)
 	context.AfterFunc(ctx, func() { e.log.Info("Shutting down") })
 	part := func(name string, run func(context.Context) error) {
 		wg.Go(func() {
 			defer cancel() // without one of the parts the others make no sense
 			if err := run(ctx); err != nil && !errors.Is(err, context.Canceled) {
-				errs <- fmt.Errorf("%s: %w", name, err)
+				mu.Lock()
+				errs = append(errs, fmt.Errorf("%s: %w", name, err))
+				mu.Unlock()
 			}
 		})
 	}
@@ -218,12 +221,7 @@ func (e *exporter) serve(ctx context.Context) error {
 		part(p.name, p.run)
 	}
 	wg.Wait()
-	close(errs)
-	var all []error
-	for err := range errs {
-		all = append(all, err)
-	}
-	return errors.Join(all...)
+	return errors.Join(errs...)
 }
 
 // metricsURL is where to look, on this machine, at what is served.
@@ -248,6 +246,7 @@ func (e *exporter) publishLoop(ctx context.Context) error {
 		case <-timer.C:
 		case <-e.node.Changed():
 		case <-e.owners.changed():
+		case <-e.owners.placed():
 		}
 		e.publish()
 		// Series that become too old are withheld then, not an interval later.
@@ -303,11 +302,16 @@ const (
 func (e *exporter) once(ctx context.Context, w io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, onceTimeout)
 	defer cancel()
-	e.owners.settle(ctx) // which logs why it fails; metrics then go without owners
+	stop := e.owners.settle(ctx)
+	defer stop()
 	if err := e.sampleTwice(ctx); err != nil {
 		return err
 	}
 	e.publish()
+	if p := e.node.Processes(); p != nil && e.owners != nil && e.owners.places != nil {
+		e.owners.places.find(p)
+		e.publish()
+	}
 	body, err := e.exposition().Append(nil, expfmt.NewFormat(expfmt.TypeTextPlain))
 	if err != nil {
 		e.log.Warn("Some metrics cannot be shown", "err", err)

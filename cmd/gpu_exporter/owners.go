@@ -4,10 +4,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -35,10 +36,11 @@ type owners struct {
 	pods      *metadata.Store
 	jobs      *jobs.Finder
 	engine    *docker.Watcher
-	processes *cgroup.Reader
-	hostPIDs  bool // processes has the process IDs that the driver means
-	usage     bool // what pods use is asked for
+	places    *places // nil unless the processes on the devices are read
+	usage     bool    // what pods use is asked for
+	noSlices  error   // why published is nil although it is asked for
 
+	podTables    timeline[metadata.Pods]
 	jobTables    timeline[jobs.Table]
 	engineTables timeline[docker.Table]
 
@@ -87,14 +89,40 @@ func newOwners(c config, logger *slog.Logger) (*owners, error) {
 	if o.mapper == nil && o.jobs == nil && o.engine == nil {
 		return nil, nil
 	}
-	o.processes = cgroup.NewReader(c.ProcFS)
 	o.usage = c.Kubernetes && (c.PodUsage || c.VirtualGPUs)
-	if o.hostPIDs, err = o.processes.HostPIDs(); !o.hostPIDs && o.usage {
-		// The driver then hides the processes of others, and all would seem to use nothing.
-		logger.Warn("What pods use of their devices is not told: the exporter does not see the process IDs of the host",
-			"procfs", c.ProcFS, "err", err, "hint", "run it with hostPID: true, or with --no-"+optPodUsage)
+	if o.usage || slurmMode(c) != slurmOff {
+		o.addProcesses(c)
 	}
 	return o, nil
+}
+
+// addProcesses sets up the reading of processes, if the exporter sees those of
+// the host. If not, the driver hides the processes of others from it, and all
+// would seem to use nothing.
+func (o *owners) addProcesses(c config) {
+	l := newPlaces(c.ProcFS, o.podsNow)
+	host, err := l.reader.HostPIDs()
+	if c.Simulate == "" && host {
+		// The sampler asks the driver from the exporter's own namespace.
+		host, err = cgroup.NewReader("").HostPIDs()
+	}
+	if host {
+		o.places = l
+		return
+	}
+	level := slog.LevelWarn
+	if !o.usage && c.Slurm == slurmAuto {
+		level = slog.LevelDebug
+	}
+	o.log.Log(context.Background(), level, "The processes on devices are not looked at: the exporter does not see the process IDs of the host",
+		"procfs", c.ProcFS, "err", err, "hint", "run it with hostPID: true, or with --no-"+optPodUsage)
+}
+
+func (o *owners) podsNow() *metadata.Pods {
+	if o.pods == nil {
+		return nil
+	}
+	return o.pods.Pods()
 }
 
 // noHostPIDs is why processes cannot be told to belong to anybody.
@@ -139,8 +167,10 @@ func (o *owners) addKubernetes(c config) error {
 		return nil
 	}
 	api, err := apiConfig(c)
-	if err != nil {
-		return fmt.Errorf("--%s: %w", optDRA, err)
+	if err != nil { // which costs only what is asked of the API server
+		o.noSlices = err
+		o.log.Error("Devices of ResourceClaims have no owners", "err", err)
+		return nil
 	}
 	o.published, err = dra.New(dra.Config{REST: api, Node: c.nodeName(), Logger: o.log})
 	return err
@@ -212,8 +242,8 @@ func (o *owners) Ownership(m collector.Moment) *collector.Ownership {
 	if o.published != nil {
 		now.published = o.published.Published()
 	}
-	if o.pods != nil {
-		now.pods = o.pods.Pods()
+	if pods := o.podsNow(); pods != nil {
+		now.pods = o.podTables.at(m.At, pods, time.Now())
 	}
 	var running [][]cgroup.SlurmJob
 	if o.jobs != nil {
@@ -239,24 +269,27 @@ func (o *owners) Ownership(m collector.Moment) *collector.Ownership {
 		}
 	}
 	o.of, o.running = now, running
-	o.ownership = now.ownership(o.match, running)
+	o.ownership = now.ownership(o.known(now), o.match, running)
 	return o.ownership
 }
 
-// runningJobs are the Slurm jobs of the processes on each entity.
+// runningJobs are the Slurm jobs of the processes on each entity, of the newest
+// reading that is known well enough.
 func (o *owners) runningJobs(m collector.Moment) [][]cgroup.SlurmJob {
-	if m.Processes == nil || !o.hostPIDs {
+	if m.Processes == nil || o.places == nil || !o.jobs.Status().Slurm.Found {
 		return nil
+	}
+	found, ok := o.places.of(m.Processes)
+	if !ok {
+		return o.lastRunning(m.Inventory)
 	}
 	running := make([][]cgroup.SlurmJob, len(m.Inventory.Entities))
 	for _, d := range m.Processes.Devices {
 		for _, p := range d.Processes {
-			place, err := o.processes.Place(int(p.PID))
-			if err != nil || place.NoJob() {
+			job, ok := found.jobs[p.PID]
+			if !ok {
 				continue
 			}
-			job := place.Job
-			job.Step = "" // the steps of a job are one job
 			for at := d.Entity; ; at = m.Inventory.Entities[at].Parent {
 				if !slices.Contains(running[at], job) {
 					running[at] = append(running[at], job)
@@ -271,58 +304,39 @@ func (o *owners) runningJobs(m collector.Moment) [][]cgroup.SlurmJob {
 	return running
 }
 
-// Place implements collector.OwnerSource.
-func (o *owners) Place(pid uint32) collector.ProcessPlace {
-	if !o.hostPIDs {
-		return collector.ProcessPlace{Trouble: collector.ProcessNoHostPIDs}
+func (o *owners) lastRunning(inv *collector.Inventory) [][]cgroup.SlurmJob {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.of.inventory != inv {
+		return nil
 	}
-	place, err := o.processes.Place(int(pid))
-	switch {
-	case errors.Is(err, cgroup.ErrGone):
-		return collector.ProcessPlace{Trouble: collector.ProcessGone}
-	case errors.Is(err, cgroup.ErrForbidden):
-		return collector.ProcessPlace{Trouble: collector.ProcessForbidden}
-	case errors.Is(err, cgroup.ErrNoContainer):
-		return collector.ProcessPlace{Trouble: collector.ProcessOutside}
-	case err != nil:
-		return collector.ProcessPlace{Trouble: collector.ProcessUnreadable}
-	}
-	container, ok := podContainer(place)
-	if !ok {
-		return collector.ProcessPlace{Trouble: collector.ProcessOutside}
-	}
-	if o.pods == nil {
-		return collector.ProcessPlace{Trouble: collector.ProcessUnknownPod}
-	}
-	pods := o.pods.Pods()
-	pod, name := pods.ByContainerID(container.ContainerID)
-	if pod == nil {
-		pod = pods.ByCgroupUID(container.PodUID)
-	}
-	if pod == nil {
-		return collector.ProcessPlace{Trouble: collector.ProcessUnknownPod}
-	}
-	return collector.ProcessPlace{Namespace: pod.Namespace, Pod: pod.Name, Container: name}
+	return o.running
 }
 
-// podContainer returns the innermost container that is one of a pod: a process in
-// a container that a pod's own Docker runs is the pod's.
-func podContainer(p cgroup.Place) (cgroup.Container, bool) {
-	for _, c := range append([]cgroup.Container{p.Container}, p.Outer...) {
-		if c.PodUID != "" {
-			return c, true
-		}
+// Places implements collector.OwnerSource.
+func (o *owners) Places(p *collector.Processes) (map[uint32]collector.ProcessPlace, bool) {
+	if o.places == nil {
+		return nil, false
 	}
-	return cgroup.Container{}, false
+	found, ok := o.places.of(p)
+	if !ok {
+		return nil, false
+	}
+	return found.pods, true
 }
 
 // ownership joins what the sources say, for each entity of the inventory.
-func (s sources) ownership(match podmapper.Match, running [][]cgroup.SlurmJob) *collector.Ownership {
-	o := &collector.Ownership{Entities: make([]collector.Holders, len(s.inventory.Entities)), Unmatched: match.Unmatched}
+func (s sources) ownership(known bool, match podmapper.Match, running [][]cgroup.SlurmJob) *collector.Ownership {
+	o := &collector.Ownership{
+		Known:     known,
+		Entities:  make([]collector.Holders, len(s.inventory.Entities)),
+		Unmatched: match.Unmatched,
+		Strays:    map[string]int{},
+	}
 	for i, owners := range match.Owners {
 		for _, owner := range owners {
 			o.Entities[i].Owners = append(o.Entities[i].Owners, collector.Owner{
-				Namespace: owner.Namespace, Pod: owner.Pod, Container: owner.Container, Replica: owner.Replica,
+				Namespace: owner.Namespace, Pod: owner.Pod, Container: owner.Container, Replica: cmp.Or(owner.Replica, owner.Claim.Share),
 				Claim: collector.Claim{
 					Namespace: owner.Claim.Namespace, Name: owner.Claim.Name,
 					Driver: owner.Claim.Driver, Pool: owner.Claim.Pool, Device: owner.Claim.Device,
@@ -342,7 +356,9 @@ func (s sources) ownership(match podmapper.Match, running [][]cgroup.SlurmJob) *
 }
 
 func (s sources) addContainers(o *collector.Ownership) {
-	for i, all := range s.engine.Match(engineDevices(s.inventory)).Containers {
+	m := s.engine.Match(engineDevices(s.inventory))
+	o.Strays["docker"] = len(m.Unmatched)
+	for i, all := range m.Containers {
 		for _, c := range all {
 			container := collector.Container{ID: c.ID, Name: c.Name, Image: c.Image, Project: c.ComposeProject, Service: c.ComposeService}
 			for _, l := range c.Labels {
@@ -351,6 +367,29 @@ func (s sources) addContainers(o *collector.Ownership) {
 			o.Entities[i].Containers = append(o.Entities[i].Containers, container)
 		}
 	}
+}
+
+func jobDevices(inv *collector.Inventory) []jobs.Device {
+	all := make([]jobs.Device, len(inv.Entities))
+	for i, d := range devices(inv) {
+		all[i].Device = d
+		if gpu, ok := inv.GPU(i); ok {
+			all[i].ID, all[i].MIG = int(gpu.ID), gpu.MIGMode
+		}
+	}
+	return all
+}
+
+// strays counts the holds by job files of devices that are not there. What Slurm's
+// numbers mean on a node with MIG is told by the jobs' processes.
+func strays(m jobs.Match) int {
+	n := 0
+	for _, h := range m.Unmatched {
+		if h.Job.Source == jobs.SourceFile {
+			n++
+		}
+	}
+	return n
 }
 
 func engineDevices(inv *collector.Inventory) []docker.Device {
@@ -383,14 +422,11 @@ func labels(all []metadata.KeyValue) []collector.Label {
 }
 
 func (s sources) addJobs(o *collector.Ownership, running [][]cgroup.SlurmJob) {
-	known := make([]jobs.Device, len(s.inventory.Entities))
-	for i, d := range devices(s.inventory) {
-		known[i].Device = d
-		if gpu, ok := s.inventory.GPU(i); ok {
-			known[i].ID, known[i].MIG = int(gpu.ID), gpu.MIGMode
-		}
+	m := s.jobs.Match(jobDevices(s.inventory), running)
+	if n := strays(m); n > 0 {
+		o.Strays["job_files"] = n
 	}
-	for i, all := range s.jobs.Match(known, running).Jobs {
+	for i, all := range m.Jobs {
 		for _, j := range all {
 			job := collector.Job{ID: j.ID, Name: j.Name, User: j.User, Account: j.Account, Partition: j.Partition, Source: string(j.Source)}
 			if job.User == "" {
@@ -414,16 +450,22 @@ func (o *owners) MappingStatus() (collector.SourceStatus, bool) {
 func (o *owners) Sources() map[string]collector.SourceStatus {
 	all := map[string]collector.SourceStatus{}
 	if o.usage {
-		s := collector.SourceStatus{Up: o.hostPIDs, Failures: map[string]uint64{noHostPIDs: 0}}
-		if !o.hostPIDs {
+		s := collector.SourceStatus{Up: o.places != nil, Failures: map[string]uint64{noHostPIDs: 0}}
+		if o.places == nil {
 			s.Failures[noHostPIDs] = 1
 		}
 		all["processes"] = s
 	}
 	if o.pods != nil {
-		for source, s := range o.pods.Status() {
+		for source, s := range inUse(o.pods.Status()) {
 			all[string(source)] = sourceStatus(s.Up, s.LastSuccess, 0, source.Reasons(), s.Failures)
 		}
+		owners := sourceStatus(true, time.Time{}, 0, metadata.OwnerReasons(), o.pods.OwnerFailures())
+		owners.Part = true
+		all["workloads"] = owners
+	}
+	if o.noSlices != nil {
+		all["resource_slices"] = collector.SourceStatus{Failures: map[string]uint64{"no_config": 1}}
 	}
 	if o.published != nil {
 		s := o.published.Status()
@@ -451,10 +493,30 @@ type part struct {
 	run  func(context.Context) error
 }
 
-// needProcesses says whether the processes on the devices are to be read.
-func (o *owners) needProcesses(c config) bool {
-	return o != nil && o.hostPIDs && (o.usage || slurmMode(c) != slurmOff)
+// inUse leaves out the sources of pods that another one stands in for.
+func inUse(all map[metadata.Source]metadata.SourceStatus) map[metadata.Source]metadata.SourceStatus {
+	used := maps.Collect(maps.All(all))
+	maps.DeleteFunc(used, func(_ metadata.Source, s metadata.SourceStatus) bool { return !s.InUse })
+	if len(used) == 0 {
+		return all
+	}
+	return used
 }
+
+// known says whether every source of holders that is asked has answered.
+func (o *owners) known(s sources) bool {
+	if o.jobs != nil {
+		for _, source := range []jobs.SourceStatus{o.jobs.Status().Files, o.jobs.Status().Slurm} {
+			if source.Enabled && source.LastSuccess.IsZero() {
+				return false
+			}
+		}
+	}
+	return (o.mapper == nil || s.table != nil) && (o.engine == nil || s.engine != nil)
+}
+
+// needProcesses says whether the processes on the devices are to be read.
+func (o *owners) needProcesses() bool { return o != nil && o.places != nil }
 
 // parts are the sources in use.
 func (o *owners) parts() []part {
@@ -467,6 +529,9 @@ func (o *owners) parts() []part {
 	}
 	if o.pods != nil {
 		all = append(all, part{"pod metadata", o.pods.Run})
+	}
+	if o.places != nil {
+		all = append(all, part{"processes", o.places.run})
 	}
 	if o.published != nil {
 		all = append(all, part{"ResourceSlices", o.published.Run})
@@ -481,43 +546,47 @@ func (o *owners) parts() []part {
 }
 
 // settle asks every source, and waits until each has answered or has said why it
-// cannot; not for long.
-func (o *owners) settle(ctx context.Context) {
+// cannot; not for long. What goes on by itself does so until stop is called.
+func (o *owners) settle(ctx context.Context) (stop func()) {
 	if o == nil {
-		return
+		return func() {}
 	}
-	ctx, cancel := context.WithTimeout(ctx, settleTime)
-	defer cancel()
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	running, stop := context.WithCancel(ctx)
-	defer stop()
+	running, cancel := context.WithCancel(ctx)
+	var background sync.WaitGroup
 	if o.published != nil {
-		wg.Go(func() { _ = o.published.Run(running) })
+		background.Go(func() { _ = o.published.Run(running) })
 	}
 	if o.pods != nil {
-		wg.Go(func() { _ = o.pods.Run(running) })
+		background.Go(func() { _ = o.pods.Run(running) })
 	}
+	ctx, done := context.WithTimeout(ctx, settleTime)
+	defer done()
+	var asking sync.WaitGroup // each logs why it fails
 	if o.mapper != nil {
-		_ = o.mapper.Refresh(ctx) // which logs why it fails
+		asking.Go(func() { _ = o.mapper.Refresh(ctx) })
 	}
 	if o.jobs != nil {
-		_ = o.jobs.Refresh(ctx) // the same
+		asking.Go(func() { _ = o.jobs.Refresh(ctx) })
 	}
 	if o.engine != nil {
-		_ = o.engine.Refresh(ctx) // the same
+		asking.Go(func() { _ = o.engine.Refresh(ctx) })
 	}
+	asking.Wait()
 	for ctx.Err() == nil && !o.answered() {
 		select {
 		case <-time.After(50 * time.Millisecond):
 		case <-ctx.Done():
 		}
 	}
+	return func() {
+		cancel()
+		background.Wait()
+	}
 }
 
 // settleTime is how long the sources of owners have for their first answer where
 // nothing goes on without it.
-const settleTime = 5 * time.Second
+const settleTime = podmapper.DefaultTimeout + 3*time.Second
 
 // answered says whether the sources that go on by themselves have said something,
 // or why they cannot.
@@ -538,6 +607,14 @@ func (o *owners) answered() bool {
 		waiting = waiting || !s.Up && s.Err == nil
 	}
 	return !waiting
+}
+
+// placed delivers when the places of processes have been found out.
+func (o *owners) placed() <-chan struct{} {
+	if o == nil || o.places == nil {
+		return nil
+	}
+	return o.places.notice
 }
 
 // changed delivers when the kubelet's owners have changed: a sample that is shown

@@ -23,6 +23,7 @@ type heldNode struct {
 	processes *collector.Processes // one of each owner
 	counters  *collector.Counters
 	xids      *collector.XIDCatalogue
+	places    map[uint32]collector.ProcessPlace
 	owners    *collector.Ownership
 }
 
@@ -50,18 +51,19 @@ func newHeldNode(countersPath string) (*heldNode, error) {
 		gpu.UUID, gpu.PCIBusID, gpu.Model, gpu.MIGMode = fmt.Sprintf("GPU-%08x-9b29-4a1c-b0a6-0f6c8f5ed3a0", g), fmt.Sprintf("00000000:%02X:00.0", g), "NVIDIA H100 80GB HBM3", true
 		inv.Entities = append(inv.Entities, gpu)
 	}
-	o := &collector.Ownership{Entities: make([]collector.Holders, 16, 16+16*7)}
+	o := &collector.Ownership{Known: true, Entities: make([]collector.Holders, 16, 16+16*7)}
 	for i := range 16 * 7 {
 		instance := entity(collector.KindGPUInstance, i, i/7)
 		instance.InstanceID, instance.Profile = 7+i%7, "1g.10gb"
 		inv.Entities = append(inv.Entities, instance)
 		o.Entities = append(o.Entities, collector.Holders{})
 	}
-	h := &heldNode{inventory: inv, counters: counters, xids: xids, owners: o, processes: &collector.Processes{Generation: 1, Time: time.Now()}}
+	h := &heldNode{inventory: inv, counters: counters, xids: xids, owners: o, places: map[uint32]collector.ProcessPlace{}, processes: &collector.Processes{Generation: 1, Time: time.Now()}}
 	for i := range 16 * 7 {
 		h.processes.Devices = append(h.processes.Devices, collector.DeviceProcesses{Entity: 16 + i, Utilization: collector.StatusNotSupported})
 	}
 	for n := range heldOwners {
+		h.places[uint32(n)] = collector.ProcessPlace{Namespace: "research", Pod: heldPod(n), Container: "main"}
 		d := &h.processes.Devices[n%(16*7)]
 		d.Processes = append(d.Processes, collector.Process{PID: uint32(n), MemoryBytes: 1 << 30, MemoryKnown: true, SM: 0.25})
 		holders := &o.Entities[16+n%(16*7)]
@@ -72,8 +74,8 @@ func newHeldNode(countersPath string) (*heldNode, error) {
 
 func (h *heldNode) Ownership(collector.Moment) *collector.Ownership { return h.owners }
 
-func (h *heldNode) Place(pid uint32) collector.ProcessPlace {
-	return collector.ProcessPlace{Namespace: "research", Pod: heldPod(int(pid)), Container: "main"}
+func (h *heldNode) Places(*collector.Processes) (map[uint32]collector.ProcessPlace, bool) {
+	return h.places, true
 }
 
 func heldPod(n int) string { return fmt.Sprintf("llm-training-%d", n) }
