@@ -4,6 +4,7 @@
 # Tools are pinned and built from source into build/tools by the Go module proxy.
 PROMETHEUS_VERSION ?= v0.316.0
 GOLANGCI_VERSION   ?= v2.15.0
+KUBERNETES_VERSION ?= v1.37.2
 
 GO      ?= go
 BUILD   := $(CURDIR)/build
@@ -27,7 +28,7 @@ FUZZTIME ?= 10s
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: exporter sim ## Build build/gpu_exporter and the stand-ins in build/sim
@@ -55,6 +56,7 @@ lint: $(TOOLS)/golangci-lint ## Check formatting, import directions and common m
 .PHONY: bench
 bench: build ## Measure CPU, garbage and memory as ratios against floors of the same run
 	$(GO) run ./cmd/gpu_exporter/internal/bench -exporter $(BUILD)/gpu_exporter
+	$(GO) test -run '^$$' -bench 'Refresh|Match' ./podmapper
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for a short time (FUZZTIME=10s)
@@ -87,4 +89,23 @@ $(TOOLS)/golangci-lint: $(TOOLS)/.golangci-$(GOLANGCI_VERSION)
 $(TOOLS)/.golangci-$(GOLANGCI_VERSION):
 	@mkdir -p $(TOOLS)
 	GOFLAGS= GOBIN=$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+	@touch $@
+
+KUBERNETES := $(TOOLS)/kubernetes-$(KUBERNETES_VERSION)
+KUBELET_TESTS = $(GO) test -v -tags e2ekubelet -count 1 -timeout 15m -run '$(1)' ./cmd/gpu_exporter/e2ekubelet \
+	-exporter $(BUILD)/gpu_exporter -kubernetes $(KUBERNETES)
+
+.PHONY: e2e-kubelet
+e2e-kubelet: build ## Test beside a real kubelet, containerd and API server, as root
+	@missing=; for program in containerd runc etcd ip; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends containerd runc etcd-server iproute2; \
+	fi
+	@$(call KUBELET_TESTS,^$$) # tells early if they cannot run here
+	$(MAKE) --no-print-directory $(KUBERNETES)/.built
+	$(call KUBELET_TESTS,.)
+
+# Takes some minutes.
+$(KUBERNETES)/.built:
+	$(GO) run ./cmd/gpu_exporter/e2ekubelet/kubernetes -version $(KUBERNETES_VERSION) -out $(KUBERNETES) kubelet kube-apiserver
 	@touch $@

@@ -221,7 +221,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 				due, retry = time.Now().Add(w.interval), firstRetry
 			}
 			if err == nil {
-				events.start(ctx)
+				due = events.start(ctx, due)
 			}
 		}
 		timer.Reset(time.Until(w.earlier(due)))

@@ -284,8 +284,8 @@ func (e *engine) events(ctx context.Context, a api, opened, happened func()) err
 	begin := time.AfterFunc(e.timeout, func() { cancel(context.DeadlineExceeded) })
 	defer begin.Stop()
 	// The filters spare the engine exec_start and health_status of every
-	// health check.
-	query := url.Values{"filters": {`{"type":["container"],"event":["start","die","rename"]}`}}
+	// health check. Podman before 4.4 knows the event that it reports as die only as died.
+	query := url.Values{"filters": {`{"type":["container"],"event":["start","die","died","rename"]}`}}
 	resp, err := e.open(ctx, a.prefix+"/events", query)
 	if err == nil && !begin.Stop() {
 		resp.Body.Close()

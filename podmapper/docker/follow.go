@@ -23,19 +23,26 @@ type follower struct {
 }
 
 // start has the engine report events, if it does not already and the last
-// stream's end is long enough ago. It does not wait.
-func (f *follower) start(ctx context.Context) {
+// stream's end is long enough ago. Otherwise it asks to be called again, before
+// due if need be. It does not wait.
+func (f *follower) start(ctx context.Context, due time.Time) time.Time {
 	now := time.Now()
-	if f.ended != nil || now.Before(f.next) {
-		return
+	if f.ended != nil {
+		return due
+	}
+	if now.Before(f.next) {
+		if f.next.Before(due) {
+			return f.next
+		}
+		return due
 	}
 	if f.w.take(ctx) != nil {
-		return
+		return due
 	}
 	known := f.w.api
 	f.w.give()
 	if known == nil {
-		return // a Refresh failed meanwhile
+		return due // a Refresh failed meanwhile
 	}
 	a := *known
 	ctx, f.cancel = context.WithCancel(ctx)
@@ -45,6 +52,7 @@ func (f *follower) start(ctx context.Context) {
 		f.w.setWatching(false)
 		ended <- err
 	}(f.ended)
+	return due
 }
 
 // opened is called when events begin to be reported. What happened between the

@@ -276,7 +276,7 @@ func (s *selection) device(name string) {
 		return
 	}
 	reason := "it has no known form"
-	if strings.Count(name, ":") == 2 {
+	if strings.Count(name, ":") == 2 && strings.Contains(name, ".") {
 		reason = "it is the PCI address of a GPU"
 	}
 	s.doubt(name, reason, "name GPUs by index or UUID, and MIG devices by UUID or as in 0:1")
@@ -373,13 +373,19 @@ func (s *selection) capabilities(caps []int, known migMinors) map[int]bool {
 			}
 		}
 	}
+	usable := make(map[int]bool)
 	for _, n := range caps {
 		a, ok := known[n]
-		if !ok || !a.compute || s.full() {
+		if !ok || !a.compute || !around[MIGInstance{Minor: a.Minor, GPUInstance: a.GPUInstance}] || s.full() {
 			continue
 		}
-		if around[MIGInstance{Minor: a.Minor, GPUInstance: a.GPUInstance}] {
-			s.instances[a.MIGInstance] = true
+		usable[a.Minor] = true
+		s.instances[a.MIGInstance] = true
+	}
+	for _, n := range slices.Sorted(maps.Keys(inParts)) {
+		if !usable[n] {
+			s.doubt(fmt.Sprintf("/dev/nvidia%d", n), "a MIG device needs the files of its GPU instance and of its compute instance, and one is missing",
+				"give the container both of /dev/nvidia-caps, or better a MIG device by its name")
 		}
 	}
 	return inParts

@@ -1,0 +1,354 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2ekubelet
+
+package e2ekubelet
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	"golang.org/x/sys/unix"
+
+	"gpu_exporter/collector"
+	"gpu_exporter/collector/dcgmsim"
+	"gpu_exporter/collector/nvml"
+)
+
+// gpus are the simulated GPUs of testdata/node.scenario.
+type gpus struct {
+	*dcgmsim.Node
+	uuids []string              // of the GPUs, by DCGM id
+	mig   []collector.MIGDevice // in NVML's order
+}
+
+func newGPUs(t *testing.T, m *machine) *gpus {
+	t.Helper()
+	libraries, err := filepath.Abs(filepath.Join(filepath.Dir(*exporterFlag), "sim"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	scenario, err := filepath.Abs("testdata/node.scenario")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &gpus{Node: dcgmsim.NewNode(libraries, m.dir, scenario)}
+	// The simulation invents processes, and an invented ID may be a real process's.
+	g.command(t, "process none")
+	for i := range 8 {
+		truth, err := g.Truth(t.Context(), i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.uuids = append(g.uuids, truth.UUID)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), self)
+	cmd.Env = append(append(os.Environ(), g.Environ()...), roleVariable+"="+roleMIG)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("listing MIG devices: %v", err)
+	}
+	if err := json.Unmarshal(out, &g.mig); err != nil {
+		t.Fatalf("listing MIG devices: %v", err)
+	}
+	return g
+}
+
+func printMIGDevices(w io.Writer) error {
+	reader := nvml.NewReader(slog.New(slog.DiscardHandler))
+	defer reader.Close()
+	all, err := reader.MIGDevices()
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(w).Encode(all)
+}
+
+// command steers the simulated GPUs, also when the test cleans up.
+func (g *gpus) command(t *testing.T, format string, args ...any) {
+	t.Helper()
+	if _, err := g.Command(context.WithoutCancel(t.Context()), fmt.Sprintf(format, args...)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// migOf returns the UUIDs of the MIG devices of a GPU.
+func (g *gpus) migOf(gpu int) []string {
+	var all []string
+	for _, d := range g.mig {
+		if d.ParentUUID == g.uuids[gpu] {
+			all = append(all, d.UUID)
+		}
+	}
+	return all
+}
+
+// device is what the labels of a series say it is about.
+type device struct{ uuid, instance string }
+
+// device returns what a device ID of the kubelet stands for.
+func (g *gpus) device(id string) device {
+	id, _, _ = strings.Cut(id, "::")
+	for _, d := range g.mig {
+		if d.UUID == id {
+			return device{d.ParentUUID, strconv.Itoa(d.GPUInstanceID)}
+		}
+	}
+	return device{uuid: id}
+}
+
+// computeInstance returns the number that the simulation gives the only compute
+// instance of a GPU instance: one of its GPU's, in order of creation.
+func (g *gpus) computeInstance(of device) int {
+	return slices.IndexFunc(g.migOf(slices.Index(g.uuids, of.uuid)), func(id string) bool { return g.device(id) == of })
+}
+
+// exporter is a running one.
+type exporter struct {
+	url    string
+	client *http.Client
+	exited chan struct{}
+}
+
+// startExporter starts the built exporter with the simulated GPUs and waits until
+// it serves samples. It shares the host's processes and files, and the machine's
+// network.
+func startExporter(t *testing.T, m *machine, g *gpus, port int, args ...string) *exporter {
+	t.Helper()
+	address := fmt.Sprintf("127.0.0.1:%d", port)
+	e := &exporter{url: "http://" + address, client: m.httpClient(), exited: make(chan struct{})}
+	program, err := filepath.Abs(*exporterFlag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program, append([]string{
+		"--web.listen-address=" + address, "--simulate=" + g.Scenario, "--collect-interval=200ms", "--sample.max-age=5s", "--log.level=debug",
+	}, args...)...)
+	cmd.Env = append(os.Environ(), "DCGMSIM_STATE="+g.State, "DCGMSIM_CONTROL="+g.Control)
+	log, err := os.Create(filepath.Join(m.dir, fmt.Sprintf("exporter-%d.log", port)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	cmd.Stdout, cmd.Stderr = log, log
+	// It is not in the machine's PID namespace, so it is told another way to end
+	// with the tests: with the thread that started it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	started := make(chan error, 1)
+	go func() {
+		defer close(e.exited)
+		if err := m.within(unix.CLONE_NEWNET, func() error {
+			started <- cmd.Start()
+			_ = cmd.Wait()
+			return nil
+		}); err != nil {
+			started <- err
+		}
+	}()
+	if err := <-started; err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-e.exited:
+		case <-time.After(15 * time.Second):
+			_ = cmd.Process.Kill()
+			<-e.exited
+			t.Error("the exporter did not stop on SIGTERM within 15 s")
+		}
+	})
+	eventually(t, "the exporter is ready", func() error {
+		select {
+		case <-e.exited:
+			t.Fatalf("the exporter exited:\n%s", tail(log.Name()))
+		default:
+		}
+		_, err := e.get(t.Context(), "/-/ready")
+		return err
+	})
+	return e
+}
+
+func (e *exporter) get(ctx context.Context, path string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return get(ctx, e.client, e.url+path)
+}
+
+// series is one line of /metrics.
+type series struct {
+	name   string
+	labels map[string]string
+	value  float64
+}
+
+// exposition is what one scrape gave.
+type exposition []series
+
+// scrape reads /metrics, in which no series may be there twice.
+func (e *exporter) scrape(ctx context.Context) (exposition, error) {
+	body, err := e.get(ctx, "/metrics")
+	if err != nil {
+		return nil, err
+	}
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(strings.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	var all exposition
+	seen := map[string]bool{}
+	for name, family := range families {
+		for _, m := range family.Metric {
+			s := series{name: name, labels: map[string]string{}, value: valueOf(m)}
+			id := name
+			for _, l := range m.Label {
+				s.labels[l.GetName()] = l.GetValue()
+				id += "\x00" + l.GetName() + "\x00" + l.GetValue()
+			}
+			if seen[id] {
+				return nil, fmt.Errorf("two series of %s have the labels %v", name, s.labels)
+			}
+			seen[id] = true
+			all = append(all, s)
+		}
+	}
+	return all, nil
+}
+
+func valueOf(m *dto.Metric) float64 {
+	switch {
+	case m.Gauge != nil:
+		return m.Gauge.GetValue()
+	case m.Counter != nil:
+		return m.Counter.GetValue()
+	}
+	return m.GetUntyped().GetValue()
+}
+
+// find returns the series of a family that have the given labels.
+func (x exposition) find(name string, labels map[string]string) []series {
+	var found []series
+	for _, s := range x {
+		if s.name == name && s.has(labels) {
+			found = append(found, s)
+		}
+	}
+	return found
+}
+
+// value returns the value of the only series with the labels.
+func (x exposition) value(name string, labels map[string]string) (float64, error) {
+	found := x.find(name, labels)
+	if len(found) != 1 {
+		return 0, fmt.Errorf("%d series of %s with %v", len(found), name, labels)
+	}
+	return found[0].value, nil
+}
+
+func (s series) has(labels map[string]string) bool {
+	for name, value := range labels {
+		if s.labels[name] != value {
+			return false
+		}
+	}
+	return true
+}
+
+// device returns what a series is about.
+func (s series) device() device { return device{s.labels["UUID"], s.labels["GPU_I_ID"]} }
+
+// eventually waits until a scrape is as it should be.
+func (e *exporter) eventually(t *testing.T, what string, check func(exposition) error) {
+	t.Helper()
+	eventually(t, "/metrics says "+what, func() error {
+		x, err := e.scrape(t.Context())
+		if err != nil {
+			return err
+		}
+		return check(x)
+	})
+}
+
+// always waits until a scrape is as it should be, and then scrapes as fast as it
+// can until the returned function is called. That fails the test if any scrape was
+// not.
+func (e *exporter) always(t *testing.T, check func(exposition) error) (stop func()) {
+	t.Helper()
+	e.eventually(t, "what it has to say from now on", check)
+	ctx, cancel := context.WithCancel(t.Context())
+	scrapes, wrong := 0, make(chan error, 1)
+	go func() {
+		wrong <- func() error {
+			for ; ctx.Err() == nil; scrapes++ {
+				x, err := e.scrape(ctx)
+				if err == nil {
+					err = check(x)
+				}
+				if err != nil && !errors.Is(err, context.Canceled) {
+					return err
+				}
+				time.Sleep(5 * time.Millisecond) // leave the kubelet some of the processors
+			}
+			return nil
+		}()
+	}()
+	return func() {
+		t.Helper()
+		cancel()
+		if err := <-wrong; err != nil {
+			t.Errorf("after %d good scrapes: %v", scrapes, err)
+		}
+		t.Logf("%d scrapes meanwhile", scrapes)
+	}
+}
+
+// eventuallyUp waits until the exporter says that it reaches a source, or that it
+// does not.
+func (e *exporter) eventuallyUp(t *testing.T, up float64, metric string, labels map[string]string) {
+	t.Helper()
+	e.eventually(t, fmt.Sprintf("that %s %v is %v", metric, labels, up), func(x exposition) error {
+		got, err := x.value(metric, labels)
+		if err == nil && got != up {
+			err = fmt.Errorf("it is %v", got)
+		}
+		return err
+	})
+}
+
+// eventuallyAsked waits until the exporter has asked the kubelet again.
+func (e *exporter) eventuallyAsked(t *testing.T) {
+	t.Helper()
+	since := time.Now()
+	e.eventually(t, "that the kubelet was asked", func(x exposition) error {
+		age, err := x.value("gpu_exporter_pod_mapping_age_seconds", nil)
+		// It was the age when these metrics were made, which is a little ago.
+		if err == nil && time.Duration((age+1)*float64(time.Second)) > time.Since(since) {
+			err = fmt.Errorf("it was last asked %v s ago", age)
+		}
+		return err
+	})
+}

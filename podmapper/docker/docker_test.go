@@ -1,0 +1,630 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package docker
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// patience is for what must happen, but not at a certain time.
+const patience = 30 * time.Second
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("still not after %s: %s", patience, what)
+		}
+	}
+}
+
+// syncBuffer takes the log of a running Watcher.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// warnings counts the lines of level WARN with s in them.
+func (b *syncBuffer) warnings(s string) int {
+	n := 0
+	for line := range strings.Lines(b.String()) {
+		if strings.Contains(line, "level=WARN") && strings.Contains(line, s) {
+			n++
+		}
+	}
+	return n
+}
+
+func logTo(w io.Writer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+func newWatcher(t *testing.T, c Config) *Watcher {
+	t.Helper()
+	c.MIGMinors = "testdata/mig-minors"
+	w, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.engine.close)
+	return w
+}
+
+// run starts w.Run and ends it with the test.
+func run(t *testing.T, w *Watcher) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+}
+
+func refresh(t *testing.T, w *Watcher) *Table {
+	t.Helper()
+	if err := w.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return w.Table()
+}
+
+// holds gives a table's holds in a line.
+func holds(t *Table) string {
+	if t == nil {
+		return "unknown"
+	}
+	var all []string
+	for _, h := range t.Holds {
+		all = append(all, h.Container.Name+"="+h.Devices.String())
+	}
+	return strings.Join(all, ", ")
+}
+
+func gpu(n int) fakeContainer {
+	return fakeContainer{inspect: fmt.Sprintf(`"Runtime":"runc","DeviceRequests":[{"Driver":"nvidia","DeviceIDs":["%d"],"Capabilities":[["gpu"]]}]`, n)}
+}
+
+func TestNew(t *testing.T) {
+	w := newWatcher(t, Config{Socket: filepath.Join(t.TempDir(), "none")})
+	if s := w.Status(); w.Table() != nil || s.Up || len(s.Failures) != len(Reasons()) {
+		t.Errorf("before anything: %v, %+v", w.Table(), s)
+	}
+	for _, c := range []Config{
+		{Socket: "tcp://127.0.0.1:2375"}, {Socket: "unix://"}, {Socket: "/" + strings.Repeat("x", 200)},
+		{Interval: -1}, {Timeout: -1}, {Interval: time.Hour, MaxAge: time.Minute},
+	} {
+		if _, err := New(c); err == nil {
+			t.Errorf("%+v is accepted", c)
+		}
+	}
+}
+
+func TestRefresh(t *testing.T) {
+	e := startEngine(t)
+	train := gpu(1)
+	train.labels = map[string]string{"com.docker.compose.project": "ml", "com.docker.compose.service": "train", "team": "vision", "secret": "x"}
+	e.set("train", train)
+	e.set("all", fakeContainer{inspect: `"Runtime":"nvidia"`, env: []string{"NVIDIA_VISIBLE_DEVICES=all"}})
+	e.set("odd", fakeContainer{inspect: `"Runtime":"nvidia"`, env: []string{"NVIDIA_VISIBLE_DEVICES=first"}})
+	e.set("web", fakeContainer{labels: map[string]string{"team": "web"}})
+	paused, stopped := gpu(2), gpu(3)
+	paused.state, stopped.state = "paused", "exited"
+	e.set("paused", paused)
+	e.set("stopped", stopped)
+	e.set("self", fakeContainer{inspect: `"DeviceRequests":[{"Count":-1,"Capabilities":[["gpu"]]}]`})
+	pod := gpu(0)
+	pod.labels = map[string]string{"io.kubernetes.pod.uid": "1", "io.kubernetes.pod.name": "p"}
+	e.set("k8s_main_p", pod)
+
+	log := &syncBuffer{}
+	w := newWatcher(t, Config{Socket: "unix://" + e.socket, Self: idOf("self"), Logger: logTo(log),
+		KeepLabel: func(key string) bool { return key == "team" }})
+	table := refresh(t, w)
+	if got, want := holds(table), "all=all, paused=2, train=1"; got != want {
+		t.Errorf("holds are %s, want %s", got, want)
+	}
+	c, ok := table.Container(idOf("train"))
+	if want := (Container{ID: idOf("train"), Name: "train", Image: "image/train", ComposeProject: "ml", ComposeService: "train",
+		Labels: []KeyValue{{"team", "vision"}}}); !ok || fmt.Sprint(c) != fmt.Sprint(want) {
+		t.Errorf("container %+v, want %+v", c, want)
+	}
+	for _, name := range []string{"web", "self"} {
+		if _, ok := table.Container(idOf(name)); !ok {
+			t.Errorf("%s is not known", name)
+		}
+	}
+	for _, name := range []string{"stopped", "k8s_main_p"} {
+		if c, ok := table.Container(idOf(name)); ok {
+			t.Errorf("there is %+v", c)
+		}
+	}
+	if u := table.Unresolved; len(u) != 1 || u[0].Name != "odd" || u[0].ID != idOf("odd") || u[0].Request != "first" || u[0].Reason == "" || u[0].Hint == "" {
+		t.Errorf("unresolved: %+v", u)
+	}
+	s := w.Status()
+	if !s.Up || s.LastSuccess.IsZero() || s.Duration <= 0 || s.Refreshes != 1 || s.Err != nil || s.Engine != "Docker Engine - Community 29.0.1" ||
+		s.Containers != 6 || s.Holds != 3 || s.Unresolved != 1 || s.Watching {
+		t.Errorf("status %+v", s)
+	}
+	<-w.Changed()
+
+	// The same again is the same table, and inspects nothing again.
+	if again := refresh(t, w); again != table {
+		t.Errorf("version %d after %d without a change", again.Version, table.Version)
+	}
+	for _, name := range []string{"train", "odd", "web"} {
+		if n := e.inspections(name); n != 1 {
+			t.Errorf("%s was inspected %d times", name, n)
+		}
+	}
+	for _, name := range []string{"self", "k8s_main_p", "stopped"} {
+		if n := e.inspections(name); n != 0 {
+			t.Errorf("%s was inspected %d times", name, n)
+		}
+	}
+	if n := log.warnings("Device of a container cannot be told"); n != 1 {
+		t.Errorf("%d warnings:\n%s", n, log)
+	}
+	select {
+	case <-w.Changed():
+		t.Error("a change is reported where there is none")
+	default:
+	}
+
+	// A name can change; what was published does not.
+	e.remove("odd")
+	e.set("renamed-odd", fakeContainer{})
+	next := refresh(t, w)
+	if next == table || next.Version != table.Version+1 || next.Unresolved[0].Name != "renamed-odd" || table.Unresolved[0].Name != "odd" {
+		t.Errorf("after a rename: version %d, %+v; before: %+v", next.Version, next.Unresolved, table.Unresolved)
+	}
+}
+
+// TestEvents: with an interval of an hour, all changes are noticed by events.
+func TestEvents(t *testing.T) {
+	e := startEngine(t)
+	e.set("first", gpu(0))
+	w := newWatcher(t, Config{Socket: e.socket, Interval: time.Hour, MaxAge: 2 * time.Hour})
+	run(t, w)
+	eventually(t, "the engine is followed", func() bool { return w.Status().Watching })
+	e.set("second", gpu(1))
+	e.report("start")
+	eventually(t, "a start", func() bool { return holds(w.Table()) == "first=0, second=1" })
+	e.remove("first")
+	e.report("die")
+	eventually(t, "an end", func() bool { return holds(w.Table()) == "second=1" })
+	e.set("third", gpu(2))
+	e.report("exec_start") // of a health check; it is not even asked for
+	e.report("died")       // as Podman 4.3 has it
+	eventually(t, "another", func() bool { return holds(w.Table()) == "second=1, third=2" })
+	e.remove("third")
+	e.remove("second")
+	e.set("renamed-second", gpu(1))
+	e.report("rename")
+	eventually(t, "a rename", func() bool { return holds(w.Table()) == "renamed-second=1" })
+
+	// An engine may report an event before its list shows it.
+	before := e.asked("/v1.44/containers/json")
+	e.report("die")
+	eventually(t, "a look at once", func() bool { return e.asked("/v1.44/containers/json") > before })
+	e.remove("renamed-second")
+	eventually(t, "a second look", func() bool { return holds(w.Table()) == "" })
+}
+
+// TestEventsInBursts: many events cause few refreshes.
+func TestEventsInBursts(t *testing.T) {
+	e := startEngine(t)
+	w := newWatcher(t, Config{Socket: e.socket, Interval: time.Hour, MaxAge: 2 * time.Hour})
+	run(t, w)
+	eventually(t, "the engine is followed", func() bool { return w.Status().Watching })
+	start, before := time.Now(), w.Status().Refreshes
+	for range 2000 {
+		e.report("start")
+	}
+	eventually(t, "a refresh", func() bool { return w.Status().Refreshes > before })
+	if n, most := w.Status().Refreshes-before, uint64(time.Since(start)/minPause)+2; n > most {
+		t.Errorf("%d refreshes in %s", n, time.Since(start))
+	}
+}
+
+func TestWithoutEvents(t *testing.T) {
+	for name, events := range map[string]answer{
+		"forbidden": func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, `{"message":"not for you"}`, http.StatusForbidden)
+		},
+		"garbage":  func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "<html>") },
+		"too long": func(w http.ResponseWriter, _ *http.Request) { w.Write(bytes.Repeat([]byte("x"), maxEventBytes+1)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := startEngine(t)
+			e.serve("/events", events)
+			log := &syncBuffer{}
+			w := newWatcher(t, Config{Socket: e.socket, Interval: 20 * time.Millisecond, Logger: logTo(log)})
+			run(t, w)
+			e.set("train", gpu(0))
+			eventually(t, "the poll finds it", func() bool { return holds(w.Table()) == "train=0" })
+			eventually(t, "events are asked for again", func() bool { return e.asked("/v1.44/events") >= 2 })
+			e.remove("train")
+			eventually(t, "the poll misses it", func() bool { return holds(w.Table()) == "" })
+			if n := log.warnings("does not report events"); n != 1 || w.Status().Up == false {
+				t.Errorf("%d warnings:\n%s", n, log)
+			}
+		})
+	}
+}
+
+// TestEventsThatDoNotBegin: an engine that does not even answer does not keep the
+// table from being refreshed.
+func TestEventsThatDoNotBegin(t *testing.T) {
+	e := startEngine(t)
+	e.serve("/events", e.hang)
+	log := &syncBuffer{}
+	w := newWatcher(t, Config{Socket: e.socket, Interval: 20 * time.Millisecond, Timeout: 300 * time.Millisecond, Logger: logTo(log)})
+	run(t, w)
+	e.set("train", gpu(0))
+	eventually(t, "the poll finds it", func() bool { return holds(w.Table()) == "train=0" })
+	eventually(t, "the deadline", func() bool { return log.warnings("reason=timeout") == 1 })
+}
+
+// TestRestart: while the engine is away its table stays, and its return is noticed
+// long before the next refresh would be due.
+func TestRestart(t *testing.T) {
+	e := startEngine(t)
+	e.set("train", gpu(0))
+	log := &syncBuffer{}
+	w := newWatcher(t, Config{Socket: e.socket, Interval: time.Hour, MaxAge: 2 * time.Hour, Logger: logTo(log)})
+	run(t, w)
+	eventually(t, "the engine is followed", func() bool { return w.Status().Watching })
+	table := w.Table()
+	e.stop()
+	eventually(t, "that it is away", func() bool { s := w.Status(); return !s.Up && s.Failures[ReasonNoSocket] > 0 })
+	if s := w.Status(); w.Table() != table || s.Watching || s.Err == nil || s.Reason != ReasonNoSocket {
+		t.Errorf("while it is away: %s, %+v", holds(w.Table()), s)
+	}
+	e.set("next", gpu(1))
+	e.start()
+	eventually(t, "that it is back", func() bool { return holds(w.Table()) == "next=1, train=0" && w.Status().Watching })
+	e.remove("train")
+	e.report("die")
+	eventually(t, "an event", func() bool { return holds(w.Table()) == "next=1" })
+	if n := log.warnings("reason=no_socket"); n != 1 {
+		t.Errorf("%d warnings:\n%s", n, log)
+	}
+}
+
+func TestMaxAge(t *testing.T) {
+	e := startEngine(t)
+	e.set("train", gpu(0))
+	log := &syncBuffer{}
+	w := newWatcher(t, Config{Socket: e.socket, Interval: 10 * time.Millisecond, MaxAge: 300 * time.Millisecond, Logger: logTo(log)})
+	run(t, w)
+	eventually(t, "a table", func() bool { return w.Table() != nil })
+	table := w.Table()
+	e.stop()
+	eventually(t, "none", func() bool { return w.Table() == nil && log.warnings("not known any more") > 0 })
+	failures := w.Status().Refreshes
+	eventually(t, "more failures", func() bool { return w.Status().Refreshes > failures+3 })
+	if s := w.Status(); s.Holds != 0 || log.warnings("not known any more") != 1 || log.warnings("cannot be asked") != 1 {
+		t.Errorf("status %+v\n%s", s, log)
+	}
+	e.start()
+	eventually(t, "the same table again", func() bool { return w.Table() == table })
+}
+
+func TestFailures(t *testing.T) {
+	const list = "/containers/json"
+	text := func(s string) answer { return func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, s) } }
+	status := func(code int, body string) answer {
+		return func(w http.ResponseWriter, _ *http.Request) { http.Error(w, body, code) }
+	}
+	megabyte := bytes.Repeat([]byte(" "), 1<<20)
+	flood := func(w http.ResponseWriter, _ *http.Request) {
+		for range 64 {
+			if _, err := w.Write(megabyte); err != nil {
+				return
+			}
+		}
+	}
+	many := func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, "[")
+		for i := range maxContainers + 1 {
+			fmt.Fprintf(w, `{"Id":"%064x"},`, i)
+		}
+		fmt.Fprintf(w, `{"Id":"%064x"}]`, 1<<20)
+	}
+	for _, tc := range []struct {
+		name   string
+		path   string
+		answer answer
+		reason Reason
+		err    string
+	}{
+		{"an error", list, status(500, `{"message":"database is locked"}`), ReasonEngine, "database is locked"},
+		{"an error that is no JSON", list, status(503, strings.Repeat("x", 1<<20)), ReasonEngine, "503"},
+		{"not for us", list, status(403, `{"message":"denied by policy"}`), ReasonForbidden, "denied by policy"},
+		{"another program", list, status(404, "404 page not found"), ReasonUnsupported, "404"},
+		{"an API that is too old", list, status(400, `{"message":"client version 1.44 is too new. Maximum supported API version is 1.30"}`), ReasonUnsupported, "too new"},
+		{"elsewhere", list, func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://example.invalid/", http.StatusFound)
+		}, ReasonOther, "302"},
+		{"a page", list, text("<html></html>"), ReasonMalformed, "invalid character"},
+		{"an object", list, text(`{"containers":[]}`), ReasonMalformed, "no list"},
+		{"other types", list, text(`[{"Id":5}]`), ReasonMalformed, "number"},
+		{"a path for an ID", list, text(`[{"Id":"../../images"}]`), ReasonMalformed, "no ID"},
+		{"half an answer", list, text(`[{"Id":"` + idOf("x") + `","Na`), ReasonUnavailable, "unexpected EOF"},
+		{"nothing", list, text(``), ReasonUnavailable, "EOF"},
+		{"64 MiB", list, flood, ReasonTooLarge, "32 MiB"},
+		{"64 MiB that are announced", list, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", fmt.Sprint(64<<20))
+			flood(w, r)
+		}, ReasonTooLarge, "32 MiB"},
+		{"too many", list, many, ReasonTooLarge, "4096 containers"},
+		{"hanging up", list, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, ReasonUnavailable, "EOF"},
+		{"no HTTP", list, func(w http.ResponseWriter, _ *http.Request) {
+			c, _, err := w.(http.Hijacker).Hijack()
+			if err == nil {
+				fmt.Fprint(c, "SSH-2.0-OpenSSH_9.6\r\n")
+				c.Close()
+			}
+		}, ReasonMalformed, "malformed HTTP"},
+		{"no answer", list, nil, ReasonTimeout, "deadline"},
+		{"no version", "/version", text("5"), ReasonMalformed, "version"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			e := startEngine(t)
+			e.set("train", gpu(0))
+			log := &syncBuffer{}
+			w := newWatcher(t, Config{Socket: e.socket, Timeout: time.Minute, Logger: logTo(log)})
+			table := refresh(t, w)
+			w.api = nil // as after a restart
+			if tc.answer == nil {
+				tc.answer = e.hang
+				w.engine.timeout = 50 * time.Millisecond
+			}
+			e.serve(tc.path, tc.answer)
+			for range 2 {
+				err := w.Refresh(t.Context())
+				if err == nil || !strings.Contains(err.Error(), tc.err) || !strings.Contains(err.Error(), e.socket) {
+					t.Errorf("error %v", err)
+				}
+			}
+			if s := w.Status(); s.Up || s.Reason != tc.reason || s.Failures[tc.reason] != 2 || s.Refreshes != 3 {
+				t.Errorf("status %+v", s)
+			}
+			if w.Table() != table {
+				t.Errorf("the table is %s now", holds(w.Table()))
+			}
+			if n := log.warnings("hint="); n != 1 {
+				t.Errorf("%d warnings:\n%s", n, log)
+			}
+			e.serve(tc.path, nil)
+			w.engine.timeout = time.Minute
+			if refresh(t, w) != table {
+				t.Errorf("afterwards: %s", holds(w.Table()))
+			}
+		})
+	}
+}
+
+func TestFailuresToConnect(t *testing.T) {
+	dir := t.TempDir()
+	left := filepath.Join(dir, "left")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: left})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	l.Close()
+	for _, tc := range []struct {
+		socket string
+		reason Reason
+	}{
+		{filepath.Join(dir, "none"), ReasonNoSocket},
+		{left, ReasonUnavailable},
+		{dir, ReasonUnavailable},
+	} {
+		w := newWatcher(t, Config{Socket: tc.socket})
+		if err := w.Refresh(t.Context()); err == nil || w.Status().Reason != tc.reason || w.Table() != nil {
+			t.Errorf("%s: %v, %+v", tc.socket, err, w.Status())
+		}
+	}
+	// Root, who may open everything, is who runs this in most places.
+	if r := reasonOf(&net.OpError{Op: "dial", Err: syscall.EACCES}); r != ReasonForbidden {
+		t.Errorf("no permission is %s", r)
+	}
+	for _, r := range Reasons() {
+		if r.Hint() == "" {
+			t.Errorf("no hint for %s", r)
+		}
+	}
+}
+
+// TestOneBadContainer: what cannot be read of one container costs the others
+// nothing.
+func TestOneBadContainer(t *testing.T) {
+	e := startEngine(t)
+	for name, bad := range map[string]answer{
+		"hangs": e.hang,
+		"fails": func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, `{"message":"RWLayer is nil"}`, http.StatusInternalServerError)
+		},
+		"is garbage": func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"Config":3}`) },
+		"is large":   func(w http.ResponseWriter, _ *http.Request) { w.Write(bytes.Repeat([]byte(" "), maxInspectBytes+1)) },
+		"hangs up":   func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		"is gone":    func(w http.ResponseWriter, _ *http.Request) { http.Error(w, `{}`, http.StatusNotFound) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := startEngine(t)
+			for i := range 4 {
+				e.set(fmt.Sprintf("c%d", i), gpu(i))
+			}
+			path := "/containers/" + idOf("c1") + "/json"
+			e.serve(path, bad)
+			log := &syncBuffer{}
+			w := newWatcher(t, Config{Socket: e.socket, Interval: 20 * time.Millisecond, Timeout: 200 * time.Millisecond, Logger: logTo(log)})
+			run(t, w)
+			eventually(t, "the others, and why not the one", func() bool {
+				return holds(w.Table()) == "c0=0, c2=2, c3=3" && w.Status().Up && len(w.Table().Unresolved) == 1 &&
+					strings.HasPrefix(w.Table().Unresolved[0].Reason, "the engine did not describe")
+			})
+			if u := w.Table().Unresolved[0]; u.Name != "c1" || u.ID != idOf("c1") || u.Hint == "" {
+				t.Errorf("unresolved: %+v", u)
+			}
+			eventually(t, "a warning", func() bool { return log.warnings("does not describe a container") > 0 })
+			before := e.asked("/v1.44" + path)
+			eventually(t, "more tries", func() bool { return e.asked("/v1.44"+path) >= before+2 })
+			if n := log.warnings("does not describe a container"); n != 1 {
+				t.Errorf("%d warnings:\n%s", n, log)
+			}
+			e.serve(path, nil)
+			eventually(t, "the one", func() bool { return holds(w.Table()) == "c0=0, c1=1, c2=2, c3=3" && len(w.Table().Unresolved) == 0 })
+		})
+	}
+}
+
+// TestEngineEndsInTheMiddle: what the list said is not lost when the engine then
+// goes away.
+func TestEngineEndsInTheMiddle(t *testing.T) {
+	e := startEngine(t)
+	e.set("old", gpu(0))
+	w := newWatcher(t, Config{Socket: e.socket})
+	table := refresh(t, w)
+	e.remove("old")
+	for _, name := range []string{"a", "b"} {
+		e.set(name, gpu(1))
+		e.serve("/containers/"+idOf(name)+"/json", func(http.ResponseWriter, *http.Request) {
+			e.stop()
+			panic(http.ErrAbortHandler)
+		})
+	}
+	if err := w.Refresh(t.Context()); err == nil || w.Table() != table {
+		t.Fatalf("%v: %s", err, holds(w.Table()))
+	}
+	e.start()
+	for _, name := range []string{"a", "b"} {
+		e.serve("/containers/"+idOf(name)+"/json", nil)
+	}
+	eventually(t, "both", func() bool {
+		for _, k := range w.known {
+			k.again = time.Time{}
+		}
+		return holds(refresh(t, w)) == "a=1, b=1"
+	})
+}
+
+// TestSlowEngine: containers that there was no time for are asked for next.
+func TestSlowEngine(t *testing.T) {
+	e := startEngine(t)
+	var names []string
+	for i := range 40 {
+		name := fmt.Sprintf("c%02d", i)
+		names = append(names, name+"=1")
+		e.set(name, gpu(1))
+		e.serve("/containers/"+idOf(name)+"/json", func(w http.ResponseWriter, _ *http.Request) {
+			time.Sleep(10 * time.Millisecond)
+			e.inspect(w, idOf(name))
+		})
+	}
+	w := newWatcher(t, Config{Socket: e.socket, Interval: time.Hour, MaxAge: 2 * time.Hour, Timeout: 50 * time.Millisecond})
+	run(t, w)
+	eventually(t, "all", func() bool { return holds(w.Table()) == strings.Join(names, ", ") })
+	if n := w.Status().Refreshes; n < 2 {
+		t.Errorf("%d refreshes were enough", n)
+	}
+}
+
+func TestNegotiate(t *testing.T) {
+	for _, tc := range []struct{ name, version, prefix, engine string }{
+		{"Docker", `{"Platform":{"Name":"Docker Engine - Community"},"Components":[{"Name":"Engine"}],"Version":"29.0.1","ApiVersion":"1.52","MinAPIVersion":"1.44"}`, "/v1.44", "Docker Engine - Community 29.0.1"},
+		{"Docker of a distribution", `{"Platform":{"Name":""},"Components":[{"Name":"Engine"}],"Version":"20.10.24","ApiVersion":"1.41","MinAPIVersion":"1.12"}`, "/v1.41", "Docker Engine 20.10.24"},
+		{"Docker of tomorrow", `{"Version":"40.0","ApiVersion":"1.90","MinAPIVersion":"1.60"}`, "/v1.60", "Docker Engine 40.0"},
+		{"Podman", `{"Platform":{"Name":"linux/amd64/debian-12"},"Components":[{"Name":"Podman Engine","Version":"4.3.1"}],"Version":"4.3.1","ApiVersion":"1.41","MinAPIVersion":"1.24"}`, "/v1.41", "Podman Engine 4.3.1"},
+		{"no version", `{}`, "", "Docker Engine"},
+		{"odd versions", `{"Version":"1\n2","ApiVersion":"v1","MinAPIVersion":"1.24"}`, "", "Docker Engine 1 2"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			e := startEngine(t)
+			e.serve("/version", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, tc.version) })
+			e.set("train", gpu(0))
+			w := newWatcher(t, Config{Socket: e.socket})
+			if got := holds(refresh(t, w)); got != "train=0" || e.asked(tc.prefix+"/containers/json") != 1 || e.asked(tc.prefix+"/containers/"+idOf("train")+"/json") != 1 {
+				t.Errorf("%s by way of %v", got, e.paths)
+			}
+			if got := w.Status().Engine; got != tc.engine {
+				t.Errorf("engine %q, want %q", got, tc.engine)
+			}
+		})
+	}
+	for _, code := range []int{403, 404} {
+		e := startEngine(t)
+		e.serve("/version", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "", code) })
+		refresh(t, newWatcher(t, Config{Socket: e.socket}))
+		if e.asked("/containers/json") != 1 {
+			t.Errorf("with status %d for the version: %v", code, e.paths)
+		}
+	}
+}
+
+func TestRunLeavesNothing(t *testing.T) {
+	e := startEngine(t)
+	e.set("train", gpu(0))
+	before := runtime.NumGoroutine()
+	for range 10 {
+		w := newWatcher(t, Config{Socket: e.socket})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- w.Run(ctx) }()
+		eventually(t, "the engine is followed", func() bool { return w.Status().Watching && w.Table() != nil })
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if s := w.Status(); s.Watching || s.Failures[ReasonUnavailable]+s.Failures[ReasonTimeout] > 0 {
+			t.Errorf("after the end: %+v", s)
+		}
+	}
+	eventually(t, "goroutines ended", func() bool { return runtime.NumGoroutine() <= before+2 })
+}
+
+// TestHangingEngine: an engine that accepts connections and never answers costs
+// no goroutine more than at first, and readers nothing.
+func TestHangingEngine(t *testing.T) {
+	e := startEngine(t)
+	e.serve("/version", e.hang)
+	w := newWatcher(t, Config{Socket: e.socket, Interval: time.Millisecond, Timeout: 5 * time.Millisecond})
+	run(t, w)
+	eventually(t, "timeouts", func() bool { return w.Status().Failures[ReasonTimeout] >= 10 })
+	before := runtime.NumGoroutine()
+	eventually(t, "many more", func() bool { return w.Status().Failures[ReasonTimeout] >= 100 })
+	eventually(t, "no more goroutines", func() bool { return runtime.NumGoroutine() <= before+5 })
+}
