@@ -4,6 +4,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -21,6 +22,7 @@ import (
 
 	"gpu_exporter/collector"
 	"gpu_exporter/podmapper/kubelettest"
+	"gpu_exporter/podmapper/metadata"
 )
 
 // hostProc is a procfs of a host, in files.
@@ -394,5 +396,52 @@ func TestPodMetadata(t *testing.T) {
 	n.has(t, 0, "gpu_exporter_owner_source_up", `source="pods_api"`)
 	if _, count := sumOf(n.scrape(t), "DCGM_FI_DEV_GPU_TEMP", `gpu="2"`, `app_kubernetes_io_name="llm"`, `pod="train-5d4f-x"`); count != 1 {
 		t.Error("the labels went with their source at once")
+	}
+}
+
+// Where the kubelet does not say who holds the devices, no device counts as free.
+func TestUnknownOwnersAreNoFreeDevices(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, "h100x8", append(fast, "-k", "--pod-resources-kubelet-socket="+filepath.Join(t.TempDir(), "kubelet.sock"))...)
+	n.has(t, 0, "gpu_exporter_pod_mapping_up")
+	body := n.scrape(t)
+	for _, family := range []string{"gpu_owners", "gpu_exporter_pod_mapping_unmatched_devices"} {
+		if _, count := sumOf(body, family); count != 0 {
+			t.Errorf("%d series of %s", count, family)
+		}
+	}
+}
+
+// A reading of processes is looked at in the background; until that is done, what
+// was known of the one before stays.
+func TestPlacesInTheBackground(t *testing.T) {
+	proc := newHostProc(t)
+	proc.process(t, 1, "/system.slice/slurmstepd.scope/job_7/step_0/user/task_0")
+	proc.process(t, 3, podCgroup(uidA, "a"))
+	l := newPlaces(string(proc), func() *metadata.Pods { return nil })
+	reading := &collector.Processes{Devices: []collector.DeviceProcesses{{Processes: []collector.Process{{PID: 1}, {PID: 3}, {PID: 9}}}}}
+	if _, ok := l.of(reading); ok {
+		t.Fatal("known before anybody looked")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- l.run(ctx) }()
+	<-l.notice
+	found, ok := l.of(reading)
+	if !ok {
+		t.Fatal("not known after the notice")
+	}
+	want := map[uint32]collector.ProcessTrouble{1: collector.ProcessOutside, 3: collector.ProcessUnknownPod, 9: collector.ProcessGone}
+	for pid, trouble := range want {
+		if got := found.pods[pid].Trouble; got != trouble {
+			t.Errorf("process %d: %q, want %q", pid, got, trouble)
+		}
+	}
+	if job := found.jobs[1]; job.ID != "7" || job.Step != "" || len(found.jobs) != 1 {
+		t.Errorf("jobs: %+v", found.jobs)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

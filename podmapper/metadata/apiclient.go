@@ -125,6 +125,10 @@ func (a *apiClient) begin(ctx context.Context, accept string, query url.Values, 
 	r.Header.Set("Accept", accept)
 	r.Header.Set("User-Agent", a.agent)
 	got, err := a.http.Do(r)
+	var whole *url.Error
+	if errors.As(err, &whole) { // its text is a long one
+		return nil, "", failed(reasonOf(err), "asking %s: %w", a.base.Host, whole.Err)
+	}
 	if err != nil {
 		return nil, "", err
 	}
@@ -255,15 +259,27 @@ func (a *apiClient) list(ctx context.Context, node string, consistent bool, item
 }
 
 func (a *apiClient) page(ctx context.Context, query url.Values, item func(object []byte) error) (listMeta, error) {
-	r, err := a.get(ctx, acceptList, query, "api", "v1", "pods")
+	r, err := a.pods(ctx, acceptList, query)
 	if err != nil {
 		return listMeta{}, err
 	}
 	defer r.close()
-	if r.mediaType != protobuf {
-		return listMeta{}, failed(ReasonUnsupported, "the API server sends %q instead of the metadata of pods", r.mediaType)
-	}
 	return readList(bufio.NewReaderSize(r, readBuffer), item)
+}
+
+// pods asks for pods, and sees to it that only their metadata come.
+func (a *apiClient) pods(ctx context.Context, accept string, query url.Values) (*answer, error) {
+	r, err := a.get(ctx, accept, query, "api", "v1", "pods")
+	switch {
+	case err != nil && reasonOf(err) == ReasonNotFound:
+		return nil, failed(ReasonUnsupported, "%w", err)
+	case err != nil:
+		return nil, err
+	case r.mediaType != protobuf:
+		r.close()
+		return nil, failed(ReasonUnsupported, "the API server sends %q instead of the metadata of pods", r.mediaType)
+	}
+	return r, nil
 }
 
 // watchEvent is one of a watch. The object is valid until the next one is read.
@@ -289,13 +305,9 @@ func (a *apiClient) watch(ctx context.Context, node, resourceVersion string, kee
 	query.Set("allowWatchBookmarks", "true")
 	query.Set("resourceVersion", resourceVersion)
 	query.Set("timeoutSeconds", strconv.Itoa(max(1, int(keep.Seconds()))))
-	r, err := a.get(ctx, acceptWatch, query, "api", "v1", "pods")
+	r, err := a.pods(ctx, acceptWatch, query)
 	if err != nil {
 		return nil, err
-	}
-	if r.mediaType != protobuf {
-		r.close()
-		return nil, failed(ReasonUnsupported, "the API server sends %q instead of the metadata of pods", r.mediaType)
 	}
 	// A server that does not end the watch in time is not there any more.
 	r.timeout += keep

@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"io"
+	"log"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -41,7 +43,9 @@ type cluster struct {
 	objects  map[string]served // by path
 	requests []string          // paths and queries, without the order of parameters
 	fail     func(*http.Request) (code int, body string)
-	paged    bool // answer in pages also from the cache
+	adjust   func(*rest.Config) error
+	ends     chan struct{} // closed to end all watches
+	paged    bool          // answer in pages also from the cache
 }
 
 type happening struct {
@@ -60,12 +64,13 @@ const testNode = "node-1"
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	c := &cluster{
-		t: t, accepted: "good", version: 100, token: filepath.Join(t.TempDir(), "token"),
-		pods: make(map[string]metav1.PartialObjectMetadata), objects: make(map[string]served), news: make(chan struct{}),
+		t: t, accepted: "token", version: 100, token: filepath.Join(t.TempDir(), "token"),
+		pods: make(map[string]metav1.PartialObjectMetadata), objects: make(map[string]served), news: make(chan struct{}), ends: make(chan struct{}),
 	}
-	c.setToken("good")
+	c.renewToken()
 	c.server = httptest.NewUnstartedServer(c)
 	c.server.EnableHTTP2 = true
+	c.server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	c.server.StartTLS()
 	t.Cleanup(func() {
 		c.server.CloseClientConnections()
@@ -77,18 +82,30 @@ func newCluster(t *testing.T) *cluster {
 // config is what a pod would have from its service account.
 func (c *cluster) config() (*rest.Config, error) {
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.server.Certificate().Raw})
-	return &rest.Config{Host: c.server.URL, BearerTokenFile: c.token, TLSClientConfig: rest.TLSClientConfig{CAData: ca}}, nil
+	config := &rest.Config{Host: c.server.URL, BearerTokenFile: c.token, TLSClientConfig: rest.TLSClientConfig{CAData: ca}}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.adjust != nil {
+		return config, c.adjust(config)
+	}
+	return config, nil
 }
 
-func (c *cluster) setToken(token string) {
+// adjustConfig makes clients get another configuration; nil: the right one.
+func (c *cluster) adjustConfig(f func(*rest.Config) error) { c.change(func() { c.adjust = f }) }
+
+// expireToken makes the token that clients have a bad one.
+func (c *cluster) expireToken() { c.change(func() { c.accepted += "+" }) }
+
+// renewToken puts a good token into the file.
+func (c *cluster) renewToken() {
 	c.t.Helper()
-	if err := os.WriteFile(c.token, []byte(token), 0o600); err != nil {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := os.WriteFile(c.token, []byte(c.accepted), 0o600); err != nil {
 		c.t.Fatal(err)
 	}
 }
-
-// accept says which token is good from now on.
-func (c *cluster) accept(token string) { c.change(func() { c.accepted = token }) }
 
 // failWith makes requests fail for which f gives a code; nil makes all work.
 func (c *cluster) failWith(f func(*http.Request) (code int, body string)) {
@@ -146,6 +163,14 @@ func (c *cluster) forget() {
 		c.version++
 		c.oldest, c.history = c.version, nil
 		c.wake()
+	})
+}
+
+// endWatches ends the watches that are under way.
+func (c *cluster) endWatches() {
+	c.change(func() {
+		close(c.ends)
+		c.ends = make(chan struct{})
 	})
 }
 
@@ -254,6 +279,9 @@ func (c *cluster) watch(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", protobuf+";stream=watch")
 	w.WriteHeader(http.StatusOK)
+	c.mu.Lock()
+	ends := c.ends
+	c.mu.Unlock()
 	for {
 		w.(http.Flusher).Flush()
 		c.mu.Lock()
@@ -279,6 +307,8 @@ func (c *cluster) watch(w http.ResponseWriter, r *http.Request) {
 		}
 		select {
 		case <-news:
+		case <-ends:
+			return
 		case <-r.Context().Done():
 			return
 		}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -233,6 +234,17 @@ func TestReadList(t *testing.T) {
 	}
 	if names, meta, err := read(whole); err != nil || names != "abc" || meta != (listMeta{"7", "next"}) {
 		t.Errorf("read %q, %+v, error %v", names, meta, err)
+	}
+	// Fields that are not known, of each type, are no trouble, wherever they are.
+	var odd []byte
+	odd = protowire.AppendVarint(protowire.AppendTag(odd, 90, protowire.VarintType), 300)
+	odd = protowire.AppendFixed32(protowire.AppendTag(odd, 91, protowire.Fixed32Type), 1)
+	odd = protowire.AppendFixed64(protowire.AppendTag(odd, 92, protowire.Fixed64Type), 1)
+	odd = protowire.AppendBytes(protowire.AppendTag(odd, 93, protowire.BytesType), make([]byte, 1000))
+	raw := append(append(odd[:len(odd):len(odd)], marshal(t, &list)...), odd...)
+	newer := append(append([]byte(envelopeMagic), odd...), marshal(t, &runtime.Unknown{TypeMeta: runtime.TypeMeta{Kind: kindList}, Raw: raw})...)
+	if names, meta, err := read(append(newer, odd...)); err != nil || names != "abc" || meta != (listMeta{"7", "next"}) {
+		t.Errorf("with unknown fields: read %q, %+v, error %v", names, meta, err)
 	}
 	for _, n := range []int{0, 3, 10, 60, 100, len(whole) / 2, len(whole) - 10} {
 		if _, _, err := read(whole[:n]); reasonOf(err) != ReasonUnavailable {

@@ -108,16 +108,17 @@ func (l *logged) others(p *Pods) []*Pod {
 // logDir reads the directories.
 type logDir struct {
 	pods, containers listing
+	interval         time.Duration
 	report           func(*logged, error)
 }
 
 func newLogDir(pods, containers string, report func(*logged, error)) *logDir {
-	return &logDir{pods: listing{path: pods}, containers: listing{path: containers}, report: report}
+	return &logDir{pods: listing{path: pods}, containers: listing{path: containers}, interval: logInterval, report: report}
 }
 
 // run reads until ctx ends.
 func (d *logDir) run(ctx context.Context) {
-	ticker := time.NewTicker(logInterval)
+	ticker := time.NewTicker(d.interval)
 	defer ticker.Stop()
 	for {
 		d.poll()
@@ -135,9 +136,12 @@ func (d *logDir) poll() {
 	podsChanged, err := d.pods.read()
 	containersChanged, err2 := d.containers.read()
 	if err != nil && err2 != nil {
-		reason := reasonOf(err)
-		if errors.Is(err, fs.ErrNotExist) {
+		reason := ReasonOther
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
 			reason = ReasonNoDirectory
+		case errors.Is(err, fs.ErrPermission):
+			reason = ReasonForbidden
 		}
 		d.report(nil, failed(reason, "reading the names of log directories: %w", err))
 		return

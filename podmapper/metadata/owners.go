@@ -5,6 +5,7 @@ package metadata
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -37,7 +38,8 @@ const ownerRate = 50 * time.Millisecond
 // owners finds the workloads of pods: it follows the controllers upward, with
 // one request for each owner that is not known. It belongs to one goroutine.
 type owners struct {
-	failed func(owner, error)
+	failed           func(owner, error)
+	retry, longRetry time.Duration
 
 	known     map[string]*ownerEntry    // by UID
 	resources map[string]resourceOfKind // by API version and kind
@@ -61,7 +63,10 @@ type resourceOfKind struct {
 }
 
 func newOwners(failed func(owner, error)) *owners {
-	return &owners{failed: failed, known: make(map[string]*ownerEntry), resources: make(map[string]resourceOfKind)}
+	return &owners{
+		failed: failed, retry: ownerRetry, longRetry: ownerLongRetry,
+		known: make(map[string]*ownerEntry), resources: make(map[string]resourceOfKind),
+	}
 }
 
 // top gives the workload of a pod, as far as it is known by now. If one of the
@@ -125,13 +130,10 @@ func (o *owners) find(ctx context.Context, client *apiClient, records []*record)
 		for range maxOwnerGap {
 			e := o.entry(at.uid)
 			if !e.found && !time.Now().Before(e.retry) {
-				if !o.mayAsk(ctx) {
-					return ownerRate // the others wait for the next turn
+				if !o.mayAsk(ctx) { // the others wait for the next turn
+					return max(time.Until(o.next), ownerRate)
 				}
 				o.look(ctx, client, r.pod.Namespace, at, e)
-				if ctx.Err() != nil {
-					return ownerRetry
-				}
 			}
 			if !e.found {
 				if next.IsZero() || e.retry.Before(next) {
@@ -178,14 +180,17 @@ func (o *owners) clean() {
 	}
 }
 
-// mayAsk waits until the next request may be made, or says that it may not be
-// made before ctx ends.
+// mayAsk waits until the next request may be made, or says at once that it may
+// not be made before ctx ends.
 func (o *owners) mayAsk(ctx context.Context) bool {
 	now := time.Now()
 	// Requests that were not made lately may be made at once, up to a second's
 	// worth of them.
 	if least := now.Add(-time.Second); o.next.Before(least) {
 		o.next = least
+	}
+	if end, ok := ctx.Deadline(); ok && end.Before(o.next) {
+		return false
 	}
 	if wait := o.next.Sub(now); wait > 0 {
 		timer := time.NewTimer(wait)
@@ -207,13 +212,20 @@ func (o *owners) look(ctx context.Context, client *apiClient, namespace string, 
 		e.above, e.found = above, true
 		return
 	}
+	if errors.Is(err, context.Canceled) {
+		return // not its fault
+	}
 	e.tries++
 	switch reasonOf(err) {
+	case ReasonTimeout, ReasonUnavailable, ReasonRateLimited:
+		// The others would fare no better.
+		o.next = time.Now().Add(o.retry)
+		e.retry = o.next
 	case ReasonForbidden, ReasonNotFound, ReasonUnsupported, ReasonMalformed, ReasonTooLarge:
 		e.lasting = true
-		e.retry = time.Now().Add(ownerLongRetry)
+		e.retry = time.Now().Add(o.longRetry)
 	default:
-		e.retry = time.Now().Add(ownerRetry << min(e.tries, 5))
+		e.retry = time.Now().Add(o.retry)
 	}
 	o.failed(at, fmt.Errorf("looking up the owner of pods %s %s/%s: %w", at.kind, namespace, at.name, err))
 }

@@ -74,11 +74,10 @@ func (w Want) any() bool { return w.Labels != nil || w.Annotations != nil || w.W
 // server for what is wanted, takes identities from the log directories, and
 // changes over once the kubelet serves the API.
 type Store struct {
-	c          Config
-	log        *slog.Logger
-	watchFor   time.Duration
-	changeOver time.Duration
-	apiDelay   time.Duration
+	c   Config
+	log *slog.Logger
+	// The constants of these names, but for tests.
+	watchFor, changeOver, apiDelay, logInterval time.Duration
 
 	published atomic.Pointer[Pods]
 	changed   chan struct{}
@@ -134,6 +133,7 @@ func New(c Config) (*Store, error) {
 		watchFor:      watchFor,
 		changeOver:    changeOverTime,
 		apiDelay:      apiMinDelay,
+		logInterval:   logInterval,
 		changed:       make(chan struct{}, 1),
 		dirty:         make(chan struct{}, 1),
 		podsAPI:       newFeed(SourcePodsAPI, quietly...),
@@ -273,6 +273,7 @@ func (s *Store) readElsewhere(ctx context.Context) (stop func()) {
 	var running sync.WaitGroup
 	if s.mayUseLogDir() {
 		d := newLogDir(s.c.LogDir, s.c.ContainerLogDir, s.logsReported)
+		d.interval = s.logInterval
 		running.Go(func() { d.run(ctx) })
 	}
 	if s.mayUseAPIServer() {

@@ -19,7 +19,7 @@ const maxObject = 16 << 20
 
 var (
 	errMalformed = errors.New("malformed answer")
-	errCut       = errors.New("the answer ends too early")
+	errCut       = errors.New("the answer broke off")
 	errTooLarge  = fmt.Errorf("an object of more than %d MiB", maxObject>>20)
 )
 
