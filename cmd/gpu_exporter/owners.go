@@ -599,14 +599,12 @@ func (o *owners) answered() bool {
 	if o.pods == nil {
 		return true
 	}
-	waiting := false
 	for _, s := range o.pods.Status() {
-		if s.Up && s.InUse {
-			return true
+		if s.InUse && !s.Up && s.Err == nil {
+			return false
 		}
-		waiting = waiting || !s.Up && s.Err == nil
 	}
-	return !waiting
+	return true
 }
 
 // placed delivers when the places of processes have been found out.

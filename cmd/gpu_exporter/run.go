@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/common/promslog"
 	"github.com/prometheus/common/version"
 	"github.com/prometheus/exporter-toolkit/web"
+	"k8s.io/klog/v2"
 )
 
 // samplerGCPercent lets a sampler's heap grow by a quarter before garbage is
@@ -62,6 +63,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 	stopHangup := surviveHangup(logger)
 	defer stopHangup()
 
+	klog.SetSlogLogger(logger) // where client-go logs
 	if err := runExporter(ctx, line, stdout, environ, logger); err != nil {
 		logger.Error("gpu_exporter ends", "err", err)
 		return 1
