@@ -19,6 +19,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	podresources "k8s.io/kubelet/pkg/apis/podresources/v1"
 
 	"gpu_exporter/collector"
 	"gpu_exporter/podmapper/kubelettest"
@@ -443,5 +444,73 @@ func TestPlacesInTheBackground(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// Through re-splits of a GPU, with pods that come and go, a pod is on its own
+// instance's series and never on another's, although instances' ids are reused.
+func TestPodsThroughResplits(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	checkpoints, socket := filepath.Join(root, "device-plugins"), filepath.Join(root, "pod-resources", "kubelet.sock")
+	for _, dir := range []string{checkpoints, filepath.Dir(socket)} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kubelet := kubelettest.New(socket)
+	if err := kubelet.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(kubelet.Stop)
+	n := startNode(t, "a100x7-mig", append(fast, "-k", "--pod-resources-kubelet-socket="+socket)...)
+	gpu := n.uuid(t, "0")
+	const family = "DCGM_FI_DEV_FB_USED"
+	held := regexp.MustCompile(`GPU_I_ID="(\d+)".*pod="r\d+-gi(\d+)"`)
+	instances := func(body string) (ids []string) {
+		for _, m := range regexp.MustCompile(family+`\{gpu="0",.*GPU_I_ID="(\d+)"`).FindAllStringSubmatch(body, -1) {
+			ids = append(ids, m[1])
+		}
+		return ids
+	}
+	set := func(pods ...*podresources.PodResources) {
+		t.Helper()
+		kubelet.SetPods(pods...)
+		if err := kubelettest.WriteCheckpoint(filepath.Join(checkpoints, "kubelet_internal_checkpoint")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	layouts := []struct {
+		layout, profile string
+		count           int
+	}{{"3g.20gb*2", "3g.20gb", 2}, {"1g.5gb*7", "1g.5gb", 7}, {"2g.10gb*3", "2g.10gb", 3}}
+	for round := range 9 {
+		l := layouts[round%len(layouts)]
+		set()
+		n.eventually(t, "the pods are gone", func() bool {
+			_, count := sumOf(n.scrape(t), family, `gpu="0"`, "pod=")
+			return count == 0
+		})
+		n.command(t, "mig gpu 0 "+l.layout)
+		n.eventually(t, "the GPU is split anew", func() bool {
+			body := n.scrape(t)
+			_, count := sumOf(body, family, `gpu="0"`, `GPU_I_PROFILE="`+l.profile+`"`)
+			return count == l.count && len(instances(body)) == l.count
+		})
+		var pods []*podresources.PodResources
+		for _, gi := range instances(n.scrape(t)) {
+			pods = append(pods, kubelettest.Pod("ml", fmt.Sprintf("r%d-gi%s", round, gi), "main", "nvidia.com/mig-"+l.profile, "MIG-"+gpu+"/"+gi+"/0"))
+		}
+		set(pods...)
+		n.eventually(t, "each instance has its pod", func() bool {
+			body := n.scrape(t)
+			for line := range strings.Lines(body) {
+				if m := held.FindStringSubmatch(line); m != nil && (m[1] != m[2] || !strings.Contains(line, fmt.Sprintf(`pod="r%d-`, round))) {
+					t.Fatalf("a pod is on another instance: %s", line)
+				}
+			}
+			_, count := sumOf(body, family, `gpu="0"`, fmt.Sprintf(`pod="r%d-gi`, round))
+			return count == l.count
+		})
 	}
 }
