@@ -92,7 +92,7 @@ func TestSamplerEnvErrors(t *testing.T) {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
 	_, err = newSamplerEnv(config{Simulate: "h200x9"}, nil, executable)
-	if err == nil || !strings.Contains(err.Error(), "neither the path of a scenario file nor a known name: use h100x8, h100x8-mig, a100x8, a100x7-mig, t4x1, mixed4 or none") {
+	if err == nil || !strings.Contains(err.Error(), "neither the path of a scenario file nor a known name: use h100x8, h100x8-mig, a100x8, a100x7-mig, t4x1, mixed4, dgx-h100, gb200 or none") {
 		t.Errorf("got %v", err)
 	}
 }

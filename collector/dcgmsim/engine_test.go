@@ -144,6 +144,8 @@ func TestScenarioShapes(t *testing.T) {
 		"a100x7-mig": {"0", "name=NVIDIA A100-SXM4-40GB", 7, 7},
 		"t4x1":       {"0", "name=Tesla T4 driver=570.133.20 fb=15360 power=70", 0, 0},
 		"mixed4":     {"0 1 3 5", "bus=00000000:C1:00.0 name=NVIDIA H100 80GB HBM3", 0, 0},
+		"dgx-h100":   {"0 1 2 3 4 5 6 7", "bus=00000000:18:00.0 name=NVIDIA H100 80GB HBM3", 0, 0},
+		"gb200":      {"0 1 2 3", "bus=00000008:01:00.0 name=NVIDIA GB200 driver=580.95.05 fb=189471 power=1200", 0, 0},
 		"none":       {"", "", 0, 0},
 	} {
 		t.Run(scenario, func(t *testing.T) {
@@ -164,7 +166,9 @@ func TestScenarioShapes(t *testing.T) {
 					t.Errorf("%d entities of kind %d, want %d", got, group, count)
 				}
 			}
-			p.expect(stModuleNotLoaded, "entities 7 0") // CPUs need Grace
+			if scenario != "gb200" {
+				p.expect(stModuleNotLoaded, "entities 7 0") // CPUs need Grace
+			}
 			p.ok("stop")
 			p.ok("start") // an engine can be started again in the same process
 			p.ok("stop")

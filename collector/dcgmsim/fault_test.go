@@ -67,17 +67,22 @@ at 300ms lose gpu 9
 
 func TestScenarioMistakes(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
-		"unknown statement": {"base t4x1\nfrobnicate\n", ":2: unknown command frobnicate"},
-		"late base":         {"gpu t4\nbase h100x8\n", ":2: base NAME, as the first statement"},
-		"late seed":         {"gpu t4\nseed 3\n", ":2: seed comes before anything else"},
-		"unknown model":     {"\n\ngpu tpu\n", ":3: no model tpu"},
-		"same id twice":     {"gpu t4 id 3\ngpu t4 id 3\n", ":2: GPU id 3 is taken"},
-		"bad layout":        {"gpu t4\nmig gpu 0 1g.2gb\n", ":2: MIG layout 1g.2gb on Tesla T4: the model has no MIG"},
-		"layout too large":  {"gpu h100\nmig gpu 0 1g.10gb*8\n", ":2: MIG layout"},
-		"bad number":        {"model h100 fb_total_mib lots\n", ":1: fb_total_mib: lots is not a number"},
-		"bad duration":      {"at soon xid 79 gpu 0\n", ":1: at DURATION COMMAND"},
-		"no such GPU":       {"gpu t4\nlose gpu 4\n", ":2: no GPU with DCGM id 4"},
-		"error in a base":   {"base nowhere\n", "nowhere: neither a built-in name nor a readable file"},
+		"unknown statement":  {"base t4x1\nfrobnicate\n", ":2: unknown command frobnicate"},
+		"late base":          {"gpu t4\nbase h100x8\n", ":2: base NAME, as the first statement"},
+		"late seed":          {"gpu t4\nseed 3\n", ":2: seed comes before anything else"},
+		"unknown model":      {"\n\ngpu tpu\n", ":3: no model tpu"},
+		"same id twice":      {"gpu t4 id 3\ngpu t4 id 3\n", ":2: GPU id 3 is taken"},
+		"bad layout":         {"gpu t4\nmig gpu 0 1g.2gb\n", ":2: MIG layout 1g.2gb on Tesla T4: the model has no MIG"},
+		"layout too large":   {"gpu h100\nmig gpu 0 1g.10gb*8\n", ":2: MIG layout"},
+		"bad number":         {"model h100 fb_total_mib lots\n", ":1: fb_total_mib: lots is not a number"},
+		"bad duration":       {"at soon xid 79 gpu 0\n", ":1: at DURATION COMMAND"},
+		"no such GPU":        {"gpu t4\nlose gpu 4\n", ":2: no GPU with DCGM id 4"},
+		"too few ports":      {"base h100x8\nswitches 1\n", ":2: a switch has 64 ports"},
+		"GPU after switches": {"gpu h100\nswitches 1\ngpu h100\n", ":3: GPUs come before the switches"},
+		"trunks of whom":     {"gpu h100\nswitches 3 trunks 1,2\n", ":2: trunks: one number of ports"},
+		"too many cores":     {"cpus 8 cores 200\n", ":1: cpus COUNT cores N"},
+		"no link there":      {"base h100x8\nlink gpu 0 port 18 down\n", ":2: GPU 0 has no link at port 18"},
+		"error in a base":    {"base nowhere\n", "nowhere: neither a built-in name nor a readable file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "bad.scenario")

@@ -23,6 +23,7 @@ const (
 	stOK              = 0
 	stBadParam        = -1
 	stNotConfigured   = -5
+	stNotSupported    = -6
 	stUninitialized   = -10
 	stTimeout         = -11
 	stNoData          = -14
@@ -32,14 +33,19 @@ const (
 	stMaxLimit        = -24
 	stDuplicateKey    = -26
 	stModuleNotLoaded = -33
+	stProfiling       = -37
 
 	int64Blank        = "9223372036854775792"
 	int64NotSupported = "9223372036854775794"
 	fp64Blank         = "140737488355328"
 	strBlank          = "<<<NULL>>>"
 
-	feGPU, feGPUI, feGPUCI = 1, 4, 5
+	feGPU, feSwitch, feGPUI, feGPUCI, feLink, feCPU, feCore = 1, 3, 4, 5, 6, 7, 8
 )
+
+// gpuLink and switchLink are ids of links: dcgm_link_t of dcgm_structs.h.
+func gpuLink(gpu, port int) int         { return feGPU | port<<8 | gpu<<24 }
+func switchLink(nvswitch, port int) int { return feSwitch | port<<8 | nvswitch<<24 }
 
 // libraries builds the stand-ins once a run.
 var libraries = sync.OnceValues(func() (string, error) {

@@ -138,15 +138,20 @@ func TestSanitized(t *testing.T) {
 			}
 			log := filepath.Join(dir, "report")
 			option := fmt.Sprintf("log_path=%s:exitcode=66:halt_on_error=1", log)
-			n := NewNode(dir, t.TempDir(), "h100x8-mig")
+			n := NewNode(dir, t.TempDir(), scenarioFile(t, "base h100x8-mig\nswitches 4 trunks 3\ncpus 2 cores 72\n"))
 			p := startProgram(t, program, append(n.Environ(), "ASAN_OPTIONS="+option, "TSAN_OPTIONS="+option, "UBSAN_OPTIONS="+option+":print_stacktrace=1")...)
 			p.ok("init")
 			p.ok("start")
 			g, f := p.watch("w", 100*time.Millisecond, []int{50, 54, 155, 230, 449, 1001}, [2]int{feGPU, 7}, [2]int{feGPUI, 0}, [2]int{feGPUCI, 0}, [2]int{feGPU, 6})
+			p.watch("links", 100*time.Millisecond, []int{780, 789, 870, 1508, 1525, 1530, 1532, 1201}, entities(feLink, gpuLink(7, 0), gpuLink(7, 17), gpuLink(6, 40), switchLink(0, 0), switchLink(3, 42), switchLink(3, 200))...)
+			p.watch("rest", 100*time.Millisecond, []int{54, 856, 858, 861, 1100, 1110, 1120, 1133, 1141}, [2]int{feSwitch, 0}, [2]int{feSwitch, 3}, [2]int{feCPU, 1}, [2]int{feCore, 143})
+			p.watch("violations", 100*time.Millisecond, []int{112, 241, 246, 318, 449}, [2]int{feGPU, 6}, [2]int{feGPU, 7})
 			p.ok("policy %s 0x41 1", g)
 			p.ok("healthset %s -1", g)
 			p.send("threads 6")
-			for _, command := range []string{"xid 79 gpu 6", "xid 31 gpu 0 ci 0", "mig gpu 0 3g.40gb*2", "lose gpu 1", "return gpu 1", "mig gpu 0 off", "set field 311 value 2 gpu 6", "slow dcgmGroupCreate 1", "clear"} {
+			for _, command := range []string{"xid 79 gpu 6", "xid 31 gpu 0 ci 0", "mig gpu 0 3g.40gb*2", "lose gpu 1", "return gpu 1", "mig gpu 0 off", "set field 311 value 2 gpu 6", "slow dcgmGroupCreate 1",
+				"link gpu 7 port 17 down", "link switch 3 port 42 down", "switch 0 lost", "sxid 20034 switch 0 fatal", "reason gpu 6 hw_thermal on", "heat gpu 7 80",
+				"ecc gpu 6 sbe 3 l2", "profiling gpu 7 frozen", "xid 13 gpu 6 count 100", "health switch 0 nvswitch-fatal fail", "truth link switch 3 port 1", "clear"} {
 				if _, err := Command(t.Context(), n.Control, command); err != nil {
 					t.Error(err)
 				}
@@ -154,8 +159,10 @@ func TestSanitized(t *testing.T) {
 			p.receive("threads 6")
 			p.ok("since %s %s 0", g, f)
 			p.ok("all %s %s", g, f)
-			p.ok("hierarchy")
-			p.ok("health %s", g)
+			for _, command := range []string{"hierarchy", "health " + g, "links", "links 4", "cpus", "cpus 1", "p2p", "topology 7", "entities 8 0"} {
+				p.ok("%s", command)
+			}
+			p.expect(stNotSupported, "pause")
 			eventually(t, "a violation", func() bool { return strings.Contains(p.ok("violations").text, "condition=") })
 			p.ok("stop")
 			p.ok("shutdown")
@@ -178,6 +185,9 @@ func TestSanitized(t *testing.T) {
 func FuzzCommand(f *testing.F) {
 	for _, line := range []string{
 		"xid 79 gpu 0", "mig gpu 0 3g.40gb/1c,2c+1g.10gb*2", "set field 311 value 1e300 gpu all", "load gpu all util 50 mem 20",
+		"link gpu 0 port 3 down", "link switch 1 port 3 error crc 9", "switch 1 lost", "sxid 3 switch 0 fatal", "reason gpu 0 hw_thermal on",
+		"heat cpu 0 5", "ecc gpu 0 dbe 1 l2", "remap gpu 0 pending 1", "retire gpu 0 sbe 2", "recovery gpu 0 reset", "fabric gpu 0 failure -3",
+		"health gpu 0 nvlink fail 13", "profiling gpu all locked -37", "truth link gpu 0 port 1", "xid 13 gpu 0 count 3", "xid pace 5",
 		"process gpu 0 pid 1 ci 0 name x", "process gpu 0 pid 1 memory unknown graphics also mps yes", "fail * -1", "at 1s xid 79 gpu 0", "print stdout ", "mig gpu 0 1g.10gb*", "truth gpu",
 	} {
 		f.Add(line)

@@ -20,7 +20,7 @@ import (
 
 // Scenarios lists the built-in scenarios.
 func Scenarios() []string {
-	return []string{"h100x8", "h100x8-mig", "a100x8", "a100x7-mig", "t4x1", "mixed4", "none"}
+	return []string{"h100x8", "h100x8-mig", "a100x8", "a100x7-mig", "t4x1", "mixed4", "dgx-h100", "gb200", "none"}
 }
 
 // Node is a simulated node in a directory of its own, for tests: its state
@@ -30,6 +30,7 @@ type Node struct {
 	Scenario  string // built-in name, or path
 	State     string // the shared state
 	Control   string // the control socket, once an engine runs
+	KernelLog string // file of kernel messages, in the form of /dev/kmsg; empty: none is written
 }
 
 // NewNode describes a node with its state in dir; it comes into being when the
@@ -51,6 +52,7 @@ func (n *Node) Environ() []string {
 		"DCGMSIM_SCENARIO=" + n.Scenario,
 		"DCGMSIM_STATE=" + n.State,
 		"DCGMSIM_CONTROL=" + n.Control,
+		"DCGMSIM_KMSG=" + n.KernelLog,
 	}
 }
 
@@ -77,6 +79,7 @@ type Truth struct {
 	EnergyMillijoules            float64 // integral of power
 	PCIeTxBytes, PCIeRxBytes     float64
 	NVLinkTxBytes, NVLinkRxBytes float64
+	Held                         map[string]time.Duration // by the command's name of a clock event reason: how long it was active
 	UUID                         string
 }
 
@@ -86,7 +89,7 @@ func (n *Node) Truth(ctx context.Context, gpu int) (Truth, error) {
 	if err != nil {
 		return Truth{}, err
 	}
-	var t Truth
+	t := Truth{Held: map[string]time.Duration{}}
 	to := map[string]*float64{
 		"util": &t.Util, "busy_s": &t.BusySeconds, "power_w": &t.PowerWatts, "energy_mj": &t.EnergyMillijoules,
 		"pcie_tx_bytes": &t.PCIeTxBytes, "pcie_rx_bytes": &t.PCIeRxBytes,
@@ -103,10 +106,63 @@ func (n *Node) Truth(ctx context.Context, gpu int) (Truth, error) {
 				return Truth{}, fmt.Errorf("truth about GPU %d: %w", gpu, err)
 			}
 			t.At = time.UnixMicro(us)
+		case strings.HasSuffix(key, "_ns"):
+			ns, err := strconv.ParseInt(value, 10, 64)
+			if err != nil {
+				return Truth{}, fmt.Errorf("truth about GPU %d: %w", gpu, err)
+			}
+			t.Held[strings.TrimSuffix(key, "_ns")] = time.Duration(ns)
 		case at != nil:
 			if *at, err = strconv.ParseFloat(value, 64); err != nil {
 				return Truth{}, fmt.Errorf("truth about GPU %d: %w", gpu, err)
 			}
+		}
+	}
+	return t, nil
+}
+
+// LinkTruth is what an NVLink did at one of its ends since the node's boot.
+type LinkTruth struct {
+	At               time.Time
+	Up               bool
+	TxBytes, RxBytes float64
+	Errors           map[string]uint64 // replay, recovery, flit, crc, ecc
+}
+
+// GPULink asks for the truth about a link of the GPU with a DCGM id; ports count
+// from 0.
+func (n *Node) GPULink(ctx context.Context, gpu, port int) (LinkTruth, error) {
+	return n.linkTruth(ctx, fmt.Sprintf("truth link gpu %d port %d", gpu, port))
+}
+
+// SwitchLink asks for the truth about a port of an NVSwitch.
+func (n *Node) SwitchLink(ctx context.Context, nvswitch, port int) (LinkTruth, error) {
+	return n.linkTruth(ctx, fmt.Sprintf("truth link switch %d port %d", nvswitch, port))
+}
+
+func (n *Node) linkTruth(ctx context.Context, line string) (LinkTruth, error) {
+	answer, err := n.Command(ctx, line)
+	if err != nil {
+		return LinkTruth{}, err
+	}
+	t := LinkTruth{Errors: map[string]uint64{}}
+	for _, word := range strings.Fields(answer) {
+		key, text, _ := strings.Cut(word, "=")
+		value, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			return LinkTruth{}, fmt.Errorf("%s: %w", line, err)
+		}
+		switch key {
+		case "at_us":
+			t.At = time.UnixMicro(int64(value))
+		case "up":
+			t.Up = value == 1
+		case "tx_bytes":
+			t.TxBytes = float64(value)
+		case "rx_bytes":
+			t.RxBytes = float64(value)
+		default:
+			t.Errors[key] = value
 		}
 	}
 	return t, nil

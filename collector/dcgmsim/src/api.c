@@ -316,10 +316,34 @@ dcgmReturn_t dcgmGetGpuInstanceHierarchy(dcgmHandle_t handle, dcgmMigHierarchy_v
     return transact(handle, CALL_dcgmGetGpuInstanceHierarchy, ARGS(0), out, sizeof out->version, out, sizeof *out, NULL);
 }
 
+/* A caller of before 36 links a GPU passes the struct of its version in place of this one. */
+static void link_status_v4(const dcgmNvLinkStatus_v5 *from, dcgmNvLinkStatus_v4 *to)
+{
+    to->numGpus = from->numGpus;
+    for (unsigned i = 0; i < from->numGpus; i++) {
+        to->gpus[i].entityId = from->gpus[i].entityId;
+        memcpy(to->gpus[i].linkState, from->gpus[i].linkState, sizeof to->gpus[i].linkState);
+    }
+    to->numNvSwitches = from->numNvSwitches;
+    memcpy(to->nvSwitches, from->nvSwitches, sizeof to->nvSwitches);
+}
+
 dcgmReturn_t dcgmGetNvLinkLinkStatus(dcgmHandle_t handle, dcgmNvLinkStatus_v5 *out)
 {
-    CHECK(out, dcgmNvLinkStatus_version5);
-    return transact(handle, CALL_dcgmGetNvLinkLinkStatus, ARGS(0), out, sizeof out->version, out, sizeof *out, NULL);
+    if (!out)
+        return DCGM_ST_BADPARAM;
+    if (out->version != dcgmNvLinkStatus_version4) {
+        CHECK(out, dcgmNvLinkStatus_version5);
+        return transact(handle, CALL_dcgmGetNvLinkLinkStatus, ARGS(0), out, sizeof out->version, out, sizeof *out, NULL);
+    }
+    dcgmNvLinkStatus_v5 *now = calloc(1, sizeof *now);
+    if (!now)
+        return DCGM_ST_MEMORY;
+    dcgmReturn_t rc = transact(handle, CALL_dcgmGetNvLinkLinkStatus, ARGS(0), NULL, 0, now, sizeof *now, NULL);
+    if (rc == DCGM_ST_OK)
+        link_status_v4(now, (dcgmNvLinkStatus_v4 *)(void *)out);
+    free(now);
+    return rc;
 }
 
 dcgmReturn_t dcgmGetNvLinkP2PStatus(dcgmHandle_t handle, dcgmNvLinkP2PStatus_v1 *out)
@@ -330,14 +354,23 @@ dcgmReturn_t dcgmGetNvLinkP2PStatus(dcgmHandle_t handle, dcgmNvLinkP2PStatus_v1 
 
 dcgmReturn_t dcgmGetCpuHierarchy(dcgmHandle_t handle, dcgmCpuHierarchy_v1 *out)
 {
+    dcgmCpuHierarchy_v2 now;
     CHECK(out, dcgmCpuHierarchy_version1);
-    return simple(handle, CALL_dcgmGetCpuHierarchy, ARGS(0));
+    dcgmReturn_t rc = transact(handle, CALL_dcgmGetCpuHierarchy, ARGS(0), NULL, 0, &now, sizeof now, NULL);
+    if (rc != DCGM_ST_OK)
+        return rc;
+    out->numCpus = now.numCpus;
+    for (unsigned i = 0; i < now.numCpus; i++) {
+        out->cpus[i].cpuId = now.cpus[i].cpuId;
+        out->cpus[i].ownedCores = now.cpus[i].ownedCores;
+    }
+    return DCGM_ST_OK;
 }
 
 dcgmReturn_t dcgmGetCpuHierarchy_v2(dcgmHandle_t handle, dcgmCpuHierarchy_v2 *out)
 {
     CHECK(out, dcgmCpuHierarchy_version2);
-    return simple(handle, CALL_dcgmGetCpuHierarchy_v2, ARGS(0));
+    return transact(handle, CALL_dcgmGetCpuHierarchy_v2, ARGS(0), out, sizeof out->version, out, sizeof *out, NULL);
 }
 
 dcgmReturn_t dcgmGetDeviceTopology(dcgmHandle_t handle, unsigned int gpu, dcgmDeviceTopology_v2 *out)

@@ -199,6 +199,8 @@ static dcgmReturn_t perform_struct(struct engine *e, enum call call, const struc
         {CALL_dcgmGetGpuInstanceHierarchy, sizeof(dcgmMigHierarchy_v2)},
         {CALL_dcgmGetNvLinkLinkStatus, sizeof(dcgmNvLinkStatus_v5)},
         {CALL_dcgmGetNvLinkP2PStatus, sizeof(dcgmNvLinkP2PStatus_v1)},
+        {CALL_dcgmGetCpuHierarchy, sizeof(dcgmCpuHierarchy_v2)}, /* the caller takes its part of it */
+        {CALL_dcgmGetCpuHierarchy_v2, sizeof(dcgmCpuHierarchy_v2)},
         {CALL_dcgmGroupGetInfo, sizeof(dcgmGroupInfo_t)},
         {CALL_dcgmFieldGroupGetInfo, sizeof(dcgmFieldGroupInfo_t)},
         {CALL_dcgmGetPidInfo, sizeof(dcgmPidInfo_t)},
@@ -238,6 +240,10 @@ static dcgmReturn_t perform_struct(struct engine *e, enum call call, const struc
     case CALL_dcgmGetNvLinkP2PStatus:
         rc = engine_p2p_status(e, p);
         break;
+    case CALL_dcgmGetCpuHierarchy:
+    case CALL_dcgmGetCpuHierarchy_v2:
+        rc = engine_cpus(e, p);
+        break;
     case CALL_dcgmGroupGetInfo:
         rc = group_info(e, (uintptr_t)a->a, p);
         size = offsetof(dcgmGroupInfo_t, entityList) + ((dcgmGroupInfo_t *)p)->count * sizeof(dcgmGroupEntityPair_t);
@@ -275,7 +281,7 @@ static dcgmReturn_t perform_struct(struct engine *e, enum call call, const struc
 
 static dcgmReturn_t perform_list(struct engine *e, enum call call, const struct call_args *a, struct buffer *out)
 {
-    unsigned ids[NODE_MAX_GPUS * NODE_MAX_GIS];
+    unsigned ids[NODE_MAX_CORES];
     int count = (int)(sizeof ids / sizeof ids[0]);
     dcgmReturn_t rc = call == CALL_dcgmGetEntityGroupEntities
                           ? engine_entities(e, (int)a->a, (unsigned)a->b, ids, &count)
@@ -328,9 +334,10 @@ static dcgmReturn_t perform(struct engine *e, uint32_t owner, enum call call, co
         buffer_add(out, engine_build_info(), strlen(engine_build_info()) + 1);
         return DCGM_ST_OK;
     case CALL_dcgmHostengineIsHealthy:
+        return DCGM_ST_OK;
     case CALL_dcgmProfPause:
     case CALL_dcgmProfResume:
-        return DCGM_ST_OK;
+        return engine_pause_profiling(e, call == CALL_dcgmProfPause);
     case CALL_dcgmGetAllDevices:
     case CALL_dcgmGetAllSupportedDevices:
     case CALL_dcgmGetEntityGroupEntities:
@@ -347,9 +354,6 @@ static dcgmReturn_t perform(struct engine *e, uint32_t owner, enum call call, co
         buffer_add(out, &chip, sizeof chip);
         return rc;
     }
-    case CALL_dcgmGetCpuHierarchy: /* served by a module that needs Grace */
-    case CALL_dcgmGetCpuHierarchy_v2:
-        return DCGM_ST_MODULE_NOT_LOADED;
     case CALL_dcgmGroupCreate:
     case CALL_dcgmFieldGroupCreate: {
         /* dcgmFieldGroupCreate: a = count of ids, which come before the name */

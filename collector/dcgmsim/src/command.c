@@ -3,27 +3,19 @@
 
 /* The commands that steer the node, whoever reads them: socket, scenario or dcgmsimd --command. */
 #define _GNU_SOURCE
-#include "node.h"
+#include "command.h"
 
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
-#define MAX_WORDS 40
-
-struct request {
-    struct node_state *node;
-    char *word[MAX_WORDS];
-    int count;
-    const char *text; /* the whole line */
-    char *answer;
-    size_t answer_len;
-};
-
-__attribute__((format(printf, 2, 3))) static int ok(struct request *r, const char *format, ...)
+int ok(struct request *r, const char *format, ...)
 {
     va_list ap;
     va_start(ap, format);
@@ -36,7 +28,7 @@ __attribute__((format(printf, 2, 3))) static int ok(struct request *r, const cha
     return 0;
 }
 
-__attribute__((format(printf, 2, 3))) static int bad(struct request *r, const char *format, ...)
+int bad(struct request *r, const char *format, ...)
 {
     va_list ap;
     va_start(ap, format);
@@ -47,7 +39,7 @@ __attribute__((format(printf, 2, 3))) static int bad(struct request *r, const ch
     return -1;
 }
 
-static int number(const char *word, long low, long high, long *out)
+int number(const char *word, long low, long high, long *out)
 {
     char *end;
     errno = 0;
@@ -58,8 +50,7 @@ static int number(const char *word, long low, long high, long *out)
     return 0;
 }
 
-/* Finds `key VALUE` from word `from` on; NULL when absent. */
-static const char *option(const struct request *r, int from, const char *key)
+const char *option(const struct request *r, int from, const char *key)
 {
     for (int i = from; i + 1 < r->count; i++)
         if (strcmp(r->word[i], key) == 0)
@@ -67,8 +58,15 @@ static const char *option(const struct request *r, int from, const char *key)
     return NULL;
 }
 
-/* `gpu I` from word `from` on, I being a DCGM id or `all`; -2 when wrong, -1 for all. */
-static int gpu_of(struct request *r, int from, bool all_allowed)
+int choice(const char *word, const char *const list[])
+{
+    for (int i = 0; word && list[i]; i++)
+        if (strcmp(list[i], word) == 0)
+            return i;
+    return -1;
+}
+
+int gpu_of(struct request *r, int from, bool all_allowed)
 {
     const char *v = option(r, from, "gpu");
     long id;
@@ -88,27 +86,102 @@ static int gpu_of(struct request *r, int from, bool all_allowed)
     return position;
 }
 
+int switch_of(struct request *r, int from)
+{
+    const char *v = option(r, from, "switch");
+    long id;
+    int position = v && number(v, 0, 255, &id) == 0 ? node_switch_by_id(r->node, (uint32_t)id) : -1;
+    if (position >= 0)
+        return position;
+    bad(r, "no NVSwitch %s", v ? v : "named: switch S");
+    return -2;
+}
+
+int cpu_of(struct request *r, int from)
+{
+    const char *v = option(r, from, "cpu");
+    long id;
+    if (v && number(v, 0, (long)r->node->cpu_count - 1, &id) == 0)
+        return (int)id;
+    bad(r, "no CPU %s", v ? v : "named: cpu C");
+    return -2;
+}
+
+/*
+ * One record as /dev/kmsg gives it ("priority,sequence,microseconds,flags;text"),
+ * with the driver's line for an XID. A line at a time, whoever writes.
+ */
+static int log_xid(struct node_state *n, const struct node_gpu *g, uint32_t position, uint32_t xid)
+{
+    char line[256], who[96] = "pid='<unknown>', name=<unknown>";
+    struct timespec up;
+    const char *path = getenv("DCGMSIM_KMSG");
+    int fd = open(path && *path ? path : n->kernel_log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
+    if (fd < 0)
+        return -1;
+    for (int i = 0; i < NODE_MAX_PROCESSES; i++) {
+        if (n->process[i].present && n->process[i].gpu == position) {
+            snprintf(who, sizeof who, "pid=%u, name=%.60s", n->process[i].pid, n->process[i].name);
+            break;
+        }
+    }
+    clock_gettime(CLOCK_MONOTONIC, &up);
+    int len = snprintf(line, sizeof line, "3,%llu,%lld,-;NVRM: Xid (PCI:%04x:%02x:%02x): %u, %s, simulated\n",
+                       (unsigned long long)++n->kernel_log_seq, (long long)up.tv_sec * 1000000 + up.tv_nsec / 1000,
+                       g->pci_domain, g->pci_bus, g->pci_device, xid, who);
+    ssize_t written = write(fd, line, (size_t)len);
+    close(fd);
+    return written == len ? 0 : -1;
+}
+
+#define XID_USAGE "xid N gpu I [gi G | ci C] [count TIMES] [kmsg only|both|twice], or xid pace MS"
+
+/*
+ * `kmsg only`: the kernel log has it and DCGM misses it. `twice`: DCGM has it
+ * from the driver's event and, once more, from its own reading of the kernel log.
+ */
 static int command_xid(struct request *r)
 {
+    static const char *const logs[] = {"no", "only", "both", "twice", NULL};
     struct node_state *n = r->node;
-    long xid, slot = 0;
+    long xid, slot = 0, count = 1, ms;
+    if (r->count == 3 && strcmp(r->word[1], "pace") == 0) {
+        if (number(r->word[2], 0, 600000, &ms) != 0)
+            return bad(r, XID_USAGE);
+        node_lock(n);
+        n->xid_pace_us = ms * 1000;
+        node_unlock(n);
+        return ok(r, "%s", "");
+    }
     if (r->count < 4 || number(r->word[1], 1, 100000, &xid) != 0)
-        return bad(r, "xid N gpu I [gi G | ci C]");
+        return bad(r, XID_USAGE);
     int gpu = gpu_of(r, 2, false);
     if (gpu < 0)
         return -1;
-    const char *gi = option(r, 2, "gi"), *ci = option(r, 2, "ci");
+    const char *gi = option(r, 2, "gi"), *ci = option(r, 2, "ci"), *times = option(r, 2, "count"), *kmsg = option(r, 2, "kmsg");
+    int log = kmsg ? choice(kmsg, logs) : 0;
     uint32_t where = ci ? NODE_XID_CI : gi ? NODE_XID_GI : NODE_XID_GPU;
     if ((gi || ci) && number(ci ? ci : gi, 0, 6, &slot) != 0)
         return bad(r, "instances are numbered 0 to 6, in order of creation");
+    if (log < 0 || (times && number(times, 1, NODE_MAX_JOURNAL / 2, &count) != 0))
+        return bad(r, XID_USAGE);
     if (ci ? !n->gpu[gpu].ci[slot].present : gi ? !n->gpu[gpu].gi[slot].present : false)
         return bad(r, "GPU %u has no such instance", n->gpu[gpu].dcgm_id);
+    bool logged = true;
     node_lock(n);
-    uint64_t seq = atomic_load(&n->xid_seq) + 1;
-    struct node_xid *x = &n->xid[seq % NODE_MAX_JOURNAL];
-    *x = (struct node_xid){.seq = seq, .at_us = node_now_us(), .gpu = (uint32_t)gpu, .where = where, .slot = (uint32_t)slot, .xid = (uint32_t)xid};
+    uint64_t seq = atomic_load(&n->xid_seq);
+    for (long i = 0; i < count; i++) {
+        if (log > 0)
+            logged = log_xid(n, &n->gpu[gpu], (uint32_t)gpu, (uint32_t)xid) == 0 && logged;
+        for (int k = log == 1 ? 1 : 0; k < (log == 3 ? 2 : 1); k++) {
+            struct node_xid *x = &n->xid[++seq % NODE_MAX_JOURNAL];
+            *x = (struct node_xid){.seq = seq, .at_us = node_now_us(), .gpu = (uint32_t)gpu, .where = where, .slot = (uint32_t)slot, .xid = (uint32_t)xid};
+        }
+    }
     atomic_store(&n->xid_seq, seq);
     node_unlock(n);
+    if (!logged)
+        return bad(r, "no kernel log to write to: DCGMSIM_KMSG");
     return ok(r, "seq=%llu", (unsigned long long)seq);
 }
 
@@ -119,15 +192,16 @@ static int command_presence(struct request *r)
     if (gpu < 0)
         return -1;
     node_lock(n);
-    struct node_gpu *g = &n->gpu[gpu];
+    const struct node_gpu *g = &n->gpu[gpu];
     const char *verb = r->word[0];
+    bool lost = g->lost, detached = g->detached;
     if (strcmp(verb, "lose") == 0)
-        g->lost = true;
+        lost = true;
     else if (strcmp(verb, "return") == 0)
-        g->lost = false;
+        lost = false;
     else
-        g->detached = strcmp(verb, "detach") == 0;
-    atomic_fetch_add(&n->generation, 1);
+        detached = strcmp(verb, "detach") == 0;
+    node_set_presence(n, (uint32_t)gpu, lost, detached);
     node_unlock(n);
     return ok(r, "%s", "");
 }
@@ -146,7 +220,7 @@ static int command_mig(struct request *r)
     return rc == 0 ? ok(r, "%s", "") : bad(r, "%s", err);
 }
 
-/* blank, unblank, set, unset: `VERB field F [value V] [gpu I]` */
+/* blank, unblank, set, unset: `VERB field F [value V] [gpu I | switch S | cpu C]` */
 static int command_override(struct request *r)
 {
     struct node_state *n = r->node;
@@ -154,7 +228,7 @@ static int command_override(struct request *r)
     long field;
     bool set = strcmp(verb, "set") == 0, blank = strcmp(verb, "blank") == 0;
     if (!id || number(id, 1, 2000, &field) != 0 || (set && !text))
-        return bad(r, "%s field ID%s [gpu I]", verb, set ? " value V" : "");
+        return bad(r, "%s field ID%s [gpu I | switch S | cpu C]", verb, set ? " value V" : "");
     double value = 0;
     if (set) {
         char *end;
@@ -162,7 +236,9 @@ static int command_override(struct request *r)
         if (end == text || *end)
             return bad(r, "%s is not a number", text);
     }
-    int gpu = gpu_of(r, 1, true);
+    bool of_switch = option(r, 1, "switch") != NULL, of_cpu = option(r, 1, "cpu") != NULL;
+    uint8_t group = of_switch ? NODE_OF_SWITCH : of_cpu ? NODE_OF_CPU : NODE_OF_GPU;
+    int gpu = of_switch ? switch_of(r, 1) : of_cpu ? cpu_of(r, 1) : gpu_of(r, 1, true);
     if (gpu < -1)
         return -1;
     node_lock(n);
@@ -171,13 +247,13 @@ static int command_override(struct request *r)
         struct node_override *o = &n->override[i];
         if (!o->present && !free_slot)
             free_slot = o;
-        if (o->present && o->field == field && o->gpu == gpu)
+        if (o->present && o->field == field && o->gpu == gpu && o->group == group)
             same = o;
     }
     struct node_override *o = same ? same : free_slot;
     if (set || blank) {
         if (o)
-            *o = (struct node_override){.present = true, .blank = blank, .gpu = gpu, .field = (uint16_t)field, .value = value};
+            *o = (struct node_override){.present = true, .blank = blank, .group = group, .gpu = gpu, .field = (uint16_t)field, .value = value};
     } else if (same) {
         same->present = false;
     }
@@ -247,8 +323,9 @@ static int command_clear(struct request *r)
         memset(n->override, 0, sizeof n->override);
         atomic_fetch_add(&n->override_generation, 1);
         for (uint32_t i = 0; i < n->gpu_count; i++)
-            n->gpu[i].lost = n->gpu[i].detached = false;
-        atomic_fetch_add(&n->generation, 1);
+            node_set_presence(n, i, false, false);
+        conditions_clear(n);
+        n->xid_pace_us = 0;
         atomic_store(&n->engine_lost, 0);
     }
     node_unlock(n);
@@ -351,22 +428,64 @@ static int command_process(struct request *r)
     return to ? ok(r, "%s", "") : bad(r, "more than %d processes", NODE_MAX_PROCESSES);
 }
 
+static int truth_of_link(struct request *r)
+{
+    struct node_state *n = r->node;
+    struct node_link_reading x = {0};
+    struct node_reading reading;
+    uint64_t error[NODE_LINK_ERRORS];
+    long port;
+    bool of_switch = option(r, 2, "switch") != NULL;
+    const char *p = option(r, 2, "port");
+    int at = of_switch ? switch_of(r, 2) : gpu_of(r, 2, false);
+    if (at < 0)
+        return -1;
+    if (!p || number(p, 0, of_switch ? NODE_MAX_PORTS - 1 : (long)n->gpu[at].model.nvlinks - 1, &port) != 0)
+        return bad(r, "truth link gpu I|switch S port P");
+    node_lock(n);
+    int64_t now = node_now_us();
+    struct node_port *end = of_switch ? &n->nvswitch[at].port[port] : NULL;
+    const struct node_gpu *g = &n->gpu[end ? end->gpu : at];
+    node_read_gpu(g, n->boot_us, now, &reading);
+    if (end)
+        node_read_port(end, g, &reading, &x);
+    else
+        node_read_link(g, (uint32_t)port, &reading, &x);
+    memcpy(error, (end ? node_port_link(n, end) : &g->link[port])->error, sizeof error);
+    node_unlock(n);
+    return ok(r, "at_us=%lld up=%d tx_bytes=%.0f rx_bytes=%.0f replay=%llu recovery=%llu flit=%llu crc=%llu ecc=%llu",
+              (long long)now, x.up, x.tx_bytes, x.rx_bytes, (unsigned long long)error[NODE_LINK_REPLAY],
+              (unsigned long long)error[NODE_LINK_RECOVERY], (unsigned long long)error[NODE_LINK_FLIT],
+              (unsigned long long)error[NODE_LINK_CRC], (unsigned long long)error[NODE_LINK_ECC]);
+}
+
+/* truth gpu I; truth link gpu I|switch S port P */
 static int command_truth(struct request *r)
 {
     struct node_state *n = r->node;
+    if (r->count > 1 && strcmp(r->word[1], "link") == 0)
+        return truth_of_link(r);
     int gpu = gpu_of(r, 1, false);
     if (gpu < 0)
         return -1;
     struct node_gpu g;
-    node_copy_gpu(n, (uint32_t)gpu, &g);
     struct node_reading x;
+    node_lock(n);
     int64_t now = node_now_us();
+    node_advance_throttle(&n->gpu[gpu], n->boot_us, now);
+    g = n->gpu[gpu];
+    node_unlock(n);
     node_read_gpu(&g, n->boot_us, now, &x);
+    const int64_t *ns = g.throttle.reason_ns;
     return ok(r,
               "at_us=%lld boot_us=%lld util=%.6f busy_s=%.6f power_w=%.6f energy_mj=%.3f fb_used_mib=%.0f temp_c=%.3f "
-              "pcie_tx_bytes=%.0f pcie_rx_bytes=%.0f nvlink_tx_bytes=%.0f nvlink_rx_bytes=%.0f uuid=%s",
+              "pcie_tx_bytes=%.0f pcie_rx_bytes=%.0f nvlink_tx_bytes=%.0f nvlink_rx_bytes=%.0f reasons=%#llx "
+              "idle_ns=%lld clocks_setting_ns=%lld power_cap_ns=%lld hw_slowdown_ns=%lld sync_boost_ns=%lld sw_thermal_ns=%lld "
+              "hw_thermal_ns=%lld hw_power_brake_ns=%lld display_ns=%lld held_ns=%lld uuid=%s",
               (long long)now, (long long)n->boot_us, x.util, x.busy_s, x.power_w, x.energy_mj, x.fb_used_mib, x.temp_c,
-              x.pcie_tx_bytes, x.pcie_rx_bytes, x.nvlink_tx_bytes, x.nvlink_rx_bytes, g.uuid);
+              x.pcie_tx_bytes, x.pcie_rx_bytes, x.nvlink_tx_bytes, x.nvlink_rx_bytes, (unsigned long long)x.clocks_event_reasons,
+              (long long)ns[0], (long long)ns[1], (long long)ns[2], (long long)ns[3], (long long)ns[4], (long long)ns[5],
+              (long long)ns[6], (long long)ns[7], (long long)ns[8], (long long)g.throttle.held_ns, g.uuid);
 }
 
 static int command_state(struct request *r)
@@ -387,6 +506,11 @@ static int command_state(struct request *r)
         if (g->mig_enabled && used < sizeof text)
             used += (size_t)snprintf(text + used, sizeof text - used, ":%d/%d", gis, cis);
     }
+    for (uint32_t i = 0; i < n->switch_count && used < sizeof text; i++)
+        used += (size_t)snprintf(text + used, sizeof text - used, " switch%u=%s", n->nvswitch[i].id,
+                                 n->nvswitch[i].lost ? "lost" : "ok");
+    if (n->cpu_count && used < sizeof text)
+        used += (size_t)snprintf(text + used, sizeof text - used, " cpus=%u", n->cpu_count);
     node_unlock(n);
     return ok(r, "scenario=%s gpus=%u xids=%llu faults=%u engine=%s%s", n->scenario, n->gpu_count,
               (unsigned long long)atomic_load(&n->xid_seq), atomic_load(&n->fault_count),
@@ -429,6 +553,10 @@ int node_command(struct node_state *n, const char *line, char *answer, size_t an
         {"fail", command_fault},      {"crash", command_fault},     {"clear", command_clear},
         {"load", command_load},       {"process", command_process}, {"truth", command_truth},
         {"state", command_state},     {"engine", command_engine},   {"print", command_print},
+        {"link", command_link},       {"switch", command_switch_state}, {"sxid", command_sxid},
+        {"reason", command_reason},   {"heat", command_heat},       {"ecc", command_ecc},
+        {"remap", command_remap},     {"retire", command_retire},   {"recovery", command_recovery},
+        {"fabric", command_fabric},   {"health", command_health},   {"profiling", command_profiling},
     };
     char copy[512], *save = NULL;
     struct request r = {.node = n, .text = line, .answer = answer, .answer_len = answer_len};

@@ -46,6 +46,11 @@ void engine_look(struct engine *e)
         s->generation = generation;
         s->gpu_count = n->gpu_count;
         memcpy(s->gpu, n->gpu, n->gpu_count * sizeof n->gpu[0]);
+        s->switch_count = n->switch_count;
+        s->gpu_ports = n->gpu_ports;
+        memcpy(s->nvswitch, n->nvswitch, n->switch_count * sizeof n->nvswitch[0]);
+        s->cpu_count = n->cpu_count;
+        memcpy(s->cpu, n->cpu, sizeof s->cpu);
     }
     generation = atomic_load(&n->override_generation);
     if (s->override_generation != generation) {
@@ -57,6 +62,8 @@ void engine_look(struct engine *e)
     }
     node_unlock(n);
     memset(s->have_gpu, 0, sizeof s->have_gpu);
+    memset(s->have_throttle, 0, sizeof s->have_throttle);
+    memset(s->have_cpu, 0, sizeof s->have_cpu);
     memset(s->have_gi, 0, sizeof s->have_gi);
     memset(s->have_ci, 0, sizeof s->have_ci);
 }
@@ -133,6 +140,9 @@ dcgmReturn_t engine_start(struct engine **out)
     e->policy_due_us = e->started_us + POLICY_US;
     e->policy_xid_seen = e->xid_seen = atomic_load(&n->xid_seq); /* an engine learns only of what happens while it runs */
     e->print_seen = atomic_load(&n->print_seq);
+    for (uint32_t i = 0; i < n->gpu_count; i++) /* nor of what went wrong in the one before it */
+        if (!n->gpu[i].profiling_for_good && n->gpu[i].profiling_mode != NODE_PROFILING_LOCKED)
+            e->profiling_mended[i] = n->gpu[i].profiling_seq;
     e->now.generation = UINT32_MAX;
     e->now.override_generation = UINT32_MAX;
     engine_look(e);

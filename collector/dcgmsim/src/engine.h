@@ -54,7 +54,7 @@ struct watch { /* one field of one entity */
     uint16_t field;
     uint8_t group;
     char type;
-    bool profiling_primed;
+    bool profiling_primed, cpu_primed;
     int64_t interval_us, max_age_us, due_us, sampled_us;
     double last_total; /* of counters that are published as a rate */
     int64_t last_total_us;
@@ -74,6 +74,7 @@ struct group {
     uint32_t health_systems;
     int64_t health_since_us;
     uint64_t health_xid_seq;
+    int64_t health_power_ns[NODE_MAX_GPUS], health_thermal_ns[NODE_MAX_GPUS]; /* of violation, at health_since_us */
     bool pids_watched;
 };
 
@@ -115,6 +116,15 @@ struct snapshot {
     struct node_reading gpu_reading[NODE_MAX_GPUS];
     struct node_reading gi_reading[NODE_MAX_GPUS][NODE_MAX_GIS];
     struct node_reading ci_reading[NODE_MAX_GPUS][NODE_MAX_CIS];
+    bool have_throttle[NODE_MAX_GPUS];
+    struct node_throttle throttle[NODE_MAX_GPUS];
+    uint32_t switch_count;
+    bool gpu_ports;
+    struct node_switch nvswitch[NODE_MAX_SWITCHES];
+    uint32_t cpu_count;
+    struct node_cpu cpu[NODE_MAX_CPUS];
+    bool have_cpu[NODE_MAX_CPUS];
+    struct node_cpu_reading cpu_reading[NODE_MAX_CPUS]; /* mean of its cores */
     uint32_t generation; /* of the node, when gpu[] was copied */
     uint32_t override_generation;
     uint32_t override_count;
@@ -132,6 +142,9 @@ struct engine {
     int64_t started_us;
     bool driver_dead; /* a fatal XID was seen: everything blank until restart */
     uint64_t xid_seen;
+    int64_t xid_due_us; /* when the next XID is taken, if they come at a pace */
+    bool profiling_paused;
+    uint32_t profiling_mended[NODE_MAX_GPUS]; /* node_gpu.profiling_seq of the fault that a new watch mended */
     uint32_t print_seen;
     int64_t policy_due_us;
     uint64_t policy_xid_seen;
@@ -163,6 +176,8 @@ dcgmReturn_t engine_hierarchy(struct engine *e, dcgmMigHierarchy_v2 *out);
 dcgmReturn_t engine_topology(struct engine *e, unsigned gpu, dcgmDeviceTopology_v2 *out);
 dcgmReturn_t engine_group_topology(struct engine *e, uintptr_t group, dcgmGroupTopology_v2 *out);
 dcgmReturn_t engine_link_status(struct engine *e, dcgmNvLinkStatus_v5 *out);
+dcgmReturn_t engine_cpus(struct engine *e, dcgmCpuHierarchy_v2 *out);
+dcgmReturn_t engine_pause_profiling(struct engine *e, bool pause);
 dcgmReturn_t engine_p2p_status(struct engine *e, dcgmNvLinkP2PStatus_v1 *out);
 dcgmReturn_t engine_metric_groups(struct engine *e, dcgmProfGetMetricGroups_t *out);
 dcgmReturn_t engine_memory(struct engine *e, dcgmIntrospectMemory_t *out);
@@ -179,6 +194,8 @@ struct place {
 };
 bool engine_locate(const struct snapshot *s, int group, uint32_t id, struct place *out);
 DcgmEntityStatus_t engine_entity_status(const struct snapshot *s, int group, uint32_t id);
+/* Whether NVLink joins two GPUs that are both there. */
+bool engine_peers(const struct snapshot *s, uint32_t a, uint32_t b);
 const char *engine_intern(struct engine *e, const char *text);
 
 /* groups.c; lock held by the callers of *_locked only */
@@ -247,9 +264,46 @@ enum read_result value_read(struct engine *e, const struct field_fact *fact, int
 bool value_sample(struct engine *e, const struct field_fact *fact, int group, uint32_t id, struct watch *w,
                   struct sample *out);
 struct node_reading *value_gpu_reading(struct engine *e, int gpu);
+/* For how long the reasons of that GPU were active until this look. */
+const struct node_throttle *value_throttle(struct engine *e, int gpu);
+const struct node_override *value_override(const struct snapshot *s, enum node_of of, int position, unsigned field);
+enum read_result value_integer(struct sample *out, double v);
+enum read_result value_real(struct sample *out, double v);
+enum read_result value_text(struct engine *e, struct sample *out, const char *v);
+/* MB/s as DCGM works them out of NVML's KiB: thousands of KiB since the previous sample, 0 at the first. */
+enum read_result value_rate(struct engine *e, struct watch *w, struct sample *out, double total_bytes);
 /* A GPU's counter, overrides applied. */
 double value_counter(struct engine *e, int gpu, unsigned field);
 bool value_is_profiling(unsigned field);
+/*
+ * What a profiling field is to be read from: the GPU as it is, or as a fault of
+ * profiling shows it, in *scratch. at: the instance, or NULL for the GPU itself.
+ * *at_us is the moment that it shows. READ_OK, or what stands in the value's place.
+ */
+enum read_result value_profiling_reading(struct engine *e, int gpu, const struct place *at, struct watch *w,
+                                         struct node_reading *scratch, const struct node_reading **out, int64_t *at_us);
+/* Profiling by the driver itself, which DCGM does not pause and which needs no module. */
+bool value_gpm(const struct node_model *m);
+/* What watching answers: not DCGM_ST_OK where another client has the lock. */
+dcgmReturn_t value_profiling_lock(struct engine *e, int gpu);
+/* A new watch mends what a fault of profiling broke. */
+void value_profiling_mend(struct engine *e, int gpu);
+
+/* fabric.c: NVLinks and NVSwitches */
+enum read_result fabric_read(struct engine *e, const struct field_fact *f, int group, uint32_t id, struct watch *w,
+                             struct sample *out);
+/* Whether the entity can be put in a group: link, switch. */
+bool fabric_has(const struct snapshot *s, int group, uint32_t id);
+/* Fields of a GPU about all of its links, or about one that the field names. */
+bool fabric_is_gpu_field(unsigned id);
+enum read_result fabric_read_gpu(struct engine *e, const struct field_fact *f, int gpu, struct watch *w, struct sample *out);
+bool fabric_port_shows(const struct snapshot *s, const struct node_port *p);
+bool fabric_port_up(const struct snapshot *s, const struct node_port *p);
+
+/* cpus.c: Grace */
+enum read_result cpu_read(struct engine *e, const struct field_fact *f, int group, uint32_t id, struct watch *w,
+                          struct sample *out);
+bool cpu_has(const struct snapshot *s, int group, uint32_t id);
 
 /* health.c, policy.c */
 dcgmReturn_t health_set(struct engine *e, uintptr_t group, uint32_t systems);

@@ -50,6 +50,8 @@ static dcgmReturn_t add_entity(struct group *g, int group, uint32_t entity)
 
 static void add_all(struct engine *e, struct group *g, int group)
 {
+    for (uint32_t i = 0; group == DCGM_FE_SWITCH && i < e->now.switch_count; i++)
+        add_entity(g, DCGM_FE_SWITCH, e->now.nvswitch[i].id);
     for (uint32_t i = 0; i < e->now.gpu_count; i++) {
         const struct node_gpu *gpu = &e->now.gpu[i];
         if (gpu->lost || gpu->detached)
@@ -90,10 +92,14 @@ static dcgmReturn_t create_locked(struct engine *e, uint32_t owner, int type, co
         break;
     case DCGM_GROUP_DEFAULT_EVERYTHING:
         add_all(e, g, DCGM_FE_GPU);
+        add_all(e, g, DCGM_FE_SWITCH);
         add_all(e, g, DCGM_FE_GPU_I);
         add_all(e, g, DCGM_FE_GPU_CI);
         break;
-    default: /* empty, or switches: there are none */
+    case DCGM_GROUP_DEFAULT_NVSWITCHES:
+        add_all(e, g, DCGM_FE_SWITCH);
+        break;
+    default: /* empty */
         break;
     }
     *id = g->id;

@@ -51,22 +51,32 @@ static const struct counter_rule {
     {DCGM_FI_DEV_ECC_DBE_VOL_TOTAL, 0, {DCGM_HEALTH_WATCH_MEM, DCGM_FR_VOLATILE_DBE_DETECTED, DCGM_HEALTH_RESULT_FAIL}, "volatile double-bit ECC errors"},
     {DCGM_FI_DEV_PAGE_RETIRED_PENDING, 0, {DCGM_HEALTH_WATCH_MEM, DCGM_FR_PENDING_PAGE_RETIREMENTS, DCGM_HEALTH_RESULT_WARN}, "pending page retirements"},
     {DCGM_FI_DEV_ROW_REMAP_FAILED, 0, {DCGM_HEALTH_WATCH_MEM, DCGM_FR_ROW_REMAP_FAILURE, DCGM_HEALTH_RESULT_FAIL}, "failed row remappings"},
-    {DCGM_FI_DEV_THERMAL_VIOLATION, 0, {DCGM_HEALTH_WATCH_THERMAL, DCGM_FR_CLOCKS_EVENT_THERMAL, DCGM_HEALTH_RESULT_WARN}, "ns of thermal violation"},
-    {DCGM_FI_DEV_POWER_VIOLATION, 0, {DCGM_HEALTH_WATCH_POWER, DCGM_FR_CLOCKS_EVENT_POWER, DCGM_HEALTH_RESULT_WARN}, "ns of power violation"},
+    {DCGM_FI_DEV_ROW_REMAP_UNCORRECTABLE_TOTAL, 511, {DCGM_HEALTH_WATCH_MEM, DCGM_FR_UNCORRECTABLE_ROW_REMAP_LIMIT, DCGM_HEALTH_RESULT_WARN}, "uncorrectable row remappings"},
     {DCGM_FI_DEV_NVLINK_CRC_FLIT_ERROR_TOTAL, 0, {DCGM_HEALTH_WATCH_NVLINK, DCGM_FR_NVLINK_ERROR_THRESHOLD, DCGM_HEALTH_RESULT_WARN}, "NVLink flit CRC errors"},
     {DCGM_FI_DEV_NVLINK_CRC_DATA_ERROR_TOTAL, 0, {DCGM_HEALTH_WATCH_NVLINK, DCGM_FR_NVLINK_ERROR_THRESHOLD, DCGM_HEALTH_RESULT_WARN}, "NVLink data CRC errors"},
     {DCGM_FI_DEV_NVLINK_REPLAY_ERROR_TOTAL, 0, {DCGM_HEALTH_WATCH_NVLINK, DCGM_FR_NVLINK_ERROR_CRITICAL, DCGM_HEALTH_RESULT_FAIL}, "NVLink replay errors"},
     {DCGM_FI_DEV_NVLINK_RECOVERY_ERROR_TOTAL, 0, {DCGM_HEALTH_WATCH_NVLINK, DCGM_FR_NVLINK_ERROR_CRITICAL, DCGM_HEALTH_RESULT_FAIL}, "NVLink recovery errors"},
 };
 
+/* Violation counters count from here on: what they had before is no incident. */
+static void note_violations(struct engine *e, struct group *g)
+{
+    g->health_since_us = node_now_us();
+    for (uint32_t i = 0; i < e->now.gpu_count; i++) {
+        g->health_power_ns[i] = (int64_t)value_counter(e, (int)i, DCGM_FI_DEV_POWER_VIOLATION);
+        g->health_thermal_ns[i] = (int64_t)value_counter(e, (int)i, DCGM_FI_DEV_THERMAL_VIOLATION);
+    }
+}
+
 dcgmReturn_t health_set(struct engine *e, uintptr_t group, uint32_t systems)
 {
     pthread_mutex_lock(&e->lock);
+    engine_look(e);
     watch_take_xids_locked(e);
     struct group *g = group_find_locked(e, group);
     if (g) {
         g->health_systems = systems;
-        g->health_since_us = node_now_us();
+        note_violations(e, g);
         g->health_xid_seq = e->xid_seen;
     }
     pthread_mutex_unlock(&e->lock);
@@ -96,6 +106,121 @@ static void report(dcgmHealthResponse_t *out, const struct finding *f, int group
     i->entityInfo = (dcgmGroupEntityPair_t){(dcgm_field_entity_group_t)group, entity};
     if (f->health > out->overallHealth)
         out->overallHealth = f->health;
+}
+
+static void check_violations(struct engine *e, const struct group *g, int gpu, dcgmHealthResponse_t *out)
+{
+    const struct {
+        unsigned field;
+        int64_t before;
+        struct finding finding;
+        const char *what;
+    } rules[] = {
+        {DCGM_FI_DEV_THERMAL_VIOLATION, g->health_thermal_ns[gpu], {DCGM_HEALTH_WATCH_THERMAL, DCGM_FR_CLOCKS_EVENT_THERMAL, DCGM_HEALTH_RESULT_WARN}, "thermal"},
+        {DCGM_FI_DEV_POWER_VIOLATION, g->health_power_ns[gpu], {DCGM_HEALTH_WATCH_POWER, DCGM_FR_CLOCKS_EVENT_POWER, DCGM_HEALTH_RESULT_WARN}, "power"},
+    };
+    for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
+        char text[96];
+        double ns = value_counter(e, gpu, rules[i].field) - (double)rules[i].before;
+        if (!(g->health_systems & rules[i].finding.system) || ns <= 0)
+            continue;
+        snprintf(text, sizeof text, "GPU %u: %.0f ns of %s violation", e->now.gpu[gpu].dcgm_id, ns, rules[i].what);
+        report(out, &rules[i].finding, DCGM_FE_GPU, e->now.gpu[gpu].dcgm_id, text);
+    }
+}
+
+static void check_gpu(struct engine *e, const struct group *g, int gpu, dcgmHealthResponse_t *out)
+{
+    static const struct finding down = {DCGM_HEALTH_WATCH_NVLINK, DCGM_FR_NVLINK_DOWN, DCGM_HEALTH_RESULT_FAIL};
+    static const struct finding recovery[] = {
+        {0},
+        {DCGM_HEALTH_WATCH_DRIVER, DCGM_FR_GPU_RECOVERY_RESET, DCGM_HEALTH_RESULT_FAIL},
+        {DCGM_HEALTH_WATCH_DRIVER, DCGM_FR_GPU_RECOVERY_REBOOT, DCGM_HEALTH_RESULT_FAIL},
+        {DCGM_HEALTH_WATCH_DRIVER, DCGM_FR_GPU_RECOVERY_DRAIN_P2P, DCGM_HEALTH_RESULT_WARN},
+        {DCGM_HEALTH_WATCH_DRIVER, DCGM_FR_GPU_RECOVERY_DRAIN_RESET, DCGM_HEALTH_RESULT_FAIL},
+    };
+    char text[96];
+    const struct node_gpu *x = &e->now.gpu[gpu];
+    for (uint32_t i = 0; (g->health_systems & DCGM_HEALTH_WATCH_NVLINK) && i < x->model.nvlinks; i++) {
+        if (x->link[i].down == 0 || x->lost || x->detached || x->mig_enabled)
+            continue;
+        snprintf(text, sizeof text, "GPU %u: NVLink %u is down", x->dcgm_id, i);
+        report(out, &down, DCGM_FE_GPU, x->dcgm_id, text);
+    }
+    if ((g->health_systems & DCGM_HEALTH_WATCH_DRIVER) && x->recovery_action > 0 && x->recovery_action < 5) {
+        snprintf(text, sizeof text, "GPU %u: recovery action %u", x->dcgm_id, x->recovery_action);
+        report(out, &recovery[x->recovery_action], DCGM_FE_GPU, x->dcgm_id, text);
+    }
+}
+
+static void check_switch(struct engine *e, const struct group *g, uint32_t id, dcgmHealthResponse_t *out)
+{
+    static const struct finding fatal = {DCGM_HEALTH_WATCH_NVSWITCH_FATAL, DCGM_FR_NVSWITCH_FATAL_ERROR, DCGM_HEALTH_RESULT_FAIL},
+                                non_fatal = {DCGM_HEALTH_WATCH_NVSWITCH_NONFATAL, DCGM_FR_NVSWITCH_NON_FATAL_ERROR, DCGM_HEALTH_RESULT_WARN},
+                                down = {DCGM_HEALTH_WATCH_NVSWITCH_FATAL, DCGM_FR_NVLINK_DOWN, DCGM_HEALTH_RESULT_FAIL};
+    char text[96];
+    int64_t recent = e->now.now_us - 60000000; /* as far back as DCGM looks */
+    for (uint32_t i = 0; i < e->now.switch_count; i++) {
+        const struct node_switch *sw = &e->now.nvswitch[i];
+        if (sw->id != id)
+            continue;
+        if ((g->health_systems & fatal.system) && sw->fatal.at_us > recent) {
+            snprintf(text, sizeof text, "NvSwitch %u: fatal SXid %u on link %u", id, sw->fatal.sxid, sw->fatal.port);
+            report(out, &fatal, DCGM_FE_SWITCH, id, text);
+        }
+        if ((g->health_systems & non_fatal.system) && sw->non_fatal.at_us > recent) {
+            snprintf(text, sizeof text, "NvSwitch %u: nonfatal SXid %u on link %u", id, sw->non_fatal.sxid, sw->non_fatal.port);
+            report(out, &non_fatal, DCGM_FE_SWITCH, id, text);
+        }
+        for (uint32_t p = 0; (g->health_systems & down.system) && p < NODE_MAX_PORTS; p++) {
+            if (!fabric_port_shows(&e->now, &sw->port[p]) || fabric_port_up(&e->now, &sw->port[p]))
+                continue;
+            snprintf(text, sizeof text, "NvSwitch %u: link %u is down", id, p);
+            report(out, &down, DCGM_FE_SWITCH, id, text);
+        }
+    }
+}
+
+/* A CPU as hot as its warning threshold, or as hungry as its limit. */
+static void check_cpu(struct engine *e, const struct group *g, uint32_t id, dcgmHealthResponse_t *out)
+{
+    static const struct {
+        unsigned field, bound, system;
+        dcgmHealthWatchResults_t health;
+    } rules[] = {
+        {DCGM_FI_DEV_CPU_TEMP_CELSIUS, DCGM_FI_DEV_CPU_TEMP_WARNING_CELSIUS, DCGM_HEALTH_WATCH_THERMAL, DCGM_HEALTH_RESULT_WARN},
+        {DCGM_FI_DEV_CPU_TEMP_CELSIUS, DCGM_FI_DEV_CPU_TEMP_CRITICAL_CELSIUS, DCGM_HEALTH_WATCH_THERMAL, DCGM_HEALTH_RESULT_FAIL},
+        {DCGM_FI_DEV_CPU_POWER_WATTS, DCGM_FI_DEV_CPU_POWER_LIMIT_WATTS, DCGM_HEALTH_WATCH_POWER, DCGM_HEALTH_RESULT_WARN},
+    };
+    for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
+        struct sample value, bound;
+        char text[96];
+        if (!(g->health_systems & rules[i].system) ||
+            cpu_read(e, field_fact(rules[i].field), DCGM_FE_CPU, id, NULL, &value) != READ_OK ||
+            cpu_read(e, field_fact(rules[i].bound), DCGM_FE_CPU, id, NULL, &bound) != READ_OK || value.v.dbl < bound.v.dbl)
+            continue;
+        snprintf(text, sizeof text, "CPU %u: %.1f, of at most %.1f", id, value.v.dbl, bound.v.dbl);
+        report(out, &(struct finding){rules[i].system, DCGM_FR_FIELD_THRESHOLD_DBL, rules[i].health}, DCGM_FE_CPU, id, text);
+    }
+}
+
+/* What was said to be wrong, by command. */
+static void check_ailments(struct engine *e, const struct group *g, int group, uint32_t entity, dcgmHealthResponse_t *out)
+{
+    for (int i = 0; i < NODE_MAX_AILMENTS; i++) {
+        struct node_ailment a;
+        node_lock(e->node);
+        a = e->node->ailment[i];
+        node_unlock(e->node);
+        if (!a.present || !(g->health_systems & a.system))
+            continue;
+        int of = a.of == NODE_OF_SWITCH ? DCGM_FE_SWITCH : a.of == NODE_OF_CPU ? DCGM_FE_CPU : DCGM_FE_GPU;
+        uint32_t id = a.of == NODE_OF_SWITCH ? e->now.nvswitch[a.position].id
+                      : a.of == NODE_OF_CPU  ? e->now.cpu[a.position].id
+                                             : e->now.gpu[a.position].dcgm_id;
+        if (of == group && id == entity)
+            report(out, &(struct finding){a.system, a.code, (dcgmHealthWatchResults_t)a.result}, group, id, "said to be so by command");
+    }
 }
 
 static void check_counters(struct engine *e, const struct group *g, int gpu, dcgmHealthResponse_t *out)
@@ -158,11 +283,24 @@ dcgmReturn_t health_check(struct engine *e, uintptr_t group, dcgmHealthResponse_
     out->incidentCount = 0;
     for (uint32_t i = 0; g && i < g->count; i++) {
         struct place at;
-        if (g->entities[i].entityGroupId == DCGM_FE_GPU && engine_locate(&e->now, DCGM_FE_GPU, g->entities[i].entityId, &at))
+        int kind = (int)g->entities[i].entityGroupId;
+        uint32_t id = g->entities[i].entityId;
+        if (kind == DCGM_FE_GPU && engine_locate(&e->now, DCGM_FE_GPU, id, &at)) {
             check_counters(e, g, at.gpu, out);
+            check_violations(e, g, at.gpu, out);
+            check_gpu(e, g, at.gpu, out);
+        }
+        if (kind == DCGM_FE_SWITCH)
+            check_switch(e, g, id, out);
+        if (kind == DCGM_FE_CPU)
+            check_cpu(e, g, id, out);
+        check_ailments(e, g, kind, id, out);
     }
-    if (g)
+    if (g) {
         check_xids(e, g, out);
+        if (e->now.now_us - g->health_since_us > 60000000) /* DCGM compares with a minute ago */
+            note_violations(e, g);
+    }
     pthread_mutex_unlock(&e->lock);
     return g ? DCGM_ST_OK : DCGM_ST_NOT_CONFIGURED;
 }

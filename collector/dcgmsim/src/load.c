@@ -135,6 +135,7 @@ void node_set_load(struct node_gpu *g, int64_t boot_us, int64_t now_us, uint32_t
                    double scale)
 {
     double busy, energy;
+    node_advance_throttle(g, boot_us, now_us); /* still as the old load has it */
     totals(g, boot_us, now_us, &busy, &energy);
     g->load.base_busy_s = busy;
     g->load.base_energy_j = energy;
@@ -161,6 +162,24 @@ static double memory_fraction(const struct node_gpu *g, double t, double u)
         return 0.05 + 0.85 * u;
     double held = 0.30 + 0.45 * unit(g->seed, 20);
     return held + 0.04 * sin(2 * M_PI * t / (180 + 120 * unit(g->seed, 21))) + 0.08 * u;
+}
+
+static double temperature(const struct node_gpu *g, double u)
+{
+    const struct node_model *m = &g->model;
+    double heat = power_slope(m) * u / (m->power_limit_w - m->power_idle_w);
+    return m->temp_idle_c + (m->temp_load_c - m->temp_idle_c) * heat + 3 * unit(g->seed, 24) + g->heat_c;
+}
+
+/* What holds the clocks: idleness, the power limit, heat, and what is forced. */
+static uint64_t reasons_at(const struct node_gpu *g, double u, double temp_c)
+{
+    uint64_t why = u < 0.01 ? NODE_REASON_IDLE : u > 0.975 ? NODE_REASON_POWER_CAP : 0;
+    if (temp_c >= g->model.temp_slowdown_c)
+        why |= NODE_REASON_HW_THERMAL | NODE_REASON_HW_SLOWDOWN;
+    else if (temp_c >= g->model.temp_slowdown_c - 2)
+        why |= NODE_REASON_SW_THERMAL;
+    return (why | g->reasons_on) & ~g->reasons_off;
 }
 
 static void ratios(double u, struct node_reading *r)
@@ -199,15 +218,16 @@ void node_read_gpu(const struct node_gpu *g, int64_t boot_us, int64_t at_us, str
 
     r->power_w = m->power_idle_w + power_slope(m) * u;
     double heat = (r->power_w - m->power_idle_w) / (m->power_limit_w - m->power_idle_w);
-    r->temp_c = m->temp_idle_c + (m->temp_load_c - m->temp_idle_c) * heat + 3 * unit(g->seed, 24);
+    r->temp_c = temperature(g, u);
     r->mem_temp_c = r->temp_c + 4 + 6 * heat;
     bool active = u >= 0.01;
-    r->sm_mhz = active ? floor(m->sm_max_mhz * (1 - 0.10 * u * u) / 15) * 15 : m->sm_idle_mhz;
+    r->clocks_event_reasons = reasons_at(g, u, r->temp_c);
+    double hold = r->clocks_event_reasons & (NODE_REASON_HW_SLOWDOWN | NODE_REASON_HW_THERMAL | NODE_REASON_HW_POWER_BRAKE) ? 0.5 : 1;
+    r->sm_mhz = active ? floor(m->sm_max_mhz * hold * (1 - 0.10 * u * u) / 15) * 15 : m->sm_idle_mhz;
     r->mem_mhz = active ? m->mem_max_mhz : m->mem_idle_mhz;
     r->video_mhz = active ? m->video_max_mhz : m->video_max_mhz / 2;
     r->pstate = active || m->mem_idle_mhz == m->mem_max_mhz ? 0 : 8;
     r->fan_percent = m->has_fan ? 30 + 50 * heat : 0;
-    r->clocks_event_reasons = !active ? 0x1 : u > 0.93 ? 0x4 : 0; /* idle; software power cap */
 
     /* Bytes per second for each second of full load: a model of the job, within the links' limits. */
     double pcie = 0.985e9 * pow(2, (double)m->pcie_gen - 3) * m->pcie_width;
@@ -216,13 +236,48 @@ void node_read_gpu(const struct node_gpu *g, int64_t boot_us, int64_t at_us, str
     r->pcie_rx_bps = rx * u;
     r->pcie_tx_bytes = tx * r->busy_s;
     r->pcie_rx_bytes = rx * r->busy_s;
-    double link = 0.55 * m->nvlink_link_bps * m->nvlinks;
-    r->nvlink_tx_bps = link * u;
-    r->nvlink_rx_bps = 0.98 * link * u;
-    r->nvlink_tx_bytes = link * r->busy_s;
-    r->nvlink_rx_bytes = 0.98 * link * r->busy_s;
-    r->power_violation_us = 0; /* healthy unless a scenario sets it */
-    r->thermal_violation_us = 0;
+    for (uint32_t i = 0; i < m->nvlinks && i < NODE_MAX_LINKS; i++) {
+        struct node_link_reading link;
+        node_read_link(g, i, r, &link);
+        r->nvlink_tx_bps += link.tx_bps;
+        r->nvlink_rx_bps += link.rx_bps;
+        r->nvlink_tx_bytes += link.tx_bytes;
+        r->nvlink_rx_bytes += link.rx_bytes;
+    }
+}
+
+/*
+ * There is no closed form for when a curve passes a bound: steps of 50 ms, or
+ * longer ones to catch up with a long time in which nobody looked.
+ */
+void node_advance_throttle(struct node_gpu *g, int64_t boot_us, int64_t at_us)
+{
+    struct node_throttle *t = &g->throttle;
+    if (t->until_us == 0)
+        t->until_us = boot_us;
+    int64_t step = (at_us - t->until_us) / 1200;
+    if (step < 50000)
+        step = 50000;
+    struct curve c = curve_of(g);
+    while (t->until_us < at_us) {
+        int64_t us = at_us - t->until_us < step ? at_us - t->until_us : step;
+        double u = clamp(g->load.scale * curve_at(&c, ((double)(t->until_us - boot_us) + (double)us / 2) / 1e6), 0, 1);
+        uint64_t active = reasons_at(g, u, temperature(g, u));
+        for (int i = 0; i < NODE_REASONS; i++)
+            if (active >> i & 1)
+                t->reason_ns[i] += us * 1000;
+        if (active & ~(uint64_t)(NODE_REASON_CLOCKS_SETTING | NODE_REASON_DISPLAY))
+            t->held_ns += us * 1000;
+        t->until_us += us;
+    }
+}
+
+/* Each core has a share of its own in what the jobs and the system do. */
+void node_read_core(uint64_t seed, uint32_t core, double gpu_util, int64_t at_us, struct node_cpu_reading *out)
+{
+    double t = (double)at_us / 1e6, own = unit(seed, 70000 + core);
+    double busy = clamp(0.03 + 0.45 * gpu_util * own + 0.05 * sin(2 * M_PI * (t / (15 + 20 * own) + own)) + 0.05, 0, 1);
+    *out = (struct node_cpu_reading){0.78 * busy, 0.02 * busy, 0.18 * busy, 0.02 * busy};
 }
 
 /* Instances differ a little; weighted by slices they add up to the GPU's load. */

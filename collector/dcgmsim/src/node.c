@@ -321,20 +321,3 @@ int node_gpu_by_uuid(const struct node_state *n, const char *uuid)
             return (int)i;
     return -1;
 }
-
-bool node_find_override(struct node_state *n, uint32_t gpu_position, uint16_t field, struct node_override *out)
-{
-    bool found = false;
-    node_lock(n);
-    for (int i = 0; i < NODE_MAX_OVERRIDES; i++) {
-        struct node_override *o = &n->override[i];
-        if (o->present && o->field == field && (o->gpu == -1 || o->gpu == (int32_t)gpu_position)) {
-            *out = *o;
-            found = true;
-            if (o->gpu != -1) /* the one for this GPU wins over the one for all */
-                break;
-        }
-    }
-    node_unlock(n);
-    return found;
-}

@@ -23,11 +23,17 @@
 #define NODE_MAX_GIS 7 /* GPU instances of one GPU */
 #define NODE_MAX_CIS 7 /* compute instances of one GPU */
 #define NODE_MAX_PROCESSES 256
-#define NODE_MAX_JOURNAL 256
+#define NODE_MAX_JOURNAL 4096
 #define NODE_MAX_FAULTS 64
 #define NODE_MAX_OVERRIDES 256
 #define NODE_MAX_EVENTS 64
-#define NODE_LAYOUT 2 /* of struct node_state: a state file of another one is refused */
+#define NODE_MAX_LINKS 36    /* NVLinks of one GPU */
+#define NODE_MAX_SWITCHES 12
+#define NODE_MAX_PORTS 64    /* of one NVSwitch */
+#define NODE_MAX_CPUS 8
+#define NODE_MAX_CORES 1024  /* of all CPUs together */
+#define NODE_MAX_AILMENTS 64
+#define NODE_LAYOUT 3 /* of struct node_state: a state file of another one is refused */
 #define NODE_NAME_LEN 96
 #define NODE_UUID_LEN 48
 
@@ -53,7 +59,73 @@ struct node_model {
     uint32_t nvlinks, nvlink_version; /* links per GPU */
     double nvlink_link_bps;           /* bytes/s of one link, one direction */
     uint32_t sm_count, encoders, decoders;
+    uint32_t c2c_links;   /* to a Grace CPU; 0: none */
+    double c2c_link_mbps; /* of one of them */
+    bool ecc_locations;   /* ECC errors are told by location, not only as DRAM and SRAM */
 };
+
+enum node_link_error {
+    NODE_LINK_REPLAY,
+    NODE_LINK_RECOVERY,
+    NODE_LINK_FLIT,
+    NODE_LINK_CRC, /* of data */
+    NODE_LINK_ECC,
+    NODE_LINK_ERRORS
+};
+
+enum node_link_cause { /* of being down */
+    NODE_LINK_BY_COMMAND = 1,
+    NODE_LINK_BY_GPU = 2,    /* it is lost, or detached */
+    NODE_LINK_BY_SWITCH = 4  /* it is lost */
+};
+
+/*
+ * One NVLink, at the end where its state is kept: the GPU's, or the switch's
+ * where the link leaves the node. What it carried is a share of its GPU's busy
+ * seconds, less those that passed while it was down.
+ */
+struct node_link {
+    uint32_t down; /* of enum node_link_cause; 0: up */
+    double missed_busy_s; /* until the last change */
+    double down_busy_s;   /* when it went down */
+    uint64_t downs;       /* how often */
+    uint64_t error[NODE_LINK_ERRORS];
+};
+
+enum node_ecc_location {
+    NODE_ECC_DEVICE,
+    NODE_ECC_SRAM,
+    NODE_ECC_L1,
+    NODE_ECC_L2,
+    NODE_ECC_REGISTER,
+    NODE_ECC_TEXTURE,
+    NODE_ECC_SHARED,
+    NODE_ECC_CBU,
+    NODE_ECC_LOCATIONS
+};
+
+/* NVML's bits of why clocks are held (nvml.h, nvmlClocksEventReason*). */
+enum node_reason {
+    NODE_REASON_IDLE = 0x1,
+    NODE_REASON_CLOCKS_SETTING = 0x2,
+    NODE_REASON_POWER_CAP = 0x4,
+    NODE_REASON_HW_SLOWDOWN = 0x8,
+    NODE_REASON_SYNC_BOOST = 0x10,
+    NODE_REASON_SW_THERMAL = 0x20,
+    NODE_REASON_HW_THERMAL = 0x40,
+    NODE_REASON_HW_POWER_BRAKE = 0x80,
+    NODE_REASON_DISPLAY = 0x100
+};
+#define NODE_REASONS 9
+
+/* For how long each reason was active since the boot; brought up to date by whoever reads. */
+struct node_throttle {
+    int64_t until_us;
+    int64_t reason_ns[NODE_REASONS]; /* by bit */
+    int64_t held_ns;                 /* any of them that costs clocks */
+};
+
+enum node_profiling { NODE_PROFILING_OK, NODE_PROFILING_FROZEN, NODE_PROFILING_ZERO, NODE_PROFILING_LOCKED };
 
 struct node_ci { /* compute instance; one MIG device as NVML sees it */
     bool present;
@@ -106,10 +178,69 @@ struct node_gpu {
     struct node_load load;
     bool lost;     /* fell off the bus: NVML_ERROR_GPU_IS_LOST, DCGM status LOST */
     bool detached; /* unbound from the driver: gone from NVML's list, DCGM status DETACHED */
+    double heat_c; /* above what the load explains */
+    uint64_t reasons_on, reasons_off; /* forced */
+    struct node_throttle throttle;
+    struct node_link link[NODE_MAX_LINKS];
+    uint64_t ecc_volatile[2][NODE_ECC_LOCATIONS]; /* single-bit, double-bit */
+    uint64_t ecc_aggregate[2][NODE_ECC_LOCATIONS];
+    uint64_t remap_correctable, remap_uncorrectable;
+    bool remap_pending, remap_failed;
+    uint64_t retired_sbe, retired_dbe;
+    bool retired_pending;
+    uint32_t recovery_action; /* NVML_GPU_RECOVERY_ACTION_* */
+    uint32_t fabric_status;   /* dcgmFabricManagerStatus_t */
+    int32_t fabric_error;
+    uint32_t profiling_mode;  /* enum node_profiling */
+    bool profiling_for_good;  /* a new watch does not mend it */
+    int32_t profiling_code;   /* what watching answers while it is locked */
+    int64_t profiling_since_us;
+    struct node_load profiling_load; /* as it was then */
+    uint32_t profiling_seq;   /* grows with each of these commands */
     bool mig_enabled; /* may be on with no instances */
     uint32_t mig_generation; /* grows with every change of the layout */
     struct node_gi gi[NODE_MAX_GIS]; /* slot = order of creation */
     struct node_ci ci[NODE_MAX_CIS];
+};
+
+enum node_port_kind { NODE_PORT_UNUSED, NODE_PORT_GPU, NODE_PORT_TRUNK };
+
+struct node_port {
+    uint8_t kind;     /* enum node_port_kind */
+    uint8_t gpu;      /* position: at the other end, or whose traffic a trunk carries */
+    uint8_t gpu_link; /* at the other end */
+    struct node_link link; /* of a trunk; that of a GPU's link is with the GPU */
+};
+
+struct node_switch {
+    uint32_t id; /* NVSwitch physical id */
+    bool lost;
+    double heat_c;
+    uint32_t pci_domain, pci_bus, pci_device;
+    uint64_t seed;
+    char uuid[NODE_UUID_LEN];
+    struct {
+        uint32_t sxid, port;
+        int64_t at_us; /* 0: none yet */
+    } fatal, non_fatal;
+    struct node_port port[NODE_MAX_PORTS];
+};
+
+struct node_cpu { /* a socket */
+    uint32_t id;
+    uint32_t first_core, core_count;
+    double heat_c;
+    char serial[32];
+};
+
+/* What a health check is told to report. */
+struct node_ailment {
+    bool present;
+    uint8_t of; /* enum node_of */
+    uint32_t position;
+    uint32_t system; /* DCGM_HEALTH_WATCH_* */
+    uint32_t result; /* DCGM_HEALTH_RESULT_* */
+    uint32_t code;   /* DCGM_FR_* */
 };
 
 enum node_process_list { NODE_LIST_COMPUTE = 1, NODE_LIST_GRAPHICS = 2, NODE_LIST_MPS = 4 };
@@ -148,9 +279,12 @@ struct node_fault {
     char call[64]; /* C function name, or "*" */
 };
 
+enum node_of { NODE_OF_GPU, NODE_OF_SWITCH, NODE_OF_CPU };
+
 struct node_override { /* a field forced to a value, or to blank */
     bool present;
     bool blank;
+    uint8_t group; /* enum node_of: what `gpu` counts */
     int32_t gpu; /* position, or -1 for every entity */
     uint16_t field;
     double value;
@@ -176,10 +310,19 @@ struct node_state {
     int32_t cuda_version; /* 12080 */
     uint32_t gpu_count;
     struct node_gpu gpu[NODE_MAX_GPUS]; /* in DCGM's order; see nvml_index */
+    uint32_t switch_count;
+    bool gpu_ports; /* the switches tell of the ports that face GPUs */
+    struct node_switch nvswitch[NODE_MAX_SWITCHES];
+    uint32_t cpu_count; /* Grace; 0: none that DCGM knows */
+    struct node_cpu cpu[NODE_MAX_CPUS];
+    struct node_ailment ailment[NODE_MAX_AILMENTS];
     struct node_process process[NODE_MAX_PROCESSES];
-    atomic_uint generation; /* grows with any change to gpu[] */
+    atomic_uint generation; /* grows with any change to gpu[], nvswitch[], cpu[] or ailment[] */
     _Atomic uint64_t xid_seq; /* of the newest entry of the journal */
     struct node_xid xid[NODE_MAX_JOURNAL]; /* entry seq is at [seq % NODE_MAX_JOURNAL] */
+    int64_t xid_pace_us; /* an engine takes one XID that often; 0: all at once */
+    char kernel_log[256]; /* path of the file of kernel messages, or empty */
+    uint64_t kernel_log_seq;
     atomic_uint fault_count; /* 0: no fault set, calls pass at once */
     struct node_fault fault[NODE_MAX_FAULTS];
     atomic_uint override_generation;
@@ -220,6 +363,7 @@ void node_copy_gpu(struct node_state *n, uint32_t position, struct node_gpu *out
 int node_gpu_by_dcgm_id(const struct node_state *n, uint32_t dcgm_id);
 int node_gpu_by_nvml_index(const struct node_state *n, uint32_t index);
 int node_gpu_by_uuid(const struct node_state *n, const char *uuid);
+int node_switch_by_id(const struct node_state *n, uint32_t id);
 
 /* What the hardware shows at a moment: a pure function of seed, load and time. */
 struct node_reading {
@@ -238,13 +382,54 @@ struct node_reading {
     uint32_t pstate;
     double fan_percent;
     uint64_t clocks_event_reasons; /* NVML's bits */
-    double power_violation_us, thermal_violation_us; /* since boot */
 };
 
 void node_read_gpu(const struct node_gpu *gpu, int64_t boot_us, int64_t at_us, struct node_reading *out);
 /* The same for a GPU instance, or for one of its compute instances (ci_slot >= 0). */
 void node_read_instance(const struct node_gpu *gpu, int gi_slot, int ci_slot, int64_t boot_us, int64_t at_us,
                         struct node_reading *out);
+
+/* Brings the throttle times of a GPU up to a moment. Under node_lock. */
+void node_advance_throttle(struct node_gpu *gpu, int64_t boot_us, int64_t at_us);
+
+/*
+ * Takes a link down for a cause, or lifts the cause; gpu is the one whose busy
+ * seconds it shares. Under node_lock, as the two below.
+ */
+void node_set_link(struct node_link *link, const struct node_gpu *gpu, int64_t boot_us, int64_t now_us, uint32_t cause,
+                   bool down);
+/* Loses, detaches or returns a GPU, or a switch, and their links with it. */
+void node_set_presence(struct node_state *n, uint32_t gpu_position, bool lost, bool detached);
+void node_set_switch(struct node_state *n, uint32_t position, bool lost);
+
+/* What one link shows at its own end. */
+struct node_link_reading {
+    bool up;
+    double tx_bps, rx_bps, tx_bytes, rx_bytes; /* rate, and total since boot */
+};
+/* `r` is the reading of that GPU at the same moment. */
+void node_read_link(const struct node_gpu *gpu, uint32_t index, const struct node_reading *r, struct node_link_reading *out);
+/* gpu: the node's, or a copy of it; r: the reading of the port's GPU. */
+void node_read_port(const struct node_port *port, const struct node_gpu *gpu, const struct node_reading *r,
+                    struct node_link_reading *out);
+/* Bytes a second of one of a GPU's links, one direction, at full load. */
+double node_link_rate(const struct node_model *m);
+/* Busy seconds in which the link was up. */
+double node_link_busy(const struct node_link *link, double busy_s);
+/* The link that a port's state and errors are kept in. */
+struct node_link *node_port_link(struct node_state *n, struct node_port *port);
+/*
+ * Wires the GPUs to `count` switches, 5, 4, 4 and 5 of 18 links to each of four
+ * as on a DGX H100, with so many trunks out of the node on each; -1 when a
+ * switch has too few ports.
+ */
+int node_wire(struct node_state *n, uint32_t count, const uint32_t *trunks);
+
+struct node_cpu_reading {
+    double user, nice, sys, irq; /* parts of the time, 0..1 */
+};
+/* Of one core, by the mean activity of the node's GPUs at that moment, 0..1. */
+void node_read_core(uint64_t seed, uint32_t core, double gpu_util, int64_t at_us, struct node_cpu_reading *out);
 
 /* Sets a load from now on; what it made until now stays counted. Under node_lock. */
 void node_set_load(struct node_gpu *gpu, int64_t boot_us, int64_t now_us, uint32_t kind, double util, double mem,
@@ -267,9 +452,6 @@ uint64_t node_hash(uint64_t a, uint64_t b);
 
 /* Carries out the timed events that are due; cheap when none is. */
 void node_run_events(struct node_state *n);
-
-/* Looks up an override; false when the field is as the hardware says. */
-bool node_find_override(struct node_state *n, uint32_t gpu_position, uint16_t field, struct node_override *out);
 
 /*
  * Carries out one control command (see doc.go), by whichever process; writes

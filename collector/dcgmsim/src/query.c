@@ -21,6 +21,10 @@ const char *engine_build_info(void)
 DcgmEntityStatus_t engine_entity_status(const struct snapshot *s, int group, uint32_t id)
 {
     struct place at;
+    if (group == DCGM_FE_SWITCH || group == DCGM_FE_LINK)
+        return fabric_has(s, group, id) ? DcgmEntityStatusOk : DcgmEntityStatusUnknown;
+    if (group == DCGM_FE_CPU || group == DCGM_FE_CPU_CORE)
+        return cpu_has(s, group, id) ? DcgmEntityStatusOk : DcgmEntityStatusUnknown;
     if (!engine_locate(s, group, id, &at))
         return DcgmEntityStatusUnknown;
     const struct node_gpu *g = &s->gpu[at.gpu];
@@ -42,18 +46,27 @@ dcgmReturn_t engine_devices(struct engine *e, bool only_supported, unsigned *ids
 
 dcgmReturn_t engine_entities(struct engine *e, int group, unsigned flags, unsigned *ids, int *count)
 {
-    if (group == DCGM_FE_CPU || group == DCGM_FE_CPU_CORE) /* served by a module that needs Grace */
+    if ((group == DCGM_FE_CPU || group == DCGM_FE_CPU_CORE) && e->node->cpu_count == 0) /* served by a module that needs Grace */
         return DCGM_ST_MODULE_NOT_LOADED;
-    if (group == DCGM_FE_SWITCH || group == DCGM_FE_LINK || group == DCGM_FE_CONNECTX) {
+    if (group == DCGM_FE_CONNECTX) {
         *count = 0;
         return DCGM_ST_OK;
     }
-    if (group != DCGM_FE_GPU && group != DCGM_FE_GPU_I && group != DCGM_FE_GPU_CI)
+    /* links are not listed with NSCQ, nor vGPUs ever; dcgmGetNvLinkLinkStatus tells of the links */
+    if (group != DCGM_FE_GPU && group != DCGM_FE_GPU_I && group != DCGM_FE_GPU_CI && group != DCGM_FE_SWITCH &&
+        group != DCGM_FE_CPU && group != DCGM_FE_CPU_CORE)
         return DCGM_ST_NOT_SUPPORTED;
-    unsigned all[NODE_MAX_GPUS * NODE_MAX_GIS];
+    unsigned all[NODE_MAX_CORES];
     int n = 0;
     pthread_mutex_lock(&e->lock);
     engine_look(e);
+    for (uint32_t i = 0; group == DCGM_FE_SWITCH && i < e->now.switch_count; i++)
+        all[n++] = e->now.nvswitch[i].id;
+    for (uint32_t i = 0; group == DCGM_FE_CPU && i < e->now.cpu_count; i++)
+        all[n++] = e->now.cpu[i].id;
+    for (uint32_t i = 0; group == DCGM_FE_CPU_CORE && i < e->now.cpu_count; i++)
+        for (uint32_t c = 0; c < e->now.cpu[i].core_count; c++)
+            all[n++] = e->now.cpu[i].first_core + c;
     for (uint32_t i = 0; i < e->now.gpu_count; i++) {
         const struct node_gpu *g = &e->now.gpu[i];
         if ((flags & DCGM_GEGE_FLAG_ONLY_SUPPORTED) && (g->lost || g->detached))
@@ -217,15 +230,38 @@ dcgmReturn_t engine_hierarchy(struct engine *e, dcgmMigHierarchy_v2 *out)
     return DCGM_ST_OK;
 }
 
+static uint64_t links_up(const struct node_gpu *g, uint32_t *count)
+{
+    uint64_t up = 0;
+    *count = 0;
+    for (uint32_t i = 0; i < g->model.nvlinks; i++) {
+        if (g->link[i].down)
+            continue;
+        up |= UINT64_C(1) << i;
+        ++*count;
+    }
+    return up;
+}
+
+bool engine_peers(const struct snapshot *s, uint32_t a, uint32_t b)
+{
+    const struct node_gpu *x = &s->gpu[a], *y = &s->gpu[b];
+    uint32_t up_x, up_y;
+    links_up(x, &up_x);
+    links_up(y, &up_y);
+    return a != b && x->model.nvlink_version == y->model.nvlink_version && up_x > 0 && up_y > 0 && !x->mig_enabled && !y->mig_enabled;
+}
+
 static uint64_t path_between(const struct node_gpu *a, const struct node_gpu *b, uint64_t *links)
 {
     uint64_t path = a->numa_node == b->numa_node ? DCGM_TOPOLOGY_CPU : DCGM_TOPOLOGY_SYSTEM;
-    *links = 0;
-    if (a->model.nvlinks > 0 && a->model.nvlink_version == b->model.nvlink_version) {
-        uint32_t n = a->model.nvlinks < b->model.nvlinks ? a->model.nvlinks : b->model.nvlinks;
-        path |= (uint64_t)DCGM_TOPOLOGY_NVLINK1 << (n - 1); /* every link reaches every GPU, through switches */
-        *links = (UINT64_C(1) << n) - 1;
-    }
+    uint32_t of_a, of_b;
+    *links = links_up(a, &of_a);
+    links_up(b, &of_b);
+    if (of_a == 0 || of_b == 0 || a->model.nvlink_version != b->model.nvlink_version)
+        *links = 0;
+    else /* every link reaches every GPU, through switches */
+        path |= (uint64_t)DCGM_TOPOLOGY_NVLINK1 << ((of_a < of_b ? of_a : of_b) - 1);
     return path;
 }
 
@@ -305,16 +341,31 @@ dcgmReturn_t engine_link_status(struct engine *e, dcgmNvLinkStatus_v5 *out)
     unsigned version = out->version;
     memset(out, 0, sizeof *out);
     out->version = version;
+    bool mig = false;
+    for (uint32_t i = 0; i < e->now.gpu_count; i++)
+        mig = mig || e->now.gpu[i].mig_enabled;
     for (uint32_t i = 0; i < e->now.gpu_count; i++) {
         const struct node_gpu *g = &e->now.gpu[i];
+        if (g->detached)
+            continue;
         out->gpus[out->numGpus].entityId = g->dcgm_id;
         for (uint32_t k = 0; k < DCGM_NVLINK_MAX_LINKS_PER_GPU; k++) {
+            /* as DCGM makes it of NVML's answers: any error is "not supported", and with MIG about, down is "disabled" */
             dcgmNvLinkLinkState_t state = DcgmNvLinkLinkStateNotSupported;
-            if (k < g->model.nvlinks)
-                state = g->lost || g->detached ? DcgmNvLinkLinkStateDown : DcgmNvLinkLinkStateUp;
+            if (k < g->model.nvlinks && !g->mig_enabled && !g->lost)
+                state = g->link[k].down == 0 ? DcgmNvLinkLinkStateUp : mig ? DcgmNvLinkLinkStateDisabled : DcgmNvLinkLinkStateDown;
             out->gpus[out->numGpus].linkState[k] = state;
         }
         out->numGpus++;
+    }
+    for (uint32_t i = 0; i < e->now.switch_count; i++) {
+        const struct node_switch *sw = &e->now.nvswitch[i];
+        dcgmNvLinkNvSwitchLinkStatus_t *s = &out->nvSwitches[out->numNvSwitches++];
+        s->entityId = sw->id;
+        for (uint32_t k = 0; k < NODE_MAX_PORTS; k++)
+            s->linkState[k] = !fabric_port_shows(&e->now, &sw->port[k]) ? DcgmNvLinkLinkStateDisabled
+                              : fabric_port_up(&e->now, &sw->port[k])   ? DcgmNvLinkLinkStateUp
+                                                                        : DcgmNvLinkLinkStateDown;
     }
     pthread_mutex_unlock(&e->lock);
     return DCGM_ST_OK;
@@ -330,11 +381,9 @@ dcgmReturn_t engine_p2p_status(struct engine *e, dcgmNvLinkP2PStatus_v1 *out)
     out->numGpus = e->now.gpu_count;
     for (uint32_t i = 0; i < e->now.gpu_count; i++) {
         out->gpus[i].entityId = e->now.gpu[i].dcgm_id;
-        for (uint32_t k = 0; k < e->now.gpu_count; k++) {
-            uint64_t links;
-            path_between(&e->now.gpu[i], &e->now.gpu[k], &links);
-            out->gpus[i].linkStatus[k] = i == k ? DcgmNvLinkP2pStatusUnknown : links ? DcgmNvLinkP2pStatusOK : DcgmNvLinkP2pStatusNotSupported;
-        }
+        for (uint32_t k = 0; k < e->now.gpu_count; k++) /* by DCGM id; of a GPU with itself: not supported */
+            out->gpus[i].linkStatus[e->now.gpu[k].dcgm_id] =
+                engine_peers(&e->now, i, k) ? DcgmNvLinkP2pStatusOK : DcgmNvLinkP2pStatusNotSupported;
     }
     pthread_mutex_unlock(&e->lock);
     return DCGM_ST_OK;
@@ -428,7 +477,7 @@ static void fill_pid(struct engine *e, const struct node_process *p, int gpu, dc
     out->smClock = (dcgmStatSummaryInt32_t){(int)r->sm_mhz, (int)r->sm_mhz, (int)r->sm_mhz};
     out->eccSingleBit = DCGM_INT32_NOT_SUPPORTED;
     out->maxGpuMemoryUsed = p->memory_bytes == NODE_MEMORY_UNKNOWN ? DCGM_INT64_BLANK : (long long)p->memory_bytes;
-    out->powerViolationTime = (long long)r->power_violation_us;
+    out->powerViolationTime = value_throttle(e, gpu)->reason_ns[2] / 1000;
 }
 
 dcgmReturn_t engine_pid_info(struct engine *e, uintptr_t group, dcgmPidInfo_t *out)
@@ -501,9 +550,46 @@ dcgmReturn_t engine_chip(struct engine *e, unsigned gpu, dcgmChipArchitecture_t 
 dcgmReturn_t engine_attach(struct engine *e, bool attach)
 {
     node_lock(e->node);
-    for (uint32_t i = 0; i < e->node->gpu_count; i++)
-        e->node->gpu[i].detached = !attach;
-    atomic_fetch_add(&e->node->generation, 1);
+    for (uint32_t i = 0; i < e->node->gpu_count; i++) {
+        struct node_gpu *g = &e->node->gpu[i];
+        node_set_presence(e->node, i, g->lost, !attach);
+        if (attach) /* a driver that is loaded anew counts from zero */
+            memset(g->ecc_volatile, 0, sizeof g->ecc_volatile);
+    }
     node_unlock(e->node);
     return DCGM_ST_OK;
+}
+
+dcgmReturn_t engine_cpus(struct engine *e, dcgmCpuHierarchy_v2 *out)
+{
+    pthread_mutex_lock(&e->lock);
+    engine_look(e);
+    unsigned version = out->version;
+    memset(out, 0, sizeof *out);
+    out->version = version;
+    out->numCpus = e->now.cpu_count;
+    for (uint32_t i = 0; i < e->now.cpu_count; i++) {
+        const struct node_cpu *cpu = &e->now.cpu[i];
+        out->cpus[i].cpuId = cpu->id;
+        out->cpus[i].ownedCores.version = dcgmCpuHierarchyOwnedCores_version1;
+        for (uint32_t c = cpu->first_core; c < cpu->first_core + cpu->core_count; c++)
+            out->cpus[i].ownedCores.bitmask[c / 64] |= UINT64_C(1) << (c % 64);
+        snprintf(out->cpus[i].serial, sizeof out->cpus[i].serial, "%s", cpu->serial);
+    }
+    pthread_mutex_unlock(&e->lock);
+    return e->node->cpu_count ? DCGM_ST_OK : DCGM_ST_MODULE_NOT_LOADED;
+}
+
+/* The module does it, which serves GPUs before Hopper only: without one of those it is not loaded. */
+dcgmReturn_t engine_pause_profiling(struct engine *e, bool pause)
+{
+    bool module = false;
+    pthread_mutex_lock(&e->lock);
+    engine_look(e);
+    for (uint32_t i = 0; i < e->now.gpu_count; i++)
+        module = module || (e->now.gpu[i].model.profiling && !value_gpm(&e->now.gpu[i].model));
+    if (module)
+        e->profiling_paused = pause;
+    pthread_mutex_unlock(&e->lock);
+    return module ? DCGM_ST_OK : DCGM_ST_NOT_SUPPORTED;
 }

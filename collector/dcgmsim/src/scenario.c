@@ -79,6 +79,9 @@ static const struct attr {
     ATTR(A_UINT, sm_count),
     ATTR(A_UINT, encoders),
     ATTR(A_UINT, decoders),
+    ATTR(A_UINT, c2c_links),
+    ATTR(A_DOUBLE, c2c_link_mbps),
+    ATTR(A_BOOL, ecc_locations),
 };
 
 /* clang-format off */
@@ -131,6 +134,16 @@ static const struct named_model builtin_models[] = {
         .has_energy = true, .has_ecc = true, .has_remap = true,
         .sm_idle_mhz = 210, .sm_max_mhz = 2040, .mem_idle_mhz = 405, .mem_max_mhz = 6251, .video_max_mhz = 1770,
         .pcie_gen = 4, .pcie_width = 16, .sm_count = 58, .encoders = 2, .decoders = 4}},
+    {"gb200", {
+        .name = "NVIDIA GB200", .brand = "NVIDIA", .architecture = "blackwell", .cuda_major = 10, .cuda_minor = 0,
+        .pci_device_id = 0x294110de, .pci_subsystem_id = 0x204610de,
+        .fb_total_mib = 189471, .fb_reserved_mib = 707, .bar1_total_mib = 262144,
+        .power_idle_w = 165, .power_limit_w = 1200, .power_min_w = 200, .power_max_w = 1200,
+        .temp_idle_c = 31, .temp_load_c = 62, .temp_slowdown_c = 87, .temp_shutdown_c = 92,
+        .has_memory_temp = true, .has_energy = true, .has_ecc = true, .has_remap = true, .mig_capable = true, .profiling = true,
+        .sm_idle_mhz = 120, .sm_max_mhz = 2062, .mem_idle_mhz = 3996, .mem_max_mhz = 3996, .video_max_mhz = 1965,
+        .pcie_gen = 5, .pcie_width = 16, .nvlinks = 18, .nvlink_version = 5, .nvlink_link_bps = 50e9,
+        .sm_count = 152, .encoders = 0, .decoders = 7, .c2c_links = 5, .c2c_link_mbps = 44712}},
 };
 
 static const struct {
@@ -172,6 +185,18 @@ static const struct {
         "gpu a100-40 id 1 minor 0 bus 00000000:21:00.0 numa 0\n"
         "gpu l4 id 3 minor 3 bus 00000000:41:00.0 numa 0\n"
         "gpu t4 id 5 minor 1 bus 00000000:81:00.0 numa 1\n"},
+    {"dgx-h100", /* on the NVLink network: 144 links between GPUs and switches, 72 from the switches to the world */
+        "base h100x8\n"
+        "switches 4 gpu-ports no trunks 20,16,16,20\n"},
+    {"gb200", /* a compute tray of an NVL72: its switches are elsewhere in the rack */
+        "driver 580.95.05\n"
+        "nvml 13.580.95.05\n"
+        "cuda 13.0\n"
+        "gpu gb200 bus 00000008:01:00.0 numa 0\n"
+        "gpu gb200 bus 00000009:01:00.0 numa 0\n"
+        "gpu gb200 bus 00000018:01:00.0 numa 1\n"
+        "gpu gb200 bus 00000019:01:00.0 numa 1\n"
+        "cpus 2 cores 72\n"},
     {"none",
         "# a driver, and no GPU\n"},
 };
@@ -346,11 +371,14 @@ static int add_gpu(struct parser *p, const struct node_model *m, char **words, i
     struct node_state *n = p->node;
     if (n->gpu_count == NODE_MAX_GPUS)
         return fail(p, "more than %d GPUs", NODE_MAX_GPUS);
+    if (n->switch_count > 0)
+        return fail(p, "GPUs come before the switches that join them");
     struct node_gpu g;
     memset(&g, 0, sizeof g);
     g.model = *m;
     g.dcgm_id = free_id(n);
     g.minor = UINT32_MAX;
+    g.fabric_status = 3; /* DcgmFMStatusSuccess */
     for (int i = 2; i < count; i += 2) {
         uint64_t u;
         const char *key = words[i], *value = words[i + 1];
@@ -431,6 +459,12 @@ static void settle(struct node_state *n)
             snprintf(g->serial, sizeof g->serial, "165%010llu", (unsigned long long)(node_hash(g->seed, 3) % 10000000000ULL));
         snprintf(g->vbios, sizeof g->vbios, "96.00.%02X.00.%02X", (unsigned)(node_hash(g->seed, 4) & 0xff), 1 + i);
         g->cpu_affinity[0] = g->numa_node == 0 ? 0x00000000ffffffffULL : 0xffffffff00000000ULL;
+        if (g->numa_node < n->cpu_count) {
+            const struct node_cpu *cpu = &n->cpu[g->numa_node];
+            memset(g->cpu_affinity, 0, sizeof g->cpu_affinity);
+            for (uint32_t c = cpu->first_core; c < cpu->first_core + cpu->core_count && c < 256; c++)
+                g->cpu_affinity[c / 64] |= UINT64_C(1) << (c % 64);
+        }
         if (g->load.scale == 0) { /* none given yet */
             static const uint32_t kinds[] = {NODE_LOAD_BURSTY, NODE_LOAD_TRAINING, NODE_LOAD_STEADY};
             g->load.kind = kinds[node_hash(g->seed, 5) % 3];
@@ -560,6 +594,64 @@ static int statement_at(struct parser *p, char **words, int count, const char *l
     return fail(p, "more than %d timed commands", NODE_MAX_EVENTS);
 }
 
+/* switches COUNT [gpu-ports yes|no] [trunks N[,N…]] */
+static int statement_switches(struct parser *p, char **words, int count)
+{
+    struct node_state *n = p->node;
+    uint64_t switches;
+    uint32_t trunks[NODE_MAX_SWITCHES] = {0};
+    bool gpu_ports = true;
+    if (count < 2 || count % 2 != 0 || parse_uint(words[1], NODE_MAX_SWITCHES, &switches) != 0 || switches == 0)
+        return fail(p, "switches COUNT [gpu-ports yes|no] [trunks N,N,…]");
+    for (int i = 2; i < count; i += 2) {
+        if (strcmp(words[i], "gpu-ports") == 0 && (strcmp(words[i + 1], "yes") == 0 || strcmp(words[i + 1], "no") == 0)) {
+            gpu_ports = words[i + 1][0] == 'y';
+            continue;
+        }
+        if (strcmp(words[i], "trunks") != 0)
+            return fail(p, "switches: bad %s %s", words[i], words[i + 1]);
+        char *save = NULL;
+        uint64_t s = 0, u = 0;
+        for (char *w = strtok_r(words[i + 1], ",", &save); w; w = strtok_r(NULL, ",", &save)) {
+            if (s == switches || parse_uint(w, NODE_MAX_PORTS, &u) != 0)
+                return fail(p, "trunks: one number of ports for all switches, or one each");
+            trunks[s++] = (uint32_t)u;
+        }
+        for (uint64_t k = 1; s == 1 && k < switches; k++)
+            trunks[k] = (uint32_t)u;
+        if (s != 1 && s != switches)
+            return fail(p, "trunks: one number of ports for all switches, or one each");
+    }
+    settle(n);
+    if (node_wire(n, (uint32_t)switches, trunks) != 0)
+        return fail(p, "a switch has %d ports: too few for these GPUs and trunks", NODE_MAX_PORTS);
+    n->gpu_ports = gpu_ports;
+    for (uint32_t s = 0; s < n->switch_count; s++) {
+        struct node_switch *sw = &n->nvswitch[s];
+        sw->id = s;
+        sw->pci_bus = 5 + s;
+        sw->seed = node_hash(n->seed, 5000 + s);
+        uuid_text(sw->uuid, "SWX", node_hash(sw->seed, 1), node_hash(sw->seed, 2));
+    }
+    return 0;
+}
+
+/* cpus COUNT cores N, each */
+static int statement_cpus(struct parser *p, char **words, int count)
+{
+    struct node_state *n = p->node;
+    uint64_t cpus, cores;
+    if (count != 4 || strcmp(words[2], "cores") != 0 || parse_uint(words[1], NODE_MAX_CPUS, &cpus) != 0 ||
+        parse_uint(words[3], NODE_MAX_CORES, &cores) != 0 || cores == 0 || cpus * cores > NODE_MAX_CORES)
+        return fail(p, "cpus COUNT cores N: at most %d CPUs, and %d cores together", NODE_MAX_CPUS, NODE_MAX_CORES);
+    n->cpu_count = (uint32_t)cpus;
+    for (uint32_t i = 0; i < n->cpu_count; i++) {
+        n->cpu[i] = (struct node_cpu){.id = i, .first_core = i * (uint32_t)cores, .core_count = (uint32_t)cores};
+        snprintf(n->cpu[i].serial, sizeof n->cpu[i].serial, "0x%016llX", (unsigned long long)node_hash(n->seed, 6000 + i));
+    }
+    return 0;
+}
+
 static int statement(struct parser *p, char *line)
 {
     char copy[512], *words[MAX_WORDS], *save = NULL;
@@ -611,7 +703,7 @@ static int statement(struct parser *p, char *line)
         if (count != 2 || strcmp(words[1], "none") != 0)
             return fail(p, "gpus none");
         memset(n->gpu, 0, sizeof n->gpu);
-        n->gpu_count = 0;
+        n->gpu_count = n->switch_count = 0;
         return 0;
     }
     if (strcmp(verb, "profiling") == 0) {
@@ -623,6 +715,10 @@ static int statement(struct parser *p, char *line)
             p->models[i].model.profiling = words[1][0] == 'y';
         return 0;
     }
+    if (strcmp(verb, "switches") == 0)
+        return statement_switches(p, words, count);
+    if (strcmp(verb, "cpus") == 0)
+        return statement_cpus(p, words, count);
     if (strcmp(verb, "at") == 0)
         return statement_at(p, words, count, line);
     /* whatever else the control socket understands, carried out before the start */
@@ -697,6 +793,12 @@ int node_load_scenario(struct node_state *n, const char *name, char *err, size_t
             next = e->at_us;
     }
     atomic_store(&n->next_event_us, next);
+    for (uint32_t s = 0; s < n->switch_count; s++)
+        for (uint32_t k = 0; k < NODE_MAX_PORTS; k++)
+            n->nvswitch[s].port[k].link.missed_busy_s = n->nvswitch[s].port[k].link.down_busy_s = 0;
+    const char *kernel_log = getenv("DCGMSIM_KMSG");
+    if (kernel_log && strlen(kernel_log) < sizeof n->kernel_log)
+        memcpy(n->kernel_log, kernel_log, strlen(kernel_log) + 1);
     for (uint32_t i = 0; i < n->gpu_count; i++) { /* processes where no layout made them */
         char none[64];
         node_lock(n);
@@ -705,8 +807,12 @@ int node_load_scenario(struct node_state *n, const char *name, char *err, size_t
         node_unlock(n);
     }
     for (uint32_t i = 0; i < n->gpu_count; i++) { /* as if it had been so since the boot */
-        n->gpu[i].load.since_us = n->boot_us;
-        n->gpu[i].load.base_busy_s = n->gpu[i].load.base_energy_j = 0;
+        struct node_gpu *g = &n->gpu[i];
+        g->load.since_us = n->boot_us;
+        g->load.base_busy_s = g->load.base_energy_j = 0;
+        memset(&g->throttle, 0, sizeof g->throttle);
+        for (uint32_t k = 0; k < NODE_MAX_LINKS; k++)
+            g->link[k].missed_busy_s = g->link[k].down_busy_s = 0;
     }
     return 0;
 }

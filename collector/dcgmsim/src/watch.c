@@ -178,7 +178,7 @@ static void remove_watcher(struct watch *w, uint32_t owner)
     if (w->watcher_count == 0) { /* nobody left: its samples stay, as with the real engine */
         free(w->watchers);
         w->watchers = NULL;
-        w->profiling_primed = false;
+        w->profiling_primed = w->cpu_primed = false;
         w->last_total_us = 0;
     }
 }
@@ -204,7 +204,7 @@ dcgmReturn_t watch_fields(struct engine *e, uint32_t owner, uintptr_t group, uin
 {
     if (group == 0 || interval_us <= 0 || max_age_s < 0 || max_samples < 0)
         return DCGM_ST_BADPARAM;
-    dcgmReturn_t rc = DCGM_ST_OK;
+    dcgmReturn_t rc = DCGM_ST_OK, locked = DCGM_ST_OK;
     bool module_missing = false;
     pthread_mutex_lock(&e->lock);
     engine_look(e);
@@ -228,10 +228,21 @@ dcgmReturn_t watch_fields(struct engine *e, uint32_t owner, uintptr_t group, uin
             if ((field == DCGM_FI_DEV_INFOROM_CHECKSUM || field == DCGM_FI_DEV_INFOROM_VALID) && interval < 30000000)
                 interval = 30000000;
             struct watch *w = watch_find_locked(e, (int)entity->entityGroupId, entity->entityId, field, true);
+            uint32_t watchers = w ? w->watcher_count : 0;
             rc = w ? add_watcher(w, owner, interval, max_age(interval, max_age_s, max_samples)) : DCGM_ST_MEMORY;
+            if (!w || !here || !value_is_profiling(field))
+                continue;
+            if (value_profiling_lock(e, at.gpu) != DCGM_ST_OK)
+                locked = value_profiling_lock(e, at.gpu);
+            else if (w->watcher_count > watchers)
+                value_profiling_mend(e, at.gpu);
         }
     }
     pthread_mutex_unlock(&e->lock);
+    if (rc == DCGM_ST_OK && locked != DCGM_ST_OK) { /* then the whole call comes to nothing, its other fields too */
+        unwatch_fields(e, owner, group, fields);
+        return locked;
+    }
     if (rc == DCGM_ST_OK)
         rc = watch_update_all(e);
     return rc == DCGM_ST_OK && module_missing ? DCGM_ST_MODULE_NOT_LOADED : rc;
@@ -295,8 +306,16 @@ void watch_take_xids_locked(struct engine *e)
     uint64_t seq = e->xid_seen + 1;
     if (newest_seq - e->xid_seen > NODE_MAX_JOURNAL)
         seq = newest_seq - NODE_MAX_JOURNAL + 1;
+    int64_t now = node_now_us();
+    if (n->xid_pace_us > 0) { /* one, and as if it had happened now: so does the real engine, which sleeps after each */
+        newest_seq = now < e->xid_due_us ? e->xid_seen : seq;
+        if (now >= e->xid_due_us)
+            e->xid_due_us = now + n->xid_pace_us;
+    }
     for (; seq <= newest_seq; seq++) {
         struct node_xid x = n->xid[seq % NODE_MAX_JOURNAL];
+        if (n->xid_pace_us > 0)
+            x.at_us = now;
         uint32_t gpu_id = n->gpu[x.gpu].dcgm_id;
         int group = x.where == NODE_XID_CI ? DCGM_FE_GPU_CI : x.where == NODE_XID_GI ? DCGM_FE_GPU_I : DCGM_FE_GPU;
         uint32_t id = group == DCGM_FE_GPU ? gpu_id : gpu_id * 7 + x.slot;

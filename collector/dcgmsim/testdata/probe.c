@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -140,6 +141,111 @@ static int command_bulk(void)
     return 1;
 }
 
+/* bulkof ROUNDS KIND ID,ID,… FIELDS…: the same of any entities */
+static int command_bulk_of(void)
+{
+    static dcgmGroupEntityPair_t e[DCGM_GROUP_MAX_ENTITIES_V2];
+    unsigned short fields[MAX_WORDS];
+    unsigned n = 0, count = 0;
+    int rounds = (int)number(1), rc = 0, good = 0;
+    char *save = NULL;
+    for (char *id = strtok_r(word[3], ",", &save); id && count < DCGM_GROUP_MAX_ENTITIES_V2; id = strtok_r(NULL, ",", &save))
+        e[count++] = (dcgmGroupEntityPair_t){(dcgm_field_entity_group_t)number(2), (dcgm_field_eid_t)strtoul(id, NULL, 0)};
+    for (int i = 4; i < words; i++)
+        fields[n++] = (unsigned short)number(i);
+    dcgmFieldValue_v2 *v = calloc((size_t)count * n, sizeof *v);
+    double *took = calloc((size_t)rounds, sizeof *took);
+    for (int i = 0; i < rounds && rc == 0; i++) {
+        double start = now_us();
+        rc = dcgmEntitiesGetLatestValues(handle, e, count, fields, n, 0, v);
+        took[i] = now_us() - start;
+    }
+    qsort(took, (size_t)rounds, sizeof *took, compare);
+    for (unsigned i = 0; i < count * n; i++)
+        good += v[i].status == 0;
+    printf("rc=%d median_us=%.1f good=%d", rc, took[rounds / 2], good);
+    free(took);
+    free(v);
+    return 1;
+}
+
+/* links [4]: a digit for the state of each link, by the version of the struct */
+static int command_links(void)
+{
+    static dcgmNvLinkStatus_v5 s;
+    static dcgmNvLinkStatus_v4 old;
+    memset(&s, 0, sizeof s);
+    s.version = dcgmNvLinkStatus_version5;
+    old.version = dcgmNvLinkStatus_version4;
+    bool v4 = number(1) == 4;
+    int rc = dcgmGetNvLinkLinkStatus(handle, v4 ? (dcgmNvLinkStatus_v5 *)(void *)&old : &s);
+    printf("rc=%d", rc);
+    for (unsigned i = 0; rc == 0 && i < (v4 ? old.numGpus : s.numGpus); i++) {
+        printf(" gpu%u=", v4 ? old.gpus[i].entityId : s.gpus[i].entityId);
+        for (int k = 0; k < (v4 ? 18 : DCGM_NVLINK_MAX_LINKS_PER_GPU); k++)
+            printf("%d", (int)(v4 ? old.gpus[i].linkState[k] : s.gpus[i].linkState[k]));
+    }
+    const dcgmNvLinkNvSwitchLinkStatus_t *sw = v4 ? old.nvSwitches : s.nvSwitches;
+    for (unsigned i = 0; rc == 0 && i < (v4 ? old.numNvSwitches : s.numNvSwitches); i++) {
+        printf(" switch%u=", sw[i].entityId);
+        for (int k = 0; k < 66; k++)
+            printf("%d", (int)sw[i].linkState[k]);
+    }
+    return 1;
+}
+
+/* cpus [1]: CPUs, their cores and serial numbers; of version 1 without the latter */
+static int command_cpus(void)
+{
+    static dcgmCpuHierarchy_v2 h;
+    static dcgmCpuHierarchy_v1 old;
+    h.version = dcgmCpuHierarchy_version2;
+    old.version = dcgmCpuHierarchy_version1;
+    bool v1 = number(1) == 1;
+    int rc = v1 ? dcgmGetCpuHierarchy(handle, &old) : dcgmGetCpuHierarchy_v2(handle, &h);
+    printf("rc=%d", rc);
+    for (unsigned i = 0; rc == 0 && i < (v1 ? old.numCpus : h.numCpus); i++) {
+        const dcgmCpuHierarchyOwnedCores_v1 *c = v1 ? &old.cpus[i].ownedCores : &h.cpus[i].ownedCores;
+        int first = -1, count = 0;
+        for (int k = 0; k < DCGM_MAX_NUM_CPU_CORES; k++) {
+            if (!(c->bitmask[k / 64] >> (k % 64) & 1))
+                continue;
+            first = first < 0 ? k : first;
+            count++;
+        }
+        printf(" cpu%u=%d+%d:%s", v1 ? old.cpus[i].cpuId : h.cpus[i].cpuId, first, count, v1 ? "" : h.cpus[i].serial);
+    }
+    return 1;
+}
+
+/* p2p: of each GPU, a digit for its status with each DCGM id */
+static int command_p2p(void)
+{
+    static dcgmNvLinkP2PStatus_v1 s;
+    memset(&s, 0, sizeof s);
+    s.version = dcgmNvLinkP2PStatus_version1;
+    int rc = dcgmGetNvLinkP2PStatus(handle, &s);
+    printf("rc=%d", rc);
+    for (unsigned i = 0; rc == 0 && i < s.numGpus; i++) {
+        printf(" gpu%u=", s.gpus[i].entityId);
+        for (unsigned k = 0; k < s.numGpus; k++)
+            printf("%d", (int)s.gpus[i].linkStatus[k]);
+    }
+    return 1;
+}
+
+static int command_topology(void)
+{
+    static dcgmDeviceTopology_v2 t;
+    memset(&t, 0, sizeof t);
+    t.version = dcgmDeviceTopology_version2;
+    int rc = dcgmGetDeviceTopology(handle, (unsigned)number(1), &t);
+    printf("rc=%d cpus=%#lx,%#lx,%#lx", rc, t.cpuAffinityMask[0], t.cpuAffinityMask[1], t.cpuAffinityMask[2]);
+    for (unsigned i = 0; rc == 0 && i < t.numGpus; i++)
+        printf(" gpu%u=%#llx:%#lx", t.gpuPaths[i].gpuId, (unsigned long long)t.gpuPaths[i].path, (unsigned long)t.gpuPaths[i].localNvLinkIds);
+    return 1;
+}
+
 static int command_attributes(void)
 {
     static dcgmDeviceAttributes_t a;
@@ -235,6 +341,21 @@ static int run(int *printed)
         return command_latest(DCGM_FV_FLAG_LIVE_DATA);
     if (strcmp(c, "bulk") == 0)
         return command_bulk();
+    if (strcmp(c, "bulkof") == 0)
+        return command_bulk_of();
+    if (strcmp(c, "links") == 0)
+        return command_links();
+    if (strcmp(c, "cpus") == 0)
+        return command_cpus();
+    if (strcmp(c, "p2p") == 0)
+        return command_p2p();
+    if (strcmp(c, "topology") == 0)
+        return command_topology();
+    if (strcmp(c, "cpu") == 0) {
+        struct rusage u;
+        getrusage(RUSAGE_SELF, &u);
+        return printf("rc=0 ms=%.3f", (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1e3 + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e3);
+    }
     if (strcmp(c, "nvml") == 0)
         return command_nvml();
     if (strcmp(c, "attributes") == 0)
@@ -339,6 +460,10 @@ static int run(int *printed)
         return dcgmUpdateAllFields(handle, 1);
     if (strcmp(c, "healthset") == 0)
         return dcgmHealthSet(handle, (uintptr_t)number(1), (dcgmHealthSystems_t)number(2));
+    if (strcmp(c, "pause") == 0)
+        return dcgmProfPause(handle);
+    if (strcmp(c, "resume") == 0)
+        return dcgmProfResume(handle);
     if (strcmp(c, "policy") == 0)
         return command_policy();
     if (strcmp(c, "watchpids") == 0)
