@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -32,6 +33,21 @@ type Counter struct {
 	Name string
 	Type MetricType // gauge, counter or label
 	Help string
+
+	// What a counters file cannot say, and the configuration file can.
+
+	// Kinds are the kinds of entities that are asked; 0 is all that have the field.
+	Kinds KindSet
+	// Resolution is how often the field is looked at between two samples; 0 is not.
+	Resolution time.Duration
+	// Statistics adds the minimum, maximum and mean since the last sample,
+	// Histogram a native histogram of what was seen. Both want a resolution.
+	Statistics, Histogram bool
+}
+
+// On says whether entities of the kind are asked for the counter's field.
+func (c Counter) On(kind EntityKind) bool {
+	return c.Field.On(kind) && (c.Kinds == 0 || c.Kinds.Has(kind))
 }
 
 // Counters is a counters file in dcgm-exporter's format: lines of field name,

@@ -40,6 +40,21 @@ func (k EntityKind) String() string {
 	return fmt.Sprintf("kind(%d)", uint8(k))
 }
 
+// KindSet is a set of kinds.
+type KindSet uint16
+
+// Kinds returns the set of the given kinds.
+func Kinds(kinds ...EntityKind) KindSet {
+	var s KindSet
+	for _, k := range kinds {
+		s |= 1 << k
+	}
+	return s
+}
+
+// Has says whether the kind is in the set.
+func (s KindSet) Has(k EntityKind) bool { return s&(1<<k) != 0 }
+
 // EntityState says whether an entity can be asked for values.
 type EntityState uint8
 

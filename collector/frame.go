@@ -21,7 +21,7 @@ import (
 // against a binary replaced under a running exporter, nothing more.
 const (
 	frameMagic      = 0x46555047 // "GPUF"
-	frameVersion    = 2
+	frameVersion    = 3
 	frameHeaderSize = 16
 	// MaxFrameSize bounds the payload: 64 times a node of 112 instances with 60
 	// fields, far below what a garbled length could ask for.

@@ -199,7 +199,7 @@ func TestFrameGarbled(t *testing.T) {
 	}{
 		"text instead of a frame": {func([]byte) []byte { return []byte("Segmentation fault (core dumped)\n") }, "magic"},
 		"wrong magic":             {func(b []byte) []byte { b[0]++; return b }, "magic"},
-		"newer version":           {func(b []byte) []byte { b[4]++; return b }, "version 3, this binary speaks 2"},
+		"newer version":           {func(b []byte) []byte { b[4]++; return b }, "version 4, this binary speaks 3"},
 		"unknown type":            {func(b []byte) []byte { b[5] = 99; return b }, "type 99"},
 		"type of another payload": {func(b []byte) []byte { b[5] = byte(frameInventory); return b }, "does not parse"},
 		"over-long":               {func(b []byte) []byte { le.PutUint32(b[8:], MaxFrameSize+1); return b }, "over the limit"},

@@ -131,7 +131,7 @@ func collectedKinds() []collector.EntityKind {
 // uncollected names the counters of which no series can come.
 func uncollected(counters *collector.Counters) (warnings []string) {
 	for _, c := range counters.List {
-		if !slices.ContainsFunc(collectedKinds(), c.Field.On) {
+		if !slices.ContainsFunc(collectedKinds(), c.On) {
 			warnings = append(warnings, fmt.Sprintf("%s is a field of the kind %s, which is not collected yet: no series will come of it", c.Name, c.Field.Level))
 		}
 	}
@@ -144,7 +144,7 @@ func watchedFields(counters *collector.Counters) map[collector.EntityKind][]coll
 	fields := map[collector.EntityKind][]collector.FieldID{}
 	for _, kind := range collectedKinds() {
 		for _, c := range counters.List {
-			if c.Field.On(kind) && !slices.Contains(fields[kind], c.Field.ID) {
+			if c.On(kind) && !slices.Contains(fields[kind], c.Field.ID) {
 				fields[kind] = append(fields[kind], c.Field.ID)
 			}
 		}
