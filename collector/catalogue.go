@@ -107,14 +107,22 @@ func (f Field) Profiling() bool { return f.ID >= 1001 && f.ID <= 1099 }
 // On says whether entities of the kind are asked for the field. DCGM gives the
 // level at which it keeps a field, and answers for what contains that level. A
 // GPU's own values are also asked of its instances, where DCGM repeats them, and
-// global values of everything, as dcgm-exporter does
-// (internal/pkg/devicewatcher/device_watcher.go, shouldIncludeField).
+// global values of both, as dcgm-exporter does
+// (internal/pkg/devicewatcher/device_watcher.go, shouldIncludeField). Values of
+// links are not asked of switches, nor global ones of what is no GPU, where
+// dcgm-exporter writes the same family twice.
 func (f Field) On(kind EntityKind) bool {
 	if f.Type == ValueNone {
 		return false
 	}
-	if f.Level == kind || f.Level == KindGlobal {
+	if f.Level == kind {
 		return true
+	}
+	switch kind {
+	case KindGPU, KindGPUInstance:
+		if f.Level == KindGlobal {
+			return true
+		}
 	}
 	switch kind {
 	case KindGPU:

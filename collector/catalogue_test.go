@@ -180,7 +180,7 @@ func TestFieldOn(t *testing.T) {
 		name string
 		on   []EntityKind
 	}{
-		{"DCGM_FI_DRIVER_VERSION", all},
+		{"DCGM_FI_DRIVER_VERSION", []EntityKind{KindGPU, KindGPUInstance, KindGlobal}},
 		{"DCGM_FI_DEV_GPU_TEMP", []EntityKind{KindGPU, KindGPUInstance}},
 		{"DCGM_FI_PROF_DRAM_ACTIVE", []EntityKind{KindGPU, KindGPUInstance}},
 		{"DCGM_FI_DEV_FB_USED", []EntityKind{KindGPU, KindGPUInstance, KindComputeInstance}},

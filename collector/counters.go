@@ -36,7 +36,9 @@ type Counter struct {
 
 	// What a counters file cannot say, and the configuration file can.
 
-	// Kinds are the kinds of entities that are asked; 0 is all that have the field.
+	// Kinds are the kinds of entities that are asked, whatever the catalogue says;
+	// 0 is those of [Field.On] but
+	// compute instances. DCGM has some fields of GPUs on links, too.
 	Kinds KindSet
 	// Resolution is how often the field is looked at between two samples; 0 is not.
 	Resolution time.Duration
@@ -47,7 +49,11 @@ type Counter struct {
 
 // On says whether entities of the kind are asked for the counter's field.
 func (c Counter) On(kind EntityKind) bool {
-	return c.Field.On(kind) && (c.Kinds == 0 || c.Kinds.Has(kind))
+	if c.Kinds != 0 {
+		return c.Kinds.Has(kind)
+	}
+	// Beside its GPU instance, a compute instance would count twice in every sum.
+	return kind != KindComputeInstance && c.Field.On(kind)
 }
 
 // Counters is a counters file in dcgm-exporter's format: lines of field name,

@@ -91,7 +91,8 @@ type Entity struct {
 	// for instances it is reused after a MIG reconfiguration.
 	ID uint32
 	// Parent is the position of the parent in [Inventory.Entities]: the GPU of
-	// an instance or link, the GPU instance of a compute instance; else Unknown.
+	// an instance, the GPU instance of a compute instance, the GPU or switch of a
+	// link, the CPU of a core; else Unknown.
 	Parent int
 	// UUID is GPU-… for a GPU and MIG-… for a compute instance. A GPU instance
 	// has none of its own: NVML names the MIG device, which is the pair.
@@ -116,7 +117,8 @@ type Entity struct {
 	PlacementStart int
 
 	// Of a link.
-	Port int // 0-based
+	Port     int  // 0-based
+	LinkDown bool // it exists, and carries nothing
 }
 
 // Inventory is what the node consists of and which fields are read on it. It is

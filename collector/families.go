@@ -24,6 +24,8 @@ type FamiliesConfig struct {
 	OldNames bool
 	// ReplaceBlanks writes model names with dashes for blanks.
 	ReplaceBlanks bool
+	// LinksFromOne numbers the NVLinks of GPUs from 1, as dcgm-exporter does.
+	LinksFromOne bool
 	// MaxAge is how old a sample may be before its series are withheld.
 	MaxAge time.Duration
 	Owners OwnerForm
@@ -102,6 +104,7 @@ type layout struct {
 	// columns are, for each counter and kind, the column of the counter's field,
 	// or -1.
 	columns [][kindCount]int
+	global  []bool // whether the counter's field is about the node
 	// labelCounters are the positions of the counters of type label.
 	labelCounters []int
 	rendered      map[renderedKey]*LabelSet
@@ -115,7 +118,8 @@ type entityLayout struct {
 	fields   []Label       // values of the counters of type label, sorted by name
 	variants []variant     // what the entity's values carry: one, unless a compatibility form repeats them
 	device   *LabelSet     // of the device as a whole, where variants are its owners'; else nil
-	own      *LabelSet     // identity alone: what the gpu_* families carry
+	self     *LabelSet     // identity alone
+	own      *LabelSet     // the same of a GPU or GPU instance, nil of all else: what the gpu_* families carry
 	owners   []ownerLayout // in the order of its owners
 	xids     []xidLabelSet // in the order of the codes shown
 }
@@ -155,12 +159,14 @@ func newLayout(cfg *FamiliesConfig, v nodeView, ownership *Ownership) layout {
 		ownership: ownership,
 		entities:  make([]entityLayout, len(v.inventory.Entities)),
 		columns:   make([][kindCount]int, len(cfg.Counters)),
+		global:    make([]bool, len(cfg.Counters)),
 		rendered:  map[renderedKey]*LabelSet{},
 	}
 	for i, c := range cfg.Counters {
 		if c.Type == MetricLabel {
 			l.labelCounters = append(l.labelCounters, i)
 		}
+		l.global[i] = c.Field.Level == KindGlobal
 		for kind := range l.columns[i] {
 			l.columns[i][kind] = slices.Index(v.inventory.Columns[kind], c.Field.ID)
 		}
@@ -178,14 +184,20 @@ func newLayout(cfg *FamiliesConfig, v nodeView, ownership *Ownership) layout {
 			}
 		}
 		slices.SortFunc(e.fields, byName)
-		e.own = NewLabelSet(e.identity...)
-		holders := ownership.of(i)
+		e.self = NewLabelSet(e.identity...)
+		if kind := v.inventory.Entities[i].Kind; kind == KindGPU || kind == KindGPUInstance {
+			e.own = e.self
+		}
+		holders := ownership.of(holderOf(v.inventory, i))
 		e.variants = cfg.variants(e.fields, holders, taken)
 		for v := range e.variants {
 			e.variants[v].series = NewLabelSet(slices.Concat(e.identity, e.variants[v].fields, e.variants[v].attributes)...)
 		}
 		if cfg.Owners.VirtualGPUs && len(holders.Owners) > 0 {
 			e.device = NewLabelSet(slices.Concat(e.identity, e.fields)...)
+		}
+		if e.own == nil {
+			continue // it is held by its GPU's owners, and does not count by itself
 		}
 		e.owners = cfg.ownerLayouts(e.identity, holders.Owners)
 		l.owned += len(e.owners)
@@ -224,6 +236,9 @@ func (l *layout) covers(v nodeView, ownership *Ownership, counters []Counter) bo
 func (l *layout) labelValue(s *Sample, counter, entity int) string {
 	cell, ok := l.cell(s, counter, entity)
 	if !ok {
+		cell, ok = l.globalCell(s, counter, entity)
+	}
+	if !ok {
 		return ""
 	}
 	if !cell.Type.Numeric() {
@@ -234,12 +249,30 @@ func (l *layout) labelValue(s *Sample, counter, entity int) string {
 
 // cell returns the value of a counter's field on an entity, if there is one.
 func (l *layout) cell(s *Sample, counter, entity int) (Cell, bool) {
-	column := l.columns[counter][l.inventory.Entities[entity].Kind]
+	kind := l.inventory.Entities[entity].Kind
+	column := l.columns[counter][kind]
 	if s == nil || column < 0 || len(s.Rows[entity]) == 0 {
 		return Cell{}, false
 	}
 	cell := s.Rows[entity][column]
 	return cell, cell.Status == StatusOK
+}
+
+// globalCell returns the value of a label counter that is about the node, for an
+// entity of a kind that is not asked for it.
+func (l *layout) globalCell(s *Sample, counter, entity int) (Cell, bool) {
+	if !l.global[counter] || ofGPU(l.inventory.Entities[entity].Kind) && l.inventory.Entities[entity].Kind != KindComputeInstance {
+		return Cell{}, false
+	}
+	for i := range l.inventory.Entities {
+		if !ofGPU(l.inventory.Entities[i].Kind) {
+			break // GPUs stand first
+		}
+		if cell, ok := l.cell(s, counter, i); ok {
+			return cell, true
+		}
+	}
+	return Cell{}, false
 }
 
 // render returns the label set for key, made by the first call for it.
@@ -252,36 +285,23 @@ func (l *layout) render(key renderedKey, labels func() []Label) *LabelSet {
 	return set
 }
 
-// identity returns dcgm-exporter's fixed labels of a GPU or GPU instance, or nil
-// for one that is not selected and for kinds that have no series of their own. An instance carries its parent's
-// UUID, bus id, device and model.
-func (cfg *FamiliesConfig) identity(inv *Inventory, i int) []Label {
-	e := &inv.Entities[i]
-	gpu, ok := inv.GPU(i)
-	if !ok || !e.Selected || (e.Kind != KindGPU && e.Kind != KindGPUInstance) {
-		return nil
-	}
-	labels := cfg.gpuLabels(gpu)
-	if e.Kind == KindGPUInstance {
-		labels = append(labels, Label{"GPU_I_PROFILE", e.Profile}, Label{"GPU_I_ID", strconv.Itoa(e.InstanceID)})
-	}
-	return cfg.withHostname(labels)
-}
-
 func (cfg *FamiliesConfig) gpuLabels(gpu *Entity) []Label {
 	uuidName := "UUID"
 	if cfg.OldNames {
 		uuidName = "uuid"
 	}
-	model := gpu.Model
-	if cfg.ReplaceBlanks {
-		model = strings.Join(strings.Fields(model), "-")
-	}
 	id := strconv.FormatUint(uint64(gpu.ID), 10)
 	return []Label{
 		{"gpu", id}, {uuidName, gpu.UUID}, {"pci_bus_id", gpu.PCIBusID},
-		{"device", "nvidia" + id}, {"modelName", model},
+		{"device", "nvidia" + id}, {"modelName", cfg.modelName(gpu)},
 	}
+}
+
+func (cfg *FamiliesConfig) modelName(gpu *Entity) string {
+	if cfg.ReplaceBlanks {
+		return strings.Join(strings.Fields(gpu.Model), "-")
+	}
+	return gpu.Model
 }
 
 func (cfg *FamiliesConfig) withHostname(labels []Label) []Label {

@@ -286,6 +286,59 @@ func TestExpositionGolden(t *testing.T) {
 	}
 }
 
+// fabricInventory has one entity of each kind; of a link, also one that is down.
+func fabricInventory() *Inventory {
+	inv := &Inventory{Generation: 1, Time: epoch, DriverVersion: "570.133.20", Entities: []Entity{
+		{Kind: KindGPU, Parent: Unknown, UUID: "GPU-aaaa", PCIBusID: "00000000:18:00.0", Model: "NVIDIA H100 80GB HBM3", Index: 0, Minor: 0},
+		{Kind: KindSwitch, ID: 2, Parent: Unknown, UUID: "SWX-1", PCIBusID: "00000000:05:00.0"},
+		{Kind: KindGPUInstance, ID: 7, Parent: 0, InstanceID: 11, Profile: "1g.10gb"},
+		{Kind: KindComputeInstance, ID: 9, Parent: 2, InstanceID: 1},
+		{Kind: KindLink, ID: 0x001, Parent: 0, Port: 0},
+		{Kind: KindLink, ID: 0x101, Parent: 0, Port: 1, LinkDown: true},
+		{Kind: KindLink, ID: 0x02002803, Parent: 1, Port: 40},
+		{Kind: KindCPU, ID: 1, Parent: Unknown},
+		{Kind: KindCPUCore, ID: 73, Parent: 7},
+		{Kind: KindConnectX, ID: 4, Parent: Unknown},
+		{Kind: KindVGPU, ID: 5, Parent: Unknown},
+	}}
+	for i := range inv.Entities {
+		inv.Entities[i].Selected = true
+		if inv.Entities[i].Kind != KindGPU {
+			inv.Columns[inv.Entities[i].Kind] = []FieldID{150}
+		}
+	}
+	inv.Columns[KindGPU] = []FieldID{150, 1}
+	return inv
+}
+
+// Every kind of entity has its labels; a link's owners are those of its GPU.
+func TestEntitiesGolden(t *testing.T) {
+	cfg := testConfig(t)
+	driver, _ := FieldByID(1)
+	temperature, _ := FieldByID(150)
+	cfg.Counters = []Counter{
+		{Field: temperature, Name: "DCGM_FI_DEV_GPU_TEMP", Type: MetricGauge, Help: "Temperature."},
+		{Field: driver, Name: "DCGM_FI_DRIVER_VERSION", Type: MetricLabel},
+	}
+	for name, fromOne := range map[string]bool{"families-entities.prom": false, "families-links-from-one.prom": true} {
+		cfg.LinksFromOne = fromOne
+		f, node, _ := newTestFamilies(t, cfg)
+		inv := fabricInventory()
+		sample := &Sample{Generation: 1, Time: epoch, Strings: []string{"570.133.20"}}
+		for i := range inv.Entities {
+			sample.Rows = append(sample.Rows, []Cell{Int64Cell(int64(30 + i))})
+		}
+		sample.Rows[0] = append(sample.Rows[0], StringCell(0))
+		for _, frame := range []Frame{{Inventory: inv}, {Sample: sample}} {
+			if err := node.Deliver(frame); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f.owners = fixedOwners{ownership: &Ownership{Known: true, Entities: []Holders{{Owners: []Owner{{Namespace: "ns", Pod: "pod", Container: "c"}}}}}}
+		golden(t, name, encode(t, f, expfmt.TypeTextPlain))
+	}
+}
+
 // What we write must be what Prometheus' own parser reads, in every format.
 func TestExpositionParses(t *testing.T) {
 	f, _, _ := newTestFamilies(t, testConfig(t))

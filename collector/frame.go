@@ -130,6 +130,7 @@ func (f *FrameWriter) WriteInventory(inv *Inventory) error {
 		f.str(e.Profile)
 		f.num(e.PlacementStart)
 		f.num(e.Port)
+		f.bool(e.LinkDown)
 	}
 	return f.flush(frameInventory)
 }
@@ -399,7 +400,7 @@ func (d *decoder) inventory() *Inventory {
 			inv.Columns[k][i] = FieldID(d.num())
 		}
 	}
-	inv.Entities = make([]Entity, d.count(21))
+	inv.Entities = make([]Entity, d.count(22))
 	for i := range inv.Entities {
 		inv.Entities[i] = Entity{
 			Kind:           EntityKind(d.u8()),
@@ -420,6 +421,7 @@ func (d *decoder) inventory() *Inventory {
 			Profile:        d.str(),
 			PlacementStart: d.num(),
 			Port:           d.num(),
+			LinkDown:       d.u8() != 0,
 		}
 	}
 	return inv

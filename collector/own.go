@@ -117,6 +117,7 @@ func (f *Families) appendDerived(families []Family, v nodeView, ownership *Owner
 		}
 	}
 	families = append(families, up, info)
+	families = f.appendFabric(families, v, fresh)
 	families = f.appendHolders(families, v, ownership)
 	return f.appendXIDs(families, v)
 }
@@ -137,7 +138,7 @@ func answers(v nodeView, i int) bool {
 	read := false
 	for j := range v.inventory.Entities {
 		e := &v.inventory.Entities[j]
-		if row := v.sample.Rows[j]; (j == i || e.Parent == i) && len(row) > 0 {
+		if row := v.sample.Rows[j]; (j == i || e.Parent == i && e.Kind == KindGPUInstance) && len(row) > 0 {
 			if read = true; hasValue(v.inventory.Columns[e.Kind], row) {
 				return true
 			}

@@ -20,6 +20,9 @@ type SamplerConfig struct {
 	Fields map[EntityKind][]FieldID
 	// Devices is the device selector of --devices; see ParseSelector.
 	Devices string
+	// Switches selects NVSwitches (g) and their links by port (i), CPUs selects CPUs
+	// (g) and their cores (i), in the notation of Devices; empty is all.
+	Switches, CPUs string
 	// Hostengine is the address of a standalone engine; empty means embedded.
 	Hostengine string
 	// EventsSince is when to begin with events that the engine still has; zero is

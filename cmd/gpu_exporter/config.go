@@ -28,6 +28,9 @@ type config struct {
 	Interval      time.Duration
 	MaxAge        time.Duration
 	Devices       string // see collector.ParseSelector
+	Switches      string // likewise, of NVSwitches and their links
+	CPUs          string // likewise, of CPUs and their cores
+	LinksFromOne  bool   // number the NVLinks of GPUs from 1
 	Hostengine    string // address of a standalone engine; empty: embedded
 	LibraryPath   string // directory with libdcgm.so.4; empty: the loader's
 	Simulate      string // scenario; empty: real libraries
@@ -87,6 +90,9 @@ func (c config) nodeName() string {
 
 // Values of flags.
 const (
+	linksFromZero = "zero-based"
+	linksFromOne  = "one-based"
+
 	podLabelsOnSeries = "series"
 	podLabelsInFamily = "family"
 
@@ -119,7 +125,10 @@ func newConfig(opts []option, flags map[string]given, lookupEnv func(string) (st
 	c = config{
 		Collectors:      r.path("collectors"),
 		Interval:        r.interval(),
-		Devices:         r.devices(),
+		Devices:         r.devices("devices"),
+		Switches:        r.devices(optSwitches),
+		CPUs:            r.devices(optCPUs),
+		LinksFromOne:    r.oneOf(optLinkIndex, linksFromZero, linksFromOne) == linksFromOne,
 		Hostengine:      r.hostengine(),
 		LibraryPath:     r.path(optLibraryPath),
 		Simulate:        r.path(optSimulate),
@@ -340,8 +349,8 @@ func (r *resolver) maxAge(interval time.Duration) time.Duration {
 	return d
 }
 
-func (r *resolver) devices() string {
-	v := r.values["devices"]
+func (r *resolver) devices(name string) string {
+	v := r.values[name]
 	if _, err := collector.ParseSelector(v.text); err != nil {
 		r.problem("%s: %v", v.from, err)
 	}

@@ -80,6 +80,8 @@ func newExporter(cfg config, hostname string, env samplerEnv, logger, samplerLog
 			Interval:     cfg.Interval,
 			Fields:       watchedFields(counters),
 			Devices:      cfg.Devices,
+			Switches:     cfg.Switches,
+			CPUs:         cfg.CPUs,
 			Hostengine:   cfg.Hostengine,
 			DCGMLogLevel: cfg.DCGMLogLevel,
 			Processes:    e.owners.needProcesses(),
@@ -99,6 +101,7 @@ func newExporter(cfg config, hostname string, env samplerEnv, logger, samplerLog
 		Hostname:      hostname,
 		OldNames:      cfg.UseOldNamespace,
 		ReplaceBlanks: cfg.ReplaceBlanks,
+		LinksFromOne:  cfg.LinksFromOne,
 		MaxAge:        cfg.MaxAge,
 		Owners: collector.OwnerForm{
 			UID:          cfg.PodUID,
@@ -125,14 +128,17 @@ func newExporter(cfg config, hostname string, env samplerEnv, logger, samplerLog
 
 // collectedKinds are the kinds of entities whose fields are read.
 func collectedKinds() []collector.EntityKind {
-	return []collector.EntityKind{collector.KindGPU, collector.KindGPUInstance}
+	return []collector.EntityKind{
+		collector.KindGPU, collector.KindGPUInstance, collector.KindComputeInstance, collector.KindSwitch, collector.KindLink,
+		collector.KindCPU, collector.KindCPUCore, collector.KindConnectX, collector.KindVGPU,
+	}
 }
 
 // uncollected names the counters of which no series can come.
 func uncollected(counters *collector.Counters) (warnings []string) {
 	for _, c := range counters.List {
 		if !slices.ContainsFunc(collectedKinds(), c.On) {
-			warnings = append(warnings, fmt.Sprintf("%s is a field of the kind %s, which is not collected yet: no series will come of it", c.Name, c.Field.Level))
+			warnings = append(warnings, fmt.Sprintf("%s is a field of the kind %s, which DCGM does not list: no series will come of it", c.Name, c.Field.Level))
 		}
 	}
 	return warnings

@@ -28,6 +28,9 @@ const (
 	optSimulate       = "simulate"
 	optLibraryPath    = "dcgm.library-path"
 	optNoHostname     = "no-hostname"
+	optSwitches       = "switch-devices"
+	optCPUs           = "cpu-devices"
+	optLinkIndex      = "nvlink.index"
 	optHostnameLabel  = "label.hostname"
 	optBindWatch      = "enable-gpu-bind-unbind-watch"
 	optBindInterval   = "gpu-bind-unbind-poll-interval"
@@ -109,6 +112,13 @@ func options() []option {
 			help: "Accepted for compatibility: GPUs that come and go are always noticed within one interval."},
 		{name: optBindInterval, env: "DCGM_EXPORTER_GPU_BIND_UNBIND_POLL_INTERVAL", kind: kindText, arg: "DURATION",
 			help: "Accepted for compatibility, without effect: --collect-interval counts."},
+
+		{name: optSwitches, aliases: []string{"s"}, env: "DCGM_EXPORTER_OTHER_DEVICES_STR", kind: kindText, def: "f", arg: "DEVICES",
+			help: "NVSwitches and links to read: f (all), g[:ids] (switches), i[:ports] (their links), or both."},
+		{name: optCPUs, aliases: []string{"p"}, env: "DCGM_EXPORTER_CPU_DEVICES_STR", kind: kindText, def: "f", arg: "DEVICES",
+			help: "CPUs to read: f (all), g[:ids] (CPUs), i[:ids] (cores), or both."},
+		{name: optLinkIndex, kind: kindText, def: linksFromZero, arg: "BASE",
+			help: "How the label nvlink numbers the links of a GPU: zero-based as DCGM does, or one-based as dcgm-exporter does."},
 
 		// Labels.
 		{name: "use-old-namespace", aliases: []string{"o"}, env: "DCGM_EXPORTER_USE_OLD_NAMESPACE", kind: kindSwitch,
@@ -198,8 +208,6 @@ func options() []option {
 			help: "Same as --log.format, as text or json."},
 
 		// Flags of dcgm-exporter that do not exist here yet.
-		{name: "cpu-devices", aliases: []string{"p"}, env: "DCGM_EXPORTER_CPU_DEVICES_STR", kind: kindText, def: "f", missing: true},
-		{name: "switch-devices", aliases: []string{"s"}, env: "DCGM_EXPORTER_OTHER_DEVICES_STR", kind: kindText, def: "f", missing: true},
 		{name: "configmap-data", aliases: []string{"m"}, env: "DCGM_EXPORTER_CONFIGMAP_DATA", kind: kindText, def: "none", missing: true},
 		{name: "fake-gpus", env: "DCGM_EXPORTER_USE_FAKE_GPUS", kind: kindSwitch, missing: true},
 		{name: "xid-count-window-size", aliases: []string{"x"}, env: "DCGM_EXPORTER_XID_COUNT_WINDOW_SIZE", kind: kindText, def: "300000", missing: true},

@@ -24,14 +24,28 @@
 #define ABI_FLAG_LIVE 1        /* ask the driver, not the cache */
 #define ABI_FLAG_SUPPORTED 1   /* entities that DCGM can read */
 #define ABI_KIND_GPU 1
+#define ABI_KIND_VGPU 2
+#define ABI_KIND_SWITCH 3
 #define ABI_KIND_GPU_INSTANCE 4
 #define ABI_KIND_COMPUTE_INSTANCE 5
+#define ABI_KIND_CONNECTX 9
+#define ABI_MAX_SWITCHES 12
+#define ABI_GPU_LINKS 36     /* in dcgmNvLinkStatus_v5 */
+#define ABI_GPU_LINKS_V4 18  /* in dcgmNvLinkStatus_v4 */
+#define ABI_SWITCH_LINKS 256
+#define ABI_MAX_CPUS 8
+#define ABI_CORE_WORDS 16 /* of 64 bits: 1024 cores */
+#define ABI_LINK_NOT_SUPPORTED 0
+#define ABI_LINK_DISABLED 1
+#define ABI_LINK_DOWN 2
+#define ABI_LINK_UP 3
 
 /* dcgmReturn_t */
 #define ABI_OK 0
 #define ABI_GENERIC_ERROR (-3)
 #define ABI_UNINITIALIZED (-10)
 #define ABI_TIMEOUT (-11)
+#define ABI_VERSION_MISMATCH (-12)
 #define ABI_CONNECTION_NOT_VALID (-21)
 
 /* dcgmGroupEntityPair_t */
@@ -91,6 +105,53 @@ struct abi_mig_hierarchy {
 };
 
 #define ABI_MIG_HIERARCHY_VERSION ((uint32_t)(sizeof(struct abi_mig_hierarchy) | (2u << 24)))
+
+struct abi_switch_links {
+    uint32_t id;
+    int32_t state[ABI_SWITCH_LINKS];
+};
+
+/* dcgmNvLinkStatus_v5 */
+struct abi_link_status {
+    uint32_t version;
+    uint32_t gpu_count;
+    struct {
+        uint32_t id;
+        int32_t state[ABI_GPU_LINKS];
+    } gpus[ABI_MAX_GPUS];
+    uint32_t switch_count;
+    struct abi_switch_links switches[ABI_MAX_SWITCHES];
+};
+
+/* dcgmNvLinkStatus_v4 */
+struct abi_link_status_v4 {
+    uint32_t version;
+    uint32_t gpu_count;
+    struct {
+        uint32_t id;
+        int32_t state[ABI_GPU_LINKS_V4];
+    } gpus[ABI_MAX_GPUS];
+    uint32_t switch_count;
+    struct abi_switch_links switches[ABI_MAX_SWITCHES];
+};
+
+#define ABI_LINK_STATUS_VERSION ((uint32_t)(sizeof(struct abi_link_status) | (5u << 24)))
+#define ABI_LINK_STATUS_VERSION_V4 ((uint32_t)(sizeof(struct abi_link_status_v4) | (4u << 24)))
+
+/* dcgmCpuHierarchy_v1 */
+struct abi_cpu_hierarchy {
+    uint32_t version;
+    uint32_t count;
+    struct {
+        uint32_t id;
+        struct {
+            uint32_t version;
+            uint64_t bits[ABI_CORE_WORDS];
+        } cores;
+    } cpus[ABI_MAX_CPUS];
+};
+
+#define ABI_CPU_HIERARCHY_VERSION ((uint32_t)(sizeof(struct abi_cpu_hierarchy) | (1u << 24)))
 
 typedef int (*abi_values_callback)(uint32_t kind, uint32_t id, struct abi_value1 *values, int count, void *user);
 

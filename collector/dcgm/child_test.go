@@ -417,3 +417,14 @@ func (p *process) has(kind collector.EntityKind, id uint32, field collector.Fiel
 		return nil
 	})
 }
+
+// inDevices returns the GPUs and what lies in them, which stand first.
+func inDevices(inv *collector.Inventory) []collector.Entity {
+	var all []collector.Entity
+	for _, e := range inv.Entities {
+		if ofGPU(e.Kind) {
+			all = append(all, e)
+		}
+	}
+	return all
+}

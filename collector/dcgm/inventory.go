@@ -25,6 +25,11 @@ const (
 	fieldPCIBusID      uint16 = 57
 	fieldMIGMode       uint16 = 67
 	fieldVBIOS         uint16 = 85
+
+	fieldSwitchDomain   uint16 = 866
+	fieldSwitchBus      uint16 = 867
+	fieldSwitchDevice   uint16 = 868
+	fieldSwitchFunction uint16 = 869
 )
 
 // knownGPU is a GPU as it was last seen well. DCGM blanks the name and UUID of a
@@ -56,6 +61,7 @@ type identities struct {
 	version    string // DCGM's
 	driver     string
 	known      map[uint32]*knownGPU
+	fabric     fabricIdentities
 	started    bool   // there was an inventory
 	now        int64  // what time it is for the engine
 	migFailure string // why NVML did not list the MIG devices; logged when it changes
@@ -74,7 +80,7 @@ type found struct {
 // inventory makes the inventory of the node as the engine now sees it. The
 // generation is the caller's to set. newest is the time of the newest value so
 // far, by the engine's clock.
-func (id *identities) inventory(top topology, newest int64) (found, code) {
+func (id *identities) inventory(top topology, nodeFabric fabric, newest int64) (found, code) {
 	id.now = newest
 	if c := id.readGPUs(top); c.lost() {
 		return found{}, c
@@ -87,6 +93,10 @@ func (id *identities) inventory(top topology, newest int64) (found, code) {
 	}
 	id.settle(top)
 	id.nameMIGDevices()
+	id.settleLinks(nodeFabric)
+	if c := id.readSwitches(); c.lost() {
+		return found{}, c
+	}
 	id.started = true
 
 	var f found
@@ -129,14 +139,16 @@ func (id *identities) entities() (all []collector.Entity, appeared []int64) {
 	var instancesAppeared, computeAppeared []int64
 	for _, g := range gpus {
 		all = append(all, g.entity)
-		appeared = append(appeared, 0)
 	}
+	all = append(all, id.fabric.switchEntities()...)
+	whole := len(all)
+	appeared = make([]int64, whole) // they are named by where they are, so none takes another's id unnoticed
 	for i, g := range gpus {
 		for _, instance := range g.instances {
 			e := instance.entity
 			e.Parent = i
 			e.State = g.entity.State
-			position := len(gpus) + len(instances)
+			position := whole + len(instances)
 			instances = append(instances, e)
 			instancesAppeared = append(instancesAppeared, instance.appeared)
 			for _, part := range instance.compute {
@@ -148,7 +160,10 @@ func (id *identities) entities() (all []collector.Entity, appeared []int64) {
 			}
 		}
 	}
-	return append(append(all, instances...), compute...), slices.Concat(appeared, instancesAppeared, computeAppeared)
+	all = slices.Concat(all, instances, compute)
+	appeared = slices.Concat(appeared, instancesAppeared, computeAppeared)
+	others := id.fabric.otherEntities(all)
+	return append(all, others...), append(appeared, make([]int64, len(others))...)
 }
 
 // settle sets each GPU's state and forgets a GPU that moved to another id.
@@ -179,6 +194,17 @@ func (id *identities) settle(top topology) {
 			delete(id.known, gpu)
 		}
 	}
+}
+
+// settleLinks takes in what there is beside the GPUs, now that these are settled.
+func (id *identities) settleLinks(now fabric) {
+	isUp := make(map[uint32]bool, len(id.known))
+	hasMIG := false
+	for gpu, known := range id.known {
+		isUp[gpu] = known.entity.State == collector.EntityUp
+		hasMIG = hasMIG || known.entity.MIGMode
+	}
+	id.fabric.update(now, isUp, hasMIG)
 }
 
 func up(s entityStatus) bool { return s == statusOK || s == statusFake }

@@ -131,7 +131,12 @@ fail:
 
 int native_has(struct native *n, const char *symbol)
 {
-    return dlsym(n->p->library, symbol) != NULL;
+    return native_symbol(n, symbol) != NULL;
+}
+
+void *native_symbol(struct native *n, const char *symbol)
+{
+    return dlsym(n->p->library, symbol);
 }
 
 const char *native_error_text(struct native *n, int code)
@@ -144,8 +149,7 @@ int native_lost(int code)
     return code == ABI_CONNECTION_NOT_VALID || code == ABI_TIMEOUT || code == ABI_UNINITIALIZED;
 }
 
-/* The ids of a kind's entities; a kind that cannot be listed has none. */
-static int list(struct native *n, uint32_t kind, uint32_t flags, uint32_t *ids, int room, int *count)
+int native_list(struct native *n, uint32_t kind, uint32_t flags, uint32_t *ids, int room, int *count)
 {
     *count = room;
     int rc = n->p->get_entities(n->handle, kind, ids, count, flags);
@@ -162,7 +166,7 @@ static int check_gpus(struct native *n, struct native_topology *t, const struct 
     int all_count, good_count;
     struct timespec now;
 
-    int rc = list(n, ABI_KIND_GPU, ABI_FLAG_SUPPORTED, good, ABI_MAX_GPUS, &good_count);
+    int rc = native_list(n, ABI_KIND_GPU, ABI_FLAG_SUPPORTED, good, ABI_MAX_GPUS, &good_count);
     if (rc != ABI_OK)
         return rc;
     clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
@@ -173,7 +177,7 @@ static int check_gpus(struct native *n, struct native_topology *t, const struct 
         t->gpu_count = old->gpu_count;
         return ABI_OK;
     }
-    rc = list(n, ABI_KIND_GPU, 0, all, ABI_MAX_GPUS, &all_count);
+    rc = native_list(n, ABI_KIND_GPU, 0, all, ABI_MAX_GPUS, &all_count);
     if (rc != ABI_OK)
         return rc;
     t->gpu_count = 0;
@@ -205,7 +209,7 @@ static int check_instances(struct native *n, struct native_topology *t)
 
     t->mig_count = 0;
     /* The hierarchy is a message of 70 KiB: ask only where instances exist. */
-    int rc = list(n, ABI_KIND_GPU_INSTANCE, 0, ids, ABI_MAX_HIERARCHY, &count);
+    int rc = native_list(n, ABI_KIND_GPU_INSTANCE, 0, ids, ABI_MAX_HIERARCHY, &count);
     if (rc != ABI_OK || count == 0)
         return rc;
     struct abi_mig_hierarchy *h = &n->p->hierarchy;

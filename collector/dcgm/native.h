@@ -62,6 +62,10 @@ struct native {
 struct native *native_open(char *text, size_t size, int *missing);
 /* Whether the library has one more symbol. */
 int native_has(struct native *n, const char *symbol);
+/* The address of one more symbol, or NULL. */
+void *native_symbol(struct native *n, const char *symbol);
+/* The ids of a kind's entities; none where the kind cannot be listed. */
+int native_list(struct native *n, uint32_t kind, uint32_t flags, uint32_t *ids, int room, int *count);
 const char *native_error_text(struct native *n, int code);
 
 /* Whether the code means that the engine is gone. */

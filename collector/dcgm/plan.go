@@ -17,8 +17,9 @@ const fieldXID = uint16(collector.FieldXID)
 type plan struct {
 	inv   *collector.Inventory
 	types [kinds][]collector.ValueType // of the columns
-	// read says which entities have a row; events, which ones have their XIDs heard.
-	read, events []bool
+	// selected says which entities are asked for; read, which have a row; events,
+	// which ones have their XIDs heard.
+	selected, read, events []bool
 	// fixed holds, for each row, the cells that need no reading, because the
 	// entity is lost or cannot have the field; StatusOK is to be read.
 	fixed [][]collector.Status
@@ -50,9 +51,10 @@ func (c capability) of(field uint16) collector.Status {
 
 // newPlan says what to read. capabilities has the profiling capability of each
 // GPU that is up, by DCGM's id.
-func newPlan(inv *collector.Inventory, selector collector.Selector, capabilities map[uint32]capability) *plan {
+func newPlan(inv *collector.Inventory, selected selectors, capabilities map[uint32]capability) *plan {
 	n := len(inv.Entities)
-	p := &plan{inv: inv, read: make([]bool, n), events: make([]bool, n), fixed: make([][]collector.Status, n)}
+	p := &plan{inv: inv, selected: make([]bool, n), read: make([]bool, n), events: make([]bool, n), fixed: make([][]collector.Status, n)}
+	selector := selected.gpus
 	for kind, fields := range inv.Columns {
 		for _, f := range fields {
 			field, _ := collector.FieldByID(f)
@@ -74,6 +76,10 @@ func newPlan(inv *collector.Inventory, selector collector.Selector, capabilities
 			p.read[i] = selector.GPUInstance(e.ID)
 		case collector.KindComputeInstance:
 			p.read[i] = p.read[e.Parent]
+		default:
+			p.selected[i] = selected.other(inv, i)
+			p.read[i] = p.selected[i] && len(inv.Columns[e.Kind]) > 0
+			continue
 		}
 		// An XID of a selected entity may be recorded on what it is part of, or on a part of it.
 		if p.read[i] {
@@ -91,6 +97,7 @@ func newPlan(inv *collector.Inventory, selector collector.Selector, capabilities
 		if e := &inv.Entities[i]; e.Parent != collector.Unknown && e.Kind == collector.KindComputeInstance {
 			p.events[i] = p.events[i] || p.events[e.Parent]
 		}
+		p.selected[i] = p.selected[i] || p.events[i]
 	}
 
 	for i, e := range inv.Entities {
@@ -103,6 +110,8 @@ func newPlan(inv *collector.Inventory, selector collector.Selector, capabilities
 			switch {
 			case e.State != collector.EntityUp:
 				p.fixed[i][j] = collector.StatusEntityLost
+			case e.Kind == collector.KindLink && gpu != nil && ofSwitch(uint16(f)):
+				p.fixed[i][j] = collector.StatusNotSupported
 			case profiling(uint16(f)) && gpu != nil:
 				p.fixed[i][j] = capabilities[gpu.ID].of(uint16(f))
 			}
@@ -111,21 +120,63 @@ func newPlan(inv *collector.Inventory, selector collector.Selector, capabilities
 	return p
 }
 
+// ofSwitch says whether the field is one of the NVSwitches' ranges in
+// dcgm_fields.h, which GPUs' links do not have.
+func ofSwitch(field uint16) bool { return field >= 700 && field < 900 }
+
+// ofGPU says whether an entity is a GPU or lies in one.
+func ofGPU(kind collector.EntityKind) bool {
+	return kind == collector.KindGPU || kind == collector.KindGPUInstance || kind == collector.KindComputeInstance
+}
+
+// selectors say what is asked for.
+type selectors struct {
+	gpus, switches, cpus collector.Selector
+}
+
+// other says whether an entity that is no GPU, nor in one, is asked for.
+func (s selectors) other(inv *collector.Inventory, i int) bool {
+	e := &inv.Entities[i]
+	switch e.Kind {
+	case collector.KindSwitch:
+		return s.switches.GPU(e.ID)
+	case collector.KindLink:
+		parent := &inv.Entities[e.Parent]
+		if parent.Kind == collector.KindGPU {
+			return s.gpus.GPU(parent.ID)
+		}
+		return s.switches.GPUInstance(uint32(e.Port))
+	case collector.KindCPU:
+		return s.cpus.GPU(e.ID)
+	case collector.KindCPUCore:
+		return s.cpus.GPUInstance(e.ID)
+	}
+	return true
+}
+
 // targets are the watches that the plan needs.
 func (p *plan) targets() []target {
 	var targets []target
-	add := func(t target, rows []int) {
+	var add func(t target, rows []int)
+	add = func(t target, rows []int) {
 		if len(t.fields) == 0 || len(rows) == 0 {
 			return
+		}
+		if len(rows) > maxEntities {
+			add(t, rows[maxEntities:])
+			rows = rows[:maxEntities]
 		}
 		var key strings.Builder
 		fmt.Fprintf(&key, "%v %v %v", t.profiling, t.events, t.fields)
 		for _, i := range rows {
 			e := &p.inv.Entities[i]
-			gpu, _ := p.inv.GPU(i)
 			t.entities = append(t.entities, pairOf(e.Kind, e.ID))
 			// An instance's id alone does not say which instance it is.
-			fmt.Fprintf(&key, " %d/%d=%s/%d/%s", e.Kind, e.ID, gpu.UUID, e.InstanceID, e.Profile)
+			uuid := e.UUID
+			if gpu, ok := p.inv.GPU(i); ok {
+				uuid = gpu.UUID
+			}
+			fmt.Fprintf(&key, " %d/%d=%s/%d/%s", e.Kind, e.ID, uuid, e.InstanceID, e.Profile)
 		}
 		t.key = key.String()
 		targets = append(targets, t)
@@ -229,8 +280,8 @@ type block struct {
 type column struct {
 	column int
 	want   collector.ValueType
-	// silent says that a value does not tell whether the entity answers: it is one
-	// of the node as a whole, or the last XID, which DCGM keeps.
+	// silent says that a value does not tell whether a GPU answers: it is one of
+	// something else, of the node as a whole, or the last XID, which DCGM keeps.
 	silent bool
 	// global says that it is a value of the node, whatever entity it is asked of.
 	global bool
@@ -258,7 +309,7 @@ func (p *plan) blocks() (blocks []block, cells int) {
 			b.fields = append(b.fields, uint16(f))
 			field, _ := collector.FieldByID(f)
 			global := field.Level == collector.KindGlobal
-			b.to = append(b.to, column{j, p.types[e.Kind][j], global || f == collector.FieldXID, global})
+			b.to = append(b.to, column{j, p.types[e.Kind][j], global || f == collector.FieldXID || !ofGPU(e.Kind), global})
 		}
 		// XIDs are read even of a lost GPU: the one that says why it was lost may come late.
 		if p.events[i] && b.xid < 0 {

@@ -83,7 +83,7 @@ func TestPlanTargets(t *testing.T) {
 			t.Fatal(err)
 		}
 		var got []string
-		for _, target := range newPlan(testInventory(testColumns), selector, testCapabilities).targets() {
+		for _, target := range newPlan(testInventory(testColumns), selectors{gpus: selector}, testCapabilities).targets() {
 			var b strings.Builder
 			if target.events {
 				b.WriteString("events ")
@@ -110,7 +110,7 @@ func TestTargetKey(t *testing.T) {
 		inv := testInventory(testColumns)
 		change(inv)
 		out := make(map[string]bool)
-		for _, target := range newPlan(inv, collector.Selector{}, testCapabilities).targets() {
+		for _, target := range newPlan(inv, selectors{}, testCapabilities).targets() {
 			out[target.key] = true
 		}
 		return out
@@ -146,7 +146,7 @@ func TestTargetKey(t *testing.T) {
 // TestPlanBlocks shows the requests of one reading, and which cells need none.
 func TestPlanBlocks(t *testing.T) {
 	inv := testInventory(testColumns)
-	p := newPlan(inv, collector.Selector{}, testCapabilities)
+	p := newPlan(inv, selectors{}, testCapabilities)
 	blocks, cells := p.blocks()
 	var got []string
 	for _, b := range blocks {
@@ -175,7 +175,7 @@ func TestPlanBlocks(t *testing.T) {
 
 // TestRefuse shows that what the engine does not watch costs its own cells only.
 func TestRefuse(t *testing.T) {
-	p := newPlan(testInventory(testColumns), collector.Selector{}, testCapabilities)
+	p := newPlan(testInventory(testColumns), selectors{}, testCapabilities)
 	p.refuse([]*unit{{
 		target: target{fields: []uint16{155, 230}},
 		refused: []refusal{

@@ -43,7 +43,7 @@ func TestOldValues(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			p := newPlan(inv, selector, nil)
+			p := newPlan(inv, selectors{gpus: selector}, nil)
 			r := newReading(&library{}, p, []int64{tc.appeared}, tc.interval)
 			if len(r.blocks) != 1 || len(r.cells) != 5 { // the MIG mode is read for us
 				t.Fatalf("%d blocks of %d cells", len(r.blocks), len(r.cells))

@@ -78,6 +78,8 @@ func run(ctx context.Context, cfg Config) error {
 	defer ticker.Stop()
 	processes := newProcessReader(cfg)
 	defer processes.stop()
+	defer s.fabric.stop()
+	s.fabric.schedule(time.Now())
 	for {
 		select {
 		case <-ctx.Done():
@@ -91,8 +93,15 @@ func run(ctx context.Context, cfg Config) error {
 				return err
 			}
 			continue
+		case <-s.fabric.due():
+			s.fabric.start()
+			continue
+		case r := <-s.fabric.results:
+			s.fabricChanged = s.fabric.finish(r) || s.fabricChanged
+			continue
 		case tick := <-ticker.C:
 			processes.schedule(tick)
+			s.fabric.schedule(tick)
 		}
 		start := time.Now()
 		if err := s.sample(); err != nil {
@@ -112,33 +121,41 @@ func run(ctx context.Context, cfg Config) error {
 type sampler struct {
 	cfg        Config
 	log        *slog.Logger
-	selector   collector.Selector
+	selectors  selectors
 	engine     *engine
 	lib        *library
 	identities identities
 	watcher    *watcher
 	reading    *reading
+	fabric     *fabricReader
 	inv        *collector.Inventory
 
 	xids xids
 
-	instances    code          // of listing the MIG instances
-	generation   uint64        // of the newest inventory
-	updated      bool          // the engine was asked to update all fields
-	rebuildAt    time.Time     // when to discover again without a change; zero: never
-	retry        time.Duration // how long after the last time
-	migChanged   bool          // the last reading found another MIG mode than the inventory's
-	migQuiet     time.Time     // until when that is ignored: the GPU, when asked, did not say so
-	updateChecks time.Time     // when the library's file was last looked at
-	newest       int64         // the newest value's time, and
-	newestSince  time.Time     // since when that has been the newest
-	valuesAt     time.Time     // when there last was any value; zero: never
+	fabricChanged bool          // since the newest inventory
+	instances     code          // of listing the MIG instances
+	generation    uint64        // of the newest inventory
+	updated       bool          // the engine was asked to update all fields
+	rebuildAt     time.Time     // when to discover again without a change; zero: never
+	retry         time.Duration // how long after the last time
+	migChanged    bool          // the last reading found another MIG mode than the inventory's
+	migQuiet      time.Time     // until when that is ignored: the GPU, when asked, did not say so
+	updateChecks  time.Time     // when the library's file was last looked at
+	newest        int64         // the newest value's time, and
+	newestSince   time.Time     // since when that has been the newest
+	valuesAt      time.Time     // when there last was any value; zero: never
 }
 
 func newSampler(cfg Config) (*sampler, error) {
-	selector, err := collector.ParseSelector(orFlex(cfg.Sampler.Devices))
-	if err != nil {
-		return nil, failure(collector.FailureConfig, err, "reading the configuration")
+	var selected selectors
+	for _, one := range []struct {
+		to   *collector.Selector
+		text string
+	}{{&selected.gpus, cfg.Sampler.Devices}, {&selected.switches, cfg.Sampler.Switches}, {&selected.cpus, cfg.Sampler.CPUs}} {
+		var err error
+		if *one.to, err = collector.ParseSelector(orFlex(one.text)); err != nil {
+			return nil, failure(collector.FailureConfig, err, "reading the configuration")
+		}
 	}
 	if cfg.Sampler.Interval <= 0 {
 		return nil, failure(collector.FailureConfig, nil, "the interval of %s is not positive", cfg.Sampler.Interval)
@@ -149,11 +166,11 @@ func newSampler(cfg Config) (*sampler, error) {
 		return nil, err
 	}
 	s := &sampler{
-		cfg:      cfg,
-		log:      cfg.Logger,
-		selector: selector,
-		engine:   e,
-		lib:      e.lib,
+		cfg:       cfg,
+		log:       cfg.Logger,
+		selectors: selected,
+		engine:    e,
+		lib:       e.lib,
 		identities: identities{
 			lib:        e.lib,
 			log:        cfg.Logger,
@@ -177,13 +194,14 @@ func newSampler(cfg Config) (*sampler, error) {
 		// least the newest of each entity; it may go by another clock, too.
 		s.xids.since = start.UnixMicro()
 	}
+	s.fabric = newFabricReader(s.lib, fabricKinds(cfg.Sampler), cfg.Sampler.Interval, cfg.Logger)
 	if _, c := s.checkTopology(); c != codeOK {
 		return nil, s.failed(c, collector.FailureDiscoveryFailed, "listing the GPUs")
 	}
 	if _, err := s.rebuild(true); err != nil {
 		return nil, err
 	}
-	if unmatched := selector.Unmatched(s.ids(collector.KindGPU), s.ids(collector.KindGPUInstance)); len(unmatched) > 0 {
+	if unmatched := selected.gpus.Unmatched(s.ids(collector.KindGPU), s.ids(collector.KindGPUInstance)); len(unmatched) > 0 {
 		s.log.Warn("the device selector names what is not there", "devices", unmatched)
 	}
 	s.log.Info("sampling", "dcgm", e.version, "driver", s.inv.DriverVersion, "library", e.lib.path,
@@ -222,7 +240,7 @@ func (s *sampler) failed(c code, reason, doing string) error {
 // that did.
 func (s *sampler) rebuild(topologyChanged bool) (rebuilt bool, err error) {
 	top := s.lib.topology()
-	f, c := s.identities.inventory(top, s.newest)
+	f, c := s.identities.inventory(top, s.fabric.now, s.newest)
 	if c != codeOK {
 		return false, s.failed(c, collector.FailureDiscoveryFailed, "reading the identity of the GPUs")
 	}
@@ -247,9 +265,9 @@ func (s *sampler) rebuild(topologyChanged bool) (rebuilt bool, err error) {
 	if c != codeOK {
 		return false, s.failed(c, collector.FailureDiscoveryFailed, "asking for profiling metric groups")
 	}
-	p := newPlan(inv, s.selector, capabilities)
+	p := newPlan(inv, s.selectors, capabilities)
 	for i := range inv.Entities {
-		inv.Entities[i].Selected = p.events[i]
+		inv.Entities[i].Selected = p.selected[i]
 	}
 	s.generation++
 	inv.Generation = s.generation
@@ -309,6 +327,9 @@ func (s *sampler) sample() error {
 		}
 	}
 	changed, c := s.checkTopology()
+	if s.fabricChanged {
+		s.fabricChanged, changed = false, true
+	}
 	if c.lost() {
 		return s.failed(c, collector.FailureHostengineLost, "listing the GPUs")
 	}
@@ -405,7 +426,7 @@ func (s *sampler) checkBlank(now time.Time) error {
 func (s *sampler) readsGPUs() bool {
 	for i := range s.inv.Entities {
 		gpu, ok := s.inv.GPU(i)
-		if ok && gpu.State == collector.EntityUp && s.reading.plan.read[i] {
+		if ok && ofGPU(s.inv.Entities[i].Kind) && gpu.State == collector.EntityUp && s.reading.plan.read[i] {
 			return true
 		}
 	}

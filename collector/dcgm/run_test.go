@@ -29,11 +29,12 @@ func TestWholeGPUs(t *testing.T) {
 		t.Errorf("generation %d, DCGM %q, driver %q", inv.Generation, inv.DCGMVersion, inv.DriverVersion)
 	}
 	buses := []string{"18", "2A", "3A", "5D", "9A", "AB", "BA", "DB"}
-	if len(inv.Entities) != len(buses) {
-		t.Fatalf("%d entities, want %d", len(inv.Entities), len(buses))
+	gpus := inDevices(inv)
+	if len(gpus) != len(buses) {
+		t.Fatalf("%d GPUs and instances, want %d", len(gpus), len(buses))
 	}
 	uuids := make(map[string]bool)
-	for i, e := range inv.Entities {
+	for i, e := range gpus {
 		uuids[e.UUID] = true
 		want := collector.Entity{
 			Kind: collector.KindGPU, State: collector.EntityUp, Selected: true, ID: uint32(i), Parent: collector.Unknown,
@@ -55,7 +56,7 @@ func TestWholeGPUs(t *testing.T) {
 		t.Fatalf("the second frame is %+v, want a sample", f)
 	}
 	t.Logf("start to first sample: %v", time.Since(start))
-	for i := range inv.Entities {
+	for i := range gpus {
 		id := uint32(i)
 		if c := p.cell(f.Sample, gpu, id, 155); c.Status != collector.StatusOK || c.Float64() < 10 || c.Float64() > 1000 {
 			t.Errorf("GPU %d: power %v W, %v", i, c.Float64(), c.Status)
@@ -120,7 +121,9 @@ func TestMIG(t *testing.T) {
 	profiles := make(map[string]int)
 	ids := make(map[int][]int) // NVML's ids of the instances of a GPU
 	for i, e := range inv.Entities {
-		counts[e.Kind]++
+		if ofGPU(e.Kind) {
+			counts[e.Kind]++
+		}
 		switch e.Kind {
 		case inst:
 			profiles[e.Profile]++
@@ -220,7 +223,7 @@ func TestMixedModels(t *testing.T) {
 	p := newNode(t, "mixed4").start(defaultConfig())
 	inv := p.inventory("the inventory")
 	var got []string
-	for _, e := range inv.Entities {
+	for _, e := range inDevices(inv) {
 		got = append(got, fmt.Sprintf("%d index %d minor %d %s", e.ID, e.Index, e.Minor, e.Model))
 	}
 	want := []string{

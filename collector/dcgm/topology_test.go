@@ -228,14 +228,14 @@ func TestHierarchyFails(t *testing.T) {
 			p.has(inst, 0, 252, collector.StatusOK)
 			if call == "dcgmGetGpuInstanceHierarchy" { // what else happens is noticed
 				n.command("lose gpu 7")
-				if inv := p.inventory("the GPU to be lost"); inv.Entities[7].State != collector.EntityLost || len(inv.Entities) != 43 {
+				if inv := p.inventory("the GPU to be lost"); inv.Entities[7].State != collector.EntityLost || len(inDevices(inv)) != 43 {
 					t.Errorf("GPU 7 is %v, %d entities", inv.Entities[7].State, len(inv.Entities))
 				}
 			}
 			n.command("clear " + call)
 			n.command("mig gpu 4 none")
 			p.sample("the split to be noticed", func(*collector.Sample) error {
-				if len(p.inv.Entities) != 41 {
+				if len(inDevices(p.inv)) != 41 {
 					return fmt.Errorf("%d entities", len(p.inv.Entities))
 				}
 				return nil

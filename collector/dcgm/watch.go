@@ -19,6 +19,8 @@ const (
 	maxGroups = 48
 	// maxFields is DCGM_MAX_FIELD_IDS_PER_FIELD_GROUP.
 	maxFields = 128
+	// maxEntities is DCGM_GROUP_MAX_ENTITIES_V2 (dcgm_structs.h).
+	maxEntities = 1024
 	// keepXIDs is how long the engine keeps XIDs; far longer than the longest
 	// time between two readings that this process survives.
 	keepXIDs = 600

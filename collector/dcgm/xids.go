@@ -53,7 +53,7 @@ func (x *xids) listen(units []*unit, inv *collector.Inventory) code {
 	for i, e := range inv.Entities {
 		p := pairOf(e.Kind, e.ID)
 		x.rows[p] = i
-		if _, ok := before[p]; !ok && e.Selected {
+		if _, ok := before[p]; !ok && e.Selected && ofGPU(e.Kind) {
 			x.unread[p] = true
 		}
 	}

@@ -1,0 +1,154 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package dcgm
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"gpu_exporter/collector"
+)
+
+const (
+	nvswitch = collector.KindSwitch
+	nvlinks  = collector.KindLink
+	cpus     = collector.KindCPU
+	cores    = collector.KindCPUCore
+)
+
+// fabricConfig reads a little of everything.
+func fabricConfig() collector.SamplerConfig {
+	cfg := defaultConfig()
+	cfg.Fields[nvswitch] = []collector.FieldID{858}
+	cfg.Fields[nvlinks] = []collector.FieldID{780, 1527, 1530, 1532}
+	cfg.Fields[cpus] = []collector.FieldID{1100, 1110}
+	cfg.Fields[cores] = []collector.FieldID{1100}
+	return cfg
+}
+
+// linksOf counts the links of an entity, and those that are down.
+func linksOf(inv *collector.Inventory, kind collector.EntityKind, id uint32) (count int, down []int) {
+	for _, e := range inv.Entities {
+		if e.Kind != nvlinks {
+			continue
+		}
+		if parent := inv.Entities[e.Parent]; parent.Kind == kind && parent.ID == id {
+			count++
+			if e.LinkDown {
+				down = append(down, e.Port)
+			}
+		}
+	}
+	return count, down
+}
+
+// links waits for an entity to have so many links, with these ports down.
+func (p *process) links(kind collector.EntityKind, id uint32, count int, down ...int) {
+	p.t.Helper()
+	p.sample(fmt.Sprintf("%v %d to have %d links, %v down", kind, id, count, down), func(*collector.Sample) error {
+		if n, ports := linksOf(p.inv, kind, id); n != count || !slices.Equal(ports, down) {
+			return fmt.Errorf("%d links, %v down", n, ports)
+		}
+		return nil
+	})
+}
+
+// TestFabric shows the switches and links of a DGX H100 as they come and go.
+func TestFabric(t *testing.T) {
+	n := newNode(t, "dgx-h100")
+	p := n.start(fabricConfig())
+	p.has(nvswitch, 3, 858, collector.StatusOK)
+	for gpuID := range uint32(8) {
+		p.links(gpu, gpuID, 18)
+	}
+	for id, trunks := range []int{20, 16, 16, 20} {
+		p.links(nvswitch, uint32(id), trunks)
+	}
+	first := linkID(pairOf(gpu, 0), 0)
+	s := p.has(nvlinks, first, 1530, collector.StatusOK)
+	if c := p.cell(s, nvlinks, first, 780); c.Status != collector.StatusNotSupported {
+		t.Errorf("a switch's field on a GPU's link: %v", c.Status)
+	}
+	p.has(nvlinks, linkID(pairOf(nvswitch, 0), 40), 780, collector.StatusOK)
+
+	n.command("link gpu 3 port 17 down")
+	p.links(gpu, 3, 18, 17)
+	n.command("link switch 1 port 33 down")
+	p.links(nvswitch, 1, 16, 33)
+	n.command("link gpu 3 port 17 up")
+	p.links(gpu, 3, 18)
+
+	// What DCGM says of the links of a lost GPU is that it has none.
+	n.command("lose gpu 2")
+	p.has(nvlinks, linkID(pairOf(gpu, 2), 5), 1530, collector.StatusEntityLost)
+	p.links(gpu, 2, 18)
+	n.command("return gpu 2")
+	p.has(nvlinks, linkID(pairOf(gpu, 2), 5), 1530, collector.StatusOK)
+
+	// A GPU with MIG has none indeed, and that of others stay.
+	n.command("mig gpu 1 3g.40gb*2")
+	p.links(gpu, 1, 0)
+	p.links(gpu, 0, 18)
+
+	n.command("switch 2 lost")
+	p.has(nvswitch, 2, 858, collector.StatusBlank)
+	p.has(nvswitch, 1, 858, collector.StatusOK)
+}
+
+// TestFabricSelection shows --switch-devices and --cpu-devices.
+func TestFabricSelection(t *testing.T) {
+	cfg := fabricConfig()
+	cfg.Switches, cfg.CPUs = "g:1", "i:3,4"
+	p := newNode(t, "dgx-h100").start(cfg)
+	s := p.has(nvswitch, 1, 858, collector.StatusOK)
+	for i, e := range p.inv.Entities {
+		read := len(s.Rows[i]) > 0
+		switch {
+		case e.Kind == nvswitch && read != (e.ID == 1):
+			t.Errorf("switch %d: read %v", e.ID, read)
+		case e.Kind == nvlinks && read != (p.inv.Entities[e.Parent].Kind == gpu):
+			t.Errorf("port %d of %v: read %v", e.Port, p.inv.Entities[e.Parent].Kind, read)
+		}
+	}
+	p = newNode(t, "gb200").start(cfg)
+	s = p.has(cores, 3, 1100, collector.StatusOK)
+	for i, e := range p.inv.Entities {
+		if read := len(s.Rows[i]) > 0; e.Kind == cpus && read || e.Kind == cores && read != (e.ID == 3 || e.ID == 4) {
+			t.Errorf("%v %d: read %v", e.Kind, e.ID, read)
+		}
+	}
+}
+
+// TestCPUs shows the Grace CPUs of a GB200 tray, and that their values do not
+// speak for the GPUs: after XID 119 every field of every GPU is blank.
+func TestCPUs(t *testing.T) {
+	n := newNode(t, "gb200")
+	p := n.start(fabricConfig())
+	p.has(cpus, 1, 1110, collector.StatusOK)
+	p.has(cores, 143, 1100, collector.StatusOK)
+	if i := p.entity(cores, 100); p.inv.Entities[p.inv.Entities[i].Parent].ID != 1 {
+		t.Errorf("core 100 is of CPU %d", p.inv.Entities[p.inv.Entities[i].Parent].ID)
+	}
+	n.command("xid 119 gpu 0")
+	if f := p.failure(); f.Reason != collector.FailureEngineBlank {
+		t.Errorf("failure %+v", f)
+	}
+}
+
+// TestLinksHang shows that a driver which hangs over a link's state costs no sample.
+func TestLinksHang(t *testing.T) {
+	n := newNode(t, "h100x8")
+	p := n.start(fabricConfig())
+	p.links(gpu, 0, 18)
+	n.command("hang dcgmGetNvLinkLinkStatus")
+	last := p.has(gpu, 0, 150, collector.StatusOK).Time
+	for range 30 {
+		s := p.has(gpu, 0, 150, collector.StatusOK)
+		if !s.Time.After(last) {
+			t.Fatalf("a sample of %v after one of %v", s.Time, last)
+		}
+		last = s.Time
+	}
+}
