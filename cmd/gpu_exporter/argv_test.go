@@ -45,7 +45,7 @@ func TestNormalizeArgs(t *testing.T) {
 		{"end of flags", "-k -- -f", "--kubernetes -- -f"},
 		{"command first", "check-config -f a.csv", "check-config --collectors=a.csv"},
 		{"our own flags", "-simulate h100x8 --dcgm.library-path /opt", "--simulate=h100x8 --dcgm.library-path=/opt"},
-		{"flag that is not there yet", "-p f", "--cpu-devices=f"},
+		{"selector of CPUs", "-p f", "--cpu-devices=f"},
 
 		{"no value", "--collectors", "error:--collectors: needs a value"},
 		{"switch with other value", "-k=maybe", `error:-k: "maybe" is neither true nor false`},

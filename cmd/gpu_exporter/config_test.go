@@ -14,9 +14,9 @@ import (
 // defaults is the configuration without flags and variables.
 func defaults() config {
 	return config{
-		Interval:        5 * time.Second,
-		MaxAge:          30 * time.Second,
-		Devices:         "f",
+		Interval: 5 * time.Second,
+		MaxAge:   30 * time.Second,
+		Devices:  "f", Switches: "f", CPUs: "f",
 		DCGMLogLevel:    "NONE",
 		StartupChecks:   true,
 		HostnameLabel:   "hostname",
@@ -78,6 +78,11 @@ func TestFlagsAndVariables(t *testing.T) {
 
 		{args: "--devices g:0,2-4+i:1", want: func(c *config) { c.Devices = "g:0,2-4+i:1" }},
 		{args: "-d g", want: func(c *config) { c.Devices = "g" }},
+		{args: "-s g:1,2", want: func(c *config) { c.Switches = "g:1,2" }},
+		{env: "DCGM_EXPORTER_OTHER_DEVICES_STR=i", want: func(c *config) { c.Switches = "i" }},
+		{args: "--cpu-devices=g", want: func(c *config) { c.CPUs = "g" }},
+		{env: "DCGM_EXPORTER_CPU_DEVICES_STR=i:0-71", want: func(c *config) { c.CPUs = "i:0-71" }},
+		{args: "--nvlink.index=one-based", want: func(c *config) { c.LinksFromOne = true }},
 		{env: "DCGM_EXPORTER_DEVICES_STR=i:0-6", want: func(c *config) { c.Devices = "i:0-6" }},
 
 		{args: "--remote-hostengine-info localhost:5555", want: func(c *config) { c.Hostengine = "localhost:5555" }},
@@ -302,7 +307,6 @@ func TestConfigErrors(t *testing.T) {
 func TestMissingOptions(t *testing.T) {
 	// Those of dcgm-exporter 4.5.3-4.8.2 that later issues bring.
 	missing := map[string]string{
-		"cpu-devices": "DCGM_EXPORTER_CPU_DEVICES_STR", "p": "", "switch-devices": "DCGM_EXPORTER_OTHER_DEVICES_STR", "s": "",
 		"configmap-data": "DCGM_EXPORTER_CONFIGMAP_DATA", "m": "",
 		"fake-gpus":             "DCGM_EXPORTER_USE_FAKE_GPUS",
 		"xid-count-window-size": "DCGM_EXPORTER_XID_COUNT_WINDOW_SIZE", "x": "",
