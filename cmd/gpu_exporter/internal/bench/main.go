@@ -77,10 +77,18 @@ func measureAll(ctx context.Context, o options) error {
 		name    string
 		measure func(context.Context) ([]row, error)
 	}{
-		{"scrape h100x8", func(ctx context.Context) ([]row, error) { return b.scrapes(ctx, "h100x8", "h100x8") }},
-		{"scrape 16x7", func(ctx context.Context) ([]row, error) { return b.scrapes(ctx, "16 x 7 instances", b.largeScenario()) }},
+		{"scrape h100x8", func(ctx context.Context) ([]row, error) {
+			return b.scrapes(ctx, "h100x8 x 60 fields", "h100x8", b.counters())
+		}},
+		{"scrape 16x7", func(ctx context.Context) ([]row, error) {
+			return b.scrapes(ctx, "16 x 7 instances x 60 fields", b.largeScenario(), b.counters())
+		}},
+		{"scrape dgx-h100", func(ctx context.Context) ([]row, error) {
+			return b.scrapes(ctx, "dgx-h100", "dgx-h100", b.fabricCounters())
+		}},
 		{"owners", b.joining},
-		{"sampler", b.sampler},
+		{"sampler h100x8", func(ctx context.Context) ([]row, error) { return b.sampler(ctx, "h100x8", b.counters()) }},
+		{"sampler dgx-h100", func(ctx context.Context) ([]row, error) { return b.sampler(ctx, "dgx-h100", b.fabricCounters()) }},
 		{"garbage", b.garbage},
 		{"start", b.start},
 		{"hang", b.hang},

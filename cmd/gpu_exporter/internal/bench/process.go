@@ -60,11 +60,16 @@ func (b *bench) launch(path string, args func(address string) []string, environ 
 // exporterOn starts the exporter on a simulated node and waits until it serves
 // values.
 func (b *bench) exporterOn(ctx context.Context, scenario string, args ...string) (*process, error) {
+	return b.exporterWith(ctx, scenario, b.counters(), args...)
+}
+
+// exporterWith does so with a counters file.
+func (b *bench) exporterWith(ctx context.Context, scenario, counters string, args ...string) (*process, error) {
 	b.nodes++
 	state := filepath.Join(b.dir, fmt.Sprintf("node%d", b.nodes))
 	control := state + ".control"
 	p, err := b.launch(b.options.exporter, func(address string) []string {
-		return append([]string{"--web.listen-address=" + address, "--simulate=" + scenario, "--collectors=" + b.counters()}, args...)
+		return append([]string{"--web.listen-address=" + address, "--simulate=" + scenario, "--collectors=" + counters}, args...)
 	}, "DCGMSIM_STATE="+state, "DCGMSIM_CONTROL="+control)
 	if err != nil {
 		return nil, err

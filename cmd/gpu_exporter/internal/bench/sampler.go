@@ -24,16 +24,16 @@ const samplesPerRound = 100
 // sampler compares the CPU time of one sample with that of a C loop that makes
 // the same bulk calls. Both run in processes of their own, at the same pace, with
 // the same watches: DCGM's own threads are in both.
-func (b *bench) sampler(ctx context.Context) ([]row, error) {
+func (b *bench) sampler(ctx context.Context, scenario, counters string) ([]row, error) {
 	var ours, floor, oursThread, floorThread []time.Duration
 	var garbage []float64
 	var last dcgm.Cost
 	for range b.options.rounds {
-		sample, err := b.cost(ctx, "sample")
+		sample, err := b.cost(ctx, "sample", scenario, counters)
 		if err != nil {
 			return nil, err
 		}
-		loop, err := b.cost(ctx, "floor")
+		loop, err := b.cost(ctx, "floor", scenario, counters)
 		if err != nil {
 			return nil, err
 		}
@@ -42,16 +42,16 @@ func (b *bench) sampler(ctx context.Context) ([]row, error) {
 		garbage = append(garbage, sample.Bytes/1024)
 		last = sample
 	}
-	what := fmt.Sprintf("CPU of a sample, h100x8, %d values in %d calls", last.Values, last.Calls)
+	what := fmt.Sprintf("CPU of a sample, %s, %d values in %d calls", scenario, last.Values, last.Calls)
 	return []row{
 		against(what+", the process", ours, floor),
 		against(what+", the sampling thread alone", oursThread, floorThread),
-		atMost("garbage of the sampler for one sample", median(garbage), 16, "KiB"),
+		atMost("garbage of the sampler for one sample, "+scenario, median(garbage), 16, "KiB"),
 	}, nil
 }
 
 // cost measures in a process of its own, which loads the stand-in.
-func (b *bench) cost(ctx context.Context, what string) (dcgm.Cost, error) {
+func (b *bench) cost(ctx context.Context, what, scenario, counters string) (dcgm.Cost, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return dcgm.Cost{}, err
@@ -60,10 +60,10 @@ func (b *bench) cost(ctx context.Context, what string) (dcgm.Cost, error) {
 	if err != nil {
 		return dcgm.Cost{}, err
 	}
-	cmd := exec.CommandContext(ctx, self, "-measure", what, "-counters", b.counters())
+	cmd := exec.CommandContext(ctx, self, "-measure", what, "-counters", counters)
 	cmd.Env = append(os.Environ(),
 		"LD_LIBRARY_PATH="+filepath.Join(filepath.Dir(exporter), "sim"),
-		"DCGMSIM_SCENARIO=h100x8",
+		"DCGMSIM_SCENARIO="+scenario,
 		"__DCGM_DBG_FILE=-", "__DCGM_DBG_LVL=NONE")
 	var out, log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &log
@@ -83,10 +83,15 @@ func measureSampler(what, countersFile string) error {
 	if err != nil {
 		return err
 	}
-	c, err := dcgm.Measure(collector.SamplerConfig{
-		Interval: 100 * time.Millisecond,
-		Fields:   map[collector.EntityKind][]collector.FieldID{collector.KindGPU: counters.Fields()},
-	}, samplesPerRound, what == "floor")
+	fields := map[collector.EntityKind][]collector.FieldID{}
+	for _, kind := range []collector.EntityKind{collector.KindGPU, collector.KindSwitch, collector.KindLink} {
+		for _, c := range counters.List {
+			if c.On(kind) {
+				fields[kind] = append(fields[kind], c.Field.ID)
+			}
+		}
+	}
+	c, err := dcgm.Measure(collector.SamplerConfig{Interval: 100 * time.Millisecond, Fields: fields}, samplesPerRound, what == "floor")
 	if err != nil {
 		return err
 	}
