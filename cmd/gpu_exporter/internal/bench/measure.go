@@ -164,7 +164,7 @@ func cpuPerScrape(ctx context.Context, p *process, encoding string, requests int
 // garbage measures what the exporter allocates for one sample, without scrapes
 // and with one of each kind for every sample.
 func (b *bench) garbage(ctx context.Context) ([]row, error) {
-	p, err := b.exporterOn(ctx, "h100x8", "--collect-interval=100ms")
+	p, err := b.exporterOn(ctx, "--collect-interval=100ms")
 	if err != nil {
 		return nil, err
 	}
@@ -212,7 +212,7 @@ func (b *bench) start(ctx context.Context) ([]row, error) {
 	var times []time.Duration
 	for range 2*b.options.rounds + 1 {
 		begin := time.Now()
-		p, err := b.exporterOn(ctx, "h100x8")
+		p, err := b.exporterOn(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -225,7 +225,7 @@ func (b *bench) start(ctx context.Context) ([]row, error) {
 // hang compares the time of a scrape while DCGM hangs with that while it works,
 // and counts what the exporter gathers meanwhile.
 func (b *bench) hang(ctx context.Context) ([]row, error) {
-	p, err := b.exporterOn(ctx, "h100x8", "--collect-interval=1s")
+	p, err := b.exporterOn(ctx, "--collect-interval=1s")
 	if err != nil {
 		return nil, err
 	}
@@ -283,7 +283,7 @@ func (b *bench) hang(ctx context.Context) ([]row, error) {
 // 100 ms, scraped every second. The two are one program, so most pages of the
 // sampler are pages of the exporter: the proportional set size counts them once.
 func (b *bench) memory(ctx context.Context) ([]row, error) {
-	p, err := b.exporterOn(ctx, "h100x8", "--collect-interval=100ms")
+	p, err := b.exporterOn(ctx, "--collect-interval=100ms")
 	if err != nil {
 		return nil, err
 	}

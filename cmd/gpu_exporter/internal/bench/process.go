@@ -59,8 +59,8 @@ func (b *bench) launch(path string, args func(address string) []string, environ 
 
 // exporterOn starts the exporter on a simulated node and waits until it serves
 // values.
-func (b *bench) exporterOn(ctx context.Context, scenario string, args ...string) (*process, error) {
-	return b.exporterWith(ctx, scenario, b.counters(), args...)
+func (b *bench) exporterOn(ctx context.Context, args ...string) (*process, error) {
+	return b.exporterWith(ctx, "h100x8", b.counters(), args...)
 }
 
 // exporterWith does so with a counters file.
