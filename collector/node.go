@@ -31,7 +31,8 @@ type Node struct {
 	processes   *Processes
 	processesOf *Inventory
 	gone        []Entity // GPUs that an earlier inventory had and the latest lacks
-	xids        xidCounts
+	xids        xidLedger
+	kernel      kernelXIDs
 	changed     chan struct{}
 }
 
@@ -41,7 +42,7 @@ func NewNode(logger *slog.Logger, xids *XIDCatalogue) *Node {
 	return &Node{
 		now:     time.Now,
 		report:  newReport(logger, xids),
-		xids:    xidCounts{},
+		xids:    newXIDLedger(),
 		changed: make(chan struct{}, 1),
 	}
 }
@@ -75,6 +76,7 @@ func (n *Node) setInventory(inv *Inventory) error {
 	n.recallIdentities(inv)
 	n.gone = gpusGone(n.gone, n.latest, inv)
 	n.latest = inv
+	n.placeKernelXIDs()
 	return nil
 }
 
@@ -195,8 +197,11 @@ func (n *Node) addEvents(generation uint64, events []Event) error {
 			rejected = &RejectError{Reason: rejectInvalid, Err: fmt.Errorf("event of kind %d on entity %d", e.Kind, e.Entity)}
 			continue
 		}
-		n.xids.add(instanceKey(n.latest, e.Entity), e.Code, e.Time)
-		n.report.xid(n.latest, e, n.now())
+		now, key := n.now(), instanceKey(n.latest, e.Entity)
+		if n.xids.addSample(key, e.Code, e.Time, now) {
+			gpu, _ := n.latest.GPU(e.Entity)
+			n.report.xid(gpu, xidKey{key, e.Code}, now)
+		}
 	}
 	return rejected
 }
@@ -209,12 +214,14 @@ type nodeView struct {
 	age       time.Duration
 	gone      []Entity
 	xids      map[xidKey]xidCount
+	strayXIDs uint64 // of the kernel log, on no known GPU
 }
 
 func (n *Node) view() nodeView {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	v := nodeView{inventory: n.shown, sample: n.sample, gone: n.gone, xids: n.xids.copy()}
+	n.xids.settle(n.now())
+	v := nodeView{inventory: n.shown, sample: n.sample, gone: n.gone, xids: n.xids.counts.copy(), strayXIDs: n.kernel.strays}
 	if v.sample == nil {
 		v.inventory = n.latest
 	} else {

@@ -76,22 +76,22 @@ func silence(v nodeView, i int) string {
 	return "it has no values, most are: " + most.String()
 }
 
-// xid tells of an XID, unless the same was told of a moment ago.
-func (r *report) xid(inv *Inventory, e Event, now time.Time) {
-	key := xidKey{instanceKey(inv, e.Entity), e.Code}
+// xid tells of an XID, unless the same was told of a moment ago. gpu may be nil;
+// more are further attributes.
+func (r *report) xid(gpu *Entity, key xidKey, now time.Time, more ...any) {
 	if last, ok := r.logged[key]; ok && now.Sub(last) < xidLogPause {
 		return
 	}
 	r.logged[key] = now
-	attrs := []any{"xid", e.Code, "meaning", r.xids.Message(e.Code)}
-	if x, ok := r.xids.Lookup(e.Code); ok {
+	attrs := []any{"xid", key.code, "meaning", r.xids.Message(key.code)}
+	if x, ok := r.xids.Lookup(key.code); ok {
 		attrs = append(attrs, "action", x.Action)
 	}
-	if gpu, ok := inv.GPU(e.Entity); ok {
+	if gpu != nil {
 		attrs = append(attrs, "gpu", gpu.ID, "UUID", gpu.UUID, "pci_bus_id", gpu.PCIBusID)
 	}
 	if key.instance != Unknown {
 		attrs = append(attrs, "GPU_I_ID", key.instance, "GPU_I_PROFILE", key.profile)
 	}
-	r.log.Warn("XID error", attrs...)
+	r.log.Warn("XID error", append(attrs, more...)...)
 }

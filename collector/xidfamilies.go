@@ -1,0 +1,79 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package collector
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+)
+
+// The families about XID errors.
+var (
+	gpuXIDErrors        = definition{"gpu_xid_errors_total", MetricCounter, "XID errors since the exporter started, by code.", []string{"xid"}}
+	gpuXIDLastTimestamp = definition{"gpu_xid_last_timestamp_seconds", MetricGauge, "When the XID was last seen.", []string{"xid"}}
+)
+
+// appendXIDs appends the XID counters. A counter born at 1 hides its first event
+// from increase(), so the codes that call for action exist from the start.
+func (f *Families) appendXIDs(families []Family, v nodeView) []Family {
+	total, last := gpuXIDErrors.family(), gpuXIDLastTimestamp.family()
+	action := f.cfg.XIDs.CallsForAction()
+	total.Series = make([]Series, 0, len(action)*len(f.layout.entities))
+	add := func(key entityKey, labelsOf func(n int, code int64) *LabelSet) {
+		for n, code := range seenOr(action, v.xids, key) {
+			count, labels := v.xids[xidKey{key, code}], labelsOf(n, code)
+			total.Series = append(total.Series, Series{labels, Number(float64(count.total))})
+			if !count.last.IsZero() {
+				last.Series = append(last.Series, Series{labels, Number(seconds(count.last))})
+			}
+		}
+	}
+	for i := range f.layout.entities {
+		l := &f.layout.entities[i]
+		if l.own == nil {
+			continue
+		}
+		add(instanceKey(v.inventory, i), func(n int, code int64) *LabelSet {
+			// The codes are the same ones in nearly every sample.
+			if n == len(l.xids) {
+				l.xids = append(l.xids, xidLabelSet{})
+			}
+			if l.xids[n].labels == nil || l.xids[n].code != code {
+				l.xids[n] = xidLabelSet{code, NewLabelSet(withXID(l.identity, code)...)}
+			}
+			return l.xids[n].labels
+		})
+	}
+	// What happened to a GPU that is gone may be why it is.
+	for i := range v.gone {
+		if gone := &v.gone[i]; findGPU(v.inventory, gone.UUID) == nil {
+			add(entityKey{uuid: gone.UUID, instance: Unknown}, func(_ int, code int64) *LabelSet {
+				return NewLabelSet(withXID(f.cfg.goneIdentity(gone), code)...)
+			})
+		}
+	}
+	return append(families, total, last)
+}
+
+func withXID(identity []Label, code int64) []Label {
+	return append(slices.Clone(identity), Label{"xid", strconv.FormatInt(code, 10)})
+}
+
+// seenOr returns the codes of always together with those counted for key, sorted.
+func seenOr(always []int64, seen map[xidKey]xidCount, key entityKey) []int64 {
+	codes := always
+	for k := range seen {
+		if k.entityKey == key && !slices.Contains(always, k.code) {
+			if len(codes) == len(always) {
+				codes = slices.Clone(always)
+			}
+			codes = append(codes, k.code)
+		}
+	}
+	if len(codes) > len(always) {
+		slices.SortFunc(codes, cmp.Compare)
+	}
+	return codes
+}

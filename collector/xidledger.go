@@ -1,0 +1,235 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package collector
+
+import (
+	"slices"
+	"time"
+)
+
+const (
+	// instanceGrace is how long an XID of the kernel log, on a GPU that is split,
+	// waits for DCGM to say on which instance it was: two samples at the default
+	// interval. Then it counts for the GPU. No longer: an alert waits, too.
+	instanceGrace = 10 * time.Second
+	// kernelLag is how much later than DCGM's sample the kernel log may be read.
+	kernelLag = 10 * time.Second
+	// sampleLag is how much later DCGM may tell of what the kernel log has told.
+	// Its engine takes in one XID a second for the node (EventThreadMain of DCGM's
+	// cache manager sleeps between them), so that a burst of thousands takes as
+	// long. After that the XID was one that DCGM missed.
+	sampleLag = time.Hour
+	// twinWindow is how far apart two samples may be that tell of one XID; see
+	// samplesOf. GSP timeouts, which may come one after another, take 6 s each.
+	twinWindow = 5 * time.Second
+	// twinLag is how much later the second of them may come to us.
+	twinLag = 2 * time.Minute
+	// maxOpen bounds how many XIDs of one code on one GPU are kept open.
+	maxOpen = 4096
+)
+
+// samplesOf returns how many samples DCGM may make of one XID. Of 79, 119 and 120
+// there are two where DCGM hears of the driver's event and also reads the kernel
+// log itself (DcgmKmsgReader, for these three), which it puts down to the GPU.
+func samplesOf(code int64) int {
+	switch code {
+	case 79, 119, 120:
+		return 2
+	}
+	return 1
+}
+
+// xidLedger counts each XID once, although DCGM and the kernel log may both tell
+// of it, in any order, and DCGM minutes later. Times cannot be compared: DCGM
+// stamps an XID when it takes it in. So what is the same XID is a matter of
+// numbers: on one GPU, with one code, each record of the kernel log is the XID of
+// one sample of DCGM's (or two, see samplesOf) and the other way round. For each
+// GPU and code the sum over the GPU and its instances is thus the larger of the
+// two, and neither source is needed for the other to count.
+//
+// What it cannot tell apart: without the kernel log, two XIDs 79, 119 or 120 on
+// one GPU within twinWindow, which count as one; and an XID that only DCGM has,
+// because records of the kernel log were lost, after one that only the kernel
+// log had, of the same code on the same GPU less than sampleLag ago.
+type xidLedger struct {
+	counts xidCounts
+	open   map[gpuXID][]openXID
+}
+
+type gpuXID struct {
+	uuid string
+	code int64
+}
+
+// openXID is an XID of which one source has told and the other may yet.
+type openXID struct {
+	key     entityKey
+	at      time.Time // when it happened, by whoever told first
+	told    time.Time // when we were told
+	logged  bool      // the kernel log has told
+	waits   bool      // for DCGM to say on which instance; it is not counted yet
+	samples int       // of DCGM's
+	sample  time.Time // of the newest of these
+}
+
+func newXIDLedger() xidLedger {
+	return xidLedger{counts: xidCounts{}, open: map[gpuXID][]openXID{}}
+}
+
+// addSample takes a sample of DCGM's and says whether it tells of a new XID.
+func (l *xidLedger) addSample(key entityKey, code int64, at, now time.Time) bool {
+	l.settle(now)
+	id := gpuXID{key.uuid, code}
+	open := l.open[id]
+	const perfect = 7
+	best, rank := 0, 0
+	for i := range open {
+		if r := open[i].fitsSample(key, code, at); r > rank {
+			if best, rank = i, r; r == perfect {
+				break
+			}
+		}
+	}
+	if rank == 0 {
+		l.counts.add(key, code, at)
+		l.keep(id, openXID{key: key, at: at, told: now, samples: 1, sample: at})
+		return true
+	}
+	x := &open[best]
+	x.samples++
+	x.sample = at
+	if x.waits {
+		x.waits, x.key = false, key
+		l.counts.add(key, code, x.at)
+	}
+	l.closeIfTold(id, best)
+	return false
+}
+
+// fitsSample says how well a sample fits an XID that is open; 0 is not at all.
+func (x *openXID) fitsSample(key entityKey, code int64, at time.Time) int {
+	rank := 0
+	switch {
+	case x.waits:
+		rank = 6
+	case x.key == key:
+		rank = 7
+	case x.key.instance == Unknown || key.instance == Unknown:
+		rank = 5
+	default:
+		return 0 // on two instances: two XIDs
+	}
+	if x.samples == 0 {
+		return rank
+	}
+	apart := at.Sub(x.sample).Abs()
+	if x.samples < samplesOf(code) && (x.logged || apart <= twinWindow) {
+		return rank - 4 // rather one that DCGM has not told at all
+	}
+	return 0
+}
+
+// addRecord takes a record of the kernel log and says whether it tells of a new
+// XID. split says that the GPU has instances, of which one may be meant.
+func (l *xidLedger) addRecord(key entityKey, split bool, code int64, at, now time.Time) bool {
+	l.settle(now)
+	id := gpuXID{key.uuid, code}
+	open := l.open[id]
+	best, rank := 0, 0
+	for i := range open {
+		x := &open[i]
+		switch {
+		case x.logged || now.Sub(x.told) > kernelLag:
+		case x.key == key:
+			best, rank = i, 2
+		case rank == 0 && (x.key.instance == Unknown || key.instance == Unknown):
+			best, rank = i, 1
+		}
+		if rank == 2 {
+			break
+		}
+	}
+	if rank == 0 {
+		// The three codes that DCGM reads from the kernel log are the GPU's as a whole.
+		waits := split && key.instance == Unknown && samplesOf(code) == 1
+		if !waits {
+			l.counts.add(key, code, at)
+		}
+		l.keep(id, openXID{key: key, at: at, told: now, logged: true, waits: waits})
+		return true
+	}
+	open[best].logged = true
+	l.closeIfTold(id, best)
+	return false
+}
+
+// closeIfTold closes an XID that both sources have told all of.
+func (l *xidLedger) closeIfTold(id gpuXID, i int) {
+	open := l.open[id]
+	if x := &open[i]; !x.logged || x.samples < samplesOf(id.code) {
+		return
+	}
+	if i == 0 {
+		open = open[1:]
+	} else {
+		open = slices.Delete(open, i, i+1)
+	}
+	l.put(id, open)
+}
+
+func (l *xidLedger) keep(id gpuXID, x openXID) {
+	open := append(l.open[id], x)
+	for len(open) > maxOpen {
+		l.count(id, &open[0])
+		open = open[1:]
+	}
+	l.open[id] = open
+}
+
+func (l *xidLedger) put(id gpuXID, open []openXID) {
+	if len(open) == 0 {
+		delete(l.open, id)
+		return
+	}
+	l.open[id] = open
+}
+
+// count counts an XID that has waited for DCGM in vain.
+func (l *xidLedger) count(id gpuXID, x *openXID) {
+	if x.waits {
+		x.waits = false
+		l.counts.add(x.key, id.code, x.at)
+	}
+}
+
+// settle counts what has waited for long enough, and forgets what is not going
+// to be told again.
+func (l *xidLedger) settle(now time.Time) {
+	for id, open := range l.open {
+		for i := range open {
+			age := now.Sub(open[i].told)
+			if age < instanceGrace {
+				break // so are those after it
+			}
+			l.count(id, &open[i])
+		}
+		past := 0
+		for past < len(open) && now.Sub(open[past].told) > open[past].lifetime(id.code) {
+			past++
+		}
+		if past > 0 {
+			l.put(id, open[past:])
+		}
+	}
+}
+
+func (x *openXID) lifetime(code int64) time.Duration {
+	switch {
+	case x.logged:
+		return sampleLag
+	case samplesOf(code) > 1:
+		return twinLag
+	}
+	return kernelLag
+}
