@@ -27,7 +27,10 @@ const maxProblems = 100
 // Counter is one line of a counters file: a field, and the metric or label that
 // becomes of it.
 type Counter struct {
+	// Field is zero if the counter is computed.
 	Field Field
+	// Computed says which of dcgm-exporter's own counters it is, if it is one.
+	Computed ComputedCounter
 	// Name is the name as it stands in the file, and so the name of the metric
 	// or label: current, legacy or that of dcgm-exporter 1.x.
 	Name string
@@ -49,6 +52,9 @@ type Counter struct {
 
 // On says whether entities of the kind are asked for the counter's field.
 func (c Counter) On(kind EntityKind) bool {
+	if c.Computed != 0 {
+		return false
+	}
 	if c.Kinds != 0 {
 		return c.Kinds.Has(kind)
 	}
@@ -89,7 +95,7 @@ func (c *Counters) filter(keep func(Counter) bool) []Counter {
 func (c *Counters) Fields() []FieldID {
 	ids := make([]FieldID, 0, len(c.List))
 	for _, m := range c.List {
-		if !slices.Contains(ids, m.Field.ID) {
+		if m.Computed == 0 && !slices.Contains(ids, m.Field.ID) {
 			ids = append(ids, m.Field.ID)
 		}
 	}
@@ -257,6 +263,10 @@ func (p *countersParser) record(line int, record []string) {
 		return
 	}
 	name, word, help := record[0], record[1], record[2]
+	if computed, ok := computedByName(name); ok {
+		p.computed(line, computed, name, word, help)
+		return
+	}
 	field, ok := p.field(line, name)
 	metric, typeOK := p.metricType(line, name, word)
 	if !p.help(line, name, help) || !ok || !typeOK {
@@ -272,7 +282,7 @@ func (p *countersParser) record(line int, record []string) {
 	}
 	p.first[name] = line
 	for _, other := range p.counters.List {
-		if other.Field.ID == field.ID {
+		if other.Computed == 0 && other.Field.ID == field.ID {
 			p.warn(line, "%s is the same field (%d) as %s on line %d: its values are exported under both names", name, field.ID, other.Name, p.first[other.Name])
 			break
 		}
@@ -297,7 +307,7 @@ func (p *countersParser) field(line int, name string) (Field, bool) {
 		return field, true
 	case name == "":
 		p.fail(line, "the field name is missing: write name, type and help, separated by commas")
-	case computed(name):
+	case unsupported(name):
 		p.fail(line, "%s is a counter that dcgm-exporter computes itself, and is not supported yet: remove the line", shown(name))
 	default:
 		if s := SuggestField(name); s != "" {
@@ -309,12 +319,11 @@ func (p *countersParser) field(line int, name string) (Field, bool) {
 	return field, false
 }
 
-// computed says whether dcgm-exporter, up to 4.8.4, knows the name as that of a
-// counter which is no DCGM field.
-func computed(name string) bool {
+// unsupported says whether dcgm-exporter, up to 4.8.4, knows the name as that of a
+// counter which is no DCGM field, and we do not.
+func unsupported(name string) bool {
 	switch name {
-	case "DCGM_EXP_XID_ERRORS_COUNT", "DCGM_EXP_XID_ERRORS_TOTAL",
-		"DCGM_EXP_CLOCK_EVENTS_COUNT", "DCGM_EXP_CLOCK_EVENTS_TOTAL",
+	case "DCGM_EXP_CLOCK_EVENTS_COUNT", "DCGM_EXP_CLOCK_EVENTS_TOTAL",
 		"DCGM_EXP_GPU_HEALTH_STATUS", "DCGM_EXP_P2P_STATUS":
 		return true
 	}

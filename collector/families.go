@@ -28,7 +28,12 @@ type FamiliesConfig struct {
 	LinksFromOne bool
 	// MaxAge is how old a sample may be before its series are withheld.
 	MaxAge time.Duration
-	Owners OwnerForm
+	// XIDWindow is how far DCGM_EXP_XID_ERRORS_COUNT looks back.
+	XIDWindow time.Duration
+	// KernelLog says how the kernel log is followed, or that it is not; nil if it
+	// never is.
+	KernelLog func() (KernelLogStatus, bool)
+	Owners    OwnerForm
 }
 
 // OwnerForm says how owners become labels and series. The zero value is
@@ -60,11 +65,13 @@ type Families struct {
 	owners     OwnerSource // nil if nobody is asked for owners
 	layout     layout
 	usage      usage
+	xidInfos   map[int64]*LabelSet // by code
 }
 
 // NewFamilies returns a builder of the families of node. owners may be nil.
 func NewFamilies(cfg FamiliesConfig, node *Node, supervisor *Supervisor, owners OwnerSource) *Families {
-	return &Families{cfg: cfg, node: node, supervisor: supervisor, owners: owners}
+	node.keepXIDs(cfg.xidWindow())
+	return &Families{cfg: cfg, node: node, supervisor: supervisor, owners: owners, xidInfos: map[int64]*LabelSet{}}
 }
 
 // Build returns the families at this moment, sorted by name.
@@ -315,6 +322,10 @@ func (cfg *FamiliesConfig) withHostname(labels []Label) []Label {
 func (f *Families) appendFields(families []Family, v nodeView) []Family {
 	for i, c := range f.cfg.Counters {
 		if c.Type == MetricLabel {
+			continue
+		}
+		if c.Computed != 0 {
+			families = append(families, f.computed(c, v))
 			continue
 		}
 		family := Family{Name: c.Name, Help: c.Help, Type: c.Type, Series: make([]Series, 0, len(v.inventory.Entities))}

@@ -206,6 +206,14 @@ func (n *Node) addEvents(generation uint64, events []Event) error {
 	return rejected
 }
 
+// keepXIDs keeps, from now on, the times of XIDs for as long as window; 0 is not
+// at all.
+func (n *Node) keepXIDs(window time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.xids.counts.window = window
+}
+
 // nodeView is a consistent reading of a Node. Its parts are immutable.
 type nodeView struct {
 	inventory *Inventory // nil until the first
@@ -215,13 +223,16 @@ type nodeView struct {
 	gone      []Entity
 	xids      map[xidKey]xidCount
 	strayXIDs uint64 // of the kernel log, on no known GPU
+	// recentXIDs are those of the window that was asked for.
+	recentXIDs map[xidKey]uint64
 }
 
 func (n *Node) view() nodeView {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.xids.settle(n.now())
-	v := nodeView{inventory: n.shown, sample: n.sample, gone: n.gone, xids: n.xids.counts.copy(), strayXIDs: n.kernel.strays}
+	now := n.now()
+	n.xids.settle(now)
+	v := nodeView{inventory: n.shown, sample: n.sample, gone: n.gone, xids: n.xids.counts.copy(), strayXIDs: n.kernel.strays, recentXIDs: n.xids.counts.recent(now)}
 	if v.sample == nil {
 		v.inventory = n.latest
 	} else {

@@ -67,7 +67,7 @@ var (
 )
 
 // ownFamilies is about how many they are.
-const ownFamilies = 36
+const ownFamilies = 40
 
 func (d *definition) family(series ...Series) Family {
 	return Family{Name: d.Name, Help: d.Help, Type: d.Type, Series: series}
@@ -193,6 +193,7 @@ func (f *Families) appendState(families []Family, v nodeView, ownership *Ownersh
 			sampleDuration.single(Number(v.sample.Duration.Seconds())),
 			counts(&fieldsUnsupported, withoutValue(v.sample)))
 	}
+	families = f.appendKernelLog(families, v)
 	if f.owners == nil {
 		return families
 	}

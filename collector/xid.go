@@ -4,6 +4,7 @@
 package collector
 
 import (
+	"cmp"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -76,6 +77,18 @@ func (c *XIDCatalogue) Lookup(code int64) (XID, bool) {
 
 // All returns every code, in order.
 func (c *XIDCatalogue) All() []XID { return slices.Clone(c.xids) }
+
+// With returns the catalogue with the lines of changes in place of its own of the
+// same codes, and those of further codes added.
+func (c *XIDCatalogue) With(changes *XIDCatalogue) *XIDCatalogue {
+	all := slices.DeleteFunc(slices.Clone(c.xids), func(x XID) bool {
+		_, changed := changes.Lookup(x.Code)
+		return changed
+	})
+	all = append(all, changes.xids...)
+	slices.SortFunc(all, func(a, b XID) int { return cmp.Compare(a.Code, b.Code) })
+	return &XIDCatalogue{all}
+}
 
 // Message returns the text for the label err_msg of DCGM_FI_DEV_XID_ERRORS. It
 // is the meaning in our words, so it differs from that of dcgm-exporter; the

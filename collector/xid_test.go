@@ -132,3 +132,28 @@ func FuzzParseXIDCatalogue(f *testing.F) {
 		}
 	})
 }
+
+// A user's catalogue holds what differs: lines that change a code, and codes that
+// the built-in one lacks.
+func TestXIDCatalogueWith(t *testing.T) {
+	changes, err := ParseXIDCatalogue(strings.NewReader("code,name,severity,action,investigation,meaning\n"+
+		"31,PAGE_FAULT,critical,CALL_US,,Ours\n109,CTXSW_TIMEOUT,info,,,The application's\n999,NEW,warning,,,New\n"), "x.csv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := shippedXIDs(t)
+	c := all.With(changes)
+	if n := len(c.All()); n != len(all.All())+1 {
+		t.Errorf("%d codes", n)
+	}
+	if x, _ := c.Lookup(31); x.Name != "PAGE_FAULT" || x.Severity != XIDCritical {
+		t.Errorf("31 is %+v", x)
+	}
+	codes := c.CallsForAction()
+	if !slices.Contains(codes, 31) || slices.Contains(codes, 109) || !slices.Contains(codes, 79) || !slices.Contains(codes, 999) || !slices.IsSorted(codes) {
+		t.Errorf("calls for action: %v", codes)
+	}
+	if x, _ := all.Lookup(31); x.Severity != XIDInfo {
+		t.Errorf("the original has changed: %+v", x)
+	}
+}

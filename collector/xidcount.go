@@ -5,6 +5,7 @@ package collector
 
 import (
 	"maps"
+	"slices"
 	"time"
 )
 
@@ -47,21 +48,65 @@ type xidCount struct {
 
 // xidCounts counts XIDs since the exporter started. They outlive samplers, and
 // an instance that goes and comes back goes on counting.
-type xidCounts map[xidKey]xidCount
+type xidCounts struct {
+	total map[xidKey]xidCount
+	// window is how long the times of XIDs are kept, in times.
+	window time.Duration
+	times  map[xidKey][]xidSecond
+}
 
-func (c xidCounts) add(e entityKey, code int64, at time.Time) {
+// xidSecond is how many XIDs came in one second.
+type xidSecond struct {
+	second int64 // Unix time
+	count  uint64
+}
+
+func newXIDCounts() xidCounts {
+	return xidCounts{total: map[xidKey]xidCount{}, times: map[xidKey][]xidSecond{}}
+}
+
+func (c *xidCounts) add(e entityKey, code int64, at time.Time) {
 	k := xidKey{e, code}
-	count := c[k]
+	count := c.total[k]
 	count.total++
 	if at.After(count.last) {
 		count.last = at
 	}
-	c[k] = count
+	c.total[k] = count
+	if c.window == 0 {
+		return
+	}
+	times, second := c.times[k], at.Unix()
+	for i := range slices.Backward(times) {
+		if times[i].second == second {
+			times[i].count++
+			return
+		}
+	}
+	c.times[k] = append(times, xidSecond{second, 1})
 }
 
-func (c xidCounts) copy() map[xidKey]xidCount {
-	if len(c) == 0 {
+// recent returns how many XIDs came within the window before now, of those that
+// have some.
+func (c *xidCounts) recent(now time.Time) map[xidKey]uint64 {
+	recent := make(map[xidKey]uint64, len(c.times))
+	for k, times := range c.times {
+		times = slices.DeleteFunc(times, func(s xidSecond) bool { return now.Sub(time.Unix(s.second, 0)) > c.window })
+		if len(times) == 0 {
+			delete(c.times, k)
+			continue
+		}
+		c.times[k] = times
+		for _, s := range times {
+			recent[k] += s.count
+		}
+	}
+	return recent
+}
+
+func (c *xidCounts) copy() map[xidKey]xidCount {
+	if len(c.total) == 0 {
 		return nil
 	}
-	return maps.Clone(c)
+	return maps.Clone(c.total)
 }

@@ -13,6 +13,12 @@ import (
 var (
 	gpuXIDErrors        = definition{"gpu_xid_errors_total", MetricCounter, "XID errors since the exporter started, by code.", []string{"xid"}}
 	gpuXIDLastTimestamp = definition{"gpu_xid_last_timestamp_seconds", MetricGauge, "When the XID was last seen.", []string{"xid"}}
+	gpuXIDInfo          = definition{"gpu_xid_info", MetricGauge, "What is known of an XID code that calls for action or was seen on this node; always 1. Of a code that is in no catalogue, the severity is unknown.",
+		[]string{"action", "name", "severity", "xid"}}
+
+	kernelLogUp     = definition{"gpu_exporter_kernel_log_up", MetricGauge, "Whether XIDs are counted from the kernel log, too.", nil}
+	kernelLogLost   = definition{"gpu_exporter_kernel_log_lost_records_total", MetricCounter, "Records that the kernel overwrote before they were read; XIDs may be among them.", nil}
+	kernelLogStrays = definition{"gpu_exporter_kernel_log_unmatched_xids_total", MetricCounter, "XIDs of the kernel log at PCI addresses where no GPU was known.", nil}
 )
 
 // appendXIDs appends the XID counters. A counter born at 1 hides its first event
@@ -54,7 +60,52 @@ func (f *Families) appendXIDs(families []Family, v nodeView) []Family {
 			})
 		}
 	}
-	return append(families, total, last)
+	return append(families, total, last, f.xidInfo(action, v))
+}
+
+// xidInfo returns the family that says what the codes mean, to be joined
+// on(instance, xid): of those that have a series on every GPU, and those seen. All
+// would be three times as many, on every node.
+func (f *Families) xidInfo(action []int64, v nodeView) Family {
+	family := gpuXIDInfo.family()
+	codes := slices.Clone(action)
+	for k := range v.xids {
+		codes = append(codes, k.code)
+	}
+	slices.Sort(codes)
+	for _, code := range slices.Compact(codes) {
+		labels, ok := f.xidInfos[code]
+		if !ok {
+			labels = NewLabelSet(f.cfg.XIDs.infoLabels(code)...)
+			f.xidInfos[code] = labels
+		}
+		family.Series = append(family.Series, Series{labels, Number(1)})
+	}
+	return family
+}
+
+func (c *XIDCatalogue) infoLabels(code int64) []Label {
+	labels := []Label{{"severity", "unknown"}, {"xid", strconv.FormatInt(code, 10)}}
+	if x, ok := c.Lookup(code); ok {
+		labels[0].Value = x.Severity.String()
+		labels = append([]Label{{"action", x.Action}, {"name", x.Name}}, labels...)
+	}
+	return slices.DeleteFunc(labels, func(l Label) bool { return l.Value == "" })
+}
+
+// appendKernelLog appends the state of the kernel log.
+func (f *Families) appendKernelLog(families []Family, v nodeView) []Family {
+	if f.cfg.KernelLog == nil {
+		return families
+	}
+	status, followed := f.cfg.KernelLog()
+	if !followed {
+		return families
+	}
+	return append(families,
+		kernelLogUp.single(Bool(status.Up)),
+		kernelLogLost.single(Number(float64(status.Lost))),
+		kernelLogStrays.single(Number(float64(v.strayXIDs))))
 }
 
 func withXID(identity []Label, code int64) []Label {

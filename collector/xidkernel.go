@@ -72,6 +72,14 @@ func (n *Node) AddKernelXID(x KernelXID) {
 	n.kernel.waiting = append(n.kernel.waiting, stray)
 }
 
+// ExpectKernelSamples says that DCGM's engine may be able to read the kernel log
+// itself. XIDs 79, 119 and 120 may then come from it twice.
+func (n *Node) ExpectKernelSamples() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.xids.twins = true
+}
+
 // placeKernelXIDs looks for the GPUs of XIDs that came before they were known.
 func (n *Node) placeKernelXIDs() {
 	var still []strayXID

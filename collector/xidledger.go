@@ -29,16 +29,10 @@ const (
 	maxOpen = 4096
 )
 
-// samplesOf returns how many samples DCGM may make of one XID. Of 79, 119 and 120
-// there are two where DCGM hears of the driver's event and also reads the kernel
-// log itself (DcgmKmsgReader, for these three), which it puts down to the GPU.
-func samplesOf(code int64) int {
-	switch code {
-	case 79, 119, 120:
-		return 2
-	}
-	return 1
-}
+// readByEngine says whether the code is one of those that DCGM's engine reads
+// from the kernel log (DcgmKmsgReaderThread of DCGM 4.6), in addition to the
+// driver's event. It puts them down to the GPU, as they are the GPU's as a whole.
+func readByEngine(code int64) bool { return code == 79 || code == 119 || code == 120 }
 
 // xidLedger counts each XID once, although DCGM and the kernel log may both tell
 // of it, in any order, and DCGM minutes later. Times cannot be compared: DCGM
@@ -48,11 +42,14 @@ func samplesOf(code int64) int {
 // GPU and code the sum over the GPU and its instances is thus the larger of the
 // two, and neither source is needed for the other to count.
 //
-// What it cannot tell apart: without the kernel log, two XIDs 79, 119 or 120 on
-// one GPU within twinWindow, which count as one; and an XID that only DCGM has,
+// What it cannot tell apart: without the kernel log, but with an engine that may
+// read it, two XIDs 79, 119 or 120 on one GPU within twinWindow, which count as
+// one; and an XID that only DCGM has,
 // because records of the kernel log were lost, after one that only the kernel
 // log had, of the same code on the same GPU less than sampleLag ago.
 type xidLedger struct {
+	// twins says that the engine may be able to read the kernel log.
+	twins  bool
 	counts xidCounts
 	open   map[gpuXID][]openXID
 }
@@ -74,7 +71,7 @@ type openXID struct {
 }
 
 func newXIDLedger() xidLedger {
-	return xidLedger{counts: xidCounts{}, open: map[gpuXID][]openXID{}}
+	return xidLedger{counts: newXIDCounts(), open: map[gpuXID][]openXID{}}
 }
 
 // addSample takes a sample of DCGM's and says whether it tells of a new XID.
@@ -85,7 +82,7 @@ func (l *xidLedger) addSample(key entityKey, code int64, at, now time.Time) bool
 	const perfect = 7
 	best, rank := 0, 0
 	for i := range open {
-		if r := open[i].fitsSample(key, code, at); r > rank {
+		if r := l.fitsSample(&open[i], key, code, at); r > rank {
 			if best, rank = i, r; r == perfect {
 				break
 			}
@@ -107,8 +104,16 @@ func (l *xidLedger) addSample(key entityKey, code int64, at, now time.Time) bool
 	return false
 }
 
+// samplesOf returns how many samples DCGM may make of one XID.
+func (l *xidLedger) samplesOf(code int64) int {
+	if l.twins && readByEngine(code) {
+		return 2
+	}
+	return 1
+}
+
 // fitsSample says how well a sample fits an XID that is open; 0 is not at all.
-func (x *openXID) fitsSample(key entityKey, code int64, at time.Time) int {
+func (l *xidLedger) fitsSample(x *openXID, key entityKey, code int64, at time.Time) int {
 	rank := 0
 	switch {
 	case x.waits:
@@ -124,7 +129,7 @@ func (x *openXID) fitsSample(key entityKey, code int64, at time.Time) int {
 		return rank
 	}
 	apart := at.Sub(x.sample).Abs()
-	if x.samples < samplesOf(code) && (x.logged || apart <= twinWindow) {
+	if x.samples < l.samplesOf(code) && (x.logged || apart <= twinWindow) {
 		return rank - 4 // rather one that DCGM has not told at all
 	}
 	return 0
@@ -151,8 +156,7 @@ func (l *xidLedger) addRecord(key entityKey, split bool, code int64, at, now tim
 		}
 	}
 	if rank == 0 {
-		// The three codes that DCGM reads from the kernel log are the GPU's as a whole.
-		waits := split && key.instance == Unknown && samplesOf(code) == 1
+		waits := split && key.instance == Unknown && !readByEngine(code)
 		if !waits {
 			l.counts.add(key, code, at)
 		}
@@ -167,7 +171,7 @@ func (l *xidLedger) addRecord(key entityKey, split bool, code int64, at, now tim
 // closeIfTold closes an XID that both sources have told all of.
 func (l *xidLedger) closeIfTold(id gpuXID, i int) {
 	open := l.open[id]
-	if x := &open[i]; !x.logged || x.samples < samplesOf(id.code) {
+	if x := &open[i]; !x.logged || x.samples < l.samplesOf(id.code) {
 		return
 	}
 	if i == 0 {
@@ -215,7 +219,7 @@ func (l *xidLedger) settle(now time.Time) {
 			l.count(id, &open[i])
 		}
 		past := 0
-		for past < len(open) && now.Sub(open[past].told) > open[past].lifetime(id.code) {
+		for past < len(open) && now.Sub(open[past].told) > l.lifetime(&open[past], id.code) {
 			past++
 		}
 		if past > 0 {
@@ -224,11 +228,11 @@ func (l *xidLedger) settle(now time.Time) {
 	}
 }
 
-func (x *openXID) lifetime(code int64) time.Duration {
+func (l *xidLedger) lifetime(x *openXID, code int64) time.Duration {
 	switch {
 	case x.logged:
 		return sampleLag
-	case samplesOf(code) > 1:
+	case l.samplesOf(code) > 1:
 		return twinLag
 	}
 	return kernelLag

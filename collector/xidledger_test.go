@@ -18,6 +18,7 @@ import (
 func ledgerStory(t *testing.T, steps string) string {
 	t.Helper()
 	l, now := newXIDLedger(), epoch
+	l.twins = true
 	for step := range strings.SplitSeq(steps, ",") {
 		step = strings.TrimSpace(step)
 		if wait, ok := strings.CutPrefix(step, "+"); ok {
@@ -56,7 +57,7 @@ func ledgerStory(t *testing.T, steps string) string {
 	}
 	l.settle(now)
 	var counts []string
-	for k, c := range l.counts {
+	for k, c := range l.counts.total {
 		on := "gpu"
 		if k.instance != Unknown {
 			on = fmt.Sprint(k.instance)
@@ -117,6 +118,18 @@ func TestXIDLedger(t *testing.T) {
 	}
 }
 
+// An engine that cannot read the kernel log tells of each XID once.
+func TestXIDLedgerWithoutTwins(t *testing.T) {
+	l := newXIDLedger()
+	gpu := entityKey{uuid: "GPU-a", instance: Unknown}
+	for range 100 {
+		l.addSample(gpu, 79, epoch, epoch)
+	}
+	if n := l.counts.total[xidKey{gpu, 79}].total; n != 100 {
+		t.Errorf("%d XIDs, want 100", n)
+	}
+}
+
 // Nothing is kept for good: neither what both sources told nor what only one did.
 func TestXIDLedgerForgets(t *testing.T) {
 	l := newXIDLedger()
@@ -146,7 +159,7 @@ func FuzzXIDLedger(f *testing.F) {
 		var samples, records, before uint64
 		total := func(now time.Time) (n uint64) {
 			l.settle(now)
-			for _, c := range l.counts {
+			for _, c := range l.counts.total {
 				n += c.total
 			}
 			return n

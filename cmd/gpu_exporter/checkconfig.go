@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 
@@ -21,6 +22,9 @@ func checkConfig(c config, warnings, environ []string, stdout, stderr io.Writer)
 	var problems []string
 	counters, err := loadCounters(c)
 	if err != nil {
+		problems = append(problems, err.Error())
+	}
+	if _, err := loadXIDCatalogue(c); err != nil {
 		problems = append(problems, err.Error())
 	}
 	if err := web.Validate(c.WebConfigFile); err != nil {
@@ -55,7 +59,11 @@ func checkConfig(c config, warnings, environ []string, stdout, stderr io.Writer)
 	printf(stdout, "%s every %v, of devices %s, from %s\n", countersName(c), c.Interval, c.Devices, c.source())
 	table := tabwriter.NewWriter(stdout, 0, 8, 2, ' ', 0)
 	for _, m := range counters.List {
-		printf(table, "%d\t%s\t%s\t%s\n", m.Field.ID, m.Name, m.Type, m.Help)
+		id := "computed"
+		if m.Computed == 0 {
+			id = strconv.Itoa(int(m.Field.ID))
+		}
+		printf(table, "%s\t%s\t%s\t%s\n", id, m.Name, m.Type, m.Help)
 	}
 	if err := table.Flush(); err != nil {
 		printf(stderr, "error: printing: %v\n", err)

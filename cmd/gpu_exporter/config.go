@@ -36,6 +36,10 @@ type config struct {
 	Simulate      string // scenario; empty: real libraries
 	DCGMLogLevel  string // DCGM's name of it; NONE: silent
 	StartupChecks bool
+	KernelLog     string        // on, off, auto
+	KMsg          string        // path of the kernel log; empty: the default
+	XIDCatalogue  string        // path of what differs from the built-in one; empty: nothing
+	XIDWindow     time.Duration // of DCGM_EXP_XID_ERRORS_COUNT
 
 	UseOldNamespace bool
 	HostnameLabel   string // name of the label; empty: none
@@ -103,6 +107,10 @@ const (
 	slurmAuto = "auto"
 	slurmOn   = "on"
 	slurmOff  = "off"
+
+	kernelLogAuto = "auto"
+	kernelLogOn   = "on"
+	kernelLogOff  = "off"
 )
 
 const (
@@ -110,6 +118,8 @@ const (
 	advisedInterval  = time.Second
 	maxAgeIntervals  = 3
 	minDefaultMaxAge = 30 * time.Second
+	minWindow        = time.Second
+	maxWindow        = 24 * time.Hour
 )
 
 // newConfig checks what was given and completes it with defaults. A flag wins
@@ -134,6 +144,10 @@ func newConfig(opts []option, flags map[string]given, lookupEnv func(string) (st
 		Simulate:        r.path(optSimulate),
 		DCGMLogLevel:    r.dcgmLogLevel(),
 		StartupChecks:   !r.on("disable-startup-validate"),
+		KernelLog:       r.oneOf(optKernelLog, kernelLogAuto, kernelLogOn, kernelLogOff),
+		KMsg:            r.path(optKMsg),
+		XIDCatalogue:    r.path(optXIDCatalogue),
+		XIDWindow:       r.window(optXIDWindow),
 		UseOldNamespace: r.on("use-old-namespace"),
 		HostnameLabel:   r.oneOf(optHostnameLabel, "hostname", "Hostname"),
 		ReplaceBlanks:   r.on("replace-blanks-in-model-name"),
@@ -175,6 +189,9 @@ func newConfig(opts []option, flags map[string]given, lookupEnv func(string) (st
 	}
 	if a, b := r.values[optSimulate], r.values[optLibraryPath]; a.set && b.set {
 		r.problem("%s and %s exclude each other: both say which libdcgm.so.4 to load", a.from, b.from)
+	}
+	if r.values[optKMsg].set && c.KernelLog == kernelLogOff {
+		r.warn("%s: without effect with --%s=%s", r.values[optKMsg].from, optKernelLog, kernelLogOff)
 	}
 	if v := r.values[optBindWatch]; v.set && v.text == "false" {
 		r.warn("%s: cannot be switched off: GPUs that come and go are noticed within one interval", v.from)
@@ -321,6 +338,19 @@ func parseInterval(s string) (time.Duration, error) {
 		return 0, fmt.Errorf("%q is neither a number of milliseconds nor a duration such as 5s", s)
 	}
 	return d, nil
+}
+
+// window gives a time to look back.
+func (r *resolver) window(name string) time.Duration {
+	v := r.values[name]
+	d, err := parseInterval(v.text)
+	switch {
+	case err != nil:
+		r.problem("%s: %v", v.from, err)
+	case d < minWindow || d > maxWindow:
+		r.problem("%s: %v is not between %v and %v (a bare number is in milliseconds)", v.from, d, minWindow, maxWindow)
+	}
+	return d
 }
 
 func parseDuration(s string) (time.Duration, error) {

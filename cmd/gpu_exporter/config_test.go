@@ -308,8 +308,7 @@ func TestMissingOptions(t *testing.T) {
 	// Those of dcgm-exporter 4.5.3-4.8.2 that later issues bring.
 	missing := map[string]string{
 		"configmap-data": "DCGM_EXPORTER_CONFIGMAP_DATA", "m": "",
-		"fake-gpus":             "DCGM_EXPORTER_USE_FAKE_GPUS",
-		"xid-count-window-size": "DCGM_EXPORTER_XID_COUNT_WINDOW_SIZE", "x": "",
+		"fake-gpus":                      "DCGM_EXPORTER_USE_FAKE_GPUS",
 		"clock-events-count-window-size": "DCGM_EXPORTER_CLOCK_EVENTS_COUNT_WINDOW_SIZE",
 		"dump-enabled":                   "DCGM_EXPORTER_DUMP_ENABLED", "dump-directory": "DCGM_EXPORTER_DUMP_DIRECTORY",
 		"dump-retention": "DCGM_EXPORTER_DUMP_RETENTION", "dump-compression": "DCGM_EXPORTER_DUMP_COMPRESSION",

@@ -44,7 +44,8 @@ type exporter struct {
 	supervisor *collector.Supervisor
 	families   *collector.Families
 	counters   *collector.Counters
-	owners     *owners // nil if nobody is asked for owners
+	kernelLog  *kernelLog // nil if it is not to be followed
+	owners     *owners    // nil if nobody is asked for owners
 	registry   *prometheus.Registry
 	current    atomic.Pointer[collector.Exposition]
 }
@@ -63,7 +64,7 @@ func newExporter(cfg config, hostname string, env samplerEnv, logger, samplerLog
 	for _, w := range uncollected(counters) {
 		logger.Warn(w)
 	}
-	xids, err := collector.ParseXIDCatalogue(etc.XIDCatalogue(), etc.XIDCatalogueName)
+	xids, err := loadXIDCatalogue(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -90,6 +91,9 @@ func newExporter(cfg config, hostname string, env samplerEnv, logger, samplerLog
 		Logger:      samplerLogger,
 		MemoryLimit: samplerMemoryLimit,
 	})
+	if e.kernelLog, err = newKernelLog(cfg, env, e.node.AddKernelXID, logger); err != nil {
+		return nil, err
+	}
 	var source collector.OwnerSource // not a nil *owners, which is no nil interface
 	if e.owners != nil {
 		source = e.owners
@@ -103,6 +107,8 @@ func newExporter(cfg config, hostname string, env samplerEnv, logger, samplerLog
 		ReplaceBlanks: cfg.ReplaceBlanks,
 		LinksFromOne:  cfg.LinksFromOne,
 		MaxAge:        cfg.MaxAge,
+		XIDWindow:     cfg.XIDWindow,
+		KernelLog:     e.kernelLog.status,
 		Owners: collector.OwnerForm{
 			UID:          cfg.PodUID,
 			Workload:     cfg.Workload,
@@ -137,7 +143,7 @@ func collectedKinds() []collector.EntityKind {
 // uncollected names the counters of which no series can come.
 func uncollected(counters *collector.Counters) (warnings []string) {
 	for _, c := range counters.List {
-		if !slices.ContainsFunc(collectedKinds(), c.On) {
+		if c.Computed == 0 && !slices.ContainsFunc(collectedKinds(), c.On) {
 			warnings = append(warnings, fmt.Sprintf("%s is a field of the kind %s, which DCGM does not list: no series will come of it", c.Name, c.Field.Level))
 		}
 	}
@@ -186,6 +192,14 @@ func countersName(cfg config) string { return cmp.Or(countersPath(cfg), etc.Defa
 // serve samples, maps, publishes and answers scrapes until ctx ends or one of
 // these cannot go on.
 func (e *exporter) serve(ctx context.Context) error {
+	// Before a sampler hears of XIDs.
+	if err := e.kernelLog.open(); err != nil {
+		return err
+	}
+	defer e.kernelLog.close()
+	if e.kernelLog.opened() != nil || engineReadsKernelLog(e.cfg) {
+		e.node.ExpectKernelSamples()
+	}
 	e.publish()
 	handler, err := newMux(
 		promhttp.InstrumentMetricHandler(e.registry, newMetricsHandler(e.exposition, e.cfg.MaxRequests, e.log)),
@@ -223,6 +237,9 @@ func (e *exporter) serve(ctx context.Context) error {
 	})
 	part("sampler supervisor", e.supervisor.Run)
 	part("publisher", e.publishLoop)
+	if e.kernelLog.opened() != nil {
+		part("kernel log", e.kernelLog.follow)
+	}
 	for _, p := range e.owners.parts() {
 		part(p.name, p.run)
 	}

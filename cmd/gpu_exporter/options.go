@@ -55,6 +55,10 @@ const (
 	optPodLogs        = "path.pod-logs"
 	optProcFS         = "path.procfs"
 	optCgroupFS       = "path.cgroupfs"
+	optKMsg           = "path.kmsg"
+	optKernelLog      = "xid.kernel-log"
+	optXIDCatalogue   = "xid.catalogue"
+	optXIDWindow      = "xid-count-window-size"
 )
 
 const defaultListenAddress = ":9400"
@@ -112,6 +116,14 @@ func options() []option {
 			help: "Accepted for compatibility: GPUs that come and go are always noticed within one interval."},
 		{name: optBindInterval, env: "DCGM_EXPORTER_GPU_BIND_UNBIND_POLL_INTERVAL", kind: kindText, arg: "DURATION",
 			help: "Accepted for compatibility, without effect: --collect-interval counts."},
+		{name: optKernelLog, kind: kindText, def: kernelLogAuto, arg: "WHEN",
+			help: "Count XIDs of the kernel log beside those of DCGM, each once: on, off, or auto (where it is readable, and DCGM's engine runs on this machine)."},
+		{name: optKMsg, kind: kindText, arg: "FILE",
+			help: "The kernel log. Default: " + defaultKMsg + "."},
+		{name: optXIDCatalogue, kind: kindText, arg: "FILE",
+			help: "CSV file in the form of etc/xid-catalogue.csv with the XID codes that are to differ from it, or to be added: their lines take the place of the built-in ones."},
+		{name: optXIDWindow, aliases: []string{"x"}, env: "DCGM_EXPORTER_XID_COUNT_WINDOW_SIZE", kind: kindText, def: "300000", arg: "MILLISECONDS",
+			help: "Window of DCGM_EXP_XID_ERRORS_COUNT: milliseconds, or a duration such as 5m."},
 
 		{name: optSwitches, aliases: []string{"s"}, env: "DCGM_EXPORTER_OTHER_DEVICES_STR", kind: kindText, def: "f", arg: "DEVICES",
 			help: "NVSwitches and links to read: f (all), g[:ids] (switches), i[:ports] (their links), or both."},
@@ -210,7 +222,6 @@ func options() []option {
 		// Flags of dcgm-exporter that do not exist here yet.
 		{name: "configmap-data", aliases: []string{"m"}, env: "DCGM_EXPORTER_CONFIGMAP_DATA", kind: kindText, def: "none", missing: true},
 		{name: "fake-gpus", env: "DCGM_EXPORTER_USE_FAKE_GPUS", kind: kindSwitch, missing: true},
-		{name: "xid-count-window-size", aliases: []string{"x"}, env: "DCGM_EXPORTER_XID_COUNT_WINDOW_SIZE", kind: kindText, def: "300000", missing: true},
 		{name: "clock-events-count-window-size", env: "DCGM_EXPORTER_CLOCK_EVENTS_COUNT_WINDOW_SIZE", kind: kindText, def: "300000", missing: true},
 		{name: "dump-enabled", env: "DCGM_EXPORTER_DUMP_ENABLED", kind: kindSwitch, missing: true},
 		{name: "dump-directory", env: "DCGM_EXPORTER_DUMP_DIRECTORY", kind: kindText, def: "/tmp/dcgm-exporter-debug", missing: true},

@@ -28,6 +28,7 @@ const (
 	envScenario = "DCGMSIM_SCENARIO" // name or path
 	envState    = "DCGMSIM_STATE"    // file that all stand-ins of a node share
 	envControl  = "DCGMSIM_CONTROL"  // unix socket that takes commands
+	envKMsg     = "DCGMSIM_KMSG"     // file with the kernel log; none if not set
 )
 
 const (
