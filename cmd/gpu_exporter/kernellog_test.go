@@ -1,0 +1,291 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"gpu_exporter/collector"
+)
+
+// loggedNode is startNode with a kernel log.
+func loggedNode(t *testing.T, scenario string, args ...string) *node {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "kmsg")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n := startNode(t, scenario, append(args, "--path.kmsg="+path)...)
+	n.sim.KernelLog = path
+	return n
+}
+
+// xids returns the sum of gpu_xid_errors_total over the series with the labels.
+func (n *node) xids(t *testing.T, labels ...string) int {
+	t.Helper()
+	v, _ := sumOf(n.scrape(t), "gpu_xid_errors_total", labels...)
+	return int(v)
+}
+
+// told waits until DCGM has told of all XIDs so far: it tells in their order.
+func (n *node) told(t *testing.T) {
+	t.Helper()
+	before := n.xids(t, `xid="62"`)
+	n.command(t, "xid 62 gpu 0")
+	n.eventually(t, "DCGM has told of all XIDs", func() bool { return n.xids(t, `xid="62"`) == before+1 })
+}
+
+// A hundred XIDs on each of eight GPUs are eight hundred, whoever tells of them.
+func TestEveryXIDOnce(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		start  func(*testing.T, string, ...string) *node
+		code   int
+		source string
+	}{
+		"DCGM alone":                {startNode, 48, ""},
+		"DCGM, with a kernel log":   {loggedNode, 48, ""},
+		"kernel log alone":          {loggedNode, 48, "kmsg only"},
+		"both":                      {loggedNode, 48, "kmsg both"},
+		"both, and DCGM reads both": {loggedNode, 79, "kmsg twice"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := tc.start(t, "h100x8", "--collect-interval=1s", "--collectors="+withComputedXIDs(t))
+			for gpu := range 8 {
+				n.command(t, fmt.Sprintf("xid %d gpu %d count 100 %s", tc.code, gpu, tc.source))
+			}
+			code := fmt.Sprintf(`xid="%d"`, tc.code)
+			n.eventually(t, "they are counted", func() bool { return n.xids(t, code) >= 800 })
+			n.told(t)
+			body := n.scrape(t)
+			for gpu := range 8 {
+				label := fmt.Sprintf(`gpu="%d"`, gpu)
+				for _, family := range []string{"gpu_xid_errors_total", "DCGM_EXP_XID_ERRORS_TOTAL", "DCGM_EXP_XID_ERRORS_COUNT"} {
+					if v, _ := sumOf(body, family, label, code); v != 100 {
+						t.Errorf("%s of GPU %d: %v, want 100", family, gpu, v)
+					}
+				}
+			}
+		})
+	}
+}
+
+func withComputedXIDs(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "counters.csv")
+	counters := "DCGM_FI_DEV_GPU_TEMP, gauge, GPU temperature (in C).\nDCGM_EXP_XID_ERRORS_COUNT, gauge, XIDs in the window.\nDCGM_EXP_XID_ERRORS_TOTAL, counter, XIDs.\n"
+	if err := os.WriteFile(path, []byte(counters), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// DCGM takes in one XID a second. The kernel log has them at once, and what DCGM
+// tells later is none of the count.
+func TestXIDsThatDCGMTellsLate(t *testing.T) {
+	t.Parallel()
+	n := loggedNode(t, "h100x8", fast...)
+	n.command(t, "xid pace 1000")
+	n.command(t, "xid 48 gpu 1 count 3 kmsg both")
+	n.command(t, "xid 79 gpu 2 kmsg twice")
+	n.eventually(t, "they are counted", func() bool { return n.xids(t, `gpu="1"`, `xid="48"`) == 3 && n.xids(t, `gpu="2"`, `xid="79"`) == 1 })
+	n.told(t)
+	if a, b := n.xids(t, `xid="48"`), n.xids(t, `xid="79"`); a != 3 || b != 1 {
+		t.Errorf("XID 48 %d times and 79 %d times, want 3 and 1", a, b)
+	}
+}
+
+// An XID on a compute instance counts for the GPU instance that DCGM names, which
+// the driver's line need not; one that DCGM misses, for the GPU after a while.
+func TestXIDOnInstance(t *testing.T) {
+	t.Parallel()
+	n := loggedNode(t, "a100x7-mig", fast...)
+	n.command(t, "xid 13 gpu 0 ci 0 kmsg both")
+	n.command(t, "xid 13 gpu 0 ci 1 kmsg both")
+	n.command(t, "xid 31 gpu 0 ci 2")
+	n.command(t, "xid 43 gpu 0 ci 0 kmsg only")
+	n.eventually(t, "they are counted", func() bool {
+		return n.xids(t, `xid="13"`, "GPU_I_ID=") == 2 && n.xids(t, `xid="31"`, "GPU_I_ID=") == 1 && n.xids(t, `xid="43"`) == 1
+	})
+	if two, one := n.xids(t, `xid="13"`), n.xids(t, `xid="43"`, "GPU_I_ID="); two != 2 || one != 0 {
+		t.Errorf("XID 13 %d times in all, XID 43 %d times on an instance; want 2 and 0", two, one)
+	}
+	if _, count := sumOf(n.scrape(t), "gpu_xid_errors_total", `xid="13"`, "GPU_I_ID="); count != 2 {
+		t.Errorf("XID 13 on %d instances, want 2", count)
+	}
+}
+
+// Between two samplers nobody hears of XIDs but the kernel log.
+func TestLoggedXIDBetweenSamplers(t *testing.T) {
+	t.Parallel()
+	n := loggedNode(t, "h100x8", fast...)
+	n.command(t, "xid 48 gpu 1 kmsg both")
+	n.eventually(t, "the first is counted", func() bool { return n.xids(t, `gpu="1"`, `xid="48"`) == 1 })
+	kill(t, n)
+	n.command(t, "xid 48 gpu 1 kmsg both")
+	n.command(t, "xid 74 gpu 3 kmsg only")
+	n.eventually(t, "a new sampler has taken over", func() bool {
+		body := n.scrape(t)
+		up, _ := sumOf(body, "gpu_exporter_sampler_up")
+		restarts, _ := sumOf(body, "gpu_exporter_sampler_restarts_total")
+		return up == 1 && restarts >= 1
+	})
+	n.told(t)
+	if a, b := n.xids(t, `gpu="1"`, `xid="48"`), n.xids(t, `gpu="3"`, `xid="74"`); a != 2 || b != 1 {
+		t.Errorf("XID 48 %d times and 74 %d times, want 2 and 1", a, b)
+	}
+}
+
+// What the log says of other addresses is counted apart, a program's lines are
+// not counted at all, and a new log of the same name is followed.
+func TestKernelLogState(t *testing.T) {
+	t.Parallel()
+	n := loggedNode(t, "h100x8", fast...)
+	write := func(flags int, text string) {
+		t.Helper()
+		f, err := os.OpenFile(n.sim.KernelLog, os.O_WRONLY|os.O_CREATE|flags, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if _, err := f.WriteString(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(os.O_APPEND, "3,1,1,-;NVRM: Xid (PCI:0042:18:00): 79, gone\n12,2,1,-;NVRM: Xid (PCI:0000:18:00): 74, a program's\n")
+	n.eventually(t, "the stranger is counted", func() bool {
+		v, _ := sumOf(n.scrape(t), "gpu_exporter_kernel_log_unmatched_xids_total")
+		return v == 1
+	})
+	if err := os.Rename(n.sim.KernelLog, n.sim.KernelLog+".1"); err != nil {
+		t.Fatal(err)
+	}
+	n.command(t, "xid 48 gpu 3 kmsg only")
+	n.eventually(t, "the new log is read", func() bool { return n.xids(t, `gpu="3"`, `xid="48"`) == 1 })
+	body := n.scrape(t)
+	if up, count := sumOf(body, "gpu_exporter_kernel_log_up"); up != 1 || count != 1 {
+		t.Errorf("up is %v", up)
+	}
+	if lost, count := sumOf(body, "gpu_exporter_kernel_log_lost_records_total"); lost != 0 || count != 1 {
+		t.Errorf("%v lost", lost)
+	}
+	if n := n.xids(t, `xid="74"`); n != 0 {
+		t.Errorf("a program's line is counted %d times", n)
+	}
+}
+
+// Which log is followed, if any.
+func TestNewKernelLog(t *testing.T) {
+	sim := filepath.Join(t.TempDir(), "kmsg")
+	simulated := samplerEnv{inherited: lookupIn([]string{envKMsg + "=" + sim})}
+	bare := samplerEnv{inherited: lookupIn(nil)}
+	for name, tc := range map[string]struct {
+		cfg  config
+		env  samplerEnv
+		path string // empty: none is followed
+		log  string
+		err  string
+	}{
+		"by default":                 {config{}, bare, defaultKMsg, "", ""},
+		"another path":               {config{KMsg: "/host/dev/kmsg"}, bare, "/host/dev/kmsg", "", ""},
+		"off":                        {config{KernelLog: kernelLogOff}, bare, "", "", ""},
+		"engine on this machine":     {config{Hostengine: "localhost:5555"}, bare, defaultKMsg, "", ""},
+		"by address":                 {config{Hostengine: "[::1]:5555"}, bare, defaultKMsg, "", ""},
+		"by socket":                  {config{Hostengine: "/run/dcgm.sock"}, bare, defaultKMsg, "", ""},
+		"engine elsewhere":           {config{Hostengine: "gpu7:5555"}, bare, "", "another machine", ""},
+		"engine in the hypervisor":   {config{Hostengine: "vsock://2:5555"}, bare, "", "another machine", ""},
+		"elsewhere, but asked for":   {config{Hostengine: "gpu7:5555", KernelLog: kernelLogOn}, bare, defaultKMsg, "", ""},
+		"simulated":                  {config{Simulate: "h100x8"}, bare, "", "", ""},
+		"simulated, with a log":      {config{Simulate: "h100x8"}, simulated, sim, "", ""},
+		"simulated, with another":    {config{Simulate: "h100x8", KMsg: "/x"}, simulated, "/x", "", ""},
+		"simulated, none, asked for": {config{Simulate: "h100x8", KernelLog: kernelLogOn}, bare, "", "", "the simulated node has no kernel log"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log bytes.Buffer
+			if tc.cfg.KernelLog == "" {
+				tc.cfg.KernelLog = kernelLogAuto
+			}
+			k, err := newKernelLog(tc.cfg, tc.env, nil, slog.New(slog.NewTextHandler(&log, nil)))
+			if tc.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tc.err) {
+					t.Errorf("error %v", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			path := ""
+			if k != nil {
+				path = k.path
+			}
+			if path != tc.path {
+				t.Errorf("follows %q, want %q", path, tc.path)
+			}
+			if !strings.Contains(log.String(), tc.log) || (tc.log == "") != (log.Len() == 0) {
+				t.Errorf("log: %s", &log)
+			}
+		})
+	}
+}
+
+// A log that cannot be read is news, unless it was asked for.
+func TestKernelLogNotReadable(t *testing.T) {
+	absent := config{KMsg: filepath.Join(t.TempDir(), "absent"), KernelLog: kernelLogAuto}
+	var log bytes.Buffer
+	logger := slog.New(slog.NewTextHandler(&log, nil))
+	k, err := newKernelLog(absent, samplerEnv{}, nil, logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.open(); err != nil || strings.Count(log.String(), "\n") != 1 || !strings.Contains(log.String(), "level=INFO") {
+		t.Errorf("error %v, log %s", err, &log)
+	}
+	if _, followed := k.status(); followed {
+		t.Error("it is followed")
+	}
+	absent.KernelLog = kernelLogOn
+	if k, err = newKernelLog(absent, samplerEnv{}, nil, logger); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.open(); err == nil || !strings.Contains(err.Error(), "CAP_SYSLOG") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// A catalogue of one's own changes what it names and says where it is wrong.
+func TestLoadXIDCatalogue(t *testing.T) {
+	const header = "code,name,severity,action,investigation,meaning\n"
+	path := filepath.Join(t.TempDir(), "xids.csv")
+	load := func(text string) (*collector.XIDCatalogue, error) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return loadXIDCatalogue(config{XIDCatalogue: path})
+	}
+	c, err := load("# ours\n" + header + "109,CTXSW_TIMEOUT,info,,,The application's business\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if x, _ := c.Lookup(109); x.Severity != collector.XIDInfo || x.Meaning != "The application's business" {
+		t.Errorf("109 is %+v", x)
+	}
+	if x, ok := c.Lookup(79); !ok || x.Severity != collector.XIDCritical {
+		t.Errorf("79 is %+v", x)
+	}
+	if _, err := load(header + "109,X,urgent,,,Y\n"); err == nil || !strings.Contains(err.Error(), path+`:2: code 109 has severity "urgent"`) {
+		t.Errorf("error %v", err)
+	}
+	if _, err := loadXIDCatalogue(config{XIDCatalogue: path + "x"}); err == nil || !strings.Contains(err.Error(), "--"+optXIDCatalogue) {
+		t.Errorf("error %v", err)
+	}
+}
