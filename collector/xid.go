@@ -103,15 +103,8 @@ func (c *XIDCatalogue) Message(code int64) string {
 // CallsForAction returns the codes for which gpu_xid_errors_total exists from
 // the start, at 0: a counter born at 1 hides the first event from increase().
 // They are those of severity warning and critical. Which those are is the
-// catalogue file's to say; the one that we ship has
-//
-//   - critical: NVIDIA's immediate action is to reset the GPU, to restart the
-//     machine, or a procedure that may end there;
-//   - warning: the action is another check, or the code tells of a fault in the
-//     hardware although no action, or only the application's restart, is named
-//     (94, a contained memory error, is the best known);
-//   - info: everything else. That includes 45, which NVIDIA gives a procedure
-//     but which follows from each killed application.
+// catalogue file's to say; the head of the one that we ship, etc/xid-catalogue.csv,
+// has its rules and where they come from.
 //
 // All codes instead of these would cost three times the series on every node
 // and none of the others belongs in an alert.

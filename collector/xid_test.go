@@ -49,6 +49,9 @@ func TestXIDCatalogueLookup(t *testing.T) {
 func TestXIDsThatCallForAction(t *testing.T) {
 	c := shippedXIDs(t)
 	codes := c.CallsForAction()
+	if len(codes) != 36 {
+		t.Errorf("%d codes, want 36: each is a series for every device", len(codes))
+	}
 	for _, code := range []int64{46, 48, 62, 64, 74, 79, 94, 95, 109, 119, 120, 136, 140, 143, 144, 150, 154} {
 		if !slices.Contains(codes, code) {
 			t.Errorf("XID %d is missing", code)
@@ -59,7 +62,7 @@ func TestXIDsThatCallForAction(t *testing.T) {
 			t.Errorf("XID %d is there: it is the application's business, or news", code)
 		}
 	}
-	// The rule in the comment of CallsForAction, against every line.
+	// The rules at the head of the file, against every line.
 	for _, x := range c.All() {
 		switch x.Action {
 		case "RESET_GPU", "RESTART_BM", "RESTART_VM", "WORKFLOW_XID_48", "WORKFLOW_NVLINK_ERR", "WORKFLOW_NVLINK5_ERR":

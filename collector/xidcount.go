@@ -89,6 +89,9 @@ func (c *xidCounts) add(e entityKey, code int64, at time.Time) {
 // recent returns how many XIDs came within the window before now, of those that
 // have some.
 func (c *xidCounts) recent(now time.Time) map[xidKey]uint64 {
+	if c.window == 0 {
+		return nil
+	}
 	recent := make(map[xidKey]uint64, len(c.times))
 	for k, times := range c.times {
 		times = slices.DeleteFunc(times, func(s xidSecond) bool { return now.Sub(time.Unix(s.second, 0)) > c.window })

@@ -30,6 +30,7 @@ type kernelLog struct {
 	required bool
 	tell     func(collector.KernelXID)
 	log      *slog.Logger
+	retry    time.Duration
 
 	mu      sync.Mutex
 	current *kmsg.Log // nil if the log was not readable
@@ -63,7 +64,7 @@ func newKernelLog(cfg config, env samplerEnv, tell func(collector.KernelXID), lo
 		logger.Info("The kernel log is not followed: DCGM's engine may run on another machine", "engine", cfg.Hostengine, "if_not", "--"+optKernelLog+"="+kernelLogOn)
 		return nil, nil
 	}
-	return &kernelLog{path: cmp.Or(path, defaultKMsg), required: cfg.KernelLog == kernelLogOn, tell: tell, log: logger}, nil
+	return &kernelLog{path: cmp.Or(path, defaultKMsg), required: cfg.KernelLog == kernelLogOn, tell: tell, log: logger, retry: kernelLogRetry}, nil
 }
 
 // createFile makes an empty file unless there is one.
@@ -99,7 +100,7 @@ func engineReadsKernelLog(cfg config) bool {
 	}
 	l, err := kmsg.Open(defaultKMsg)
 	if err == nil {
-		l.Close()
+		_ = l.Close() // opened for reading
 	}
 	return err == nil
 }
@@ -123,13 +124,31 @@ func (k *kernelLog) open() error {
 	return nil
 }
 
+// examine says whether the log can be read.
+func (k *kernelLog) examine(d *diagnosis) {
+	if k == nil {
+		return
+	}
+	l, err := kmsg.Open(k.path)
+	if err == nil {
+		_ = l.Close() // opened for reading
+		d.add("kernel log", k.path, healthy, "XIDs are counted from it, too", "")
+		return
+	}
+	state := noted
+	if k.required {
+		state = broken
+	}
+	d.add("kernel log", k.path, state, err.Error(), "run with CAP_SYSLOG, and in a container with the device, to count XIDs that DCGM misses")
+}
+
 // replace makes l the log that is followed.
 func (k *kernelLog) replace(l *kmsg.Log) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.current != nil {
 		k.lost += k.current.Lost()
-		k.current.Close()
+		_ = k.current.Close() // opened for reading
 	}
 	k.current, k.up = l, true
 }
@@ -145,7 +164,7 @@ func (k *kernelLog) opened() *kmsg.Log {
 
 func (k *kernelLog) close() {
 	if l := k.opened(); l != nil {
-		l.Close()
+		_ = l.Close() // opened for reading
 	}
 }
 
@@ -170,28 +189,29 @@ func (k *kernelLog) follow(ctx context.Context) error {
 		k.up = false
 		k.mu.Unlock()
 		k.log.Warn("The kernel log cannot be followed: XIDs are counted from DCGM alone until it can", "file", k.path, "err", err)
-		next, err := k.reopen(ctx)
-		if err != nil {
-			return nil // ctx has ended
+		next := k.reopen(ctx)
+		if next == nil {
+			return nil
 		}
 		k.replace(next)
 		k.log.Info("The kernel log is followed again", "file", k.path)
 	}
 }
 
-// reopen opens the log as soon as that is possible.
-func (k *kernelLog) reopen(ctx context.Context) (*kmsg.Log, error) {
-	retry := time.NewTicker(kernelLogRetry)
+// reopen opens the log as soon as that is possible. It returns nil if ctx ends
+// before.
+func (k *kernelLog) reopen(ctx context.Context) *kmsg.Log {
+	retry := time.NewTicker(k.retry)
 	defer retry.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil
 		case <-retry.C:
 		}
 		l, err := kmsg.Open(k.path)
 		if err == nil {
-			return l, nil
+			return l
 		}
 		k.log.Debug("The kernel log is still not readable", "err", err)
 	}

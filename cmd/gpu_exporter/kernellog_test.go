@@ -5,12 +5,14 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"gpu_exporter/collector"
 )
@@ -252,12 +254,99 @@ func TestKernelLogNotReadable(t *testing.T) {
 	if _, followed := k.status(); followed {
 		t.Error("it is followed")
 	}
+	var d diagnosis
+	k.examine(&d)
 	absent.KernelLog = kernelLogOn
 	if k, err = newKernelLog(absent, samplerEnv{}, nil, logger); err != nil {
 		t.Fatal(err)
 	}
 	if err := k.open(); err == nil || !strings.Contains(err.Error(), "CAP_SYSLOG") {
 		t.Errorf("error %v", err)
+	}
+	k.examine(&d)
+	if len(d.Findings) != 2 || d.Findings[0].State != noted || d.Findings[1].State != broken {
+		t.Errorf("the doctor says %+v", d.Findings)
+	}
+}
+
+// A log that fails is told of once, and followed again as soon as it can be.
+func TestKernelLogFailsAndComesBack(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "kmsg")
+	write := func(path string, code int) {
+		t.Helper()
+		line := fmt.Sprintf("3,1,1,-;NVRM: Xid (PCI:0000:18:00 GPU-I:05): %d, pid=42, name=trainer, test\n", code)
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if _, err := f.WriteString(line); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(path, 1) // before the start
+	log := &lockedBuffer{}
+	told := make(chan collector.KernelXID)
+	k, err := newKernelLog(config{KMsg: path, KernelLog: kernelLogAuto}, samplerEnv{}, func(x collector.KernelXID) { told <- x },
+		slog.New(slog.NewTextHandler(log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.retry = time.Millisecond
+	if err := k.open(); err != nil {
+		t.Fatal(err)
+	}
+	defer k.close()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- k.follow(ctx) }()
+
+	write(path, 13)
+	x := <-told
+	if age := time.Since(x.Time); age < 0 || age > time.Hour {
+		t.Errorf("it has the time %v, want that of reading", x.Time)
+	}
+	x.Time = time.Time{}
+	if want := (collector.KernelXID{Bus: 0x18, Code: 13, GPUInstance: 5, PID: 42, Process: "trainer", Text: "test"}); x != want {
+		t.Errorf("got %+v, want %+v", x, want)
+	}
+	eventually := func(what string, holds func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("waited in vain until %s", what)
+			}
+		}
+	}
+	up := func() bool {
+		status, followed := k.status()
+		return followed && status.Up
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	eventually("the log is down", func() bool { return !up() })
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	write(path+".new", 2)
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+	eventually("it is up again", up)
+	write(path, 14)
+	if x := <-told; x.Code != 14 {
+		t.Errorf("got %+v", x)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(log.String(), "cannot be followed"); n != 1 {
+		t.Errorf("told %d times:\n%s", n, log)
 	}
 }
 
