@@ -70,6 +70,9 @@ func (f *Families) computed(c Counter, v nodeView) Family {
 	family := Family{Name: c.Name, Help: c.Help, Type: c.Type}
 	for i := range f.layout.entities {
 		l := &f.layout.entities[i]
+		if l.own == nil {
+			continue // XIDs are of GPUs and GPU instances
+		}
 		for n := range l.variants {
 			switch c.Computed {
 			case XIDErrorsCount:
