@@ -126,7 +126,9 @@ type Entity struct {
 type Inventory struct {
 	// Generation grows with each inventory of one sampler; a sample belongs to
 	// the inventory with the same generation.
-	Generation    uint64
+	Generation uint64
+	// Revision is that of the configuration that the sampler was given.
+	Revision      uint64
 	Time          time.Time
 	DriverVersion string
 	DCGMVersion   string

@@ -100,6 +100,7 @@ func (f *FrameWriter) str(s string) {
 func (f *FrameWriter) WriteInventory(inv *Inventory) error {
 	f.begin()
 	f.u64(inv.Generation)
+	f.u64(inv.Revision)
 	f.u64(uint64(inv.Time.UnixNano()))
 	f.str(inv.DriverVersion)
 	f.str(inv.DCGMVersion)
@@ -386,6 +387,7 @@ func (d *decoder) ratio() float64 {
 func (d *decoder) inventory() *Inventory {
 	inv := &Inventory{
 		Generation:    d.u64(),
+		Revision:      d.u64(),
 		Time:          d.time(),
 		DriverVersion: d.str(),
 		DCGMVersion:   d.str(),

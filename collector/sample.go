@@ -26,14 +26,15 @@ const (
 	StatusUnexpectedType        // the value is not of the field's type
 	StatusError                 // any other DCGM error
 	StatusStale                 // DCGM has a value, but stopped renewing it
+	StatusExcluded              // the configuration keeps the field from GPUs of this model
 
-	statusCount = int(StatusStale) + 1
+	statusCount = int(StatusExcluded) + 1
 )
 
 var statusNames = [statusCount]string{
 	"ok", "no_data", "not_supported", "not_permitted", "not_found",
 	"not_watched", "module_not_loaded", "entity_lost", "blank",
-	"unexpected_type", "error", "stale",
+	"unexpected_type", "error", "stale", "excluded",
 }
 
 // String returns the status as it stands in a reason label.

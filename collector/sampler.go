@@ -18,6 +18,11 @@ type SamplerConfig struct {
 	Interval time.Duration
 	// Fields are the fields to read, per kind of entity.
 	Fields map[EntityKind][]FieldID
+	// Models says which fields GPUs of some models are not asked for.
+	Models []ModelRule
+	// Revision comes back in every inventory: it tells which configuration of this
+	// exporter the sampler has.
+	Revision uint64
 	// Devices is the device selector of --devices; see ParseSelector.
 	Devices string
 	// Switches selects NVSwitches (g) and their links by port (i), CPUs selects CPUs
@@ -33,6 +38,16 @@ type SamplerConfig struct {
 	Processes bool
 	// DCGMLogLevel is DCGM's own level name; empty or NONE means silent.
 	DCGMLogLevel string
+}
+
+// ModelRule keeps a field from GPUs of some models, and from what lies in them.
+type ModelRule struct {
+	Field FieldID
+	// Match is a regular expression of the whole model name. GPUs that it matches
+	// lack the field; with Only, all others do, unless another such rule of the
+	// field matches them.
+	Match string
+	Only  bool
 }
 
 // WriteTo writes the configuration as the sampler reads it.

@@ -14,6 +14,8 @@ import (
 	"text/tabwriter"
 
 	"github.com/prometheus/exporter-toolkit/web"
+
+	"gpu_exporter/collector"
 )
 
 // checkConfig prints what the exporter would do, or all that is wrong with its
@@ -63,13 +65,28 @@ func checkConfig(c config, warnings, environ []string, stdout, stderr io.Writer)
 		if m.Computed == 0 {
 			id = strconv.Itoa(int(m.Field.ID))
 		}
-		printf(table, "%s\t%s\t%s\t%s\n", id, m.Name, m.Type, m.Help)
+		printf(table, "%s\t%s\t%s\t%s\t%s\n", id, m.Name, m.Type, asked(m), m.Help)
 	}
 	if err := table.Flush(); err != nil {
 		printf(stderr, "error: printing: %v\n", err)
 		return 1
 	}
 	return 0
+}
+
+// asked says which kinds of entities are asked for a counter, and how finely.
+func asked(m collector.Counter) string {
+	var kinds []string
+	for _, kind := range collectedKinds() {
+		if m.On(kind) {
+			kinds = append(kinds, kind.String())
+		}
+	}
+	text := strings.Join(kinds, ",")
+	if m.Resolution > 0 {
+		text += " every " + m.Resolution.String()
+	}
+	return text
 }
 
 // trySamplerEnv says what is wrong with where the libraries come from.

@@ -33,8 +33,8 @@ func TestCheckConfig(t *testing.T) {
 		{args: "", stdout: []string{" every 5s, of devices f, from an embedded host engine\n", "DCGM_FI_DEV_GPU_TEMP"}},
 		{args: "-f good.csv -r node:5555 -c 10s -d g:0 --web.config.file=good.yml", stdout: []string{
 			"good.csv every 10s, of devices g:0, from the host engine at node:5555\n",
-			"150  DCGM_FI_DEV_GPU_TEMP    gauge  GPU temperature (in C).\n",
-			"1    DCGM_FI_DRIVER_VERSION  label  Driver version.\n"}},
+			"150  DCGM_FI_DEV_GPU_TEMP    gauge  gpu,gpu_instance  GPU temperature (in C).\n",
+			"1    DCGM_FI_DRIVER_VERSION  label  gpu,gpu_instance  Driver version.\n"}},
 		{args: "--simulate=t4x1 -c 200", stdout: []string{"from the simulated node t4x1"}, stderr: []string{"warning: --collect-interval: 200ms is shorter"}},
 		{args: "-f bad.csv --web.config.file=bad.yml", status: 1, stderr: []string{
 			"error: bad.csv:1: ", "error: bad.csv:2: ", "error: --web.config.file=bad.yml: "}},

@@ -38,6 +38,8 @@ type commandLine struct {
 	command  string // empty: nothing is left to do, as after --help
 	config   config
 	warnings []string
+	// again reads environment and configuration file once more, for a reload.
+	again func() (config, []string, error)
 	// outputJSON asks doctor for JSON in place of text.
 	outputJSON bool
 }
@@ -89,11 +91,12 @@ func parseCommandLine(args, environ []string, stdout, stderr io.Writer) (command
 	for name, read := range readers {
 		flags[name] = read()
 	}
-	c, warnings, err := newConfig(opts, flags, lookupIn(environ))
+	again := func() (config, []string, error) { return newConfig(opts, flags, lookupIn(environ)) }
+	c, warnings, err := again()
 	if err != nil {
 		return commandLine{}, err
 	}
-	return commandLine{command: command, config: c, warnings: warnings, outputJSON: *output == outputJSON}, nil
+	return commandLine{command: command, config: c, warnings: warnings, again: again, outputJSON: *output == outputJSON}, nil
 }
 
 // checkCommand says what is wrong with the first argument that is not a flag.

@@ -24,6 +24,15 @@ import (
 // config is what the flags and environment variables add up to: complete,
 // checked, and plain data.
 type config struct {
+	ConfigFile string // empty: none
+	// Include are the counters files of the configuration file; nil: Collectors, or the default.
+	Include []string
+	// Fields are counters beside those of the counters files, or in place of those
+	// with the same name.
+	Fields []collector.Counter
+	// Models is what is other on GPUs of some models.
+	Models []collector.ModelRule
+
 	Collectors    string // path of the counters file; empty: the default counters
 	Interval      time.Duration
 	MaxAge        time.Duration
@@ -123,11 +132,12 @@ const (
 )
 
 // newConfig checks what was given and completes it with defaults. A flag wins
-// over its environment variable, and a variable that is set but empty counts as
-// not set. The error lists all that is wrong, one line each. Warnings are what
+// over its environment variable, that over the configuration file, and a variable
+// that is set but empty counts as not set. The error lists all that is wrong, one line each. Warnings are what
 // works but is probably not meant.
 func newConfig(opts []option, flags map[string]given, lookupEnv func(string) (string, bool)) (c config, warnings []string, err error) {
 	r := resolver{values: make(map[string]value, len(opts))}
+	r.loadFile(opts, flags, lookupEnv)
 	for _, o := range opts {
 		r.values[o.name] = r.resolve(o, flags[o.name], lookupEnv)
 	}
@@ -184,6 +194,7 @@ func newConfig(opts []option, flags map[string]given, lookupEnv func(string) (st
 		LogFormat:       r.logFormat(),
 	}
 	c.MaxAge = r.maxAge(c.Interval)
+	c.addFile(r.file, r.values["collectors"])
 	if r.on(optNoHostname) {
 		c.HostnameLabel = ""
 	}
@@ -225,12 +236,24 @@ type value struct {
 	list []string
 	set  bool   // by flag or variable, as opposed to its default
 	flag bool   // by flag
-	from string // what to name in a message: the flag, or the variable
+	from string // what to name in a message: the flag, the variable, or the place in the file
+	rank rank
 }
+
+// rank says who set a value. The higher one wins.
+type rank uint8
+
+const (
+	byDefault rank = iota
+	byFile
+	byVariable
+	byFlag
+)
 
 // resolver collects what is wrong while values are read.
 type resolver struct {
 	values   map[string]value
+	file     *configFile // nil: none was given, or it cannot be used
 	problems []string
 	warnings []string
 }
@@ -248,15 +271,17 @@ func (r *resolver) resolve(o option, g given, lookupEnv func(string) (string, bo
 	if o.kind == kindSwitch && v.text == "" {
 		v.text = "false"
 	}
-	byDefault := v.text
-	switch env, ok := "", false; {
+	unset := v.text
+	env := ""
+	if o.env != "" {
+		env, _ = lookupEnv(o.env)
+	}
+	file, inFile := r.file.value(o.name)
+	switch {
 	case g.set:
-		v.text, v.list, v.set, v.flag = g.text, g.list, true, true
-	case o.env != "":
-		if env, ok = lookupEnv(o.env); !ok || env == "" {
-			break
-		}
-		v.text, v.set, v.from = env, true, o.env
+		v.text, v.list, v.set, v.flag, v.rank = g.text, g.list, true, true, byFlag
+	case env != "":
+		v.text, v.set, v.from, v.rank = env, true, o.env, byVariable
 		switch o.kind {
 		case kindSwitch:
 			on, err := strconv.ParseBool(env)
@@ -267,10 +292,13 @@ func (r *resolver) resolve(o option, g given, lookupEnv func(string) (string, bo
 		case kindList:
 			v.list = []string{env}
 		}
+	case inFile:
+		v.text, v.list, v.set, v.rank = file.text, file.list, true, byFile
+		v.from = fmt.Sprintf("%s:%d: %s", r.file.path, file.line, o.name)
 	}
 	// A variable may repeat what dcgm-exporter does by default: charts write all
 	// of them out. A flag is there because somebody wants it.
-	if o.missing && v.set && (v.flag || v.text != byDefault) {
+	if o.missing && v.set && (v.flag || v.text != unset) {
 		r.problem("%s: this option of dcgm-exporter is not available yet: remove it", v.from)
 	}
 	return v
@@ -300,9 +328,7 @@ func (r *resolver) oneOf(name string, allowed ...string) string {
 func (r *resolver) either(name, alias string) value {
 	v, a := r.values[name], r.values[alias]
 	switch {
-	case !a.set:
-		return v
-	case !v.set || a.flag && !v.flag:
+	case a.rank > v.rank:
 		return a
 	case a.flag && v.flag && a.text != v.text:
 		r.problem("--%s and --%s mean the same and differ (%q and %q): give one of them", name, alias, v.text, a.text)
@@ -459,9 +485,9 @@ func (r *resolver) listenAddresses() []string {
 			r.problem("--%s and --%s mean the same and differ (%q and %q): give one of them",
 				optListenAddress, optAddress, strings.Join(addresses.list, ","), a.text)
 		}
-	case a.set && !addresses.flag:
+	case a.rank > addresses.rank:
 		list, from = []string{a.text}, a.from
-	case !addresses.flag:
+	case !addresses.set:
 		list = []string{defaultListenAddress}
 	}
 	for _, address := range list {
@@ -505,7 +531,7 @@ func (r *resolver) logLevel() string {
 		if level.flag && debug.flag && level.text != "debug" {
 			r.problem("--%s=%s and --%s contradict each other: give one of them", optLogLevel, level.text, optDebug)
 		}
-		if debug.flag || !level.flag {
+		if debug.rank >= level.rank {
 			return "debug"
 		}
 	}
@@ -514,16 +540,16 @@ func (r *resolver) logLevel() string {
 
 func (r *resolver) logFormat() string {
 	ours, theirs := r.values[optLogFormat], r.values[optLogFormat2]
-	if !theirs.set {
+	if theirs.rank < ours.rank || !theirs.set {
 		return r.oneOf(optLogFormat, promslog.FormatFlagOptions...)
 	}
 	format := map[string]string{"text": "logfmt", "json": "json"}[theirs.text]
 	switch {
 	case format == "":
 		r.problem("%s: %q is not known: use text or json", theirs.from, theirs.text)
-	case !ours.flag:
+	case theirs.rank > ours.rank:
 		return format
-	case theirs.flag && ours.text != format:
+	case ours.text != format:
 		r.problem("--%s=%s and --%s=%s contradict each other: give one of them", optLogFormat, ours.text, optLogFormat2, theirs.text)
 	}
 	return r.oneOf(optLogFormat, promslog.FormatFlagOptions...)

@@ -199,7 +199,7 @@ func (e *exporter) examineFields(inv *collector.Inventory, s *collector.Sample, 
 	var lacks []lack
 	fields := map[lack][]string{}
 	total, good := 0, 0
-	for _, c := range e.counters.List {
+	for _, c := range e.shown().counters.List {
 		without := map[collector.Status][]int{}
 		entities := 0
 		for i := range inv.Entities {
@@ -329,7 +329,7 @@ func diagnoseConfig(ctx context.Context, line commandLine, environ []string, log
 		return failed("library", err)
 	}
 	line.config.Interval = min(line.config.Interval, onceInterval)
-	e, err := newExporter(line.config, "", env, logger, logger)
+	e, err := newExporter(line.config, env, logger, logger)
 	if err != nil {
 		return failed("configuration", err)
 	}

@@ -26,7 +26,6 @@ import (
 	"github.com/prometheus/exporter-toolkit/web"
 
 	"gpu_exporter/collector"
-	"gpu_exporter/etc"
 )
 
 // samplerMemoryLimit is the resident size over which a sampler is replaced. Far
@@ -42,84 +41,55 @@ type exporter struct {
 	steering   string // a command line that steers it
 	node       *collector.Node
 	supervisor *collector.Supervisor
-	families   *collector.Families
-	counters   *collector.Counters
 	kernelLog  *kernelLog // nil if it is not to be followed
 	owners     *owners    // nil if nobody is asked for owners
 	registry   *prometheus.Registry
+	reloader   *reloader // nil if nothing is ever reloaded
 	current    atomic.Pointer[collector.Exposition]
+
+	// reconfigured delivers when there is a new latest, at most one notice at a time.
+	reconfigured chan struct{}
+	mu           sync.Mutex
+	latest       *collection // of the newest configuration
+	collected    *collection // of the newest sample; see shown
 }
 
 // newExporter puts the parts together. It starts nothing. samplerLogger gets what
 // the supervisor and the sampler say.
-func newExporter(cfg config, hostname string, env samplerEnv, logger, samplerLogger *slog.Logger) (*exporter, error) {
-	counters, err := loadCounters(cfg)
-	if err != nil {
-		return nil, err
-	}
-	logger.Info("Counters loaded", "file", countersName(cfg), "metrics", len(counters.Metrics()), "labels", len(counters.Labels()))
-	for _, w := range counters.Warnings {
-		logger.Warn(w.String())
-	}
-	for _, w := range uncollected(counters) {
-		logger.Warn(w)
-	}
+func newExporter(cfg config, env samplerEnv, logger, samplerLogger *slog.Logger) (*exporter, error) {
 	xids, err := loadXIDCatalogue(cfg)
 	if err != nil {
 		return nil, err
 	}
-	e := &exporter{cfg: cfg, log: logger, counters: counters, simulation: env.Summary, steering: env.Steering, node: collector.NewNode(logger, xids), registry: prometheus.NewRegistry()}
+	e := &exporter{
+		cfg: cfg, log: logger, simulation: env.Summary, steering: env.Steering,
+		node: collector.NewNode(logger, xids), registry: prometheus.NewRegistry(), reconfigured: make(chan struct{}, 1),
+	}
 	if e.owners, err = newOwners(cfg, logger); err != nil {
+		return nil, err
+	}
+	if e.kernelLog, err = newKernelLog(cfg, env, e.node.AddKernelXID, logger); err != nil {
 		return nil, err
 	}
 	e.supervisor = collector.NewSupervisor(collector.SupervisorConfig{
 		// Not the path: what lies there may be another version by the time that a
 		// sampler is restarted.
-		Command: []string{"/proc/self/exe", commandSampler},
-		Env:     env.Env,
-		Sampler: collector.SamplerConfig{
-			Interval:     cfg.Interval,
-			Fields:       watchedFields(counters),
-			Devices:      cfg.Devices,
-			Switches:     cfg.Switches,
-			CPUs:         cfg.CPUs,
-			Hostengine:   cfg.Hostengine,
-			DCGMLogLevel: cfg.DCGMLogLevel,
-			Processes:    e.owners.needProcesses(),
-		},
+		Command:     []string{"/proc/self/exe", commandSampler},
+		Env:         env.Env,
 		Deliver:     e.node.Deliver,
 		Logger:      samplerLogger,
 		MemoryLimit: samplerMemoryLimit,
 	})
-	if e.kernelLog, err = newKernelLog(cfg, env, e.node.AddKernelXID, logger); err != nil {
+	first, err := e.newCollection(cfg)
+	if err != nil {
 		return nil, err
 	}
-	var source collector.OwnerSource // not a nil *owners, which is no nil interface
-	if e.owners != nil {
-		source = e.owners
+	e.latest = first
+	logger.Info("Counters loaded", "file", countersName(cfg), "metrics", len(first.counters.Metrics()), "labels", len(first.counters.Labels()))
+	for _, w := range first.warnings {
+		logger.Warn(w)
 	}
-	e.families = collector.NewFamilies(collector.FamiliesConfig{
-		Counters:      counters.List,
-		XIDs:          xids,
-		HostnameLabel: cfg.HostnameLabel,
-		Hostname:      hostname,
-		OldNames:      cfg.UseOldNamespace,
-		ReplaceBlanks: cfg.ReplaceBlanks,
-		LinksFromOne:  cfg.LinksFromOne,
-		MaxAge:        cfg.MaxAge,
-		XIDWindow:     cfg.XIDWindow,
-		KernelLog:     e.kernelLog.status,
-		Owners: collector.OwnerForm{
-			UID:          cfg.PodUID,
-			Workload:     cfg.Workload,
-			SeriesLabels: cfg.showsPodLabels() && cfg.PodLabelsForm == podLabelsOnSeries,
-			LabelsFamily: cfg.showsPodLabels() && cfg.PodLabelsForm == podLabelsInFamily,
-			Claims:       cfg.DRA,
-			HPCJobs:      cfg.HPCDir != "",
-			VirtualGPUs:  cfg.VirtualGPUs,
-			Usage:        cfg.Kubernetes && (cfg.PodUsage || cfg.VirtualGPUs),
-		},
-	}, e.node, e.supervisor, source)
+	e.supervisor.Reconfigure(first.sampler)
 	for _, c := range []prometheus.Collector{
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -179,16 +149,6 @@ func countersPath(cfg config) string {
 	return ""
 }
 
-func loadCounters(cfg config) (*collector.Counters, error) {
-	if path := countersPath(cfg); path != "" {
-		return collector.LoadCounters(path)
-	}
-	return collector.ParseCounters(etc.DefaultCounters(), etc.DefaultCountersName)
-}
-
-// countersName is what messages call the counters in use.
-func countersName(cfg config) string { return cmp.Or(countersPath(cfg), etc.DefaultCountersName) }
-
 // serve samples, maps, publishes and answers scrapes until ctx ends or one of
 // these cannot go on.
 func (e *exporter) serve(ctx context.Context) error {
@@ -203,7 +163,7 @@ func (e *exporter) serve(ctx context.Context) error {
 	e.publish()
 	handler, err := newMux(
 		promhttp.InstrumentMetricHandler(e.registry, newMetricsHandler(e.exposition, e.cfg.MaxRequests, e.log)),
-		e.ready, e.cfg.Pprof)
+		e.ready, e.reloadHandler(), e.cfg.Pprof)
 	if err != nil {
 		return err
 	}
@@ -237,6 +197,9 @@ func (e *exporter) serve(ctx context.Context) error {
 	})
 	part("sampler supervisor", e.supervisor.Run)
 	part("publisher", e.publishLoop)
+	if e.reloader != nil {
+		part("reloading", e.reloader.watch)
+	}
 	if e.kernelLog.opened() != nil {
 		part("kernel log", e.kernelLog.follow)
 	}
@@ -260,7 +223,7 @@ func metricsURL(addresses []string) string {
 // publishLoop publishes an exposition for every sample, and at least one for
 // every interval, so that our own metrics go on while no sample comes.
 func (e *exporter) publishLoop(ctx context.Context) error {
-	timer := time.NewTimer(e.cfg.Interval)
+	timer := time.NewTimer(e.shown().cfg.Interval)
 	defer timer.Stop()
 	for {
 		select {
@@ -270,11 +233,13 @@ func (e *exporter) publishLoop(ctx context.Context) error {
 		case <-e.node.Changed():
 		case <-e.owners.changed():
 		case <-e.owners.placed():
+		case <-e.reconfigured:
 		}
 		e.publish()
 		// Series that become too old are withheld then, not an interval later.
-		wait := e.cfg.Interval
-		if left, fresh := e.node.Freshness(e.cfg.MaxAge); fresh {
+		cfg := e.shown().cfg
+		wait := cfg.Interval
+		if left, fresh := e.node.Freshness(cfg.MaxAge); fresh {
 			wait = min(wait, left+time.Millisecond)
 		}
 		timer.Reset(wait)
@@ -288,7 +253,12 @@ func (e *exporter) publish() {
 		// What could be gathered is there all the same.
 		e.log.Warn("Some metrics of the exporter process cannot be gathered", "err", err)
 	}
-	e.current.Store(&collector.Exposition{Families: e.families.Build(), Process: process})
+	c := e.shown()
+	families := c.families.Build()
+	for now := e.shown(); now != c; now = e.shown() { // the first sample of a new configuration came in between
+		c, families = now, now.families.Build()
+	}
+	e.current.Store(&collector.Exposition{Families: families, Process: process})
 }
 
 // exposition returns what a scrape gets now. serve publishes before it listens,
@@ -297,7 +267,7 @@ func (e *exporter) exposition() exposition { return e.current.Load() }
 
 // ready says whether a sample exists that is young enough, and if not, why not.
 func (e *exporter) ready() (bool, string) {
-	if _, fresh := e.node.Freshness(e.cfg.MaxAge); fresh {
+	if _, fresh := e.node.Freshness(e.shown().cfg.MaxAge); fresh {
 		return true, ""
 	}
 	reason := e.node.Staleness()

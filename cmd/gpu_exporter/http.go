@@ -53,7 +53,7 @@ func newHTTPServer(handler http.Handler, t httpTimeouts, logger *slog.Logger) *h
 
 // newMux routes all endpoints. ready says whether there is something to scrape,
 // and if not, why.
-func newMux(metrics http.Handler, ready func() (bool, string), withPprof bool) (http.Handler, error) {
+func newMux(metrics http.Handler, ready func() (bool, string), reload http.Handler, withPprof bool) (http.Handler, error) {
 	landing, err := newLandingPage(withPprof)
 	if err != nil {
 		return nil, err
@@ -79,6 +79,7 @@ func newMux(metrics http.Handler, ready func() (bool, string), withPprof bool) (
 		}
 		writeText(w, http.StatusOK, "gpu_exporter is ready.\n")
 	}))
+	mux.Handle("/-/reload", reload)
 	if withPprof {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)

@@ -67,7 +67,7 @@ func TestEndpoints(t *testing.T) {
 			if tt.method == "" {
 				tt.method = http.MethodGet
 			}
-			mux, err := newMux(serving(&text{body: "x 1\n"}).handler(40), tt.ready, tt.pprof)
+			mux, err := newMux(serving(&text{body: "x 1\n"}).handler(40), tt.ready, http.NotFoundHandler(), tt.pprof)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -157,7 +157,7 @@ func TestSlowClients(t *testing.T) {
 		begun <- true
 		h.ServeHTTP(w, r)
 		ended <- true
-	}), alwaysReady, false)
+	}), alwaysReady, http.NotFoundHandler(), false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +243,7 @@ func TestSlowClients(t *testing.T) {
 }
 
 func TestLongHeadersAreRefused(t *testing.T) {
-	mux, err := newMux(serving(&text{body: "x 1\n"}).handler(1), alwaysReady, false)
+	mux, err := newMux(serving(&text{body: "x 1\n"}).handler(1), alwaysReady, http.NotFoundHandler(), false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -315,7 +315,7 @@ func TestShutdown(t *testing.T) {
 }
 
 func TestSeveralListenAddresses(t *testing.T) {
-	mux, err := newMux(serving(&text{body: "x 1\n"}).handler(1), alwaysReady, false)
+	mux, err := newMux(serving(&text{body: "x 1\n"}).handler(1), alwaysReady, http.NotFoundHandler(), false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -150,7 +150,7 @@ func TestWebConfig(t *testing.T) {
 			if err := file.Close(); err != nil {
 				t.Fatal(err)
 			}
-			mux, err := newMux(serving(&text{body: "x 1\n"}).handler(40), alwaysReady, true)
+			mux, err := newMux(serving(&text{body: "x 1\n"}).handler(40), alwaysReady, http.NotFoundHandler(), true)
 			if err != nil {
 				t.Fatal(err)
 			}

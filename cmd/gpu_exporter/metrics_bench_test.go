@@ -65,7 +65,7 @@ func BenchmarkScrape(b *testing.B) {
 				}
 				_, _ = w.Write(ready)
 			})
-			whole, err := newMux(promhttp.InstrumentMetricHandler(prometheus.NewRegistry(), h), func() (bool, string) { return true, "" }, false)
+			whole, err := newMux(promhttp.InstrumentMetricHandler(prometheus.NewRegistry(), h), func() (bool, string) { return true, "" }, http.NotFoundHandler(), false)
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -12,6 +12,7 @@ import (
 
 // The names of the flags that more than one file refers to.
 const (
+	optConfigFile     = "config.file"
 	optAddress        = "address"
 	optListenAddress  = "web.listen-address"
 	optSystemdSocket  = "web.systemd-socket"
@@ -91,6 +92,9 @@ type option struct {
 // except for the defaults of collectors and collect-interval.
 func options() []option {
 	return []option{
+		{name: optConfigFile, env: "GPU_EXPORTER_CONFIG_FILE", kind: kindText, arg: "FILE",
+			help: "Configuration file in YAML: it can say what flags say, and more on fields. Flags and variables win over it."},
+
 		// What is collected, and from where.
 		{name: "collectors", aliases: []string{"f"}, env: "DCGM_EXPORTER_COLLECTORS", kind: kindText, arg: "FILE",
 			help: "CSV file with the fields to collect. Without it, the default set."},

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/promslog"
 	"github.com/prometheus/common/version"
 	"github.com/prometheus/exporter-toolkit/web"
@@ -60,10 +61,8 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 		printf(stderr, "%s: error: %v\n", programName, err)
 		return 1
 	}
-	stopHangup := surviveHangup(logger)
-	defer stopHangup()
-
-	klog.SetSlogLogger(logger) // where client-go logs
+	signal.Ignore(syscall.SIGHUP) // until there is something to reload
+	klog.SetSlogLogger(logger)    // where client-go logs
 	if err := runExporter(ctx, line, stdout, environ, logger); err != nil {
 		logger.Error("gpu_exporter ends", "err", err)
 		return 1
@@ -71,16 +70,15 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 	return 0
 }
 
-// surviveHangup logs SIGHUP instead of dying of it: with dcgm-exporter it means
-// to reload, so it is sent by scripts.
-func surviveHangup(logger *slog.Logger) (stop func()) {
+// onHangup calls reload at each SIGHUP, as dcgm-exporter does, until stop.
+func onHangup(reload func()) (stop func()) {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		for range hangups {
-			logger.Warn("SIGHUP is ignored: reloading is not available yet, restart to apply changes")
+			reload()
 		}
 	}()
 	return func() {
@@ -118,10 +116,6 @@ func runExporter(ctx context.Context, line commandLine, stdout io.Writer, enviro
 	if env.Warning != "" {
 		logger.Warn(env.Warning)
 	}
-	hostname, err := hostnameValue(line.config, os.Hostname)
-	if err != nil {
-		return err
-	}
 	samplerLogger := logger
 	if line.command == commandOnce {
 		line.config.Interval = min(line.config.Interval, onceInterval)
@@ -131,13 +125,22 @@ func runExporter(ctx context.Context, line commandLine, stdout io.Writer, enviro
 			samplerLogger = slog.New(slog.DiscardHandler)
 		}
 	}
-	e, err := newExporter(line.config, hostname, env, logger, samplerLogger)
+	e, err := newExporter(line.config, env, logger, samplerLogger)
 	if err != nil {
 		return err
 	}
 	if line.command == commandOnce {
+		defer onHangup(func() { logger.Info("SIGHUP is ignored: one sample is taken with the configuration as it was") })()
 		return e.once(ctx, stdout)
 	}
+	e.reloader = newReloader(logger, line.again, e.reload)
+	e.reloader.watchFiles(line.config)
+	for _, gauge := range []prometheus.Collector{e.reloader.successful, e.reloader.succeeded} {
+		if err := e.registry.Register(gauge); err != nil {
+			return fmt.Errorf("registering the metrics of reloading: %w", err)
+		}
+	}
+	defer onHangup(func() { _ = e.reloader.reload("SIGHUP") })() // it says itself how that went
 	return e.serve(ctx)
 }
 

@@ -110,6 +110,8 @@ func newPlan(inv *collector.Inventory, selected selectors, capabilities map[uint
 			switch {
 			case e.State != collector.EntityUp:
 				p.fixed[i][j] = collector.StatusEntityLost
+			case gpu != nil && selected.models.exclude(f, gpu.Model):
+				p.fixed[i][j] = collector.StatusExcluded
 			case e.Kind == collector.KindLink && gpu != nil && ofSwitch(uint16(f)):
 				p.fixed[i][j] = collector.StatusNotSupported
 			case profiling(uint16(f)) && gpu != nil:
@@ -132,6 +134,7 @@ func ofGPU(kind collector.EntityKind) bool {
 // selectors say what is asked for.
 type selectors struct {
 	gpus, switches, cpus collector.Selector
+	models               modelRules
 }
 
 // other says whether an entity that is no GPU, nor in one, is asked for.
@@ -218,7 +221,9 @@ func (p *plan) targets() []target {
 			}
 			byFields[k] = append(byFields[k], i)
 		}
-		add(target{fields: fields}, rows)
+		for _, group := range p.byExclusion(fields, rows) {
+			add(target{fields: group.fields}, group.rows)
+		}
 		for _, k := range order {
 			add(target{fields: p.profilingFields(byFields[k][0]), profiling: true}, byFields[k])
 		}

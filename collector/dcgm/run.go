@@ -157,6 +157,10 @@ func newSampler(cfg Config) (*sampler, error) {
 			return nil, failure(collector.FailureConfig, err, "reading the configuration")
 		}
 	}
+	var err error
+	if selected.models, err = compileModelRules(cfg.Sampler.Models); err != nil {
+		return nil, failure(collector.FailureConfig, err, "reading the configuration")
+	}
 	if cfg.Sampler.Interval <= 0 {
 		return nil, failure(collector.FailureConfig, nil, "the interval of %s is not positive", cfg.Sampler.Interval)
 	}
@@ -270,7 +274,7 @@ func (s *sampler) rebuild(topologyChanged bool) (rebuilt bool, err error) {
 		inv.Entities[i].Selected = p.selected[i]
 	}
 	s.generation++
-	inv.Generation = s.generation
+	inv.Generation, inv.Revision = s.generation, s.cfg.Sampler.Revision
 	// Before the watches: dcgmWatchFields waits until everything was read from the
 	// driver, which may take long, and this frame says that we live.
 	if err := s.cfg.Frames.WriteInventory(inv); err != nil {

@@ -1,0 +1,169 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+
+	"gpu_exporter/collector"
+	"gpu_exporter/etc"
+)
+
+// collection is what is collected and how it is shown: the part of the
+// configuration that a reload replaces.
+type collection struct {
+	cfg      config
+	counters *collector.Counters
+	sampler  collector.SamplerConfig
+	families *collector.Families
+	warnings []string
+}
+
+// newCollection reads the files that the configuration names.
+func (e *exporter) newCollection(cfg config) (*collection, error) {
+	hostname, err := hostnameValue(cfg, os.Hostname)
+	if err != nil {
+		return nil, err
+	}
+	counters, err := loadCounters(cfg)
+	if err != nil {
+		return nil, err
+	}
+	xids, err := loadXIDCatalogue(cfg)
+	if err != nil {
+		return nil, err
+	}
+	c := &collection{cfg: cfg, counters: counters}
+	for _, w := range counters.Warnings {
+		c.warnings = append(c.warnings, w.String())
+	}
+	c.warnings = append(c.warnings, uncollected(counters)...)
+	c.sampler = collector.SamplerConfig{
+		Interval:     cfg.Interval,
+		Fields:       watchedFields(counters),
+		Models:       cfg.Models,
+		Devices:      cfg.Devices,
+		Switches:     cfg.Switches,
+		CPUs:         cfg.CPUs,
+		Hostengine:   cfg.Hostengine,
+		DCGMLogLevel: cfg.DCGMLogLevel,
+		Processes:    e.owners.needProcesses(),
+	}
+	var source collector.OwnerSource // not a nil *owners, which is no nil interface
+	if e.owners != nil {
+		source = e.owners
+	}
+	c.families = collector.NewFamilies(collector.FamiliesConfig{
+		Counters:      counters.List,
+		XIDs:          xids,
+		HostnameLabel: cfg.HostnameLabel,
+		Hostname:      hostname,
+		OldNames:      cfg.UseOldNamespace,
+		ReplaceBlanks: cfg.ReplaceBlanks,
+		LinksFromOne:  cfg.LinksFromOne,
+		MaxAge:        cfg.MaxAge,
+		XIDWindow:     cfg.XIDWindow,
+		KernelLog:     e.kernelLog.status,
+		Owners: collector.OwnerForm{
+			UID:          cfg.PodUID,
+			Workload:     cfg.Workload,
+			SeriesLabels: cfg.showsPodLabels() && cfg.PodLabelsForm == podLabelsOnSeries,
+			LabelsFamily: cfg.showsPodLabels() && cfg.PodLabelsForm == podLabelsInFamily,
+			Claims:       cfg.DRA,
+			HPCJobs:      cfg.HPCDir != "",
+			VirtualGPUs:  cfg.VirtualGPUs,
+			Usage:        cfg.Kubernetes && (cfg.PodUsage || cfg.VirtualGPUs),
+		},
+	}, e.node, e.supervisor, source)
+	return c, nil
+}
+
+// countersFiles are the counters files to read; none is the built-in one.
+func countersFiles(cfg config) []string {
+	if cfg.Include != nil {
+		return cfg.Include
+	}
+	if path := countersPath(cfg); path != "" {
+		return []string{path}
+	}
+	return nil
+}
+
+// loadCounters reads the counters files and adds the fields of the configuration
+// file, which stand in the place of counters with the same name.
+func loadCounters(cfg config) (*collector.Counters, error) {
+	all := &collector.Counters{}
+	files := countersFiles(cfg)
+	if files == nil {
+		builtIn, err := collector.ParseCounters(etc.DefaultCounters(), etc.DefaultCountersName)
+		if err != nil {
+			return nil, err
+		}
+		all = builtIn
+	}
+	from := map[string]string{}
+	for _, path := range files {
+		more, err := collector.LoadCounters(path)
+		if err != nil {
+			return nil, err
+		}
+		all.Warnings = append(all.Warnings, more.Warnings...)
+		for _, c := range more.List {
+			if other, twice := from[c.Name]; twice {
+				all.Warnings = append(all.Warnings, collector.Problem{File: path, Message: fmt.Sprintf("%s is in %s already: this one is ignored", c.Name, other)})
+				continue
+			}
+			from[c.Name] = path
+			all.List = append(all.List, c)
+		}
+	}
+	for _, c := range cfg.Fields {
+		if i := slices.IndexFunc(all.List, func(have collector.Counter) bool { return have.Name == c.Name }); i >= 0 {
+			all.List[i] = c
+			continue
+		}
+		all.List = append(all.List, c)
+	}
+	return all, nil
+}
+
+// countersName is what messages call the counters in use.
+func countersName(cfg config) string {
+	name := strings.Join(countersFiles(cfg), ", ")
+	if files := countersFiles(cfg); files == nil {
+		name = etc.DefaultCountersName
+	}
+	if len(cfg.Fields) > 0 {
+		name = strings.TrimPrefix(name+" and ", " and ") + "the fields of " + cfg.ConfigFile
+	}
+	return name
+}
+
+// reloadable are the fields of config that a reload can change.
+var reloadable = []string{
+	"ConfigFile", "Include", "Fields", "Models", "Collectors", "Interval", "MaxAge", "Devices", "Switches", "CPUs",
+	"LinksFromOne", "Hostengine", "DCGMLogLevel", "UseOldNamespace", "HostnameLabel", "ReplaceBlanks",
+	"XIDCatalogue", "XIDWindow",
+}
+
+// reloaded returns old with what a reload can change taken from asked, and the
+// names of what else differs.
+func reloaded(old, asked config) (now config, others []string) {
+	now = old
+	to, from := reflect.ValueOf(&now).Elem(), reflect.ValueOf(asked)
+	for i := range to.NumField() {
+		name := to.Type().Field(i).Name
+		switch {
+		case slices.Contains(reloadable, name):
+			to.Field(i).Set(from.Field(i))
+		case !reflect.DeepEqual(to.Field(i).Interface(), from.Field(i).Interface()):
+			others = append(others, name)
+		}
+	}
+	return now, others
+}

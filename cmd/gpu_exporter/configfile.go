@@ -1,0 +1,438 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"gpu_exporter/collector"
+)
+
+// maxConfigFile bounds what is read as a configuration file.
+const maxConfigFile = 1 << 20
+
+// The keys of a configuration file that are no flags.
+const (
+	keyInclude = "include"
+	keyFields  = "fields"
+	keyModels  = "models"
+)
+
+// configFile is a configuration file that was read: what it says of each flag, by
+// name, and what only it can say.
+type configFile struct {
+	path   string
+	values map[string]fileValue
+	// include are the counters files to use; nil is to use the default.
+	include []string
+	fields  []fieldEntry
+	models  []modelEntry
+}
+
+// fileValue is what the file says of a flag.
+type fileValue struct {
+	given
+	line int
+}
+
+// fieldEntry is one of fields.
+type fieldEntry struct {
+	collector.Counter
+	line int
+}
+
+// modelEntry is one of models: what is other on GPUs of some models.
+type modelEntry struct {
+	match   string // regular expression of the whole model name
+	without []collector.Counter
+	fields  []fieldEntry
+}
+
+// configReader collects what is wrong in a file.
+type configReader struct {
+	file     *configFile
+	options  map[string]option // by name and alias
+	names    []string
+	problems []string
+}
+
+func (r *configReader) fail(node *yaml.Node, format string, args ...any) {
+	r.problems = append(r.problems, fmt.Sprintf("%s:%d: %s", r.file.path, node.Line, fmt.Sprintf(format, args...)))
+}
+
+// loadConfigFile reads a configuration file. The error has a line for each thing
+// that is wrong in it.
+func loadConfigFile(path string, opts []option) (*configFile, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the configuration file: %w: check the path given with --%s", err, optConfigFile)
+	}
+	defer func() { _ = f.Close() }() // opened for reading
+	text, err := io.ReadAll(io.LimitReader(f, maxConfigFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading the configuration file %s: %w", path, err)
+	}
+	if len(text) > maxConfigFile {
+		return nil, fmt.Errorf("%s: the file is longer than %d bytes, so it is no configuration file: check the path", path, maxConfigFile)
+	}
+	return parseConfigFile(path, text, opts)
+}
+
+func parseConfigFile(path string, text []byte, opts []option) (*configFile, error) {
+	r := configReader{
+		file:    &configFile{path: path, values: map[string]fileValue{}},
+		options: map[string]option{},
+		names:   []string{keyInclude, keyFields, keyModels},
+	}
+	for _, o := range opts {
+		if o.name == optConfigFile {
+			continue
+		}
+		r.options[o.name] = o
+		r.names = append(r.names, o.name)
+	}
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	var document yaml.Node
+	switch err := decoder.Decode(&document); {
+	case errors.Is(err, io.EOF): // empty: all is as without the file
+		return r.file, nil
+	case err != nil:
+		return nil, fmt.Errorf("%s: %s", path, strings.TrimPrefix(err.Error(), "yaml: "))
+	}
+	var second yaml.Node
+	if err := decoder.Decode(&second); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%s: there is a second document after ---: write all into one", path)
+	}
+	r.top(document.Content[0])
+	if len(r.problems) > 0 {
+		return nil, errors.New(strings.Join(r.problems, "\n"))
+	}
+	return r.file, nil
+}
+
+// top reads the mapping of the whole file.
+func (r *configReader) top(node *yaml.Node) {
+	if node.Kind == yaml.ScalarNode && node.Tag == "!!null" {
+		return
+	}
+	r.mapping(node, "the file", r.names, func(key, value *yaml.Node) {
+		switch key.Value {
+		case keyInclude:
+			r.file.include = []string{}
+			for _, item := range r.texts(value, keyInclude) {
+				if !filepath.IsAbs(item) {
+					item = filepath.Join(filepath.Dir(r.file.path), item)
+				}
+				r.file.include = append(r.file.include, item)
+			}
+		case keyFields:
+			r.file.fields = r.fields(value)
+		case keyModels:
+			r.models(value)
+		default:
+			r.option(r.options[key.Value], value)
+		}
+	})
+}
+
+// mapping calls each for the keys of a mapping, and complains of those that are
+// not known or come twice.
+func (r *configReader) mapping(node *yaml.Node, what string, known []string, each func(key, value *yaml.Node)) {
+	if node.Kind != yaml.MappingNode {
+		r.fail(node, "%s must be a mapping: lines of key: value", what)
+		return
+	}
+	lines := map[string]int{}
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		key, value := node.Content[i], node.Content[i+1]
+		if at, twice := lines[key.Value]; twice {
+			r.fail(key, "%s stands on line %d already: remove one of them", key.Value, at)
+			continue
+		}
+		lines[key.Value] = key.Line
+		if !slices.Contains(known, key.Value) {
+			if s := nearest(key.Value, known); s != "" {
+				r.fail(key, "unknown key %q: did you mean %s?", key.Value, s)
+			} else {
+				r.fail(key, "unknown key %q in %s: %s", key.Value, what, knownKeys(known))
+			}
+			continue
+		}
+		each(key, value)
+	}
+}
+
+func knownKeys(known []string) string {
+	if len(known) > 12 {
+		return "the keys are the long names of the flags (see --help), include, fields and models"
+	}
+	return "use " + listOf(known)
+}
+
+// nearest returns the name that a mistyped one most likely means, or "".
+func nearest(name string, names []string) string {
+	best, limit := "", max(1, len(name)/4)
+	if len(name) >= 5 { // two letters that changed places count twice
+		limit = max(2, limit)
+	}
+	plain := func(s string) string { return strings.NewReplacer("_", "-", ".", "-").Replace(strings.ToLower(s)) }
+	for _, candidate := range names {
+		if d := collector.EditDistance(plain(name), plain(candidate), limit); d <= limit && (best == "" || d < limit) {
+			best, limit = candidate, d
+		}
+	}
+	return best
+}
+
+// option reads the value of a flag.
+func (r *configReader) option(o option, node *yaml.Node) {
+	v := fileValue{line: node.Line}
+	v.set = true
+	switch o.kind {
+	case kindSwitch:
+		if node.Kind != yaml.ScalarNode || node.Tag != "!!bool" {
+			r.fail(node, "%s is a switch: write true or false", o.name)
+			return
+		}
+		v.text = strconv.FormatBool(strings.EqualFold(node.Value, "true"))
+	case kindList:
+		v.list = r.texts(node, o.name)
+	default:
+		if node.Kind != yaml.ScalarNode || node.Tag == "!!null" {
+			r.fail(node, "%s takes one value: write it after the colon, in quotes if it is empty", o.name)
+			return
+		}
+		v.text = node.Value
+	}
+	r.file.values[o.name] = v
+}
+
+// texts reads a list of texts; one alone may stand without being a list.
+func (r *configReader) texts(node *yaml.Node, what string) []string {
+	items := []*yaml.Node{node}
+	if node.Kind == yaml.SequenceNode {
+		items = node.Content
+	}
+	var list []string
+	for _, item := range items {
+		if item.Kind != yaml.ScalarNode || item.Tag == "!!null" || item.Value == "" {
+			r.fail(item, "%s is a list of texts: write [a, b], or one a line after -", what)
+			continue
+		}
+		list = append(list, item.Value)
+	}
+	return list
+}
+
+// fields reads a list of fields.
+func (r *configReader) fields(node *yaml.Node) []fieldEntry {
+	if node.Kind != yaml.SequenceNode {
+		r.fail(node, "%s is a list: begin each field with -", keyFields)
+		return nil
+	}
+	var list []fieldEntry
+	for _, item := range node.Content {
+		if entry, ok := r.field(item); ok {
+			if i := slices.IndexFunc(list, func(f fieldEntry) bool { return f.Name == entry.Name }); i >= 0 {
+				r.fail(item, "the metric %s stands on line %d already: give one of them another name", entry.Name, list[i].line)
+				continue
+			}
+			list = append(list, entry)
+		}
+	}
+	return list
+}
+
+// field reads one field: its name alone, or a mapping.
+func (r *configReader) field(node *yaml.Node) (fieldEntry, bool) {
+	entry := fieldEntry{line: node.Line}
+	problems := len(r.problems)
+	var field, name, metric, help string
+	var more collector.Counter
+	at := node
+	if node.Kind == yaml.ScalarNode {
+		field = node.Value
+	} else {
+		keys := []string{"field", "name", "type", "help", "resolution", "statistics", "histogram", "kinds"}
+		r.mapping(node, "a field", keys, func(key, value *yaml.Node) {
+			switch key.Value {
+			case "field":
+				field, at = r.text(value, "field"), value
+			case "name":
+				name = r.text(value, "name")
+			case "type":
+				metric = r.text(value, "type")
+			case "help":
+				help = r.text(value, "help")
+			case "resolution":
+				more.Resolution = r.resolution(value)
+			case "statistics":
+				more.Statistics = r.boolean(value, "statistics")
+			case "histogram":
+				more.Histogram = r.boolean(value, "histogram")
+			case "kinds":
+				more.Kinds = r.kinds(value)
+			}
+		})
+		if field == "" && len(r.problems) == problems {
+			r.fail(node, "a field needs the key field: write field: and the name or number of one")
+		}
+	}
+	if len(r.problems) > problems {
+		return entry, false
+	}
+	c, err := collector.NewCounter(field, name, metric, help)
+	if err != nil {
+		r.fail(at, "%v", err)
+		return entry, false
+	}
+	if (more.Statistics || more.Histogram) && !c.Field.Type.Numeric() {
+		r.fail(at, "%s is no number: statistics and histogram are of numbers", c.Name)
+		return entry, false
+	}
+	c.Kinds, c.Resolution, c.Statistics, c.Histogram = more.Kinds, more.Resolution, more.Statistics, more.Histogram
+	entry.Counter = c
+	return entry, true
+}
+
+func (r *configReader) text(node *yaml.Node, what string) string {
+	if node.Kind != yaml.ScalarNode || node.Tag == "!!null" {
+		r.fail(node, "%s takes one text", what)
+		return ""
+	}
+	return node.Value
+}
+
+func (r *configReader) boolean(node *yaml.Node, what string) bool {
+	if node.Kind != yaml.ScalarNode || node.Tag != "!!bool" {
+		r.fail(node, "%s takes true or false", what)
+		return false
+	}
+	return strings.EqualFold(node.Value, "true")
+}
+
+func (r *configReader) resolution(node *yaml.Node) time.Duration {
+	d, err := parseDuration(r.text(node, "resolution"))
+	switch {
+	case err != nil:
+		r.fail(node, "resolution: %q is not a duration: write one such as 100ms", node.Value)
+	case d < minInterval:
+		r.fail(node, "resolution: %v is too short: DCGM cannot keep up below %v", d, minInterval)
+	}
+	return d
+}
+
+func (r *configReader) kinds(node *yaml.Node) collector.KindSet {
+	var set collector.KindSet
+	for _, name := range r.texts(node, "kinds") {
+		kind, ok := collector.KindByName(name)
+		if !ok || kind == collector.KindGlobal {
+			r.fail(node, "unknown kind %q: use %s", name, listOf(collector.KindNames()))
+			continue
+		}
+		set |= collector.Kinds(kind)
+	}
+	return set
+}
+
+// models reads the list of what is other on some models.
+func (r *configReader) models(node *yaml.Node) {
+	if node.Kind != yaml.SequenceNode {
+		r.fail(node, "%s is a list: begin each entry with - match:", keyModels)
+		return
+	}
+	for _, item := range node.Content {
+		var entry modelEntry
+		problems := len(r.problems)
+		r.mapping(item, "an entry of models", []string{"match", "without", "fields"}, func(key, value *yaml.Node) {
+			switch key.Value {
+			case "match":
+				entry.match = r.text(value, "match")
+				if _, err := regexp.Compile(entry.match); err != nil {
+					r.fail(value, "match: %q is not a regular expression: %v", entry.match, err)
+				}
+			case "without":
+				for _, name := range r.texts(value, "without") {
+					c, err := collector.NewCounter(name, "", "", "")
+					if err != nil {
+						r.fail(value, "%v", err)
+						continue
+					}
+					entry.without = append(entry.without, c)
+				}
+			case "fields":
+				entry.fields = r.fields(value)
+			}
+		})
+		if entry.match == "" && len(r.problems) == problems {
+			r.fail(item, "an entry of models needs the key match: a regular expression of the GPU's model name")
+		}
+		r.file.models = append(r.file.models, entry)
+	}
+}
+
+// value returns what the file says of a flag.
+func (f *configFile) value(name string) (fileValue, bool) {
+	if f == nil {
+		return fileValue{}, false
+	}
+	v, ok := f.values[name]
+	return v, ok
+}
+
+// loadFile reads the configuration file, if one is given by flag or variable.
+func (r *resolver) loadFile(opts []option, flags map[string]given, lookupEnv func(string) (string, bool)) {
+	i := slices.IndexFunc(opts, func(o option) bool { return o.name == optConfigFile })
+	if i < 0 {
+		return
+	}
+	v := r.resolve(opts[i], flags[optConfigFile], lookupEnv)
+	if v.text == "" {
+		return
+	}
+	file, err := loadConfigFile(v.text, opts)
+	if err != nil {
+		r.problems = append(r.problems, strings.Split(err.Error(), "\n")...)
+		return
+	}
+	r.file = file
+}
+
+// addFile adds what only a configuration file can say. A counters file that is
+// given by flag or variable stands in the place of those that the file includes.
+func (c *config) addFile(file *configFile, collectors value) {
+	if file == nil {
+		return
+	}
+	c.ConfigFile = file.path
+	if collectors.rank <= byFile {
+		c.Include = file.include
+	}
+	for _, f := range file.fields {
+		c.Fields = append(c.Fields, f.Counter)
+	}
+	for _, m := range file.models {
+		for _, without := range m.without {
+			c.Models = append(c.Models, collector.ModelRule{Field: without.Field.ID, Match: m.match})
+		}
+		for _, f := range m.fields {
+			c.Models = append(c.Models, collector.ModelRule{Field: f.Field.ID, Match: m.match, Only: true})
+			if !slices.ContainsFunc(c.Fields, func(have collector.Counter) bool { return have.Name == f.Name }) {
+				c.Fields = append(c.Fields, f.Counter)
+			}
+		}
+	}
+}

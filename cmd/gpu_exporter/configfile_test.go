@@ -1,0 +1,212 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"gpu_exporter/collector"
+)
+
+func writeFile(t *testing.T, path, text string) string {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// parsed is what flags and variables come to, the latter as in the table of config_test.go.
+func parsed(t *testing.T, args, env string) (config, error) {
+	t.Helper()
+	var stdout, stderr strings.Builder
+	line, err := parseCommandLine(strings.Fields(args), strings.Fields(env), &stdout, &stderr)
+	return line.config, err
+}
+
+// A flag wins over a variable, that over the file, the file over the default; also
+// where two options mean the same.
+func TestPrecedence(t *testing.T) {
+	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), `
+collect-interval: 10s
+devices: "g:1"
+kubernetes: true
+web.listen-address: [":1"]
+web.config.file: file.yml
+log.level: warn
+log.format: json
+nvidia-resource-names: [example.com/gpu]
+`)
+	for _, tc := range []struct {
+		args, env string
+		got       func(config) any
+		want      any
+	}{
+		{"", "", func(c config) any { return c.Interval }, 10 * time.Second},
+		{"", "DCGM_EXPORTER_INTERVAL=20000", func(c config) any { return c.Interval }, 20 * time.Second},
+		{"-c 30s", "DCGM_EXPORTER_INTERVAL=20000", func(c config) any { return c.Interval }, 30 * time.Second},
+		{"-c 30s", "", func(c config) any { return c.MaxAge }, 90 * time.Second},
+		{"", "", func(c config) any { return c.Devices }, "g:1"},
+		{"", "", func(c config) any { return c.Kubernetes }, true},
+		{"--no-kubernetes", "", func(c config) any { return c.Kubernetes }, false},
+		{"", "DCGM_EXPORTER_KUBERNETES=false", func(c config) any { return c.Kubernetes }, false},
+		{"", "DCGM_EXPORTER_KUBERNETES=", func(c config) any { return c.Kubernetes }, true},
+		{"", "", func(c config) any { return c.ListenAddresses }, []string{":1"}},
+		{"", "DCGM_EXPORTER_LISTEN=:2", func(c config) any { return c.ListenAddresses }, []string{":2"}},
+		{"-a :3", "DCGM_EXPORTER_LISTEN=:2", func(c config) any { return c.ListenAddresses }, []string{":3"}},
+		{"", "DCGM_EXPORTER_WEB_CONFIG_FILE=env.yml", func(c config) any { return c.WebConfigFile }, "env.yml"},
+		{"", "", func(c config) any { return c.WebConfigFile }, "file.yml"},
+		{"", "", func(c config) any { return c.LogLevel }, "warn"},
+		{"", "DCGM_EXPORTER_DEBUG=true", func(c config) any { return c.LogLevel }, "debug"},
+		{"", "DCGM_EXPORTER_LOG_FORMAT=text", func(c config) any { return c.LogFormat }, "logfmt"},
+		{"--log.format=logfmt", "", func(c config) any { return c.LogFormat }, "logfmt"},
+		{"", "", func(c config) any { return c.ResourceNames }, []string{"example.com/gpu"}},
+	} {
+		for _, by := range []string{"--config.file=" + path + " ", ""} {
+			env := tc.env
+			if by == "" {
+				env += " GPU_EXPORTER_CONFIG_FILE=" + path
+			}
+			c, err := parsed(t, by+tc.args, env)
+			if err != nil {
+				t.Errorf("%q %q: %v", tc.args, tc.env, err)
+			} else if got := tc.got(c); !reflect.DeepEqual(got, tc.want) {
+				t.Errorf("%q %q: %v, want %v", tc.args, tc.env, got, tc.want)
+			}
+		}
+	}
+}
+
+// Every mistake in a file is told at once, with its line and what to do.
+func TestConfigFileMistakes(t *testing.T) {
+	for name, tc := range map[string]struct{ text, want string }{
+		"several": {`collect_interval: 5s
+kubernetes: perhaps
+fields:
+  - field: DCGM_FI_DEV_GPU_TMEP
+  - field: 150
+    name: gpu_temperature
+  - field: 155
+    resolution: 5ms
+  - feild: 155
+devices: g
+devices: i
+models:
+  - without: [DCGM_FI_DEV_GPU_TEMP]
+web:
+  address: x
+`, `c.yaml:1: unknown key "collect_interval": did you mean collect-interval?
+c.yaml:2: kubernetes is a switch: write true or false
+c.yaml:4: unknown field DCGM_FI_DEV_GPU_TMEP: did you mean DCGM_FI_DEV_GPU_TEMP?
+c.yaml:5: "gpu_temperature" begins with gpu_, which is for the exporter's own metrics: choose another name
+c.yaml:8: resolution: 5ms is too short: DCGM cannot keep up below 100ms
+c.yaml:9: unknown key "feild": did you mean field?
+c.yaml:11: devices stands on line 10 already: remove one of them
+c.yaml:13: an entry of models needs the key match: a regular expression of the GPU's model name
+c.yaml:14: unknown key "web" in the file: the keys are the long names of the flags (see --help), include, fields and models`},
+		"a value of a flag": {"collect-interval: soon\n", `c.yaml:1: collect-interval: "soon" is neither a number of milliseconds nor a duration such as 5s`},
+		"no mapping":        {"- a\n", "c.yaml:1: the file must be a mapping: lines of key: value"},
+		"no YAML":           {"a: b: c\n", "c.yaml: mapping values are not allowed in this context"},
+		"kind":              {"fields: [{field: 150, kinds: [gpus]}]\n", `c.yaml:1: unknown kind "gpus": use gpu, vgpu, nvswitch, gpu_instance, compute_instance, link, cpu, cpu_core or connectx`},
+		"twice the same":    {"fields: [DCGM_FI_DEV_GPU_TEMP, {field: 150, name: DCGM_FI_DEV_GPU_TEMP}]\n", "c.yaml:1: the metric DCGM_FI_DEV_GPU_TEMP stands on line 1 already: give one of them another name"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := writeFile(t, filepath.Join(dir, "c.yaml"), tc.text)
+			_, err := parsed(t, "--config.file="+path, "")
+			if err == nil {
+				t.Fatal("no error")
+			}
+			if got := strings.ReplaceAll(err.Error(), dir+"/", ""); got != tc.want {
+				t.Errorf("got\n%s\nwant\n%s", got, tc.want)
+			}
+		})
+	}
+	if _, err := parsed(t, "--config.file=/nonexistent.yaml", ""); err == nil || !strings.Contains(err.Error(), "check the path given with --config.file") {
+		t.Errorf("a file that is not there: %v", err)
+	}
+}
+
+// Fields stand beside the default counters, or in place of those of the same name.
+func TestConfigFileFields(t *testing.T) {
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "a.csv"), "DCGM_FI_DEV_GPU_TEMP, gauge, T.\n")
+	writeFile(t, filepath.Join(dir, "b.csv"), "DCGM_FI_DEV_POWER_USAGE, gauge, P.\nDCGM_FI_DEV_GPU_TEMP, gauge, again\n")
+	path := writeFile(t, filepath.Join(dir, "c.yaml"), `
+include: [a.csv, b.csv]
+fields:
+  - DCGM_FI_DEV_FB_USED
+  - {field: DCGM_FI_DEV_GPU_TEMP, help: Hot., resolution: 200ms, statistics: true, histogram: true, kinds: gpu}
+  - {field: 155, name: my_power_watts}
+models:
+  - match: .*A100.*
+    without: [DCGM_FI_DEV_FB_USED]
+    fields: [DCGM_FI_DEV_MEMORY_TEMP]
+`)
+	c, err := parsed(t, "--config.file="+path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	counters, err := loadCounters(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, m := range counters.List {
+		names = append(names, m.Name)
+	}
+	want := "DCGM_FI_DEV_GPU_TEMP DCGM_FI_DEV_POWER_USAGE DCGM_FI_DEV_FB_USED my_power_watts DCGM_FI_DEV_MEMORY_TEMP"
+	if got := strings.Join(names, " "); got != want {
+		t.Errorf("counters %s, want %s", got, want)
+	}
+	first := counters.List[0]
+	if first.Help != "Hot." || first.Resolution != 200*time.Millisecond || !first.Statistics || !first.Histogram || first.Kinds != collector.Kinds(collector.KindGPU) {
+		t.Errorf("counter %+v", first)
+	}
+	if len(counters.Warnings) != 1 || !strings.Contains(counters.Warnings[0].String(), "DCGM_FI_DEV_GPU_TEMP is in ") {
+		t.Errorf("warnings %v", counters.Warnings)
+	}
+	if len(c.Models) != 2 || c.Models[0].Only || !c.Models[1].Only {
+		t.Errorf("models %+v", c.Models)
+	}
+	// A counters file by flag stands in place of the included ones.
+	c, err = parsed(t, "--config.file="+path+" -f "+filepath.Join(dir, "b.csv"), "")
+	if err != nil || countersName(c) != filepath.Join(dir, "b.csv")+" and the fields of "+path {
+		t.Errorf("%v, %v", countersName(c), err)
+	}
+}
+
+// The example that we ship is valid and says what is the default anyway.
+func TestExampleConfigFile(t *testing.T) {
+	c, err := parsed(t, "--config.file=../../etc/gpu_exporter.yaml", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	def, err := parsed(t, "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.ConfigFile = ""
+	if !reflect.DeepEqual(c, def) {
+		t.Errorf("got\n%+v\nwant\n%+v", c, def)
+	}
+	// What is commented out in it is valid too.
+	text, err := os.ReadFile("../../etc/gpu_exporter.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for line := range strings.Lines(string(text)) {
+		all = append(all, strings.TrimPrefix(line, "#~"))
+	}
+	path := writeFile(t, filepath.Join(t.TempDir(), "all.yaml"), strings.Join(all, ""))
+	if _, err := loadConfigFile(path, options()); err != nil {
+		t.Error(err)
+	}
+}

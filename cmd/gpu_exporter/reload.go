@@ -1,0 +1,254 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+const (
+	// filesSettle is how long files must be left alone before they are read again:
+	// an editor writes one in several steps, the kubelet swaps a link.
+	filesSettle = 300 * time.Millisecond
+	// lookAgain is when they are looked at without an event: a directory may have
+	// been replaced, and network file systems tell nothing.
+	lookAgain = 30 * time.Second
+)
+
+// reloader puts a changed configuration to use.
+type reloader struct {
+	log   *slog.Logger
+	parse func() (config, []string, error)
+	// use puts a configuration to use, and says what changed.
+	use func(config) (changed bool, err error)
+
+	mu          sync.Mutex // one reload at a time
+	fingerprint [sha256.Size]byte
+	files       []string // to watch
+	successful  prometheus.Gauge
+	succeeded   prometheus.Gauge
+}
+
+func newReloader(log *slog.Logger, parse func() (config, []string, error), use func(config) (bool, error)) *reloader {
+	r := &reloader{
+		log: log, parse: parse, use: use,
+		successful: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "gpu_exporter_config_last_reload_successful",
+			Help: "Whether the last reload of the configuration was successful.",
+		}),
+		succeeded: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "gpu_exporter_config_last_reload_success_timestamp_seconds",
+			Help: "When the configuration in use was loaded.",
+		}),
+	}
+	r.successful.Set(1)
+	r.succeeded.SetToCurrentTime()
+	return r
+}
+
+// configFiles are the files that a configuration comes from.
+func configFiles(c config) []string {
+	files := countersFiles(c)
+	for _, path := range []string{c.ConfigFile, c.XIDCatalogue} {
+		if path != "" {
+			files = append(slices.Clone(files), path)
+		}
+	}
+	return files
+}
+
+// watchFiles sets the files to watch, as they are now.
+func (r *reloader) watchFiles(c config) {
+	r.files = configFiles(c)
+	r.fingerprint = fingerprint(r.files)
+}
+
+// fingerprint changes with the content of the files.
+func fingerprint(files []string) [sha256.Size]byte {
+	h := sha256.New()
+	for _, path := range files {
+		content, err := os.ReadFile(path)
+		fmt.Fprintf(h, "%s %d %v\n", path, len(content), err != nil)
+		h.Write(content)
+	}
+	return [sha256.Size]byte(h.Sum(nil))
+}
+
+// reload reads the configuration again and puts it to use. When anything is wrong
+// with it, all stays as it was, and the error says what.
+func (r *reloader) reload(why string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c, warnings, err := r.parse()
+	var changed bool
+	if err == nil {
+		before := fingerprint(configFiles(c)) // of what is read now, or is older
+		if changed, err = r.use(c); err == nil {
+			r.files, r.fingerprint = configFiles(c), before
+		}
+	}
+	if err != nil {
+		r.fingerprint = fingerprint(r.files)
+		r.successful.Set(0)
+		r.log.Error("The configuration was not reloaded, and stays as it was", "why", why, "err", err)
+		return err
+	}
+	r.successful.Set(1)
+	r.succeeded.SetToCurrentTime()
+	for _, w := range warnings {
+		r.log.Warn(w)
+	}
+	r.log.Info("Configuration reloaded", "why", why, "changed", changed)
+	return nil
+}
+
+// ServeHTTP is POST /-/reload.
+func (r *reloader) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	if req.Method != http.MethodPost && req.Method != http.MethodPut {
+		w.Header().Set("Allow", "POST, PUT")
+		http.Error(w, "Method not allowed: use POST.", http.StatusMethodNotAllowed)
+		return
+	}
+	if err := r.reload("HTTP request"); err != nil {
+		http.Error(w, "The configuration was not reloaded, and stays as it was:\n"+err.Error(), http.StatusInternalServerError)
+		return
+	}
+	writeText(w, http.StatusOK, "The configuration was reloaded.\n")
+}
+
+// changedOnDisk says whether the files differ from those that were last read.
+func (r *reloader) changedOnDisk() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return fingerprint(r.files) != r.fingerprint
+}
+
+func (r *reloader) directories() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var dirs []string
+	for _, path := range r.files {
+		if dir := filepath.Dir(path); !slices.Contains(dirs, dir) {
+			dirs = append(dirs, dir)
+		}
+	}
+	return dirs
+}
+
+// watch reloads when a file changes, until ctx ends.
+func (r *reloader) watch(ctx context.Context) error {
+	events, failures := make(<-chan fsnotify.Event), make(<-chan error)
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		r.log.Warn("Changed files are noticed late only", "after", lookAgain, "err", err)
+	} else {
+		defer func() { _ = watcher.Close() }()
+		events, failures = watcher.Events, watcher.Errors
+	}
+	add := func() {
+		if watcher == nil {
+			return
+		}
+		for _, dir := range r.directories() {
+			if err := watcher.Add(dir); err != nil {
+				r.log.Debug("A directory cannot be watched", "directory", dir, "err", err)
+			}
+		}
+	}
+	add()
+	timer := time.NewTimer(lookAgain)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-events:
+			timer.Reset(filesSettle)
+			continue
+		case err := <-failures:
+			r.log.Debug("Watching files failed", "err", err)
+			timer.Reset(filesSettle)
+			continue
+		case <-timer.C:
+		}
+		if r.changedOnDisk() {
+			_ = r.reload("a file changed") // it says so itself
+		}
+		add()
+		timer.Reset(lookAgain)
+	}
+}
+
+// reload puts a configuration to use: all of it, or, where anything in it is
+// wrong, nothing.
+func (e *exporter) reload(asked config) (changed bool, err error) {
+	e.mu.Lock()
+	latest := e.latest
+	e.mu.Unlock()
+	cfg, others := reloaded(latest.cfg, asked)
+	if len(others) > 0 {
+		e.log.Warn("Some of what changed needs a new start of the exporter, and stays as it was", "settings", strings.Join(others, ", "))
+	}
+	next, err := e.newCollection(cfg)
+	if err != nil {
+		return false, err
+	}
+	for _, w := range next.warnings {
+		e.log.Warn(w)
+	}
+	next.sampler.Revision = latest.sampler.Revision
+	sameSampler := reflect.DeepEqual(next.sampler, latest.sampler)
+	if sameSampler && reflect.DeepEqual(next.counters.List, latest.counters.List) && reflect.DeepEqual(cfg, latest.cfg) {
+		return false, nil
+	}
+	if !sameSampler {
+		next.sampler.Revision++
+	}
+	e.mu.Lock()
+	e.latest = next
+	e.mu.Unlock()
+	if !sameSampler {
+		e.supervisor.Reconfigure(next.sampler)
+	}
+	select {
+	case e.reconfigured <- struct{}{}:
+	default:
+	}
+	return true, nil
+}
+
+// shown returns the collection that the newest sample belongs to. While the first
+// sample of a new configuration has not come, that is the one before it, so that
+// no scrape is empty in between.
+func (e *exporter) shown() *collection {
+	inv, _ := e.node.Newest()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.collected == nil || inv == nil || inv.Revision == e.latest.sampler.Revision {
+		e.collected = e.latest
+	}
+	return e.collected
+}
+
+// reloadHandler answers /-/reload.
+func (e *exporter) reloadHandler() http.Handler {
+	if e.reloader != nil {
+		return e.reloader
+	}
+	return http.NotFoundHandler()
+}

@@ -1,0 +1,193 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+)
+
+// post sends a request without a body.
+func (n *node) post(t *testing.T, path string) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+n.address+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(body)
+}
+
+// A changed configuration is put to use by SIGHUP, by POST /-/reload, and when the
+// file changes, even if it is a ConfigMap's: a link to a directory that is swapped.
+// A bad one changes nothing and says why. Scrapes go on all the while.
+func TestReload(t *testing.T) {
+	t.Parallel()
+	// A ConfigMap volume: name → ..data/name, ..data → a directory of that version.
+	dir := t.TempDir()
+	version := 0
+	publish := func(text string) {
+		t.Helper()
+		version++
+		name := "..v" + string(rune('a'+version))
+		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, filepath.Join(dir, name, "c.yaml"), text)
+		if err := os.Symlink(name, filepath.Join(dir, "..next")); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(filepath.Join(dir, "..next"), filepath.Join(dir, "..data")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const base = "collect-interval: 200ms\nsample.max-age: 5s\nfields: [DCGM_FI_DEV_GPU_TEMP"
+	publish(base + "]\ninclude: []\n")
+	path := filepath.Join(dir, "c.yaml")
+	if err := os.Symlink("..data/c.yaml", path); err != nil {
+		t.Fatal(err)
+	}
+	n := startNode(t, "h100x8", "--config.file="+path)
+	n.command(t, "xid 94 gpu 1")
+	n.eventually(t, "the XID is counted", func() bool {
+		total, _ := sumOf(n.scrape(t), "gpu_xid_errors_total", `gpu="1"`, `xid="94"`)
+		return total == 1
+	})
+
+	// All the while, scrapes have what both configurations have.
+	done, scrapes := make(chan struct{}), atomic.Int64{}
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			status, body := n.tryGet(t, "/metrics")
+			_, temperatures := sumOf(body, "DCGM_FI_DEV_GPU_TEMP")
+			up, gpus := sumOf(body, "gpu_up")
+			xids, _ := sumOf(body, "gpu_xid_errors_total", `gpu="1"`, `xid="94"`)
+			if status != http.StatusOK || temperatures != 8 || up != 8 || gpus != 8 || xids != 1 {
+				t.Errorf("scrape %d: status %d, %d temperatures, %v of %d GPUs up, %v XIDs", scrapes.Load(), status, temperatures, up, gpus, xids)
+				return
+			}
+			scrapes.Add(1)
+		}
+	}()
+	finish := func() {
+		close(done)
+		<-stopped
+	}
+
+	shows := func(family string, want int) {
+		t.Helper()
+		n.eventually(t, family+" is as configured", func() bool {
+			_, count := sumOf(n.scrape(t), family)
+			return count == want
+		})
+	}
+	successful := func(want float64) {
+		t.Helper()
+		n.eventually(t, "the metric tells how the reload went", func() bool {
+			v, count := sumOf(n.scrape(t), "gpu_exporter_config_last_reload_successful")
+			return count == 1 && v == want
+		})
+	}
+	sampler := n.samplerPID()
+
+	publish(base + ", DCGM_FI_DEV_POWER_USAGE]\ninclude: []\n") // and nothing more: the file changed
+	shows("DCGM_FI_DEV_POWER_USAGE", 8)
+	if now := n.samplerPID(); now == sampler {
+		t.Error("the sampler is the old one")
+	}
+
+	publish(base + ", DCGM_FI_DEV_POWER_USAG]\n")
+	successful(0)
+	if status, body := n.post(t, "/-/reload"); status != http.StatusInternalServerError || !strings.Contains(body, "c.yaml:3: unknown field DCGM_FI_DEV_POWER_USAG: did you mean DCGM_FI_DEV_POWER_USAGE?") {
+		t.Errorf("reload answers %d: %s", status, body)
+	}
+	shows("DCGM_FI_DEV_POWER_USAGE", 8)
+
+	publish(base + ", DCGM_FI_DEV_FB_USED, {field: 155, name: my_watts}]\ninclude: []\n")
+	if status, body := n.post(t, "/-/reload"); status != http.StatusOK {
+		t.Errorf("reload answers %d: %s", status, body)
+	}
+	successful(1)
+	shows("my_watts", 8)
+	shows("DCGM_FI_DEV_POWER_USAGE", 0)
+
+	// The same again costs no sampler.
+	sampler = n.samplerPID()
+	if status, body := n.post(t, "/-/reload"); status != http.StatusOK {
+		t.Errorf("reload answers %d: %s", status, body)
+	}
+	if now := n.samplerPID(); now != sampler {
+		t.Error("a reload without a change replaced the sampler")
+	}
+
+	publish(base + "]\ninclude: []\nmodels: [{match: .*H100.*, without: [DCGM_FI_DEV_FB_USED]}, {match: .*A100.*, fields: [DCGM_FI_DEV_MEMORY_TEMP]}]\nkubernetes: true\n")
+	if err := n.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	shows("my_watts", 0)
+	shows("DCGM_FI_DEV_MEMORY_TEMP", 0)
+	n.eventually(t, "what cannot be reloaded is named", func() bool { return strings.Contains(n.log.String(), "settings=Kubernetes") })
+
+	for i := range 10 {
+		extra := []string{"]", ", DCGM_FI_DEV_POWER_USAGE]"}[i%2]
+		publish(base + extra + "\ninclude: []\n")
+		if status, body := n.post(t, "/-/reload"); status != http.StatusOK {
+			t.Errorf("reload answers %d: %s", status, body)
+		}
+		shows("DCGM_FI_DEV_POWER_USAGE", 8*(i%2))
+	}
+	finish()
+	t.Logf("%d scrapes", scrapes.Load())
+	if status, _ := n.tryGet(t, "/-/reload"); status != http.StatusMethodNotAllowed {
+		t.Errorf("GET /-/reload answers %d", status)
+	}
+}
+
+// Fields are kept from GPUs of some models, and given to those of others only.
+func TestModels(t *testing.T) {
+	t.Parallel()
+	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), `
+include: []
+fields: [DCGM_FI_DEV_GPU_TEMP, DCGM_FI_DEV_FB_USED]
+models:
+  - {match: Tesla T4, without: [DCGM_FI_DEV_FB_USED]}
+  - {match: .*H100.*, fields: [DCGM_FI_DEV_POWER_USAGE]}
+`)
+	n := startNode(t, "mixed4", append(fast, "--config.file="+path)...)
+	body := n.scrape(t)
+	for family, want := range map[string]int{"DCGM_FI_DEV_GPU_TEMP": 4, "DCGM_FI_DEV_FB_USED": 3, "DCGM_FI_DEV_POWER_USAGE": 1} {
+		_, all := sumOf(body, family)
+		_, h100 := sumOf(body, family, `modelName="NVIDIA H100`)
+		if all != want || h100 != 1 {
+			t.Errorf("%s: %d series, %d of an H100, want %d and 1", family, all, h100, want)
+		}
+	}
+	if _, t4 := sumOf(body, "DCGM_FI_DEV_FB_USED", `modelName="Tesla T4"`); t4 != 0 {
+		t.Errorf("the T4 has %d", t4)
+	}
+	if v, _ := sumOf(body, "gpu_exporter_fields_unsupported", `"excluded"`); v != 4 {
+		t.Errorf("%v cells are excluded, want 4", v)
+	}
+}

@@ -1,0 +1,68 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package collector
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+var metricName = regexp.MustCompile(`^[a-zA-Z_:][a-zA-Z0-9_:]*$`)
+
+// reservedPrefixes begin the names of families that the exporter has of its own.
+var reservedPrefixes = []string{"gpu_", "go_", "process_", "promhttp_", "scrape_"}
+
+// NewCounter returns the counter that the words describe: a field by its name or
+// id, and the name, type and help of its metric, of which those that are empty are
+// the field's. The error says what is wrong and what to do.
+func NewCounter(field, name, metricType, help string) (Counter, error) {
+	f, ok := FieldByName(field)
+	if id, err := strconv.ParseUint(field, 10, 16); err == nil {
+		if f, ok = FieldByID(FieldID(id)); !ok {
+			return Counter{}, fmt.Errorf("DCGM has no field %d", id)
+		}
+		field = f.Name
+	}
+	p := countersParser{first: map[string]int{}}
+	if !ok {
+		f, ok = p.field(0, field)
+	}
+	metricType = cmp.Or(metricType, f.Nature.String())
+	metric, typeOK := p.metricType(0, field, metricType)
+	helpOK := p.help(0, field, cmp.Or(help, f.Help))
+	if !ok || !typeOK || !helpOK {
+		return Counter{}, errors.New(strings.ReplaceAll(p.problems[0].Message, ": remove the line", ""))
+	}
+	if reason := refuse(f, metric); reason != "" {
+		return Counter{}, fmt.Errorf("%s %s", field, strings.ReplaceAll(reason, "; remove the line", ""))
+	}
+	if name != "" {
+		if !metricName.MatchString(name) {
+			return Counter{}, fmt.Errorf("%q is no name for a metric: use letters, digits, _ and :, and no digit first", name)
+		}
+		for _, prefix := range reservedPrefixes {
+			if strings.HasPrefix(name, prefix) {
+				return Counter{}, fmt.Errorf("%q begins with %s, which is for the exporter's own metrics: choose another name", name, prefix)
+			}
+		}
+	}
+	return Counter{Field: f, Name: cmp.Or(name, field), Type: metric, Help: cmp.Or(help, f.Help)}, nil
+}
+
+// KindByName returns the kind with the name that [EntityKind.String] gives.
+func KindByName(name string) (EntityKind, bool) {
+	for kind, known := range kindNames {
+		if known == name {
+			return EntityKind(kind), true
+		}
+	}
+	return 0, false
+}
+
+// KindNames are the names of all kinds that can be read.
+func KindNames() []string { return append([]string(nil), kindNames[KindGPU:]...) }
