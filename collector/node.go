@@ -32,6 +32,7 @@ type Node struct {
 	processesOf *Inventory
 	gone        []Entity // GPUs that an earlier inventory had and the latest lacks
 	xids        xidCounts
+	clockEvents clockEvents
 	changed     chan struct{}
 }
 
@@ -44,6 +45,13 @@ func NewNode(logger *slog.Logger, xids *XIDCatalogue) *Node {
 		xids:    xidCounts{},
 		changed: make(chan struct{}, 1),
 	}
+}
+
+// keepClockEvents says for how long the clock event reasons of each sample are kept.
+func (n *Node) keepClockEvents(window time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.clockEvents.window = window
 }
 
 // Changed delivers after every accepted sample, at most one notice at a time.
@@ -157,6 +165,7 @@ func (n *Node) setSample(s *Sample) error {
 		return &RejectError{Reason: rejectFuture, Err: fmt.Errorf("sample is %v ahead of the clock", ahead.Round(time.Millisecond))}
 	}
 	n.shown, n.sample, n.received = n.latest, s, now
+	n.clockEvents.add(n.latest, s)
 	n.report.gpus(nodeView{inventory: n.latest, sample: s, gone: n.gone})
 	select {
 	case n.changed <- struct{}{}:
@@ -209,12 +218,15 @@ type nodeView struct {
 	age       time.Duration
 	gone      []Entity
 	xids      map[xidKey]xidCount
+
+	clockEvents map[entityKey]clockEventState
 }
 
 func (n *Node) view() nodeView {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	v := nodeView{inventory: n.shown, sample: n.sample, gone: n.gone, xids: n.xids.copy()}
+	v.clockEvents = n.clockEvents.copy()
 	if v.sample == nil {
 		v.inventory = n.latest
 	} else {

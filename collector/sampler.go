@@ -18,6 +18,8 @@ type SamplerConfig struct {
 	Interval time.Duration
 	// Fields are the fields to read, per kind of entity.
 	Fields map[EntityKind][]FieldID
+	// Derived are the fields to read on each GPU for our own families about it.
+	Derived []FieldID
 	// Devices is the device selector of --devices; see ParseSelector.
 	Devices string
 	// Hostengine is the address of a standalone engine; empty means embedded.

@@ -79,6 +79,7 @@ func newExporter(cfg config, hostname string, env samplerEnv, logger, samplerLog
 		Sampler: collector.SamplerConfig{
 			Interval:     cfg.Interval,
 			Fields:       watchedFields(counters),
+			Derived:      collector.DerivedFields(),
 			Devices:      cfg.Devices,
 			Hostengine:   cfg.Hostengine,
 			DCGMLogLevel: cfg.DCGMLogLevel,
