@@ -136,6 +136,8 @@ type Inventory struct {
 	Entities []Entity
 	// Columns are, for each kind, the fields that a row of that kind holds.
 	Columns [kindCount][]FieldID
+	// Derived are the fields that a row of [Sample.Derived] holds.
+	Derived []FieldID
 }
 
 // GPU returns the GPU that the entity at position i is or belongs to, and

@@ -34,6 +34,8 @@ type FamiliesConfig struct {
 	// never is.
 	KernelLog func() (KernelLogStatus, bool)
 	Owners    OwnerForm
+	// ClockEventsWindow is how long DCGM_EXP_CLOCK_EVENTS_COUNT looks back.
+	ClockEventsWindow time.Duration
 }
 
 // OwnerForm says how owners become labels and series. The zero value is
@@ -71,6 +73,7 @@ type Families struct {
 // NewFamilies returns a builder of the families of node. owners may be nil.
 func NewFamilies(cfg FamiliesConfig, node *Node, supervisor *Supervisor, owners OwnerSource) *Families {
 	node.keepXIDs(cfg.xidWindow())
+	node.keepClockEvents(cfg.ClockEventsWindow)
 	return &Families{cfg: cfg, node: node, supervisor: supervisor, owners: owners, xidInfos: map[int64]*LabelSet{}}
 }
 
@@ -93,6 +96,10 @@ func (f *Families) Build() []Family {
 	families := make([]Family, 0, len(f.cfg.Counters)+ownFamilies)
 	if fresh {
 		families = f.appendFields(families, v)
+		families = f.appendFromFields(families, v)
+	}
+	if v.inventory != nil {
+		families = f.appendClockEvents(families, v, fresh)
 	}
 	families = f.appendDerived(families, v, ownership, fresh)
 	families = f.appendState(families, v, ownership)
@@ -115,6 +122,7 @@ type layout struct {
 	// labelCounters are the positions of the counters of type label.
 	labelCounters []int
 	rendered      map[renderedKey]*LabelSet
+	derived       derivedLayout
 	// podLabels are the series of gpu_pod_labels; nil until they are asked for.
 	podLabels []Series
 }
@@ -168,6 +176,7 @@ func newLayout(cfg *FamiliesConfig, v nodeView, ownership *Ownership) layout {
 		columns:   make([][kindCount]int, len(cfg.Counters)),
 		global:    make([]bool, len(cfg.Counters)),
 		rendered:  map[renderedKey]*LabelSet{},
+		derived:   newDerivedLayout(v.inventory),
 	}
 	for i, c := range cfg.Counters {
 		if c.Type == MetricLabel {

@@ -110,6 +110,10 @@ func (f *FrameWriter) WriteInventory(inv *Inventory) error {
 			f.num(int(id))
 		}
 	}
+	f.num(len(inv.Derived))
+	for _, id := range inv.Derived {
+		f.num(int(id))
+	}
 	f.num(len(inv.Entities))
 	for i := range inv.Entities {
 		e := &inv.Entities[i]
@@ -146,11 +150,17 @@ func (f *FrameWriter) WriteSample(s *Sample) error {
 	for _, v := range s.Strings {
 		f.str(v)
 	}
-	f.num(len(s.Rows))
+	f.rows(s.Rows)
+	f.rows(s.Derived)
+	return f.flush(frameSample)
+}
+
+func (f *FrameWriter) rows(rows [][]Cell) {
+	f.num(len(rows))
 	// The one loop of the sampler that is long: on a slice of its own, which the
 	// compiler can keep in registers.
 	b := f.buf
-	for _, row := range s.Rows {
+	for _, row := range rows {
 		b = binary.AppendVarint(b, int64(len(row)))
 		b = slices.Grow(b, len(row)*cellSize)
 		for i := range row {
@@ -166,7 +176,6 @@ func (f *FrameWriter) WriteSample(s *Sample) error {
 		}
 	}
 	f.buf = b
-	return f.flush(frameSample)
 }
 
 // WriteEvents writes events on the entities of the inventory with the given
@@ -402,6 +411,12 @@ func (d *decoder) inventory() *Inventory {
 			inv.Columns[k][i] = FieldID(d.num())
 		}
 	}
+	if n := d.count(1); n > 0 {
+		inv.Derived = make([]FieldID, n)
+		for i := range inv.Derived {
+			inv.Derived[i] = FieldID(d.num())
+		}
+	}
 	inv.Entities = make([]Entity, d.count(22))
 	for i := range inv.Entities {
 		inv.Entities[i] = Entity{
@@ -441,8 +456,16 @@ func (d *decoder) sample() *Sample {
 			s.Strings[i] = d.str()
 		}
 	}
-	s.Rows = make([][]Cell, d.count(1))
-	for i := range s.Rows {
+	s.Rows = d.rows()
+	if derived := d.rows(); len(derived) > 0 {
+		s.Derived = derived
+	}
+	return s
+}
+
+func (d *decoder) rows() [][]Cell {
+	rows := make([][]Cell, d.count(1))
+	for i := range rows {
 		n := d.count(1)
 		if n == 0 {
 			continue
@@ -456,9 +479,9 @@ func (d *decoder) sample() *Sample {
 			}
 			row[j] = c
 		}
-		s.Rows[i] = row
+		rows[i] = row
 	}
-	return s
+	return rows
 }
 
 func (d *decoder) processes() *Processes {

@@ -29,6 +29,7 @@ func frameInventoryOf(gpus, instances int) *Inventory {
 	inv.Columns[KindGPU] = []FieldID{100, 150, 1001}
 	inv.Columns[KindGPUInstance] = []FieldID{1001}
 	inv.Columns[KindCPU] = []FieldID{1100}
+	inv.Derived = []FieldID{112, 172}
 	for g := range gpus {
 		inv.Entities = append(inv.Entities, Entity{
 			Kind: KindGPU, State: EntityState(g % 3), ID: uint32(g), Parent: Unknown,
@@ -61,6 +62,7 @@ func frameSampleOf() *Sample {
 			{DoubleCell(math.Inf(-1)), DoubleCell(0.25), StringCell(2)},
 			{NoValue(StatusNoData), NoValue(StatusNotSupported), NoValue(StatusError)},
 		},
+		Derived: [][]Cell{{Int64Cell(5), StringCell(1)}, nil, {NoValue(StatusEntityLost), NoValue(StatusEntityLost)}, nil},
 	}
 }
 

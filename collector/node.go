@@ -33,6 +33,7 @@ type Node struct {
 	gone        []Entity // GPUs that an earlier inventory had and the latest lacks
 	xids        xidLedger
 	kernel      kernelXIDs
+	clockEvents clockEvents
 	changed     chan struct{}
 }
 
@@ -45,6 +46,13 @@ func NewNode(logger *slog.Logger, xids *XIDCatalogue) *Node {
 		xids:    newXIDLedger(),
 		changed: make(chan struct{}, 1),
 	}
+}
+
+// keepClockEvents says for how long the clock event reasons of each sample are kept.
+func (n *Node) keepClockEvents(window time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.clockEvents.window = window
 }
 
 // Changed delivers after every accepted sample, at most one notice at a time.
@@ -159,6 +167,7 @@ func (n *Node) setSample(s *Sample) error {
 		return &RejectError{Reason: rejectFuture, Err: fmt.Errorf("sample is %v ahead of the clock", ahead.Round(time.Millisecond))}
 	}
 	n.shown, n.sample, n.received = n.latest, s, now
+	n.clockEvents.add(n.latest, s)
 	n.report.gpus(nodeView{inventory: n.latest, sample: s, gone: n.gone})
 	select {
 	case n.changed <- struct{}{}:
@@ -225,6 +234,8 @@ type nodeView struct {
 	strayXIDs uint64 // of the kernel log, on no known GPU
 	// recentXIDs are those of the window that was asked for.
 	recentXIDs map[xidKey]uint64
+
+	clockEvents map[entityKey]clockEventState
 }
 
 func (n *Node) view() nodeView {
@@ -233,6 +244,7 @@ func (n *Node) view() nodeView {
 	now := n.now()
 	n.xids.settle(now)
 	v := nodeView{inventory: n.shown, sample: n.sample, gone: n.gone, xids: n.xids.counts.copy(), strayXIDs: n.kernel.strays, recentXIDs: n.xids.counts.recent(now)}
+	v.clockEvents = n.clockEvents.copy()
 	if v.sample == nil {
 		v.inventory = n.latest
 	} else {

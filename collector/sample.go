@@ -89,7 +89,11 @@ type Sample struct {
 	Duration   time.Duration // how long it took
 	// Rows stand in the order of [Inventory.Entities], cells in the order of the
 	// columns of the entity's kind. An entity that is not read has no cells.
-	Rows    [][]Cell
+	Rows [][]Cell
+	// Derived are the rows, in the same order, that our own families of a GPU as a
+	// whole derive from; only GPUs have cells in theirs, and a GPU has them even if
+	// its instances are read in its place. Empty if none are read.
+	Derived [][]Cell
 	Strings []string
 }
 
@@ -110,13 +114,31 @@ func (s *Sample) validate(inv *Inventory) error {
 		return fmt.Errorf("%d rows for %d entities", len(s.Rows), len(inv.Entities))
 	}
 	for i, row := range s.Rows {
-		if want := len(inv.Columns[inv.Entities[i].Kind]); len(row) != 0 && len(row) != want {
-			return fmt.Errorf("row %d has %d cells for %d columns", i, len(row), want)
+		if err := s.validateRow(i, row, len(inv.Columns[inv.Entities[i].Kind])); err != nil {
+			return err
 		}
-		for _, c := range row {
-			if c.Type == ValueString && c.Status == StatusOK && c.bits >= uint64(len(s.Strings)) {
-				return fmt.Errorf("row %d refers to string %d of %d", i, c.bits, len(s.Strings))
-			}
+	}
+	if len(s.Derived) != 0 && len(s.Derived) != len(inv.Entities) {
+		return fmt.Errorf("%d derived rows for %d entities", len(s.Derived), len(inv.Entities))
+	}
+	for i, row := range s.Derived {
+		if len(row) != 0 && inv.Entities[i].Kind != KindGPU {
+			return fmt.Errorf("row %d is a derived one of a %v", i, inv.Entities[i].Kind)
+		}
+		if err := s.validateRow(i, row, len(inv.Derived)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Sample) validateRow(i int, row []Cell, columns int) error {
+	if len(row) != 0 && len(row) != columns {
+		return fmt.Errorf("row %d has %d cells for %d columns", i, len(row), columns)
+	}
+	for _, c := range row {
+		if c.Type == ValueString && c.Status == StatusOK && c.bits >= uint64(len(s.Strings)) {
+			return fmt.Errorf("row %d refers to string %d of %d", i, c.bits, len(s.Strings))
 		}
 	}
 	return nil

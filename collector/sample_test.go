@@ -56,7 +56,7 @@ func TestStatusNames(t *testing.T) {
 			seen[name] = true
 		}
 	}
-	if got := Status(statusCount).String(); got != "status(12)" {
+	if got := Status(statusCount).String(); got != "status(13)" {
 		t.Errorf("an unknown status is called %q", got)
 	}
 }

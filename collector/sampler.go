@@ -23,6 +23,8 @@ type SamplerConfig struct {
 	// Revision comes back in every inventory: it tells which configuration of this
 	// exporter the sampler has.
 	Revision uint64
+	// Derived are the fields to read on each GPU for our own families about it.
+	Derived []FieldID
 	// Devices is the device selector of --devices; see ParseSelector.
 	Devices string
 	// Switches selects NVSwitches (g) and their links by port (i), CPUs selects CPUs

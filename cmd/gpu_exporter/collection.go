@@ -47,6 +47,7 @@ func (e *exporter) newCollection(cfg config) (*collection, error) {
 		Interval:     cfg.Interval,
 		Fields:       watchedFields(counters),
 		Models:       cfg.Models,
+		Derived:      collector.DerivedFields(),
 		Devices:      cfg.Devices,
 		Switches:     cfg.Switches,
 		CPUs:         cfg.CPUs,

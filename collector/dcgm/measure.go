@@ -59,6 +59,9 @@ func Measure(cfg collector.SamplerConfig, n int, floor bool) (Cost, error) {
 	for _, b := range s.reading.blocks {
 		cost.Values += len(b.entities) * len(b.fields)
 	}
+	for _, b := range s.reading.derived.blocks {
+		cost.Values += len(b.entities) * len(b.fields)
+	}
 	ticker := time.NewTicker(cfg.Interval)
 	defer ticker.Stop()
 	runtime.GC()
@@ -92,9 +95,11 @@ func Measure(cfg collector.SamplerConfig, n int, floor bool) (Cost, error) {
 
 // readOnly makes the bulk calls of a sample.
 func (s *sampler) readOnly() error {
-	for i := range s.reading.blocks {
-		if c := s.lib.floor(&s.reading.blocks[i].request, 1); c != codeOK {
-			return s.failed(c, collector.FailureHostengineLost, "reading values")
+	for _, blocks := range [][]block{s.reading.blocks, s.reading.derived.blocks} {
+		for i := range blocks {
+			if c := s.lib.floor(&blocks[i].request, 1); c != codeOK {
+				return s.failed(c, collector.FailureHostengineLost, "reading values")
+			}
 		}
 	}
 	return nil

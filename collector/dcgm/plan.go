@@ -228,6 +228,7 @@ func (p *plan) targets() []target {
 			add(target{fields: p.profilingFields(byFields[k][0]), profiling: true}, byFields[k])
 		}
 	}
+	p.derivedTargets(add)
 	return targets
 }
 

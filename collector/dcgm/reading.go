@@ -25,6 +25,8 @@ type reading struct {
 	rows   [][]collector.Cell
 	texts  []string // of the newest sample; kept, as they hardly ever change
 	sample collector.Sample
+	// derived goes with the rest: same time, same sample.
+	derived derivedReading
 	// stale is how much older than the newest value no value may be, in µs.
 	stale int64
 	// appeared is, for each row, when its entity did, in the engine's time: what
@@ -79,14 +81,19 @@ func (r *reading) take() (*collector.Sample, news, code) {
 			return nil, news{}, c
 		}
 	}
+	if c := r.derived.read(r.lib); c != codeOK {
+		return nil, news{}, c
+	}
 	found := r.fill()
+	texts := r.derived.fill(r.lib, r.texts, r.newest-r.stale)
 	end := time.Now()
 	r.sample = collector.Sample{
 		Generation: r.plan.inv.Generation,
 		Time:       end,
 		Duration:   end.Sub(start),
 		Rows:       r.rows,
-		Strings:    r.texts,
+		Derived:    r.derived.rows,
+		Strings:    texts,
 	}
 	return &r.sample, found, codeOK
 }

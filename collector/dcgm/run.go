@@ -249,6 +249,7 @@ func (s *sampler) rebuild(topologyChanged bool) (rebuilt bool, err error) {
 		return false, s.failed(c, collector.FailureDiscoveryFailed, "reading the identity of the GPUs")
 	}
 	inv := f.inv
+	inv.Derived = s.cfg.Sampler.Derived
 	now := time.Now()
 	s.rebuildAt = time.Time{}
 	if !topologyChanged && s.inv != nil && same(inv, s.inv) {
@@ -290,6 +291,7 @@ func (s *sampler) rebuild(topologyChanged bool) (rebuilt bool, err error) {
 	}
 	p.refuse(s.watcher.units)
 	s.reading = newReading(s.lib, p, f.appeared, s.cfg.Sampler.Interval)
+	s.reading.derived = newDerivedReading(p, s.watcher.units)
 	if c := s.xids.listen(s.watcher.units, inv); c != codeOK {
 		return false, s.failed(c, collector.FailureWatchFailed, "listening for XIDs")
 	}

@@ -1,0 +1,144 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package dcgm
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"gpu_exporter/collector"
+)
+
+// derivedConfig reads the derived fields, one of which is among the columns, too.
+func derivedConfig() collector.SamplerConfig {
+	cfg := defaultConfig()
+	cfg.Derived = collector.DerivedFields()
+	cfg.Fields[gpu] = append(cfg.Fields[gpu], 396)
+	return cfg
+}
+
+// derived waits until a derived field of a GPU is a number.
+func (p *process) derived(id uint32, field collector.FieldID, want int64) *collector.Sample {
+	p.t.Helper()
+	return p.sample(fmt.Sprintf("derived field %d of GPU %d to be %d", field, id, want), func(s *collector.Sample) error {
+		c, err := p.derivedCell(s, id, field)
+		if err == nil && (c.Status != collector.StatusOK || c.Int64() != want) {
+			err = fmt.Errorf("it is %v (%d)", c.Status, c.Int64())
+		}
+		return err
+	})
+}
+
+func (p *process) derivedCell(s *collector.Sample, id uint32, field collector.FieldID) (collector.Cell, error) {
+	column := slices.Index(p.inv.Derived, field)
+	at := p.entity(gpu, id)
+	if column < 0 || len(s.Derived) != len(p.inv.Entities) || column >= len(s.Derived[at]) {
+		return collector.Cell{}, fmt.Errorf("there is no cell of it")
+	}
+	return s.Derived[at][column], nil
+}
+
+// TestDerived shows the conditions that commands bring about.
+func TestDerived(t *testing.T) {
+	n := newNode(t, "dgx-h100")
+	p := n.start(derivedConfig())
+	p.derived(7, 1523, 0)
+	for _, c := range []struct {
+		command string
+		field   collector.FieldID
+		want    int64
+	}{
+		{"reason gpu 3 hw_power_brake on", 112, 0x80},
+		{"ecc gpu 3 dbe 2 sram", 343, 2},
+		{"remap gpu 3 pending 1", 396, 1},
+		{"recovery gpu 3 reboot", 1523, 2},
+		{"fabric gpu 3 failure -11", 170, 4},
+	} {
+		n.command(c.command)
+		if c.field == 112 {
+			p.sample("the power brake", func(s *collector.Sample) error {
+				if cell, err := p.derivedCell(s, 3, 112); err != nil || cell.Int64()&c.want == 0 {
+					return fmt.Errorf("%+v, %v", cell, err)
+				}
+				return nil
+			})
+			continue
+		}
+		p.derived(3, c.field, c.want)
+	}
+	s := p.derived(3, 171, -11)
+	// Read twice, once for each, and the same.
+	if c := p.cell(s, gpu, 3, 396); c.Int64() != 1 {
+		t.Errorf("the column of field 396 is %v (%d)", c.Status, c.Int64())
+	}
+	cluster, err := p.derivedCell(s, 3, 172)
+	if err != nil || cluster.Status != collector.StatusOK || len(s.String(cluster)) != 36 {
+		t.Errorf("cluster %q: %+v, %v", s.String(cluster), cluster, err)
+	}
+	if c, err := p.derivedCell(s, 3, 390); err != nil || c.Status != collector.StatusNotSupported {
+		t.Errorf("retired pages of an H100: %+v, %v", c, err)
+	}
+	n.command("lose gpu 3")
+	p.sample("nothing of a lost GPU", func(s *collector.Sample) error {
+		if c, err := p.derivedCell(s, 3, 1523); err != nil || c.Status != collector.StatusEntityLost {
+			return fmt.Errorf("%+v, %v", c, err)
+		}
+		return nil
+	})
+	p.derived(4, 1523, 0)
+}
+
+// TestDerivedOfSplitGPU: a GPU whose instances are read in its place has derived
+// values and nothing else, and goes on having them when it is split anew.
+func TestDerivedOfSplitGPU(t *testing.T) {
+	n := newNode(t, "a100x7-mig")
+	p := n.start(derivedConfig())
+	n.command("recovery gpu 0 drain-p2p")
+	s := p.derived(0, 1523, 3)
+	for i, e := range p.inv.Entities {
+		switch e.Kind {
+		case gpu:
+			if len(s.Rows[i]) != 0 {
+				t.Errorf("GPU %d is read beside its instances", e.ID)
+			}
+		case inst:
+			if len(s.Rows[i]) == 0 || len(s.Derived[i]) != 0 {
+				t.Errorf("instance %d has %d values and %d derived ones", e.ID, len(s.Rows[i]), len(s.Derived[i]))
+			}
+		}
+	}
+	n.command("mig gpu 0 off")
+	p.inventory("the whole GPU")
+	p.derived(0, 1523, 3)
+	p.has(gpu, 0, 155, collector.StatusOK)
+	n.command("remap gpu 0 pending 1")
+	p.derived(0, 396, 1)
+	n.command("mig gpu 0 3g.20gb*2")
+	p.inventory("two instances")
+	n.command("recovery gpu 0 reset")
+	p.derived(0, 1523, 1)
+}
+
+// TestDerivedNotSelected: a GPU that --devices leaves out has none.
+func TestDerivedNotSelected(t *testing.T) {
+	cfg := derivedConfig()
+	cfg.Devices = "g:1"
+	p := newNode(t, "h100x8").start(cfg)
+	s := p.derived(1, 1523, 0)
+	if row := s.Derived[p.entity(gpu, 0)]; len(row) != 0 {
+		t.Errorf("GPU 0 has %d derived values", len(row))
+	}
+}
+
+// TestDerivedUnknown: a field that the engine does not know costs only itself.
+func TestDerivedUnknown(t *testing.T) {
+	cfg := derivedConfig()
+	cfg.Derived = append(slices.Clone(cfg.Derived), 7999)
+	p := newNode(t, "t4x1").start(cfg)
+	s := p.derived(0, 1523, 0)
+	if c, err := p.derivedCell(s, 0, 7999); err != nil || c.Status != collector.StatusNotFound {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
