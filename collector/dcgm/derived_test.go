@@ -60,7 +60,7 @@ func TestDerived(t *testing.T) {
 		if c.field == 112 {
 			p.sample("the power brake", func(s *collector.Sample) error {
 				if cell, err := p.derivedCell(s, 3, 112); err != nil || cell.Int64()&c.want == 0 {
-					return fmt.Errorf("%+v, %v", cell, err)
+					return fmt.Errorf("%+v, %w", cell, err)
 				}
 				return nil
 			})
@@ -83,7 +83,7 @@ func TestDerived(t *testing.T) {
 	n.command("lose gpu 3")
 	p.sample("nothing of a lost GPU", func(s *collector.Sample) error {
 		if c, err := p.derivedCell(s, 3, 1523); err != nil || c.Status != collector.StatusEntityLost {
-			return fmt.Errorf("%+v, %v", c, err)
+			return fmt.Errorf("%+v, %w", c, err)
 		}
 		return nil
 	})
