@@ -87,7 +87,7 @@ func TestProgramWithoutDCGM(t *testing.T) {
 			if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "it has seen SIGHUP", func() bool { return strings.Contains(log.String(), "SIGHUP is ignored") })
+			eventually(t, "it has seen SIGHUP", func() bool { return strings.Contains(log.String(), "why=SIGHUP") })
 			if err := cmd.Process.Signal(signal); err != nil {
 				t.Fatal(err)
 			}
