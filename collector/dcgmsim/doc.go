@@ -77,7 +77,7 @@
 //	hang CALL · slow CALL MS · fail CALL CODE · crash CALL
 //	clear [CALL]              the faults on CALL; without it all that was set above but counters and MIG
 //	engine lost · engine back
-//	load gpu I|all util PERCENT [mem PERCENT] · load gpu I idle|steady|bursty|training
+//	load gpu I|all util PERCENT [mem PERCENT] · load gpu I idle|steady|bursty|training|bursts
 //	process gpu I pid P [ci C] [name N] [memory MIB|unknown] [share PERCENT]
 //	                    [graphics yes|also] [mps yes]
 //	process gone pid P · process none [gpu I]

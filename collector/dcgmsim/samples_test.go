@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -211,4 +212,47 @@ func FuzzCommand(f *testing.F) {
 			t.Fatalf("%q answered %q", line, text)
 		}
 	})
+}
+
+// What DCGM shows of profiling is a mean over the time since the sample before:
+// added up, it is the integral, however short the bursts.
+func TestProfilingIsAMean(t *testing.T) {
+	n := newNode(t, scenarioFile(t, "base h100x8\nload gpu all bursts\n"))
+	p := embedded(t, n)
+	p.watch("w", time.Second, []int{1001}, entities(feGPU, 0)...)
+	var first, last int64 // of the samples with a value, in µs
+	var integral float64
+	var from Truth
+	for samples := 0; samples < 6; {
+		before := last
+		eventually(t, "another sample", func() bool {
+			v := p.latest(feGPU, 0, 1001)[1001]
+			if v.ts == before || v.status != stOK {
+				return false
+			}
+			last = v.ts
+			u, err := strconv.ParseFloat(v.text, 64)
+			if err == nil && u <= 1 && before != 0 {
+				integral += u * float64(last-before) / 1e6
+				samples++
+			}
+			return true
+		})
+		if first == 0 {
+			var err error
+			if from, err = n.Truth(t.Context(), 0); err != nil {
+				t.Fatal(err)
+			}
+			first = last
+		}
+	}
+	to, err := n.Truth(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The truth is asked for a little after each of the two samples.
+	slack := to.At.Sub(time.UnixMicro(last)).Seconds() + from.At.Sub(time.UnixMicro(first)).Seconds()
+	if busy := to.BusySeconds - from.BusySeconds; busy < integral-slack || busy > integral+slack {
+		t.Errorf("%.3f s busy by the samples, %.3f s in truth, ± %.3f s", integral, busy, slack)
+	}
 }

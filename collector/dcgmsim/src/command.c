@@ -335,7 +335,7 @@ static int command_clear(struct request *r)
 static int command_load(struct request *r)
 {
     struct node_state *n = r->node;
-    static const char *const kinds[] = {"idle", "steady", "bursty", "training"};
+    static const char *const kinds[] = {"idle", "steady", "bursty", "training", "bursts"};
     int gpu = gpu_of(r, 1, true);
     if (gpu < -1)
         return -1;
@@ -346,11 +346,11 @@ static int command_load(struct request *r)
         return bad(r, "util is a percentage");
     if (mem && number(mem, 0, 100, &m) != 0)
         return bad(r, "mem is a percentage");
-    for (int k = 0; k < 4 && kind < 0; k++)
+    for (int k = 0; k < 5 && kind < 0; k++)
         if (r->count > 1 && strcmp(r->word[r->count - 1], kinds[k]) == 0)
             kind = NODE_LOAD_IDLE + k;
     if (kind < 0)
-        return bad(r, "load gpu I|all util PERCENT [mem PERCENT], or idle|steady|bursty|training");
+        return bad(r, "load gpu I|all util PERCENT [mem PERCENT], or idle|steady|bursty|training|bursts");
     node_lock(n);
     int64_t now = node_now_us();
     for (int i = 0; i < (int)n->gpu_count; i++)

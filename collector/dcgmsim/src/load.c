@@ -5,7 +5,8 @@
  * What the hardware shows at a moment. Everything derives from one curve, the
  * utilisation u(t) of a GPU, whose integral is known in closed form; power,
  * PCIe and NVLink rates are linear in u, so that energy and byte totals are
- * true integrals, whoever samples them and however often.
+ * true integrals, whoever samples them and however often. What DCGM or the
+ * driver shows as a mean over a time is made of those integrals, too.
  */
 #include "node.h"
 
@@ -17,6 +18,7 @@ struct curve {
     double base;
     double amp[2], omega[2], phase[2];
     double pulse, period, width, ramp, offset; /* pulse may be negative: a dip */
+    uint64_t scatter; /* not 0: the seed of where in each period its pulse, without ramps, stands */
 };
 
 static double unit(uint64_t seed, uint64_t what)
@@ -49,6 +51,14 @@ static struct curve curve_of(const struct node_gpu *g)
         c.base = 0.45 + 0.3 * unit(s, 6);
         c.amp[0] = 0.06;
         c.amp[1] = 0.03;
+        break;
+    case NODE_LOAD_BURSTS: /* short work at times that nobody's clock keeps */
+        c.base = 0.02;
+        c.pulse = 0.9;
+        c.period = 1;
+        c.width = 0.3;
+        c.offset = 0;
+        c.scatter = s;
         break;
     case NODE_LOAD_TRAINING: /* near full, with pauses for checkpoints */
         c.base = 0.90 + 0.03 * unit(s, 6);
@@ -95,10 +105,19 @@ static double trapezoid_area(double x, double width, double ramp)
     return width;
 }
 
+/* Where in the period with a number the pulse begins. */
+static double scattered(const struct curve *c, double number)
+{
+    return (c->period - c->width) * unit(c->scatter, 1000 + (uint64_t)number);
+}
+
 static double curve_at(const struct curve *c, double t)
 {
     double u = c->base + c->amp[0] * sin(c->omega[0] * t + c->phase[0]) + c->amp[1] * sin(c->omega[1] * t + c->phase[1]);
-    if (c->pulse != 0)
+    if (c->scatter != 0) {
+        double n = floor(t / c->period), x = t - n * c->period - scattered(c, n);
+        u += x >= 0 && x < c->width ? c->pulse : 0;
+    } else if (c->pulse != 0)
         u += c->pulse * trapezoid(fmod(t + c->offset, c->period), c->width, c->ramp);
     return u;
 }
@@ -110,7 +129,10 @@ static double curve_area(const struct curve *c, double t)
     for (int i = 0; i < 2; i++)
         if (c->amp[i] != 0)
             a -= c->amp[i] / c->omega[i] * cos(c->omega[i] * t + c->phase[i]);
-    if (c->pulse != 0) {
+    if (c->scatter != 0) {
+        double n = floor(t / c->period), x = t - n * c->period - scattered(c, n);
+        a += c->pulse * (n * c->width + (x < 0 ? 0 : x < c->width ? x : c->width));
+    } else if (c->pulse != 0) {
         double x = t + c->offset, n = floor(x / c->period);
         a += c->pulse * (n * c->width + trapezoid_area(x - n * c->period, c->width, c->ramp));
     }
@@ -195,6 +217,28 @@ static void ratios(double u, struct node_reading *r)
     r->fp16_active = 0.11 * u;
 }
 
+/* PCIe and NVLinks, in bytes per second for each second of full load: a model of
+ * the job, within the links' limits. */
+static void traffic(const struct node_gpu *g, double u, struct node_reading *r)
+{
+    const struct node_model *m = &g->model;
+    double pcie = 0.985e9 * pow(2, (double)m->pcie_gen - 3) * m->pcie_width;
+    double tx = (0.04 + 0.05 * unit(g->seed, 25)) * pcie, rx = (0.08 + 0.08 * unit(g->seed, 26)) * pcie;
+    r->pcie_tx_bps = tx * u;
+    r->pcie_rx_bps = rx * u;
+    r->pcie_tx_bytes = tx * r->busy_s;
+    r->pcie_rx_bytes = rx * r->busy_s;
+    r->nvlink_tx_bps = r->nvlink_rx_bps = r->nvlink_tx_bytes = r->nvlink_rx_bytes = 0;
+    for (uint32_t i = 0; i < m->nvlinks && i < NODE_MAX_LINKS; i++) {
+        struct node_link_reading link;
+        node_read_link(g, i, r, &link);
+        r->nvlink_tx_bps += link.tx_bps;
+        r->nvlink_rx_bps += link.rx_bps;
+        r->nvlink_tx_bytes += link.tx_bytes;
+        r->nvlink_rx_bytes += link.rx_bytes;
+    }
+}
+
 void node_read_gpu(const struct node_gpu *g, int64_t boot_us, int64_t at_us, struct node_reading *r)
 {
     const struct node_model *m = &g->model;
@@ -206,8 +250,10 @@ void node_read_gpu(const struct node_gpu *g, int64_t boot_us, int64_t at_us, str
     totals(g, boot_us, at_us, &r->busy_s, &energy_j);
     r->energy_mj = energy_j * 1e3;
     ratios(u, r);
-    r->enc_util = clamp(0.12 * u * (0.4 + unit(g->seed, 22)), 0, 1);
-    r->dec_util = clamp(0.20 * u * (0.4 + unit(g->seed, 23)), 0, 1);
+    r->enc_full = 0.12 * (0.4 + unit(g->seed, 22));
+    r->dec_full = 0.20 * (0.4 + unit(g->seed, 23));
+    r->enc_util = r->enc_full * u;
+    r->dec_util = r->dec_full * u;
 
     r->fb_total_mib = (double)m->fb_total_mib;
     r->fb_reserved_mib = (double)m->fb_reserved_mib;
@@ -229,21 +275,50 @@ void node_read_gpu(const struct node_gpu *g, int64_t boot_us, int64_t at_us, str
     r->pstate = active || m->mem_idle_mhz == m->mem_max_mhz ? 0 : 8;
     r->fan_percent = m->has_fan ? 30 + 50 * heat : 0;
 
-    /* Bytes per second for each second of full load: a model of the job, within the links' limits. */
-    double pcie = 0.985e9 * pow(2, (double)m->pcie_gen - 3) * m->pcie_width;
-    double tx = (0.04 + 0.05 * unit(g->seed, 25)) * pcie, rx = (0.08 + 0.08 * unit(g->seed, 26)) * pcie;
-    r->pcie_tx_bps = tx * u;
-    r->pcie_rx_bps = rx * u;
-    r->pcie_tx_bytes = tx * r->busy_s;
-    r->pcie_rx_bytes = rx * r->busy_s;
-    for (uint32_t i = 0; i < m->nvlinks && i < NODE_MAX_LINKS; i++) {
-        struct node_link_reading link;
-        node_read_link(g, i, r, &link);
-        r->nvlink_tx_bps += link.tx_bps;
-        r->nvlink_rx_bps += link.rx_bps;
-        r->nvlink_tx_bytes += link.tx_bytes;
-        r->nvlink_rx_bytes += link.rx_bytes;
+    traffic(g, u, r);
+}
+
+/* Instances differ a little; weighted by slices they add up to the GPU's load. */
+static double instance_weight(const struct node_gpu *g, int slot)
+{
+    double sum = 0, slices = 0;
+    for (int i = 0; i < NODE_MAX_GIS; i++) {
+        if (!g->gi[i].present)
+            continue;
+        sum += g->gi[i].slices * (unit(g->seed, 40 + (uint64_t)i) - 0.5);
+        slices += g->gi[i].slices;
     }
+    double mean = slices > 0 ? sum / slices : 0;
+    return 1 + 0.08 * ((unit(g->seed, 40 + (uint64_t)slot) - 0.5) - mean);
+}
+
+/* Its compute instances share the load evenly, each seen against itself. */
+static double instance_util(const struct node_gpu *g, int gi_slot, int ci_slot, double u)
+{
+    u = clamp(u * instance_weight(g, gi_slot), 0, 1);
+    return ci_slot < 0 ? u : clamp(u * (0.98 + 0.04 * unit(g->seed, 60 + (uint64_t)ci_slot)), 0, 1);
+}
+
+double node_mean_util(const struct node_gpu *g, int64_t boot_us, int64_t from_us, int64_t to_us)
+{
+    if (from_us < g->load.since_us)
+        from_us = g->load.since_us;
+    if (to_us <= from_us)
+        to_us = from_us + 1;
+    double from, to, energy;
+    totals(g, boot_us, from_us, &from, &energy);
+    totals(g, boot_us, to_us, &to, &energy);
+    return clamp((to - from) / ((double)(to_us - from_us) / 1e6), 0, 1);
+}
+
+void node_set_mean(const struct node_gpu *g, int gi_slot, int ci_slot, double u, struct node_reading *r)
+{
+    u = clamp(round(u * 1e9) / 1e9, 0, 1); /* a steady load shows as what it was set to */
+    if (gi_slot >= 0 && g->load.scale > 0)
+        u = instance_util(g, gi_slot, ci_slot, u / g->load.scale);
+    ratios(u, r);
+    if (gi_slot < 0)
+        traffic(g, u, r);
 }
 
 /*
@@ -280,20 +355,6 @@ void node_read_core(uint64_t seed, uint32_t core, double gpu_util, int64_t at_us
     *out = (struct node_cpu_reading){0.78 * busy, 0.02 * busy, 0.18 * busy, 0.02 * busy};
 }
 
-/* Instances differ a little; weighted by slices they add up to the GPU's load. */
-static double instance_weight(const struct node_gpu *g, int slot)
-{
-    double sum = 0, slices = 0;
-    for (int i = 0; i < NODE_MAX_GIS; i++) {
-        if (!g->gi[i].present)
-            continue;
-        sum += g->gi[i].slices * (unit(g->seed, 40 + (uint64_t)i) - 0.5);
-        slices += g->gi[i].slices;
-    }
-    double mean = slices > 0 ? sum / slices : 0;
-    return 1 + 0.08 * ((unit(g->seed, 40 + (uint64_t)slot) - 0.5) - mean);
-}
-
 void node_read_instance(const struct node_gpu *g, int gi_slot, int ci_slot, int64_t boot_us, int64_t at_us,
                         struct node_reading *r)
 {
@@ -301,9 +362,7 @@ void node_read_instance(const struct node_gpu *g, int gi_slot, int ci_slot, int6
     node_read_gpu(g, boot_us, at_us, r);
     struct curve c = curve_of(g);
     double t = (double)(at_us - boot_us) / 1e6;
-    double u = clamp(curve_at(&c, t) * instance_weight(g, gi_slot), 0, 1);
-    if (ci_slot >= 0) /* its compute instances share the load evenly, each seen against itself */
-        u = clamp(u * (0.98 + 0.04 * unit(g->seed, 60 + (uint64_t)ci_slot)), 0, 1);
+    double u = instance_util(g, gi_slot, ci_slot, curve_at(&c, t));
     ratios(u, r);
     r->fb_total_mib = (double)gi->fb_total_mib;
     r->fb_reserved_mib = 0;

@@ -151,7 +151,7 @@ struct node_gi { /* GPU instance */
 };
 
 /* Load of one GPU since `since_us`; totals up to then are folded into base_*. */
-enum node_load_kind { NODE_LOAD_IDLE, NODE_LOAD_STEADY, NODE_LOAD_BURSTY, NODE_LOAD_TRAINING, NODE_LOAD_FIXED };
+enum node_load_kind { NODE_LOAD_IDLE, NODE_LOAD_STEADY, NODE_LOAD_BURSTY, NODE_LOAD_TRAINING, NODE_LOAD_BURSTS, NODE_LOAD_FIXED };
 
 struct node_load {
     uint32_t kind; /* enum node_load_kind */
@@ -370,6 +370,7 @@ struct node_reading {
     double util;          /* engine activity 0..1 */
     double mem_util;      /* memory bandwidth activity 0..1 */
     double enc_util, dec_util;
+    double enc_full, dec_full; /* at full utilisation */
     double fb_used_mib, fb_free_mib, fb_reserved_mib, fb_total_mib;
     double bar1_used_mib;
     double power_w, temp_c, mem_temp_c;
@@ -385,6 +386,10 @@ struct node_reading {
 };
 
 void node_read_gpu(const struct node_gpu *gpu, int64_t boot_us, int64_t at_us, struct node_reading *out);
+/* Mean utilisation between two moments, under the load that there is at the second. */
+double node_mean_util(const struct node_gpu *gpu, int64_t boot_us, int64_t from_us, int64_t to_us);
+/* Makes the ratios and rates of a reading those of a mean utilisation of the GPU. */
+void node_set_mean(const struct node_gpu *gpu, int gi_slot, int ci_slot, double util, struct node_reading *reading);
 /* The same for a GPU instance, or for one of its compute instances (ci_slot >= 0). */
 void node_read_instance(const struct node_gpu *gpu, int gi_slot, int ci_slot, int64_t boot_us, int64_t at_us,
                         struct node_reading *out);

@@ -106,9 +106,16 @@ enum read_result value_profiling_reading(struct engine *e, int gpu, const struct
     bool instance = at && at->gi >= 0;
     if (!g->model.profiling)
         return READ_NO_DATA;
-    if (w && !w->profiling_primed) { /* a ratio needs two looks: the first sample has none */
+    double busy_s = w ? value_gpu_reading(e, gpu)->busy_s : 0, since_s = 0, before_s = 0;
+    if (w) { /* a mean needs two looks: the first sample has none */
+        bool primed = w->profiling_primed;
+        since_s = (double)(e->now.now_us - w->last_total_us) / 1e6;
+        before_s = w->last_total;
+        w->last_total = busy_s;
+        w->last_total_us = e->now.now_us;
         w->profiling_primed = true;
-        return READ_BLANK;
+        if (!primed)
+            return READ_BLANK;
     }
     if (e->profiling_paused && !value_gpm(&g->model))
         return READ_BLANK;
@@ -131,7 +138,10 @@ enum read_result value_profiling_reading(struct engine *e, int gpu, const struct
         break;
     }
     default:
-        *out = instance ? reading_at(e, at) : value_gpu_reading(e, gpu);
+        *scratch = instance ? *reading_at(e, at) : *value_gpu_reading(e, gpu);
+        /* the mean since the sample before, as the hardware counts cycles and bytes */
+        if (since_s > 0)
+            node_set_mean(g, instance ? at->gi : -1, instance ? at->ci : -1, (busy_s - before_s) / since_s, scratch);
     }
     if (at_us)
         *at_us = when;
@@ -564,9 +574,21 @@ static enum read_result read_counter(const struct field_fact *f, const struct no
     }
 }
 
+/*
+ * A percentage of NVML's: the mean over the driver's last sample period, which is
+ * between 1/6 s and 1 s depending on the product (nvmlUtilization_t). Here it is
+ * the shortest, and full is what the percentage is of full utilisation.
+ */
+static enum read_result driver_percent(const struct engine *e, const struct node_gpu *g, double full, struct sample *out)
+{
+    const int64_t period_us = 1000000 / 6;
+    int64_t end = e->now.now_us - e->now.now_us % period_us;
+    return value_integer(out, round(full * node_mean_util(g, e->node->boot_us, end - period_us, end)));
+}
+
 /* What moves with the load, of the GPU as a whole. */
-static enum read_result read_dynamic(unsigned field, const struct node_gpu *g, const struct node_reading *r,
-                                     struct sample *out)
+static enum read_result read_dynamic(const struct engine *e, unsigned field, const struct node_gpu *g,
+                                     const struct node_reading *r, struct sample *out)
 {
     const struct node_model *m = &g->model;
     switch (field) {
@@ -640,13 +662,13 @@ static enum read_result read_dynamic(unsigned field, const struct node_gpu *g, c
     case DCGM_FI_DEV_PCIE_RX_THROUGHPUT:
         return value_integer(out, r->pcie_rx_bps / 1e3);
     case DCGM_FI_DEV_GPU_UTIL_RATIO: /* per cent, whatever its name says */
-        return g->mig_enabled ? READ_BLANK : value_integer(out, round(r->util * 100));
+        return g->mig_enabled ? READ_BLANK : driver_percent(e, g, 100, out);
     case DCGM_FI_DEV_MEM_COPY_UTIL:
-        return g->mig_enabled ? READ_BLANK : value_integer(out, round(r->mem_util * 100));
+        return g->mig_enabled ? READ_BLANK : driver_percent(e, g, 55, out);
     case DCGM_FI_DEV_ENC_UTIL:
-        return g->mig_enabled ? READ_BLANK : value_integer(out, round(r->enc_util * 100));
+        return g->mig_enabled ? READ_BLANK : driver_percent(e, g, 100 * r->enc_full, out);
     case DCGM_FI_DEV_DEC_UTIL:
-        return g->mig_enabled ? READ_BLANK : value_integer(out, round(r->dec_util * 100));
+        return g->mig_enabled ? READ_BLANK : driver_percent(e, g, 100 * r->dec_full, out);
     case DCGM_FI_DEV_PCIE_MAX_LINK_GEN:
     case DCGM_FI_DEV_PCIE_LINK_GEN:
         return value_integer(out, m->pcie_gen);
@@ -788,7 +810,7 @@ enum read_result value_read(struct engine *e, const struct field_fact *f, int gr
         return read_violation(f->id, value_throttle(e, at.gpu), out);
     if (is_c2c(f->id))
         return read_c2c(f->id, &g->model, out);
-    return read_dynamic(f->id, g, value_gpu_reading(e, at.gpu), out);
+    return read_dynamic(e, f->id, g, value_gpu_reading(e, at.gpu), out);
 }
 
 bool value_sample(struct engine *e, const struct field_fact *f, int group, uint32_t id, struct watch *w, struct sample *out)
