@@ -32,6 +32,8 @@ type Node struct {
 	processesOf *Inventory
 	gone        []Entity // GPUs that an earlier inventory had and the latest lacks
 	xids        xidCounts
+	tracking    tracking
+	tracks      *trackView // what it had come to at sample
 	changed     chan struct{}
 }
 
@@ -59,6 +61,8 @@ func (n *Node) Deliver(f Frame) error {
 		return n.setSample(f.Sample)
 	case f.Processes != nil:
 		return n.setProcesses(f.Processes)
+	case f.Tracks != nil:
+		return n.setTracks(f.Tracks)
 	case f.Failure != nil:
 		return nil
 	default:
@@ -75,6 +79,7 @@ func (n *Node) setInventory(inv *Inventory) error {
 	n.recallIdentities(inv)
 	n.gone = gpusGone(n.gone, n.latest, inv)
 	n.latest = inv
+	n.tracking.keep(inv)
 	return nil
 }
 
@@ -157,6 +162,7 @@ func (n *Node) setSample(s *Sample) error {
 		return &RejectError{Reason: rejectFuture, Err: fmt.Errorf("sample is %v ahead of the clock", ahead.Round(time.Millisecond))}
 	}
 	n.shown, n.sample, n.received = n.latest, s, now
+	n.tracks = n.tracking.close(n.latest, n.gone)
 	n.report.gpus(nodeView{inventory: n.latest, sample: s, gone: n.gone})
 	select {
 	case n.changed <- struct{}{}:
@@ -209,12 +215,13 @@ type nodeView struct {
 	age       time.Duration
 	gone      []Entity
 	xids      map[xidKey]xidCount
+	tracks    *trackView // nil until the first sample
 }
 
 func (n *Node) view() nodeView {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	v := nodeView{inventory: n.shown, sample: n.sample, gone: n.gone, xids: n.xids.copy()}
+	v := nodeView{inventory: n.shown, sample: n.sample, gone: n.gone, xids: n.xids.copy(), tracks: n.tracks}
 	if v.sample == nil {
 		v.inventory = n.latest
 	} else {

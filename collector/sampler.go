@@ -18,6 +18,8 @@ type SamplerConfig struct {
 	Interval time.Duration
 	// Fields are the fields to read, per kind of entity.
 	Fields map[EntityKind][]FieldID
+	// Tracked are the fields of which every value is wanted, also between samples.
+	Tracked []TrackedField
 	// Devices is the device selector of --devices; see ParseSelector.
 	Devices string
 	// Switches selects NVSwitches (g) and their links by port (i), CPUs selects CPUs
