@@ -64,6 +64,8 @@ const (
 	MetricGauge
 	MetricCounter
 	MetricLabel
+	// MetricHistogram is that of families of ours: no counters file can ask for it.
+	MetricHistogram
 )
 
 // String returns the word of the counters file.
@@ -77,6 +79,8 @@ func (t MetricType) String() string {
 		return "counter"
 	case MetricLabel:
 		return "label"
+	case MetricHistogram:
+		return "histogram"
 	}
 	return fmt.Sprintf("metric(%d)", uint8(t))
 }

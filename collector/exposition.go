@@ -73,6 +73,9 @@ func (e *Exposition) textSize() int {
 		for j := range f.Series {
 			size += len(f.Name) + len(f.Series[j].Labels.text) + perValue
 		}
+		for j := range f.Histograms {
+			size += 3 * (len(f.Name) + len(f.Histograms[j].Labels.text) + 2*perValue)
+		}
 	}
 	return size
 }
@@ -84,8 +87,11 @@ var (
 
 func (e *Exposition) appendText(dst []byte, f *Family) []byte {
 	typ := "gauge"
-	if f.Type == MetricCounter {
+	switch f.Type {
+	case MetricCounter:
 		typ = "counter"
+	case MetricHistogram:
+		typ = "histogram"
 	}
 	return appendSeries(appendHead(dst, f.Name, textHelpEscaper.Replace(f.Help), typ), f)
 }
@@ -95,7 +101,10 @@ func (e *Exposition) appendText(dst []byte, f *Family) []byte {
 // because in OpenMetrics it could not be a counter under its own name.
 func (e *Exposition) appendOpenMetrics(dst []byte, f *Family) []byte {
 	name, typ := f.Name, "gauge"
-	if f.Type == MetricCounter {
+	switch f.Type {
+	case MetricHistogram:
+		typ = "histogram"
+	case MetricCounter:
 		typ = "unknown"
 		if base, ok := strings.CutSuffix(name, "_total"); ok {
 			name, typ = base, "counter"
@@ -124,6 +133,9 @@ func appendSeries(dst []byte, f *Family) []byte {
 		dst = append(dst, ' ')
 		dst = s.Value.append(dst)
 		dst = append(dst, '\n')
+	}
+	for i := range f.Histograms {
+		dst = appendHistogram(dst, f.Name, &f.Histograms[i])
 	}
 	return dst
 }
@@ -163,8 +175,16 @@ func (e *Exposition) appendProto(dst []byte, format expfmt.Format) ([]byte, erro
 
 func (f *Family) proto() *dto.MetricFamily {
 	mf := &dto.MetricFamily{Name: &f.Name, Help: &f.Help, Type: dto.MetricType_GAUGE.Enum()}
-	if f.Type == MetricCounter {
+	switch f.Type {
+	case MetricCounter:
 		mf.Type = dto.MetricType_COUNTER.Enum()
+	case MetricHistogram:
+		mf.Type = dto.MetricType_HISTOGRAM.Enum()
+		for i := range f.Histograms {
+			h := &f.Histograms[i]
+			mf.Metric = append(mf.Metric, &dto.Metric{Label: h.Labels.proto(), Histogram: h.Histogram.proto()})
+		}
+		return mf
 	}
 	mf.Metric = make([]*dto.Metric, len(f.Series))
 	for i, s := range f.Series {

@@ -103,7 +103,7 @@ func (f *Families) Build() []Family {
 	}
 	families = f.appendDerived(families, v, ownership, fresh)
 	families = f.appendState(families, v, ownership)
-	families = slices.DeleteFunc(families, func(f Family) bool { return len(f.Series) == 0 })
+	families = slices.DeleteFunc(families, func(f Family) bool { return len(f.Series)+len(f.Histograms) == 0 })
 	slices.SortFunc(families, func(a, b Family) int { return strings.Compare(a.Name, b.Name) })
 	return families
 }
@@ -137,6 +137,8 @@ type entityLayout struct {
 	own      *LabelSet     // the same of a GPU or GPU instance, nil of all else: what the gpu_* families carry
 	owners   []ownerLayout // in the order of its owners
 	xids     []xidLabelSet // in the order of the codes shown
+	// integrals are those of each integral with a label; nil until they are asked for.
+	integrals []*LabelSet
 }
 
 // xidLabelSet is the identity of an entity with an XID.

@@ -45,8 +45,10 @@ var labelEscaper = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
 type Family struct {
 	Name   string
 	Help   string
-	Type   MetricType // gauge or counter
+	Type   MetricType // gauge, counter or histogram
 	Series []Series
+	// Histograms are what a family of type histogram has in place of Series.
+	Histograms []HistogramSeries
 }
 
 // Series is one time series' value at the time of the exposition.

@@ -43,6 +43,7 @@ const (
 	frameEvents    frameType = 3
 	frameFailure   frameType = 4
 	frameProcesses frameType = 5
+	frameTracks    frameType = 6
 )
 
 // ErrBadFrame is wrapped by the errors of [FrameReader.Next] after which the
@@ -233,6 +234,7 @@ type Frame struct {
 	Inventory *Inventory
 	Sample    *Sample
 	Processes *Processes
+	Tracks    *Tracks
 	Failure   *Failure
 	// Generation is the inventory that Events refer to.
 	Generation uint64
@@ -302,6 +304,8 @@ func decodeFrame(t frameType, payload []byte) (Frame, error) {
 		frame.Generation, frame.Events = d.events()
 	case frameProcesses:
 		frame.Processes = d.processes()
+	case frameTracks:
+		frame.Tracks = d.tracks()
 	case frameFailure:
 		frame.Failure = &Failure{Reason: d.str(), Message: d.str()}
 	default:

@@ -34,6 +34,8 @@ type Node struct {
 	xids        xidLedger
 	kernel      kernelXIDs
 	clockEvents clockEvents
+	tracking    tracking
+	tracks      *trackView // what it had come to at sample
 	changed     chan struct{}
 }
 
@@ -68,6 +70,8 @@ func (n *Node) Deliver(f Frame) error {
 		return n.setSample(f.Sample)
 	case f.Processes != nil:
 		return n.setProcesses(f.Processes)
+	case f.Tracks != nil:
+		return n.setTracks(f.Tracks)
 	case f.Failure != nil:
 		return nil
 	default:
@@ -85,6 +89,7 @@ func (n *Node) setInventory(inv *Inventory) error {
 	n.gone = gpusGone(n.gone, n.latest, inv)
 	n.latest = inv
 	n.placeKernelXIDs()
+	n.tracking.keep(inv)
 	return nil
 }
 
@@ -168,6 +173,7 @@ func (n *Node) setSample(s *Sample) error {
 	}
 	n.shown, n.sample, n.received = n.latest, s, now
 	n.clockEvents.add(n.latest, s)
+	n.tracks = n.tracking.close(n.latest, n.gone)
 	n.report.gpus(nodeView{inventory: n.latest, sample: s, gone: n.gone})
 	select {
 	case n.changed <- struct{}{}:
@@ -236,6 +242,7 @@ type nodeView struct {
 	recentXIDs map[xidKey]uint64
 
 	clockEvents map[entityKey]clockEventState
+	tracks      *trackView // nil until the first sample
 }
 
 func (n *Node) view() nodeView {
@@ -245,6 +252,7 @@ func (n *Node) view() nodeView {
 	n.xids.settle(now)
 	v := nodeView{inventory: n.shown, sample: n.sample, gone: n.gone, xids: n.xids.counts.copy(), strayXIDs: n.kernel.strays, recentXIDs: n.xids.counts.recent(now)}
 	v.clockEvents = n.clockEvents.copy()
+	v.tracks = n.tracks
 	if v.sample == nil {
 		v.inventory = n.latest
 	} else {

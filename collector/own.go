@@ -67,7 +67,7 @@ var (
 )
 
 // ownFamilies is about how many they are.
-const ownFamilies = 40
+const ownFamilies = 70
 
 func (d *definition) family(series ...Series) Family {
 	return Family{Name: d.Name, Help: d.Help, Type: d.Type, Series: series}
@@ -79,7 +79,7 @@ func (d *definition) single(v Value) Family {
 }
 
 // counts returns the family with one series for each key of the map, sorted.
-func counts[N uint64 | int](d *definition, byKey map[string]N) Family {
+func counts[N uint64 | int | float64](d *definition, byKey map[string]N) Family {
 	family := d.family()
 	for _, key := range slices.Sorted(maps.Keys(byKey)) {
 		family.Series = append(family.Series, Series{NewLabelSet(Label{d.Labels[0], key}), Number(float64(byKey[key]))})
@@ -115,6 +115,8 @@ func (f *Families) appendDerived(families []Family, v nodeView, ownership *Owner
 	families = append(families, up, info)
 	families = f.appendFabric(families, v, fresh)
 	families = f.appendHolders(families, v, ownership)
+	families = f.appendStatistics(families, v, fresh)
+	families = f.appendIntegrals(families, v)
 	return f.appendXIDs(families, v)
 }
 

@@ -25,6 +25,8 @@ type SamplerConfig struct {
 	Revision uint64
 	// Derived are the fields to read on each GPU for our own families about it.
 	Derived []FieldID
+	// Tracked are the fields of which every value is wanted, also between samples.
+	Tracked []TrackedField
 	// Devices is the device selector of --devices; see ParseSelector.
 	Devices string
 	// Switches selects NVSwitches (g) and their links by port (i), CPUs selects CPUs

@@ -48,6 +48,7 @@ func (e *exporter) newCollection(cfg config) (*collection, error) {
 		Fields:       watchedFields(counters),
 		Models:       cfg.Models,
 		Derived:      collector.DerivedFields(),
+		Tracked:      collector.TrackedFields(counters.List, cfg.Resolution),
 		Devices:      cfg.Devices,
 		Switches:     cfg.Switches,
 		CPUs:         cfg.CPUs,
@@ -147,7 +148,7 @@ func countersName(cfg config) string {
 
 // reloadable are the fields of config that a reload can change.
 var reloadable = []string{
-	"ConfigFile", "Include", "Fields", "Models", "Collectors", "Interval", "MaxAge", "Devices", "Switches", "CPUs",
+	"ConfigFile", "Include", "Fields", "Models", "Collectors", "Interval", "Resolution", "MaxAge", "Devices", "Switches", "CPUs",
 	"LinksFromOne", "Hostengine", "DCGMLogLevel", "UseOldNamespace", "HostnameLabel", "ReplaceBlanks",
 	"XIDCatalogue", "XIDWindow",
 }

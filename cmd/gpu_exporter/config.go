@@ -35,6 +35,7 @@ type config struct {
 
 	Collectors    string // path of the counters file; empty: the default counters
 	Interval      time.Duration
+	Resolution    time.Duration // between looks at what integrals are made of
 	MaxAge        time.Duration
 	Devices       string // see collector.ParseSelector
 	Switches      string // likewise, of NVSwitches and their links
@@ -194,6 +195,7 @@ func newConfig(opts []option, flags map[string]given, lookupEnv func(string) (st
 		LogFormat:       r.logFormat(),
 	}
 	c.MaxAge = r.maxAge(c.Interval)
+	c.Resolution = r.resolution()
 	c.addFile(r.file, r.values["collectors"])
 	if r.on(optNoHostname) {
 		c.HostnameLabel = ""
@@ -385,6 +387,18 @@ func parseDuration(s string) (time.Duration, error) {
 	}
 	d, err := model.ParseDuration(s)
 	return time.Duration(d), err
+}
+
+func (r *resolver) resolution() time.Duration {
+	v := r.values[optResolution]
+	d, err := parseDuration(v.text)
+	switch {
+	case err != nil:
+		r.problem("%s: %q is not a duration: write one such as 1s", v.from, v.text)
+	case d < minInterval:
+		r.problem("%s: %v is too short: DCGM cannot keep up below %v", v.from, d, minInterval)
+	}
+	return d
 }
 
 func (r *resolver) maxAge(interval time.Duration) time.Duration {

@@ -14,9 +14,10 @@ import (
 // defaults is the configuration without flags and variables.
 func defaults() config {
 	return config{
-		Interval: 5 * time.Second,
-		MaxAge:   30 * time.Second,
-		Devices:  "f", Switches: "f", CPUs: "f",
+		Interval:   5 * time.Second,
+		MaxAge:     30 * time.Second,
+		Resolution: time.Second,
+		Devices:    "f", Switches: "f", CPUs: "f",
 		DCGMLogLevel:    "NONE",
 		StartupChecks:   true,
 		KernelLog:       "auto",

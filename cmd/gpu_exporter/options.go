@@ -24,6 +24,7 @@ const (
 	optLogFormat      = "log.format"
 	optLogFormat2     = "log-format"
 	optInterval       = "collect-interval"
+	optResolution     = "sample.resolution"
 	optMaxAge         = "sample.max-age"
 	optMaxRequests    = "web.max-requests"
 	optSimulate       = "simulate"
@@ -108,6 +109,8 @@ func options() []option {
 			help: "Directory with libdcgm.so.4, searched before the system's."},
 		{name: optSimulate, kind: kindText, arg: "SCENARIO",
 			help: "Load stand-ins for NVIDIA's libraries that simulate a node: a scenario's name (" + scenarioList() + ") or the path of a scenario file."},
+		{name: optResolution, kind: kindText, def: "1s", arg: "DURATION",
+			help: "How often power and utilization are looked at for the counters of energy and busy time, where the GPU does not count by itself. At least 100ms."},
 		{name: optMaxAge, kind: kindText, arg: "DURATION",
 			help: "Age from which on a sample is not served. Default: 3 intervals, at least 30s."},
 		{name: "disable-startup-validate", env: "DISABLE_STARTUP_VALIDATE", kind: kindSwitch,

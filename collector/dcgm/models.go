@@ -48,38 +48,3 @@ func (rules modelRules) exclude(field collector.FieldID, model string) bool {
 	}
 	return limited && !allowed
 }
-
-// sameFields are rows that are asked for the same fields.
-type sameFields struct {
-	fields []uint16
-	rows   []int
-}
-
-// byExclusion groups rows of one kind by which of the fields they are asked for.
-func (p *plan) byExclusion(fields []uint16, rows []int) []sameFields {
-	var groups []sameFields
-	at := make(map[string]int)
-	for _, row := range rows {
-		asked := make([]uint16, 0, len(fields))
-		excluded := make(map[uint16]bool)
-		for j, f := range p.inv.Columns[p.inv.Entities[row].Kind] {
-			if p.fixed[row][j] == collector.StatusExcluded {
-				excluded[uint16(f)] = true
-			}
-		}
-		for _, f := range fields {
-			if !excluded[f] {
-				asked = append(asked, f)
-			}
-		}
-		key := fmt.Sprint(asked)
-		i, ok := at[key]
-		if !ok {
-			i = len(groups)
-			at[key] = i
-			groups = append(groups, sameFields{fields: asked})
-		}
-		groups[i].rows = append(groups[i].rows, row)
-	}
-	return groups
-}

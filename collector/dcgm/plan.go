@@ -23,6 +23,10 @@ type plan struct {
 	// fixed holds, for each row, the cells that need no reading, because the
 	// entity is lost or cannot have the field; StatusOK is to be read.
 	fixed [][]collector.Status
+	// tracked holds, for each row, the fields that are looked at between samples,
+	// and capabilities what each GPU can profile.
+	tracked      [][]trackedField
+	capabilities map[uint32]capability
 }
 
 // kinds is the number of entity kinds that have columns here.
@@ -53,7 +57,10 @@ func (c capability) of(field uint16) collector.Status {
 // GPU that is up, by DCGM's id.
 func newPlan(inv *collector.Inventory, selected selectors, capabilities map[uint32]capability) *plan {
 	n := len(inv.Entities)
-	p := &plan{inv: inv, selected: make([]bool, n), read: make([]bool, n), events: make([]bool, n), fixed: make([][]collector.Status, n)}
+	p := &plan{
+		inv: inv, selected: make([]bool, n), read: make([]bool, n), events: make([]bool, n), fixed: make([][]collector.Status, n),
+		tracked: make([][]trackedField, n), capabilities: capabilities,
+	}
 	selector := selected.gpus
 	for kind, fields := range inv.Columns {
 		for _, f := range fields {
@@ -170,7 +177,7 @@ func (p *plan) targets() []target {
 			rows = rows[:maxEntities]
 		}
 		var key strings.Builder
-		fmt.Fprintf(&key, "%v %v %v", t.profiling, t.events, t.fields)
+		fmt.Fprintf(&key, "%v %v %v %v", t.profiling, t.events, t.every, t.fields)
 		for _, i := range rows {
 			e := &p.inv.Entities[i]
 			t.entities = append(t.entities, pairOf(e.Kind, e.ID))
@@ -194,53 +201,38 @@ func (p *plan) targets() []target {
 	}
 	add(target{fields: []uint16{fieldXID}, events: true}, rows)
 
-	for kind, columns := range p.inv.Columns {
-		var fields []uint16
-		if collector.EntityKind(kind) == collector.KindGPU {
-			fields = append(fields, fieldMIGMode)
-		}
-		for _, f := range columns {
-			// The XID's own watch keeps its samples for longer, and a connection has
-			// one watch for each field of an entity: the last one counts.
-			if field := uint16(f); !profiling(field) && field != fieldXID && field != fieldMIGMode {
-				fields = append(fields, field)
-			}
-		}
-		rows = rows[:0]
-		// GPUs that differ in what they can profile go in groups of their own.
-		byFields := make(map[string][]int)
-		var order []string
+	for kind := range p.inv.Columns {
+		// Entities that differ in what is watched on them, and how often, go in
+		// groups of their own: GPUs in what they can profile, for one.
+		var watches []target // with the rows at the same place of rowsOf
+		var rowsOf [][]int
+		at := make(map[string]int)
 		for i, e := range p.inv.Entities {
-			if int(e.Kind) != kind || !p.read[i] || e.State != collector.EntityUp {
+			if int(e.Kind) != kind || e.State != collector.EntityUp {
 				continue
 			}
-			rows = append(rows, i)
-			k := fmt.Sprint(p.profilingFields(i))
-			if byFields[k] == nil {
-				order = append(order, k)
+			for n, t := range p.watchesOf(i) {
+				k := fmt.Sprint(n, t.every, t.fields)
+				place, ok := at[k]
+				if !ok {
+					place = len(watches)
+					at[k] = place
+					watches, rowsOf = append(watches, t), append(rowsOf, nil)
+				}
+				rowsOf[place] = append(rowsOf[place], i)
 			}
-			byFields[k] = append(byFields[k], i)
 		}
-		for _, group := range p.byExclusion(fields, rows) {
-			add(target{fields: group.fields}, group.rows)
-		}
-		for _, k := range order {
-			add(target{fields: p.profilingFields(byFields[k][0]), profiling: true}, byFields[k])
+		// What needs no profiling first, in the order of the rows.
+		for _, profiling := range []bool{false, true} {
+			for place, t := range watches {
+				if t.profiling == profiling {
+					add(t, rowsOf[place])
+				}
+			}
 		}
 	}
 	p.derivedTargets(add)
 	return targets
-}
-
-// profilingFields are those that the entity of a row has.
-func (p *plan) profilingFields(row int) []uint16 {
-	var fields []uint16
-	for j, f := range p.inv.Columns[p.inv.Entities[row].Kind] {
-		if profiling(uint16(f)) && p.fixed[row][j] == collector.StatusOK {
-			fields = append(fields, uint16(f))
-		}
-	}
-	return fields
 }
 
 // refuse takes out of the readings what the engine does not watch.

@@ -80,11 +80,18 @@ func run(ctx context.Context, cfg Config) error {
 	defer processes.stop()
 	defer s.fabric.stop()
 	s.fabric.schedule(time.Now())
+	looks := newLooks(cfg.Sampler)
+	defer looks.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			s.engine.close()
 			return nil
+		case <-looks.C:
+			if err := s.look(false); err != nil {
+				return err
+			}
+			continue
 		case <-processes.due():
 			processes.start(s.inv)
 			continue
@@ -127,6 +134,7 @@ type sampler struct {
 	identities identities
 	watcher    *watcher
 	reading    *reading
+	tracker    *tracker
 	fabric     *fabricReader
 	inv        *collector.Inventory
 
@@ -271,6 +279,7 @@ func (s *sampler) rebuild(topologyChanged bool) (rebuilt bool, err error) {
 		return false, s.failed(c, collector.FailureDiscoveryFailed, "asking for profiling metric groups")
 	}
 	p := newPlan(inv, s.selectors, capabilities)
+	p.track(s.cfg.Sampler.Tracked, s.cfg.Sampler.Interval)
 	for i := range inv.Entities {
 		inv.Entities[i].Selected = p.selected[i]
 	}
@@ -292,6 +301,7 @@ func (s *sampler) rebuild(topologyChanged bool) (rebuilt bool, err error) {
 	p.refuse(s.watcher.units)
 	s.reading = newReading(s.lib, p, f.appeared, s.cfg.Sampler.Interval)
 	s.reading.derived = newDerivedReading(p, s.watcher.units)
+	s.tracker = newTracker(s.lib, p, f.appeared)
 	if c := s.xids.listen(s.watcher.units, inv); c != codeOK {
 		return false, s.failed(c, collector.FailureWatchFailed, "listening for XIDs")
 	}
@@ -344,8 +354,11 @@ func (s *sampler) sample() error {
 		s.log.Debug("topology not checked", "err", s.lib.err(c, "listing the GPUs"))
 	}
 	if changed || !s.rebuildAt.IsZero() && !now.Before(s.rebuildAt) {
-		// What was heard under the old inventory belongs to it.
+		// What was heard and seen under the old inventory belongs to it.
 		if err := s.writeXIDs(); err != nil {
+			return err
+		}
+		if err := s.writeTracks(); err != nil {
 			return err
 		}
 		rebuilt, err := s.rebuild(changed)
@@ -367,6 +380,9 @@ func (s *sampler) sample() error {
 	}
 	stuck := s.stuck(now)
 	sample.Time = sample.Time.Add(-stuck)
+	if err := s.look(true); err != nil {
+		return err
+	}
 	if err := s.cfg.Frames.WriteSample(sample); err != nil {
 		return err
 	}

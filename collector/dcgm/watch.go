@@ -4,6 +4,7 @@
 package dcgm
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -38,6 +39,7 @@ type target struct {
 	fields    []uint16
 	profiling bool
 	events    bool
+	every     time.Duration // between values; 0 is the interval of the samples
 }
 
 // unit is a target that is being watched.
@@ -231,7 +233,7 @@ func (w *watcher) tryWatch(u *unit, group uintptr, fields []uint16) (c code, unk
 	if u.events {
 		keepSeconds, keepSamples = keepXIDs, 0
 	}
-	if c = w.check(w.lib.watch(x, w.interval.Microseconds(), keepSeconds, keepSamples)); c != codeOK {
+	if c = w.check(w.lib.watch(x, cmp.Or(u.every, w.interval).Microseconds(), keepSeconds, keepSamples)); c != codeOK {
 		w.check(w.lib.destroyFieldGroup(fieldGroup))
 		w.fieldGroups--
 		return c, false

@@ -1,0 +1,400 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package collector
+
+import (
+	"maps"
+	"math"
+	"slices"
+	"time"
+)
+
+// The families of integrals: counters of ours that are right over any window and
+// with any scrape interval.
+var (
+	gpuBusySeconds         = definition{"gpu_busy_seconds_total", MetricCounter, "Time in which the GPU or GPU instance was busy, since the exporter started; gpu_busy_source_info says by what measure.", nil}
+	gpuEngineActiveSeconds = definition{"gpu_engine_active_seconds_total", MetricCounter, "Time in which an engine or pipe was active, since the exporter started; half active for two seconds is one second.", []string{"engine"}}
+	gpuEnergyJoules        = definition{"gpu_energy_joules_total", MetricCounter, "Energy that the board has drawn since the exporter started; gpu_energy_source_info says by what measure.", nil}
+	gpuNVLinkBytes         = definition{"gpu_nvlink_bytes_total", MetricCounter, "Data moved over all NVLinks of the GPU, headers included, since the exporter started.", []string{"direction"}}
+	gpuPCIeBytes           = definition{"gpu_pcie_bytes_total", MetricCounter, "Data moved over PCIe, headers included, since the exporter started.", []string{"direction"}}
+
+	gpuBusySource = definition{"gpu_busy_source_info", MetricGauge, "What gpu_busy_seconds_total is made of: gr_engine (the graphics and compute engine's cycles) or driver_utilization (the driver's percentage, where there is no profiling); always 1.", []string{"source"}}
+	gpuEnergySrc  = definition{"gpu_energy_source_info", MetricGauge, "What gpu_energy_joules_total is made of: counter (the GPU's own) or integrated_power (readings of the power); always 1.", []string{"source"}}
+
+	integratedGap = definition{"gpu_exporter_integrated_gap_seconds_total", MetricCounter, "Time without values that was bridged by their mean on both sides, summed over devices and series, by family. Longer gaps are left out of the family.", []string{"family"}}
+)
+
+// nature says what a value of a source is.
+type nature uint8
+
+const (
+	// ofInterval is a mean over the time since the value before it. Profiling
+	// values are: the hardware counts cycles and bytes, and DCGM divides by what
+	// went by ("an average over a time interval and not an instantaneous value",
+	// DCGM user guide, Profiling Metrics). NVML's percentages are means over the
+	// driver's sample period of 1/6 s to 1 s (nvmlUtilization_t), and taken for the
+	// time since the one before.
+	ofInterval nature = iota
+	// ofMoment is a reading at a point of time, such as power.
+	ofMoment
+	// ofAllTime is a sum that DCGM or the GPU keeps itself.
+	ofAllTime
+)
+
+// integral is one series for each device.
+type integral struct {
+	family *definition
+	label  string // value of the family's label
+	// sources are where it may come from, the best first.
+	sources []integralSource
+	kinds   KindSet
+	// parents says that it is one of the whole GPU, even of one that is split.
+	parents bool
+	info    *definition // says which source it is; nil where there is one only
+}
+
+type integralSource struct {
+	name   string
+	field  FieldID
+	nature nature
+	scale  float64 // from the field's unit to the integral's per second
+}
+
+const percent = 0.01
+
+// allIntegrals returns the integrals, in the order of families and labels.
+func allIntegrals() []integral {
+	both, whole := Kinds(KindGPU, KindGPUInstance), Kinds(KindGPU)
+	one := func(field FieldID, scale float64) []integralSource {
+		return []integralSource{{field: field, nature: ofInterval, scale: scale}}
+	}
+	return []integral{
+		{family: &gpuBusySeconds, kinds: both, info: &gpuBusySource, sources: []integralSource{
+			{"gr_engine", 1001, ofInterval, 1}, {"driver_utilization", fieldGPUUtil, ofInterval, percent},
+		}},
+		{family: &gpuEnergyJoules, kinds: whole, parents: true, info: &gpuEnergySrc, sources: []integralSource{
+			{"counter", 156, ofAllTime, 1e-3}, {"integrated_power", 155, ofMoment, 1},
+		}},
+		{family: &gpuEngineActiveSeconds, label: "decoder", kinds: whole, sources: one(207, percent)},
+		{family: &gpuEngineActiveSeconds, label: "dram", kinds: both, sources: one(1005, 1)},
+		{family: &gpuEngineActiveSeconds, label: "encoder", kinds: whole, sources: one(206, percent)},
+		{family: &gpuEngineActiveSeconds, label: "fp16", kinds: both, sources: one(1008, 1)},
+		{family: &gpuEngineActiveSeconds, label: "fp32", kinds: both, sources: one(1007, 1)},
+		{family: &gpuEngineActiveSeconds, label: "fp64", kinds: both, sources: one(1006, 1)},
+		{family: &gpuEngineActiveSeconds, label: "sm", kinds: both, sources: one(1002, 1)},
+		{family: &gpuEngineActiveSeconds, label: "tensor", kinds: both, sources: one(1004, 1)},
+		{family: &gpuNVLinkBytes, label: "receive", kinds: whole, parents: true, sources: one(1012, 1)},
+		{family: &gpuNVLinkBytes, label: "transmit", kinds: whole, parents: true, sources: one(1011, 1)},
+		{family: &gpuPCIeBytes, label: "receive", kinds: whole, parents: true, sources: one(1010, 1)},
+		{family: &gpuPCIeBytes, label: "transmit", kinds: whole, parents: true, sources: one(1009, 1)},
+	}
+}
+
+// integratedFields are the fields that integrals are made of. Means since the
+// last value and sums lose nothing at the interval of the samples; the others
+// are looked at every resolution.
+func integratedFields(resolution time.Duration) []TrackedField {
+	var list []TrackedField
+	for _, in := range allIntegrals() {
+		for n, s := range in.sources {
+			t := TrackedField{Field: s.field, Kinds: in.kinds, Parents: in.parents}
+			profiling := Field{ID: s.field}.Profiling()
+			if !profiling && s.nature != ofAllTime {
+				t.Every = resolution
+			}
+			if best := (Field{ID: in.sources[0].field}); n > 0 && best.Profiling() {
+				t.Unless = best.ID
+			}
+			list = append(list, t)
+		}
+	}
+	return list
+}
+
+const (
+	// leastBridge is how long a gap may be at the least to be bridged.
+	leastBridge = 30 * time.Second
+	// recentTime is the time over which the recent mean is taken that gaps are
+	// bridged with: one value says little of a load of short bursts.
+	recentTime = 10.0 // seconds
+)
+
+// integrator is one integral of one device.
+type integrator struct {
+	source int   // position in the integral's sources
+	until  int64 // what it covers, in µs by the engine's clock; 0: nothing to go on from
+	value  float64
+	recent float64 // mean of the last values, weighted by time
+	total  float64
+}
+
+// steps are what an integrator takes for granted about its values.
+type steps struct {
+	step   float64 // seconds from one value to the next, usually
+	bridge float64 // seconds that a gap may have
+}
+
+// usual says whether so many seconds lie between two values without a gap. DCGM
+// may be late once.
+func (s steps) usual(dt float64) bool { return dt <= 2*s.step+1 }
+
+// add takes the next value of a source, and returns how many seconds without
+// values it has bridged.
+func (g *integrator) add(sources []integralSource, source int, p Point, s steps) (gap float64) {
+	src := &sources[source]
+	v := p.Value * src.scale
+	if g.until == 0 || p.At-g.until < -clockStep {
+		g.restart(source, p.At, v)
+		return 0
+	}
+	dt := float64(p.At-g.until) / 1e6
+	if dt <= 0 || v < 0 {
+		return 0
+	}
+	if source != g.source {
+		// A worse source helps out only if the better one has stopped.
+		if source > g.source && s.usual(dt) {
+			return 0
+		}
+		if src.nature == ofAllTime {
+			g.restart(source, p.At, v)
+			return 0
+		}
+		g.source, g.value, g.recent = source, v, v
+	}
+	switch {
+	case src.nature == ofAllTime:
+		if v > g.value { // or it was reset, and how much that hides nobody knows
+			g.total += v - g.value
+		}
+	case s.usual(dt):
+		g.total += src.share(g.value, v) * dt
+	case dt <= s.bridge:
+		known := 0.0 // of a mean, the end of the gap
+		if src.nature == ofInterval {
+			known = min(dt, s.step)
+		}
+		gap = dt - known
+		g.total += v*known + (g.recent+v)/2*gap
+	}
+	g.recent += (v - g.recent) * (1 - math.Exp(-dt/recentTime))
+	g.value, g.until = v, p.At
+	return gap
+}
+
+// share is what two values say of the time between them.
+func (s *integralSource) share(before, v float64) float64 {
+	if s.nature == ofMoment {
+		return (before + v) / 2
+	}
+	return v
+}
+
+// restart goes on from a value without knowing what was before it.
+func (g *integrator) restart(source int, at int64, v float64) {
+	g.source, g.until, g.value, g.recent = source, at, v, v
+}
+
+// integrals are all integrals of all devices since the exporter started.
+type integrals struct {
+	all       []integral
+	of        map[entityKey][]*integrator // in the order of all; nil where there was no value yet
+	gaps      map[string]float64          // seconds, by family
+	positions map[FieldID][]sourceAt      // in all
+}
+
+type sourceAt struct{ integral, source int }
+
+func (in *integrals) init() {
+	in.all = allIntegrals()
+	in.of = map[entityKey][]*integrator{}
+	in.gaps = map[string]float64{}
+	in.positions = map[FieldID][]sourceAt{}
+	for i := range in.all {
+		in.gaps[in.all[i].family.Name] = 0
+		for n, s := range in.all[i].sources {
+			in.positions[s.field] = append(in.positions[s.field], sourceAt{i, n})
+		}
+	}
+}
+
+func (in *integrals) integrate(inv *Inventory, tracks *Tracks, t *tracking) {
+	if in.all == nil {
+		in.init()
+	}
+	// The best sources first: what they cover, the others need not.
+	for rank := range 2 {
+		for i := range tracks.List {
+			track := &tracks.List[i]
+			kind := inv.Entities[track.Entity].Kind
+			for _, at := range in.positions[track.Field] {
+				if at.source == rank && in.all[at.integral].kinds.Has(kind) {
+					in.add(instanceKey(inv, track.Entity), at, track, t)
+				}
+			}
+		}
+	}
+}
+
+func (in *integrals) add(key entityKey, at sourceAt, track *Track, t *tracking) {
+	if key.uuid == "" {
+		return // nobody could tell it from another
+	}
+	if len(track.Points) == 0 {
+		return
+	}
+	of := in.of[key]
+	if of == nil {
+		of = make([]*integrator, len(in.all))
+		in.of[key] = of
+	}
+	if of[at.integral] == nil {
+		of[at.integral] = &integrator{source: at.source}
+	}
+	s := steps{t.step(track.Field).Seconds(), max(leastBridge, 3*t.interval).Seconds()}
+	for _, p := range track.Points {
+		gap := of[at.integral].add(in.all[at.integral].sources, at.source, p, s)
+		in.gaps[in.all[at.integral].family.Name] += gap
+	}
+}
+
+// pause makes the devices that are not among those here begin anew when they come
+// back: the time without them is none of theirs.
+func (in *integrals) pause(here map[trackKey]bool) {
+	for key, of := range in.of {
+		kind := KindGPU
+		if key.instance != Unknown {
+			kind = KindGPUInstance
+		}
+		if here[trackKey{entity: key, kind: kind}] {
+			continue
+		}
+		for _, g := range of {
+			if g != nil {
+				g.until = 0
+			}
+		}
+	}
+}
+
+// integralView is what the integrals had come to at a sample.
+type integralView struct {
+	all   []integral
+	count int // of integrals for each entity
+	// totals and sources stand by entity, then integral. A total that does not
+	// exist is NaN.
+	totals  []float64
+	sources []uint8
+	gone    map[string][]float64 // totals of GPUs that the inventory lacks, by UUID
+	gaps    map[string]float64
+}
+
+func (in *integrals) view(inv *Inventory, gone []Entity) integralView {
+	n := len(in.all)
+	v := integralView{
+		all: in.all, count: n, gaps: maps.Clone(in.gaps),
+		totals: make([]float64, 0, n*len(inv.Entities)), sources: make([]uint8, 0, n*len(inv.Entities)),
+	}
+	for i := range inv.Entities {
+		var of []*integrator
+		if kind := inv.Entities[i].Kind; kind == KindGPU || kind == KindGPUInstance {
+			of = in.of[instanceKey(inv, i)]
+		}
+		for j := range n {
+			if of == nil || of[j] == nil {
+				v.totals, v.sources = append(v.totals, math.NaN()), append(v.sources, 0)
+				continue
+			}
+			v.totals, v.sources = append(v.totals, of[j].total), append(v.sources, uint8(of[j].source))
+		}
+	}
+	for i := range gone {
+		of := in.of[entityKey{uuid: gone[i].UUID, instance: Unknown}]
+		if of == nil {
+			continue
+		}
+		if v.gone == nil {
+			v.gone = map[string][]float64{}
+		}
+		totals := make([]float64, n)
+		for j := range totals {
+			if totals[j] = math.NaN(); of[j] != nil {
+				totals[j] = of[j].total
+			}
+		}
+		v.gone[gone[i].UUID] = totals
+	}
+	return v
+}
+
+// appendIntegrals appends the integrals. They are counters, and stay while no
+// sample comes.
+func (f *Families) appendIntegrals(families []Family, v nodeView) []Family {
+	if v.tracks == nil || v.tracks.count == 0 {
+		return families
+	}
+	view := &v.tracks.integralView
+	for j := range view.all {
+		if j == 0 || view.all[j].family != view.all[j-1].family {
+			families = append(families, view.all[j].family.family())
+			families[len(families)-1].Series = make([]Series, 0, 8*len(v.inventory.Entities))
+		}
+		family := &families[len(families)-1]
+		for i := range f.layout.entities {
+			l := &f.layout.entities[i]
+			if total := view.totals[i*view.count+j]; l.own != nil && !math.IsNaN(total) {
+				family.Series = append(family.Series, Series{l.integral(view.all, j), Number(total)})
+			}
+		}
+		for i := range v.gone {
+			gone := &v.gone[i]
+			totals := view.gone[gone.UUID]
+			if totals == nil || math.IsNaN(totals[j]) || findGPU(v.inventory, gone.UUID) != nil {
+				continue
+			}
+			labels := NewLabelSet(view.all[j].labels(f.cfg.goneIdentity(gone))...)
+			family.Series = append(family.Series, Series{labels, Number(totals[j])})
+		}
+	}
+	for j := range view.all {
+		if view.all[j].info == nil {
+			continue
+		}
+		info := view.all[j].info.family()
+		for i := range f.layout.entities {
+			l := &f.layout.entities[i]
+			if l.own == nil || math.IsNaN(view.totals[i*view.count+j]) {
+				continue
+			}
+			source := view.all[j].sources[view.sources[i*view.count+j]].name
+			labels := f.layout.render(renderedKey{i, info.Name, int64(view.sources[i*view.count+j]), 0}, func() []Label {
+				return append(slices.Clone(l.identity), Label{"source", source})
+			})
+			info.Series = append(info.Series, Series{labels, Number(1)})
+		}
+		families = append(families, info)
+	}
+	return append(families, counts(&integratedGap, view.gaps))
+}
+
+// integral returns the labels of an integral, made by the first call.
+func (l *entityLayout) integral(all []integral, j int) *LabelSet {
+	if all[j].label == "" {
+		return l.own
+	}
+	if l.integrals == nil {
+		l.integrals = make([]*LabelSet, len(all))
+	}
+	if l.integrals[j] == nil {
+		l.integrals[j] = NewLabelSet(all[j].labels(l.identity)...)
+	}
+	return l.integrals[j]
+}
+
+func (in *integral) labels(identity []Label) []Label {
+	if in.label == "" {
+		return identity
+	}
+	return append(slices.Clone(identity), Label{in.family.Labels[0], in.label})
+}
