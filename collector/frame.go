@@ -43,6 +43,7 @@ const (
 	frameEvents    frameType = 3
 	frameFailure   frameType = 4
 	frameProcesses frameType = 5
+	frameProfiling frameType = 8
 )
 
 // ErrBadFrame is wrapped by the errors of [FrameReader.Next] after which the
@@ -222,6 +223,7 @@ type Frame struct {
 	Inventory *Inventory
 	Sample    *Sample
 	Processes *Processes
+	Profiling *Profiling
 	Failure   *Failure
 	// Generation is the inventory that Events refer to.
 	Generation uint64
@@ -291,6 +293,8 @@ func decodeFrame(t frameType, payload []byte) (Frame, error) {
 		frame.Generation, frame.Events = d.events()
 	case frameProcesses:
 		frame.Processes = d.processes()
+	case frameProfiling:
+		frame.Profiling = d.profiling()
 	case frameFailure:
 		frame.Failure = &Failure{Reason: d.str(), Message: d.str()}
 	default:

@@ -71,7 +71,7 @@ var (
 )
 
 // ownFamilies is about how many they are.
-const ownFamilies = 36
+const ownFamilies = 39
 
 func (d *definition) family(series ...Series) Family {
 	return Family{Name: d.Name, Help: d.Help, Type: d.Type, Series: series}
@@ -117,6 +117,7 @@ func (f *Families) appendDerived(families []Family, v nodeView, ownership *Owner
 		}
 	}
 	families = append(families, up, info)
+	families = f.appendProfiling(families, v, fresh)
 	families = f.appendHolders(families, v, ownership)
 	return f.appendXIDs(families, v)
 }
@@ -253,6 +254,7 @@ func (f *Families) appendState(families []Family, v nodeView, ownership *Ownersh
 		counts(&samplerRestarts, status.Restarts),
 		samplerUnreapable.single(Bool(status.Unreapable)),
 		counts(&framesRejected, status.FramesRejected))
+	families = appendPause(families, status.ProfilingPausedUntil)
 	if v.sample != nil {
 		families = append(families,
 			lastSample.single(Number(seconds(v.sample.Time))),
