@@ -22,31 +22,14 @@ type plan struct {
 	// fixed holds, for each row, the cells that need no reading, because the
 	// entity is lost or cannot have the field; StatusOK is to be read.
 	fixed [][]collector.Status
+	// evidence are the fields that are read of a GPU, by its row, to judge its
+	// profiling by; round is when its profiling was last watched anew, by its id.
+	evidence map[int][]uint16
+	round    map[uint32]int
 }
 
 // kinds is the number of entity kinds that have columns here.
 const kinds = len(collector.Inventory{}.Columns)
-
-// profiling says whether the field is one of DCGM_FI_PROF_*.
-func profiling(field uint16) bool {
-	return collector.Field{ID: collector.FieldID(field)}.Profiling()
-}
-
-// capability is what a GPU can profile: the fields, or why it cannot at all.
-type capability struct {
-	fields map[uint16]bool
-	status collector.Status
-}
-
-func (c capability) of(field uint16) collector.Status {
-	if c.status != collector.StatusOK {
-		return c.status
-	}
-	if !c.fields[field] {
-		return collector.StatusNotSupported
-	}
-	return collector.StatusOK
-}
 
 // newPlan says what to read. capabilities has the profiling capability of each
 // GPU that is up, by DCGM's id.
@@ -118,16 +101,15 @@ func (p *plan) targets() []target {
 		if len(t.fields) == 0 || len(rows) == 0 {
 			return
 		}
-		var key strings.Builder
-		fmt.Fprintf(&key, "%v %v %v", t.profiling, t.events, t.fields)
+		t.what = fmt.Sprintf("%v %v %v %d", t.profiling, t.events, t.fields, t.round)
 		for _, i := range rows {
 			e := &p.inv.Entities[i]
 			gpu, _ := p.inv.GPU(i)
 			t.entities = append(t.entities, pairOf(e.Kind, e.ID))
 			// An instance's id alone does not say which instance it is.
-			fmt.Fprintf(&key, " %d/%d=%s/%d/%s", e.Kind, e.ID, gpu.UUID, e.InstanceID, e.Profile)
+			t.identities = append(t.identities, fmt.Sprintf("%d/%d=%s/%d/%s", e.Kind, e.ID, gpu.UUID, e.InstanceID, e.Profile))
 		}
-		t.key = key.String()
+		t.key = t.what + " " + strings.Join(t.identities, " ")
 		targets = append(targets, t)
 	}
 
@@ -144,6 +126,7 @@ func (p *plan) targets() []target {
 		var fields []uint16
 		if collector.EntityKind(kind) == collector.KindGPU {
 			fields = append(fields, fieldMIGMode)
+			fields = append(fields, p.unlistedEvidence()...)
 		}
 		for _, f := range columns {
 			// The XID's own watch keeps its samples for longer, and a connection has
@@ -153,7 +136,8 @@ func (p *plan) targets() []target {
 			}
 		}
 		rows = rows[:0]
-		// GPUs that differ in what they can profile go in groups of their own.
+		// GPUs that differ in what they can profile, or in when they had trouble with
+		// it, go in groups of their own.
 		byFields := make(map[string][]int)
 		var order []string
 		for i, e := range p.inv.Entities {
@@ -161,7 +145,7 @@ func (p *plan) targets() []target {
 				continue
 			}
 			rows = append(rows, i)
-			k := fmt.Sprint(p.profilingFields(i))
+			k := fmt.Sprint(p.profilingFields(i), p.roundOf(i))
 			if byFields[k] == nil {
 				order = append(order, k)
 			}
@@ -169,9 +153,11 @@ func (p *plan) targets() []target {
 		}
 		add(target{fields: fields}, rows)
 		for _, k := range order {
-			add(target{fields: p.profilingFields(byFields[k][0]), profiling: true}, byFields[k])
+			first := byFields[k][0]
+			add(target{fields: p.profilingFields(first), profiling: true, round: p.roundOf(first)}, byFields[k])
 		}
 	}
+	p.evidenceTargets(add)
 	return targets
 }
 
@@ -269,6 +255,7 @@ func (p *plan) blocks() (blocks []block, cells int) {
 			b.mig = len(b.fields)
 			b.fields = append(b.fields, fieldMIGMode)
 		}
+		b.fields = append(b.fields, without(p.evidence[i], b.fields)...)
 		if len(b.fields) == 0 {
 			continue
 		}
