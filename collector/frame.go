@@ -44,6 +44,7 @@ const (
 	frameFailure   frameType = 4
 	frameProcesses frameType = 5
 	frameTracks    frameType = 6
+	frameProfiling frameType = 8
 )
 
 // ErrBadFrame is wrapped by the errors of [FrameReader.Next] after which the
@@ -235,6 +236,7 @@ type Frame struct {
 	Sample    *Sample
 	Processes *Processes
 	Tracks    *Tracks
+	Profiling *Profiling
 	Failure   *Failure
 	// Generation is the inventory that Events refer to.
 	Generation uint64
@@ -306,6 +308,8 @@ func decodeFrame(t frameType, payload []byte) (Frame, error) {
 		frame.Processes = d.processes()
 	case frameTracks:
 		frame.Tracks = d.tracks()
+	case frameProfiling:
+		frame.Profiling = d.profiling()
 	case frameFailure:
 		frame.Failure = &Failure{Reason: d.str(), Message: d.str()}
 	default:

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 )
@@ -30,7 +31,11 @@ type Node struct {
 	// sampler's inventory may have the same generation, hence the pointer.
 	processes   *Processes
 	processesOf *Inventory
-	gone        []Entity // GPUs that an earlier inventory had and the latest lacks
+	// profiling is how profiling stands on the GPUs of profilingOf; rewatches counts by UUID.
+	profiling   *Profiling
+	profilingOf *Inventory
+	rewatches   map[string]uint64 // nil until there is one
+	gone        []Entity          // GPUs that an earlier inventory had and the latest lacks
 	xids        xidLedger
 	kernel      kernelXIDs
 	clockEvents clockEvents
@@ -72,6 +77,8 @@ func (n *Node) Deliver(f Frame) error {
 		return n.setProcesses(f.Processes)
 	case f.Tracks != nil:
 		return n.setTracks(f.Tracks)
+	case f.Profiling != nil:
+		return n.setProfiling(f.Profiling)
 	case f.Failure != nil:
 		return nil
 	default:
@@ -234,6 +241,8 @@ type nodeView struct {
 	inventory *Inventory // nil until the first
 	sample    *Sample    // nil until the first; of inventory
 	processes *Processes // nil if none was read; of inventory
+	profiling *Profiling // nil if no sampler has said; of inventory
+	rewatches map[string]uint64
 	age       time.Duration
 	gone      []Entity
 	xids      map[xidKey]xidCount
@@ -262,6 +271,9 @@ func (n *Node) view() nodeView {
 	}
 	if v.inventory == n.processesOf {
 		v.processes = n.processes
+	}
+	if v.inventory == n.profilingOf {
+		v.profiling, v.rewatches = n.profiling, maps.Clone(n.rewatches)
 	}
 	return v
 }

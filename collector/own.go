@@ -114,6 +114,7 @@ func (f *Families) appendDerived(families []Family, v nodeView, ownership *Owner
 	}
 	families = append(families, up, info)
 	families = f.appendFabric(families, v, fresh)
+	families = f.appendProfiling(families, v, fresh)
 	families = f.appendHolders(families, v, ownership)
 	families = f.appendStatistics(families, v, fresh)
 	families = f.appendIntegrals(families, v)
@@ -189,6 +190,7 @@ func (f *Families) appendState(families []Family, v nodeView, ownership *Ownersh
 		counts(&samplerRestarts, status.Restarts),
 		samplerUnreapable.single(Bool(status.Unreapable)),
 		counts(&framesRejected, status.FramesRejected))
+	families = appendPause(families, status.ProfilingPausedUntil)
 	if v.sample != nil {
 		families = append(families,
 			lastSample.single(Number(seconds(v.sample.Time))),

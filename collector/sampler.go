@@ -40,6 +40,9 @@ type SamplerConfig struct {
 	EventsSince time.Time
 	// Processes says that the processes on the devices are read, too.
 	Processes bool
+	// ProfilingPause is for how long the profiling fields are not watched at first;
+	// 0 means not at all.
+	ProfilingPause time.Duration
 	// DCGMLogLevel is DCGM's own level name; empty or NONE means silent.
 	DCGMLogLevel string
 }

@@ -159,6 +159,8 @@ type SupervisorStatus struct {
 	// frames that were not used. Both hold all known reasons.
 	Restarts       map[string]uint64
 	FramesRejected map[string]uint64
+	// ProfilingPausedUntil is when the pause of profiling ends, zero if there is none.
+	ProfilingPausedUntil time.Time
 	// LastFailure is why the last sampler ended that was not meant to.
 	LastFailure Failure
 }
@@ -181,6 +183,7 @@ type Supervisor struct {
 	mu          sync.Mutex
 	sampler     SamplerConfig
 	eventsSince time.Time // where the next sampler goes on with events
+	profiling   profilingPause
 	status      SupervisorStatus
 }
 
@@ -226,6 +229,7 @@ func (s *Supervisor) Status() SupervisorStatus {
 	status := s.status
 	status.Restarts = maps.Clone(status.Restarts)
 	status.FramesRejected = maps.Clone(status.FramesRejected)
+	status.ProfilingPausedUntil = s.profiling.end()
 	return status
 }
 
@@ -257,6 +261,8 @@ func (s *Supervisor) nextConfig() SamplerConfig {
 	}
 	cfg := s.sampler
 	cfg.EventsSince = s.eventsSince
+	cfg.ProfilingPause = s.profiling.left()
+	s.profiling.told = s.profiling.until
 	return cfg
 }
 
@@ -366,6 +372,8 @@ func (s *Supervisor) runOne(ctx context.Context, cfg SamplerConfig) ending {
 	r := s.attach(proc)
 	s.update(func(st *SupervisorStatus) { st.Running, st.PID, st.Started = true, proc.pid(), r.started })
 	s.log.Debug("sampler started", "pid", proc.pid())
+	s.hears(proc)
+	defer s.hears(nil)
 
 	why := s.watch(ctx, r, cfg)
 	s.update(func(st *SupervisorStatus) { st.Running, st.Sampling, st.Started = false, false, time.Time{} })

@@ -32,6 +32,7 @@ type clay struct {
 	frameW, outW, errW *io.PipeWriter
 	w                  *FrameWriter
 
+	commands  chan SamplerCommand
 	stdinEnd  chan struct{}
 	endStdin  func()
 	dead      chan struct{}
@@ -58,7 +59,7 @@ func (w *clayWorld) start(_, _ []string, cfg SamplerConfig) (process, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	p := &clay{world: w, cfg: cfg, born: time.Now(), number: len(w.all),
-		stdinEnd: make(chan struct{}), dead: make(chan struct{})}
+		commands: make(chan SamplerCommand, 8), stdinEnd: make(chan struct{}), dead: make(chan struct{})}
 	if w.refuse != nil {
 		if err := w.refuse(p.number); err != nil {
 			w.all = append(w.all, p)
@@ -100,6 +101,7 @@ func (p *clay) pid() int                           { return 1000 + p.number }
 func (p *clay) frames() io.Reader                  { return p.frameR }
 func (p *clay) output() (stdout, stderr io.Reader) { return p.outR, p.errR }
 func (p *clay) resident() (uint64, error)          { return p.size.Load(), nil }
+func (p *clay) command(c SamplerCommand)           { p.commands <- c }
 func (p *clay) closeStdin()                        { p.endStdin() }
 
 func (p *clay) kill() {

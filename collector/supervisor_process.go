@@ -21,6 +21,9 @@ type process interface {
 	frames() io.Reader
 	output() (stdout, stderr io.Reader)
 	resident() (uint64, error)
+	// command hands a command over; it does not wait until it is read. Of several
+	// that are not read yet the last one counts.
+	command(SamplerCommand)
 	closeStdin()
 	kill()
 	// wait blocks until the process is reaped, which may be never.
@@ -35,6 +38,7 @@ type startFunc func(command, env []string, cfg SamplerConfig) (process, error)
 type osProcess struct {
 	cmd                          *exec.Cmd
 	stdin, frame, stdout, stderr *os.File
+	commands                     commandQueue
 	statm                        *os.File
 	statmBuf                     [128]byte
 
@@ -98,16 +102,23 @@ func startProcess(command, env []string, cfg SamplerConfig) (process, error) {
 	p.statm, _ = os.Open(fmt.Sprintf("/proc/%d/statm", cmd.Process.Pid))
 	// A sampler that never reads could block this for ever. If it has died
 	// already, its exit status tells more than the write error.
-	go func() { _, _ = p.stdin.Write(config.Bytes()) }()
+	p.commands = newCommandQueue()
+	go func() {
+		if _, err := p.stdin.Write(config.Bytes()); err == nil {
+			p.commands.writeTo(p.stdin)
+		}
+	}()
 	return p, nil
 }
 
 func (p *osProcess) pid() int                           { return p.cmd.Process.Pid }
 func (p *osProcess) frames() io.Reader                  { return p.frame }
 func (p *osProcess) output() (stdout, stderr io.Reader) { return p.stdout, p.stderr }
-func (p *osProcess) closeStdin()                        { p.stdin.Close() }
+func (p *osProcess) command(c SamplerCommand)           { p.commands.put(c) }
+func (p *osProcess) closeStdin()                        { p.commands.close(); p.stdin.Close() }
 
 func (p *osProcess) close() {
+	p.commands.close()
 	for _, f := range []*os.File{p.stdin, p.stdout, p.stderr, p.frame, p.statm} {
 		if f != nil {
 			f.Close()

@@ -82,6 +82,7 @@ type config struct {
 	WebConfigFile   string // empty: none
 	MaxRequests     int
 	Pprof           bool
+	AdminAPI        bool // POST /-/profiling/pause and the like
 
 	LogLevel  string // debug, info, warn, error
 	LogFormat string // logfmt, json
@@ -191,6 +192,7 @@ func newConfig(opts []option, flags map[string]given, lookupEnv func(string) (st
 		WebConfigFile:   r.either(optWebConfig, optWebConfig2).text,
 		MaxRequests:     r.maxRequests(),
 		Pprof:           r.on("enable-pprof"),
+		AdminAPI:        r.on(optAdminAPI),
 		LogLevel:        r.logLevel(),
 		LogFormat:       r.logFormat(),
 	}

@@ -163,7 +163,8 @@ func (e *exporter) serve(ctx context.Context) error {
 	e.publish()
 	handler, err := newMux(
 		promhttp.InstrumentMetricHandler(e.registry, newMetricsHandler(e.exposition, e.cfg.MaxRequests, e.log)),
-		e.ready, e.reloadHandler(), e.cfg.Pprof)
+		e.ready, e.reloadHandler(), e.cfg.Pprof,
+		adminEndpoints(e.cfg.AdminAPI, e.supervisor, func() time.Time { return e.supervisor.Status().ProfilingPausedUntil })...)
 	if err != nil {
 		return err
 	}

@@ -51,9 +51,15 @@ func newHTTPServer(handler http.Handler, t httpTimeouts, logger *slog.Logger) *h
 	}
 }
 
+// endpoint is one more path, and what answers there.
+type endpoint struct {
+	path    string
+	handler http.Handler
+}
+
 // newMux routes all endpoints. ready says whether there is something to scrape,
 // and if not, why.
-func newMux(metrics http.Handler, ready func() (bool, string), reload http.Handler, withPprof bool) (http.Handler, error) {
+func newMux(metrics http.Handler, ready func() (bool, string), reload http.Handler, withPprof bool, more ...endpoint) (http.Handler, error) {
 	landing, err := newLandingPage(withPprof)
 	if err != nil {
 		return nil, err
@@ -80,6 +86,9 @@ func newMux(metrics http.Handler, ready func() (bool, string), reload http.Handl
 		writeText(w, http.StatusOK, "gpu_exporter is ready.\n")
 	}))
 	mux.Handle("/-/reload", reload)
+	for _, e := range more {
+		mux.Handle(e.path, e.handler)
+	}
 	if withPprof {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)

@@ -27,6 +27,7 @@ const (
 	optResolution     = "sample.resolution"
 	optMaxAge         = "sample.max-age"
 	optMaxRequests    = "web.max-requests"
+	optAdminAPI       = "web.enable-admin-api"
 	optSimulate       = "simulate"
 	optLibraryPath    = "dcgm.library-path"
 	optNoHostname     = "no-hostname"
@@ -213,6 +214,8 @@ func options() []option {
 			help: "Same as --web.config.file."},
 		{name: optMaxRequests, kind: kindText, def: "40", arg: "N",
 			help: "Scrapes served at the same time; further ones get status 503."},
+		{name: optAdminAPI, kind: kindSwitch,
+			help: "Let clients pause profiling: POST /-/profiling/pause?for=10m and /-/profiling/resume."},
 		{name: "enable-pprof", env: "DCGM_EXPORTER_ENABLE_PPROF", kind: kindSwitch,
 			help: "Serve profiles under /debug/pprof/."},
 

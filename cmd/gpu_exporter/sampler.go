@@ -25,7 +25,7 @@ const (
 )
 
 // sampling reads samples and writes frames until ctx ends. See sampleDCGM.
-type sampling func(ctx context.Context, c collector.SamplerConfig, frames *collector.FrameWriter, logger *slog.Logger) error
+type sampling func(ctx context.Context, c collector.SamplerConfig, commands <-chan collector.SamplerCommand, frames *collector.FrameWriter, logger *slog.Logger) error
 
 // samplingError is why sampling cannot go on, for the exporter to know.
 type samplingError struct{ collector.Failure }
@@ -45,9 +45,10 @@ func runSampler(stdin io.Reader, pipe io.Writer, logger *slog.Logger, sample sam
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	result := make(chan error, 1)
+	commands := make(chan collector.SamplerCommand, 1)
 	go func() {
 		frames := collector.NewFrameWriter(pipe)
-		err := sample(ctx, c, frames, logger)
+		err := sample(ctx, c, commands, frames, logger)
 		if err != nil && !errors.Is(err, context.Canceled) {
 			// In here, since a pipe that nobody reads blocks.
 			reportFailure(frames, err, logger)
@@ -57,7 +58,18 @@ func runSampler(stdin io.Reader, pipe io.Writer, logger *slog.Logger, sample sam
 	closed := make(chan struct{})
 	go func() {
 		defer close(closed)
-		_, _ = io.Copy(io.Discard, stdin) // nothing comes; its end is the message
+		err := collector.ReadSamplerCommands(stdin, func(c collector.SamplerCommand) {
+			// Only the newest counts, and native code that hangs must not keep us from
+			// seeing the end.
+			select {
+			case <-commands:
+			default:
+			}
+			commands <- c
+		})
+		if err != nil {
+			logger.Warn("A command of the exporter cannot be read", "err", err)
+		}
 	}()
 
 	select {

@@ -14,11 +14,12 @@ import (
 )
 
 // sampleDCGM is the only way into native code.
-func sampleDCGM(ctx context.Context, c collector.SamplerConfig, frames *collector.FrameWriter, logger *slog.Logger) error {
+func sampleDCGM(ctx context.Context, c collector.SamplerConfig, commands <-chan collector.SamplerCommand, frames *collector.FrameWriter, logger *slog.Logger) error {
 	reader := nvml.NewReader(logger)
 	err := dcgm.Run(ctx, dcgm.Config{
 		Sampler:    c,
 		Frames:     frames,
+		Commands:   commands,
 		MIGDevices: reader.MIGDevices,
 		Processes:  reader.Processes,
 		Logger:     logger,

@@ -26,7 +26,7 @@ const envSampler = "TEST_SAMPLER"
 
 // ways of sampling, beside the real one.
 var samplings = map[string]sampling{
-	"steady": func(ctx context.Context, c collector.SamplerConfig, frames *collector.FrameWriter, logger *slog.Logger) error {
+	"steady": func(ctx context.Context, c collector.SamplerConfig, _ <-chan collector.SamplerCommand, frames *collector.FrameWriter, logger *slog.Logger) error {
 		logger.Info("sampling", "interval", c.Interval)
 		if err := frames.WriteInventory(&collector.Inventory{Generation: 1, DCGMVersion: c.Devices}); err != nil {
 			return err
@@ -34,13 +34,13 @@ var samplings = map[string]sampling{
 		<-ctx.Done()
 		return ctx.Err()
 	},
-	"fails": func(context.Context, collector.SamplerConfig, *collector.FrameWriter, *slog.Logger) error {
+	"fails": func(context.Context, collector.SamplerConfig, <-chan collector.SamplerCommand, *collector.FrameWriter, *slog.Logger) error {
 		return fmt.Errorf("starting: %w", &samplingError{collector.Failure{Reason: "library_missing", Message: "no libdcgm.so.4"}})
 	},
-	"fails without a reason": func(context.Context, collector.SamplerConfig, *collector.FrameWriter, *slog.Logger) error {
+	"fails without a reason": func(context.Context, collector.SamplerConfig, <-chan collector.SamplerCommand, *collector.FrameWriter, *slog.Logger) error {
 		return errors.New("broken")
 	},
-	"hangs": func(_ context.Context, _ collector.SamplerConfig, frames *collector.FrameWriter, _ *slog.Logger) error {
+	"hangs": func(_ context.Context, _ collector.SamplerConfig, _ <-chan collector.SamplerCommand, frames *collector.FrameWriter, _ *slog.Logger) error {
 		if err := frames.WriteInventory(&collector.Inventory{Generation: 1}); err != nil {
 			return err
 		}

@@ -31,6 +31,8 @@ const (
 	migVariable = "DCGM_TEST_MIG"
 	// nvmlVariable says that the child asks NVML for MIG devices and processes.
 	nvmlVariable = "DCGM_TEST_NVML"
+	// hastyVariable says that the child judges and mends profiling without patience.
+	hastyVariable = "DCGM_TEST_HASTY"
 )
 
 func TestMain(m *testing.M) {
@@ -52,15 +54,19 @@ func runChild() int {
 		return 2
 	}
 	ctx, cancel := context.WithCancel(context.Background())
+	commands := make(chan collector.SamplerCommand)
 	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin)
-		cancel()
+		defer cancel()
+		if err := collector.ReadSamplerCommands(os.Stdin, func(c collector.SamplerCommand) { commands <- c }); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
 	}()
 	frames := collector.NewFrameWriter(os.NewFile(3, "frames"))
 	c := Config{
-		Sampler: cfg,
-		Frames:  frames,
-		Logger:  slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Sampler:  cfg,
+		Frames:   frames,
+		Commands: commands,
+		Logger:   slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if devices := os.Getenv(migVariable); devices != "" {
 		c.MIGDevices = func() ([]collector.MIGDevice, error) {
@@ -75,6 +81,9 @@ func runChild() int {
 			err := json.Unmarshal(text, &list)
 			return list, err
 		}
+	}
+	if os.Getenv(hastyVariable) != "" {
+		c.timing = profilingTiming{samples: 5, window: 200 * time.Millisecond, stall: time.Second, retryMin: 300 * time.Millisecond, retryMax: 600 * time.Millisecond}
 	}
 	if os.Getenv(nvmlVariable) != "" {
 		reader := nvml.NewReader(c.Logger)
@@ -148,7 +157,7 @@ type process struct {
 	t      *testing.T
 	cfg    collector.SamplerConfig
 	cmd    *exec.Cmd
-	stdin  io.Closer
+	stdin  io.WriteCloser
 	frames chan collector.Frame
 	broken chan error // why the frames ended; io.EOF at a clean end
 	exited chan struct{}
@@ -158,6 +167,8 @@ type process struct {
 	log    strings.Builder // stderr
 
 	inv *collector.Inventory // the newest one that was taken
+	// rewatches is what the frames say of watching profiling anew.
+	rewatches uint32
 }
 
 // startProcess starts a sampler in the environment env.
@@ -258,6 +269,13 @@ func (p *process) frame(what string) collector.Frame {
 			p.check(f.Sample)
 		case f.Processes != nil && (p.inv == nil || f.Processes.Generation != p.inv.Generation):
 			p.t.Fatalf("processes of generation %d do not follow their inventory", f.Processes.Generation)
+		case f.Profiling != nil:
+			if p.inv == nil || f.Profiling.Generation != p.inv.Generation {
+				p.t.Fatalf("profiling of generation %d does not follow its inventory", f.Profiling.Generation)
+			}
+			for _, g := range f.Profiling.GPUs {
+				p.rewatches += g.Rewatches
+			}
 		}
 		return f
 	case <-time.After(patience):

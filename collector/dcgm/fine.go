@@ -67,7 +67,7 @@ func (p *plan) has(row int, field collector.FieldID) bool {
 // has one set of counters to multiplex.
 func (p *plan) watchesOf(row int) []target {
 	e := &p.inv.Entities[row]
-	ordinary, prof := target{}, target{profiling: true}
+	ordinary, prof := target{}, target{profiling: true, round: p.roundOf(row)}
 	finer := make(map[time.Duration][]uint16)
 	every := make(map[uint16]time.Duration)
 	for _, t := range p.tracked[row] {
@@ -90,6 +90,11 @@ func (p *plan) watchesOf(row int) []target {
 	if p.read[row] {
 		if e.Kind == collector.KindGPU {
 			ordinary.fields = append(ordinary.fields, fieldMIGMode)
+			for _, field := range p.unlistedEvidence() {
+				if _, tracked := every[field]; !tracked {
+					ordinary.fields = append(ordinary.fields, field)
+				}
+			}
 		}
 		for j, f := range columns {
 			// The XID's own watch keeps its samples for longer, and a connection has

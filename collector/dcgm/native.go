@@ -39,7 +39,9 @@ const (
 	codeRequiresRoot       code = -29
 	codeFieldUnsupported   code = -32
 	codeModuleNotLoaded    code = -33
+	codeInUse              code = -34
 	codeProfNotSupported   code = -36
+	codeProfLibraryError   code = -37
 	codeInstanceNotFound   code = -45
 	codeComputeInstMissing code = -46
 	codeNVMLNotLoaded      code = -56

@@ -27,31 +27,14 @@ type plan struct {
 	// and capabilities what each GPU can profile.
 	tracked      [][]trackedField
 	capabilities map[uint32]capability
+	// evidence are the fields that are read of a GPU, by its row, to judge its
+	// profiling by; round is when its profiling was last watched anew, by its id.
+	evidence map[int][]uint16
+	round    map[uint32]int
 }
 
 // kinds is the number of entity kinds that have columns here.
 const kinds = len(collector.Inventory{}.Columns)
-
-// profiling says whether the field is one of DCGM_FI_PROF_*.
-func profiling(field uint16) bool {
-	return collector.Field{ID: collector.FieldID(field)}.Profiling()
-}
-
-// capability is what a GPU can profile: the fields, or why it cannot at all.
-type capability struct {
-	fields map[uint16]bool
-	status collector.Status
-}
-
-func (c capability) of(field uint16) collector.Status {
-	if c.status != collector.StatusOK {
-		return c.status
-	}
-	if !c.fields[field] {
-		return collector.StatusNotSupported
-	}
-	return collector.StatusOK
-}
 
 // newPlan says what to read. capabilities has the profiling capability of each
 // GPU that is up, by DCGM's id.
@@ -176,8 +159,7 @@ func (p *plan) targets() []target {
 			add(t, rows[maxEntities:])
 			rows = rows[:maxEntities]
 		}
-		var key strings.Builder
-		fmt.Fprintf(&key, "%v %v %v %v", t.profiling, t.events, t.every, t.fields)
+		t.what = fmt.Sprintf("%v %v %v %v %d", t.profiling, t.events, t.every, t.fields, t.round)
 		for _, i := range rows {
 			e := &p.inv.Entities[i]
 			t.entities = append(t.entities, pairOf(e.Kind, e.ID))
@@ -186,9 +168,9 @@ func (p *plan) targets() []target {
 			if gpu, ok := p.inv.GPU(i); ok {
 				uuid = gpu.UUID
 			}
-			fmt.Fprintf(&key, " %d/%d=%s/%d/%s", e.Kind, e.ID, uuid, e.InstanceID, e.Profile)
+			t.identities = append(t.identities, fmt.Sprintf("%d/%d=%s/%d/%s", e.Kind, e.ID, uuid, e.InstanceID, e.Profile))
 		}
-		t.key = key.String()
+		t.key = t.what + " " + strings.Join(t.identities, " ")
 		targets = append(targets, t)
 	}
 
@@ -212,7 +194,7 @@ func (p *plan) targets() []target {
 				continue
 			}
 			for n, t := range p.watchesOf(i) {
-				k := fmt.Sprint(n, t.every, t.fields)
+				k := fmt.Sprint(n, t.every, t.fields, t.round)
 				place, ok := at[k]
 				if !ok {
 					place = len(watches)
@@ -232,6 +214,7 @@ func (p *plan) targets() []target {
 		}
 	}
 	p.derivedTargets(add)
+	p.evidenceTargets(add)
 	return targets
 }
 
@@ -318,6 +301,7 @@ func (p *plan) blocks() (blocks []block, cells int) {
 			b.mig = len(b.fields)
 			b.fields = append(b.fields, fieldMIGMode)
 		}
+		b.fields = append(b.fields, without(p.evidence[i], b.fields)...)
 		if len(b.fields) == 0 {
 			continue
 		}

@@ -39,7 +39,11 @@ type Config struct {
 	// from one goroutine of its own, if the configuration asks for processes; it
 	// may hang.
 	Processes func(*collector.Inventory) (*collector.Processes, error)
-	Logger    *slog.Logger
+	// Commands delivers what the exporter wants; nil if it never wants anything.
+	Commands <-chan collector.SamplerCommand
+	Logger   *slog.Logger
+
+	timing profilingTiming
 }
 
 // Run samples until ctx ends, and then returns nil. When it cannot go on it
@@ -95,6 +99,11 @@ func run(ctx context.Context, cfg Config) error {
 		case <-processes.due():
 			processes.start(s.inv)
 			continue
+		case c := <-cfg.Commands:
+			if err := s.command(c); err != nil {
+				return err
+			}
+			continue
 		case r := <-processes.results:
 			if err := s.writeProcesses(processes.finish(r)); err != nil {
 				return err
@@ -138,7 +147,8 @@ type sampler struct {
 	fabric     *fabricReader
 	inv        *collector.Inventory
 
-	xids xids
+	xids     xids
+	profiler *profiler
 
 	fabricChanged bool          // since the newest inventory
 	instances     code          // of listing the MIG instances
@@ -196,6 +206,7 @@ func newSampler(cfg Config) (*sampler, error) {
 		newestSince:  time.Now(),
 	}
 	s.xids.valuesSince = s.lib.valuesSince
+	s.profiler = newProfiler(cfg, start)
 	switch {
 	case !cfg.Sampler.EventsSince.IsZero():
 		s.xids.since = cfg.Sampler.EventsSince.UnixMicro()
@@ -278,8 +289,8 @@ func (s *sampler) rebuild(topologyChanged bool) (rebuilt bool, err error) {
 	if c != codeOK {
 		return false, s.failed(c, collector.FailureDiscoveryFailed, "asking for profiling metric groups")
 	}
-	p := newPlan(inv, s.selectors, capabilities)
-	p.track(s.cfg.Sampler.Tracked, s.cfg.Sampler.Interval)
+	s.profiler.capabilities, s.profiler.appeared = capabilities, f.appeared
+	p := s.plan(inv)
 	for i := range inv.Entities {
 		inv.Entities[i].Selected = p.selected[i]
 	}
@@ -291,21 +302,36 @@ func (s *sampler) rebuild(topologyChanged bool) (rebuilt bool, err error) {
 		return false, err
 	}
 	s.inv = inv
+	return true, s.watch(p, true)
+}
+
+// plan says what is to be read of an inventory.
+func (s *sampler) plan(inv *collector.Inventory) *plan {
+	p := newPlan(inv, s.selectors, s.profiler.capabilities)
+	p.track(s.cfg.Sampler.Tracked, s.cfg.Sampler.Interval)
+	return p
+}
+
+// watch makes the watches and the reading those of the plan. With retry, what was
+// refused before is tried again.
+func (s *sampler) watch(p *plan, retry bool) error {
+	s.profiler.shape(p)
 	targets := p.targets()
-	if c := s.watcher.set(targets); c != codeOK {
-		return false, s.failed(c, collector.FailureWatchFailed, "watching fields")
+	if c := s.watcher.set(targets, retry); c != codeOK {
+		return s.failed(c, collector.FailureWatchFailed, "watching fields")
 	}
 	if err := s.refused(targets); err != nil {
-		return false, err
+		return err
 	}
 	p.refuse(s.watcher.units)
-	s.reading = newReading(s.lib, p, f.appeared, s.cfg.Sampler.Interval)
+	s.reading = newReading(s.lib, p, s.profiler.appeared, s.cfg.Sampler.Interval)
 	s.reading.derived = newDerivedReading(p, s.watcher.units)
-	s.tracker = newTracker(s.lib, p, f.appeared)
-	if c := s.xids.listen(s.watcher.units, inv); c != codeOK {
-		return false, s.failed(c, collector.FailureWatchFailed, "listening for XIDs")
+	s.tracker = newTracker(s.lib, p, s.profiler.appeared)
+	if c := s.xids.listen(s.watcher.units, p.inv); c != codeOK {
+		return s.failed(c, collector.FailureWatchFailed, "listening for XIDs")
 	}
-	return true, nil
+	s.profiler.watched(s.reading, s.watcher.units, time.Now())
+	return s.writeProfiling()
 }
 
 // refused logs what is not watched. That nothing at all is watched is an error.
@@ -320,7 +346,11 @@ func (s *sampler) refused(targets []target) error {
 			if fields == nil {
 				fields = u.fields
 			}
-			s.log.Info("fields are not watched", "entity", collector.EntityKind(r.entity.kind), "id", r.entity.id,
+			level := slog.LevelInfo
+			if u.profiling {
+				level = slog.LevelDebug // the state of profiling says it, and says it once
+			}
+			s.log.Log(context.Background(), level, "fields are not watched", "entity", collector.EntityKind(r.entity.kind), "id", r.entity.id,
 				"fields", fields, "err", s.lib.err(r.code, "watching"))
 		}
 	}
@@ -383,6 +413,10 @@ func (s *sampler) sample() error {
 	if err := s.look(true); err != nil {
 		return err
 	}
+	s.profiler.look(s.reading, now)
+	if err := s.writeProfiling(); err != nil {
+		return err
+	}
 	if err := s.cfg.Frames.WriteSample(sample); err != nil {
 		return err
 	}
@@ -397,7 +431,10 @@ func (s *sampler) sample() error {
 	if err := s.checkBlank(now); err != nil {
 		return err
 	}
-	return s.checkProgress(stuck)
+	if err := s.checkProgress(stuck); err != nil {
+		return err
+	}
+	return s.rewatchProfiling(now)
 }
 
 // checkTopology says whether the node is another one than at the last time.

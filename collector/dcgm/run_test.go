@@ -51,9 +51,12 @@ func TestWholeGPUs(t *testing.T) {
 	}
 
 	// The first sample has values already, profiling apart.
+	if f := p.frame("how profiling stands"); f.Profiling == nil {
+		t.Fatalf("the second frame is %+v, want how profiling stands", f)
+	}
 	f := p.frame("the first sample")
 	if f.Sample == nil {
-		t.Fatalf("the second frame is %+v, want a sample", f)
+		t.Fatalf("the third frame is %+v, want a sample", f)
 	}
 	t.Logf("start to first sample: %v", time.Since(start))
 	for i := range gpus {

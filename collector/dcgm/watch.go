@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"gpu_exporter/collector"
@@ -34,12 +35,15 @@ type watch struct{ group, fields uintptr }
 type target struct {
 	// key tells apart what must be watched anew: it changes with the entities,
 	// their identity, and the fields.
-	key       string
-	entities  []pair
-	fields    []uint16
-	profiling bool
-	events    bool
-	every     time.Duration // between values; 0 is the interval of the samples
+	key        string
+	what       string   // the part of the key that is not of the entities,
+	identities []string // and the parts that are, in their order
+	entities   []pair
+	fields     []uint16
+	profiling  bool
+	events     bool
+	round      int           // tells apart watches of the same
+	every      time.Duration // between values; 0 is the interval of the samples
 }
 
 // unit is a target that is being watched.
@@ -85,8 +89,9 @@ func newWatcher(lib *library, interval time.Duration, log *slog.Logger) *watcher
 }
 
 // set makes the watches those of targets. A unit that is wanted unchanged stays,
-// so that its values go on without a gap.
-func (w *watcher) set(targets []target) code {
+// so that its values go on without a gap; with retry, only if nothing of it was
+// refused.
+func (w *watcher) set(targets []target, retry bool) code {
 	var keep, drop []*unit
 	old := make(map[string]*unit, len(w.units))
 	for _, u := range w.units {
@@ -94,10 +99,25 @@ func (w *watcher) set(targets []target) code {
 	}
 	units := make([]*unit, len(targets))
 	for i, t := range targets {
-		if u := old[t.key]; u != nil && len(u.refused) == 0 {
+		if u := old[t.key]; u != nil && (!retry || len(u.refused) == 0) {
 			units[i] = u
 			keep = append(keep, u)
 			delete(old, t.key)
+		}
+	}
+	// Those that some entities have left are there for the rest.
+	for i, t := range targets {
+		if units[i] != nil || !t.profiling || retry {
+			continue
+		}
+		for _, u := range old {
+			if u.what == t.what && len(without(t.identities, u.identities)) == 0 {
+				delete(old, u.key)
+				w.shrink(u, t)
+				units[i] = u
+				keep = append(keep, u)
+				break
+			}
 		}
 	}
 	for _, u := range old {
@@ -131,6 +151,20 @@ func (w *watcher) set(targets []target) code {
 	return codeOK
 }
 
+// shrink takes out of a unit the entities that t has not.
+func (w *watcher) shrink(u *unit, t target) {
+	gone := unit{}
+	group, c := w.group(&gone, without(u.entities, t.entities))
+	for _, x := range u.watches {
+		if c == codeOK && w.lost == codeOK {
+			w.check(w.lib.unwatch(watch{group, x.fields}))
+		}
+	}
+	w.end(&gone)
+	u.target = t
+	u.refused = slices.DeleteFunc(u.refused, func(r refusal) bool { return !slices.Contains(t.entities, r.entity) })
+}
+
 // check notes a code that means that the engine is gone.
 func (w *watcher) check(c code) code {
 	if c.lost() && w.lost == codeOK {
@@ -150,7 +184,7 @@ func (w *watcher) begin(t target) *unit {
 	}
 	entities := t.entities
 	for _, r := range u.refused { // lost since the topology was read
-		entities = without(entities, r.entity)
+		entities = without(entities, []pair{r.entity})
 	}
 	if len(entities) == 0 {
 		return u
@@ -163,10 +197,11 @@ func (w *watcher) begin(t target) *unit {
 	return u
 }
 
-func without(entities []pair, e pair) []pair {
-	var out []pair
-	for _, x := range entities {
-		if x != e {
+// without returns those of list that are none of these.
+func without[E comparable](list, these []E) []E {
+	var out []E
+	for _, x := range list {
+		if !slices.Contains(these, x) {
 			out = append(out, x)
 		}
 	}
@@ -199,7 +234,7 @@ func (w *watcher) watch(u *unit, group uintptr, entities []pair, fields []uint16
 			}
 			w.watch(u, g, half, fields)
 		}
-	case len(fields) > 1 && !(u.profiling && (c == codeModuleNotLoaded || c == codeProfNotSupported)):
+	case len(fields) > 1 && !(u.profiling && (c == codeModuleNotLoaded || c == codeProfNotSupported || c.locked())):
 		w.watch(u, group, entities, fields[:len(fields)/2])
 		w.watch(u, group, entities, fields[len(fields)/2:])
 	default:
@@ -296,6 +331,9 @@ func (r refusal) covers(field uint16) bool {
 
 // status says what a refused watch means for the cell.
 func (r refusal) status() collector.Status {
+	if r.code.locked() {
+		return collector.StatusNotWatched
+	}
 	if s := r.code.status(); s != collector.StatusOK {
 		return s
 	}

@@ -4,6 +4,8 @@
 package dcgm
 
 import (
+	"maps"
+	"math"
 	"time"
 
 	"gpu_exporter/collector"
@@ -26,9 +28,22 @@ type xids struct {
 	// does, that is what happened before.
 	unread map[pair]bool
 	// heard is the time of the newest XID that was taken from each entity.
-	heard   map[pair]int64
+	heard map[pair]int64
+	// taken are the XIDs of the last time of overlap that were taken.
+	taken   map[taken]bool
 	pending []event
 }
+
+// taken names one XID: DCGM gives no two samples of an entity the same time.
+type taken struct {
+	entity pair
+	ts     int64
+}
+
+// overlap is how far back, in µs, what was asked for already is asked for again:
+// the engine stamps an XID before it shows it, so that one may appear that is older
+// than the last answer.
+const overlap = int64(5 * time.Second / time.Microsecond)
 
 // listen sets the watches to ask and the inventory that events refer to. The
 // first time it also takes note of what happened before.
@@ -62,12 +77,13 @@ func (x *xids) listen(units []*unit, inv *collector.Inventory) code {
 	}
 	x.started = true
 	x.heard = make(map[pair]int64)
+	x.taken = make(map[taken]bool)
 	old, c := x.ask()
 	if c.lost() {
 		return c
 	}
 	for _, e := range old {
-		x.heard[e.entity] = max(x.heard[e.entity], e.ts)
+		x.take(e)
 		if !x.history(e) {
 			x.pending = append(x.pending, e)
 		}
@@ -83,13 +99,17 @@ func (x *xids) history(e event) bool { return x.since == 0 || e.ts < x.since }
 func (x *xids) ask() ([]event, code) {
 	var all []event
 	result, first := codeOK, int64(0)
+	oldest, told := int64(math.MaxInt64), make(map[taken]bool)
 	for w, from := range x.next {
+		from = max(0, from-overlap)
+		oldest = min(oldest, from)
 		events, next, c := x.valuesSince(w, from)
 		if c.lost() {
 			return nil, c
 		}
 		for _, e := range events {
-			if e.ts > x.heard[e.entity] {
+			if t := (taken{e.entity, e.ts}); !x.taken[t] && !told[t] {
+				told[t] = true
 				all = append(all, e)
 			}
 		}
@@ -105,7 +125,14 @@ func (x *xids) ask() ([]event, code) {
 	if first != 0 {
 		x.first = first
 	}
+	maps.DeleteFunc(x.taken, func(t taken, _ bool) bool { return t.ts < oldest })
 	return all, result
+}
+
+// take notes that an XID was taken.
+func (x *xids) take(e event) {
+	x.heard[e.entity] = max(x.heard[e.entity], e.ts)
+	x.taken[taken{e.entity, e.ts}] = true
 }
 
 // collect returns the events since the last call. A code other than those of a
@@ -118,15 +145,16 @@ func (x *xids) collect(r *reading) ([]collector.Event, code) {
 	raw = append(x.pending, raw...)
 	x.pending = nil
 	for _, e := range raw {
-		x.heard[e.entity] = max(x.heard[e.entity], e.ts)
+		x.take(e)
 	}
 	// A lost GPU can be in no group, DCGM may refuse the question, and its clock
 	// may have been set back: whatever the reason, the newest XID is not missed.
 	for _, e := range r.newXIDs() {
-		if x.heard[e.entity] == e.ts || contains(raw, e) {
+		if x.heard[e.entity] == e.ts || x.taken[taken{e.entity, e.ts}] {
 			continue
 		}
 		x.heard[e.entity] = e.ts
+		x.taken[taken{e.entity, e.ts}] = true
 		// For the same reasons listen does not know of all that happened before.
 		if !x.unread[e.entity] || !x.history(e) {
 			raw = append(raw, e)
@@ -147,13 +175,4 @@ func (x *xids) collect(r *reading) ([]collector.Event, code) {
 		})
 	}
 	return events, c
-}
-
-func contains(events []event, e event) bool {
-	for _, x := range events {
-		if x.entity == e.entity && x.ts == e.ts {
-			return true
-		}
-	}
-	return false
 }

@@ -1,0 +1,538 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package dcgm
+
+import (
+	"log/slog"
+	"maps"
+	"math"
+	"slices"
+	"time"
+
+	"gpu_exporter/collector"
+)
+
+// profiling says whether the field is one of DCGM_FI_PROF_*.
+func profiling(field uint16) bool {
+	return collector.Field{ID: collector.FieldID(field)}.Profiling()
+}
+
+// capability is what a GPU can profile: the fields, or why it cannot at all.
+type capability struct {
+	fields map[uint16]bool
+	status collector.Status
+}
+
+func (c capability) of(field uint16) collector.Status {
+	if c.status != collector.StatusOK {
+		return c.status
+	}
+	if !c.fields[field] {
+		return collector.StatusNotSupported
+	}
+	return collector.StatusOK
+}
+
+// locked says whether a watch of profiling fields was refused because another
+// client has the hardware. DCGM calls that an unrecoverable error of its
+// profiling library (NVIDIA/DCGM issues 56 and 62), or in use.
+func (c code) locked() bool { return c == codeProfLibraryError || c == codeInUse }
+
+// What profiling is judged by: GPU utilisation in percent, and power in watts.
+const (
+	fieldGPUUtil uint16 = 203
+	fieldPower   uint16 = 155
+)
+
+// maxRounds bounds the groups that GPUs are in by when they were last watched
+// anew; see maxGroups.
+const maxRounds = 8
+
+// manyTries is after how many times without success it is said that what is
+// wrong stays wrong.
+const manyTries = 3
+
+// profilingTiming says when profiling is judged and mended.
+type profilingTiming struct {
+	// samples in a row, over window at the least, must say that something is wrong.
+	samples int
+	window  time.Duration
+	// stall is how much older than the engine's newest value those of profiling may be.
+	stall time.Duration
+	// What stays wrong is tried again after retryMin, and later and later up to retryMax.
+	retryMin, retryMax time.Duration
+}
+
+var defaultProfilingTiming = profilingTiming{
+	samples:  10,
+	window:   10 * time.Second,
+	stall:    30 * time.Second,
+	retryMin: 30 * time.Second,
+	retryMax: 5 * time.Minute,
+}
+
+// profiler keeps profiling going: what is frozen is watched anew, what is locked
+// is tried again, and what is paused is not watched.
+//
+// To pause is not to watch: DCGM gives the hardware back with the last watch of
+// it. dcgmProfPause would spare the new watch, but it holds for all clients of
+// an engine, outlives this process in nv-hostengine, and needs the module that
+// GPUs from Hopper on do without (helperProfPauseResume in DCGM's DcgmApi.cpp).
+type profiler struct {
+	timing       profilingTiming
+	log          *slog.Logger
+	capabilities map[uint32]capability
+	appeared     []int64                  // as in reading
+	until        time.Time                // of the pause; zero: none
+	known        map[string]*gpuProfiling // by UUID
+	gpus         []*gpuProfiling          // that the plan profiles or would profile, by row
+	round        int                      // of watching anew
+	told         []collector.GPUProfiling // what was last written,
+	toldOf       uint64                   // of which inventory
+}
+
+// gpuProfiling is profiling on one GPU and on the instances of it.
+type gpuProfiling struct {
+	id    uint32
+	uuid  string
+	row   int
+	able  bool // there is something to watch
+	state collector.ProfilingState
+	check profilingCheck
+	round int // in which it was last watched anew
+	// since is when it was last watched anew, in the engine's time: what DCGM has
+	// from before is not of this watch.
+	since int64
+	// retryAt is when to watch it anew; zero: there is no need to. delay is how long
+	// to wait after that.
+	retryAt   time.Time
+	delay     time.Duration
+	tries     int    // since something went wrong
+	rewatches uint32 // that were not written yet
+
+	// Where its readings are: positions in reading.cells. util and power are -1
+	// where there is no such reading.
+	cells       []profilingCell
+	util, power int
+}
+
+type profilingCell struct {
+	cell, row, column int
+	field             uint16
+}
+
+func newProfiler(cfg Config, now time.Time) *profiler {
+	p := &profiler{timing: cfg.timing, log: cfg.Logger, known: make(map[string]*gpuProfiling)}
+	if p.timing == (profilingTiming{}) {
+		p.timing = defaultProfilingTiming
+	}
+	if cfg.Sampler.ProfilingPause > 0 {
+		p.until = now.Add(cfg.Sampler.ProfilingPause)
+	}
+	return p
+}
+
+func (p *profiler) paused() bool { return !p.until.IsZero() }
+
+// shape puts into a new plan what is known of profiling: the pause, what is to
+// be watched anew, and what to judge it by.
+func (p *profiler) shape(plan *plan) {
+	p.gpus = nil
+	plan.round = make(map[uint32]int)
+	plan.evidence = make(map[int][]uint16)
+	for row, e := range plan.inv.Entities {
+		if e.Kind == collector.KindGPU && e.State == collector.EntityUp {
+			p.shapeGPU(plan, row)
+		}
+	}
+}
+
+func (p *profiler) shapeGPU(plan *plan, row int) {
+	asked, able := false, false
+	gpu := &plan.inv.Entities[row]
+	plan.eachProfiled(gpu, func(i, column int) {
+		asked = true
+		if plan.fixed[i][column] != collector.StatusOK {
+			return
+		}
+		able = true
+		if p.paused() {
+			plan.fixed[i][column] = collector.StatusNotWatched
+		}
+	})
+	if !asked {
+		return
+	}
+	g := p.known[gpu.UUID]
+	if g == nil {
+		g = &gpuProfiling{uuid: gpu.UUID}
+		p.known[gpu.UUID] = g
+	}
+	if p.paused() {
+		plan.untrackProfiling(gpu)
+	}
+	g.id, g.row, g.able = gpu.ID, row, able
+	p.gpus = append(p.gpus, g)
+	plan.round[gpu.ID] = g.round
+	if able && !p.paused() {
+		plan.evidence[row] = []uint16{fieldGPUUtil, fieldPower}
+	}
+}
+
+// eachProfiled calls f for each profiling field of the GPU, and of the instances
+// of it, that is asked for: row and column.
+func (p *plan) eachProfiled(gpu *collector.Entity, f func(row, column int)) {
+	for i, e := range p.inv.Entities {
+		if of, ok := p.inv.GPU(i); !ok || of != gpu || p.fixed[i] == nil || e.State != collector.EntityUp {
+			continue
+		}
+		for j, field := range p.inv.Columns[e.Kind] {
+			if profiling(uint16(field)) {
+				f(i, j)
+			}
+		}
+	}
+}
+
+// untrackProfiling takes the profiling fields of the GPU, and of the instances of
+// it, out of those that are looked at between samples.
+func (p *plan) untrackProfiling(gpu *collector.Entity) {
+	for i := range p.inv.Entities {
+		if of, ok := p.inv.GPU(i); ok && of == gpu {
+			p.tracked[i] = slices.DeleteFunc(p.tracked[i], func(t trackedField) bool { return profiling(t.field) })
+		}
+	}
+}
+
+// roundOf is when profiling of the GPU of a row was last watched anew.
+func (p *plan) roundOf(row int) int {
+	if gpu, ok := p.inv.GPU(row); ok {
+		return p.round[gpu.ID]
+	}
+	return 0
+}
+
+// unlistedEvidence is the evidence that is not among the columns of GPUs, if any
+// GPU that has a row is judged by it.
+func (p *plan) unlistedEvidence() []uint16 {
+	for row, evidence := range p.evidence {
+		if !p.read[row] {
+			continue
+		}
+		var columns []uint16
+		for _, f := range p.inv.Columns[collector.KindGPU] {
+			columns = append(columns, uint16(f))
+		}
+		return without(evidence, columns)
+	}
+	return nil
+}
+
+// evidenceTargets adds the watch of evidence on GPUs that have no row: those of
+// which only instances are read.
+func (p *plan) evidenceTargets(add func(target, []int)) {
+	rows := slices.DeleteFunc(slices.Sorted(maps.Keys(p.evidence)), func(row int) bool { return p.read[row] })
+	if len(rows) > 0 {
+		add(target{fields: p.evidence[rows[0]]}, rows)
+	}
+}
+
+// watched takes note of what the engine made of the plan.
+func (p *profiler) watched(r *reading, units []*unit, now time.Time) {
+	refusals := make(map[pair]code)
+	for _, u := range units {
+		for _, x := range u.refused {
+			if u.profiling {
+				refusals[x.entity] = x.code
+			}
+		}
+	}
+	byID := make(map[uint32]*gpuProfiling, len(p.gpus))
+	for _, g := range p.gpus {
+		byID[g.id] = g
+		g.cells, g.util, g.power = nil, -1, -1
+		state, refused := p.stateOf(g, r.plan, refusals)
+		p.enter(g, state, r.lib.err(refused, "watching profiling fields"), now)
+	}
+	for i := range r.blocks {
+		b := &r.blocks[i]
+		for e, row := range b.rows {
+			gpu, ok := r.plan.inv.GPU(row)
+			if !ok || byID[gpu.ID] == nil {
+				continue
+			}
+			byID[gpu.ID].locate(b, e, row)
+		}
+	}
+}
+
+// locate notes where the readings of an entity of the block are.
+func (g *gpuProfiling) locate(b *block, e, row int) {
+	for f, field := range b.fields {
+		cell := int(b.base[e]) + f
+		switch {
+		case f < len(b.to) && profiling(field):
+			g.cells = append(g.cells, profilingCell{cell, row, b.to[f].column, field})
+		case row == g.row && field == fieldGPUUtil:
+			g.util = cell
+		case row == g.row && field == fieldPower:
+			g.power = cell
+		}
+	}
+}
+
+// stateOf says how profiling stands on the GPU by what was watched and what was
+// refused.
+func (p *profiler) stateOf(g *gpuProfiling, plan *plan, refusals map[pair]code) (collector.ProfilingState, code) {
+	var found [statuses]bool
+	refused := codeOK
+	plan.eachProfiled(&plan.inv.Entities[g.row], func(row, column int) {
+		found[plan.fixed[row][column]] = true
+		e := &plan.inv.Entities[row]
+		if c := refusals[pairOf(e.Kind, e.ID)]; c != codeOK && !refused.locked() {
+			refused = c
+		}
+	})
+	switch {
+	case g.able && p.paused():
+		return collector.ProfilingPaused, codeOK
+	case refused.locked():
+		return collector.ProfilingLocked, refused
+	case found[collector.StatusOK] && g.check.fault != faultNone:
+		return collector.ProfilingFrozen, codeOK
+	case found[collector.StatusOK]:
+		return collector.ProfilingActive, codeOK
+	case found[collector.StatusModuleMissing]:
+		return collector.ProfilingModuleAbsent, refused
+	case found[collector.StatusNotPermitted]:
+		return collector.ProfilingNotPermitted, refused
+	case refused == codeOK || found[collector.StatusNotSupported]:
+		return collector.ProfilingUnsupported, refused
+	}
+	return collector.ProfilingError, refused
+}
+
+// statuses is one more than the last status of a cell.
+const statuses = int(collector.StatusStale) + 1
+
+// enter changes the state, says so, and plans what is to be done about it. why is
+// what a refused watch was answered.
+func (p *profiler) enter(g *gpuProfiling, state collector.ProfilingState, why error, now time.Time) {
+	before := g.state
+	if g.state = state; state == before {
+		return
+	}
+	log := p.log.With("gpu", g.id, "uuid", g.uuid)
+	switch state {
+	case collector.ProfilingLocked:
+		log.Warn("another client has the profiling hardware; profiling fields have no values until it is free", "err", why)
+		g.retryAt, g.delay, g.tries = now.Add(p.timing.retryMin), 2*p.timing.retryMin, 0
+		g.check = profilingCheck{}
+	case collector.ProfilingFrozen:
+		log.Warn("profiling values are withheld and their fields watched anew: "+g.check.fault.String(), "fields", g.fields())
+		g.retryAt, g.delay, g.tries = now, p.timing.retryMin, 0
+	case collector.ProfilingError:
+		log.Warn("profiling fields cannot be watched", "err", why)
+		g.retryAt = time.Time{}
+	default:
+		if before == collector.ProfilingLocked || before == collector.ProfilingFrozen {
+			log.Info("profiling is as it should be again", "state", state.String(), "before", before.String())
+		}
+		g.retryAt = time.Time{}
+	}
+}
+
+func (g *gpuProfiling) fields() (fields []uint16) {
+	for _, c := range g.cells {
+		if !slices.Contains(fields, c.field) {
+			fields = append(fields, c.field)
+		}
+	}
+	return fields
+}
+
+// look judges a sample, and withholds what is no measurement from it.
+func (p *profiler) look(r *reading, now time.Time) {
+	for _, g := range p.gpus {
+		if len(g.cells) == 0 {
+			continue
+		}
+		seen := g.glance(r)
+		g.check.look(&seen, now, &p.timing)
+		state := collector.ProfilingActive
+		if g.check.fault != faultNone {
+			state = collector.ProfilingFrozen
+			for _, c := range g.cells {
+				if out := &r.rows[c.row][c.column]; out.Status == collector.StatusOK {
+					*out = collector.NoValue(collector.StatusStale)
+				}
+			}
+		}
+		if g.state == collector.ProfilingActive || g.state == collector.ProfilingFrozen {
+			p.enter(g, state, nil, now)
+		}
+	}
+}
+
+// glance takes from a reading what is to be judged, and out of it what is from
+// before the watch.
+func (g *gpuProfiling) glance(r *reading) glance {
+	seen := glance{engine: r.newest, util: r.number(g.util), power: r.number(g.power)}
+	zero, tells := true, false
+	for i := range g.cells {
+		c := &g.cells[i]
+		out, cell := &r.rows[c.row][c.column], &r.cells[c.cell]
+		if out.Status != collector.StatusOK {
+			continue
+		}
+		if cell.ts <= g.since {
+			*out = collector.NoValue(collector.StatusNoData)
+			continue
+		}
+		seen.values++
+		seen.newest = max(seen.newest, cell.ts)
+		seen.signature = (seen.signature ^ (uint64(cell.bits) + uint64(i))) * 0x9e3779b97f4a7c15
+		v := out.Float64()
+		zero = zero && v == 0
+		tells = tells || showsKernels(c.field)
+		seen.fraction = seen.fraction || out.Type == collector.ValueDouble && v != 0 && v != 1
+	}
+	seen.zero = zero && tells
+	return seen
+}
+
+// showsKernels says whether the field is above 0 whenever a kernel runs: activity
+// of the graphics engine and of SMs, and occupancy.
+func showsKernels(field uint16) bool { return field >= 1001 && field <= 1003 }
+
+// number returns the number in a cell, or NaN.
+func (r *reading) number(cell int) float64 {
+	if cell < 0 {
+		return math.NaN()
+	}
+	c := numberCell(&r.cells[cell], collector.ValueDouble)
+	if c.Status != collector.StatusOK {
+		return math.NaN()
+	}
+	return c.Float64()
+}
+
+// due says whether something has to be watched anew. What it says is to be
+// carried out at once. newest is the engine's time.
+func (p *profiler) due(now time.Time, newest int64) bool {
+	if p.paused() {
+		if now.Before(p.until) {
+			return false
+		}
+		p.resume(newest)
+		return true
+	}
+	due := false
+	for _, g := range p.gpus {
+		if g.retryAt.IsZero() || now.Before(g.retryAt) {
+			continue
+		}
+		if !due {
+			due = true
+			p.beginRound(newest)
+		}
+		g.round, g.since = p.round, newest
+		g.tries++
+		g.retryAt = now.Add(g.delay)
+		g.delay = min(2*g.delay, p.timing.retryMax)
+		if g.state == collector.ProfilingFrozen {
+			g.rewatches++
+		}
+		if g.tries == manyTries {
+			p.log.Warn("profiling does not come back; its values stay withheld, and it is tried again now and then",
+				"gpu", g.id, "uuid", g.uuid, "state", g.state.String(), "at_most_every", p.timing.retryMax)
+		}
+	}
+	return due
+}
+
+// beginRound begins a round of watching anew. GPUs that are in a round together
+// are watched together. When there are too many rounds, all GPUs are in this one,
+// at the price of one sample without values.
+func (p *profiler) beginRound(newest int64) {
+	p.round++
+	rounds := make(map[int]bool)
+	for _, g := range p.gpus {
+		rounds[g.round] = true
+	}
+	if len(rounds) < maxRounds {
+		return
+	}
+	for _, g := range p.gpus {
+		g.round, g.since = p.round, newest
+	}
+}
+
+// pause begins a pause or changes its end; 0 ends it. It says whether watches
+// have to change.
+func (p *profiler) pause(d time.Duration, now time.Time, newest int64) bool {
+	was := p.paused()
+	if d <= 0 {
+		if was {
+			p.resume(newest)
+		}
+		return was
+	}
+	p.until = now.Add(d)
+	p.log.Info("profiling is paused", "for", d)
+	return !was
+}
+
+// resume ends the pause. All begins anew.
+func (p *profiler) resume(newest int64) {
+	p.until = time.Time{}
+	for _, g := range p.known {
+		g.check, g.since = profilingCheck{}, newest
+	}
+	p.log.Info("the pause of profiling is over")
+}
+
+// report returns how profiling stands, or nil if that is known to the exporter.
+func (p *profiler) report(generation uint64) *collector.Profiling {
+	if len(p.gpus) == 0 {
+		return nil
+	}
+	list := make([]collector.GPUProfiling, len(p.gpus))
+	for i, g := range p.gpus {
+		list[i] = collector.GPUProfiling{Entity: g.row, State: g.state, Rewatches: g.rewatches}
+	}
+	if p.toldOf == generation && slices.Equal(list, p.told) {
+		return nil
+	}
+	said := &collector.Profiling{Generation: generation, GPUs: slices.Clone(list)}
+	for i, g := range p.gpus {
+		g.rewatches, list[i].Rewatches = 0, 0
+	}
+	p.told, p.toldOf = list, generation
+	return said
+}
+
+// writeProfiling writes how profiling stands, if that changed.
+func (s *sampler) writeProfiling() error {
+	if said := s.profiler.report(s.inv.Generation); said != nil {
+		return s.cfg.Frames.WriteProfiling(said)
+	}
+	return nil
+}
+
+// command does what the exporter wants.
+func (s *sampler) command(c collector.SamplerCommand) error {
+	if !s.profiler.pause(c.ProfilingPause, time.Now(), s.newest) {
+		return nil
+	}
+	return s.watch(s.plan(s.inv), false)
+}
+
+// rewatchProfiling watches anew what is due.
+func (s *sampler) rewatchProfiling(now time.Time) error {
+	if !s.profiler.due(now, s.newest) {
+		return nil
+	}
+	return s.watch(s.plan(s.inv), false)
+}

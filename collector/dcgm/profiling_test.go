@@ -1,0 +1,267 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package dcgm
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"gpu_exporter/collector"
+)
+
+// hasty starts a sampler that judges and mends profiling without patience.
+func (n node) hasty(cfg collector.SamplerConfig) *process {
+	n.t.Helper()
+	return n.start(cfg, hastyVariable+"=1")
+}
+
+// scenario writes a scenario file and returns its path.
+func scenario(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "scenario")
+	if err := os.WriteFile(path, []byte(text+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// tell gives the sampler a command.
+func (p *process) tell(c collector.SamplerCommand) {
+	p.t.Helper()
+	if err := json.NewEncoder(p.stdin).Encode(c); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// profiling takes frames until one says what is wanted of all GPUs, by their ids:
+// states in words.
+func (p *process) profiling(want ...string) {
+	p.t.Helper()
+	deadline := time.Now().Add(patience)
+	got := "nothing"
+	for time.Now().Before(deadline) {
+		f := p.frame("profiling to be " + strings.Join(want, ", "))
+		if f.Failure != nil {
+			p.t.Fatalf("the sampler failed: %+v", *f.Failure)
+		}
+		if f.Profiling == nil {
+			continue
+		}
+		var states []string
+		for _, g := range f.Profiling.GPUs {
+			states = append(states, fmt.Sprintf("%d %v", p.inv.Entities[g.Entity].ID, g.State))
+		}
+		if slices.Equal(states, want) {
+			return
+		}
+		got = strings.Join(states, ", ")
+	}
+	p.t.Fatalf("profiling is %s, want %s", got, strings.Join(want, ", "))
+}
+
+// TestProfilingStates shows why GPUs have no profiling, and that nothing is said
+// where nothing is asked for.
+func TestProfilingStates(t *testing.T) {
+	n := newNode(t, "mixed4")
+	p := n.start(defaultConfig())
+	p.profiling("0 active", "1 module_not_loaded", "3 module_not_loaded", "5 module_not_loaded")
+
+	cfg := defaultConfig()
+	cfg.Fields[gpu] = []collector.FieldID{150}
+	p = n.start(cfg)
+	for range 5 {
+		if f := p.frame("a frame"); f.Profiling != nil {
+			t.Fatalf("profiling %+v, but none of its fields is asked for", *f.Profiling)
+		}
+	}
+}
+
+// TestFrozenProfiling shows that values which stand still are withheld and mended.
+// Utilisation, by which that is noticed, need not be asked for.
+func TestFrozenProfiling(t *testing.T) {
+	n := newNode(t, scenario(t, "gpu h100 count 2"))
+	n.command("load gpu all util 80")
+	cfg := defaultConfig()
+	cfg.Fields[gpu] = []collector.FieldID{150, 1001, 1004}
+	p := n.hasty(cfg)
+	p.profiling("0 active", "1 active")
+	p.has(gpu, 0, 1001, collector.StatusOK)
+	// The same values again and again are true as long as the GPU does the same.
+	for range 20 {
+		if f := p.frame("a frame"); f.Profiling != nil {
+			t.Fatalf("profiling %+v on a GPU of steady load", *f.Profiling)
+		}
+	}
+	n.command("profiling gpu 0 frozen for-good")
+	n.command("load gpu all util 40")
+	p.profiling("0 frozen", "1 active")
+	s := p.has(gpu, 0, 1004, collector.StatusStale)
+	if c := p.cell(s, gpu, 0, 150); c.Status != collector.StatusOK {
+		t.Errorf("temperature is %v", c.Status)
+	}
+	// The other GPU's values go on without a gap, whatever is tried with this one.
+	deadline := time.Now().Add(patience)
+	for !strings.Contains(p.logged(), "profiling does not come back") {
+		if time.Now().After(deadline) {
+			t.Fatal("it is not said that profiling does not come back")
+		}
+		s := p.sample("a sample", func(*collector.Sample) error { return nil })
+		if c := p.cell(s, gpu, 1, 1001); c.Status != collector.StatusOK || c.Float64() > 0.45 {
+			t.Fatalf("GPU 1: %v, %v", c.Status, c.Float64())
+		}
+		// Nothing for a moment after it was watched anew, but never the old value.
+		if c := p.cell(s, gpu, 0, 1001); c.Status == collector.StatusOK {
+			t.Fatalf("GPU 0 shows %v", c.Float64())
+		}
+	}
+	n.command("profiling gpu 0 ok")
+	p.profiling("0 active", "1 active")
+	if s := p.has(gpu, 0, 1001, collector.StatusOK); p.cell(s, gpu, 0, 1001).Float64() > 0.45 {
+		t.Errorf("GPU 0 shows %v", p.cell(s, gpu, 0, 1001).Float64())
+	}
+	if p.rewatches < manyTries {
+		t.Errorf("%d times watched anew, want %d or more", p.rewatches, manyTries)
+	}
+	if got := strings.Count(p.logged(), "they stand still"); got != 1 {
+		t.Errorf("the trouble was logged %d times", got)
+	}
+}
+
+// TestZeroProfiling shows that zeros of a busy GPU are mended by one new watch,
+// and that those of an idle GPU are left alone.
+func TestZeroProfiling(t *testing.T) {
+	n := newNode(t, scenario(t, "gpu h100 count 2"))
+	n.command("load gpu 0 util 90")
+	n.command("load gpu 1 idle")
+	p := n.hasty(defaultConfig())
+	p.profiling("0 active", "1 active")
+	p.has(gpu, 0, 1001, collector.StatusOK)
+	n.command("profiling gpu all zero")
+	p.profiling("0 frozen", "1 active")
+	p.profiling("0 active", "1 active")
+	if s := p.has(gpu, 0, 1001, collector.StatusOK); p.cell(s, gpu, 0, 1001).Float64() != 0.9 {
+		t.Errorf("activity %v, want 0.9", p.cell(s, gpu, 0, 1001).Float64())
+	}
+	if p.rewatches != 1 {
+		t.Errorf("watched anew %d times, want once", p.rewatches)
+	}
+}
+
+// TestFrozenInstances shows that instances are judged by the power of their GPU,
+// which has no utilisation, and which is not read otherwise.
+func TestFrozenInstances(t *testing.T) {
+	n := newNode(t, "h100x8-mig")
+	n.command("load gpu 0 util 90")
+	cfg := defaultConfig()
+	cfg.Devices = "i:0-6"
+	p := n.hasty(cfg)
+	p.profiling("0 active")
+	p.has(inst, 3, 1001, collector.StatusOK)
+	n.command("profiling gpu 0 frozen for-good")
+	n.command("load gpu 0 util 20")
+	p.profiling("0 frozen")
+	p.has(inst, 3, 1001, collector.StatusStale)
+	n.command("profiling gpu 0 ok")
+	p.profiling("0 active")
+	p.has(inst, 3, 1001, collector.StatusOK)
+}
+
+// TestLockedProfiling shows that another client's hold is waited out: at the start,
+// of a single GPU, and when it comes while we watch.
+func TestLockedProfiling(t *testing.T) {
+	n := newNode(t, scenario(t, "gpu h100 count 2"))
+	n.command("profiling gpu 1 locked")
+	p := n.hasty(defaultConfig())
+	p.profiling("0 active", "1 locked")
+	s := p.has(gpu, 1, 1001, collector.StatusNotWatched)
+	if c := p.cell(s, gpu, 1, 150); c.Status != collector.StatusOK {
+		t.Errorf("temperature is %v", c.Status)
+	}
+	if c := p.cell(s, gpu, 0, 1001); c.Status == collector.StatusNotWatched {
+		t.Error("the other GPU is not watched either")
+	}
+	n.command("profiling gpu 1 ok")
+	p.profiling("0 active", "1 active")
+	p.has(gpu, 1, 1001, collector.StatusOK)
+	n.command("profiling gpu all locked -34")
+	p.profiling("0 locked", "1 locked")
+	n.command("profiling gpu all ok")
+	p.profiling("0 active", "1 active")
+	p.has(gpu, 0, 1001, collector.StatusOK)
+	if got := strings.Count(p.logged(), "another client has the profiling hardware"); got != 3 {
+		t.Errorf("it was logged %d times, want 3: once for each GPU and lock", got)
+	}
+}
+
+// TestPausedProfiling shows a pause by command, from its begin to its end by
+// itself, and one that the configuration begins with.
+func TestPausedProfiling(t *testing.T) {
+	n := newNode(t, "mixed4")
+	p := n.hasty(defaultConfig())
+	rest := []string{"1 module_not_loaded", "3 module_not_loaded", "5 module_not_loaded"}
+	active, paused := append([]string{"0 active"}, rest...), append([]string{"0 paused"}, rest...)
+	p.profiling(active...)
+	p.has(gpu, 0, 1001, collector.StatusOK)
+	p.tell(collector.SamplerCommand{ProfilingPause: time.Hour})
+	p.profiling(paused...)
+	s := p.has(gpu, 0, 1001, collector.StatusNotWatched)
+	if c := p.cell(s, gpu, 0, 150); c.Status != collector.StatusOK {
+		t.Errorf("temperature is %v", c.Status)
+	}
+	if c := p.cell(s, gpu, 1, 1001); c.Status != collector.StatusModuleMissing {
+		t.Errorf("GPU 1 is %v", c.Status)
+	}
+	p.tell(collector.SamplerCommand{})
+	p.profiling(active...)
+	p.has(gpu, 0, 1001, collector.StatusOK)
+	p.tell(collector.SamplerCommand{ProfilingPause: time.Hour})
+	p.profiling(paused...)
+	p.tell(collector.SamplerCommand{ProfilingPause: 300 * time.Millisecond}) // another end
+	p.profiling(active...)
+	p.has(gpu, 0, 1001, collector.StatusOK)
+
+	cfg := defaultConfig()
+	cfg.ProfilingPause = 500 * time.Millisecond
+	p = n.hasty(cfg)
+	p.profiling(paused...)
+	p.has(gpu, 0, 1001, collector.StatusNotWatched)
+	p.profiling(active...)
+	p.has(gpu, 0, 1001, collector.StatusOK)
+}
+
+// TestPausedForOthers shows that another client of the engine can have the
+// hardware during a pause, and that ours waits for it afterwards.
+func TestPausedForOthers(t *testing.T) {
+	n := newNode(t, scenario(t, "base a100x8\nprofiling yes"))
+	p := n.hasty(defaultConfig())
+	states := func(state string) (all []string) {
+		for i := range 8 {
+			all = append(all, fmt.Sprintf("%d %s", i, state))
+		}
+		return all
+	}
+	p.profiling(states("active")...)
+	p.tell(collector.SamplerCommand{ProfilingPause: time.Hour})
+	p.profiling(states("paused")...)
+	n.command("profiling gpu all locked")
+	p.tell(collector.SamplerCommand{})
+	p.profiling(states("locked")...)
+	n.command("profiling gpu all ok")
+	p.profiling(states("active")...)
+	p.sample("values of all GPUs", func(s *collector.Sample) error {
+		for i := range uint32(8) {
+			if p.cell(s, gpu, i, 1001).Status != collector.StatusOK {
+				return errors.New("some have none")
+			}
+		}
+		return nil
+	})
+}
