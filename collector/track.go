@@ -281,7 +281,7 @@ func (t *tracking) keep(inv *Inventory) {
 			delete(t.tracks, key) // its id may be another one's next time
 		}
 	}
-	t.integrals.pause(here)
+	t.pause(here)
 }
 
 // trackView is what tracks had come to at a sample. It is immutable.
@@ -299,7 +299,7 @@ type trackAt struct {
 
 // close ends the windows at a sample.
 func (t *tracking) close(inv *Inventory, gone []Entity) *trackView {
-	v := &trackView{integralView: t.integrals.view(inv, gone)}
+	v := &trackView{integralView: t.view(inv, gone)}
 	if len(t.tracks) == 0 {
 		return v
 	}
