@@ -44,6 +44,8 @@ const (
 	frameFailure   frameType = 4
 	frameProcesses frameType = 5
 	frameTracks    frameType = 6
+	frameHealth    frameType = 7
+	framePeers     frameType = 10
 )
 
 // ErrBadFrame is wrapped by the errors of [FrameReader.Next] after which the
@@ -235,6 +237,8 @@ type Frame struct {
 	Sample    *Sample
 	Processes *Processes
 	Tracks    *Tracks
+	Health    *Health
+	Peers     *Peers
 	Failure   *Failure
 	// Generation is the inventory that Events refer to.
 	Generation uint64
@@ -306,6 +310,10 @@ func decodeFrame(t frameType, payload []byte) (Frame, error) {
 		frame.Processes = d.processes()
 	case frameTracks:
 		frame.Tracks = d.tracks()
+	case frameHealth:
+		frame.Health = d.health()
+	case framePeers:
+		frame.Peers = d.peers()
 	case frameFailure:
 		frame.Failure = &Failure{Reason: d.str(), Message: d.str()}
 	default:

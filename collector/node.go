@@ -36,6 +36,8 @@ type Node struct {
 	clockEvents clockEvents
 	tracking    tracking
 	tracks      *trackView // what it had come to at sample
+	health      healthState
+	peers       peersState
 	changed     chan struct{}
 }
 
@@ -72,6 +74,10 @@ func (n *Node) Deliver(f Frame) error {
 		return n.setProcesses(f.Processes)
 	case f.Tracks != nil:
 		return n.setTracks(f.Tracks)
+	case f.Health != nil:
+		return n.setHealth(f.Health)
+	case f.Peers != nil:
+		return n.setPeers(f.Peers)
 	case f.Failure != nil:
 		return nil
 	default:
@@ -243,6 +249,8 @@ type nodeView struct {
 
 	clockEvents map[entityKey]clockEventState
 	tracks      *trackView // nil until the first sample
+	health      healthState
+	peers       peersState
 }
 
 func (n *Node) view() nodeView {
@@ -251,8 +259,8 @@ func (n *Node) view() nodeView {
 	now := n.now()
 	n.xids.settle(now)
 	v := nodeView{inventory: n.shown, sample: n.sample, gone: n.gone, xids: n.xids.counts.copy(), strayXIDs: n.kernel.strays, recentXIDs: n.xids.counts.recent(now)}
-	v.clockEvents = n.clockEvents.copy()
 	v.tracks = n.tracks
+	v.clockEvents, v.health, v.peers = n.clockEvents.copy(), n.health, n.peers
 	if v.sample == nil {
 		v.inventory = n.latest
 	} else {
