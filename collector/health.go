@@ -231,7 +231,7 @@ func (f *Families) appendHealth(families []Family, v nodeView) []Family {
 	}
 	status := gpuHealthStatus.family()
 	for _, c := range h.Checked {
-		if f.layout.entities[c.Entity].own == nil {
+		if f.layout.entities[c.Entity].self == nil {
 			continue
 		}
 		usual := healthOf(v.inventory.Entities[c.Entity].Kind)
@@ -253,7 +253,7 @@ func (f *Families) healthInfo(h *Health) Family {
 	info := gpuHealthInfo.family()
 	seen := map[HealthIncident]bool{}
 	for _, i := range h.Incidents {
-		if seen[i] || i.Result == HealthPass || i.Entity != Unknown && f.layout.entities[i.Entity].own == nil {
+		if seen[i] || i.Result == HealthPass || i.Entity != Unknown && f.layout.entities[i.Entity].self == nil {
 			continue
 		}
 		seen[i] = true

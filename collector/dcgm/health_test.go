@@ -72,7 +72,7 @@ func TestHealth(t *testing.T) {
 	n := newNode(t, "dgx-h100")
 	p := n.startHealth("")
 	h := p.finds(3, "")
-	if len(h.Checked) != 8 || h.Time.IsZero() || h.Duration <= 0 || h.Checked[7].Since.IsZero() || h.Checked[7].Since.After(h.Time) {
+	if len(h.Checked) != 8+4 || h.Time.IsZero() || h.Duration <= 0 || h.Checked[7].Since.IsZero() || h.Checked[7].Since.After(h.Time) {
 		t.Errorf("the first check: %+v", h)
 	}
 	for _, c := range []struct{ command, want string }{
@@ -90,9 +90,17 @@ func TestHealth(t *testing.T) {
 			t.Errorf("after %s GPU 3 is checked anew", c.command)
 		}
 	}
+	n.command("sxid 19084 switch 2 port 1 fatal")
+	p.health("the SXid", func(h *collector.Health) error {
+		want := collector.HealthIncident{Entity: p.entity(collector.KindSwitch, 2), System: 11, Result: collector.HealthFail, Code: 15}
+		if !slices.Contains(h.Incidents, want) {
+			return fmt.Errorf("%+v", h.Incidents)
+		}
+		return nil
+	})
 	n.command("lose gpu 5")
 	h = p.health("a check without GPU 5", func(h *collector.Health) error {
-		if len(h.Checked) != 7 {
+		if len(h.Checked) != 7+4 {
 			return fmt.Errorf("%d are checked: %s", len(h.Checked), h.Failure)
 		}
 		return nil
@@ -102,7 +110,7 @@ func TestHealth(t *testing.T) {
 	}
 	n.command("return gpu 5")
 	p.health("a check with GPU 5 again", func(h *collector.Health) error {
-		if len(h.Checked) != 8 {
+		if len(h.Checked) != 8+4 {
 			return fmt.Errorf("%d are checked: %s", len(h.Checked), h.Failure)
 		}
 		if !h.Checked[5].Since.After(h.Checked[4].Since) {
