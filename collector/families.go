@@ -75,7 +75,7 @@ type Families struct {
 // NewFamilies returns a builder of the families of node. owners may be nil.
 func NewFamilies(cfg FamiliesConfig, node *Node, supervisor *Supervisor, owners OwnerSource) *Families {
 	node.keepXIDs(cfg.xidWindow())
-	node.keepClockEvents(cfg.ClockEventsWindow)
+	node.keepClockEvents(cfg.clockEventsWindow())
 	return &Families{cfg: cfg, node: node, supervisor: supervisor, owners: owners, xidInfos: map[int64]*LabelSet{}}
 }
 

@@ -50,7 +50,8 @@ func (p PeerPath) String() string {
 	return fmt.Sprintf("path(%d)", uint8(p))
 }
 
-// peersMaxAge is how old the topology between GPUs may be: it is read each minute.
+// peersMaxAge is how old the topology between GPUs may be: it is read each minute,
+// with a health check.
 const peersMaxAge = 5 * time.Minute
 
 func (p *Peers) validate(inv *Inventory) error {
@@ -96,7 +97,7 @@ var (
 // freshPeers returns the newest topology of the entities of the view, or nil where
 // there is none that is fresh.
 func (f *Families) freshPeers(v nodeView) *Peers {
-	if v.peers.newest == nil || v.peers.of != v.inventory || f.node.now().Sub(v.peers.received) > max(peersMaxAge, f.cfg.MaxAge) {
+	if v.peers.newest == nil || v.peers.of != v.inventory || f.node.now().Sub(v.peers.received) > max(peersMaxAge, f.cfg.healthMaxAge()) {
 		return nil
 	}
 	return v.peers.newest
