@@ -67,6 +67,17 @@ func (p *process) finds(id uint32, want string) *collector.Health {
 	})
 }
 
+// logs waits until the log, which comes another way than the frames, has the text.
+func (p *process) logs(text string) {
+	p.t.Helper()
+	p.sample("the log to say "+text, func(*collector.Sample) error {
+		if !strings.Contains(p.logged(), text) {
+			return errors.New("it does not")
+		}
+		return nil
+	})
+}
+
 // TestHealth shows what checks find, and that they follow the topology.
 func TestHealth(t *testing.T) {
 	n := newNode(t, "dgx-h100")
@@ -160,12 +171,7 @@ func TestHungHealth(t *testing.T) {
 				n.command("detach gpu 7") // with a new inventory it is read anew
 			}
 			told := func() int { return strings.Count(p.logged(), "a health check takes longer") }
-			p.sample("the log to say so", func(*collector.Sample) error {
-				if told() == 0 {
-					return fmt.Errorf("it does not")
-				}
-				return nil
-			})
+			p.logs("a health check takes longer")
 			for samples := 0; samples < 20; {
 				switch f := p.frame("samples"); {
 				case f.Health != nil:
@@ -187,9 +193,7 @@ func TestHungHealth(t *testing.T) {
 				}
 				return nil
 			})
-			if !strings.Contains(p.logged(), "has come to an end") {
-				t.Error("that it goes on is not logged")
-			}
+			p.logs("has come to an end")
 		})
 	}
 }
@@ -200,7 +204,7 @@ func TestHungHealthAtTheEnd(t *testing.T) {
 	n := newNode(t, "t4x1")
 	n.command("hang dcgmHealthSet")
 	p := n.startHealth("")
-	p.sample("a sample", func(*collector.Sample) error { return nil })
+	p.logs("a health check takes longer")
 	p.stdin.Close()
 	<-p.exited
 	if !strings.Contains(p.logged(), "DCGM did not end in time") {
@@ -225,6 +229,7 @@ func TestHealthFails(t *testing.T) {
 					samples++
 				}
 			}
+			p.logs("the health cannot be checked")
 			if got := strings.Count(p.logged(), "the health cannot be checked"); got != 1 {
 				t.Errorf("it is logged %d times", got)
 			}
