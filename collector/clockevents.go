@@ -37,14 +37,18 @@ type clockEventState struct {
 	seconds [len(clockEventReasons)]float64 // from samples
 	samples [len(clockEventReasons)]uint64  // with the reason
 	window  [len(clockEventReasons)]uint64  // of those, the ones of recent
-	recent  []reasonsAt                     // as long as the window, oldest first
+	recent  []reasonsFrom                   // as long as the window, oldest first
 }
 
-// reasonsAt are the reasons in one sample.
-type reasonsAt struct {
-	at      time.Time
-	reasons int64
+// reasonsFrom counts the samples with each reason in a part of the window.
+type reasonsFrom struct {
+	at      time.Time // of the first of them
+	samples [len(clockEventReasons)]uint32
 }
+
+// windowParts is into how many parts a window is divided at the most, so that long
+// ones of short intervals stay small.
+const windowParts = 600
 
 // clockEvents accumulates the reasons of each GPU over samples and samplers.
 type clockEvents struct {
@@ -78,6 +82,7 @@ func (c *clockEvents) add(inv *Inventory, s *Sample) {
 		if row[c.reasons].Status != StatusOK {
 			if state != nil {
 				state.at = time.Time{}
+				state.forget(s.Time.Add(-c.window))
 			}
 			continue
 		}
@@ -128,22 +133,31 @@ func (state *clockEventState) add(at time.Time, reasons int64, window time.Durat
 		}
 	}
 	if window > 0 && (state.at.IsZero() || since > 0) {
-		state.recent = append(state.recent, reasonsAt{at, reasons})
-		old := 0
-		for old < len(state.recent) && !state.recent[old].at.After(at.Add(-window)) {
-			for bit := range clockEventReasons {
-				state.window[bit] -= uint64(state.recent[old].reasons >> bit & 1)
-			}
-			old++
+		if n := len(state.recent); n == 0 || at.Sub(state.recent[n-1].at) >= window/windowParts {
+			state.recent = append(state.recent, reasonsFrom{at: at})
 		}
-		state.recent = slices.Delete(state.recent, 0, old)
+		newest := &state.recent[len(state.recent)-1]
 		for bit := range clockEventReasons {
 			state.window[bit] += uint64(reasons >> bit & 1)
+			newest.samples[bit] += uint32(reasons >> bit & 1)
 		}
 	}
+	state.forget(at.Add(-window))
 	if state.at.IsZero() || since != 0 {
 		state.at, state.reasons = at, reasons
 	}
+}
+
+// forget takes the samples out of the window that are not from after limit.
+func (state *clockEventState) forget(limit time.Time) {
+	old := 0
+	for old < len(state.recent) && !state.recent[old].at.After(limit) {
+		for bit := range clockEventReasons {
+			state.window[bit] -= uint64(state.recent[old].samples[bit])
+		}
+		old++
+	}
+	state.recent = slices.Delete(state.recent, 0, old)
 }
 
 // copy returns the states as they are now.

@@ -307,8 +307,6 @@ func (p *countersParser) field(line int, name string) (Field, bool) {
 		return field, true
 	case name == "":
 		p.fail(line, "the field name is missing: write name, type and help, separated by commas")
-	case unsupported(name):
-		p.fail(line, "%s is a counter that dcgm-exporter computes itself, and is not supported yet: remove the line", shown(name))
 	default:
 		if s := SuggestField(name); s != "" {
 			p.fail(line, "unknown field %s: did you mean %s?", shown(name), s)
@@ -317,17 +315,6 @@ func (p *countersParser) field(line int, name string) (Field, bool) {
 		}
 	}
 	return field, false
-}
-
-// unsupported says whether dcgm-exporter, up to 4.8.4, knows the name as that of a
-// counter which is no DCGM field, and we do not.
-func unsupported(name string) bool {
-	switch name {
-	case "DCGM_EXP_CLOCK_EVENTS_COUNT", "DCGM_EXP_CLOCK_EVENTS_TOTAL",
-		"DCGM_EXP_GPU_HEALTH_STATUS", "DCGM_EXP_P2P_STATUS":
-		return true
-	}
-	return false
 }
 
 func (p *countersParser) metricType(line int, name, word string) (MetricType, bool) {

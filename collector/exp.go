@@ -23,7 +23,22 @@ const (
 	// Unlike with dcgm-exporter, the codes that call for action exist from the
 	// start: see [XIDCatalogue.CallsForAction].
 	XIDErrorsTotal
+	// ClockEventsCount is the number of samples within a time window in which a
+	// reason held the clocks down, by reason. A GPU without any has one series
+	// without a reason, at 0.
+	ClockEventsCount
+	// ClockEventsTotal is the same since the exporter started, all reasons there from
+	// the start.
+	ClockEventsTotal
+	// GPUHealthStatus is what the newest health check makes of each system of a GPU:
+	// 0 pass, 10 warning, 20 failure.
+	GPUHealthStatus
+	// P2PStatus is whether a GPU reaches each other one over NVLink: 0 is yes.
+	P2PStatus
 )
+
+// Checks says whether the counter comes of health checks, or of what is read with them.
+func (c ComputedCounter) Checks() bool { return c == GPUHealthStatus || c == P2PStatus }
 
 // computedByName returns the computed counter of that name.
 func computedByName(name string) (ComputedCounter, bool) {
@@ -32,6 +47,14 @@ func computedByName(name string) (ComputedCounter, bool) {
 		return XIDErrorsCount, true
 	case "DCGM_EXP_XID_ERRORS_TOTAL":
 		return XIDErrorsTotal, true
+	case "DCGM_EXP_CLOCK_EVENTS_COUNT":
+		return ClockEventsCount, true
+	case "DCGM_EXP_CLOCK_EVENTS_TOTAL":
+		return ClockEventsTotal, true
+	case "DCGM_EXP_GPU_HEALTH_STATUS":
+		return GPUHealthStatus, true
+	case "DCGM_EXP_P2P_STATUS":
+		return P2PStatus, true
 	}
 	return 0, false
 }
@@ -39,7 +62,7 @@ func computedByName(name string) (ComputedCounter, bool) {
 // Nature says what the counter is, as opposed to what counters files say.
 func (c ComputedCounter) Nature() MetricType {
 	switch c {
-	case XIDErrorsTotal:
+	case XIDErrorsTotal, ClockEventsTotal:
 		return MetricCounter
 	default:
 		return MetricGauge
@@ -71,7 +94,7 @@ func (f *Families) computed(c Counter, v nodeView) Family {
 	for i := range f.layout.entities {
 		l := &f.layout.entities[i]
 		if l.own == nil {
-			continue // XIDs are of GPUs and GPU instances
+			continue // they are of GPUs and GPU instances
 		}
 		for n := range l.variants {
 			switch c.Computed {
@@ -79,6 +102,8 @@ func (f *Families) computed(c Counter, v nodeView) Family {
 				family.Series = f.appendXIDErrorsCount(family.Series, v, i, n)
 			case XIDErrorsTotal:
 				family.Series = f.appendXIDErrorsTotal(family.Series, v, i, n)
+			default:
+				family.Series = f.appendCondition(family.Series, c.Computed, v, i, n)
 			}
 		}
 	}

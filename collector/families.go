@@ -34,6 +34,8 @@ type FamiliesConfig struct {
 	// never is.
 	KernelLog func() (KernelLogStatus, bool)
 	Owners    OwnerForm
+	// HealthInterval is the time between health checks; 0 if there are none.
+	HealthInterval time.Duration
 	// ClockEventsWindow is how long DCGM_EXP_CLOCK_EVENTS_COUNT looks back.
 	ClockEventsWindow time.Duration
 }
@@ -73,7 +75,7 @@ type Families struct {
 // NewFamilies returns a builder of the families of node. owners may be nil.
 func NewFamilies(cfg FamiliesConfig, node *Node, supervisor *Supervisor, owners OwnerSource) *Families {
 	node.keepXIDs(cfg.xidWindow())
-	node.keepClockEvents(cfg.ClockEventsWindow)
+	node.keepClockEvents(cfg.clockEventsWindow())
 	return &Families{cfg: cfg, node: node, supervisor: supervisor, owners: owners, xidInfos: map[int64]*LabelSet{}}
 }
 
@@ -100,7 +102,9 @@ func (f *Families) Build() []Family {
 	}
 	if v.inventory != nil {
 		families = f.appendClockEvents(families, v, fresh)
+		families = f.appendPeers(families, v)
 	}
+	families = f.appendHealth(families, v)
 	families = f.appendDerived(families, v, ownership, fresh)
 	families = f.appendState(families, v, ownership)
 	families = slices.DeleteFunc(families, func(f Family) bool { return len(f.Series)+len(f.Histograms) == 0 })

@@ -45,6 +45,8 @@ const (
 	frameProcesses frameType = 5
 	frameTracks    frameType = 6
 	frameProfiling frameType = 8
+	frameHealth    frameType = 7
+	framePeers     frameType = 10
 )
 
 // ErrBadFrame is wrapped by the errors of [FrameReader.Next] after which the
@@ -237,6 +239,8 @@ type Frame struct {
 	Processes *Processes
 	Tracks    *Tracks
 	Profiling *Profiling
+	Health    *Health
+	Peers     *Peers
 	Failure   *Failure
 	// Generation is the inventory that Events refer to.
 	Generation uint64
@@ -310,6 +314,10 @@ func decodeFrame(t frameType, payload []byte) (Frame, error) {
 		frame.Tracks = d.tracks()
 	case frameProfiling:
 		frame.Profiling = d.profiling()
+	case frameHealth:
+		frame.Health = d.health()
+	case framePeers:
+		frame.Peers = d.peers()
 	case frameFailure:
 		frame.Failure = &Failure{Reason: d.str(), Message: d.str()}
 	default:

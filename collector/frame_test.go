@@ -75,6 +75,10 @@ func writeFrame(w *FrameWriter, f Frame) error {
 		return w.WriteSample(f.Sample)
 	case f.Processes != nil:
 		return w.WriteProcesses(f.Processes)
+	case f.Health != nil:
+		return w.WriteHealth(f.Health)
+	case f.Peers != nil:
+		return w.WritePeers(f.Peers)
 	case f.Failure != nil:
 		return w.WriteFailure(*f.Failure)
 	default:
@@ -115,6 +119,18 @@ var frameCases = map[string]Frame{
 			{Entity: 8, Listed: StatusNotPermitted, Utilization: StatusNotPermitted},
 		},
 	}},
+	"health": {Health: &Health{
+		Generation: 3, Time: frameTime, Duration: 1234 * time.Microsecond,
+		Checked: []CheckedEntity{{Entity: 0, Since: frameTime}, {Entity: 9, Since: frameTime}},
+		Incidents: []HealthIncident{
+			{Entity: Unknown, System: HealthDevice, Result: HealthFail, Code: math.MaxUint32},
+			{Entity: 9, System: healthPower, Result: HealthWarn, Code: 12},
+		},
+	}},
+	"health, failed": {Health: &Health{Generation: 3, Time: frameTime, Failure: "checking: it is not loaded (-33)"}},
+	"peers": {Peers: &Peers{Generation: 3, Time: frameTime, Pairs: []Peer{
+		{Entity: 0, Peer: 1, P2P: 5, NVLinks: Unknown, Path: 6}, {Entity: 1, Peer: 0, P2P: Unknown, NVLinks: 18},
+	}}},
 	"processes, no GPU": {Processes: &Processes{Generation: 1, Time: frameTime, Devices: []DeviceProcesses{}}},
 	"no events":         {Generation: 4, Events: []Event{}},
 	"failure":           {Failure: &Failure{Reason: FailureLibraryMissing, Message: "libdcgm.so.4: cannot open shared object file"}},

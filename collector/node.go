@@ -41,6 +41,8 @@ type Node struct {
 	clockEvents clockEvents
 	tracking    tracking
 	tracks      *trackView // what it had come to at sample
+	health      healthState
+	peers       peersState
 	changed     chan struct{}
 }
 
@@ -79,6 +81,10 @@ func (n *Node) Deliver(f Frame) error {
 		return n.setTracks(f.Tracks)
 	case f.Profiling != nil:
 		return n.setProfiling(f.Profiling)
+	case f.Health != nil:
+		return n.setHealth(f.Health)
+	case f.Peers != nil:
+		return n.setPeers(f.Peers)
 	case f.Failure != nil:
 		return nil
 	default:
@@ -252,6 +258,8 @@ type nodeView struct {
 
 	clockEvents map[entityKey]clockEventState
 	tracks      *trackView // nil until the first sample
+	health      healthState
+	peers       peersState
 }
 
 func (n *Node) view() nodeView {
@@ -260,8 +268,8 @@ func (n *Node) view() nodeView {
 	now := n.now()
 	n.xids.settle(now)
 	v := nodeView{inventory: n.shown, sample: n.sample, gone: n.gone, xids: n.xids.counts.copy(), strayXIDs: n.kernel.strays, recentXIDs: n.xids.counts.recent(now)}
-	v.clockEvents = n.clockEvents.copy()
 	v.tracks = n.tracks
+	v.clockEvents, v.health, v.peers = n.clockEvents.copy(), n.health, n.peers
 	if v.sample == nil {
 		v.inventory = n.latest
 	} else {

@@ -38,6 +38,8 @@ type SamplerConfig struct {
 	// now. The supervisor sets it for every sampler but the first: a standalone
 	// engine has what came between two samplers, an embedded one has not.
 	EventsSince time.Time
+	// HealthInterval is the time between health checks; 0 is none.
+	HealthInterval time.Duration
 	// Processes says that the processes on the devices are read, too.
 	Processes bool
 	// ProfilingPause is for how long the profiling fields are not watched at first;

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"gpu_exporter/collector"
 	"gpu_exporter/etc"
@@ -43,6 +44,13 @@ func (e *exporter) newCollection(cfg config) (*collection, error) {
 		c.warnings = append(c.warnings, w.String())
 	}
 	c.warnings = append(c.warnings, uncollected(counters)...)
+	if cfg.HealthInterval == 0 {
+		for _, counter := range counters.List {
+			if counter.Computed.Checks() {
+				c.warnings = append(c.warnings, fmt.Sprintf("%s comes of health checks, which --no-%s switches off: no series will come of it", counter.Name, optHealthCheck))
+			}
+		}
+	}
 	c.sampler = collector.SamplerConfig{
 		Interval:     cfg.Interval,
 		Fields:       watchedFields(counters),
@@ -55,6 +63,8 @@ func (e *exporter) newCollection(cfg config) (*collection, error) {
 		Hostengine:   cfg.Hostengine,
 		DCGMLogLevel: cfg.DCGMLogLevel,
 		Processes:    e.owners.needProcesses(),
+
+		HealthInterval: cfg.healthInterval(),
 	}
 	var source collector.OwnerSource // not a nil *owners, which is no nil interface
 	if e.owners != nil {
@@ -70,7 +80,10 @@ func (e *exporter) newCollection(cfg config) (*collection, error) {
 		LinksFromOne:  cfg.LinksFromOne,
 		MaxAge:        cfg.MaxAge,
 		XIDWindow:     cfg.XIDWindow,
-		KernelLog:     e.kernelLog.status,
+
+		ClockEventsWindow: cfg.ClockWindow,
+		HealthInterval:    cfg.healthInterval(),
+		KernelLog:         e.kernelLog.status,
 		Owners: collector.OwnerForm{
 			UID:          cfg.PodUID,
 			Workload:     cfg.Workload,
@@ -83,6 +96,15 @@ func (e *exporter) newCollection(cfg config) (*collection, error) {
 		},
 	}, e.node, e.supervisor, source)
 	return c, nil
+}
+
+// healthInterval is the time between health checks, or 0. What a check finds is shown
+// with the next sample: there is no use in more of them.
+func (c config) healthInterval() time.Duration {
+	if c.HealthInterval == 0 {
+		return 0
+	}
+	return max(c.HealthInterval, c.Interval)
 }
 
 // countersFiles are the counters files to read; none is the built-in one.
@@ -150,7 +172,7 @@ func countersName(cfg config) string {
 var reloadable = []string{
 	"ConfigFile", "Include", "Fields", "Models", "Collectors", "Interval", "Resolution", "MaxAge", "Devices", "Switches", "CPUs",
 	"LinksFromOne", "Hostengine", "DCGMLogLevel", "UseOldNamespace", "HostnameLabel", "ReplaceBlanks",
-	"XIDCatalogue", "XIDWindow",
+	"XIDCatalogue", "XIDWindow", "ClockWindow", "HealthInterval",
 }
 
 // reloaded returns old with what a reload can change taken from asked, and the

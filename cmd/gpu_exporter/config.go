@@ -50,6 +50,9 @@ type config struct {
 	KMsg          string        // path of the kernel log; empty: the default
 	XIDCatalogue  string        // path of what differs from the built-in one; empty: nothing
 	XIDWindow     time.Duration // of DCGM_EXP_XID_ERRORS_COUNT
+	ClockWindow   time.Duration // of DCGM_EXP_CLOCK_EVENTS_COUNT
+	// HealthInterval is the time between health checks; 0 if there are none.
+	HealthInterval time.Duration
 
 	UseOldNamespace bool
 	HostnameLabel   string // name of the label; empty: none
@@ -129,8 +132,10 @@ const (
 	advisedInterval  = time.Second
 	maxAgeIntervals  = 3
 	minDefaultMaxAge = 30 * time.Second
-	minWindow        = time.Second
-	maxWindow        = 24 * time.Hour
+
+	minHealthInterval = time.Second
+	minWindow         = time.Second
+	maxWindow         = 24 * time.Hour
 )
 
 // newConfig checks what was given and completes it with defaults. A flag wins
@@ -160,6 +165,7 @@ func newConfig(opts []option, flags map[string]given, lookupEnv func(string) (st
 		KMsg:            r.path(optKMsg),
 		XIDCatalogue:    r.path(optXIDCatalogue),
 		XIDWindow:       r.window(optXIDWindow),
+		ClockWindow:     r.window(optClockWindow),
 		UseOldNamespace: r.on("use-old-namespace"),
 		HostnameLabel:   r.oneOf(optHostnameLabel, "hostname", "Hostname"),
 		ReplaceBlanks:   r.on("replace-blanks-in-model-name"),
@@ -198,6 +204,7 @@ func newConfig(opts []option, flags map[string]given, lookupEnv func(string) (st
 	}
 	c.MaxAge = r.maxAge(c.Interval)
 	c.Resolution = r.resolution()
+	c.HealthInterval = r.healthInterval()
 	c.addFile(r.file, r.values["collectors"])
 	if r.on(optNoHostname) {
 		c.HostnameLabel = ""
@@ -379,6 +386,22 @@ func (r *resolver) window(name string) time.Duration {
 		r.problem("%s: %v", v.from, err)
 	case d < minWindow || d > maxWindow:
 		r.problem("%s: %v is not between %v and %v (a bare number is in milliseconds)", v.from, d, minWindow, maxWindow)
+	}
+	return d
+}
+
+// healthInterval is 0 if no health checks are to be made.
+func (r *resolver) healthInterval() time.Duration {
+	v := r.values[optHealthInterval]
+	d, err := parseInterval(v.text)
+	switch {
+	case err != nil:
+		r.problem("%s: %v", v.from, err)
+	case d < minHealthInterval:
+		r.problem("%s: %v is shorter than %v: a check looks at minutes, and costs the engine time", v.from, d, minHealthInterval)
+	}
+	if !r.on(optHealthCheck) {
+		return 0
 	}
 	return d
 }

@@ -22,6 +22,8 @@ func defaults() config {
 		StartupChecks:   true,
 		KernelLog:       "auto",
 		XIDWindow:       5 * time.Minute,
+		ClockWindow:     5 * time.Minute,
+		HealthInterval:  10 * time.Second,
 		HostnameLabel:   "hostname",
 		GPUIDType:       "uid",
 		KubeletSocket:   "/var/lib/kubelet/pod-resources/kubelet.sock",
@@ -207,6 +209,10 @@ func TestFlagsAndVariables(t *testing.T) {
 		{args: "--xid.kernel-log=off --path.kmsg=/dev/kmsg", want: func(c *config) { c.KernelLog, c.KMsg = "off", "/dev/kmsg" },
 			warning: "--path.kmsg: without effect"},
 		{args: "--xid.catalogue=xids.csv", want: func(c *config) { c.XIDCatalogue = "xids.csv" }},
+		{args: "--clock-events-count-window-size=60000", want: func(c *config) { c.ClockWindow = time.Minute }},
+		{env: "DCGM_EXPORTER_CLOCK_EVENTS_COUNT_WINDOW_SIZE=600000", want: func(c *config) { c.ClockWindow = 10 * time.Minute }},
+		{args: "--health.interval=1m", want: func(c *config) { c.HealthInterval = time.Minute }},
+		{args: "--no-health.check", want: func(c *config) { c.HealthInterval = 0 }},
 		{args: "-x 600000", want: func(c *config) { c.XIDWindow = 10 * time.Minute }},
 		{env: "DCGM_EXPORTER_XID_COUNT_WINDOW_SIZE=60000", want: func(c *config) { c.XIDWindow = time.Minute }},
 		{args: "--enable-gpu-bind-unbind-watch", want: func(*config) {}},
@@ -270,6 +276,8 @@ func TestConfigErrors(t *testing.T) {
 		{args: "--web.listen-address=vsock://:x", want: []string{`--web.listen-address: "vsock://:x": "x" is not a vsock port`}},
 		{args: "--web-config-file=a --web.config.file=b", want: []string{`--web.config.file and --web-config-file mean the same and differ ("b" and "a")`}},
 		{args: "--web-systemd-socket --no-web.systemd-socket", want: []string{"--web.systemd-socket and --web-systemd-socket mean the same and differ"}},
+		{args: "--health.interval=10", want: []string{"--health.interval: 10ms is shorter than 1s"}},
+		{args: "--clock-events-count-window-size=0", want: []string{"--clock-events-count-window-size: 0s is not between 1s and 24h0m0s"}},
 		{args: "-x 0", want: []string{"--xid-count-window-size: 0s is not between 1s and 24h0m0s"}},
 		{args: "-x long", want: []string{`--xid-count-window-size: "long" is neither a number of milliseconds nor a duration`}},
 		{args: "--xid.kernel-log=maybe", want: []string{`--xid.kernel-log: "maybe" is not known: use auto, on or off`}},
@@ -320,9 +328,8 @@ func TestMissingOptions(t *testing.T) {
 	// Those of dcgm-exporter 4.5.3-4.8.2 that later issues bring.
 	missing := map[string]string{
 		"configmap-data": "DCGM_EXPORTER_CONFIGMAP_DATA", "m": "",
-		"fake-gpus":                      "DCGM_EXPORTER_USE_FAKE_GPUS",
-		"clock-events-count-window-size": "DCGM_EXPORTER_CLOCK_EVENTS_COUNT_WINDOW_SIZE",
-		"dump-enabled":                   "DCGM_EXPORTER_DUMP_ENABLED", "dump-directory": "DCGM_EXPORTER_DUMP_DIRECTORY",
+		"fake-gpus":    "DCGM_EXPORTER_USE_FAKE_GPUS",
+		"dump-enabled": "DCGM_EXPORTER_DUMP_ENABLED", "dump-directory": "DCGM_EXPORTER_DUMP_DIRECTORY",
 		"dump-retention": "DCGM_EXPORTER_DUMP_RETENTION", "dump-compression": "DCGM_EXPORTER_DUMP_COMPRESSION",
 	}
 	known := spellings(options())

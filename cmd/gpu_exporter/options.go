@@ -62,6 +62,9 @@ const (
 	optKernelLog      = "xid.kernel-log"
 	optXIDCatalogue   = "xid.catalogue"
 	optXIDWindow      = "xid-count-window-size"
+	optClockWindow    = "clock-events-count-window-size"
+	optHealthCheck    = "health.check"
+	optHealthInterval = "health.interval"
 )
 
 const defaultListenAddress = ":9400"
@@ -132,6 +135,12 @@ func options() []option {
 			help: "CSV file in the form of etc/xid-catalogue.csv with the XID codes that are to differ from it, or to be added: their lines take the place of the built-in ones."},
 		{name: optXIDWindow, aliases: []string{"x"}, env: "DCGM_EXPORTER_XID_COUNT_WINDOW_SIZE", kind: kindText, def: "300000", arg: "MILLISECONDS",
 			help: "Window of DCGM_EXP_XID_ERRORS_COUNT: milliseconds, or a duration such as 5m."},
+		{name: optClockWindow, env: "DCGM_EXPORTER_CLOCK_EVENTS_COUNT_WINDOW_SIZE", kind: kindText, def: "300000", arg: "MILLISECONDS",
+			help: "Window of DCGM_EXP_CLOCK_EVENTS_COUNT: milliseconds, or a duration such as 5m."},
+		{name: optHealthCheck, kind: kindSwitch, def: "true",
+			help: "Have DCGM check the health of what it reads, and tell how the GPUs reach each other."},
+		{name: optHealthInterval, kind: kindText, def: "10s", arg: "INTERVAL",
+			help: "Time between health checks, if longer than that between samples: milliseconds, or a duration."},
 
 		{name: optSwitches, aliases: []string{"s"}, env: "DCGM_EXPORTER_OTHER_DEVICES_STR", kind: kindText, def: "f", arg: "DEVICES",
 			help: "NVSwitches and links to read: f (all), g[:ids] (switches), i[:ports] (their links), or both."},
@@ -232,7 +241,6 @@ func options() []option {
 		// Flags of dcgm-exporter that do not exist here yet.
 		{name: "configmap-data", aliases: []string{"m"}, env: "DCGM_EXPORTER_CONFIGMAP_DATA", kind: kindText, def: "none", missing: true},
 		{name: "fake-gpus", env: "DCGM_EXPORTER_USE_FAKE_GPUS", kind: kindSwitch, missing: true},
-		{name: "clock-events-count-window-size", env: "DCGM_EXPORTER_CLOCK_EVENTS_COUNT_WINDOW_SIZE", kind: kindText, def: "300000", missing: true},
 		{name: "dump-enabled", env: "DCGM_EXPORTER_DUMP_ENABLED", kind: kindSwitch, missing: true},
 		{name: "dump-directory", env: "DCGM_EXPORTER_DUMP_DIRECTORY", kind: kindText, def: "/tmp/dcgm-exporter-debug", missing: true},
 		{name: "dump-retention", env: "DCGM_EXPORTER_DUMP_RETENTION", kind: kindText, def: "24", missing: true},

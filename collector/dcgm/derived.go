@@ -123,25 +123,27 @@ func (d *derivedReading) fill(lib *library, texts []string, limit int64) []strin
 	for i := range d.blocks {
 		b := &d.blocks[i]
 		for e, row := range b.rows {
-			cells := d.cells[b.base[e]:][:len(b.fields)]
+			cells, out := d.cells[b.base[e]:][:len(b.fields)], d.rows[row]
 			for f, to := range b.to {
-				c, out := &cells[f], &d.rows[row][to.column]
+				c := &cells[f]
 				switch {
 				case c.status == codeOK && c.ts < limit:
-					*out = collector.NoValue(collector.StatusStale)
+					out[to.column] = collector.NoValue(collector.StatusStale)
+				case c.status == codeOK && c.typ == 'i' && to.want == collector.ValueInt64 && uint64(c.bits) < int32Blank:
+					out[to.column] = collector.Int64Cell(c.bits) // as numberCell, for nearly all values
 				case c.status == codeOK && c.typ == 's' && to.want == collector.ValueString:
 					text := lib.bytes(c)
 					if s := stringStatus(text); s != collector.StatusOK {
-						*out = collector.NoValue(s)
+						out[to.column] = collector.NoValue(s)
 						continue
 					}
 					at := [2]int{row, to.column}
 					if d.texts[at] != string(text) {
 						d.texts[at] = string(text)
 					}
-					*out, texts = collector.StringCell(len(texts)), append(texts, d.texts[at])
+					out[to.column], texts = collector.StringCell(len(texts)), append(texts, d.texts[at])
 				default:
-					*out = numberCell(c, to.want)
+					out[to.column] = numberCell(c, to.want)
 				}
 			}
 		}

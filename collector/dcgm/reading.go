@@ -86,6 +86,7 @@ func (r *reading) take() (*collector.Sample, news, code) {
 	}
 	found := r.fill()
 	texts := r.derived.fill(r.lib, r.texts, r.newest-r.stale)
+	r.texts = texts[:len(r.texts)] // with the room for all of them
 	end := time.Now()
 	r.sample = collector.Sample{
 		Generation: r.plan.inv.Generation,

@@ -86,9 +86,12 @@ func run(ctx context.Context, cfg Config) error {
 	s.fabric.schedule(time.Now())
 	looks := newLooks(cfg.Sampler)
 	defer looks.Stop()
+	health := newHealthReader(cfg, s.lib)
+	defer health.stop()
 	for {
 		select {
 		case <-ctx.Done():
+			health.wait()
 			s.engine.close()
 			return nil
 		case <-looks.C:
@@ -115,6 +118,16 @@ func run(ctx context.Context, cfg Config) error {
 		case r := <-s.fabric.results:
 			s.fabricChanged = s.fabric.finish(r) || s.fabricChanged
 			continue
+		case <-health.due():
+			health.start(s.inv)
+			continue
+		case r := <-health.results:
+			health.finish(r)
+			if err := s.writeHealth(r); err != nil {
+				return err
+			}
+			health.follow(s.inv)
+			continue
 		case tick := <-ticker.C:
 			processes.schedule(tick)
 			s.fabric.schedule(tick)
@@ -123,6 +136,7 @@ func run(ctx context.Context, cfg Config) error {
 		if err := s.sample(); err != nil {
 			return err
 		}
+		health.follow(s.inv)
 		// A tick that came while a sample took too long is no reason to hurry.
 		if time.Since(start) > cfg.Sampler.Interval {
 			select {

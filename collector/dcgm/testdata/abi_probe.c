@@ -10,6 +10,7 @@
 #include "dcgm_test_apis.h"
 
 #include "abi.h"
+#include "abi_health.h"
 
 #define SAME_SIZE(ours, theirs) _Static_assert(sizeof(ours) == sizeof(theirs), #ours " and " #theirs " differ in size")
 #define SAME_PLACE(ours, a, theirs, b)                                                                             \
@@ -61,6 +62,36 @@ SAME_SIZE(struct abi_mig_hierarchy, dcgmMigHierarchy_v2);
 SAME_PLACE(struct abi_mig_hierarchy, count, dcgmMigHierarchy_v2, count);
 SAME_PLACE(struct abi_mig_hierarchy, entries, dcgmMigHierarchy_v2, entityList);
 SAME(ABI_MIG_HIERARCHY_VERSION, dcgmMigHierarchy_version2);
+
+SAME_SIZE(struct abi_incident, dcgmIncidentInfo_t);
+SAME_PLACE(struct abi_incident, system, dcgmIncidentInfo_t, system);
+SAME_PLACE(struct abi_incident, result, dcgmIncidentInfo_t, health);
+SAME_PLACE(struct abi_incident, message, dcgmIncidentInfo_t, error.msg);
+SAME_PLACE(struct abi_incident, code, dcgmIncidentInfo_t, error.code);
+SAME_PLACE(struct abi_incident, entity, dcgmIncidentInfo_t, entityInfo);
+SAME_SIZE(struct abi_health, dcgmHealthResponse_v5);
+SAME_PLACE(struct abi_health, overall, dcgmHealthResponse_v5, overallHealth);
+SAME_PLACE(struct abi_health, count, dcgmHealthResponse_v5, incidentCount);
+SAME_PLACE(struct abi_health, incidents, dcgmHealthResponse_v5, incidents);
+SAME(ABI_HEALTH_VERSION, dcgmHealthResponse_version5);
+SAME(ABI_MAX_INCIDENTS, DCGM_HEALTH_WATCH_MAX_INCIDENTS_V2);
+SAME(ABI_HEALTH_ALL, (uint32_t)DCGM_HEALTH_WATCH_ALL);
+
+SAME_SIZE(struct abi_p2p, dcgmNvLinkP2PStatus_v1);
+SAME_PLACE(struct abi_p2p, count, dcgmNvLinkP2PStatus_v1, numGpus);
+SAME_PLACE(struct abi_p2p, gpus, dcgmNvLinkP2PStatus_v1, gpus);
+SAME_PLACE(struct abi_p2p_gpu, gpu, dcgmNvLinkGpuLinkP2PStatus_v1, entityId);
+SAME_PLACE(struct abi_p2p_gpu, status, dcgmNvLinkGpuLinkP2PStatus_v1, linkStatus);
+SAME(ABI_P2P_VERSION, dcgmNvLinkP2PStatus_version1);
+
+SAME_SIZE(struct abi_device_topology, dcgmDeviceTopology_v2);
+SAME_PLACE(struct abi_device_topology, affinity, dcgmDeviceTopology_v2, cpuAffinityMask);
+SAME_PLACE(struct abi_device_topology, count, dcgmDeviceTopology_v2, numGpus);
+SAME_PLACE(struct abi_device_topology, paths, dcgmDeviceTopology_v2, gpuPaths);
+SAME_PLACE(struct abi_device_topology, paths[1].gpu, dcgmDeviceTopology_v2, gpuPaths[1].gpuId);
+SAME_PLACE(struct abi_device_topology, paths[1].path, dcgmDeviceTopology_v2, gpuPaths[1].path);
+SAME_PLACE(struct abi_device_topology, paths[1].links, dcgmDeviceTopology_v2, gpuPaths[1].localNvLinkIds);
+SAME(ABI_DEVICE_TOPOLOGY_VERSION, dcgmDeviceTopology_version2);
 
 SAME(ABI_EMBEDDED_HANDLE, DCGM_EMBEDDED_HANDLE);
 SAME(ABI_STRING_LENGTH, DCGM_MAX_STR_LENGTH);
@@ -151,6 +182,22 @@ SAME(DCGM_FP64_BLANK, 140737488355328.0);
 SAME(DCGM_INT64_NOT_PERMISSIONED, DCGM_INT64_BLANK + 3);
 SAME(5555, DCGM_HE_PORT_NUMBER);
 
+/* The numbers of health.go and topologyinfo.go. */
+SAME(0, DCGM_HEALTH_RESULT_PASS);
+SAME(10, DCGM_HEALTH_RESULT_WARN);
+SAME(20, DCGM_HEALTH_RESULT_FAIL);
+SAME(1 << 0, DCGM_HEALTH_WATCH_PCIE);
+SAME(1 << 4, DCGM_HEALTH_WATCH_MEM);
+SAME(1 << 9, DCGM_HEALTH_WATCH_DRIVER);
+SAME(1 << 11, DCGM_HEALTH_WATCH_NVSWITCH_FATAL);
+SAME(1 << 13, DCGM_HEALTH_WATCH_IMEX);
+SAME(14, DCGM_HEALTH_WATCH_COUNT_V4);
+SAME(0, DcgmNvLinkP2pStatusOK);
+SAME(6, DcgmNvLinkP2pStatusUnknown);
+SAME(0x1, DCGM_TOPOLOGY_BOARD);
+SAME(0x20, DCGM_TOPOLOGY_SYSTEM);
+SAME(0x100, DCGM_TOPOLOGY_NVLINK1);
+
 /* The signatures of native.c: assigning to them warns, and a warning is an error here. */
 int (*get_gpu_status)(dcgmHandle_t, unsigned int, DcgmEntityStatus_t *) = dcgmGetGpuStatus;
 dcgmReturn_t (*get_entities)(uintptr_t, dcgm_field_entity_group_t, uint32_t *, int *, uint32_t)
@@ -174,3 +221,7 @@ dcgmReturn_t (*unwatch)(uintptr_t, uintptr_t, uintptr_t) = dcgmUnwatchFields;
 dcgmReturn_t (*update)(uintptr_t, int) = dcgmUpdateAllFields;
 dcgmReturn_t (*link_status)(uintptr_t, dcgmNvLinkStatus_v5 *) = dcgmGetNvLinkLinkStatus;
 dcgmReturn_t (*cpu_hierarchy)(uintptr_t, dcgmCpuHierarchy_v1 *) = dcgmGetCpuHierarchy;
+dcgmReturn_t (*health_set)(uintptr_t, uintptr_t, dcgmHealthSystems_t) = dcgmHealthSet;
+dcgmReturn_t (*health_check)(uintptr_t, uintptr_t, dcgmHealthResponse_v5 *) = dcgmHealthCheck;
+dcgmReturn_t (*get_p2p)(uintptr_t, dcgmNvLinkP2PStatus_v1 *) = dcgmGetNvLinkP2PStatus;
+dcgmReturn_t (*get_topology)(uintptr_t, unsigned int, dcgmDeviceTopology_v2 *) = dcgmGetDeviceTopology;

@@ -1,0 +1,62 @@
+/* Copyright The gpu_exporter Authors */
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include "native_health.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define NOT_SUPPORTED (-6)
+
+static void find(struct native *n, const char *name, void *into)
+{
+    void *address = native_symbol(n, name);
+    memcpy(into, &address, sizeof(address));
+}
+
+struct native_health *native_health_open(struct native *n)
+{
+    struct native_health *h = calloc(1, sizeof(*h));
+    if (!h)
+        return NULL;
+    find(n, "dcgmHealthSet", &h->set);
+    find(n, "dcgmHealthCheck", &h->check);
+    find(n, "dcgmGetNvLinkP2PStatus", &h->get_p2p);
+    find(n, "dcgmGetDeviceTopology", &h->get_topology);
+    return h;
+}
+
+int native_health_set(struct native *n, struct native_health *h, uintptr_t group)
+{
+    return h->set ? h->set(n->handle, group, ABI_HEALTH_ALL) : NOT_SUPPORTED;
+}
+
+int native_health_check(struct native *n, struct native_health *h, uintptr_t group)
+{
+    h->health.version = ABI_HEALTH_VERSION;
+    h->health.count = 0;
+    int rc = h->check ? h->check(n->handle, group, &h->health) : NOT_SUPPORTED;
+    if (rc != ABI_OK || h->health.count > ABI_MAX_INCIDENTS)
+        h->health.count = 0;
+    return rc;
+}
+
+int native_health_p2p(struct native *n, struct native_health *h)
+{
+    memset(&h->p2p, 0, sizeof(h->p2p)); /* no GPUs named: all of them */
+    h->p2p.version = ABI_P2P_VERSION;
+    int rc = h->get_p2p ? h->get_p2p(n->handle, &h->p2p) : NOT_SUPPORTED;
+    if (rc != ABI_OK || h->p2p.count > ABI_MAX_GPUS)
+        h->p2p.count = 0;
+    return rc;
+}
+
+int native_health_topology(struct native *n, struct native_health *h, uint32_t gpu)
+{
+    memset(&h->topology, 0, sizeof(h->topology));
+    h->topology.version = ABI_DEVICE_TOPOLOGY_VERSION;
+    int rc = h->get_topology ? h->get_topology(n->handle, gpu, &h->topology) : NOT_SUPPORTED;
+    if (rc != ABI_OK || h->topology.count > ABI_MAX_GPUS - 1)
+        h->topology.count = 0;
+    return rc;
+}
