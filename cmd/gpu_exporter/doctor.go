@@ -119,7 +119,7 @@ const doctorTimeout = 40 * time.Second
 func (e *exporter) examineSampling(ctx context.Context, d *diagnosis) {
 	ctx, cancel := context.WithTimeout(ctx, doctorTimeout)
 	defer cancel()
-	err := e.sampleTwice(ctx)
+	err := e.takeSamples(ctx)
 	inv, sample := e.node.Newest()
 	if inv == nil {
 		if err == nil {

@@ -46,6 +46,7 @@ type exporter struct {
 	registry   *prometheus.Registry
 	reloader   *reloader // nil if nothing is ever reloaded
 	current    atomic.Pointer[collector.Exposition]
+	served     atomic.Bool // current has had a sample
 
 	// reconfigured delivers when there is a new latest, at most one notice at a time.
 	reconfigured chan struct{}
@@ -254,12 +255,16 @@ func (e *exporter) publish() {
 		// What could be gathered is there all the same.
 		e.log.Warn("Some metrics of the exporter process cannot be gathered", "err", err)
 	}
+	_, sample := e.node.Newest()
 	c := e.shown()
 	families := c.families.Build()
 	for now := e.shown(); now != c; now = e.shown() { // the first sample of a new configuration came in between
 		c, families = now, now.families.Build()
 	}
 	e.current.Store(&collector.Exposition{Families: families, Process: process})
+	if sample != nil {
+		e.served.Store(true)
+	}
 }
 
 // exposition returns what a scrape gets now. serve publishes before it listens,
@@ -268,7 +273,7 @@ func (e *exporter) exposition() exposition { return e.current.Load() }
 
 // ready says whether a sample exists that is young enough, and if not, why not.
 func (e *exporter) ready() (bool, string) {
-	if _, fresh := e.node.Freshness(e.shown().cfg.MaxAge); fresh {
+	if _, fresh := e.node.Freshness(e.shown().cfg.MaxAge); fresh && e.served.Load() {
 		return true, ""
 	}
 	reason := e.node.Staleness()
@@ -285,20 +290,21 @@ func (e *exporter) ready() (bool, string) {
 }
 
 const (
+	onceSamples = 3
 	// onceTimeout is longer than the supervisor gives a sampler to start.
 	onceTimeout = 45 * time.Second
-	// onceInterval is the longest time between the two samples of once.
-	onceInterval = time.Second
+	// onceInterval is the longest time between the samples of once.
+	onceInterval = 500 * time.Millisecond
 )
 
-// once writes the exposition of one sample to w. That is the second one, since
-// DCGM has no profiling values in the first.
+// once writes the exposition of one sample to w. That is the third one, since DCGM
+// has no profiling values in the first, and may have none yet in the second.
 func (e *exporter) once(ctx context.Context, w io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, onceTimeout)
 	defer cancel()
 	stop := e.owners.settle(ctx)
 	defer stop()
-	if err := e.sampleTwice(ctx); err != nil {
+	if err := e.takeSamples(ctx); err != nil {
 		return err
 	}
 	e.publish()
@@ -316,9 +322,9 @@ func (e *exporter) once(ctx context.Context, w io.Writer) error {
 	return nil
 }
 
-// sampleTwice runs a sampler until it has delivered two samples, and ends it. The
+// takeSamples runs a sampler until it has delivered some samples, and ends it. The
 // error says why there are none.
-func (e *exporter) sampleTwice(ctx context.Context) error {
+func (e *exporter) takeSamples(ctx context.Context) error {
 	supervised, stop := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- e.supervisor.Run(supervised) }()
@@ -331,7 +337,7 @@ func (e *exporter) sampleTwice(ctx context.Context) error {
 
 	poll := time.NewTicker(50 * time.Millisecond)
 	defer poll.Stop()
-	for samples := 0; samples < 2; {
+	for samples := 0; samples < onceSamples; {
 		select {
 		case <-e.node.Changed():
 			samples++

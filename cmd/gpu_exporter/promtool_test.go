@@ -21,7 +21,13 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 func TestPromtoolCheckMetrics(t *testing.T) {
 	t.Parallel()
 	promtool := tool(t, "promtool")
-	bodies := []string{startNode(t, "h100x8", fast...).scrape(t)}
+	n := startNode(t, "h100x8", fast...)
+	n.eventually(t, "all families are there", func() bool { // some are read beside the samples
+		body := n.scrape(t)
+		return strings.Contains(body, "gpu_health_status{") && strings.Contains(body, "gpu_topology_info{") &&
+			strings.Contains(body, "DCGM_FI_PROF_GR_ENGINE_ACTIVE{") && strings.Contains(body, "gpu_profiling_state{")
+	})
+	bodies := []string{n.scrape(t)}
 	for _, golden := range []string{"families.prom", "families-old-names.prom"} {
 		b, err := os.ReadFile(filepath.Join("../../collector/testdata", golden))
 		if err != nil {
