@@ -13,6 +13,8 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 	"github.com/prometheus/common/version"
 	"github.com/prometheus/exporter-toolkit/web/kingpinflag"
+
+	"gpu_exporter/collector"
 )
 
 const programName = "gpu_exporter"
@@ -23,10 +25,11 @@ const (
 	commandOnce        = "once"
 	commandCheckConfig = "check-config"
 	commandDoctor      = "doctor"
+	commandFields      = "fields"
 	commandSampler     = "sampler" // how the exporter starts its sampler process
 )
 
-// The flag of doctor, and its values.
+// The flag of doctor and fields, and its values.
 const (
 	optOutput  = "output"
 	outputText = "text"
@@ -40,8 +43,9 @@ type commandLine struct {
 	warnings []string
 	// again reads environment and configuration file once more, for a reload.
 	again func() (config, []string, error)
-	// outputJSON asks doctor for JSON in place of text.
+	// outputJSON asks doctor and fields for JSON in place of text.
 	outputJSON bool
+	fields     fieldQuery // what fields is to list
 }
 
 // parseCommandLine reads arguments and environment. Help and version texts go to
@@ -74,6 +78,12 @@ func parseCommandLine(args, environ []string, stdout, stderr io.Writer) (command
 	app.Command(commandCheckConfig, "Check flags, environment and files, print what would be collected, and exit.")
 	doctor := app.Command(commandDoctor, "Find out what works on this node and what does not, and why, and exit with 1 if something that was asked for is broken.")
 	output := doctor.Flag(optOutput, "Format: text or json.").Default(outputText).Enum(outputText, outputJSON)
+	list := app.Command(commandFields, "List the DCGM fields that are known, and with --node say which of them this node has.")
+	listOutput := list.Flag(optOutput, "Format: text or json.").Default(outputText).Enum(outputText, outputJSON)
+	listEntities := list.Flag(optEntity, "Only fields that these kinds of entities are asked for: "+listOf(collector.KindNames())+". Repeatable, or separated by commas.").PlaceHolder("KIND").Strings()
+	listTypes := list.Flag(optType, "Only fields of these types: "+listOf(fieldTypes())+". Repeatable, or separated by commas.").PlaceHolder("TYPE").Strings()
+	listNode := list.Flag(optNode, "Sample this node, or what the other flags name, and say where each field has a value and where and why it has none.").Bool()
+	listNames := list.Arg("name", "Field ids, parts of names, or patterns with * and ?; old names count, too. Without it, all fields.").Strings()
 	app.Command(commandSampler, "Read samples and write them to file descriptor 3.").Hidden()
 
 	command, err := app.Parse(args)
@@ -96,12 +106,17 @@ func parseCommandLine(args, environ []string, stdout, stderr io.Writer) (command
 	if err != nil {
 		return commandLine{}, err
 	}
-	return commandLine{command: command, config: c, warnings: warnings, again: again, outputJSON: *output == outputJSON}, nil
+	line := commandLine{command: command, config: c, warnings: warnings, again: again}
+	line.outputJSON = *output == outputJSON || *listOutput == outputJSON
+	if command == commandFields {
+		line.fields, err = newFieldQuery(*listNames, *listEntities, *listTypes, *listNode)
+	}
+	return line, err
 }
 
 // checkCommand says what is wrong with the first argument that is not a flag.
 func checkCommand(args []string) string {
-	commands := []string{commandServe, commandOnce, commandCheckConfig, commandDoctor}
+	commands := []string{commandServe, commandOnce, commandCheckConfig, commandDoctor, commandFields}
 	for _, arg := range args {
 		if strings.HasPrefix(arg, "-") {
 			continue

@@ -56,6 +56,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 	if line.command == commandDoctor {
 		return diagnose(ctx, line, stdout, stderr, environ)
 	}
+	if line.command == commandFields {
+		return listFields(ctx, line, stdout, stderr, environ)
+	}
 	logger, err := newLogger(line.config, stderr)
 	if err != nil {
 		printf(stderr, "%s: error: %v\n", programName, err)
