@@ -101,7 +101,7 @@ func (p *plan) watchesOf(row int) []target {
 			// one watch for each field of an entity: the last one counts.
 			field := uint16(f)
 			fixed := p.fixed[row][j]
-			if field == fieldXID || field == fieldMIGMode || fixed == collector.StatusExcluded || profiling(field) && fixed != collector.StatusOK {
+			if field == fieldXID || field == fieldMIGMode && e.Kind == collector.KindGPU || fixed == collector.StatusExcluded || profiling(field) && fixed != collector.StatusOK {
 				continue
 			}
 			add(field)

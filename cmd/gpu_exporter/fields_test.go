@@ -1,0 +1,212 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"gpu_exporter/collector"
+)
+
+func TestFieldsSelection(t *testing.T) {
+	t.Parallel()
+	// ids lists what is found, as long as it is short.
+	tests := []struct {
+		args string
+		ids  string
+	}{
+		{"203", "203"},
+		{"dcgm_fi_dev_gpu_util", "203"},          // part of a name
+		{"DCGM_FI_DEV_XID_ERRORS", "230"},        // an old name
+		{"dcgm_power_usage", "155"},              // a name of dcgm-exporter 1.x
+		{"*_app_clock_hertz", "1606 1607"},       // a pattern is of the whole name
+		{"app_clock_hertz", "1606 1607"},         // a part is not
+		{"100 1?1", "100"},                       // digits alone are an id; no name is 1?1
+		{"--entity=nvswitch --type=double", "-"}, // filters must all hold
+		{"--entity=cpu,connectx power", "1130 1131 1132 1133"},
+		{"--entity=cpu_core --entity=cpu_core --type=int64", "1120"},
+		{"--type=binary --entity=global", "362"},
+		{"energy --type=counter,label", "156 1611"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.args, func(t *testing.T) {
+			t.Parallel()
+			var stdout, stderr bytes.Buffer
+			status := run(append([]string{commandFields, "--output=json"}, strings.Fields(tt.args)...), nil, &stdout, &stderr, nil)
+			if tt.ids == "-" {
+				if status != 1 || stdout.Len() > 0 || !strings.Contains(stderr.String(), "no field matches") {
+					t.Errorf("status %d\n%s%s", status, &stdout, &stderr)
+				}
+				return
+			}
+			var fields []describedField
+			if err := json.Unmarshal(stdout.Bytes(), &fields); err != nil || status != 0 {
+				t.Fatalf("status %d, %v\n%s", status, err, &stderr)
+			}
+			var ids []string
+			for _, f := range fields {
+				ids = append(ids, strconv.Itoa(int(f.ID)))
+			}
+			if got := strings.Join(ids, " "); got != tt.ids {
+				t.Errorf("fields %s, want %s", got, tt.ids)
+			}
+		})
+	}
+}
+
+func TestFieldsOutput(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		args   string
+		status int
+		want   string
+		stderr string
+	}{
+		{args: "203 1002", want: `
+ID    NAME                        TYPE   VALUE   UNIT     LEVEL             ASKED OF                           HELP
+203   DCGM_FI_DEV_GPU_UTIL_RATIO  gauge  int64   percent  gpu               gpu,gpu_instance                   Time in which a kernel ran on the GPU (in percent). Also DCGM_FI_DEV_GPU_UTIL, dcgm_gpu_utilization.
+1002  DCGM_FI_PROF_SM_UTIL_RATIO  gauge  double  ratio    compute_instance  gpu,gpu_instance,compute_instance  Share of cycles in which an SM had a warp assigned (ratio). Needs profiling. Also DCGM_FI_PROF_SM_ACTIVE, dcgm_fi_prof_sm_active.
+`},
+		{args: "1120 --output=json", want: `
+[
+  {
+    "id": 1120,
+    "name": "DCGM_FI_DEV_CPU_CLOCK_CURRENT",
+    "legacy_names": [],
+    "type": "gauge",
+    "value_type": "int64",
+    "unit": "kHz",
+    "level": "cpu_core",
+    "kinds": [
+      "cpu",
+      "cpu_core"
+    ],
+    "profiling": false,
+    "help": "Clock of the CPU core (in kHz)."
+  }
+]
+`},
+		{args: "dcgm_fi_dev_gpu_utl", status: 1, stderr: "gpu_exporter: error: no field matches (did you mean DCGM_FI_DEV_GPU_UTIL?)\n"},
+		{args: "203 --type=counter", status: 1, stderr: "gpu_exporter: error: no field matches\n"},
+		{args: "[x --entity=gpus --type=gouge", status: 1, stderr: `
+gpu_exporter: error: "[x" is no pattern: close each [
+gpu_exporter: error: --entity: "gpus" is no kind of entity: use gpu, vgpu, nvswitch, gpu_instance, compute_instance, link, cpu, cpu_core, connectx or global
+gpu_exporter: error: --type: "gouge" is no type: use counter, gauge, label, binary, double, int64 or string
+gpu_exporter: see --help
+`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.args, func(t *testing.T) {
+			t.Parallel()
+			var stdout, stderr bytes.Buffer
+			status := run(append([]string{commandFields}, strings.Fields(tt.args)...), nil, &stdout, &stderr, nil)
+			if status != tt.status {
+				t.Errorf("exit status %d, want %d", status, tt.status)
+			}
+			if got, want := stdout.String(), strings.TrimPrefix(tt.want, "\n"); got != want {
+				t.Errorf("printed:\n%s\nwant:\n%s", got, want)
+			}
+			if got, want := stderr.String(), strings.TrimPrefix(tt.stderr, "\n"); got != want {
+				t.Errorf("errors:\n%s\nwant:\n%s", got, want)
+			}
+		})
+	}
+}
+
+// Every field that DCGM lists is listed, and nothing that marks the edge of a range.
+func TestFieldsListsAll(t *testing.T) {
+	t.Parallel()
+	var stdout, stderr bytes.Buffer
+	if status := run([]string{commandFields}, nil, &stdout, &stderr, nil); status != 0 {
+		t.Fatalf("status %d: %s", status, &stderr)
+	}
+	for f := range collector.Fields() {
+		listed := strings.Contains(stdout.String(), "\n"+strconv.Itoa(int(f.ID))+" ")
+		if want := f.Type != collector.ValueNone; listed != want {
+			t.Errorf("%s: listed %v, want %v", f.Name, listed, want)
+		}
+	}
+}
+
+// fieldsOnNode runs fields --node on a simulated node.
+func fieldsOnNode(t *testing.T, scenario string, args ...string) map[collector.FieldID]describedField {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), built(t), append([]string{commandFields, "--node", "--simulate=" + scenario, "--output=json"}, args...)...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v: %s", err, &stderr)
+	}
+	var list []describedField
+	if err := json.Unmarshal(out, &list); err != nil {
+		t.Fatal(err)
+	}
+	byID := make(map[collector.FieldID]describedField, len(list))
+	for _, f := range list {
+		byID[f.ID] = f
+	}
+	return byID
+}
+
+// All fields of all kinds at once fit into the groups that an engine has, and each
+// cell has a reason.
+func TestFieldsOfANode(t *testing.T) {
+	t.Parallel()
+	for scenario, want := range map[string]map[collector.FieldID]string{
+		"h100x8":     {150: "gpu ok", 60: "gpu not_read", 1130: "no such entity", 1525: "link ok"},
+		"mixed4":     {150: "gpu ok", 1001: "gpu 0 ok, 1,3,5 module_not_loaded"},
+		"dgx-h100":   {858: "nvswitch ok", 1002: "gpu ok", 1524: "nvswitch blank"},
+		"gb200":      {1130: "cpu ok", 1120: "cpu blank; cpu_core ok"},
+		"h100x8-mig": {67: "gpu ok; gpu_instance ok", 155: "gpu ok; gpu_instance ok"},
+		"none":       {150: "no such entity", 60: "no such entity"},
+	} {
+		t.Run(scenario, func(t *testing.T) {
+			t.Parallel()
+			fields := fieldsOnNode(t, scenario)
+			for id, text := range want {
+				if got := supportText(fields[id].Node); got != text {
+					t.Errorf("%s: %q, want %q", fields[id].Name, got, text)
+				}
+			}
+			odd := []string{collector.StatusNotWatched.String(), collector.StatusError.String(), collector.StatusUnexpectedType.String(),
+				collector.StatusNotFound.String(), collector.StatusEntityLost.String(), collector.StatusExcluded.String()}
+			for _, f := range fields {
+				for _, k := range f.Node {
+					for _, s := range k.Statuses {
+						if slices.Contains(odd, s.Status) {
+							t.Errorf("%s is %s on %d of kind %s", f.Name, s.Status, s.Entities, k.Kind)
+						}
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestFieldsOfANodeThatFails(t *testing.T) {
+	t.Parallel()
+	var stdout, stderr bytes.Buffer
+	status := run([]string{commandFields, "--node", "--simulate=no-such-node", "150"}, nil, &stdout, &stderr, nil)
+	if status != 1 || stdout.Len() > 0 || !strings.Contains(stderr.String(), "no-such-node") {
+		t.Errorf("status %d\n%s%s", status, &stdout, &stderr)
+	}
+}
+
+func TestIDRanges(t *testing.T) {
+	t.Parallel()
+	for want, ids := range map[string][]uint32{
+		"": nil, "0": {0}, "0-1": {0, 1}, "0-3,5": {0, 1, 2, 3, 5}, "1,3,5": {1, 3, 5}, "7-9": {7, 8, 9},
+	} {
+		if got := idRanges(ids); got != want {
+			t.Errorf("%v are %q, want %q", ids, got, want)
+		}
+	}
+}
