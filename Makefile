@@ -73,6 +73,11 @@ golden: build ## Rewrite the golden files after a change that is meant
 	$(GO) test ./collector ./collector/nvml -update
 	$(GO) test ./cmd/gpu_exporter -run Promtool -update
 
+.PHONY: docs
+docs: ## Rewrite the pages and counters files that tell what is in the code
+	$(GO) test ./collector -run 'Page$$|^TestEverythingCounters$$' -update
+	$(GO) test ./cmd/gpu_exporter -run 'Page$$' -update
+
 .PHONY: clean
 clean: ## Remove what was built
 	rm -rf $(BUILD)
