@@ -29,8 +29,12 @@ func NewCounter(field, name, metricType, help string) (Counter, error) {
 		field = f.Name
 	}
 	p := countersParser{first: map[string]int{}}
-	if !ok {
-		f, ok = p.field(0, field)
+	var scale float64
+	if unit, inBaseUnit := baseUnitByName(field); !ok || inBaseUnit {
+		f, scale, ok = p.field(0, field)
+		if inBaseUnit {
+			help = cmp.Or(help, unit.help)
+		}
 	}
 	metricType = cmp.Or(metricType, f.Nature.String())
 	metric, typeOK := p.metricType(0, field, metricType)
@@ -38,7 +42,7 @@ func NewCounter(field, name, metricType, help string) (Counter, error) {
 	if !ok || !typeOK || !helpOK {
 		return Counter{}, errors.New(strings.ReplaceAll(p.problems[0].Message, ": remove the line", ""))
 	}
-	if reason := refuse(f, metric); reason != "" {
+	if reason := refuse(f, scale, metric); reason != "" {
 		return Counter{}, fmt.Errorf("%s %s", field, strings.ReplaceAll(reason, "; remove the line", ""))
 	}
 	if name != "" {
@@ -51,7 +55,7 @@ func NewCounter(field, name, metricType, help string) (Counter, error) {
 			}
 		}
 	}
-	return Counter{Field: f, Name: cmp.Or(name, field), Type: metric, Help: cmp.Or(help, f.Help)}, nil
+	return Counter{Field: f, Name: cmp.Or(name, field), Type: metric, Help: cmp.Or(help, f.Help), Scale: scale}, nil
 }
 
 // KindByName returns the kind with the name that [EntityKind.String] gives.

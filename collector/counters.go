@@ -36,6 +36,9 @@ type Counter struct {
 	Name string
 	Type MetricType // gauge, counter or label
 	Help string
+	// Scale is what values of the field are multiplied by; 0 is 1. It is set for
+	// names in base units of which the field is in another unit.
+	Scale float64
 
 	// What a counters file cannot say, and the configuration file can.
 
@@ -267,12 +270,12 @@ func (p *countersParser) record(line int, record []string) {
 		p.computed(line, computed, name, word, help)
 		return
 	}
-	field, ok := p.field(line, name)
+	field, scale, ok := p.field(line, name)
 	metric, typeOK := p.metricType(line, name, word)
 	if !p.help(line, name, help) || !ok || !typeOK {
 		return
 	}
-	if reason := refuse(field, metric); reason != "" {
+	if reason := refuse(field, scale, metric); reason != "" {
 		p.fail(line, "%s %s", name, reason)
 		return
 	}
@@ -293,18 +296,23 @@ func (p *countersParser) record(line int, record []string) {
 	case metric != MetricLabel && metric != field.Nature && !customary(field, metric):
 		p.warn(line, "%s is by nature a %s, and the file makes it a %s: functions such as rate() will mislead", name, field.Nature, metric)
 	}
-	p.counters.List = append(p.counters.List, Counter{Field: field, Name: name, Type: metric, Help: help})
+	p.counters.List = append(p.counters.List, Counter{Field: field, Name: name, Type: metric, Help: help, Scale: scale})
 }
 
-// field resolves a name, or says why it cannot.
-func (p *countersParser) field(line int, name string) (Field, bool) {
-	field, ok := FieldByName(name)
+// field resolves a name, or says why it cannot. scale is 0 unless the field is in
+// another unit than the name says.
+func (p *countersParser) field(line int, name string) (field Field, scale float64, ok bool) {
+	if unit, ok := baseUnitByName(name); ok {
+		field, ok = FieldByID(unit.field)
+		return field, unit.scale, ok
+	}
+	field, ok = FieldByName(name)
 	switch {
 	case ok && field.Type == ValueNone:
 		p.fail(line, "%s marks the edge of a range of field ids and has no value: remove the line", name)
-		return field, false
+		return field, 0, false
 	case ok:
-		return field, true
+		return field, 0, true
 	case name == "":
 		p.fail(line, "the field name is missing: write name, type and help, separated by commas")
 	default:
@@ -314,7 +322,7 @@ func (p *countersParser) field(line int, name string) (Field, bool) {
 			p.fail(line, "unknown field %s: DCGM has none of that name", shown(name))
 		}
 	}
-	return field, false
+	return field, 0, false
 }
 
 func (p *countersParser) metricType(line int, name, word string) (MetricType, bool) {
@@ -362,8 +370,10 @@ func (p *countersParser) twice(line, at int, name string, metric MetricType) {
 
 // refuse says why values of the field cannot become a metric of that type, or
 // returns "".
-func refuse(f Field, metric MetricType) string {
+func refuse(f Field, scale float64, metric MetricType) string {
 	switch {
+	case scale != 0 && metric == MetricLabel:
+		return fmt.Sprintf("is a number that keeps changing and cannot be a label: write %s", f.Nature)
 	case f.Type == ValueBlob:
 		return "is a binary structure, not one value: it cannot be exported; remove the line"
 	case f.Type == ValueTime:

@@ -362,6 +362,7 @@ func (f *Families) appendFields(families []Family, v nodeView) []Family {
 				family.Series = append(family.Series, Series{labels, fieldValue(cell)})
 			}
 		}
+		c.scale(family.Series)
 		families = append(families, family)
 	}
 	return families

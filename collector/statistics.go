@@ -82,9 +82,9 @@ func (f *Families) appendStatistics(families []Family, v nodeView, fresh bool) [
 			if w, ok := v.tracks.statistics[at]; ok && c.Statistics && fresh {
 				for n := range l.variants {
 					labels := l.variants[n].series
-					lowest.Series = append(lowest.Series, Series{labels, Number(w.min)})
-					highest.Series = append(highest.Series, Series{labels, Number(w.max)})
-					mean.Series = append(mean.Series, Series{labels, Number(w.mean())})
+					lowest.Series = append(lowest.Series, Series{labels, Number(w.min * c.factor())})
+					highest.Series = append(highest.Series, Series{labels, Number(w.max * c.factor())})
+					mean.Series = append(mean.Series, Series{labels, Number(w.mean() * c.factor())})
 				}
 			}
 			// A histogram adds up over all owners that the device ever had, so it

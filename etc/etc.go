@@ -6,13 +6,14 @@
 package etc
 
 import (
-	_ "embed"
+	"bytes"
+	"embed"
 	"io"
 	"strings"
 )
 
-//go:embed default-counters.csv
-var defaultCounters string
+//go:embed default-counters.csv dcgm-4.9-counters.csv everything-counters.csv
+var counters embed.FS
 
 //go:embed xid-catalogue.csv
 var xidCatalogue string
@@ -24,7 +25,25 @@ const DefaultCountersName = "built-in default-counters.csv"
 const XIDCatalogueName = "built-in xid-catalogue.csv"
 
 // DefaultCounters returns the counters file to use where none is given.
-func DefaultCounters() io.Reader { return strings.NewReader(defaultCounters) }
+func DefaultCounters() io.Reader {
+	text, _ := Counters("default") // it is embedded
+	return text
+}
+
+const countersSuffix = "-counters.csv"
+
+// CountersNames are the names of the counters files, which are those of their files
+// without "-counters.csv".
+func CountersNames() []string { return []string{"default", "dcgm-4.9", "everything"} }
+
+// Counters returns the counters file with the name, if there is one.
+func Counters(name string) (io.Reader, bool) {
+	text, err := counters.ReadFile(name + countersSuffix)
+	return bytes.NewReader(text), err == nil
+}
+
+// CountersFile is what messages call the counters file with the name.
+func CountersFile(name string) string { return "built-in " + name + countersSuffix }
 
 // XIDCatalogue returns what is known about XID codes.
 func XIDCatalogue() io.Reader { return strings.NewReader(xidCatalogue) }

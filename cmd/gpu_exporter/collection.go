@@ -132,7 +132,7 @@ func loadCounters(cfg config) (*collector.Counters, error) {
 	}
 	from := map[string]string{}
 	for _, path := range files {
-		more, err := collector.LoadCounters(path)
+		more, err := readCounters(path)
 		if err != nil {
 			return nil, err
 		}

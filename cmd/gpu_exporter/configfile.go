@@ -133,7 +133,7 @@ func (r *configReader) top(node *yaml.Node) {
 		case keyInclude:
 			r.file.include = []string{}
 			for _, item := range r.texts(value, keyInclude) {
-				if !filepath.IsAbs(item) {
+				if !filepath.IsAbs(item) && !isBuiltIn(item) {
 					item = filepath.Join(filepath.Dir(r.file.path), item)
 				}
 				r.file.include = append(r.file.include, item)
@@ -301,6 +301,10 @@ func (r *configReader) field(node *yaml.Node) (fieldEntry, bool) {
 	}
 	if (more.Statistics || more.Histogram) && !c.Field.Type.Numeric() {
 		r.fail(at, "%s is no number: statistics and histogram are of numbers", c.Name)
+		return entry, false
+	}
+	if more.Histogram && c.Scale != 0 {
+		r.fail(at, "%s is made of a field in another unit, and histograms are of DCGM's own values: use %s", c.Name, c.Field.Name)
 		return entry, false
 	}
 	c.Kinds, c.Resolution, c.Statistics, c.Histogram = more.Kinds, more.Resolution, more.Statistics, more.Histogram

@@ -64,7 +64,7 @@ func nodeSupport(ctx context.Context, cfg config, fields []collector.Field, stde
 	}
 	ctx, cancel := context.WithTimeout(ctx, onceTimeout)
 	defer cancel()
-	if err := e.sampleTwice(ctx); err != nil {
+	if err := e.takeSamples(ctx); err != nil {
 		return nil, fmt.Errorf("sampling the node: %w", err)
 	}
 	inv, sample := e.node.Newest()
@@ -100,7 +100,7 @@ func supportConfig(cfg config, fields []collector.Field) config {
 	}
 	cfg.Interval = min(cfg.Interval, onceInterval)
 	cfg.Kubernetes, cfg.HPCDir, cfg.DockerSocket, cfg.Slurm = false, "", "", slurmOff
-	cfg.KernelLog = kernelLogOff
+	cfg.KernelLog, cfg.HealthInterval = kernelLogOff, 0
 	return cfg
 }
 

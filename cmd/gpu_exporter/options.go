@@ -102,7 +102,7 @@ func options() []option {
 
 		// What is collected, and from where.
 		{name: "collectors", aliases: []string{"f"}, env: "DCGM_EXPORTER_COLLECTORS", kind: kindText, arg: "FILE",
-			help: "CSV file with the fields to collect. Without it, the default set."},
+			help: "CSV file with the fields to collect, or " + listOf(builtInCounters()) + ". Without it, the default set."},
 		{name: optInterval, aliases: []string{"c"}, env: "DCGM_EXPORTER_INTERVAL", kind: kindText, def: "5s", arg: "INTERVAL",
 			help: "Time between samples: milliseconds, or a duration such as 5s. At least 100ms."},
 		{name: "devices", aliases: []string{"d"}, env: "DCGM_EXPORTER_DEVICES_STR", kind: kindText, def: "f", arg: "SELECTOR",

@@ -63,7 +63,7 @@ func newReloader(log *slog.Logger, parse func() (config, []string, error), use f
 
 // configFiles are the files that a configuration comes from.
 func configFiles(c config) []string {
-	files := countersFiles(c)
+	files := slices.DeleteFunc(slices.Clone(countersFiles(c)), isBuiltIn)
 	for _, path := range []string{c.ConfigFile, c.XIDCatalogue} {
 		if path != "" {
 			files = append(slices.Clone(files), path)
