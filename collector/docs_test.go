@@ -124,6 +124,9 @@ those of DCGM 4.x before it (as in dcgm-exporter up to 4.8) and of dcgm-exporter
   cannot be exported.
 * **asked of** is the kinds of entities that have a series. Compute instances have one
   only if the configuration file asks for it.
+* A name **in base units** is one of DCGM 4.6.1 or 4.7 in Hz, bytes, J or a ratio. Its
+  values are made of the older field, so that a counters file can use it with every
+  DCGM 4.
 * Fields from 1001 to 1099 are DCGM's profiling fields: see ` + "`gpu_exporter doctor`" + `.
 `
 
@@ -143,7 +146,12 @@ func TestFieldsPage(t *testing.T) {
 					kinds = append(kinds, kind.String())
 				}
 			}
-			fmt.Fprintf(&b, "| %d | %s | %s | %s | %s | %s |\n", f.ID, codes(append([]string{f.Name}, f.Legacy()...)), nature, unit, strings.Join(kinds, ", "), cell(f.Help))
+			names, help := append([]string{f.Name}, f.Legacy()...), f.Help
+			if name := f.BaseUnitName(); name != "" {
+				names = slices.DeleteFunc(names, func(n string) bool { return n == name })
+				help += " In base units " + code(name) + "."
+			}
+			fmt.Fprintf(&b, "| %d | %s | %s | %s | %s | %s |\n", f.ID, codes(names), nature, unit, strings.Join(kinds, ", "), cell(help))
 		}
 	}
 	checkFile(t, "FIELDS.md", asPage("DCGM fields", fieldsIntro, b.String()))
@@ -292,8 +300,8 @@ func text(t *testing.T, at token.Position, e ast.Expr) string {
 const everythingIntro = `# Written by make docs: every field of DCGM that is a number, under the names of
 # DCGM 4.x that dcgm-exporter used up to 4.8, with the types that fit the values.
 #
-# A node of eight H100 has some 330 families of it, each with a series for each
-# device that has the field. Lines with # in front are left out: fields that repeat
+# A node of eight H100 with four NVSwitches has 350 families of it with 8800 series:
+# take what you need into a file of your own. Lines with # in front are left out: fields that repeat
 # another one in another unit, bit masks and ids that make no sense as a number, and
 # texts, which would be labels on all series of their device.
 `

@@ -146,6 +146,9 @@ type describedField struct {
 	Kinds       []string          `json:"kinds"`      // those that are asked for it
 	Profiling   bool              `json:"profiling"`
 	Help        string            `json:"help"`
+	// BaseUnitName is the name under which a counters file has the values in a base
+	// unit; empty where there is none.
+	BaseUnitName string `json:"base_unit_name"`
 	// Node says what there is of it on this node, by kind; nil if it was not asked.
 	Node []kindSupport `json:"node,omitzero"`
 }
@@ -155,6 +158,10 @@ func describe(f collector.Field) describedField {
 		ID: f.ID, Name: f.Name, LegacyNames: append([]string{}, f.Legacy()...),
 		Type: f.Nature.String(), ValueType: f.Type.String(), Unit: f.Unit,
 		Level: f.Level.String(), Kinds: []string{}, Profiling: f.Profiling(), Help: f.Help,
+		BaseUnitName: f.BaseUnitName(),
+	}
+	if d.BaseUnitName == d.Name { // the values of f are those of the name before
+		d.Name, d.LegacyNames = d.LegacyNames[0], d.LegacyNames[1:]
 	}
 	for _, kind := range collectedKinds() {
 		if f.On(kind) {
@@ -234,6 +241,9 @@ func writeFields(w io.Writer, fields []describedField, node, asJSON bool) error 
 		}
 		if len(f.LegacyNames) > 0 {
 			help += " Also " + strings.Join(f.LegacyNames, ", ") + "."
+		}
+		if f.BaseUnitName != "" {
+			help += " In base units " + f.BaseUnitName + "."
 		}
 		printf(table, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", f.ID, f.Name, f.Type, f.ValueType, orDash(f.Unit), f.Level, orDash(here), help)
 	}

@@ -71,7 +71,7 @@ func TestFieldsOutput(t *testing.T) {
 	}{
 		{args: "203 1002", want: `
 ID    NAME                        TYPE   VALUE   UNIT     LEVEL             ASKED OF                           HELP
-203   DCGM_FI_DEV_GPU_UTIL_RATIO  gauge  int64   percent  gpu               gpu,gpu_instance                   Time in which a kernel ran on the GPU (in percent). Also DCGM_FI_DEV_GPU_UTIL, dcgm_gpu_utilization.
+203   DCGM_FI_DEV_GPU_UTIL        gauge  int64   percent  gpu               gpu,gpu_instance                   Time in which a kernel ran on the GPU (in percent). Also dcgm_gpu_utilization. In base units DCGM_FI_DEV_GPU_UTIL_RATIO.
 1002  DCGM_FI_PROF_SM_UTIL_RATIO  gauge  double  ratio    compute_instance  gpu,gpu_instance,compute_instance  Share of cycles in which an SM had a warp assigned (ratio). Needs profiling. Also DCGM_FI_PROF_SM_ACTIVE, dcgm_fi_prof_sm_active.
 `},
 		{args: "1120 --output=json", want: `
@@ -89,7 +89,8 @@ ID    NAME                        TYPE   VALUE   UNIT     LEVEL             ASKE
       "cpu_core"
     ],
     "profiling": false,
-    "help": "Clock of the CPU core (in kHz)."
+    "help": "Clock of the CPU core (in kHz).",
+    "base_unit_name": ""
   }
 ]
 `},
