@@ -301,7 +301,7 @@ func TestConfigErrors(t *testing.T) {
 		{args: "-k --kubernetes-pod-label-allowlist-regex=( --kubernetes.pod-labels-form=x --slurm.jobs=maybe --kubernetes.metadata-source=x", want: []string{
 			`--kubernetes-pod-label-allowlist-regex: "(" is not a regular expression`, "--kubernetes.pod-labels-form: ", "--kubernetes.metadata-source: ", "--slurm.jobs: "}},
 		{args: "doctor --output=yaml", want: []string{"enum value must be one of text,json"}},
-		{args: "serv", want: []string{`unknown command "serv": use serve, once, check-config or doctor`}},
+		{args: "serv", want: []string{`unknown command "serv": use serve, once, check-config, doctor or fields`}},
 	}
 	for _, tt := range tests {
 		t.Run(strings.TrimSpace(tt.env+" "+tt.args), func(t *testing.T) {

@@ -141,7 +141,7 @@ func supportOf(inv *collector.Inventory, s *collector.Sample, f collector.Field)
 	return all
 }
 
-// supportText says it in a few words, such as "gpu 0-3 ok, 4,5 module_not_loaded".
+// supportText says it in a few words, such as "gpu 0-3 ok, 4-5 module_not_loaded".
 func supportText(support []kindSupport) string {
 	var texts []string
 	for _, k := range support {

@@ -6,13 +6,16 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
 	"gpu_exporter/collector"
+	"gpu_exporter/collector/dcgmsim"
 )
 
 func TestFieldsSelection(t *testing.T) {
@@ -136,10 +139,17 @@ func TestFieldsListsAll(t *testing.T) {
 	}
 }
 
-// fieldsOnNode runs fields --node on a simulated node.
-func fieldsOnNode(t *testing.T, scenario string, args ...string) map[collector.FieldID]describedField {
+// fieldsOnNode runs fields --node on a simulated node, after the commands that steer it.
+func fieldsOnNode(t *testing.T, scenario string, commands ...string) map[collector.FieldID]describedField {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), built(t), append([]string{commandFields, "--node", "--simulate=" + scenario, "--output=json"}, args...)...)
+	sim := dcgmsim.NewNode(filepath.Join(filepath.Dir(built(t)), "sim"), t.TempDir(), scenario)
+	for _, command := range commands {
+		if _, err := sim.Command(t.Context(), command); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.CommandContext(t.Context(), built(t), commandFields, "--node", "--simulate="+scenario, "--output=json")
+	cmd.Env = append(os.Environ(), "DCGMSIM_STATE="+sim.State, "DCGMSIM_CONTROL="+sim.Control)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -189,6 +199,20 @@ func TestFieldsOfANode(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A lost GPU, and one that lacks a field, are told apart from the others.
+func TestFieldsDifferBetweenGPUs(t *testing.T) {
+	t.Parallel()
+	fields := fieldsOnNode(t, "h100x8", "lose gpu 3", "blank field 140 gpu 5")
+	for id, want := range map[collector.FieldID]string{
+		150: "gpu 0-2,4-7 ok, 3 entity_lost",
+		140: "gpu 0-2,4,6-7 ok, 3 entity_lost, 5 blank",
+	} {
+		if got := supportText(fields[id].Node); got != want {
+			t.Errorf("%s: %q, want %q", fields[id].Name, got, want)
+		}
 	}
 }
 
