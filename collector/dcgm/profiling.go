@@ -512,7 +512,7 @@ func (p *profiler) pause(d time.Duration, now time.Time, newest int64) bool {
 		return was
 	}
 	p.until = now.Add(d)
-	p.log.Info("profiling is paused", "for", d)
+	p.log.Info("profiling is paused", "for", d.Round(time.Millisecond))
 	return !was
 }
 
