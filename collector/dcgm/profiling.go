@@ -354,8 +354,8 @@ func (p *profiler) enter(g *gpuProfiling, state collector.ProfilingState, why er
 		log.Warn("profiling fields cannot be watched", "err", why)
 		g.retryAt = time.Time{}
 	default:
-		if before == collector.ProfilingLocked || before == collector.ProfilingFrozen {
-			log.Info("profiling is as it should be again", "state", state.String(), "before", before.String())
+		if state == collector.ProfilingActive && (before == collector.ProfilingLocked || before == collector.ProfilingFrozen) {
+			log.Info("profiling is as it should be again", "before", before.String())
 		}
 		g.retryAt = time.Time{}
 	}
@@ -557,6 +557,10 @@ func (s *sampler) writeProfiling() error {
 func (s *sampler) command(c collector.SamplerCommand) error {
 	if !s.profiler.pause(c.ProfilingPause, time.Now(), s.newest) {
 		return nil
+	}
+	// The watches that follow begin with nothing seen.
+	if err := s.writeTracks(); err != nil {
+		return err
 	}
 	return s.watch(s.plan(s.inv), false)
 }
