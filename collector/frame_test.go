@@ -79,6 +79,8 @@ func writeFrame(w *FrameWriter, f Frame) error {
 		return w.WriteHealth(f.Health)
 	case f.Peers != nil:
 		return w.WritePeers(f.Peers)
+	case f.Profiling != nil:
+		return w.WriteProfiling(f.Profiling)
 	case f.Failure != nil:
 		return w.WriteFailure(*f.Failure)
 	default:
@@ -133,6 +135,7 @@ var frameCases = map[string]Frame{
 	}}},
 	"processes, no GPU": {Processes: &Processes{Generation: 1, Time: frameTime, Devices: []DeviceProcesses{}}},
 	"no events":         {Generation: 4, Events: []Event{}},
+	"profiling":         {Profiling: &Profiling{Generation: 3, GPUs: []GPUProfiling{{Entity: 0, State: ProfilingError}, {Entity: 7, State: ProfilingFrozen, Rewatches: math.MaxUint32}}}},
 	"failure":           {Failure: &Failure{Reason: FailureLibraryMissing, Message: "libdcgm.so.4: cannot open shared object file"}},
 }
 

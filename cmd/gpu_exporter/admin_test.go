@@ -6,8 +6,21 @@ package main
 import (
 	"net/http"
 	"strings"
+	"syscall"
 	"testing"
 )
+
+// signal sends a signal to the sampler.
+func (n *node) signal(t *testing.T, s syscall.Signal) {
+	t.Helper()
+	pid := n.samplerPID()
+	if pid == 0 {
+		t.Fatal("there is no sampler")
+	}
+	if err := syscall.Kill(pid, s); err != nil {
+		t.Fatal(err)
+	}
+}
 
 // Profiling can be paused and resumed over HTTP, if that is switched on; a pause
 // outlives a sampler, and costs no other value.
@@ -28,7 +41,8 @@ func TestProfilingPause(t *testing.T) {
 	}
 	values(8)
 	sampler := n.samplerPID()
-	if status, body := n.post(t, "/-/profiling/pause?for=1h"); status != http.StatusOK || !strings.Contains(body, `"paused":true,"until":"`) {
+	// The answer comes when the hardware is free, and again when it is not.
+	if status, body := n.post(t, "/-/profiling/pause?for=1h"); status != http.StatusOK || !strings.Contains(body, `{"paused":true,"until":"`) || strings.Count(body, `"state":"paused"`) != 8 {
 		t.Errorf("pause answers %d: %s", status, body)
 	}
 	values(0)
@@ -38,15 +52,30 @@ func TestProfilingPause(t *testing.T) {
 	kill(t, n)
 	n.eventually(t, "another sampler works", func() bool {
 		up, _ := sumOf(n.scrape(t), "gpu_exporter_sampler_up")
-		return up == 1 && n.samplerPID() != sampler
+		now := n.samplerPID()
+		return up == 1 && now != 0 && now != sampler
 	})
 	values(0)
-	if status, body := n.post(t, "/-/profiling/resume"); status != http.StatusOK || body != "{\"paused\":false}\n" {
+	if status, body := n.post(t, "/-/profiling/resume"); status != http.StatusOK || !strings.HasPrefix(body, `{"paused":false,"gpus":[{"gpu":"0","uuid":"GPU-`) || strings.Count(body, `"state":"active"`) != 8 {
 		t.Errorf("resume answers %d: %s", status, body)
 	}
 	values(8)
-	if status, body := n.tryGet(t, "/-/profiling"); status != http.StatusOK || body != "{\"paused\":false}\n" {
+	if status, body := n.tryGet(t, "/-/profiling"); status != http.StatusOK || !strings.HasPrefix(body, `{"paused":false,"gpus":[`) {
 		t.Errorf("the state is %d: %s", status, body)
+	}
+	// A web page of somebody else cannot pause anything.
+	foreign, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+n.address+"/-/profiling/pause", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign.Header.Set("Sec-Fetch-Site", "cross-site")
+	resp, err := http.DefaultClient.Do(foreign)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusForbidden {
+		t.Errorf("a cross-site request is answered %d", resp.StatusCode)
 	}
 	for path, want := range map[string]int{"/-/profiling/pause?for=soon": 400, "/-/profiling/pause?for=48h": 400, "/-/profiling/pause?for=1ms": 400} {
 		if status, body := n.post(t, path); status != want {
@@ -56,6 +85,14 @@ func TestProfilingPause(t *testing.T) {
 	if status, _ := n.tryGet(t, "/-/profiling/pause"); status != http.StatusMethodNotAllowed {
 		t.Errorf("GET answers %d", status)
 	}
+
+	// A sampler that hangs holds nobody up: what was asked for is done by the next.
+	n.signal(t, syscall.SIGSTOP)
+	if status, body := n.post(t, "/-/profiling/pause"); status != http.StatusAccepted || !strings.Contains(body, `{"paused":true`) {
+		t.Errorf("while the sampler hangs, pause answers %d: %s", status, body)
+	}
+	n.signal(t, syscall.SIGKILL)
+	values(0)
 
 	off := startNode(t, "h100x8", fast...)
 	if status, body := off.post(t, "/-/profiling/pause"); status != http.StatusForbidden || !strings.Contains(body, "--web.enable-admin-api") {

@@ -165,7 +165,7 @@ func (e *exporter) serve(ctx context.Context) error {
 	handler, err := newMux(
 		promhttp.InstrumentMetricHandler(e.registry, newMetricsHandler(e.exposition, e.cfg.MaxRequests, e.log)),
 		e.ready, e.reloadHandler(), e.cfg.Pprof,
-		adminEndpoints(e.cfg.AdminAPI, e.supervisor, func() time.Time { return e.supervisor.Status().ProfilingPausedUntil })...)
+		adminEndpoints(e.cfg.AdminAPI, profilingControl{node: e.node, supervisor: e.supervisor, log: e.log})...)
 	if err != nil {
 		return err
 	}

@@ -323,5 +323,7 @@ func (s *sampler) writeTracks() error {
 	if s.tracker.points == 0 {
 		return nil
 	}
-	return s.cfg.Frames.WriteTracks(s.tracker.take())
+	tracks := s.tracker.take()
+	s.profiler.withhold(s.inv, tracks)
+	return s.cfg.Frames.WriteTracks(tracks)
 }

@@ -4,6 +4,7 @@
 package dcgm
 
 import (
+	"cmp"
 	"log/slog"
 	"maps"
 	"math"
@@ -161,6 +162,9 @@ func (p *profiler) shapeGPU(plan *plan, row int) {
 			plan.fixed[i][column] = collector.StatusNotWatched
 		}
 	})
+	if plan.tracksProfiling(gpu) {
+		asked, able = true, true
+	}
 	if !asked {
 		return
 	}
@@ -188,19 +192,32 @@ func (p *plan) eachProfiled(gpu *collector.Entity, f func(row, column int)) {
 			continue
 		}
 		for j, field := range p.inv.Columns[e.Kind] {
-			if profiling(uint16(field)) {
+			if profiling(uint16(field)) && p.fixed[i][j] != collector.StatusExcluded {
 				f(i, j)
 			}
 		}
 	}
 }
 
+func (t trackedField) profiling() bool { return profiling(t.field) }
+
+// tracksProfiling says whether profiling fields of the GPU, or of instances of it,
+// are looked at for sums and statistics. They need not be among the columns.
+func (p *plan) tracksProfiling(gpu *collector.Entity) bool {
+	for i := range p.inv.Entities {
+		if of, ok := p.inv.GPU(i); ok && of == gpu && slices.ContainsFunc(p.tracked[i], trackedField.profiling) {
+			return true
+		}
+	}
+	return false
+}
+
 // untrackProfiling takes the profiling fields of the GPU, and of the instances of
-// it, out of those that are looked at between samples.
+// it, out of those that are looked at for sums and statistics.
 func (p *plan) untrackProfiling(gpu *collector.Entity) {
 	for i := range p.inv.Entities {
 		if of, ok := p.inv.GPU(i); ok && of == gpu {
-			p.tracked[i] = slices.DeleteFunc(p.tracked[i], func(t trackedField) bool { return profiling(t.field) })
+			p.tracked[i] = slices.DeleteFunc(p.tracked[i], trackedField.profiling)
 		}
 	}
 }
@@ -285,15 +302,19 @@ func (g *gpuProfiling) locate(b *block, e, row int) {
 // stateOf says how profiling stands on the GPU by what was watched and what was
 // refused.
 func (p *profiler) stateOf(g *gpuProfiling, plan *plan, refusals map[pair]code) (collector.ProfilingState, code) {
-	var found [statuses]bool
+	found := make(map[collector.Status]bool)
 	refused := codeOK
-	plan.eachProfiled(&plan.inv.Entities[g.row], func(row, column int) {
-		found[plan.fixed[row][column]] = true
-		e := &plan.inv.Entities[row]
-		if c := refusals[pairOf(e.Kind, e.ID)]; c != codeOK && !refused.locked() {
-			refused = c
+	gpu := &plan.inv.Entities[g.row]
+	plan.eachProfiled(gpu, func(row, column int) { found[plan.fixed[row][column]] = true })
+	for i := range plan.inv.Entities {
+		e := &plan.inv.Entities[i]
+		if of, ok := plan.inv.GPU(i); ok && of == gpu && !refused.locked() {
+			refused = cmp.Or(refusals[pairOf(e.Kind, e.ID)], refused)
 		}
-	})
+	}
+	if refused == codeOK && plan.tracksProfiling(gpu) {
+		found[collector.StatusOK] = true
+	}
 	switch {
 	case g.able && p.paused():
 		return collector.ProfilingPaused, codeOK
@@ -312,9 +333,6 @@ func (p *profiler) stateOf(g *gpuProfiling, plan *plan, refusals map[pair]code) 
 	}
 	return collector.ProfilingError, refused
 }
-
-// statuses is one more than the last status of a cell.
-const statuses = int(collector.StatusStale) + 1
 
 // enter changes the state, says so, and plans what is to be done about it. why is
 // what a refused watch was answered.
@@ -336,8 +354,8 @@ func (p *profiler) enter(g *gpuProfiling, state collector.ProfilingState, why er
 		log.Warn("profiling fields cannot be watched", "err", why)
 		g.retryAt = time.Time{}
 	default:
-		if before == collector.ProfilingLocked || before == collector.ProfilingFrozen {
-			log.Info("profiling is as it should be again", "state", state.String(), "before", before.String())
+		if state == collector.ProfilingActive && (before == collector.ProfilingLocked || before == collector.ProfilingFrozen) {
+			log.Info("profiling is as it should be again", "before", before.String())
 		}
 		g.retryAt = time.Time{}
 	}
@@ -372,6 +390,20 @@ func (p *profiler) look(r *reading, now time.Time) {
 		if g.state == collector.ProfilingActive || g.state == collector.ProfilingFrozen {
 			p.enter(g, state, nil, now)
 		}
+	}
+}
+
+// withhold takes out of what was seen for sums and statistics what is no measurement.
+func (p *profiler) withhold(inv *collector.Inventory, tracks *collector.Tracks) {
+	for _, g := range p.gpus {
+		if g.state != collector.ProfilingFrozen {
+			continue
+		}
+		gpu := &inv.Entities[g.row]
+		tracks.List = slices.DeleteFunc(tracks.List, func(t collector.Track) bool {
+			of, ok := inv.GPU(t.Entity)
+			return ok && of == gpu && profiling(uint16(t.Field))
+		})
 	}
 }
 
@@ -480,7 +512,7 @@ func (p *profiler) pause(d time.Duration, now time.Time, newest int64) bool {
 		return was
 	}
 	p.until = now.Add(d)
-	p.log.Info("profiling is paused", "for", d)
+	p.log.Info("profiling is paused", "for", d.Round(time.Millisecond))
 	return !was
 }
 
@@ -525,6 +557,10 @@ func (s *sampler) writeProfiling() error {
 func (s *sampler) command(c collector.SamplerCommand) error {
 	if !s.profiler.pause(c.ProfilingPause, time.Now(), s.newest) {
 		return nil
+	}
+	// The watches that follow begin with nothing seen.
+	if err := s.writeTracks(); err != nil {
+		return err
 	}
 	return s.watch(s.plan(s.inv), false)
 }

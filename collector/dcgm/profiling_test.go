@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -264,4 +265,110 @@ func TestPausedForOthers(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestTrackedProfiling shows that profiling which is only looked at for sums is
+// paused, and waits for a lock, as any other.
+func TestTrackedProfiling(t *testing.T) {
+	n := newNode(t, scenario(t, "gpu h100 count 2"))
+	n.command("profiling gpu 1 locked")
+	cfg := defaultConfig()
+	cfg.Fields[gpu] = []collector.FieldID{150}
+	cfg.Tracked = []collector.TrackedField{{Field: 1001, Kinds: collector.Kinds(gpu)}}
+	p := n.hasty(cfg)
+	p.profiling("0 active", "1 locked")
+	n.command("profiling gpu 1 ok")
+	p.profiling("0 active", "1 active")
+	p.tracks(0, 1001)
+	p.tell(collector.SamplerCommand{ProfilingPause: time.Hour})
+	p.profiling("0 paused", "1 paused")
+	for range 10 {
+		if f := p.frame("a frame"); f.Tracks != nil {
+			t.Fatalf("values of profiling come during a pause: %+v", f.Tracks.List)
+		}
+	}
+	p.tell(collector.SamplerCommand{})
+	p.profiling("0 active", "1 active")
+	p.tracks(1, 1001)
+}
+
+// tracks takes frames until one has values of the field of a GPU for sums.
+func (p *process) tracks(id uint32, field collector.FieldID) {
+	p.t.Helper()
+	deadline := time.Now().Add(patience)
+	for time.Now().Before(deadline) {
+		f := p.frame("values for sums")
+		if f.Tracks == nil {
+			continue
+		}
+		for _, track := range f.Tracks.List {
+			if track.Entity == p.entity(gpu, id) && track.Field == field {
+				return
+			}
+		}
+	}
+	p.t.Fatalf("no values of field %d of GPU %d for sums", field, id)
+}
+
+// TestFrozenSums shows that what is withheld is not summed up either.
+func TestFrozenSums(t *testing.T) {
+	n := newNode(t, scenario(t, "gpu h100 count 2"))
+	n.command("load gpu all util 80")
+	cfg := defaultConfig()
+	cfg.Tracked = []collector.TrackedField{{Field: 1001, Kinds: collector.Kinds(gpu)}, {Field: 155, Kinds: collector.Kinds(gpu)}}
+	p := n.hasty(cfg)
+	p.profiling("0 active", "1 active")
+	p.tracks(0, 1001)
+	n.command("profiling gpu 0 frozen for-good")
+	n.command("load gpu all util 40")
+	p.profiling("0 frozen", "1 active")
+	p.has(gpu, 0, 1001, collector.StatusStale)
+	seen := make(map[string]bool)
+	for range 40 {
+		f := p.frame("a frame")
+		if f.Tracks == nil {
+			continue
+		}
+		for _, track := range f.Tracks.List {
+			seen[fmt.Sprint(track.Entity, " ", track.Field)] = true
+		}
+	}
+	if seen["0 1001"] || !seen["1 1001"] || !seen["0 155"] {
+		t.Errorf("summed up is, by GPU and field: %v", seen)
+	}
+}
+
+// TestExcludedProfiling shows that a field which is kept from a model says nothing
+// of what its GPUs can do.
+func TestExcludedProfiling(t *testing.T) {
+	n := newNode(t, "mixed4")
+	cfg := defaultConfig()
+	cfg.Fields[gpu] = []collector.FieldID{150, 1001}
+	cfg.Models = []collector.ModelRule{{Field: 1001, Match: ".*(L4|H100).*"}}
+	p := n.start(cfg)
+	p.profiling("1 module_not_loaded", "5 module_not_loaded")
+}
+
+// TestManyRounds shows that GPUs which have trouble one after the other do not use
+// up the engine's groups.
+func TestManyRounds(t *testing.T) {
+	p := newProfiler(Config{Logger: slog.New(slog.DiscardHandler)}, time.Now())
+	for i := range uint32(16) {
+		p.gpus = append(p.gpus, &gpuProfiling{id: i, state: collector.ProfilingLocked})
+	}
+	now := time.Now()
+	for i := range 1000 {
+		p.gpus[i%16].retryAt = now
+		if !p.due(now, int64(i)) {
+			t.Fatal("nothing is due")
+		}
+		rounds := make(map[int]bool)
+		for _, g := range p.gpus {
+			g.retryAt = time.Time{}
+			rounds[g.round] = true
+		}
+		if len(rounds) > maxRounds {
+			t.Fatalf("GPUs are in %d rounds, want at most %d", len(rounds), maxRounds)
+		}
+	}
 }
