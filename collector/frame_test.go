@@ -73,6 +73,8 @@ func writeFrame(w *FrameWriter, f Frame) error {
 		return w.WriteInventory(f.Inventory)
 	case f.Sample != nil:
 		return w.WriteSample(f.Sample)
+	case f.Tracks != nil:
+		return w.WriteTracks(f.Tracks)
 	case f.Processes != nil:
 		return w.WriteProcesses(f.Processes)
 	case f.Health != nil:
@@ -134,9 +136,13 @@ var frameCases = map[string]Frame{
 		{Entity: 0, Peer: 1, P2P: 5, NVLinks: Unknown, Path: 6}, {Entity: 1, Peer: 0, P2P: Unknown, NVLinks: 18},
 	}}},
 	"processes, no GPU": {Processes: &Processes{Generation: 1, Time: frameTime, Devices: []DeviceProcesses{}}},
-	"no events":         {Generation: 4, Events: []Event{}},
-	"profiling":         {Profiling: &Profiling{Generation: 3, GPUs: []GPUProfiling{{Entity: 0, State: ProfilingError}, {Entity: 7, State: ProfilingFrozen, Rewatches: math.MaxUint32}}}},
-	"failure":           {Failure: &Failure{Reason: FailureLibraryMissing, Message: "libdcgm.so.4: cannot open shared object file"}},
+	"tracks": {Tracks: &Tracks{Generation: 3, List: []Track{
+		{Entity: 0, Field: 1001, Points: []Point{{1_700_000_000_000_000, 0.5}, {1_700_000_000_100_000, 0}, {5, -1e300}}},
+		{Entity: 11, Field: 203, Points: []Point{}},
+	}}},
+	"no events": {Generation: 4, Events: []Event{}},
+	"profiling": {Profiling: &Profiling{Generation: 3, GPUs: []GPUProfiling{{Entity: 0, State: ProfilingError}, {Entity: 7, State: ProfilingFrozen, Rewatches: math.MaxUint32}}}},
+	"failure":   {Failure: &Failure{Reason: FailureLibraryMissing, Message: "libdcgm.so.4: cannot open shared object file"}},
 }
 
 func TestFrameRoundTrip(t *testing.T) {

@@ -129,11 +129,6 @@ func (h *Histogram) proto() *dto.Histogram {
 	}
 	p.PositiveSpan, p.PositiveDelta = spans(h.positive)
 	p.NegativeSpan, p.NegativeDelta = spans(h.negative)
-	if len(p.PositiveSpan)+len(p.NegativeSpan) == 0 && h.zero == 0 {
-		// What tells an empty native histogram from a classic one (client_model).
-		none, length := int32(0), uint32(0)
-		p.PositiveSpan = []*dto.BucketSpan{{Offset: &none, Length: &length}}
-	}
 	return p
 }
 

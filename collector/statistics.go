@@ -34,19 +34,19 @@ func (c Counter) FamilyNames() []string {
 type window struct {
 	count          int
 	min, max       float64
-	weighted, span float64 // the sum of the values, each times its seconds; and of those
+	weighted, span float64 // the sum of the values, each times its microseconds; and of those
 }
 
-// add takes a value that stood for so many seconds: the time since the value
+// add takes a value that stood for so many microseconds: the time since the value
 // before it.
-func (w *window) add(v, seconds float64) {
+func (w *window) add(v, micros float64) {
 	if w.count == 0 {
 		w.min, w.max = v, v
 	}
 	w.count++
 	w.min, w.max = min(w.min, v), max(w.max, v)
-	w.weighted += v * seconds
-	w.span += seconds
+	w.weighted += v * micros
+	w.span += micros
 }
 
 // mean is weighted by time: a value that stood twice as long counts twice.

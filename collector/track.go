@@ -244,12 +244,12 @@ func (s *trackState) add(p Point, step time.Duration) {
 	if since <= 0 && since > -clockStep {
 		return // known: a sampler says it again
 	}
-	weight := step.Seconds()
-	if s.at != 0 && since > 0 && since < step.Microseconds()*3 {
-		weight = float64(since) / 1e6
+	stood := step.Microseconds()
+	if s.at != 0 && since > 0 && since < 3*stood {
+		stood = since
 	}
 	s.at = p.At
-	s.window.add(p.Value, weight)
+	s.window.add(p.Value, float64(stood))
 	if s.histogram != nil {
 		s.histogram.observe(p.Value)
 	}

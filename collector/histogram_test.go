@@ -1,0 +1,129 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package collector
+
+import (
+	"bytes"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"google.golang.org/protobuf/proto"
+)
+
+// Our histograms are those of client_golang.
+func TestHistogramAsClientGolang(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	power := make([]float64, 5000)
+	for i := range power {
+		power[i] = 70 + 630*random.Float64()
+	}
+	for name, values := range map[string][]float64{
+		"none":             nil,
+		"zeros":            {0, 0, math.Copysign(0, -1)},
+		"bounds":           {1, 2, 4, 0.5, 1024, math.Nextafter(2, 3), math.Nextafter(2, 1)},
+		"per cent":         {0, 1, 2, 3, 50, 99, 100, 100},
+		"temperatures":     {-5, -0.25, 31, 32, 33, 90},
+		"power":            power,
+		"far apart":        {1e-300, 1e300, math.MaxFloat64, math.SmallestNonzeroFloat64},
+		"no numbers ":      {math.NaN(), 1},
+		"the highest bits": {1 << 62, 1<<62 + 1<<20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			// A growth of 1.1 at the most is what schema 3 is for.
+			theirs := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "x", Help: "X.", NativeHistogramBucketFactor: 1.1})
+			var ours nativeHistogram
+			for _, v := range values {
+				if !math.IsNaN(v) {
+					theirs.Observe(v)
+				}
+				ours.observe(v)
+			}
+			var want dto.Metric
+			if err := theirs.Write(&want); err != nil {
+				t.Fatal(err)
+			}
+			want.Histogram.CreatedTimestamp = nil
+			got := ours.snapshot().proto()
+			if math.Abs(got.GetSampleSum()-want.Histogram.GetSampleSum()) <= 1e-9*math.Abs(got.GetSampleSum()) {
+				got.SampleSum = want.Histogram.SampleSum // they add up in another order
+			}
+			if !proto.Equal(got, want.Histogram) {
+				t.Errorf("got\n%v\nwant\n%v", got, want.Histogram)
+			}
+		})
+	}
+}
+
+// A histogram with too many buckets becomes coarser, and loses nothing.
+func TestHistogramIsBounded(t *testing.T) {
+	var h nativeHistogram
+	count := uint64(0)
+	for e := -100; e < 100; e++ {
+		for _, sign := range []float64{1, -1} {
+			h.observe(sign * math.Ldexp(1.2, e))
+			count++
+		}
+	}
+	s := h.snapshot()
+	if n := len(s.positive) + len(s.negative); n > maxBuckets || s.schema >= firstSchema {
+		t.Fatalf("%d buckets of schema %d", n, s.schema)
+	}
+	var found uint64
+	for _, side := range [][]bucket{s.positive, s.negative} {
+		for i, b := range side {
+			found += b.count
+			if i > 0 && b.index <= side[i-1].index {
+				t.Errorf("bucket %d follows %d", b.index, side[i-1].index)
+			}
+		}
+	}
+	if found+s.zero != count || s.count != count {
+		t.Errorf("%d in buckets and %d counted, of %d", found+s.zero, s.count, count)
+	}
+	if i := bucketOf(1.2, s.schema); upperBound(i, s.schema) < 1.2 || upperBound(i-1, s.schema) >= 1.2 {
+		t.Errorf("1.2 lies in the bucket %d of schema %d", i, s.schema)
+	}
+}
+
+// The text formats have the histogram as client_golang's encoder writes it.
+func TestHistogramInText(t *testing.T) {
+	var h nativeHistogram
+	for _, v := range []float64{0.5, 3, 3, 100} {
+		h.observe(v)
+	}
+	family := Family{Name: "gpu_x_histogram", Help: "Of \"X\".", Type: MetricHistogram, Histograms: []HistogramSeries{
+		{NewLabelSet(Label{"gpu", "0"}, Label{"model", `a "b"`}), h.snapshot()},
+		{NewLabelSet(), h.snapshot()},
+	}}
+	for _, typ := range []expfmt.FormatType{expfmt.TypeTextPlain, expfmt.TypeOpenMetrics} {
+		format := expfmt.NewFormat(typ)
+		got, err := (&Exposition{Families: []Family{family}}).Append(nil, format)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The reference implementation, by way of the protobuf form.
+		var want bytes.Buffer
+		enc := expfmt.NewEncoder(&want, format)
+		if err := enc.Encode(family.proto()); err != nil {
+			t.Fatal(err)
+		}
+		if closer, ok := enc.(expfmt.Closer); ok {
+			closer.Close()
+		}
+		if typ == expfmt.TypeOpenMetrics {
+			got, want = normalFloats(got), *bytes.NewBuffer(normalFloats(want.Bytes()))
+		}
+		if !bytes.Equal(got, want.Bytes()) {
+			t.Errorf("got\n%s\nwant\n%s", got, want.Bytes())
+		}
+	}
+}
+
+// normalFloats takes away the ".0" that OpenMetrics encoders like to write and
+// parsers do not need.
+func normalFloats(b []byte) []byte { return bytes.ReplaceAll(b, []byte(".0\n"), []byte("\n")) }

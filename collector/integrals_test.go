@@ -1,0 +1,263 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package collector
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/common/expfmt"
+)
+
+// sourcePoint is a value at a time in seconds, from one of the sources.
+type sourcePoint struct {
+	source   int
+	seconds  float64
+	value    float64
+	wantSum  float64 // after it
+	wantGap  float64 // seconds bridged by it
+	wantFrom int     // the source that counts
+}
+
+func TestIntegrator(t *testing.T) {
+	mean := []integralSource{{"best", 1001, ofInterval, 1}, {"other", 203, ofInterval, percent}}
+	power := []integralSource{{"counter", 156, ofAllTime, 1e-3}, {"power", 155, ofMoment, 1}}
+	every := steps{step: 1, bridge: 30}
+	for name, tc := range map[string]struct {
+		sources []integralSource
+		points  []sourcePoint
+	}{
+		"a mean stands for the time since the value before it": {mean, []sourcePoint{
+			{0, 100, 0.9, 0, 0, 0}, // what it stands for nobody knows
+			{0, 101, 0.5, 0.5, 0, 0},
+			{0, 103, 0.25, 1, 0, 0},
+		}},
+		"a value that is told again counts once": {mean, []sourcePoint{
+			{0, 100, 1, 0, 0, 0}, {0, 101, 1, 1, 0, 0}, {0, 101, 1, 1, 0, 0}, {0, 100.5, 1, 1, 0, 0},
+		}},
+		"readings of a moment are joined by straight lines": {power, []sourcePoint{
+			{1, 100, 300, 0, 0, 1}, {1, 101, 500, 400, 0, 1}, {1, 102, 100, 700, 0, 1},
+		}},
+		"a sum bridges any gap by itself": {power, []sourcePoint{
+			{0, 100, 7_000_000, 0, 0, 0}, {0, 101, 7_300_000, 300, 0, 0}, {0, 4000, 8_000_000, 1000, 0, 0},
+		}},
+		"a sum that was reset adds nothing for that once": {power, []sourcePoint{
+			{0, 100, 7_000_000, 0, 0, 0}, {0, 101, 5000, 0, 0, 0}, {0, 102, 6000, 1, 0, 0},
+		}},
+		"a gap is bridged by the mean of both sides": {mean, []sourcePoint{
+			{0, 100, 0.5, 0, 0, 0}, {0, 101, 0.5, 0.5, 0, 0},
+			{0, 106, 0.1, 0.5 + 0.1 + 4*0.3, 4, 0}, // the last second it tells itself
+		}},
+		"a long gap is left out": {mean, []sourcePoint{
+			{0, 100, 1, 0, 0, 0}, {0, 101, 1, 1, 0, 0}, {0, 132, 1, 1, 0, 0}, {0, 133, 1, 2, 0, 0},
+		}},
+		"another source helps out once the best has stopped": {mean, []sourcePoint{
+			{0, 100, 1, 0, 0, 0},
+			{1, 100.5, 100, 0, 0, 0},
+			{0, 101, 1, 1, 0, 0},
+			{1, 102, 50, 1, 0, 0},
+			{1, 105, 50, 1 + 4*0.5, 3, 1},
+			{0, 106, 1, 4, 0, 0}, // and back
+		}},
+		"a clock that was set back starts anew": {mean, []sourcePoint{
+			{0, 1000, 1, 0, 0, 0}, {0, 1001, 1, 1, 0, 0}, {0, 500, 1, 1, 0, 0}, {0, 501, 1, 2, 0, 0},
+		}},
+		"a negative value is none": {mean, []sourcePoint{
+			{0, 100, 1, 0, 0, 0}, {0, 101, -1, 0, 0, 0}, {0, 102, 1, 2, 0, 0},
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var g integrator
+			g.source = tc.points[0].source
+			for i, p := range tc.points {
+				gap := g.add(tc.sources, p.source, Point{int64(p.seconds * 1e6), p.value}, every)
+				if math.Abs(g.total-p.wantSum) > 1e-9 || math.Abs(gap-p.wantGap) > 1e-9 || g.source != p.wantFrom {
+					t.Errorf("after value %d: %v, %v s bridged, from source %d; want %v, %v, %d", i, g.total, gap, g.source, p.wantSum, p.wantGap, p.wantFrom)
+				}
+			}
+		})
+	}
+}
+
+// A load of short bursts: the longer before a gap counts, not the burst beside it.
+func TestGapIsBridgedByWhatWasUsual(t *testing.T) {
+	sources := []integralSource{{field: 1001, scale: 1}}
+	var g integrator
+	at := int64(1e9)
+	for i := range 120 { // 30 % of the time
+		v := 0.0
+		if i%10 < 3 {
+			v = 1
+		}
+		g.add(sources, 0, Point{at, v}, steps{0.5, 30})
+		at += 500_000
+	}
+	before := g.total
+	gap := g.add(sources, 0, Point{at + 10_000_000, 0.3}, steps{0.5, 30})
+	if got := (g.total - before - 0.3*0.5) / gap; gap != 10 || got < 0.2 || got > 0.4 {
+		t.Errorf("%v s were bridged with %v, after a load of 0.3", gap, got)
+	}
+}
+
+// tracksOf returns a frame with one value for each field of an entity.
+func tracksOf(at time.Time, entity int, values map[FieldID]float64) Frame {
+	t := &Tracks{Generation: 1}
+	for field, v := range values {
+		t.List = append(t.List, Track{entity, field, []Point{{at.UnixMicro(), v}}})
+	}
+	return Frame{Tracks: t}
+}
+
+// Integrals begin at 0, go on with another sampler, keep instances with a reused
+// id apart, and stay when their GPU is gone.
+func TestIntegralsThroughTheNode(t *testing.T) {
+	f, node, clock := newTestFamilies(t, testConfig(t))
+	node.Track(TrackedFields(nil, time.Second), time.Second)
+	deliver := func(frames ...Frame) {
+		t.Helper()
+		var errs []error
+		for _, frame := range frames {
+			errs = append(errs, node.Deliver(frame))
+		}
+		if err := errors.Join(errs...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	busy := func(labels string) string {
+		t.Helper()
+		for line := range strings.Lines(string(encode(t, f, expfmt.TypeTextPlain))) {
+			if strings.HasPrefix(line, "gpu_busy_seconds_total{") && strings.Contains(line, labels) {
+				return strings.TrimSpace(line[strings.LastIndexByte(line, ' '):])
+			}
+		}
+		return "none"
+	}
+	inv := testInventory(t)
+	instance := -1
+	for i, e := range inv.Entities {
+		if e.Kind == KindGPUInstance && instance < 0 {
+			instance = i
+		}
+	}
+	label := fmt.Sprintf(`GPU_I_ID="%d"`, inv.Entities[instance].InstanceID)
+	sample := func() Frame { return Frame{Sample: testSample(node.latest)} }
+
+	if got := busy(label); got != "none" {
+		t.Errorf("before any value: %s", got)
+	}
+	deliver(tracksOf(epoch, instance, map[FieldID]float64{1001: 0.5}), sample())
+	if got := busy(label); got != "0" {
+		t.Errorf("with the first value: %s", got)
+	}
+	deliver(tracksOf(epoch.Add(time.Second), instance, map[FieldID]float64{1001: 0.5}))
+	if got := busy(label); got != "0" {
+		t.Errorf("before its sample: %s", got)
+	}
+	deliver(sample())
+	if got := busy(label); got != "0.5" {
+		t.Errorf("after a second at 0.5: %s", got)
+	}
+
+	// Another sampler, whose first value comes four seconds later.
+	*clock = epoch.Add(5 * time.Second)
+	deliver(Frame{Inventory: testInventory(t)}, tracksOf(epoch.Add(5*time.Second), instance, map[FieldID]float64{1001: 0.5}), sample())
+	if got := busy(label); got != "2.5" {
+		t.Errorf("after a gap of four seconds: %s", got)
+	}
+	if body := encode(t, f, expfmt.TypeTextPlain); !strings.Contains(string(body), `gpu_exporter_integrated_gap_seconds_total{family="gpu_busy_seconds_total"} 3`) {
+		t.Errorf("three seconds were bridged: %s", series(body, "gpu_exporter_integrated_gap_seconds_total"))
+	}
+
+	// The id is another instance's now.
+	other := testInventory(t)
+	other.Entities[instance].InstanceID += 100
+	deliver(Frame{Inventory: other}, tracksOf(epoch.Add(6*time.Second), instance, map[FieldID]float64{1001: 1}), sample())
+	if got := busy(label); got != "none" {
+		t.Errorf("of the instance that is gone: %s", got)
+	}
+	// It comes back, and goes on from there; the time without it is not its own.
+	deliver(Frame{Inventory: testInventory(t)}, tracksOf(epoch.Add(7*time.Second), instance, map[FieldID]float64{1001: 1}), sample())
+	if got := busy(label); got != "2.5" {
+		t.Errorf("of the instance that has come back: %s", got)
+	}
+
+	*clock = epoch.Add(10 * time.Second)
+	deliver(tracksOf(epoch.Add(8*time.Second), 0, map[FieldID]float64{156: 1000}),
+		tracksOf(epoch.Add(9*time.Second), 0, map[FieldID]float64{156: 3500}), sample())
+	gone := testInventory(t)
+	uuid := gone.Entities[0].UUID
+	gone.Entities = []Entity{{Kind: KindGPU, Selected: true, ID: 9, Parent: Unknown, UUID: "GPU-new", Index: Unknown, Minor: Unknown}}
+	gone.Columns = [kindCount][]FieldID{}
+	deliver(Frame{Inventory: gone}, Frame{Sample: &Sample{Generation: 1, Time: epoch.Add(9 * time.Second), Rows: make([][]Cell, 1)}})
+	if got := series(encode(t, f, expfmt.TypeTextPlain), "gpu_energy_joules_total"); !strings.Contains(got, uuid) || !strings.Contains(got, "} 2.5\n") {
+		t.Errorf("of the GPU that is gone:\n%s", got)
+	}
+}
+
+func TestTracksAreChecked(t *testing.T) {
+	_, node, _ := newTestFamilies(t, testConfig(t))
+	for name, tc := range map[string]struct {
+		tracks Tracks
+		reason string
+	}{
+		"another inventory": {Tracks{Generation: 2}, rejectInventory},
+		"no such entity":    {Tracks{Generation: 1, List: []Track{{Entity: 99, Field: 1001}}}, rejectInvalid},
+		"no number":         {Tracks{Generation: 1, List: []Track{{Entity: 0, Field: 1001, Points: []Point{{1, math.Inf(1)}}}}}, rejectInvalid},
+	} {
+		var reject *RejectError
+		if err := node.Deliver(Frame{Tracks: &tc.tracks}); !errors.As(err, &reject) || reject.Reason != tc.reason {
+			t.Errorf("%s: %v, want it rejected as %s", name, err, tc.reason)
+		}
+	}
+}
+
+// What is integrated is watched, whatever the counters are, and what counters ask
+// for comes on top.
+func TestTrackedFields(t *testing.T) {
+	find := func(list []TrackedField, field FieldID) (found []TrackedField) {
+		for _, f := range list {
+			if f.Field == field {
+				found = append(found, f)
+			}
+		}
+		return found
+	}
+	const second = time.Second
+	list := TrackedFields(nil, second)
+	both := Kinds(KindGPU, KindGPUInstance)
+	for _, want := range []TrackedField{
+		{Field: 1001, Kinds: both}, // a mean since the last sample loses nothing
+		{Field: 203, Kinds: both, Every: second, Unless: 1001},
+		{Field: 156, Kinds: Kinds(KindGPU), Parents: true},
+		{Field: 155, Kinds: Kinds(KindGPU), Parents: true, Every: second},
+	} {
+		if got := find(list, want.Field); len(got) != 1 || got[0] != want {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+	}
+	counter := func(id FieldID, typ MetricType, c Counter) Counter {
+		c.Field, _ = FieldByID(id)
+		c.Name, c.Type = c.Field.Name, typ
+		return c
+	}
+	list = TrackedFields([]Counter{
+		counter(203, MetricGauge, Counter{Resolution: 100 * time.Millisecond, Statistics: true}),
+		counter(150, MetricGauge, Counter{Histogram: true, Kinds: Kinds(KindGPU)}),
+		counter(140, MetricGauge, Counter{Resolution: second}), // nothing is made of it
+		counter(1, MetricLabel, Counter{Statistics: true}),
+	}, second)
+	if got := find(list, 203); len(got) != 1 || got[0].Every != 100*time.Millisecond || got[0].Unless != 0 || !got[0].Statistics {
+		t.Errorf("utilization with statistics: %+v", got)
+	}
+	if got := find(list, 150); len(got) != 1 || got[0] != (TrackedField{Field: 150, Kinds: Kinds(KindGPU), Histogram: true}) {
+		t.Errorf("temperature with a histogram: %+v", got)
+	}
+	if got := append(find(list, 140), find(list, 1)...); len(got) > 0 {
+		t.Errorf("tracked for nothing: %+v", got)
+	}
+}
