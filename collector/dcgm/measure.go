@@ -24,6 +24,10 @@ type Cost struct {
 	Bytes, Allocations float64
 	// Values and Calls are what was read, and in how many bulk calls.
 	Values, Calls int
+	// Look is the CPU time of the thread for one look between samples, and
+	// LookBytes the garbage of it. They are measured with the samples, not with the floor.
+	Look      time.Duration
+	LookBytes float64
 }
 
 // Measure takes n samples, one each interval, and says what each cost. With floor it
@@ -62,6 +66,9 @@ func Measure(cfg collector.SamplerConfig, n int, floor bool) (Cost, error) {
 	for _, b := range s.reading.derived.blocks {
 		cost.Values += len(b.entities) * len(b.fields)
 	}
+	for _, b := range s.tracker.blocks {
+		cost.Values += len(b.entities) * len(b.fields)
+	}
 	ticker := time.NewTicker(cfg.Interval)
 	defer ticker.Stop()
 	runtime.GC()
@@ -90,7 +97,26 @@ func Measure(cfg collector.SamplerConfig, n int, floor bool) (Cost, error) {
 	cost.Bytes = float64(after.TotalAlloc-before.TotalAlloc) / float64(n)
 	cost.Allocations = float64(after.Mallocs-before.Mallocs) / float64(n)
 	cost.Calls = int(callsAfter-calls) / n
-	return cost, nil
+	if floor {
+		return cost, nil
+	}
+	return cost, s.measureLooks(n, &cost)
+}
+
+// measureLooks looks n times between samples.
+func (s *sampler) measureLooks(n int, cost *Cost) error {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	start := threadCPU()
+	for range n {
+		if err := s.look(false); err != nil {
+			return err
+		}
+	}
+	cost.Look = time.Duration(threadCPU()-start) / time.Duration(n)
+	runtime.ReadMemStats(&after)
+	cost.LookBytes = float64(after.TotalAlloc-before.TotalAlloc) / float64(n)
+	return nil
 }
 
 // readOnly makes the bulk calls of a sample.
@@ -100,6 +126,11 @@ func (s *sampler) readOnly() error {
 			if c := s.lib.floor(&blocks[i].request, 1); c != codeOK {
 				return s.failed(c, collector.FailureHostengineLost, "reading values")
 			}
+		}
+	}
+	for i := range s.tracker.blocks {
+		if c := s.lib.floor(&s.tracker.blocks[i].request, 1); c != codeOK {
+			return s.failed(c, collector.FailureHostengineLost, "reading values")
 		}
 	}
 	return nil

@@ -5,6 +5,7 @@ package dcgm
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"gpu_exporter/collector"
@@ -183,6 +184,7 @@ func (p *plan) targets() []target {
 	}
 	add(target{fields: []uint16{fieldXID}, events: true}, rows)
 
+	watched := make([][]uint16, len(p.inv.Entities)) // by row
 	for kind := range p.inv.Columns {
 		// Entities that differ in what is watched on them, and how often, go in
 		// groups of their own: GPUs in what they can profile, for one.
@@ -194,6 +196,7 @@ func (p *plan) targets() []target {
 				continue
 			}
 			for n, t := range p.watchesOf(i) {
+				watched[i] = append(watched[i], t.fields...)
 				k := fmt.Sprint(n, t.every, t.fields, t.round)
 				place, ok := at[k]
 				if !ok {
@@ -213,8 +216,27 @@ func (p *plan) targets() []target {
 			}
 		}
 	}
-	p.derivedTargets(add)
-	p.evidenceTargets(add)
+	// What is wanted besides must not end a watch that is there, maybe a finer one.
+	addRest := func(t target, rows []int) {
+		var rest [][]uint16
+		var rowsOf [][]int
+		for _, i := range rows {
+			fields := without(t.fields, watched[i])
+			watched[i] = append(watched[i], fields...)
+			place := slices.IndexFunc(rest, func(other []uint16) bool { return slices.Equal(other, fields) })
+			if place < 0 {
+				place = len(rest)
+				rest, rowsOf = append(rest, fields), append(rowsOf, nil)
+			}
+			rowsOf[place] = append(rowsOf[place], i)
+		}
+		for place, fields := range rest {
+			t.fields = fields
+			add(t, rowsOf[place])
+		}
+	}
+	p.derivedTargets(addRest)
+	p.evidenceTargets(addRest)
 	return targets
 }
 

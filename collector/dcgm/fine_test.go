@@ -1,0 +1,148 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package dcgm
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"gpu_exporter/collector"
+)
+
+// What is looked at between samples has watches of its own, but for profiling,
+// which has one interval on a GPU.
+func TestTrackedTargets(t *testing.T) {
+	const fine = 100 * time.Millisecond
+	gpus, both := collector.Kinds(gpu), collector.Kinds(gpu, inst)
+	for name, tt := range map[string]struct {
+		tracked []collector.TrackedField
+		want    []string
+	}{
+		"none": {nil, []string{
+			"[67 155] on 1/0 1/5", "[1001 1002] on 1/0", "[155] on 4/7 4/8", "[1001] on 4/7 4/8",
+		}},
+		"a field of the samples, looked at more often": {
+			[]collector.TrackedField{{Field: 155, Kinds: gpus, Every: fine}},
+			[]string{"[67] on 1/0 1/5", "100ms [155] on 1/0 1/5", "[1001 1002] on 1/0", "[155] on 4/7 4/8", "[1001] on 4/7 4/8"},
+		},
+		"of the parents of instances, too": {
+			[]collector.TrackedField{{Field: 156, Kinds: gpus, Parents: true}},
+			[]string{"[67 155 156] on 1/0 1/5", "[156] on 1/1", "[1001 1002] on 1/0", "[155] on 4/7 4/8", "[1001] on 4/7 4/8"},
+		},
+		"not where something better is": {
+			[]collector.TrackedField{{Field: 203, Kinds: both, Every: fine, Unless: 1001}},
+			[]string{"[67 155] on 1/0 1/5", "100ms [203] on 1/5", "[1001 1002] on 1/0", "[155] on 4/7 4/8", "[1001] on 4/7 4/8"},
+		},
+		"profiling that the GPU lacks": {
+			[]collector.TrackedField{{Field: 1005, Kinds: both}},
+			[]string{"[67 155] on 1/0 1/5", "[1001 1002] on 1/0", "[155] on 4/7 4/8", "[1001] on 4/7 4/8"},
+		},
+		"profiling, more often": {
+			[]collector.TrackedField{{Field: 1001, Kinds: gpus, Every: fine}},
+			[]string{"[67 155] on 1/0 1/5", "100ms [1001 1002] on 1/0", "[155] on 4/7 4/8", "[1001] on 4/7 4/8"},
+		},
+		"no more often than the samples": {
+			[]collector.TrackedField{{Field: 155, Kinds: gpus, Every: time.Second}},
+			[]string{"[67 155] on 1/0 1/5", "[1001 1002] on 1/0", "[155] on 4/7 4/8", "[1001] on 4/7 4/8"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPlan(testInventory(testColumns), selectors{}, testCapabilities)
+			p.track(tt.tracked, time.Second)
+			var got []string
+			for _, target := range p.targets() {
+				if target.events {
+					continue
+				}
+				var b strings.Builder
+				if target.every > 0 {
+					fmt.Fprintf(&b, "%v ", target.every)
+				}
+				fmt.Fprintf(&b, "%v on", target.fields)
+				for _, e := range target.entities {
+					fmt.Fprintf(&b, " %d/%d", e.kind, e.id)
+				}
+				got = append(got, b.String())
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(tt.want, "\n"))
+			}
+		})
+	}
+}
+
+// gather takes frames until the second sample, and returns what was told of the
+// tracked fields before it, by entity and field.
+func (p *process) gather() map[string][]collector.Point {
+	p.t.Helper()
+	points := make(map[string][]collector.Point)
+	for samples := 0; samples < 2; {
+		f := p.frame("values between samples")
+		switch {
+		case f.Sample != nil:
+			samples++
+		case f.Tracks != nil:
+			if f.Tracks.Generation != p.inv.Generation {
+				p.t.Fatalf("values of inventory %d, after inventory %d", f.Tracks.Generation, p.inv.Generation)
+			}
+			for _, track := range f.Tracks.List {
+				e := p.inv.Entities[track.Entity]
+				key := fmt.Sprintf("%v %d: %d", e.Kind, e.ID, track.Field)
+				points[key] = append(points[key], track.Points...)
+			}
+		}
+	}
+	return points
+}
+
+// Between two samples the tracked fields have many values, each told once; what
+// a field cannot tell is left to the samples.
+func TestValuesBetweenSamples(t *testing.T) {
+	cfg := defaultConfig()
+	cfg.Interval = 2 * time.Second
+	cfg.Tracked = []collector.TrackedField{
+		{Field: 155, Kinds: collector.Kinds(gpu), Every: 100 * time.Millisecond, Parents: true},
+		{Field: 156, Kinds: collector.Kinds(gpu), Parents: true},
+		{Field: 1001, Kinds: collector.Kinds(gpu, inst)},
+		{Field: 203, Kinds: collector.Kinds(gpu, inst), Every: 100 * time.Millisecond, Unless: 1001},
+		{Field: 190, Kinds: collector.Kinds(gpu, inst), Every: 100 * time.Millisecond}, // not supported
+	}
+	points := newNode(t, "h100x8-mig").start(cfg).gather()
+	for key, want := range map[string][2]int{
+		"gpu 3: 155":           {5, 25}, // whole; DCGM may skip some of the twenty
+		"gpu 0: 155":           {5, 25}, // split
+		"gpu 0: 156":           {1, 3},
+		"gpu_instance 0: 1001": {0, 2}, // the first is blank
+		"gpu_instance 0: 155":  {0, 0},
+		"gpu 3: 203":           {0, 0}, // it can profile
+		"gpu 0: 1001":          {0, 0}, // its instances are read
+	} {
+		got := points[key]
+		if len(got) < want[0] || len(got) > want[1] {
+			t.Errorf("%s: %d values, want %d to %d", key, len(got), want[0], want[1])
+		}
+		for i := range got {
+			if i > 0 && got[i].At <= got[i-1].At {
+				t.Errorf("%s: the value of %d follows that of %d", key, got[i].At, got[i-1].At)
+			}
+		}
+	}
+}
+
+// Where there is no profiling, the driver's utilization is looked at.
+func TestUtilizationInPlaceOfProfiling(t *testing.T) {
+	cfg := defaultConfig()
+	cfg.Interval = time.Second
+	cfg.Tracked = collector.TrackedFields(nil, 100*time.Millisecond)
+	points := newNode(t, "t4x1").start(cfg).gather()
+	if n := len(points["gpu 0: 203"]); n < 3 {
+		t.Errorf("%d values of the utilization", n)
+	}
+	if n := len(points["gpu 0: 1001"]); n > 0 {
+		t.Errorf("%d values of profiling, which the GPU has no module for", n)
+	}
+}
