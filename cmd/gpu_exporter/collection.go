@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"reflect"
@@ -37,6 +38,12 @@ func (e *exporter) newCollection(cfg config) (*collection, error) {
 	}
 	xids, err := loadXIDCatalogue(cfg)
 	if err != nil {
+		return nil, err
+	}
+	if cfg.Histograms {
+		addHistograms(counters.List, cfg.Resolution)
+	}
+	if err := checkFamilyNames(counters.List); err != nil {
 		return nil, err
 	}
 	c := &collection{cfg: cfg, counters: counters}
@@ -168,9 +175,38 @@ func countersName(cfg config) string {
 	return name
 }
 
+// checkFamilyNames says which counters cannot be served together.
+func checkFamilyNames(counters []collector.Counter) error {
+	of := map[string]string{}
+	for _, c := range counters {
+		for _, name := range c.FamilyNames() {
+			if other, taken := of[name]; taken {
+				return fmt.Errorf("%s and %s both make the metric %s, by their names, statistics or histograms: give one of them another name", other, c.Name, name)
+			}
+			of[name] = c.Name
+		}
+	}
+	return nil
+}
+
+// addHistograms makes of the counters what --sample.histograms asks for: histograms
+// of utilization, power and temperature.
+func addHistograms(counters []collector.Counter, resolution time.Duration) {
+	for i := range counters {
+		c := &counters[i]
+		switch c.Field.ID {
+		case 1001: // a mean since the last sample: looking more often would shorten it
+			c.Histogram = true
+		case 140, 150, 155, 203:
+			c.Histogram = true
+			c.Resolution = cmp.Or(c.Resolution, resolution)
+		}
+	}
+}
+
 // reloadable are the fields of config that a reload can change.
 var reloadable = []string{
-	"ConfigFile", "Include", "Fields", "Models", "Collectors", "Interval", "Resolution", "MaxAge", "Devices", "Switches", "CPUs",
+	"ConfigFile", "Include", "Fields", "Models", "Collectors", "Interval", "Resolution", "Histograms", "MaxAge", "Devices", "Switches", "CPUs",
 	"LinksFromOne", "Hostengine", "DCGMLogLevel", "UseOldNamespace", "HostnameLabel", "ReplaceBlanks",
 	"XIDCatalogue", "XIDWindow", "ClockWindow", "HealthInterval",
 }

@@ -36,6 +36,7 @@ type config struct {
 	Collectors    string // path of the counters file; empty: the default counters
 	Interval      time.Duration
 	Resolution    time.Duration // between looks at what integrals are made of
+	Histograms    bool          // of utilization, power and temperature
 	MaxAge        time.Duration
 	Devices       string // see collector.ParseSelector
 	Switches      string // likewise, of NVSwitches and their links
@@ -204,6 +205,7 @@ func newConfig(opts []option, flags map[string]given, lookupEnv func(string) (st
 	}
 	c.MaxAge = r.maxAge(c.Interval)
 	c.Resolution = r.resolution()
+	c.Histograms = r.on(optHistograms)
 	c.HealthInterval = r.healthInterval()
 	c.addFile(r.file, r.values["collectors"])
 	if r.on(optNoHostname) {

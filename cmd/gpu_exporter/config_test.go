@@ -204,6 +204,7 @@ func TestFlagsAndVariables(t *testing.T) {
 		{env: "DISABLE_STARTUP_VALIDATE=true", want: func(c *config) { c.StartupChecks = false }},
 		{args: "--simulate=h100x8", want: func(c *config) { c.Simulate = "h100x8" }},
 		{args: "--dcgm.library-path=/opt/dcgm", want: func(c *config) { c.LibraryPath = "/opt/dcgm" }},
+		{args: "--sample.resolution=200ms --sample.histograms", want: func(c *config) { c.Resolution, c.Histograms = 200*time.Millisecond, true }},
 		{args: "--sample.max-age=2m", want: func(c *config) { c.MaxAge = 2 * time.Minute }},
 		{args: "--xid.kernel-log=on --path.kmsg=/host/dev/kmsg", want: func(c *config) { c.KernelLog, c.KMsg = "on", "/host/dev/kmsg" }},
 		{args: "--xid.kernel-log=off --path.kmsg=/dev/kmsg", want: func(c *config) { c.KernelLog, c.KMsg = "off", "/dev/kmsg" },

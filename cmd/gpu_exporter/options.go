@@ -25,6 +25,7 @@ const (
 	optLogFormat2     = "log-format"
 	optInterval       = "collect-interval"
 	optResolution     = "sample.resolution"
+	optHistograms     = "sample.histograms"
 	optMaxAge         = "sample.max-age"
 	optMaxRequests    = "web.max-requests"
 	optAdminAPI       = "web.enable-admin-api"
@@ -115,6 +116,8 @@ func options() []option {
 			help: "Load stand-ins for NVIDIA's libraries that simulate a node: a scenario's name (" + scenarioList() + ") or the path of a scenario file."},
 		{name: optResolution, kind: kindText, def: "1s", arg: "DURATION",
 			help: "How often power and utilization are looked at for the counters of energy and busy time, where the GPU does not count by itself. At least 100ms."},
+		{name: optHistograms, kind: kindSwitch,
+			help: "Add native histograms of utilization, power and temperature, as far as the counters have them. Prometheus must be told to scrape native histograms."},
 		{name: optMaxAge, kind: kindText, arg: "DURATION",
 			help: "Age from which on a sample is not served. Default: 3 intervals, at least 30s."},
 		{name: "disable-startup-validate", env: "DISABLE_STARTUP_VALIDATE", kind: kindSwitch,

@@ -223,6 +223,7 @@ func (e *exporter) reload(asked config) (changed bool, err error) {
 	e.latest = next
 	e.mu.Unlock()
 	if !sameSampler {
+		e.node.Track(next.sampler.Tracked, next.sampler.Interval)
 		e.supervisor.Reconfigure(next.sampler)
 	}
 	select {
