@@ -26,7 +26,8 @@ const samplesPerRound = 100
 // the same watches: DCGM's own threads are in both.
 func (b *bench) sampler(ctx context.Context, scenario, counters string) ([]row, error) {
 	var ours, floor, oursThread, floorThread []time.Duration
-	var garbage []float64
+	var garbage, lookGarbage []float64
+	var looks []time.Duration
 	var last dcgm.Cost
 	for range b.options.rounds {
 		sample, err := b.cost(ctx, "sample", scenario, counters)
@@ -40,6 +41,7 @@ func (b *bench) sampler(ctx context.Context, scenario, counters string) ([]row, 
 		ours, floor = append(ours, sample.Process), append(floor, loop.Process)
 		oursThread, floorThread = append(oursThread, sample.Thread), append(floorThread, loop.Thread)
 		garbage = append(garbage, sample.Bytes/1024)
+		looks, lookGarbage = append(looks, sample.Look), append(lookGarbage, sample.LookBytes)
 		last = sample
 	}
 	what := fmt.Sprintf("CPU of a sample, %s, %d values in %d calls", scenario, last.Values, last.Calls)
@@ -47,6 +49,8 @@ func (b *bench) sampler(ctx context.Context, scenario, counters string) ([]row, 
 		against(what+", the process", ours, floor),
 		against(what+", the sampling thread alone", oursThread, floorThread),
 		atMost("garbage of the sampler for one sample, "+scenario, median(garbage), 16, "KiB"),
+		{what: "CPU of a look between samples, " + scenario, measured: median(looks).String(), floor: "-", ratio: "-"},
+		atMost("garbage of a look between samples, "+scenario, median(lookGarbage), 16, "B"),
 	}, nil
 }
 
@@ -91,7 +95,11 @@ func measureSampler(what, countersFile string) error {
 			}
 		}
 	}
-	c, err := dcgm.Measure(collector.SamplerConfig{Interval: 100 * time.Millisecond, Fields: fields}, samplesPerRound, what == "floor")
+	c, err := dcgm.Measure(collector.SamplerConfig{
+		Interval: 100 * time.Millisecond,
+		Fields:   fields,
+		Tracked:  collector.TrackedFields(counters.List, 50*time.Millisecond),
+	}, samplesPerRound, what == "floor")
 	if err != nil {
 		return err
 	}
