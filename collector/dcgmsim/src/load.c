@@ -55,7 +55,7 @@ static struct curve curve_of(const struct node_gpu *g)
     case NODE_LOAD_BURSTS: /* short work at times that nobody's clock keeps */
         c.base = 0.02;
         c.pulse = 0.9;
-        c.period = 1;
+        c.period = 1.1; /* not whole seconds: who looks at those would always see the same part of it */
         c.width = 0.3;
         c.offset = 0;
         c.scatter = s;
