@@ -56,7 +56,7 @@ func TestReload(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	const base = "collect-interval: 200ms\nsample.max-age: 5s\nfields: [DCGM_FI_DEV_GPU_TEMP"
+	const base = "collect-interval: 200ms\nsample.max-age: 5s\nfields: [DCGM_FI_DEV_GPU_TEMP, DCGM_FI_PROF_GR_ENGINE_ACTIVE"
 	publish(base + "]\ninclude: []\n")
 	path := filepath.Join(dir, "c.yaml")
 	if err := os.Symlink("..data/c.yaml", path); err != nil {
@@ -64,9 +64,11 @@ func TestReload(t *testing.T) {
 	}
 	n := startNode(t, "h100x8", "--config.file="+path)
 	n.command(t, "xid 94 gpu 1")
-	n.eventually(t, "the XID is counted", func() bool {
-		total, _ := sumOf(n.scrape(t), "gpu_xid_errors_total", `gpu="1"`, `xid="94"`)
-		return total == 1
+	n.eventually(t, "the XID is counted, and profiling has values", func() bool {
+		body := n.scrape(t)
+		total, _ := sumOf(body, "gpu_xid_errors_total", `gpu="1"`, `xid="94"`)
+		_, profiled := sumOf(body, "DCGM_FI_PROF_GR_ENGINE_ACTIVE")
+		return total == 1 && profiled == 8
 	})
 
 	// All the while, scrapes have what both configurations have.
@@ -82,10 +84,11 @@ func TestReload(t *testing.T) {
 			}
 			status, body := n.tryGet(t, "/metrics")
 			_, temperatures := sumOf(body, "DCGM_FI_DEV_GPU_TEMP")
+			_, profiled := sumOf(body, "DCGM_FI_PROF_GR_ENGINE_ACTIVE")
 			up, gpus := sumOf(body, "gpu_up")
 			xids, _ := sumOf(body, "gpu_xid_errors_total", `gpu="1"`, `xid="94"`)
-			if status != http.StatusOK || temperatures != 8 || up != 8 || gpus != 8 || xids != 1 {
-				t.Errorf("scrape %d: status %d, %d temperatures, %v of %d GPUs up, %v XIDs", scrapes.Load(), status, temperatures, up, gpus, xids)
+			if status != http.StatusOK || temperatures != 8 || profiled != 8 || up != 8 || gpus != 8 || xids != 1 {
+				t.Errorf("scrape %d: status %d, %d temperatures, %d profiled, %v of %d GPUs up, %v XIDs", scrapes.Load(), status, temperatures, profiled, up, gpus, xids)
 				return
 			}
 			scrapes.Add(1)
