@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // post sends a request without a body.
@@ -193,4 +194,37 @@ models:
 	if v, _ := sumOf(body, "gpu_exporter_fields_unsupported", `"excluded"`); v != 4 {
 		t.Errorf("%v cells are excluded, want 4", v)
 	}
+}
+
+// A file is read again although others in its directory are written all the time.
+func TestReloadInABusyDirectory(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "c.yaml")
+	writeFile(t, path, "fields: [{field: 150, name: first}]\n")
+	n := startNode(t, "t4x1", "--config.file="+path)
+	done, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+				if err := os.WriteFile(filepath.Join(dir, "log"), []byte("x"), 0o600); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		}
+	}()
+	writeFile(t, path, "fields: [{field: 150, name: second}]\n")
+	n.eventually(t, "the file is read again", func() bool {
+		_, count := sumOf(n.scrape(t), "second")
+		return count == 1
+	})
+	close(done)
+	<-stopped
 }
