@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -48,6 +49,11 @@ func NewCounter(field, name, metricType, help string) (Counter, error) {
 	if name != "" {
 		if !metricName.MatchString(name) {
 			return Counter{}, fmt.Errorf("%q is no name for a metric: use letters, digits, _ and :, and no digit first", name)
+		}
+		if metric == MetricLabel {
+			if strings.Contains(name, ":") || strings.HasPrefix(name, "__") || slices.Contains(ownLabelNames(), name) {
+				return Counter{}, fmt.Errorf("%q is no name for a label here: it is one of the device's, or begins with __, or has a colon: choose another name", name)
+			}
 		}
 		for _, prefix := range reservedPrefixes {
 			if strings.HasPrefix(name, prefix) {

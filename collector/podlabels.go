@@ -85,7 +85,8 @@ func distinct(labels []Label) []Label {
 // label, whatever the configuration.
 func ownLabelNames() []string {
 	return []string{
-		"gpu", "UUID", "uuid", "pci_bus_id", "device", "modelName", "GPU_I_PROFILE", "GPU_I_ID", "hostname", "Hostname",
+		"gpu", "UUID", "uuid", "pci_bus_id", "device", "modelName", "GPU_I_PROFILE", "GPU_I_ID", "GPU_CI_ID", "hostname", "Hostname",
+		"nvlink", "nvswitch", "gpu_uuid", "model_name", "cpu", "cpucore", "connectx",
 		"container", "namespace", "pod", "container_name", "pod_name", "pod_namespace", "pod_uid", "vgpu",
 		"workload", "workload_kind", "hpc_job", "err_code", "err_msg",
 		"dra_claim_name", "dra_claim_namespace", "dra_driver_name", "dra_pool_name", "dra_device_name",

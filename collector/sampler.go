@@ -14,6 +14,10 @@ import (
 // hands it over as one line of JSON on the sampler's standard input, which then
 // stays open: its end tells the sampler that the exporter is gone.
 type SamplerConfig struct {
+	// Replaces says that the sampler takes the place of a working one because of
+	// another configuration. The supervisor sets it. The old sample serves until the
+	// new one has what takes more than one reading, which is profiling.
+	Replaces bool
 	// Interval is the time between samples, and the update interval of the watches.
 	Interval time.Duration
 	// Fields are the fields to read, per kind of entity.

@@ -183,6 +183,7 @@ type Supervisor struct {
 	mu          sync.Mutex
 	sampler     SamplerConfig
 	eventsSince time.Time // where the next sampler goes on with events
+	replaces    bool      // a sampler that works is to be replaced, and none has sampled since
 	profiling   profilingPause
 	status      SupervisorStatus
 }
@@ -245,6 +246,7 @@ func (s *Supervisor) Reconfigure(cfg SamplerConfig) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sampler = cfg
+	s.replaces = s.replaces || s.status.Sampling
 	select {
 	case s.reconfigured <- struct{}{}:
 	default:
@@ -261,6 +263,7 @@ func (s *Supervisor) nextConfig() SamplerConfig {
 	}
 	cfg := s.sampler
 	cfg.EventsSince = s.eventsSince
+	cfg.Replaces = s.replaces
 	cfg.ProfilingPause = s.profiling.left()
 	s.profiling.told = s.profiling.until
 	return cfg

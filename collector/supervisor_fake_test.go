@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -497,9 +498,38 @@ func TestSupervisorReconfigures(t *testing.T) {
 			if all[0].killedAt.Load() != nil || all[0].status != waitExit(0) {
 				t.Error("the old one was not allowed to clean up")
 			}
+			if all[0].cfg.Replaces || !all[1].cfg.Replaces {
+				t.Error("the second one replaces the first, which replaced none")
+			}
 			st := s.Status()
 			if st.Restarts[restartReconfigured] != 1 || st.LastFailure != (Failure{}) || !st.Running {
 				t.Errorf("status %+v", st)
+			}
+		})
+	})
+	t.Run("before the new one has a sample", func(t *testing.T) {
+		script := func(p *clay) {
+			if p.cfg.Devices == "g:1" {
+				p.obey()
+				return
+			}
+			p.behave()
+		}
+		inBubble(t, SupervisorConfig{Sampler: base}, script, func(t *testing.T, s *Supervisor, w *clayWorld) {
+			later(5 * time.Second)
+			s.Reconfigure(other)
+			later(time.Second)
+			s.Reconfigure(SamplerConfig{Interval: time.Second, Devices: "g:2"})
+			later(5 * time.Second)
+			s.Reconfigure(base)
+			later(time.Second)
+			var replaces []bool
+			for _, p := range w.started() {
+				replaces = append(replaces, p.cfg.Replaces)
+			}
+			// The last sample is still that of the first when the third one starts.
+			if want := []bool{false, true, true, true}; !slices.Equal(replaces, want) {
+				t.Errorf("replacing %v, want %v", replaces, want)
 			}
 		})
 	})
@@ -537,6 +567,8 @@ func TestSupervisorReconfigures(t *testing.T) {
 			later(time.Millisecond)
 			if all := w.started(); len(all) != before+1 || all[before].cfg.Devices != "g:1" {
 				t.Errorf("the new configuration waits for the backoff: %+v", s.Status())
+			} else if all[before].cfg.Replaces {
+				t.Error("it is said to replace one that works")
 			}
 		})
 	})

@@ -129,7 +129,7 @@ func (s *Supervisor) takeIn(r *attached) error {
 		now := max(1, int64(time.Since(r.started)))
 		r.lastFrame.Store(now)
 		if frame.Sample != nil && r.firstSample.CompareAndSwap(0, now) {
-			s.update(func(st *SupervisorStatus) { st.Sampling = st.Running })
+			s.update(func(st *SupervisorStatus) { st.Sampling, s.replaces = st.Running, false })
 			s.log.Info("sampler delivers samples", "pid", r.proc.pid(), "after", time.Duration(now))
 		}
 	}

@@ -25,6 +25,9 @@ const (
 	// filesSettle is how long files must be left alone before they are read again:
 	// an editor writes one in several steps, the kubelet swaps a link.
 	filesSettle = 300 * time.Millisecond
+	// filesPatience is how long one waits for that: other files of the directory may
+	// be written all the time.
+	filesPatience = 3 * time.Second
 	// lookAgain is when they are looked at without an event: a directory may have
 	// been replaced, and network file systems tell nothing.
 	lookAgain = 30 * time.Second
@@ -94,16 +97,19 @@ func fingerprint(files []string) [sha256.Size]byte {
 func (r *reloader) reload(why string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	// Of what is read below, or is older: a change in between must count as one.
+	before := fingerprint(r.files)
 	c, warnings, err := r.parse()
 	var changed bool
 	if err == nil {
-		before := fingerprint(configFiles(c)) // of what is read now, or is older
-		if changed, err = r.use(c); err == nil {
-			r.files, r.fingerprint = configFiles(c), before
+		if files := configFiles(c); !slices.Equal(files, r.files) {
+			before = fingerprint(files)
+			r.files = files // also if they are wrong: a mended one is to be noticed
 		}
+		changed, err = r.use(c)
 	}
+	r.fingerprint = before
 	if err != nil {
-		r.fingerprint = fingerprint(r.files)
 		r.successful.Set(0)
 		r.log.Error("The configuration was not reloaded, and stays as it was", "why", why, "err", err)
 		return err
@@ -173,18 +179,26 @@ func (r *reloader) watch(ctx context.Context) error {
 	add()
 	timer := time.NewTimer(lookAgain)
 	defer timer.Stop()
+	var since time.Time // of the first event that is waited for; zero: none is
+	settle := func() {
+		if since.IsZero() {
+			since = time.Now()
+		}
+		timer.Reset(min(filesSettle, max(0, time.Until(since.Add(filesPatience)))))
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-events:
-			timer.Reset(filesSettle)
+			settle()
 			continue
 		case err := <-failures:
 			r.log.Debug("Watching files failed", "err", err)
-			timer.Reset(filesSettle)
+			settle()
 			continue
 		case <-timer.C:
+			since = time.Time{}
 		}
 		if r.changedOnDisk() {
 			_ = r.reload("a file changed") // it says so itself

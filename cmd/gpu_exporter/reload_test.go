@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // post sends a request without a body.
@@ -56,7 +57,7 @@ func TestReload(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	const base = "collect-interval: 200ms\nsample.max-age: 5s\nfields: [DCGM_FI_DEV_GPU_TEMP"
+	const base = "collect-interval: 200ms\nsample.max-age: 5s\nfields: [DCGM_FI_DEV_GPU_TEMP, DCGM_FI_PROF_GR_ENGINE_ACTIVE"
 	publish(base + "]\ninclude: []\n")
 	path := filepath.Join(dir, "c.yaml")
 	if err := os.Symlink("..data/c.yaml", path); err != nil {
@@ -64,9 +65,11 @@ func TestReload(t *testing.T) {
 	}
 	n := startNode(t, "h100x8", "--config.file="+path)
 	n.command(t, "xid 94 gpu 1")
-	n.eventually(t, "the XID is counted", func() bool {
-		total, _ := sumOf(n.scrape(t), "gpu_xid_errors_total", `gpu="1"`, `xid="94"`)
-		return total == 1
+	n.eventually(t, "the XID is counted, and profiling has values", func() bool {
+		body := n.scrape(t)
+		total, _ := sumOf(body, "gpu_xid_errors_total", `gpu="1"`, `xid="94"`)
+		_, profiled := sumOf(body, "DCGM_FI_PROF_GR_ENGINE_ACTIVE")
+		return total == 1 && profiled == 8
 	})
 
 	// All the while, scrapes have what both configurations have.
@@ -82,10 +85,11 @@ func TestReload(t *testing.T) {
 			}
 			status, body := n.tryGet(t, "/metrics")
 			_, temperatures := sumOf(body, "DCGM_FI_DEV_GPU_TEMP")
+			_, profiled := sumOf(body, "DCGM_FI_PROF_GR_ENGINE_ACTIVE")
 			up, gpus := sumOf(body, "gpu_up")
 			xids, _ := sumOf(body, "gpu_xid_errors_total", `gpu="1"`, `xid="94"`)
-			if status != http.StatusOK || temperatures != 8 || up != 8 || gpus != 8 || xids != 1 {
-				t.Errorf("scrape %d: status %d, %d temperatures, %v of %d GPUs up, %v XIDs", scrapes.Load(), status, temperatures, up, gpus, xids)
+			if status != http.StatusOK || temperatures != 8 || profiled != 8 || up != 8 || gpus != 8 || xids != 1 {
+				t.Errorf("scrape %d: status %d, %d temperatures, %d profiled, %v of %d GPUs up, %v XIDs", scrapes.Load(), status, temperatures, profiled, up, gpus, xids)
 				return
 			}
 			scrapes.Add(1)
@@ -190,4 +194,37 @@ models:
 	if v, _ := sumOf(body, "gpu_exporter_fields_unsupported", `"excluded"`); v != 4 {
 		t.Errorf("%v cells are excluded, want 4", v)
 	}
+}
+
+// A file is read again although others in its directory are written all the time.
+func TestReloadInABusyDirectory(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "c.yaml")
+	writeFile(t, path, "fields: [{field: 150, name: first}]\n")
+	n := startNode(t, "t4x1", "--config.file="+path)
+	done, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+				if err := os.WriteFile(filepath.Join(dir, "log"), []byte("x"), 0o600); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		}
+	}()
+	writeFile(t, path, "fields: [{field: 150, name: second}]\n")
+	n.eventually(t, "the file is read again", func() bool {
+		_, count := sumOf(n.scrape(t), "second")
+		return count == 1
+	})
+	close(done)
+	<-stopped
 }

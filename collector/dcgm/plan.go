@@ -240,6 +240,19 @@ func (p *plan) targets() []target {
 	return targets
 }
 
+// warming says whether a profiling field that should have a value has none yet.
+func (p *plan) warming(s *collector.Sample) bool {
+	for i, row := range s.Rows {
+		for j := range row {
+			if status := row[j].Status; p.fixed[i][j] == collector.StatusOK && (status == collector.StatusNoData || status == collector.StatusBlank) &&
+				profiling(uint16(p.inv.Columns[p.inv.Entities[i].Kind][j])) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // refuse takes out of the readings what the engine does not watch.
 func (p *plan) refuse(units []*unit) {
 	rows := make(map[pair]int, len(p.inv.Entities))

@@ -22,6 +22,10 @@ const (
 	stallTimeout = 30 * time.Second
 	// blankTimeout is how long an embedded engine may have no value of anything.
 	blankTimeout = 5 * time.Second
+	// maxSkipped is how many samples are left out while profiling has no values.
+	// DCGM has them an interval after the watch, which may fall on either side of our
+	// own second reading.
+	maxSkipped = 2
 	// identityRetry is when a GPU or MIG device whose UUID is not known is asked
 	// again; later and later, up to the maximum, while that changes nothing.
 	identityRetry    = 10 * time.Second
@@ -164,6 +168,7 @@ type sampler struct {
 	xids     xids
 	profiler *profiler
 
+	skip          int           // how many samples may still be left out
 	fabricChanged bool          // since the newest inventory
 	instances     code          // of listing the MIG instances
 	generation    uint64        // of the newest inventory
@@ -218,6 +223,9 @@ func newSampler(cfg Config) (*sampler, error) {
 		watcher:      newWatcher(e.lib, cfg.Sampler.Interval, cfg.Logger),
 		updateChecks: time.Now(),
 		newestSince:  time.Now(),
+	}
+	if cfg.Sampler.Replaces {
+		s.skip = maxSkipped
 	}
 	s.xids.valuesSince = s.lib.valuesSince
 	s.profiler = newProfiler(cfg, start)
@@ -431,8 +439,13 @@ func (s *sampler) sample() error {
 	if err := s.writeProfiling(); err != nil {
 		return err
 	}
-	if err := s.cfg.Frames.WriteSample(sample); err != nil {
-		return err
+	if s.skip > 0 && s.reading.plan.warming(sample) {
+		s.skip--
+	} else {
+		s.skip = 0
+		if err := s.cfg.Frames.WriteSample(sample); err != nil {
+			return err
+		}
 	}
 	if found.xids || len(s.xids.unread) > 0 {
 		if err := s.writeXIDs(); err != nil {

@@ -631,3 +631,20 @@ func TestNeedsNewEngine(t *testing.T) {
 		})
 	}
 }
+
+// TestReplacingSamplerBringsProfiling shows that a sampler which takes the place of
+// a working one begins with a sample that has what the old one's had.
+func TestReplacingSamplerBringsProfiling(t *testing.T) {
+	cfg := defaultConfig()
+	cfg.Replaces = true
+	p := newNode(t, "h100x8").start(cfg)
+	if f := p.frame("the first frame"); f.Inventory == nil {
+		t.Fatalf("the first frame is %+v, want the inventory", f)
+	}
+	s := p.sample("the first sample", func(*collector.Sample) error { return nil })
+	for id := range uint32(8) {
+		if c := p.cell(s, gpu, id, 1001); c.Status != collector.StatusOK {
+			t.Errorf("GPU %d: graphics engine activity is %v", id, c.Status)
+		}
+	}
+}
