@@ -210,7 +210,6 @@ func DerivedFields() []FieldID {
 type derivedLayout struct {
 	columns []int         // of derivedRows' fields; -1 is not read
 	labels  [][]*LabelSet // by entity and row; made when first needed
-	gpus    int           // with labels of their own
 	cluster int           // column of the fabric's cluster, and
 	clique  int           // of the clique
 	fabric  []fabricLabels
@@ -228,11 +227,6 @@ func newDerivedLayout(inv *Inventory) derivedLayout {
 		cluster: slices.Index(inv.Derived, fieldFabricCluster),
 		clique:  slices.Index(inv.Derived, fieldFabricClique),
 		fabric:  make([]fabricLabels, len(inv.Entities)),
-	}
-	for i := range inv.Entities {
-		if inv.Entities[i].Kind == KindGPU && inv.Entities[i].Selected {
-			l.gpus++
-		}
 	}
 	for i, r := range derivedRows {
 		l.columns[i] = slices.Index(inv.Derived, r.field)
@@ -253,7 +247,7 @@ func (f *Families) appendFromFields(families []Family, v nodeView) []Family {
 			to++
 		}
 		family := definition.family()
-		family.Series = make([]Series, 0, (to-from)*f.layout.derived.gpus)
+		family.Series = f.room(family.Name)
 		for i, row := range v.sample.Derived {
 			if len(row) == 0 || f.layout.entities[i].own == nil {
 				continue

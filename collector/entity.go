@@ -140,6 +140,18 @@ type Inventory struct {
 	Derived []FieldID
 }
 
+// devices returns how many entities stand before the last GPU instance, or the last
+// GPU where there are no instances, that one included: the others are no devices
+// that somebody can hold.
+func (inv *Inventory) devices() int {
+	for i := len(inv.Entities) - 1; i >= 0; i-- {
+		if kind := inv.Entities[i].Kind; kind == KindGPU || kind == KindGPUInstance {
+			return i + 1
+		}
+	}
+	return 0
+}
+
 // GPU returns the GPU that the entity at position i is or belongs to, and
 // whether there is one.
 func (inv *Inventory) GPU(i int) (*Entity, bool) {

@@ -16,6 +16,7 @@ var (
 // appendFabric appends the families of links and switches.
 func (f *Families) appendFabric(families []Family, v nodeView, fresh bool) []Family {
 	links, switches := gpuNVLinkUp.family(), gpuNVSwitchInfo.family()
+	links.Series = f.room(links.Name)
 	for i := range v.inventory.Entities {
 		l, e := &f.layout.entities[i], &v.inventory.Entities[i]
 		switch {

@@ -70,14 +70,21 @@ type Families struct {
 	layout     layout
 	usage      usage
 	xidInfos   map[int64]*LabelSet // by code
+	rooms      map[string]int      // how many series each family last had
+	words      map[Label]*LabelSet // label sets of one label, such as a reason
+	count      int                 // how many families there were before those without series were taken out
 }
 
 // NewFamilies returns a builder of the families of node. owners may be nil.
 func NewFamilies(cfg FamiliesConfig, node *Node, supervisor *Supervisor, owners OwnerSource) *Families {
 	node.keepXIDs(cfg.xidWindow())
 	node.keepClockEvents(cfg.clockEventsWindow())
-	return &Families{cfg: cfg, node: node, supervisor: supervisor, owners: owners, xidInfos: map[int64]*LabelSet{}}
+	return &Families{cfg: cfg, node: node, supervisor: supervisor, owners: owners, xidInfos: map[int64]*LabelSet{}, rooms: map[string]int{}, words: map[Label]*LabelSet{}}
 }
+
+// room returns an empty list for the series of a family, with room for as many as
+// it had the last time: that is how many it has nearly always.
+func (f *Families) room(name string) []Series { return make([]Series, 0, f.rooms[name]) }
 
 // Build returns the families at this moment, sorted by name.
 func (f *Families) Build() []Family {
@@ -95,7 +102,7 @@ func (f *Families) Build() []Family {
 		f.layout = newLayout(&f.cfg, v, ownership)
 	}
 	f.attribute(v, ownership)
-	families := make([]Family, 0, len(f.cfg.Counters)+ownFamilies)
+	families := make([]Family, 0, f.count)
 	if fresh {
 		families = f.appendFields(families, v)
 		families = f.appendFromFields(families, v)
@@ -107,6 +114,10 @@ func (f *Families) Build() []Family {
 	families = f.appendHealth(families, v)
 	families = f.appendDerived(families, v, ownership, fresh)
 	families = f.appendState(families, v, ownership)
+	f.count = len(families)
+	for i := range families {
+		f.rooms[families[i].Name] = len(families[i].Series)
+	}
 	families = slices.DeleteFunc(families, func(f Family) bool { return len(f.Series)+len(f.Histograms) == 0 })
 	slices.SortFunc(families, func(a, b Family) int { return strings.Compare(a.Name, b.Name) })
 	return families
@@ -118,7 +129,6 @@ type layout struct {
 	inventory *Inventory
 	ownership *Ownership
 	entities  []entityLayout
-	owned     int // number of owners of all entities
 	// columns are, for each counter and kind, the column of the counter's field,
 	// or -1.
 	columns [][kindCount]int
@@ -222,7 +232,6 @@ func newLayout(cfg *FamiliesConfig, v nodeView, ownership *Ownership) layout {
 			continue // it is held by its GPU's owners, and does not count by itself
 		}
 		e.owners = cfg.ownerLayouts(e.identity, holders.Owners)
-		l.owned += len(e.owners)
 	}
 	return l
 }
@@ -343,7 +352,7 @@ func (f *Families) appendFields(families []Family, v nodeView) []Family {
 			families = append(families, f.computed(c, v))
 			continue
 		}
-		family := Family{Name: c.Name, Help: c.Help, Type: c.Type, Series: make([]Series, 0, len(v.inventory.Entities))}
+		family := Family{Name: c.Name, Help: c.Help, Type: c.Type, Series: f.room(c.Name)}
 		for e := range v.inventory.Entities {
 			cell, ok := f.layout.cell(v.sample, i, e)
 			if !ok || !cell.Type.Numeric() {

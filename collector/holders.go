@@ -18,7 +18,7 @@ func (f *Families) appendHolders(families []Family, v nodeView, ownership *Owner
 	}
 	pods, owners := gpuPodInfo.family(), gpuOwners.family()
 	jobs, containers := gpuJobInfo.family(), gpuContainerInfo.family()
-	pods.Series, owners.Series = make([]Series, 0, f.layout.owned), make([]Series, 0, len(f.layout.entities))
+	pods.Series, owners.Series = f.room(pods.Name), f.room(owners.Name)
 	for i := range v.inventory.Entities {
 		l := &f.layout.entities[i]
 		if l.own == nil {
@@ -98,7 +98,7 @@ func (f *Families) appendUsage(families []Family) []Family {
 	processes, memory, kinds := gpuPodProcesses.family(), gpuPodMemory.family(), gpuPodKinds.family()
 	sm, encoder, decoder := gpuPodSM.family(), gpuPodEncoder.family(), gpuPodDecoder.family()
 	for _, family := range []*Family{&processes, &memory, &kinds} {
-		family.Series = make([]Series, 0, f.layout.owned)
+		family.Series = f.room(family.Name)
 	}
 	add := func(to *Family, labels *LabelSet, v Value) {
 		to.Series = append(to.Series, Series{labels, v})
@@ -153,7 +153,7 @@ func (f *Families) appendProcessState(families []Family) []Family {
 	}
 	return append(families,
 		processesRead.single(Number(seconds(f.usage.processes.Time))),
-		counts(&processesUnattributed, troubles), unread)
+		counts(f, &processesUnattributed, troubles), unread)
 }
 
 // appendSources appends how the sources of owners do.

@@ -291,12 +291,12 @@ type integralView struct {
 }
 
 func (in *integrals) view(inv *Inventory, gone []Entity) integralView {
-	n := len(in.all)
+	n, devices := len(in.all), inv.devices()
 	v := integralView{
 		all: in.all, count: n, gaps: maps.Clone(in.gaps),
-		totals: make([]float64, 0, n*len(inv.Entities)), sources: make([]uint8, 0, n*len(inv.Entities)),
+		totals: make([]float64, 0, n*devices), sources: make([]uint8, 0, n*devices),
 	}
-	for i := range inv.Entities {
+	for i := range devices {
 		var of []*integrator
 		if kind := inv.Entities[i].Kind; kind == KindGPU || kind == KindGPUInstance {
 			of = in.of[instanceKey(inv, i)]
@@ -338,10 +338,10 @@ func (f *Families) appendIntegrals(families []Family, v nodeView) []Family {
 	for j := range view.all {
 		if j == 0 || view.all[j].family != view.all[j-1].family {
 			families = append(families, view.all[j].family.family())
-			families[len(families)-1].Series = make([]Series, 0, 8*len(v.inventory.Entities))
+			families[len(families)-1].Series = f.room(view.all[j].family.Name)
 		}
 		family := &families[len(families)-1]
-		for i := range f.layout.entities {
+		for i := range v.inventory.devices() {
 			l := &f.layout.entities[i]
 			if total := view.totals[i*view.count+j]; l.own != nil && !math.IsNaN(total) {
 				family.Series = append(family.Series, Series{l.integral(view.all, j), Number(total)})
@@ -362,7 +362,7 @@ func (f *Families) appendIntegrals(families []Family, v nodeView) []Family {
 			continue
 		}
 		info := view.all[j].info.family()
-		for i := range f.layout.entities {
+		for i := range v.inventory.devices() {
 			l := &f.layout.entities[i]
 			if l.own == nil || math.IsNaN(view.totals[i*view.count+j]) {
 				continue
@@ -375,7 +375,7 @@ func (f *Families) appendIntegrals(families []Family, v nodeView) []Family {
 		}
 		families = append(families, info)
 	}
-	return append(families, counts(&integratedGap, view.gaps))
+	return append(families, counts(f, &integratedGap, view.gaps))
 }
 
 // integral returns the labels of an integral, made by the first call.

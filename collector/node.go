@@ -262,44 +262,59 @@ type nodeView struct {
 	peers       peersState
 }
 
+// view returns all of it.
 func (n *Node) view() nodeView {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	now := n.now()
 	n.xids.settle(now)
-	v := nodeView{inventory: n.shown, sample: n.sample, gone: n.gone, xids: n.xids.counts.copy(), strayXIDs: n.kernel.strays, recentXIDs: n.xids.counts.recent(now)}
-	v.tracks = n.tracks
-	v.clockEvents, v.health, v.peers = n.clockEvents.copy(), n.health, n.peers
-	if v.sample == nil {
-		v.inventory = n.latest
-	} else {
-		// The sample's own time says how old it was on arrival; from then on the
-		// monotonic clock counts, which a step of the wall clock cannot fool.
-		v.age = max(0, n.received.Sub(n.sample.Time)) + n.now().Sub(n.received)
-	}
-	if v.inventory == n.processesOf {
-		v.processes = n.processes
-	}
+	v := n.newest(now)
+	v.gone, v.tracks, v.health, v.peers = n.gone, n.tracks, n.health, n.peers
+	v.xids, v.recentXIDs, v.strayXIDs = n.xids.counts.copy(), n.xids.counts.recent(now), n.kernel.strays
+	v.clockEvents = n.clockEvents.copy()
 	if v.inventory == n.profilingOf {
 		v.profiling, v.rewatches = n.profiling, maps.Clone(n.rewatches)
 	}
 	return v
 }
 
+// newest returns what a view has of the newest sample. The mutex must be held.
+func (n *Node) newest(now time.Time) nodeView {
+	v := nodeView{inventory: n.shown, sample: n.sample}
+	if v.sample == nil {
+		v.inventory = n.latest
+	} else {
+		// The sample's own time says how old it was on arrival; from then on the
+		// monotonic clock counts, which a step of the wall clock cannot fool.
+		v.age = max(0, n.received.Sub(n.sample.Time)) + now.Sub(n.received)
+	}
+	if v.inventory == n.processesOf {
+		v.processes = n.processes
+	}
+	return v
+}
+
+// glance is a view of the newest sample alone: it copies nothing.
+func (n *Node) glance() nodeView {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.newest(n.now())
+}
+
 // Newest returns the newest inventory and the newest sample of it; nil where
 // there is none.
 func (n *Node) Newest() (*Inventory, *Sample) {
-	v := n.view()
+	v := n.glance()
 	return v.inventory, v.sample
 }
 
 // Processes returns the newest reading of the processes on the devices, or nil.
-func (n *Node) Processes() *Processes { return n.view().processes }
+func (n *Node) Processes() *Processes { return n.glance().processes }
 
 // Freshness says whether a sample exists that is no older than maxAge, and for
 // how much longer.
 func (n *Node) Freshness(maxAge time.Duration) (left time.Duration, fresh bool) {
-	v := n.view()
+	v := n.glance()
 	if v.sample == nil || v.age > maxAge {
 		return 0, false
 	}
@@ -308,7 +323,7 @@ func (n *Node) Freshness(maxAge time.Duration) (left time.Duration, fresh bool) 
 
 // Staleness says in words how old the newest sample is.
 func (n *Node) Staleness() string {
-	v := n.view()
+	v := n.glance()
 	if v.sample == nil {
 		return "no sample yet"
 	}

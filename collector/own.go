@@ -66,9 +66,6 @@ var (
 	processesUnread       = definition{"gpu_exporter_processes_unread_devices", MetricGauge, "Devices whose processes, or their utilization, cannot be read, by what and reason.", []string{"what", "reason"}}
 )
 
-// ownFamilies is about how many they are.
-const ownFamilies = 70
-
 func (d *definition) family(series ...Series) Family {
 	return Family{Name: d.Name, Help: d.Help, Type: d.Type, Series: series}
 }
@@ -79,12 +76,23 @@ func (d *definition) single(v Value) Family {
 }
 
 // counts returns the family with one series for each key of the map, sorted.
-func counts[N uint64 | int | float64](d *definition, byKey map[string]N) Family {
+func counts[N uint64 | int | float64](f *Families, d *definition, byKey map[string]N) Family {
 	family := d.family()
+	family.Series = f.room(d.Name)
 	for _, key := range slices.Sorted(maps.Keys(byKey)) {
-		family.Series = append(family.Series, Series{NewLabelSet(Label{d.Labels[0], key}), Number(float64(byKey[key]))})
+		family.Series = append(family.Series, Series{f.word(Label{d.Labels[0], key}), Number(float64(byKey[key]))})
 	}
 	return family
+}
+
+// word returns the label set of one label, made by the first call for it.
+func (f *Families) word(l Label) *LabelSet {
+	set, ok := f.words[l]
+	if !ok {
+		set = NewLabelSet(l)
+		f.words[l] = set
+	}
+	return set
 }
 
 // appendDerived appends the gpu_* families. They go on while samples do not
@@ -187,15 +195,15 @@ func (f *Families) appendState(families []Family, v nodeView, ownership *Ownersh
 	fresh := v.sample != nil && v.age <= f.cfg.MaxAge
 	families = append(families,
 		samplerUp.single(Bool(status.Sampling && fresh)),
-		counts(&samplerRestarts, status.Restarts),
+		counts(f, &samplerRestarts, status.Restarts),
 		samplerUnreapable.single(Bool(status.Unreapable)),
-		counts(&framesRejected, status.FramesRejected))
+		counts(f, &framesRejected, status.FramesRejected))
 	families = appendPause(families, status.ProfilingPausedUntil)
 	if v.sample != nil {
 		families = append(families,
 			lastSample.single(Number(seconds(v.sample.Time))),
 			sampleDuration.single(Number(v.sample.Duration.Seconds())),
-			counts(&fieldsUnsupported, withoutValue(v.sample)))
+			counts(f, &fieldsUnsupported, withoutValue(v.sample)))
 	}
 	families = f.appendKernelLog(families, v)
 	if f.owners == nil {
@@ -204,7 +212,7 @@ func (f *Families) appendState(families []Family, v nodeView, ownership *Ownersh
 	families = f.appendProcessState(families)
 	families = appendSources(families, f.owners.Sources(), f.node.now())
 	if ownership != nil {
-		families = append(families, counts(&sourceStrays, ownership.Strays))
+		families = append(families, counts(f, &sourceStrays, ownership.Strays))
 	}
 	mapping, asked := f.owners.MappingStatus()
 	if !asked {
@@ -212,7 +220,7 @@ func (f *Families) appendState(families []Family, v nodeView, ownership *Ownersh
 	}
 	families = append(families,
 		mappingUp.single(Bool(mapping.Up)),
-		counts(&mappingFailures, mapping.Failures))
+		counts(f, &mappingFailures, mapping.Failures))
 	if !mapping.LastSuccess.IsZero() {
 		families = append(families,
 			mappingAge.single(Number(f.node.now().Sub(mapping.LastSuccess).Seconds())),

@@ -110,6 +110,9 @@ func (f *Families) appendPeers(families []Family, v nodeView) []Family {
 		return families
 	}
 	status, links, path := gpuP2PStatus.family(), gpuPeerLinks.family(), gpuTopologyInfo.family()
+	for _, family := range []*Family{&status, &links, &path} {
+		family.Series = f.room(family.Name)
+	}
 	for _, pair := range p.Pairs {
 		l := &f.layout.entities[pair.Entity]
 		if l.own == nil {

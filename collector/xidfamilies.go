@@ -26,7 +26,7 @@ var (
 func (f *Families) appendXIDs(families []Family, v nodeView) []Family {
 	total, last := gpuXIDErrors.family(), gpuXIDLastTimestamp.family()
 	action := f.cfg.XIDs.CallsForAction()
-	total.Series = make([]Series, 0, len(action)*len(f.layout.entities))
+	total.Series = f.room(total.Name)
 	add := func(key entityKey, labelsOf func(n int, code int64) *LabelSet) {
 		for n, code := range seenOr(action, v.xids, key) {
 			count, labels := v.xids[xidKey{key, code}], labelsOf(n, code)

@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	versioncollector "github.com/prometheus/client_golang/prometheus/collectors/version"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/exporter-toolkit/web"
 
@@ -47,6 +48,8 @@ type exporter struct {
 	reloader   *reloader // nil if nothing is ever reloaded
 	current    atomic.Pointer[collector.Exposition]
 	served     atomic.Bool // current has had a sample
+	process    []*dto.MetricFamily
+	gathered   time.Time // when process was
 
 	// reconfigured delivers when there is a new latest, at most one notice at a time.
 	reconfigured chan struct{}
@@ -249,20 +252,33 @@ func (e *exporter) publishLoop(ctx context.Context) error {
 	}
 }
 
-// publish replaces the exposition that scrapes get.
-func (e *exporter) publish() {
+// gatherEvery is how often the process's own metrics are gathered at the most: that
+// costs as much as all the others, and they need not keep up with short intervals.
+const gatherEvery = time.Second
+
+// gather gathers the process's own metrics, unless that was just done.
+func (e *exporter) gather() {
+	if time.Since(e.gathered) < gatherEvery {
+		return
+	}
 	process, err := e.registry.Gather()
 	if err != nil {
 		// What could be gathered is there all the same.
 		e.log.Warn("Some metrics of the exporter process cannot be gathered", "err", err)
 	}
+	e.process, e.gathered = process, time.Now()
+}
+
+// publish replaces the exposition that scrapes get.
+func (e *exporter) publish() {
+	e.gather()
 	_, sample := e.node.Newest()
 	c := e.shown()
 	families := c.families.Build()
 	for now := e.shown(); now != c; now = e.shown() { // the first sample of a new configuration came in between
 		c, families = now, now.families.Build()
 	}
-	e.current.Store(&collector.Exposition{Families: families, Process: process})
+	e.current.Store(&collector.Exposition{Families: families, Process: e.process})
 	if sample != nil {
 		e.served.Store(true)
 	}
