@@ -127,12 +127,19 @@ type integrator struct {
 	value  float64
 	recent float64 // mean of the last values, weighted by time
 	total  float64
+	// counter is the last value of a source that is a sum of all time, and counted
+	// what total was then; known says that there is one.
+	counter, counted float64
+	known            bool
 }
 
 // steps are what an integrator takes for granted about its values.
 type steps struct {
 	step   float64 // seconds from one value to the next, usually
 	bridge float64 // seconds that a gap may have
+	// silence is how many seconds the source in use must have said nothing before a
+	// worse one helps out.
+	silence float64
 }
 
 // usual says whether so many seconds lie between two values without a gap. DCGM
@@ -146,6 +153,9 @@ func (g *integrator) add(sources []integralSource, source int, p Point, s steps)
 	v := p.Value * src.scale
 	if g.until == 0 || p.At-g.until < -clockStep {
 		g.restart(source, p.At, v)
+		if src.nature == ofAllTime {
+			g.count(v)
+		}
 		return 0
 	}
 	dt := float64(p.At-g.until) / 1e6
@@ -153,21 +163,14 @@ func (g *integrator) add(sources []integralSource, source int, p Point, s steps)
 		return 0
 	}
 	if source != g.source {
-		// A worse source helps out only if the better one has stopped.
-		if source > g.source && s.usual(dt) {
-			return 0
-		}
-		if src.nature == ofAllTime {
-			g.restart(source, p.At, v)
+		if source > g.source && dt <= s.silence {
 			return 0
 		}
 		g.source, g.value, g.recent = source, v, v
 	}
 	switch {
 	case src.nature == ofAllTime:
-		if v > g.value { // or it was reset, and how much that hides nobody knows
-			g.total += v - g.value
-		}
+		g.count(v)
 	case s.usual(dt):
 		g.total += src.share(g.value, v) * dt
 	case dt <= s.bridge:
@@ -194,6 +197,17 @@ func (s *integralSource) share(before, v float64) float64 {
 // restart goes on from a value without knowing what was before it.
 func (g *integrator) restart(source int, at int64, v float64) {
 	g.source, g.until, g.value, g.recent = source, at, v, v
+	g.known = false
+}
+
+// count goes on to the next value of a sum of all time. That tells of the time in
+// which another source helped out, too. Where the sum was reset, nobody knows how
+// much that hides.
+func (g *integrator) count(v float64) {
+	if g.known && v > g.counter {
+		g.total = max(g.total, g.counted+v-g.counter)
+	}
+	g.counter, g.counted, g.known = v, g.total, true
 }
 
 // integrals are all integrals of all devices since the exporter started.
@@ -252,7 +266,11 @@ func (in *integrals) add(key entityKey, at sourceAt, track *Track, t *tracking) 
 	if of[at.integral] == nil {
 		of[at.integral] = &integrator{source: at.source}
 	}
-	s := steps{t.step(track.Field).Seconds(), max(leastBridge, 3*t.interval).Seconds()}
+	s := steps{step: t.step(track.Field).Seconds(), bridge: max(leastBridge, 3*t.interval).Seconds()}
+	inUse := in.all[at.integral].sources[of[at.integral].source]
+	if s.silence = 2*t.step(inUse.field).Seconds() + 1; inUse.nature == ofAllTime {
+		s.silence = s.bridge // a sum loses nothing by being silent
+	}
 	for _, p := range track.Points {
 		gap := of[at.integral].add(in.all[at.integral].sources, at.source, p, s)
 		in.gaps[in.all[at.integral].family.Name] += gap

@@ -27,7 +27,7 @@ type sourcePoint struct {
 func TestIntegrator(t *testing.T) {
 	mean := []integralSource{{"best", 1001, ofInterval, 1}, {"other", 203, ofInterval, percent}}
 	power := []integralSource{{"counter", 156, ofAllTime, 1e-3}, {"power", 155, ofMoment, 1}}
-	every := steps{step: 1, bridge: 30}
+	every := steps{step: 1, bridge: 30, silence: 3}
 	for name, tc := range map[string]struct {
 		sources []integralSource
 		points  []sourcePoint
@@ -45,6 +45,13 @@ func TestIntegrator(t *testing.T) {
 		}},
 		"a sum bridges any gap by itself": {power, []sourcePoint{
 			{0, 100, 7_000_000, 0, 0, 0}, {0, 101, 7_300_000, 300, 0, 0}, {0, 4000, 8_000_000, 1000, 0, 0},
+		}},
+		"a sum tells of the time in which another source helped out, too": {power, []sourcePoint{
+			{0, 100, 1_000_000, 0, 0, 0}, {0, 105, 1_500_000, 500, 0, 0},
+			{1, 109, 300, 500 + 4*300, 4, 1}, {1, 110, 300, 500 + 5*300, 0, 1},
+			{0, 115, 4_500_000, 3500, 0, 0},
+			{1, 119, 900, 3500 + 4*900, 4, 1},
+			{0, 120, 4_600_000, 3500 + 4*900, 0, 0}, // less than was thought: a counter does not go back
 		}},
 		"a sum that was reset adds nothing for that once": {power, []sourcePoint{
 			{0, 100, 7_000_000, 0, 0, 0}, {0, 101, 5000, 0, 0, 0}, {0, 102, 6000, 1, 0, 0},
@@ -84,6 +91,41 @@ func TestIntegrator(t *testing.T) {
 	}
 }
 
+// takenAt returns the sample with another time.
+func takenAt(s *Sample, at time.Time) *Sample {
+	s.Time = at
+	return s
+}
+
+// The counter of energy comes with the samples, power every second: it does not
+// stand in for the counter in between.
+func TestEnergyIsTheCountersAlone(t *testing.T) {
+	f, node, clock := newTestFamilies(t, testConfig(t))
+	node.Track(TrackedFields(nil, time.Second), 5*time.Second)
+	inv, _ := node.Newest()
+	start := *clock
+	for second := range 61 {
+		at := start.Add(time.Duration(second) * time.Second)
+		*clock = at
+		values := map[FieldID]float64{155: 300}
+		if second%5 == 0 {
+			values[156] = 1e6 + 500e3*float64(second)
+		}
+		for _, frame := range []Frame{tracksOf(at, 0, values), {Sample: takenAt(testSample(inv), at)}} {
+			if err := node.Deliver(frame); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	body := string(encode(t, f, expfmt.TypeTextPlain))
+	if want := `gpu_energy_joules_total{gpu="0",UUID="GPU-aaaa",pci_bus_id="00000000:18:00.0",device="nvidia0",modelName="NVIDIA H100 80GB HBM3",hostname="node1"} 30000`; !strings.Contains(body, want+"\n") {
+		t.Errorf("no %s in\n%s", want, body)
+	}
+	if want := `gpu_exporter_integrated_gap_seconds_total{family="gpu_energy_joules_total"} 0`; !strings.Contains(body, want+"\n") {
+		t.Errorf("no %s", want)
+	}
+}
+
 // A load of short bursts: the longer before a gap counts, not the burst beside it.
 func TestGapIsBridgedByWhatWasUsual(t *testing.T) {
 	sources := []integralSource{{field: 1001, scale: 1}}
@@ -94,11 +136,11 @@ func TestGapIsBridgedByWhatWasUsual(t *testing.T) {
 		if i%10 < 3 {
 			v = 1
 		}
-		g.add(sources, 0, Point{at, v}, steps{0.5, 30})
+		g.add(sources, 0, Point{at, v}, steps{0.5, 30, 2})
 		at += 500_000
 	}
 	before := g.total
-	gap := g.add(sources, 0, Point{at + 10_000_000, 0.3}, steps{0.5, 30})
+	gap := g.add(sources, 0, Point{at + 10_000_000, 0.3}, steps{0.5, 30, 2})
 	if got := (g.total - before - 0.3*0.5) / gap; gap != 10 || got < 0.2 || got > 0.4 {
 		t.Errorf("%v s were bridged with %v, after a load of 0.3", gap, got)
 	}
