@@ -111,7 +111,7 @@ func (state *clockEventState) decide(c *clockEvents, row []Cell) {
 		switch status {
 		case StatusOK:
 			state.sources[i] = sourceDriver
-		case StatusNoData, StatusStale: // it may come yet
+		case StatusNoData, StatusStale, StatusError, StatusEntityLost: // it may come yet
 		default:
 			state.sources[i] = sourceSamples
 		}
@@ -131,6 +131,9 @@ func (state *clockEventState) add(at time.Time, reasons int64, window time.Durat
 		if counts && state.sources[bit] == sourceSamples {
 			state.seconds[bit] += since.Seconds() * float64(now+state.reasons>>bit&1) / 2
 		}
+	}
+	if !state.at.IsZero() && since < 0 { // the clock was set back: what is of later would never leave the window
+		state.recent, state.window = nil, [len(clockEventReasons)]uint64{}
 	}
 	if window > 0 && (state.at.IsZero() || since > 0) {
 		if n := len(state.recent); n == 0 || at.Sub(state.recent[n-1].at) >= window/windowParts {

@@ -40,6 +40,11 @@ func (k EntityKind) String() string {
 	return fmt.Sprintf("kind(%d)", uint8(k))
 }
 
+// OfGPU says whether an entity of the kind is a GPU or lies in one.
+func (k EntityKind) OfGPU() bool {
+	return k == KindGPU || k == KindGPUInstance || k == KindComputeInstance
+}
+
 // KindSet is a set of kinds.
 type KindSet uint16
 
@@ -178,11 +183,33 @@ func (inv *Inventory) validate() error {
 		if e.Parent != Unknown && (e.Parent < 0 || e.Parent >= i) {
 			return fmt.Errorf("entity %d has parent %d, which does not stand before it", i, e.Parent)
 		}
+		if !inv.hasParent(e) {
+			return fmt.Errorf("entity %d, of kind %v, has no parent of the right kind", i, e.Kind)
+		}
 		if e.PlacementStart < Unknown {
 			return fmt.Errorf("entity %d starts at memory slice %d", i, e.PlacementStart)
 		}
 	}
 	return nil
+}
+
+// hasParent says whether an entity that is part of another one is so, and of the
+// right kind.
+func (inv *Inventory) hasParent(e *Entity) bool {
+	is := func(kinds ...EntityKind) bool {
+		return e.Parent != Unknown && Kinds(kinds...).Has(inv.Entities[e.Parent].Kind)
+	}
+	switch e.Kind {
+	case KindGPUInstance:
+		return is(KindGPU)
+	case KindComputeInstance:
+		return is(KindGPUInstance)
+	case KindLink:
+		return is(KindGPU, KindSwitch)
+	case KindCPUCore:
+		return is(KindCPU)
+	}
+	return true
 }
 
 // MIGDevice is what NVML says of one MIG device: the pair of a GPU instance and

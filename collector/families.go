@@ -75,11 +75,17 @@ type Families struct {
 	count      int                 // how many families there were before those without series were taken out
 }
 
-// NewFamilies returns a builder of the families of node. owners may be nil.
+// NewFamilies returns a builder of the families of node, which is put to use by
+// [Families.Keep]. owners may be nil.
 func NewFamilies(cfg FamiliesConfig, node *Node, supervisor *Supervisor, owners OwnerSource) *Families {
-	node.keepXIDs(cfg.xidWindow())
-	node.keepClockEvents(cfg.clockEventsWindow())
 	return &Families{cfg: cfg, node: node, supervisor: supervisor, owners: owners, xidInfos: map[int64]*LabelSet{}, rooms: map[string]int{}, words: map[Label]*LabelSet{}}
+}
+
+// Keep has the node keep what these families need of the past. It is to be called
+// when they take the place of others.
+func (f *Families) Keep() {
+	f.node.keepXIDs(f.cfg.xidWindow())
+	f.node.keepClockEvents(f.cfg.clockEventsWindow())
 }
 
 // room returns an empty list for the series of a family, with room for as many as
@@ -292,13 +298,10 @@ func (l *layout) cell(s *Sample, counter, entity int) (Cell, bool) {
 // globalCell returns the value of a label counter that is about the node, for an
 // entity of a kind that is not asked for it.
 func (l *layout) globalCell(s *Sample, counter, entity int) (Cell, bool) {
-	if !l.global[counter] || ofGPU(l.inventory.Entities[entity].Kind) && l.inventory.Entities[entity].Kind != KindComputeInstance {
+	if !l.global[counter] || l.inventory.Entities[entity].Kind.OfGPU() && l.inventory.Entities[entity].Kind != KindComputeInstance {
 		return Cell{}, false
 	}
-	for i := range l.inventory.Entities {
-		if !ofGPU(l.inventory.Entities[i].Kind) {
-			break // GPUs stand first
-		}
+	for i := range l.inventory.devices() {
 		if cell, ok := l.cell(s, counter, i); ok {
 			return cell, true
 		}

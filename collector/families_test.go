@@ -183,6 +183,7 @@ func newTestFamilies(t *testing.T, cfg FamiliesConfig) (*Families, *Node, *time.
 		}
 	}
 	f := NewFamilies(cfg, node, nil, nil)
+	f.Keep()
 	f.supervisor = fixedSupervisor{Running: true, Sampling: true,
 		Restarts:       map[string]uint64{"crash": 1, "timeout": 0},
 		FramesRejected: map[string]uint64{"future": 0}}

@@ -5,11 +5,6 @@ package collector
 
 import "strconv"
 
-// ofGPU says whether an entity is a GPU or lies in one.
-func ofGPU(kind EntityKind) bool {
-	return kind == KindGPU || kind == KindGPUInstance || kind == KindComputeInstance
-}
-
 // identity returns the fixed labels of an entity, or nil for one that is not
 // selected. They are dcgm-exporter's in its order and spelling, which differs
 // between GPUs and links (internal/pkg/rendermetrics/render_metrics.go). An

@@ -43,11 +43,7 @@ func (p *Processes) validate(inv *Inventory) error {
 		}
 		last = d.Entity
 		switch e := &inv.Entities[d.Entity]; e.Kind {
-		case KindGPU, KindGPUInstance:
-		case KindComputeInstance:
-			if e.Parent == Unknown {
-				return fmt.Errorf("processes of compute instance %d, which is in no GPU instance", d.Entity)
-			}
+		case KindGPU, KindGPUInstance, KindComputeInstance:
 		default:
 			return fmt.Errorf("processes of entity %d, a %v", d.Entity, e.Kind)
 		}

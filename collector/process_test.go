@@ -18,7 +18,7 @@ func processInventory(generation uint64) *Inventory {
 		{Kind: KindGPU, Parent: Unknown, UUID: "GPU-2", Selected: true, MIGMode: true},
 		{Kind: KindGPUInstance, Parent: 1, InstanceID: 1},
 		{Kind: KindComputeInstance, Parent: 2, InstanceID: 0},
-		{Kind: KindComputeInstance, Parent: Unknown, InstanceID: 1},
+		{Kind: KindComputeInstance, Parent: 2, InstanceID: 1},
 		{Kind: KindCPU, Parent: Unknown},
 	}}
 }
@@ -43,7 +43,6 @@ func TestNodeRejectsProcesses(t *testing.T) {
 		"on nothing":                  {func(p *Processes) { p.Devices[2].Entity = 6 }, rejectInvalid},
 		"before everything":           {func(p *Processes) { p.Devices[0].Entity = Unknown }, rejectInvalid},
 		"on a CPU":                    {func(p *Processes) { p.Devices[2].Entity = 5 }, rejectInvalid},
-		"on a part of nothing":        {func(p *Processes) { p.Devices[2].Entity = 4 }, rejectInvalid},
 		"on one device twice":         {func(p *Processes) { p.Devices[2].Entity = 2 }, rejectInvalid},
 		"on devices out of order":     {func(p *Processes) { p.Devices[1].Entity = 4 }, rejectInvalid},
 		"one twice":                   {func(p *Processes) { p.Devices[0].Processes[1].PID = 1 }, rejectInvalid},

@@ -110,6 +110,13 @@ func TestInventoryValidate(t *testing.T) {
 		"its own parent":             {[]Entity{{Kind: KindGPU, Parent: 0}}, false},
 		"parent that is not there":   {[]Entity{{Kind: KindGPU, Parent: -2}}, false},
 		"kind that does not exist":   {[]Entity{{Kind: kindCount, Parent: Unknown}}, false},
+		"part of nothing":            {[]Entity{{Kind: KindGPU, Parent: Unknown}, {Kind: KindComputeInstance, Parent: Unknown}}, false},
+		"instance in a CPU":          {[]Entity{{Kind: KindCPU, Parent: Unknown}, {Kind: KindGPUInstance, Parent: 0}}, false},
+		"link of nothing":            {[]Entity{{Kind: KindLink, Parent: Unknown}}, false},
+		"link of a CPU":              {[]Entity{{Kind: KindCPU, Parent: Unknown}, {Kind: KindLink, Parent: 0}}, false},
+		"link of a switch":           {[]Entity{{Kind: KindSwitch, Parent: Unknown}, {Kind: KindLink, Parent: 0}}, true},
+		"core of nothing":            {[]Entity{{Kind: KindCPUCore, Parent: Unknown}}, false},
+		"core of a CPU":              {[]Entity{{Kind: KindCPU, Parent: Unknown}, {Kind: KindCPUCore, Parent: 0}}, true},
 		"compute instance, 3 levels": {[]Entity{{Kind: KindGPU, Parent: Unknown}, {Kind: KindGPUInstance, Parent: 0}, {Kind: KindComputeInstance, Parent: 1}}, true},
 	} {
 		t.Run(name, func(t *testing.T) {

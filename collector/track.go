@@ -146,15 +146,15 @@ func (d *decoder) tracks() *Tracks {
 type trackKey struct {
 	entity entityKey
 	kind   EntityKind
-	id     uint32 // of what is no GPU nor instance of one
+	id     uint32 // of what is no GPU nor instance of one, or has no known UUID
 	field  FieldID
 }
 
 func trackKeyOf(inv *Inventory, entity int, field FieldID) trackKey {
 	e := &inv.Entities[entity]
 	key := trackKey{entity: instanceKey(inv, entity), kind: e.Kind, field: field}
-	if e.Kind != KindGPU && e.Kind != KindGPUInstance {
-		key.id = e.ID
+	if e.Kind != KindGPU && e.Kind != KindGPUInstance || key.entity.uuid == "" {
+		key.id = e.ID // nothing else tells it from another
 	}
 	return key
 }

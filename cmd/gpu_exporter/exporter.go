@@ -93,7 +93,7 @@ func newExporter(cfg config, env samplerEnv, logger, samplerLogger *slog.Logger)
 	for _, w := range first.warnings {
 		logger.Warn(w)
 	}
-	e.node.Track(first.sampler.Tracked, first.sampler.Interval)
+	e.shown() // puts it to use
 	e.supervisor.Reconfigure(first.sampler)
 	for _, c := range []prometheus.Collector{
 		collectors.NewGoCollector(),

@@ -237,7 +237,6 @@ func (e *exporter) reload(asked config) (changed bool, err error) {
 	e.latest = next
 	e.mu.Unlock()
 	if !sameSampler {
-		e.node.Track(next.sampler.Tracked, next.sampler.Interval)
 		e.supervisor.Reconfigure(next.sampler)
 	}
 	select {
@@ -254,8 +253,13 @@ func (e *exporter) shown() *collection {
 	inv, _ := e.node.Newest()
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.collected == e.latest {
+		return e.latest
+	}
 	if e.collected == nil || inv == nil || inv.Revision == e.latest.sampler.Revision {
 		e.collected = e.latest
+		e.collected.families.Keep()
+		e.node.Track(e.collected.sampler.Tracked, e.collected.sampler.Interval)
 	}
 	return e.collected
 }

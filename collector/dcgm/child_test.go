@@ -440,7 +440,7 @@ func (p *process) has(kind collector.EntityKind, id uint32, field collector.Fiel
 func inDevices(inv *collector.Inventory) []collector.Entity {
 	var all []collector.Entity
 	for _, e := range inv.Entities {
-		if ofGPU(e.Kind) {
+		if e.Kind.OfGPU() {
 			all = append(all, e)
 		}
 	}

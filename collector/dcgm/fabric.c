@@ -12,7 +12,7 @@
 #define CPU 7
 #define CORE 8
 #define CHECK_MS 900  /* how often switches and links are looked at, a bit below a second's interval */
-#define SLOW_CHECKS 60 /* CPUs and the like come and go with a reboot: looked at so much less often */
+#define SLOW_CHECKS 60 /* CPUs and ConnectX devices come with a reboot: looked at so much less often */
 
 struct fabric {
     struct native *n;
@@ -170,20 +170,22 @@ int fabric_check(struct fabric *f, int *changed, int *links)
     int64_t ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
     *changed = 0;
     *links = ABI_OK;
+    if (!f)
+        return ABI_GENERIC_ERROR;
     if (!f->kinds || (f->checks && ms - f->checked_ms < CHECK_MS))
         return ABI_OK;
     f->checked_ms = ms;
     struct fabric_topology *t = &f->next;
     copy(t, &f->current);
-    int rc = list_ids(f, ABI_KIND_SWITCH, &t->switches);
-    if (rc != ABI_OK)
+    int rc;
+    if ((rc = list_ids(f, ABI_KIND_SWITCH, &t->switches)) != ABI_OK ||
+        (rc = list_ids(f, ABI_KIND_VGPU, &t->vgpus)) != ABI_OK)
         return rc;
     *links = list_links(f, t);
     if (native_lost(*links))
         return *links;
     if (f->checks++ % SLOW_CHECKS == 0) {
-        if ((rc = list_ids(f, ABI_KIND_CONNECTX, &t->connectx)) != ABI_OK ||
-            (rc = list_ids(f, ABI_KIND_VGPU, &t->vgpus)) != ABI_OK || (rc = list_cpus(f, t)) != ABI_OK)
+        if ((rc = list_ids(f, ABI_KIND_CONNECTX, &t->connectx)) != ABI_OK || (rc = list_cpus(f, t)) != ABI_OK)
             return rc;
     }
     if (!equal(t, &f->current)) {

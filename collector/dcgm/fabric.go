@@ -272,17 +272,11 @@ const fabricLead = 500 * time.Millisecond
 const fabricWait = 2 * time.Second
 
 // fabricReader looks at the fabric beside the samples: the state of each link is a
-// call into the driver, which may be slow or hang. Its methods are for the
-// goroutine that samples.
+// call into the driver.
 type fabricReader struct {
-	interval time.Duration
-	log      *slog.Logger
-	timer    *time.Timer // fires when a look is due; nil if there is nothing to look for
-	requests chan struct{}
-	results  chan fabricResult
-	looking  bool
-	links    code // of listing the links
-	now      fabric
+	beside[struct{}, fabricResult]
+	links code // of listing the links
+	now   fabric
 }
 
 type fabricResult struct {
@@ -293,26 +287,20 @@ type fabricResult struct {
 
 // newFabricReader starts a reader of the kinds, and waits a little for its first
 // look.
-func newFabricReader(lib *library, kinds collector.KindSet, interval time.Duration, log *slog.Logger) *fabricReader {
-	r := &fabricReader{interval: interval, log: log}
-	if kinds == 0 {
-		return r
-	}
-	r.timer = time.NewTimer(time.Hour)
-	r.requests = make(chan struct{}, 1)
-	r.results = make(chan fabricResult, 1)
+func newFabricReader(lib *library, kinds collector.KindSet, log *slog.Logger) *fabricReader {
 	list := lib.newFabricList(kinds)
-	go func() {
-		for range r.requests {
-			changed, links, c := list.check()
-			result := fabricResult{changed: changed && c == codeOK, links: links}
-			if result.changed {
-				result.fabric = list.current()
-			}
-			r.results <- result
+	r := &fabricReader{beside: newBeside("looking at the NVLinks", log, func(struct{}) fabricResult {
+		changed, links, c := list.check()
+		if c != codeOK {
+			links = c
 		}
-	}()
-	r.start()
+		result := fabricResult{changed: changed && c == codeOK, links: links}
+		if result.changed {
+			result.fabric = list.current()
+		}
+		return result
+	})}
+	r.start(struct{}{})
 	select {
 	case result := <-r.results:
 		r.finish(result)
@@ -322,43 +310,12 @@ func newFabricReader(lib *library, kinds collector.KindSet, interval time.Durati
 	return r
 }
 
-// stop ends the reader, after the look that is under way.
-func (r *fabricReader) stop() {
-	if r.timer != nil {
-		r.timer.Stop()
-		close(r.requests)
-	}
-}
-
-// due delivers when start is to be called.
-func (r *fabricReader) due() <-chan time.Time {
-	if r.timer == nil {
-		return nil
-	}
-	return r.timer.C
-}
-
-// schedule makes the next look due before the sample that follows the one of this tick.
-func (r *fabricReader) schedule(tick time.Time) {
-	if r.timer != nil {
-		r.timer.Reset(time.Until(tick.Add(r.interval - min(fabricLead, r.interval/2))))
-	}
-}
-
-// start starts a look, unless one is under way.
-func (r *fabricReader) start() {
-	if !r.looking {
-		r.looking = true
-		r.requests <- struct{}{}
-	}
-}
-
 // finish takes in a result, and says whether anything changed.
 func (r *fabricReader) finish(result fabricResult) bool {
-	r.looking = false
+	r.beside.finish()
 	if result.links != r.links {
 		if r.links = result.links; r.links != codeOK {
-			r.log.Warn("NVLinks cannot be listed, and count as they were", "code", int(r.links))
+			r.log.Warn("the NVLinks cannot be listed, and count as they were", "code", int(r.links))
 		}
 	}
 	if result.changed {

@@ -39,7 +39,7 @@ struct fabric_topology {
 
 struct fabric;
 
-/* kinds has a bit for each DCGM_FE_* kind that is wanted; the others are not asked for. */
+/* kinds has a bit for each DCGM_FE_* kind that is wanted; the others are not asked for. NULL without memory, which fabric_check takes. */
 struct fabric *fabric_open(struct native *n, uint32_t kinds);
 
 /*

@@ -28,8 +28,9 @@ type trackedField struct {
 	every time.Duration // 0: at the samples only
 }
 
-// track says which of the fields are tracked on which entities.
-func (p *plan) track(fields []collector.TrackedField, interval time.Duration) {
+// track says which of the fields are tracked on which entities. While profiling is
+// paused, none of its fields is, and what stands in for one is.
+func (p *plan) track(fields []collector.TrackedField, interval time.Duration, paused bool) {
 	split := make([]bool, len(p.inv.Entities)) // GPUs with instances that are asked for
 	for i, e := range p.inv.Entities {
 		if e.Kind == collector.KindGPUInstance && p.selected[i] {
@@ -44,7 +45,19 @@ func (p *plan) track(fields []collector.TrackedField, interval time.Duration) {
 			asked := p.read[i] || f.Parents && split[i]
 			// An entity without columns has no row, but may be asked for all the same.
 			asked = asked || p.selected[i] && !split[i] && len(p.inv.Columns[e.Kind]) == 0
-			if !asked || !f.Kinds.Has(e.Kind) || !p.has(i, f.Field) || f.Unless != 0 && p.has(i, f.Unless) {
+			if !asked || !f.Kinds.Has(e.Kind) || !p.has(i, f.Field) || p.excluded(i, f.Field) {
+				continue
+			}
+			if profiling(uint16(f.Field)) {
+				if gpu, ok := p.inv.GPU(i); ok {
+					p.profiled[gpu.ID] = true
+				}
+				if paused {
+					continue
+				}
+			}
+			better := f.Unless != 0 && p.has(i, f.Unless) && !p.excluded(i, f.Unless)
+			if better && !(paused && profiling(uint16(f.Unless))) {
 				continue
 			}
 			every := f.Every
@@ -60,6 +73,12 @@ func (p *plan) track(fields []collector.TrackedField, interval time.Duration) {
 func (p *plan) has(row int, field collector.FieldID) bool {
 	gpu, _ := p.inv.GPU(row)
 	return gpu == nil || !profiling(uint16(field)) || p.capabilities[gpu.ID].of(uint16(field)) == collector.StatusOK
+}
+
+// excluded says whether the configuration keeps a field from an entity.
+func (p *plan) excluded(row int, field collector.FieldID) bool {
+	column := slices.Index(p.inv.Columns[p.inv.Entities[row].Kind], field)
+	return column >= 0 && p.fixed[row] != nil && p.fixed[row][column] == collector.StatusExcluded
 }
 
 // watchesOf are the watches of an entity, XIDs aside: what is read with the
@@ -320,7 +339,7 @@ func (s *sampler) look(atSample bool) error {
 }
 
 func (s *sampler) writeTracks() error {
-	if s.tracker.points == 0 {
+	if s.tracker == nil || s.tracker.points == 0 {
 		return nil
 	}
 	tracks := s.tracker.take()

@@ -24,17 +24,10 @@ import (
 const peersInterval = time.Minute
 
 // healthReader makes health checks, and reads the topology between GPUs, beside the
-// samples: a check that hangs costs no sample. Its methods are for the goroutine
-// that samples.
+// samples.
 type healthReader struct {
-	interval time.Duration
-	log      *slog.Logger
-	timer    *time.Timer // fires when a check is due; nil if none is ever to be made
-	requests chan healthRequest
-	results  chan healthResult
-
-	checking   bool
-	overdue    bool   // a check takes too long, and that was logged
+	beside[healthRequest, healthResult]
+	interval   time.Duration
 	generation uint64 // of the inventory that the last check was of
 	peersAt    time.Time
 	failures   [2]string // why the last check, and the last reading of the topology, failed
@@ -52,84 +45,41 @@ type healthResult struct {
 	peersErr error
 }
 
-// newHealthReader starts a reader, whose first check is due at once.
+// newHealthReader returns a reader, whose first check is due at once.
 func newHealthReader(cfg Config, lib *library) *healthReader {
-	h := &healthReader{interval: cfg.Sampler.HealthInterval, log: cfg.Logger}
-	if h.interval <= 0 {
-		return h
+	var ask func(healthRequest) healthResult
+	if cfg.Sampler.HealthInterval > 0 {
+		ask = newHealthChecker(lib, cfg.Logger).answer
 	}
-	h.timer = time.NewTimer(0)
-	// There is one check at a time, so that nobody waits at these.
-	h.requests = make(chan healthRequest, 1)
-	h.results = make(chan healthResult, 1)
-	checker := newHealthChecker(lib, cfg.Logger)
-	go func() {
-		for r := range h.requests {
-			h.results <- checker.answer(r)
-		}
-	}()
+	h := &healthReader{beside: newBeside("a health check", cfg.Logger, ask), interval: cfg.Sampler.HealthInterval}
+	h.schedule(0)
 	return h
-}
-
-// stop ends the reader, after the check that is under way.
-func (h *healthReader) stop() {
-	if h.timer != nil {
-		h.timer.Stop()
-		close(h.requests)
-	}
-}
-
-// wait waits for the end of the check that is under way: the engine must not end
-// while it is asked.
-func (h *healthReader) wait() {
-	if h.checking {
-		<-h.results
-		h.checking = false
-	}
-}
-
-// due delivers when start is to be called.
-func (h *healthReader) due() <-chan time.Time {
-	if h.timer == nil {
-		return nil
-	}
-	return h.timer.C
 }
 
 // follow makes a check due at once if inv is another inventory than that of the last.
 func (h *healthReader) follow(inv *collector.Inventory) {
-	if h.timer != nil && !h.checking && inv.Generation != h.generation {
-		h.timer.Reset(0)
+	if !h.asking && inv.Generation != h.generation {
+		h.schedule(0)
 	}
 }
 
 // start starts a check of the entities of inv, unless one is under way.
 func (h *healthReader) start(inv *collector.Inventory) {
-	h.timer.Reset(h.interval)
-	if h.checking {
-		if !h.overdue {
-			h.overdue = true
-			h.log.Warn("a health check takes longer than its interval; samples go on, and the health is not renewed")
-		}
-		return
-	}
-	h.checking = true
+	h.schedule(h.interval)
 	now := time.Now()
 	peers := inv.Generation != h.generation || now.Sub(h.peersAt) >= peersInterval
+	if !h.beside.start(healthRequest{inv, peers}) {
+		return
+	}
 	if peers {
 		h.peersAt = now
 	}
 	h.generation = inv.Generation
-	h.requests <- healthRequest{inv, peers}
 }
 
 // finish takes note of a check that has ended.
 func (h *healthReader) finish(r healthResult) {
-	h.checking = false
-	if h.overdue {
-		h.overdue = false
-		h.log.Info("the health check has come to an end")
-	}
+	h.beside.finish()
 	for i, t := range []struct {
 		what string
 		err  error
@@ -352,6 +302,7 @@ func (h *healthChecker) newGroup(entities []*collector.Entity) error {
 func (h *healthChecker) forget() {
 	h.lib.destroyGroup(h.group)
 	h.group, h.key = 0, ""
+	clear(h.since) // it is watched anew
 }
 
 // peers reads how the GPUs of inv reach each other. What can be read is in the

@@ -28,6 +28,8 @@ type plan struct {
 	// and capabilities what each GPU can profile.
 	tracked      [][]trackedField
 	capabilities map[uint32]capability
+	// profiled are the GPUs, by id, of which a profiling field is wanted between samples.
+	profiled map[uint32]bool
 	// evidence are the fields that are read of a GPU, by its row, to judge its
 	// profiling by; round is when its profiling was last watched anew, by its id.
 	evidence map[int][]uint16
@@ -43,7 +45,7 @@ func newPlan(inv *collector.Inventory, selected selectors, capabilities map[uint
 	n := len(inv.Entities)
 	p := &plan{
 		inv: inv, selected: make([]bool, n), read: make([]bool, n), events: make([]bool, n), fixed: make([][]collector.Status, n),
-		tracked: make([][]trackedField, n), capabilities: capabilities,
+		tracked: make([][]trackedField, n), capabilities: capabilities, profiled: map[uint32]bool{},
 	}
 	selector := selected.gpus
 	for kind, fields := range inv.Columns {
@@ -116,11 +118,6 @@ func newPlan(inv *collector.Inventory, selected selectors, capabilities map[uint
 // ofSwitch says whether the field is one of the NVSwitches' ranges in
 // dcgm_fields.h, which GPUs' links do not have.
 func ofSwitch(field uint16) bool { return field >= 700 && field < 900 }
-
-// ofGPU says whether an entity is a GPU or lies in one.
-func ofGPU(kind collector.EntityKind) bool {
-	return kind == collector.KindGPU || kind == collector.KindGPUInstance || kind == collector.KindComputeInstance
-}
 
 // selectors say what is asked for.
 type selectors struct {
@@ -325,7 +322,7 @@ func (p *plan) blocks() (blocks []block, cells int) {
 			b.fields = append(b.fields, uint16(f))
 			field, _ := collector.FieldByID(f)
 			global := field.Level == collector.KindGlobal
-			b.to = append(b.to, column{j, p.types[e.Kind][j], global || f == collector.FieldXID || !ofGPU(e.Kind), global})
+			b.to = append(b.to, column{j, p.types[e.Kind][j], global || f == collector.FieldXID || !e.Kind.OfGPU(), global})
 		}
 		// XIDs are read even of a lost GPU: the one that says why it was lost may come late.
 		if p.events[i] && b.xid < 0 {

@@ -4,7 +4,6 @@
 package dcgm
 
 import (
-	"log/slog"
 	"time"
 
 	"gpu_exporter/collector"
@@ -14,17 +13,10 @@ import (
 // allows: the sample is what makes the exporter publish both.
 const processLead = time.Second
 
-// processReader reads the processes beside the samples: a reading that hangs
-// costs no sample. Its methods are for the goroutine that samples.
+// processReader reads the processes beside the samples.
 type processReader struct {
-	interval time.Duration
-	log      *slog.Logger
-	timer    *time.Timer // fires when a reading is due; nil if none is ever to be taken
-	requests chan *collector.Inventory
-	results  chan processResult
-	reading  bool
-	overdue  bool   // a reading takes too long, and that was logged
-	failure  string // why the last reading failed
+	beside[*collector.Inventory, processResult]
+	failure string // why the last reading failed
 }
 
 type processResult struct {
@@ -32,70 +24,23 @@ type processResult struct {
 	err       error
 }
 
-// newProcessReader starts a reader, whose first reading is due at once.
+// newProcessReader returns a reader, whose first reading is due at once.
 func newProcessReader(cfg Config) *processReader {
-	p := &processReader{interval: cfg.Sampler.Interval, log: cfg.Logger}
-	if !cfg.Sampler.Processes || cfg.Processes == nil {
-		return p
-	}
-	p.timer = time.NewTimer(0)
-	// There is one reading at a time, so that nobody waits at these.
-	p.requests = make(chan *collector.Inventory, 1)
-	p.results = make(chan processResult, 1)
-	go func() {
-		for inv := range p.requests {
+	var read func(*collector.Inventory) processResult
+	if cfg.Sampler.Processes && cfg.Processes != nil {
+		read = func(inv *collector.Inventory) processResult {
 			processes, err := cfg.Processes(inv)
-			p.results <- processResult{processes, err}
+			return processResult{processes, err}
 		}
-	}()
+	}
+	p := &processReader{beside: newBeside("reading the processes", cfg.Logger, read)}
+	p.schedule(0)
 	return p
-}
-
-// stop ends the reader, after the reading that is under way.
-func (p *processReader) stop() {
-	if p.timer != nil {
-		p.timer.Stop()
-		close(p.requests)
-	}
-}
-
-// due delivers when start is to be called.
-func (p *processReader) due() <-chan time.Time {
-	if p.timer == nil {
-		return nil
-	}
-	return p.timer.C
-}
-
-// schedule makes the next reading due before the sample that follows the one of
-// this tick.
-func (p *processReader) schedule(tick time.Time) {
-	if p.timer != nil {
-		p.timer.Reset(time.Until(tick.Add(p.interval - min(processLead, p.interval/2))))
-	}
-}
-
-// start starts a reading of the processes on the devices of inv, unless one is
-// under way.
-func (p *processReader) start(inv *collector.Inventory) {
-	if p.reading {
-		if !p.overdue {
-			p.overdue = true
-			p.log.Warn("reading the processes takes longer than an interval; samples go on, and the processes are not renewed")
-		}
-		return
-	}
-	p.reading = true
-	p.requests <- inv
 }
 
 // finish takes note of a reading that has ended, and returns nil if it failed.
 func (p *processReader) finish(r processResult) *collector.Processes {
-	p.reading = false
-	if p.overdue {
-		p.overdue = false
-		p.log.Info("reading the processes has come to an end")
-	}
+	p.beside.finish()
 	failure := ""
 	if r.err != nil {
 		failure = r.err.Error()

@@ -162,19 +162,16 @@ func (p *profiler) shapeGPU(plan *plan, row int) {
 			plan.fixed[i][column] = collector.StatusNotWatched
 		}
 	})
-	if plan.tracksProfiling(gpu) {
+	if plan.profiled[gpu.ID] {
 		asked, able = true, true
 	}
 	if !asked {
 		return
 	}
-	g := p.known[gpu.UUID]
+	g := p.known[entityName(gpu)]
 	if g == nil {
 		g = &gpuProfiling{uuid: gpu.UUID}
-		p.known[gpu.UUID] = g
-	}
-	if p.paused() {
-		plan.untrackProfiling(gpu)
+		p.known[entityName(gpu)] = g
 	}
 	g.id, g.row, g.able = gpu.ID, row, able
 	p.gpus = append(p.gpus, g)
@@ -195,29 +192,6 @@ func (p *plan) eachProfiled(gpu *collector.Entity, f func(row, column int)) {
 			if profiling(uint16(field)) && p.fixed[i][j] != collector.StatusExcluded {
 				f(i, j)
 			}
-		}
-	}
-}
-
-func (t trackedField) profiling() bool { return profiling(t.field) }
-
-// tracksProfiling says whether profiling fields of the GPU, or of instances of it,
-// are looked at for sums and statistics. They need not be among the columns.
-func (p *plan) tracksProfiling(gpu *collector.Entity) bool {
-	for i := range p.inv.Entities {
-		if of, ok := p.inv.GPU(i); ok && of == gpu && slices.ContainsFunc(p.tracked[i], trackedField.profiling) {
-			return true
-		}
-	}
-	return false
-}
-
-// untrackProfiling takes the profiling fields of the GPU, and of the instances of
-// it, out of those that are looked at for sums and statistics.
-func (p *plan) untrackProfiling(gpu *collector.Entity) {
-	for i := range p.inv.Entities {
-		if of, ok := p.inv.GPU(i); ok && of == gpu {
-			p.tracked[i] = slices.DeleteFunc(p.tracked[i], trackedField.profiling)
 		}
 	}
 }
@@ -312,7 +286,7 @@ func (p *profiler) stateOf(g *gpuProfiling, plan *plan, refusals map[pair]code) 
 			refused = cmp.Or(refusals[pairOf(e.Kind, e.ID)], refused)
 		}
 	}
-	if refused == codeOK && plan.tracksProfiling(gpu) {
+	if refused == codeOK && plan.profiled[gpu.ID] {
 		found[collector.StatusOK] = true
 	}
 	switch {
@@ -557,10 +531,6 @@ func (s *sampler) writeProfiling() error {
 func (s *sampler) command(c collector.SamplerCommand) error {
 	if !s.profiler.pause(c.ProfilingPause, time.Now(), s.newest) {
 		return nil
-	}
-	// The watches that follow begin with nothing seen.
-	if err := s.writeTracks(); err != nil {
-		return err
 	}
 	return s.watch(s.plan(s.inv), false)
 }

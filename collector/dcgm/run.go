@@ -87,7 +87,7 @@ func run(ctx context.Context, cfg Config) error {
 	processes := newProcessReader(cfg)
 	defer processes.stop()
 	defer s.fabric.stop()
-	s.fabric.schedule(time.Now())
+	s.fabric.schedule(before(time.Now(), cfg.Sampler.Interval, fabricLead))
 	looks := newLooks(cfg.Sampler)
 	defer looks.Stop()
 	health := newHealthReader(cfg, s.lib)
@@ -96,6 +96,7 @@ func run(ctx context.Context, cfg Config) error {
 		select {
 		case <-ctx.Done():
 			health.wait()
+			s.fabric.wait()
 			s.engine.close()
 			return nil
 		case <-looks.C:
@@ -117,7 +118,7 @@ func run(ctx context.Context, cfg Config) error {
 			}
 			continue
 		case <-s.fabric.due():
-			s.fabric.start()
+			s.fabric.start(struct{}{})
 			continue
 		case r := <-s.fabric.results:
 			s.fabricChanged = s.fabric.finish(r) || s.fabricChanged
@@ -133,8 +134,8 @@ func run(ctx context.Context, cfg Config) error {
 			health.follow(s.inv)
 			continue
 		case tick := <-ticker.C:
-			processes.schedule(tick)
-			s.fabric.schedule(tick)
+			processes.schedule(before(tick, cfg.Sampler.Interval, processLead))
+			s.fabric.schedule(before(tick, cfg.Sampler.Interval, fabricLead))
 		}
 		start := time.Now()
 		if err := s.sample(); err != nil {
@@ -239,7 +240,7 @@ func newSampler(cfg Config) (*sampler, error) {
 		// least the newest of each entity; it may go by another clock, too.
 		s.xids.since = start.UnixMicro()
 	}
-	s.fabric = newFabricReader(s.lib, fabricKinds(cfg.Sampler), cfg.Sampler.Interval, cfg.Logger)
+	s.fabric = newFabricReader(s.lib, fabricKinds(cfg.Sampler), cfg.Logger)
 	if _, c := s.checkTopology(); c != codeOK {
 		return nil, s.failed(c, collector.FailureDiscoveryFailed, "listing the GPUs")
 	}
@@ -330,13 +331,17 @@ func (s *sampler) rebuild(topologyChanged bool) (rebuilt bool, err error) {
 // plan says what is to be read of an inventory.
 func (s *sampler) plan(inv *collector.Inventory) *plan {
 	p := newPlan(inv, s.selectors, s.profiler.capabilities)
-	p.track(s.cfg.Sampler.Tracked, s.cfg.Sampler.Interval)
+	p.track(s.cfg.Sampler.Tracked, s.cfg.Sampler.Interval, s.profiler.paused())
 	return p
 }
 
 // watch makes the watches and the reading those of the plan. With retry, what was
 // refused before is tried again.
 func (s *sampler) watch(p *plan, retry bool) error {
+	// What the watches that follow are of begins with nothing seen.
+	if err := s.writeTracks(); err != nil {
+		return err
+	}
 	s.profiler.shape(p)
 	targets := p.targets()
 	if c := s.watcher.set(targets, retry); c != codeOK {
@@ -512,7 +517,7 @@ func (s *sampler) checkBlank(now time.Time) error {
 func (s *sampler) readsGPUs() bool {
 	for i := range s.inv.Entities {
 		gpu, ok := s.inv.GPU(i)
-		if ok && ofGPU(s.inv.Entities[i].Kind) && gpu.State == collector.EntityUp && s.reading.plan.read[i] {
+		if ok && s.inv.Entities[i].Kind.OfGPU() && gpu.State == collector.EntityUp && s.reading.plan.read[i] {
 			return true
 		}
 	}

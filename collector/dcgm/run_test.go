@@ -124,7 +124,7 @@ func TestMIG(t *testing.T) {
 	profiles := make(map[string]int)
 	ids := make(map[int][]int) // NVML's ids of the instances of a GPU
 	for i, e := range inv.Entities {
-		if ofGPU(e.Kind) {
+		if e.Kind.OfGPU() {
 			counts[e.Kind]++
 		}
 		switch e.Kind {

@@ -68,7 +68,7 @@ func (x *xids) listen(units []*unit, inv *collector.Inventory) code {
 	for i, e := range inv.Entities {
 		p := pairOf(e.Kind, e.ID)
 		x.rows[p] = i
-		if _, ok := before[p]; !ok && e.Selected && ofGPU(e.Kind) {
+		if _, ok := before[p]; !ok && e.Selected && e.Kind.OfGPU() {
 			x.unread[p] = true
 		}
 	}
