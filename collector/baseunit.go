@@ -73,6 +73,14 @@ func (f Field) BaseUnitName() string {
 	return ""
 }
 
+// DCGMName returns a name under which the field is in DCGM's own unit.
+func (f Field) DCGMName() string {
+	if legacy := f.Legacy(); len(legacy) > 0 && f.BaseUnitName() == f.Name {
+		return legacy[0]
+	}
+	return f.Name
+}
+
 // factor is what values are multiplied by.
 func (c Counter) factor() float64 {
 	if c.Scale == 0 {

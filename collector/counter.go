@@ -27,7 +27,7 @@ func NewCounter(field, name, metricType, help string) (Counter, error) {
 		if f, ok = FieldByID(FieldID(id)); !ok {
 			return Counter{}, fmt.Errorf("DCGM has no field %d", id)
 		}
-		field = f.Name
+		field = f.DCGMName()
 	}
 	p := countersParser{first: map[string]int{}}
 	var scale float64

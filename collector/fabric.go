@@ -7,7 +7,7 @@ import "slices"
 
 // The families of what links GPUs.
 var (
-	gpuNVLinkUp = definition{"gpu_nvlink_up", MetricGauge, "Whether the NVLink carries data: 0 for one that is there and down. Links of a lost GPU have no value.",
+	gpuNVLinkUp = definition{"gpu_nvlink_up", MetricGauge, "Whether the NVLink carries data: 0 for one that is there and down. Links of a lost GPU have no value. Its labels are those of links: gpu_uuid and model_name, as with dcgm-exporter.",
 		[]string{"nvlink", "nvswitch"}}
 	gpuNVSwitchInfo = definition{"gpu_nvswitch_info", MetricGauge, "What is known of an NVSwitch; always 1.",
 		[]string{"nvswitch", "pci_bus_id", "uuid"}}

@@ -206,7 +206,10 @@ func newLayout(cfg *FamiliesConfig, v nodeView, ownership *Ownership) layout {
 		}
 		l.global[i] = c.Field.Level == KindGlobal
 		for kind := range l.columns[i] {
-			l.columns[i][kind] = slices.Index(v.inventory.Columns[kind], c.Field.ID)
+			l.columns[i][kind] = -1 // also where the field is read there for another counter
+			if c.On(EntityKind(kind)) {
+				l.columns[i][kind] = slices.Index(v.inventory.Columns[kind], c.Field.ID)
+			}
 		}
 	}
 	taken := cfg.takenNames()

@@ -318,7 +318,8 @@ func TestEntitiesGolden(t *testing.T) {
 	driver, _ := FieldByID(1)
 	temperature, _ := FieldByID(150)
 	cfg.Counters = []Counter{
-		{Field: temperature, Name: "DCGM_FI_DEV_GPU_TEMP", Type: MetricGauge, Help: "Temperature."},
+		{Field: temperature, Name: "DCGM_FI_DEV_GPU_TEMP", Type: MetricGauge, Help: "Temperature.", Kinds: Kinds(KindGPU, KindVGPU,
+			KindSwitch, KindGPUInstance, KindComputeInstance, KindLink, KindCPU, KindCPUCore, KindConnectX)},
 		{Field: driver, Name: "DCGM_FI_DRIVER_VERSION", Type: MetricLabel},
 	}
 	for name, fromOne := range map[string]bool{"families-entities.prom": false, "families-links-from-one.prom": true} {
@@ -337,6 +338,32 @@ func TestEntitiesGolden(t *testing.T) {
 		}
 		f.owners = fixedOwners{ownership: &Ownership{Known: true, Entities: []Holders{{Owners: []Owner{{Namespace: "ns", Pod: "pod", Container: "c"}}}}}}
 		golden(t, name, encode(t, f, expfmt.TypeTextPlain))
+	}
+}
+
+// A counter is of the kinds that it asks for, though another one has the same field
+// read on more.
+func TestKindsOfACounter(t *testing.T) {
+	cfg := testConfig(t)
+	temperature, _ := FieldByID(150)
+	cfg.Counters = append(cfg.Counters,
+		Counter{Field: temperature, Name: "of_gpus", Type: MetricGauge, Kinds: Kinds(KindGPU)},
+		Counter{Field: temperature, Name: "of_instances", Type: MetricGauge, Kinds: Kinds(KindGPUInstance)})
+	f, _, _ := newTestFamilies(t, cfg)
+	body := encode(t, f, expfmt.TypeTextPlain)
+	for family, want := range map[string][2]int{"DCGM_FI_DEV_GPU_TEMP": {2, 2}, "of_gpus": {2, 0}, "of_instances": {0, 2}} {
+		lines := strings.Split(strings.TrimSpace(series(body, family)), "\n")
+		var got [2]int
+		for _, line := range lines {
+			if strings.Contains(line, "GPU_I_ID") {
+				got[1]++
+			} else if line != "" {
+				got[0]++
+			}
+		}
+		if got != want {
+			t.Errorf("%s: %d of GPUs and %d of instances, want %v", family, got[0], got[1], want)
+		}
 	}
 }
 
@@ -561,14 +588,15 @@ func TestXIDCountersSurviveASamplerAndAReusedEntityID(t *testing.T) {
 	if err := errors.Join(node.Deliver(Frame{Inventory: inv}), node.Deliver(Frame{Sample: s})); err != nil {
 		t.Fatal(err)
 	}
-	if got := count(); strings.Contains(got, `xid="31"} 2`) || !strings.Contains(got, `UUID="GPU-bbbb",pci_bus_id="00000000:2A:00.0",device="nvidia1",modelName="NVIDIA A100-SXM4-40GB",hostname="node1",xid="79"} 1`) {
+	// The XIDs stay those of the instance that had them.
+	if got := count(); strings.Contains(got, `GPU_I_ID="9",hostname="node1",xid="31"} 2`) || strings.Count(got, instance) != 1 || !strings.Contains(got, `UUID="GPU-bbbb",pci_bus_id="00000000:2A:00.0",device="nvidia1",modelName="NVIDIA A100-SXM4-40GB",hostname="node1",xid="79"} 1`) {
 		t.Errorf("after the re-split:\n%s", got)
 	}
 	// And back.
 	if err := errors.Join(node.Deliver(Frame{Inventory: testInventory(t)}), node.Deliver(Frame{Sample: testSample(testInventory(t))})); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(count(), instance) {
+	if strings.Count(count(), instance) != 1 {
 		t.Errorf("after the way back:\n%s", count())
 	}
 }

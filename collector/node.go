@@ -262,6 +262,19 @@ type nodeView struct {
 	peers       peersState
 }
 
+// gpu returns the GPU with the UUID, be it there or gone; nil if it is not known.
+func (v *nodeView) gpu(uuid string) *Entity {
+	if gpu := findGPU(v.inventory, uuid); gpu != nil {
+		return gpu
+	}
+	for i := range v.gone {
+		if v.gone[i].UUID == uuid {
+			return &v.gone[i]
+		}
+	}
+	return nil
+}
+
 // view returns all of it.
 func (n *Node) view() nodeView {
 	n.mu.Lock()

@@ -137,10 +137,14 @@ func (cfg *FamiliesConfig) goneIdentity(gpu *Entity) []Label {
 // answers says whether the newest sample has a value of the GPU at position i or,
 // where its instances are read in its place, of one of them.
 // Values of the node as a whole and the last XID do not count: DCGM has them for
-// a dead GPU too.
+// a dead GPU too. What is read of every GPU as a whole counts: instances that were
+// just made, and profiling, may have no value yet.
 func answers(v nodeView, i int) bool {
 	if v.inventory.Entities[i].State != EntityUp {
 		return false
+	}
+	if i < len(v.sample.Derived) && slices.ContainsFunc(v.sample.Derived[i], func(c Cell) bool { return c.Status == StatusOK }) {
+		return true
 	}
 	read := false
 	for j := range v.inventory.Entities {

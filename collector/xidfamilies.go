@@ -60,7 +60,43 @@ func (f *Families) appendXIDs(families []Family, v nodeView) []Family {
 			})
 		}
 	}
+	// An XID is no less true for its instance being gone.
+	for _, key := range formerInstances(v) {
+		labels, count := NewLabelSet(withXID(f.cfg.formerIdentity(v.gpu(key.uuid), key.entityKey), key.code)...), v.xids[key]
+		total.Series = append(total.Series, Series{labels, Number(float64(count.total))})
+		if !count.last.IsZero() {
+			last.Series = append(last.Series, Series{labels, Number(seconds(count.last))})
+		}
+	}
 	return append(families, total, last, f.xidInfo(action, v))
+}
+
+// formerInstances returns the keys of XIDs on instances that a GPU no longer has, in
+// order.
+func formerInstances(v nodeView) []xidKey {
+	var keys []xidKey
+	for key := range v.xids {
+		if key.instance == Unknown || v.gpu(key.uuid) == nil {
+			continue
+		}
+		here := slices.ContainsFunc(v.inventory.Entities, func(e Entity) bool {
+			return e.Kind == KindGPUInstance && e.InstanceID == key.instance && e.Profile == key.profile &&
+				v.inventory.Entities[e.Parent].UUID == key.uuid
+		})
+		if !here {
+			keys = append(keys, key)
+		}
+	}
+	slices.SortFunc(keys, func(a, b xidKey) int {
+		return cmp.Or(cmp.Compare(a.uuid, b.uuid), cmp.Compare(a.instance, b.instance), cmp.Compare(a.profile, b.profile), cmp.Compare(a.code, b.code))
+	})
+	return keys
+}
+
+// formerIdentity returns the identity labels of an instance that is gone.
+func (cfg *FamiliesConfig) formerIdentity(gpu *Entity, key entityKey) []Label {
+	labels := cfg.gpuLabels(gpu)
+	return cfg.withHostname(append(labels, Label{"GPU_I_PROFILE", key.profile}, Label{"GPU_I_ID", strconv.Itoa(key.instance)}))
 }
 
 // xidInfo returns the family that says what the codes mean, to be joined

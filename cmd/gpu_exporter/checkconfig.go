@@ -65,7 +65,7 @@ func checkConfig(c config, warnings, environ []string, stdout, stderr io.Writer)
 		if m.Computed == 0 {
 			id = strconv.Itoa(int(m.Field.ID))
 		}
-		printf(table, "%s\t%s\t%s\t%s\t%s\n", id, m.Name, m.Type, asked(m), m.Help)
+		printf(table, "%s\t%s\t%s\t%s\t%s\n", id, m.Name, m.Type, asked(m, c.Models), m.Help)
 	}
 	if err := table.Flush(); err != nil {
 		printf(stderr, "error: printing: %v\n", err)
@@ -75,7 +75,7 @@ func checkConfig(c config, warnings, environ []string, stdout, stderr io.Writer)
 }
 
 // asked says which kinds of entities are asked for a counter, and how finely.
-func asked(m collector.Counter) string {
+func asked(m collector.Counter, models []collector.ModelRule) string {
 	var kinds []string
 	for _, kind := range collectedKinds() {
 		if m.On(kind) {
@@ -85,6 +85,20 @@ func asked(m collector.Counter) string {
 	text := strings.Join(kinds, ",")
 	if m.Resolution > 0 {
 		text += " every " + m.Resolution.String()
+	}
+	for _, name := range m.FamilyNames() {
+		if name != m.Name {
+			text += " +" + strings.TrimPrefix(name, m.Name)
+		}
+	}
+	for _, rule := range models {
+		switch {
+		case rule.Field != m.Field.ID || m.Computed != 0:
+		case rule.Only:
+			text += " of " + rule.Match
+		default:
+			text += " not of " + rule.Match
+		}
 	}
 	return text
 }

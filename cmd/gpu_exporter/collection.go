@@ -40,12 +40,6 @@ func (e *exporter) newCollection(cfg config) (*collection, error) {
 	if err != nil {
 		return nil, err
 	}
-	if cfg.Histograms {
-		addHistograms(counters.List, cfg.Resolution)
-	}
-	if err := checkFamilyNames(counters.List); err != nil {
-		return nil, err
-	}
 	c := &collection{cfg: cfg, counters: counters}
 	for _, w := range counters.Warnings {
 		c.warnings = append(c.warnings, w.String())
@@ -160,7 +154,10 @@ func loadCounters(cfg config) (*collector.Counters, error) {
 		}
 		all.List = append(all.List, c)
 	}
-	return all, nil
+	if cfg.Histograms {
+		addHistograms(all.List, cfg.Resolution)
+	}
+	return all, checkFamilyNames(all.List)
 }
 
 // countersName is what messages call the counters in use.

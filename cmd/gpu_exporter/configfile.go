@@ -299,12 +299,12 @@ func (r *configReader) field(node *yaml.Node) (fieldEntry, bool) {
 		r.fail(at, "%v", err)
 		return entry, false
 	}
-	if (more.Statistics || more.Histogram) && !c.Field.Type.Numeric() {
-		r.fail(at, "%s is no number: statistics and histogram are of numbers", c.Name)
+	if (more.Statistics || more.Histogram) && (!c.Field.Type.Numeric() || c.Type == collector.MetricLabel) {
+		r.fail(at, "%s is no series of numbers: statistics and histogram are of these", c.Name)
 		return entry, false
 	}
 	if more.Histogram && c.Scale != 0 {
-		r.fail(at, "%s is made of a field in another unit, and histograms are of DCGM's own values: use %s", c.Name, c.Field.Name)
+		r.fail(at, "%s is made of a field in another unit, and histograms are of DCGM's own values: use %s", c.Name, c.Field.DCGMName())
 		return entry, false
 	}
 	c.Kinds, c.Resolution, c.Statistics, c.Histogram = more.Kinds, more.Resolution, more.Statistics, more.Histogram
@@ -383,6 +383,9 @@ func (r *configReader) models(node *yaml.Node) {
 		})
 		if entry.match == "" && len(r.problems) == problems {
 			r.fail(item, "an entry of models needs the key match: a regular expression of the GPU's model name")
+		}
+		if len(entry.without)+len(entry.fields) == 0 && len(r.problems) == problems {
+			r.fail(item, "an entry of models says nothing of the GPUs that match: add without or fields, or remove it")
 		}
 		r.file.models = append(r.file.models, entry)
 	}

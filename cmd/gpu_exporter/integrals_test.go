@@ -15,6 +15,8 @@ import (
 
 var integralsFor = flag.Duration("integrals", 15*time.Second, "how long TestIntegrals compares; the 1 % is demanded from two minutes on")
 
+var integralsInterval = flag.Duration("integrals-interval", time.Second, "interval of the samples in TestIntegrals")
+
 // What is integrated is what the GPUs did, with a load of bursts of 300 ms and a
 // sampler that is killed half-way. Whoever has the gauge alone, every 5 s, is told
 // beside it what he gets.
@@ -24,7 +26,7 @@ func TestIntegrals(t *testing.T) {
 	if *integralsFor >= 2*time.Minute {
 		limit = 0.01
 	}
-	n := startNode(t, "h100x8", "--collect-interval=1s")
+	n := startNode(t, "h100x8", "--collect-interval="+integralsInterval.String())
 	n.command(t, "load gpu all bursts")
 	families := []struct {
 		name   string

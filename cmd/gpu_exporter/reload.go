@@ -148,9 +148,15 @@ func (r *reloader) directories() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var dirs []string
-	for _, path := range r.files {
+	add := func(path string) {
 		if dir := filepath.Dir(path); !slices.Contains(dirs, dir) {
 			dirs = append(dirs, dir)
+		}
+	}
+	for _, path := range r.files {
+		add(path)
+		if target, err := filepath.EvalSymlinks(path); err == nil {
+			add(target) // where it is changed, if it is a link
 		}
 	}
 	return dirs
