@@ -184,11 +184,14 @@ type tracker struct {
 	cells  []nativeCell
 	// due are the blocks that are looked at between samples.
 	due    []int
-	tracks collector.Tracks // one for each cell
-	seen   []int64          // for each cell, the time of its newest value
-	points int
-	wrote  time.Time
-	out    collector.Tracks // those of tracks that have something to tell
+	sample *reading
+	// borrowed are, for each cell, its place in what the sample has read, or -1.
+	borrowed []int
+	tracks   collector.Tracks // one for each cell
+	seen     []int64          // for each cell, the time of its newest value
+	points   int
+	wrote    time.Time
+	out      collector.Tracks // those of tracks that have something to tell
 }
 
 // trackedBlock is a request; its cells follow one another.
@@ -196,10 +199,15 @@ type trackedBlock struct {
 	request
 	first    int // of its cells
 	appeared []int64
+	// own says that the samples do not read all of it.
+	own bool
 }
 
-func newTracker(lib *library, p *plan, appeared []int64) *tracker {
-	t := &tracker{lib: lib, wrote: time.Now()}
+// newTracker makes a tracker of the plan that sample follows, too: what a sample
+// has read is not read again.
+func newTracker(lib *library, p *plan, sample *reading, appeared []int64) *tracker {
+	t := &tracker{lib: lib, sample: sample, wrote: time.Now()}
+	places := sample.places()
 	t.tracks.Generation = p.inv.Generation
 	type shaped struct {
 		fields []uint16
@@ -247,6 +255,11 @@ func newTracker(lib *library, p *plan, appeared []int64) *tracker {
 			b.appeared = append(b.appeared, appeared[row])
 			for _, f := range s.fields {
 				t.tracks.List = append(t.tracks.List, collector.Track{Entity: row, Field: collector.FieldID(f)})
+				place, ok := places[rowField{row, f}]
+				if !ok {
+					place, b.own = -1, true
+				}
+				t.borrowed = append(t.borrowed, place)
 			}
 		}
 		t.blocks = append(t.blocks, b)
@@ -267,9 +280,14 @@ func (t *tracker) look(all bool) code {
 		return codeOK
 	}
 	for i := range t.blocks {
-		if c := t.read(&t.blocks[i]); c != codeOK {
-			return c
+		b := &t.blocks[i]
+		if b.own {
+			if c := t.read(b); c != codeOK {
+				return c
+			}
+			continue
 		}
+		t.gather(b, func(i int) *nativeCell { return &t.sample.cells[t.borrowed[i]] })
 	}
 	return codeOK
 }
@@ -278,10 +296,16 @@ func (t *tracker) read(b *trackedBlock) code {
 	if c := t.lib.read(&b.request, false, t.cells); c != codeOK {
 		return c
 	}
+	t.gather(b, func(i int) *nativeCell { return &t.cells[i] })
+	return codeOK
+}
+
+// gather takes what is new in the cells of a block.
+func (t *tracker) gather(b *trackedBlock, cell func(i int) *nativeCell) {
 	n := len(b.fields)
 	for e := range b.entities {
 		for i := b.first + e*n; i < b.first+(e+1)*n; i++ {
-			c := &t.cells[i]
+			c := cell(i)
 			if c.status != codeOK || c.ts == t.seen[i] || c.ts <= b.appeared[e] {
 				continue
 			}
@@ -294,7 +318,6 @@ func (t *tracker) read(b *trackedBlock) code {
 			t.tracks.List[i].Points = append(t.tracks.List[i].Points, collector.Point{At: c.ts, Value: v})
 		}
 	}
-	return codeOK
 }
 
 // number returns a cell's value, if it is one.

@@ -66,6 +66,26 @@ func newReading(lib *library, p *plan, appeared []int64, interval time.Duration)
 	return r
 }
 
+// rowField names a field of the entity of a row.
+type rowField struct {
+	row   int
+	field uint16
+}
+
+// places returns where the cells of the last reading are.
+func (r *reading) places() map[rowField]int {
+	places := make(map[rowField]int, len(r.cells))
+	for i := range r.blocks {
+		b := &r.blocks[i]
+		for e, row := range b.rows {
+			for f, field := range b.fields {
+				places[rowField{row, field}] = int(b.base[e]) + f
+			}
+		}
+	}
+	return places
+}
+
 // news is what a reading found besides values.
 type news struct {
 	xids       bool // some entity has a newer XID than before

@@ -353,7 +353,7 @@ func (s *sampler) watch(p *plan, retry bool) error {
 	p.refuse(s.watcher.units)
 	s.reading = newReading(s.lib, p, s.profiler.appeared, s.cfg.Sampler.Interval)
 	s.reading.derived = newDerivedReading(p, s.watcher.units)
-	s.tracker = newTracker(s.lib, p, s.profiler.appeared)
+	s.tracker = newTracker(s.lib, p, s.reading, s.profiler.appeared)
 	if c := s.xids.listen(s.watcher.units, p.inv); c != codeOK {
 		return s.failed(c, collector.FailureWatchFailed, "listening for XIDs")
 	}
