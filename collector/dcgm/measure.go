@@ -67,7 +67,9 @@ func Measure(cfg collector.SamplerConfig, n int, floor bool) (Cost, error) {
 		cost.Values += len(b.entities) * len(b.fields)
 	}
 	for _, b := range s.tracker.blocks {
-		cost.Values += len(b.entities) * len(b.fields)
+		if b.own {
+			cost.Values += len(b.entities) * len(b.fields)
+		}
 	}
 	ticker := time.NewTicker(cfg.Interval)
 	defer ticker.Stop()
@@ -129,6 +131,9 @@ func (s *sampler) readOnly() error {
 		}
 	}
 	for i := range s.tracker.blocks {
+		if !s.tracker.blocks[i].own {
+			continue
+		}
 		if c := s.lib.floor(&s.tracker.blocks[i].request, 1); c != codeOK {
 			return s.failed(c, collector.FailureHostengineLost, "reading values")
 		}
