@@ -113,14 +113,12 @@ func fabricKinds(cfg collector.SamplerConfig) collector.KindSet {
 	return kinds
 }
 
-// knownSwitch is what was ever learned about a switch. DCGM never takes a switch
-// off its list, and blanks all of one that fails.
-type knownSwitch struct{ entity collector.Entity }
-
 // fabricIdentities says who the entities of the fabric are.
 type fabricIdentities struct {
-	now      fabric
-	switches map[uint32]*knownSwitch
+	now fabric
+	// switches are what was ever learned of each, by id. DCGM never takes one off its
+	// list, and blanks all of one that fails.
+	switches map[uint32]collector.Entity
 	// links are those that count as existing, by entity id.
 	links map[uint32]collector.Entity
 }
@@ -192,13 +190,13 @@ func (id *identities) readSwitches() code {
 			e.PCIBusID = fmt.Sprintf("%08X:%02X:%02X.%X", max(v.number(fieldSwitchDomain), 0), bus,
 				max(v.number(fieldSwitchDevice), 0), max(v.number(fieldSwitchFunction), 0))
 		}
-		if known := id.fabric.switches[s.id]; known != nil {
-			e = merge(known.entity, e)
+		if known, ok := id.fabric.switches[s.id]; ok {
+			e = merge(known, e)
 		}
 		if id.fabric.switches == nil {
-			id.fabric.switches = make(map[uint32]*knownSwitch)
+			id.fabric.switches = make(map[uint32]collector.Entity)
 		}
-		id.fabric.switches[s.id] = &knownSwitch{e}
+		id.fabric.switches[s.id] = e
 	}
 	return codeOK
 }
@@ -207,8 +205,8 @@ func (id *identities) readSwitches() code {
 func (f *fabricIdentities) switchEntities() []collector.Entity {
 	var all []collector.Entity
 	for _, id := range f.now.switches {
-		if known := f.switches[id]; known != nil {
-			all = append(all, known.entity)
+		if known, ok := f.switches[id]; ok {
+			all = append(all, known)
 		}
 	}
 	slices.SortFunc(all, func(a, b collector.Entity) int { return cmp.Compare(a.ID, b.ID) })
