@@ -41,7 +41,7 @@ type derivedReading struct {
 	blocks []block
 	cells  []nativeCell
 	rows   [][]collector.Cell
-	texts  map[[2]int]string // of the newest sample by row and column; kept, as they hardly ever change
+	texts  []string // of the newest sample by cell; kept, as they hardly ever change
 }
 
 // newDerivedReading returns the reading of what p derives from. units are the
@@ -50,7 +50,7 @@ func newDerivedReading(p *plan, units []*unit) derivedReading {
 	if len(p.inv.Derived) == 0 {
 		return derivedReading{}
 	}
-	d := derivedReading{rows: make([][]collector.Cell, len(p.inv.Entities)), texts: map[[2]int]string{}}
+	d := derivedReading{rows: make([][]collector.Cell, len(p.inv.Entities))}
 	types := make([]collector.ValueType, len(p.inv.Derived))
 	for j, f := range p.inv.Derived {
 		field, _ := collector.FieldByID(f)
@@ -91,7 +91,7 @@ func newDerivedReading(p *plan, units []*unit) derivedReading {
 		t.rows = append(t.rows, i)
 		cells += len(t.fields)
 	}
-	d.cells = make([]nativeCell, cells)
+	d.cells, d.texts = make([]nativeCell, cells), make([]string, cells)
 	return d
 }
 
@@ -124,6 +124,7 @@ func (d *derivedReading) fill(lib *library, texts []string, limit int64) []strin
 		b := &d.blocks[i]
 		for e, row := range b.rows {
 			cells, out := d.cells[b.base[e]:][:len(b.fields)], d.rows[row]
+			kept := d.texts[b.base[e]:][:len(b.fields)]
 			for f, to := range b.to {
 				c := &cells[f]
 				switch {
@@ -137,11 +138,10 @@ func (d *derivedReading) fill(lib *library, texts []string, limit int64) []strin
 						out[to.column] = collector.NoValue(s)
 						continue
 					}
-					at := [2]int{row, to.column}
-					if d.texts[at] != string(text) {
-						d.texts[at] = string(text)
+					if kept[f] != string(text) {
+						kept[f] = string(text)
 					}
-					out[to.column], texts = collector.StringCell(len(texts)), append(texts, d.texts[at])
+					out[to.column], texts = collector.StringCell(len(texts)), append(texts, kept[f])
 				default:
 					out[to.column] = numberCell(c, to.want)
 				}

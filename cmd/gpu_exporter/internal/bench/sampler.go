@@ -98,6 +98,7 @@ func measureSampler(what, countersFile string) error {
 	c, err := dcgm.Measure(collector.SamplerConfig{
 		Interval: 100 * time.Millisecond,
 		Fields:   fields,
+		Derived:  collector.DerivedFields(),
 		Tracked:  collector.TrackedFields(counters.List, 50*time.Millisecond),
 	}, samplesPerRound, what == "floor")
 	if err != nil {
