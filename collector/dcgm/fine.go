@@ -29,8 +29,9 @@ type trackedField struct {
 }
 
 // track says which of the fields are tracked on which entities. While profiling is
-// paused, none of its fields is, and what stands in for one is.
-func (p *plan) track(fields []collector.TrackedField, interval time.Duration, paused bool) {
+// paused, none of its fields is; on GPUs of which it is silent, by id, what stands in
+// for one is.
+func (p *plan) track(fields []collector.TrackedField, interval time.Duration, paused bool, silent map[uint32]bool) {
 	split := make([]bool, len(p.inv.Entities)) // GPUs with instances that are asked for
 	for i, e := range p.inv.Entities {
 		if e.Kind == collector.KindGPUInstance && p.selected[i] {
@@ -48,16 +49,15 @@ func (p *plan) track(fields []collector.TrackedField, interval time.Duration, pa
 			if !asked || !f.Kinds.Has(e.Kind) || !p.has(i, f.Field) || p.excluded(i, f.Field) {
 				continue
 			}
-			if profiling(uint16(f.Field)) {
-				if gpu, ok := p.inv.GPU(i); ok {
-					p.profiled[gpu.ID] = true
-				}
+			gpu, _ := p.inv.GPU(i)
+			if gpu != nil && profiling(uint16(f.Field)) {
+				p.profiled[gpu.ID] = true
 				if paused {
 					continue
 				}
 			}
 			better := f.Unless != 0 && p.has(i, f.Unless) && !p.excluded(i, f.Unless)
-			if better && !(paused && profiling(uint16(f.Unless))) {
+			if better && !(gpu != nil && silent[gpu.ID] && profiling(uint16(f.Unless))) {
 				continue
 			}
 			every := f.Every

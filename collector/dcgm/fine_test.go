@@ -52,7 +52,7 @@ func TestTrackedTargets(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPlan(testInventory(testColumns), selectors{}, testCapabilities)
-			p.track(tt.tracked, time.Second, false)
+			p.track(tt.tracked, time.Second, false, nil)
 			var got []string
 			for _, target := range p.targets() {
 				if target.events {

@@ -89,6 +89,7 @@ type profiler struct {
 	known        map[string]*gpuProfiling // by UUID
 	gpus         []*gpuProfiling          // that the plan profiles or would profile, by row
 	round        int                      // of watching anew
+	silenced     bool                     // some GPU is silent that was not when the plan was made, or the reverse
 	told         []collector.GPUProfiling // what was last written,
 	toldOf       uint64                   // of which inventory
 }
@@ -135,6 +136,23 @@ func newProfiler(cfg Config, now time.Time) *profiler {
 }
 
 func (p *profiler) paused() bool { return !p.until.IsZero() }
+
+// silent returns the GPUs, by id, whose profiling gives no values although it could.
+func (p *profiler) silent(inv *collector.Inventory) map[uint32]bool {
+	p.silenced = false
+	silent := make(map[uint32]bool)
+	for i := range inv.Entities {
+		if e := &inv.Entities[i]; e.Kind == collector.KindGPU {
+			g := p.known[entityName(e)]
+			silent[e.ID] = p.paused() || g != nil && isSilent(g.state)
+		}
+	}
+	return silent
+}
+
+func isSilent(s collector.ProfilingState) bool {
+	return s == collector.ProfilingLocked || s == collector.ProfilingFrozen || s == collector.ProfilingError
+}
 
 // shape puts into a new plan what is known of profiling: the pause, what is to
 // be watched anew, and what to judge it by.
@@ -315,6 +333,7 @@ func (p *profiler) enter(g *gpuProfiling, state collector.ProfilingState, why er
 	if g.state = state; state == before {
 		return
 	}
+	p.silenced = p.silenced || isSilent(state) != isSilent(before)
 	log := p.log.With("gpu", g.id, "uuid", g.uuid)
 	switch state {
 	case collector.ProfilingLocked:
@@ -434,13 +453,13 @@ func (p *profiler) due(now time.Time, newest int64) bool {
 		p.resume(newest)
 		return true
 	}
-	due := false
+	due, began := p.silenced, false
 	for _, g := range p.gpus {
 		if g.retryAt.IsZero() || now.Before(g.retryAt) {
 			continue
 		}
-		if !due {
-			due = true
+		if !began {
+			due, began = true, true
 			p.beginRound(newest)
 		}
 		g.round, g.since = p.round, newest

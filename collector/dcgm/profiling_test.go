@@ -292,6 +292,38 @@ func TestTrackedProfiling(t *testing.T) {
 	p.tracks(1, 1001)
 }
 
+// TestSilentProfiling shows that what stands in for profiling is looked at on the GPU
+// that another client has, and on no other, until it is free.
+func TestSilentProfiling(t *testing.T) {
+	n := newNode(t, scenario(t, "gpu h100 count 2"))
+	n.command("profiling gpu 1 locked")
+	cfg := defaultConfig()
+	cfg.Tracked = []collector.TrackedField{
+		{Field: 1001, Kinds: collector.Kinds(gpu)},
+		{Field: 203, Kinds: collector.Kinds(gpu), Unless: 1001, Every: 20 * time.Millisecond},
+	}
+	p := n.hasty(cfg)
+	p.profiling("0 active", "1 locked")
+	p.tracks(1, 203)
+	n.command("profiling gpu 1 ok")
+	p.profiling("0 active", "1 active")
+	p.tracks(1, 1001)
+	for range 20 {
+		f := p.frame("a frame")
+		if f.Tracks == nil {
+			continue
+		}
+		for _, track := range f.Tracks.List {
+			if track.Field != 1001 {
+				t.Fatalf("field %d of entity %d is looked at, too", track.Field, track.Entity)
+			}
+		}
+	}
+	n.command("profiling gpu all locked -34") // when it comes while we watch
+	p.profiling("0 locked", "1 locked")
+	p.tracks(0, 203)
+}
+
 // tracks takes frames until one has values of the field of a GPU for sums.
 func (p *process) tracks(id uint32, field collector.FieldID) {
 	p.t.Helper()

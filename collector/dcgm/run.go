@@ -331,7 +331,7 @@ func (s *sampler) rebuild(topologyChanged bool) (rebuilt bool, err error) {
 // plan says what is to be read of an inventory.
 func (s *sampler) plan(inv *collector.Inventory) *plan {
 	p := newPlan(inv, s.selectors, s.profiler.capabilities)
-	p.track(s.cfg.Sampler.Tracked, s.cfg.Sampler.Interval, s.profiler.paused())
+	p.track(s.cfg.Sampler.Tracked, s.cfg.Sampler.Interval, s.profiler.paused(), s.profiler.silent(inv))
 	return p
 }
 
