@@ -195,10 +195,10 @@ func (e *engine) capabilities(top topology) (map[uint32]capability, code) {
 			out[g.id] = capability{status: c.status()}
 			continue
 		}
-		fields := make(map[uint16]bool)
+		fields := make(map[uint16]metricGroup)
 		for _, group := range groups {
 			for _, f := range group.FieldIds {
-				fields[uint16(f)] = true
+				fields[uint16(f)] = metricGroup{group.Major, group.Minor}
 			}
 		}
 		out[g.id] = capability{fields: fields}

@@ -41,6 +41,14 @@ func TestTrackedTargets(t *testing.T) {
 			[]collector.TrackedField{{Field: 1005, Kinds: both}},
 			[]string{"[67 155] on 1/0 1/5", "[1001 1002] on 1/0", "[155] on 4/7 4/8", "[1001] on 4/7 4/8"},
 		},
+		"profiling that is counted beside the columns'": {
+			[]collector.TrackedField{{Field: 1004, Kinds: gpus}},
+			[]string{"[67 155] on 1/0 1/5", "[1001 1002 1004] on 1/0", "[155] on 4/7 4/8", "[1001] on 4/7 4/8"},
+		},
+		"profiling that would be counted in turns with the columns'": {
+			[]collector.TrackedField{{Field: 1006, Kinds: gpus}, {Field: 203, Kinds: gpus, Unless: 1006}},
+			[]string{"[67 155 203] on 1/0 1/5", "[1001 1002] on 1/0", "[155] on 4/7 4/8", "[1001] on 4/7 4/8"},
+		},
 		"profiling, more often": {
 			[]collector.TrackedField{{Field: 1001, Kinds: gpus, Every: fine}},
 			[]string{"[67 155] on 1/0 1/5", "100ms [1001 1002] on 1/0", "[155] on 4/7 4/8", "[1001] on 4/7 4/8"},
@@ -144,5 +152,31 @@ func TestUtilizationInPlaceOfProfiling(t *testing.T) {
 	}
 	if n := len(points["gpu 0: 1001"]); n > 0 {
 		t.Errorf("%d values of profiling, which the GPU has no module for", n)
+	}
+}
+
+// What comes with the columns' fields for nothing.
+func TestBesides(t *testing.T) {
+	a10 := capability{fields: map[uint16]metricGroup{
+		1001: {4, 0}, 1002: {1, 1}, 1004: {1, 1}, 1005: {2, 0}, 1006: {1, 2}, 1007: {1, 1}, 1008: {1, 3},
+	}}
+	hopper := capability{fields: map[uint16]metricGroup{1001: {}, 1002: {}, 1004: {}, 1006: {}, 1008: {}}}
+	wanted := []uint16{1001, 1002, 1004, 1005, 1006, 1007, 1008}
+	for name, tt := range map[string]struct {
+		of     capability
+		fields []uint16
+		want   []uint16
+	}{
+		"all where there are no turns":          {hopper, []uint16{1001}, []uint16{1002, 1004, 1006, 1008}},
+		"one turn, the first's":                 {a10, []uint16{1001}, []uint16{1002, 1004, 1005, 1007}},
+		"one turn without any listed":           {a10, nil, []uint16{1001, 1002, 1004, 1005, 1007}},
+		"the turn that is asked for":            {a10, []uint16{1008}, []uint16{1001, 1005}},
+		"turns that are taken anyhow":           {a10, []uint16{1004, 1008}, []uint16{1001, 1002, 1005, 1007}},
+		"all turns are asked for":               {a10, []uint16{1004, 1006, 1008}, []uint16{1001, 1002, 1005, 1007}},
+		"nothing where profiling does not work": {capability{status: collector.StatusModuleMissing}, nil, nil},
+	} {
+		if got := tt.of.besides(tt.fields, without(wanted, tt.fields)); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %v, want %v", name, got, tt.want)
+		}
 	}
 }

@@ -28,8 +28,10 @@ type plan struct {
 	// and capabilities what each GPU can profile.
 	tracked      [][]trackedField
 	capabilities map[uint32]capability
-	// profiled are the GPUs, by id, of which a profiling field is wanted between samples.
+	// profiled are the GPUs, by id, of which a profiling field is wanted between samples;
+	// counted are the profiling fields that are watched, by the GPU's id.
 	profiled map[uint32]bool
+	counted  map[uint32][]uint16
 	// evidence are the fields that are read of a GPU, by its row, to judge its
 	// profiling by; round is when its profiling was last watched anew, by its id.
 	evidence map[int][]uint16
@@ -45,7 +47,7 @@ func newPlan(inv *collector.Inventory, selected selectors, capabilities map[uint
 	n := len(inv.Entities)
 	p := &plan{
 		inv: inv, selected: make([]bool, n), read: make([]bool, n), events: make([]bool, n), fixed: make([][]collector.Status, n),
-		tracked: make([][]trackedField, n), capabilities: capabilities, profiled: map[uint32]bool{},
+		tracked: make([][]trackedField, n), capabilities: capabilities, profiled: map[uint32]bool{}, counted: map[uint32][]uint16{},
 	}
 	selector := selected.gpus
 	for kind, fields := range inv.Columns {

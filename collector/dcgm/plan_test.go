@@ -43,8 +43,8 @@ var (
 		inst: {155, 1001},
 	}
 	testCapabilities = map[uint32]capability{
-		0: {fields: map[uint16]bool{1001: true, 1002: true}},
-		1: {fields: map[uint16]bool{1001: true, 1002: true}},
+		0: {fields: map[uint16]metricGroup{1001: {4, 0}, 1002: {1, 1}, 1004: {1, 1}, 1006: {1, 2}}},
+		1: {fields: map[uint16]metricGroup{1001: {4, 0}, 1002: {1, 1}}},
 		5: {status: collector.StatusModuleMissing},
 	}
 )

@@ -389,7 +389,8 @@ dcgmReturn_t engine_p2p_status(struct engine *e, dcgmNvLinkP2PStatus_v1 *out)
     return DCGM_ST_OK;
 }
 
-static void metric_group(dcgmProfGetMetricGroups_t *out, unsigned short major, unsigned first, unsigned last)
+static dcgmProfMetricGroupInfo_v2 *metric_group(dcgmProfGetMetricGroups_t *out, unsigned short major, unsigned first,
+                                                unsigned last)
 {
     dcgmProfMetricGroupInfo_v2 *g = &out->metricGroups[out->numMetricGroups++];
     g->majorId = major;
@@ -397,6 +398,23 @@ static void metric_group(dcgmProfGetMetricGroups_t *out, unsigned short major, u
     g->numFieldIds = 0;
     for (unsigned f = first; f <= last; f++)
         g->fieldIds[g->numFieldIds++] = (unsigned short)f;
+    return g;
+}
+
+/*
+ * Before Hopper, what the SMs do is counted in turns: an A10 lists 1002 to 1004 and
+ * 1007 as A.1 and 1008 as A.3 (NVIDIA/DCGM issue 144); that 1006 is A.2 is a guess.
+ */
+static void metric_groups_in_turns(dcgmProfGetMetricGroups_t *out)
+{
+    dcgmProfMetricGroupInfo_v2 *g =
+        metric_group(out, 1, DCGM_FI_PROF_SM_UTIL_RATIO, DCGM_FI_PROF_TENSOR_UTIL_RATIO);
+    g->minorId = 1;
+    g->fieldIds[g->numFieldIds++] = DCGM_FI_PROF_FP32_UTIL_RATIO;
+    metric_group(out, 1, DCGM_FI_PROF_FP64_UTIL_RATIO, DCGM_FI_PROF_FP64_UTIL_RATIO)->minorId = 2;
+    metric_group(out, 1, DCGM_FI_PROF_FP16_UTIL_RATIO, DCGM_FI_PROF_FP16_UTIL_RATIO)->minorId = 3;
+    metric_group(out, 7, DCGM_FI_PROF_DRAM_UTIL_RATIO, DCGM_FI_PROF_DRAM_UTIL_RATIO);
+    metric_group(out, 8, DCGM_FI_PROF_GR_ENGINE_UTIL_RATIO, DCGM_FI_PROF_GR_ENGINE_UTIL_RATIO);
 }
 
 dcgmReturn_t engine_metric_groups(struct engine *e, dcgmProfGetMetricGroups_t *out)
@@ -412,7 +430,10 @@ dcgmReturn_t engine_metric_groups(struct engine *e, dcgmProfGetMetricGroups_t *o
         rc = DCGM_ST_MODULE_NOT_LOADED;
     } else {
         const struct node_model *m = &e->now.gpu[at.gpu].model;
-        metric_group(out, 1, DCGM_FI_PROF_GR_ENGINE_UTIL_RATIO, DCGM_FI_PROF_FP16_UTIL_RATIO);
+        if (strcmp(m->architecture, "hopper") && strcmp(m->architecture, "blackwell"))
+            metric_groups_in_turns(out);
+        else
+            metric_group(out, 1, DCGM_FI_PROF_GR_ENGINE_UTIL_RATIO, DCGM_FI_PROF_FP16_UTIL_RATIO);
         metric_group(out, 2, DCGM_FI_PROF_PCIE_TX_BYTES, DCGM_FI_PROF_PCIE_RX_BYTES);
         if (m->nvlinks > 0)
             metric_group(out, 3, DCGM_FI_PROF_NVLINK_TX_BYTES, DCGM_FI_PROF_NVLINK_RX_BYTES);
