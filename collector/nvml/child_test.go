@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/NVIDIA/go-nvml/pkg/nvml"
+
 	"gpu_exporter/collector"
 )
 
@@ -70,7 +72,7 @@ func serveChild(in io.Reader, out io.Writer) error {
 		var err error
 		switch lines.Text() {
 		case "open":
-			l, err = Open()
+			l, err = open(nvml.New())
 		case "gpus":
 			var gpus []GPU
 			gpus, err = l.GPUs()
@@ -120,7 +122,7 @@ func serveChild(in io.Reader, out io.Writer) error {
 
 // inventory is the node as NVML alone sees it.
 func inventory(generation uint64) (*collector.Inventory, error) {
-	l, err := Open()
+	l, err := open(nvml.New())
 	if err != nil {
 		return nil, err
 	}

@@ -63,10 +63,8 @@ type Library struct {
 	processes                        error // why there are no lists of processes, or nil
 }
 
-// Open loads and initialises the library. The error is ErrNoLibrary or
+// open loads and initialises the library. The error is ErrNoLibrary or
 // ErrNoDriver where one of them is the cause.
-func Open() (*Library, error) { return open(nvml.New()) }
-
 func open(lib nvml.Interface) (*Library, error) {
 	// go-nvml would do this, too, but without the loader's text, and it calls
 	// functions without a look whether they are there. A call of a missing one
