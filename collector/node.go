@@ -64,6 +64,14 @@ func (n *Node) keepClockEvents(window time.Duration) {
 	n.clockEvents.window = window
 }
 
+// unlock ends what may have found something to say, and says it.
+func (n *Node) unlock() {
+	said := n.report.said
+	n.report.said = nil
+	n.mu.Unlock()
+	n.report.write(said)
+}
+
 // Changed delivers after every accepted sample, at most one notice at a time.
 func (n *Node) Changed() <-chan struct{} { return n.changed }
 
@@ -97,7 +105,7 @@ func (n *Node) setInventory(inv *Inventory) error {
 		return &RejectError{Reason: rejectInvalid, Err: err}
 	}
 	n.mu.Lock()
-	defer n.mu.Unlock()
+	defer n.unlock()
 	n.recallIdentities(inv)
 	n.gone = gpusGone(n.gone, n.latest, inv)
 	n.latest = inv
@@ -170,7 +178,7 @@ func gpusGone(gone []Entity, old, inv *Inventory) []Entity {
 
 func (n *Node) setSample(s *Sample) error {
 	n.mu.Lock()
-	defer n.mu.Unlock()
+	defer n.unlock()
 	now := n.now()
 	if n.latest == nil {
 		return &RejectError{Reason: rejectInventory, Err: errors.New("sample before any inventory")}
@@ -215,7 +223,7 @@ func (n *Node) setProcesses(p *Processes) error {
 
 func (n *Node) addEvents(generation uint64, events []Event) error {
 	n.mu.Lock()
-	defer n.mu.Unlock()
+	defer n.unlock()
 	if n.latest == nil || n.latest.Generation != generation {
 		return &RejectError{Reason: rejectInventory, Err: fmt.Errorf("events of inventory %d", generation)}
 	}

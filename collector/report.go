@@ -4,6 +4,7 @@
 package collector
 
 import (
+	"context"
 	"log/slog"
 	"time"
 )
@@ -12,14 +13,32 @@ import (
 // some come by the hundred, and the counter has them all.
 const xidLogPause = time.Minute
 
-// report logs what happens to the GPUs: changes, never states.
+// report says what happens to the GPUs: changes, never states.
 type report struct {
 	log  *slog.Logger
 	xids *XIDCatalogue
+	said []message // not logged yet
 	// down says why each GPU was last found not to answer; those that answer are
 	// there with an empty reason.
 	down   map[string]string
 	logged map[xidKey]time.Time
+}
+
+type message struct {
+	level slog.Level
+	text  string
+	attrs []any
+}
+
+func (r *report) say(level slog.Level, text string, attrs []any) {
+	r.said = append(r.said, message{level, text, attrs})
+}
+
+// write logs messages. A log may block: nobody may have to wait for it.
+func (r *report) write(messages []message) {
+	for _, m := range messages {
+		r.log.Log(context.Background(), m.level, m.text, m.attrs...)
+	}
 }
 
 func newReport(logger *slog.Logger, xids *XIDCatalogue) report {
@@ -47,9 +66,9 @@ func (r *report) gpu(e *Entity, why string) {
 	attrs := []any{"gpu", e.ID, "UUID", e.UUID, "pci_bus_id", e.PCIBusID}
 	switch {
 	case why != "":
-		r.log.Warn("GPU does not answer", append(attrs, "why", why)...)
+		r.say(slog.LevelWarn, "GPU does not answer", append(attrs, "why", why))
 	case known:
-		r.log.Info("GPU answers again", attrs...)
+		r.say(slog.LevelInfo, "GPU answers again", attrs)
 	}
 }
 
@@ -93,5 +112,5 @@ func (r *report) xid(gpu *Entity, key xidKey, now time.Time, more ...any) {
 	if key.instance != Unknown {
 		attrs = append(attrs, "GPU_I_ID", key.instance, "GPU_I_PROFILE", key.profile)
 	}
-	r.log.Warn("XID error", append(attrs, more...)...)
+	r.say(slog.LevelWarn, "XID error", append(attrs, more...))
 }

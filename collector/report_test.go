@@ -69,3 +69,37 @@ level=WARN msg="GPU does not answer" gpu=3 UUID=GPU-cccc pci_bus_id=00000000:3A:
 		}
 	}
 }
+
+// blockedWriter is a log that nobody reads.
+type blockedWriter chan struct{}
+
+func (w blockedWriter) Write(b []byte) (int, error) {
+	w <- struct{}{}
+	return len(b), nil
+}
+
+// A log that blocks, as a full pipe does, keeps nobody from the samples.
+func TestBlockedLog(t *testing.T) {
+	log := make(blockedWriter)
+	node := NewNode(slog.New(slog.NewTextHandler(log, nil)), testConfig(t).XIDs)
+	node.now = func() time.Time { return epoch }
+	inv := testInventory(t) // with a lost GPU, which is worth a line
+	delivered := make(chan struct{})
+	go func() {
+		defer close(delivered)
+		deliver(t, node, Frame{Inventory: inv}, Frame{Sample: testSample(inv)})
+	}()
+	<-node.Changed()
+	seen := make(chan *Sample)
+	go func() { seen <- node.view().sample }()
+	select {
+	case s := <-seen:
+		if s == nil {
+			t.Error("there is no sample")
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("the log holds up whoever wants the sample")
+	}
+	<-log
+	<-delivered
+}

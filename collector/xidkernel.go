@@ -57,7 +57,7 @@ type strayXID struct {
 // before or after; it counts once. It shows with the next sample.
 func (n *Node) AddKernelXID(x KernelXID) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
+	defer n.unlock()
 	stray := strayXID{KernelXID: x, told: n.now()}
 	if n.latest != nil {
 		if n.placeKernelXID(x) {
