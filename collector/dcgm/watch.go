@@ -151,16 +151,28 @@ func (w *watcher) set(targets []target, retry bool) code {
 	return codeOK
 }
 
-// shrink takes out of a unit the entities that t has not.
+// shrink takes out of a unit the entities that t has not. They leave its groups,
+// too: another unit may come to watch them, and unwatching this one would end that.
 func (w *watcher) shrink(u *unit, t target) {
-	gone := unit{}
-	group, c := w.group(&gone, without(u.entities, t.entities))
-	for _, x := range u.watches {
-		if c == codeOK && w.lost == codeOK {
-			w.check(w.lib.unwatch(watch{group, x.fields}))
+	each := func(do func(uintptr, pair) code, entities []pair) {
+		for _, g := range u.groups {
+			for _, e := range entities {
+				if w.lost == codeOK {
+					w.check(do(g, e))
+				}
+			}
 		}
 	}
-	w.end(&gone)
+	// An instance that is no more can leave a group, but not enter one: what stays
+	// makes way while it is unwatched.
+	each(w.lib.removeFromGroup, t.entities)
+	for _, x := range u.watches {
+		if w.lost == codeOK {
+			w.check(w.lib.unwatch(x))
+		}
+	}
+	each(w.lib.removeFromGroup, without(u.entities, t.entities))
+	each(w.lib.addToGroup, t.entities)
 	u.target = t
 	u.refused = slices.DeleteFunc(u.refused, func(r refusal) bool { return !slices.Contains(t.entities, r.entity) })
 }
