@@ -89,8 +89,8 @@ func newWatcher(lib *library, interval time.Duration, log *slog.Logger) *watcher
 }
 
 // set makes the watches those of targets. A unit that is wanted unchanged stays,
-// so that its values go on without a gap; with retry, only if nothing of it was
-// refused.
+// so that its values go on without a gap; one of profiling that is wanted without
+// some of its entities, too. With retry, only if nothing of it was refused.
 func (w *watcher) set(targets []target, retry bool) code {
 	var keep, drop []*unit
 	old := make(map[string]*unit, len(w.units))
@@ -107,11 +107,11 @@ func (w *watcher) set(targets []target, retry bool) code {
 	}
 	// Those that some entities have left are there for the rest.
 	for i, t := range targets {
-		if units[i] != nil || !t.profiling || retry {
+		if units[i] != nil || !t.profiling {
 			continue
 		}
 		for _, u := range old {
-			if u.what == t.what && len(without(t.identities, u.identities)) == 0 {
+			if u.what == t.what && len(without(t.identities, u.identities)) == 0 && (!retry || len(u.refused) == 0) {
 				delete(old, u.key)
 				w.shrink(u, t)
 				units[i] = u
