@@ -265,6 +265,10 @@ func (l *library) addToGroup(group uintptr, e pair) code {
 	return code(C.native_group_add(l.n, C.uintptr_t(group), C.uint32_t(e.kind), C.uint32_t(e.id)))
 }
 
+func (l *library) removeFromGroup(group uintptr, e pair) code {
+	return code(C.native_group_remove(l.n, C.uintptr_t(group), C.uint32_t(e.kind), C.uint32_t(e.id)))
+}
+
 func (l *library) destroyGroup(group uintptr) code {
 	return code(C.native_group_destroy(l.n, C.uintptr_t(group)))
 }

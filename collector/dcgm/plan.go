@@ -163,12 +163,7 @@ func (p *plan) targets() []target {
 		for _, i := range rows {
 			e := &p.inv.Entities[i]
 			t.entities = append(t.entities, pairOf(e.Kind, e.ID))
-			// An instance's id alone does not say which instance it is.
-			uuid := e.UUID
-			if gpu, ok := p.inv.GPU(i); ok {
-				uuid = gpu.UUID
-			}
-			t.identities = append(t.identities, fmt.Sprintf("%d/%d=%s/%d/%s", e.Kind, e.ID, uuid, e.InstanceID, e.Profile))
+			t.identities = append(t.identities, p.identity(i))
 		}
 		t.key = t.what + " " + strings.Join(t.identities, " ")
 		targets = append(targets, t)
@@ -237,6 +232,17 @@ func (p *plan) targets() []target {
 	p.derivedTargets(addRest)
 	p.evidenceTargets(addRest)
 	return targets
+}
+
+// identity tells the entity of a row from all others, those of before included: an
+// instance's id alone does not say which instance it is.
+func (p *plan) identity(row int) string {
+	e := &p.inv.Entities[row]
+	uuid := e.UUID
+	if gpu, ok := p.inv.GPU(row); ok {
+		uuid = gpu.UUID
+	}
+	return fmt.Sprintf("%d/%d=%s/%d/%s", e.Kind, e.ID, uuid, e.InstanceID, e.Profile)
 }
 
 // warming says whether a profiling field that should have a value has none yet.

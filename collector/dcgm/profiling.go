@@ -5,6 +5,7 @@ package dcgm
 
 import (
 	"cmp"
+	"fmt"
 	"log/slog"
 	"maps"
 	"math"
@@ -138,6 +139,8 @@ type gpuProfiling struct {
 	state collector.ProfilingState
 	check profilingCheck
 	round int // in which it was last watched anew
+	// watches is what is watched on the GPU and the instances of it.
+	watches []string
 	// since is when it was last watched anew, in the engine's time: what DCGM has
 	// from before is not of this watch.
 	since int64
@@ -190,15 +193,33 @@ func isSilent(s collector.ProfilingState) bool {
 }
 
 // shape puts into a new plan what is known of profiling: the pause, what is to
-// be watched anew, and what to judge it by.
-func (p *profiler) shape(plan *plan) {
+// be watched anew, and what to judge it by. A GPU with something that was not
+// watched before, as after a split, is watched anew apart from the others, whose
+// values go on. newest is the engine's time.
+func (p *profiler) shape(plan *plan, newest int64) {
 	p.gpus = nil
+	before := make(map[*gpuProfiling][]string)
+	for _, g := range p.known {
+		before[g], g.watches = g.watches, nil
+	}
 	plan.round = make(map[uint32]int)
 	plan.evidence = make(map[int][]uint16)
 	for row, e := range plan.inv.Entities {
 		if e.Kind == collector.KindGPU && e.State == collector.EntityUp {
 			p.shapeGPU(plan, row)
 		}
+	}
+	var changed []*gpuProfiling
+	for _, g := range p.gpus {
+		watches := plan.profilingOf(g.row)
+		if len(without(watches, before[g])) > 0 {
+			changed = append(changed, g)
+		}
+		g.watches = watches
+	}
+	p.beginRound(changed, newest)
+	for _, g := range p.gpus {
+		plan.round[g.id] = g.round
 	}
 }
 
@@ -228,7 +249,6 @@ func (p *profiler) shapeGPU(plan *plan, row int) {
 	}
 	g.id, g.row, g.able = gpu.ID, row, able
 	p.gpus = append(p.gpus, g)
-	plan.round[gpu.ID] = g.round
 	if able && !p.paused() {
 		plan.evidence[row] = []uint16{fieldGPUUtil, fieldPower}
 	}
@@ -247,6 +267,20 @@ func (p *plan) eachProfiled(gpu *collector.Entity, f func(row, column int)) {
 			}
 		}
 	}
+}
+
+// profilingOf is what is watched of profiling on a GPU and on what lies in it.
+func (p *plan) profilingOf(gpuRow int) (watches []string) {
+	for row, e := range p.inv.Entities {
+		if gpu, ok := p.inv.GPU(row); !ok || gpu != &p.inv.Entities[gpuRow] || e.State != collector.EntityUp {
+			continue
+		}
+		of := p.watchesOf(row)
+		if prof := of[len(of)-1]; len(prof.fields) > 0 {
+			watches = append(watches, fmt.Sprint(p.identity(row), prof.every, prof.fields))
+		}
+	}
+	return watches
 }
 
 // roundOf is when profiling of the GPU of a row was last watched anew.
@@ -488,16 +522,12 @@ func (p *profiler) due(now time.Time, newest int64) bool {
 		p.resume(newest)
 		return true
 	}
-	due, began := p.silenced, false
+	var due []*gpuProfiling
 	for _, g := range p.gpus {
 		if g.retryAt.IsZero() || now.Before(g.retryAt) {
 			continue
 		}
-		if !began {
-			due, began = true, true
-			p.beginRound(newest)
-		}
-		g.round, g.since = p.round, newest
+		due = append(due, g)
 		g.tries++
 		g.retryAt = now.Add(g.delay)
 		g.delay = min(2*g.delay, p.timing.retryMax)
@@ -509,19 +539,26 @@ func (p *profiler) due(now time.Time, newest int64) bool {
 				"gpu", g.id, "uuid", g.uuid, "state", g.state.String(), "at_most_every", p.timing.retryMax)
 		}
 	}
-	return due
+	p.beginRound(due, newest)
+	return p.silenced || len(due) > 0
 }
 
-// beginRound begins a round of watching anew. GPUs that are in a round together
-// are watched together. When there are too many rounds, all GPUs are in this one,
-// at the price of one sample without values.
-func (p *profiler) beginRound(newest int64) {
+// beginRound begins a round of watching these GPUs anew. GPUs that are in a round
+// together are watched together. When there are too many rounds, all GPUs are in
+// this one, at the price of one sample without values.
+func (p *profiler) beginRound(gpus []*gpuProfiling, newest int64) {
+	if len(gpus) == 0 {
+		return
+	}
 	p.round++
+	for _, g := range gpus {
+		g.round, g.since = p.round, newest
+	}
 	rounds := make(map[int]bool)
 	for _, g := range p.gpus {
 		rounds[g.round] = true
 	}
-	if len(rounds) < maxRounds {
+	if len(rounds) <= maxRounds {
 		return
 	}
 	for _, g := range p.gpus {

@@ -156,6 +156,34 @@ func TestZeroProfiling(t *testing.T) {
 	}
 }
 
+// TestProfilingMendedInTurn shows that a GPU that was watched anew stays watched when
+// that befalls those with which it had been watched before.
+func TestProfilingMendedInTurn(t *testing.T) {
+	n := newNode(t, scenario(t, "gpu h100 count 2"))
+	n.command("load gpu all util 90")
+	p := n.hasty(defaultConfig())
+	p.profiling("0 active", "1 active")
+	p.has(gpu, 0, 1001, collector.StatusOK)
+	n.command("profiling gpu 0 zero")
+	p.profiling("0 frozen", "1 active")
+	p.profiling("0 active", "1 active")
+	n.command("profiling gpu 1 zero")
+	p.profiling("0 active", "1 frozen")
+	p.profiling("0 active", "1 active")
+	n.command("load gpu all util 40")
+	for id := range uint32(2) {
+		p.sample(fmt.Sprintf("the new load of GPU %d", id), func(s *collector.Sample) error {
+			if c := p.cell(s, gpu, id, 1001); c.Status != collector.StatusOK || c.Float64() > 0.45 {
+				return fmt.Errorf("%v, %v", c.Status, c.Float64())
+			}
+			return nil
+		})
+	}
+	if p.rewatches != 2 {
+		t.Errorf("watched anew %d times, want twice: each GPU once", p.rewatches)
+	}
+}
+
 // TestFrozenInstances shows that instances are judged by the power of their GPU,
 // which has no utilisation, and which is not read otherwise.
 func TestFrozenInstances(t *testing.T) {

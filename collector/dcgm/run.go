@@ -342,7 +342,7 @@ func (s *sampler) watch(p *plan, retry bool) error {
 	if err := s.writeTracks(); err != nil {
 		return err
 	}
-	s.profiler.shape(p)
+	s.profiler.shape(p, s.newest)
 	targets := p.targets()
 	if c := s.watcher.set(targets, retry); c != codeOK {
 		return s.failed(c, collector.FailureWatchFailed, "watching fields")

@@ -160,6 +160,74 @@ func TestResplit(t *testing.T) {
 	})
 }
 
+// TestResplitKeepsProfiling shows that a split costs the profiling of no other GPU a
+// sample, be it split itself or whole, and that what is new soon has it.
+func TestResplitKeepsProfiling(t *testing.T) {
+	n := newNode(t, scenario(t, "gpu h100 count 3"))
+	n.command("mig gpu 0 1g.10gb*7")
+	n.command("mig gpu 1 3g.40gb+2g.20gb")
+	n.command("load gpu all util 90")
+	p := n.hasty(defaultConfig())
+	others := func(s *collector.Sample) error {
+		for _, e := range []pair{pairOf(inst, 7), pairOf(inst, 8), pairOf(gpu, 2)} {
+			if c := p.cell(s, collector.EntityKind(e.kind), e.id, 1001); c.Status != collector.StatusOK {
+				return fmt.Errorf("%v %d: %v", collector.EntityKind(e.kind), e.id, c.Status)
+			}
+		}
+		return nil
+	}
+	p.sample("values of all", others)
+	changes := []struct {
+		command string
+		first   collector.EntityKind // of what GPU 0 has then, with id 0
+		want    collector.Status
+	}{
+		{"mig gpu 0 3g.40gb*2", inst, collector.StatusOK},
+		{"mig gpu 0 3g.40gb+2g.20gb", inst, collector.StatusOK},
+		{"lose gpu 0", inst, collector.StatusEntityLost},
+		{"return gpu 0", inst, collector.StatusOK},
+		{"mig gpu 0 off", gpu, collector.StatusOK},
+		{"mig gpu 0 7g.80gb", inst, collector.StatusOK},
+		{"mig gpu 0 1g.10gb*7", inst, collector.StatusOK},
+	}
+	for i := range 3 * len(changes) {
+		change := changes[i%len(changes)]
+		n.command(change.command)
+		generation, samples := p.inv.Generation, 0
+		p.sample("what follows "+change.command, func(s *collector.Sample) error {
+			if err := others(s); err != nil {
+				t.Fatalf("%s (%d): %v", change.command, i, err)
+			}
+			if p.inv.Generation == generation {
+				return errors.New("it is not noticed")
+			}
+			samples++
+			if c := p.cell(s, change.first, 0, 1001); c.Status != change.want {
+				return fmt.Errorf("%v", c.Status)
+			}
+			return nil
+		})
+		// The engine has values at its second look, which may be after our second sample.
+		if samples > 3 {
+			t.Errorf("%s (%d): GPU 0 is as it should be in sample %d", change.command, i, samples)
+		}
+	}
+	// They are not only there, they go on.
+	n.command("load gpu all util 40")
+	p.sample("the new load", func(s *collector.Sample) error {
+		if err := others(s); err != nil {
+			t.Fatal(err)
+		}
+		if v := p.cell(s, gpu, 2, 1001).Float64(); v > 0.45 {
+			return fmt.Errorf("GPU 2 has %v", v)
+		}
+		return nil
+	})
+	if p.rewatches != 0 {
+		t.Errorf("watched anew %d times", p.rewatches)
+	}
+}
+
 // TestReusedID shows that an instance has nothing of an earlier one with its id,
 // neither the last XID nor a value from before it was there.
 func TestReusedID(t *testing.T) {

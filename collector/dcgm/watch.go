@@ -89,8 +89,8 @@ func newWatcher(lib *library, interval time.Duration, log *slog.Logger) *watcher
 }
 
 // set makes the watches those of targets. A unit that is wanted unchanged stays,
-// so that its values go on without a gap; with retry, only if nothing of it was
-// refused.
+// so that its values go on without a gap; one of profiling that is wanted without
+// some of its entities, too. With retry, only if nothing of it was refused.
 func (w *watcher) set(targets []target, retry bool) code {
 	var keep, drop []*unit
 	old := make(map[string]*unit, len(w.units))
@@ -107,11 +107,11 @@ func (w *watcher) set(targets []target, retry bool) code {
 	}
 	// Those that some entities have left are there for the rest.
 	for i, t := range targets {
-		if units[i] != nil || !t.profiling || retry {
+		if units[i] != nil || !t.profiling {
 			continue
 		}
 		for _, u := range old {
-			if u.what == t.what && len(without(t.identities, u.identities)) == 0 {
+			if u.what == t.what && len(without(t.identities, u.identities)) == 0 && (!retry || len(u.refused) == 0) {
 				delete(old, u.key)
 				w.shrink(u, t)
 				units[i] = u
@@ -151,16 +151,28 @@ func (w *watcher) set(targets []target, retry bool) code {
 	return codeOK
 }
 
-// shrink takes out of a unit the entities that t has not.
+// shrink takes out of a unit the entities that t has not. They leave its groups,
+// too: another unit may come to watch them, and unwatching this one would end that.
 func (w *watcher) shrink(u *unit, t target) {
-	gone := unit{}
-	group, c := w.group(&gone, without(u.entities, t.entities))
-	for _, x := range u.watches {
-		if c == codeOK && w.lost == codeOK {
-			w.check(w.lib.unwatch(watch{group, x.fields}))
+	each := func(do func(uintptr, pair) code, entities []pair) {
+		for _, g := range u.groups {
+			for _, e := range entities {
+				if w.lost == codeOK {
+					w.check(do(g, e))
+				}
+			}
 		}
 	}
-	w.end(&gone)
+	// An instance that is no more can leave a group, but not enter one: what stays
+	// makes way while it is unwatched.
+	each(w.lib.removeFromGroup, t.entities)
+	for _, x := range u.watches {
+		if w.lost == codeOK {
+			w.check(w.lib.unwatch(x))
+		}
+	}
+	each(w.lib.removeFromGroup, without(u.entities, t.entities))
+	each(w.lib.addToGroup, t.entities)
 	u.target = t
 	u.refused = slices.DeleteFunc(u.refused, func(r refusal) bool { return !slices.Contains(t.entities, r.entity) })
 }

@@ -54,6 +54,7 @@ int dcgmGroupCreate(uintptr_t h, uint32_t type, const char *name, uintptr_t *gro
     return 0;
 }
 int dcgmGroupAddEntity(void) { return 0; }
+int dcgmGroupRemoveEntity(void) { return 0; }
 int dcgmGroupDestroy(void) { return 0; }
 int dcgmFieldGroupCreate(uintptr_t h, int count, const uint16_t *fields, const char *name, uintptr_t *group)
 {
