@@ -30,6 +30,37 @@ func (c Counter) FamilyNames() []string {
 	return names
 }
 
+// NoStatistics says why the smallest, greatest and mean value of the counter would
+// say nothing, nor a histogram, and what to do; or returns "".
+func (c Counter) NoStatistics() string {
+	const without = "leave statistics and histogram out"
+	switch {
+	case !c.Field.Type.Numeric() || c.Type == MetricLabel:
+		return "is no series of numbers: " + without
+	case c.Field.Nature == MetricCounter:
+		return "only grows, so that its newest value says all: " + without
+	case c.Type == MetricCounter:
+		return "is a counter here, and statistics and histogram are of gauges: write type: gauge, or leave them out"
+	case c.Field.coded():
+		return "is a code or a bit mask, and no quantity: " + without
+	}
+	return ""
+}
+
+// coded says whether a numeric field is a code, an id or a bit mask: there is no
+// more or less of it.
+func (f Field) coded() bool {
+	switch f.ID {
+	case 58, 59, 63, 64, // ids of PCI, compute capability, other GPUs
+		70, 71, 72, 73, 86, 87, 88, 89, // affinity
+		112, 174, // reasons of clocks, health of the fabric
+		FieldXID, 856, 857, // codes of XIDs and of NVSwitches' errors
+		1305, 1306, 1307, 1308, 1309: // registers of ConnectX
+		return true
+	}
+	return false
+}
+
 // window is what is remembered of the values between two samples.
 type window struct {
 	count          int

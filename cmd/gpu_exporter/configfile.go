@@ -299,8 +299,8 @@ func (r *configReader) field(node *yaml.Node) (fieldEntry, bool) {
 		r.fail(at, "%v", err)
 		return entry, false
 	}
-	if (more.Statistics || more.Histogram) && (!c.Field.Type.Numeric() || c.Type == collector.MetricLabel) {
-		r.fail(at, "%s is no series of numbers: statistics and histogram are of these", c.Name)
+	if reason := c.NoStatistics(); reason != "" && (more.Statistics || more.Histogram) {
+		r.fail(at, "%s %s", c.Name, reason)
 		return entry, false
 	}
 	if more.Histogram && c.Scale != 0 {

@@ -115,8 +115,20 @@ c.yaml:14: unknown key "web" in the file: the keys are the long names of the fla
 		"no YAML":            {"a: b: c\n", "c.yaml: mapping values are not allowed in this context"},
 		"kind":               {"fields: [{field: 150, kinds: [gpus]}]\n", `c.yaml:1: unknown kind "gpus": use gpu, vgpu, nvswitch, gpu_instance, compute_instance, link, cpu, cpu_core or connectx`},
 		"an empty entry":     {"models: [{match: A100}]\n", "c.yaml:1: an entry of models says nothing of the GPUs that match: add without or fields, or remove it"},
-		"statistics of text": {"fields: [{field: 150, name: t, type: label, statistics: true}]\n", "c.yaml:1: t is no series of numbers: statistics and histogram are of these"},
-		"twice the same":     {"fields: [DCGM_FI_DEV_GPU_TEMP, {field: 150, name: DCGM_FI_DEV_GPU_TEMP}]\n", "c.yaml:1: the metric DCGM_FI_DEV_GPU_TEMP stands on line 1 already: give one of them another name"},
+		"statistics of text": {"fields: [{field: 150, name: t, type: label, statistics: true}]\n", "c.yaml:1: t is no series of numbers: leave statistics and histogram out"},
+		"statistics of what is no quantity": {`fields:
+  - {field: DCGM_FI_DEV_XID_ERRORS, statistics: true}
+  - {field: DCGM_FI_DEV_PCIE_REPLAY_COUNTER, histogram: true}
+  - {field: DCGM_FI_DEV_PCIE_REPLAY_COUNTER, type: gauge, name: replays, statistics: true}
+  - field: DCGM_FI_PROF_PCIE_TX_BYTES
+    type: counter
+    statistics: true
+  - {field: DCGM_FI_PROF_PCIE_RX_BYTES, statistics: true}
+`, `c.yaml:2: DCGM_FI_DEV_XID_ERRORS is a code or a bit mask, and no quantity: leave statistics and histogram out
+c.yaml:3: DCGM_FI_DEV_PCIE_REPLAY_COUNTER only grows, so that its newest value says all: leave statistics and histogram out
+c.yaml:4: replays only grows, so that its newest value says all: leave statistics and histogram out
+c.yaml:5: DCGM_FI_PROF_PCIE_TX_BYTES is a counter here, and statistics and histogram are of gauges: write type: gauge, or leave them out`},
+		"twice the same": {"fields: [DCGM_FI_DEV_GPU_TEMP, {field: 150, name: DCGM_FI_DEV_GPU_TEMP}]\n", "c.yaml:1: the metric DCGM_FI_DEV_GPU_TEMP stands on line 1 already: give one of them another name"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
