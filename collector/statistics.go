@@ -3,6 +3,8 @@
 
 package collector
 
+import "math"
+
 // The suffixes of the families that a counter with statistics adds to its own,
 // and of its histogram. They cannot be confused with names of fields, which are
 // in capitals, or with labels of theirs.
@@ -89,6 +91,17 @@ func (w *window) mean() float64 {
 	return min(max(w.weighted/w.span, w.min), w.max)
 }
 
+// statistic gives a number made of the counter's values the form that these have
+// themselves: rounded another way, a value could lie outside of its own minimum and
+// maximum.
+func (c Counter) statistic(v float64) Value {
+	n := Number(v * c.factor())
+	if c.Field.Type == ValueDouble || c.factor() != math.Trunc(c.factor()) {
+		n.form = formFixed
+	}
+	return n
+}
+
 // appendStatistics appends the minimum, maximum and mean of what was seen between
 // the last two samples, with the labels of the field's own series, and the
 // histograms, which are counters and stay while no sample comes.
@@ -113,9 +126,9 @@ func (f *Families) appendStatistics(families []Family, v nodeView, fresh bool) [
 			if w, ok := v.tracks.statistics[at]; ok && c.Statistics && fresh {
 				for n := range l.variants {
 					labels := l.variants[n].series
-					lowest.Series = append(lowest.Series, Series{labels, Number(w.min * c.factor())})
-					highest.Series = append(highest.Series, Series{labels, Number(w.max * c.factor())})
-					mean.Series = append(mean.Series, Series{labels, Number(w.mean() * c.factor())})
+					lowest.Series = append(lowest.Series, Series{labels, c.statistic(w.min)})
+					highest.Series = append(highest.Series, Series{labels, c.statistic(w.max)})
+					mean.Series = append(mean.Series, Series{labels, c.statistic(w.mean())})
 				}
 			}
 			// A histogram adds up over all owners that the device ever had, so it
