@@ -85,6 +85,7 @@ nvidia-resource-names: [example.com/gpu]
 
 // Every mistake in a file is told at once, with its line and what to do.
 func TestConfigFileMistakes(t *testing.T) {
+	const nothing = "c.yaml: there is nothing in it but comments: if all is to be as without the file, write {}"
 	for name, tc := range map[string]struct{ text, want string }{
 		"several": {`collect_interval: 5s
 kubernetes: perhaps
@@ -128,11 +129,40 @@ c.yaml:14: unknown key "web" in the file: the keys are the long names of the fla
 c.yaml:3: DCGM_FI_DEV_PCIE_REPLAY_COUNTER only grows, so that its newest value says all: leave statistics and histogram out
 c.yaml:4: replays only grows, so that its newest value says all: leave statistics and histogram out
 c.yaml:5: DCGM_FI_PROF_PCIE_TX_BYTES is a counter here, and statistics and histogram are of gauges: write type: gauge, or leave them out`},
+		"nothing":       {"", nothing},
+		"comments only": {"\n# collect-interval: 1s\n", nothing},
+		"cut off":       {"---\n", nothing},
+		"null":          {"~\n", nothing},
+		"included files, and a mistake beside them": {`collect-intervall: 20s
+sample.max-age: 1s
+devices: x
+include: [none.csv, bad.csv,
+  "builtin:all"]
+fields:
+  - {field: 150, resolution: 10s, statistics: true}
+`, `c.yaml:1: unknown key "collect-intervall": did you mean collect-interval?
+c.yaml:3: devices: device selector "x": "x" at position 1 is neither g nor i; write f, g, i, g:<ids>, i:<ids> or g:<ids>+i:<ids>, with ids such as 0,2-4
+c.yaml:4: include: there is no counters file none.csv: check the path (a relative one begins where this file lies)
+c.yaml:4: include: bad.csv:2: unknown field DCGM_FI_DEV_GPU_TMP: did you mean DCGM_FI_DEV_GPU_TEMP?
+c.yaml:4: include: bad.csv:3: DCGM_FI_DEV_POWER_USAGE has the unknown type gouge: write gauge, counter or label
+c.yaml:5: include: builtin:all: there is no built-in counters file of that name: use builtin:default, builtin:dcgm-4.9 or builtin:everything, or the path of a file`},
+		"resolution": {`collect-interval: 1s
+fields:
+  - field: 155
+    statistics: true
+    resolution: 1500ms
+  - {field: 150, statistics: true, resolution: 1s}
+models:
+  - match: T4
+    fields: [{field: 140, histogram: true, resolution: 1m}]
+`, `c.yaml:5: resolution: 1.5s is longer than the 1s between samples (c.yaml:1: collect-interval), with each of which the field is looked at: make it shorter, or leave it out
+c.yaml:9: resolution: 1m0s is longer than the 1s between samples (c.yaml:1: collect-interval), with each of which the field is looked at: make it shorter, or leave it out`},
 		"twice the same": {"fields: [DCGM_FI_DEV_GPU_TEMP, {field: 150, name: DCGM_FI_DEV_GPU_TEMP}]\n", "c.yaml:1: the metric DCGM_FI_DEV_GPU_TEMP stands on line 1 already: give one of them another name"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			path := writeFile(t, filepath.Join(dir, "c.yaml"), tc.text)
+			writeFile(t, filepath.Join(dir, "bad.csv"), "DCGM_FI_DEV_GPU_TEMP, gauge, T.\nDCGM_FI_DEV_GPU_TMP, gauge, T.\nDCGM_FI_DEV_POWER_USAGE, gouge, P.\n")
 			_, err := parsed(t, "--config.file="+path, "")
 			if err == nil {
 				t.Fatal("no error")
@@ -144,6 +174,38 @@ c.yaml:5: DCGM_FI_PROF_PCIE_TX_BYTES is a counter here, and statistics and histo
 	}
 	if _, err := parsed(t, "--config.file=/nonexistent.yaml", ""); err == nil || !strings.Contains(err.Error(), "check the path given with --config.file") {
 		t.Errorf("a file that is not there: %v", err)
+	}
+}
+
+// A resolution is compared with the interval that counts in the end.
+func TestResolutionAndInterval(t *testing.T) {
+	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), "collect-interval: 1s\nfields: [{field: 155, statistics: true, resolution: 2s}]\n")
+	for args, want := range map[string]string{
+		"":        "longer than the 1s between samples (" + path + ":1: collect-interval)",
+		"-c 1.9s": "longer than the 1.9s between samples (--collect-interval)",
+		"-c 2s":   "",
+		"-c 10s":  "",
+	} {
+		_, err := parsed(t, "--config.file="+path+" "+args, "")
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%q: %v, want %q", args, err, want)
+		}
+	}
+}
+
+// What is said to be as without the file is, and a counters file by flag spares
+// those that the file includes.
+func TestConfigFileThatSaysNothing(t *testing.T) {
+	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), "{}\n")
+	c, err := parsed(t, "--config.file="+path, "")
+	def, _ := parsed(t, "", "")
+	def.ConfigFile = path
+	if err != nil || !reflect.DeepEqual(c, def) {
+		t.Errorf("%v\n%+v\nwant\n%+v", err, c, def)
+	}
+	writeFile(t, path, "include: [none.csv]\n")
+	if _, err := parsed(t, "-f builtin:default --config.file="+path, ""); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -75,6 +75,17 @@ func configFiles(c config) []string {
 	return files
 }
 
+// union returns a with what else is in b.
+func union(a, b []string) []string {
+	all := slices.Clone(a)
+	for _, path := range b {
+		if !slices.Contains(all, path) {
+			all = append(all, path)
+		}
+	}
+	return all
+}
+
 // watchFiles sets the files to watch, as they are now.
 func (r *reloader) watchFiles(c config) {
 	r.files = configFiles(c)
@@ -100,12 +111,16 @@ func (r *reloader) reload(why string) error {
 	// Of what is read below, or is older: a change in between must count as one.
 	before := fingerprint(r.files)
 	c, warnings, err := r.parse()
+	files := configFiles(c)
+	if err != nil { // it may not have told all of them
+		files = union(r.files, files)
+	}
+	if !slices.Equal(files, r.files) {
+		before = fingerprint(files)
+		r.files = files // also if they are wrong: a mended one is to be noticed
+	}
 	var changed bool
 	if err == nil {
-		if files := configFiles(c); !slices.Equal(files, r.files) {
-			before = fingerprint(files)
-			r.files = files // also if they are wrong: a mended one is to be noticed
-		}
 		changed, err = r.use(c)
 	}
 	r.fingerprint = before

@@ -5,6 +5,7 @@ package main
 
 import (
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -128,6 +129,11 @@ func TestReload(t *testing.T) {
 		t.Errorf("reload answers %d: %s", status, body)
 	}
 	shows("DCGM_FI_DEV_POWER_USAGE", 8)
+	publish("") // as if it were cut off
+	if status, body := n.post(t, "/-/reload"); status != http.StatusInternalServerError || !strings.Contains(body, "c.yaml: there is nothing in it") {
+		t.Errorf("reload of an empty file answers %d: %s", status, body)
+	}
+	shows("DCGM_FI_DEV_POWER_USAGE", 8)
 
 	publish(base + ", DCGM_FI_DEV_FB_USED, {field: 155, name: my_watts}]\ninclude: []\n")
 	if status, body := n.post(t, "/-/reload"); status != http.StatusOK {
@@ -193,6 +199,38 @@ models:
 	}
 	if v, _ := sumOf(body, "gpu_exporter_fields_unsupported", `"excluded"`); v != 4 {
 		t.Errorf("%v cells are excluded, want 4", v)
+	}
+}
+
+// An included file that was missing is noticed when it comes, also one that only the
+// refused configuration names.
+func TestReloadWatchesRefusedFiles(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := writeFile(t, filepath.Join(dir, "c.yaml"), "{}\n")
+	r := newReloader(slog.New(slog.DiscardHandler),
+		func() (config, []string, error) {
+			return newConfig(options(), map[string]given{optConfigFile: {set: true, text: path}}, lookupIn(nil))
+		},
+		func(config) (bool, error) { return true, nil })
+	c, _, err := r.parse()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.watchFiles(c)
+	writeFile(t, path, "include: [a.csv]\n")
+	if err := r.reload("test"); err == nil || !strings.Contains(err.Error(), "c.yaml:1: include: there is no counters file") {
+		t.Fatalf("error %v", err)
+	}
+	if r.changedOnDisk() {
+		t.Error("changed already")
+	}
+	writeFile(t, filepath.Join(dir, "a.csv"), "DCGM_FI_DEV_GPU_TEMP, gauge, T.\n")
+	if !r.changedOnDisk() {
+		t.Error("the file that came is not noticed")
+	}
+	if err := r.reload("test"); err != nil || r.changedOnDisk() {
+		t.Errorf("reload: %v", err)
 	}
 }
 
