@@ -77,7 +77,11 @@ type configReader struct {
 }
 
 func (r *configReader) fail(node *yaml.Node, format string, args ...any) {
-	r.problems = append(r.problems, fmt.Sprintf("%s:%d: %s", r.file.path, node.Line, fmt.Sprintf(format, args...)))
+	r.failAt(node.Line, format, args...)
+}
+
+func (r *configReader) failAt(line int, format string, args ...any) {
+	r.problems = append(r.problems, fmt.Sprintf("%s:%d: %s", r.file.path, line, fmt.Sprintf(format, args...)))
 }
 
 // loadConfigFile reads a configuration file. The error has a line for each thing
@@ -307,6 +311,10 @@ func (r *configReader) field(node *yaml.Node) (fieldEntry, bool) {
 		r.fail(at, "%v", err)
 		return entry, false
 	}
+	if c.Computed != 0 && (more.Kinds != 0 || more.Resolution != 0 || more.Statistics || more.Histogram) {
+		r.fail(at, "%s is computed by the exporter, and not read: leave kinds, resolution, statistics and histogram out", c.Name)
+		return entry, false
+	}
 	if reason := c.NoStatistics(); reason != "" && (more.Statistics || more.Histogram) {
 		r.fail(at, "%s %s", c.Name, reason)
 		return entry, false
@@ -379,14 +387,23 @@ func (r *configReader) models(node *yaml.Node) {
 			case "without":
 				for _, item := range r.texts(value, "without") {
 					c, err := collector.NewCounter(item.Value, "", "", "")
-					if err != nil {
+					switch {
+					case err != nil:
 						r.fail(item, "%v", err)
+						continue
+					case c.Computed != 0:
+						r.fail(item, computedForAll, c.Name)
 						continue
 					}
 					entry.without = append(entry.without, c)
 				}
 			case "fields":
 				entry.fields = r.fields(value)
+				for _, f := range entry.fields {
+					if f.Computed != 0 {
+						r.failAt(f.line, computedForAll, f.Name)
+					}
+				}
 			}
 		})
 		if entry.match == "" && len(r.problems) == problems {
@@ -398,6 +415,9 @@ func (r *configReader) models(node *yaml.Node) {
 		r.file.models = append(r.file.models, entry)
 	}
 }
+
+// computedForAll is said of what an entry of models cannot have.
+const computedForAll = "%s is computed by the exporter for all GPUs: models can neither add nor remove it, fields and counters files can add it"
 
 // value returns what the file says of a flag.
 func (f *configFile) value(name string) (fileValue, bool) {

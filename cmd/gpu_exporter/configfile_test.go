@@ -157,6 +157,21 @@ models:
     fields: [{field: 140, histogram: true, resolution: 1m}]
 `, `c.yaml:5: resolution: 1.5s is longer than the 1s between samples (c.yaml:1: collect-interval), with each of which the field is looked at: make it shorter, or leave it out
 c.yaml:9: resolution: 1m0s is longer than the 1s between samples (c.yaml:1: collect-interval), with each of which the field is looked at: make it shorter, or leave it out`},
+		"what is computed": {`fields:
+  - DCGM_EXP_XID_ERRORS_COUNT
+  - {field: DCGM_EXP_XID_ERRORS_TOTAL, type: label}
+  - {field: DCGM_EXP_P2P_STATUS, kinds: gpu}
+  - DCGM_EXP_CLOCK_EVENT_COUNT
+models:
+  - match: T4
+    without: [DCGM_EXP_P2P_STATUS]
+    fields:
+      - DCGM_EXP_P2P_STATUS
+`, `c.yaml:3: DCGM_EXP_XID_ERRORS_TOTAL cannot be a label, it has many values at once: write counter
+c.yaml:4: DCGM_EXP_P2P_STATUS is computed by the exporter, and not read: leave kinds, resolution, statistics and histogram out
+c.yaml:5: unknown field DCGM_EXP_CLOCK_EVENT_COUNT: did you mean DCGM_EXP_CLOCK_EVENTS_COUNT?
+c.yaml:8: DCGM_EXP_P2P_STATUS is computed by the exporter for all GPUs: models can neither add nor remove it, fields and counters files can add it
+c.yaml:10: DCGM_EXP_P2P_STATUS is computed by the exporter for all GPUs: models can neither add nor remove it, fields and counters files can add it`},
 		"twice the same": {"fields: [DCGM_FI_DEV_GPU_TEMP, {field: 150, name: DCGM_FI_DEV_GPU_TEMP}]\n", "c.yaml:1: the metric DCGM_FI_DEV_GPU_TEMP stands on line 1 already: give one of them another name"},
 	} {
 		t.Run(name, func(t *testing.T) {
