@@ -9,11 +9,15 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"gpu_exporter/collector"
 )
 
 // post sends a request without a body.
@@ -148,8 +152,13 @@ func TestReload(t *testing.T) {
 	if status, body := n.post(t, "/-/reload"); status != http.StatusOK {
 		t.Errorf("reload answers %d: %s", status, body)
 	}
+	publish(base + ", {field: 155, name: my_watts}, DCGM_FI_DEV_FB_USED]\ninclude: []\n") // in another order
+	if status, body := n.post(t, "/-/reload"); status != http.StatusOK {
+		t.Errorf("reload answers %d: %s", status, body)
+	}
+	shows("my_watts", 8)
 	if now := n.samplerPID(); now != sampler {
-		t.Error("a reload without a change replaced the sampler")
+		t.Error("a reload without a change, or in another order, replaced the sampler")
 	}
 
 	publish(base + "]\ninclude: []\nmodels: [{match: .*H100.*, without: [DCGM_FI_DEV_FB_USED]}, {match: .*A100.*, fields: [DCGM_FI_DEV_MEMORY_TEMP]}]\nkubernetes: true\n")
@@ -199,6 +208,41 @@ models:
 	}
 	if v, _ := sumOf(body, "gpu_exporter_fields_unsupported", `"excluded"`); v != 4 {
 		t.Errorf("%v cells are excluded, want 4", v)
+	}
+}
+
+// The order in which things are asked for makes no other sampler; anything else does.
+func TestInOrder(t *testing.T) {
+	t.Parallel()
+	config := func() collector.SamplerConfig {
+		return collector.SamplerConfig{
+			Interval: time.Second,
+			Fields:   map[collector.EntityKind][]collector.FieldID{collector.KindGPU: {150, 155}, collector.KindLink: {1525}},
+			Models:   []collector.ModelRule{{Field: 150, Match: "a"}, {Field: 150, Match: "b"}, {Field: 155, Match: "a", Only: true}},
+			Tracked:  []collector.TrackedField{{Field: 155, Every: time.Second}, {Field: 203}},
+		}
+	}
+	for name, tc := range map[string]struct {
+		change func(*collector.SamplerConfig)
+		same   bool
+	}{
+		"nothing": {func(*collector.SamplerConfig) {}, true},
+		"order": {func(c *collector.SamplerConfig) {
+			slices.Reverse(c.Fields[collector.KindGPU])
+			slices.Reverse(c.Models)
+			slices.Reverse(c.Tracked)
+		}, true},
+		"a field more":   {func(c *collector.SamplerConfig) { c.Fields[collector.KindLink] = []collector.FieldID{1525, 1526} }, false},
+		"another kind":   {func(c *collector.SamplerConfig) { c.Fields[collector.KindSwitch] = []collector.FieldID{858} }, false},
+		"another rule":   {func(c *collector.SamplerConfig) { c.Models[0].Only = true }, false},
+		"another step":   {func(c *collector.SamplerConfig) { c.Tracked[0].Every = time.Minute }, false},
+		"other interval": {func(c *collector.SamplerConfig) { c.Interval = time.Minute }, false},
+	} {
+		c := config()
+		tc.change(&c)
+		if same := reflect.DeepEqual(inOrder(c), inOrder(config())); same != tc.same {
+			t.Errorf("%s: same %v, want %v", name, same, tc.same)
+		}
 	}
 }
 
