@@ -208,8 +208,23 @@ var reloadable = []string{
 	"XIDCatalogue", "XIDWindow", "ClockWindow", "HealthInterval",
 }
 
+// restarted are the other fields of config, with the flags that set them, which are
+// keys of the configuration file, too.
+var restarted = map[string]string{
+	"LibraryPath": optLibraryPath, "Simulate": optSimulate, "StartupChecks": "disable-startup-validate",
+	"KernelLog": optKernelLog, "KMsg": optKMsg,
+	"Kubernetes": "kubernetes", "GPUIDType": "kubernetes-gpu-id-type", "KubeletSocket": "pod-resources-kubelet-socket", "ResourceNames": "nvidia-resource-names",
+	"NodeName": optNodeName, "VirtualGPUs": optVirtualGPUs, "PodUsage": optPodUsage, "DRA": optDRA,
+	"PodLabels": optPodLabels, "PodUID": optPodUID, "Workload": optWorkload, "LabelAllow": optPodLabelAllow, "AnnotationAllow": optAnnotations,
+	"PodLabelsForm": optPodLabelsForm, "MetadataSource": optMetadataSource, "PodsSocket": optPodsSocket, "Kubeconfig": optKubeconfig,
+	"HPCDir": optHPCDir, "Slurm": optSlurm, "DockerSocket": optDockerSocket, "DockerLabels": optDockerLabels,
+	"PodLogs": optPodLogs, "ProcFS": optProcFS, "CgroupFS": optCgroupFS,
+	"ListenAddresses": optListenAddress, "SystemdSocket": optSystemdSocket, "WebConfigFile": optWebConfig, "MaxRequests": optMaxRequests,
+	"Pprof": "enable-pprof", "AdminAPI": optAdminAPI, "LogLevel": optLogLevel, "LogFormat": optLogFormat,
+}
+
 // reloaded returns old with what a reload can change taken from asked, and the
-// names of what else differs.
+// flags of what else differs.
 func reloaded(old, asked config) (now config, others []string) {
 	now = old
 	to, from := reflect.ValueOf(&now).Elem(), reflect.ValueOf(asked)
@@ -219,7 +234,7 @@ func reloaded(old, asked config) (now config, others []string) {
 		case slices.Contains(reloadable, name):
 			to.Field(i).Set(from.Field(i))
 		case !reflect.DeepEqual(to.Field(i).Interface(), from.Field(i).Interface()):
-			others = append(others, name)
+			others = append(others, restarted[name])
 		}
 	}
 	return now, others

@@ -167,7 +167,7 @@ func TestReload(t *testing.T) {
 	}
 	shows("my_watts", 0)
 	shows("DCGM_FI_DEV_MEMORY_TEMP", 0)
-	n.eventually(t, "what cannot be reloaded is named", func() bool { return strings.Contains(n.log.String(), "settings=Kubernetes") })
+	n.eventually(t, "what cannot be reloaded is named", func() bool { return strings.Contains(n.log.String(), "settings=kubernetes\n") })
 
 	for i := range 10 {
 		extra := []string{"]", ", DCGM_FI_DEV_POWER_USAGE]"}[i%2]
@@ -208,6 +208,27 @@ models:
 	}
 	if v, _ := sumOf(body, "gpu_exporter_fields_unsupported", `"excluded"`); v != 4 {
 		t.Errorf("%v cells are excluded, want 4", v)
+	}
+}
+
+// Each field of config is either reloaded or has the flag to name when it is not.
+func TestReloadable(t *testing.T) {
+	t.Parallel()
+	typ := reflect.TypeFor[config]()
+	for i := range typ.NumField() {
+		name := typ.Field(i).Name
+		flag, needsStart := restarted[name]
+		if slices.Contains(reloadable, name) == needsStart {
+			t.Errorf("%s is in both or none of reloadable and restarted", name)
+		}
+		if needsStart && !slices.ContainsFunc(options(), func(o option) bool { return o.name == flag && !o.missing }) {
+			t.Errorf("%s: there is no flag %q", name, flag)
+		}
+	}
+	old, asked := config{Interval: 1, LogLevel: "info", ListenAddresses: []string{":1"}}, config{Interval: 2, LogLevel: "debug", ListenAddresses: []string{":2"}}
+	now, others := reloaded(old, asked)
+	if now.Interval != 2 || now.LogLevel != "info" || strings.Join(others, " ") != "web.listen-address log.level" {
+		t.Errorf("%+v, others %q", now, others)
 	}
 }
 
