@@ -457,7 +457,7 @@ func (r *resolver) devices(name string) string {
 }
 
 func (r *resolver) hostengine() string {
-	v := r.values["remote-hostengine-info"]
+	v := r.values[optHostengine]
 	if !v.set {
 		return ""
 	}

@@ -112,6 +112,11 @@ ID  NAME                       TYPE     VALUE  UNIT  LEVEL         ASKED OF     
 `},
 		{args: "dcgm_fi_dev_gpu_utl", status: 1, stderr: "gpu_exporter: error: no field matches (did you mean DCGM_FI_DEV_GPU_UTIL?)\n"},
 		{args: "203 --type=counter", status: 1, stderr: "gpu_exporter: error: no field matches\n"},
+		{args: "203 --simulate=t4x1 -r localhost", status: 1, stderr: `
+gpu_exporter: error: --simulate says which node to look at, and without --node fields looks at none: add --node, or leave it out
+gpu_exporter: error: --remote-hostengine-info says which node to look at, and without --node fields looks at none: add --node, or leave it out
+gpu_exporter: see --help
+`},
 		{args: "[x --entity=gpus --type=gouge", status: 1, stderr: `
 gpu_exporter: error: "[x" is no pattern: close each [
 gpu_exporter: error: --entity: "gpus" is no kind of entity: use gpu, vgpu, nvswitch, gpu_instance, compute_instance, link, cpu, cpu_core, connectx or global
