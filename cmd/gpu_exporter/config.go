@@ -30,8 +30,7 @@ type config struct {
 	// Fields are counters beside those of the counters files, or in place of those
 	// with the same name.
 	Fields []collector.Counter
-	// Models is what is other on GPUs of some models.
-	Models []collector.ModelRule
+	Models []modelConfig
 
 	Collectors    string // path of the counters file; empty: the default counters
 	Interval      time.Duration
@@ -90,6 +89,13 @@ type config struct {
 
 	LogLevel  string // debug, info, warn, error
 	LogFormat string // logfmt, json
+}
+
+// modelConfig is what is other on GPUs of some models.
+type modelConfig struct {
+	Match   string              // as for collector.ModelExpression
+	Without []collector.FieldID // what they are not asked for
+	Fields  []collector.Counter // what only they are asked for
 }
 
 // showsPodLabels says whether labels or annotations of pods are asked for.

@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -381,7 +380,7 @@ func (r *configReader) models(node *yaml.Node) {
 			switch key.Value {
 			case "match":
 				entry.match = r.text(value, "match")
-				if _, err := regexp.Compile(entry.match); err != nil {
+				if _, err := collector.ModelExpression(entry.match); err != nil {
 					r.fail(value, "match: %q is not a regular expression: %v", entry.match, err)
 				}
 			case "without":
@@ -470,16 +469,15 @@ func (r *resolver) addFile(c *config) {
 		c.Fields = append(c.Fields, f.Counter)
 	}
 	for _, m := range file.models {
+		other := modelConfig{Match: m.match}
 		for _, without := range m.without {
-			c.Models = append(c.Models, collector.ModelRule{Field: without.Field.ID, Match: m.match})
+			other.Without = append(other.Without, without.Field.ID)
 		}
 		for _, f := range m.fields {
 			r.checkResolution(f, c.Interval)
-			c.Models = append(c.Models, collector.ModelRule{Field: f.Field.ID, Match: m.match, Only: true})
-			if !slices.ContainsFunc(c.Fields, func(have collector.Counter) bool { return have.Name == f.Name }) {
-				c.Fields = append(c.Fields, f.Counter)
-			}
+			other.Fields = append(other.Fields, f.Counter)
 		}
+		c.Models = append(c.Models, other)
 	}
 }
 

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -244,7 +245,7 @@ models:
 	if err != nil {
 		t.Fatal(err)
 	}
-	counters, err := loadCounters(c)
+	counters, rules, err := loadCounters(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -263,13 +264,78 @@ models:
 	if len(counters.Warnings) != 1 || !strings.Contains(counters.Warnings[0].String(), "DCGM_FI_DEV_GPU_TEMP is in ") {
 		t.Errorf("warnings %v", counters.Warnings)
 	}
-	if len(c.Models) != 2 || c.Models[0].Only || !c.Models[1].Only {
-		t.Errorf("models %+v", c.Models)
+	if len(rules) != 2 || rules[0].Only || !rules[1].Only {
+		t.Errorf("rules on models %+v", rules)
 	}
 	// A counters file by flag stands in place of the included ones.
 	c, err = parsed(t, "--config.file="+path+" -f "+filepath.Join(dir, "b.csv"), "")
 	if err != nil || countersName(c) != filepath.Join(dir, "b.csv")+" and the fields of "+path {
 		t.Errorf("%v, %v", countersName(c), err)
+	}
+}
+
+// What GPUs of some models have beside the others: a field that all have stays with
+// all, and a name means the same everywhere.
+func TestModelFields(t *testing.T) {
+	const both = "include: []\nfields: [DCGM_FI_DEV_GPU_TEMP, {field: DCGM_FI_DEV_FB_USED, name: used}]\nmodels:\n"
+	for name, tc := range map[string]struct{ models, counters, rules, warning, err string }{
+		"of one model": {
+			models:   "  - {match: T4, fields: [DCGM_FI_DEV_POWER_USAGE]}\n",
+			counters: "DCGM_FI_DEV_GPU_TEMP used DCGM_FI_DEV_POWER_USAGE", rules: "[{155 T4 true}]",
+		},
+		"of two": {
+			models:   "  - {match: T4, fields: [155]}\n  - {match: A100, fields: [155]}\n",
+			counters: "DCGM_FI_DEV_GPU_TEMP used DCGM_FI_DEV_BOARD_POWER_WATTS", rules: "[{155 T4 true} {155 A100 true}]",
+		},
+		"of all": {
+			models:   "  - {match: T4, without: [140], fields: [{field: DCGM_FI_DEV_GPU_TEMP, statistics: true}]}\n",
+			counters: "DCGM_FI_DEV_GPU_TEMP used", rules: "[{140 T4 false}]",
+			warning: `c.yaml: models: DCGM_FI_DEV_GPU_TEMP, for GPUs that match "T4", is read of all GPUs anyway, as DCGM_FI_DEV_GPU_TEMP, and stays so: remove one of the two`,
+		},
+		"of all by another name": {
+			models:   "  - {match: T4, fields: [DCGM_FI_DEV_FB_USED_BYTES]}\n",
+			counters: "DCGM_FI_DEV_GPU_TEMP used", rules: "[]",
+			warning: `c.yaml: models: DCGM_FI_DEV_FB_USED_BYTES, for GPUs that match "T4", is read of all GPUs anyway, as used, and stays so: remove one of the two`,
+		},
+		"the name of another": {
+			models: "  - {match: T4, fields: [{field: 155, name: used}]}\n",
+			err:    `c.yaml: models: used, for GPUs that match "T4", is not what goes by that name elsewhere: give it another name, or the same field, type, help and other settings`,
+		},
+		"two meanings": {
+			models: "  - {match: T4, fields: [{field: 155, name: w}]}\n  - {match: A100, fields: [{field: 155, name: w, help: Other.}]}\n",
+			err:    `c.yaml: models: w, for GPUs that match "A100", is not what goes by that name elsewhere: give it another name, or the same field, type, help and other settings`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			c, err := parsed(t, "--config.file="+writeFile(t, filepath.Join(dir, "c.yaml"), both+tc.models), "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			counters, rules, err := loadCounters(c)
+			if err != nil || tc.err != "" {
+				if err == nil || strings.ReplaceAll(err.Error(), dir+"/", "") != tc.err {
+					t.Errorf("error %v, want %s", err, tc.err)
+				}
+				return
+			}
+			var names, warnings []string
+			for _, c := range counters.List {
+				names = append(names, c.Name)
+			}
+			for _, w := range counters.Warnings {
+				warnings = append(warnings, strings.ReplaceAll(w.String(), dir+"/", ""))
+			}
+			if got := strings.Join(names, " "); got != tc.counters {
+				t.Errorf("counters %s, want %s", got, tc.counters)
+			}
+			if got := fmt.Sprint(rules); got != tc.rules {
+				t.Errorf("rules %s, want %s", got, tc.rules)
+			}
+			if got := strings.Join(warnings, "\n"); got != tc.warning {
+				t.Errorf("warnings %s, want %s", got, tc.warning)
+			}
+		})
 	}
 }
 

@@ -43,7 +43,7 @@ func TestBuiltInCounters(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cfg := config{Collectors: builtInPrefix + name}
-			counters, err := loadCounters(cfg)
+			counters, _, err := loadCounters(cfg)
 			if err != nil {
 				t.Fatal(err)
 			}

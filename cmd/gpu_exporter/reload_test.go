@@ -192,7 +192,8 @@ include: []
 fields: [DCGM_FI_DEV_GPU_TEMP, DCGM_FI_DEV_FB_USED]
 models:
   - {match: Tesla T4, without: [DCGM_FI_DEV_FB_USED]}
-  - {match: .*H100.*, fields: [DCGM_FI_DEV_POWER_USAGE]}
+  - {match: .*H100.*, fields: [DCGM_FI_DEV_POWER_USAGE, DCGM_FI_DEV_GPU_TEMP]}
+  - {match: H100, without: [DCGM_FI_DEV_GPU_TEMP]} # it is of the whole name
 `)
 	n := startNode(t, "mixed4", append(fast, "--config.file="+path)...)
 	body := n.scrape(t)
@@ -209,6 +210,18 @@ models:
 	if v, _ := sumOf(body, "gpu_exporter_fields_unsupported", `"excluded"`); v != 4 {
 		t.Errorf("%v cells are excluded, want 4", v)
 	}
+	const unmatched = "An entry of models matches no GPU here"
+	n.eventually(t, "what matches no GPU is told", func() bool { return strings.Contains(n.log.String(), unmatched) })
+	for _, want := range []string{"match=H100 gpus=", "DCGM_FI_DEV_GPU_TEMP, for GPUs that match"} {
+		if !strings.Contains(n.log.String(), want) {
+			t.Errorf("the log lacks %q", want)
+		}
+	}
+	if got := strings.Count(n.log.String(), unmatched); got != 1 {
+		t.Errorf("told %d times", got)
+	}
+	writeFile(t, path, "fields: [DCGM_FI_DEV_GPU_TEMP]\ninclude: []\nmodels: [{match: B200, without: [150]}]\n")
+	n.eventually(t, "also after a reload", func() bool { return strings.Contains(n.log.String(), "match=B200 gpus=") })
 }
 
 // Each field of config is either reloaded or has the flag to name when it is not.
