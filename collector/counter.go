@@ -19,9 +19,33 @@ var metricName = regexp.MustCompile(`^[a-zA-Z_:][a-zA-Z0-9_:]*$`)
 var reservedPrefixes = []string{"gpu_", "go_", "process_", "promhttp_", "scrape_"}
 
 // NewCounter returns the counter that the words describe: a field by its name or
-// id, and the name, type and help of its metric, of which those that are empty are
-// the field's. The error says what is wrong and what to do.
+// id, or a computed counter by its name, and the name, type and help of its metric,
+// of which those that are empty are the field's. The error says what is wrong and
+// what to do.
 func NewCounter(field, name, metricType, help string) (Counter, error) {
+	c, err := counterOf(field, metricType, help)
+	if err != nil {
+		return Counter{}, err
+	}
+	if name != "" {
+		if err := checkName(name, c.Type); err != nil {
+			return Counter{}, err
+		}
+		c.Name = name
+	}
+	return c, nil
+}
+
+// counterOf is NewCounter for a metric with the field's name.
+func counterOf(field, metricType, help string) (Counter, error) {
+	p := countersParser{first: map[string]int{}}
+	if computed, itsHelp, ok := computedByName(field); ok {
+		p.computed(0, computed, field, cmp.Or(metricType, computed.Nature().String()), cmp.Or(help, itsHelp))
+		if len(p.problems) > 0 {
+			return Counter{}, errors.New(p.problems[0].Message)
+		}
+		return p.counters.List[0], nil
+	}
 	f, ok := FieldByName(field)
 	if id, err := strconv.ParseUint(field, 10, 16); err == nil {
 		if f, ok = FieldByID(FieldID(id)); !ok {
@@ -29,7 +53,6 @@ func NewCounter(field, name, metricType, help string) (Counter, error) {
 		}
 		field = f.DCGMName()
 	}
-	p := countersParser{first: map[string]int{}}
 	var scale float64
 	if unit, inBaseUnit := baseUnitByName(field); !ok || inBaseUnit {
 		f, scale, ok = p.field(0, field)
@@ -46,22 +69,25 @@ func NewCounter(field, name, metricType, help string) (Counter, error) {
 	if reason := refuse(f, scale, metric); reason != "" {
 		return Counter{}, fmt.Errorf("%s %s", field, strings.ReplaceAll(reason, "; remove the line", ""))
 	}
-	if name != "" {
-		if !metricName.MatchString(name) {
-			return Counter{}, fmt.Errorf("%q is no name for a metric: use letters, digits, _ and :, and no digit first", name)
-		}
-		if metric == MetricLabel {
-			if strings.Contains(name, ":") || strings.HasPrefix(name, "__") || slices.Contains(ownLabelNames(), name) {
-				return Counter{}, fmt.Errorf("%q is no name for a label here: it is one of the device's, or begins with __, or has a colon: choose another name", name)
-			}
-		}
-		for _, prefix := range reservedPrefixes {
-			if strings.HasPrefix(name, prefix) {
-				return Counter{}, fmt.Errorf("%q begins with %s, which is for the exporter's own metrics: choose another name", name, prefix)
-			}
+	return Counter{Field: f, Name: field, Type: metric, Help: cmp.Or(help, f.Help), Scale: scale}, nil
+}
+
+// checkName says what is wrong with a name that is not the field's.
+func checkName(name string, metric MetricType) error {
+	if !metricName.MatchString(name) {
+		return fmt.Errorf("%q is no name for a metric: use letters, digits, _ and :, and no digit first", name)
+	}
+	if metric == MetricLabel {
+		if strings.Contains(name, ":") || strings.HasPrefix(name, "__") || slices.Contains(ownLabelNames(), name) {
+			return fmt.Errorf("%q is no name for a label here: it is one of the device's, or begins with __, or has a colon: choose another name", name)
 		}
 	}
-	return Counter{Field: f, Name: cmp.Or(name, field), Type: metric, Help: cmp.Or(help, f.Help), Scale: scale}, nil
+	for _, prefix := range reservedPrefixes {
+		if strings.HasPrefix(name, prefix) {
+			return fmt.Errorf("%q begins with %s, which is for the exporter's own metrics: choose another name", name, prefix)
+		}
+	}
+	return nil
 }
 
 // KindByName returns the kind with the name that [EntityKind.String] gives.

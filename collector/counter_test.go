@@ -30,6 +30,32 @@ func TestNewCounterLabelNames(t *testing.T) {
 	}
 }
 
+// What dcgm-exporter computes is asked for by name as in a counters file; its type is
+// its own, and its name may be another.
+func TestNewCounterComputed(t *testing.T) {
+	for _, tc := range []struct {
+		name, metricType string
+		want             Counter
+	}{
+		{"", "", Counter{Computed: XIDErrorsCount, Name: "DCGM_EXP_XID_ERRORS_COUNT", Type: MetricGauge, Help: "H."}},
+		{"recent_xids", "counter", Counter{Computed: XIDErrorsCount, Name: "recent_xids", Type: MetricGauge, Help: "H."}},
+	} {
+		got, err := NewCounter("DCGM_EXP_XID_ERRORS_COUNT", tc.name, tc.metricType, "H.")
+		if err != nil || got != tc.want {
+			t.Errorf("%+v, %v; want %+v", got, err, tc.want)
+		}
+	}
+	for _, c := range ComputedCounters() {
+		fromFile, err := ParseCounters(strings.NewReader(c.Name+", gauge, "+c.Help), "x.csv")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := NewCounter(c.Name, "", "", ""); err != nil || got != fromFile.List[0] || got != c {
+			t.Errorf("%+v, %v; want %+v as in a counters file", got, err, fromFile.List[0])
+		}
+	}
+}
+
 // The names of every kind's identity labels are known as taken.
 func TestOwnLabelNames(t *testing.T) {
 	cfg := testConfig(t)

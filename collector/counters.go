@@ -266,7 +266,7 @@ func (p *countersParser) record(line int, record []string) {
 		return
 	}
 	name, word, help := record[0], record[1], record[2]
-	if computed, ok := computedByName(name); ok {
+	if computed, _, ok := computedByName(name); ok {
 		p.computed(line, computed, name, word, help)
 		return
 	}

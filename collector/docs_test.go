@@ -130,7 +130,17 @@ those of DCGM 4.x before it (as in dcgm-exporter up to 4.8) and of dcgm-exporter
 * Fields from 1001 to 1099 are DCGM's profiling fields: see ` + "`gpu_exporter doctor`" + `.
 `
 
-// FIELDS.md has every field.
+const computedSection = `
+## Computed by the exporter
+
+These are no fields of DCGM, but counters files and the configuration file ask for them
+in the same way.
+
+| name | type | of | meaning |
+|---|---|---|---|
+`
+
+// FIELDS.md has every field, and what can be asked for beside them.
 func TestFieldsPage(t *testing.T) {
 	var b strings.Builder
 	for i, fields := range bySection(func(Field) bool { return true }) {
@@ -153,6 +163,16 @@ func TestFieldsPage(t *testing.T) {
 			}
 			fmt.Fprintf(&b, "| %d | %s | %s | %s | %s | %s |\n", f.ID, codes(names), nature, unit, strings.Join(kinds, ", "), cell(help))
 		}
+	}
+	b.WriteString(computedSection)
+	for _, c := range ComputedCounters() {
+		var kinds []string
+		for kind := KindGPU; kind < kindCount; kind++ {
+			if c.Computed.On(kind) {
+				kinds = append(kinds, kind.String())
+			}
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", code(c.Name), c.Type, strings.Join(kinds, ", "), cell(c.Help))
 	}
 	checkFile(t, "FIELDS.md", asPage("DCGM fields", fieldsIntro, b.String()))
 }
@@ -352,17 +372,8 @@ func TestEverythingCounters(t *testing.T) {
 		}
 	}
 	b.WriteString("\n# Computed by the exporter\n")
-	for _, c := range []struct{ name, help string }{
-		{"DCGM_EXP_CLOCK_EVENTS_COUNT", "Samples with a clock event in the last window."},
-		{"DCGM_EXP_CLOCK_EVENTS_TOTAL", "Clock events since the exporter started."},
-		{"DCGM_EXP_GPU_HEALTH_STATUS", "Health of the GPU as DCGM judges it."},
-		{"DCGM_EXP_P2P_STATUS", "Status of the NVLink between two GPUs."},
-		{"DCGM_EXP_XID_ERRORS_COUNT", "XID errors in the last window."},
-		{"DCGM_EXP_XID_ERRORS_TOTAL", "XID errors since the exporter started."},
-	} {
-		if computed, ok := computedByName(c.name); ok {
-			fmt.Fprintf(&b, "%s, %s, %s\n", c.name, computed.Nature(), c.help)
-		}
+	for _, c := range ComputedCounters() {
+		fmt.Fprintf(&b, "%s, %s, %s\n", c.Name, c.Type, c.Help)
 	}
 	checkFile(t, "../etc/everything-counters.csv", b.String())
 

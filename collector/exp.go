@@ -40,23 +40,46 @@ const (
 // Checks says whether the counter comes of health checks, or of what is read with them.
 func (c ComputedCounter) Checks() bool { return c == GPUHealthStatus || c == P2PStatus }
 
-// computedByName returns the computed counter of that name.
-func computedByName(name string) (ComputedCounter, bool) {
-	switch name {
-	case "DCGM_EXP_XID_ERRORS_COUNT":
-		return XIDErrorsCount, true
-	case "DCGM_EXP_XID_ERRORS_TOTAL":
-		return XIDErrorsTotal, true
-	case "DCGM_EXP_CLOCK_EVENTS_COUNT":
-		return ClockEventsCount, true
-	case "DCGM_EXP_CLOCK_EVENTS_TOTAL":
-		return ClockEventsTotal, true
-	case "DCGM_EXP_GPU_HEALTH_STATUS":
-		return GPUHealthStatus, true
-	case "DCGM_EXP_P2P_STATUS":
-		return P2PStatus, true
+// computedCounters are all of them, by name.
+var computedCounters = [...]struct {
+	counter    ComputedCounter
+	name, help string
+}{
+	{ClockEventsCount, "DCGM_EXP_CLOCK_EVENTS_COUNT", "Samples with a clock event in the last window."},
+	{ClockEventsTotal, "DCGM_EXP_CLOCK_EVENTS_TOTAL", "Clock events since the exporter started."},
+	{GPUHealthStatus, "DCGM_EXP_GPU_HEALTH_STATUS", "Health of the GPU as DCGM judges it."},
+	{P2PStatus, "DCGM_EXP_P2P_STATUS", "Status of the NVLink between two GPUs."},
+	{XIDErrorsCount, "DCGM_EXP_XID_ERRORS_COUNT", "XID errors in the last window."},
+	{XIDErrorsTotal, "DCGM_EXP_XID_ERRORS_TOTAL", "XID errors since the exporter started."},
+}
+
+// ComputedCounters returns the computed counters, by name.
+func ComputedCounters() []Counter {
+	list := make([]Counter, 0, len(computedCounters))
+	for _, c := range computedCounters {
+		list = append(list, Counter{Computed: c.counter, Name: c.name, Type: c.counter.Nature(), Help: c.help})
 	}
-	return 0, false
+	return list
+}
+
+// computedByName returns the computed counter of that name, and its help text.
+func computedByName(name string) (c ComputedCounter, help string, ok bool) {
+	for _, c := range computedCounters {
+		if c.name == name {
+			return c.counter, c.help, true
+		}
+	}
+	return 0, "", false
+}
+
+// On says whether entities of the kind have series of the counter.
+func (c ComputedCounter) On(kind EntityKind) bool {
+	switch c {
+	case XIDErrorsCount, XIDErrorsTotal:
+		return kind == KindGPU || kind == KindGPUInstance
+	default:
+		return kind == KindGPU
+	}
 }
 
 // Nature says what the counter is, as opposed to what counters files say.

@@ -21,7 +21,7 @@ func (cfg *FamiliesConfig) clockEventsWindow() time.Duration {
 // health or P2P on one entity. Unlike with dcgm-exporter, they are of GPUs alone: of
 // one in MIG mode, too, and instances do not repeat them.
 func (f *Families) appendCondition(series []Series, c ComputedCounter, v nodeView, entity, variant int) []Series {
-	if v.inventory.Entities[entity].Kind != KindGPU {
+	if !c.On(v.inventory.Entities[entity].Kind) {
 		return series
 	}
 	switch c {

@@ -9,8 +9,8 @@ import "strings"
 // none and are not worth the comparison.
 const maxSuggestLength = 96
 
-// SuggestField returns the field name that a mistyped one most likely means, or
-// "" where none is close. Case and a forgotten prefix do not count as distance.
+// SuggestField returns the name of a field, or of a computed counter, that a
+// mistyped one most likely means, or "" where none is close. Case and a forgotten prefix do not count as distance.
 func SuggestField(name string) string {
 	name = strings.ToUpper(strings.TrimSpace(name))
 	if name == "" || len(name) > maxSuggestLength {
@@ -35,6 +35,12 @@ func SuggestField(name string) string {
 		best, limit = candidate, d
 		if d == 0 {
 			break
+		}
+	}
+	for i := range computedCounters {
+		candidate := computedCounters[i].name
+		if d := EditDistance(name, candidate, limit); d < limit || d == limit && best == "" {
+			best, limit = candidate, d
 		}
 	}
 	return best

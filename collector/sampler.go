@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"regexp"
 	"time"
 )
 
@@ -56,11 +57,16 @@ type SamplerConfig struct {
 // ModelRule keeps a field from GPUs of some models, and from what lies in them.
 type ModelRule struct {
 	Field FieldID
-	// Match is a regular expression of the whole model name. GPUs that it matches
+	// Match is as for [ModelExpression]. GPUs that it matches
 	// lack the field; with Only, all others do, unless another such rule of the
 	// field matches them.
 	Match string
 	Only  bool
+}
+
+// ModelExpression returns the regular expression that a whole model name must match.
+func ModelExpression(match string) (*regexp.Regexp, error) {
+	return regexp.Compile("^(?:" + match + ")$")
 }
 
 // WriteTo writes the configuration as the sampler reads it.

@@ -3,6 +3,8 @@
 
 package collector
 
+import "math"
+
 // The suffixes of the families that a counter with statistics adds to its own,
 // and of its histogram. They cannot be confused with names of fields, which are
 // in capitals, or with labels of theirs.
@@ -28,6 +30,37 @@ func (c Counter) FamilyNames() []string {
 		names = append(names, c.Name+suffixHistogram)
 	}
 	return names
+}
+
+// NoStatistics says why the smallest, greatest and mean value of the counter would
+// say nothing, nor a histogram, and what to do; or returns "".
+func (c Counter) NoStatistics() string {
+	const without = "leave statistics and histogram out"
+	switch {
+	case !c.Field.Type.Numeric() || c.Type == MetricLabel:
+		return "is no series of numbers: " + without
+	case c.Field.Nature == MetricCounter:
+		return "only grows, so that its newest value says all: " + without
+	case c.Type == MetricCounter:
+		return "is a counter here, and statistics and histogram are of gauges: write type: gauge, or leave them out"
+	case c.Field.coded():
+		return "is a code or a bit mask, and no quantity: " + without
+	}
+	return ""
+}
+
+// coded says whether a numeric field is a code, an id or a bit mask: there is no
+// more or less of it.
+func (f Field) coded() bool {
+	switch f.ID {
+	case 58, 59, 63, 64, // ids of PCI, compute capability, other GPUs
+		70, 71, 72, 73, 86, 87, 88, 89, // affinity
+		112, 174, // reasons of clocks, health of the fabric
+		FieldXID, 856, 857, // codes of XIDs and of NVSwitches' errors
+		1305, 1306, 1307, 1308, 1309: // registers of ConnectX
+		return true
+	}
+	return false
 }
 
 // window is what is remembered of the values between two samples.
@@ -58,6 +91,17 @@ func (w *window) mean() float64 {
 	return min(max(w.weighted/w.span, w.min), w.max)
 }
 
+// statistic gives a number made of the counter's values the form that these have
+// themselves: rounded another way, a value could lie outside of its own minimum and
+// maximum.
+func (c Counter) statistic(v float64) Value {
+	n := Number(v * c.factor())
+	if c.Field.Type == ValueDouble || c.factor() != math.Trunc(c.factor()) {
+		n.form = formFixed
+	}
+	return n
+}
+
 // appendStatistics appends the minimum, maximum and mean of what was seen between
 // the last two samples, with the labels of the field's own series, and the
 // histograms, which are counters and stay while no sample comes.
@@ -82,9 +126,9 @@ func (f *Families) appendStatistics(families []Family, v nodeView, fresh bool) [
 			if w, ok := v.tracks.statistics[at]; ok && c.Statistics && fresh {
 				for n := range l.variants {
 					labels := l.variants[n].series
-					lowest.Series = append(lowest.Series, Series{labels, Number(w.min * c.factor())})
-					highest.Series = append(highest.Series, Series{labels, Number(w.max * c.factor())})
-					mean.Series = append(mean.Series, Series{labels, Number(w.mean() * c.factor())})
+					lowest.Series = append(lowest.Series, Series{labels, c.statistic(w.min)})
+					highest.Series = append(highest.Series, Series{labels, c.statistic(w.max)})
+					mean.Series = append(mean.Series, Series{labels, c.statistic(w.mean())})
 				}
 			}
 			// A histogram adds up over all owners that the device ever had, so it

@@ -6,6 +6,7 @@ package collector
 import (
 	"bytes"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -77,6 +78,40 @@ func TestStatisticsGolden(t *testing.T) {
 	*clock = epoch.Add(time.Hour)
 	if got := shown(); !bytes.Contains(got, []byte("_histogram_count{")) {
 		t.Errorf("after an hour:\n%s", got)
+	}
+}
+
+// A value is written within its own minimum and maximum, however it is rounded.
+func TestStatisticsRound(t *testing.T) {
+	for _, tc := range []struct {
+		field FieldID
+		scale float64
+		cell  Cell
+		want  string
+	}{
+		{155, 0, DoubleCell(0.1234567), "0.123457"},
+		{155, 0, DoubleCell(0.1234562), "0.123456"},
+		{155, 1e-3, DoubleCell(100.4567891), "0.100457"},
+		{155, 1000, DoubleCell(0.12345678), "123.456780"},
+		{203, percent, Int64Cell(37), "0.370000"},
+		{150, 0, Int64Cell(2500000), "2.5e+06"},
+		{252, mebi, Int64Cell(3), "3.145728e+06"},
+	} {
+		field, _ := FieldByID(tc.field)
+		c := Counter{Field: field, Type: MetricGauge, Scale: tc.scale}
+		own := []Series{{Value: fieldValue(tc.cell)}}
+		seen := own[0].Value.Float64()
+		c.scale(own)
+		if got := string(c.statistic(seen).append(nil)); got != tc.want {
+			t.Errorf("field %d times %v: %s, want %s", tc.field, tc.scale, got, tc.want)
+		}
+		value, err := strconv.ParseFloat(string(own[0].Value.append(nil)), 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if statistic, _ := strconv.ParseFloat(tc.want, 64); statistic != value {
+			t.Errorf("field %d times %v: the value is %v, its minimum and maximum %v", tc.field, tc.scale, value, statistic)
+		}
 	}
 }
 

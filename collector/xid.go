@@ -128,6 +128,9 @@ func ParseXIDCatalogue(r io.Reader, name string) (*XIDCatalogue, error) {
 	reader.Comment = '#'
 	reader.FieldsPerRecord = len(xidColumns)
 	header, err := reader.Read()
+	if errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("reading XID catalogue %s: there is nothing in it but comments: write %s on the first line and a line for each code after it, or do without the file", name, strings.Join(xidColumns[:], ","))
+	}
 	if err != nil && !errors.Is(err, csv.ErrFieldCount) {
 		return nil, fmt.Errorf("reading XID catalogue %s: %w", name, err)
 	}

@@ -95,7 +95,8 @@ func TestParseXIDCatalogueErrors(t *testing.T) {
 		name, file string
 		want       []string
 	}{
-		{"empty", "", []string{"x.csv", "EOF"}},
+		{"empty", "", []string{"x.csv: there is nothing in it but comments: write code,name,severity,action,investigation,meaning on the first line and"}},
+		{"comments", "# ours\n\n", []string{"x.csv: there is nothing in it but comments"}},
 		{"no header", "79,A,critical,RESET_GPU,,Meaning\n", []string{"x.csv: the first line must be code,name,"}},
 		{
 			"all errors at once", "# a comment\n" + header + "79,A,critical,,,Gone\nx,A,info,,,B\n80,A,high,,,B\n81,A,info,,,\n79,A,info,,,B\n82,A,info\n-1,A,info,,,B\n",

@@ -22,7 +22,7 @@ import (
 // files; the flags are checked already. It returns the exit status.
 func checkConfig(c config, warnings, environ []string, stdout, stderr io.Writer) int {
 	var problems []string
-	counters, err := loadCounters(c)
+	counters, rules, err := loadCounters(c)
 	if err != nil {
 		problems = append(problems, err.Error())
 	}
@@ -65,7 +65,7 @@ func checkConfig(c config, warnings, environ []string, stdout, stderr io.Writer)
 		if m.Computed == 0 {
 			id = strconv.Itoa(int(m.Field.ID))
 		}
-		printf(table, "%s\t%s\t%s\t%s\t%s\n", id, m.Name, m.Type, asked(m, c.Models), m.Help)
+		printf(table, "%s\t%s\t%s\t%s\t%s\n", id, m.Name, m.Type, asked(m, rules), m.Help)
 	}
 	if err := table.Flush(); err != nil {
 		printf(stderr, "error: printing: %v\n", err)

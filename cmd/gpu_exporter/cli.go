@@ -110,8 +110,21 @@ func parseCommandLine(args, environ []string, stdout, stderr io.Writer) (command
 	line.outputJSON = *output == outputJSON || *listOutput == outputJSON
 	if command == commandFields {
 		line.fields, err = newFieldQuery(*listNames, *listEntities, *listTypes, *listNode)
+		err = errors.Join(err, checkNodeFlags(flags, *listNode))
 	}
 	return line, err
+}
+
+// checkNodeFlags says which flags of fields name a node, although none is to be
+// looked at. Variables and the configuration file may: they are there for the exporter.
+func checkNodeFlags(flags map[string]given, node bool) error {
+	var errs []error
+	for _, name := range []string{optSimulate, optHostengine} {
+		if flags[name].set && !node {
+			errs = append(errs, fmt.Errorf("--%s says which node to look at, and without --%s fields looks at none: add --%s, or leave it out", name, optNode, optNode))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // checkCommand says what is wrong with the first argument that is not a flag.

@@ -24,6 +24,7 @@ type collection struct {
 	sampler  collector.SamplerConfig
 	families *collector.Families
 	warnings []string
+	compared bool // the models of the configuration were, with those of the GPUs
 }
 
 // newCollection reads the files that the configuration names.
@@ -32,7 +33,7 @@ func (e *exporter) newCollection(cfg config) (*collection, error) {
 	if err != nil {
 		return nil, err
 	}
-	counters, err := loadCounters(cfg)
+	counters, rules, err := loadCounters(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +56,7 @@ func (e *exporter) newCollection(cfg config) (*collection, error) {
 	c.sampler = collector.SamplerConfig{
 		Interval:     cfg.Interval,
 		Fields:       watchedFields(counters),
-		Models:       cfg.Models,
+		Models:       rules,
 		Derived:      collector.DerivedFields(),
 		Tracked:      collector.TrackedFields(counters.List, cfg.Resolution),
 		Devices:      cfg.Devices,
@@ -120,14 +121,15 @@ func countersFiles(cfg config) []string {
 }
 
 // loadCounters reads the counters files and adds the fields of the configuration
-// file, which stand in the place of counters with the same name.
-func loadCounters(cfg config) (*collector.Counters, error) {
+// file, which stand in the place of counters with the same name, and those of some
+// models. The rules say which GPUs have which.
+func loadCounters(cfg config) (*collector.Counters, []collector.ModelRule, error) {
 	all := &collector.Counters{}
 	files := countersFiles(cfg)
 	if files == nil {
 		builtIn, err := collector.ParseCounters(etc.DefaultCounters(), etc.DefaultCountersName)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		all = builtIn
 	}
@@ -135,7 +137,7 @@ func loadCounters(cfg config) (*collector.Counters, error) {
 	for _, path := range files {
 		more, err := readCounters(path)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		all.Warnings = append(all.Warnings, more.Warnings...)
 		for _, c := range more.List {
@@ -154,10 +156,53 @@ func loadCounters(cfg config) (*collector.Counters, error) {
 		}
 		all.List = append(all.List, c)
 	}
+	rules, err := addModels(all, cfg)
+	if err != nil {
+		return nil, nil, err
+	}
 	if cfg.Histograms {
 		addHistograms(all.List, cfg.Resolution)
 	}
-	return all, checkFamilyNames(all.List)
+	return all, rules, checkFamilyNames(all.List)
+}
+
+// addModels adds the fields that GPUs of some models have beside the others, and
+// returns the rules of all models. A field that every GPU has stays with every GPU:
+// who names it for one model does not mean to take it from the others.
+func addModels(all *collector.Counters, cfg config) (rules []collector.ModelRule, err error) {
+	general := len(all.List)
+	for _, m := range cfg.Models {
+		for _, id := range m.Without {
+			rules = append(rules, collector.ModelRule{Field: id, Match: m.Match})
+		}
+		for _, c := range m.Fields {
+			if i := slices.IndexFunc(all.List[:general], func(have collector.Counter) bool { return have.Computed == 0 && have.Field.ID == c.Field.ID }); i >= 0 {
+				all.Warnings = append(all.Warnings, collector.Problem{File: cfg.ConfigFile, Message: fmt.Sprintf(
+					"models: %s, for GPUs that match %q, is read of all GPUs anyway, as %s, and stays so: remove one of the two", c.Name, m.Match, all.List[i].Name)})
+				continue
+			}
+			rules = append(rules, collector.ModelRule{Field: c.Field.ID, Match: m.Match, Only: true})
+			i := slices.IndexFunc(all.List, func(have collector.Counter) bool { return have.Name == c.Name })
+			switch {
+			case i < 0:
+				all.List = append(all.List, c)
+			case all.List[i] != c:
+				return nil, fmt.Errorf("%s: models: %s, for GPUs that match %q, is not what goes by that name elsewhere: give it another name, or the same field, type, help and other settings", cfg.ConfigFile, c.Name, m.Match)
+			}
+		}
+	}
+	return rules, nil
+}
+
+// unmatched returns the entries of models that fit none of the GPUs, each once.
+func (c *collection) unmatched(gpus []string) (matches []string) {
+	for _, m := range c.cfg.Models {
+		expression, err := collector.ModelExpression(m.Match)
+		if err == nil && !slices.ContainsFunc(gpus, expression.MatchString) && !slices.Contains(matches, m.Match) {
+			matches = append(matches, m.Match)
+		}
+	}
+	return matches
 }
 
 // countersName is what messages call the counters in use.
@@ -166,7 +211,7 @@ func countersName(cfg config) string {
 	if files := countersFiles(cfg); files == nil {
 		name = etc.DefaultCountersName
 	}
-	if len(cfg.Fields) > 0 {
+	if len(cfg.Fields) > 0 || slices.ContainsFunc(cfg.Models, func(m modelConfig) bool { return len(m.Fields) > 0 }) {
 		name = strings.TrimPrefix(name+" and ", " and ") + "the fields of " + cfg.ConfigFile
 	}
 	return name
@@ -208,8 +253,23 @@ var reloadable = []string{
 	"XIDCatalogue", "XIDWindow", "ClockWindow", "HealthInterval",
 }
 
+// restarted are the other fields of config, with the flags that set them, which are
+// keys of the configuration file, too.
+var restarted = map[string]string{
+	"LibraryPath": optLibraryPath, "Simulate": optSimulate, "StartupChecks": "disable-startup-validate",
+	"KernelLog": optKernelLog, "KMsg": optKMsg,
+	"Kubernetes": "kubernetes", "GPUIDType": "kubernetes-gpu-id-type", "KubeletSocket": "pod-resources-kubelet-socket", "ResourceNames": "nvidia-resource-names",
+	"NodeName": optNodeName, "VirtualGPUs": optVirtualGPUs, "PodUsage": optPodUsage, "DRA": optDRA,
+	"PodLabels": optPodLabels, "PodUID": optPodUID, "Workload": optWorkload, "LabelAllow": optPodLabelAllow, "AnnotationAllow": optAnnotations,
+	"PodLabelsForm": optPodLabelsForm, "MetadataSource": optMetadataSource, "PodsSocket": optPodsSocket, "Kubeconfig": optKubeconfig,
+	"HPCDir": optHPCDir, "Slurm": optSlurm, "DockerSocket": optDockerSocket, "DockerLabels": optDockerLabels,
+	"PodLogs": optPodLogs, "ProcFS": optProcFS, "CgroupFS": optCgroupFS,
+	"ListenAddresses": optListenAddress, "SystemdSocket": optSystemdSocket, "WebConfigFile": optWebConfig, "MaxRequests": optMaxRequests,
+	"Pprof": "enable-pprof", "AdminAPI": optAdminAPI, "LogLevel": optLogLevel, "LogFormat": optLogFormat,
+}
+
 // reloaded returns old with what a reload can change taken from asked, and the
-// names of what else differs.
+// flags of what else differs.
 func reloaded(old, asked config) (now config, others []string) {
 	now = old
 	to, from := reflect.ValueOf(&now).Elem(), reflect.ValueOf(asked)
@@ -219,7 +279,7 @@ func reloaded(old, asked config) (now config, others []string) {
 		case slices.Contains(reloadable, name):
 			to.Field(i).Set(from.Field(i))
 		case !reflect.DeepEqual(to.Field(i).Interface(), from.Field(i).Interface()):
-			others = append(others, name)
+			others = append(others, restarted[name])
 		}
 	}
 	return now, others

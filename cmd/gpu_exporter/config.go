@@ -30,8 +30,7 @@ type config struct {
 	// Fields are counters beside those of the counters files, or in place of those
 	// with the same name.
 	Fields []collector.Counter
-	// Models is what is other on GPUs of some models.
-	Models []collector.ModelRule
+	Models []modelConfig
 
 	Collectors    string // path of the counters file; empty: the default counters
 	Interval      time.Duration
@@ -92,6 +91,13 @@ type config struct {
 	LogFormat string // logfmt, json
 }
 
+// modelConfig is what is other on GPUs of some models.
+type modelConfig struct {
+	Match   string              // as for collector.ModelExpression
+	Without []collector.FieldID // what they are not asked for
+	Fields  []collector.Counter // what only they are asked for
+}
+
 // showsPodLabels says whether labels or annotations of pods are asked for.
 func (c config) showsPodLabels() bool { return c.PodLabels || len(c.AnnotationAllow) > 0 }
 
@@ -141,8 +147,9 @@ const (
 
 // newConfig checks what was given and completes it with defaults. A flag wins
 // over its environment variable, that over the configuration file, and a variable
-// that is set but empty counts as not set. The error lists all that is wrong, one line each. Warnings are what
-// works but is probably not meant.
+// that is set but empty counts as not set. The error lists all that is wrong, one
+// line each; the configuration then still tells which files it is made of. Warnings
+// are what works but is probably not meant.
 func newConfig(opts []option, flags map[string]given, lookupEnv func(string) (string, bool)) (c config, warnings []string, err error) {
 	r := resolver{values: make(map[string]value, len(opts))}
 	r.loadFile(opts, flags, lookupEnv)
@@ -207,7 +214,7 @@ func newConfig(opts []option, flags map[string]given, lookupEnv func(string) (st
 	c.Resolution = r.resolution()
 	c.Histograms = r.on(optHistograms)
 	c.HealthInterval = r.healthInterval()
-	c.addFile(r.file, r.values["collectors"])
+	r.addFile(&c)
 	if r.on(optNoHostname) {
 		c.HostnameLabel = ""
 	}
@@ -238,7 +245,7 @@ func newConfig(opts []option, flags map[string]given, lookupEnv func(string) (st
 		r.warn("%s: without effect unless --%s is given", r.values[optDockerLabels].from, optDockerSocket)
 	}
 	if len(r.problems) > 0 {
-		return config{}, r.warnings, errors.New(strings.Join(r.problems, "\n"))
+		return c, r.warnings, errors.New(strings.Join(r.problems, "\n"))
 	}
 	return c, r.warnings, nil
 }
@@ -266,7 +273,8 @@ const (
 // resolver collects what is wrong while values are read.
 type resolver struct {
 	values   map[string]value
-	file     *configFile // nil: none was given, or it cannot be used
+	file     *configFile // nil: none was given, or it cannot be read
+	mistaken bool        // there is something wrong in the file
 	problems []string
 	warnings []string
 }
@@ -440,7 +448,7 @@ func (r *resolver) maxAge(interval time.Duration) time.Duration {
 	switch {
 	case err != nil:
 		r.problem("%s: %q is not a duration: write one such as 30s", v.from, v.text)
-	case d < interval:
+	case d < interval && r.known(optInterval):
 		r.problem("%s: %v is shorter than the interval of %v: every sample would be too old before the next one comes", v.from, d, interval)
 	}
 	return d
@@ -455,7 +463,7 @@ func (r *resolver) devices(name string) string {
 }
 
 func (r *resolver) hostengine() string {
-	v := r.values["remote-hostengine-info"]
+	v := r.values[optHostengine]
 	if !v.set {
 		return ""
 	}

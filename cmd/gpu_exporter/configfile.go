@@ -8,9 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,7 +37,7 @@ type configFile struct {
 	path   string
 	values map[string]fileValue
 	// include are the counters files to use; nil is to use the default.
-	include []string
+	include []includedFile
 	fields  []fieldEntry
 	models  []modelEntry
 }
@@ -48,10 +48,16 @@ type fileValue struct {
 	line int
 }
 
+// includedFile is one of include.
+type includedFile struct {
+	path string // or the name of a built-in one
+	line int
+}
+
 // fieldEntry is one of fields.
 type fieldEntry struct {
 	collector.Counter
-	line int
+	line, resolutionLine int
 }
 
 // modelEntry is one of models: what is other on GPUs of some models.
@@ -70,11 +76,15 @@ type configReader struct {
 }
 
 func (r *configReader) fail(node *yaml.Node, format string, args ...any) {
-	r.problems = append(r.problems, fmt.Sprintf("%s:%d: %s", r.file.path, node.Line, fmt.Sprintf(format, args...)))
+	r.failAt(node.Line, format, args...)
+}
+
+func (r *configReader) failAt(line int, format string, args ...any) {
+	r.problems = append(r.problems, fmt.Sprintf("%s:%d: %s", r.file.path, line, fmt.Sprintf(format, args...)))
 }
 
 // loadConfigFile reads a configuration file. The error has a line for each thing
-// that is wrong in it.
+// that is wrong in it; the file is then what could be understood, or nil.
 func loadConfigFile(path string, opts []option) (*configFile, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -107,36 +117,35 @@ func parseConfigFile(path string, text []byte, opts []option) (*configFile, erro
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	var document yaml.Node
 	switch err := decoder.Decode(&document); {
-	case errors.Is(err, io.EOF): // empty: all is as without the file
-		return r.file, nil
+	case errors.Is(err, io.EOF), err == nil && document.Content[0].Tag == "!!null":
+		// Of a file that is about to be written, or was cut off, not much is there.
+		return r.file, fmt.Errorf("%s: there is nothing in it but comments: if all is to be as without the file, write {}", path)
 	case err != nil:
-		return nil, fmt.Errorf("%s: %s", path, strings.TrimPrefix(err.Error(), "yaml: "))
+		return r.file, fmt.Errorf("%s: %s", path, strings.TrimPrefix(err.Error(), "yaml: "))
 	}
 	var second yaml.Node
 	if err := decoder.Decode(&second); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("%s: there is a second document after ---: write all into one", path)
+		return r.file, fmt.Errorf("%s: there is a second document after ---: write all into one", path)
 	}
 	r.top(document.Content[0])
 	if len(r.problems) > 0 {
-		return nil, errors.New(strings.Join(r.problems, "\n"))
+		return r.file, errors.New(strings.Join(r.problems, "\n"))
 	}
 	return r.file, nil
 }
 
 // top reads the mapping of the whole file.
 func (r *configReader) top(node *yaml.Node) {
-	if node.Kind == yaml.ScalarNode && node.Tag == "!!null" {
-		return
-	}
 	r.mapping(node, "the file", r.names, func(key, value *yaml.Node) {
 		switch key.Value {
 		case keyInclude:
-			r.file.include = []string{}
+			r.file.include = []includedFile{}
 			for _, item := range r.texts(value, keyInclude) {
-				if !filepath.IsAbs(item) && !isBuiltIn(item) {
-					item = filepath.Join(filepath.Dir(r.file.path), item)
+				path := item.Value
+				if !filepath.IsAbs(path) && !isBuiltIn(path) {
+					path = filepath.Join(filepath.Dir(r.file.path), path)
 				}
-				r.file.include = append(r.file.include, item)
+				r.file.include = append(r.file.include, includedFile{path, item.Line})
 			}
 		case keyFields:
 			r.file.fields = r.fields(value)
@@ -209,7 +218,9 @@ func (r *configReader) option(o option, node *yaml.Node) {
 		}
 		v.text = strconv.FormatBool(strings.EqualFold(node.Value, "true"))
 	case kindList:
-		v.list = r.texts(node, o.name)
+		for _, item := range r.texts(node, o.name) {
+			v.list = append(v.list, item.Value)
+		}
 	default:
 		if node.Kind != yaml.ScalarNode || node.Tag == "!!null" {
 			r.fail(node, "%s takes one value: write it after the colon, in quotes if it is empty", o.name)
@@ -221,18 +232,18 @@ func (r *configReader) option(o option, node *yaml.Node) {
 }
 
 // texts reads a list of texts; one alone may stand without being a list.
-func (r *configReader) texts(node *yaml.Node, what string) []string {
+func (r *configReader) texts(node *yaml.Node, what string) []*yaml.Node {
 	items := []*yaml.Node{node}
 	if node.Kind == yaml.SequenceNode {
 		items = node.Content
 	}
-	var list []string
+	var list []*yaml.Node
 	for _, item := range items {
 		if item.Kind != yaml.ScalarNode || item.Tag == "!!null" || item.Value == "" {
 			r.fail(item, "%s is a list of texts: write [a, b], or one a line after -", what)
 			continue
 		}
-		list = append(list, item.Value)
+		list = append(list, item)
 	}
 	return list
 }
@@ -278,7 +289,7 @@ func (r *configReader) field(node *yaml.Node) (fieldEntry, bool) {
 			case "help":
 				help = r.text(value, "help")
 			case "resolution":
-				more.Resolution = r.resolution(value)
+				more.Resolution, entry.resolutionLine = r.resolution(value), value.Line
 			case "statistics":
 				more.Statistics = r.boolean(value, "statistics")
 			case "histogram":
@@ -299,8 +310,12 @@ func (r *configReader) field(node *yaml.Node) (fieldEntry, bool) {
 		r.fail(at, "%v", err)
 		return entry, false
 	}
-	if (more.Statistics || more.Histogram) && (!c.Field.Type.Numeric() || c.Type == collector.MetricLabel) {
-		r.fail(at, "%s is no series of numbers: statistics and histogram are of these", c.Name)
+	if c.Computed != 0 && (more.Kinds != 0 || more.Resolution != 0 || more.Statistics || more.Histogram) {
+		r.fail(at, "%s is computed by the exporter, and not read: leave kinds, resolution, statistics and histogram out", c.Name)
+		return entry, false
+	}
+	if reason := c.NoStatistics(); reason != "" && (more.Statistics || more.Histogram) {
+		r.fail(at, "%s %s", c.Name, reason)
 		return entry, false
 	}
 	if more.Histogram && c.Scale != 0 {
@@ -341,10 +356,10 @@ func (r *configReader) resolution(node *yaml.Node) time.Duration {
 
 func (r *configReader) kinds(node *yaml.Node) collector.KindSet {
 	var set collector.KindSet
-	for _, name := range r.texts(node, "kinds") {
-		kind, ok := collector.KindByName(name)
+	for _, item := range r.texts(node, "kinds") {
+		kind, ok := collector.KindByName(item.Value)
 		if !ok || kind == collector.KindGlobal {
-			r.fail(node, "unknown kind %q: use %s", name, listOf(collector.KindNames()))
+			r.fail(item, "unknown kind %q: use %s", item.Value, listOf(collector.KindNames()))
 			continue
 		}
 		set |= collector.Kinds(kind)
@@ -365,20 +380,29 @@ func (r *configReader) models(node *yaml.Node) {
 			switch key.Value {
 			case "match":
 				entry.match = r.text(value, "match")
-				if _, err := regexp.Compile(entry.match); err != nil {
+				if _, err := collector.ModelExpression(entry.match); err != nil {
 					r.fail(value, "match: %q is not a regular expression: %v", entry.match, err)
 				}
 			case "without":
-				for _, name := range r.texts(value, "without") {
-					c, err := collector.NewCounter(name, "", "", "")
-					if err != nil {
-						r.fail(value, "%v", err)
+				for _, item := range r.texts(value, "without") {
+					c, err := collector.NewCounter(item.Value, "", "", "")
+					switch {
+					case err != nil:
+						r.fail(item, "%v", err)
+						continue
+					case c.Computed != 0:
+						r.fail(item, computedForAll, c.Name)
 						continue
 					}
 					entry.without = append(entry.without, c)
 				}
 			case "fields":
 				entry.fields = r.fields(value)
+				for _, f := range entry.fields {
+					if f.Computed != 0 {
+						r.failAt(f.line, computedForAll, f.Name)
+					}
+				}
 			}
 		})
 		if entry.match == "" && len(r.problems) == problems {
@@ -390,6 +414,9 @@ func (r *configReader) models(node *yaml.Node) {
 		r.file.models = append(r.file.models, entry)
 	}
 }
+
+// computedForAll is said of what an entry of models cannot have.
+const computedForAll = "%s is computed by the exporter for all GPUs: models can neither add nor remove it, fields and counters files can add it"
 
 // value returns what the file says of a flag.
 func (f *configFile) value(name string) (fileValue, bool) {
@@ -413,33 +440,64 @@ func (r *resolver) loadFile(opts []option, flags map[string]given, lookupEnv fun
 	file, err := loadConfigFile(v.text, opts)
 	if err != nil {
 		r.problems = append(r.problems, strings.Split(err.Error(), "\n")...)
-		return
+		r.mistaken = true
 	}
-	r.file = file
+	r.file = file // as far as it goes: all that is wrong is told at once
 }
+
+// known says whether a value is what was meant. It is not where a mistake in the
+// file may have hidden another one.
+func (r *resolver) known(name string) bool { return r.values[name].set || !r.mistaken }
 
 // addFile adds what only a configuration file can say. A counters file that is
 // given by flag or variable stands in the place of those that the file includes.
-func (c *config) addFile(file *configFile, collectors value) {
+func (r *resolver) addFile(c *config) {
+	file := r.file
 	if file == nil {
 		return
 	}
 	c.ConfigFile = file.path
-	if collectors.rank <= byFile {
-		c.Include = file.include
+	if file.include != nil && r.values["collectors"].rank <= byFile {
+		c.Include = []string{}
+		for _, included := range file.include {
+			c.Include = append(c.Include, included.path)
+			r.checkIncluded(included)
+		}
 	}
 	for _, f := range file.fields {
+		r.checkResolution(f, c.Interval)
 		c.Fields = append(c.Fields, f.Counter)
 	}
 	for _, m := range file.models {
+		other := modelConfig{Match: m.match}
 		for _, without := range m.without {
-			c.Models = append(c.Models, collector.ModelRule{Field: without.Field.ID, Match: m.match})
+			other.Without = append(other.Without, without.Field.ID)
 		}
 		for _, f := range m.fields {
-			c.Models = append(c.Models, collector.ModelRule{Field: f.Field.ID, Match: m.match, Only: true})
-			if !slices.ContainsFunc(c.Fields, func(have collector.Counter) bool { return have.Name == f.Name }) {
-				c.Fields = append(c.Fields, f.Counter)
-			}
+			r.checkResolution(f, c.Interval)
+			other.Fields = append(other.Fields, f.Counter)
 		}
+		c.Models = append(c.Models, other)
+	}
+}
+
+// checkIncluded reads a counters file only to tell what is wrong with it, beside
+// what else is.
+func (r *resolver) checkIncluded(included includedFile) {
+	_, err := readCounters(included.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		r.problem("%s:%d: include: there is no counters file %s: check the path (a relative one begins where this file lies)", r.file.path, included.line, included.path)
+	case err != nil:
+		for line := range strings.SplitSeq(err.Error(), "\n") {
+			r.problem("%s:%d: include: %s", r.file.path, included.line, line)
+		}
+	}
+}
+
+func (r *resolver) checkResolution(f fieldEntry, interval time.Duration) {
+	if f.Resolution > interval && interval >= minInterval && r.known(optInterval) {
+		r.problem("%s:%d: resolution: %v is longer than the %v between samples (%s), with each of which the field is looked at: make it shorter, or leave it out",
+			r.file.path, f.resolutionLine, f.Resolution, interval, r.values[optInterval].from)
 	}
 }

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -85,6 +86,7 @@ nvidia-resource-names: [example.com/gpu]
 
 // Every mistake in a file is told at once, with its line and what to do.
 func TestConfigFileMistakes(t *testing.T) {
+	const nothing = "c.yaml: there is nothing in it but comments: if all is to be as without the file, write {}"
 	for name, tc := range map[string]struct{ text, want string }{
 		"several": {`collect_interval: 5s
 kubernetes: perhaps
@@ -115,12 +117,68 @@ c.yaml:14: unknown key "web" in the file: the keys are the long names of the fla
 		"no YAML":            {"a: b: c\n", "c.yaml: mapping values are not allowed in this context"},
 		"kind":               {"fields: [{field: 150, kinds: [gpus]}]\n", `c.yaml:1: unknown kind "gpus": use gpu, vgpu, nvswitch, gpu_instance, compute_instance, link, cpu, cpu_core or connectx`},
 		"an empty entry":     {"models: [{match: A100}]\n", "c.yaml:1: an entry of models says nothing of the GPUs that match: add without or fields, or remove it"},
-		"statistics of text": {"fields: [{field: 150, name: t, type: label, statistics: true}]\n", "c.yaml:1: t is no series of numbers: statistics and histogram are of these"},
-		"twice the same":     {"fields: [DCGM_FI_DEV_GPU_TEMP, {field: 150, name: DCGM_FI_DEV_GPU_TEMP}]\n", "c.yaml:1: the metric DCGM_FI_DEV_GPU_TEMP stands on line 1 already: give one of them another name"},
+		"statistics of text": {"fields: [{field: 150, name: t, type: label, statistics: true}]\n", "c.yaml:1: t is no series of numbers: leave statistics and histogram out"},
+		"statistics of what is no quantity": {`fields:
+  - {field: DCGM_FI_DEV_XID_ERRORS, statistics: true}
+  - {field: DCGM_FI_DEV_PCIE_REPLAY_COUNTER, histogram: true}
+  - {field: DCGM_FI_DEV_PCIE_REPLAY_COUNTER, type: gauge, name: replays, statistics: true}
+  - field: DCGM_FI_PROF_PCIE_TX_BYTES
+    type: counter
+    statistics: true
+  - {field: DCGM_FI_PROF_PCIE_RX_BYTES, statistics: true}
+`, `c.yaml:2: DCGM_FI_DEV_XID_ERRORS is a code or a bit mask, and no quantity: leave statistics and histogram out
+c.yaml:3: DCGM_FI_DEV_PCIE_REPLAY_COUNTER only grows, so that its newest value says all: leave statistics and histogram out
+c.yaml:4: replays only grows, so that its newest value says all: leave statistics and histogram out
+c.yaml:5: DCGM_FI_PROF_PCIE_TX_BYTES is a counter here, and statistics and histogram are of gauges: write type: gauge, or leave them out`},
+		"nothing":       {"", nothing},
+		"comments only": {"\n# collect-interval: 1s\n", nothing},
+		"cut off":       {"---\n", nothing},
+		"null":          {"~\n", nothing},
+		"included files, and a mistake beside them": {`collect-intervall: 20s
+sample.max-age: 1s
+devices: x
+include: [none.csv, bad.csv,
+  "builtin:all"]
+fields:
+  - {field: 150, resolution: 10s, statistics: true}
+`, `c.yaml:1: unknown key "collect-intervall": did you mean collect-interval?
+c.yaml:3: devices: device selector "x": "x" at position 1 is neither g nor i; write f, g, i, g:<ids>, i:<ids> or g:<ids>+i:<ids>, with ids such as 0,2-4
+c.yaml:4: include: there is no counters file none.csv: check the path (a relative one begins where this file lies)
+c.yaml:4: include: bad.csv:2: unknown field DCGM_FI_DEV_GPU_TMP: did you mean DCGM_FI_DEV_GPU_TEMP?
+c.yaml:4: include: bad.csv:3: DCGM_FI_DEV_POWER_USAGE has the unknown type gouge: write gauge, counter or label
+c.yaml:5: include: builtin:all: there is no built-in counters file of that name: use builtin:default, builtin:dcgm-4.9 or builtin:everything, or the path of a file`},
+		"resolution": {`collect-interval: 1s
+fields:
+  - field: 155
+    statistics: true
+    resolution: 1500ms
+  - {field: 150, statistics: true, resolution: 1s}
+models:
+  - match: T4
+    fields: [{field: 140, histogram: true, resolution: 1m}]
+`, `c.yaml:5: resolution: 1.5s is longer than the 1s between samples (c.yaml:1: collect-interval), with each of which the field is looked at: make it shorter, or leave it out
+c.yaml:9: resolution: 1m0s is longer than the 1s between samples (c.yaml:1: collect-interval), with each of which the field is looked at: make it shorter, or leave it out`},
+		"what is computed": {`fields:
+  - DCGM_EXP_XID_ERRORS_COUNT
+  - {field: DCGM_EXP_XID_ERRORS_TOTAL, type: label}
+  - {field: DCGM_EXP_P2P_STATUS, kinds: gpu}
+  - DCGM_EXP_CLOCK_EVENT_COUNT
+models:
+  - match: T4
+    without: [DCGM_EXP_P2P_STATUS]
+    fields:
+      - DCGM_EXP_P2P_STATUS
+`, `c.yaml:3: DCGM_EXP_XID_ERRORS_TOTAL cannot be a label, it has many values at once: write counter
+c.yaml:4: DCGM_EXP_P2P_STATUS is computed by the exporter, and not read: leave kinds, resolution, statistics and histogram out
+c.yaml:5: unknown field DCGM_EXP_CLOCK_EVENT_COUNT: did you mean DCGM_EXP_CLOCK_EVENTS_COUNT?
+c.yaml:8: DCGM_EXP_P2P_STATUS is computed by the exporter for all GPUs: models can neither add nor remove it, fields and counters files can add it
+c.yaml:10: DCGM_EXP_P2P_STATUS is computed by the exporter for all GPUs: models can neither add nor remove it, fields and counters files can add it`},
+		"twice the same": {"fields: [DCGM_FI_DEV_GPU_TEMP, {field: 150, name: DCGM_FI_DEV_GPU_TEMP}]\n", "c.yaml:1: the metric DCGM_FI_DEV_GPU_TEMP stands on line 1 already: give one of them another name"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			path := writeFile(t, filepath.Join(dir, "c.yaml"), tc.text)
+			writeFile(t, filepath.Join(dir, "bad.csv"), "DCGM_FI_DEV_GPU_TEMP, gauge, T.\nDCGM_FI_DEV_GPU_TMP, gauge, T.\nDCGM_FI_DEV_POWER_USAGE, gouge, P.\n")
 			_, err := parsed(t, "--config.file="+path, "")
 			if err == nil {
 				t.Fatal("no error")
@@ -132,6 +190,38 @@ c.yaml:14: unknown key "web" in the file: the keys are the long names of the fla
 	}
 	if _, err := parsed(t, "--config.file=/nonexistent.yaml", ""); err == nil || !strings.Contains(err.Error(), "check the path given with --config.file") {
 		t.Errorf("a file that is not there: %v", err)
+	}
+}
+
+// A resolution is compared with the interval that counts in the end.
+func TestResolutionAndInterval(t *testing.T) {
+	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), "collect-interval: 1s\nfields: [{field: 155, statistics: true, resolution: 2s}]\n")
+	for args, want := range map[string]string{
+		"":        "longer than the 1s between samples (" + path + ":1: collect-interval)",
+		"-c 1.9s": "longer than the 1.9s between samples (--collect-interval)",
+		"-c 2s":   "",
+		"-c 10s":  "",
+	} {
+		_, err := parsed(t, "--config.file="+path+" "+args, "")
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%q: %v, want %q", args, err, want)
+		}
+	}
+}
+
+// What is said to be as without the file is, and a counters file by flag spares
+// those that the file includes.
+func TestConfigFileThatSaysNothing(t *testing.T) {
+	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), "{}\n")
+	c, err := parsed(t, "--config.file="+path, "")
+	def, _ := parsed(t, "", "")
+	def.ConfigFile = path
+	if err != nil || !reflect.DeepEqual(c, def) {
+		t.Errorf("%v\n%+v\nwant\n%+v", err, c, def)
+	}
+	writeFile(t, path, "include: [none.csv]\n")
+	if _, err := parsed(t, "-f builtin:default --config.file="+path, ""); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -155,7 +245,7 @@ models:
 	if err != nil {
 		t.Fatal(err)
 	}
-	counters, err := loadCounters(c)
+	counters, rules, err := loadCounters(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,13 +264,78 @@ models:
 	if len(counters.Warnings) != 1 || !strings.Contains(counters.Warnings[0].String(), "DCGM_FI_DEV_GPU_TEMP is in ") {
 		t.Errorf("warnings %v", counters.Warnings)
 	}
-	if len(c.Models) != 2 || c.Models[0].Only || !c.Models[1].Only {
-		t.Errorf("models %+v", c.Models)
+	if len(rules) != 2 || rules[0].Only || !rules[1].Only {
+		t.Errorf("rules on models %+v", rules)
 	}
 	// A counters file by flag stands in place of the included ones.
 	c, err = parsed(t, "--config.file="+path+" -f "+filepath.Join(dir, "b.csv"), "")
 	if err != nil || countersName(c) != filepath.Join(dir, "b.csv")+" and the fields of "+path {
 		t.Errorf("%v, %v", countersName(c), err)
+	}
+}
+
+// What GPUs of some models have beside the others: a field that all have stays with
+// all, and a name means the same everywhere.
+func TestModelFields(t *testing.T) {
+	const both = "include: []\nfields: [DCGM_FI_DEV_GPU_TEMP, {field: DCGM_FI_DEV_FB_USED, name: used}]\nmodels:\n"
+	for name, tc := range map[string]struct{ models, counters, rules, warning, err string }{
+		"of one model": {
+			models:   "  - {match: T4, fields: [DCGM_FI_DEV_POWER_USAGE]}\n",
+			counters: "DCGM_FI_DEV_GPU_TEMP used DCGM_FI_DEV_POWER_USAGE", rules: "[{155 T4 true}]",
+		},
+		"of two": {
+			models:   "  - {match: T4, fields: [155]}\n  - {match: A100, fields: [155]}\n",
+			counters: "DCGM_FI_DEV_GPU_TEMP used DCGM_FI_DEV_BOARD_POWER_WATTS", rules: "[{155 T4 true} {155 A100 true}]",
+		},
+		"of all": {
+			models:   "  - {match: T4, without: [140], fields: [{field: DCGM_FI_DEV_GPU_TEMP, statistics: true}]}\n",
+			counters: "DCGM_FI_DEV_GPU_TEMP used", rules: "[{140 T4 false}]",
+			warning: `c.yaml: models: DCGM_FI_DEV_GPU_TEMP, for GPUs that match "T4", is read of all GPUs anyway, as DCGM_FI_DEV_GPU_TEMP, and stays so: remove one of the two`,
+		},
+		"of all by another name": {
+			models:   "  - {match: T4, fields: [DCGM_FI_DEV_FB_USED_BYTES]}\n",
+			counters: "DCGM_FI_DEV_GPU_TEMP used", rules: "[]",
+			warning: `c.yaml: models: DCGM_FI_DEV_FB_USED_BYTES, for GPUs that match "T4", is read of all GPUs anyway, as used, and stays so: remove one of the two`,
+		},
+		"the name of another": {
+			models: "  - {match: T4, fields: [{field: 155, name: used}]}\n",
+			err:    `c.yaml: models: used, for GPUs that match "T4", is not what goes by that name elsewhere: give it another name, or the same field, type, help and other settings`,
+		},
+		"two meanings": {
+			models: "  - {match: T4, fields: [{field: 155, name: w}]}\n  - {match: A100, fields: [{field: 155, name: w, help: Other.}]}\n",
+			err:    `c.yaml: models: w, for GPUs that match "A100", is not what goes by that name elsewhere: give it another name, or the same field, type, help and other settings`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			c, err := parsed(t, "--config.file="+writeFile(t, filepath.Join(dir, "c.yaml"), both+tc.models), "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			counters, rules, err := loadCounters(c)
+			if err != nil || tc.err != "" {
+				if err == nil || strings.ReplaceAll(err.Error(), dir+"/", "") != tc.err {
+					t.Errorf("error %v, want %s", err, tc.err)
+				}
+				return
+			}
+			var names, warnings []string
+			for _, c := range counters.List {
+				names = append(names, c.Name)
+			}
+			for _, w := range counters.Warnings {
+				warnings = append(warnings, strings.ReplaceAll(w.String(), dir+"/", ""))
+			}
+			if got := strings.Join(names, " "); got != tc.counters {
+				t.Errorf("counters %s, want %s", got, tc.counters)
+			}
+			if got := fmt.Sprint(rules); got != tc.rules {
+				t.Errorf("rules %s, want %s", got, tc.rules)
+			}
+			if got := strings.Join(warnings, "\n"); got != tc.warning {
+				t.Errorf("warnings %s, want %s", got, tc.warning)
+			}
+		})
 	}
 }
 

@@ -43,7 +43,7 @@ func TestBuiltInCounters(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cfg := config{Collectors: builtInPrefix + name}
-			counters, err := loadCounters(cfg)
+			counters, _, err := loadCounters(cfg)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -92,7 +92,7 @@ func TestBuiltInCountersByName(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 	file, err := parseConfigFile("/etc/x.yaml", []byte("include: [builtin:dcgm-4.9, more.csv]\n"), options())
-	if err != nil || !slices.Equal(file.include, []string{"builtin:dcgm-4.9", "/etc/more.csv"}) {
+	if err != nil || !slices.Equal(file.include, []includedFile{{"builtin:dcgm-4.9", 1}, {"/etc/more.csv", 1}}) {
 		t.Errorf("include %v: %v", file, err)
 	}
 	if files := configFiles(config{Include: []string{"builtin:dcgm-4.9", "/etc/more.csv"}, ConfigFile: "/etc/x.yaml"}); !slices.Equal(files, []string{"/etc/more.csv", "/etc/x.yaml"}) {

@@ -272,7 +272,7 @@ func (e *exporter) gather() {
 // publish replaces the exposition that scrapes get.
 func (e *exporter) publish() {
 	e.gather()
-	_, sample := e.node.Newest()
+	inv, sample := e.node.Newest()
 	c := e.shown()
 	families := c.families.Build()
 	for now := e.shown(); now != c; now = e.shown() { // the first sample of a new configuration came in between
@@ -281,6 +281,29 @@ func (e *exporter) publish() {
 	e.current.Store(&collector.Exposition{Families: families, Process: e.process})
 	if sample != nil {
 		e.served.Store(true)
+		e.compareModels(c, inv)
+	}
+}
+
+// compareModels says, once for each configuration, which entries of models fit no GPU.
+func (e *exporter) compareModels(c *collection, inv *collector.Inventory) {
+	if c.compared {
+		return
+	}
+	var gpus []string
+	for i := range inv.Entities {
+		if gpu := &inv.Entities[i]; gpu.Kind == collector.KindGPU {
+			gpus = append(gpus, gpu.Model)
+		}
+	}
+	if len(gpus) == 0 {
+		return // some may come
+	}
+	c.compared = true
+	slices.Sort(gpus)
+	gpus = slices.Compact(gpus)
+	for _, match := range c.unmatched(gpus) {
+		e.log.Warn("An entry of models matches no GPU here", "file", c.cfg.ConfigFile, "match", match, "gpus", strings.Join(gpus, ", "))
 	}
 }
 

@@ -28,8 +28,8 @@ const (
 type fieldQuery struct {
 	// patterns are ids, globs, or parts of names; one must match. None: all do.
 	patterns []string
-	// kinds are those of which one must be asked for the field; 0 is any.
-	kinds collector.KindSet
+	// kinds are those of which one must be asked for the field; none is any.
+	kinds []string
 	// types are words of natures and value types, of which one must be the field's.
 	types []string
 	// node asks whether the entities of this node have the fields.
@@ -50,12 +50,11 @@ func newFieldQuery(patterns, entities, types []string, node bool) (fieldQuery, e
 		q.patterns = append(q.patterns, pattern)
 	}
 	for _, name := range items(entities) {
-		kind, ok := collector.KindByName(name)
-		if !ok {
+		if _, ok := collector.KindByName(name); !ok {
 			problems = append(problems, fmt.Sprintf("--%s: %q is no kind of entity: use %s", optEntity, name, listOf(append(collector.KindNames(), collector.KindGlobal.String()))))
 			continue
 		}
-		q.kinds |= collector.Kinds(kind)
+		q.kinds = append(q.kinds, name)
 	}
 	known := fieldTypes()
 	for _, word := range items(types) {
@@ -103,26 +102,23 @@ func fieldTypes() []string {
 	return append(natures, values...)
 }
 
-func (q fieldQuery) matches(f collector.Field) bool {
-	if f.Type == collector.ValueNone { // the edge of a range of ids
+func (q fieldQuery) matches(f describedField) bool {
+	if len(q.types) > 0 && !slices.Contains(q.types, f.Type) && !slices.Contains(q.types, f.ValueType) {
 		return false
 	}
-	if len(q.types) > 0 && !slices.Contains(q.types, f.Nature.String()) && !slices.Contains(q.types, f.Type.String()) {
+	if len(q.kinds) > 0 && !slices.ContainsFunc(q.kinds, func(kind string) bool { return kind == f.Level || slices.Contains(f.Kinds, kind) }) {
 		return false
 	}
-	if q.kinds != 0 && !q.kinds.Has(f.Level) && !slices.ContainsFunc(collectedKinds(), func(k collector.EntityKind) bool { return q.kinds.Has(k) && f.On(k) }) {
-		return false
-	}
-	return len(q.patterns) == 0 || slices.ContainsFunc(q.patterns, func(p string) bool { return named(f, p) })
+	return len(q.patterns) == 0 || slices.ContainsFunc(q.patterns, f.named)
 }
 
 // named says whether a lower-case pattern is the field's id or fits one of its names.
-func named(f collector.Field, pattern string) bool {
+func (f describedField) named(pattern string) bool {
 	if id, err := strconv.ParseUint(pattern, 10, 16); err == nil {
-		return collector.FieldID(id) == f.ID
+		return collector.FieldID(id) == f.ID && !f.Computed
 	}
 	glob := strings.ContainsAny(pattern, "*?[")
-	for _, name := range append(f.Legacy(), f.Name) {
+	for _, name := range f.names {
 		name = strings.ToLower(name)
 		if !glob && strings.Contains(name, pattern) {
 			return true
@@ -136,7 +132,7 @@ func named(f collector.Field, pattern string) bool {
 
 // describedField is a field as it is printed. The names of its keys are stable.
 type describedField struct {
-	ID          collector.FieldID `json:"id"`
+	ID          collector.FieldID `json:"id"` // 0 if it is computed
 	Name        string            `json:"name"`
 	LegacyNames []string          `json:"legacy_names"`
 	Type        string            `json:"type"`       // gauge, counter, label or none
@@ -146,11 +142,15 @@ type describedField struct {
 	Kinds       []string          `json:"kinds"`      // those that are asked for it
 	Profiling   bool              `json:"profiling"`
 	Help        string            `json:"help"`
+	// Computed says that it is no field of DCGM, but made by the exporter.
+	Computed bool `json:"computed"`
 	// BaseUnitName is the name under which a counters file has the values in a base
 	// unit; empty where there is none.
 	BaseUnitName string `json:"base_unit_name"`
 	// Node says what there is of it on this node, by kind; nil if it was not asked.
 	Node []kindSupport `json:"node,omitzero"`
+
+	names []string // all that it is found by
 }
 
 func describe(f collector.Field) describedField {
@@ -158,7 +158,7 @@ func describe(f collector.Field) describedField {
 		ID: f.ID, Name: f.Name, LegacyNames: append([]string{}, f.Legacy()...),
 		Type: f.Nature.String(), ValueType: f.Type.String(), Unit: f.Unit,
 		Level: f.Level.String(), Kinds: []string{}, Profiling: f.Profiling(), Help: f.Help,
-		BaseUnitName: f.BaseUnitName(),
+		BaseUnitName: f.BaseUnitName(), names: append(f.Legacy(), f.Name),
 	}
 	if d.BaseUnitName == d.Name { // the values of f are those of the name before
 		d.Name, d.LegacyNames = d.LegacyNames[0], d.LegacyNames[1:]
@@ -171,28 +171,54 @@ func describe(f collector.Field) describedField {
 	return d
 }
 
+func describeComputed(c collector.Counter) describedField {
+	d := describedField{
+		Name: c.Name, LegacyNames: []string{}, Type: c.Type.String(), ValueType: collector.ValueInt64.String(),
+		Kinds: []string{}, Help: c.Help, Computed: true, names: []string{c.Name},
+	}
+	for _, kind := range collectedKinds() {
+		if c.Computed.On(kind) {
+			d.Level = kind.String() // the smallest comes last
+			d.Kinds = append(d.Kinds, d.Level)
+		}
+	}
+	return d
+}
+
+// describeAll describes all that a counters file can ask for: the fields that have a
+// value, and what is computed beside them.
+func describeAll() []describedField {
+	var all []describedField
+	for f := range collector.Fields() {
+		if f.Type != collector.ValueNone { // the edge of a range of ids
+			all = append(all, describe(f))
+		}
+	}
+	for _, c := range collector.ComputedCounters() {
+		all = append(all, describeComputed(c))
+	}
+	return all
+}
+
 // listFields is the fields subcommand: it prints the fields that are asked for and
 // returns the exit status.
 func listFields(ctx context.Context, line commandLine, stdout, stderr io.Writer, environ []string) int {
-	var matching []collector.Field
-	for f := range collector.Fields() {
-		if line.fields.matches(f) {
-			matching = append(matching, f)
-		}
-	}
-	if len(matching) == 0 {
+	described := slices.DeleteFunc(describeAll(), func(f describedField) bool { return !line.fields.matches(f) })
+	if len(described) == 0 {
 		printf(stderr, "%s: error: no field matches%s\n", programName, line.fields.suggestion())
 		return 1
-	}
-	described := make([]describedField, len(matching))
-	for i, f := range matching {
-		described[i] = describe(f)
 	}
 	if line.fields.node {
 		for _, w := range line.warnings {
 			printf(stderr, "%s: warning: %s\n", programName, w)
 		}
-		support, err := nodeSupport(ctx, line.config, matching, stderr, environ)
+		var fields []collector.Field
+		for i := range described {
+			if f, ok := collector.FieldByID(described[i].ID); ok && !described[i].Computed {
+				fields = append(fields, f)
+			}
+		}
+		support, err := nodeSupport(ctx, line.config, fields, stderr, environ)
 		if err != nil {
 			printf(stderr, "%s: error: %v\n", programName, err)
 			return 1
@@ -231,11 +257,17 @@ func writeFields(w io.Writer, fields []describedField, node, asJSON bool) error 
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	printf(table, "ID\tNAME\tTYPE\tVALUE\tUNIT\tLEVEL\t%s\tHELP\n", where)
 	for _, f := range fields {
-		here := strings.Join(f.Kinds, ",")
+		id, here, help := strconv.Itoa(int(f.ID)), strings.Join(f.Kinds, ","), f.Help
 		if node {
 			here = supportText(f.Node)
 		}
-		help := f.Help
+		if f.Computed {
+			id = ""
+			help += " Computed by the exporter."
+			if node {
+				here = "" // it is not DCGM that has it
+			}
+		}
 		if f.Profiling {
 			help += " Needs profiling."
 		}
@@ -245,7 +277,7 @@ func writeFields(w io.Writer, fields []describedField, node, asJSON bool) error 
 		if f.BaseUnitName != "" {
 			help += " In base units " + f.BaseUnitName + "."
 		}
-		printf(table, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", f.ID, f.Name, f.Type, f.ValueType, orDash(f.Unit), f.Level, orDash(here), help)
+		printf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", orDash(id), f.Name, f.Type, f.ValueType, orDash(f.Unit), f.Level, orDash(here), help)
 	}
 	return table.Flush()
 }

@@ -37,6 +37,12 @@ func TestFieldsSelection(t *testing.T) {
 		{"--entity=cpu_core --entity=cpu_core --type=int64", "1120"},
 		{"--type=binary --entity=global", "362"},
 		{"energy --type=counter,label", "156 1611"},
+		{"0", "-"},                  // the id of what is computed is none
+		{"dcgm_exp_*_total", "0 0"}, // is computed
+		{"xid_errors", "230 0 0"},   // beside a field
+		{"dcgm_exp --entity=gpu_instance", "0 0"},
+		{"dcgm_exp --entity=link", "-"},
+		{"dcgm_exp --type=gauge", "0 0 0 0"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.args, func(t *testing.T) {
@@ -77,6 +83,12 @@ ID    NAME                        TYPE   VALUE   UNIT     LEVEL             ASKE
 203   DCGM_FI_DEV_GPU_UTIL        gauge  int64   percent  gpu               gpu,gpu_instance                   Time in which a kernel ran on the GPU (in percent). Also dcgm_gpu_utilization. In base units DCGM_FI_DEV_GPU_UTIL_RATIO.
 1002  DCGM_FI_PROF_SM_UTIL_RATIO  gauge  double  ratio    compute_instance  gpu,gpu_instance,compute_instance  Share of cycles in which an SM had a warp assigned (ratio). Needs profiling. Also DCGM_FI_PROF_SM_ACTIVE, dcgm_fi_prof_sm_active.
 `},
+		{args: "dcgm_exp_p2p_status dcgm_exp_xid_errors_total", want: `
+ID  NAME                       TYPE     VALUE  UNIT  LEVEL         ASKED OF          HELP
+-   DCGM_EXP_P2P_STATUS        gauge    int64  -     gpu           gpu               Status of the NVLink between two GPUs. Computed by the exporter.
+-   DCGM_EXP_XID_ERRORS_TOTAL  counter  int64  -     gpu_instance  gpu,gpu_instance  XID errors since the exporter started. Computed by the exporter.
+`},
+		{args: "dcgm_exp_p2p_stats", status: 1, stderr: "gpu_exporter: error: no field matches (did you mean DCGM_EXP_P2P_STATUS?)\n"},
 		{args: "1120 --output=json", want: `
 [
   {
@@ -93,12 +105,18 @@ ID    NAME                        TYPE   VALUE   UNIT     LEVEL             ASKE
     ],
     "profiling": false,
     "help": "Clock of the CPU core (in kHz).",
+    "computed": false,
     "base_unit_name": ""
   }
 ]
 `},
 		{args: "dcgm_fi_dev_gpu_utl", status: 1, stderr: "gpu_exporter: error: no field matches (did you mean DCGM_FI_DEV_GPU_UTIL?)\n"},
 		{args: "203 --type=counter", status: 1, stderr: "gpu_exporter: error: no field matches\n"},
+		{args: "203 --simulate=t4x1 -r localhost", status: 1, stderr: `
+gpu_exporter: error: --simulate says which node to look at, and without --node fields looks at none: add --node, or leave it out
+gpu_exporter: error: --remote-hostengine-info says which node to look at, and without --node fields looks at none: add --node, or leave it out
+gpu_exporter: see --help
+`},
 		{args: "[x --entity=gpus --type=gouge", status: 1, stderr: `
 gpu_exporter: error: "[x" is no pattern: close each [
 gpu_exporter: error: --entity: "gpus" is no kind of entity: use gpu, vgpu, nvswitch, gpu_instance, compute_instance, link, cpu, cpu_core, connectx or global
@@ -131,6 +149,11 @@ func TestFieldsListsAll(t *testing.T) {
 	if status := run([]string{commandFields}, nil, &stdout, &stderr, nil); status != 0 {
 		t.Fatalf("status %d: %s", status, &stderr)
 	}
+	for _, c := range collector.ComputedCounters() {
+		if !strings.Contains(stdout.String(), " "+c.Name+" ") {
+			t.Errorf("%s is not listed", c.Name)
+		}
+	}
 	for f := range collector.Fields() {
 		listed := strings.Contains(stdout.String(), "\n"+strconv.Itoa(int(f.ID))+" ")
 		if want := f.Type != collector.ValueNone; listed != want {
@@ -162,6 +185,12 @@ func fieldsOnNode(t *testing.T, scenario string, commands ...string) map[collect
 	}
 	byID := make(map[collector.FieldID]describedField, len(list))
 	for _, f := range list {
+		if f.Computed {
+			if f.Node != nil {
+				t.Errorf("%s is computed, and on the node it is %v", f.Name, f.Node)
+			}
+			continue
+		}
 		byID[f.ID] = f
 	}
 	return byID

@@ -30,6 +30,7 @@ const (
 	optMaxRequests    = "web.max-requests"
 	optAdminAPI       = "web.enable-admin-api"
 	optSimulate       = "simulate"
+	optHostengine     = "remote-hostengine-info"
 	optLibraryPath    = "dcgm.library-path"
 	optNoHostname     = "no-hostname"
 	optSwitches       = "switch-devices"
@@ -108,7 +109,7 @@ func options() []option {
 			help: "Time between samples: milliseconds, or a duration such as 5s. At least 100ms."},
 		{name: "devices", aliases: []string{"d"}, env: "DCGM_EXPORTER_DEVICES_STR", kind: kindText, def: "f", arg: "SELECTOR",
 			help: "GPUs and GPU instances to monitor. f: GPU instances where MIG is on, GPUs elsewhere; g or g:0,2-4: GPUs; i or i:0,2-4: GPU instances; g:0+i:1: both."},
-		{name: "remote-hostengine-info", aliases: []string{"r"}, env: "DCGM_REMOTE_HOSTENGINE_INFO", kind: kindText, arg: "ADDRESS",
+		{name: optHostengine, aliases: []string{"r"}, env: "DCGM_REMOTE_HOSTENGINE_INFO", kind: kindText, arg: "ADDRESS",
 			help: "Use the running DCGM host engine at this address instead of an embedded one: HOST:PORT, [IPV6]:PORT, the path of a unix socket, tcp://, unix:// or vsock://."},
 		{name: optLibraryPath, kind: kindText, arg: "DIR",
 			help: "Directory with libdcgm.so.4, searched before the system's."},

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -19,6 +20,8 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"gpu_exporter/collector"
 )
 
 const (
@@ -75,6 +78,17 @@ func configFiles(c config) []string {
 	return files
 }
 
+// union returns a with what else is in b.
+func union(a, b []string) []string {
+	all := slices.Clone(a)
+	for _, path := range b {
+		if !slices.Contains(all, path) {
+			all = append(all, path)
+		}
+	}
+	return all
+}
+
 // watchFiles sets the files to watch, as they are now.
 func (r *reloader) watchFiles(c config) {
 	r.files = configFiles(c)
@@ -100,12 +114,16 @@ func (r *reloader) reload(why string) error {
 	// Of what is read below, or is older: a change in between must count as one.
 	before := fingerprint(r.files)
 	c, warnings, err := r.parse()
+	files := configFiles(c)
+	if err != nil { // it may not have told all of them
+		files = union(r.files, files)
+	}
+	if !slices.Equal(files, r.files) {
+		before = fingerprint(files)
+		r.files = files // also if they are wrong: a mended one is to be noticed
+	}
 	var changed bool
 	if err == nil {
-		if files := configFiles(c); !slices.Equal(files, r.files) {
-			before = fingerprint(files)
-			r.files = files // also if they are wrong: a mended one is to be noticed
-		}
 		changed, err = r.use(c)
 	}
 	r.fingerprint = before
@@ -232,7 +250,10 @@ func (e *exporter) reload(asked config) (changed bool, err error) {
 		e.log.Warn(w)
 	}
 	next.sampler.Revision = latest.sampler.Revision
-	sameSampler := reflect.DeepEqual(next.sampler, latest.sampler)
+	sameSampler := reflect.DeepEqual(inOrder(next.sampler), inOrder(latest.sampler))
+	if sameSampler {
+		next.sampler = latest.sampler // which runs
+	}
 	if sameSampler && reflect.DeepEqual(next.counters.List, latest.counters.List) && reflect.DeepEqual(cfg, latest.cfg) {
 		return false, nil
 	}
@@ -250,6 +271,20 @@ func (e *exporter) reload(asked config) (changed bool, err error) {
 	default:
 	}
 	return true, nil
+}
+
+// inOrder sorts what may stand in any order, which is that of the configuration.
+func inOrder(c collector.SamplerConfig) collector.SamplerConfig {
+	fields := make(map[collector.EntityKind][]collector.FieldID, len(c.Fields))
+	for kind, ids := range c.Fields {
+		fields[kind] = slices.Sorted(slices.Values(ids))
+	}
+	c.Fields = fields
+	c.Tracked = slices.SortedFunc(slices.Values(c.Tracked), func(a, b collector.TrackedField) int { return cmp.Compare(a.Field, b.Field) })
+	c.Models = slices.SortedFunc(slices.Values(c.Models), func(a, b collector.ModelRule) int {
+		return cmp.Or(cmp.Compare(a.Field, b.Field), cmp.Compare(a.Match, b.Match))
+	})
+	return c
 }
 
 // shown returns the collection that the newest sample belongs to. While the first

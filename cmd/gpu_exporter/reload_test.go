@@ -5,14 +5,19 @@ package main
 
 import (
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"gpu_exporter/collector"
 )
 
 // post sends a request without a body.
@@ -128,6 +133,11 @@ func TestReload(t *testing.T) {
 		t.Errorf("reload answers %d: %s", status, body)
 	}
 	shows("DCGM_FI_DEV_POWER_USAGE", 8)
+	publish("") // as if it were cut off
+	if status, body := n.post(t, "/-/reload"); status != http.StatusInternalServerError || !strings.Contains(body, "c.yaml: there is nothing in it") {
+		t.Errorf("reload of an empty file answers %d: %s", status, body)
+	}
+	shows("DCGM_FI_DEV_POWER_USAGE", 8)
 
 	publish(base + ", DCGM_FI_DEV_FB_USED, {field: 155, name: my_watts}]\ninclude: []\n")
 	if status, body := n.post(t, "/-/reload"); status != http.StatusOK {
@@ -142,8 +152,13 @@ func TestReload(t *testing.T) {
 	if status, body := n.post(t, "/-/reload"); status != http.StatusOK {
 		t.Errorf("reload answers %d: %s", status, body)
 	}
+	publish(base + ", {field: 155, name: my_watts}, DCGM_FI_DEV_FB_USED]\ninclude: []\n") // in another order
+	if status, body := n.post(t, "/-/reload"); status != http.StatusOK {
+		t.Errorf("reload answers %d: %s", status, body)
+	}
+	shows("my_watts", 8)
 	if now := n.samplerPID(); now != sampler {
-		t.Error("a reload without a change replaced the sampler")
+		t.Error("a reload without a change, or in another order, replaced the sampler")
 	}
 
 	publish(base + "]\ninclude: []\nmodels: [{match: .*H100.*, without: [DCGM_FI_DEV_FB_USED]}, {match: .*A100.*, fields: [DCGM_FI_DEV_MEMORY_TEMP]}]\nkubernetes: true\n")
@@ -152,7 +167,7 @@ func TestReload(t *testing.T) {
 	}
 	shows("my_watts", 0)
 	shows("DCGM_FI_DEV_MEMORY_TEMP", 0)
-	n.eventually(t, "what cannot be reloaded is named", func() bool { return strings.Contains(n.log.String(), "settings=Kubernetes") })
+	n.eventually(t, "what cannot be reloaded is named", func() bool { return strings.Contains(n.log.String(), "settings=kubernetes\n") })
 
 	for i := range 10 {
 		extra := []string{"]", ", DCGM_FI_DEV_POWER_USAGE]"}[i%2]
@@ -177,7 +192,8 @@ include: []
 fields: [DCGM_FI_DEV_GPU_TEMP, DCGM_FI_DEV_FB_USED]
 models:
   - {match: Tesla T4, without: [DCGM_FI_DEV_FB_USED]}
-  - {match: .*H100.*, fields: [DCGM_FI_DEV_POWER_USAGE]}
+  - {match: .*H100.*, fields: [DCGM_FI_DEV_POWER_USAGE, DCGM_FI_DEV_GPU_TEMP]}
+  - {match: H100, without: [DCGM_FI_DEV_GPU_TEMP]} # it is of the whole name
 `)
 	n := startNode(t, "mixed4", append(fast, "--config.file="+path)...)
 	body := n.scrape(t)
@@ -193,6 +209,106 @@ models:
 	}
 	if v, _ := sumOf(body, "gpu_exporter_fields_unsupported", `"excluded"`); v != 4 {
 		t.Errorf("%v cells are excluded, want 4", v)
+	}
+	const unmatched = "An entry of models matches no GPU here"
+	n.eventually(t, "what matches no GPU is told", func() bool { return strings.Contains(n.log.String(), unmatched) })
+	for _, want := range []string{"match=H100 gpus=", "DCGM_FI_DEV_GPU_TEMP, for GPUs that match"} {
+		if !strings.Contains(n.log.String(), want) {
+			t.Errorf("the log lacks %q", want)
+		}
+	}
+	if got := strings.Count(n.log.String(), unmatched); got != 1 {
+		t.Errorf("told %d times", got)
+	}
+	writeFile(t, path, "fields: [DCGM_FI_DEV_GPU_TEMP]\ninclude: []\nmodels: [{match: B200, without: [150]}]\n")
+	n.eventually(t, "also after a reload", func() bool { return strings.Contains(n.log.String(), "match=B200 gpus=") })
+}
+
+// Each field of config is either reloaded or has the flag to name when it is not.
+func TestReloadable(t *testing.T) {
+	t.Parallel()
+	typ := reflect.TypeFor[config]()
+	for i := range typ.NumField() {
+		name := typ.Field(i).Name
+		flag, needsStart := restarted[name]
+		if slices.Contains(reloadable, name) == needsStart {
+			t.Errorf("%s is in both or none of reloadable and restarted", name)
+		}
+		if needsStart && !slices.ContainsFunc(options(), func(o option) bool { return o.name == flag && !o.missing }) {
+			t.Errorf("%s: there is no flag %q", name, flag)
+		}
+	}
+	old, asked := config{Interval: 1, LogLevel: "info", ListenAddresses: []string{":1"}}, config{Interval: 2, LogLevel: "debug", ListenAddresses: []string{":2"}}
+	now, others := reloaded(old, asked)
+	if now.Interval != 2 || now.LogLevel != "info" || strings.Join(others, " ") != "web.listen-address log.level" {
+		t.Errorf("%+v, others %q", now, others)
+	}
+}
+
+// The order in which things are asked for makes no other sampler; anything else does.
+func TestInOrder(t *testing.T) {
+	t.Parallel()
+	config := func() collector.SamplerConfig {
+		return collector.SamplerConfig{
+			Interval: time.Second,
+			Fields:   map[collector.EntityKind][]collector.FieldID{collector.KindGPU: {150, 155}, collector.KindLink: {1525}},
+			Models:   []collector.ModelRule{{Field: 150, Match: "a"}, {Field: 150, Match: "b"}, {Field: 155, Match: "a", Only: true}},
+			Tracked:  []collector.TrackedField{{Field: 155, Every: time.Second}, {Field: 203}},
+		}
+	}
+	for name, tc := range map[string]struct {
+		change func(*collector.SamplerConfig)
+		same   bool
+	}{
+		"nothing": {func(*collector.SamplerConfig) {}, true},
+		"order": {func(c *collector.SamplerConfig) {
+			slices.Reverse(c.Fields[collector.KindGPU])
+			slices.Reverse(c.Models)
+			slices.Reverse(c.Tracked)
+		}, true},
+		"a field more":   {func(c *collector.SamplerConfig) { c.Fields[collector.KindLink] = []collector.FieldID{1525, 1526} }, false},
+		"another kind":   {func(c *collector.SamplerConfig) { c.Fields[collector.KindSwitch] = []collector.FieldID{858} }, false},
+		"another rule":   {func(c *collector.SamplerConfig) { c.Models[0].Only = true }, false},
+		"another step":   {func(c *collector.SamplerConfig) { c.Tracked[0].Every = time.Minute }, false},
+		"other interval": {func(c *collector.SamplerConfig) { c.Interval = time.Minute }, false},
+	} {
+		c := config()
+		tc.change(&c)
+		if same := reflect.DeepEqual(inOrder(c), inOrder(config())); same != tc.same {
+			t.Errorf("%s: same %v, want %v", name, same, tc.same)
+		}
+	}
+}
+
+// An included file that was missing is noticed when it comes, also one that only the
+// refused configuration names.
+func TestReloadWatchesRefusedFiles(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := writeFile(t, filepath.Join(dir, "c.yaml"), "{}\n")
+	r := newReloader(slog.New(slog.DiscardHandler),
+		func() (config, []string, error) {
+			return newConfig(options(), map[string]given{optConfigFile: {set: true, text: path}}, lookupIn(nil))
+		},
+		func(config) (bool, error) { return true, nil })
+	c, _, err := r.parse()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.watchFiles(c)
+	writeFile(t, path, "include: [a.csv]\n")
+	if err := r.reload("test"); err == nil || !strings.Contains(err.Error(), "c.yaml:1: include: there is no counters file") {
+		t.Fatalf("error %v", err)
+	}
+	if r.changedOnDisk() {
+		t.Error("changed already")
+	}
+	writeFile(t, filepath.Join(dir, "a.csv"), "DCGM_FI_DEV_GPU_TEMP, gauge, T.\n")
+	if !r.changedOnDisk() {
+		t.Error("the file that came is not noticed")
+	}
+	if err := r.reload("test"); err != nil || r.changedOnDisk() {
+		t.Errorf("reload: %v", err)
 	}
 }
 

@@ -22,7 +22,7 @@ type modelRule struct {
 func compileModelRules(rules []collector.ModelRule) (modelRules, error) {
 	var all modelRules
 	for _, r := range rules {
-		match, err := regexp.Compile("^(?:" + r.Match + ")$")
+		match, err := collector.ModelExpression(r.Match)
 		if err != nil {
 			return nil, fmt.Errorf("reading the rule on models %q: %w", r.Match, err)
 		}
