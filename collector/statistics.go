@@ -35,7 +35,7 @@ func (c Counter) FamilyNames() []string {
 // NoStatistics says why the smallest, greatest and mean value of the counter would
 // say nothing, nor a histogram, and what to do; or returns "".
 func (c Counter) NoStatistics() string {
-	const without = "leave statistics and histogram out"
+	const without = "leave resolution, statistics and histogram out"
 	switch {
 	case !c.Field.Type.Numeric() || c.Type == MetricLabel:
 		return "is no series of numbers: " + without

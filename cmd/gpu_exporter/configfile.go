@@ -273,6 +273,7 @@ func (r *configReader) field(node *yaml.Node) (fieldEntry, bool) {
 	problems := len(r.problems)
 	var field, name, metric, help string
 	var more collector.Counter
+	statistics := false // it says whether there are to be any
 	at := node
 	if node.Kind == yaml.ScalarNode {
 		field = node.Value
@@ -291,7 +292,7 @@ func (r *configReader) field(node *yaml.Node) (fieldEntry, bool) {
 			case "resolution":
 				more.Resolution, entry.resolutionLine = r.resolution(value), value.Line
 			case "statistics":
-				more.Statistics = r.boolean(value, "statistics")
+				more.Statistics, statistics = r.boolean(value, "statistics"), true
 			case "histogram":
 				more.Histogram = r.boolean(value, "histogram")
 			case "kinds":
@@ -308,6 +309,13 @@ func (r *configReader) field(node *yaml.Node) (fieldEntry, bool) {
 	c, err := collector.NewCounter(field, name, metric, help)
 	if err != nil {
 		r.fail(at, "%v", err)
+		return entry, false
+	}
+	if more.Resolution > 0 && !statistics { // who looks so often wants to see it
+		more.Statistics = true
+	}
+	if more.Resolution > 0 && !more.Statistics && !more.Histogram {
+		r.failAt(entry.resolutionLine, "resolution: without statistics and histogram nothing tells of what lies between samples: leave it out, or one of them in")
 		return entry, false
 	}
 	if c.Computed != 0 && (more.Kinds != 0 || more.Resolution != 0 || more.Statistics || more.Histogram) {

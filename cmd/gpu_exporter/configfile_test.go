@@ -117,7 +117,8 @@ c.yaml:14: unknown key "web" in the file: the keys are the long names of the fla
 		"no YAML":            {"a: b: c\n", "c.yaml: mapping values are not allowed in this context"},
 		"kind":               {"fields: [{field: 150, kinds: [gpus]}]\n", `c.yaml:1: unknown kind "gpus": use gpu, vgpu, nvswitch, gpu_instance, compute_instance, link, cpu, cpu_core or connectx`},
 		"an empty entry":     {"models: [{match: A100}]\n", "c.yaml:1: an entry of models says nothing of the GPUs that match: add without or fields, or remove it"},
-		"statistics of text": {"fields: [{field: 150, name: t, type: label, statistics: true}]\n", "c.yaml:1: t is no series of numbers: leave statistics and histogram out"},
+		"statistics of text": {"fields: [{field: 150, name: t, type: label, statistics: true}]\n", "c.yaml:1: t is no series of numbers: leave resolution, statistics and histogram out"},
+		"resolution for nothing": {"fields:\n  - {field: 155, resolution: 200ms, statistics: false}\n", "c.yaml:2: resolution: without statistics and histogram nothing tells of what lies between samples: leave it out, or one of them in"},
 		"statistics of what is no quantity": {`fields:
   - {field: DCGM_FI_DEV_XID_ERRORS, statistics: true}
   - {field: DCGM_FI_DEV_PCIE_REPLAY_COUNTER, histogram: true}
@@ -126,9 +127,9 @@ c.yaml:14: unknown key "web" in the file: the keys are the long names of the fla
     type: counter
     statistics: true
   - {field: DCGM_FI_PROF_PCIE_RX_BYTES, statistics: true}
-`, `c.yaml:2: DCGM_FI_DEV_XID_ERRORS is a code or a bit mask, and no quantity: leave statistics and histogram out
-c.yaml:3: DCGM_FI_DEV_PCIE_REPLAY_COUNTER only grows, so that its newest value says all: leave statistics and histogram out
-c.yaml:4: replays only grows, so that its newest value says all: leave statistics and histogram out
+`, `c.yaml:2: DCGM_FI_DEV_XID_ERRORS is a code or a bit mask, and no quantity: leave resolution, statistics and histogram out
+c.yaml:3: DCGM_FI_DEV_PCIE_REPLAY_COUNTER only grows, so that its newest value says all: leave resolution, statistics and histogram out
+c.yaml:4: replays only grows, so that its newest value says all: leave resolution, statistics and histogram out
 c.yaml:5: DCGM_FI_PROF_PCIE_TX_BYTES is a counter here, and statistics and histogram are of gauges: write type: gauge, or leave them out`},
 		"nothing":       {"", nothing},
 		"comments only": {"\n# collect-interval: 1s\n", nothing},
@@ -235,7 +236,7 @@ include: [a.csv, b.csv]
 fields:
   - DCGM_FI_DEV_FB_USED
   - {field: DCGM_FI_DEV_GPU_TEMP, help: Hot., resolution: 200ms, statistics: true, histogram: true, kinds: gpu}
-  - {field: 155, name: my_power_watts}
+  - {field: 155, name: my_power_watts, resolution: 100ms}
 models:
   - match: .*A100.*
     without: [DCGM_FI_DEV_FB_USED]
@@ -258,6 +259,9 @@ models:
 		t.Errorf("counters %s, want %s", got, want)
 	}
 	first := counters.List[0]
+	if power := counters.List[3]; !power.Statistics || power.Histogram {
+		t.Errorf("a resolution alone asks for %+v, want statistics", power)
+	}
 	if first.Help != "Hot." || first.Resolution != 200*time.Millisecond || !first.Statistics || !first.Histogram || first.Kinds != collector.Kinds(collector.KindGPU) {
 		t.Errorf("counter %+v", first)
 	}

@@ -303,7 +303,7 @@ func (e *exporter) compareModels(c *collection, inv *collector.Inventory) {
 	slices.Sort(gpus)
 	gpus = slices.Compact(gpus)
 	for _, match := range c.unmatched(gpus) {
-		e.log.Warn("An entry of models matches no GPU here", "file", c.cfg.ConfigFile, "match", match, "gpus", strings.Join(gpus, ", "))
+		e.log.Info("An entry of models matches no GPU here", "file", c.cfg.ConfigFile, "match", match, "gpus", strings.Join(gpus, ", "))
 	}
 }
 
