@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -77,6 +78,29 @@ func TestEveryXIDOnce(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What DCGM has heard since the newest sample is told before another sampler takes
+// over: its engine ends with it.
+func TestXIDsBeforeAReload(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "gpu_exporter.yaml")
+	configure := func(interval string) {
+		if err := os.WriteFile(file, []byte("collect-interval: "+interval+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	configure("6s")
+	n := startNode(t, "h100x8", "--config.file="+file)
+	for i, interval := range []string{"5s", "4s", "3s"} {
+		n.command(t, fmt.Sprintf("xid 48 gpu %d count 3", i))
+		time.Sleep(300 * time.Millisecond) // until DCGM has heard
+		configure(interval)
+		if status, body := n.post(t, "/-/reload"); status != http.StatusOK {
+			t.Fatalf("status %d: %s", status, body)
+		}
+		n.eventually(t, "they are counted", func() bool { return n.xids(t, `xid="48"`) == 3*(i+1) })
 	}
 }
 

@@ -5,6 +5,7 @@ package dcgm
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -30,6 +31,9 @@ const (
 	// again; later and later, up to the maximum, while that changes nothing.
 	identityRetry    = 10 * time.Second
 	maxIdentityRetry = 5 * time.Minute
+	// listenEvery is how often XIDs are asked for between samples: an embedded engine
+	// takes those that nobody has heard with it when its process ends.
+	listenEvery = time.Second
 )
 
 // Config is what [Run] needs.
@@ -90,6 +94,8 @@ func run(ctx context.Context, cfg Config) error {
 	s.fabric.schedule(before(time.Now(), cfg.Sampler.Interval, fabricLead))
 	looks := newLooks(cfg.Sampler)
 	defer looks.Stop()
+	listen := time.NewTicker(listenEvery)
+	defer listen.Stop()
 	health := newHealthReader(cfg, s.lib)
 	defer health.stop()
 	for {
@@ -97,8 +103,13 @@ func run(ctx context.Context, cfg Config) error {
 		case <-ctx.Done():
 			health.wait()
 			s.fabric.wait()
-			s.engine.close()
+			s.leave()
 			return nil
+		case <-listen.C:
+			if err := s.writeXIDs(); err != nil {
+				return err
+			}
+			continue
 		case <-looks.C:
 			if err := s.look(false); err != nil {
 				return err
@@ -393,6 +404,9 @@ func (s *sampler) sample() error {
 	if now.Sub(s.updateChecks) >= updateCheck {
 		s.updateChecks = now
 		if s.engine.updated() {
+			if err := s.tellRest(); err != nil {
+				return err
+			}
 			return failure(collector.FailureLibraryUpdated, nil, "%s was replaced on disk", s.lib.path)
 		}
 		if s.engine.driverArrived() {
@@ -467,6 +481,19 @@ func (s *sampler) sample() error {
 		return err
 	}
 	return s.rewatchProfiling(now)
+}
+
+// tellRest writes what has come since the newest sample, before the engine ends.
+func (s *sampler) tellRest() error {
+	return errors.Join(s.writeXIDs(), s.look(true))
+}
+
+// leave ends the engine.
+func (s *sampler) leave() {
+	if err := s.tellRest(); err != nil {
+		s.log.Debug("what came since the newest sample is not told", "err", err)
+	}
+	s.engine.close()
 }
 
 // checkTopology says whether the node is another one than at the last time.
