@@ -308,7 +308,10 @@ type integralView struct {
 	gaps    map[string]float64
 }
 
-func (in *integrals) view(inv *Inventory, gone []Entity) integralView {
+// view returns what the integrals have come to. Of GPUs that are split, those that
+// their instances have in their place are not shown: they stand still, which is not
+// idleness. They go on when the GPU is whole again.
+func (in *integrals) view(inv *Inventory, split map[int]bool, gone []Entity) integralView {
 	n, devices := len(in.all), inv.devices()
 	v := integralView{
 		all: in.all, count: n, gaps: maps.Clone(in.gaps),
@@ -320,7 +323,11 @@ func (in *integrals) view(inv *Inventory, gone []Entity) integralView {
 			of = in.of[instanceKey(inv, i)]
 		}
 		for j := range n {
-			if of == nil || of[j] == nil {
+			hidden := split[i] && !in.all[j].parents
+			if of != nil && of[j] != nil && hidden {
+				of[j].until = 0
+			}
+			if of == nil || of[j] == nil || hidden {
 				v.totals, v.sources = append(v.totals, math.NaN()), append(v.sources, 0)
 				continue
 			}

@@ -194,7 +194,7 @@ func (n *Node) setSample(s *Sample) error {
 	}
 	n.shown, n.sample, n.received = n.latest, s, now
 	n.clockEvents.add(n.latest, s)
-	n.tracks = n.tracking.close(n.latest, n.gone)
+	n.tracks = n.tracking.close(n.latest, s, n.gone)
 	n.report.gpus(nodeView{inventory: n.latest, sample: s, gone: n.gone})
 	select {
 	case n.changed <- struct{}{}:

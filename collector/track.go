@@ -297,9 +297,22 @@ type trackAt struct {
 	field  FieldID
 }
 
+// split says of which GPUs, by position, the instances are read in the GPU's place.
+func (inv *Inventory) split(s *Sample) map[int]bool {
+	split := map[int]bool{}
+	for i := range inv.Entities {
+		e := &inv.Entities[i]
+		if e.Kind == KindGPUInstance && e.Selected && len(s.Rows[e.Parent]) == 0 {
+			split[e.Parent] = true
+		}
+	}
+	return split
+}
+
 // close ends the windows at a sample.
-func (t *tracking) close(inv *Inventory, gone []Entity) *trackView {
-	v := &trackView{integralView: t.view(inv, gone)}
+func (t *tracking) close(inv *Inventory, sample *Sample, gone []Entity) *trackView {
+	split := inv.split(sample)
+	v := &trackView{integralView: t.view(inv, split, gone)}
 	if len(t.tracks) == 0 {
 		return v
 	}
@@ -310,7 +323,7 @@ func (t *tracking) close(inv *Inventory, gone []Entity) *trackView {
 				continue
 			}
 			s := t.tracks[trackKeyOf(inv, i, id)]
-			if s == nil {
+			if s == nil || split[i] {
 				continue
 			}
 			at := trackAt{i, id}

@@ -199,6 +199,7 @@ func TestLiveTopology(t *testing.T) {
 	n.command(t, "xid 94 gpu 5")
 	value(2, 1, "gpu_xid_errors_total", `gpu="5"`, `xid="94"`)
 
+	before, _ := sumOf(n.scrape(t), "gpu_busy_seconds_total", `gpu="1"`)
 	n.command(t, "mig gpu 1 3g.40gb*2")
 	n.eventually(t, "GPU 1 has two instances and no links", func() bool {
 		body := n.scrape(t)
@@ -206,8 +207,20 @@ func TestLiveTopology(t *testing.T) {
 		_, links := sumOf(body, "gpu_nvlink_up", `gpu="1"`)
 		return instances == 2 && links == 0
 	})
+	n.eventually(t, "the instances are busy in GPU 1's place, and it draws energy", func() bool {
+		body := n.scrape(t)
+		_, busy := sumOf(body, "gpu_busy_seconds_total", `gpu="1"`)
+		_, source := sumOf(body, "gpu_busy_source_info", `gpu="1"`)
+		_, instances := sumOf(body, "gpu_busy_seconds_total", `gpu="1"`, "GPU_I_ID=")
+		_, energy := sumOf(body, "gpu_energy_joules_total", `gpu="1"`)
+		return busy == 2 && instances == 2 && source == 2 && energy == 1
+	})
 	n.command(t, "mig gpu 1 off")
 	value(216, 216, "gpu_nvlink_up")
+	n.eventually(t, "GPU 1 goes on where it was", func() bool {
+		after, series := sumOf(n.scrape(t), "gpu_busy_seconds_total", `gpu="1"`)
+		return series == 1 && after >= before
+	})
 	value(2, 1, "gpu_xid_errors_total", `gpu="5"`, `xid="94"`)
 	if now := n.samplerPID(); now != sampler {
 		t.Errorf("the sampler was replaced: %d, %d", sampler, now)
