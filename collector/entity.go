@@ -173,6 +173,26 @@ func (inv *Inventory) GPU(i int) (*Entity, bool) {
 	return nil, false
 }
 
+// positionsIn returns, for each entity, where it is in the other inventory, or Unknown
+// if it is not there or not up.
+func (inv *Inventory) positionsIn(other *Inventory) []int {
+	there := make(map[trackKey]int, len(other.Entities))
+	for i := range other.Entities {
+		if other.Entities[i].State == EntityUp {
+			there[trackKeyOf(other, i, 0)] = i
+		}
+	}
+	positions := make([]int, len(inv.Entities))
+	for i := range positions {
+		at, ok := there[trackKeyOf(inv, i, 0)]
+		if !ok {
+			at = Unknown
+		}
+		positions[i] = at
+	}
+	return positions
+}
+
 // validate checks what the rest of the package relies on.
 func (inv *Inventory) validate() error {
 	for i := range inv.Entities {

@@ -4,6 +4,7 @@
 package collector
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -204,11 +205,36 @@ func (cfg *FamiliesConfig) healthMaxAge() time.Duration { return max(cfg.MaxAge,
 // freshHealth returns the newest outcome of the entities of the view, or nil where
 // there is none that is fresh.
 func (f *Families) freshHealth(v nodeView) *Health {
-	if f.cfg.HealthInterval <= 0 || v.health.newest == nil || v.health.of != v.inventory ||
-		v.health.age(f.node.now()) > f.cfg.healthMaxAge() {
+	if f.cfg.HealthInterval <= 0 || v.health.newest == nil || v.health.age(f.node.now()) > f.cfg.healthMaxAge() {
 		return nil
 	}
-	return v.health.newest
+	return v.health.newest.at(v.health.of, v.inventory)
+}
+
+// at returns the outcome for those entities of the inventory that are up in the other:
+// a check has not been made yet of each inventory, and what stayed goes on.
+func (h *Health) at(of, other *Inventory) *Health {
+	if of == other {
+		return h
+	}
+	positions := of.positionsIn(other)
+	moved := *h
+	moved.Checked, moved.Incidents = nil, nil
+	for _, c := range h.Checked {
+		if c.Entity = positions[c.Entity]; c.Entity != Unknown {
+			moved.Checked = append(moved.Checked, c)
+		}
+	}
+	slices.SortFunc(moved.Checked, func(a, b CheckedEntity) int { return cmp.Compare(a.Entity, b.Entity) })
+	for _, i := range h.Incidents {
+		if i.Entity != Unknown {
+			if i.Entity = positions[i.Entity]; i.Entity == Unknown {
+				continue
+			}
+		}
+		moved.Incidents = append(moved.Incidents, i)
+	}
+	return &moved
 }
 
 // appendHealth appends what the newest health check found, if that is fresh, and how

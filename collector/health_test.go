@@ -5,6 +5,7 @@ package collector
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -81,7 +82,7 @@ func TestHealthGolden(t *testing.T) {
 	golden(t, "health.prom", []byte(text.String()))
 }
 
-// What is too old, or of another inventory, is not shown; how the checks do is.
+// What is too old is not shown; how the checks do is.
 func TestStaleHealth(t *testing.T) {
 	f, node, clock := newConditions(t)
 	shown := func() (up, health, peers bool) {
@@ -117,13 +118,58 @@ func TestStaleHealth(t *testing.T) {
 	if up, health, _ := shown(); !up || !health {
 		t.Errorf("after a good check again: up %v, health %v", up, health)
 	}
+}
 
+// A new inventory does not take from what is in both what the last check found: the
+// next one comes after the sample.
+func TestHealthOfWhatStays(t *testing.T) {
+	f, node, _ := newConditions(t)
+	lines := func(labels string) (found []string) {
+		for line := range strings.Lines(string(encode(t, f, expfmt.TypeTextPlain))) {
+			for _, family := range []*definition{&gpuHealthStatus, &gpuHealthInfo, &gpuP2PStatus, &gpuPeerLinks} {
+				if strings.HasPrefix(line, family.Name+"{") && strings.Contains(line, labels) {
+					found = append(found, line)
+				}
+			}
+		}
+		return found
+	}
+	const first, second, imex = `gpu="0"`, `gpu="1"`, `code="122"`
+	before := lines(first)
+	if len(before) == 0 || len(lines(second)) == 0 || len(lines(imex)) != 1 {
+		t.Fatalf("before: %q, %q and %q", before, lines(second), lines(imex))
+	}
 	inv := testInventory(t)
 	inv.Generation = 2
+	deliverSample(t, node, inv, testSample(inv))
+	if after := lines(first); !slices.Equal(after, before) {
+		t.Errorf("of a GPU that stays\n%q\nwant\n%q", after, before)
+	}
+
+	inv = testInventory(t)
+	inv.Generation, inv.Entities[1].State = 3, EntityLost
 	s := testSample(inv)
+	s.Rows[1] = nil
 	deliverSample(t, node, inv, s)
-	if up, health, peers := shown(); !up || health || peers {
-		t.Errorf("with a new inventory: up %v, health %v, peers %v", up, health, peers)
+	if after := lines(second); len(after) != 0 {
+		t.Errorf("of a lost GPU, as itself or as a peer: %q", after)
+	}
+	if after := lines(first); len(after) == 0 || len(lines(imex)) != 1 {
+		t.Errorf("of the other and of the node %q and %q", after, lines(imex))
+	}
+}
+
+func TestPositionsInAnotherInventory(t *testing.T) {
+	gpu := func(id uint32, uuid string) Entity {
+		return Entity{Kind: KindGPU, ID: id, UUID: uuid, Parent: Unknown}
+	}
+	sw := Entity{Kind: KindSwitch, ID: 0, Parent: Unknown}
+	lost := gpu(2, "GPU-c")
+	lost.State = EntityLost
+	of := &Inventory{Entities: []Entity{gpu(0, "GPU-a"), gpu(1, "GPU-b"), gpu(2, "GPU-c"), gpu(3, "GPU-d"), sw}}
+	other := &Inventory{Entities: []Entity{sw, gpu(0, "GPU-b"), gpu(1, "GPU-a"), lost}}
+	if got, want := of.positionsIn(other), []int{2, 1, Unknown, Unknown, 0}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
 

@@ -97,10 +97,27 @@ var (
 // freshPeers returns the newest topology of the entities of the view, or nil where
 // there is none that is fresh.
 func (f *Families) freshPeers(v nodeView) *Peers {
-	if v.peers.newest == nil || v.peers.of != v.inventory || f.node.now().Sub(v.peers.received) > max(peersMaxAge, f.cfg.healthMaxAge()) {
+	if v.peers.newest == nil || f.node.now().Sub(v.peers.received) > max(peersMaxAge, f.cfg.healthMaxAge()) {
 		return nil
 	}
-	return v.peers.newest
+	return v.peers.newest.at(v.peers.of, v.inventory)
+}
+
+// at is [Health.at] for the topology.
+func (p *Peers) at(of, other *Inventory) *Peers {
+	if of == other {
+		return p
+	}
+	positions := of.positionsIn(other)
+	moved := *p
+	moved.Pairs = nil
+	for _, pair := range p.Pairs {
+		pair.Entity, pair.Peer = positions[pair.Entity], positions[pair.Peer]
+		if pair.Entity != Unknown && pair.Peer != Unknown {
+			moved.Pairs = append(moved.Pairs, pair)
+		}
+	}
+	return &moved
 }
 
 // appendPeers appends how the GPUs reach each other.

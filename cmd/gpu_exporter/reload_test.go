@@ -74,7 +74,9 @@ func TestReload(t *testing.T) {
 		body := n.scrape(t)
 		total, _ := sumOf(body, "gpu_xid_errors_total", `gpu="1"`, `xid="94"`)
 		_, profiled := sumOf(body, "DCGM_FI_PROF_GR_ENGINE_ACTIVE")
-		return total == 1 && profiled == 8
+		_, healthy := sumOf(body, "gpu_health_status", `system="device"`)
+		_, peers := sumOf(body, "gpu_p2p_status")
+		return total == 1 && profiled == 8 && healthy == 8 && peers == 56
 	})
 
 	// All the while, scrapes have what both configurations have.
@@ -91,10 +93,13 @@ func TestReload(t *testing.T) {
 			status, body := n.tryGet(t, "/metrics")
 			_, temperatures := sumOf(body, "DCGM_FI_DEV_GPU_TEMP")
 			_, profiled := sumOf(body, "DCGM_FI_PROF_GR_ENGINE_ACTIVE")
+			_, healthy := sumOf(body, "gpu_health_status", `system="device"`)
+			_, peers := sumOf(body, "gpu_p2p_status")
 			up, gpus := sumOf(body, "gpu_up")
 			xids, _ := sumOf(body, "gpu_xid_errors_total", `gpu="1"`, `xid="94"`)
-			if status != http.StatusOK || temperatures != 8 || profiled != 8 || up != 8 || gpus != 8 || xids != 1 {
-				t.Errorf("scrape %d: status %d, %d temperatures, %d profiled, %v of %d GPUs up, %v XIDs", scrapes.Load(), status, temperatures, profiled, up, gpus, xids)
+			if status != http.StatusOK || temperatures != 8 || profiled != 8 || healthy != 8 || peers != 56 || up != 8 || gpus != 8 || xids != 1 {
+				t.Errorf("scrape %d: status %d, %d temperatures, %d profiled, %d of known health, %d pairs of peers, %v of %d GPUs up, %v XIDs",
+					scrapes.Load(), status, temperatures, profiled, healthy, peers, up, gpus, xids)
 				return
 			}
 			scrapes.Add(1)
