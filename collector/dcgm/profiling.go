@@ -102,7 +102,7 @@ type profilingTiming struct {
 }
 
 var defaultProfilingTiming = profilingTiming{
-	samples:  10,
+	samples:  5,
 	window:   10 * time.Second,
 	stall:    30 * time.Second,
 	retryMin: 30 * time.Second,
