@@ -76,29 +76,6 @@ func (s Selector) Unmatched(gpus, instances []uint32) []string {
 	return missing
 }
 
-// String returns the selector in the notation that [ParseSelector] reads.
-func (s Selector) String() string {
-	switch {
-	case s.Flex():
-		return "f"
-	case !s.instances.given:
-		return s.gpus.text("g")
-	case !s.gpus.given:
-		return s.instances.text("i")
-	}
-	return s.gpus.text("g") + "+" + s.instances.text("i")
-}
-
-func (s selection) text(letter string) string {
-	var b strings.Builder
-	b.WriteString(letter)
-	for i, r := range s.ranges {
-		b.WriteByte(":,"[min(i, 1)])
-		b.WriteString(r.String())
-	}
-	return b.String()
-}
-
 func (r idRange) String() string {
 	if r.first == r.last {
 		return strconv.FormatUint(uint64(r.first), 10)
