@@ -401,75 +401,20 @@ func (s *sampler) refused(targets []target) error {
 // sample reads everything once and writes what it finds.
 func (s *sampler) sample() error {
 	now := time.Now()
-	if now.Sub(s.updateChecks) >= updateCheck {
-		s.updateChecks = now
-		if s.engine.updated() {
-			if err := s.tellRest(); err != nil {
-				return err
-			}
-			return failure(collector.FailureLibraryUpdated, nil, "%s was replaced on disk", s.lib.path)
-		}
-		if s.engine.driverArrived() {
-			return failure(collector.FailureDriverLoaded, nil, "the NVIDIA driver was loaded after DCGM had started without it")
-		}
+	if err := s.checkLibrary(now); err != nil {
+		return err
 	}
-	changed, c := s.checkTopology()
-	if s.fabricChanged {
-		s.fabricChanged, changed = false, true
+	if err := s.followTopology(now); err != nil {
+		return err
 	}
-	if c.lost() {
-		return s.failed(c, collector.FailureHostengineLost, "listing the GPUs")
-	}
-	if c != codeOK {
-		// The readings say more about what is wrong.
-		s.log.Debug("topology not checked", "err", s.lib.err(c, "listing the GPUs"))
-	}
-	if changed || !s.rebuildAt.IsZero() && !now.Before(s.rebuildAt) {
-		// What was heard and seen under the old inventory belongs to it.
-		if err := s.writeXIDs(); err != nil {
-			return err
-		}
-		if err := s.writeTracks(); err != nil {
-			return err
-		}
-		rebuilt, err := s.rebuild(changed)
-		if err != nil {
-			return err
-		}
-		if rebuilt {
-			what := "the topology changed"
-			if !changed {
-				what = "the GPUs tell more, or other, of themselves"
-			}
-			s.log.Info(what, "entities", len(s.inv.Entities), "generation", s.inv.Generation)
-		}
-	}
-
 	sample, found, c := s.take()
 	if c != codeOK {
 		return s.failed(c, collector.FailureHostengineLost, "reading values")
 	}
 	stuck := s.stuck(now)
 	sample.Time = sample.Time.Add(-stuck)
-	if err := s.look(true); err != nil {
+	if err := s.write(sample, found, now); err != nil {
 		return err
-	}
-	s.profiler.look(s.reading, now)
-	if err := s.writeProfiling(); err != nil {
-		return err
-	}
-	if s.skip > 0 && s.reading.plan.warming(sample) {
-		s.skip--
-	} else {
-		s.skip = 0
-		if err := s.cfg.Frames.WriteSample(sample); err != nil {
-			return err
-		}
-	}
-	if found.xids || len(s.xids.unread) > 0 {
-		if err := s.writeXIDs(); err != nil {
-			return err
-		}
 	}
 	if s.migChanged = found.migChanged; s.migChanged && !now.Before(s.migQuiet) {
 		s.rebuildAt = now // at the next sample
@@ -481,6 +426,79 @@ func (s *sampler) sample() error {
 		return err
 	}
 	return s.rewatchProfiling(now)
+}
+
+// checkLibrary finds out, now and then, that another library or driver is there than
+// the one in use.
+func (s *sampler) checkLibrary(now time.Time) error {
+	if now.Sub(s.updateChecks) < updateCheck {
+		return nil
+	}
+	s.updateChecks = now
+	if s.engine.updated() {
+		if err := s.tellRest(); err != nil {
+			return err
+		}
+		return failure(collector.FailureLibraryUpdated, nil, "%s was replaced on disk", s.lib.path)
+	}
+	if s.engine.driverArrived() {
+		return failure(collector.FailureDriverLoaded, nil, "the NVIDIA driver was loaded after DCGM had started without it")
+	}
+	return nil
+}
+
+// followTopology makes a new inventory if the node is another one now, or may be.
+func (s *sampler) followTopology(now time.Time) error {
+	changed, c := s.checkTopology()
+	if s.fabricChanged {
+		s.fabricChanged, changed = false, true
+	}
+	if c.lost() {
+		return s.failed(c, collector.FailureHostengineLost, "listing the GPUs")
+	}
+	if c != codeOK {
+		// The readings say more about what is wrong.
+		s.log.Debug("topology not checked", "err", s.lib.err(c, "listing the GPUs"))
+	}
+	if !changed && (s.rebuildAt.IsZero() || now.Before(s.rebuildAt)) {
+		return nil
+	}
+	// What was heard and seen under the old inventory belongs to it.
+	if err := errors.Join(s.writeXIDs(), s.writeTracks()); err != nil {
+		return err
+	}
+	rebuilt, err := s.rebuild(changed)
+	if err != nil || !rebuilt {
+		return err
+	}
+	what := "the topology changed"
+	if !changed {
+		what = "the GPUs tell more, or other, of themselves"
+	}
+	s.log.Info(what, "entities", len(s.inv.Entities), "generation", s.inv.Generation)
+	return nil
+}
+
+// write writes a sample after all that belongs to it, which is shown with it.
+func (s *sampler) write(sample *collector.Sample, found news, now time.Time) error {
+	if err := s.look(true); err != nil {
+		return err
+	}
+	s.profiler.look(s.reading, now)
+	if err := s.writeProfiling(); err != nil {
+		return err
+	}
+	if found.xids || len(s.xids.unread) > 0 {
+		if err := s.writeXIDs(); err != nil {
+			return err
+		}
+	}
+	if s.skip > 0 && s.reading.plan.warming(sample) {
+		s.skip--
+		return nil
+	}
+	s.skip = 0
+	return s.cfg.Frames.WriteSample(sample)
 }
 
 // tellRest writes what has come since the newest sample, before the engine ends.
