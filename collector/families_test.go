@@ -309,6 +309,7 @@ func fabricInventory() *Inventory {
 		}
 	}
 	inv.Columns[KindGPU] = []FieldID{150, 1}
+	inv.Columns[KindSwitch] = []FieldID{150, 858}
 	return inv
 }
 
@@ -331,6 +332,7 @@ func TestEntitiesGolden(t *testing.T) {
 			sample.Rows = append(sample.Rows, []Cell{Int64Cell(int64(30 + i))})
 		}
 		sample.Rows[0] = append(sample.Rows[0], StringCell(0))
+		sample.Rows[1] = append(sample.Rows[1], Int64Cell(40))
 		for _, frame := range []Frame{{Inventory: inv}, {Sample: sample}} {
 			if err := node.Deliver(frame); err != nil {
 				t.Fatal(err)

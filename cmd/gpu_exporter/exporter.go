@@ -126,7 +126,7 @@ func uncollected(counters *collector.Counters) (warnings []string) {
 }
 
 // watchedFields returns the fields to read for each kind of entity, in the order
-// of the counters file.
+// of the counters file, and those that tell whether a switch is up.
 func watchedFields(counters *collector.Counters) map[collector.EntityKind][]collector.FieldID {
 	fields := map[collector.EntityKind][]collector.FieldID{}
 	for _, kind := range collectedKinds() {
@@ -134,6 +134,11 @@ func watchedFields(counters *collector.Counters) map[collector.EntityKind][]coll
 			if c.On(kind) && !slices.Contains(fields[kind], c.Field.ID) {
 				fields[kind] = append(fields[kind], c.Field.ID)
 			}
+		}
+	}
+	for _, f := range collector.SwitchFields() {
+		if !slices.Contains(fields[collector.KindSwitch], f) {
+			fields[collector.KindSwitch] = append(fields[collector.KindSwitch], f)
 		}
 	}
 	return fields
