@@ -229,7 +229,7 @@ func testOwners() fixedOwners {
 			101: {Namespace: "ml", Pod: "infer-1"},
 			102: {Trouble: ProcessOutside},
 		},
-		ownership: &Ownership{Known: true, Unmatched: 1, Strays: map[string]int{"job_files": 1}, Entities: []Holders{
+		ownership: &Ownership{Known: true, Unmatched: 1, Mapped: true, Strays: map[string]int{"job_files": 1}, Entities: []Holders{
 			0: {
 				Owners:     []Owner{{Namespace: "ml", Pod: "train-0", Container: "main", Metadata: train}},
 				Jobs:       []Job{{ID: "41", Source: JobFile}, {ID: "42", Name: "llm", User: "ada", Account: "lab", Partition: "gpu", Source: JobSlurm}, {ID: "43", Source: JobFile}},
@@ -338,7 +338,7 @@ func TestEntitiesGolden(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		f.owners = fixedOwners{ownership: &Ownership{Known: true, Entities: []Holders{{Owners: []Owner{{Namespace: "ns", Pod: "pod", Container: "c"}}}}}}
+		f.owners = fixedOwners{ownership: &Ownership{Known: true, Mapped: true, Entities: []Holders{{Owners: []Owner{{Namespace: "ns", Pod: "pod", Container: "c"}}}}}}
 		golden(t, name, encode(t, f, expfmt.TypeTextPlain))
 	}
 }
@@ -416,7 +416,7 @@ func TestExpositionParses(t *testing.T) {
 // cannot, and are dcgm-exporter's.
 func TestOwnFamiliesLint(t *testing.T) {
 	f, _, _ := newTestFamilies(t, testConfig(t))
-	f.owners = fixedOwners{ownership: &Ownership{Known: true}, status: SourceStatus{LastSuccess: epoch}}
+	f.owners = fixedOwners{ownership: &Ownership{Known: true, Mapped: true}, status: SourceStatus{LastSuccess: epoch}}
 	problems, err := promlint.New(bytes.NewReader(encode(t, f, expfmt.TypeTextPlain))).Lint()
 	if err != nil {
 		t.Fatal(err)
