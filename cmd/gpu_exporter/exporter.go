@@ -75,6 +75,9 @@ func newExporter(cfg config, env samplerEnv, logger, samplerLogger *slog.Logger)
 	if e.kernelLog, err = newKernelLog(cfg, env, e.node.AddKernelXID, logger); err != nil {
 		return nil, err
 	}
+	if e.kernelLog != nil {
+		e.kernelLog.readable = e.node.ExpectKernelSamples
+	}
 	e.supervisor = collector.NewSupervisor(collector.SupervisorConfig{
 		// Not the path: what lies there may be another version by the time that a
 		// sampler is restarted.
@@ -167,7 +170,7 @@ func (e *exporter) serve(ctx context.Context) error {
 		return err
 	}
 	defer e.kernelLog.close()
-	if e.kernelLog.opened() != nil || engineReadsKernelLog(e.cfg) {
+	if engineReadsKernelLog(e.cfg) {
 		e.node.ExpectKernelSamples()
 	}
 	e.publish()
@@ -211,7 +214,7 @@ func (e *exporter) serve(ctx context.Context) error {
 	if e.reloader != nil {
 		part("reloading", e.reloader.watch)
 	}
-	if e.kernelLog.opened() != nil {
+	if e.kernelLog != nil {
 		part("kernel log", e.kernelLog.follow)
 	}
 	for _, p := range e.owners.parts() {
