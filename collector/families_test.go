@@ -229,7 +229,7 @@ func testOwners() fixedOwners {
 			101: {Namespace: "ml", Pod: "infer-1"},
 			102: {Trouble: ProcessOutside},
 		},
-		ownership: &Ownership{Known: true, Unmatched: 1, Strays: map[string]int{"job_files": 1}, Entities: []Holders{
+		ownership: &Ownership{Known: true, Unmatched: 1, Mapped: true, Strays: map[string]int{"job_files": 1}, Entities: []Holders{
 			0: {
 				Owners:     []Owner{{Namespace: "ml", Pod: "train-0", Container: "main", Metadata: train}},
 				Jobs:       []Job{{ID: "41", Source: JobFile}, {ID: "42", Name: "llm", User: "ada", Account: "lab", Partition: "gpu", Source: JobSlurm}, {ID: "43", Source: JobFile}},
@@ -309,6 +309,7 @@ func fabricInventory() *Inventory {
 		}
 	}
 	inv.Columns[KindGPU] = []FieldID{150, 1}
+	inv.Columns[KindSwitch] = []FieldID{150, 858}
 	return inv
 }
 
@@ -331,12 +332,13 @@ func TestEntitiesGolden(t *testing.T) {
 			sample.Rows = append(sample.Rows, []Cell{Int64Cell(int64(30 + i))})
 		}
 		sample.Rows[0] = append(sample.Rows[0], StringCell(0))
+		sample.Rows[1] = append(sample.Rows[1], Int64Cell(40))
 		for _, frame := range []Frame{{Inventory: inv}, {Sample: sample}} {
 			if err := node.Deliver(frame); err != nil {
 				t.Fatal(err)
 			}
 		}
-		f.owners = fixedOwners{ownership: &Ownership{Known: true, Entities: []Holders{{Owners: []Owner{{Namespace: "ns", Pod: "pod", Container: "c"}}}}}}
+		f.owners = fixedOwners{ownership: &Ownership{Known: true, Mapped: true, Entities: []Holders{{Owners: []Owner{{Namespace: "ns", Pod: "pod", Container: "c"}}}}}}
 		golden(t, name, encode(t, f, expfmt.TypeTextPlain))
 	}
 }
@@ -414,7 +416,7 @@ func TestExpositionParses(t *testing.T) {
 // cannot, and are dcgm-exporter's.
 func TestOwnFamiliesLint(t *testing.T) {
 	f, _, _ := newTestFamilies(t, testConfig(t))
-	f.owners = fixedOwners{ownership: &Ownership{Known: true}, status: SourceStatus{LastSuccess: epoch}}
+	f.owners = fixedOwners{ownership: &Ownership{Known: true, Mapped: true}, status: SourceStatus{LastSuccess: epoch}}
 	problems, err := promlint.New(bytes.NewReader(encode(t, f, expfmt.TypeTextPlain))).Lint()
 	if err != nil {
 		t.Fatal(err)

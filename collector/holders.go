@@ -25,8 +25,9 @@ func (f *Families) appendHolders(families []Family, v nodeView, ownership *Owner
 			continue
 		}
 		holders := ownership.of(i)
-		if ownership.Known && !v.inventory.Entities[i].MIGMode { // that is held by its instances
-			owners.Series = append(owners.Series, Series{l.own, Number(float64(holders.count()))})
+		n := holders.count()
+		if (n > 0 || ownership.Known && !holders.Unknown) && !v.inventory.Entities[i].MIGMode { // that is held by its instances
+			owners.Series = append(owners.Series, Series{l.own, Number(float64(n))})
 		}
 		for n := range l.owners {
 			pods.Series = append(pods.Series, Series{l.owners[n].info, Number(1)})

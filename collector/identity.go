@@ -20,7 +20,7 @@ func (cfg *FamiliesConfig) identity(inv *Inventory, i int) []Label {
 	case KindGPU, KindGPUInstance, KindComputeInstance:
 		return cfg.gpuIdentity(inv, i)
 	case KindSwitch:
-		return cfg.withHostname([]Label{{"nvswitch", "nvswitch" + id}})
+		return cfg.switchLabels(e.ID)
 	case KindLink:
 		return cfg.linkIdentity(inv, i)
 	case KindCPU:

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 )
@@ -36,14 +37,16 @@ type Node struct {
 	profilingOf *Inventory
 	rewatches   map[string]uint64 // nil until there is one
 	gone        []Entity          // GPUs that an earlier inventory had and the latest lacks
-	xids        xidLedger
-	kernel      kernelXIDs
-	clockEvents clockEvents
-	tracking    tracking
-	tracks      *trackView // what it had come to at sample
-	health      healthState
-	peers       peersState
-	changed     chan struct{}
+	// goneSwitches are such NVSwitches: another engine may not find one that is lost.
+	goneSwitches []Entity
+	xids         xidLedger
+	kernel       kernelXIDs
+	clockEvents  clockEvents
+	tracking     tracking
+	tracks       *trackView // what it had come to at sample
+	health       healthState
+	peers        peersState
+	changed      chan struct{}
 }
 
 // NewNode returns a node of which nothing is known yet. It logs GPUs that come
@@ -108,17 +111,23 @@ func (n *Node) setInventory(inv *Inventory) error {
 	defer n.unlock()
 	n.recallIdentities(inv)
 	n.gone = gpusGone(n.gone, n.latest, inv)
+	n.goneSwitches = switchesGone(n.goneSwitches, n.latest, inv)
 	n.latest = inv
 	n.placeKernelXIDs()
 	n.tracking.keep(inv)
 	return nil
 }
 
-// recallIdentities fills in who a lost GPU was. DCGM blanks the strings of a
-// lost GPU, so a sampler that starts after the loss cannot tell.
+// recallIdentities fills in who a lost GPU or NVSwitch was. DCGM blanks what it has
+// of a lost one, so a sampler that starts after the loss cannot tell.
 func (n *Node) recallIdentities(inv *Inventory) {
 	for i := range inv.Entities {
 		e := &inv.Entities[i]
+		if e.Kind == KindSwitch && n.latest != nil {
+			if known := findSwitch(n.latest, e.ID); known != nil && e.UUID == "" && e.PCIBusID == "" {
+				e.UUID, e.PCIBusID = known.UUID, known.PCIBusID
+			}
+		}
 		if e.Kind != KindGPU || e.UUID != "" {
 			continue
 		}
@@ -174,6 +183,27 @@ func gpusGone(gone []Entity, old, inv *Inventory) []Entity {
 		}
 	}
 	return still
+}
+
+// findSwitch looks for an NVSwitch by its number, which is that of its place.
+func findSwitch(inv *Inventory, id uint32) *Entity {
+	for i := range inv.Entities {
+		if e := &inv.Entities[i]; e.Kind == KindSwitch && e.ID == id {
+			return e
+		}
+	}
+	return nil
+}
+
+// switchesGone is gpusGone of the switches.
+func switchesGone(gone []Entity, old, inv *Inventory) []Entity {
+	all := slices.Clone(gone)
+	if old != nil {
+		all = slices.Concat(all, old.Entities)
+	}
+	return slices.DeleteFunc(all, func(e Entity) bool {
+		return e.Kind != KindSwitch || !e.Selected || findSwitch(inv, e.ID) != nil
+	})
 }
 
 func (n *Node) setSample(s *Sample) error {
@@ -259,8 +289,10 @@ type nodeView struct {
 	rewatches map[string]uint64
 	age       time.Duration
 	gone      []Entity
-	xids      map[xidKey]xidCount
-	strayXIDs uint64 // of the kernel log, on no known GPU
+	// goneSwitches are as gone, of NVSwitches.
+	goneSwitches []Entity
+	xids         map[xidKey]xidCount
+	strayXIDs    uint64 // of the kernel log, on no known GPU
 	// recentXIDs are those of the window that was asked for.
 	recentXIDs map[xidKey]uint64
 
@@ -290,6 +322,7 @@ func (n *Node) view() nodeView {
 	now := n.now()
 	n.xids.settle(now)
 	v := n.newest(now)
+	v.goneSwitches = n.goneSwitches
 	v.gone, v.tracks, v.health, v.peers = n.gone, n.tracks, n.health, n.peers
 	v.xids, v.recentXIDs, v.strayXIDs = n.xids.counts.copy(), n.xids.counts.recent(now), n.kernel.strays
 	v.clockEvents = n.clockEvents.copy()

@@ -40,7 +40,7 @@ var (
 		[]string{"account", "job_id", "job_name", "partition", "source", "user"}}
 	gpuContainerInfo = definition{"gpu_container_info", MetricGauge, "Which container, of an engine without Kubernetes, holds the device; always 1.",
 		[]string{"compose_project", "compose_service", "container_id", "container_name", "image"}}
-	gpuOwners = definition{"gpu_owners", MetricGauge, "How many containers and jobs hold the device.", nil}
+	gpuOwners = definition{"gpu_owners", MetricGauge, "How many containers and jobs are known to hold the device. 0 is a free one: it is absent where nobody is asked for owners, and while one who is asked has not answered or can tell only in part.", nil}
 
 	samplerUp         = definition{"gpu_exporter_sampler_up", MetricGauge, "Whether the running sampler process delivers samples and the newest is fresh.", nil}
 	samplerRestarts   = definition{"gpu_exporter_sampler_restarts_total", MetricCounter, "Times that the sampler process had to be replaced, by what ended it.", []string{"reason"}}
@@ -230,7 +230,7 @@ func (f *Families) appendState(families []Family, v nodeView, ownership *Ownersh
 			mappingAge.single(Number(f.node.now().Sub(mapping.LastSuccess).Seconds())),
 			mappingDuration.single(Number(mapping.Duration.Seconds())))
 	}
-	if ownership != nil && ownership.Known {
+	if ownership != nil && ownership.Mapped {
 		families = append(families, mappingUnmatched.single(Number(float64(ownership.Unmatched))))
 	}
 	return families

@@ -71,6 +71,8 @@ type Holders struct {
 	Owners     []Owner
 	Jobs       []Job
 	Containers []Container
+	// Unknown says that there may be others: what would tell cannot be read.
+	Unknown bool
 }
 
 // count says how many hold the entity; replicas in one container are one.
@@ -103,13 +105,14 @@ func (h *Holders) single() (Owner, bool) {
 type Ownership struct {
 	// Entities stand in the order of [Inventory.Entities].
 	Entities []Holders
-	// Known says that all sources of holders that are asked have answered: an
-	// entity without a holder is then free.
+	// Known says that there are sources of holders, and that what all of them say is
+	// known and not too old: an entity without a holder is then free.
 	Known bool
 	// Unmatched is the number of allocated device IDs that are none of the
-	// inventory's devices; Strays, by source, that of devices held outside
+	// inventory's devices, if Mapped; Strays, by source, that of devices held outside
 	// Kubernetes that are none.
 	Unmatched int
+	Mapped    bool
 	Strays    map[string]int
 }
 

@@ -16,7 +16,7 @@ var (
 	gpuXIDInfo          = definition{"gpu_xid_info", MetricGauge, "What is known of an XID code that calls for action or was seen on this node; always 1. Of a code that is in no catalogue, the severity is unknown.",
 		[]string{"action", "name", "severity", "xid"}}
 
-	kernelLogUp     = definition{"gpu_exporter_kernel_log_up", MetricGauge, "Whether XIDs are counted from the kernel log, too.", nil}
+	kernelLogUp     = definition{"gpu_exporter_kernel_log_up", MetricGauge, "Whether XIDs are counted from the kernel log, too: 0 while it cannot be read. Absent where it is not to be.", nil}
 	kernelLogLost   = definition{"gpu_exporter_kernel_log_lost_records_total", MetricCounter, "Records that the kernel overwrote before they were read; XIDs may be among them.", nil}
 	kernelLogStrays = definition{"gpu_exporter_kernel_log_unmatched_xids_total", MetricCounter, "XIDs of the kernel log at PCI addresses where no GPU was known.", nil}
 )

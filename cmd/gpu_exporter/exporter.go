@@ -75,6 +75,9 @@ func newExporter(cfg config, env samplerEnv, logger, samplerLogger *slog.Logger)
 	if e.kernelLog, err = newKernelLog(cfg, env, e.node.AddKernelXID, logger); err != nil {
 		return nil, err
 	}
+	if e.kernelLog != nil {
+		e.kernelLog.readable = e.node.ExpectKernelSamples
+	}
 	e.supervisor = collector.NewSupervisor(collector.SupervisorConfig{
 		// Not the path: what lies there may be another version by the time that a
 		// sampler is restarted.
@@ -126,7 +129,7 @@ func uncollected(counters *collector.Counters) (warnings []string) {
 }
 
 // watchedFields returns the fields to read for each kind of entity, in the order
-// of the counters file.
+// of the counters file, and those that tell whether a switch is up.
 func watchedFields(counters *collector.Counters) map[collector.EntityKind][]collector.FieldID {
 	fields := map[collector.EntityKind][]collector.FieldID{}
 	for _, kind := range collectedKinds() {
@@ -134,6 +137,11 @@ func watchedFields(counters *collector.Counters) map[collector.EntityKind][]coll
 			if c.On(kind) && !slices.Contains(fields[kind], c.Field.ID) {
 				fields[kind] = append(fields[kind], c.Field.ID)
 			}
+		}
+	}
+	for _, f := range collector.SwitchFields() {
+		if !slices.Contains(fields[collector.KindSwitch], f) {
+			fields[collector.KindSwitch] = append(fields[collector.KindSwitch], f)
 		}
 	}
 	return fields
@@ -162,7 +170,7 @@ func (e *exporter) serve(ctx context.Context) error {
 		return err
 	}
 	defer e.kernelLog.close()
-	if e.kernelLog.opened() != nil || engineReadsKernelLog(e.cfg) {
+	if engineReadsKernelLog(e.cfg) {
 		e.node.ExpectKernelSamples()
 	}
 	e.publish()
@@ -206,7 +214,7 @@ func (e *exporter) serve(ctx context.Context) error {
 	if e.reloader != nil {
 		part("reloading", e.reloader.watch)
 	}
-	if e.kernelLog.opened() != nil {
+	if e.kernelLog != nil {
 		part("kernel log", e.kernelLog.follow)
 	}
 	for _, p := range e.owners.parts() {

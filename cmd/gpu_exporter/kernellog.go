@@ -20,7 +20,7 @@ import (
 
 const defaultKMsg = "/dev/kmsg"
 
-// kernelLogRetry is how often a kernel log is tried that could be read before.
+// kernelLogRetry is how often a kernel log is tried that cannot be read.
 const kernelLogRetry = 10 * time.Second
 
 // kernelLog follows the kernel log for as long as the exporter runs, whatever
@@ -29,11 +29,13 @@ type kernelLog struct {
 	path     string
 	required bool
 	tell     func(collector.KernelXID)
+	readable func() // called whenever the log is opened
 	log      *slog.Logger
 	retry    time.Duration
 
 	mu      sync.Mutex
-	current *kmsg.Log // nil if the log was not readable
+	started bool      // it was tried
+	current *kmsg.Log // nil if the log was never readable
 	up      bool
 	lost    uint64 // in logs before the current one
 }
@@ -64,7 +66,10 @@ func newKernelLog(cfg config, env samplerEnv, tell func(collector.KernelXID), lo
 		logger.Info("The kernel log is not followed: DCGM's engine may run on another machine", "engine", cfg.Hostengine, "if_not", "--"+optKernelLog+"="+kernelLogOn)
 		return nil, nil
 	}
-	return &kernelLog{path: cmp.Or(path, defaultKMsg), required: cfg.KernelLog == kernelLogOn, tell: tell, log: logger, retry: kernelLogRetry}, nil
+	return &kernelLog{
+		path: cmp.Or(path, defaultKMsg), required: cfg.KernelLog == kernelLogOn,
+		tell: tell, readable: func() {}, log: logger, retry: kernelLogRetry,
+	}, nil
 }
 
 // createFile makes an empty file unless there is one.
@@ -106,23 +111,28 @@ func engineReadsKernelLog(cfg config) bool {
 }
 
 // open opens the log at its end. It is an error that it cannot be read only if
-// somebody asked for it.
+// somebody asked for it; else follow tries again.
 func (k *kernelLog) open() error {
 	if k == nil {
 		return nil
 	}
 	l, err := kmsg.Open(k.path)
+	k.mu.Lock()
+	k.started = true
+	k.mu.Unlock()
 	switch {
 	case err == nil:
 		k.replace(l)
-		k.log.Info("XIDs are counted from DCGM and from the kernel log", "file", k.path)
+		k.log.Info(countedFromBoth, "file", k.path)
 	case k.required:
 		return fmt.Errorf("%w: run with CAP_SYSLOG and with the log mounted, or without --%s=%s", err, optKernelLog, kernelLogOn)
 	default:
-		k.log.Info("XIDs are counted from DCGM alone: the kernel log is not readable", "err", err)
+		k.log.Info("XIDs are counted from DCGM alone until the kernel log is readable", "err", err)
 	}
 	return nil
 }
+
+const countedFromBoth = "XIDs are counted from DCGM and from the kernel log"
 
 // examine says whether the log can be read.
 func (k *kernelLog) examine(d *diagnosis) {
@@ -144,6 +154,7 @@ func (k *kernelLog) examine(d *diagnosis) {
 
 // replace makes l the log that is followed.
 func (k *kernelLog) replace(l *kmsg.Log) {
+	k.readable()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.current != nil {
@@ -170,16 +181,30 @@ func (k *kernelLog) close() {
 
 // status implements collector.FamiliesConfig.KernelLog.
 func (k *kernelLog) status() (collector.KernelLogStatus, bool) {
-	if k.opened() == nil {
+	if k == nil {
 		return collector.KernelLogStatus{}, false
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return collector.KernelLogStatus{Up: k.up, Lost: k.lost + k.current.Lost()}, true
+	s := collector.KernelLogStatus{Up: k.up, Lost: k.lost}
+	if k.current != nil {
+		s.Lost += k.current.Lost()
+	}
+	return s, k.started
 }
 
-// follow tells of XIDs until ctx ends. A log that fails is opened again.
+// follow tells of XIDs until ctx ends. A log that cannot be opened, or fails, is
+// tried again, and then read from its end: what it has from before was told by DCGM,
+// or is lost, and nothing counts twice.
 func (k *kernelLog) follow(ctx context.Context) error {
+	if k.opened() == nil {
+		first := k.reopen(ctx)
+		if first == nil {
+			return nil
+		}
+		k.replace(first)
+		k.log.Info(countedFromBoth, "file", k.path)
+	}
 	for {
 		err := k.opened().Follow(ctx, func(x kmsg.XID) { k.tell(kernelXID(x, time.Now())) })
 		if err == nil {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -170,6 +171,26 @@ func TestLoggedXIDBetweenSamplers(t *testing.T) {
 	}
 }
 
+// A log that comes to be readable while the exporter runs is followed from then on,
+// and what DCGM told before counts once.
+func TestKernelLogComesLater(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "kmsg")
+	n := startNode(t, "h100x8", append(fast, "--path.kmsg="+path)...)
+	n.sim.KernelLog = path
+	n.has(t, 0, "gpu_exporter_kernel_log_up")
+	n.command(t, "xid 48 gpu 1 kmsg both")
+	n.told(t)
+	n.has(t, 1, "gpu_exporter_kernel_log_up")
+	n.command(t, "xid 48 gpu 1 kmsg both")
+	n.command(t, "xid 74 gpu 3 kmsg only")
+	n.eventually(t, "they are counted", func() bool { return n.xids(t, `xid="48"`) == 2 && n.xids(t, `xid="74"`) == 1 })
+	n.told(t)
+	if got := n.xids(t, `xid="48"`); got != 2 {
+		t.Errorf("XID 48 %d times, want 2", got)
+	}
+}
+
 // What the log says of other addresses is counted apart, a program's lines are
 // not counted at all, and a new log of the same name is followed.
 func TestKernelLogState(t *testing.T) {
@@ -272,11 +293,14 @@ func TestKernelLogNotReadable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, followed := k.status(); followed {
+		t.Error("it has a status before anybody tried")
+	}
 	if err := k.open(); err != nil || strings.Count(log.String(), "\n") != 1 || !strings.Contains(log.String(), "level=INFO") {
 		t.Errorf("error %v, log %s", err, &log)
 	}
-	if _, followed := k.status(); followed {
-		t.Error("it is followed")
+	if status, followed := k.status(); !followed || status.Up {
+		t.Errorf("status %+v, to be followed: %v", status, followed)
 	}
 	var d diagnosis
 	k.examine(&d)
@@ -290,6 +314,66 @@ func TestKernelLogNotReadable(t *testing.T) {
 	k.examine(&d)
 	if len(d.Findings) != 2 || d.Findings[0].State != noted || d.Findings[1].State != broken {
 		t.Errorf("the doctor says %+v", d.Findings)
+	}
+}
+
+// A log that cannot be read at the start is down, and tried until it can be; what it
+// has from before does not count.
+func TestKernelLogBecomesReadable(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "kmsg")
+	line := func(code int) string { return fmt.Sprintf("3,1,1,-;NVRM: Xid (PCI:0000:18:00): %d, test\n", code) }
+	log := &lockedBuffer{}
+	told := make(chan collector.KernelXID)
+	k, err := newKernelLog(config{KMsg: path, KernelLog: kernelLogAuto}, samplerEnv{}, func(x collector.KernelXID) { told <- x },
+		slog.New(slog.NewTextHandler(log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var opened atomic.Int32
+	k.retry, k.readable = time.Millisecond, func() { opened.Add(1) }
+	if err := k.open(); err != nil {
+		t.Fatal(err)
+	}
+	defer k.close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- k.follow(ctx) }()
+	time.Sleep(20 * time.Millisecond) // some tries
+	if status, followed := k.status(); !followed || status.Up || opened.Load() != 0 {
+		t.Errorf("status %+v, to be followed: %v, opened %d times", status, followed, opened.Load())
+	}
+	if err := os.WriteFile(path+".new", []byte(line(13)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+		if status, _ := k.status(); status.Up {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("it is never up")
+		}
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString(line(14)); err != nil {
+		t.Fatal(err)
+	}
+	if x := <-told; x.Code != 14 {
+		t.Errorf("XID %d is told, want 14 alone", x.Code)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if opened.Load() != 1 || strings.Count(log.String(), "\n") != 2 || !strings.Contains(log.String(), countedFromBoth) {
+		t.Errorf("opened %d times; told:\n%s", opened.Load(), log)
 	}
 }
 

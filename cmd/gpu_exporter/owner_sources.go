@@ -261,16 +261,21 @@ func inUse(all map[metadata.Source]metadata.SourceStatus) map[metadata.Source]me
 	return used
 }
 
-// known says whether every source of holders that is asked has answered.
+// known says whether there are sources of holders, and each has answered, not too
+// long ago. To look for Slurm where there is none is to ask nobody.
 func (o *owners) known(s sources) bool {
+	asked := o.mapper != nil || o.engine != nil
 	if o.jobs != nil {
-		for _, source := range []jobs.SourceStatus{o.jobs.Status().Files, o.jobs.Status().Slurm} {
-			if source.Enabled && source.LastSuccess.IsZero() {
+		status := o.jobs.Status()
+		asked = asked || status.Files.Enabled || status.Slurm.Found
+		for _, source := range []jobs.SourceStatus{status.Files, status.Slurm} {
+			if source.Enabled && !source.Known {
 				return false
 			}
 		}
 	}
-	return (o.mapper == nil || s.table != nil) && (o.engine == nil || s.engine != nil)
+	claims := o.noSlices == nil && (o.published == nil || s.published != nil)
+	return asked && claims && (o.mapper == nil || s.table != nil) && (o.engine == nil || s.engine != nil)
 }
 
 // needProcesses says whether the processes on the devices are to be read.

@@ -53,6 +53,7 @@ type sources struct {
 	pods      *metadata.Pods
 	jobs      *jobs.Table
 	engine    *docker.Table
+	known     bool // all of them, as far as they are asked
 }
 
 // Ownership implements collector.OwnerSource.
@@ -79,6 +80,8 @@ func (o *owners) Ownership(m collector.Moment) *collector.Ownership {
 		}
 	}
 
+	now.known = o.known(now)
+
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if now == o.of && slices.EqualFunc(running, o.running, slices.Equal[[]cgroup.SlurmJob]) {
@@ -91,7 +94,7 @@ func (o *owners) Ownership(m collector.Moment) *collector.Ownership {
 		}
 	}
 	o.of, o.running = now, running
-	o.ownership = now.ownership(o.known(now), o.match, running)
+	o.ownership = now.ownership(o.match, running)
 	return o.ownership
 }
 
@@ -148,9 +151,10 @@ func (o *owners) Places(p *collector.Processes) (map[uint32]collector.ProcessPla
 }
 
 // ownership joins what the sources say, for each entity of the inventory.
-func (s sources) ownership(known bool, match podmapper.Match, running [][]cgroup.SlurmJob) *collector.Ownership {
+func (s sources) ownership(match podmapper.Match, running [][]cgroup.SlurmJob) *collector.Ownership {
 	o := &collector.Ownership{
-		Known:     known,
+		Known:     s.known,
+		Mapped:    s.table != nil,
 		Entities:  make([]collector.Holders, len(s.inventory.Entities)),
 		Unmatched: match.Unmatched,
 		Strays:    map[string]int{},
@@ -249,6 +253,7 @@ func (s sources) addJobs(o *collector.Ownership, running [][]cgroup.SlurmJob) {
 		o.Strays["job_files"] = n
 	}
 	for i, all := range m.Jobs {
+		o.Entities[i].Unknown = m.Unknown[i]
 		for _, j := range all {
 			job := collector.Job{ID: j.ID, Name: j.Name, User: j.User, Account: j.Account, Partition: j.Partition, Source: string(j.Source)}
 			if job.User == "" {

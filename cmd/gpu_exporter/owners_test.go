@@ -149,6 +149,22 @@ func TestJobFiles(t *testing.T) {
 	if v, _ := sumOf(body, "gpu_exporter_owner_source_failures_total", `source="job_files"`, `reason="not_regular"`); v < 1 {
 		t.Errorf("the directory in place of a file is counted %v times", v)
 	}
+	owners := func(want string) {
+		t.Helper()
+		n.eventually(t, "gpu_owners is "+want, func() bool {
+			var got []string
+			body := n.scrape(t)
+			for gpu := range 8 {
+				value := "-"
+				if v, count := sumOf(body, "gpu_owners", fmt.Sprintf(`gpu="%d"`, gpu)); count > 0 {
+					value = fmt.Sprint(v)
+				}
+				got = append(got, value)
+			}
+			return strings.Join(got, " ") == want
+		})
+	}
+	owners("2 1 - 0 0 0 0 0") // who has GPU 2 cannot be read
 	if err := os.Remove(filepath.Join(dir, "1")); err != nil {
 		t.Fatal(err)
 	}
@@ -156,6 +172,11 @@ func TestJobFiles(t *testing.T) {
 		_, count := sumOf(n.scrape(t), "gpu_job_info", `job_id="1003"`)
 		return count == 0
 	})
+	owners("2 0 - 0 0 0 0 0")
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	owners("- - - - - - - -")
 }
 
 // Slurm's jobs are known from where their processes are, without a prolog.
@@ -397,6 +418,24 @@ func TestPodMetadata(t *testing.T) {
 	n.has(t, 0, "gpu_exporter_owner_source_up", `source="pods_api"`)
 	if _, count := sumOf(n.scrape(t), "DCGM_FI_DEV_GPU_TEMP", `gpu="2"`, `app_kubernetes_io_name="llm"`, `pod="train-5d4f-x"`); count != 1 {
 		t.Error("the labels went with their source at once")
+	}
+}
+
+// Where nobody is asked who holds the devices, there is no count of them.
+func TestNobodyIsAskedForOwners(t *testing.T) {
+	t.Parallel()
+	for name, args := range map[string][]string{
+		"no Slurm to be found": {"--path.cgroupfs=" + t.TempDir()},
+		"not looked for":       {"--slurm.jobs=off"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := startNode(t, "h100x8", append(fast, args...)...)
+			n.has(t, 8, "gpu_up")
+			time.Sleep(300 * time.Millisecond) // whoever answers has done so by then
+			if _, count := sumOf(n.scrape(t), "gpu_owners"); count != 0 {
+				t.Errorf("%d series", count)
+			}
+		})
 	}
 }
 

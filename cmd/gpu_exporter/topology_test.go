@@ -27,7 +27,7 @@ DCGM_FI_DEV_GPU_TEMP, gauge, Temperature.
 DCGM_FI_DEV_FB_TOTAL, gauge, Memory.
 DCGM_FI_PROF_GR_ENGINE_ACTIVE, gauge, Engine.
 DCGM_FI_DEV_NVLINK_TX_THROUGHPUT_PER_LINK, gauge, Throughput.
-DCGM_FI_DEV_NVSWITCH_TEMP_CELSIUS, gauge, Temperature of a switch.
+DCGM_FI_DEV_NVSWITCH_POWER_VDD, gauge, Power of a switch.
 `
 
 func countersFile(t *testing.T, text string) string {
@@ -189,6 +189,16 @@ func TestLiveTopology(t *testing.T) {
 	value(198, 198, "gpu_nvlink_up")
 	n.command(t, "return gpu 2")
 	value(1, 1, "gpu_up", `gpu="2"`)
+	value(216, 216, "gpu_nvlink_up")
+
+	// Whatever the counters name of switches.
+	value(4, 4, "gpu_nvswitch_up")
+	n.command(t, "switch 2 lost")
+	value(0, 1, "gpu_nvswitch_up", `nvswitch="nvswitch2"`)
+	value(3, 4, "gpu_nvswitch_up")
+	value(4, 4, "gpu_nvswitch_info", "pci_bus_id=", "uuid=")
+	n.command(t, "switch 2 back")
+	value(4, 4, "gpu_nvswitch_up")
 	value(216, 216, "gpu_nvlink_up")
 
 	n.command(t, "detach gpu 5")

@@ -34,7 +34,9 @@ type reading struct {
 	appeared []int64
 	// xidAt is, for each row, the time of the newest XID that DCGM has.
 	xidAt []int64
-	// newest is the time of the newest value in the newest sample, XIDs aside.
+	// newest is the time of the newest value in the newest sample. XIDs do not count,
+	// nor do switches: a module of DCGM reads these in a thread of its own, and they
+	// would hide that the one which reads the GPUs is stuck.
 	newest int64
 	// values is the number of values in it, those aside that do not tell
 	// whether the entity answers.
@@ -130,6 +132,7 @@ func (r *reading) fill() news {
 	texts := r.texts[:0]
 	for i := range r.blocks {
 		b := &r.blocks[i]
+		apart := b.entities[0].kind == uint32(collector.KindSwitch)
 		for e, row := range b.rows {
 			cells := r.cells[b.base[e]:][:len(b.fields)]
 			out := r.rows[row]
@@ -145,7 +148,10 @@ func (r *reading) fill() news {
 					continue
 				}
 				if f != b.xid {
-					newest, oldest = max(newest, c.ts), min(oldest, c.ts)
+					oldest = min(oldest, c.ts)
+					if !apart {
+						newest = max(newest, c.ts)
+					}
 				}
 				// The first two do what numberCell does, for nearly all values.
 				switch {

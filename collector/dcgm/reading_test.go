@@ -70,3 +70,31 @@ func TestOldValues(t *testing.T) {
 		})
 	}
 }
+
+// Values of switches do not pass for news of the GPUs, and are withheld for their age
+// as others are.
+func TestSwitchesAreReadApart(t *testing.T) {
+	const now = int64(1_000_000_000)
+	inv := &collector.Inventory{Entities: []collector.Entity{
+		{Kind: gpu, Parent: collector.Unknown}, {Kind: nvswitch, Parent: collector.Unknown, Selected: true}}}
+	inv.Columns[gpu], inv.Columns[nvswitch] = []collector.FieldID{150}, collector.SwitchFields()
+	all, err := collector.ParseSelector("f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newReading(&library{}, newPlan(inv, selectors{gpus: all, switches: all}, nil), make([]int64, 2), time.Second)
+	places := r.places()
+	set := func(row int, field uint16, ts int64) {
+		r.cells[places[rowField{row, field}]] = nativeCell{ts: ts, typ: 'i', bits: 40}
+	}
+	set(0, 150, now)
+	set(1, 858, now+60_000_000)
+	set(1, 864, now-150_000_000)
+	r.fill()
+	if r.newest != now {
+		t.Errorf("the newest is of %d, want %d", r.newest, now)
+	}
+	if row := r.rows[1]; row[0].Status != collector.StatusOK || row[1].Status != collector.StatusStale {
+		t.Errorf("of the switch: %v, %v", row[0].Status, row[1].Status)
+	}
+}

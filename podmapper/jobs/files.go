@@ -101,6 +101,7 @@ func (f *jobFiles) read(context.Context) (found reading, again time.Duration, er
 	found.found, found.ignored = true, ignored
 	if len(names) > maxFiles {
 		found.problem(f.dir, ReasonTooMany, fmt.Errorf("%d job files; only %d are read", len(names), maxFiles))
+		found.incomplete = true
 		names = names[:maxFiles]
 	}
 	there := make(map[string]*jobFile, len(names))
@@ -119,6 +120,7 @@ func (f *jobFiles) read(context.Context) (found reading, again time.Duration, er
 		}
 		if err != nil {
 			found.problem(name, fileReason(err), err)
+			found.unknown = append(found.unknown, file.device)
 		}
 		for _, id := range file.jobs {
 			found.holds = append(found.holds, Hold{file.device, Job{ID: id, Source: SourceFile}})

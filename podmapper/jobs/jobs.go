@@ -141,9 +141,12 @@ type reading struct {
 	holds    []Hold
 	slurm    map[slurmKey]Job
 	problems []Problem
-	found    bool     // there is what it reads
-	roots    []string // that were read
-	ignored  int      // entries that are no job files
+	unknown  []DeviceRef // whose jobs are not known
+	// incomplete: there may be jobs that hold any device.
+	incomplete bool
+	found      bool     // there is what it reads
+	roots      []string // that were read
+	ignored    int      // entries that are no job files
 }
 
 func (r *reading) problem(name string, reason Reason, err error) {
@@ -163,7 +166,9 @@ type SourceStatus struct {
 	Up bool
 	// Found: there is a directory of job files, or of Slurm. Up without it is a
 	// node without Slurm.
-	Found       bool
+	Found bool
+	// Known: the table has what the source says. It was read, and that is not too old.
+	Known       bool
 	LastSuccess time.Time     // start of the last reading that succeeded; zero before it
 	Duration    time.Duration // of the last reading
 	// Reason and Err are those of the last reading as a whole; empty if Up.
@@ -427,7 +432,7 @@ func (f *Finder) refresh(ctx context.Context, s *source) (again time.Duration, e
 func (f *Finder) succeeded(s *source, start time.Time, found reading) {
 	s.last = found
 	st := &s.status
-	st.Up, st.Found, st.Reason, st.Err = true, found.found, "", nil
+	st.Up, st.Known, st.Found, st.Reason, st.Err = true, true, found.found, "", nil
 	st.LastSuccess = start
 	st.Ignored, st.Dirs = found.ignored, found.roots
 	st.Problems = found.problems[:min(len(found.problems), maxProblems)]
@@ -456,7 +461,7 @@ func (f *Finder) failed(s *source, err error) {
 		if s.name == SourceFile {
 			level = slog.LevelInfo // there may be none before the first job
 		}
-		s.last = reading{}
+		s.last, s.status.Known = reading{}, false
 	case errors.Is(err, fs.ErrPermission):
 		reason = ReasonForbidden
 	}
@@ -482,15 +487,17 @@ func (f *Finder) publish(now time.Time) {
 				f.log.Warn("Jobs are too old; series go without them until they are read again", "source", s.name,
 					"age", now.Sub(s.status.LastSuccess).Round(time.Second), "max_age", f.maxAge)
 			}
-			s.last = reading{}
+			s.last, s.status.Known = reading{}, false
 		}
+		t.Unknown = append(t.Unknown, s.last.unknown...)
+		t.Incomplete = t.Incomplete || s.last.incomplete
 		t.Holds = append(t.Holds, s.last.holds...)
 		maps.Copy(t.slurm, s.last.slurm)
 	}
 	slices.SortFunc(t.Holds, compareHolds)
 	t.Holds = slices.Compact(t.Holds)
 	before := f.table.Load()
-	if before.Version > 0 && before.same(t) || before.Version == 0 && len(t.Holds)+len(t.slurm) == 0 {
+	if before.Version > 0 && before.same(t) || before.Version == 0 && len(t.Holds)+len(t.slurm)+len(t.Unknown) == 0 && !t.Incomplete {
 		return
 	}
 	t.Version = before.Version + 1

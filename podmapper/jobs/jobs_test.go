@@ -185,7 +185,7 @@ func TestDirectoryAppears(t *testing.T) {
 		}
 	}
 	s := f.Status().Files
-	if s.Up || s.Found || s.Reason != ReasonNotFound || s.Failures[ReasonNotFound] != 2 || s.Err == nil || !s.LastSuccess.IsZero() {
+	if s.Up || s.Known || s.Found || s.Reason != ReasonNotFound || s.Failures[ReasonNotFound] != 2 || s.Err == nil || !s.LastSuccess.IsZero() {
 		t.Errorf("status without a directory %+v", s)
 	}
 	if n := log.lines("level=INFO", "not_found"); n != 1 {
@@ -211,6 +211,9 @@ func TestDirectoryAppears(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(t, f)
+	if f.Status().Files.Known {
+		t.Error("the jobs of no directory are known")
+	}
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -346,7 +349,7 @@ func TestStale(t *testing.T) {
 	}
 	want("failing", both...)
 	s := f.Status()
-	if s.Files.Up || s.Files.Reason != ReasonUnreadable || !s.Slurm.Up {
+	if s.Files.Up || !s.Files.Known || s.Files.Reason != ReasonUnreadable || !s.Slurm.Up {
 		t.Errorf("status %+v", s)
 	}
 	clock = clock.Add(time.Second)
@@ -354,6 +357,9 @@ func TestStale(t *testing.T) {
 		t.Errorf("Refresh: %v", err)
 	}
 	want("too old", both[1])
+	if s := f.Status(); s.Files.Known || !s.Slurm.Known {
+		t.Errorf("known: job files %v, Slurm %v", s.Files.Known, s.Slurm.Known)
+	}
 	if n := log.lines("too old"); n != 1 {
 		t.Errorf("logged %d times", n)
 	}

@@ -25,6 +25,8 @@ type Device struct {
 type Match struct {
 	// Jobs[i] hold devices[i]: sorted, each once.
 	Jobs [][]Job
+	// Unknown says of each device that it may have other jobs, too: see Table.
+	Unknown []bool
 	// Unmatched are the holds of no device. On a node with MIG those by Slurm's
 	// numbers and by device files are among them, as they do not say which
 	// instance is meant; the jobs' processes may.
@@ -42,7 +44,7 @@ type Match struct {
 //
 // A nil table has no holds.
 func (t *Table) Match(devices []Device, running [][]cgroup.SlurmJob) Match {
-	m := Match{Jobs: make([][]Job, len(devices))}
+	m := Match{Jobs: make([][]Job, len(devices)), Unknown: make([]bool, len(devices))}
 	mig := slices.ContainsFunc(devices, func(d Device) bool { return d.MIG })
 	var holds []Hold
 	if t != nil {
@@ -59,6 +61,9 @@ func (t *Table) Match(devices []Device, running [][]cgroup.SlurmJob) Match {
 		if !found {
 			m.Unmatched = append(m.Unmatched, h)
 		}
+	}
+	for i := range devices {
+		m.Unknown[i] = t != nil && (t.Incomplete || slices.ContainsFunc(t.Unknown, func(ref DeviceRef) bool { return devices[i].is(ref, mig) }))
 	}
 	for i := range min(len(running), len(devices)) {
 		for _, j := range running[i] {

@@ -96,6 +96,24 @@ func TestMatch(t *testing.T) {
 	}
 }
 
+// TestMatchUnknown: a file that cannot be read leaves its own device in doubt, jobs
+// without a device leave all.
+func TestMatchUnknown(t *testing.T) {
+	devices := []Device{gpu(0, 0, 0, "GPU-a", false), gpu(1, 1, 1, "GPU-b", false)}
+	for name, tt := range map[string]struct {
+		table *Table
+		want  []bool
+	}{
+		"no table":   {nil, []bool{false, false}},
+		"one file":   {&Table{Unknown: []DeviceRef{ref(RefDCGM, 1, NoInstance)}}, []bool{false, true}},
+		"any device": {&Table{Incomplete: true}, []bool{true, true}},
+	} {
+		if got := tt.table.Match(devices, nil).Unknown; !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %v, want %v", name, got, tt.want)
+		}
+	}
+}
+
 // TestMatchMerges: a job that two sources know is one.
 func TestMatchMerges(t *testing.T) {
 	devices := []Device{gpu(0, 0, 0, "GPU-a", false), gpu(1, 1, 1, "GPU-b", false)}

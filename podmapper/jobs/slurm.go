@@ -210,6 +210,7 @@ func (s *slurmTree) read(ctx context.Context) (reading, error) {
 	for reason, err := range l.unreadable {
 		found.problem("environ", reason, err)
 	}
+	found.incomplete = len(found.problems) > 0 // whatever failed, it may have told of a device
 	return found, nil
 }
 

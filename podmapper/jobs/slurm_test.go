@@ -417,7 +417,7 @@ func TestSlurmIsBounded(t *testing.T) {
 		n.cgroup(fmt.Sprintf("%s/job_%d", scope, i+1), 1)
 	}
 	found := look1(t, n.tree())
-	if len(found.slurm) != maxSlurmJobs || len(found.problems) != 1 || found.problems[0].Reason != ReasonTooMany {
+	if len(found.slurm) != maxSlurmJobs || !found.incomplete || len(found.problems) != 1 || found.problems[0].Reason != ReasonTooMany {
 		t.Errorf("%d jobs, problems %v", len(found.slurm), found.problems)
 	}
 

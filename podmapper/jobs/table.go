@@ -128,6 +128,10 @@ type Table struct {
 	// Holds are sorted by device and job, each once. A device that several jobs
 	// share has one for each.
 	Holds []Hold
+	// Unknown are devices whose job files cannot be read. Incomplete says that there
+	// are jobs of which the devices cannot be told, or more than are looked at.
+	Unknown    []DeviceRef
+	Incomplete bool
 
 	slurm map[slurmKey]Job // all jobs of Slurm on the node, also those without a device
 }
@@ -152,5 +156,5 @@ func (t *Table) Job(j cgroup.SlurmJob) Job {
 
 // same says whether two tables say the same.
 func (t *Table) same(u *Table) bool {
-	return slices.Equal(t.Holds, u.Holds) && maps.Equal(t.slurm, u.slurm)
+	return slices.Equal(t.Holds, u.Holds) && slices.Equal(t.Unknown, u.Unknown) && t.Incomplete == u.Incomplete && maps.Equal(t.slurm, u.slurm)
 }

@@ -53,7 +53,7 @@ func newHeldNode(countersPath string) (*heldNode, error) {
 		gpu.UUID, gpu.PCIBusID, gpu.Model, gpu.MIGMode = fmt.Sprintf("GPU-%08x-9b29-4a1c-b0a6-0f6c8f5ed3a0", g), fmt.Sprintf("00000000:%02X:00.0", g), "NVIDIA H100 80GB HBM3", true
 		inv.Entities = append(inv.Entities, gpu)
 	}
-	o := &collector.Ownership{Known: true, Entities: make([]collector.Holders, 16, 16+16*7)}
+	o := &collector.Ownership{Known: true, Mapped: true, Entities: make([]collector.Holders, 16, 16+16*7)}
 	for i := range 16 * 7 {
 		instance := entity(collector.KindGPUInstance, i, i/7)
 		instance.InstanceID, instance.Profile = 7+i%7, "1g.10gb"

@@ -1,0 +1,92 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package collector
+
+import (
+	"testing"
+	"time"
+
+	"github.com/prometheus/common/expfmt"
+)
+
+// switchNode has the NVSwitches 0 and 1; the cells are those of the second, in the
+// order of SwitchFields and then its last SXid.
+func switchNode(t *testing.T, cells ...Cell) (*Families, *Node, *time.Time) {
+	t.Helper()
+	f, node, clock := newTestFamilies(t, testConfig(t))
+	inv := &Inventory{Generation: 2, Entities: []Entity{
+		{Kind: KindSwitch, ID: 0, Selected: true, Parent: Unknown, UUID: "SWX-0", PCIBusID: "00000000:05:00.0"},
+		{Kind: KindSwitch, ID: 1, Selected: true, Parent: Unknown, UUID: "SWX-1", PCIBusID: "00000000:06:00.0"},
+	}}
+	inv.Columns[KindSwitch] = append(SwitchFields(), 856)
+	deliver(t, node, Frame{Inventory: inv})
+	if cells != nil {
+		deliver(t, node, Frame{Sample: &Sample{Generation: 2, Time: epoch, Rows: [][]Cell{
+			{Int64Cell(40), Int64Cell(0), Int64Cell(0)}, append(cells, Int64Cell(12028))}}})
+	}
+	return f, node, clock
+}
+
+// A switch is up by what DCGM reads of it now; what cannot be read on a switch that
+// is well says nothing.
+func TestNVSwitchUp(t *testing.T) {
+	const (
+		up     = "gpu_nvswitch_up{nvswitch=\"nvswitch1\",hostname=\"node1\"} 1\n"
+		down   = "gpu_nvswitch_up{nvswitch=\"nvswitch1\",hostname=\"node1\"} 0\n"
+		first  = "gpu_nvswitch_up{nvswitch=\"nvswitch0\",hostname=\"node1\"} 1\n"
+		silent = "gpu_nvswitch_up{nvswitch=\"nvswitch0\",hostname=\"node1\"} 0\n"
+	)
+	for name, tc := range map[string]struct {
+		temperature, reset Cell
+		age                time.Duration
+		want               string
+	}{
+		"it answers":             {Int64Cell(40), Int64Cell(0), 0, first + up},
+		"in part":                {NoValue(StatusBlank), Int64Cell(1), 0, first + up},
+		"all is blank":           {NoValue(StatusBlank), NoValue(StatusBlank), 0, first + down},
+		"nothing is renewed":     {NoValue(StatusStale), NoValue(StatusNotSupported), 0, first + down},
+		"the fields are not had": {NoValue(StatusNotSupported), NoValue(StatusNotWatched), 0, first},
+		"no value yet":           {NoValue(StatusNoData), NoValue(StatusNoData), 0, first},
+		"no fresh sample":        {Int64Cell(40), Int64Cell(0), time.Minute, silent + down},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, _, clock := switchNode(t, tc.temperature, tc.reset)
+			*clock = clock.Add(tc.age)
+			body := encode(t, f, expfmt.TypeTextPlain)
+			if got := series(body, "gpu_nvswitch_up"); got != tc.want {
+				t.Errorf("got\n%swant\n%s", got, tc.want)
+			}
+		})
+	}
+}
+
+// A switch that a new engine does not find is down, and one of which it finds no
+// more than the number keeps its labels.
+func TestNVSwitchAfterRestart(t *testing.T) {
+	f, node, _ := switchNode(t, Int64Cell(40), Int64Cell(0))
+	inv := &Inventory{Generation: 1, Entities: []Entity{{Kind: KindSwitch, ID: 0, Selected: true, Parent: Unknown}}}
+	inv.Columns[KindSwitch] = SwitchFields()
+	blank := NoValue(StatusBlank)
+	deliver(t, node, Frame{Inventory: inv})
+	deliver(t, node, Frame{Sample: &Sample{Generation: 1, Time: epoch, Rows: [][]Cell{{blank, blank}}}})
+	body := encode(t, f, expfmt.TypeTextPlain)
+	const want = `gpu_nvswitch_info{nvswitch="nvswitch0",hostname="node1",pci_bus_id="00000000:05:00.0",uuid="SWX-0"} 1
+gpu_nvswitch_up{nvswitch="nvswitch0",hostname="node1"} 0
+gpu_nvswitch_up{nvswitch="nvswitch1",hostname="node1"} 0
+`
+	if got := series(body, "gpu_nvswitch_info") + series(body, "gpu_nvswitch_up"); got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+
+	inv = &Inventory{Generation: 2, Entities: []Entity{{Kind: KindSwitch, ID: 1, Selected: true, Parent: Unknown}}}
+	inv.Columns[KindSwitch] = SwitchFields()
+	deliver(t, node, Frame{Inventory: inv})
+	deliver(t, node, Frame{Sample: &Sample{Generation: 2, Time: epoch, Rows: [][]Cell{{Int64Cell(40), Int64Cell(0)}}}})
+	const back = `gpu_nvswitch_up{nvswitch="nvswitch1",hostname="node1"} 1
+gpu_nvswitch_up{nvswitch="nvswitch0",hostname="node1"} 0
+`
+	if got := series(encode(t, f, expfmt.TypeTextPlain), "gpu_nvswitch_up"); got != back {
+		t.Errorf("got\n%swant\n%s", got, back)
+	}
+}
