@@ -42,9 +42,8 @@ type Counter struct {
 
 	// What a counters file cannot say, and the configuration file can.
 
-	// Kinds are the kinds of entities that are asked, whatever the catalogue says;
-	// 0 is those of [Field.On] but
-	// compute instances. DCGM has some fields of GPUs on links, too.
+	// Kinds are the kinds of entities that are asked, of those of [Field.AnsweredBy];
+	// 0 is those of [Field.On] but compute instances.
 	Kinds KindSet
 	// Resolution is how often the field is looked at between two samples; 0 is not.
 	Resolution time.Duration

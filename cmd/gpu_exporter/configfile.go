@@ -275,6 +275,7 @@ func (r *configReader) field(node *yaml.Node) (fieldEntry, bool) {
 	var more collector.Counter
 	statistics := false // it says whether there are to be any
 	at := node
+	var kinds []kindAt
 	if node.Kind == yaml.ScalarNode {
 		field = node.Value
 	} else {
@@ -296,7 +297,7 @@ func (r *configReader) field(node *yaml.Node) (fieldEntry, bool) {
 			case "histogram":
 				more.Histogram = r.boolean(value, "histogram")
 			case "kinds":
-				more.Kinds = r.kinds(value)
+				kinds = r.kinds(value)
 			}
 		})
 		if field == "" && len(r.problems) == problems {
@@ -318,8 +319,17 @@ func (r *configReader) field(node *yaml.Node) (fieldEntry, bool) {
 		r.failAt(entry.resolutionLine, "resolution: without statistics and histogram nothing tells of what lies between samples: leave it out, or one of them in")
 		return entry, false
 	}
-	if c.Computed != 0 && (more.Kinds != 0 || more.Resolution != 0 || more.Statistics || more.Histogram) {
+	if c.Computed != 0 && (len(kinds) > 0 || more.Resolution != 0 || more.Statistics || more.Histogram) {
 		r.fail(at, "%s is computed by the exporter, and not read: leave kinds, resolution, statistics and histogram out", c.Name)
+		return entry, false
+	}
+	for _, kind := range kinds {
+		more.Kinds |= collector.Kinds(kind.EntityKind)
+		if !c.Field.AnsweredBy(kind.EntityKind) {
+			r.failAt(kind.line, "kinds: %s has no values on %v: use %s", c.Name, kind, listOf(kindsOf(c.Field)))
+		}
+	}
+	if len(r.problems) > problems {
 		return entry, false
 	}
 	if reason := c.NoStatistics(); reason != "" && (more.Statistics || more.Histogram) {
@@ -362,17 +372,32 @@ func (r *configReader) resolution(node *yaml.Node) time.Duration {
 	return d
 }
 
-func (r *configReader) kinds(node *yaml.Node) collector.KindSet {
-	var set collector.KindSet
+// kindAt is a kind of entity, and the line that names it.
+type kindAt struct {
+	collector.EntityKind
+	line int
+}
+
+func (r *configReader) kinds(node *yaml.Node) (list []kindAt) {
 	for _, item := range r.texts(node, "kinds") {
 		kind, ok := collector.KindByName(item.Value)
 		if !ok || kind == collector.KindGlobal {
 			r.fail(item, "unknown kind %q: use %s", item.Value, listOf(collector.KindNames()))
 			continue
 		}
-		set |= collector.Kinds(kind)
+		list = append(list, kindAt{kind, item.Line})
 	}
-	return set
+	return list
+}
+
+// kindsOf names the kinds of entities that can be asked for the field.
+func kindsOf(f collector.Field) (names []string) {
+	for _, kind := range collectedKinds() {
+		if f.AnsweredBy(kind) {
+			names = append(names, kind.String())
+		}
+	}
+	return names
 }
 
 // models reads the list of what is other on some models.

@@ -112,10 +112,28 @@ c.yaml:9: unknown key "feild": did you mean field?
 c.yaml:11: devices stands on line 10 already: remove one of them
 c.yaml:13: an entry of models needs the key match: a regular expression of the GPU's model name
 c.yaml:14: unknown key "web" in the file: the keys are the long names of the flags (see --help), include, fields and models`},
-		"a value of a flag":      {"collect-interval: soon\n", `c.yaml:1: collect-interval: "soon" is neither a number of milliseconds nor a duration such as 5s`},
-		"no mapping":             {"- a\n", "c.yaml:1: the file must be a mapping: lines of key: value"},
-		"no YAML":                {"a: b: c\n", "c.yaml: mapping values are not allowed in this context"},
-		"kind":                   {"fields: [{field: 150, kinds: [gpus]}]\n", `c.yaml:1: unknown kind "gpus": use gpu, vgpu, nvswitch, gpu_instance, compute_instance, link, cpu, cpu_core or connectx`},
+		"a value of a flag": {"collect-interval: soon\n", `c.yaml:1: collect-interval: "soon" is neither a number of milliseconds nor a duration such as 5s`},
+		"no mapping":        {"- a\n", "c.yaml:1: the file must be a mapping: lines of key: value"},
+		"no YAML":           {"a: b: c\n", "c.yaml: mapping values are not allowed in this context"},
+		"kind":              {"fields: [{field: 150, kinds: [gpus]}]\n", `c.yaml:1: unknown kind "gpus": use gpu, vgpu, nvswitch, gpu_instance, compute_instance, link, cpu, cpu_core or connectx`},
+		"kinds that have no such field": {`fields:
+  - {field: DCGM_FI_DEV_GPU_TEMP, kinds: [nvswitch]}
+  - field: DCGM_FI_PROF_SM_ACTIVE
+    name: active
+    kinds:
+      - compute_instance
+      - link
+      - cpu
+  - {field: 780, kinds: [link, nvswitch]}
+  - {field: DCGM_FI_DEV_NVLINK_COUNT_TX_BYTES, kinds: link}
+models:
+  - match: T4
+    fields: [{field: DCGM_FI_DEV_GPU_TEMP, kinds: vgpu}]
+`, `c.yaml:2: kinds: DCGM_FI_DEV_GPU_TEMP has no values on nvswitch: use gpu, gpu_instance or compute_instance
+c.yaml:7: kinds: active has no values on link: use gpu, gpu_instance or compute_instance
+c.yaml:8: kinds: active has no values on cpu: use gpu, gpu_instance or compute_instance
+c.yaml:9: kinds: DCGM_FI_DEV_NVSWITCH_LINK_THROUGHPUT_TX has no values on nvswitch: use link
+c.yaml:13: kinds: DCGM_FI_DEV_GPU_TEMP has no values on vgpu: use gpu, gpu_instance or compute_instance`},
 		"an empty entry":         {"models: [{match: A100}]\n", "c.yaml:1: an entry of models says nothing of the GPUs that match: add without or fields, or remove it"},
 		"statistics of text":     {"fields: [{field: 150, name: t, type: label, statistics: true}]\n", "c.yaml:1: t is no series of numbers: leave resolution, statistics and histogram out"},
 		"resolution for nothing": {"fields:\n  - {field: 155, resolution: 200ms, statistics: false}\n", "c.yaml:2: resolution: without statistics and histogram nothing tells of what lies between samples: leave it out, or one of them in"},
