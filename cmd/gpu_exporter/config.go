@@ -158,7 +158,7 @@ func newConfig(opts []option, flags map[string]given, lookupEnv func(string) (st
 	}
 
 	c = config{
-		Collectors:      r.path("collectors"),
+		Collectors:      r.path(optCollectors),
 		Interval:        r.interval(),
 		Devices:         r.devices("devices"),
 		Switches:        r.devices(optSwitches),

@@ -136,7 +136,15 @@ func parseConfigFile(path string, text []byte, opts []option) (*configFile, erro
 
 // top reads the mapping of the whole file.
 func (r *configReader) top(node *yaml.Node) {
+	counters := "" // which of the two keys that name counters files there was
 	r.mapping(node, "the file", r.names, func(key, value *yaml.Node) {
+		if key.Value == keyInclude || key.Value == optCollectors {
+			if counters != "" {
+				r.fail(key, "%s and %s say the same, which counters files to read: remove one of them", counters, key.Value)
+				return
+			}
+			counters = key.Value
+		}
 		switch key.Value {
 		case keyInclude:
 			r.file.include = []includedFile{}
@@ -490,7 +498,7 @@ func (r *resolver) addFile(c *config) {
 		return
 	}
 	c.ConfigFile = file.path
-	if file.include != nil && r.values["collectors"].rank <= byFile {
+	if file.include != nil && r.values[optCollectors].rank <= byFile {
 		c.Include = []string{}
 		for _, included := range file.include {
 			c.Include = append(c.Include, included.path)

@@ -166,6 +166,8 @@ c.yaml:4: include: there is no counters file none.csv: check the path (a relativ
 c.yaml:4: include: bad.csv:2: unknown field DCGM_FI_DEV_GPU_TMP: did you mean DCGM_FI_DEV_GPU_TEMP?
 c.yaml:4: include: bad.csv:3: DCGM_FI_DEV_POWER_USAGE has the unknown type gouge: write gauge, counter or label
 c.yaml:5: include: builtin:all: there is no built-in counters file of that name: use builtin:default, builtin:dcgm-4.9 or builtin:everything, or the path of a file`},
+		"counters files by two keys":            {"include: [builtin:default]\ncollectors: good.csv\n", "c.yaml:2: include and collectors say the same, which counters files to read: remove one of them"},
+		"counters files by two keys, one empty": {"collectors: good.csv\n\ninclude: []\n", "c.yaml:3: collectors and include say the same, which counters files to read: remove one of them"},
 		"resolution": {`collect-interval: 1s
 fields:
   - field: 155
