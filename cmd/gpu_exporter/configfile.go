@@ -121,17 +121,30 @@ func parseConfigFile(path string, text []byte, opts []option) (*configFile, erro
 		// Of a file that is about to be written, or was cut off, not much is there.
 		return r.file, fmt.Errorf("%s: there is nothing in it but comments: if all is to be as without the file, write {}", path)
 	case err != nil:
-		return r.file, fmt.Errorf("%s: %s", path, strings.TrimPrefix(err.Error(), "yaml: "))
+		return r.file, syntaxError(path, err)
 	}
 	var second yaml.Node
-	if err := decoder.Decode(&second); !errors.Is(err, io.EOF) {
-		return r.file, fmt.Errorf("%s: there is a second document after ---: write all into one", path)
+	switch err := decoder.Decode(&second); {
+	case err == nil:
+		return r.file, fmt.Errorf("%s:%d: there is a second document after ---: write all into one", path, second.Line)
+	case !errors.Is(err, io.EOF):
+		return r.file, syntaxError(path, err)
 	}
 	r.top(document.Content[0])
 	if len(r.problems) > 0 {
 		return r.file, errors.New(strings.Join(r.problems, "\n"))
 	}
 	return r.file, nil
+}
+
+// syntaxError gives what the YAML parser says the form that all mistakes have. Of what
+// is wrong on the first line, it names no line.
+func syntaxError(path string, err error) error {
+	line, message := "1", strings.TrimPrefix(err.Error(), "yaml: ")
+	if rest, ok := strings.CutPrefix(message, "line "); ok {
+		line, message, _ = strings.Cut(rest, ": ")
+	}
+	return fmt.Errorf("%s:%s: %s", path, line, message)
 }
 
 // top reads the mapping of the whole file.

@@ -112,10 +112,13 @@ c.yaml:9: unknown key "feild": did you mean field?
 c.yaml:11: devices stands on line 10 already: remove one of them
 c.yaml:13: an entry of models needs the key match: a regular expression of the GPU's model name
 c.yaml:14: unknown key "web" in the file: the keys are the long names of the flags (see --help), include, fields and models`},
-		"a value of a flag": {"collect-interval: soon\n", `c.yaml:1: collect-interval: "soon" is neither a number of milliseconds nor a duration such as 5s`},
-		"no mapping":        {"- a\n", "c.yaml:1: the file must be a mapping: lines of key: value"},
-		"no YAML":           {"a: b: c\n", "c.yaml: mapping values are not allowed in this context"},
-		"kind":              {"fields: [{field: 150, kinds: [gpus]}]\n", `c.yaml:1: unknown kind "gpus": use gpu, vgpu, nvswitch, gpu_instance, compute_instance, link, cpu, cpu_core or connectx`},
+		"a value of a flag":              {"collect-interval: soon\n", `c.yaml:1: collect-interval: "soon" is neither a number of milliseconds nor a duration such as 5s`},
+		"no mapping":                     {"- a\n", "c.yaml:1: the file must be a mapping: lines of key: value"},
+		"no YAML":                        {"a: b: c\n", "c.yaml:1: mapping values are not allowed in this context"},
+		"no YAML further down":           {"x: 1\n\n  a: b\n", "c.yaml:3: mapping values are not allowed in this context"},
+		"no YAML in the second document": {"devices: f\n...\ny: }\n", "c.yaml:2: did not find expected <document start>"},
+		"two documents":                  {"devices: f\n---\ndevices: g\n", "c.yaml:2: there is a second document after ---: write all into one"},
+		"kind":                           {"fields: [{field: 150, kinds: [gpus]}]\n", `c.yaml:1: unknown kind "gpus": use gpu, vgpu, nvswitch, gpu_instance, compute_instance, link, cpu, cpu_core or connectx`},
 		"kinds that have no such field": {`fields:
   - {field: DCGM_FI_DEV_GPU_TEMP, kinds: [nvswitch]}
   - field: DCGM_FI_PROF_SM_ACTIVE
