@@ -448,6 +448,8 @@ func (r *resolver) maxAge(interval time.Duration) time.Duration {
 	switch {
 	case err != nil:
 		r.problem("%s: %q is not a duration: write one such as 30s", v.from, v.text)
+	case d <= 0:
+		r.problem("%s: %v is no age that a sample can have: write a duration such as 30s", v.from, d)
 	case d < interval && r.known(optInterval):
 		r.problem("%s: %v is shorter than the interval of %v: every sample would be too old before the next one comes", v.from, d, interval)
 	}

@@ -112,7 +112,9 @@ c.yaml:9: unknown key "feild": did you mean field?
 c.yaml:11: devices stands on line 10 already: remove one of them
 c.yaml:13: an entry of models needs the key match: a regular expression of the GPU's model name
 c.yaml:14: unknown key "web" in the file: the keys are the long names of the flags (see --help), include, fields and models`},
-		"a value of a flag":              {"collect-interval: soon\n", `c.yaml:1: collect-interval: "soon" is neither a number of milliseconds nor a duration such as 5s`},
+		"a value of a flag": {"collect-interval: soon\n", `c.yaml:1: collect-interval: "soon" is neither a number of milliseconds nor a duration such as 5s`},
+		"an interval that is none, and an age that is none": {"collect-interval: soon\nsample.max-age: -3s\n", `c.yaml:1: collect-interval: "soon" is neither a number of milliseconds nor a duration such as 5s
+c.yaml:2: sample.max-age: -3s is no age that a sample can have: write a duration such as 30s`},
 		"no mapping":                     {"- a\n", "c.yaml:1: the file must be a mapping: lines of key: value"},
 		"no YAML":                        {"a: b: c\n", "c.yaml:1: mapping values are not allowed in this context"},
 		"no YAML further down":           {"x: 1\n\n  a: b\n", "c.yaml:3: mapping values are not allowed in this context"},
