@@ -31,6 +31,8 @@ type config struct {
 	// with the same name.
 	Fields []collector.Counter
 	Models []modelConfig
+	// Lines are those of ConfigFile on which Fields and those of Models stand.
+	Lines fieldLines
 
 	Collectors    string // path of the counters file; empty: the default counters
 	Interval      time.Duration
@@ -96,6 +98,12 @@ type modelConfig struct {
 	Match   string              // as for collector.ModelExpression
 	Without []collector.FieldID // what they are not asked for
 	Fields  []collector.Counter // what only they are asked for
+}
+
+// fieldLines are the lines of fields, in their order.
+type fieldLines struct {
+	fields []int
+	models [][]int
 }
 
 // showsPodLabels says whether labels or annotations of pods are asked for.

@@ -521,17 +521,21 @@ func (r *resolver) addFile(c *config) {
 	for _, f := range file.fields {
 		r.checkResolution(f, c.Interval)
 		c.Fields = append(c.Fields, f.Counter)
+		c.Lines.fields = append(c.Lines.fields, f.line)
 	}
 	for _, m := range file.models {
 		other := modelConfig{Match: m.match}
+		var lines []int
 		for _, without := range m.without {
 			other.Without = append(other.Without, without.Field.ID)
 		}
 		for _, f := range m.fields {
 			r.checkResolution(f, c.Interval)
 			other.Fields = append(other.Fields, f.Counter)
+			lines = append(lines, f.line)
 		}
 		c.Models = append(c.Models, other)
+		c.Lines.models = append(c.Lines.models, lines)
 	}
 }
 
