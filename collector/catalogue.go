@@ -139,6 +139,26 @@ func (f Field) On(kind EntityKind) bool {
 	return false
 }
 
+// AnsweredBy says whether entities of the kind may have values of the field if they
+// are asked, which On leaves out where they would repeat those of another entity: a
+// GPU's on what lies in it, a CPU's on its cores, and the node's everywhere. DCGM has
+// the totals of NVLinks by link, too, and gives switches a UUID as it does GPUs.
+func (f Field) AnsweredBy(kind EntityKind) bool {
+	switch {
+	case f.Type == ValueNone || f.On(kind):
+		return f.On(kind)
+	case f.Level == KindGlobal:
+		return true
+	case kind.OfGPU():
+		return f.On(KindGPU)
+	case kind == KindCPUCore:
+		return f.On(KindCPU)
+	case kind == KindLink:
+		return f.ID >= 1200 && f.ID <= 1220 || f.ID >= 1404 && f.ID <= 1419
+	}
+	return kind == KindSwitch && f.ID == 54
+}
+
 // fieldName is a row of nameTable.
 type fieldName struct {
 	name string

@@ -201,6 +201,36 @@ func TestFieldOn(t *testing.T) {
 	}
 }
 
+// What can be asked for beyond what is by default, and what cannot.
+func TestFieldAnsweredBy(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		by   []EntityKind
+	}{
+		{"DCGM_FI_CUDA_DRIVER_VERSION", []EntityKind{KindGPU, KindVGPU, KindSwitch, KindGPUInstance, KindComputeInstance, KindLink, KindCPU, KindCPUCore, KindConnectX}},
+		{"DCGM_FI_DEV_GPU_TEMP", []EntityKind{KindGPU, KindGPUInstance, KindComputeInstance}},
+		{"DCGM_FI_DEV_FB_USED", []EntityKind{KindGPU, KindGPUInstance, KindComputeInstance}},
+		{"DCGM_FI_DEV_GPU_UUID", []EntityKind{KindGPU, KindSwitch, KindGPUInstance, KindComputeInstance}},
+		{"DCGM_FI_DEV_NVLINK_TX_BYTES_TOTAL", []EntityKind{KindGPU, KindGPUInstance, KindComputeInstance, KindLink}},
+		{"DCGM_FI_DEV_NVLINK_THROUGHPUT_PER_LINK", []EntityKind{KindLink}},
+		{"DCGM_FI_DEV_NVSWITCH_PHYS_ID", []EntityKind{KindSwitch}},
+		{"DCGM_FI_DEV_CPU_TEMP_CURRENT", []EntityKind{KindCPU, KindCPUCore}},
+		{"DCGM_FI_DEV_CONNECTX_HEALTH", []EntityKind{KindConnectX}},
+		{"DCGM_FI_LAST_VGPU_FIELD_ID", nil},
+	} {
+		f, _ := FieldByName(tc.name)
+		var got []EntityKind
+		for kind := KindGPU; kind < kindCount; kind++ {
+			if f.AnsweredBy(kind) {
+				got = append(got, kind)
+			}
+		}
+		if !slices.Equal(got, tc.by) {
+			t.Errorf("%s: %v, want %v", tc.name, got, tc.by)
+		}
+	}
+}
+
 func TestSuggestField(t *testing.T) {
 	for _, tc := range []struct{ typed, want string }{
 		{"DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_GPU_UTIL"},

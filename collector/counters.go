@@ -42,9 +42,8 @@ type Counter struct {
 
 	// What a counters file cannot say, and the configuration file can.
 
-	// Kinds are the kinds of entities that are asked, whatever the catalogue says;
-	// 0 is those of [Field.On] but
-	// compute instances. DCGM has some fields of GPUs on links, too.
+	// Kinds are the kinds of entities that are asked, of those of [Field.AnsweredBy];
+	// 0 is those of [Field.On] but compute instances.
 	Kinds KindSet
 	// Resolution is how often the field is looked at between two samples; 0 is not.
 	Resolution time.Duration
@@ -70,6 +69,8 @@ func (c Counter) On(kind EntityKind) bool {
 // of the file.
 type Counters struct {
 	List []Counter
+	// Lines are those of the file on which the counters stand, by name.
+	Lines map[string]int
 	// Warnings are what is odd about the file but does not keep it from use.
 	Warnings []Problem
 }
@@ -166,6 +167,7 @@ func ParseCounters(r io.Reader, name string) (*Counters, error) {
 	if len(p.problems) > 0 {
 		return nil, &CountersError{p.problems}
 	}
+	p.counters.Lines = p.first
 	return &p.counters, nil
 }
 

@@ -31,6 +31,8 @@ type config struct {
 	// with the same name.
 	Fields []collector.Counter
 	Models []modelConfig
+	// Lines are those of ConfigFile on which Fields and those of Models stand.
+	Lines fieldLines
 
 	Collectors    string // path of the counters file; empty: the default counters
 	Interval      time.Duration
@@ -98,6 +100,12 @@ type modelConfig struct {
 	Fields  []collector.Counter // what only they are asked for
 }
 
+// fieldLines are the lines of fields, in their order.
+type fieldLines struct {
+	fields []int
+	models [][]int
+}
+
 // showsPodLabels says whether labels or annotations of pods are asked for.
 func (c config) showsPodLabels() bool { return c.PodLabels || len(c.AnnotationAllow) > 0 }
 
@@ -158,7 +166,7 @@ func newConfig(opts []option, flags map[string]given, lookupEnv func(string) (st
 	}
 
 	c = config{
-		Collectors:      r.path("collectors"),
+		Collectors:      r.path(optCollectors),
 		Interval:        r.interval(),
 		Devices:         r.devices("devices"),
 		Switches:        r.devices(optSwitches),
@@ -448,6 +456,8 @@ func (r *resolver) maxAge(interval time.Duration) time.Duration {
 	switch {
 	case err != nil:
 		r.problem("%s: %q is not a duration: write one such as 30s", v.from, v.text)
+	case d <= 0:
+		r.problem("%s: %v is no age that a sample can have: write a duration such as 30s", v.from, d)
 	case d < interval && r.known(optInterval):
 		r.problem("%s: %v is shorter than the interval of %v: every sample would be too old before the next one comes", v.from, d, interval)
 	}

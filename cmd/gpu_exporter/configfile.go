@@ -121,11 +121,14 @@ func parseConfigFile(path string, text []byte, opts []option) (*configFile, erro
 		// Of a file that is about to be written, or was cut off, not much is there.
 		return r.file, fmt.Errorf("%s: there is nothing in it but comments: if all is to be as without the file, write {}", path)
 	case err != nil:
-		return r.file, fmt.Errorf("%s: %s", path, strings.TrimPrefix(err.Error(), "yaml: "))
+		return r.file, syntaxError(path, err)
 	}
 	var second yaml.Node
-	if err := decoder.Decode(&second); !errors.Is(err, io.EOF) {
-		return r.file, fmt.Errorf("%s: there is a second document after ---: write all into one", path)
+	switch err := decoder.Decode(&second); {
+	case err == nil:
+		return r.file, fmt.Errorf("%s:%d: there is a second document after ---: write all into one", path, second.Line)
+	case !errors.Is(err, io.EOF):
+		return r.file, syntaxError(path, err)
 	}
 	r.top(document.Content[0])
 	if len(r.problems) > 0 {
@@ -134,9 +137,27 @@ func parseConfigFile(path string, text []byte, opts []option) (*configFile, erro
 	return r.file, nil
 }
 
+// syntaxError gives what the YAML parser says the form that all mistakes have. Of what
+// is wrong on the first line, it names no line.
+func syntaxError(path string, err error) error {
+	line, message := "1", strings.TrimPrefix(err.Error(), "yaml: ")
+	if rest, ok := strings.CutPrefix(message, "line "); ok {
+		line, message, _ = strings.Cut(rest, ": ")
+	}
+	return fmt.Errorf("%s:%s: %s", path, line, message)
+}
+
 // top reads the mapping of the whole file.
 func (r *configReader) top(node *yaml.Node) {
+	counters := "" // which of the two keys that name counters files there was
 	r.mapping(node, "the file", r.names, func(key, value *yaml.Node) {
+		if key.Value == keyInclude || key.Value == optCollectors {
+			if counters != "" {
+				r.fail(key, "%s and %s say the same, which counters files to read: remove one of them", counters, key.Value)
+				return
+			}
+			counters = key.Value
+		}
 		switch key.Value {
 		case keyInclude:
 			r.file.include = []includedFile{}
@@ -275,6 +296,7 @@ func (r *configReader) field(node *yaml.Node) (fieldEntry, bool) {
 	var more collector.Counter
 	statistics := false // it says whether there are to be any
 	at := node
+	var kinds []kindAt
 	if node.Kind == yaml.ScalarNode {
 		field = node.Value
 	} else {
@@ -296,7 +318,7 @@ func (r *configReader) field(node *yaml.Node) (fieldEntry, bool) {
 			case "histogram":
 				more.Histogram = r.boolean(value, "histogram")
 			case "kinds":
-				more.Kinds = r.kinds(value)
+				kinds = r.kinds(value)
 			}
 		})
 		if field == "" && len(r.problems) == problems {
@@ -318,8 +340,17 @@ func (r *configReader) field(node *yaml.Node) (fieldEntry, bool) {
 		r.failAt(entry.resolutionLine, "resolution: without statistics and histogram nothing tells of what lies between samples: leave it out, or one of them in")
 		return entry, false
 	}
-	if c.Computed != 0 && (more.Kinds != 0 || more.Resolution != 0 || more.Statistics || more.Histogram) {
+	if c.Computed != 0 && (len(kinds) > 0 || more.Resolution != 0 || more.Statistics || more.Histogram) {
 		r.fail(at, "%s is computed by the exporter, and not read: leave kinds, resolution, statistics and histogram out", c.Name)
+		return entry, false
+	}
+	for _, kind := range kinds {
+		more.Kinds |= collector.Kinds(kind.EntityKind)
+		if !c.Field.AnsweredBy(kind.EntityKind) {
+			r.failAt(kind.line, "kinds: %s has no values on %v: use %s", c.Name, kind, listOf(kindsOf(c.Field)))
+		}
+	}
+	if len(r.problems) > problems {
 		return entry, false
 	}
 	if reason := c.NoStatistics(); reason != "" && (more.Statistics || more.Histogram) {
@@ -362,17 +393,32 @@ func (r *configReader) resolution(node *yaml.Node) time.Duration {
 	return d
 }
 
-func (r *configReader) kinds(node *yaml.Node) collector.KindSet {
-	var set collector.KindSet
+// kindAt is a kind of entity, and the line that names it.
+type kindAt struct {
+	collector.EntityKind
+	line int
+}
+
+func (r *configReader) kinds(node *yaml.Node) (list []kindAt) {
 	for _, item := range r.texts(node, "kinds") {
 		kind, ok := collector.KindByName(item.Value)
 		if !ok || kind == collector.KindGlobal {
 			r.fail(item, "unknown kind %q: use %s", item.Value, listOf(collector.KindNames()))
 			continue
 		}
-		set |= collector.Kinds(kind)
+		list = append(list, kindAt{kind, item.Line})
 	}
-	return set
+	return list
+}
+
+// kindsOf names the kinds of entities that can be asked for the field.
+func kindsOf(f collector.Field) (names []string) {
+	for _, kind := range collectedKinds() {
+		if f.AnsweredBy(kind) {
+			names = append(names, kind.String())
+		}
+	}
+	return names
 }
 
 // models reads the list of what is other on some models.
@@ -465,7 +511,7 @@ func (r *resolver) addFile(c *config) {
 		return
 	}
 	c.ConfigFile = file.path
-	if file.include != nil && r.values["collectors"].rank <= byFile {
+	if file.include != nil && r.values[optCollectors].rank <= byFile {
 		c.Include = []string{}
 		for _, included := range file.include {
 			c.Include = append(c.Include, included.path)
@@ -475,17 +521,21 @@ func (r *resolver) addFile(c *config) {
 	for _, f := range file.fields {
 		r.checkResolution(f, c.Interval)
 		c.Fields = append(c.Fields, f.Counter)
+		c.Lines.fields = append(c.Lines.fields, f.line)
 	}
 	for _, m := range file.models {
 		other := modelConfig{Match: m.match}
+		var lines []int
 		for _, without := range m.without {
 			other.Without = append(other.Without, without.Field.ID)
 		}
 		for _, f := range m.fields {
 			r.checkResolution(f, c.Interval)
 			other.Fields = append(other.Fields, f.Counter)
+			lines = append(lines, f.line)
 		}
 		c.Models = append(c.Models, other)
+		c.Lines.models = append(c.Lines.models, lines)
 	}
 }
 

@@ -112,10 +112,33 @@ c.yaml:9: unknown key "feild": did you mean field?
 c.yaml:11: devices stands on line 10 already: remove one of them
 c.yaml:13: an entry of models needs the key match: a regular expression of the GPU's model name
 c.yaml:14: unknown key "web" in the file: the keys are the long names of the flags (see --help), include, fields and models`},
-		"a value of a flag":      {"collect-interval: soon\n", `c.yaml:1: collect-interval: "soon" is neither a number of milliseconds nor a duration such as 5s`},
-		"no mapping":             {"- a\n", "c.yaml:1: the file must be a mapping: lines of key: value"},
-		"no YAML":                {"a: b: c\n", "c.yaml: mapping values are not allowed in this context"},
-		"kind":                   {"fields: [{field: 150, kinds: [gpus]}]\n", `c.yaml:1: unknown kind "gpus": use gpu, vgpu, nvswitch, gpu_instance, compute_instance, link, cpu, cpu_core or connectx`},
+		"a value of a flag": {"collect-interval: soon\n", `c.yaml:1: collect-interval: "soon" is neither a number of milliseconds nor a duration such as 5s`},
+		"an interval that is none, and an age that is none": {"collect-interval: soon\nsample.max-age: -3s\n", `c.yaml:1: collect-interval: "soon" is neither a number of milliseconds nor a duration such as 5s
+c.yaml:2: sample.max-age: -3s is no age that a sample can have: write a duration such as 30s`},
+		"no mapping":                     {"- a\n", "c.yaml:1: the file must be a mapping: lines of key: value"},
+		"no YAML":                        {"a: b: c\n", "c.yaml:1: mapping values are not allowed in this context"},
+		"no YAML further down":           {"x: 1\n\n  a: b\n", "c.yaml:3: mapping values are not allowed in this context"},
+		"no YAML in the second document": {"devices: f\n...\ny: }\n", "c.yaml:2: did not find expected <document start>"},
+		"two documents":                  {"devices: f\n---\ndevices: g\n", "c.yaml:2: there is a second document after ---: write all into one"},
+		"kind":                           {"fields: [{field: 150, kinds: [gpus]}]\n", `c.yaml:1: unknown kind "gpus": use gpu, vgpu, nvswitch, gpu_instance, compute_instance, link, cpu, cpu_core or connectx`},
+		"kinds that have no such field": {`fields:
+  - {field: DCGM_FI_DEV_GPU_TEMP, kinds: [nvswitch]}
+  - field: DCGM_FI_PROF_SM_ACTIVE
+    name: active
+    kinds:
+      - compute_instance
+      - link
+      - cpu
+  - {field: 780, kinds: [link, nvswitch]}
+  - {field: DCGM_FI_DEV_NVLINK_COUNT_TX_BYTES, kinds: link}
+models:
+  - match: T4
+    fields: [{field: DCGM_FI_DEV_GPU_TEMP, kinds: vgpu}]
+`, `c.yaml:2: kinds: DCGM_FI_DEV_GPU_TEMP has no values on nvswitch: use gpu, gpu_instance or compute_instance
+c.yaml:7: kinds: active has no values on link: use gpu, gpu_instance or compute_instance
+c.yaml:8: kinds: active has no values on cpu: use gpu, gpu_instance or compute_instance
+c.yaml:9: kinds: DCGM_FI_DEV_NVSWITCH_LINK_THROUGHPUT_TX has no values on nvswitch: use link
+c.yaml:13: kinds: DCGM_FI_DEV_GPU_TEMP has no values on vgpu: use gpu, gpu_instance or compute_instance`},
 		"an empty entry":         {"models: [{match: A100}]\n", "c.yaml:1: an entry of models says nothing of the GPUs that match: add without or fields, or remove it"},
 		"statistics of text":     {"fields: [{field: 150, name: t, type: label, statistics: true}]\n", "c.yaml:1: t is no series of numbers: leave resolution, statistics and histogram out"},
 		"resolution for nothing": {"fields:\n  - {field: 155, resolution: 200ms, statistics: false}\n", "c.yaml:2: resolution: without statistics and histogram nothing tells of what lies between samples: leave it out, or one of them in"},
@@ -148,6 +171,8 @@ c.yaml:4: include: there is no counters file none.csv: check the path (a relativ
 c.yaml:4: include: bad.csv:2: unknown field DCGM_FI_DEV_GPU_TMP: did you mean DCGM_FI_DEV_GPU_TEMP?
 c.yaml:4: include: bad.csv:3: DCGM_FI_DEV_POWER_USAGE has the unknown type gouge: write gauge, counter or label
 c.yaml:5: include: builtin:all: there is no built-in counters file of that name: use builtin:default, builtin:dcgm-4.9 or builtin:everything, or the path of a file`},
+		"counters files by two keys":            {"include: [builtin:default]\ncollectors: good.csv\n", "c.yaml:2: include and collectors say the same, which counters files to read: remove one of them"},
+		"counters files by two keys, one empty": {"collectors: good.csv\n\ninclude: []\n", "c.yaml:3: collectors and include say the same, which counters files to read: remove one of them"},
 		"resolution": {`collect-interval: 1s
 fields:
   - field: 155
@@ -294,20 +319,20 @@ func TestModelFields(t *testing.T) {
 		"of all": {
 			models:   "  - {match: T4, without: [140], fields: [{field: DCGM_FI_DEV_GPU_TEMP, statistics: true}]}\n",
 			counters: "DCGM_FI_DEV_GPU_TEMP used", rules: "[{140 T4 false}]",
-			warning: `c.yaml: models: DCGM_FI_DEV_GPU_TEMP, for GPUs that match "T4", is read of all GPUs anyway, as DCGM_FI_DEV_GPU_TEMP, and stays so: remove one of the two`,
+			warning: `c.yaml:4: models: DCGM_FI_DEV_GPU_TEMP, for GPUs that match "T4", is read of all GPUs anyway, as DCGM_FI_DEV_GPU_TEMP, and stays so: remove one of the two`,
 		},
 		"of all by another name": {
 			models:   "  - {match: T4, fields: [DCGM_FI_DEV_FB_USED_BYTES]}\n",
 			counters: "DCGM_FI_DEV_GPU_TEMP used", rules: "[]",
-			warning: `c.yaml: models: DCGM_FI_DEV_FB_USED_BYTES, for GPUs that match "T4", is read of all GPUs anyway, as used, and stays so: remove one of the two`,
+			warning: `c.yaml:4: models: DCGM_FI_DEV_FB_USED_BYTES, for GPUs that match "T4", is read of all GPUs anyway, as used, and stays so: remove one of the two`,
 		},
 		"the name of another": {
 			models: "  - {match: T4, fields: [{field: 155, name: used}]}\n",
-			err:    `c.yaml: models: used, for GPUs that match "T4", is not what goes by that name elsewhere: give it another name, or the same field, type, help and other settings`,
+			err:    `c.yaml:4: models: used, for GPUs that match "T4", is not what goes by that name at c.yaml:2: give it another name, or the same field, type, help and other settings`,
 		},
 		"two meanings": {
 			models: "  - {match: T4, fields: [{field: 155, name: w}]}\n  - {match: A100, fields: [{field: 155, name: w, help: Other.}]}\n",
-			err:    `c.yaml: models: w, for GPUs that match "A100", is not what goes by that name elsewhere: give it another name, or the same field, type, help and other settings`,
+			err:    `c.yaml:5: models: w, for GPUs that match "A100", is not what goes by that name at c.yaml:4: give it another name, or the same field, type, help and other settings`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -340,6 +365,34 @@ func TestModelFields(t *testing.T) {
 				t.Errorf("warnings %s, want %s", got, tc.warning)
 			}
 		})
+	}
+}
+
+// All names that clash are told, with where they stand.
+func TestClashingNames(t *testing.T) {
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "a.csv"), "# ours\nDCGM_FI_DEV_FB_USED, gauge, U.\nDCGM_FI_DEV_POWER_USAGE, gauge, P.\n")
+	path := writeFile(t, filepath.Join(dir, "c.yaml"), `include: [a.csv]
+fields:
+  - {field: 150, name: DCGM_FI_DEV_FB_USED_max}
+  - {field: DCGM_FI_DEV_FB_USED, statistics: true}
+  - {field: 140, name: DCGM_FI_DEV_POWER_USAGE_histogram}
+models:
+  - match: T4
+    fields:
+      - {field: 203, name: DCGM_FI_DEV_POWER_USAGE}
+      - {field: 100, name: DCGM_FI_DEV_FB_USED_min}
+`)
+	c, err := parsed(t, "--sample.histograms --config.file="+path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `c.yaml:9: models: DCGM_FI_DEV_POWER_USAGE, for GPUs that match "T4", is not what goes by that name at a.csv:3: give it another name, or the same field, type, help and other settings
+c.yaml:3: DCGM_FI_DEV_FB_USED_max and DCGM_FI_DEV_FB_USED (c.yaml:4) both make the metric DCGM_FI_DEV_FB_USED_max, by their names, statistics or histograms: give one of them another name
+c.yaml:5: DCGM_FI_DEV_POWER_USAGE_histogram and DCGM_FI_DEV_POWER_USAGE (a.csv:3) both make the metric DCGM_FI_DEV_POWER_USAGE_histogram, by their names, statistics or histograms: give one of them another name
+c.yaml:10: DCGM_FI_DEV_FB_USED_min and DCGM_FI_DEV_FB_USED (c.yaml:4) both make the metric DCGM_FI_DEV_FB_USED_min, by their names, statistics or histograms: give one of them another name`
+	if _, _, err := loadCounters(c); err == nil || strings.ReplaceAll(err.Error(), dir+"/", "") != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}
 }
 

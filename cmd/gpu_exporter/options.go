@@ -13,6 +13,7 @@ import (
 // The names of the flags that more than one file refers to.
 const (
 	optConfigFile     = "config.file"
+	optCollectors     = "collectors"
 	optAddress        = "address"
 	optListenAddress  = "web.listen-address"
 	optSystemdSocket  = "web.systemd-socket"
@@ -103,7 +104,7 @@ func options() []option {
 			help: "Configuration file in YAML: it can say what flags say, and more on fields. Flags and variables win over it."},
 
 		// What is collected, and from where.
-		{name: "collectors", aliases: []string{"f"}, env: "DCGM_EXPORTER_COLLECTORS", kind: kindText, arg: "FILE",
+		{name: optCollectors, aliases: []string{"f"}, env: "DCGM_EXPORTER_COLLECTORS", kind: kindText, arg: "FILE",
 			help: "CSV file with the fields to collect, or " + listOf(builtInCounters()) + ". Without it, the default set."},
 		{name: optInterval, aliases: []string{"c"}, env: "DCGM_EXPORTER_INTERVAL", kind: kindText, def: "5s", arg: "INTERVAL",
 			help: "Time between samples: milliseconds, or a duration such as 5s. At least 100ms."},

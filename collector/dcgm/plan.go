@@ -86,9 +86,9 @@ func newPlan(inv *collector.Inventory, selected selectors, capabilities map[uint
 		if e.Parent != collector.Unknown && p.read[e.Parent] {
 			p.events[i] = true
 		}
-		p.read[i] = p.read[i] && len(inv.Columns[e.Kind]) > 0
 	}
 	for i := range inv.Entities {
+		p.read[i] = p.read[i] && len(inv.Columns[inv.Entities[i].Kind]) > 0 // now that its parts have followed it
 		if e := &inv.Entities[i]; e.Parent != collector.Unknown && e.Kind == collector.KindComputeInstance {
 			p.events[i] = p.events[i] || p.events[e.Parent]
 		}

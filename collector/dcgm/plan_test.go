@@ -103,6 +103,17 @@ func TestPlanTargets(t *testing.T) {
 	}
 }
 
+// Compute instances are read where nothing is asked of what they lie in.
+func TestPlanComputeInstancesAlone(t *testing.T) {
+	inv := testInventory(map[collector.EntityKind][]collector.FieldID{compute: {252}})
+	p := newPlan(inv, selectors{}, nil)
+	for i, e := range inv.Entities {
+		if want := e.Kind == compute; p.read[i] != want {
+			t.Errorf("%v %d is read: %v, want %v", e.Kind, e.ID, p.read[i], want)
+		}
+	}
+}
+
 // TestTargetKey shows what makes a watch anew: another instance under the same
 // id does, a change elsewhere does not.
 func TestTargetKey(t *testing.T) {
