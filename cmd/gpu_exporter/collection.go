@@ -155,7 +155,7 @@ func loadCounters(cfg config) (*collector.Counters, []collector.ModelRule, error
 		}
 	}
 	for i, c := range cfg.Fields {
-		places[c.Name] = placeIn(cfg.ConfigFile, cfg.Lines.fields[i])
+		places[c.Name] = cfg.fieldPlace(i)
 		if i := slices.IndexFunc(all.List, func(have collector.Counter) bool { return have.Name == c.Name }); i >= 0 {
 			all.List[i] = c
 			continue
@@ -167,6 +167,14 @@ func loadCounters(cfg config) (*collector.Counters, []collector.ModelRule, error
 		addHistograms(all.List, cfg.Resolution)
 	}
 	return all, rules, errors.Join(err, checkFamilyNames(all.List, places))
+}
+
+// fieldPlace is where one of Fields is, for those that come from the configuration file.
+func (c config) fieldPlace(i int) string {
+	if i >= len(c.Lines.fields) {
+		return c.ConfigFile
+	}
+	return placeIn(c.ConfigFile, c.Lines.fields[i])
 }
 
 func placeIn(file string, line int) string { return fmt.Sprintf("%s:%d", file, line) }
