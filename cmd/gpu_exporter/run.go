@@ -21,9 +21,9 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// samplerGCPercent lets a sampler's heap grow by a quarter before garbage is
-// collected.
-const samplerGCPercent = 25
+// gcPercent lets a heap grow by a quarter before garbage is collected: exporter and
+// sampler make little of it, and memory is what a node has to give away.
+const gcPercent = 25
 
 // run is the program: it returns the exit status.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []string) int {
@@ -35,14 +35,16 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 		printf(stderr, "%s: see --help\n", programName)
 		return 1
 	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	switch line.command {
 	case "":
 		return 0
 	case commandSampler:
 		ignoreGroupSignals()
 		// It makes next to no garbage, so what the program's packages leave at start
-		// would stay for good: below 4 MiB the collector does not run by itself.
-		debug.SetGCPercent(samplerGCPercent)
+		// would stay for good.
 		debug.FreeOSMemory()
 		frames := os.NewFile(framesFD, "frames")
 		return runSampler(stdin, frames, newSamplerLogger(stderr), sampleDCGM, samplerGrace)
