@@ -69,6 +69,8 @@ func (c Counter) On(kind EntityKind) bool {
 // of the file.
 type Counters struct {
 	List []Counter
+	// Lines are those of the file on which the counters stand, by name.
+	Lines map[string]int
 	// Warnings are what is odd about the file but does not keep it from use.
 	Warnings []Problem
 }
@@ -165,6 +167,7 @@ func ParseCounters(r io.Reader, name string) (*Counters, error) {
 	if len(p.problems) > 0 {
 		return nil, &CountersError{p.problems}
 	}
+	p.counters.Lines = p.first
 	return &p.counters, nil
 }
 

@@ -5,6 +5,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"os"
 	"reflect"
@@ -125,6 +126,7 @@ func countersFiles(cfg config) []string {
 // models. The rules say which GPUs have which.
 func loadCounters(cfg config) (*collector.Counters, []collector.ModelRule, error) {
 	all := &collector.Counters{}
+	places := map[string]string{} // of the counters, by name: file and line
 	files := countersFiles(cfg)
 	if files == nil {
 		builtIn, err := collector.ParseCounters(etc.DefaultCounters(), etc.DefaultCountersName)
@@ -132,8 +134,10 @@ func loadCounters(cfg config) (*collector.Counters, []collector.ModelRule, error
 			return nil, nil, err
 		}
 		all = builtIn
+		for name, line := range builtIn.Lines {
+			places[name] = placeIn(etc.DefaultCountersName, line)
+		}
 	}
-	from := map[string]string{}
 	for _, path := range files {
 		more, err := readCounters(path)
 		if err != nil {
@@ -141,43 +145,45 @@ func loadCounters(cfg config) (*collector.Counters, []collector.ModelRule, error
 		}
 		all.Warnings = append(all.Warnings, more.Warnings...)
 		for _, c := range more.List {
-			if other, twice := from[c.Name]; twice {
-				all.Warnings = append(all.Warnings, collector.Problem{File: path, Message: fmt.Sprintf("%s is in %s already: this one is ignored", c.Name, other)})
+			line := more.Lines[c.Name]
+			if other, twice := places[c.Name]; twice {
+				all.Warnings = append(all.Warnings, collector.Problem{File: path, Line: line, Message: fmt.Sprintf("%s is in %s already: this one is ignored", c.Name, other)})
 				continue
 			}
-			from[c.Name] = path
+			places[c.Name] = placeIn(path, line)
 			all.List = append(all.List, c)
 		}
 	}
 	for _, c := range cfg.Fields {
+		places[c.Name] = placeIn(cfg.ConfigFile, cfg.Lines[fieldKey{-1, c.Name}])
 		if i := slices.IndexFunc(all.List, func(have collector.Counter) bool { return have.Name == c.Name }); i >= 0 {
 			all.List[i] = c
 			continue
 		}
 		all.List = append(all.List, c)
 	}
-	rules, err := addModels(all, cfg)
-	if err != nil {
-		return nil, nil, err
-	}
+	rules, err := addModels(all, cfg, places)
 	if cfg.Histograms {
 		addHistograms(all.List, cfg.Resolution)
 	}
-	return all, rules, checkFamilyNames(all.List)
+	return all, rules, errors.Join(err, checkFamilyNames(all.List, places))
 }
+
+func placeIn(file string, line int) string { return fmt.Sprintf("%s:%d", file, line) }
 
 // addModels adds the fields that GPUs of some models have beside the others, and
 // returns the rules of all models. A field that every GPU has stays with every GPU:
 // who names it for one model does not mean to take it from the others.
-func addModels(all *collector.Counters, cfg config) (rules []collector.ModelRule, err error) {
+func addModels(all *collector.Counters, cfg config, places map[string]string) (rules []collector.ModelRule, err error) {
 	general := len(all.List)
-	for _, m := range cfg.Models {
+	for at, m := range cfg.Models {
 		for _, id := range m.Without {
 			rules = append(rules, collector.ModelRule{Field: id, Match: m.Match})
 		}
 		for _, c := range m.Fields {
+			line := cfg.Lines[fieldKey{at, c.Name}]
 			if i := slices.IndexFunc(all.List[:general], func(have collector.Counter) bool { return have.Computed == 0 && have.Field.ID == c.Field.ID }); i >= 0 {
-				all.Warnings = append(all.Warnings, collector.Problem{File: cfg.ConfigFile, Message: fmt.Sprintf(
+				all.Warnings = append(all.Warnings, collector.Problem{File: cfg.ConfigFile, Line: line, Message: fmt.Sprintf(
 					"models: %s, for GPUs that match %q, is read of all GPUs anyway, as %s, and stays so: remove one of the two", c.Name, m.Match, all.List[i].Name)})
 				continue
 			}
@@ -186,12 +192,14 @@ func addModels(all *collector.Counters, cfg config) (rules []collector.ModelRule
 			switch {
 			case i < 0:
 				all.List = append(all.List, c)
+				places[c.Name] = placeIn(cfg.ConfigFile, line)
 			case all.List[i] != c:
-				return nil, fmt.Errorf("%s: models: %s, for GPUs that match %q, is not what goes by that name elsewhere: give it another name, or the same field, type, help and other settings", cfg.ConfigFile, c.Name, m.Match)
+				err = errors.Join(err, fmt.Errorf("%s:%d: models: %s, for GPUs that match %q, is not what goes by that name at %s: give it another name, or the same field, type, help and other settings",
+					cfg.ConfigFile, line, c.Name, m.Match, places[c.Name]))
 			}
 		}
 	}
-	return rules, nil
+	return rules, err
 }
 
 // unmatched returns the entries of models that fit none of the GPUs, each once.
@@ -217,18 +225,22 @@ func countersName(cfg config) string {
 	return name
 }
 
-// checkFamilyNames says which counters cannot be served together.
-func checkFamilyNames(counters []collector.Counter) error {
+// checkFamilyNames says which counters cannot be served together. The places are
+// where they stand, by name.
+func checkFamilyNames(counters []collector.Counter, places map[string]string) error {
+	var errs []error
 	of := map[string]string{}
 	for _, c := range counters {
 		for _, name := range c.FamilyNames() {
 			if other, taken := of[name]; taken {
-				return fmt.Errorf("%s and %s both make the metric %s, by their names, statistics or histograms: give one of them another name", other, c.Name, name)
+				errs = append(errs, fmt.Errorf("%s: %s and %s (%s) both make the metric %s, by their names, statistics or histograms: give one of them another name",
+					places[c.Name], c.Name, other, places[other], name))
+				continue
 			}
 			of[name] = c.Name
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // addHistograms makes of the counters what --sample.histograms asks for: histograms
@@ -248,7 +260,7 @@ func addHistograms(counters []collector.Counter, resolution time.Duration) {
 
 // reloadable are the fields of config that a reload can change.
 var reloadable = []string{
-	"ConfigFile", "Include", "Fields", "Models", "Collectors", "Interval", "Resolution", "Histograms", "MaxAge", "Devices", "Switches", "CPUs",
+	"ConfigFile", "Include", "Fields", "Models", "Lines", "Collectors", "Interval", "Resolution", "Histograms", "MaxAge", "Devices", "Switches", "CPUs",
 	"LinksFromOne", "Hostengine", "DCGMLogLevel", "UseOldNamespace", "HostnameLabel", "ReplaceBlanks",
 	"XIDCatalogue", "XIDWindow", "ClockWindow", "HealthInterval",
 }

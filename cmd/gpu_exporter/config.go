@@ -31,6 +31,9 @@ type config struct {
 	// with the same name.
 	Fields []collector.Counter
 	Models []modelConfig
+	// Lines are those of ConfigFile on which Fields and those of Models stand, if they
+	// come from there.
+	Lines map[fieldKey]int
 
 	Collectors    string // path of the counters file; empty: the default counters
 	Interval      time.Duration
@@ -96,6 +99,12 @@ type modelConfig struct {
 	Match   string              // as for collector.ModelExpression
 	Without []collector.FieldID // what they are not asked for
 	Fields  []collector.Counter // what only they are asked for
+}
+
+// fieldKey names one of Fields, or of those of a model.
+type fieldKey struct {
+	model int // position in Models; -1: of Fields
+	name  string
 }
 
 // showsPodLabels says whether labels or annotations of pods are asked for.

@@ -241,7 +241,7 @@ func TestConfigFileThatSaysNothing(t *testing.T) {
 	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), "{}\n")
 	c, err := parsed(t, "--config.file="+path, "")
 	def, _ := parsed(t, "", "")
-	def.ConfigFile = path
+	def.ConfigFile, def.Lines = path, map[fieldKey]int{}
 	if err != nil || !reflect.DeepEqual(c, def) {
 		t.Errorf("%v\n%+v\nwant\n%+v", err, c, def)
 	}
@@ -319,20 +319,20 @@ func TestModelFields(t *testing.T) {
 		"of all": {
 			models:   "  - {match: T4, without: [140], fields: [{field: DCGM_FI_DEV_GPU_TEMP, statistics: true}]}\n",
 			counters: "DCGM_FI_DEV_GPU_TEMP used", rules: "[{140 T4 false}]",
-			warning: `c.yaml: models: DCGM_FI_DEV_GPU_TEMP, for GPUs that match "T4", is read of all GPUs anyway, as DCGM_FI_DEV_GPU_TEMP, and stays so: remove one of the two`,
+			warning: `c.yaml:4: models: DCGM_FI_DEV_GPU_TEMP, for GPUs that match "T4", is read of all GPUs anyway, as DCGM_FI_DEV_GPU_TEMP, and stays so: remove one of the two`,
 		},
 		"of all by another name": {
 			models:   "  - {match: T4, fields: [DCGM_FI_DEV_FB_USED_BYTES]}\n",
 			counters: "DCGM_FI_DEV_GPU_TEMP used", rules: "[]",
-			warning: `c.yaml: models: DCGM_FI_DEV_FB_USED_BYTES, for GPUs that match "T4", is read of all GPUs anyway, as used, and stays so: remove one of the two`,
+			warning: `c.yaml:4: models: DCGM_FI_DEV_FB_USED_BYTES, for GPUs that match "T4", is read of all GPUs anyway, as used, and stays so: remove one of the two`,
 		},
 		"the name of another": {
 			models: "  - {match: T4, fields: [{field: 155, name: used}]}\n",
-			err:    `c.yaml: models: used, for GPUs that match "T4", is not what goes by that name elsewhere: give it another name, or the same field, type, help and other settings`,
+			err:    `c.yaml:4: models: used, for GPUs that match "T4", is not what goes by that name at c.yaml:2: give it another name, or the same field, type, help and other settings`,
 		},
 		"two meanings": {
 			models: "  - {match: T4, fields: [{field: 155, name: w}]}\n  - {match: A100, fields: [{field: 155, name: w, help: Other.}]}\n",
-			err:    `c.yaml: models: w, for GPUs that match "A100", is not what goes by that name elsewhere: give it another name, or the same field, type, help and other settings`,
+			err:    `c.yaml:5: models: w, for GPUs that match "A100", is not what goes by that name at c.yaml:4: give it another name, or the same field, type, help and other settings`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -368,6 +368,34 @@ func TestModelFields(t *testing.T) {
 	}
 }
 
+// All names that clash are told, with where they stand.
+func TestClashingNames(t *testing.T) {
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "a.csv"), "# ours\nDCGM_FI_DEV_FB_USED, gauge, U.\nDCGM_FI_DEV_POWER_USAGE, gauge, P.\n")
+	path := writeFile(t, filepath.Join(dir, "c.yaml"), `include: [a.csv]
+fields:
+  - {field: 150, name: DCGM_FI_DEV_FB_USED_max}
+  - {field: DCGM_FI_DEV_FB_USED, statistics: true}
+  - {field: 140, name: DCGM_FI_DEV_POWER_USAGE_histogram}
+models:
+  - match: T4
+    fields:
+      - {field: 203, name: DCGM_FI_DEV_POWER_USAGE}
+      - {field: 100, name: DCGM_FI_DEV_FB_USED_min}
+`)
+	c, err := parsed(t, "--sample.histograms --config.file="+path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `c.yaml:9: models: DCGM_FI_DEV_POWER_USAGE, for GPUs that match "T4", is not what goes by that name at a.csv:3: give it another name, or the same field, type, help and other settings
+c.yaml:3: DCGM_FI_DEV_FB_USED_max and DCGM_FI_DEV_FB_USED (c.yaml:4) both make the metric DCGM_FI_DEV_FB_USED_max, by their names, statistics or histograms: give one of them another name
+c.yaml:5: DCGM_FI_DEV_POWER_USAGE_histogram and DCGM_FI_DEV_POWER_USAGE (a.csv:3) both make the metric DCGM_FI_DEV_POWER_USAGE_histogram, by their names, statistics or histograms: give one of them another name
+c.yaml:10: DCGM_FI_DEV_FB_USED_min and DCGM_FI_DEV_FB_USED (c.yaml:4) both make the metric DCGM_FI_DEV_FB_USED_min, by their names, statistics or histograms: give one of them another name`
+	if _, _, err := loadCounters(c); err == nil || strings.ReplaceAll(err.Error(), dir+"/", "") != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+}
+
 // The example that we ship is valid and says what is the default anyway.
 func TestExampleConfigFile(t *testing.T) {
 	c, err := parsed(t, "--config.file=../../etc/gpu_exporter.yaml", "")
@@ -378,7 +406,7 @@ func TestExampleConfigFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.ConfigFile = ""
+	c.ConfigFile, c.Lines = "", nil
 	if !reflect.DeepEqual(c, def) {
 		t.Errorf("got\n%+v\nwant\n%+v", c, def)
 	}

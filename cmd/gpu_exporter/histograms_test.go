@@ -57,11 +57,11 @@ func TestFamilyNamesMustDiffer(t *testing.T) {
 		{Field: power, Name: "board_power", Type: collector.MetricGauge, Statistics: true},
 		{Field: power, Name: "board_power_mean", Type: collector.MetricGauge},
 	}
-	err := checkFamilyNames(counters)
-	if err == nil || !strings.HasPrefix(err.Error(), "board_power and board_power_mean both make the metric board_power_mean") {
+	err := checkFamilyNames(counters, map[string]string{"board_power": "a:1", "board_power_mean": "a:2"})
+	if err == nil || !strings.HasPrefix(err.Error(), "a:2: board_power_mean and board_power (a:1) both make the metric board_power_mean") {
 		t.Errorf("got %v", err)
 	}
-	if err := checkFamilyNames(counters[:1]); err != nil {
+	if err := checkFamilyNames(counters[:1], nil); err != nil {
 		t.Error(err)
 	}
 }

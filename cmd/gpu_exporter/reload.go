@@ -254,7 +254,9 @@ func (e *exporter) reload(asked config) (changed bool, err error) {
 	if sameSampler {
 		next.sampler = latest.sampler // which runs
 	}
-	if sameSampler && reflect.DeepEqual(next.counters.List, latest.counters.List) && reflect.DeepEqual(cfg, latest.cfg) {
+	was := latest.cfg
+	was.Lines = cfg.Lines // where in the file things stand makes no difference
+	if sameSampler && reflect.DeepEqual(next.counters.List, latest.counters.List) && reflect.DeepEqual(cfg, was) {
 		return false, nil
 	}
 	if !sameSampler {
