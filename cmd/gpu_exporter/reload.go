@@ -129,7 +129,7 @@ func (r *reloader) reload(why string) error {
 	r.fingerprint = before
 	if err != nil {
 		r.successful.Set(0)
-		r.log.Error("The configuration was not reloaded, and stays as it was", "why", why, "err", err)
+		logError(r.log, err, "The configuration was not reloaded, and stays as it was", "why", why)
 		return err
 	}
 	r.successful.Set(1)

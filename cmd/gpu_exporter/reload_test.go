@@ -127,11 +127,15 @@ func TestReload(t *testing.T) {
 		t.Error("the sampler is the old one")
 	}
 
-	publish(base + ", DCGM_FI_DEV_POWER_USAG]\n")
+	publish(base + ", DCGM_FI_DEV_POWER_USAG, {field: 1, kind: gpu}]\n")
 	successful(0)
-	if status, body := n.post(t, "/-/reload"); status != http.StatusInternalServerError || !strings.Contains(body, "c.yaml:3: unknown field DCGM_FI_DEV_POWER_USAG: did you mean DCGM_FI_DEV_POWER_USAGE?") {
+	if status, body := n.post(t, "/-/reload"); status != http.StatusInternalServerError || !strings.Contains(body, "c.yaml:3: unknown field DCGM_FI_DEV_POWER_USAG: did you mean DCGM_FI_DEV_POWER_USAGE?\n") {
 		t.Errorf("reload answers %d: %s", status, body)
 	}
+	n.eventually(t, "each of the mistakes has a record", func() bool {
+		log := n.log.String()
+		return strings.Contains(log, `why="HTTP request" errors=2`) && !strings.Contains(log, `\n`)
+	})
 	shows("DCGM_FI_DEV_POWER_USAGE", 8)
 	publish("") // as if it were cut off
 	if status, body := n.post(t, "/-/reload"); status != http.StatusInternalServerError || !strings.Contains(body, "c.yaml: there is nothing in it") {
@@ -157,6 +161,11 @@ func TestReload(t *testing.T) {
 		t.Errorf("reload answers %d: %s", status, body)
 	}
 	shows("my_watts", 8)
+	publish("# elsewhere\n" + base + ", {field: 155, name: my_watts}, DCGM_FI_DEV_FB_USED]\ninclude: []\n")
+	if status, body := n.post(t, "/-/reload"); status != http.StatusOK {
+		t.Errorf("reload answers %d: %s", status, body)
+	}
+	n.eventually(t, "the same on other lines is no change", func() bool { return strings.Count(n.log.String(), "changed=false") >= 2 })
 	if now := n.samplerPID(); now != sampler {
 		t.Error("a reload without a change, or in another order, replaced the sampler")
 	}

@@ -67,10 +67,24 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 	signal.Ignore(syscall.SIGHUP) // until there is something to reload
 	klog.SetSlogLogger(logger)    // where client-go logs
 	if err := runExporter(ctx, line, stdout, environ, logger); err != nil {
-		logger.Error("gpu_exporter ends", "err", err)
+		logError(logger, err, "gpu_exporter ends")
 		return 1
 	}
 	return 0
+}
+
+// logError logs msg with err, or first each line of err by itself, if it has several: in
+// one record they would be hard to read, and most logs are read by line.
+func logError(logger *slog.Logger, err error, msg string, args ...any) {
+	lines := strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' })
+	if len(lines) <= 1 {
+		logger.Error(msg, append(args, "err", strings.Join(lines, ""))...)
+		return
+	}
+	for _, line := range lines {
+		logger.Error(line)
+	}
+	logger.Error(msg, append(args, "errors", len(lines))...)
 }
 
 // onHangup calls reload at each SIGHUP, as dcgm-exporter does, until stop.

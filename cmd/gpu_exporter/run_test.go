@@ -6,15 +6,47 @@ package main
 import (
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 )
+
+// A record is one line, so that of several mistakes each has its own.
+func TestLogError(t *testing.T) {
+	t.Parallel()
+	bad := filepath.Join(t.TempDir(), "bad.csv")
+	writeFile(t, bad, "DCGM_FI_DEV_GPU_TMP, gauge, T.\nDCGM_FI_DEV_POWER_USAGE, gouge, P.\n")
+	_, several := readCounters(bad)
+	for _, tc := range []struct {
+		err  error
+		want string
+	}{
+		{several, `level=ERROR msg="BAD:1: unknown field DCGM_FI_DEV_GPU_TMP: did you mean DCGM_FI_DEV_GPU_TEMP?"
+level=ERROR msg="BAD:2: DCGM_FI_DEV_POWER_USAGE has the unknown type gouge: write gauge, counter or label"
+level=ERROR msg="It ends" why=SIGHUP errors=2
+`},
+		{errors.New("one thing"), "level=ERROR msg=\"It ends\" why=SIGHUP err=\"one thing\"\n"},
+		{errors.New("one thing\n"), "level=ERROR msg=\"It ends\" why=SIGHUP err=\"one thing\"\n"},
+	} {
+		var out strings.Builder
+		logError(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		}})), tc.err, "It ends", "why", "SIGHUP")
+		if got := strings.ReplaceAll(out.String(), bad, "BAD"); got != tc.want {
+			t.Errorf("got\n%s\nwant\n%s", got, tc.want)
+		}
+	}
+}
 
 // startProgram runs the whole program in a process of its own.
 func startProgram(t *testing.T, args ...string) (*exec.Cmd, *syncBuffer) {
@@ -153,6 +185,7 @@ func TestProgramCannotStart(t *testing.T) {
 		{"address of another machine", []string{"--web.listen-address=192.0.2.1:9400"}, "cannot assign requested address"},
 		{"web config", []string{"--web.config.file=/nonexistent/web.yml", "--web.listen-address=127.0.0.1:0"}, "/nonexistent/web.yml"},
 		{"unknown scenario", []string{"--simulate=h200x9"}, "neither the path of a scenario file nor a known name"},
+		{"two mistakes", []string{"-f", writeFile(t, filepath.Join(t.TempDir(), "bad.csv"), "A, gauge, A.\nB, gauge, B.\n")}, `msg="gpu_exporter ends" errors=2`},
 		{"counters file", []string{"-f", "/nonexistent.csv"}, "/nonexistent.csv"},
 	}
 	for _, tt := range tests {
@@ -163,6 +196,9 @@ func TestProgramCannotStart(t *testing.T) {
 			}
 			if !strings.Contains(log.String(), tt.want) {
 				t.Errorf("no %q in\n%s", tt.want, log)
+			}
+			if strings.Contains(log.String(), `\n`) {
+				t.Errorf("several lines in one record:\n%s", log)
 			}
 		})
 	}
