@@ -132,10 +132,11 @@ func ParseXIDCatalogue(r io.Reader, name string) (*XIDCatalogue, error) {
 		return nil, fmt.Errorf("reading XID catalogue %s: there is nothing in it but comments: write %s on the first line and a line for each code after it, or do without the file", name, strings.Join(xidColumns[:], ","))
 	}
 	if err != nil && !errors.Is(err, csv.ErrFieldCount) {
-		return nil, fmt.Errorf("reading XID catalogue %s: %w", name, err)
+		return nil, atRecord(name, nil, err)
 	}
 	if !slices.Equal(header, xidColumns[:]) {
-		return nil, fmt.Errorf("reading XID catalogue %s: the first line must be %s", name, strings.Join(xidColumns[:], ","))
+		line, _ := reader.FieldPos(0)
+		return nil, fmt.Errorf("%s:%d: the first line of an XID catalogue must be %s", name, line, strings.Join(xidColumns[:], ","))
 	}
 	var (
 		c    XIDCatalogue
@@ -147,7 +148,7 @@ func ParseXIDCatalogue(r io.Reader, name string) (*XIDCatalogue, error) {
 			break
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+			errs = append(errs, atRecord(name, record, err))
 			if len(errs) >= maxProblems {
 				break
 			}
@@ -169,6 +170,22 @@ func ParseXIDCatalogue(r io.Reader, name string) (*XIDCatalogue, error) {
 		return nil, err
 	}
 	return &c, nil
+}
+
+// atRecord gives an error of encoding/csv the form that the others have.
+func atRecord(name string, record []string, err error) error {
+	parse, ok := errors.AsType[*csv.ParseError](err)
+	switch {
+	case !ok:
+		return fmt.Errorf("reading XID catalogue %s: %w", name, err)
+	case errors.Is(err, csv.ErrFieldCount):
+		do := "keep the commas of those that are empty"
+		if len(record) > len(xidColumns) {
+			do = "put a text that has a comma in quotes"
+		}
+		return fmt.Errorf("%s:%d: %d columns instead of %d (%s): %s", name, parse.StartLine, len(record), len(xidColumns), strings.Join(xidColumns[:], ","), do)
+	}
+	return fmt.Errorf("%s:%d: %w", name, parse.StartLine, parse.Err)
 }
 
 func parseXID(record []string) (XID, error) {

@@ -97,12 +97,15 @@ func TestParseXIDCatalogueErrors(t *testing.T) {
 	}{
 		{"empty", "", []string{"x.csv: there is nothing in it but comments: write code,name,severity,action,investigation,meaning on the first line and"}},
 		{"comments", "# ours\n\n", []string{"x.csv: there is nothing in it but comments"}},
-		{"no header", "79,A,critical,RESET_GPU,,Meaning\n", []string{"x.csv: the first line must be code,name,"}},
+		{"no header", "79,A,critical,RESET_GPU,,Meaning\n", []string{"x.csv:1: the first line of an XID catalogue must be code,name,"}},
+		{"quotes in the header", "# ours\ncode,\"name\n", []string{"x.csv:2: extraneous or missing \" in quoted-field"}},
+		{"quotes", header + "79,A,critical,,,\"Gone\" for good\n80,A,info,,,\"not\nclosed\n", []string{
+			"x.csv:2: extraneous or missing \" in quoted-field", "x.csv:3: extraneous or missing \" in quoted-field"}},
 		{
-			"all errors at once", "# a comment\n" + header + "79,A,critical,,,Gone\nx,A,info,,,B\n80,A,high,,,B\n81,A,info,,,\n79,A,info,,,B\n82,A,info\n-1,A,info,,,B\n",
+			"all errors at once", "# a comment\n" + header + "79,A,critical,,,Gone\nx,A,info,,,B\n80,A,high,,,B\n81,A,info,,,\n79,A,info,,,B\n82,A,info\n-1,A,info,,,B\n90,A,info,,,B,C\n",
 			[]string{
 				`x.csv:4: code "x" is not a number`, `x.csv:5: code 80 has severity "high": write info, warning or critical`,
-				"x.csv:6: code 81 has no meaning", "x.csv:7: code 79 does not stand in order", "x.csv: record on line 8", `x.csv:9: code "-1"`,
+				"x.csv:6: code 81 has no meaning", "x.csv:7: code 79 does not stand in order", "x.csv:8: 3 columns instead of 6 (code,name,severity,action,investigation,meaning): keep the commas of those that are empty", "x.csv:10: 7 columns instead of 6 (code,name,severity,action,investigation,meaning): put a text that has a comma in quotes", `x.csv:9: code "-1"`,
 			},
 		},
 	} {
