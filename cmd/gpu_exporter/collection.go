@@ -154,8 +154,8 @@ func loadCounters(cfg config) (*collector.Counters, []collector.ModelRule, error
 			all.List = append(all.List, c)
 		}
 	}
-	for i, c := range cfg.Fields {
-		places[c.Name] = cfg.fieldPlace(i)
+	for _, c := range cfg.Fields {
+		places[c.Name] = placeIn(cfg.ConfigFile, cfg.Lines[fieldKey{-1, c.Name}])
 		if i := slices.IndexFunc(all.List, func(have collector.Counter) bool { return have.Name == c.Name }); i >= 0 {
 			all.List[i] = c
 			continue
@@ -169,14 +169,6 @@ func loadCounters(cfg config) (*collector.Counters, []collector.ModelRule, error
 	return all, rules, errors.Join(err, checkFamilyNames(all.List, places))
 }
 
-// fieldPlace is where one of Fields is, for those that come from the configuration file.
-func (c config) fieldPlace(i int) string {
-	if i >= len(c.Lines.fields) {
-		return c.ConfigFile
-	}
-	return placeIn(c.ConfigFile, c.Lines.fields[i])
-}
-
 func placeIn(file string, line int) string { return fmt.Sprintf("%s:%d", file, line) }
 
 // addModels adds the fields that GPUs of some models have beside the others, and
@@ -188,8 +180,8 @@ func addModels(all *collector.Counters, cfg config, places map[string]string) (r
 		for _, id := range m.Without {
 			rules = append(rules, collector.ModelRule{Field: id, Match: m.Match})
 		}
-		for nth, c := range m.Fields {
-			line := cfg.Lines.models[at][nth]
+		for _, c := range m.Fields {
+			line := cfg.Lines[fieldKey{at, c.Name}]
 			if i := slices.IndexFunc(all.List[:general], func(have collector.Counter) bool { return have.Computed == 0 && have.Field.ID == c.Field.ID }); i >= 0 {
 				all.Warnings = append(all.Warnings, collector.Problem{File: cfg.ConfigFile, Line: line, Message: fmt.Sprintf(
 					"models: %s, for GPUs that match %q, is read of all GPUs anyway, as %s, and stays so: remove one of the two", c.Name, m.Match, all.List[i].Name)})

@@ -31,8 +31,9 @@ type config struct {
 	// with the same name.
 	Fields []collector.Counter
 	Models []modelConfig
-	// Lines are those of ConfigFile on which Fields and those of Models stand.
-	Lines fieldLines
+	// Lines are those of ConfigFile on which Fields and those of Models stand, if they
+	// come from there.
+	Lines map[fieldKey]int
 
 	Collectors    string // path of the counters file; empty: the default counters
 	Interval      time.Duration
@@ -100,10 +101,10 @@ type modelConfig struct {
 	Fields  []collector.Counter // what only they are asked for
 }
 
-// fieldLines are the lines of fields, in their order.
-type fieldLines struct {
-	fields []int
-	models [][]int
+// fieldKey names one of Fields, or of those of a model.
+type fieldKey struct {
+	model int // position in Models; -1: of Fields
+	name  string
 }
 
 // showsPodLabels says whether labels or annotations of pods are asked for.

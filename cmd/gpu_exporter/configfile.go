@@ -511,6 +511,7 @@ func (r *resolver) addFile(c *config) {
 		return
 	}
 	c.ConfigFile = file.path
+	c.Lines = map[fieldKey]int{}
 	if file.include != nil && r.values[optCollectors].rank <= byFile {
 		c.Include = []string{}
 		for _, included := range file.include {
@@ -521,21 +522,19 @@ func (r *resolver) addFile(c *config) {
 	for _, f := range file.fields {
 		r.checkResolution(f, c.Interval)
 		c.Fields = append(c.Fields, f.Counter)
-		c.Lines.fields = append(c.Lines.fields, f.line)
+		c.Lines[fieldKey{-1, f.Name}] = f.line
 	}
-	for _, m := range file.models {
+	for at, m := range file.models {
 		other := modelConfig{Match: m.match}
-		var lines []int
 		for _, without := range m.without {
 			other.Without = append(other.Without, without.Field.ID)
 		}
 		for _, f := range m.fields {
 			r.checkResolution(f, c.Interval)
 			other.Fields = append(other.Fields, f.Counter)
-			lines = append(lines, f.line)
+			c.Lines[fieldKey{at, f.Name}] = f.line
 		}
 		c.Models = append(c.Models, other)
-		c.Lines.models = append(c.Lines.models, lines)
 	}
 }
 

@@ -241,7 +241,7 @@ func TestConfigFileThatSaysNothing(t *testing.T) {
 	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), "{}\n")
 	c, err := parsed(t, "--config.file="+path, "")
 	def, _ := parsed(t, "", "")
-	def.ConfigFile = path
+	def.ConfigFile, def.Lines = path, map[fieldKey]int{}
 	if err != nil || !reflect.DeepEqual(c, def) {
 		t.Errorf("%v\n%+v\nwant\n%+v", err, c, def)
 	}
@@ -406,7 +406,7 @@ func TestExampleConfigFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.ConfigFile = ""
+	c.ConfigFile, c.Lines = "", nil
 	if !reflect.DeepEqual(c, def) {
 		t.Errorf("got\n%+v\nwant\n%+v", c, def)
 	}
