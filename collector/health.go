@@ -202,31 +202,30 @@ var (
 // or three checks.
 func (cfg *FamiliesConfig) healthMaxAge() time.Duration { return max(cfg.MaxAge, 3*cfg.HealthInterval) }
 
-// freshHealth returns the newest outcome of the entities of the view, or nil where
-// there is none that is fresh.
+// freshHealth returns the newest outcome, or nil where there is none that is fresh.
 func (f *Families) freshHealth(v nodeView) *Health {
 	if f.cfg.HealthInterval <= 0 || v.health.newest == nil || v.health.age(f.node.now()) > f.cfg.healthMaxAge() {
 		return nil
 	}
-	return v.health.newest.at(v.health.of, v.inventory)
+	return v.health.newest
 }
 
-// at returns the outcome for those entities of the inventory that are up in the other:
-// a check has not been made yet of each inventory, and what stayed goes on.
-func (h *Health) at(of, other *Inventory) *Health {
-	if of == other {
-		return h
+// at returns the state of those entities of its inventory that are up in another: not
+// each inventory has been checked yet, and what stayed goes on.
+func (s healthState) at(inv *Inventory) healthState {
+	if s.newest == nil || s.of == inv || inv == nil {
+		return s
 	}
-	positions := of.positionsIn(other)
-	moved := *h
+	positions := s.of.positionsIn(inv)
+	moved := *s.newest
 	moved.Checked, moved.Incidents = nil, nil
-	for _, c := range h.Checked {
+	for _, c := range s.newest.Checked {
 		if c.Entity = positions[c.Entity]; c.Entity != Unknown {
 			moved.Checked = append(moved.Checked, c)
 		}
 	}
 	slices.SortFunc(moved.Checked, func(a, b CheckedEntity) int { return cmp.Compare(a.Entity, b.Entity) })
-	for _, i := range h.Incidents {
+	for _, i := range s.newest.Incidents {
 		if i.Entity != Unknown {
 			if i.Entity = positions[i.Entity]; i.Entity == Unknown {
 				continue
@@ -234,7 +233,8 @@ func (h *Health) at(of, other *Inventory) *Health {
 		}
 		moved.Incidents = append(moved.Incidents, i)
 	}
-	return &moved
+	s.newest, s.of = &moved, inv
+	return s
 }
 
 // appendHealth appends what the newest health check found, if that is fresh, and how

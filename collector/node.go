@@ -297,9 +297,9 @@ type nodeView struct {
 	recentXIDs map[xidKey]uint64
 
 	clockEvents map[entityKey]clockEventState
-	tracks      *trackView // nil until the first sample
-	health      healthState
-	peers       peersState
+	tracks      *trackView  // nil until the first sample
+	health      healthState // of inventory
+	peers       peersState  // of inventory
 }
 
 // gpu returns the GPU with the UUID, be it there or gone; nil if it is not known.
@@ -323,7 +323,8 @@ func (n *Node) view() nodeView {
 	n.xids.settle(now)
 	v := n.newest(now)
 	v.goneSwitches = n.goneSwitches
-	v.gone, v.tracks, v.health, v.peers = n.gone, n.tracks, n.health, n.peers
+	v.gone, v.tracks = n.gone, n.tracks
+	v.health, v.peers = n.health.at(v.inventory), n.peers.at(v.inventory)
 	v.xids, v.recentXIDs, v.strayXIDs = n.xids.counts.copy(), n.xids.counts.recent(now), n.kernel.strays
 	v.clockEvents = n.clockEvents.copy()
 	if v.inventory == n.profilingOf {

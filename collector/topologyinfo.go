@@ -94,30 +94,30 @@ var (
 		[]string{"path", "peer_gpu", "peer_uuid"}}
 )
 
-// freshPeers returns the newest topology of the entities of the view, or nil where
-// there is none that is fresh.
+// freshPeers returns the newest topology, or nil where there is none that is fresh.
 func (f *Families) freshPeers(v nodeView) *Peers {
 	if v.peers.newest == nil || f.node.now().Sub(v.peers.received) > max(peersMaxAge, f.cfg.healthMaxAge()) {
 		return nil
 	}
-	return v.peers.newest.at(v.peers.of, v.inventory)
+	return v.peers.newest
 }
 
-// at is [Health.at] for the topology.
-func (p *Peers) at(of, other *Inventory) *Peers {
-	if of == other {
-		return p
+// at is as that of healthState.
+func (s peersState) at(inv *Inventory) peersState {
+	if s.newest == nil || s.of == inv || inv == nil {
+		return s
 	}
-	positions := of.positionsIn(other)
-	moved := *p
+	positions := s.of.positionsIn(inv)
+	moved := *s.newest
 	moved.Pairs = nil
-	for _, pair := range p.Pairs {
+	for _, pair := range s.newest.Pairs {
 		pair.Entity, pair.Peer = positions[pair.Entity], positions[pair.Peer]
 		if pair.Entity != Unknown && pair.Peer != Unknown {
 			moved.Pairs = append(moved.Pairs, pair)
 		}
 	}
-	return &moved
+	s.newest, s.of = &moved, inv
+	return s
 }
 
 // appendPeers appends how the GPUs reach each other.
