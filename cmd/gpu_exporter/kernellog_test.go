@@ -317,20 +317,28 @@ func TestKernelLogNotReadable(t *testing.T) {
 	}
 }
 
-// A log that cannot be read at the start is down, and tried until it can be; what it
-// has from before does not count.
-func TestKernelLogBecomesReadable(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "kmsg")
-	line := func(code int) string { return fmt.Sprintf("3,1,1,-;NVRM: Xid (PCI:0000:18:00): %d, test\n", code) }
-	log := &lockedBuffer{}
-	told := make(chan collector.KernelXID)
+// hastyKernelLog returns a kernel log that is tried again at once, what it tells, and
+// what it logs.
+func hastyKernelLog(t *testing.T, path string) (*kernelLog, <-chan collector.KernelXID, *lockedBuffer) {
+	t.Helper()
+	log, told := &lockedBuffer{}, make(chan collector.KernelXID)
 	k, err := newKernelLog(config{KMsg: path, KernelLog: kernelLogAuto}, samplerEnv{}, func(x collector.KernelXID) { told <- x },
 		slog.New(slog.NewTextHandler(log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
+	k.retry = time.Millisecond
+	return k, told, log
+}
+
+// A log that cannot be read at the start is down, and tried until it can be; what it
+// has from before does not count.
+func TestKernelLogBecomesReadable(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "kmsg")
+	line := func(code int) string { return fmt.Sprintf("3,1,1,-;NVRM: Xid (PCI:0000:18:00): %d, test\n", code) }
+	k, told, log := hastyKernelLog(t, path)
 	var opened atomic.Int32
-	k.retry, k.readable = time.Millisecond, func() { opened.Add(1) }
+	k.readable = func() { opened.Add(1) }
 	if err := k.open(); err != nil {
 		t.Fatal(err)
 	}
@@ -393,14 +401,7 @@ func TestKernelLogFailsAndComesBack(t *testing.T) {
 		}
 	}
 	write(path, 1) // before the start
-	log := &lockedBuffer{}
-	told := make(chan collector.KernelXID)
-	k, err := newKernelLog(config{KMsg: path, KernelLog: kernelLogAuto}, samplerEnv{}, func(x collector.KernelXID) { told <- x },
-		slog.New(slog.NewTextHandler(log, nil)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	k.retry = time.Millisecond
+	k, told, log := hastyKernelLog(t, path)
 	if err := k.open(); err != nil {
 		t.Fatal(err)
 	}

@@ -70,37 +70,6 @@ func (p *plan) track(fields []collector.TrackedField, interval time.Duration, pa
 	}
 }
 
-// count says which profiling fields are counted: those of the columns, and of fields
-// what comes with them for nothing, the lowest first, as these tell the most.
-func (p *plan) count(fields []collector.TrackedField) {
-	var wanted []uint16
-	for _, f := range fields {
-		if profiling(uint16(f.Field)) {
-			wanted = append(wanted, uint16(f.Field))
-		}
-	}
-	slices.Sort(wanted)
-	for i := range p.inv.Entities {
-		gpu := &p.inv.Entities[i]
-		if gpu.Kind != collector.KindGPU {
-			continue
-		}
-		var listed []uint16
-		p.eachProfiled(gpu, func(row, column int) {
-			if p.fixed[row][column] == collector.StatusOK {
-				listed = append(listed, uint16(p.inv.Columns[p.inv.Entities[row].Kind][column]))
-			}
-		})
-		p.counted[gpu.ID] = append(listed, p.capabilities[gpu.ID].besides(listed, without(wanted, listed))...)
-	}
-}
-
-// has says whether an entity can have a field as far as profiling is concerned.
-func (p *plan) has(row int, field collector.FieldID) bool {
-	gpu, _ := p.inv.GPU(row)
-	return gpu == nil || !profiling(uint16(field)) || slices.Contains(p.counted[gpu.ID], uint16(field))
-}
-
 // excluded says whether the configuration keeps a field from an entity.
 func (p *plan) excluded(row int, field collector.FieldID) bool {
 	column := slices.Index(p.inv.Columns[p.inv.Entities[row].Kind], field)

@@ -5,71 +5,13 @@ package dcgm
 
 import (
 	"cmp"
-	"fmt"
 	"log/slog"
-	"maps"
 	"math"
 	"slices"
 	"time"
 
 	"gpu_exporter/collector"
 )
-
-// profiling says whether the field is one of DCGM_FI_PROF_*.
-func profiling(field uint16) bool {
-	return collector.Field{ID: collector.FieldID(field)}.Profiling()
-}
-
-// capability is what a GPU can profile: the fields, or why it cannot at all.
-type capability struct {
-	fields map[uint16]metricGroup
-	status collector.Status
-}
-
-// metricGroup names fields that the hardware counts together. It counts those of one
-// major and different minors in turns (dcgmProfMetricGroupInfo_t in dcgm_structs.h):
-// each for a part of the time, which makes all of them less exact. GPUs before Hopper
-// have such groups; an A10 has three of one major (NVIDIA/DCGM issue 144).
-type metricGroup struct{ major, minor uint }
-
-// turns is how many turns the hardware takes to count the fields.
-func (c capability) turns(fields []uint16) int {
-	minors := make(map[uint][]uint)
-	turns := 0
-	for _, f := range fields {
-		g, ok := c.fields[f]
-		if !ok || slices.Contains(minors[g.major], g.minor) {
-			continue
-		}
-		minors[g.major] = append(minors[g.major], g.minor)
-		turns = max(turns, len(minors[g.major]))
-	}
-	return turns
-}
-
-// besides returns those of extra that the hardware counts beside fields without
-// taking more turns, or in one if there are no fields.
-func (c capability) besides(fields, extra []uint16) []uint16 {
-	var free []uint16
-	all := slices.Clone(fields)
-	limit := max(1, c.turns(fields))
-	for _, f := range extra {
-		if c.of(f) == collector.StatusOK && c.turns(append(all, f)) <= limit {
-			all, free = append(all, f), append(free, f)
-		}
-	}
-	return free
-}
-
-func (c capability) of(field uint16) collector.Status {
-	if c.status != collector.StatusOK {
-		return c.status
-	}
-	if _, ok := c.fields[field]; !ok {
-		return collector.StatusNotSupported
-	}
-	return collector.StatusOK
-}
 
 // locked says whether a watch of profiling fields was refused because another
 // client has the hardware. DCGM calls that an unrecoverable error of its
@@ -251,68 +193,6 @@ func (p *profiler) shapeGPU(plan *plan, row int) {
 	p.gpus = append(p.gpus, g)
 	if able && !p.paused() {
 		plan.evidence[row] = []uint16{fieldGPUUtil, fieldPower}
-	}
-}
-
-// eachProfiled calls f for each profiling field of the GPU, and of the instances
-// of it, that is asked for: row and column.
-func (p *plan) eachProfiled(gpu *collector.Entity, f func(row, column int)) {
-	for i, e := range p.inv.Entities {
-		if of, ok := p.inv.GPU(i); !ok || of != gpu || p.fixed[i] == nil || e.State != collector.EntityUp {
-			continue
-		}
-		for j, field := range p.inv.Columns[e.Kind] {
-			if profiling(uint16(field)) && p.fixed[i][j] != collector.StatusExcluded {
-				f(i, j)
-			}
-		}
-	}
-}
-
-// profilingOf is what is watched of profiling on a GPU and on what lies in it.
-func (p *plan) profilingOf(gpuRow int) (watches []string) {
-	for row, e := range p.inv.Entities {
-		if gpu, ok := p.inv.GPU(row); !ok || gpu != &p.inv.Entities[gpuRow] || e.State != collector.EntityUp {
-			continue
-		}
-		of := p.watchesOf(row)
-		if prof := of[len(of)-1]; len(prof.fields) > 0 {
-			watches = append(watches, fmt.Sprint(p.identity(row), prof.every, prof.fields))
-		}
-	}
-	return watches
-}
-
-// roundOf is when profiling of the GPU of a row was last watched anew.
-func (p *plan) roundOf(row int) int {
-	if gpu, ok := p.inv.GPU(row); ok {
-		return p.round[gpu.ID]
-	}
-	return 0
-}
-
-// unlistedEvidence is the evidence that is not among the columns of GPUs, if any
-// GPU that has a row is judged by it.
-func (p *plan) unlistedEvidence() []uint16 {
-	for row, evidence := range p.evidence {
-		if !p.read[row] {
-			continue
-		}
-		var columns []uint16
-		for _, f := range p.inv.Columns[collector.KindGPU] {
-			columns = append(columns, uint16(f))
-		}
-		return without(evidence, columns)
-	}
-	return nil
-}
-
-// evidenceTargets adds the watch of evidence on GPUs that have no row: those of
-// which only instances are read.
-func (p *plan) evidenceTargets(add func(target, []int)) {
-	rows := slices.DeleteFunc(slices.Sorted(maps.Keys(p.evidence)), func(row int) bool { return p.read[row] })
-	if len(rows) > 0 {
-		add(target{fields: p.evidence[rows[0]]}, rows)
 	}
 }
 
