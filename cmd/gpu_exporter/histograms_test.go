@@ -6,7 +6,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -73,35 +72,15 @@ func TestNativeHistogramsInPrometheus(t *testing.T) {
 		t.Skip("takes half a minute; go test without -short, or make test, runs it")
 	}
 	t.Parallel()
-	prometheus := tool(t, "prometheus")
 	n := startNode(t, "h100x8", "--collect-interval=1s", "--sample.resolution=100ms", "--sample.histograms")
 	n.command(t, "load gpu all bursts")
 
-	dir := t.TempDir()
-	configFile := filepath.Join(dir, "prometheus.yml")
-	config := fmt.Sprintf(`
+	api := startPrometheus(t, fmt.Sprintf(`
 global: {scrape_interval: 1s, scrape_timeout: 1s, scrape_native_histograms: true}
 scrape_configs:
   - job_name: gpu
     static_configs: [{targets: [%q]}]
-`, n.address)
-	if err := os.WriteFile(configFile, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	address := freeAddress(t)
-	log := &lockedBuffer{}
-	cmd := exec.Command(prometheus, "--config.file="+configFile, "--storage.tsdb.path="+filepath.Join(dir, "data"),
-		"--web.listen-address="+address, "--log.level=warn")
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(os.Interrupt)
-		_ = cmd.Wait()
-	})
-	api := promAPI{t: t, base: "http://" + address}
-	api.waitReady()
+`, n.address))
 	sleepUntil(t, time.Now().Add(25*time.Second))
 
 	// Power is near its lowest for 70 % of the time, and near its highest for 28 %.
@@ -116,7 +95,5 @@ scrape_configs:
 	api.expect(`count(DCGM_FI_DEV_GPU_UTIL_histogram)`, 8)
 	api.expect(`count(DCGM_FI_DEV_GPU_TEMP_histogram)`, 8)
 	api.expect(`count(DCGM_FI_PROF_GR_ENGINE_ACTIVE_histogram)`, 8)
-	if s := log.String(); strings.Contains(s, "level=WARN") || strings.Contains(s, "level=ERROR") {
-		t.Errorf("Prometheus complains:\n%s", s)
-	}
+	api.expectNoComplaint()
 }

@@ -94,6 +94,10 @@ func TestXIDsBeforeAReload(t *testing.T) {
 	}
 	configure("6s")
 	n := startNode(t, "h100x8", "--config.file="+file)
+	listens := func(interval string) func() bool { // what comes while no engine runs, DCGM does not hear
+		return func() bool { return strings.Contains(n.log.String(), "interval="+interval+"\n") }
+	}
+	n.eventually(t, "the first sampler listens", listens("6s"))
 	for i, interval := range []string{"5s", "4s", "3s"} {
 		n.command(t, fmt.Sprintf("xid 48 gpu %d count 3", i))
 		time.Sleep(300 * time.Millisecond) // until DCGM has heard
@@ -101,6 +105,7 @@ func TestXIDsBeforeAReload(t *testing.T) {
 		if status, body := n.post(t, "/-/reload"); status != http.StatusOK {
 			t.Fatalf("status %d: %s", status, body)
 		}
+		n.eventually(t, "the next sampler listens", listens(interval))
 		n.eventually(t, "they are counted", func() bool { return n.xids(t, `xid="48"`) == 3*(i+1) })
 	}
 }

@@ -8,11 +8,11 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -53,14 +53,18 @@ func tool(t *testing.T, name string) string {
 	return path
 }
 
-func freeAddress(t *testing.T) string {
+// listening returns the address that a Prometheus server logs to listen on. The
+// system chose its port when it was bound, so nobody else can have it.
+func listening(t *testing.T, log *lockedBuffer) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	said := regexp.MustCompile(`msg="Listening on" (?:component=web )?address=(\S+)`)
+	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if m := said.FindStringSubmatch(log.String()); m != nil {
+			return m[1]
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatalf("it does not listen after 60 s:\n%s", log)
+	return ""
 }
 
 // node is an exporter process over a simulated node.
@@ -105,8 +109,8 @@ func startNode(t *testing.T, scenario string, args ...string) *node {
 func launchNode(t *testing.T, scenario string, args ...string) *node {
 	t.Helper()
 	sim := dcgmsim.NewNode(filepath.Join(filepath.Dir(built(t)), "sim"), t.TempDir(), scenario)
-	n := &node{address: freeAddress(t), sim: sim, log: &lockedBuffer{}, exited: make(chan struct{})}
-	args = append([]string{"--web.listen-address=" + n.address}, args...)
+	n := &node{sim: sim, log: &lockedBuffer{}, exited: make(chan struct{})}
+	args = append([]string{"--web.listen-address=127.0.0.1:0"}, args...)
 	if scenario != "" {
 		args = append(args, "--simulate="+scenario)
 	}
@@ -132,6 +136,7 @@ func launchNode(t *testing.T, scenario string, args ...string) *node {
 			t.Logf("log of %s:\n%s", scenario, n.log)
 		}
 	})
+	n.address = listening(t, n.log)
 	return n
 }
 

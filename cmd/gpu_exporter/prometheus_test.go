@@ -25,37 +25,17 @@ func TestRealPrometheus(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute; go test without -short, or make test, runs it")
 	}
-	prometheus := tool(t, "prometheus")
 	whole := startNode(t, "h100x8", "--collect-interval=1s")
 	mig := startNode(t, "h100x8-mig", "--collect-interval=1s")
 
-	dir := t.TempDir()
-	config := fmt.Sprintf(`
+	api := startPrometheus(t, fmt.Sprintf(`
 global: {scrape_interval: 1s, scrape_timeout: 1s}
 scrape_configs:
   - job_name: gpu
     static_configs:
       - {targets: [%q], labels: {node: whole}}
       - {targets: [%q], labels: {node: mig}}
-`, whole.address, mig.address)
-	configFile := filepath.Join(dir, "prometheus.yml")
-	if err := os.WriteFile(configFile, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	address := freeAddress(t)
-	log := &lockedBuffer{}
-	cmd := exec.Command(prometheus, "--config.file="+configFile, "--storage.tsdb.path="+filepath.Join(dir, "data"),
-		"--web.listen-address="+address, "--log.level=warn")
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(os.Interrupt)
-		_ = cmd.Wait()
-	})
-	api := promAPI{t: t, base: "http://" + address}
-	api.waitReady()
+`, whole.address, mig.address))
 	start := time.Now()
 
 	sleepUntil(t, start.Add(20*time.Second))
@@ -114,9 +94,7 @@ scrape_configs:
 			t.Errorf("gpu_xid_errors is a %q: OpenMetrics was not negotiated", body)
 		}
 	})
-	if s := log.String(); strings.Contains(s, "level=WARN") || strings.Contains(s, "level=ERROR") {
-		t.Errorf("Prometheus complains:\n%s", s)
-	}
+	api.expectNoComplaint()
 }
 
 // migInstances is the number of GPU instances of scenario h100x8-mig.
@@ -131,10 +109,43 @@ func sleepUntil(t *testing.T, at time.Time) {
 	}
 }
 
+// startPrometheus starts a Prometheus server, waits until it is ready, and stops it
+// with the test.
+func startPrometheus(t *testing.T, config string) promAPI {
+	t.Helper()
+	dir := t.TempDir()
+	configFile := filepath.Join(dir, "prometheus.yml")
+	if err := os.WriteFile(configFile, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log := &lockedBuffer{}
+	cmd := exec.Command(tool(t, "prometheus"), "--config.file="+configFile, "--storage.tsdb.path="+filepath.Join(dir, "data"),
+		"--web.listen-address=127.0.0.1:0")
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		_ = cmd.Wait()
+	})
+	api := promAPI{t: t, base: "http://" + listening(t, log), log: log}
+	api.waitReady()
+	return api
+}
+
 // promAPI asks a Prometheus server.
 type promAPI struct {
 	t    *testing.T
 	base string
+	log  *lockedBuffer
+}
+
+func (p promAPI) expectNoComplaint() {
+	p.t.Helper()
+	if s := p.log.String(); strings.Contains(s, "level=WARN") || strings.Contains(s, "level=ERROR") {
+		p.t.Errorf("Prometheus complains:\n%s", s)
+	}
 }
 
 func (p promAPI) get(path string, into any) error {
