@@ -218,6 +218,15 @@ func newConfig(opts []option, flags map[string]given, lookupEnv func(string) (st
 	if r.on(optNoHostname) {
 		c.HostnameLabel = ""
 	}
+	r.checkTogether(c, lookupEnv)
+	if len(r.problems) > 0 {
+		return c, r.warnings, errors.New(strings.Join(r.problems, "\n"))
+	}
+	return c, r.warnings, nil
+}
+
+// checkTogether finds settings that exclude each other, and those without effect.
+func (r *resolver) checkTogether(c config, lookupEnv func(string) (string, bool)) {
 	if a, b := r.values[optSimulate], r.values[optLibraryPath]; a.set && b.set {
 		r.problem("%s and %s exclude each other: both say which libdcgm.so.4 to load", a.from, b.from)
 	}
@@ -244,8 +253,4 @@ func newConfig(opts []option, flags map[string]given, lookupEnv func(string) (st
 	if r.values[optDockerLabels].set && c.DockerSocket == "" {
 		r.warn("%s: without effect unless --%s is given", r.values[optDockerLabels].from, optDockerSocket)
 	}
-	if len(r.problems) > 0 {
-		return c, r.warnings, errors.New(strings.Join(r.problems, "\n"))
-	}
-	return c, r.warnings, nil
 }

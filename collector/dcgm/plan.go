@@ -5,8 +5,6 @@ package dcgm
 
 import (
 	"fmt"
-	"slices"
-	"strings"
 
 	"gpu_exporter/collector"
 )
@@ -145,104 +143,6 @@ func (s selectors) other(inv *collector.Inventory, i int) bool {
 		return s.cpus.GPUInstance(e.ID)
 	}
 	return true
-}
-
-// targets are the watches that the plan needs.
-func (p *plan) targets() []target {
-	var targets []target
-	var add func(t target, rows []int)
-	add = func(t target, rows []int) {
-		if len(t.fields) == 0 || len(rows) == 0 {
-			return
-		}
-		if len(rows) > maxEntities {
-			add(t, rows[maxEntities:])
-			rows = rows[:maxEntities]
-		}
-		t.what = fmt.Sprintf("%v %v %v %v %d", t.profiling, t.events, t.every, t.fields, t.round)
-		for _, i := range rows {
-			e := &p.inv.Entities[i]
-			t.entities = append(t.entities, pairOf(e.Kind, e.ID))
-			t.identities = append(t.identities, p.identity(i))
-		}
-		t.key = t.what + " " + strings.Join(t.identities, " ")
-		targets = append(targets, t)
-	}
-
-	// Events first: what happens from here on is heard.
-	var rows []int
-	for i, e := range p.inv.Entities {
-		if p.events[i] && e.State == collector.EntityUp {
-			rows = append(rows, i)
-		}
-	}
-	add(target{fields: []uint16{fieldXID}, events: true}, rows)
-
-	watched := make([][]uint16, len(p.inv.Entities)) // by row
-	for kind := range p.inv.Columns {
-		// Entities that differ in what is watched on them, and how often, go in
-		// groups of their own: GPUs in what they can profile, for one.
-		var watches []target // with the rows at the same place of rowsOf
-		var rowsOf [][]int
-		at := make(map[string]int)
-		for i, e := range p.inv.Entities {
-			if int(e.Kind) != kind || e.State != collector.EntityUp {
-				continue
-			}
-			for n, t := range p.watchesOf(i) {
-				watched[i] = append(watched[i], t.fields...)
-				k := fmt.Sprint(n, t.every, t.fields, t.round)
-				place, ok := at[k]
-				if !ok {
-					place = len(watches)
-					at[k] = place
-					watches, rowsOf = append(watches, t), append(rowsOf, nil)
-				}
-				rowsOf[place] = append(rowsOf[place], i)
-			}
-		}
-		// What needs no profiling first, in the order of the rows.
-		for _, profiling := range []bool{false, true} {
-			for place, t := range watches {
-				if t.profiling == profiling {
-					add(t, rowsOf[place])
-				}
-			}
-		}
-	}
-	// What is wanted besides must not end a watch that is there, maybe a finer one.
-	addRest := func(t target, rows []int) {
-		var rest [][]uint16
-		var rowsOf [][]int
-		for _, i := range rows {
-			fields := without(t.fields, watched[i])
-			watched[i] = append(watched[i], fields...)
-			place := slices.IndexFunc(rest, func(other []uint16) bool { return slices.Equal(other, fields) })
-			if place < 0 {
-				place = len(rest)
-				rest, rowsOf = append(rest, fields), append(rowsOf, nil)
-			}
-			rowsOf[place] = append(rowsOf[place], i)
-		}
-		for place, fields := range rest {
-			t.fields = fields
-			add(t, rowsOf[place])
-		}
-	}
-	p.derivedTargets(addRest)
-	p.evidenceTargets(addRest)
-	return targets
-}
-
-// identity tells the entity of a row from all others, those of before included: an
-// instance's id alone does not say which instance it is.
-func (p *plan) identity(row int) string {
-	e := &p.inv.Entities[row]
-	uuid := e.UUID
-	if gpu, ok := p.inv.GPU(row); ok {
-		uuid = gpu.UUID
-	}
-	return fmt.Sprintf("%d/%d=%s/%d/%s", e.Kind, e.ID, uuid, e.InstanceID, e.Profile)
 }
 
 // warming says whether a profiling field that should have a value has none yet.
