@@ -9,6 +9,7 @@ import (
 	"flag"
 	"io"
 	"log/slog"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -496,6 +497,17 @@ func TestLostGPUKeepsItsIdentity(t *testing.T) {
 	if n := strings.Count(got, "} 0\n"); n != 3 {
 		t.Errorf("%d GPUs down, want 3:\n%s", n, got)
 	}
+	// It is remembered, and yet not shown, by a sampler that is not to look at it.
+	inv = &Inventory{Generation: 2, Time: epoch, Entities: []Entity{{Kind: KindGPU, State: EntityLost, ID: 1, Parent: Unknown, Index: Unknown, Minor: Unknown}}}
+	if err := errors.Join(
+		node.Deliver(Frame{Inventory: inv}),
+		node.Deliver(Frame{Sample: &Sample{Generation: 2, Time: epoch, Rows: make([][]Cell, 1)}}),
+	); err != nil {
+		t.Fatal(err)
+	}
+	if got := up(); strings.Contains(got, "GPU-bbbb") {
+		t.Errorf("what is not selected is shown:\n%s", got)
+	}
 	// Both come back.
 	if err := errors.Join(
 		node.Deliver(Frame{Inventory: testInventory(t)}),
@@ -669,12 +681,19 @@ func TestNodeRejects(t *testing.T) {
 		"event on nobody": {func(*Inventory, *Sample) Frame {
 			return Frame{Generation: 1, Events: []Event{{Kind: EventXID, Entity: 6}}}
 		}, rejectInvalid},
+		"events of which one is wrong": {func(*Inventory, *Sample) Frame {
+			return Frame{Generation: 1, Events: []Event{{Kind: EventXID, Code: 13}, {Kind: EventXID, Entity: 6}}}
+		}, rejectInvalid},
 		"event of other time": {func(*Inventory, *Sample) Frame { return Frame{Generation: 2, Events: []Event{{Kind: EventXID}}} }, rejectInventory},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, node, _ := newTestFamilies(t, testConfig(t))
 			inv := testInventory(t)
+			before := node.view().xids
 			err := node.Deliver(tc.frame(inv, testSample(inv)))
+			if after := node.view().xids; !maps.Equal(after, before) {
+				t.Errorf("XIDs were counted: %v", after)
+			}
 			var reject *RejectError
 			if tc.reason == "" {
 				if err != nil {

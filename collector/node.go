@@ -131,18 +131,17 @@ func (n *Node) recallIdentities(inv *Inventory) {
 		if e.Kind != KindGPU || e.UUID != "" {
 			continue
 		}
-		for _, known := range n.known() {
+		for _, known := range slices.Backward(n.known()) { // the last that had the id
 			if known.ID == e.ID && known.UUID != "" && findGPU(inv, known.UUID) == nil {
-				state := e.State
+				known.State, known.Selected = e.State, e.Selected
 				*e = known
-				e.State = state
 				break
 			}
 		}
 	}
 }
 
-// known returns the GPUs of the current inventory and those gone before.
+// known returns the GPUs that are gone, and then those of the current inventory.
 func (n *Node) known() []Entity {
 	all := append([]Entity(nil), n.gone...)
 	if n.latest != nil {
@@ -257,19 +256,19 @@ func (n *Node) addEvents(generation uint64, events []Event) error {
 	if n.latest == nil || n.latest.Generation != generation {
 		return &RejectError{Reason: rejectInventory, Err: fmt.Errorf("events of inventory %d", generation)}
 	}
-	var rejected error
-	for _, e := range events {
+	for _, e := range events { // all or none: a frame that is rejected may be told again
 		if e.Kind != EventXID || e.Entity < 0 || e.Entity >= len(n.latest.Entities) {
-			rejected = &RejectError{Reason: rejectInvalid, Err: fmt.Errorf("event of kind %d on entity %d", e.Kind, e.Entity)}
-			continue
+			return &RejectError{Reason: rejectInvalid, Err: fmt.Errorf("event of kind %d on entity %d", e.Kind, e.Entity)}
 		}
+	}
+	for _, e := range events {
 		now, key := n.now(), instanceKey(n.latest, e.Entity)
 		if n.xids.addSample(key, e.Code, e.Time, now) {
 			gpu, _ := n.latest.GPU(e.Entity)
 			n.report.xid(gpu, xidKey{key, e.Code}, now)
 		}
 	}
-	return rejected
+	return nil
 }
 
 // keepXIDs keeps, from now on, the times of XIDs for as long as window; 0 is not

@@ -122,11 +122,14 @@ func (n *Node) setProfiling(p *Profiling) error {
 	return nil
 }
 
-// Profiling returns how profiling stands on the GPUs of the inventory; nil if
-// no sampler has said so yet.
+// Profiling returns how profiling stands on the GPUs of the inventory; nil if the
+// sampler has not said so, which it does not if there are none to say it of.
 func (n *Node) Profiling() (*Profiling, *Inventory) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.profilingOf != n.latest {
+		return nil, nil
+	}
 	return n.profiling, n.profilingOf
 }
 

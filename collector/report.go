@@ -34,7 +34,8 @@ func (r *report) say(level slog.Level, text string, attrs []any) {
 	r.said = append(r.said, message{level, text, attrs})
 }
 
-// write logs messages. A log may block: nobody may have to wait for it.
+// write logs messages. A log may block: no scrape may have to wait for it, so that
+// the mutex of the node must not be held.
 func (r *report) write(messages []message) {
 	for _, m := range messages {
 		r.log.Log(context.Background(), m.level, m.text, m.attrs...)

@@ -55,17 +55,19 @@ type xidCounts struct {
 	times  map[xidKey][]xidSecond
 }
 
-// xidSecond is how many XIDs came in one second.
+// xidSecond is how many XIDs came within a second from at, which is of the monotonic
+// clock, as the other may be set.
 type xidSecond struct {
-	second int64 // Unix time
-	count  uint64
+	at    time.Time
+	count uint64
 }
 
 func newXIDCounts() xidCounts {
 	return xidCounts{total: map[xidKey]xidCount{}, times: map[xidKey][]xidSecond{}}
 }
 
-func (c *xidCounts) add(e entityKey, code int64, at time.Time) {
+// add counts an XID that happened at a time and of which we were told at another.
+func (c *xidCounts) add(e entityKey, code int64, at, told time.Time) {
 	k := xidKey{e, code}
 	count := c.total[k]
 	count.total++
@@ -76,14 +78,14 @@ func (c *xidCounts) add(e entityKey, code int64, at time.Time) {
 	if c.window == 0 {
 		return
 	}
-	times, second := c.times[k], at.Unix()
+	times, came := c.times[k], told.Add(-max(0, told.Sub(at)))
 	for i := range slices.Backward(times) {
-		if times[i].second == second {
+		if since := came.Sub(times[i].at); since >= 0 && since < time.Second {
 			times[i].count++
 			return
 		}
 	}
-	c.times[k] = append(times, xidSecond{second, 1})
+	c.times[k] = append(times, xidSecond{came, 1})
 }
 
 // recent returns how many XIDs came within the window before now, of those that
@@ -94,7 +96,7 @@ func (c *xidCounts) recent(now time.Time) map[xidKey]uint64 {
 	}
 	recent := make(map[xidKey]uint64, len(c.times))
 	for k, times := range c.times {
-		times = slices.DeleteFunc(times, func(s xidSecond) bool { return now.Sub(time.Unix(s.second, 0)) > c.window })
+		times = slices.DeleteFunc(times, func(s xidSecond) bool { return now.Sub(s.at) > c.window })
 		if len(times) == 0 {
 			delete(c.times, k)
 			continue

@@ -89,7 +89,7 @@ func (l *xidLedger) addSample(key entityKey, code int64, at, now time.Time) bool
 		}
 	}
 	if rank == 0 {
-		l.counts.add(key, code, at)
+		l.counts.add(key, code, at, now)
 		l.keep(id, openXID{key: key, at: at, told: now, samples: 1, sample: at})
 		return true
 	}
@@ -98,7 +98,7 @@ func (l *xidLedger) addSample(key entityKey, code int64, at, now time.Time) bool
 	x.sample = at
 	if x.waits {
 		x.waits, x.key = false, key
-		l.counts.add(key, code, x.at)
+		l.counts.add(key, code, x.at, x.told)
 	}
 	l.closeIfTold(id, best)
 	return false
@@ -158,7 +158,7 @@ func (l *xidLedger) addRecord(key entityKey, split bool, code int64, at, now tim
 	if rank == 0 {
 		waits := split && key.instance == Unknown && !readByEngine(code)
 		if !waits {
-			l.counts.add(key, code, at)
+			l.counts.add(key, code, at, now)
 		}
 		l.keep(id, openXID{key: key, at: at, told: now, logged: true, waits: waits})
 		return true
@@ -203,7 +203,7 @@ func (l *xidLedger) put(id gpuXID, open []openXID) {
 func (l *xidLedger) count(id gpuXID, x *openXID) {
 	if x.waits {
 		x.waits = false
-		l.counts.add(x.key, id.code, x.at)
+		l.counts.add(x.key, id.code, x.at, x.told)
 	}
 }
 
@@ -218,7 +218,7 @@ func (l *xidLedger) settle(now time.Time) {
 			}
 			l.count(id, &open[i])
 		}
-		past := 0
+		past := 0 // one that lives longer keeps those after it, which fit nothing any more
 		for past < len(open) && now.Sub(open[past].told) > l.lifetime(&open[past], id.code) {
 			past++
 		}

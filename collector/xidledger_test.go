@@ -187,3 +187,24 @@ func FuzzXIDLedger(f *testing.F) {
 		}
 	})
 }
+
+// The window of recent XIDs goes by the monotonic clock: one that happened by a wall
+// clock that was set back since leaves it, too, and so does one of an engine whose
+// clock is ahead.
+func TestRecentXIDsWhenClocksDiffer(t *testing.T) {
+	c := newXIDCounts()
+	c.window = 30 * time.Millisecond
+	key := entityKey{uuid: "GPU-a", instance: Unknown}
+	now := time.Now()
+	c.add(key, 79, now.Round(0).Add(time.Hour), now)
+	c.add(key, 79, now.Round(0).Add(-10*time.Millisecond), now)
+	if n := c.recent(now)[xidKey{key, 79}]; n != 2 {
+		t.Errorf("%d at once, want 2", n)
+	}
+	if n := c.recent(now.Add(25 * time.Millisecond))[xidKey{key, 79}]; n != 1 {
+		t.Errorf("%d when the older one has left the window, want 1", n)
+	}
+	if n := c.recent(now.Add(31 * time.Millisecond))[xidKey{key, 79}]; n != 0 {
+		t.Errorf("%d when both have left it, want none", n)
+	}
+}

@@ -261,14 +261,15 @@ func addHistograms(counters []collector.Counter, resolution time.Duration) {
 // reloadable are the fields of config that a reload can change.
 var reloadable = []string{
 	"ConfigFile", "Include", "Fields", "Models", "Lines", "Collectors", "Interval", "Resolution", "Histograms", "MaxAge", "Devices", "Switches", "CPUs",
-	"LinksFromOne", "Hostengine", "DCGMLogLevel", "UseOldNamespace", "HostnameLabel", "ReplaceBlanks",
+	"LinksFromOne", "DCGMLogLevel", "UseOldNamespace", "HostnameLabel", "ReplaceBlanks",
 	"XIDCatalogue", "XIDWindow", "ClockWindow", "HealthInterval",
 }
 
 // restarted are the other fields of config, with the flags that set them, which are
-// keys of the configuration file, too.
+// keys of the configuration file, too. Another hostengine may be another machine's:
+// its GPUs, XIDs and kernel log are not to be mixed with those of the one before.
 var restarted = map[string]string{
-	"LibraryPath": optLibraryPath, "Simulate": optSimulate, "StartupChecks": "disable-startup-validate",
+	"Hostengine": optHostengine, "LibraryPath": optLibraryPath, "Simulate": optSimulate, "StartupChecks": "disable-startup-validate",
 	"KernelLog": optKernelLog, "KMsg": optKMsg,
 	"Kubernetes": "kubernetes", "GPUIDType": "kubernetes-gpu-id-type", "KubeletSocket": "pod-resources-kubelet-socket", "ResourceNames": "nvidia-resource-names",
 	"NodeName": optNodeName, "VirtualGPUs": optVirtualGPUs, "PodUsage": optPodUsage, "DRA": optDRA,

@@ -252,9 +252,9 @@ func TestReloadable(t *testing.T) {
 			t.Errorf("%s: there is no flag %q", name, flag)
 		}
 	}
-	old, asked := config{Interval: 1, LogLevel: "info", ListenAddresses: []string{":1"}}, config{Interval: 2, LogLevel: "debug", ListenAddresses: []string{":2"}}
+	old, asked := config{Interval: 1, LogLevel: "info", ListenAddresses: []string{":1"}}, config{Interval: 2, LogLevel: "debug", ListenAddresses: []string{":2"}, Hostengine: "node:5555"}
 	now, others := reloaded(old, asked)
-	if now.Interval != 2 || now.LogLevel != "info" || strings.Join(others, " ") != "web.listen-address log.level" {
+	if now.Interval != 2 || now.LogLevel != "info" || now.Hostengine != "" || strings.Join(others, " ") != "remote-hostengine-info web.listen-address log.level" {
 		t.Errorf("%+v, others %q", now, others)
 	}
 }

@@ -198,15 +198,27 @@ func TestHungHealth(t *testing.T) {
 	}
 }
 
-// TestHungHealthAtTheEnd: a check that hangs does not keep the sampler from its end;
-// that the process has ended is seen when the test is cleaned up.
+// TestHungHealthAtTheEnd: a check that hangs does not keep the sampler from its end,
+// nor from telling what came since the last sample; that the process has ended is seen
+// when the test is cleaned up.
 func TestHungHealthAtTheEnd(t *testing.T) {
 	n := newNode(t, "t4x1")
 	n.command("hang dcgmHealthSet")
-	p := n.startHealth("")
+	cfg := defaultConfig()
+	cfg.Interval, cfg.HealthInterval = 20*time.Second, 100*time.Millisecond
+	p := n.start(cfg)
 	p.logs("a health check takes longer")
+	n.command("xid 79 gpu 0")
+	time.Sleep(300 * time.Millisecond) // until DCGM has heard
 	p.stdin.Close()
 	<-p.exited
+	xids := 0
+	for f := range p.frames {
+		xids += len(f.Events)
+	}
+	if xids != 1 {
+		t.Errorf("%d XIDs were told, want 1", xids)
+	}
 	if !strings.Contains(p.logged(), "DCGM did not end in time") {
 		t.Errorf("the log does not say that the call was left behind")
 	}

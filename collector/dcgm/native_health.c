@@ -26,6 +26,19 @@ struct native_health *native_health_open(struct native *n)
     return h;
 }
 
+/*
+ * Makes count that of a good answer, or 0. One that says it has more than fits is
+ * none: with nothing in it, it would say that all is well.
+ */
+static int counted(int rc, uint32_t *count, uint32_t max)
+{
+    if (rc == ABI_OK && *count > max)
+        rc = ABI_GENERIC_ERROR;
+    if (rc != ABI_OK)
+        *count = 0;
+    return rc;
+}
+
 int native_health_set(struct native *n, struct native_health *h, uintptr_t group)
 {
     return h->set ? h->set(n->handle, group, ABI_HEALTH_ALL) : NOT_SUPPORTED;
@@ -36,9 +49,7 @@ int native_health_check(struct native *n, struct native_health *h, uintptr_t gro
     h->health.version = ABI_HEALTH_VERSION;
     h->health.count = 0;
     int rc = h->check ? h->check(n->handle, group, &h->health) : NOT_SUPPORTED;
-    if (rc != ABI_OK || h->health.count > ABI_MAX_INCIDENTS)
-        h->health.count = 0;
-    return rc;
+    return counted(rc, &h->health.count, ABI_MAX_INCIDENTS);
 }
 
 int native_health_p2p(struct native *n, struct native_health *h)
@@ -46,9 +57,7 @@ int native_health_p2p(struct native *n, struct native_health *h)
     memset(&h->p2p, 0, sizeof(h->p2p)); /* no GPUs named: all of them */
     h->p2p.version = ABI_P2P_VERSION;
     int rc = h->get_p2p ? h->get_p2p(n->handle, &h->p2p) : NOT_SUPPORTED;
-    if (rc != ABI_OK || h->p2p.count > ABI_MAX_GPUS)
-        h->p2p.count = 0;
-    return rc;
+    return counted(rc, &h->p2p.count, ABI_MAX_GPUS);
 }
 
 int native_health_topology(struct native *n, struct native_health *h, uint32_t gpu)
@@ -56,7 +65,5 @@ int native_health_topology(struct native *n, struct native_health *h, uint32_t g
     memset(&h->topology, 0, sizeof(h->topology));
     h->topology.version = ABI_DEVICE_TOPOLOGY_VERSION;
     int rc = h->get_topology ? h->get_topology(n->handle, gpu, &h->topology) : NOT_SUPPORTED;
-    if (rc != ABI_OK || h->topology.count > ABI_MAX_GPUS - 1)
-        h->topology.count = 0;
-    return rc;
+    return counted(rc, &h->topology.count, ABI_MAX_GPUS - 1);
 }

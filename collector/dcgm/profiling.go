@@ -472,7 +472,7 @@ func (p *profiler) resume(newest int64) {
 
 // report returns how profiling stands, or nil if that is known to the exporter.
 func (p *profiler) report(generation uint64) *collector.Profiling {
-	if len(p.gpus) == 0 {
+	if len(p.gpus) == 0 && len(p.told) == 0 {
 		return nil
 	}
 	list := make([]collector.GPUProfiling, len(p.gpus))

@@ -100,6 +100,7 @@ func run(ctx context.Context, cfg Config) error {
 	for {
 		select {
 		case <-ctx.Done():
+			s.tellRest() // an answer that is waited for may not come
 			health.wait()
 			s.fabric.wait()
 			s.leave()

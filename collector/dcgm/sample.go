@@ -48,9 +48,7 @@ func (s *sampler) checkLibrary(now time.Time) error {
 	}
 	s.updateChecks = now
 	if s.engine.updated() {
-		if err := s.tellRest(); err != nil {
-			return err
-		}
+		s.tellRest()
 		return failure(collector.FailureLibraryUpdated, nil, "%s was replaced on disk", s.lib.path)
 	}
 	if s.engine.driverArrived() {
@@ -114,15 +112,15 @@ func (s *sampler) write(sample *collector.Sample, found news, now time.Time) err
 }
 
 // tellRest writes what has come since the newest sample, before the engine ends.
-func (s *sampler) tellRest() error {
-	return errors.Join(s.writeXIDs(), s.look(true))
+func (s *sampler) tellRest() {
+	if err := errors.Join(s.writeXIDs(), s.look(true)); err != nil {
+		s.log.Debug("what came since the newest sample is not told", "err", err)
+	}
 }
 
 // leave ends the engine.
 func (s *sampler) leave() {
-	if err := s.tellRest(); err != nil {
-		s.log.Debug("what came since the newest sample is not told", "err", err)
-	}
+	s.tellRest()
 	s.engine.close()
 }
 

@@ -127,7 +127,7 @@ func (l *Log) Follow(ctx context.Context, tell func(XID)) error {
 		case errors.Is(err, syscall.EAGAIN):
 			wait(ctx, l.poll)
 		case errors.Is(err, io.EOF) && !l.device:
-			if err := l.reopen(); err != nil {
+			if err := l.reopen(tell); err != nil {
 				return err
 			}
 			wait(ctx, l.poll)
@@ -193,7 +193,7 @@ func (l *Log) record(line string, tell func(XID)) {
 
 // reopen follows a plain file that was truncated, or replaced by another one of
 // the same name; all of the new one is new.
-func (l *Log) reopen() error {
+func (l *Log) reopen(tell func(XID)) error {
 	info, err := os.Stat(l.path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil // the new one is not there yet
@@ -213,6 +213,13 @@ func (l *Log) reopen() error {
 		}
 		if err != nil {
 			return fmt.Errorf("opening the new kernel log: %w", err)
+		}
+		// The old one may have been written to since its end was seen.
+		rest, err := io.ReadAll(l.file)
+		l.take(rest, tell)
+		if err != nil {
+			f.Close()
+			return fmt.Errorf("reading the end of the old kernel log: %w", err)
 		}
 		l.file.Close()
 		l.file, l.read = f, f.Read

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -132,6 +133,27 @@ func TestFollowFile(t *testing.T) {
 	if l.Lost() != 0 {
 		t.Errorf("%d records lost", l.Lost())
 	}
+}
+
+// What is written to a file after its end was seen and before another one takes its
+// name is told, too.
+func TestFollowRenamed(t *testing.T) {
+	path, l := openFile(t, line(1, 1))
+	renamed := false
+	l.read = func(b []byte) (int, error) {
+		if !renamed {
+			renamed = true
+			appendTo(t, path, line(2, 2))
+			if err := os.Rename(path, path+".1"); err != nil {
+				t.Error(err)
+			}
+			appendTo(t, path, line(3, 3))
+		}
+		return 0, io.EOF
+	}
+	f := follow(t, l)
+	f.expect(t, 2, 3)
+	f.end(t)
 }
 
 // The device hands out one record for each read, and says EPIPE where it has
