@@ -131,6 +131,7 @@ type integrator struct {
 	// what total was then; known says that there is one.
 	counter, counted float64
 	known            bool
+	interruptions    int // that there had been at the last value
 }
 
 // steps are what an integrator takes for granted about its values.
@@ -140,6 +141,9 @@ type steps struct {
 	// silence is how many seconds the source in use must have said nothing before a
 	// worse one helps out.
 	silence float64
+	// unbroken says that the engine has watched all the time: what its next value is a
+	// mean over is the time since the one before, however long that is.
+	unbroken bool
 }
 
 // usual says whether so many seconds lie between two values without a gap. DCGM
@@ -171,7 +175,7 @@ func (g *integrator) add(sources []integralSource, source int, p Point, s steps)
 	switch {
 	case src.nature == ofAllTime:
 		g.count(v)
-	case s.usual(dt):
+	case s.usual(dt) || s.unbroken && dt <= s.bridge:
 		g.total += src.share(g.value, v) * dt
 	case dt <= s.bridge:
 		known := 0.0 // of a mean, the end of the gap
@@ -216,7 +220,12 @@ type integrals struct {
 	of        map[entityKey][]*integrator // in the order of all; nil where there was no value yet
 	gaps      map[string]float64          // seconds, by family
 	positions map[FieldID][]sourceAt      // in all
+	// interruptions counts what may have ended a watch and begun another.
+	interruptions int
 }
+
+// interrupt takes note that fields may have been watched anew.
+func (in *integrals) interrupt() { in.interruptions++ }
 
 type sourceAt struct{ integral, source int }
 
@@ -271,21 +280,27 @@ func (in *integrals) add(key entityKey, at sourceAt, track *Track, t *tracking) 
 	if s.silence = 2*t.step(inUse.field).Seconds() + 1; inUse.nature == ofAllTime {
 		s.silence = s.bridge // a sum loses nothing by being silent
 	}
+	g := of[at.integral]
+	s.unbroken = g.interruptions == in.interruptions && (Field{ID: track.Field}).Profiling()
 	for _, p := range track.Points {
-		gap := of[at.integral].add(in.all[at.integral].sources, at.source, p, s)
-		in.gaps[in.all[at.integral].family.Name] += gap
+		in.gaps[in.all[at.integral].family.Name] += g.add(in.all[at.integral].sources, at.source, p, s)
+		g.interruptions = in.interruptions
 	}
 }
 
-// pause makes the devices that are not among those here begin anew when they come
+// pause makes the devices that are not up in the inventory begin anew when they come
 // back: the time without them is none of theirs.
-func (in *integrals) pause(here map[trackKey]bool) {
-	for key, of := range in.of {
-		kind := KindGPU
-		if key.instance != Unknown {
-			kind = KindGPUInstance
+func (in *integrals) pause(inv *Inventory) {
+	up := make(map[entityKey]bool)
+	for i := range inv.devices() {
+		if kind := inv.Entities[i].Kind; kind != KindGPU && kind != KindGPUInstance {
+			continue
 		}
-		if here[trackKey{entity: key, kind: kind}] {
+		gpu, _ := inv.GPU(i)
+		up[instanceKey(inv, i)] = gpu != nil && gpu.State == EntityUp && inv.Entities[i].State == EntityUp
+	}
+	for key, of := range in.of {
+		if up[key] {
 			continue
 		}
 		for _, g := range of {

@@ -136,11 +136,11 @@ func TestGapIsBridgedByWhatWasUsual(t *testing.T) {
 		if i%10 < 3 {
 			v = 1
 		}
-		g.add(sources, 0, Point{at, v}, steps{0.5, 30, 2})
+		g.add(sources, 0, Point{at, v}, steps{step: 0.5, bridge: 30, silence: 2})
 		at += 500_000
 	}
 	before := g.total
-	gap := g.add(sources, 0, Point{at + 10_000_000, 0.3}, steps{0.5, 30, 2})
+	gap := g.add(sources, 0, Point{at + 10_000_000, 0.3}, steps{step: 0.5, bridge: 30, silence: 2})
 	if got := (g.total - before - 0.3*0.5) / gap; gap != 10 || got < 0.2 || got > 0.4 {
 		t.Errorf("%v s were bridged with %v, after a load of 0.3", gap, got)
 	}
@@ -301,5 +301,60 @@ func TestTrackedFields(t *testing.T) {
 	}
 	if got := append(find(list, 140), find(list, 1)...); len(got) > 0 {
 		t.Errorf("tracked for nothing: %+v", got)
+	}
+}
+
+// What the engine's next value after a stall is a mean over is the whole stall, unless
+// fields may have been watched anew meanwhile. A GPU that is lost does nothing.
+func TestIntegralsThroughGaps(t *testing.T) {
+	profiling := func(node *Node) Frame { return Frame{Profiling: &Profiling{Generation: node.latest.Generation}} }
+	in := func(state EntityState) func(*Node) Frame {
+		return func(node *Node) Frame {
+			inv := testInventory(t)
+			inv.Generation = node.latest.Generation
+			inv.Entities[0].State = state
+			return Frame{Inventory: inv}
+		}
+	}
+	for name, tc := range map[string]struct {
+		meanwhile []func(*Node) Frame
+		field     FieldID
+		want      float64 // after a second at 1, ten seconds without a value, and then 0.1
+	}{
+		"the engine stalls":             {nil, 1010, 1 + 10*0.1},
+		"profiling is watched anew":     {[]func(*Node) Frame{profiling}, 1010, 1 + 0.1 + 9*0.55},
+		"another sampler":               {[]func(*Node) Frame{in(EntityUp)}, 1010, 1 + 0.1 + 9*0.55},
+		"the GPU is lost, and back":     {[]func(*Node) Frame{in(EntityLost), in(EntityUp)}, 1010, 1},
+		"the driver's, of a short time": {nil, 207, (1 + 0.1 + 9*0.55) / 100},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, node, _ := newTestFamilies(t, testConfig(t))
+			node.Track(TrackedFields(nil, time.Second), time.Second)
+			value := func(after time.Duration, v float64) {
+				t.Helper()
+				frame := tracksOf(epoch.Add(after), 0, map[FieldID]float64{tc.field: v})
+				frame.Tracks.Generation = node.latest.Generation
+				if err := node.Deliver(frame); err != nil {
+					t.Fatal(err)
+				}
+			}
+			value(0, 1)
+			value(time.Second, 1)
+			for _, frame := range tc.meanwhile {
+				if err := node.Deliver(frame(node)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			value(11*time.Second, 0.1)
+			var got float64
+			for _, g := range node.tracking.of[entityKey{uuid: "GPU-aaaa", instance: Unknown}] {
+				if g != nil {
+					got += g.total
+				}
+			}
+			if math.Abs(got-tc.want) > 1e-9 {
+				t.Errorf("got %v, want %v", got, tc.want)
+			}
+		})
 	}
 }

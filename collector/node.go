@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -32,11 +31,8 @@ type Node struct {
 	// sampler's inventory may have the same generation, hence the pointer.
 	processes   *Processes
 	processesOf *Inventory
-	// profiling is how profiling stands on the GPUs of profilingOf; rewatches counts by UUID.
-	profiling   *Profiling
-	profilingOf *Inventory
-	rewatches   map[string]uint64 // nil until there is one
-	gone        []Entity          // GPUs that an earlier inventory had and the latest lacks
+	profiling   profilingState
+	gone        []Entity // GPUs that an earlier inventory had and the latest lacks
 	// goneSwitches are such NVSwitches: another engine may not find one that is lost.
 	goneSwitches []Entity
 	xids         xidLedger
@@ -222,6 +218,7 @@ func (n *Node) setSample(s *Sample) error {
 		return &RejectError{Reason: rejectFuture, Err: fmt.Errorf("sample is %v ahead of the clock", ahead.Round(time.Millisecond))}
 	}
 	n.shown, n.sample, n.received = n.latest, s, now
+	n.profiling.sampled(n.latest)
 	n.clockEvents.add(n.latest, s)
 	n.tracks = n.tracking.close(n.latest, s, n.gone)
 	n.report.gpus(nodeView{inventory: n.latest, sample: s, gone: n.gone})
@@ -281,11 +278,10 @@ func (n *Node) keepXIDs(window time.Duration) {
 
 // nodeView is a consistent reading of a Node. Its parts are immutable.
 type nodeView struct {
-	inventory *Inventory // nil until the first
-	sample    *Sample    // nil until the first; of inventory
-	processes *Processes // nil if none was read; of inventory
-	profiling *Profiling // nil if no sampler has said; of inventory
-	rewatches map[string]uint64
+	inventory *Inventory     // nil until the first
+	sample    *Sample        // nil until the first; of inventory
+	processes *Processes     // nil if none was read; of inventory
+	profiling profilingState // of inventory
 	age       time.Duration
 	gone      []Entity
 	// goneSwitches are as gone, of NVSwitches.
@@ -326,9 +322,7 @@ func (n *Node) view() nodeView {
 	v.health, v.peers = n.health.at(v.inventory), n.peers.at(v.inventory)
 	v.xids, v.recentXIDs, v.strayXIDs = n.xids.counts.copy(), n.xids.counts.recent(now), n.kernel.strays
 	v.clockEvents = n.clockEvents.copy()
-	if v.inventory == n.profilingOf {
-		v.profiling, v.rewatches = n.profiling, maps.Clone(n.rewatches)
-	}
+	v.profiling = n.profiling.at(v.inventory)
 	return v
 }
 

@@ -4,7 +4,10 @@
 package collector
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -110,16 +113,51 @@ func (n *Node) setProfiling(p *Profiling) error {
 	if err := p.validate(n.latest); err != nil {
 		return &RejectError{Reason: rejectInvalid, Err: err}
 	}
-	n.profiling, n.profilingOf = p, n.latest
+	n.profiling.newest, n.profiling.of = p, n.latest
+	n.tracking.interrupt()
 	for _, g := range p.GPUs {
 		if uuid := n.latest.Entities[g.Entity].UUID; uuid != "" && g.Rewatches > 0 {
-			if n.rewatches == nil {
-				n.rewatches = make(map[string]uint64)
+			if n.profiling.rewatches == nil {
+				n.profiling.rewatches = make(map[string]uint64)
 			}
-			n.rewatches[uuid] += uint64(g.Rewatches)
+			n.profiling.rewatches[uuid] += uint64(g.Rewatches)
 		}
 	}
 	return nil
+}
+
+// profilingState is what is known of profiling on the GPUs of an inventory.
+type profilingState struct {
+	newest    *Profiling        // nil if no sampler has said
+	of        *Inventory        // of newest
+	rewatches map[string]uint64 // by UUID; nil until there is one
+}
+
+// sampled takes note that the newest inventory has a sample. A sampler that has said
+// nothing of profiling by then has no GPU to say it of.
+func (s *profilingState) sampled(latest *Inventory) {
+	if s.of != latest {
+		s.newest, s.of = nil, nil
+	}
+}
+
+// at returns the state of the GPUs of its inventory that are up in another: that of
+// the next sample may be known before that sample comes.
+func (s profilingState) at(inv *Inventory) profilingState {
+	s.rewatches = maps.Clone(s.rewatches)
+	if s.newest == nil || s.of == inv || inv == nil {
+		return s
+	}
+	positions := s.of.positionsIn(inv)
+	moved := &Profiling{Generation: inv.Generation}
+	for _, g := range s.newest.GPUs {
+		if g.Entity = positions[g.Entity]; g.Entity != Unknown {
+			moved.GPUs = append(moved.GPUs, g)
+		}
+	}
+	slices.SortFunc(moved.GPUs, func(a, b GPUProfiling) int { return cmp.Compare(a.Entity, b.Entity) })
+	s.newest, s.of = moved, inv
+	return s
 }
 
 // Profiling returns how profiling stands on the GPUs of the inventory; nil if the
@@ -127,10 +165,10 @@ func (n *Node) setProfiling(p *Profiling) error {
 func (n *Node) Profiling() (*Profiling, *Inventory) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.profilingOf != n.latest {
+	if n.profiling.of != n.latest {
 		return nil, nil
 	}
-	return n.profiling, n.profilingOf
+	return n.profiling.newest, n.profiling.of
 }
 
 var (
@@ -143,17 +181,17 @@ var (
 // appendProfiling appends how profiling stands on the GPUs. The states are those
 // of a running sampler; the counters go on without one.
 func (f *Families) appendProfiling(families []Family, v nodeView, fresh bool) []Family {
-	if v.profiling == nil {
+	if v.profiling.newest == nil {
 		return families
 	}
 	state, rewatches := gpuProfilingState.family(), gpuProfilingRewatches.family()
-	state.Series = make([]Series, 0, len(v.profiling.GPUs)*profilingStates)
-	for _, g := range v.profiling.GPUs {
+	state.Series = make([]Series, 0, len(v.profiling.newest.GPUs)*profilingStates)
+	for _, g := range v.profiling.newest.GPUs {
 		l := &f.layout.entities[g.Entity]
 		if l.own == nil {
 			continue
 		}
-		rewatches.Series = append(rewatches.Series, Series{l.own, Number(float64(v.rewatches[v.inventory.Entities[g.Entity].UUID]))})
+		rewatches.Series = append(rewatches.Series, Series{l.own, Number(float64(v.profiling.rewatches[v.inventory.Entities[g.Entity].UUID]))})
 		if !fresh {
 			continue
 		}

@@ -89,6 +89,23 @@ func TestProfilingFamilies(t *testing.T) {
 	inv := testInventory(t)
 	deliver(Frame{Inventory: inv}, Frame{Profiling: &Profiling{Generation: 1, GPUs: []GPUProfiling{{Entity: 0, State: ProfilingPaused}, {Entity: 1, Rewatches: 1}}}}, Frame{Sample: testSample(inv)})
 	shows("by another sampler", "GPU-aaaa 0 paused", "GPU-bbbb 4 active")
+	next := testInventory(t)
+	next.Generation = 2
+	told := Frame{Profiling: &Profiling{Generation: 2, GPUs: []GPUProfiling{{Entity: 0}, {Entity: 1}}}}
+	deliver(Frame{Inventory: next})
+	shows("before anything else of a new inventory", "GPU-aaaa 0 paused", "GPU-bbbb 4 active")
+	deliver(told)
+	shows("before a sample of it", "GPU-aaaa 0 active", "GPU-bbbb 4 active")
+	sample := testSample(next)
+	deliver(Frame{Sample: sample})
+	shows("with a sample of it", "GPU-aaaa 0 active", "GPU-bbbb 4 active")
+	next = testInventory(t)
+	next.Generation = 3
+	deliver(Frame{Inventory: next})
+	shows("before a sampler that profiles nothing samples", "GPU-aaaa 0 active", "GPU-bbbb 4 active")
+	deliver(Frame{Sample: testSample(next)})
+	shows("when it does")
+	deliver(Frame{Profiling: &Profiling{Generation: 3, GPUs: told.Profiling.GPUs}})
 	*clock = clock.Add(time.Hour)
 	shows("without a fresh sample", "GPU-aaaa 0 ", "GPU-bbbb 4 ")
 }

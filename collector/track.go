@@ -281,7 +281,8 @@ func (t *tracking) keep(inv *Inventory) {
 			delete(t.tracks, key) // its id may be another one's next time
 		}
 	}
-	t.pause(here)
+	t.pause(inv)
+	t.interrupt()
 }
 
 // trackView is what tracks had come to at a sample. It is immutable.

@@ -244,10 +244,14 @@ func checkFamilyNames(counters []collector.Counter, places map[string]string) er
 }
 
 // addHistograms makes of the counters what --sample.histograms asks for: histograms
-// of utilization, power and temperature.
+// of utilization, power and temperature. Those are of the field's own values, so that
+// a counter in another unit has none.
 func addHistograms(counters []collector.Counter, resolution time.Duration) {
 	for i := range counters {
 		c := &counters[i]
+		if c.Scale != 0 || c.NoStatistics() != "" {
+			continue
+		}
 		switch c.Field.ID {
 		case 1001: // a mean since the last sample: looking more often would shorten it
 			c.Histogram = true

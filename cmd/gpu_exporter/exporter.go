@@ -51,11 +51,11 @@ type exporter struct {
 	process    []*dto.MetricFamily
 	gathered   time.Time // when process was
 
-	// reconfigured delivers when there is a new latest, at most one notice at a time.
-	reconfigured chan struct{}
-	mu           sync.Mutex
-	latest       *collection // of the newest configuration
-	collected    *collection // of the newest sample; see shown
+	// reloaded delivers after each reload, at most one notice at a time.
+	reloaded  chan struct{}
+	mu        sync.Mutex
+	latest    *collection // of the newest configuration
+	collected *collection // of the newest sample; see shown
 }
 
 // newExporter puts the parts together. It starts nothing. samplerLogger gets what
@@ -67,7 +67,7 @@ func newExporter(cfg config, env samplerEnv, logger, samplerLogger *slog.Logger)
 	}
 	e := &exporter{
 		cfg: cfg, log: logger, simulation: env.Summary, steering: env.Steering,
-		node: collector.NewNode(logger, xids), registry: prometheus.NewRegistry(), reconfigured: make(chan struct{}, 1),
+		node: collector.NewNode(logger, xids), registry: prometheus.NewRegistry(), reloaded: make(chan struct{}, 1),
 	}
 	if e.owners, err = newOwners(cfg, logger); err != nil {
 		return nil, err
@@ -247,7 +247,8 @@ func (e *exporter) publishLoop(ctx context.Context) error {
 		case <-e.node.Changed():
 		case <-e.owners.changed():
 		case <-e.owners.placed():
-		case <-e.reconfigured:
+		case <-e.reloaded:
+			e.gathered = time.Time{} // the process's own metrics say how it went
 		}
 		e.publish()
 		// Series that become too old are withheld then, not an interval later.

@@ -65,6 +65,27 @@ func TestFamilyNamesMustDiffer(t *testing.T) {
 	}
 }
 
+// The histograms of --sample.histograms are of DCGM's own values: a counter in another
+// unit has none, which would be in the wrong one.
+func TestHistogramsInOtherUnits(t *testing.T) {
+	counters, _, err := loadCounters(config{Collectors: "builtin:dcgm-4.9", Histograms: true, Resolution: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	with := 0
+	for _, c := range counters.List {
+		if c.Histogram {
+			with++
+		}
+		if c.Histogram && c.Scale != 0 {
+			t.Errorf("%s has a histogram", c.Name)
+		}
+	}
+	if with == 0 {
+		t.Error("none has a histogram")
+	}
+}
+
 // A real Prometheus that scrapes native histograms can ask for quantiles of what
 // was seen between samples.
 func TestNativeHistogramsInPrometheus(t *testing.T) {

@@ -42,6 +42,8 @@ type reloader struct {
 	parse func() (config, []string, error)
 	// use puts a configuration to use, and says what changed.
 	use func(config) (changed bool, err error)
+	// ended is called at the end of each reload: the metrics say how it went.
+	ended func()
 
 	mu          sync.Mutex // one reload at a time
 	fingerprint [sha256.Size]byte
@@ -50,9 +52,9 @@ type reloader struct {
 	succeeded   prometheus.Gauge
 }
 
-func newReloader(log *slog.Logger, parse func() (config, []string, error), use func(config) (bool, error)) *reloader {
+func newReloader(log *slog.Logger, parse func() (config, []string, error), use func(config) (bool, error), ended func()) *reloader {
 	r := &reloader{
-		log: log, parse: parse, use: use,
+		log: log, parse: parse, use: use, ended: ended,
 		successful: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "gpu_exporter_config_last_reload_successful",
 			Help: "Whether the last reload of the configuration was successful.",
@@ -111,6 +113,7 @@ func fingerprint(files []string) [sha256.Size]byte {
 func (r *reloader) reload(why string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	defer r.ended()
 	// Of what is read below, or is older: a change in between must count as one.
 	before := fingerprint(r.files)
 	c, warnings, err := r.parse()
@@ -268,11 +271,15 @@ func (e *exporter) reload(asked config) (changed bool, err error) {
 	if !sameSampler {
 		e.supervisor.Reconfigure(next.sampler)
 	}
+	return true, nil
+}
+
+// reloadEnded has the outcome of a reload published.
+func (e *exporter) reloadEnded() {
 	select {
-	case e.reconfigured <- struct{}{}:
+	case e.reloaded <- struct{}{}:
 	default:
 	}
-	return true, nil
 }
 
 // inOrder sorts what may stand in any order, which is that of the configuration.

@@ -76,7 +76,8 @@ func TestReload(t *testing.T) {
 		_, profiled := sumOf(body, "DCGM_FI_PROF_GR_ENGINE_ACTIVE")
 		_, healthy := sumOf(body, "gpu_health_status", `system="device"`)
 		_, peers := sumOf(body, "gpu_p2p_status")
-		return total == 1 && profiled == 8 && healthy == 8 && peers == 56
+		active, _ := sumOf(body, "gpu_profiling_state", `state="active"`)
+		return total == 1 && profiled == 8 && active == 8 && healthy == 8 && peers == 56
 	})
 
 	// All the while, scrapes have what both configurations have.
@@ -95,11 +96,12 @@ func TestReload(t *testing.T) {
 			_, profiled := sumOf(body, "DCGM_FI_PROF_GR_ENGINE_ACTIVE")
 			_, healthy := sumOf(body, "gpu_health_status", `system="device"`)
 			_, peers := sumOf(body, "gpu_p2p_status")
+			states, _ := sumOf(body, "gpu_profiling_state")
 			up, gpus := sumOf(body, "gpu_up")
 			xids, _ := sumOf(body, "gpu_xid_errors_total", `gpu="1"`, `xid="94"`)
-			if status != http.StatusOK || temperatures != 8 || profiled != 8 || healthy != 8 || peers != 56 || up != 8 || gpus != 8 || xids != 1 {
-				t.Errorf("scrape %d: status %d, %d temperatures, %d profiled, %d of known health, %d pairs of peers, %v of %d GPUs up, %v XIDs",
-					scrapes.Load(), status, temperatures, profiled, healthy, peers, up, gpus, xids)
+			if status != http.StatusOK || temperatures != 8 || profiled != 8 || states != 8 || healthy != 8 || peers != 56 || up != 8 || gpus != 8 || xids != 1 {
+				t.Errorf("scrape %d: status %d, %d temperatures, %d profiled, %v of known state, %d of known health, %d pairs of peers, %v of %d GPUs up, %v XIDs",
+					scrapes.Load(), status, temperatures, profiled, states, healthy, peers, up, gpus, xids)
 				return
 			}
 			scrapes.Add(1)
@@ -208,6 +210,7 @@ models:
   - {match: Tesla T4, without: [DCGM_FI_DEV_FB_USED]}
   - {match: .*H100.*, fields: [DCGM_FI_DEV_POWER_USAGE, DCGM_FI_DEV_GPU_TEMP]}
   - {match: H100, without: [DCGM_FI_DEV_GPU_TEMP]} # it is of the whole name
+  - {match: .*H100.*, without: [DCGM_FI_PROF_SM_ACTIVE]} # which no counter asks for
 `)
 	n := startNode(t, "mixed4", append(fast, "--config.file="+path)...)
 	body := n.scrape(t)
@@ -217,6 +220,14 @@ models:
 		if all != want || h100 != 1 {
 			t.Errorf("%s: %d series, %d of an H100, want %d and 1", family, all, h100, want)
 		}
+	}
+	n.eventually(t, "there are integrals", func() bool {
+		body = n.scrape(t)
+		_, count := sumOf(body, "gpu_engine_active_seconds_total", `modelName="NVIDIA H100`, `engine="dram"`)
+		return count == 1
+	})
+	if _, sm := sumOf(body, "gpu_engine_active_seconds_total", `modelName="NVIDIA H100`, `engine="sm"`); sm != 0 {
+		t.Error("the H100 is asked for what only an integral is made of")
 	}
 	if _, t4 := sumOf(body, "DCGM_FI_DEV_FB_USED", `modelName="Tesla T4"`); t4 != 0 {
 		t.Errorf("the T4 has %d", t4)
@@ -294,6 +305,24 @@ func TestInOrder(t *testing.T) {
 	}
 }
 
+// How a reload went is told at once, and not with the next sample.
+func TestReloadIsTold(t *testing.T) {
+	t.Parallel()
+	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), "collect-interval: 10m\n")
+	n := startNode(t, "t4x1", "--config.file="+path)
+	for _, tc := range []struct {
+		text       string
+		successful float64
+	}{{"collect-interval: 10\n  nonsense", 0}, {"collect-interval: 10m\n", 1}} {
+		writeFile(t, path, tc.text)
+		n.post(t, "/-/reload")
+		n.eventually(t, "the metric tells how it went", func() bool {
+			v, count := sumOf(n.scrape(t), "gpu_exporter_config_last_reload_successful")
+			return count == 1 && v == tc.successful
+		})
+	}
+}
+
 // An included file that was missing is noticed when it comes, also one that only the
 // refused configuration names.
 func TestReloadWatchesRefusedFiles(t *testing.T) {
@@ -304,7 +333,7 @@ func TestReloadWatchesRefusedFiles(t *testing.T) {
 		func() (config, []string, error) {
 			return newConfig(options(), map[string]given{optConfigFile: {set: true, text: path}}, lookupIn(nil))
 		},
-		func(config) (bool, error) { return true, nil })
+		func(config) (bool, error) { return true, nil }, func() {})
 	c, _, err := r.parse()
 	if err != nil {
 		t.Fatal(err)

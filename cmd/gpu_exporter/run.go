@@ -152,7 +152,7 @@ func runExporter(ctx context.Context, line commandLine, stdout io.Writer, enviro
 		defer onHangup(func() { logger.Info("SIGHUP is ignored: one sample is taken with the configuration as it was") })()
 		return e.once(ctx, stdout)
 	}
-	e.reloader = newReloader(logger, line.again, e.reload)
+	e.reloader = newReloader(logger, line.again, e.reload, e.reloadEnded)
 	e.reloader.watchFiles(line.config)
 	for _, gauge := range []prometheus.Collector{e.reloader.successful, e.reloader.succeeded} {
 		if err := e.registry.Register(gauge); err != nil {

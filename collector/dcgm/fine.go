@@ -72,8 +72,8 @@ func (p *plan) track(fields []collector.TrackedField, interval time.Duration, pa
 
 // excluded says whether the configuration keeps a field from an entity.
 func (p *plan) excluded(row int, field collector.FieldID) bool {
-	column := slices.Index(p.inv.Columns[p.inv.Entities[row].Kind], field)
-	return column >= 0 && p.fixed[row] != nil && p.fixed[row][column] == collector.StatusExcluded
+	gpu, _ := p.inv.GPU(row)
+	return gpu != nil && p.models.exclude(field, gpu.Model)
 }
 
 // watchesOf are the watches of an entity, XIDs aside: what is read with the

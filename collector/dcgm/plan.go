@@ -26,6 +26,7 @@ type plan struct {
 	// and capabilities what each GPU can profile.
 	tracked      [][]trackedField
 	capabilities map[uint32]capability
+	models       modelRules
 	// profiled are the GPUs, by id, of which a profiling field is wanted between samples;
 	// counted are the profiling fields that are watched, by the GPU's id.
 	profiled map[uint32]bool
@@ -45,7 +46,7 @@ func newPlan(inv *collector.Inventory, selected selectors, capabilities map[uint
 	n := len(inv.Entities)
 	p := &plan{
 		inv: inv, selected: make([]bool, n), read: make([]bool, n), events: make([]bool, n), fixed: make([][]collector.Status, n),
-		tracked: make([][]trackedField, n), capabilities: capabilities, profiled: map[uint32]bool{}, counted: map[uint32][]uint16{},
+		tracked: make([][]trackedField, n), capabilities: capabilities, models: selected.models, profiled: map[uint32]bool{}, counted: map[uint32][]uint16{},
 	}
 	selector := selected.gpus
 	for kind, fields := range inv.Columns {
@@ -103,7 +104,7 @@ func newPlan(inv *collector.Inventory, selected selectors, capabilities map[uint
 			switch {
 			case e.State != collector.EntityUp:
 				p.fixed[i][j] = collector.StatusEntityLost
-			case gpu != nil && selected.models.exclude(f, gpu.Model):
+			case gpu != nil && p.models.exclude(f, gpu.Model):
 				p.fixed[i][j] = collector.StatusExcluded
 			case e.Kind == collector.KindLink && gpu != nil && ofSwitch(uint16(f)):
 				p.fixed[i][j] = collector.StatusNotSupported
