@@ -35,14 +35,17 @@ type Node struct {
 	gone        []Entity // GPUs that an earlier inventory had and the latest lacks
 	// goneSwitches are such NVSwitches: another engine may not find one that is lost.
 	goneSwitches []Entity
-	xids         xidLedger
-	kernel       kernelXIDs
-	clockEvents  clockEvents
-	tracking     tracking
-	tracks       *trackView // what it had come to at sample
-	health       healthState
-	peers        peersState
-	changed      chan struct{}
+	// reused are the positions in latest of instances whose ids were other ones' before
+	// a sampler that does not know it.
+	reused      map[int]bool
+	xids        xidLedger
+	kernel      kernelXIDs
+	clockEvents clockEvents
+	tracking    tracking
+	tracks      *trackView // what it had come to at sample
+	health      healthState
+	peers       peersState
+	changed     chan struct{}
 }
 
 // NewNode returns a node of which nothing is known yet. It logs GPUs that come
@@ -106,6 +109,10 @@ func (n *Node) setInventory(inv *Inventory) error {
 	n.mu.Lock()
 	defer n.unlock()
 	n.recallIdentities(inv)
+	n.reused = nil
+	if n.latest != nil && inv.Generation <= n.latest.Generation {
+		n.reused = reusedIDs(n.latest, inv)
+	}
 	n.gone = gpusGone(n.gone, n.latest, inv)
 	n.goneSwitches = switchesGone(n.goneSwitches, n.latest, inv)
 	n.latest = inv
@@ -180,6 +187,30 @@ func gpusGone(gone []Entity, old, inv *Inventory) []Entity {
 	return still
 }
 
+// reusedIDs returns the positions of the instances in inv whose ids others have in old.
+func reusedIDs(old, inv *Inventory) map[int]bool {
+	type id struct {
+		kind EntityKind
+		id   uint32
+	}
+	before := make(map[id]entityKey)
+	for i := range old.Entities {
+		e := &old.Entities[i]
+		before[id{e.Kind, e.ID}] = instanceKey(old, i)
+	}
+	reused := make(map[int]bool)
+	for i := range inv.Entities {
+		e := &inv.Entities[i]
+		if e.Kind != KindGPUInstance && e.Kind != KindComputeInstance {
+			continue
+		}
+		if key, known := before[id{e.Kind, e.ID}]; known && key != instanceKey(inv, i) {
+			reused[i] = true
+		}
+	}
+	return reused
+}
+
 // findSwitch looks for an NVSwitch by its number, which is that of its place.
 func findSwitch(inv *Inventory, id uint32) *Entity {
 	for i := range inv.Entities {
@@ -219,6 +250,7 @@ func (n *Node) setSample(s *Sample) error {
 	}
 	n.shown, n.sample, n.received = n.latest, s, now
 	n.profiling.sampled(n.latest)
+	n.placeHeldXIDs(len(n.kernel.held), true) // whose instance is which is known as of now
 	n.clockEvents.add(n.latest, s)
 	n.tracks = n.tracking.close(n.latest, s, n.gone)
 	n.report.gpus(nodeView{inventory: n.latest, sample: s, gone: n.gone})
@@ -260,6 +292,9 @@ func (n *Node) addEvents(generation uint64, events []Event) error {
 	}
 	for _, e := range events {
 		now, key := n.now(), instanceKey(n.latest, e.Entity)
+		if n.reused[e.Entity] && e.Time.Before(n.latest.Time) {
+			key.instance, key.profile = Unknown, "" // it may be of either
+		}
 		if n.xids.addSample(key, e.Code, e.Time, now) {
 			gpu, _ := n.latest.GPU(e.Entity)
 			n.report.xid(gpu, xidKey{key, e.Code}, now)
@@ -315,6 +350,7 @@ func (n *Node) view() nodeView {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	now := n.now()
+	n.settleKernelXIDs(now)
 	n.xids.settle(now)
 	v := n.newest(now)
 	v.goneSwitches = n.goneSwitches

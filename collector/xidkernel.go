@@ -41,10 +41,19 @@ type KernelLogStatus struct {
 	Lost uint64
 }
 
-// kernelXIDs are those of the kernel log at addresses without a known GPU.
+// kernelXIDs are those of the kernel log that are not counted for a GPU or instance.
 type kernelXIDs struct {
-	waiting []strayXID
-	strays  uint64 // since the start, where an inventory was known
+	waiting []strayXID // at addresses without a known GPU
+	strays  uint64     // since the start, where an inventory was known
+	held    []heldXID  // of instances, until the next sample
+}
+
+// heldXID is one of an instance. The key is the instance's when it was told, or the
+// GPU's if it was not known.
+type heldXID struct {
+	KernelXID
+	key  entityKey
+	told time.Time
 }
 
 type strayXID struct {
@@ -98,42 +107,94 @@ func (n *Node) placeKernelXIDs() {
 	n.kernel.waiting = still
 }
 
-// placeKernelXID counts the XID for the GPU at its address, if one is known.
+// placeKernelXID takes the XID as one of the GPU at its address, if one is known.
 func (n *Node) placeKernelXID(x KernelXID) bool {
-	var gpu *Entity
+	gpu := n.gpuAt(x)
+	if gpu == nil {
+		return false
+	}
+	key, split := instanceOf(n.latest, gpu.UUID, x.GPUInstance)
+	if x.GPUInstance == Unknown {
+		n.countKernelXID(gpu, key, split, x)
+		return true
+	}
+	// The GPU may have been split anew since the inventory.
+	if len(n.kernel.held) == maxStrays {
+		n.placeHeldXIDs(1, false)
+	}
+	n.kernel.held = append(n.kernel.held, heldXID{x, key, n.now()})
+	return true
+}
+
+// placeHeldXIDs counts the first of the XIDs that were held: for the instance, unless
+// its number is another one's by now, so that it may be of either. Where nobody knows
+// which one it is, DCGM may still tell, if there is time to wait for it.
+func (n *Node) placeHeldXIDs(count int, wait bool) {
+	for _, x := range n.kernel.held[:count] {
+		key, split := instanceOf(n.latest, x.key.uuid, x.GPUInstance)
+		switch {
+		case key == x.key || x.key.instance == Unknown: // it is as it was, or new
+		case key.instance == Unknown:
+			key = x.key // it is gone, and no other has its number
+		default:
+			key = entityKey{uuid: x.key.uuid, instance: Unknown}
+		}
+		n.countKernelXID(n.gpuAt(x.KernelXID), key, split && wait, x.KernelXID)
+	}
+	n.kernel.held = n.kernel.held[count:]
+}
+
+// settleKernelXIDs counts those that have waited for a sample for too long.
+func (n *Node) settleKernelXIDs(now time.Time) {
+	overdue := 0
+	for overdue < len(n.kernel.held) && now.Sub(n.kernel.held[overdue].told) >= instanceGrace {
+		overdue++
+	}
+	n.placeHeldXIDs(overdue, false)
+}
+
+// gpuAt returns the GPU at the address of an XID, or nil.
+func (n *Node) gpuAt(x KernelXID) (gpu *Entity) {
 	known := n.known() // those that are gone first
 	for i := range known {
 		if at, ok := parsePCIAddress(known[i].PCIBusID); ok && at == (pciAddress{x.Domain, x.Bus, x.Device}) {
 			gpu = &known[i]
 		}
 	}
-	if gpu == nil {
-		return false
-	}
-	key := entityKey{uuid: gpu.UUID, instance: Unknown}
-	split := false
-	for i := range n.latest.Entities {
-		if e := &n.latest.Entities[i]; e.Kind == KindGPUInstance {
-			if of := instanceKey(n.latest, i); of.uuid == gpu.UUID {
-				split = true
-				if of.instance == x.GPUInstance {
-					key = of
-				}
+	return gpu
+}
+
+// instanceOf returns the key of a GPU's instance with NVML's id or, if it has none, of
+// the GPU, and whether the GPU is split.
+func instanceOf(inv *Inventory, uuid string, id int) (key entityKey, split bool) {
+	key = entityKey{uuid: uuid, instance: Unknown}
+	for i := range inv.Entities {
+		if inv.Entities[i].Kind != KindGPUInstance {
+			continue
+		}
+		if of := instanceKey(inv, i); of.uuid == uuid {
+			split = true
+			if of.instance == id {
+				key = of
 			}
 		}
 	}
+	return key, split
+}
+
+func (n *Node) countKernelXID(gpu *Entity, key entityKey, split bool, x KernelXID) {
 	now := n.now()
-	if n.xids.addRecord(key, split, x.Code, x.Time, now) {
-		more := []any{"kernel_says", x.Text}
-		if x.PID != 0 {
-			more = append(more, "pid", x.PID)
-		}
-		if x.Process != "" {
-			more = append(more, "process", x.Process)
-		}
-		n.report.xid(gpu, xidKey{key, x.Code}, now, more...)
+	if !n.xids.addRecord(key, split, x.Code, x.Time, now) {
+		return
 	}
-	return true
+	more := []any{"kernel_says", x.Text}
+	if x.PID != 0 {
+		more = append(more, "pid", x.PID)
+	}
+	if x.Process != "" {
+		more = append(more, "process", x.Process)
+	}
+	n.report.xid(gpu, xidKey{key, x.Code}, now, more...)
 }
 
 // pciAddress is where a GPU is, without the function.

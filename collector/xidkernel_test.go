@@ -6,6 +6,7 @@ package collector
 import (
 	"bytes"
 	"log/slog"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -124,5 +125,91 @@ func TestParsePCIAddress(t *testing.T) {
 		if got, ok := parsePCIAddress(text); ok {
 			t.Errorf("%s: %v", text, got)
 		}
+	}
+}
+
+// An XID that may be of either of two instances that had the number or id, one after
+// the other, counts for their GPU; others count for their instance.
+func TestXIDsAroundAResplit(t *testing.T) {
+	gpu := entityKey{uuid: "GPU-bbbb", instance: Unknown}
+	small, large := entityKey{"GPU-bbbb", 11, "1g.5gb"}, entityKey{"GPU-bbbb", 11, "3g.20gb"}
+	other := entityKey{"GPU-bbbb", 12, "2g.10gb"}
+	// Instance 11, with the id 7, becomes another one; 12 goes.
+	resplit := func(t *testing.T, node *Node, generation uint64) {
+		inv := testInventory(t)
+		inv.Generation, inv.Time = generation, epoch.Add(2*time.Second)
+		for i := range inv.Entities {
+			if e := &inv.Entities[i]; e.Kind == KindGPUInstance && e.InstanceID == 11 {
+				e.Profile = "3g.20gb"
+			} else if e.Kind == KindGPUInstance {
+				e.ID, e.InstanceID, e.Profile = 9, 13, "1g.5gb"
+			}
+		}
+		s := testSample(inv)
+		s.Generation, s.Time = generation, epoch
+		deliver(t, node, Frame{Inventory: inv}, Frame{Sample: s})
+	}
+	row := func(n *Node, instance int) int {
+		for i, e := range n.latest.Entities {
+			if e.Kind == KindGPUInstance && e.InstanceID == instance {
+				return i
+			}
+		}
+		t.Fatalf("no instance %d", instance)
+		return 0
+	}
+	event := func(t *testing.T, n *Node, instance int, code int64, after time.Duration) {
+		deliver(t, n, Frame{Generation: n.latest.Generation, Events: []Event{{Kind: EventXID, Entity: row(n, instance), Code: code, Time: epoch.Add(after)}}})
+	}
+	for name, tc := range map[string]struct {
+		happens func(t *testing.T, n *Node, clock *time.Time)
+		want    map[xidKey]uint64
+	}{
+		"logged before it": {func(t *testing.T, n *Node, clock *time.Time) {
+			n.AddKernelXID(kernelXID(0x2a, 11, 61))
+			n.AddKernelXID(kernelXID(0x2a, 12, 62))
+			n.AddKernelXID(kernelXID(0x2a, 13, 63))
+			resplit(t, n, 2)
+			*clock = clock.Add(instanceGrace) // DCGM does not tell which it was
+		}, map[xidKey]uint64{{gpu, 61}: 1, {other, 62}: 1, {entityKey{"GPU-bbbb", 13, "1g.5gb"}, 63}: 1}},
+		"logged, and nothing happens": {func(t *testing.T, n *Node, _ *time.Time) {
+			n.AddKernelXID(kernelXID(0x2a, 11, 61))
+			deliver(t, n, Frame{Sample: testSample(n.latest)})
+		}, map[xidKey]uint64{{small, 61}: 1}},
+		"logged, and no sample comes": {func(_ *testing.T, n *Node, clock *time.Time) {
+			n.AddKernelXID(kernelXID(0x2a, 11, 61))
+			*clock = clock.Add(instanceGrace)
+		}, map[xidKey]uint64{{small, 61}: 1}},
+		"logged, and DCGM tells of the GPU": {func(t *testing.T, n *Node, clock *time.Time) {
+			n.AddKernelXID(kernelXID(0x2a, 11, 61))
+			deliver(t, n, Frame{Generation: 1, Events: []Event{{Kind: EventXID, Entity: 1, Code: 61, Time: epoch}}})
+			resplit(t, n, 2)
+			*clock = clock.Add(instanceGrace)
+		}, map[xidKey]uint64{{gpu, 61}: 1}},
+		"told by another sampler": {func(t *testing.T, n *Node, _ *time.Time) {
+			resplit(t, n, 1)
+			event(t, n, 11, 61, time.Second)   // before it came
+			event(t, n, 11, 62, 3*time.Second) // and after
+			event(t, n, 13, 63, time.Second)   // an id that is new
+		}, map[xidKey]uint64{{gpu, 61}: 1, {large, 62}: 1, {entityKey{"GPU-bbbb", 13, "1g.5gb"}, 63}: 1}},
+		"told by the same sampler, which knows": {func(t *testing.T, n *Node, _ *time.Time) {
+			resplit(t, n, 2)
+			event(t, n, 11, 61, time.Second)
+		}, map[xidKey]uint64{{large, 61}: 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, node, clock := newTestFamilies(t, testConfig(t))
+			before := node.view().xids
+			tc.happens(t, node, clock)
+			got := map[xidKey]uint64{}
+			for key, count := range node.view().xids {
+				if n := count.total - before[key].total; n > 0 {
+					got[key] = n
+				}
+			}
+			if !maps.Equal(got, tc.want) {
+				t.Errorf("counted %v, want %v", got, tc.want)
+			}
+		})
 	}
 }

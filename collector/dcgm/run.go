@@ -181,6 +181,7 @@ type sampler struct {
 	profiler *profiler
 
 	skip          int           // how many samples may still be left out
+	changed       bool          // the topology, since the newest inventory
 	fabricChanged bool          // since the newest inventory
 	instances     code          // of listing the MIG instances
 	generation    uint64        // of the newest inventory
@@ -330,12 +331,17 @@ func (s *sampler) rebuild(topologyChanged bool) (rebuilt bool, err error) {
 	}
 	s.generation++
 	inv.Generation, inv.Revision = s.generation, s.cfg.Sampler.Revision
+	if s.inv != nil {
+		if err := s.writeEvents(s.xids.tellBefore(inv)); err != nil {
+			return false, err
+		}
+	}
 	// Before the watches: dcgmWatchFields waits until everything was read from the
 	// driver, which may take long, and this frame says that we live.
 	if err := s.cfg.Frames.WriteInventory(inv); err != nil {
 		return false, err
 	}
-	s.inv = inv
+	s.inv, s.changed, s.fabricChanged = inv, false, false
 	return true, s.watch(p, true)
 }
 

@@ -59,22 +59,15 @@ func (s *sampler) checkLibrary(now time.Time) error {
 
 // followTopology makes a new inventory if the node is another one now, or may be.
 func (s *sampler) followTopology(now time.Time) error {
-	changed, c := s.checkTopology()
-	if s.fabricChanged {
-		s.fabricChanged, changed = false, true
-	}
-	if c.lost() {
-		return s.failed(c, collector.FailureHostengineLost, "listing the GPUs")
-	}
-	if c != codeOK {
-		// The readings say more about what is wrong.
-		s.log.Debug("topology not checked", "err", s.lib.err(c, "listing the GPUs"))
+	changed, err := s.topologyChanged()
+	if err != nil {
+		return err
 	}
 	if !changed && (s.rebuildAt.IsZero() || now.Before(s.rebuildAt)) {
 		return nil
 	}
 	// What was heard and seen under the old inventory belongs to it.
-	if err := errors.Join(s.writeXIDs(), s.writeTracks()); err != nil {
+	if err := errors.Join(s.hearXIDs(), s.writeTracks()); err != nil {
 		return err
 	}
 	rebuilt, err := s.rebuild(changed)
@@ -98,7 +91,7 @@ func (s *sampler) write(sample *collector.Sample, found news, now time.Time) err
 	if err := s.writeProfiling(); err != nil {
 		return err
 	}
-	if found.xids || len(s.xids.unread) > 0 {
+	if found.xids || len(s.xids.unread) > 0 || len(s.xids.pending) > 0 {
 		if err := s.writeXIDs(); err != nil {
 			return err
 		}
@@ -113,7 +106,11 @@ func (s *sampler) write(sample *collector.Sample, found news, now time.Time) err
 
 // tellRest writes what has come since the newest sample, before the engine ends.
 func (s *sampler) tellRest() {
-	if err := errors.Join(s.writeXIDs(), s.look(true)); err != nil {
+	err := s.writeXIDs()
+	if err == nil {
+		err = s.writeEvents(s.xids.tellGPUs())
+	}
+	if err := errors.Join(err, s.look(true)); err != nil {
 		s.log.Debug("what came since the newest sample is not told", "err", err)
 	}
 }
@@ -122,6 +119,21 @@ func (s *sampler) tellRest() {
 func (s *sampler) leave() {
 	s.tellRest()
 	s.engine.close()
+}
+
+// topologyChanged says whether the node is another one than that of the newest
+// inventory.
+func (s *sampler) topologyChanged() (bool, error) {
+	changed, c := s.checkTopology()
+	if c.lost() {
+		return false, s.failed(c, collector.FailureHostengineLost, "listing the GPUs")
+	}
+	if c != codeOK {
+		// The readings say more about what is wrong.
+		s.log.Debug("topology not checked", "err", s.lib.err(c, "listing the GPUs"))
+	}
+	s.changed = s.changed || changed
+	return s.changed || s.fabricChanged, nil
 }
 
 // checkTopology says whether the node is another one than at the last time.
@@ -198,14 +210,35 @@ func (s *sampler) checkProgress(stuck time.Duration) error {
 	return nil
 }
 
+// writeXIDs writes the XIDs that came. Those of instances wait for the next inventory
+// if the topology is another one since the newest: the instance may be another one.
 func (s *sampler) writeXIDs() error {
-	events, c := s.xids.collect(s.reading)
+	if err := s.hearXIDs(); err != nil {
+		return err
+	}
+	if s.xids.ofInstances() {
+		if _, err := s.topologyChanged(); err != nil {
+			return err
+		}
+		if s.changed {
+			return nil
+		}
+	}
+	return s.writeEvents(s.xids.tell())
+}
+
+func (s *sampler) hearXIDs() error {
+	c := s.xids.hear(s.reading)
 	if c.lost() {
 		return s.failed(c, collector.FailureHostengineLost, "reading XIDs")
 	}
 	if c != codeOK {
 		s.log.Debug("XIDs are read one by one", "err", s.lib.err(c, "reading XIDs"))
 	}
+	return nil
+}
+
+func (s *sampler) writeEvents(events []collector.Event) error {
 	if len(events) == 0 {
 		return nil
 	}

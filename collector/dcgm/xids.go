@@ -4,8 +4,10 @@
 package dcgm
 
 import (
+	"fmt"
 	"maps"
 	"math"
+	"slices"
 	"time"
 
 	"gpu_exporter/collector"
@@ -21,17 +23,43 @@ type xids struct {
 	started     bool
 	// next is when to ask each watch from next, by the engine's clock; first is
 	// where a new watch begins.
-	next  map[watch]int64
-	first int64
-	rows  map[pair]int
+	next   map[watch]int64
+	first  int64
+	places map[pair]place
 	// unread are entities of which no reading has yet told the newest XID: when it
 	// does, that is what happened before.
 	unread map[pair]bool
 	// heard is the time of the newest XID that was taken from each entity.
 	heard map[pair]int64
 	// taken are the XIDs of the last time of overlap that were taken.
-	taken   map[taken]bool
+	taken map[taken]bool
+	// pending are those that were heard and are not told yet.
 	pending []event
+}
+
+// place is where an entity stands in an inventory.
+type place struct {
+	row, gpu int // gpu is the row of the GPU that it is part of, or is
+	// who tells the entity from another one that has its id before or after it.
+	who string
+}
+
+// placesIn returns the places of the entities of an inventory.
+func placesIn(inv *collector.Inventory) map[pair]place {
+	places := make(map[pair]place, len(inv.Entities))
+	for i, e := range inv.Entities {
+		at := place{row: i, gpu: i}
+		for up := i; up != collector.Unknown; up = inv.Entities[up].Parent {
+			part := &inv.Entities[up]
+			if at.gpu = up; part.Kind == collector.KindGPU {
+				at.who += part.UUID
+				break
+			}
+			at.who += fmt.Sprintf("%v/%d/%s ", part.Kind, part.InstanceID, part.Profile)
+		}
+		places[pairOf(e.Kind, e.ID)] = at
+	}
+	return places
 }
 
 // taken names one XID: DCGM gives no two samples of an entity the same time.
@@ -62,12 +90,11 @@ func (x *xids) listen(units []*unit, inv *collector.Inventory) code {
 		}
 	}
 	x.next = next
-	before := x.rows
-	x.rows = make(map[pair]int, len(inv.Entities))
+	before := x.places
+	x.places = placesIn(inv)
 	x.unread = make(map[pair]bool)
-	for i, e := range inv.Entities {
+	for _, e := range inv.Entities {
 		p := pairOf(e.Kind, e.ID)
-		x.rows[p] = i
 		if _, ok := before[p]; !ok && e.Selected && e.Kind.OfGPU() {
 			x.unread[p] = true
 		}
@@ -135,18 +162,17 @@ func (x *xids) take(e event) {
 	x.taken[taken{e.entity, e.ts}] = true
 }
 
-// collect returns the events since the last call. A code other than those of a
-// lost engine means that it had to do with the newest XID of each entity.
-func (x *xids) collect(r *reading) ([]collector.Event, code) {
+// hear takes in what came since the last time. A code other than those of a lost
+// engine means that it had to do with the newest XID of each entity.
+func (x *xids) hear(r *reading) code {
 	raw, c := x.ask()
 	if c.lost() {
-		return nil, c
+		return c
 	}
-	raw = append(x.pending, raw...)
-	x.pending = nil
 	for _, e := range raw {
 		x.take(e)
 	}
+	x.pending = append(x.pending, raw...)
 	// A lost GPU can be in no group, DCGM may refuse the question, and its clock
 	// may have been set back: whatever the reason, the newest XID is not missed.
 	for _, e := range r.newXIDs() {
@@ -157,22 +183,77 @@ func (x *xids) collect(r *reading) ([]collector.Event, code) {
 		x.taken[taken{e.entity, e.ts}] = true
 		// For the same reasons listen does not know of all that happened before.
 		if !x.unread[e.entity] || !x.history(e) {
-			raw = append(raw, e)
+			x.pending = append(x.pending, e)
 		}
 	}
 	r.toldXIDs(x.unread)
+	return c
+}
+
+// ofInstances says whether an XID that was heard is one of an instance: its id may be
+// another one's by now.
+func (x *xids) ofInstances() bool {
+	return slices.ContainsFunc(x.pending, func(e event) bool { return e.entity.kind != uint32(collector.KindGPU) })
+}
+
+// tell returns what was heard, of the entities of the inventory.
+func (x *xids) tell() []collector.Event {
 	var events []collector.Event
-	for _, e := range raw {
-		row, ok := x.rows[e.entity]
-		if !ok || int64Status(e.code) != collector.StatusOK {
-			continue
+	for _, e := range x.pending {
+		if at, ok := x.places[e.entity]; ok {
+			events = e.appendTo(events, at.row)
 		}
-		events = append(events, collector.Event{
-			Kind:   collector.EventXID,
-			Entity: row,
-			Time:   time.UnixMicro(e.ts),
-			Code:   e.code,
-		})
 	}
-	return events, c
+	x.pending = nil
+	return events
+}
+
+// tellBefore returns what was heard, of the entities of the inventory, before another
+// one takes its place. What was heard of an entity whose id is another one's there
+// may be of either: it is told of the GPU. What is of an entity that only the next
+// inventory has is kept for it.
+func (x *xids) tellBefore(next *collector.Inventory) []collector.Event {
+	var events []collector.Event
+	var kept []event
+	then := placesIn(next)
+	for _, e := range x.pending {
+		now, known := x.places[e.entity]
+		other, stays := then[e.entity]
+		switch {
+		case !known:
+			kept = append(kept, e)
+		case stays && other.who != now.who:
+			events = e.appendTo(events, now.gpu)
+		default:
+			events = e.appendTo(events, now.row)
+		}
+	}
+	x.pending = kept
+	return events
+}
+
+// tellGPUs returns what was heard when the inventory holds no more and there will be
+// no other: nobody knows of which instance it is.
+func (x *xids) tellGPUs() []collector.Event {
+	var events []collector.Event
+	for _, e := range x.pending {
+		if at, ok := x.places[e.entity]; ok {
+			events = e.appendTo(events, at.gpu)
+		}
+	}
+	x.pending = nil
+	return events
+}
+
+// appendTo appends the XID of the entity at a row, unless it is none.
+func (e event) appendTo(events []collector.Event, row int) []collector.Event {
+	if int64Status(e.code) != collector.StatusOK {
+		return events
+	}
+	return append(events, collector.Event{
+		Kind:   collector.EventXID,
+		Entity: row,
+		Time:   time.UnixMicro(e.ts),
+		Code:   e.code,
+	})
 }

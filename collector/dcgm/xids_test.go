@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"gpu_exporter/collector"
 )
@@ -36,11 +37,10 @@ func TestXIDsOfSeveralWatches(t *testing.T) {
 	var told []string
 	collect := func() {
 		t.Helper()
-		events, c := x.collect(&reading{})
-		if c != codeOK {
+		if c := x.hear(&reading{}); c != codeOK {
 			t.Fatal(c)
 		}
-		for _, e := range events {
+		for _, e := range x.tell() {
 			told = append(told, fmt.Sprint(e.Code))
 		}
 	}
@@ -75,5 +75,44 @@ func TestXIDsOfSeveralWatches(t *testing.T) {
 	collect()
 	if !slices.Equal(told, []string{"48"}) {
 		t.Errorf("a new watch tells %v, want 48", told)
+	}
+}
+
+// TestXIDOfReusedID: an XID that is heard between a re-split and the inventory that
+// shows it may be of either instance that had the id, and is told of the GPU. One of an
+// id that only one of them had is told of that instance.
+func TestXIDOfReusedID(t *testing.T) {
+	n := newNode(t, "h100x8-mig")
+	cfg := defaultConfig()
+	cfg.Interval = 3 * time.Second // XIDs are asked for in between
+	p := n.start(cfg)
+	p.sample("a first sample", func(*collector.Sample) error { return nil })
+	before := p.inv
+	n.command("mig gpu 1 1g.10gb*7") // it had two
+	n.command("xid 68 gpu 1 gi 0")
+	n.command("xid 69 gpu 2")
+	n.command("xid 70 gpu 1 gi 6")
+	want := map[int64]func(collector.Entity) bool{
+		68: func(e collector.Entity) bool { return e.Kind == gpu && e.ID == 1 },
+		69: func(e collector.Entity) bool { return e.Kind == gpu && e.ID == 2 },
+		70: func(e collector.Entity) bool { return e.Kind == inst && e.Profile == "1g.10gb" },
+	}
+	for told := 0; told < len(want); {
+		for _, event := range p.frame("an XID").Events {
+			told++
+			e := p.inv.Entities[event.Entity]
+			if of := want[event.Code]; of == nil || !of(e) {
+				t.Errorf("XID %d is told of %v %d, %s of entity %d, generation %d", event.Code, e.Kind, e.ID, e.Profile, e.Parent, p.inv.Generation)
+			}
+		}
+	}
+	if p.inv == before {
+		t.Error("there is no new inventory")
+	}
+	// From then on it is known whose the id is.
+	n.command("xid 72 gpu 1 gi 0")
+	events, inv := p.events("another XID", 1)
+	if e := inv.Entities[events[0].Entity]; e.Kind != inst || e.Profile != "1g.10gb" {
+		t.Errorf("XID 72 is told of %v %d, %s", e.Kind, e.ID, e.Profile)
 	}
 }
