@@ -108,7 +108,7 @@ func parseConfigFile(path string, text []byte, opts []option) (*configFile, erro
 		names:   []string{keyInclude, keyFields, keyModels},
 	}
 	for _, o := range opts {
-		if o.name == optConfigFile {
+		if o.name == optConfigFile || o.name == optConfigFile2 {
 			continue
 		}
 		r.options[o.name] = o

@@ -89,7 +89,7 @@ func (r *resolver) resolve(o option, g given, lookupEnv func(string) (string, bo
 	// A variable may repeat what dcgm-exporter does by default: charts write all
 	// of them out. A flag is there because somebody wants it.
 	if o.missing && v.set && (v.flag || v.text != unset) {
-		r.problem("%s: this option of dcgm-exporter is not available yet: remove it", v.from)
+		r.problems = append(r.problems, o.notHere(v.from))
 	}
 	return v
 }
@@ -104,6 +104,15 @@ func (r *resolver) path(name string) string {
 		r.problem("%s: it is empty: give a value, or leave the flag out", v.from)
 	}
 	return v.text
+}
+
+// dockerSocket is the path of a Docker engine's socket. dcgm-exporter's flag may be
+// empty, which is its default.
+func (r *resolver) dockerSocket() string {
+	if v := r.either(optDockerSocket, optDockerSocket2); v.from == r.values[optDockerSocket2].from {
+		return v.text
+	}
+	return r.path(optDockerSocket)
 }
 
 func (r *resolver) oneOf(name string, allowed ...string) string {
@@ -296,6 +305,46 @@ func (r *resolver) needsKubernetes(lookupEnv func(string) (string, bool)) {
 	}
 }
 
+// checkCompatible looks at what is accepted only since dcgm-exporter has it, and says
+// what of it has no effect. Its defaults, which charts may write out, pass in silence.
+func (r *resolver) checkCompatible() {
+	if v := r.values[optBindWatch]; v.set && v.text == "false" {
+		r.warn("%s: cannot be switched off: GPUs that come and go are noticed within one interval", v.from)
+	}
+	if v := r.values[optOwnMetrics]; v.set && v.text == "false" {
+		r.warn("%s: cannot be switched off: metrics of the exporter itself are always served", v.from)
+	}
+	r.inert(optBindInterval, "1s", time.Second, "GPUs that come and go are noticed within one --"+optInterval)
+	r.inert(optReadTimeout, "10s", defaultTimeouts().read, "a request must have come after "+defaultTimeouts().read.String())
+	r.inert(optWriteTimeout, "30s", defaultTimeouts().write, "an answer must have been taken after "+defaultTimeouts().write.String())
+	r.inert(optKeepAge, "10m", defaultKeepAge, "DCGM keeps samples for as long as they take to be read")
+	if v := r.values[optKeepSamples]; v.set && v.text != "0" {
+		if _, err := strconv.ParseUint(v.text, 10, 63); err != nil {
+			r.problem("%s: %q is not a number of samples: leave it out", v.from, v.text)
+		} else {
+			r.warn("%s: without effect: DCGM keeps samples for as long as they take to be read", v.from)
+		}
+	}
+}
+
+// defaultKeepAge is dcgm-exporter's.
+const defaultKeepAge = 10 * time.Minute
+
+// inert takes a duration that changes nothing, as why says, and warns unless it is the
+// one that is silent.
+func (r *resolver) inert(name, example string, silent time.Duration, why string) {
+	v := r.values[name]
+	if !v.set {
+		return
+	}
+	switch d, err := time.ParseDuration(v.text); {
+	case err != nil:
+		r.problem("%s: %q is not a duration: write one such as %s, or leave it out", v.from, v.text, example)
+	case d != silent:
+		r.warn("%s: without effect: %s", v.from, why)
+	}
+}
+
 func (r *resolver) listenAddresses() []string {
 	addresses, a := r.values[optListenAddress], r.values[optAddress]
 	list, from := addresses.list, addresses.from
@@ -337,7 +386,7 @@ func checkListenAddress(address string) error {
 }
 
 func (r *resolver) maxRequests() int {
-	v := r.values[optMaxRequests]
+	v := r.either(optMaxRequests, optMaxRequests2)
 	n, err := strconv.Atoi(v.text)
 	if err != nil || n < 1 {
 		r.problem("%s: %q is not a number of scrapes: at least 1 must be allowed", v.from, v.text)
