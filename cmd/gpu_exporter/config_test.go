@@ -243,7 +243,12 @@ func TestFlagsAndVariables(t *testing.T) {
 		{env: "DCGM_EXPORTER_WATCH_MAX_KEEP_AGE=1h", want: func(*config) {}, warning: "DCGM_EXPORTER_WATCH_MAX_KEEP_AGE: without effect"},
 		{args: "--watch-max-keep-samples=5", want: func(*config) {}, warning: "--watch-max-keep-samples: without effect"},
 
-		// A variable that says what happens anyway harms nobody.
+		// What happens anyway harms nobody, by flag or by variable.
+		{args: "-m none --fake-gpus=false --dump-enabled=false --dump-directory=/tmp/dcgm-exporter-debug --dump-retention=24 --dump-compression " +
+			"--config-file= --container-labels=false --health-require-gpus=false", want: func(*config) {}},
+		{args: "-m= --no-dump-enabled", want: func(*config) {}},
+		{env: "DCGM_EXPORTER_DUMP_ENABLED=false DCGM_EXPORTER_DUMP_RETENTION=24 DCGM_EXPORTER_CONTAINER_LABELS=false DCGM_EXPORTER_CONFIG_FILE= " +
+			"DCGM_EXPORTER_HEALTH_REQUIRE_GPUS=0", want: func(*config) {}},
 		{env: "DCGM_EXPORTER_KUBERNETES_ENABLE_POD_LABELS=false KUBERNETES_VIRTUAL_GPUS=0 DCGM_EXPORTER_CPU_DEVICES_STR=f " +
 			"DCGM_EXPORTER_CONFIGMAP_DATA=none DCGM_EXPORTER_DUMP_COMPRESSION=true DCGM_HPC_JOB_MAPPING_DIR=", want: func(*config) {}},
 	}

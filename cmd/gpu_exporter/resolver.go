@@ -86,9 +86,9 @@ func (r *resolver) resolve(o option, g given, lookupEnv func(string) (string, bo
 		v.text, v.list, v.set, v.rank = file.text, file.list, true, byFile
 		v.from = fmt.Sprintf("%s:%d: %s", r.file.path, file.line, o.name)
 	}
-	// A variable may repeat what dcgm-exporter does by default: charts write all
-	// of them out. A flag is there because somebody wants it.
-	if o.missing && v.set && (v.flag || v.text != unset) {
+	// What dcgm-exporter does by default, or empty, asks for nothing: charts and unit
+	// files write it out.
+	if o.missing && v.set && v.text != unset && v.text != "" {
 		r.problems = append(r.problems, o.notHere(v.from))
 	}
 	return v
