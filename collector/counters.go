@@ -292,13 +292,11 @@ func (p *countersParser) record(line int, record []string) {
 			break
 		}
 	}
-	switch {
-	case metric == MetricLabel && (field.Type == ValueDouble || field.Nature == MetricCounter):
-		p.warn(line, "%s is a number that keeps changing: as a label it makes new series each time; write %s", name, field.Nature)
-	case metric != MetricLabel && metric != field.Nature && !customary(field, metric):
-		p.warn(line, "%s is by nature a %s, and the file makes it a %s: functions such as rate() will mislead", name, field.Nature, metric)
+	c := Counter{Field: field, Name: name, Type: metric, Help: help, Scale: scale}
+	if odd := c.Odd(); odd != "" {
+		p.warn(line, "%s", odd)
 	}
-	p.counters.List = append(p.counters.List, Counter{Field: field, Name: name, Type: metric, Help: help, Scale: scale})
+	p.counters.List = append(p.counters.List, c)
 }
 
 // field resolves a name, or says why it cannot. scale is 0 unless the field is in
@@ -384,6 +382,33 @@ func refuse(f Field, scale float64, metric MetricType) string {
 		return fmt.Sprintf("is a text, and a %s is a number: write label, to put it on the other series of its entity", metric)
 	}
 	return ""
+}
+
+// Odd says what is odd about the counter's type, or returns "".
+func (c Counter) Odd() string {
+	field := c.Field
+	switch {
+	case c.Computed != 0:
+	case c.Type == MetricLabel && (field.Type == ValueDouble || field.Nature == MetricCounter):
+		return fmt.Sprintf("%s is a number that keeps changing: as a label it makes new series each time; write %s", c.Name, field.Nature)
+	case c.Type != MetricLabel && c.Type != field.Nature && !customary(field, c.Type):
+		return fmt.Sprintf("%s is by nature a %s, and the file makes it a %s: functions such as rate() will mislead", c.Name, field.Nature, c.Type)
+	}
+	return ""
+}
+
+// Repeats says whether values of the counter are also those of other, under another
+// name.
+func (c Counter) Repeats(other Counter) bool {
+	if c.Computed != 0 || other.Computed != 0 || c.Field.ID != other.Field.ID || c.Name == other.Name {
+		return false
+	}
+	for kind := range EntityKind(kindCount) {
+		if c.On(kind) && other.On(kind) {
+			return true
+		}
+	}
+	return false
 }
 
 // customary says whether the type, although not the field's nature, is what

@@ -155,7 +155,9 @@ func loadCounters(cfg config) (*collector.Counters, []collector.ModelRule, error
 		}
 	}
 	for _, c := range cfg.Fields {
-		places[c.Name] = placeIn(cfg.ConfigFile, cfg.Lines[fieldKey{-1, c.Name}])
+		line := cfg.Lines[fieldKey{-1, c.Name}]
+		all.Warnings = append(all.Warnings, oddities(c, all.List, cfg.ConfigFile, line, places)...)
+		places[c.Name] = placeIn(cfg.ConfigFile, line)
 		if i := slices.IndexFunc(all.List, func(have collector.Counter) bool { return have.Name == c.Name }); i >= 0 {
 			all.List[i] = c
 			continue
@@ -169,6 +171,19 @@ func loadCounters(cfg config) (*collector.Counters, []collector.ModelRule, error
 	return all, rules, errors.Join(err, checkFamilyNames(all.List, places))
 }
 
+// oddities are what a counters file would be warned of for the line of c, where others
+// are the counters beside it, and places where these stand.
+func oddities(c collector.Counter, others []collector.Counter, file string, line int, places map[string]string) (warnings []collector.Problem) {
+	if odd := c.Odd(); odd != "" {
+		warnings = append(warnings, collector.Problem{File: file, Line: line, Message: odd})
+	}
+	if i := slices.IndexFunc(others, c.Repeats); i >= 0 {
+		warnings = append(warnings, collector.Problem{File: file, Line: line, Message: fmt.Sprintf(
+			"%s is the same field (%d) as %s at %s: its values are exported under both names", c.Name, c.Field.ID, others[i].Name, places[others[i].Name])})
+	}
+	return warnings
+}
+
 func placeIn(file string, line int) string { return fmt.Sprintf("%s:%d", file, line) }
 
 // addModels adds the fields that GPUs of some models have beside the others, and
@@ -180,13 +195,14 @@ func addModels(all *collector.Counters, cfg config, places map[string]string) (r
 		for _, id := range m.Without {
 			rules = append(rules, collector.ModelRule{Field: id, Match: m.Match})
 		}
-		for _, c := range m.Fields {
+		for n, c := range m.Fields {
 			line := cfg.Lines[fieldKey{at, c.Name}]
 			if i := slices.IndexFunc(all.List[:general], func(have collector.Counter) bool { return have.Computed == 0 && have.Field.ID == c.Field.ID }); i >= 0 {
 				all.Warnings = append(all.Warnings, collector.Problem{File: cfg.ConfigFile, Line: line, Message: fmt.Sprintf(
 					"models: %s, for GPUs that match %q, is read of all GPUs anyway, as %s, and stays so: remove one of the two", c.Name, m.Match, all.List[i].Name)})
 				continue
 			}
+			all.Warnings = append(all.Warnings, oddities(c, m.Fields[:n], cfg.ConfigFile, line, places)...)
 			rules = append(rules, collector.ModelRule{Field: c.Field.ID, Match: m.Match, Only: true})
 			i := slices.IndexFunc(all.List, func(have collector.Counter) bool { return have.Name == c.Name })
 			switch {

@@ -290,7 +290,8 @@ models:
 	if first.Help != "Hot." || first.Resolution != 200*time.Millisecond || !first.Statistics || !first.Histogram || first.Kinds != collector.Kinds(collector.KindGPU) {
 		t.Errorf("counter %+v", first)
 	}
-	if len(counters.Warnings) != 1 || !strings.Contains(counters.Warnings[0].String(), "DCGM_FI_DEV_GPU_TEMP is in ") {
+	if len(counters.Warnings) != 2 || !strings.Contains(counters.Warnings[0].String(), "DCGM_FI_DEV_GPU_TEMP is in ") ||
+		!strings.Contains(counters.Warnings[1].String(), "c.yaml:6: my_power_watts is the same field (155) as DCGM_FI_DEV_POWER_USAGE at ") {
 		t.Errorf("warnings %v", counters.Warnings)
 	}
 	if len(rules) != 2 || rules[0].Only || !rules[1].Only {
@@ -300,6 +301,47 @@ models:
 	c, err = parsed(t, "--config.file="+path+" -f "+filepath.Join(dir, "b.csv"), "")
 	if err != nil || countersName(c) != filepath.Join(dir, "b.csv")+" and the fields of "+path {
 		t.Errorf("%v, %v", countersName(c), err)
+	}
+}
+
+// What is odd about a line of a counters file is as odd about a field here.
+func TestOddFields(t *testing.T) {
+	dir := t.TempDir()
+	path := writeFile(t, filepath.Join(dir, "c.yaml"), `include: []
+fields:
+  - {field: DCGM_FI_DEV_GPU_TEMP, type: counter}
+  - field: DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION
+    type: gauge
+    name: energy
+  - {field: DCGM_FI_DEV_POWER_USAGE, type: label, name: watts}
+  - {field: 150, name: temperature}
+  - {field: 1002, kinds: [gpu]}
+  - {field: 1002, name: sm_of_instances, kinds: [gpu_instance]}
+  - {field: DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL, type: counter}
+models:
+  - match: T4
+    fields: [{field: 140, type: counter}, {field: 140, name: hot}]
+`)
+	c, err := parsed(t, "--config.file="+path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	counters, _, err := loadCounters(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var warnings []string
+	for _, w := range counters.Warnings {
+		warnings = append(warnings, strings.ReplaceAll(w.String(), dir+"/", ""))
+	}
+	const want = `c.yaml:3: DCGM_FI_DEV_GPU_TEMP is by nature a gauge, and the file makes it a counter: functions such as rate() will mislead
+c.yaml:4: energy is by nature a counter, and the file makes it a gauge: functions such as rate() will mislead
+c.yaml:7: watts is a number that keeps changing: as a label it makes new series each time; write gauge
+c.yaml:8: temperature is the same field (150) as DCGM_FI_DEV_GPU_TEMP at c.yaml:3: its values are exported under both names
+c.yaml:14: DCGM_FI_DEV_MEMORY_TEMP_CELSIUS is by nature a gauge, and the file makes it a counter: functions such as rate() will mislead
+c.yaml:14: hot is the same field (140) as DCGM_FI_DEV_MEMORY_TEMP_CELSIUS at c.yaml:14: its values are exported under both names`
+	if got := strings.Join(warnings, "\n"); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
 
