@@ -18,6 +18,9 @@ var metricName = regexp.MustCompile(`^[a-zA-Z_:][a-zA-Z0-9_:]*$`)
 // reservedPrefixes begin the names of families that the exporter has of its own.
 var reservedPrefixes = []string{"gpu_", "go_", "process_", "promhttp_", "scrape_"}
 
+// prometheusNames are those of series that Prometheus makes itself.
+var prometheusNames = []string{"up", "ALERTS", "ALERTS_FOR_STATE"}
+
 // NewCounter returns the counter that the words describe: a field by its name or
 // id, or a computed counter by its name, and the name, type and help of its metric,
 // of which those that are empty are the field's. The error says what is wrong and
@@ -81,6 +84,8 @@ func checkName(name string, metric MetricType) error {
 		if strings.Contains(name, ":") || strings.HasPrefix(name, "__") || slices.Contains(ownLabelNames(), name) {
 			return fmt.Errorf("%q is no name for a label here: it is one of the device's, or begins with __, or has a colon: choose another name", name)
 		}
+	} else if slices.Contains(prometheusNames, name) {
+		return fmt.Errorf("%q is the name of series that Prometheus makes itself: choose another name", name)
 	}
 	for _, prefix := range reservedPrefixes {
 		if strings.HasPrefix(name, prefix) {

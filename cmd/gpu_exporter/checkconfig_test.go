@@ -38,6 +38,7 @@ func TestCheckConfig(t *testing.T) {
 		{args: "--simulate=t4x1 -c 200", stdout: []string{"from the simulated node t4x1"}, stderr: []string{"warning: --collect-interval: 200ms is shorter"}},
 		{args: "-f bad.csv --web.config.file=bad.yml", status: 1, stderr: []string{
 			"error: bad.csv:1: ", "error: bad.csv:2: ", "error: --web.config.file=bad.yml: "}},
+		{args: "-f good.csv --sample.histograms", stdout: []string{"gpu,gpu_instance every 1s +_histogram  GPU temperature (in C).\n"}},
 		{args: "-f none.csv", status: 1, stderr: []string{"error: reading counters file: open none.csv: no such file"}},
 		{args: "-f bad.csv -c 5", status: 1, stderr: []string{"gpu_exporter: error: --collect-interval: 5ms is too short"}},
 	}

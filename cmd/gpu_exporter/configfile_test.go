@@ -419,6 +419,7 @@ fields:
   - {field: 150, name: DCGM_FI_DEV_FB_USED_max}
   - {field: DCGM_FI_DEV_FB_USED, statistics: true}
   - {field: 140, name: DCGM_FI_DEV_POWER_USAGE_histogram}
+  - {field: 150, name: DCGM_FI_DEV_POWER_USAGE_histogram_count}
 models:
   - match: T4
     fields:
@@ -429,10 +430,11 @@ models:
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = `c.yaml:9: models: DCGM_FI_DEV_POWER_USAGE, for GPUs that match "T4", is not what goes by that name at a.csv:3: give it another name, or the same field, type, help and other settings
+	const want = `c.yaml:10: models: DCGM_FI_DEV_POWER_USAGE, for GPUs that match "T4", is not what goes by that name at a.csv:3: give it another name, or the same field, type, help and other settings
 c.yaml:3: DCGM_FI_DEV_FB_USED_max and DCGM_FI_DEV_FB_USED (c.yaml:4) both make the metric DCGM_FI_DEV_FB_USED_max, by their names, statistics or histograms: give one of them another name
 c.yaml:5: DCGM_FI_DEV_POWER_USAGE_histogram and DCGM_FI_DEV_POWER_USAGE (a.csv:3) both make the metric DCGM_FI_DEV_POWER_USAGE_histogram, by their names, statistics or histograms: give one of them another name
-c.yaml:10: DCGM_FI_DEV_FB_USED_min and DCGM_FI_DEV_FB_USED (c.yaml:4) both make the metric DCGM_FI_DEV_FB_USED_min, by their names, statistics or histograms: give one of them another name`
+c.yaml:6: DCGM_FI_DEV_POWER_USAGE_histogram_count and DCGM_FI_DEV_POWER_USAGE (a.csv:3) both make the metric DCGM_FI_DEV_POWER_USAGE_histogram_count, by their names, statistics or histograms: give one of them another name
+c.yaml:11: DCGM_FI_DEV_FB_USED_min and DCGM_FI_DEV_FB_USED (c.yaml:4) both make the metric DCGM_FI_DEV_FB_USED_min, by their names, statistics or histograms: give one of them another name`
 	if _, _, err := loadCounters(c); err == nil || strings.ReplaceAll(err.Error(), dir+"/", "") != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}
