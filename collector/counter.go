@@ -63,16 +63,23 @@ func counterOf(field, metricType, help string) (Counter, error) {
 			help = cmp.Or(help, unit.help)
 		}
 	}
-	metricType = cmp.Or(metricType, f.Nature.String())
-	metric, typeOK := p.metricType(0, field, metricType)
+	metric, typeOK := f.Nature, true
+	if metricType != "" {
+		metric, typeOK = p.metricType(0, field, metricType)
+	}
 	helpOK := p.help(0, field, cmp.Or(help, f.Help))
 	if !ok || !typeOK || !helpOK {
-		return Counter{}, errors.New(strings.ReplaceAll(p.problems[0].Message, ": remove the line", ""))
+		return Counter{}, errors.New(leaveOut(p.problems[0].Message))
 	}
 	if reason := refuse(f, scale, metric); reason != "" {
-		return Counter{}, fmt.Errorf("%s %s", field, strings.ReplaceAll(reason, "; remove the line", ""))
+		return Counter{}, fmt.Errorf("%s %s", field, leaveOut(reason))
 	}
 	return Counter{Field: f, Name: field, Type: metric, Help: cmp.Or(help, f.Help), Scale: scale}, nil
+}
+
+// leaveOut makes of advice for a counters file some for a field that stands elsewhere.
+func leaveOut(message string) string {
+	return strings.ReplaceAll(message, "remove the line", "leave the field out")
 }
 
 // checkName says what is wrong with a name that is not the field's.

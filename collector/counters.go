@@ -308,9 +308,6 @@ func (p *countersParser) field(line int, name string) (field Field, scale float6
 	}
 	field, ok = FieldByName(name)
 	switch {
-	case ok && field.Type == ValueNone:
-		p.fail(line, "%s marks the edge of a range of field ids and has no value: remove the line", name)
-		return field, 0, false
 	case ok:
 		return field, 0, true
 	case name == "":
@@ -374,6 +371,8 @@ func refuse(f Field, scale float64, metric MetricType) string {
 	switch {
 	case scale != 0 && metric == MetricLabel:
 		return fmt.Sprintf("is a number that keeps changing and cannot be a label: write %s", f.Nature)
+	case f.Type == ValueNone:
+		return "marks the edge of a range of field ids and has no value: remove the line"
 	case f.Type == ValueBlob:
 		return "is a binary structure, not one value: it cannot be exported; remove the line"
 	case f.Type == ValueTime:

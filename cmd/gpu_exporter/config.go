@@ -4,7 +4,6 @@
 package main
 
 import (
-	"errors"
 	"os"
 	"strings"
 	"time"
@@ -211,7 +210,7 @@ func newConfig(opts []option, flags map[string]given, lookupEnv func(string) (st
 		LogFormat:       r.logFormat(),
 	}
 	c.MaxAge = r.maxAge(c.Interval)
-	c.Resolution = r.resolution()
+	c.Resolution = r.resolution(c.Interval)
 	c.Histograms = r.on(optHistograms)
 	c.HealthInterval = r.healthInterval()
 	r.addFile(&c)
@@ -219,10 +218,7 @@ func newConfig(opts []option, flags map[string]given, lookupEnv func(string) (st
 		c.HostnameLabel = ""
 	}
 	r.checkTogether(c, lookupEnv)
-	if len(r.problems) > 0 {
-		return c, r.warnings, errors.New(strings.Join(r.problems, "\n"))
-	}
-	return c, r.warnings, nil
+	return c, r.warnings, r.err()
 }
 
 // checkTogether finds settings that exclude each other, and those without effect.

@@ -5,6 +5,7 @@ package main
 
 import (
 	"bytes"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -285,7 +286,14 @@ func TestConfigErrors(t *testing.T) {
 		{args: "-c 0", want: []string{"--collect-interval: 0s is too short"}},
 		{args: "-c -5s", want: []string{"--collect-interval: -5s is too short"}},
 		{args: "-c soon", want: []string{`--collect-interval: "soon" is neither a number of milliseconds nor a duration such as 5s`}},
-		{args: "-c 99999999999999999", want: []string{`--collect-interval: "99999999999999999" milliseconds are out of range`}},
+		{args: "-c 99999999999999999", want: []string{`--collect-interval: "99999999999999999" is too large: write a duration such as 5s`}},
+		{args: "-c 99999999999999999999", want: []string{`--collect-interval: "99999999999999999999" is too large`}},
+		{args: "-c 10000000h", want: []string{`--collect-interval: "10000000h" is too large`}},
+		{args: "--sample.max-age=10000000h --sample.resolution=1000000y", want: []string{`--sample.max-age: "10000000h" is too large`, `--sample.resolution: "1000000y" is too large`}},
+		{args: "-x 99999999999999999999", want: []string{`--xid-count-window-size: "99999999999999999999" is too large`}},
+		{args: "--web.max-requests=99999999999999999999", want: []string{`--web.max-requests: "99999999999999999999" is too large: write a number such as 40`}},
+		{args: "-c 1s --sample.resolution=2s", want: []string{"--sample.resolution: 2s is longer than the 1s between samples (--collect-interval), with each of which the field is looked at: make it shorter, or leave it out"}},
+		{args: "-c 1 --sample.resolution=2s", want: []string{"--collect-interval: 1ms is too short"}},
 		{env: "DCGM_EXPORTER_INTERVAL=5x", want: []string{`DCGM_EXPORTER_INTERVAL: "5x" is neither`}},
 		{args: "-d x:1", want: []string{`--devices: device selector "x:1"`}},
 		{env: "DCGM_EXPORTER_DEVICES_STR=g:", want: []string{`DCGM_EXPORTER_DEVICES_STR: device selector "g:"`}},
@@ -382,6 +390,33 @@ func TestMissingOptions(t *testing.T) {
 	}
 	if _, err := parse(t, []string{"-m", "a:b"}, nil); err == nil || !strings.HasPrefix(err.Error(), "--configmap-data: ") {
 		t.Errorf("-m: error %v", err)
+	}
+}
+
+// --help is pointed at for what it knows of: flags and variables.
+func TestSeeHelp(t *testing.T) {
+	dir := t.TempDir()
+	good := writeFile(t, filepath.Join(dir, "good.yaml"), "devices: g\n")
+	bad := writeFile(t, filepath.Join(dir, "bad.yaml"), "devices: x\ncollect-intervall: 5s\n")
+	for _, tt := range []struct {
+		args, env string
+		want      bool
+	}{
+		{"--config.file=" + bad, "", false},
+		{"", "GPU_EXPORTER_CONFIG_FILE=" + bad, false},
+		{"-c x --config.file=" + bad, "", true},
+		{"--config.file=" + bad, "DCGM_EXPORTER_INTERVAL=x", true},
+		{"-c x --config.file=" + good, "", true},
+		{"--config.file=" + filepath.Join(dir, "none.yaml"), "", true},
+		{"--colectors=x", "", true},
+	} {
+		var stdout, stderr bytes.Buffer
+		if code := run(strings.Fields("check-config "+tt.args), nil, &stdout, &stderr, strings.Fields(tt.env)); code != 1 {
+			t.Errorf("%q %q: exit status %d", tt.args, tt.env, code)
+		}
+		if got := strings.Contains(stderr.String(), "see --help"); got != tt.want {
+			t.Errorf("%q %q: %v, want %v\n%s", tt.args, tt.env, got, tt.want, &stderr)
+		}
 	}
 }
 

@@ -128,7 +128,7 @@ func options() []option {
 		{name: optSimulate, kind: kindText, arg: "SCENARIO",
 			help: "Load stand-ins for NVIDIA's libraries that simulate a node: a scenario's name (" + scenarioList() + ") or the path of a scenario file."},
 		{name: optResolution, kind: kindText, def: "1s", arg: "DURATION",
-			help: "How often power and utilization are looked at for the counters of energy and busy time, where the GPU does not count by itself. At least 100ms."},
+			help: "How often power and utilization are looked at for the counters of energy and busy time, where the GPU does not count by itself. At least 100ms, at most the time between samples."},
 		{name: optHistograms, kind: kindSwitch,
 			help: "Add native histograms of utilization, power and temperature, as far as the counters have them. Prometheus must be told to scrape native histograms."},
 		{name: optMaxAge, kind: kindText, arg: "DURATION",

@@ -23,8 +23,7 @@ import (
 type value struct {
 	text string
 	list []string
-	set  bool   // by flag or variable, as opposed to its default
-	flag bool   // by flag
+	set  bool   // by flag, variable or file, as opposed to its default
 	from string // what to name in a message: the flag, the variable, or the place in the file
 	rank rank
 }
@@ -69,7 +68,7 @@ func (r *resolver) resolve(o option, g given, lookupEnv func(string) (string, bo
 	file, inFile := r.file.value(o.name)
 	switch {
 	case g.set:
-		v.text, v.list, v.set, v.flag, v.rank = g.text, g.list, true, true, byFlag
+		v.text, v.list, v.set, v.rank = g.text, g.list, true, byFlag
 	case env != "":
 		v.text, v.set, v.from, v.rank = env, true, o.env, byVariable
 		switch o.kind {
@@ -129,8 +128,8 @@ func (r *resolver) either(name, alias string) value {
 	switch {
 	case a.rank > v.rank:
 		return a
-	case a.flag && v.flag && a.text != v.text:
-		r.problem("--%s and --%s mean the same and differ (%q and %q): give one of them", name, alias, v.text, a.text)
+	case a.set && a.rank == v.rank && a.text != v.text:
+		r.problem("%s and %s mean the same and differ (%q and %q): give one of them", v.from, a.from, v.text, a.text)
 	}
 	return v
 }
@@ -152,17 +151,56 @@ func (r *resolver) interval() time.Duration {
 // parseInterval reads a bare number as milliseconds, as dcgm-exporter does, and
 // a duration as Go or Prometheus writes it.
 func parseInterval(s string) (time.Duration, error) {
-	if ms, err := strconv.ParseInt(s, 10, 64); err == nil {
-		if ms > math.MaxInt64/int64(time.Millisecond) || ms < 0 {
-			return 0, fmt.Errorf("%q milliseconds are out of range", s)
+	if ms, err := strconv.ParseInt(s, 10, 64); err == nil && ms >= 0 {
+		if ms > math.MaxInt64/int64(time.Millisecond) {
+			return 0, tooLarge(s, "5s")
 		}
 		return time.Duration(ms) * time.Millisecond, nil
 	}
-	d, err := parseDuration(s)
-	if err != nil {
-		return 0, fmt.Errorf("%q is neither a number of milliseconds nor a duration such as 5s", s)
+	d, err := anyDuration(s)
+	switch {
+	case err == nil:
+		return d, nil
+	case isTooLarge(s) || isNumber.MatchString(s):
+		return 0, tooLarge(s, "5s")
 	}
-	return d, nil
+	return 0, fmt.Errorf("%q is neither a number of milliseconds nor a duration such as 5s", s)
+}
+
+// parseDuration reads a duration as Go or Prometheus writes it. The example is for the
+// error.
+func parseDuration(s, example string) (time.Duration, error) {
+	d, err := anyDuration(s)
+	switch {
+	case err == nil:
+		return d, nil
+	case isTooLarge(s):
+		return 0, tooLarge(s, example)
+	}
+	return 0, fmt.Errorf("%q is not a duration: write one such as %s", s, example)
+}
+
+func anyDuration(s string) (time.Duration, error) {
+	if d, err := time.ParseDuration(s); err == nil {
+		return d, nil
+	}
+	d, err := model.ParseDuration(s)
+	return time.Duration(d), err
+}
+
+var (
+	isNumber = regexp.MustCompile("^[0-9]+$")
+	digits   = regexp.MustCompile("[0-9]+")
+)
+
+// isTooLarge says whether a text that is no duration would be one with smaller numbers.
+func isTooLarge(s string) bool {
+	_, err := anyDuration(digits.ReplaceAllString(s, "1"))
+	return err == nil && !strings.HasPrefix(s, "-")
+}
+
+func tooLarge(s, example string) error {
+	return fmt.Errorf("%q is too large: write a duration such as %s", s, example)
 }
 
 // window gives a time to look back.
@@ -194,24 +232,26 @@ func (r *resolver) healthInterval() time.Duration {
 	return d
 }
 
-func parseDuration(s string) (time.Duration, error) {
-	if d, err := time.ParseDuration(s); err == nil {
-		return d, nil
-	}
-	d, err := model.ParseDuration(s)
-	return time.Duration(d), err
-}
-
-func (r *resolver) resolution() time.Duration {
+func (r *resolver) resolution(interval time.Duration) time.Duration {
 	v := r.values[optResolution]
-	d, err := parseDuration(v.text)
+	d, err := parseDuration(v.text, "1s")
 	switch {
 	case err != nil:
-		r.problem("%s: %q is not a duration: write one such as 1s", v.from, v.text)
+		r.problem("%s: %v", v.from, err)
 	case d < minInterval:
 		r.problem("%s: %v is too short: DCGM cannot keep up below %v", v.from, d, minInterval)
+	case v.set: // the default is for any interval
+		r.notLonger(v.from, d, interval)
 	}
 	return d
+}
+
+// notLonger finds a resolution, given as from says, that is longer than the interval.
+func (r *resolver) notLonger(from string, resolution, interval time.Duration) {
+	if resolution > interval && interval >= minInterval && r.known(optInterval) {
+		r.problem("%s: %v is longer than the %v between samples (%s), with each of which the field is looked at: make it shorter, or leave it out",
+			from, resolution, interval, r.values[optInterval].from)
+	}
 }
 
 func (r *resolver) maxAge(interval time.Duration) time.Duration {
@@ -222,10 +262,10 @@ func (r *resolver) maxAge(interval time.Duration) time.Duration {
 		}
 		return max(maxAgeIntervals*interval, minDefaultMaxAge)
 	}
-	d, err := parseDuration(v.text)
+	d, err := parseDuration(v.text, "30s")
 	switch {
 	case err != nil:
-		r.problem("%s: %q is not a duration: write one such as 30s", v.from, v.text)
+		r.problem("%s: %v", v.from, err)
 	case d <= 0:
 		r.problem("%s: %v is no age that a sample can have: write a duration such as 30s", v.from, d)
 	case d < interval && r.known(optInterval):
@@ -337,9 +377,9 @@ func (r *resolver) inert(name, example string, silent time.Duration, why string)
 	if !v.set {
 		return
 	}
-	switch d, err := time.ParseDuration(v.text); {
+	switch d, err := parseDuration(v.text, example); {
 	case err != nil:
-		r.problem("%s: %q is not a duration: write one such as %s, or leave it out", v.from, v.text, example)
+		r.problem("%s: %v, or leave it out", v.from, err)
 	case d != silent:
 		r.warn("%s: without effect: %s", v.from, why)
 	}
@@ -349,10 +389,10 @@ func (r *resolver) listenAddresses() []string {
 	addresses, a := r.values[optListenAddress], r.values[optAddress]
 	list, from := addresses.list, addresses.from
 	switch {
-	case a.flag && addresses.flag:
+	case a.set && a.rank == addresses.rank:
 		if !slices.Equal(addresses.list, []string{a.text}) {
-			r.problem("--%s and --%s mean the same and differ (%q and %q): give one of them",
-				optListenAddress, optAddress, strings.Join(addresses.list, ","), a.text)
+			r.problem("%s and %s mean the same and differ (%q and %q): give one of them",
+				addresses.from, a.from, strings.Join(addresses.list, ","), a.text)
 		}
 	case a.rank > addresses.rank:
 		list, from = []string{a.text}, a.from
@@ -388,7 +428,10 @@ func checkListenAddress(address string) error {
 func (r *resolver) maxRequests() int {
 	v := r.either(optMaxRequests, optMaxRequests2)
 	n, err := strconv.Atoi(v.text)
-	if err != nil || n < 1 {
+	switch {
+	case isNumber.MatchString(v.text) && err != nil:
+		r.problem("%s: %q is too large: write a number such as 40", v.from, v.text)
+	case err != nil || n < 1:
 		r.problem("%s: %q is not a number of scrapes: at least 1 must be allowed", v.from, v.text)
 	}
 	return n
@@ -397,8 +440,8 @@ func (r *resolver) maxRequests() int {
 func (r *resolver) logLevel() string {
 	level, debug := r.values[optLogLevel], r.values[optDebug]
 	if debug.text == "true" {
-		if level.flag && debug.flag && level.text != "debug" {
-			r.problem("--%s=%s and --%s contradict each other: give one of them", optLogLevel, level.text, optDebug)
+		if level.rank == debug.rank && level.text != "debug" {
+			r.problem("%s=%s and %s contradict each other: give one of them", level.from, level.text, debug.from)
 		}
 		if debug.rank >= level.rank {
 			return "debug"
@@ -419,7 +462,7 @@ func (r *resolver) logFormat() string {
 	case theirs.rank > ours.rank:
 		return format
 	case ours.text != format:
-		r.problem("--%s=%s and --%s=%s contradict each other: give one of them", optLogFormat, ours.text, optLogFormat2, theirs.text)
+		r.problem("%s=%s and %s=%s contradict each other: give one of them", ours.from, ours.text, theirs.from, theirs.text)
 	}
 	return r.oneOf(optLogFormat, promslog.FormatFlagOptions...)
 }
