@@ -18,6 +18,9 @@ var metricName = regexp.MustCompile(`^[a-zA-Z_:][a-zA-Z0-9_:]*$`)
 // reservedPrefixes begin the names of families that the exporter has of its own.
 var reservedPrefixes = []string{"gpu_", "go_", "process_", "promhttp_", "scrape_"}
 
+// prometheusNames are those of series that Prometheus makes itself.
+var prometheusNames = []string{"up", "ALERTS", "ALERTS_FOR_STATE"}
+
 // NewCounter returns the counter that the words describe: a field by its name or
 // id, or a computed counter by its name, and the name, type and help of its metric,
 // of which those that are empty are the field's. The error says what is wrong and
@@ -60,16 +63,23 @@ func counterOf(field, metricType, help string) (Counter, error) {
 			help = cmp.Or(help, unit.help)
 		}
 	}
-	metricType = cmp.Or(metricType, f.Nature.String())
-	metric, typeOK := p.metricType(0, field, metricType)
+	metric, typeOK := f.Nature, true
+	if metricType != "" {
+		metric, typeOK = p.metricType(0, field, metricType)
+	}
 	helpOK := p.help(0, field, cmp.Or(help, f.Help))
 	if !ok || !typeOK || !helpOK {
-		return Counter{}, errors.New(strings.ReplaceAll(p.problems[0].Message, ": remove the line", ""))
+		return Counter{}, errors.New(leaveOut(p.problems[0].Message))
 	}
 	if reason := refuse(f, scale, metric); reason != "" {
-		return Counter{}, fmt.Errorf("%s %s", field, strings.ReplaceAll(reason, "; remove the line", ""))
+		return Counter{}, fmt.Errorf("%s %s", field, leaveOut(reason))
 	}
 	return Counter{Field: f, Name: field, Type: metric, Help: cmp.Or(help, f.Help), Scale: scale}, nil
+}
+
+// leaveOut makes of advice for a counters file some for a field that stands elsewhere.
+func leaveOut(message string) string {
+	return strings.ReplaceAll(message, "remove the line", "leave the field out")
 }
 
 // checkName says what is wrong with a name that is not the field's.
@@ -81,6 +91,8 @@ func checkName(name string, metric MetricType) error {
 		if strings.Contains(name, ":") || strings.HasPrefix(name, "__") || slices.Contains(ownLabelNames(), name) {
 			return fmt.Errorf("%q is no name for a label here: it is one of the device's, or begins with __, or has a colon: choose another name", name)
 		}
+	} else if slices.Contains(prometheusNames, name) {
+		return fmt.Errorf("%q is the name of series that Prometheus makes itself: choose another name", name)
 	}
 	for _, prefix := range reservedPrefixes {
 		if strings.HasPrefix(name, prefix) {

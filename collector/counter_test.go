@@ -30,6 +30,19 @@ func TestNewCounterLabelNames(t *testing.T) {
 	}
 }
 
+// A metric cannot have the name of what Prometheus makes itself; a label can.
+func TestNewCounterPrometheusNames(t *testing.T) {
+	for _, name := range []string{"up", "ALERTS", "ALERTS_FOR_STATE"} {
+		_, err := NewCounter("DCGM_FI_DEV_GPU_TEMP", name, "", "")
+		if want := `"` + name + `" is the name of series that Prometheus makes itself: choose another name`; err == nil || err.Error() != want {
+			t.Errorf("error %v, want %s", err, want)
+		}
+		if _, err := NewCounter("DCGM_FI_DRIVER_VERSION", name, "label", ""); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // What dcgm-exporter computes is asked for by name as in a counters file; its type is
 // its own, and its name may be another.
 func TestNewCounterComputed(t *testing.T) {

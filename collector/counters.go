@@ -292,13 +292,11 @@ func (p *countersParser) record(line int, record []string) {
 			break
 		}
 	}
-	switch {
-	case metric == MetricLabel && (field.Type == ValueDouble || field.Nature == MetricCounter):
-		p.warn(line, "%s is a number that keeps changing: as a label it makes new series each time; write %s", name, field.Nature)
-	case metric != MetricLabel && metric != field.Nature && !customary(field, metric):
-		p.warn(line, "%s is by nature a %s, and the file makes it a %s: functions such as rate() will mislead", name, field.Nature, metric)
+	c := Counter{Field: field, Name: name, Type: metric, Help: help, Scale: scale}
+	if odd := c.Odd(); odd != "" {
+		p.warn(line, "%s", odd)
 	}
-	p.counters.List = append(p.counters.List, Counter{Field: field, Name: name, Type: metric, Help: help, Scale: scale})
+	p.counters.List = append(p.counters.List, c)
 }
 
 // field resolves a name, or says why it cannot. scale is 0 unless the field is in
@@ -310,9 +308,6 @@ func (p *countersParser) field(line int, name string) (field Field, scale float6
 	}
 	field, ok = FieldByName(name)
 	switch {
-	case ok && field.Type == ValueNone:
-		p.fail(line, "%s marks the edge of a range of field ids and has no value: remove the line", name)
-		return field, 0, false
 	case ok:
 		return field, 0, true
 	case name == "":
@@ -376,6 +371,8 @@ func refuse(f Field, scale float64, metric MetricType) string {
 	switch {
 	case scale != 0 && metric == MetricLabel:
 		return fmt.Sprintf("is a number that keeps changing and cannot be a label: write %s", f.Nature)
+	case f.Type == ValueNone:
+		return "marks the edge of a range of field ids and has no value: remove the line"
 	case f.Type == ValueBlob:
 		return "is a binary structure, not one value: it cannot be exported; remove the line"
 	case f.Type == ValueTime:
@@ -384,6 +381,33 @@ func refuse(f Field, scale float64, metric MetricType) string {
 		return fmt.Sprintf("is a text, and a %s is a number: write label, to put it on the other series of its entity", metric)
 	}
 	return ""
+}
+
+// Odd says what is odd about the counter's type, or returns "".
+func (c Counter) Odd() string {
+	field := c.Field
+	switch {
+	case c.Computed != 0:
+	case c.Type == MetricLabel && (field.Type == ValueDouble || field.Nature == MetricCounter):
+		return fmt.Sprintf("%s is a number that keeps changing: as a label it makes new series each time; write %s", c.Name, field.Nature)
+	case c.Type != MetricLabel && c.Type != field.Nature && !customary(field, c.Type):
+		return fmt.Sprintf("%s is by nature a %s, and the file makes it a %s: functions such as rate() will mislead", c.Name, field.Nature, c.Type)
+	}
+	return ""
+}
+
+// Repeats says whether values of the counter are also those of other, under another
+// name.
+func (c Counter) Repeats(other Counter) bool {
+	if c.Computed != 0 || other.Computed != 0 || c.Field.ID != other.Field.ID || c.Name == other.Name {
+		return false
+	}
+	for kind := range EntityKind(kindCount) {
+		if c.On(kind) && other.On(kind) {
+			return true
+		}
+	}
+	return false
 }
 
 // customary says whether the type, although not the field's nature, is what

@@ -320,10 +320,10 @@ func text(t *testing.T, at token.Position, e ast.Expr) string {
 const everythingIntro = `# Written by make docs: every field of DCGM that is a number, under the names of
 # DCGM 4.x that dcgm-exporter used up to 4.8, with the types that fit the values.
 #
-# A node of eight H100 with four NVSwitches has 350 families of it with 8800 series:
-# take what you need into a file of your own. Lines with # in front are left out: fields that repeat
-# another one in another unit, bit masks and ids that make no sense as a number, and
-# texts, which would be labels on all series of their device.
+# A node of eight H100 with four NVSwitches has 351 families of it with 7136 series:
+# take what you need into a file of your own. Lines with # in front are left out:
+# fields that repeat another one in another unit, bit masks and ids that make no sense
+# as a number, and texts, which would be labels on all series of their device.
 `
 
 // leftOut says whether a numeric field makes no sense as a metric.

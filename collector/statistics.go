@@ -16,8 +16,9 @@ const (
 )
 
 // FamilyNames returns the names of the families that come of the counter: its
-// own, and those of its statistics and histogram. A configuration in which two
-// counters have one in common cannot be served.
+// own, and those of its statistics and histogram, with the names that the histogram's
+// series have in text. A configuration in which two counters have one in common
+// cannot be served.
 func (c Counter) FamilyNames() []string {
 	if c.Type == MetricLabel {
 		return nil
@@ -28,6 +29,9 @@ func (c Counter) FamilyNames() []string {
 	}
 	if c.tracked() && c.Histogram {
 		names = append(names, c.Name+suffixHistogram)
+		for _, suffix := range []string{"_bucket", "_count", "_sum"} {
+			names = append(names, c.Name+suffixHistogram+suffix)
+		}
 	}
 	return names
 }

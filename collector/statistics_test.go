@@ -124,7 +124,8 @@ func TestFamilyNames(t *testing.T) {
 	}{
 		{Counter{Field: power, Name: "P", Type: MetricGauge}, []string{"P"}},
 		{Counter{Field: power, Name: "P", Type: MetricGauge, Statistics: true}, []string{"P", "P_min", "P_max", "P_mean"}},
-		{Counter{Field: power, Name: "P", Type: MetricGauge, Histogram: true}, []string{"P", "P_histogram"}},
+		{Counter{Field: power, Name: "P", Type: MetricGauge, Histogram: true},
+			[]string{"P", "P_histogram", "P_histogram_bucket", "P_histogram_count", "P_histogram_sum"}},
 		{Counter{Field: driver, Name: "D", Type: MetricLabel, Statistics: true}, nil},
 	} {
 		if got := tc.counter.FamilyNames(); !slices.Equal(got, tc.want) {

@@ -58,7 +58,7 @@ func (c profilingControl) pause(w http.ResponseWriter, r *http.Request) {
 	d := defaultPause
 	if text := r.URL.Query().Get("for"); text != "" {
 		var err error
-		if d, err = parseDuration(text); err != nil {
+		if d, err = anyDuration(text); err != nil {
 			http.Error(w, fmt.Sprintf("for=%q is not a duration: write one such as 10m.", text), http.StatusBadRequest)
 			return
 		}

@@ -87,8 +87,9 @@ func asked(m collector.Counter, models []collector.ModelRule) string {
 		text += " every " + m.Resolution.String()
 	}
 	for _, name := range m.FamilyNames() {
-		if name != m.Name {
-			text += " +" + strings.TrimPrefix(name, m.Name)
+		// The series that a histogram is in text go without saying.
+		if more := strings.TrimPrefix(name, m.Name); more != "" && !strings.HasPrefix(more, "_histogram_") {
+			text += " +" + more
 		}
 	}
 	for _, rule := range models {

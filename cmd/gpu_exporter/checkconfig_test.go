@@ -14,10 +14,11 @@ import (
 func TestCheckConfig(t *testing.T) {
 	dir := t.TempDir()
 	for name, content := range map[string]string{
-		"good.csv": "DCGM_FI_DEV_GPU_TEMP, gauge, GPU temperature (in C).\nDCGM_FI_DRIVER_VERSION, label, Driver version.\n",
-		"bad.csv":  "DCGM_FI_DEV_GPU_TMP, gauge, Mistyped.\nDCGM_FI_DEV_POWER_USAGE, gouge, Mistyped too.\n",
-		"good.yml": "http_server_config: {http2: false}\n",
-		"bad.yml":  "tls_server_config: {cert_file: none.pem, key_file: none.pem}\n",
+		"good.csv":  "DCGM_FI_DEV_GPU_TEMP, gauge, GPU temperature (in C).\nDCGM_FI_DRIVER_VERSION, label, Driver version.\n",
+		"bad.csv":   "DCGM_FI_DEV_GPU_TMP, gauge, Mistyped.\nDCGM_FI_DEV_POWER_USAGE, gouge, Mistyped too.\n",
+		"none.yaml": "include: []\n",
+		"good.yml":  "http_server_config: {http2: false}\n",
+		"bad.yml":   "tls_server_config: {cert_file: none.pem, key_file: none.pem}\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
@@ -38,6 +39,8 @@ func TestCheckConfig(t *testing.T) {
 		{args: "--simulate=t4x1 -c 200", stdout: []string{"from the simulated node t4x1"}, stderr: []string{"warning: --collect-interval: 200ms is shorter"}},
 		{args: "-f bad.csv --web.config.file=bad.yml", status: 1, stderr: []string{
 			"error: bad.csv:1: ", "error: bad.csv:2: ", "error: --web.config.file=bad.yml: "}},
+		{args: "-f good.csv --sample.histograms", stdout: []string{"gpu,gpu_instance every 1s +_histogram  GPU temperature (in C).\n"}},
+		{args: "--config.file=none.yaml", stdout: []string{"no counters file every 5s, "}},
 		{args: "-f none.csv", status: 1, stderr: []string{"error: reading counters file: open none.csv: no such file"}},
 		{args: "-f bad.csv -c 5", status: 1, stderr: []string{"gpu_exporter: error: --collect-interval: 5ms is too short"}},
 	}

@@ -155,7 +155,9 @@ func loadCounters(cfg config) (*collector.Counters, []collector.ModelRule, error
 		}
 	}
 	for _, c := range cfg.Fields {
-		places[c.Name] = placeIn(cfg.ConfigFile, cfg.Lines[fieldKey{-1, c.Name}])
+		line := cfg.Lines[fieldKey{-1, c.Name}]
+		all.Warnings = append(all.Warnings, oddities(c, all.List, cfg.ConfigFile, line, places)...)
+		places[c.Name] = placeIn(cfg.ConfigFile, line)
 		if i := slices.IndexFunc(all.List, func(have collector.Counter) bool { return have.Name == c.Name }); i >= 0 {
 			all.List[i] = c
 			continue
@@ -166,7 +168,20 @@ func loadCounters(cfg config) (*collector.Counters, []collector.ModelRule, error
 	if cfg.Histograms {
 		addHistograms(all.List, cfg.Resolution)
 	}
-	return all, rules, errors.Join(err, checkFamilyNames(all.List, places))
+	return all, rules, inLineOrder(errors.Join(err, checkFamilyNames(all.List, places)), cfg.ConfigFile)
+}
+
+// oddities are what a counters file would be warned of for the line of c, where others
+// are the counters beside it, and places where these stand.
+func oddities(c collector.Counter, others []collector.Counter, file string, line int, places map[string]string) (warnings []collector.Problem) {
+	if odd := c.Odd(); odd != "" {
+		warnings = append(warnings, collector.Problem{File: file, Line: line, Message: odd})
+	}
+	if i := slices.IndexFunc(others, c.Repeats); i >= 0 {
+		warnings = append(warnings, collector.Problem{File: file, Line: line, Message: fmt.Sprintf(
+			"%s is the same field (%d) as %s at %s: its values are exported under both names", c.Name, c.Field.ID, others[i].Name, places[others[i].Name])})
+	}
+	return warnings
 }
 
 func placeIn(file string, line int) string { return fmt.Sprintf("%s:%d", file, line) }
@@ -180,13 +195,13 @@ func addModels(all *collector.Counters, cfg config, places map[string]string) (r
 		for _, id := range m.Without {
 			rules = append(rules, collector.ModelRule{Field: id, Match: m.Match})
 		}
-		for _, c := range m.Fields {
+		for n, c := range m.Fields {
 			line := cfg.Lines[fieldKey{at, c.Name}]
 			if i := slices.IndexFunc(all.List[:general], func(have collector.Counter) bool { return have.Computed == 0 && have.Field.ID == c.Field.ID }); i >= 0 {
-				all.Warnings = append(all.Warnings, collector.Problem{File: cfg.ConfigFile, Line: line, Message: fmt.Sprintf(
-					"models: %s, for GPUs that match %q, is read of all GPUs anyway, as %s, and stays so: remove one of the two", c.Name, m.Match, all.List[i].Name)})
+				all.Warnings = append(all.Warnings, collector.Problem{File: cfg.ConfigFile, Line: line, Message: readAnyway(cfg.Models, m, c, all.List[i].Name)})
 				continue
 			}
+			all.Warnings = append(all.Warnings, oddities(c, m.Fields[:n], cfg.ConfigFile, line, places)...)
 			rules = append(rules, collector.ModelRule{Field: c.Field.ID, Match: m.Match, Only: true})
 			i := slices.IndexFunc(all.List, func(have collector.Counter) bool { return have.Name == c.Name })
 			switch {
@@ -202,6 +217,17 @@ func addModels(all *collector.Counters, cfg config, places map[string]string) (r
 	return rules, err
 }
 
+// readAnyway says that an entry of models adds what is there already, under a name.
+func readAnyway(models []modelConfig, m modelConfig, c collector.Counter, name string) string {
+	for _, other := range models {
+		if slices.Contains(other.Without, c.Field.ID) {
+			return fmt.Sprintf("models: %s, for GPUs that match %q, is read of all GPUs anyway, as %s, but those that match %q, which are without it: this changes nothing, remove it",
+				c.Name, m.Match, name, other.Match)
+		}
+	}
+	return fmt.Sprintf("models: %s, for GPUs that match %q, is read of all GPUs anyway, as %s, and stays so: remove one of the two", c.Name, m.Match, name)
+}
+
 // unmatched returns the entries of models that fit none of the GPUs, each once.
 func (c *collection) unmatched(gpus []string) (matches []string) {
 	for _, m := range c.cfg.Models {
@@ -215,14 +241,15 @@ func (c *collection) unmatched(gpus []string) (matches []string) {
 
 // countersName is what messages call the counters in use.
 func countersName(cfg config) string {
-	name := strings.Join(countersFiles(cfg), ", ")
-	if files := countersFiles(cfg); files == nil {
+	files := countersFiles(cfg)
+	name := strings.Join(files, ", ")
+	if files == nil {
 		name = etc.DefaultCountersName
 	}
 	if len(cfg.Fields) > 0 || slices.ContainsFunc(cfg.Models, func(m modelConfig) bool { return len(m.Fields) > 0 }) {
 		name = strings.TrimPrefix(name+" and ", " and ") + "the fields of " + cfg.ConfigFile
 	}
-	return name
+	return cmp.Or(name, "no counters file")
 }
 
 // checkFamilyNames says which counters cannot be served together. The places are

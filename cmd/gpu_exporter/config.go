@@ -4,7 +4,6 @@
 package main
 
 import (
-	"errors"
 	"os"
 	"strings"
 	"time"
@@ -196,7 +195,7 @@ func newConfig(opts []option, flags map[string]given, lookupEnv func(string) (st
 		Kubeconfig:      r.path(optKubeconfig),
 		HPCDir:          r.path(optHPCDir),
 		Slurm:           r.oneOf(optSlurm, slurmAuto, slurmOn, slurmOff),
-		DockerSocket:    r.path(optDockerSocket),
+		DockerSocket:    r.dockerSocket(),
 		DockerLabels:    r.expressions(optDockerLabels, r.values[optDockerLabels].list),
 		PodLogs:         r.path(optPodLogs),
 		ProcFS:          r.path(optProcFS),
@@ -211,7 +210,7 @@ func newConfig(opts []option, flags map[string]given, lookupEnv func(string) (st
 		LogFormat:       r.logFormat(),
 	}
 	c.MaxAge = r.maxAge(c.Interval)
-	c.Resolution = r.resolution()
+	c.Resolution = r.resolution(c.Interval)
 	c.Histograms = r.on(optHistograms)
 	c.HealthInterval = r.healthInterval()
 	r.addFile(&c)
@@ -219,10 +218,7 @@ func newConfig(opts []option, flags map[string]given, lookupEnv func(string) (st
 		c.HostnameLabel = ""
 	}
 	r.checkTogether(c, lookupEnv)
-	if len(r.problems) > 0 {
-		return c, r.warnings, errors.New(strings.Join(r.problems, "\n"))
-	}
-	return c, r.warnings, nil
+	return c, r.warnings, r.err()
 }
 
 // checkTogether finds settings that exclude each other, and those without effect.
@@ -233,16 +229,7 @@ func (r *resolver) checkTogether(c config, lookupEnv func(string) (string, bool)
 	if r.values[optKMsg].set && c.KernelLog == kernelLogOff {
 		r.warn("%s: without effect with --%s=%s", r.values[optKMsg].from, optKernelLog, kernelLogOff)
 	}
-	if v := r.values[optBindWatch]; v.set && v.text == "false" {
-		r.warn("%s: cannot be switched off: GPUs that come and go are noticed within one interval", v.from)
-	}
-	if v := r.values[optBindInterval]; v.set {
-		if _, err := time.ParseDuration(v.text); err != nil {
-			r.problem("%s: %q is not a duration: write one such as 1s, or leave it out", v.from, v.text)
-		} else {
-			r.warn("%s: without effect: GPUs that come and go are noticed within one --%s", v.from, optInterval)
-		}
-	}
+	r.checkCompatible()
 	r.needsKubernetes(lookupEnv)
 	if r.values[optPodLabelAllow].set && !c.PodLabels {
 		r.warn("%s: without effect unless --%s is given", r.values[optPodLabelAllow].from, optPodLabels)

@@ -5,6 +5,7 @@ package main
 
 import (
 	"bytes"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -220,10 +221,35 @@ func TestFlagsAndVariables(t *testing.T) {
 		{env: "DCGM_EXPORTER_ENABLE_GPU_BIND_UNBIND_WATCH=true", want: func(*config) {}},
 		{args: "--enable-gpu-bind-unbind-watch=false", want: func(*config) {},
 			warning: "--enable-gpu-bind-unbind-watch: cannot be switched off"},
-		{env: "DCGM_EXPORTER_GPU_BIND_UNBIND_POLL_INTERVAL=1s", want: func(*config) {},
+		{env: "DCGM_EXPORTER_GPU_BIND_UNBIND_POLL_INTERVAL=1s", want: func(*config) {}},
+		{env: "DCGM_EXPORTER_GPU_BIND_UNBIND_POLL_INTERVAL=2s", want: func(*config) {},
 			warning: "DCGM_EXPORTER_GPU_BIND_UNBIND_POLL_INTERVAL: without effect"},
 
-		// A variable that says what happens anyway harms nobody.
+		// What came with dcgm-exporter 4.8.3 and 4.8.4.
+		{args: "--max-concurrent-scrapes=7", want: func(c *config) { c.MaxRequests = 7 }},
+		{env: "DCGM_EXPORTER_MAX_CONCURRENT_SCRAPES=16", want: func(c *config) { c.MaxRequests = 16 }},
+		{args: "--web.max-requests=3", env: "DCGM_EXPORTER_MAX_CONCURRENT_SCRAPES=16", want: func(c *config) { c.MaxRequests = 3 }},
+		{args: "--container-runtime-socket /d.sock", want: func(c *config) { c.DockerSocket = "/d.sock" }},
+		{args: "--container-runtime-socket=", want: func(*config) {}},
+		{env: "DCGM_CONTAINER_RUNTIME_SOCKET=/d.sock", want: func(c *config) { c.DockerSocket = "/d.sock" }},
+		{args: "--docker.socket=/a.sock", env: "DCGM_CONTAINER_RUNTIME_SOCKET=/d.sock", want: func(c *config) { c.DockerSocket = "/a.sock" }},
+		{args: "--docker.socket=/a.sock --container-runtime-socket=/a.sock", want: func(c *config) { c.DockerSocket = "/a.sock" }},
+		{args: "--enable-exporter-metrics", want: func(*config) {}},
+		{env: "DCGM_EXPORTER_ENABLE_EXPORTER_METRICS=true", want: func(*config) {}},
+		{args: "--enable-exporter-metrics=false", want: func(*config) {}, warning: "--enable-exporter-metrics: cannot be switched off"},
+		{env: "DCGM_EXPORTER_ENABLE_EXPORTER_METRICS=false", want: func(*config) {}, warning: "DCGM_EXPORTER_ENABLE_EXPORTER_METRICS: cannot be switched off"},
+		{args: "--web-read-timeout=10s --web-write-timeout 30s --watch-max-keep-age=10m --watch-max-keep-samples=0", want: func(*config) {}},
+		{args: "--web-read-timeout=5s", want: func(*config) {}, warning: "--web-read-timeout: without effect: a request must have come after 10s"},
+		{env: "DCGM_EXPORTER_WEB_WRITE_TIMEOUT=1m", want: func(*config) {}, warning: "DCGM_EXPORTER_WEB_WRITE_TIMEOUT: without effect: an answer must have been taken after 30s"},
+		{env: "DCGM_EXPORTER_WATCH_MAX_KEEP_AGE=1h", want: func(*config) {}, warning: "DCGM_EXPORTER_WATCH_MAX_KEEP_AGE: without effect"},
+		{args: "--watch-max-keep-samples=5", want: func(*config) {}, warning: "--watch-max-keep-samples: without effect"},
+
+		// What happens anyway harms nobody, by flag or by variable.
+		{args: "-m none --fake-gpus=false --dump-enabled=false --dump-directory=/tmp/dcgm-exporter-debug --dump-retention=24 --dump-compression " +
+			"--config-file= --container-labels=false --health-require-gpus=false", want: func(*config) {}},
+		{args: "-m= --no-dump-enabled", want: func(*config) {}},
+		{env: "DCGM_EXPORTER_DUMP_ENABLED=false DCGM_EXPORTER_DUMP_RETENTION=24 DCGM_EXPORTER_CONTAINER_LABELS=false DCGM_EXPORTER_CONFIG_FILE= " +
+			"DCGM_EXPORTER_HEALTH_REQUIRE_GPUS=0", want: func(*config) {}},
 		{env: "DCGM_EXPORTER_KUBERNETES_ENABLE_POD_LABELS=false KUBERNETES_VIRTUAL_GPUS=0 DCGM_EXPORTER_CPU_DEVICES_STR=f " +
 			"DCGM_EXPORTER_CONFIGMAP_DATA=none DCGM_EXPORTER_DUMP_COMPRESSION=true DCGM_HPC_JOB_MAPPING_DIR=", want: func(*config) {}},
 	}
@@ -260,7 +286,14 @@ func TestConfigErrors(t *testing.T) {
 		{args: "-c 0", want: []string{"--collect-interval: 0s is too short"}},
 		{args: "-c -5s", want: []string{"--collect-interval: -5s is too short"}},
 		{args: "-c soon", want: []string{`--collect-interval: "soon" is neither a number of milliseconds nor a duration such as 5s`}},
-		{args: "-c 99999999999999999", want: []string{`--collect-interval: "99999999999999999" milliseconds are out of range`}},
+		{args: "-c 99999999999999999", want: []string{`--collect-interval: "99999999999999999" is too large: write a duration such as 5s`}},
+		{args: "-c 99999999999999999999", want: []string{`--collect-interval: "99999999999999999999" is too large`}},
+		{args: "-c 10000000h", want: []string{`--collect-interval: "10000000h" is too large`}},
+		{args: "--sample.max-age=10000000h --sample.resolution=1000000y", want: []string{`--sample.max-age: "10000000h" is too large`, `--sample.resolution: "1000000y" is too large`}},
+		{args: "-x 99999999999999999999", want: []string{`--xid-count-window-size: "99999999999999999999" is too large`}},
+		{args: "--web.max-requests=99999999999999999999", want: []string{`--web.max-requests: "99999999999999999999" is too large: write a number such as 40`}},
+		{args: "-c 1s --sample.resolution=2s", want: []string{"--sample.resolution: 2s is longer than the 1s between samples (--collect-interval), with each of which the field is looked at: make it shorter, or leave it out"}},
+		{args: "-c 1 --sample.resolution=2s", want: []string{"--collect-interval: 1ms is too short"}},
 		{env: "DCGM_EXPORTER_INTERVAL=5x", want: []string{`DCGM_EXPORTER_INTERVAL: "5x" is neither`}},
 		{args: "-d x:1", want: []string{`--devices: device selector "x:1"`}},
 		{env: "DCGM_EXPORTER_DEVICES_STR=g:", want: []string{`DCGM_EXPORTER_DEVICES_STR: device selector "g:"`}},
@@ -297,6 +330,11 @@ func TestConfigErrors(t *testing.T) {
 		{args: "--sample.max-age=x", want: []string{`--sample.max-age: "x" is not a duration`}},
 		{args: "--simulate=h100x8 --dcgm.library-path=/opt", want: []string{"--simulate and --dcgm.library-path exclude each other"}},
 		{args: "--simulate=", want: []string{"--simulate: it is empty"}},
+		{args: "--docker.socket=/a --container-runtime-socket=/b", want: []string{`--docker.socket and --container-runtime-socket mean the same and differ ("/a" and "/b"): give one of them`}},
+		{args: "--docker.socket=", want: []string{"--docker.socket: it is empty"}},
+		{args: "--max-concurrent-scrapes=0", want: []string{`--max-concurrent-scrapes: "0" is not a number of scrapes`}},
+		{env: "DCGM_EXPORTER_WEB_READ_TIMEOUT=10", want: []string{`DCGM_EXPORTER_WEB_READ_TIMEOUT: "10" is not a duration: write one such as 10s, or leave it out`}},
+		{args: "--watch-max-keep-age=x --watch-max-keep-samples=-1", want: []string{`--watch-max-keep-age: "x" is not a duration`, `--watch-max-keep-samples: "-1" is not a number of samples`}},
 		{args: "--gpu-bind-unbind-poll-interval=x", want: []string{`--gpu-bind-unbind-poll-interval: "x" is not a duration`}},
 
 		{args: "-c 1 -d x -a y", env: "DCGM_EXPORTER_KUBERNETES=x DCGM_EXPORTER_USE_FAKE_GPUS=true", want: []string{
@@ -326,42 +364,59 @@ func TestConfigErrors(t *testing.T) {
 	}
 }
 
-// Every flag and alias of dcgm-exporter exists, and what is not available yet
-// says so, whether it comes as a flag or as a variable.
+// What dcgm-exporter up to 4.8.4 has and we have not says so, and what to do, whether
+// it comes as a flag or as a variable.
 func TestMissingOptions(t *testing.T) {
-	// Those of dcgm-exporter 4.5.3-4.8.2 that later issues bring.
-	missing := map[string]string{
-		"configmap-data": "DCGM_EXPORTER_CONFIGMAP_DATA", "m": "",
-		"fake-gpus":    "DCGM_EXPORTER_USE_FAKE_GPUS",
-		"dump-enabled": "DCGM_EXPORTER_DUMP_ENABLED", "dump-directory": "DCGM_EXPORTER_DUMP_DIRECTORY",
-		"dump-retention": "DCGM_EXPORTER_DUMP_RETENTION", "dump-compression": "DCGM_EXPORTER_DUMP_COMPRESSION",
+	for _, tt := range []struct{ flag, variable, want string }{
+		{"--config-file=a.yaml", "DCGM_EXPORTER_CONFIG_FILE=a.yaml", "its file has another form than ours: say what it says in the form of etc/gpu_exporter.yaml, and give that with --config.file"},
+		{"--configmap-data=a:b", "DCGM_EXPORTER_CONFIGMAP_DATA=a:b", "mount the ConfigMap, and give its file with --collectors"},
+		{"--container-labels", "DCGM_EXPORTER_CONTAINER_LABELS=true", "names of containers are not on series, but in gpu_container_info, to be joined: give --docker.socket alone"},
+		{"--health-require-gpus", "DCGM_EXPORTER_HEALTH_REQUIRE_GPUS=true", "/health tells that the exporter answers: let the probe ask /-/ready, and alert on absent(gpu_up)"},
+		{"--fake-gpus", "DCGM_EXPORTER_USE_FAKE_GPUS=true", "use --simulate"},
+		{"--dump-enabled", "DCGM_EXPORTER_DUMP_ENABLED=true", "remove it"},
+		{"--dump-directory=/x", "DCGM_EXPORTER_DUMP_DIRECTORY=/x", "remove it"},
+		{"--dump-retention=9", "DCGM_EXPORTER_DUMP_RETENTION=9", "remove it"},
+		{"--dump-compression=false", "DCGM_EXPORTER_DUMP_COMPRESSION=false", "remove it"},
+	} {
+		name, _, _ := strings.Cut(tt.flag, "=")
+		env, _, _ := strings.Cut(tt.variable, "=")
+		const text = ": this option of dcgm-exporter is not available: "
+		if _, err := parse(t, []string{tt.flag}, nil); err == nil || err.Error() != name+text+tt.want {
+			t.Errorf("%s: error %v, want %q", tt.flag, err, name+text+tt.want)
+		}
+		if _, err := parse(t, nil, []string{tt.variable}); err == nil || err.Error() != env+text+tt.want {
+			t.Errorf("%s: error %v, want %q", tt.variable, err, env+text+tt.want)
+		}
 	}
-	known := spellings(options())
-	for name, env := range missing {
-		t.Run(name, func(t *testing.T) {
-			value := "--" + name + "=9"
-			if known[name].kind == kindSwitch {
-				value = "--" + name + "=false"
-			}
-			want := "--" + known[name].name + ": this option of dcgm-exporter is not available yet: remove it"
-			if _, err := parse(t, []string{value}, nil); err == nil || err.Error() != want {
-				t.Errorf("%s: error %v, want %q", value, err, want)
-			}
-			if env == "" {
-				return
-			}
-			value = env + "=9"
-			if known[name].kind == kindSwitch {
-				value = env + "=true"
-				if name == "dump-compression" {
-					value = env + "=false"
-				}
-			}
-			want = env + ": this option of dcgm-exporter is not available yet: remove it"
-			if _, err := parse(t, nil, []string{value}); err == nil || err.Error() != want {
-				t.Errorf("%s: error %v, want %q", value, err, want)
-			}
-		})
+	if _, err := parse(t, []string{"-m", "a:b"}, nil); err == nil || !strings.HasPrefix(err.Error(), "--configmap-data: ") {
+		t.Errorf("-m: error %v", err)
+	}
+}
+
+// --help is pointed at for what it knows of: flags and variables.
+func TestSeeHelp(t *testing.T) {
+	dir := t.TempDir()
+	good := writeFile(t, filepath.Join(dir, "good.yaml"), "devices: g\n")
+	bad := writeFile(t, filepath.Join(dir, "bad.yaml"), "devices: x\ncollect-intervall: 5s\n")
+	for _, tt := range []struct {
+		args, env string
+		want      bool
+	}{
+		{"--config.file=" + bad, "", false},
+		{"", "GPU_EXPORTER_CONFIG_FILE=" + bad, false},
+		{"-c x --config.file=" + bad, "", true},
+		{"--config.file=" + bad, "DCGM_EXPORTER_INTERVAL=x", true},
+		{"-c x --config.file=" + good, "", true},
+		{"--config.file=" + filepath.Join(dir, "none.yaml"), "", true},
+		{"--colectors=x", "", true},
+	} {
+		var stdout, stderr bytes.Buffer
+		if code := run(strings.Fields("check-config "+tt.args), nil, &stdout, &stderr, strings.Fields(tt.env)); code != 1 {
+			t.Errorf("%q %q: exit status %d", tt.args, tt.env, code)
+		}
+		if got := strings.Contains(stderr.String(), "see --help"); got != tt.want {
+			t.Errorf("%q %q: %v, want %v\n%s", tt.args, tt.env, got, tt.want, &stderr)
+		}
 	}
 }
 

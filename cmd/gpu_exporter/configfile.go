@@ -63,8 +63,14 @@ type fieldEntry struct {
 // modelEntry is one of models: what is other on GPUs of some models.
 type modelEntry struct {
 	match   string // regular expression of the whole model name
-	without []collector.Counter
+	without []withoutEntry
 	fields  []fieldEntry
+}
+
+// withoutEntry is one of without.
+type withoutEntry struct {
+	collector.Counter
+	line int
 }
 
 // configReader collects what is wrong in a file.
@@ -76,12 +82,19 @@ type configReader struct {
 }
 
 func (r *configReader) fail(node *yaml.Node, format string, args ...any) {
+	if node.Kind == yaml.AliasNode { // whatever was to stand here
+		format, args = noAliases, []any{"*" + node.Value}
+	}
 	r.failAt(node.Line, format, args...)
 }
 
 func (r *configReader) failAt(line int, format string, args ...any) {
 	r.problems = append(r.problems, fmt.Sprintf("%s:%d: %s", r.file.path, line, fmt.Sprintf(format, args...)))
 }
+
+// noAliases is said of an alias, which is not looked through: a line of it could not be
+// told, nor how large the file comes to be.
+const noAliases = "%s: anchors and aliases are not supported: write out what it stands for, or, if it is a text, put it in quotes"
 
 // loadConfigFile reads a configuration file. The error has a line for each thing
 // that is wrong in it; the file is then what could be understood, or nil.
@@ -108,7 +121,7 @@ func parseConfigFile(path string, text []byte, opts []option) (*configFile, erro
 		names:   []string{keyInclude, keyFields, keyModels},
 	}
 	for _, o := range opts {
-		if o.name == optConfigFile {
+		if o.name == optConfigFile || o.name == optConfigFile2 {
 			continue
 		}
 		r.options[o.name] = o
@@ -121,14 +134,14 @@ func parseConfigFile(path string, text []byte, opts []option) (*configFile, erro
 		// Of a file that is about to be written, or was cut off, not much is there.
 		return r.file, fmt.Errorf("%s: there is nothing in it but comments: if all is to be as without the file, write {}", path)
 	case err != nil:
-		return r.file, syntaxError(path, err)
+		return r.file, syntaxError(path, text, err)
 	}
 	var second yaml.Node
 	switch err := decoder.Decode(&second); {
 	case err == nil:
 		return r.file, fmt.Errorf("%s:%d: there is a second document after ---: write all into one", path, second.Line)
 	case !errors.Is(err, io.EOF):
-		return r.file, syntaxError(path, err)
+		return r.file, syntaxError(path, text, err)
 	}
 	r.top(document.Content[0])
 	if len(r.problems) > 0 {
@@ -138,13 +151,41 @@ func parseConfigFile(path string, text []byte, opts []option) (*configFile, erro
 }
 
 // syntaxError gives what the YAML parser says the form that all mistakes have. Of what
-// is wrong on the first line, it names no line.
-func syntaxError(path string, err error) error {
-	line, message := "1", strings.TrimPrefix(err.Error(), "yaml: ")
+// is wrong on the first line, it names no line; nor for an anchor that is not there.
+func syntaxError(path string, text []byte, err error) error {
+	line, message := 1, strings.TrimPrefix(err.Error(), "yaml: ")
 	if rest, ok := strings.CutPrefix(message, "line "); ok {
-		line, message, _ = strings.Cut(rest, ": ")
+		number, rest, _ := strings.Cut(rest, ": ")
+		if n, err := strconv.Atoi(number); err == nil {
+			line, message = n, rest
+		}
 	}
-	return fmt.Errorf("%s:%s: %s", path, line, message)
+	lines := strings.Split(string(text), "\n")
+	if rest, ok := strings.CutPrefix(message, "unknown anchor '"); ok {
+		alias, _, _ := strings.Cut(rest, "'")
+		alias = "*" + alias
+		line = 1 + max(0, slices.IndexFunc(lines, func(l string) bool { return strings.Contains(l, alias) }))
+		message = fmt.Sprintf(noAliases, alias)
+	}
+	near := []int{line}
+	if strings.Contains(message, "tab character") { // of which the line is not told exactly
+		near = []int{line, line + 1, line - 1}
+	}
+	for _, n := range near {
+		if n >= 1 && n <= len(lines) && tabIndents(lines[n-1]) {
+			line, message = n, "the line is indented with a tab, which YAML does not allow: use spaces"
+			break
+		}
+	}
+	if message == "did not find expected alphabetic or numeric character" {
+		message = "a text that begins with * or & must be put in quotes"
+	}
+	return fmt.Errorf("%s:%d: %s", path, line, message)
+}
+
+// tabIndents says whether there is a tab in what a line begins with.
+func tabIndents(line string) bool {
+	return strings.Contains(line[:len(line)-len(strings.TrimLeft(line, " \t"))], "\t")
 }
 
 // top reads the mapping of the whole file.
@@ -188,6 +229,14 @@ func (r *configReader) mapping(node *yaml.Node, what string, known []string, eac
 	lines := map[string]int{}
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		key, value := node.Content[i], node.Content[i+1]
+		switch {
+		case key.Value == "<<": // merges what an alias stands for
+			r.fail(key, noAliases, "<<")
+			continue
+		case key.Kind != yaml.ScalarNode:
+			r.fail(key, "a key of %s must be one text", what)
+			continue
+		}
 		if at, twice := lines[key.Value]; twice {
 			r.fail(key, "%s stands on line %d already: remove one of them", key.Value, at)
 			continue
@@ -383,10 +432,15 @@ func (r *configReader) boolean(node *yaml.Node, what string) bool {
 }
 
 func (r *configReader) resolution(node *yaml.Node) time.Duration {
-	d, err := parseDuration(r.text(node, "resolution"))
+	problems := len(r.problems)
+	text := r.text(node, "resolution")
+	if len(r.problems) > problems {
+		return 0
+	}
+	d, err := parseDuration(text, "100ms")
 	switch {
 	case err != nil:
-		r.fail(node, "resolution: %q is not a duration: write one such as 100ms", node.Value)
+		r.fail(node, "resolution: %v", err)
 	case d < minInterval:
 		r.fail(node, "resolution: %v is too short: DCGM cannot keep up below %v", d, minInterval)
 	}
@@ -448,7 +502,7 @@ func (r *configReader) models(node *yaml.Node) {
 						r.fail(item, computedForAll, c.Name)
 						continue
 					}
-					entry.without = append(entry.without, c)
+					entry.without = append(entry.without, withoutEntry{c, item.Line})
 				}
 			case "fields":
 				entry.fields = r.fields(value)
@@ -459,6 +513,7 @@ func (r *configReader) models(node *yaml.Node) {
 				}
 			}
 		})
+		r.both(entry)
 		if entry.match == "" && len(r.problems) == problems {
 			r.fail(item, "an entry of models needs the key match: a regular expression of the GPU's model name")
 		}
@@ -466,6 +521,18 @@ func (r *configReader) models(node *yaml.Node) {
 			r.fail(item, "an entry of models says nothing of the GPUs that match: add without or fields, or remove it")
 		}
 		r.file.models = append(r.file.models, entry)
+	}
+}
+
+// both finds fields that an entry of models adds and takes away at once.
+func (r *configReader) both(entry modelEntry) {
+	for _, f := range entry.fields {
+		for _, without := range entry.without {
+			if f.Computed == 0 && f.Field.ID == without.Field.ID {
+				r.failAt(f.line, "%s is in fields and, on line %d, in without: remove one of them", f.Name, without.line)
+				break
+			}
+		}
 	}
 }
 
@@ -553,8 +620,5 @@ func (r *resolver) checkIncluded(included includedFile) {
 }
 
 func (r *resolver) checkResolution(f fieldEntry, interval time.Duration) {
-	if f.Resolution > interval && interval >= minInterval && r.known(optInterval) {
-		r.problem("%s:%d: resolution: %v is longer than the %v between samples (%s), with each of which the field is looked at: make it shorter, or leave it out",
-			r.file.path, f.resolutionLine, f.Resolution, interval, r.values[optInterval].from)
-	}
+	r.notLonger(fmt.Sprintf("%s:%d: resolution", r.file.path, f.resolutionLine), f.Resolution, interval)
 }

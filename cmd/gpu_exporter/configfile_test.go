@@ -199,6 +199,67 @@ c.yaml:4: DCGM_EXP_P2P_STATUS is computed by the exporter, and not read: leave k
 c.yaml:5: unknown field DCGM_EXP_CLOCK_EVENT_COUNT: did you mean DCGM_EXP_CLOCK_EVENTS_COUNT?
 c.yaml:8: DCGM_EXP_P2P_STATUS is computed by the exporter for all GPUs: models can neither add nor remove it, fields and counters files can add it
 c.yaml:10: DCGM_EXP_P2P_STATUS is computed by the exporter for all GPUs: models can neither add nor remove it, fields and counters files can add it`},
+		"aliases": {`include: &a [builtin:default]
+collectors: [*a]
+fields: *a
+models:
+  - {match: T4, fields: [*a, {<<: *a, field: 150}, {field: 150, resolution: *a}]}
+  - *a
+*a : x
+`, `c.yaml:2: include and collectors say the same, which counters files to read: remove one of them
+c.yaml:3: *a: anchors and aliases are not supported: write out what it stands for, or, if it is a text, put it in quotes
+c.yaml:5: *a: anchors and aliases are not supported: write out what it stands for, or, if it is a text, put it in quotes
+c.yaml:5: <<: anchors and aliases are not supported: write out what it stands for, or, if it is a text, put it in quotes
+c.yaml:5: *a: anchors and aliases are not supported: write out what it stands for, or, if it is a text, put it in quotes
+c.yaml:6: *a: anchors and aliases are not supported: write out what it stands for, or, if it is a text, put it in quotes
+c.yaml:7: *a: anchors and aliases are not supported: write out what it stands for, or, if it is a text, put it in quotes`},
+		"an alias of nothing":       {"collect-interval: 5s\ndevices: *b\n", "c.yaml:2: *b: anchors and aliases are not supported: write out what it stands for, or, if it is a text, put it in quotes"},
+		"an asterisk":               {"models:\n  - match: *A100.*\n", "c.yaml:2: a text that begins with * or & must be put in quotes"},
+		"a tab":                     {"fields:\n\t- DCGM_FI_DEV_GPU_TEMP\n", "c.yaml:2: the line is indented with a tab, which YAML does not allow: use spaces"},
+		"a tab on the first line":   {"\tdevices: f\n", "c.yaml:1: the line is indented with a tab, which YAML does not allow: use spaces"},
+		"a tab among more":          {"fields:\n  - field: 150\n\tname: x\n", "c.yaml:3: the line is indented with a tab, which YAML does not allow: use spaces"},
+		"a tab that is none of it":  {"devices: f\t# all\nx: }\n", "c.yaml:1: did not find expected node content"},
+		"no duration for one field": {"fields:\n  - {field: 150, resolution: ''}\n  - {field: 150, resolution: 10000000h}\n", "c.yaml:2: resolution: \"\" is not a duration: write one such as 100ms\nc.yaml:3: resolution: \"10000000h\" is too large: write a duration such as 100ms"},
+		"fields that have no metric": {`fields:
+  - {field: 60}
+  - {field: 60, type: gauge}
+  - {field: DCGM_FI_DEV_GPU_TEMP, type: none}
+  - {field: DCGM_FI_DRIVER_VERSION, type: gauge}
+  - {field: 0}
+`, `c.yaml:2: DCGM_FI_SYSTEM_PCI_TOPOLOGY is a binary structure, not one value: it cannot be exported; leave the field out
+c.yaml:3: DCGM_FI_SYSTEM_PCI_TOPOLOGY is a binary structure, not one value: it cannot be exported; leave the field out
+c.yaml:4: DCGM_FI_DEV_GPU_TEMP has the unknown type none: write gauge, counter or label
+c.yaml:5: DCGM_FI_DRIVER_VERSION is a text, and a gauge is a number: write label, to put it on the other series of its entity
+c.yaml:6: DCGM_FI_SYSTEM_FIELD_UNKNOWN marks the edge of a range of field ids and has no value: leave the field out`},
+		"contradictions": {`log-format: text
+log.format: json
+log.level: warn
+debug: true
+address: ":1"
+web.listen-address: [":2"]
+web-config-file: a
+web.config.file: b
+`, `c.yaml:2: log.format=json and c.yaml:1: log-format=text contradict each other: give one of them
+c.yaml:3: log.level=warn and c.yaml:4: debug contradict each other: give one of them
+c.yaml:6: web.listen-address and c.yaml:5: address mean the same and differ (":2" and ":1"): give one of them
+c.yaml:8: web.config.file and c.yaml:7: web-config-file mean the same and differ ("b" and "a"): give one of them`},
+		"in the order of the lines": {`devices: x
+collect-intervall: 5s
+web.max-requests: 99999999999999999999
+kubernetes: perhaps
+sample.resolution: 6s
+`, `c.yaml:1: devices: device selector "x": "x" at position 1 is neither g nor i; write f, g, i, g:<ids>, i:<ids> or g:<ids>+i:<ids>, with ids such as 0,2-4
+c.yaml:2: unknown key "collect-intervall": did you mean collect-interval?
+c.yaml:3: web.max-requests: "99999999999999999999" is too large: write a number such as 40
+c.yaml:4: kubernetes is a switch: write true or false`},
+		"a resolution of all": {"collect-interval: 1s\nsample.resolution: 2s\n", "c.yaml:2: sample.resolution: 2s is longer than the 1s between samples (c.yaml:1: collect-interval), with each of which the field is looked at: make it shorter, or leave it out"},
+		"there and not there": {`models:
+  - match: T4
+    fields: [155, DCGM_FI_DEV_GPU_TEMP]
+    without:
+      - DCGM_FI_DEV_FB_USED
+      - 150
+`, "c.yaml:3: DCGM_FI_DEV_GPU_TEMP is in fields and, on line 6, in without: remove one of them"},
 		"twice the same": {"fields: [DCGM_FI_DEV_GPU_TEMP, {field: 150, name: DCGM_FI_DEV_GPU_TEMP}]\n", "c.yaml:1: the metric DCGM_FI_DEV_GPU_TEMP stands on line 1 already: give one of them another name"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -290,7 +351,8 @@ models:
 	if first.Help != "Hot." || first.Resolution != 200*time.Millisecond || !first.Statistics || !first.Histogram || first.Kinds != collector.Kinds(collector.KindGPU) {
 		t.Errorf("counter %+v", first)
 	}
-	if len(counters.Warnings) != 1 || !strings.Contains(counters.Warnings[0].String(), "DCGM_FI_DEV_GPU_TEMP is in ") {
+	if len(counters.Warnings) != 2 || !strings.Contains(counters.Warnings[0].String(), "DCGM_FI_DEV_GPU_TEMP is in ") ||
+		!strings.Contains(counters.Warnings[1].String(), "c.yaml:6: my_power_watts is the same field (155) as DCGM_FI_DEV_POWER_USAGE at ") {
 		t.Errorf("warnings %v", counters.Warnings)
 	}
 	if len(rules) != 2 || rules[0].Only || !rules[1].Only {
@@ -300,6 +362,47 @@ models:
 	c, err = parsed(t, "--config.file="+path+" -f "+filepath.Join(dir, "b.csv"), "")
 	if err != nil || countersName(c) != filepath.Join(dir, "b.csv")+" and the fields of "+path {
 		t.Errorf("%v, %v", countersName(c), err)
+	}
+}
+
+// What is odd about a line of a counters file is as odd about a field here.
+func TestOddFields(t *testing.T) {
+	dir := t.TempDir()
+	path := writeFile(t, filepath.Join(dir, "c.yaml"), `include: []
+fields:
+  - {field: DCGM_FI_DEV_GPU_TEMP, type: counter}
+  - field: DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION
+    type: gauge
+    name: energy
+  - {field: DCGM_FI_DEV_POWER_USAGE, type: label, name: watts}
+  - {field: 150, name: temperature}
+  - {field: 1002, kinds: [gpu]}
+  - {field: 1002, name: sm_of_instances, kinds: [gpu_instance]}
+  - {field: DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL, type: counter}
+models:
+  - match: T4
+    fields: [{field: 140, type: counter}, {field: 140, name: hot}]
+`)
+	c, err := parsed(t, "--config.file="+path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	counters, _, err := loadCounters(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var warnings []string
+	for _, w := range counters.Warnings {
+		warnings = append(warnings, strings.ReplaceAll(w.String(), dir+"/", ""))
+	}
+	const want = `c.yaml:3: DCGM_FI_DEV_GPU_TEMP is by nature a gauge, and the file makes it a counter: functions such as rate() will mislead
+c.yaml:4: energy is by nature a counter, and the file makes it a gauge: functions such as rate() will mislead
+c.yaml:7: watts is a number that keeps changing: as a label it makes new series each time; write gauge
+c.yaml:8: temperature is the same field (150) as DCGM_FI_DEV_GPU_TEMP at c.yaml:3: its values are exported under both names
+c.yaml:14: DCGM_FI_DEV_MEMORY_TEMP_CELSIUS is by nature a gauge, and the file makes it a counter: functions such as rate() will mislead
+c.yaml:14: hot is the same field (140) as DCGM_FI_DEV_MEMORY_TEMP_CELSIUS at c.yaml:14: its values are exported under both names`
+	if got := strings.Join(warnings, "\n"); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
 
@@ -325,6 +428,11 @@ func TestModelFields(t *testing.T) {
 			models:   "  - {match: T4, fields: [DCGM_FI_DEV_FB_USED_BYTES]}\n",
 			counters: "DCGM_FI_DEV_GPU_TEMP used", rules: "[]",
 			warning: `c.yaml:4: models: DCGM_FI_DEV_FB_USED_BYTES, for GPUs that match "T4", is read of all GPUs anyway, as used, and stays so: remove one of the two`,
+		},
+		"of all but some": {
+			models:   "  - {match: T4, fields: [DCGM_FI_DEV_GPU_TEMP]}\n  - {match: .*4, without: [150]}\n",
+			counters: "DCGM_FI_DEV_GPU_TEMP used", rules: "[{150 .*4 false}]",
+			warning: `c.yaml:4: models: DCGM_FI_DEV_GPU_TEMP, for GPUs that match "T4", is read of all GPUs anyway, as DCGM_FI_DEV_GPU_TEMP, but those that match ".*4", which are without it: this changes nothing, remove it`,
 		},
 		"the name of another": {
 			models: "  - {match: T4, fields: [{field: 155, name: used}]}\n",
@@ -377,6 +485,7 @@ fields:
   - {field: 150, name: DCGM_FI_DEV_FB_USED_max}
   - {field: DCGM_FI_DEV_FB_USED, statistics: true}
   - {field: 140, name: DCGM_FI_DEV_POWER_USAGE_histogram}
+  - {field: 150, name: DCGM_FI_DEV_POWER_USAGE_histogram_count}
 models:
   - match: T4
     fields:
@@ -387,10 +496,11 @@ models:
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = `c.yaml:9: models: DCGM_FI_DEV_POWER_USAGE, for GPUs that match "T4", is not what goes by that name at a.csv:3: give it another name, or the same field, type, help and other settings
-c.yaml:3: DCGM_FI_DEV_FB_USED_max and DCGM_FI_DEV_FB_USED (c.yaml:4) both make the metric DCGM_FI_DEV_FB_USED_max, by their names, statistics or histograms: give one of them another name
+	const want = `c.yaml:3: DCGM_FI_DEV_FB_USED_max and DCGM_FI_DEV_FB_USED (c.yaml:4) both make the metric DCGM_FI_DEV_FB_USED_max, by their names, statistics or histograms: give one of them another name
 c.yaml:5: DCGM_FI_DEV_POWER_USAGE_histogram and DCGM_FI_DEV_POWER_USAGE (a.csv:3) both make the metric DCGM_FI_DEV_POWER_USAGE_histogram, by their names, statistics or histograms: give one of them another name
-c.yaml:10: DCGM_FI_DEV_FB_USED_min and DCGM_FI_DEV_FB_USED (c.yaml:4) both make the metric DCGM_FI_DEV_FB_USED_min, by their names, statistics or histograms: give one of them another name`
+c.yaml:6: DCGM_FI_DEV_POWER_USAGE_histogram_count and DCGM_FI_DEV_POWER_USAGE (a.csv:3) both make the metric DCGM_FI_DEV_POWER_USAGE_histogram_count, by their names, statistics or histograms: give one of them another name
+c.yaml:10: models: DCGM_FI_DEV_POWER_USAGE, for GPUs that match "T4", is not what goes by that name at a.csv:3: give it another name, or the same field, type, help and other settings
+c.yaml:11: DCGM_FI_DEV_FB_USED_min and DCGM_FI_DEV_FB_USED (c.yaml:4) both make the metric DCGM_FI_DEV_FB_USED_min, by their names, statistics or histograms: give one of them another name`
 	if _, _, err := loadCounters(c); err == nil || strings.ReplaceAll(err.Error(), dir+"/", "") != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}

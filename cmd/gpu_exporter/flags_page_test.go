@@ -50,7 +50,7 @@ func TestFlagsPage(t *testing.T) {
 			}
 		}
 		if o.missing {
-			fmt.Fprintf(&missing, "| %s | %s |\n", names, code(o.env))
+			fmt.Fprintf(&missing, "| %s | %s | %s |\n", names, code(o.env), o.instead)
 			continue
 		}
 		help, def := o.help, o.def
@@ -65,7 +65,7 @@ func TestFlagsPage(t *testing.T) {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", names, code(o.env), code(def), strings.ReplaceAll(help, "|", `\|`))
 	}
 	if missing.Len() > 0 {
-		b.WriteString("\nThese flags of dcgm-exporter do not exist here yet; they are errors that say so.\n\n| flag | variable |\n|---|---|\n" + missing.String())
+		b.WriteString("\nThese flags of dcgm-exporter do not exist here; they are errors that say so, unless they say what is so anyway.\n\n| flag | variable | in its place |\n|---|---|---|\n" + missing.String())
 	}
 	const page = "FLAGS.md"
 	if *update {

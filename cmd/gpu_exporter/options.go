@@ -4,6 +4,7 @@
 package main
 
 import (
+	"fmt"
 	"strconv"
 
 	"github.com/alecthomas/kingpin/v2"
@@ -13,6 +14,7 @@ import (
 // The names of the flags that more than one file refers to.
 const (
 	optConfigFile     = "config.file"
+	optConfigFile2    = "config-file" // dcgm-exporter's, with another form of file
 	optCollectors     = "collectors"
 	optAddress        = "address"
 	optListenAddress  = "web.listen-address"
@@ -24,6 +26,12 @@ const (
 	optLogLevel       = "log.level"
 	optLogFormat      = "log.format"
 	optLogFormat2     = "log-format"
+	optMaxRequests2   = "max-concurrent-scrapes"
+	optReadTimeout    = "web-read-timeout"
+	optWriteTimeout   = "web-write-timeout"
+	optOwnMetrics     = "enable-exporter-metrics"
+	optKeepAge        = "watch-max-keep-age"
+	optKeepSamples    = "watch-max-keep-samples"
 	optInterval       = "collect-interval"
 	optResolution     = "sample.resolution"
 	optHistograms     = "sample.histograms"
@@ -57,6 +65,7 @@ const (
 	optHPCDir         = "hpc-job-mapping-dir"
 	optSlurm          = "slurm.jobs"
 	optDockerSocket   = "docker.socket"
+	optDockerSocket2  = "container-runtime-socket"
 	optDockerLabels   = "docker.label-allowlist-regex"
 	optPodLogs        = "path.pod-logs"
 	optProcFS         = "path.procfs"
@@ -90,14 +99,16 @@ type option struct {
 	def     string // used if neither flag nor variable is set
 	arg     string // placeholder of the value in --help
 	help    string
-	// missing marks a flag of dcgm-exporter that does not exist here yet. def is
-	// then dcgm-exporter's default.
+	// missing marks a flag of dcgm-exporter that does not exist here. def is then
+	// dcgm-exporter's default.
 	missing bool
+	instead string // what to do in place of a missing one; empty: nothing is like it
 }
 
 // options lists the flags. Names, aliases, environment variables and defaults of
-// those that dcgm-exporter has are those of its pkg/cmd/app.go (4.5.3-4.8.2),
-// except for the defaults of collectors and collect-interval.
+// those that dcgm-exporter has are those of its pkg/cmd/app.go (4.5.3-4.8.2 to
+// 4.8.4), except for the defaults of collectors, collect-interval,
+// max-concurrent-scrapes and enable-exporter-metrics.
 func options() []option {
 	return []option{
 		{name: optConfigFile, env: "GPU_EXPORTER_CONFIG_FILE", kind: kindText, arg: "FILE",
@@ -117,7 +128,7 @@ func options() []option {
 		{name: optSimulate, kind: kindText, arg: "SCENARIO",
 			help: "Load stand-ins for NVIDIA's libraries that simulate a node: a scenario's name (" + scenarioList() + ") or the path of a scenario file."},
 		{name: optResolution, kind: kindText, def: "1s", arg: "DURATION",
-			help: "How often power and utilization are looked at for the counters of energy and busy time, where the GPU does not count by itself. At least 100ms."},
+			help: "How often power and utilization are looked at for the counters of energy and busy time, where the GPU does not count by itself. At least 100ms, at most the time between samples."},
 		{name: optHistograms, kind: kindSwitch,
 			help: "Add native histograms of utilization, power and temperature, as far as the counters have them. Prometheus must be told to scrape native histograms."},
 		{name: optMaxAge, kind: kindText, arg: "DURATION",
@@ -132,6 +143,10 @@ func options() []option {
 			help: "Accepted for compatibility: GPUs that come and go are always noticed within one interval."},
 		{name: optBindInterval, env: "DCGM_EXPORTER_GPU_BIND_UNBIND_POLL_INTERVAL", kind: kindText, arg: "DURATION",
 			help: "Accepted for compatibility, without effect: --collect-interval counts."},
+		{name: optKeepAge, env: "DCGM_EXPORTER_WATCH_MAX_KEEP_AGE", kind: kindText, arg: "DURATION",
+			help: "Accepted for compatibility, without effect: DCGM keeps samples for as long as they take to be read."},
+		{name: optKeepSamples, env: "DCGM_EXPORTER_WATCH_MAX_KEEP_SAMPLES", kind: kindText, arg: "N",
+			help: "Accepted for compatibility, without effect, like --watch-max-keep-age."},
 		{name: optKernelLog, kind: kindText, def: kernelLogAuto, arg: "WHEN",
 			help: "Count XIDs of the kernel log beside those of DCGM, each once: on, off, or auto (where it is readable, and DCGM's engine runs on this machine)."},
 		{name: optKMsg, kind: kindText, arg: "FILE",
@@ -207,6 +222,8 @@ func options() []option {
 			help: "Find Slurm's jobs by their cgroups: on, off, or auto (where Slurm's cgroups are, but not with --kubernetes)."},
 		{name: optDockerSocket, kind: kindText, arg: "PATH",
 			help: "Socket of a Docker engine. With it, containers that hold GPUs are shown."},
+		{name: optDockerSocket2, env: "DCGM_CONTAINER_RUNTIME_SOCKET", kind: kindText, arg: "PATH",
+			help: "Same as --docker.socket."},
 		{name: optDockerLabels, kind: kindList, arg: "REGEX",
 			help: "Which labels of containers to show. Repeatable. Without it, none."},
 		{name: optPodLogs, kind: kindText, def: "/var/log/pods", arg: "DIR",
@@ -228,6 +245,14 @@ func options() []option {
 			help: "Same as --web.config.file."},
 		{name: optMaxRequests, kind: kindText, def: "40", arg: "N",
 			help: "Scrapes served at the same time; further ones get status 503."},
+		{name: optMaxRequests2, env: "DCGM_EXPORTER_MAX_CONCURRENT_SCRAPES", kind: kindText, arg: "N",
+			help: "Same as --web.max-requests."},
+		{name: optReadTimeout, env: "DCGM_EXPORTER_WEB_READ_TIMEOUT", kind: kindText, def: defaultTimeouts().read.String(), arg: "DURATION",
+			help: "Accepted for compatibility, without effect: the time to send a request in is fixed."},
+		{name: optWriteTimeout, env: "DCGM_EXPORTER_WEB_WRITE_TIMEOUT", kind: kindText, def: defaultTimeouts().write.String(), arg: "DURATION",
+			help: "Accepted for compatibility, without effect: the time to take an answer in is fixed."},
+		{name: optOwnMetrics, env: "DCGM_EXPORTER_ENABLE_EXPORTER_METRICS", kind: kindSwitch, def: "true",
+			help: "Accepted for compatibility: metrics of the exporter itself are always served."},
 		{name: optAdminAPI, kind: kindSwitch,
 			help: "Let clients pause profiling: POST /-/profiling/pause?for=10m and /-/profiling/resume."},
 		{name: "enable-pprof", env: "DCGM_EXPORTER_ENABLE_PPROF", kind: kindSwitch,
@@ -243,14 +268,30 @@ func options() []option {
 		{name: optLogFormat2, env: "DCGM_EXPORTER_LOG_FORMAT", kind: kindText, arg: "FORMAT",
 			help: "Same as --log.format, as text or json."},
 
-		// Flags of dcgm-exporter that do not exist here yet.
-		{name: "configmap-data", aliases: []string{"m"}, env: "DCGM_EXPORTER_CONFIGMAP_DATA", kind: kindText, def: "none", missing: true},
-		{name: "fake-gpus", env: "DCGM_EXPORTER_USE_FAKE_GPUS", kind: kindSwitch, missing: true},
+		// Flags of dcgm-exporter that do not exist here.
+		{name: optConfigFile2, env: "DCGM_EXPORTER_CONFIG_FILE", kind: kindText, missing: true,
+			instead: "its file has another form than ours: say what it says in the form of etc/gpu_exporter.yaml, and give that with --" + optConfigFile},
+		{name: "configmap-data", aliases: []string{"m"}, env: "DCGM_EXPORTER_CONFIGMAP_DATA", kind: kindText, def: "none", missing: true,
+			instead: "mount the ConfigMap, and give its file with --" + optCollectors},
+		{name: "container-labels", env: "DCGM_EXPORTER_CONTAINER_LABELS", kind: kindSwitch, missing: true,
+			instead: "names of containers are not on series, but in gpu_container_info, to be joined: give --" + optDockerSocket + " alone"},
+		{name: "health-require-gpus", env: "DCGM_EXPORTER_HEALTH_REQUIRE_GPUS", kind: kindSwitch, missing: true,
+			instead: "/health tells that the exporter answers: let the probe ask /-/ready, and alert on absent(gpu_up)"},
+		{name: "fake-gpus", env: "DCGM_EXPORTER_USE_FAKE_GPUS", kind: kindSwitch, missing: true,
+			instead: "use --" + optSimulate},
 		{name: "dump-enabled", env: "DCGM_EXPORTER_DUMP_ENABLED", kind: kindSwitch, missing: true},
 		{name: "dump-directory", env: "DCGM_EXPORTER_DUMP_DIRECTORY", kind: kindText, def: "/tmp/dcgm-exporter-debug", missing: true},
 		{name: "dump-retention", env: "DCGM_EXPORTER_DUMP_RETENTION", kind: kindText, def: "24", missing: true},
 		{name: "dump-compression", env: "DCGM_EXPORTER_DUMP_COMPRESSION", kind: kindSwitch, def: "true", missing: true},
 	}
+}
+
+// notHere says that a missing flag is asked for, and what to do.
+func (o option) notHere(from string) string {
+	if o.instead == "" {
+		return from + ": this option of dcgm-exporter is not available: remove it"
+	}
+	return fmt.Sprintf("%s: this option of dcgm-exporter is not available: %s", from, o.instead)
 }
 
 // declare adds the flag to app, unless exporter-toolkit has added it already, and

@@ -23,8 +23,7 @@ import (
 type value struct {
 	text string
 	list []string
-	set  bool   // by flag or variable, as opposed to its default
-	flag bool   // by flag
+	set  bool   // by flag, variable or file, as opposed to its default
 	from string // what to name in a message: the flag, the variable, or the place in the file
 	rank rank
 }
@@ -69,7 +68,7 @@ func (r *resolver) resolve(o option, g given, lookupEnv func(string) (string, bo
 	file, inFile := r.file.value(o.name)
 	switch {
 	case g.set:
-		v.text, v.list, v.set, v.flag, v.rank = g.text, g.list, true, true, byFlag
+		v.text, v.list, v.set, v.rank = g.text, g.list, true, byFlag
 	case env != "":
 		v.text, v.set, v.from, v.rank = env, true, o.env, byVariable
 		switch o.kind {
@@ -86,10 +85,10 @@ func (r *resolver) resolve(o option, g given, lookupEnv func(string) (string, bo
 		v.text, v.list, v.set, v.rank = file.text, file.list, true, byFile
 		v.from = fmt.Sprintf("%s:%d: %s", r.file.path, file.line, o.name)
 	}
-	// A variable may repeat what dcgm-exporter does by default: charts write all
-	// of them out. A flag is there because somebody wants it.
-	if o.missing && v.set && (v.flag || v.text != unset) {
-		r.problem("%s: this option of dcgm-exporter is not available yet: remove it", v.from)
+	// What dcgm-exporter does by default, or empty, asks for nothing: charts and unit
+	// files write it out.
+	if o.missing && v.set && v.text != unset && v.text != "" {
+		r.problems = append(r.problems, o.notHere(v.from))
 	}
 	return v
 }
@@ -106,6 +105,15 @@ func (r *resolver) path(name string) string {
 	return v.text
 }
 
+// dockerSocket is the path of a Docker engine's socket. dcgm-exporter's flag may be
+// empty, which is its default.
+func (r *resolver) dockerSocket() string {
+	if v := r.either(optDockerSocket, optDockerSocket2); v.from == r.values[optDockerSocket2].from {
+		return v.text
+	}
+	return r.path(optDockerSocket)
+}
+
 func (r *resolver) oneOf(name string, allowed ...string) string {
 	v := r.values[name]
 	if !slices.Contains(allowed, v.text) {
@@ -120,8 +128,8 @@ func (r *resolver) either(name, alias string) value {
 	switch {
 	case a.rank > v.rank:
 		return a
-	case a.flag && v.flag && a.text != v.text:
-		r.problem("--%s and --%s mean the same and differ (%q and %q): give one of them", name, alias, v.text, a.text)
+	case a.set && a.rank == v.rank && a.text != v.text:
+		r.problem("%s and %s mean the same and differ (%q and %q): give one of them", v.from, a.from, v.text, a.text)
 	}
 	return v
 }
@@ -143,17 +151,56 @@ func (r *resolver) interval() time.Duration {
 // parseInterval reads a bare number as milliseconds, as dcgm-exporter does, and
 // a duration as Go or Prometheus writes it.
 func parseInterval(s string) (time.Duration, error) {
-	if ms, err := strconv.ParseInt(s, 10, 64); err == nil {
-		if ms > math.MaxInt64/int64(time.Millisecond) || ms < 0 {
-			return 0, fmt.Errorf("%q milliseconds are out of range", s)
+	if ms, err := strconv.ParseInt(s, 10, 64); err == nil && ms >= 0 {
+		if ms > math.MaxInt64/int64(time.Millisecond) {
+			return 0, tooLarge(s, "5s")
 		}
 		return time.Duration(ms) * time.Millisecond, nil
 	}
-	d, err := parseDuration(s)
-	if err != nil {
-		return 0, fmt.Errorf("%q is neither a number of milliseconds nor a duration such as 5s", s)
+	d, err := anyDuration(s)
+	switch {
+	case err == nil:
+		return d, nil
+	case isTooLarge(s) || isNumber.MatchString(s):
+		return 0, tooLarge(s, "5s")
 	}
-	return d, nil
+	return 0, fmt.Errorf("%q is neither a number of milliseconds nor a duration such as 5s", s)
+}
+
+// parseDuration reads a duration as Go or Prometheus writes it. The example is for the
+// error.
+func parseDuration(s, example string) (time.Duration, error) {
+	d, err := anyDuration(s)
+	switch {
+	case err == nil:
+		return d, nil
+	case isTooLarge(s):
+		return 0, tooLarge(s, example)
+	}
+	return 0, fmt.Errorf("%q is not a duration: write one such as %s", s, example)
+}
+
+func anyDuration(s string) (time.Duration, error) {
+	if d, err := time.ParseDuration(s); err == nil {
+		return d, nil
+	}
+	d, err := model.ParseDuration(s)
+	return time.Duration(d), err
+}
+
+var (
+	isNumber = regexp.MustCompile("^[0-9]+$")
+	digits   = regexp.MustCompile("[0-9]+")
+)
+
+// isTooLarge says whether a text that is no duration would be one with smaller numbers.
+func isTooLarge(s string) bool {
+	_, err := anyDuration(digits.ReplaceAllString(s, "1"))
+	return err == nil && !strings.HasPrefix(s, "-")
+}
+
+func tooLarge(s, example string) error {
+	return fmt.Errorf("%q is too large: write a duration such as %s", s, example)
 }
 
 // window gives a time to look back.
@@ -185,24 +232,26 @@ func (r *resolver) healthInterval() time.Duration {
 	return d
 }
 
-func parseDuration(s string) (time.Duration, error) {
-	if d, err := time.ParseDuration(s); err == nil {
-		return d, nil
-	}
-	d, err := model.ParseDuration(s)
-	return time.Duration(d), err
-}
-
-func (r *resolver) resolution() time.Duration {
+func (r *resolver) resolution(interval time.Duration) time.Duration {
 	v := r.values[optResolution]
-	d, err := parseDuration(v.text)
+	d, err := parseDuration(v.text, "1s")
 	switch {
 	case err != nil:
-		r.problem("%s: %q is not a duration: write one such as 1s", v.from, v.text)
+		r.problem("%s: %v", v.from, err)
 	case d < minInterval:
 		r.problem("%s: %v is too short: DCGM cannot keep up below %v", v.from, d, minInterval)
+	case v.set: // the default is for any interval
+		r.notLonger(v.from, d, interval)
 	}
 	return d
+}
+
+// notLonger finds a resolution, given as from says, that is longer than the interval.
+func (r *resolver) notLonger(from string, resolution, interval time.Duration) {
+	if resolution > interval && interval >= minInterval && r.known(optInterval) {
+		r.problem("%s: %v is longer than the %v between samples (%s), with each of which the field is looked at: make it shorter, or leave it out",
+			from, resolution, interval, r.values[optInterval].from)
+	}
 }
 
 func (r *resolver) maxAge(interval time.Duration) time.Duration {
@@ -213,10 +262,10 @@ func (r *resolver) maxAge(interval time.Duration) time.Duration {
 		}
 		return max(maxAgeIntervals*interval, minDefaultMaxAge)
 	}
-	d, err := parseDuration(v.text)
+	d, err := parseDuration(v.text, "30s")
 	switch {
 	case err != nil:
-		r.problem("%s: %q is not a duration: write one such as 30s", v.from, v.text)
+		r.problem("%s: %v", v.from, err)
 	case d <= 0:
 		r.problem("%s: %v is no age that a sample can have: write a duration such as 30s", v.from, d)
 	case d < interval && r.known(optInterval):
@@ -296,14 +345,54 @@ func (r *resolver) needsKubernetes(lookupEnv func(string) (string, bool)) {
 	}
 }
 
+// checkCompatible looks at what is accepted only since dcgm-exporter has it, and says
+// what of it has no effect. Its defaults, which charts may write out, pass in silence.
+func (r *resolver) checkCompatible() {
+	if v := r.values[optBindWatch]; v.set && v.text == "false" {
+		r.warn("%s: cannot be switched off: GPUs that come and go are noticed within one interval", v.from)
+	}
+	if v := r.values[optOwnMetrics]; v.set && v.text == "false" {
+		r.warn("%s: cannot be switched off: metrics of the exporter itself are always served", v.from)
+	}
+	r.inert(optBindInterval, "1s", time.Second, "GPUs that come and go are noticed within one --"+optInterval)
+	r.inert(optReadTimeout, "10s", defaultTimeouts().read, "a request must have come after "+defaultTimeouts().read.String())
+	r.inert(optWriteTimeout, "30s", defaultTimeouts().write, "an answer must have been taken after "+defaultTimeouts().write.String())
+	r.inert(optKeepAge, "10m", defaultKeepAge, "DCGM keeps samples for as long as they take to be read")
+	if v := r.values[optKeepSamples]; v.set && v.text != "0" {
+		if _, err := strconv.ParseUint(v.text, 10, 63); err != nil {
+			r.problem("%s: %q is not a number of samples: leave it out", v.from, v.text)
+		} else {
+			r.warn("%s: without effect: DCGM keeps samples for as long as they take to be read", v.from)
+		}
+	}
+}
+
+// defaultKeepAge is dcgm-exporter's.
+const defaultKeepAge = 10 * time.Minute
+
+// inert takes a duration that changes nothing, as why says, and warns unless it is the
+// one that is silent.
+func (r *resolver) inert(name, example string, silent time.Duration, why string) {
+	v := r.values[name]
+	if !v.set {
+		return
+	}
+	switch d, err := parseDuration(v.text, example); {
+	case err != nil:
+		r.problem("%s: %v, or leave it out", v.from, err)
+	case d != silent:
+		r.warn("%s: without effect: %s", v.from, why)
+	}
+}
+
 func (r *resolver) listenAddresses() []string {
 	addresses, a := r.values[optListenAddress], r.values[optAddress]
 	list, from := addresses.list, addresses.from
 	switch {
-	case a.flag && addresses.flag:
+	case a.set && a.rank == addresses.rank:
 		if !slices.Equal(addresses.list, []string{a.text}) {
-			r.problem("--%s and --%s mean the same and differ (%q and %q): give one of them",
-				optListenAddress, optAddress, strings.Join(addresses.list, ","), a.text)
+			r.problem("%s and %s mean the same and differ (%q and %q): give one of them",
+				addresses.from, a.from, strings.Join(addresses.list, ","), a.text)
 		}
 	case a.rank > addresses.rank:
 		list, from = []string{a.text}, a.from
@@ -337,9 +426,12 @@ func checkListenAddress(address string) error {
 }
 
 func (r *resolver) maxRequests() int {
-	v := r.values[optMaxRequests]
+	v := r.either(optMaxRequests, optMaxRequests2)
 	n, err := strconv.Atoi(v.text)
-	if err != nil || n < 1 {
+	switch {
+	case isNumber.MatchString(v.text) && err != nil:
+		r.problem("%s: %q is too large: write a number such as 40", v.from, v.text)
+	case err != nil || n < 1:
 		r.problem("%s: %q is not a number of scrapes: at least 1 must be allowed", v.from, v.text)
 	}
 	return n
@@ -348,8 +440,8 @@ func (r *resolver) maxRequests() int {
 func (r *resolver) logLevel() string {
 	level, debug := r.values[optLogLevel], r.values[optDebug]
 	if debug.text == "true" {
-		if level.flag && debug.flag && level.text != "debug" {
-			r.problem("--%s=%s and --%s contradict each other: give one of them", optLogLevel, level.text, optDebug)
+		if level.rank == debug.rank && level.text != "debug" {
+			r.problem("%s=%s and %s contradict each other: give one of them", level.from, level.text, debug.from)
 		}
 		if debug.rank >= level.rank {
 			return "debug"
@@ -370,7 +462,7 @@ func (r *resolver) logFormat() string {
 	case theirs.rank > ours.rank:
 		return format
 	case ours.text != format:
-		r.problem("--%s=%s and --%s=%s contradict each other: give one of them", optLogFormat, ours.text, optLogFormat2, theirs.text)
+		r.problem("%s=%s and %s=%s contradict each other: give one of them", ours.from, ours.text, theirs.from, theirs.text)
 	}
 	return r.oneOf(optLogFormat, promslog.FormatFlagOptions...)
 }

@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -32,7 +33,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 		for problem := range strings.Lines(err.Error()) {
 			printf(stderr, "%s: error: %s\n", programName, strings.TrimSuffix(problem, "\n"))
 		}
-		printf(stderr, "%s: see --help\n", programName)
+		if mistakes := (fileMistakes{}); !errors.As(err, &mistakes) { // which --help does not know of
+			printf(stderr, "%s: see --help\n", programName)
+		}
 		return 1
 	}
 	if os.Getenv("GOGC") == "" {
