@@ -114,6 +114,7 @@ func (p *countersParser) computed(line int, computed ComputedCounter, name, word
 // computed returns the family of a computed counter.
 func (f *Families) computed(c Counter, v nodeView) Family {
 	family := Family{Name: c.Name, Help: c.Help, Type: c.Type}
+	action := f.cfg.XIDs.CallsForAction()
 	for i := range f.layout.entities {
 		l := &f.layout.entities[i]
 		if l.own == nil {
@@ -124,7 +125,7 @@ func (f *Families) computed(c Counter, v nodeView) Family {
 			case XIDErrorsCount:
 				family.Series = f.appendXIDErrorsCount(family.Series, v, i, n)
 			case XIDErrorsTotal:
-				family.Series = f.appendXIDErrorsTotal(family.Series, v, i, n)
+				family.Series = f.appendXIDErrorsTotal(family.Series, v, i, n, action)
 			default:
 				family.Series = f.appendCondition(family.Series, c.Computed, v, i, n)
 			}
@@ -150,9 +151,10 @@ func (f *Families) appendXIDErrorsCount(series []Series, v nodeView, entity, var
 	return series
 }
 
-func (f *Families) appendXIDErrorsTotal(series []Series, v nodeView, entity, variant int) []Series {
+// appendXIDErrorsTotal appends the counts of the codes of action and of those that came.
+func (f *Families) appendXIDErrorsTotal(series []Series, v nodeView, entity, variant int, action []int64) []Series {
 	key := instanceKey(v.inventory, entity)
-	for _, code := range seenOr(f.cfg.XIDs.CallsForAction(), v.xids, key) {
+	for _, code := range seenOr(action, v.xids, key) {
 		series = append(series, Series{
 			f.computedLabels("DCGM_EXP_XID_ERRORS_TOTAL", entity, variant, code, Label{"xid", strconv.FormatInt(code, 10)}),
 			Number(float64(v.xids[xidKey{key, code}].total)),

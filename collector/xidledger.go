@@ -74,21 +74,39 @@ func newXIDLedger() xidLedger {
 	return xidLedger{counts: newXIDCounts(), open: map[gpuXID][]openXID{}}
 }
 
+// fit is how well what one source tells fits an XID of which another has told.
+type fit uint8
+
+const (
+	fitNone fit = iota
+	// The XID has as many samples as it needs, but may have one more.
+	fitAgainGPU
+	fitAgainWaits
+	fitAgain
+	// It has none yet: one is of the GPU and the other of an instance, or it waits to
+	// hear of which instance it is, or both are of the same.
+	fitGPU
+	fitWaits
+	fitExact
+)
+
+// again is the fit with an XID that DCGM has told of already.
+func (f fit) again() fit { return f - (fitExact - fitAgain) }
+
 // addSample takes a sample of DCGM's and says whether it tells of a new XID.
 func (l *xidLedger) addSample(key entityKey, code int64, at, now time.Time) bool {
 	l.settle(now)
 	id := gpuXID{key.uuid, code}
 	open := l.open[id]
-	const perfect = 7
-	best, rank := 0, 0
+	best, how := 0, fitNone
 	for i := range open {
-		if r := l.fitsSample(&open[i], key, code, at); r > rank {
-			if best, rank = i, r; r == perfect {
+		if f := l.fitsSample(&open[i], key, code, at); f > how {
+			if best, how = i, f; f == fitExact {
 				break
 			}
 		}
 	}
-	if rank == 0 {
+	if how == fitNone {
 		l.counts.add(key, code, at, now)
 		l.keep(id, openXID{key: key, at: at, told: now, samples: 1, sample: at})
 		return true
@@ -112,27 +130,27 @@ func (l *xidLedger) samplesOf(code int64) int {
 	return 1
 }
 
-// fitsSample says how well a sample fits an XID that is open; 0 is not at all.
-func (l *xidLedger) fitsSample(x *openXID, key entityKey, code int64, at time.Time) int {
-	rank := 0
+// fitsSample says how well a sample fits an XID that is open.
+func (l *xidLedger) fitsSample(x *openXID, key entityKey, code int64, at time.Time) fit {
+	how := fitNone
 	switch {
 	case x.waits:
-		rank = 6
+		how = fitWaits
 	case x.key == key:
-		rank = 7
+		how = fitExact
 	case x.key.instance == Unknown || key.instance == Unknown:
-		rank = 5
+		how = fitGPU
 	default:
-		return 0 // on two instances: two XIDs
+		return fitNone // on two instances: two XIDs
 	}
 	if x.samples == 0 {
-		return rank
+		return how
 	}
 	apart := at.Sub(x.sample).Abs()
 	if x.samples < l.samplesOf(code) && (x.logged || apart <= twinWindow) {
-		return rank - 4 // rather one that DCGM has not told at all
+		return how.again() // rather one that DCGM has not told at all
 	}
-	return 0
+	return fitNone
 }
 
 // addRecord takes a record of the kernel log and says whether it tells of a new
@@ -141,21 +159,21 @@ func (l *xidLedger) addRecord(key entityKey, split bool, code int64, at, now tim
 	l.settle(now)
 	id := gpuXID{key.uuid, code}
 	open := l.open[id]
-	best, rank := 0, 0
+	best, how := 0, fitNone
 	for i := range open {
 		x := &open[i]
 		switch {
 		case x.logged || now.Sub(x.told) > kernelLag:
 		case x.key == key:
-			best, rank = i, 2
-		case rank == 0 && (x.key.instance == Unknown || key.instance == Unknown):
-			best, rank = i, 1
+			best, how = i, fitExact
+		case how == fitNone && (x.key.instance == Unknown || key.instance == Unknown):
+			best, how = i, fitGPU
 		}
-		if rank == 2 {
+		if how == fitExact {
 			break
 		}
 	}
-	if rank == 0 {
+	if how == fitNone {
 		waits := split && key.instance == Unknown && !readByEngine(code)
 		if !waits {
 			l.counts.add(key, code, at, now)

@@ -55,7 +55,7 @@ type exporter struct {
 	reloaded  chan struct{}
 	mu        sync.Mutex
 	latest    *collection // of the newest configuration
-	collected *collection // of the newest sample; see shown
+	collected *collection // of the newest sample; see adopt
 }
 
 // newExporter puts the parts together. It starts nothing. samplerLogger gets what
@@ -96,7 +96,7 @@ func newExporter(cfg config, env samplerEnv, logger, samplerLogger *slog.Logger)
 	for _, w := range first.warnings {
 		logger.Warn(w)
 	}
-	e.shown() // puts it to use
+	e.adopt()
 	e.supervisor.Reconfigure(first.sampler)
 	for _, c := range []prometheus.Collector{
 		collectors.NewGoCollector(),
@@ -282,9 +282,9 @@ func (e *exporter) gather() {
 func (e *exporter) publish() {
 	e.gather()
 	inv, sample := e.node.Newest()
-	c := e.shown()
+	c := e.adopt()
 	families := c.families.Build()
-	for now := e.shown(); now != c; now = e.shown() { // the first sample of a new configuration came in between
+	for now := e.adopt(); now != c; now = e.adopt() { // the first sample of a new configuration came in between
 		c, families = now, now.families.Build()
 	}
 	e.current.Store(&collector.Exposition{Families: families, Process: e.process})

@@ -296,10 +296,10 @@ func inOrder(c collector.SamplerConfig) collector.SamplerConfig {
 	return c
 }
 
-// shown returns the collection that the newest sample belongs to. While the first
-// sample of a new configuration has not come, that is the one before it, so that
-// no scrape is empty in between.
-func (e *exporter) shown() *collection {
+// adopt puts the collection to use that the newest sample belongs to, and returns it.
+// While the first sample of a new configuration has not come, that is the one before
+// it, so that no scrape is empty in between.
+func (e *exporter) adopt() *collection {
 	inv, _ := e.node.Newest()
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -311,6 +311,13 @@ func (e *exporter) shown() *collection {
 		e.collected.families.Keep()
 		e.node.Track(e.collected.sampler.Tracked, e.collected.sampler.Interval)
 	}
+	return e.collected
+}
+
+// shown returns the collection that is in use.
+func (e *exporter) shown() *collection {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	return e.collected
 }
 

@@ -251,13 +251,12 @@ func (h *healthChecker) watch(inv *collector.Inventory) error {
 		return nil
 	}
 	old := h.group
-	h.group, h.key, h.members = 0, key.String(), map[pair]bool{}
-	if len(entities) > 0 {
-		if err := h.newGroup(entities); err != nil {
-			h.group, h.key = old, "" // to be tried again
-			return err
-		}
+	group, members, err := h.newGroup(entities)
+	if err != nil {
+		h.key = "" // to be tried again
+		return err
 	}
+	h.group, h.key, h.members = group, key.String(), members
 	now := time.Now()
 	since := make(map[string]time.Time, len(entities))
 	for _, e := range entities {
@@ -275,27 +274,31 @@ func (h *healthChecker) watch(inv *collector.Inventory) error {
 	return nil
 }
 
-// newGroup makes a group of those entities that are still there, and has it watched.
-func (h *healthChecker) newGroup(entities []*collector.Entity) error {
+// newGroup makes a group of those entities that are still there, and has it watched. Of
+// none it makes none.
+func (h *healthChecker) newGroup(entities []*collector.Entity) (group uintptr, members map[pair]bool, err error) {
+	members = map[pair]bool{}
+	if len(entities) == 0 {
+		return 0, members, nil
+	}
 	h.count++
 	group, c := h.lib.createGroup(fmt.Sprintf("%s-%d", h.name, h.count))
 	if c != codeOK {
-		return h.lib.err(c, "creating a group for health checks")
+		return 0, nil, h.lib.err(c, "creating a group for health checks")
 	}
 	for _, e := range entities {
 		// One that was lost since the inventory is left out, and will be from the next one.
 		if c := h.lib.addToGroup(group, pairOf(e.Kind, e.ID)); c == codeOK {
-			h.members[pairOf(e.Kind, e.ID)] = true
+			members[pairOf(e.Kind, e.ID)] = true
 		} else {
 			h.log.Debug("the health of an entity is not checked", "entity", e.Kind, "id", e.ID, "err", h.lib.err(c, "adding to a group"))
 		}
 	}
 	if c := code(C.native_health_set(h.lib.n, h.n, C.uintptr_t(group))); c != codeOK {
 		h.lib.destroyGroup(group)
-		return h.lib.err(c, "watching the health")
+		return 0, nil, h.lib.err(c, "watching the health")
 	}
-	h.group = group
-	return nil
+	return group, members, nil
 }
 
 // forget gives up the group, for the next check to begin anew.
