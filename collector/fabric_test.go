@@ -90,3 +90,54 @@ gpu_nvswitch_up{nvswitch="nvswitch0",hostname="node1"} 0
 		t.Errorf("got\n%swant\n%s", got, back)
 	}
 }
+
+// Which links are up is withheld when that is too old, and nothing else is.
+func TestNVLinkUpAges(t *testing.T) {
+	const (
+		links = "gpu_nvlink_up{nvlink=\"0\",nvswitch=\"nvswitch0\",hostname=\"node1\"} 1\n" +
+			"gpu_nvlink_up{nvlink=\"1\",nvswitch=\"nvswitch0\",hostname=\"node1\"} 0\n"
+		known = "gpu_exporter_nvlink_read_up 1\n"
+		not   = "gpu_exporter_nvlink_read_up 0\n"
+	)
+	for name, tc := range map[string]struct {
+		maxAge    time.Duration
+		sinceRead time.Duration // when the sample was read
+		later     time.Duration // is the scrape
+		want      string
+	}{
+		"fresh":                      {30 * time.Second, time.Second, 0, links + known},
+		"as old as it may be":        {30 * time.Second, 25 * time.Second, 5 * time.Second, links + known},
+		"too old":                    {30 * time.Second, 25 * time.Second, 6 * time.Second, not},
+		"never read":                 {30 * time.Second, 0, 0, not},
+		"samples older than that":    {30 * time.Second, time.Second, 31 * time.Second, not},
+		"looked at once a second":    {time.Second, 2900 * time.Millisecond, 0, links + known},
+		"not looked at for a while":  {time.Second, 3100 * time.Millisecond, 0, not},
+		"read after a stuck reading": {30 * time.Second, -5 * time.Second, 0, links + known},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := testConfig(t)
+			cfg.MaxAge = tc.maxAge
+			f, node, clock := newTestFamilies(t, cfg)
+			inv := &Inventory{Generation: 2, Entities: []Entity{
+				{Kind: KindSwitch, Selected: true, Parent: Unknown},
+				{Kind: KindLink, ID: 0x003, Selected: true, Port: 0},
+				{Kind: KindLink, ID: 0x103, Selected: true, Port: 1, LinkDown: true},
+			}}
+			inv.Columns[KindSwitch] = SwitchFields()
+			sample := &Sample{Generation: 2, Time: epoch, Rows: [][]Cell{{Int64Cell(40), Int64Cell(0)}, nil, nil}}
+			if tc.sinceRead != 0 {
+				sample.LinksRead = epoch.Add(-tc.sinceRead)
+			}
+			deliver(t, node, Frame{Inventory: inv})
+			deliver(t, node, Frame{Sample: sample})
+			*clock = clock.Add(tc.later)
+			body := encode(t, f, expfmt.TypeTextPlain)
+			if got := series(body, "gpu_nvlink_up") + series(body, "gpu_exporter_nvlink_read_up"); got != tc.want {
+				t.Errorf("got\n%swant\n%s", got, tc.want)
+			}
+			if tc.later <= tc.maxAge && series(body, "gpu_nvswitch_up") == "" {
+				t.Error("the switch has no series")
+			}
+		})
+	}
+}

@@ -208,6 +208,7 @@ func (f *Families) appendState(families []Family, v nodeView, ownership *Ownersh
 			lastSample.single(Number(seconds(v.sample.Time))),
 			sampleDuration.single(Number(v.sample.Duration.Seconds())),
 			counts(f, &fieldsUnsupported, withoutValue(v.sample)))
+		families = f.appendLinkState(families, v)
 	}
 	families = f.appendKernelLog(families, v)
 	if f.owners == nil {

@@ -253,8 +253,10 @@ func (e *exporter) publishLoop(ctx context.Context) error {
 		// Series that become too old are withheld then, not an interval later.
 		cfg := e.shown().cfg
 		wait := cfg.Interval
-		if left, fresh := e.node.Freshness(cfg.MaxAge); fresh {
-			wait = min(wait, left+time.Millisecond)
+		for _, freshness := range []func(time.Duration) (time.Duration, bool){e.node.Freshness, e.node.LinksFreshness} {
+			if left, fresh := freshness(cfg.MaxAge); fresh {
+				wait = min(wait, left+time.Millisecond)
+			}
 		}
 		timer.Reset(wait)
 	}

@@ -167,13 +167,7 @@ func TestLiveTopology(t *testing.T) {
 	t.Parallel()
 	n := startNode(t, "dgx-h100", append(fast, "--collectors="+countersFile(t, topologyCounters))...)
 	sampler := n.samplerPID()
-	value := func(want float64, count int, family string, labels ...string) {
-		t.Helper()
-		n.eventually(t, fmt.Sprintf("%s%v is %v in sum of %d", family, labels, want, count), func() bool {
-			sum, series := sumOf(n.scrape(t), family, labels...)
-			return sum == want && series == count
-		})
-	}
+	value := n.valueOf(t)
 	value(216, 216, "gpu_nvlink_up")
 	n.command(t, "xid 94 gpu 5")
 	value(1, 1, "gpu_xid_errors_total", `gpu="5"`, `xid="94"`)
@@ -234,6 +228,51 @@ func TestLiveTopology(t *testing.T) {
 	value(2, 1, "gpu_xid_errors_total", `gpu="5"`, `xid="94"`)
 	if now := n.samplerPID(); now != sampler {
 		t.Errorf("the sampler was replaced: %d, %d", sampler, now)
+	}
+}
+
+// Which links are up is withheld when it cannot be read any more, and told again when
+// it can; all else goes on.
+func TestLinkStatesAge(t *testing.T) {
+	t.Parallel()
+	for _, fault := range []string{"fail dcgmGetNvLinkLinkStatus -3", "hang dcgmGetNvLinkLinkStatus"} {
+		t.Run(fault, func(t *testing.T) {
+			t.Parallel()
+			n := startNode(t, "dgx-h100", fast...)
+			value := n.valueOf(t)
+			value(216, 216, "gpu_nvlink_up")
+			value(1, 1, "gpu_exporter_nvlink_read_up")
+			n.command(t, fault)
+			n.command(t, "link gpu 0 port 3 down")
+			value(0, 0, "gpu_nvlink_up")
+			body := n.scrape(t)
+			if up, count := sumOf(body, "gpu_exporter_nvlink_read_up"); up != 0 || count != 1 {
+				t.Errorf("gpu_exporter_nvlink_read_up is %v in %d series", up, count)
+			}
+			if _, count := sumOf(body, "gpu_exporter_nvlink_last_read_timestamp_seconds"); count != 1 {
+				t.Error("it is not told when the links were last read")
+			}
+			if up, _ := sumOf(body, "gpu_up"); up != 8 {
+				t.Errorf("%v GPUs are up", up)
+			}
+			if up, _ := sumOf(body, "gpu_nvswitch_up"); up != 4 {
+				t.Errorf("%v switches are up", up)
+			}
+			n.command(t, "clear dcgmGetNvLinkLinkStatus")
+			value(215, 216, "gpu_nvlink_up")
+			value(1, 1, "gpu_exporter_nvlink_read_up")
+		})
+	}
+}
+
+// valueOf waits until the series of a family with the labels are so many with such a sum.
+func (n *node) valueOf(t *testing.T) func(want float64, count int, family string, labels ...string) {
+	return func(want float64, count int, family string, labels ...string) {
+		t.Helper()
+		n.eventually(t, fmt.Sprintf("%s%v is %v in sum of %d", family, labels, want, count), func() bool {
+			sum, series := sumOf(n.scrape(t), family, labels...)
+			return sum == want && series == count
+		})
 	}
 }
 

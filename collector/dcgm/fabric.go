@@ -65,8 +65,12 @@ func (l *library) newFabricList(kinds collector.KindSet) fabricList {
 	return fabricList{C.fabric_open(l.n, C.uint32_t(kinds))}
 }
 
+// linksNotAsked is, in place of the code of listing the links, that it is too early to
+// list them again.
+const linksNotAsked code = C.FABRIC_NOT_ASKED
+
 // check asks what there is, and says whether that changed. links is the code of
-// listing the links: when it is not good, they stay as they were.
+// listing the links, or linksNotAsked: when it is not good, they stay as they were.
 func (l fabricList) check() (changed bool, links, c code) {
 	var isChanged, ofLinks C.int
 	c = code(C.fabric_check(l.f, &isChanged, &ofLinks))
@@ -273,11 +277,13 @@ const fabricWait = 2 * time.Second
 // call into the driver.
 type fabricReader struct {
 	beside[struct{}, fabricResult]
-	links code // of listing the links
+	links code      // of listing the links
+	read  time.Time // when they were last listed; zero: never
 	now   fabric
 }
 
 type fabricResult struct {
+	asked   time.Time
 	fabric  fabric // if changed
 	changed bool
 	links   code
@@ -288,11 +294,12 @@ type fabricResult struct {
 func newFabricReader(lib *library, kinds collector.KindSet, log *slog.Logger) *fabricReader {
 	list := lib.newFabricList(kinds)
 	r := &fabricReader{beside: newBeside("looking at the NVLinks", log, func(struct{}) fabricResult {
+		asked := time.Now() // a link may go down at any time from here on
 		changed, links, c := list.check()
 		if c != codeOK {
 			links = c
 		}
-		result := fabricResult{changed: changed && c == codeOK, links: links}
+		result := fabricResult{asked: asked, changed: changed && c == codeOK, links: links}
 		if result.changed {
 			result.fabric = list.current()
 		}
@@ -308,12 +315,27 @@ func newFabricReader(lib *library, kinds collector.KindSet, log *slog.Logger) *f
 	return r
 }
 
+// at returns when the links were last listed, by the clock as it is set now; zero if
+// they never were.
+func (r *fabricReader) at() time.Time {
+	if r.read.IsZero() {
+		return r.read
+	}
+	return time.Now().Add(-time.Since(r.read))
+}
+
 // finish takes in a result, and says whether anything changed.
 func (r *fabricReader) finish(result fabricResult) bool {
 	r.beside.finish()
+	if result.links == linksNotAsked {
+		return false
+	}
+	if result.links == codeOK {
+		r.read = result.asked
+	}
 	if result.links != r.links {
 		if r.links = result.links; r.links != codeOK {
-			r.log.Warn("the NVLinks cannot be listed, and count as they were", "code", int(r.links))
+			r.log.Warn("the NVLinks cannot be listed; whether they are up is withheld when it is too old", "code", int(r.links))
 		}
 	}
 	if result.changed {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"gpu_exporter/collector"
 )
@@ -151,4 +152,46 @@ func TestLinksHang(t *testing.T) {
 		}
 		last = s.Time
 	}
+}
+
+// TestLinksReadAges shows that a sample says when the links were last read, and that
+// this does not go on while they cannot be.
+func TestLinksReadAges(t *testing.T) {
+	for _, fault := range []string{"fail dcgmGetNvLinkLinkStatus -3", "hang dcgmGetNvLinkLinkStatus"} {
+		t.Run(fault, func(t *testing.T) {
+			n := newNode(t, "h100x8")
+			p := n.start(fabricConfig())
+			fresh := func(s *collector.Sample) error {
+				if age := s.Time.Sub(s.LinksRead); age > 1500*time.Millisecond {
+					return fmt.Errorf("the links were read %v before", age)
+				}
+				return nil
+			}
+			p.sample("links that were just read", fresh)
+			n.command(fault)
+			n.command("link gpu 0 port 3 down")
+			var read time.Time
+			p.sample("links that were read long ago", func(s *collector.Sample) error {
+				if s.Time.Sub(s.LinksRead) < 3*time.Second {
+					return fmt.Errorf("the links were read at %v", s.LinksRead)
+				}
+				read = s.LinksRead
+				return nil
+			})
+			s := p.has(gpu, 0, 150, collector.StatusOK)
+			if off := s.LinksRead.Sub(read).Abs(); off > 100*time.Millisecond {
+				t.Errorf("links that are not read were read at %v, and then at %v", read, s.LinksRead)
+			}
+			n.command("clear")
+			p.sample("links that were just read", fresh)
+		})
+	}
+	t.Run("never", func(t *testing.T) {
+		n := newNode(t, "h100x8")
+		n.command("fail dcgmGetNvLinkLinkStatus -3")
+		p := n.start(fabricConfig())
+		if s := p.has(gpu, 0, 150, collector.StatusOK); !s.LinksRead.IsZero() {
+			t.Errorf("the links were read at %v", s.LinksRead)
+		}
+	})
 }

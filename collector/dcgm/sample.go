@@ -25,6 +25,7 @@ func (s *sampler) sample() error {
 	}
 	stuck := s.stuck(now)
 	sample.Time = sample.Time.Add(-stuck)
+	sample.LinksRead = s.fabric.at()
 	if err := s.write(sample, found, now); err != nil {
 		return err
 	}
