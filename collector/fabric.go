@@ -118,5 +118,10 @@ func (f *Families) appendFabric(families []Family, v nodeView, fresh bool) []Fam
 			up.Series = append(up.Series, Series{NewLabelSet(f.cfg.switchLabels(gone.ID)...), Bool(false)})
 		}
 	}
+	for _, gone := range v.goneLinks {
+		if linksFresh && findSwitch(v.inventory, gone.nvswitch) == nil {
+			links.Series = append(links.Series, Series{NewLabelSet(f.cfg.switchLinkLabels(gone.nvswitch, gone.port)...), Bool(false)})
+		}
+	}
 	return append(families, links, switches, up)
 }

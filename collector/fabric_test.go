@@ -4,6 +4,8 @@
 package collector
 
 import (
+	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -139,5 +141,73 @@ func TestNVLinkUpAges(t *testing.T) {
 				t.Error("the switch has no series")
 			}
 		})
+	}
+}
+
+// Links are remembered, whatever a new sampler finds.
+func TestLinkMemory(t *testing.T) {
+	_, node, _ := newTestFamilies(t, testConfig(t))
+	gpu := func(id uint32, uuid string, state EntityState) Entity {
+		return Entity{Kind: KindGPU, ID: id, UUID: uuid, State: state, Selected: true, Parent: Unknown}
+	}
+	nvswitch := Entity{Kind: KindSwitch, ID: 1, Selected: true, Parent: Unknown}
+	link := func(parent, port int) Entity {
+		return Entity{Kind: KindLink, Parent: parent, Port: port, LinkDown: port%2 == 1}
+	}
+	a, b := KnownLinks{GPU: "GPU-a", Ports: []int{0, 1}}, KnownLinks{GPU: "GPU-b", Ports: []int{3}}
+	ofSwitch := KnownLinks{Switch: 1, Ports: []int{40}}
+	for _, step := range []struct {
+		name     string
+		entities []Entity
+		want     []KnownLinks
+	}{
+		{"all are there", []Entity{gpu(0, "GPU-a", EntityUp), gpu(1, "GPU-b", EntityUp), nvswitch, link(0, 0), link(0, 1), link(1, 3), link(2, 40)},
+			[]KnownLinks{ofSwitch, a, b}},
+		{"a new sampler finds neither the switch nor who the lost GPU is", []Entity{gpu(0, "", EntityLost), gpu(1, "GPU-b", EntityUp), link(1, 3)},
+			[]KnownLinks{ofSwitch, a, b}},
+		{"the lost GPU is back, and the other has MIG on", []Entity{gpu(0, "GPU-a", EntityUp), gpu(1, "GPU-b", EntityUp), link(0, 0)},
+			[]KnownLinks{ofSwitch, a, b}},
+		{"another GPU in its place", []Entity{gpu(0, "GPU-c", EntityUp), gpu(1, "GPU-b", EntityUp), nvswitch, link(0, 5), link(2, 41)},
+			[]KnownLinks{{Switch: 1, Ports: []int{40, 41}}, a, b, {GPU: "GPU-c", Ports: []int{5}}}},
+	} {
+		deliver(t, node, Frame{Inventory: &Inventory{Generation: 1, Entities: step.entities}})
+		if got := node.Links(); !reflect.DeepEqual(got, step.want) {
+			t.Errorf("%s: %+v, want %+v", step.name, got, step.want)
+		}
+	}
+}
+
+// The links of a switch that a new engine does not find are down, as the switch is.
+func TestLinksOfGoneSwitch(t *testing.T) {
+	f, node, _ := newTestFamilies(t, testConfig(t))
+	links := []Entity{
+		{Kind: KindSwitch, ID: 1, Selected: true, Parent: Unknown},
+		{Kind: KindLink, ID: 0x01000003, Selected: true, Port: 0},
+		{Kind: KindLink, ID: 0x01002803, Selected: true, Port: 40},
+		{Kind: KindLink, ID: 0x01002903, Port: 41},
+	}
+	show := func(entities []Entity, read time.Time) string {
+		deliver(t, node, Frame{Inventory: &Inventory{Generation: 1, Entities: entities}})
+		deliver(t, node, Frame{Sample: &Sample{Generation: 1, Time: epoch, LinksRead: read, Rows: make([][]Cell, len(entities))}})
+		return series(encode(t, f, expfmt.TypeTextPlain), "gpu_nvlink_up")
+	}
+	const up = `gpu_nvlink_up{nvlink="0",nvswitch="nvswitch1",hostname="node1"} 1
+gpu_nvlink_up{nvlink="40",nvswitch="nvswitch1",hostname="node1"} 1
+`
+	down := strings.ReplaceAll(up, "} 1", "} 0")
+	for _, step := range []struct {
+		name     string
+		entities []Entity
+		read     time.Time
+		want     string
+	}{
+		{"there", links, epoch, up},
+		{"not found yet", nil, time.Time{}, ""},
+		{"not found", nil, epoch, down},
+		{"back", links, epoch, up},
+	} {
+		if got := show(step.entities, step.read); got != step.want {
+			t.Errorf("%s: got\n%swant\n%s", step.name, got, step.want)
+		}
 	}
 }

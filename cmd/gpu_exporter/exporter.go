@@ -84,6 +84,7 @@ func newExporter(cfg config, env samplerEnv, logger, samplerLogger *slog.Logger)
 		Command:     []string{"/proc/self/exe", commandSampler},
 		Env:         env.Env,
 		Deliver:     e.node.Deliver,
+		Links:       e.node.Links,
 		Logger:      samplerLogger,
 		MemoryLimit: samplerMemoryLimit,
 	})

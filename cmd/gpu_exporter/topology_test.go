@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -263,6 +264,57 @@ func TestLinkStatesAge(t *testing.T) {
 			value(1, 1, "gpu_exporter_nvlink_read_up")
 		})
 	}
+}
+
+// Links that are down are not gone because another sampler looks at them, which finds
+// that no link of their GPU or switch is up.
+func TestDownLinksOutliveTheSampler(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "c.yaml")
+	const config = "collect-interval: 200ms\nsample.max-age: 5s\nfields: [DCGM_FI_DEV_GPU_TEMP]\ninclude: []\n"
+	writeFile(t, path, config)
+	n := startNode(t, "dgx-h100", "--config.file="+path)
+	value := n.valueOf(t)
+	value(216, 216, "gpu_nvlink_up")
+	for port := range 18 {
+		n.command(t, fmt.Sprintf("link gpu 0 port %d down", port))
+	}
+	n.command(t, "mig gpu 2 3g.40gb*2")
+	// Switch 1 has the ends of 4 links of each GPU, two of which have none now.
+	n.command(t, "switch 1 lost")
+	downs := func() {
+		t.Helper()
+		value(0, 18, "gpu_nvlink_up", `gpu="0"`)
+		value(0, 0, "gpu_nvlink_up", `gpu="2"`)
+		value(0, 16, "gpu_nvlink_up", `nvswitch="nvswitch1"`)
+		value(14, 18, "gpu_nvlink_up", `gpu="7"`)
+		value(140, 198, "gpu_nvlink_up")
+	}
+	downs()
+	restarted := func(reason string) {
+		t.Helper()
+		n.eventually(t, "another sampler samples", func() bool {
+			body := n.scrape(t)
+			up, _ := sumOf(body, "gpu_exporter_sampler_up")
+			restarts, _ := sumOf(body, "gpu_exporter_sampler_restarts_total", reason)
+			return up == 1 && restarts == 1
+		})
+	}
+	pid := n.samplerPID()
+	kill(t, n)
+	restarted(`"killed"`)
+	downs()
+	writeFile(t, path, strings.ReplaceAll(config, "200ms", "300ms"))
+	if status, answer := n.post(t, "/-/reload"); status != http.StatusOK {
+		t.Fatalf("/-/reload: %d %s", status, answer)
+	}
+	restarted(`"reconfigured"`)
+	downs()
+	if now := n.samplerPID(); now == pid {
+		t.Error("the sampler is still the first")
+	}
+	n.command(t, "clear")
+	value(198, 198, "gpu_nvlink_up")
 }
 
 // valueOf waits until the series of a family with the labels are so many with such a sum.

@@ -125,12 +125,40 @@ type fabricIdentities struct {
 	switches map[uint32]collector.Entity
 	// links are those that count as existing, by entity id.
 	links map[uint32]collector.Entity
+	// known are those that were ever seen, by this sampler or an earlier one.
+	known map[knownPort]bool
 }
 
-// update takes in what there is now. isUp says which GPUs are up, hasMIG whether
-// MIG is on on some GPU.
-func (f *fabricIdentities) update(now fabric, isUp map[uint32]bool, hasMIG bool) {
+// knownPort is a port that has a link.
+type knownPort struct {
+	gpu    string // its UUID, so that no other in its place takes anything over
+	parent pair   // if that is not known, or no GPU
+	port   int
+}
+
+// knownPorts are those that the sampler was told of.
+func knownPorts(told []collector.KnownLinks) map[knownPort]bool {
+	known := make(map[knownPort]bool)
+	for _, t := range told {
+		p := knownPort{gpu: t.GPU}
+		if t.GPU == "" {
+			p.parent = pairOf(collector.KindSwitch, t.Switch)
+		}
+		for _, p.port = range t.Ports {
+			known[p] = true
+		}
+	}
+	return known
+}
+
+// update takes in what there is now, with the GPUs as they are.
+func (f *fabricIdentities) update(now fabric, gpus map[uint32]*knownGPU) {
 	f.now = now
+	hasMIG := false
+	for _, known := range gpus {
+		hasMIG = hasMIG || known.entity.MIGMode
+	}
+	isUp := func(gpu uint32) bool { return gpus[gpu] != nil && gpus[gpu].entity.State == collector.EntityUp }
 	linked := make(map[pair]bool) // parents with a link that is up
 	for _, l := range now.links {
 		if l.state == linkUp {
@@ -139,12 +167,17 @@ func (f *fabricIdentities) update(now fabric, isUp map[uint32]bool, hasMIG bool)
 	}
 	links := make(map[uint32]collector.Entity, len(now.links))
 	for _, l := range now.links {
-		id := linkID(l.parent, l.port)
-		_, known := f.links[id]
+		port := knownPort{parent: l.parent, port: l.port}
+		if l.parent.kind == uint32(collector.KindGPU) {
+			if !isUp(l.parent.id) {
+				continue // what is said of a lost GPU's links is not true
+			}
+			if uuid := gpus[l.parent.id].entity.UUID; uuid != "" {
+				port.gpu, port.parent = uuid, pair{}
+			}
+		}
 		switch {
-		case l.parent.kind == uint32(collector.KindGPU) && !isUp[l.parent.id]:
-			continue // what is said of a lost GPU's links is not true
-		case l.state == linkUp, known:
+		case l.state == linkUp, f.known[port]:
 		case l.state == linkDown && linked[l.parent]:
 			// Others of the GPU are up, so this one is meant to be. A GPU without a
 			// bridge shows all of its links as down, and has none.
@@ -154,6 +187,8 @@ func (f *fabricIdentities) update(now fabric, isUp map[uint32]bool, hasMIG bool)
 		if l.state == linkDisabled && !hasMIG {
 			continue
 		}
+		id := linkID(l.parent, l.port)
+		f.known[port] = true
 		links[id] = collector.Entity{
 			Kind: collector.KindLink, ID: id, Port: l.port, LinkDown: l.state != linkUp,
 			Index: collector.Unknown, Minor: collector.Unknown, InstanceID: collector.Unknown, PlacementStart: collector.Unknown,
@@ -161,7 +196,7 @@ func (f *fabricIdentities) update(now fabric, isUp map[uint32]bool, hasMIG bool)
 	}
 	for id, e := range f.links {
 		parent := parentOfLink(id)
-		if parent.kind == uint32(collector.KindGPU) && !isUp[parent.id] {
+		if parent.kind == uint32(collector.KindGPU) && !isUp(parent.id) {
 			links[id] = e
 		}
 	}

@@ -195,3 +195,73 @@ func TestLinksReadAges(t *testing.T) {
 		}
 	})
 }
+
+// TestLinksTold shows that links which are down are there for a sampler that was told of
+// them, if they are of what they are told of.
+func TestLinksTold(t *testing.T) {
+	n := newNode(t, "dgx-h100")
+	first := n.start(fabricConfig())
+	first.links(gpu, 0, 18)
+	uuid := func(gpu int) string { return first.inv.Entities[gpu].UUID }
+	for _, id := range []int{0, 1, 5} {
+		for port := range 18 {
+			n.command(fmt.Sprintf("link gpu %d port %d down", id, port))
+		}
+	}
+	n.command("mig gpu 2 3g.40gb*2")
+	n.command("switch 1 lost")
+	n.command("lose gpu 5")
+	cfg := fabricConfig()
+	cfg.Links = []collector.KnownLinks{
+		{GPU: uuid(0), Ports: []int{3, 17}},
+		{GPU: "GPU-another", Ports: []int{4}},
+		{GPU: uuid(2), Ports: []int{0}},
+		{GPU: uuid(5), Ports: []int{7}},
+		{Switch: 1, Ports: []int{32, 47}},
+		{Switch: 9, Ports: []int{0}},
+	}
+	p := n.start(cfg)
+	p.links(gpu, 0, 2, 3, 17)
+	p.links(gpu, 1, 0)
+	p.links(gpu, 2, 0)
+	p.links(gpu, 5, 0) // as it is not told who it is
+	p.links(nvswitch, 1, 2, 32, 47)
+	p.links(nvswitch, 9, 0)
+	n.command("return gpu 5")
+	p.links(gpu, 5, 1, 7)
+	n.command("link gpu 0 port 3 up")
+	p.links(gpu, 0, 2, 17)
+}
+
+// TestLinksAreTheGPUs shows that a GPU has no links of the one that had its id before,
+// and has its own when it is back.
+func TestLinksAreTheGPUs(t *testing.T) {
+	f := fabricIdentities{known: knownPorts([]collector.KnownLinks{{GPU: "GPU-c", Ports: []int{5}}, {Switch: 0, Ports: []int{5}}})}
+	for _, step := range []struct {
+		uuid  string
+		mig   bool
+		state linkState // none: DCGM says that the link is not supported
+		want  int
+	}{
+		{"GPU-a", false, linkDown, 0},
+		{"GPU-a", false, linkUp, 1},
+		{"GPU-a", false, linkDown, 1},
+		{"GPU-b", false, linkDown, 0},
+		{"GPU-a", false, linkDown, 1},
+		{"GPU-a", true, 0, 0},
+		{"GPU-a", false, linkDown, 1},
+		{"GPU-c", false, linkDown, 1},
+		{"", false, linkDown, 0},
+		{"", false, linkUp, 1},
+		{"", false, linkDown, 1},
+	} {
+		var now fabric
+		if step.state != 0 {
+			now.links = []nvlink{{pairOf(gpu, 0), 5, step.state}}
+		}
+		f.update(now, map[uint32]*knownGPU{0: {entity: collector.Entity{Kind: gpu, UUID: step.uuid, MIGMode: step.mig}}})
+		if len(f.links) != step.want {
+			t.Errorf("%+v: %d links", step, len(f.links))
+		}
+	}
+}

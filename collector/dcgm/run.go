@@ -231,6 +231,7 @@ func newSampler(cfg Config) (*sampler, error) {
 			columns:    cfg.Sampler.Fields,
 			version:    e.version,
 			known:      make(map[uint32]*knownGPU),
+			fabric:     fabricIdentities{known: knownPorts(cfg.Sampler.Links)},
 		},
 		watcher:      newWatcher(e.lib, cfg.Sampler.Interval, cfg.Logger),
 		updateChecks: time.Now(),
