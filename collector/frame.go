@@ -118,6 +118,7 @@ func (f *FrameWriter) WriteInventory(inv *Inventory) error {
 	f.u64(uint64(inv.Time.UnixNano()))
 	f.str(inv.DriverVersion)
 	f.str(inv.DCGMVersion)
+	f.bool(inv.InstancesUnknown)
 	for _, columns := range inv.Columns {
 		f.num(len(columns))
 		for _, id := range columns {
@@ -430,11 +431,12 @@ func (d *decoder) ratio() float64 {
 
 func (d *decoder) inventory() *Inventory {
 	inv := &Inventory{
-		Generation:    d.u64(),
-		Revision:      d.u64(),
-		Time:          d.time(),
-		DriverVersion: d.str(),
-		DCGMVersion:   d.str(),
+		Generation:       d.u64(),
+		Revision:         d.u64(),
+		Time:             d.time(),
+		DriverVersion:    d.str(),
+		DCGMVersion:      d.str(),
+		InstancesUnknown: d.u8() != 0,
 	}
 	for k := range inv.Columns {
 		n := d.count(1)

@@ -25,7 +25,7 @@ var frameTime = time.Unix(1_790_000_000, 123_456_789)
 
 // frameInventoryOf returns an inventory of GPUs with instances, links and CPUs.
 func frameInventoryOf(gpus, instances int) *Inventory {
-	inv := &Inventory{Generation: 3, Time: frameTime, DriverVersion: "580.82.07", DCGMVersion: "4.6.0"}
+	inv := &Inventory{Generation: 3, Time: frameTime, DriverVersion: "580.82.07", DCGMVersion: "4.6.0", InstancesUnknown: instances == 0}
 	inv.Columns[KindGPU] = []FieldID{100, 150, 1001}
 	inv.Columns[KindGPUInstance] = []FieldID{1001}
 	inv.Columns[KindCPU] = []FieldID{1100}

@@ -317,6 +317,50 @@ func TestDownLinksOutliveTheSampler(t *testing.T) {
 	value(198, 198, "gpu_nvlink_up")
 }
 
+// MIG instances that cannot be listed are not shown as what they were, as others may
+// have their ids by now, nor their GPUs in their place.
+func TestInstancesUnknown(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, "h100x8-mig", fast...)
+	value := n.valueOf(t)
+	instances := func(want int, labels ...string) {
+		t.Helper()
+		n.eventually(t, fmt.Sprintf("%d instances have a temperature", want), func() bool {
+			_, count := sumOf(n.scrape(t), "DCGM_FI_DEV_GPU_TEMP", append(labels, "GPU_I_ID=")...)
+			return count == want
+		})
+	}
+	instances(17)
+	value(1, 1, "gpu_exporter_mig_read_up")
+	_, wholes := sumOf(n.scrape(t), "DCGM_FI_DEV_GPU_TEMP")
+	wholes -= 17 // one of them in MIG mode, without instances
+	n.command(t, "fail dcgmGetGpuInstanceHierarchy -3")
+	n.command(t, "mig gpu 5 3g.40gb*2")
+	withheld := func() {
+		t.Helper()
+		value(0, 1, "gpu_exporter_mig_read_up")
+		instances(0)
+		body := n.scrape(t)
+		if _, count := sumOf(body, "DCGM_FI_DEV_GPU_TEMP"); count != wholes-1 {
+			t.Errorf("%d temperatures, want those of the %d GPUs without MIG", count, wholes-1)
+		}
+		if _, count := sumOf(body, "gpu_busy_seconds_total", `gpu="5"`); count != 0 {
+			t.Errorf("GPU 5 is busy in %d series", count)
+		}
+		if up, count := sumOf(body, "gpu_up"); up != 8 || count != 8 {
+			t.Errorf("%v of %d GPUs are up", up, count)
+		}
+	}
+	withheld()
+	kill(t, n)
+	value(1, 1, "gpu_exporter_sampler_restarts_total", `"killed"`)
+	value(1, 1, "gpu_exporter_sampler_up")
+	withheld()
+	n.command(t, "clear")
+	instances(2, `gpu="5"`, `GPU_I_PROFILE="3g.40gb"`)
+	value(1, 1, "gpu_exporter_mig_read_up")
+}
+
 // valueOf waits until the series of a family with the labels are so many with such a sum.
 func (n *node) valueOf(t *testing.T) func(want float64, count int, family string, labels ...string) {
 	return func(want float64, count int, family string, labels ...string) {

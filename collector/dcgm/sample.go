@@ -4,6 +4,7 @@
 package dcgm
 
 import (
+	"cmp"
 	"errors"
 	"time"
 
@@ -60,7 +61,7 @@ func (s *sampler) checkLibrary(now time.Time) error {
 
 // followTopology makes a new inventory if the node is another one now, or may be.
 func (s *sampler) followTopology(now time.Time) error {
-	changed, c := s.checkTopology()
+	changed, c := s.checkTopology(now)
 	if s.fabricChanged {
 		s.fabricChanged, changed = false, true
 	}
@@ -126,14 +127,21 @@ func (s *sampler) leave() {
 }
 
 // checkTopology says whether the node is another one than at the last time.
-func (s *sampler) checkTopology() (bool, code) {
+func (s *sampler) checkTopology(now time.Time) (bool, code) {
 	changed, instances, c := s.lib.checkTopology()
-	if c == codeOK && instances != s.instances {
-		if s.instances = instances; instances != codeOK {
-			s.log.Warn("MIG instances cannot be listed, and count as they were", "err", s.lib.err(instances, "listing the MIG instances"))
-		}
+	if c == codeOK && instances == codeOK {
+		s.listed = now
 	}
-	return changed, c
+	unlisted := now.Sub(s.listed) > max(instancesTimeout, 2*s.cfg.Sampler.Interval)
+	if unlisted == s.unlisted {
+		return changed, c
+	}
+	if s.unlisted = unlisted; unlisted {
+		s.log.Warn("MIG instances cannot be listed; nothing of them is shown until they can", "err", s.lib.err(cmp.Or(c, instances), "listing the MIG instances"))
+	} else {
+		s.log.Info("MIG instances are listed again")
+	}
+	return true, c
 }
 
 // take takes a reading.
