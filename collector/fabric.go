@@ -114,6 +114,9 @@ func (f *Families) appendFabric(families []Family, v nodeView, fresh bool) []Fam
 		}
 	}
 	for _, gone := range v.goneSwitches {
+		if fresh && v.sample.LinksRead.IsZero() {
+			break // the sampler has yet to look: the call for the links, made with it, may hang
+		}
 		if findSwitch(v.inventory, gone.ID) == nil {
 			up.Series = append(up.Series, Series{NewLabelSet(f.cfg.switchLabels(gone.ID)...), Bool(false)})
 		}

@@ -71,7 +71,7 @@ func TestNVSwitchAfterRestart(t *testing.T) {
 	inv.Columns[KindSwitch] = SwitchFields()
 	blank := NoValue(StatusBlank)
 	deliver(t, node, Frame{Inventory: inv})
-	deliver(t, node, Frame{Sample: &Sample{Generation: 1, Time: epoch, Rows: [][]Cell{{blank, blank}}}})
+	deliver(t, node, Frame{Sample: &Sample{Generation: 1, Time: epoch, LinksRead: epoch, Rows: [][]Cell{{blank, blank}}}})
 	body := encode(t, f, expfmt.TypeTextPlain)
 	const want = `gpu_nvswitch_info{nvswitch="nvswitch0",hostname="node1",pci_bus_id="00000000:05:00.0",uuid="SWX-0"} 1
 gpu_nvswitch_up{nvswitch="nvswitch0",hostname="node1"} 0
@@ -84,7 +84,7 @@ gpu_nvswitch_up{nvswitch="nvswitch1",hostname="node1"} 0
 	inv = &Inventory{Generation: 2, Entities: []Entity{{Kind: KindSwitch, ID: 1, Selected: true, Parent: Unknown}}}
 	inv.Columns[KindSwitch] = SwitchFields()
 	deliver(t, node, Frame{Inventory: inv})
-	deliver(t, node, Frame{Sample: &Sample{Generation: 2, Time: epoch, Rows: [][]Cell{{Int64Cell(40), Int64Cell(0)}}}})
+	deliver(t, node, Frame{Sample: &Sample{Generation: 2, Time: epoch, LinksRead: epoch, Rows: [][]Cell{{Int64Cell(40), Int64Cell(0)}}}})
 	const back = `gpu_nvswitch_up{nvswitch="nvswitch1",hostname="node1"} 1
 gpu_nvswitch_up{nvswitch="nvswitch0",hostname="node1"} 0
 `
@@ -189,7 +189,11 @@ func TestLinksOfGoneSwitch(t *testing.T) {
 	show := func(entities []Entity, read time.Time) string {
 		deliver(t, node, Frame{Inventory: &Inventory{Generation: 1, Entities: entities}})
 		deliver(t, node, Frame{Sample: &Sample{Generation: 1, Time: epoch, LinksRead: read, Rows: make([][]Cell, len(entities))}})
-		return series(encode(t, f, expfmt.TypeTextPlain), "gpu_nvlink_up")
+		body := encode(t, f, expfmt.TypeTextPlain)
+		if isDown, known := strings.Contains(string(body), "gpu_nvswitch_up{"), !read.IsZero(); len(entities) == 0 && isDown != known {
+			t.Errorf("the switch, of which it is known whether it is there: %v, is told to be down: %v", known, isDown)
+		}
+		return series(body, "gpu_nvlink_up")
 	}
 	const up = `gpu_nvlink_up{nvlink="0",nvswitch="nvswitch1",hostname="node1"} 1
 gpu_nvlink_up{nvlink="40",nvswitch="nvswitch1",hostname="node1"} 1

@@ -259,8 +259,20 @@ func TestLinkStatesAge(t *testing.T) {
 			if up, _ := sumOf(body, "gpu_nvswitch_up"); up != 4 {
 				t.Errorf("%v switches are up", up)
 			}
+			// A sampler that starts now knows no more.
+			kill(t, n)
+			value(1, 1, "gpu_exporter_sampler_restarts_total", `"killed"`)
+			value(1, 1, "gpu_exporter_sampler_up")
+			body = n.scrape(t)
+			if _, count := sumOf(body, "gpu_nvlink_up"); count != 0 {
+				t.Errorf("a new sampler shows %d links", count)
+			}
+			if up, count := sumOf(body, "gpu_nvswitch_up"); int(up) != count {
+				t.Errorf("a new sampler shows %v of %d switches up", up, count)
+			}
 			n.command(t, "clear dcgmGetNvLinkLinkStatus")
 			value(215, 216, "gpu_nvlink_up")
+			value(4, 4, "gpu_nvswitch_up")
 			value(1, 1, "gpu_exporter_nvlink_read_up")
 		})
 	}

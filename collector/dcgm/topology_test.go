@@ -355,8 +355,14 @@ func TestInstancesUnknown(t *testing.T) {
 	unknown(next)
 	n.command("clear")
 	for _, p := range []*process{p, next} {
+		p.sample("the instances to be listed", func(*collector.Sample) error {
+			if p.inv.InstancesUnknown {
+				return errors.New("they are not")
+			}
+			return nil
+		})
 		p.has(inst, 36, 252, collector.StatusOK)
-		if e := p.inv.Entities[p.entity(inst, 36)]; e.Profile != "3g.40gb" || p.inv.InstancesUnknown {
+		if e := p.inv.Entities[p.entity(inst, 36)]; e.Profile != "3g.40gb" {
 			t.Errorf("instance 36 is %+v", e)
 		}
 	}
