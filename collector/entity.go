@@ -137,6 +137,9 @@ type Inventory struct {
 	Time          time.Time
 	DriverVersion string
 	DCGMVersion   string
+	// InstancesUnknown says that the instances of GPUs in MIG mode could not be listed
+	// for too long. They are left out then.
+	InstancesUnknown bool
 	// Entities are ordered by kind, parent and id; parents stand before children.
 	Entities []Entity
 	// Columns are, for each kind, the fields that a row of that kind holds.
@@ -155,6 +158,13 @@ func (inv *Inventory) devices() int {
 		}
 	}
 	return 0
+}
+
+// InstancesUnknownOf says whether the entity at position i is a GPU whose instances are
+// left out: what is read of instances in a GPU's place is not to be read of it.
+func (inv *Inventory) InstancesUnknownOf(i int) bool {
+	e := &inv.Entities[i]
+	return inv.InstancesUnknown && e.Kind == KindGPU && e.MIGMode
 }
 
 // GPU returns the GPU that the entity at position i is or belongs to, and

@@ -6,17 +6,58 @@ package collector
 import (
 	"slices"
 	"strconv"
+	"time"
 )
 
 // The families of what links GPUs.
 var (
-	gpuNVLinkUp = definition{"gpu_nvlink_up", MetricGauge, "Whether the NVLink carries data: 0 for one that is there and down. Links of a lost GPU have no value. Its labels are those of links: gpu_uuid and model_name, as with dcgm-exporter.",
+	gpuNVLinkUp = definition{"gpu_nvlink_up", MetricGauge, "Whether the NVLink carries data: 0 for one that is there and down. Links of a lost GPU have no value, and none has one while they cannot be read: see gpu_exporter_nvlink_read_up. Its labels are those of links: gpu_uuid and model_name, as with dcgm-exporter.",
 		[]string{"nvlink", "nvswitch"}}
 	gpuNVSwitchUp = definition{"gpu_nvswitch_up", MetricGauge, "Whether the NVSwitch answers: 1 if the newest sample is fresh and has its temperature, or whether it must be reset (fields 858 and 864); 0 if these are blank or no longer renewed, if DCGM does not list it any more, or if there is no fresh sample. Absent where DCGM has neither field.",
 		[]string{"nvswitch"}}
 	gpuNVSwitchInfo = definition{"gpu_nvswitch_info", MetricGauge, "What is known of an NVSwitch, be it lost or not; always 1.",
 		[]string{"nvswitch", "pci_bus_id", "uuid"}}
+
+	linksUp   = definition{"gpu_exporter_nvlink_read_up", MetricGauge, "Whether it is known which NVLinks are up: 1 if that was read no longer ago than a sample may be old (3 s at the least). While it is 0, gpu_nvlink_up is absent.", nil}
+	linksLast = definition{"gpu_exporter_nvlink_last_read_timestamp_seconds", MetricGauge, "When it was last read which NVLinks are up.", nil}
 )
+
+// linkAge returns how long ago it was read which links are up, if it ever was by the
+// sampler of the newest sample.
+func (v *nodeView) linkAge() (time.Duration, bool) {
+	if v.sample == nil || v.sample.LinksRead.IsZero() {
+		return 0, false
+	}
+	return v.age + v.sample.Time.Sub(v.sample.LinksRead), true
+}
+
+// minLinkAge is how old it may be which links are up, however soon samples are too old:
+// links are looked at once a second at the most.
+const minLinkAge = 3 * time.Second
+
+// linksFresh says whether there is a sample, and it is known which links are up, neither
+// older than it may be, and for how much longer.
+func (v *nodeView) linksFresh(maxAge time.Duration) (left time.Duration, fresh bool) {
+	age, read := v.linkAge()
+	left = min(maxAge-v.age, max(maxAge, minLinkAge)-age)
+	return left, read && left >= 0
+}
+
+// LinksFreshness is [Node.Freshness] of which links are up.
+func (n *Node) LinksFreshness(maxAge time.Duration) (left time.Duration, fresh bool) {
+	v := n.glance()
+	return v.linksFresh(maxAge)
+}
+
+// appendLinkState appends how the reading of links does.
+func (f *Families) appendLinkState(families []Family, v nodeView) []Family {
+	_, fresh := v.linksFresh(f.cfg.MaxAge)
+	families = append(families, linksUp.single(Bool(fresh)))
+	if v.sample.LinksRead.IsZero() {
+		return families
+	}
+	return append(families, linksLast.single(Number(seconds(v.sample.LinksRead))))
+}
 
 // SwitchFields returns the fields that are read of each NVSwitch, whatever the
 // counters file names. DCGM has a status of GPUs (dcgmGetGpuStatus) and none of
@@ -52,11 +93,12 @@ func (cfg *FamiliesConfig) switchLabels(id uint32) []Label {
 func (f *Families) appendFabric(families []Family, v nodeView, fresh bool) []Family {
 	links, switches, up := gpuNVLinkUp.family(), gpuNVSwitchInfo.family(), gpuNVSwitchUp.family()
 	links.Series = f.room(links.Name)
+	_, linksFresh := v.linksFresh(f.cfg.MaxAge)
 	for i := range v.inventory.Entities {
 		l, e := &f.layout.entities[i], &v.inventory.Entities[i]
 		switch {
 		case l.self == nil:
-		case e.Kind == KindLink && fresh && e.State == EntityUp:
+		case e.Kind == KindLink && linksFresh && e.State == EntityUp:
 			links.Series = append(links.Series, Series{l.self, Bool(!e.LinkDown)})
 		case e.Kind == KindSwitch:
 			answers, known := false, true
@@ -72,8 +114,16 @@ func (f *Families) appendFabric(families []Family, v nodeView, fresh bool) []Fam
 		}
 	}
 	for _, gone := range v.goneSwitches {
+		if fresh && v.sample.LinksRead.IsZero() {
+			break // the sampler has yet to look: the call for the links, made with it, may hang
+		}
 		if findSwitch(v.inventory, gone.ID) == nil {
 			up.Series = append(up.Series, Series{NewLabelSet(f.cfg.switchLabels(gone.ID)...), Bool(false)})
+		}
+	}
+	for _, gone := range v.goneLinks {
+		if linksFresh && findSwitch(v.inventory, gone.nvswitch) == nil {
+			links.Series = append(links.Series, Series{NewLabelSet(f.cfg.switchLinkLabels(gone.nvswitch, gone.port)...), Bool(false)})
 		}
 	}
 	return append(families, links, switches, up)

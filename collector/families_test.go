@@ -129,7 +129,7 @@ func testSample(inv *Inventory) *Sample {
 	none := NoValue(StatusNotSupported)
 	lost := NoValue(StatusEntityLost)
 	return &Sample{
-		Generation: inv.Generation, Time: epoch, Duration: 1500 * time.Microsecond,
+		Generation: inv.Generation, Time: epoch, LinksRead: epoch, Duration: 1500 * time.Microsecond,
 		Strings: []string{"570.133.20"},
 		Rows: [][]Cell{
 			{Int64Cell(35), DoubleCell(210), Int64Cell(1_000_000_000), NoValue(StatusNoData), Int64Cell(8155), DoubleCell(0.2), StringCell(0)},
@@ -328,7 +328,7 @@ func TestEntitiesGolden(t *testing.T) {
 		cfg.LinksFromOne = fromOne
 		f, node, _ := newTestFamilies(t, cfg)
 		inv := fabricInventory()
-		sample := &Sample{Generation: 1, Time: epoch, Strings: []string{"570.133.20"}}
+		sample := &Sample{Generation: 1, Time: epoch, LinksRead: epoch, Strings: []string{"570.133.20"}}
 		for i := range inv.Entities {
 			sample.Rows = append(sample.Rows, []Cell{Int64Cell(int64(30 + i))})
 		}

@@ -21,7 +21,7 @@ import (
 // against a binary replaced under a running exporter, nothing more.
 const (
 	frameMagic      = 0x46555047 // "GPUF"
-	frameVersion    = 3
+	frameVersion    = 4
 	frameHeaderSize = 16
 	// MaxFrameSize bounds the payload: 64 times a node of 112 instances with 60
 	// fields, far below what a garbled length could ask for.
@@ -88,6 +88,16 @@ func (f *FrameWriter) u32(v uint32)    { f.buf = binary.LittleEndian.AppendUint3
 func (f *FrameWriter) u64(v uint64)    { f.buf = binary.LittleEndian.AppendUint64(f.buf, v) }
 func (f *FrameWriter) num(v int)       { f.buf = binary.AppendVarint(f.buf, int64(v)) }
 func (f *FrameWriter) ratio(v float64) { f.u64(math.Float64bits(v)) }
+
+// moment writes a time that may be zero.
+func (f *FrameWriter) moment(t time.Time) {
+	if t.IsZero() {
+		f.u64(0)
+		return
+	}
+	f.u64(uint64(t.UnixNano()))
+}
+
 func (f *FrameWriter) bool(v bool) {
 	if v {
 		f.u8(1)
@@ -108,6 +118,7 @@ func (f *FrameWriter) WriteInventory(inv *Inventory) error {
 	f.u64(uint64(inv.Time.UnixNano()))
 	f.str(inv.DriverVersion)
 	f.str(inv.DCGMVersion)
+	f.bool(inv.InstancesUnknown)
 	for _, columns := range inv.Columns {
 		f.num(len(columns))
 		for _, id := range columns {
@@ -150,6 +161,7 @@ func (f *FrameWriter) WriteSample(s *Sample) error {
 	f.u64(s.Generation)
 	f.u64(uint64(s.Time.UnixNano()))
 	f.u64(uint64(s.Duration))
+	f.moment(s.LinksRead)
 	f.num(len(s.Strings))
 	for _, v := range s.Strings {
 		f.str(v)
@@ -392,6 +404,14 @@ func (d *decoder) str() string { return string(d.take(d.num())) }
 
 func (d *decoder) time() time.Time { return time.Unix(0, int64(d.u64())) }
 
+// moment reads a time that may be zero.
+func (d *decoder) moment() time.Time {
+	if ns := d.u64(); ns != 0 {
+		return time.Unix(0, int64(ns))
+	}
+	return time.Time{}
+}
+
 func (d *decoder) status() Status {
 	s := Status(d.u8())
 	if int(s) >= statusCount {
@@ -411,11 +431,12 @@ func (d *decoder) ratio() float64 {
 
 func (d *decoder) inventory() *Inventory {
 	inv := &Inventory{
-		Generation:    d.u64(),
-		Revision:      d.u64(),
-		Time:          d.time(),
-		DriverVersion: d.str(),
-		DCGMVersion:   d.str(),
+		Generation:       d.u64(),
+		Revision:         d.u64(),
+		Time:             d.time(),
+		DriverVersion:    d.str(),
+		DCGMVersion:      d.str(),
+		InstancesUnknown: d.u8() != 0,
 	}
 	for k := range inv.Columns {
 		n := d.count(1)
@@ -465,6 +486,7 @@ func (d *decoder) sample() *Sample {
 		Generation: d.u64(),
 		Time:       d.time(),
 		Duration:   time.Duration(d.u64()),
+		LinksRead:  d.moment(),
 	}
 	if n := d.count(1); n > 0 {
 		s.Strings = make([]string, n)

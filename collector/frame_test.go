@@ -25,7 +25,7 @@ var frameTime = time.Unix(1_790_000_000, 123_456_789)
 
 // frameInventoryOf returns an inventory of GPUs with instances, links and CPUs.
 func frameInventoryOf(gpus, instances int) *Inventory {
-	inv := &Inventory{Generation: 3, Time: frameTime, DriverVersion: "580.82.07", DCGMVersion: "4.6.0"}
+	inv := &Inventory{Generation: 3, Time: frameTime, DriverVersion: "580.82.07", DCGMVersion: "4.6.0", InstancesUnknown: instances == 0}
 	inv.Columns[KindGPU] = []FieldID{100, 150, 1001}
 	inv.Columns[KindGPUInstance] = []FieldID{1001}
 	inv.Columns[KindCPU] = []FieldID{1100}
@@ -54,7 +54,7 @@ func frameInventoryOf(gpus, instances int) *Inventory {
 
 func frameSampleOf() *Sample {
 	return &Sample{
-		Generation: 3, Time: frameTime, Duration: 1234 * time.Microsecond,
+		Generation: 3, Time: frameTime, Duration: 1234 * time.Microsecond, LinksRead: frameTime.Add(-time.Second),
 		Strings: []string{"", "P0", "a\x00\xff\n"},
 		Rows: [][]Cell{
 			{Int64Cell(0), Int64Cell(math.MinInt64), Int64Cell(math.MaxInt64)},
@@ -226,7 +226,7 @@ func TestFrameGarbled(t *testing.T) {
 	}{
 		"text instead of a frame": {func([]byte) []byte { return []byte("Segmentation fault (core dumped)\n") }, "magic"},
 		"wrong magic":             {func(b []byte) []byte { b[0]++; return b }, "magic"},
-		"newer version":           {func(b []byte) []byte { b[4]++; return b }, "version 4, this binary speaks 3"},
+		"newer version":           {func(b []byte) []byte { b[4]++; return b }, "version 5, this binary speaks 4"},
 		"unknown type":            {func(b []byte) []byte { b[5] = 99; return b }, "type 99"},
 		"type of another payload": {func(b []byte) []byte { b[5] = byte(frameInventory); return b }, "does not parse"},
 		"over-long":               {func(b []byte) []byte { le.PutUint32(b[8:], MaxFrameSize+1); return b }, "over the limit"},

@@ -60,9 +60,7 @@ func (cfg *FamiliesConfig) linkIdentity(inv *Inventory, i int) []Label {
 	e := &inv.Entities[i]
 	parent := &inv.Entities[e.Parent]
 	if parent.Kind != KindGPU {
-		return cfg.withHostname([]Label{
-			{"nvlink", strconv.Itoa(e.Port)}, {"nvswitch", "nvswitch" + strconv.FormatUint(uint64(parent.ID), 10)},
-		})
+		return cfg.switchLinkLabels(parent.ID, e.Port)
 	}
 	port := e.Port
 	if cfg.LinksFromOne {
@@ -73,6 +71,10 @@ func (cfg *FamiliesConfig) linkIdentity(inv *Inventory, i int) []Label {
 		{"nvlink", strconv.Itoa(port)}, {"gpu", id}, {"gpu_uuid", parent.UUID}, {"pci_bus_id", parent.PCIBusID},
 		{"device", "nvidia" + id}, {"model_name", cfg.modelName(parent)},
 	})
+}
+
+func (cfg *FamiliesConfig) switchLinkLabels(id uint32, port int) []Label {
+	return append([]Label{{"nvlink", strconv.Itoa(port)}}, cfg.switchLabels(id)...)
 }
 
 // holderOf returns the position of the entity whose owners are those of the

@@ -35,6 +35,8 @@ type Node struct {
 	gone        []Entity // GPUs that an earlier inventory had and the latest lacks
 	// goneSwitches are such NVSwitches: another engine may not find one that is lost.
 	goneSwitches []Entity
+	links        linkMemory
+	goneLinks    []switchPort // of goneSwitches
 	// reused are the positions in latest of instances whose ids were other ones' before
 	// a sampler that does not know it.
 	reused      map[int]bool
@@ -54,6 +56,7 @@ func NewNode(logger *slog.Logger, xids *XIDCatalogue) *Node {
 	return &Node{
 		now:     time.Now,
 		report:  newReport(logger, xids),
+		links:   linkMemory{},
 		xids:    newXIDLedger(),
 		changed: make(chan struct{}, 1),
 	}
@@ -115,6 +118,8 @@ func (n *Node) setInventory(inv *Inventory) error {
 	}
 	n.gone = gpusGone(n.gone, n.latest, inv)
 	n.goneSwitches = switchesGone(n.goneSwitches, n.latest, inv)
+	n.links.learn(inv)
+	n.goneLinks = n.links.of(n.goneSwitches)
 	n.latest = inv
 	n.placeKernelXIDs()
 	n.tracking.keep(inv)
@@ -319,8 +324,9 @@ type nodeView struct {
 	profiling profilingState // of inventory
 	age       time.Duration
 	gone      []Entity
-	// goneSwitches are as gone, of NVSwitches.
+	// goneSwitches are as gone, of NVSwitches, and goneLinks the links of these.
 	goneSwitches []Entity
+	goneLinks    []switchPort
 	xids         map[xidKey]xidCount
 	strayXIDs    uint64 // of the kernel log, on no known GPU
 	// recentXIDs are those of the window that was asked for.
@@ -353,7 +359,7 @@ func (n *Node) view() nodeView {
 	n.settleKernelXIDs(now)
 	n.xids.settle(now)
 	v := n.newest(now)
-	v.goneSwitches = n.goneSwitches
+	v.goneSwitches, v.goneLinks = n.goneSwitches, n.goneLinks
 	v.gone, v.tracks = n.gone, n.tracks
 	v.health, v.peers = n.health.at(v.inventory), n.peers.at(v.inventory)
 	v.xids, v.recentXIDs, v.strayXIDs = n.xids.counts.copy(), n.xids.counts.recent(now), n.kernel.strays

@@ -50,6 +50,8 @@ var (
 	sampleDuration    = definition{"gpu_exporter_sample_duration_seconds", MetricGauge, "How long reading the newest sample took.", nil}
 	fieldsUnsupported = definition{"gpu_exporter_fields_unsupported", MetricGauge, "Pairs of entity and field that the newest sample has no value for, by reason.", []string{"reason"}}
 
+	migUp = definition{"gpu_exporter_mig_read_up", MetricGauge, "Whether it is known which instances the GPUs in MIG mode have. While it is 0, nothing of instances is shown, nor of these GPUs what instances would have in their place.", nil}
+
 	mappingUp        = definition{"gpu_exporter_pod_mapping_up", MetricGauge, "Whether the last refresh of the device owners succeeded.", nil}
 	mappingAge       = definition{"gpu_exporter_pod_mapping_age_seconds", MetricGauge, "Time since the device owners were last read.", nil}
 	mappingDuration  = definition{"gpu_exporter_pod_mapping_refresh_duration_seconds", MetricGauge, "How long the last refresh of the device owners took.", nil}
@@ -202,12 +204,16 @@ func (f *Families) appendState(families []Family, v nodeView, ownership *Ownersh
 		counts(f, &samplerRestarts, status.Restarts),
 		samplerUnreapable.single(Bool(status.Unreapable)),
 		counts(f, &framesRejected, status.FramesRejected))
+	if v.inventory != nil {
+		families = append(families, migUp.single(Bool(!v.inventory.InstancesUnknown)))
+	}
 	families = appendPause(families, status.ProfilingPausedUntil)
 	if v.sample != nil {
 		families = append(families,
 			lastSample.single(Number(seconds(v.sample.Time))),
 			sampleDuration.single(Number(v.sample.Duration.Seconds())),
 			counts(f, &fieldsUnsupported, withoutValue(v.sample)))
+		families = f.appendLinkState(families, v)
 	}
 	families = f.appendKernelLog(families, v)
 	if f.owners == nil {

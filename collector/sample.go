@@ -87,6 +87,9 @@ type Sample struct {
 	Generation uint64
 	Time       time.Time     // when the reading was complete
 	Duration   time.Duration // how long it took
+	// LinksRead is when it was last read which links are up, which is in the inventory;
+	// zero if never.
+	LinksRead time.Time
 	// Rows stand in the order of [Inventory.Entities], cells in the order of the
 	// columns of the entity's kind. An entity that is not read has no cells.
 	Rows [][]Cell

@@ -43,6 +43,9 @@ type SamplerConfig struct {
 	// now. The supervisor sets it for every sampler but the first: a standalone
 	// engine has what came between two samplers, an embedded one has not.
 	EventsSince time.Time
+	// Links are those that earlier samplers knew. The supervisor sets it: DCGM does not
+	// tell a link that is down from one that never was.
+	Links []KnownLinks
 	// HealthInterval is the time between health checks; 0 is none.
 	HealthInterval time.Duration
 	// Processes says that the processes on the devices are read, too.

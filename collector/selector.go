@@ -54,6 +54,9 @@ func (s Selector) GPU(id uint32) bool { return s.Flex() || s.gpus.contains(id) }
 // GPUInstance says whether the GPU instance with DCGM's entity id is selected.
 func (s Selector) GPUInstance(id uint32) bool { return s.Flex() || s.instances.contains(id) }
 
+// Instances says whether any GPU instance may be selected.
+func (s Selector) Instances() bool { return s.Flex() || s.instances.given }
+
 // Unmatched returns the ids and ranges of the selector that match nothing of
 // what is there, such as g:7, for a warning.
 func (s Selector) Unmatched(gpus, instances []uint32) []string {

@@ -87,7 +87,9 @@ type SupervisorConfig struct {
 	// do not overlap, and all frames of one sampler come before the first of the
 	// next. An error rejects the frame, see [RejectError]. It must not block.
 	Deliver func(Frame) error
-	Logger  *slog.Logger
+	// Links, if not nil, returns the links that a new sampler is to be told of.
+	Links  func() []KnownLinks
+	Logger *slog.Logger
 	// MemoryLimit is the resident size in bytes over which a sampler is
 	// replaced. 0 means no limit.
 	MemoryLimit uint64
@@ -264,6 +266,9 @@ func (s *Supervisor) nextConfig() SamplerConfig {
 	cfg := s.sampler
 	cfg.EventsSince = s.eventsSince
 	cfg.Replaces = s.replaces
+	if s.cfg.Links != nil {
+		cfg.Links = s.cfg.Links()
+	}
 	cfg.ProfilingPause = s.profiling.left()
 	s.profiling.told = s.profiling.until
 	return cfg

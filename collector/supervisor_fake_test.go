@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -852,6 +853,18 @@ func TestSupervisorReadsNoMore(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// Each sampler is told of the links that are known then.
+func TestNextSamplerIsToldOfLinks(t *testing.T) {
+	var known []KnownLinks
+	s := NewSupervisor(SupervisorConfig{Links: func() []KnownLinks { return known }})
+	for _, known = range [][]KnownLinks{nil, {{GPU: "GPU-aaaa", Ports: []int{0, 17}}}, {{Switch: 1, Ports: []int{40}}}} {
+		s.Reconfigure(SamplerConfig{Interval: time.Second})
+		if told := s.nextConfig().Links; !reflect.DeepEqual(told, known) {
+			t.Errorf("told of %+v, want %+v", told, known)
+		}
 	}
 }
 

@@ -298,11 +298,15 @@ type trackAt struct {
 	field  FieldID
 }
 
-// split says of which GPUs, by position, the instances are read in the GPU's place.
+// split says of which GPUs, by position, the instances are read in the GPU's place, or
+// would be if they were known.
 func (inv *Inventory) split(s *Sample) map[int]bool {
 	split := map[int]bool{}
 	for i := range inv.Entities {
 		e := &inv.Entities[i]
+		if inv.InstancesUnknownOf(i) && len(s.Rows[i]) == 0 {
+			split[i] = true
+		}
 		if e.Kind == KindGPUInstance && e.Selected && len(s.Rows[e.Parent]) == 0 {
 			split[e.Parent] = true
 		}

@@ -163,6 +163,9 @@ func (e *exporter) examineGPUs(inv *collector.Inventory, d *diagnosis) {
 		case !g.Selected:
 			state = noted
 			detail += ", not selected by --devices"
+		case inv.InstancesUnknownOf(i):
+			state, advice = broken, "see the log of the sampler; an nv-hostengine of another version may be why"
+			detail += ", MIG: DCGM does not list the instances"
 		case g.MIGMode:
 			profiles := instances(inv, i)
 			detail += ", MIG: " + profiles

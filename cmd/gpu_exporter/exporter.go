@@ -84,6 +84,7 @@ func newExporter(cfg config, env samplerEnv, logger, samplerLogger *slog.Logger)
 		Command:     []string{"/proc/self/exe", commandSampler},
 		Env:         env.Env,
 		Deliver:     e.node.Deliver,
+		Links:       e.node.Links,
 		Logger:      samplerLogger,
 		MemoryLimit: samplerMemoryLimit,
 	})
@@ -254,8 +255,10 @@ func (e *exporter) publishLoop(ctx context.Context) error {
 		// Series that become too old are withheld then, not an interval later.
 		cfg := e.shown().cfg
 		wait := cfg.Interval
-		if left, fresh := e.node.Freshness(cfg.MaxAge); fresh {
-			wait = min(wait, left+time.Millisecond)
+		for _, freshness := range []func(time.Duration) (time.Duration, bool){e.node.Freshness, e.node.LinksFreshness} {
+			if left, fresh := freshness(cfg.MaxAge); fresh {
+				wait = min(wait, left+time.Millisecond)
+			}
 		}
 		timer.Reset(wait)
 	}

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -167,13 +168,7 @@ func TestLiveTopology(t *testing.T) {
 	t.Parallel()
 	n := startNode(t, "dgx-h100", append(fast, "--collectors="+countersFile(t, topologyCounters))...)
 	sampler := n.samplerPID()
-	value := func(want float64, count int, family string, labels ...string) {
-		t.Helper()
-		n.eventually(t, fmt.Sprintf("%s%v is %v in sum of %d", family, labels, want, count), func() bool {
-			sum, series := sumOf(n.scrape(t), family, labels...)
-			return sum == want && series == count
-		})
-	}
+	value := n.valueOf(t)
 	value(216, 216, "gpu_nvlink_up")
 	n.command(t, "xid 94 gpu 5")
 	value(1, 1, "gpu_xid_errors_total", `gpu="5"`, `xid="94"`)
@@ -234,6 +229,158 @@ func TestLiveTopology(t *testing.T) {
 	value(2, 1, "gpu_xid_errors_total", `gpu="5"`, `xid="94"`)
 	if now := n.samplerPID(); now != sampler {
 		t.Errorf("the sampler was replaced: %d, %d", sampler, now)
+	}
+}
+
+// Which links are up is withheld when it cannot be read any more, and told again when
+// it can; all else goes on.
+func TestLinkStatesAge(t *testing.T) {
+	t.Parallel()
+	for _, fault := range []string{"fail dcgmGetNvLinkLinkStatus -3", "hang dcgmGetNvLinkLinkStatus"} {
+		t.Run(fault, func(t *testing.T) {
+			t.Parallel()
+			n := startNode(t, "dgx-h100", fast...)
+			value := n.valueOf(t)
+			value(216, 216, "gpu_nvlink_up")
+			value(1, 1, "gpu_exporter_nvlink_read_up")
+			n.command(t, fault)
+			n.command(t, "link gpu 0 port 3 down")
+			value(0, 0, "gpu_nvlink_up")
+			body := n.scrape(t)
+			if up, count := sumOf(body, "gpu_exporter_nvlink_read_up"); up != 0 || count != 1 {
+				t.Errorf("gpu_exporter_nvlink_read_up is %v in %d series", up, count)
+			}
+			if _, count := sumOf(body, "gpu_exporter_nvlink_last_read_timestamp_seconds"); count != 1 {
+				t.Error("it is not told when the links were last read")
+			}
+			if up, _ := sumOf(body, "gpu_up"); up != 8 {
+				t.Errorf("%v GPUs are up", up)
+			}
+			if up, _ := sumOf(body, "gpu_nvswitch_up"); up != 4 {
+				t.Errorf("%v switches are up", up)
+			}
+			// A sampler that starts now knows no more.
+			kill(t, n)
+			value(1, 1, "gpu_exporter_sampler_restarts_total", `"killed"`)
+			value(1, 1, "gpu_exporter_sampler_up")
+			body = n.scrape(t)
+			if _, count := sumOf(body, "gpu_nvlink_up"); count != 0 {
+				t.Errorf("a new sampler shows %d links", count)
+			}
+			if up, count := sumOf(body, "gpu_nvswitch_up"); int(up) != count {
+				t.Errorf("a new sampler shows %v of %d switches up", up, count)
+			}
+			n.command(t, "clear dcgmGetNvLinkLinkStatus")
+			value(215, 216, "gpu_nvlink_up")
+			value(4, 4, "gpu_nvswitch_up")
+			value(1, 1, "gpu_exporter_nvlink_read_up")
+		})
+	}
+}
+
+// Links that are down are not gone because another sampler looks at them, which finds
+// that no link of their GPU or switch is up.
+func TestDownLinksOutliveTheSampler(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "c.yaml")
+	const config = "collect-interval: 200ms\nsample.max-age: 5s\nfields: [DCGM_FI_DEV_GPU_TEMP]\ninclude: []\n"
+	writeFile(t, path, config)
+	n := startNode(t, "dgx-h100", "--config.file="+path)
+	value := n.valueOf(t)
+	value(216, 216, "gpu_nvlink_up")
+	for port := range 18 {
+		n.command(t, fmt.Sprintf("link gpu 0 port %d down", port))
+	}
+	n.command(t, "mig gpu 2 3g.40gb*2")
+	// Switch 1 has the ends of 4 links of each GPU, two of which have none now.
+	n.command(t, "switch 1 lost")
+	downs := func() {
+		t.Helper()
+		value(0, 18, "gpu_nvlink_up", `gpu="0"`)
+		value(0, 0, "gpu_nvlink_up", `gpu="2"`)
+		value(0, 16, "gpu_nvlink_up", `nvswitch="nvswitch1"`)
+		value(14, 18, "gpu_nvlink_up", `gpu="7"`)
+		value(140, 198, "gpu_nvlink_up")
+	}
+	downs()
+	restarted := func(reason string) {
+		t.Helper()
+		n.eventually(t, "another sampler samples", func() bool {
+			body := n.scrape(t)
+			up, _ := sumOf(body, "gpu_exporter_sampler_up")
+			restarts, _ := sumOf(body, "gpu_exporter_sampler_restarts_total", reason)
+			return up == 1 && restarts == 1
+		})
+	}
+	pid := n.samplerPID()
+	kill(t, n)
+	restarted(`"killed"`)
+	downs()
+	writeFile(t, path, strings.ReplaceAll(config, "200ms", "300ms"))
+	if status, answer := n.post(t, "/-/reload"); status != http.StatusOK {
+		t.Fatalf("/-/reload: %d %s", status, answer)
+	}
+	restarted(`"reconfigured"`)
+	downs()
+	if now := n.samplerPID(); now == pid {
+		t.Error("the sampler is still the first")
+	}
+	n.command(t, "clear")
+	value(198, 198, "gpu_nvlink_up")
+}
+
+// MIG instances that cannot be listed are not shown as what they were, as others may
+// have their ids by now, nor their GPUs in their place.
+func TestInstancesUnknown(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, "h100x8-mig", fast...)
+	value := n.valueOf(t)
+	instances := func(want int, labels ...string) {
+		t.Helper()
+		n.eventually(t, fmt.Sprintf("%d instances have a temperature", want), func() bool {
+			_, count := sumOf(n.scrape(t), "DCGM_FI_DEV_GPU_TEMP", append(labels, "GPU_I_ID=")...)
+			return count == want
+		})
+	}
+	instances(17)
+	value(1, 1, "gpu_exporter_mig_read_up")
+	_, wholes := sumOf(n.scrape(t), "DCGM_FI_DEV_GPU_TEMP")
+	wholes -= 17 // one of them in MIG mode, without instances
+	n.command(t, "fail dcgmGetGpuInstanceHierarchy -3")
+	n.command(t, "mig gpu 5 3g.40gb*2")
+	withheld := func() {
+		t.Helper()
+		value(0, 1, "gpu_exporter_mig_read_up")
+		instances(0)
+		body := n.scrape(t)
+		if _, count := sumOf(body, "DCGM_FI_DEV_GPU_TEMP"); count != wholes-1 {
+			t.Errorf("%d temperatures, want those of the %d GPUs without MIG", count, wholes-1)
+		}
+		if _, count := sumOf(body, "gpu_busy_seconds_total", `gpu="5"`); count != 0 {
+			t.Errorf("GPU 5 is busy in %d series", count)
+		}
+		if up, count := sumOf(body, "gpu_up"); up != 8 || count != 8 {
+			t.Errorf("%v of %d GPUs are up", up, count)
+		}
+	}
+	withheld()
+	kill(t, n)
+	value(1, 1, "gpu_exporter_sampler_restarts_total", `"killed"`)
+	value(1, 1, "gpu_exporter_sampler_up")
+	withheld()
+	n.command(t, "clear")
+	instances(2, `gpu="5"`, `GPU_I_PROFILE="3g.40gb"`)
+	value(1, 1, "gpu_exporter_mig_read_up")
+}
+
+// valueOf waits until the series of a family with the labels are so many with such a sum.
+func (n *node) valueOf(t *testing.T) func(want float64, count int, family string, labels ...string) {
+	return func(want float64, count int, family string, labels ...string) {
+		t.Helper()
+		n.eventually(t, fmt.Sprintf("%s%v is %v in sum of %d", family, labels, want, count), func() bool {
+			sum, series := sumOf(n.scrape(t), family, labels...)
+			return sum == want && series == count
+		})
 	}
 }
 

@@ -169,7 +169,7 @@ int fabric_check(struct fabric *f, int *changed, int *links)
     clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
     int64_t ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
     *changed = 0;
-    *links = ABI_OK;
+    *links = FABRIC_NOT_ASKED;
     if (!f)
         return ABI_GENERIC_ERROR;
     if (!f->kinds || (f->checks && ms - f->checked_ms < CHECK_MS))

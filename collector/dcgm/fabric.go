@@ -65,8 +65,12 @@ func (l *library) newFabricList(kinds collector.KindSet) fabricList {
 	return fabricList{C.fabric_open(l.n, C.uint32_t(kinds))}
 }
 
+// linksNotAsked is, in place of the code of listing the links, that it is too early to
+// list them again.
+const linksNotAsked code = C.FABRIC_NOT_ASKED
+
 // check asks what there is, and says whether that changed. links is the code of
-// listing the links: when it is not good, they stay as they were.
+// listing the links, or linksNotAsked: when it is not good, they stay as they were.
 func (l fabricList) check() (changed bool, links, c code) {
 	var isChanged, ofLinks C.int
 	c = code(C.fabric_check(l.f, &isChanged, &ofLinks))
@@ -121,12 +125,40 @@ type fabricIdentities struct {
 	switches map[uint32]collector.Entity
 	// links are those that count as existing, by entity id.
 	links map[uint32]collector.Entity
+	// known are those that were ever seen, by this sampler or an earlier one.
+	known map[knownPort]bool
 }
 
-// update takes in what there is now. isUp says which GPUs are up, hasMIG whether
-// MIG is on on some GPU.
-func (f *fabricIdentities) update(now fabric, isUp map[uint32]bool, hasMIG bool) {
+// knownPort is a port that has a link.
+type knownPort struct {
+	gpu    string // its UUID, so that no other in its place takes anything over
+	parent pair   // if that is not known, or no GPU
+	port   int
+}
+
+// knownPorts are those that the sampler was told of.
+func knownPorts(told []collector.KnownLinks) map[knownPort]bool {
+	known := make(map[knownPort]bool)
+	for _, t := range told {
+		p := knownPort{gpu: t.GPU}
+		if t.GPU == "" {
+			p.parent = pairOf(collector.KindSwitch, t.Switch)
+		}
+		for _, p.port = range t.Ports {
+			known[p] = true
+		}
+	}
+	return known
+}
+
+// update takes in what there is now, with the GPUs as they are.
+func (f *fabricIdentities) update(now fabric, gpus map[uint32]*knownGPU) {
 	f.now = now
+	hasMIG := false
+	for _, known := range gpus {
+		hasMIG = hasMIG || known.entity.MIGMode
+	}
+	isUp := func(gpu uint32) bool { return gpus[gpu] != nil && gpus[gpu].entity.State == collector.EntityUp }
 	linked := make(map[pair]bool) // parents with a link that is up
 	for _, l := range now.links {
 		if l.state == linkUp {
@@ -135,12 +167,17 @@ func (f *fabricIdentities) update(now fabric, isUp map[uint32]bool, hasMIG bool)
 	}
 	links := make(map[uint32]collector.Entity, len(now.links))
 	for _, l := range now.links {
-		id := linkID(l.parent, l.port)
-		_, known := f.links[id]
+		port := knownPort{parent: l.parent, port: l.port}
+		if l.parent.kind == uint32(collector.KindGPU) {
+			if !isUp(l.parent.id) {
+				continue // what is said of a lost GPU's links is not true
+			}
+			if uuid := gpus[l.parent.id].entity.UUID; uuid != "" {
+				port.gpu, port.parent = uuid, pair{}
+			}
+		}
 		switch {
-		case l.parent.kind == uint32(collector.KindGPU) && !isUp[l.parent.id]:
-			continue // what is said of a lost GPU's links is not true
-		case l.state == linkUp, known:
+		case l.state == linkUp, f.known[port]:
 		case l.state == linkDown && linked[l.parent]:
 			// Others of the GPU are up, so this one is meant to be. A GPU without a
 			// bridge shows all of its links as down, and has none.
@@ -150,6 +187,8 @@ func (f *fabricIdentities) update(now fabric, isUp map[uint32]bool, hasMIG bool)
 		if l.state == linkDisabled && !hasMIG {
 			continue
 		}
+		id := linkID(l.parent, l.port)
+		f.known[port] = true
 		links[id] = collector.Entity{
 			Kind: collector.KindLink, ID: id, Port: l.port, LinkDown: l.state != linkUp,
 			Index: collector.Unknown, Minor: collector.Unknown, InstanceID: collector.Unknown, PlacementStart: collector.Unknown,
@@ -157,7 +196,7 @@ func (f *fabricIdentities) update(now fabric, isUp map[uint32]bool, hasMIG bool)
 	}
 	for id, e := range f.links {
 		parent := parentOfLink(id)
-		if parent.kind == uint32(collector.KindGPU) && !isUp[parent.id] {
+		if parent.kind == uint32(collector.KindGPU) && !isUp(parent.id) {
 			links[id] = e
 		}
 	}
@@ -273,11 +312,13 @@ const fabricWait = 2 * time.Second
 // call into the driver.
 type fabricReader struct {
 	beside[struct{}, fabricResult]
-	links code // of listing the links
+	links code      // of listing the links
+	read  time.Time // when they were last listed; zero: never
 	now   fabric
 }
 
 type fabricResult struct {
+	asked   time.Time
 	fabric  fabric // if changed
 	changed bool
 	links   code
@@ -288,11 +329,12 @@ type fabricResult struct {
 func newFabricReader(lib *library, kinds collector.KindSet, log *slog.Logger) *fabricReader {
 	list := lib.newFabricList(kinds)
 	r := &fabricReader{beside: newBeside("looking at the NVLinks", log, func(struct{}) fabricResult {
+		asked := time.Now() // a link may go down at any time from here on
 		changed, links, c := list.check()
 		if c != codeOK {
 			links = c
 		}
-		result := fabricResult{changed: changed && c == codeOK, links: links}
+		result := fabricResult{asked: asked, changed: changed && c == codeOK, links: links}
 		if result.changed {
 			result.fabric = list.current()
 		}
@@ -308,12 +350,27 @@ func newFabricReader(lib *library, kinds collector.KindSet, log *slog.Logger) *f
 	return r
 }
 
+// at returns when the links were last listed, by the clock as it is set now; zero if
+// they never were.
+func (r *fabricReader) at() time.Time {
+	if r.read.IsZero() {
+		return r.read
+	}
+	return time.Now().Add(-time.Since(r.read))
+}
+
 // finish takes in a result, and says whether anything changed.
 func (r *fabricReader) finish(result fabricResult) bool {
 	r.beside.finish()
+	if result.links == linksNotAsked {
+		return false
+	}
+	if result.links == codeOK {
+		r.read = result.asked
+	}
 	if result.links != r.links {
 		if r.links = result.links; r.links != codeOK {
-			r.log.Warn("the NVLinks cannot be listed, and count as they were", "code", int(r.links))
+			r.log.Warn("the NVLinks cannot be listed; whether they are up is withheld when it is too old", "code", int(r.links))
 		}
 	}
 	if result.changed {

@@ -11,6 +11,7 @@
 #include "native.h"
 
 #define FABRIC_MAX_IDS 64
+#define FABRIC_NOT_ASKED 1 /* no dcgmReturn_t: those are 0 or negative */
 #define FABRIC_MAX_LINKS (ABI_MAX_GPUS * ABI_GPU_LINKS + ABI_MAX_SWITCHES * ABI_SWITCH_LINKS)
 
 /* A link of a GPU or switch, with dcgmNvLinkLinkState_t. Ports that do not exist are left out. */
@@ -45,7 +46,8 @@ struct fabric *fabric_open(struct native *n, uint32_t kinds);
 /*
  * Finds out what there is, at most once a second, as the state of each link is
  * asked of the driver. What cannot be listed for the moment stays as it was.
- * Fails only when the engine is gone. *links is the code of listing the links.
+ * Fails only when the engine is gone. *links is the code of listing the links, or
+ * FABRIC_NOT_ASKED when that second is not over.
  */
 int fabric_check(struct fabric *f, int *changed, int *links);
 const struct fabric_topology *fabric_current(const struct fabric *f);

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"gpu_exporter/collector"
 )
@@ -150,5 +151,117 @@ func TestLinksHang(t *testing.T) {
 			t.Fatalf("a sample of %v after one of %v", s.Time, last)
 		}
 		last = s.Time
+	}
+}
+
+// TestLinksReadAges shows that a sample says when the links were last read, and that
+// this does not go on while they cannot be.
+func TestLinksReadAges(t *testing.T) {
+	for _, fault := range []string{"fail dcgmGetNvLinkLinkStatus -3", "hang dcgmGetNvLinkLinkStatus"} {
+		t.Run(fault, func(t *testing.T) {
+			n := newNode(t, "h100x8")
+			p := n.start(fabricConfig())
+			fresh := func(s *collector.Sample) error {
+				if age := s.Time.Sub(s.LinksRead); age > 1500*time.Millisecond {
+					return fmt.Errorf("the links were read %v before", age)
+				}
+				return nil
+			}
+			p.sample("links that were just read", fresh)
+			n.command(fault)
+			n.command("link gpu 0 port 3 down")
+			var read time.Time
+			p.sample("links that were read long ago", func(s *collector.Sample) error {
+				if s.Time.Sub(s.LinksRead) < 3*time.Second {
+					return fmt.Errorf("the links were read at %v", s.LinksRead)
+				}
+				read = s.LinksRead
+				return nil
+			})
+			s := p.has(gpu, 0, 150, collector.StatusOK)
+			if off := s.LinksRead.Sub(read).Abs(); off > 100*time.Millisecond {
+				t.Errorf("links that are not read were read at %v, and then at %v", read, s.LinksRead)
+			}
+			n.command("clear")
+			p.sample("links that were just read", fresh)
+		})
+	}
+	t.Run("never", func(t *testing.T) {
+		n := newNode(t, "h100x8")
+		n.command("fail dcgmGetNvLinkLinkStatus -3")
+		p := n.start(fabricConfig())
+		if s := p.has(gpu, 0, 150, collector.StatusOK); !s.LinksRead.IsZero() {
+			t.Errorf("the links were read at %v", s.LinksRead)
+		}
+	})
+}
+
+// TestLinksTold shows that links which are down are there for a sampler that was told of
+// them, if they are of what they are told of.
+func TestLinksTold(t *testing.T) {
+	n := newNode(t, "dgx-h100")
+	first := n.start(fabricConfig())
+	first.links(gpu, 0, 18)
+	uuid := func(gpu int) string { return first.inv.Entities[gpu].UUID }
+	for _, id := range []int{0, 1, 5} {
+		for port := range 18 {
+			n.command(fmt.Sprintf("link gpu %d port %d down", id, port))
+		}
+	}
+	n.command("mig gpu 2 3g.40gb*2")
+	n.command("switch 1 lost")
+	n.command("lose gpu 5")
+	cfg := fabricConfig()
+	cfg.Links = []collector.KnownLinks{
+		{GPU: uuid(0), Ports: []int{3, 17}},
+		{GPU: "GPU-another", Ports: []int{4}},
+		{GPU: uuid(2), Ports: []int{0}},
+		{GPU: uuid(5), Ports: []int{7}},
+		{Switch: 1, Ports: []int{32, 47}},
+		{Switch: 9, Ports: []int{0}},
+	}
+	p := n.start(cfg)
+	p.links(gpu, 0, 2, 3, 17)
+	p.links(gpu, 1, 0)
+	p.links(gpu, 2, 0)
+	p.links(gpu, 5, 0) // as it is not told who it is
+	p.links(nvswitch, 1, 2, 32, 47)
+	p.links(nvswitch, 9, 0)
+	n.command("return gpu 5")
+	p.links(gpu, 5, 1, 7)
+	n.command("link gpu 0 port 3 up")
+	p.links(gpu, 0, 2, 17)
+}
+
+// TestLinksAreTheGPUs shows that a GPU has no links of the one that had its id before,
+// and has its own when it is back.
+func TestLinksAreTheGPUs(t *testing.T) {
+	f := fabricIdentities{known: knownPorts([]collector.KnownLinks{{GPU: "GPU-c", Ports: []int{5}}, {Switch: 0, Ports: []int{5}}})}
+	for _, step := range []struct {
+		uuid  string
+		mig   bool
+		state linkState // none: DCGM says that the link is not supported
+		want  int
+	}{
+		{"GPU-a", false, linkDown, 0},
+		{"GPU-a", false, linkUp, 1},
+		{"GPU-a", false, linkDown, 1},
+		{"GPU-b", false, linkDown, 0},
+		{"GPU-a", false, linkDown, 1},
+		{"GPU-a", true, 0, 0},
+		{"GPU-a", false, linkDown, 1},
+		{"GPU-c", false, linkDown, 1},
+		{"", false, linkDown, 0},
+		{"", false, linkUp, 1},
+		{"", false, linkDown, 1},
+	} {
+		var now fabric
+		if step.state != 0 {
+			now.links = []nvlink{{pairOf(gpu, 0), 5, step.state}}
+		}
+		f.update(now, map[uint32]*knownGPU{0: {entity: collector.Entity{Kind: gpu, UUID: step.uuid, MIGMode: step.mig}}})
+		if len(f.links) != step.want {
+			t.Errorf("%+v: %d links", step, len(f.links))
+		}
 	}
 }

@@ -38,6 +38,9 @@ func (p *plan) track(fields []collector.TrackedField, interval time.Duration, pa
 		if e.Kind == collector.KindGPUInstance && p.selected[i] {
 			split[e.Parent] = true
 		}
+		if p.inv.InstancesUnknownOf(i) {
+			split[i] = p.selected[i]
+		}
 	}
 	for i, e := range p.inv.Entities {
 		if e.State != collector.EntityUp {

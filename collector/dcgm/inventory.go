@@ -93,7 +93,7 @@ func (id *identities) inventory(top topology, nodeFabric fabric, newest int64) (
 	}
 	id.settle(top)
 	id.nameMIGDevices()
-	id.settleLinks(nodeFabric)
+	id.fabric.update(nodeFabric, id.known)
 	if c := id.readSwitches(); c.lost() {
 		return found{}, c
 	}
@@ -194,17 +194,6 @@ func (id *identities) settle(top topology) {
 			delete(id.known, gpu)
 		}
 	}
-}
-
-// settleLinks takes in what there is beside the GPUs, now that these are settled.
-func (id *identities) settleLinks(now fabric) {
-	isUp := make(map[uint32]bool, len(id.known))
-	hasMIG := false
-	for gpu, known := range id.known {
-		isUp[gpu] = known.entity.State == collector.EntityUp
-		hasMIG = hasMIG || known.entity.MIGMode
-	}
-	id.fabric.update(now, isUp, hasMIG)
 }
 
 func up(s entityStatus) bool { return s == statusOK || s == statusFake }

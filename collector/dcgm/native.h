@@ -73,7 +73,8 @@ int native_lost(int code);
 
 /*
  * Finds out what the node consists of. *instances is the code of listing the
- * instances of the GPUs: when it is not good, they stay as they were.
+ * instances of the GPUs: when it is not good, they stay as they were. For how long
+ * that is good enough is the caller's to say.
  */
 int native_check_topology(struct native *n, int *changed, int *instances);
 

@@ -56,10 +56,15 @@ func newPlan(inv *collector.Inventory, selected selectors, capabilities map[uint
 		}
 	}
 
-	split := make([]bool, n) // GPUs that have instances
-	for _, e := range inv.Entities {
+	split := make([]bool, n) // GPUs that have instances, or may have
+	for i, e := range inv.Entities {
 		if e.Kind == collector.KindGPUInstance {
 			split[e.Parent] = true
+		}
+		if inv.InstancesUnknownOf(i) {
+			split[i] = true
+			// One of its instances may be asked for, which would select it.
+			p.events[i] = selector.GPU(e.ID) || selector.Instances()
 		}
 	}
 	for i, e := range inv.Entities {

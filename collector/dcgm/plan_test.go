@@ -265,3 +265,38 @@ func TestProfile(t *testing.T) {
 		}
 	}
 }
+
+// TestPlanInstancesUnknown shows that a GPU whose instances are not known is not read in
+// their place, but goes on where one of them, or it, may be asked for.
+func TestPlanInstancesUnknown(t *testing.T) {
+	for _, tt := range []struct {
+		devices        string
+		selected, read []int
+	}{
+		{"f", []int{0, 1, 2, 3}, []int{0, 2, 3}},
+		{"g", []int{0, 1, 2, 3}, []int{0, 1, 2, 3}},
+		{"g:1", []int{1}, []int{1}},
+		{"g:5", []int{3}, []int{3}},
+		{"i:8", []int{1}, nil},
+	} {
+		inv := testInventory(testColumns)
+		inv.Entities, inv.InstancesUnknown = inv.Entities[:4], true
+		selector, err := collector.ParseSelector(tt.devices)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := newPlan(inv, selectors{gpus: selector}, testCapabilities)
+		var selected, read []int
+		for i := range inv.Entities {
+			if p.selected[i] {
+				selected = append(selected, i)
+			}
+			if p.read[i] {
+				read = append(read, i)
+			}
+		}
+		if !slices.Equal(selected, tt.selected) || !slices.Equal(read, tt.read) {
+			t.Errorf("%s: selected %v, read %v", tt.devices, selected, read)
+		}
+	}
+}

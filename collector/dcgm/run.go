@@ -30,6 +30,9 @@ const (
 	// again; later and later, up to the maximum, while that changes nothing.
 	identityRetry    = 10 * time.Second
 	maxIdentityRetry = 5 * time.Minute
+	// instancesTimeout is for how long MIG instances that cannot be listed count as they
+	// were: their ids may be those of others by then. Longer with long intervals.
+	instancesTimeout = 10 * time.Second
 	// listenEvery is how often XIDs are asked for between samples: an embedded engine
 	// takes those that nobody has heard with it when its process ends.
 	listenEvery = time.Second
@@ -183,7 +186,8 @@ type sampler struct {
 	skip          int           // how many samples may still be left out
 	changed       bool          // the topology, since the newest inventory
 	fabricChanged bool          // since the newest inventory
-	instances     code          // of listing the MIG instances
+	listed        time.Time     // when the MIG instances last were
+	unlisted      bool          // that is too long ago
 	generation    uint64        // of the newest inventory
 	updated       bool          // the engine was asked to update all fields
 	rebuildAt     time.Time     // when to discover again without a change; zero: never
@@ -232,6 +236,7 @@ func newSampler(cfg Config) (*sampler, error) {
 			columns:    cfg.Sampler.Fields,
 			version:    e.version,
 			known:      make(map[uint32]*knownGPU),
+			fabric:     fabricIdentities{known: knownPorts(cfg.Sampler.Links)},
 		},
 		watcher:      newWatcher(e.lib, cfg.Sampler.Interval, cfg.Logger),
 		updateChecks: time.Now(),
@@ -253,7 +258,7 @@ func newSampler(cfg Config) (*sampler, error) {
 		s.xids.since = start.UnixMicro()
 	}
 	s.fabric = newFabricReader(s.lib, fabricKinds(cfg.Sampler), cfg.Logger)
-	if _, c := s.checkTopology(); c != codeOK {
+	if _, c := s.checkTopology(start); c != codeOK {
 		return nil, s.failed(c, collector.FailureDiscoveryFailed, "listing the GPUs")
 	}
 	if _, err := s.rebuild(true); err != nil {
@@ -298,12 +303,15 @@ func (s *sampler) failed(c code, reason, doing string) error {
 // that did.
 func (s *sampler) rebuild(topologyChanged bool) (rebuilt bool, err error) {
 	top := s.lib.topology()
+	if s.unlisted {
+		top.mig = nil
+	}
 	f, c := s.identities.inventory(top, s.fabric.now, s.newest)
 	if c != codeOK {
 		return false, s.failed(c, collector.FailureDiscoveryFailed, "reading the identity of the GPUs")
 	}
 	inv := f.inv
-	inv.Derived = s.cfg.Sampler.Derived
+	inv.Derived, inv.InstancesUnknown = s.cfg.Sampler.Derived, s.unlisted
 	now := time.Now()
 	s.rebuildAt = time.Time{}
 	if !topologyChanged && s.inv != nil && same(inv, s.inv) {

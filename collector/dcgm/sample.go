@@ -4,6 +4,7 @@
 package dcgm
 
 import (
+	"cmp"
 	"errors"
 	"time"
 
@@ -25,6 +26,7 @@ func (s *sampler) sample() error {
 	}
 	stuck := s.stuck(now)
 	sample.Time = sample.Time.Add(-stuck)
+	sample.LinksRead = s.fabric.at()
 	if err := s.write(sample, found, now); err != nil {
 		return err
 	}
@@ -59,7 +61,7 @@ func (s *sampler) checkLibrary(now time.Time) error {
 
 // followTopology makes a new inventory if the node is another one now, or may be.
 func (s *sampler) followTopology(now time.Time) error {
-	changed, err := s.topologyChanged()
+	changed, err := s.topologyChanged(now)
 	if err != nil {
 		return err
 	}
@@ -123,8 +125,8 @@ func (s *sampler) leave() {
 
 // topologyChanged says whether the node is another one than that of the newest
 // inventory.
-func (s *sampler) topologyChanged() (bool, error) {
-	changed, c := s.checkTopology()
+func (s *sampler) topologyChanged(now time.Time) (bool, error) {
+	changed, c := s.checkTopology(now)
 	if c.lost() {
 		return false, s.failed(c, collector.FailureHostengineLost, "listing the GPUs")
 	}
@@ -137,14 +139,21 @@ func (s *sampler) topologyChanged() (bool, error) {
 }
 
 // checkTopology says whether the node is another one than at the last time.
-func (s *sampler) checkTopology() (bool, code) {
+func (s *sampler) checkTopology(now time.Time) (bool, code) {
 	changed, instances, c := s.lib.checkTopology()
-	if c == codeOK && instances != s.instances {
-		if s.instances = instances; instances != codeOK {
-			s.log.Warn("MIG instances cannot be listed, and count as they were", "err", s.lib.err(instances, "listing the MIG instances"))
-		}
+	if c == codeOK && instances == codeOK {
+		s.listed = now
 	}
-	return changed, c
+	unlisted := now.Sub(s.listed) > max(instancesTimeout, 2*s.cfg.Sampler.Interval)
+	if unlisted == s.unlisted {
+		return changed, c
+	}
+	if s.unlisted = unlisted; unlisted {
+		s.log.Warn("MIG instances cannot be listed; nothing of them is shown until they can", "err", s.lib.err(cmp.Or(c, instances), "listing the MIG instances"))
+	} else {
+		s.log.Info("MIG instances are listed again")
+	}
+	return true, c
 }
 
 // take takes a reading.
@@ -217,7 +226,7 @@ func (s *sampler) writeXIDs() error {
 		return err
 	}
 	if s.xids.ofInstances() {
-		if _, err := s.topologyChanged(); err != nil {
+		if _, err := s.topologyChanged(time.Now()); err != nil {
 			return err
 		}
 		if s.changed {

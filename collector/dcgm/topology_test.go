@@ -312,6 +312,62 @@ func TestHierarchyFails(t *testing.T) {
 	}
 }
 
+// TestInstancesUnknown shows that instances which cannot be listed are left out after a
+// while, or from the start, and that their GPU does not show in their place.
+func TestInstancesUnknown(t *testing.T) {
+	n := newNode(t, "h100x8-mig")
+	unknown := func(p *process) {
+		t.Helper()
+		s := p.sample("the instances to be left out", func(*collector.Sample) error {
+			if !p.inv.InstancesUnknown {
+				return errors.New("they are not")
+			}
+			return nil
+		})
+		migs := 0
+		for i, e := range p.inv.Entities {
+			switch {
+			case e.Kind == inst || e.Kind == compute:
+				t.Errorf("there is %+v", e)
+			case e.Kind != gpu:
+			case !e.Selected:
+				t.Errorf("GPU %d is not selected", e.ID)
+			case e.MIGMode != (len(s.Rows[i]) == 0):
+				t.Errorf("GPU %d, MIG mode %v, has %d values", e.ID, e.MIGMode, len(s.Rows[i]))
+			case len(s.Derived[i]) != 1 || s.Derived[i][0].Status != collector.StatusOK:
+				t.Errorf("GPU %d has the derived values %v", e.ID, s.Derived[i])
+			case e.MIGMode:
+				migs++
+			}
+		}
+		if migs != 6 {
+			t.Errorf("%d GPUs in MIG mode", migs)
+		}
+	}
+	cfg := defaultConfig()
+	cfg.Derived = []collector.FieldID{112}
+	p := n.start(cfg)
+	p.has(inst, 38, 252, collector.StatusOK)
+	n.command("fail dcgmGetGpuInstanceHierarchy -3")
+	n.command("mig gpu 5 3g.40gb*2")
+	unknown(p)
+	next := n.start(cfg)
+	unknown(next)
+	n.command("clear")
+	for _, p := range []*process{p, next} {
+		p.sample("the instances to be listed", func(*collector.Sample) error {
+			if p.inv.InstancesUnknown {
+				return errors.New("they are not")
+			}
+			return nil
+		})
+		p.has(inst, 36, 252, collector.StatusOK)
+		if e := p.inv.Entities[p.entity(inst, 36)]; e.Profile != "3g.40gb" {
+			t.Errorf("instance 36 is %+v", e)
+		}
+	}
+}
+
 // TestMIGModeStays shows that a GPU which does not tell its MIG mode keeps the
 // one it had.
 func TestMIGModeStays(t *testing.T) {
