@@ -44,9 +44,9 @@ const (
 	frameFailure   frameType = 4
 	frameProcesses frameType = 5
 	frameTracks    frameType = 6
-	frameProfiling frameType = 8
 	frameHealth    frameType = 7
-	framePeers     frameType = 10
+	frameProfiling frameType = 8
+	framePeers     frameType = 10 // 9 never was one
 )
 
 // ErrBadFrame is wrapped by the errors of [FrameReader.Next] after which the

@@ -226,7 +226,7 @@ func findSwitch(inv *Inventory, id uint32) *Entity {
 	return nil
 }
 
-// switchesGone is gpusGone of the switches.
+// switchesGone returns the NVSwitches of earlier inventories that inv lacks.
 func switchesGone(gone []Entity, old, inv *Inventory) []Entity {
 	all := slices.Clone(gone)
 	if old != nil {

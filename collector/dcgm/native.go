@@ -101,8 +101,6 @@ const (
 type migEntry struct {
 	entity, parent                       pair
 	nvmlGPUInstance, nvmlComputeInstance uint32
-	nvmlProfile, slices                  uint32
-	gpuUUID                              string
 }
 
 // topology is what the engine says the node consists of.
@@ -194,9 +192,6 @@ func (l *library) topology() topology {
 			parent:              pair{uint32(e.parent.kind), uint32(e.parent.id)},
 			nvmlGPUInstance:     uint32(e.nvml_gpu_instance),
 			nvmlComputeInstance: uint32(e.nvml_compute_instance),
-			nvmlProfile:         uint32(e.nvml_profile),
-			slices:              uint32(e.slices),
-			gpuUUID:             C.GoString(&e.gpu_uuid[0]),
 		}
 	}
 	return top

@@ -100,7 +100,7 @@ func run(ctx context.Context, cfg Config) error {
 	defer listen.Stop()
 	health := newHealthReader(cfg, s.lib)
 	defer health.stop()
-	for {
+	for err == nil {
 		select {
 		case <-ctx.Done():
 			s.tellRest() // an answer that is waited for may not come
@@ -108,62 +108,50 @@ func run(ctx context.Context, cfg Config) error {
 			s.fabric.wait()
 			s.leave()
 			return nil
-		case <-listen.C:
-			if err := s.writeXIDs(); err != nil {
-				return err
-			}
-			continue
-		case <-looks.C:
-			if err := s.look(false); err != nil {
-				return err
-			}
-			continue
-		case <-processes.due():
-			processes.start(s.inv)
-			continue
-		case c := <-cfg.Commands:
-			if err := s.command(c); err != nil {
-				return err
-			}
-			continue
-		case r := <-processes.results:
-			if err := s.writeProcesses(processes.finish(r)); err != nil {
-				return err
-			}
-			continue
-		case <-s.fabric.due():
-			s.fabric.start(struct{}{})
-			continue
-		case r := <-s.fabric.results:
-			s.fabricChanged = s.fabric.finish(r) || s.fabricChanged
-			continue
-		case <-health.due():
-			health.start(s.inv)
-			continue
-		case r := <-health.results:
-			health.finish(r)
-			if err := s.writeHealth(r); err != nil {
-				return err
-			}
-			health.follow(s.inv)
-			continue
 		case tick := <-ticker.C:
 			processes.schedule(before(tick, cfg.Sampler.Interval, processLead))
 			s.fabric.schedule(before(tick, cfg.Sampler.Interval, fabricLead))
-		}
-		start := time.Now()
-		if err := s.sample(); err != nil {
-			return err
-		}
-		health.follow(s.inv)
-		// A tick that came while a sample took too long is no reason to hurry.
-		if time.Since(start) > cfg.Sampler.Interval {
-			select {
-			case <-ticker.C:
-			default:
-			}
+			err = s.sampleInTime(ticker)
+			health.follow(s.inv)
+		case <-listen.C:
+			err = s.writeXIDs()
+		case <-looks.C:
+			err = s.look(false)
+		case c := <-cfg.Commands:
+			err = s.command(c)
+		case <-processes.due():
+			processes.start(s.inv)
+		case r := <-processes.results:
+			err = s.writeProcesses(processes.finish(r))
+		case <-s.fabric.due():
+			s.fabric.start(struct{}{})
+		case r := <-s.fabric.results:
+			s.fabricChanged = s.fabric.finish(r) || s.fabricChanged
+		case <-health.due():
+			health.start(s.inv)
+		case r := <-health.results:
+			health.finish(r)
+			err = s.writeHealth(r)
+			health.follow(s.inv)
 		}
 	}
+	return err
+}
+
+// sampleInTime takes a sample. A tick that came while it took too long is no reason to
+// hurry.
+func (s *sampler) sampleInTime(ticker *time.Ticker) error {
+	start := time.Now()
+	if err := s.sample(); err != nil {
+		return err
+	}
+	if time.Since(start) > s.cfg.Sampler.Interval {
+		select {
+		case <-ticker.C:
+		default:
+		}
+	}
+	return nil
 }
 
 // sampler is the state of a running [Run].
