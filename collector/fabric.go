@@ -18,7 +18,7 @@ var (
 	gpuNVSwitchInfo = definition{"gpu_nvswitch_info", MetricGauge, "What is known of an NVSwitch, be it lost or not; always 1.",
 		[]string{"nvswitch", "pci_bus_id", "uuid"}}
 
-	linksUp   = definition{"gpu_exporter_nvlink_read_up", MetricGauge, "Whether it is known which NVLinks are up: 1 if that was read no longer ago than a sample may be old (3 s at the least). While it is 0, gpu_nvlink_up is absent.", nil}
+	linksUp   = definition{"gpu_exporter_nvlink_read_up", MetricGauge, "Whether it is known which NVLinks are up: 1 if that was read no longer ago than a sample may be old (and 3 s). While it is 0, gpu_nvlink_up is absent.", nil}
 	linksLast = definition{"gpu_exporter_nvlink_last_read_timestamp_seconds", MetricGauge, "When it was last read which NVLinks are up.", nil}
 )
 
@@ -31,15 +31,15 @@ func (v *nodeView) linkAge() (time.Duration, bool) {
 	return v.age + v.sample.Time.Sub(v.sample.LinksRead), true
 }
 
-// minLinkAge is how old it may be which links are up, however soon samples are too old:
-// links are looked at once a second at the most.
-const minLinkAge = 3 * time.Second
+// linkLead is how much older it may be which links are up than a sample: they are
+// looked at before it, and once a second at the most.
+const linkLead = 3 * time.Second
 
 // linksFresh says whether there is a sample, and it is known which links are up, neither
 // older than it may be, and for how much longer.
 func (v *nodeView) linksFresh(maxAge time.Duration) (left time.Duration, fresh bool) {
 	age, read := v.linkAge()
-	left = min(maxAge-v.age, max(maxAge, minLinkAge)-age)
+	left = min(maxAge-v.age, maxAge+linkLead-age)
 	return left, read && left >= 0
 }
 
@@ -114,7 +114,7 @@ func (f *Families) appendFabric(families []Family, v nodeView, fresh bool) []Fam
 		}
 	}
 	for _, gone := range v.goneSwitches {
-		if fresh && v.sample.LinksRead.IsZero() {
+		if fresh && !v.sample.SwitchesListed {
 			break // the sampler has yet to look: the call for the links, made with it, may hang
 		}
 		if findSwitch(v.inventory, gone.ID) == nil {

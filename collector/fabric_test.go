@@ -71,7 +71,7 @@ func TestNVSwitchAfterRestart(t *testing.T) {
 	inv.Columns[KindSwitch] = SwitchFields()
 	blank := NoValue(StatusBlank)
 	deliver(t, node, Frame{Inventory: inv})
-	deliver(t, node, Frame{Sample: &Sample{Generation: 1, Time: epoch, LinksRead: epoch, Rows: [][]Cell{{blank, blank}}}})
+	deliver(t, node, Frame{Sample: &Sample{Generation: 1, Time: epoch, LinksRead: epoch, SwitchesListed: true, Rows: [][]Cell{{blank, blank}}}})
 	body := encode(t, f, expfmt.TypeTextPlain)
 	const want = `gpu_nvswitch_info{nvswitch="nvswitch0",hostname="node1",pci_bus_id="00000000:05:00.0",uuid="SWX-0"} 1
 gpu_nvswitch_up{nvswitch="nvswitch0",hostname="node1"} 0
@@ -84,7 +84,7 @@ gpu_nvswitch_up{nvswitch="nvswitch1",hostname="node1"} 0
 	inv = &Inventory{Generation: 2, Entities: []Entity{{Kind: KindSwitch, ID: 1, Selected: true, Parent: Unknown}}}
 	inv.Columns[KindSwitch] = SwitchFields()
 	deliver(t, node, Frame{Inventory: inv})
-	deliver(t, node, Frame{Sample: &Sample{Generation: 2, Time: epoch, LinksRead: epoch, Rows: [][]Cell{{Int64Cell(40), Int64Cell(0)}}}})
+	deliver(t, node, Frame{Sample: &Sample{Generation: 2, Time: epoch, LinksRead: epoch, SwitchesListed: true, Rows: [][]Cell{{Int64Cell(40), Int64Cell(0)}}}})
 	const back = `gpu_nvswitch_up{nvswitch="nvswitch1",hostname="node1"} 1
 gpu_nvswitch_up{nvswitch="nvswitch0",hostname="node1"} 0
 `
@@ -108,12 +108,12 @@ func TestNVLinkUpAges(t *testing.T) {
 		want      string
 	}{
 		"fresh":                      {30 * time.Second, time.Second, 0, links + known},
-		"as old as it may be":        {30 * time.Second, 25 * time.Second, 5 * time.Second, links + known},
-		"too old":                    {30 * time.Second, 25 * time.Second, 6 * time.Second, not},
+		"as old as it may be":        {30 * time.Second, 25 * time.Second, 8 * time.Second, links + known},
+		"too old":                    {30 * time.Second, 25 * time.Second, 9 * time.Second, not},
 		"never read":                 {30 * time.Second, 0, 0, not},
 		"samples older than that":    {30 * time.Second, time.Second, 31 * time.Second, not},
-		"looked at once a second":    {time.Second, 2900 * time.Millisecond, 0, links + known},
-		"not looked at for a while":  {time.Second, 3100 * time.Millisecond, 0, not},
+		"looked at once a second":    {time.Second, 3900 * time.Millisecond, 0, links + known},
+		"not looked at for a while":  {time.Second, 4100 * time.Millisecond, 0, not},
 		"read after a stuck reading": {30 * time.Second, -5 * time.Second, 0, links + known},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -188,7 +188,7 @@ func TestLinksOfGoneSwitch(t *testing.T) {
 	}
 	show := func(entities []Entity, read time.Time) string {
 		deliver(t, node, Frame{Inventory: &Inventory{Generation: 1, Entities: entities}})
-		deliver(t, node, Frame{Sample: &Sample{Generation: 1, Time: epoch, LinksRead: read, Rows: make([][]Cell, len(entities))}})
+		deliver(t, node, Frame{Sample: &Sample{Generation: 1, Time: epoch, LinksRead: read, SwitchesListed: !read.IsZero(), Rows: make([][]Cell, len(entities))}})
 		body := encode(t, f, expfmt.TypeTextPlain)
 		if isDown, known := strings.Contains(string(body), "gpu_nvswitch_up{"), !read.IsZero(); len(entities) == 0 && isDown != known {
 			t.Errorf("the switch, of which it is known whether it is there: %v, is told to be down: %v", known, isDown)
@@ -213,5 +213,12 @@ gpu_nvlink_up{nvlink="40",nvswitch="nvswitch1",hostname="node1"} 1
 		if got := show(step.entities, step.read); got != step.want {
 			t.Errorf("%s: got\n%swant\n%s", step.name, got, step.want)
 		}
+	}
+
+	// That it is gone is known also where the links cannot be read.
+	deliver(t, node, Frame{Inventory: &Inventory{Generation: 1}}, Frame{Sample: &Sample{Generation: 1, Time: epoch, SwitchesListed: true}})
+	body := encode(t, f, expfmt.TypeTextPlain)
+	if got := series(body, "gpu_nvswitch_up") + series(body, "gpu_nvlink_up"); got != "gpu_nvswitch_up{nvswitch=\"nvswitch1\",hostname=\"node1\"} 0\n" {
+		t.Errorf("where the links cannot be read:\n%s", got)
 	}
 }

@@ -129,7 +129,7 @@ func testSample(inv *Inventory) *Sample {
 	none := NoValue(StatusNotSupported)
 	lost := NoValue(StatusEntityLost)
 	return &Sample{
-		Generation: inv.Generation, Time: epoch, LinksRead: epoch, Duration: 1500 * time.Microsecond,
+		Generation: inv.Generation, Time: epoch, LinksRead: epoch, SwitchesListed: true, Duration: 1500 * time.Microsecond,
 		Strings: []string{"570.133.20"},
 		Rows: [][]Cell{
 			{Int64Cell(35), DoubleCell(210), Int64Cell(1_000_000_000), NoValue(StatusNoData), Int64Cell(8155), DoubleCell(0.2), StringCell(0)},

@@ -162,6 +162,7 @@ func (f *FrameWriter) WriteSample(s *Sample) error {
 	f.u64(uint64(s.Time.UnixNano()))
 	f.u64(uint64(s.Duration))
 	f.moment(s.LinksRead)
+	f.bool(s.SwitchesListed)
 	f.num(len(s.Strings))
 	for _, v := range s.Strings {
 		f.str(v)
@@ -487,6 +488,8 @@ func (d *decoder) sample() *Sample {
 		Time:       d.time(),
 		Duration:   time.Duration(d.u64()),
 		LinksRead:  d.moment(),
+
+		SwitchesListed: d.u8() != 0,
 	}
 	if n := d.count(1); n > 0 {
 		s.Strings = make([]string, n)

@@ -54,7 +54,7 @@ func frameInventoryOf(gpus, instances int) *Inventory {
 
 func frameSampleOf() *Sample {
 	return &Sample{
-		Generation: 3, Time: frameTime, Duration: 1234 * time.Microsecond, LinksRead: frameTime.Add(-time.Second),
+		Generation: 3, Time: frameTime, Duration: 1234 * time.Microsecond, LinksRead: frameTime.Add(-time.Second), SwitchesListed: true,
 		Strings: []string{"", "P0", "a\x00\xff\n"},
 		Rows: [][]Cell{
 			{Int64Cell(0), Int64Cell(math.MinInt64), Int64Cell(math.MaxInt64)},

@@ -281,17 +281,19 @@ func (in *integrals) add(key entityKey, at sourceAt, track *Track, t *tracking) 
 		s.silence = s.bridge // a sum loses nothing by being silent
 	}
 	g := of[at.integral]
-	s.unbroken = g.interruptions == in.interruptions && (Field{ID: track.Field}).Profiling()
+	profiling := (Field{ID: track.Field}).Profiling()
 	for _, p := range track.Points {
+		s.unbroken = profiling && g.interruptions == in.interruptions
 		in.gaps[in.all[at.integral].family.Name] += g.add(in.all[at.integral].sources, at.source, p, s)
 		g.interruptions = in.interruptions
 	}
 }
 
 // pause makes the devices that are not up in the inventory begin anew when they come
-// back: the time without them is none of theirs.
+// back: the time without them is none of theirs. What a device that is still there
+// counts itself goes on.
 func (in *integrals) pause(inv *Inventory) {
-	up := make(map[entityKey]bool)
+	up := make(map[entityKey]bool) // of those that are there
 	for i := range inv.devices() {
 		if kind := inv.Entities[i].Kind; kind != KindGPU && kind != KindGPUInstance {
 			continue
@@ -300,13 +302,15 @@ func (in *integrals) pause(inv *Inventory) {
 		up[instanceKey(inv, i)] = gpu != nil && gpu.State == EntityUp && inv.Entities[i].State == EntityUp
 	}
 	for key, of := range in.of {
-		if up[key] {
+		isUp, isThere := up[key]
+		if isUp {
 			continue
 		}
-		for _, g := range of {
-			if g != nil {
-				g.until = 0
+		for i, g := range of {
+			if g == nil || isThere && in.all[i].sources[g.source].nature == ofAllTime {
+				continue
 			}
+			g.until = 0
 		}
 	}
 }

@@ -37,8 +37,10 @@ type Node struct {
 	goneSwitches []Entity
 	links        linkMemory
 	goneLinks    []switchPort // of goneSwitches
-	// reused are the positions in latest of instances whose ids were other ones' before
-	// a sampler that does not know it.
+	// reused are the positions in latest, until its first sample, of instances whose ids
+	// were other ones' before a sampler that does not know it: what it tells before that
+	// may have happened before it came. Times tell nothing: an engine may have a clock of
+	// its own.
 	reused      map[int]bool
 	xids        xidLedger
 	kernel      kernelXIDs
@@ -255,7 +257,8 @@ func (n *Node) setSample(s *Sample) error {
 	}
 	n.shown, n.sample, n.received = n.latest, s, now
 	n.profiling.sampled(n.latest)
-	n.placeHeldXIDs(len(n.kernel.held), true) // whose instance is which is known as of now
+	n.decideXIDs()
+	n.reused = nil
 	n.clockEvents.add(n.latest, s)
 	n.tracks = n.tracking.close(n.latest, s, n.gone)
 	n.report.gpus(nodeView{inventory: n.latest, sample: s, gone: n.gone})
@@ -297,7 +300,7 @@ func (n *Node) addEvents(generation uint64, events []Event) error {
 	}
 	for _, e := range events {
 		now, key := n.now(), instanceKey(n.latest, e.Entity)
-		if n.reused[e.Entity] && e.Time.Before(n.latest.Time) {
+		if n.reused[e.Entity] {
 			key.instance, key.profile = Unknown, "" // it may be of either
 		}
 		if n.xids.addSample(key, e.Code, e.Time, now) {
@@ -356,7 +359,6 @@ func (n *Node) view() nodeView {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	now := n.now()
-	n.settleKernelXIDs(now)
 	n.xids.settle(now)
 	v := n.newest(now)
 	v.goneSwitches, v.goneLinks = n.goneSwitches, n.goneLinks

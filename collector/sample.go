@@ -90,6 +90,8 @@ type Sample struct {
 	// LinksRead is when it was last read which links are up, which is in the inventory;
 	// zero if never.
 	LinksRead time.Time
+	// SwitchesListed says whether the sampler has found out which NVSwitches there are.
+	SwitchesListed bool
 	// Rows stand in the order of [Inventory.Entities], cells in the order of the
 	// columns of the entity's kind. An entity that is not read has no cells.
 	Rows [][]Cell

@@ -41,19 +41,10 @@ type KernelLogStatus struct {
 	Lost uint64
 }
 
-// kernelXIDs are those of the kernel log that are not counted for a GPU or instance.
+// kernelXIDs are those of the kernel log at addresses without a known GPU.
 type kernelXIDs struct {
-	waiting []strayXID // at addresses without a known GPU
-	strays  uint64     // since the start, where an inventory was known
-	held    []heldXID  // of instances, until the next sample
-}
-
-// heldXID is one of an instance. The key is the instance's when it was told, or the
-// GPU's if it was not known.
-type heldXID struct {
-	KernelXID
-	key  entityKey
-	told time.Time
+	waiting []strayXID
+	strays  uint64 // since the start, where an inventory was known
 }
 
 type strayXID struct {
@@ -113,44 +104,37 @@ func (n *Node) placeKernelXID(x KernelXID) bool {
 	if gpu == nil {
 		return false
 	}
-	key, split := instanceOf(n.latest, gpu.UUID, x.GPUInstance)
-	if x.GPUInstance == Unknown {
-		n.countKernelXID(gpu, key, split, x)
+	now := n.now()
+	r := loggedXID{code: x.Code, at: x.Time, number: x.GPUInstance}
+	r.key, r.split = instanceOf(n.latest, gpu.UUID, x.GPUInstance)
+	if !n.xids.addRecord(r, now) {
 		return true
 	}
-	// The GPU may have been split anew since the inventory.
-	if len(n.kernel.held) == maxStrays {
-		n.placeHeldXIDs(1, false)
+	more := []any{"kernel_says", x.Text}
+	if x.PID != 0 {
+		more = append(more, "pid", x.PID)
 	}
-	n.kernel.held = append(n.kernel.held, heldXID{x, key, n.now()})
+	if x.Process != "" {
+		more = append(more, "process", x.Process)
+	}
+	n.report.xid(gpu, xidKey{r.key, x.Code}, now, more...)
 	return true
 }
 
-// placeHeldXIDs counts the first of the XIDs that were held: for the instance, unless
-// its number is another one's by now, so that it may be of either. Where nobody knows
-// which one it is, DCGM may still tell, if there is time to wait for it.
-func (n *Node) placeHeldXIDs(count int, wait bool) {
-	for _, x := range n.kernel.held[:count] {
-		key, split := instanceOf(n.latest, x.key.uuid, x.GPUInstance)
+// decideXIDs says of which instances those XIDs are whose instance the driver has
+// named: the GPU may have been split anew between the newest inventory and the XID, and
+// that is known as of now.
+func (n *Node) decideXIDs() {
+	n.xids.decide(func(told entityKey, number int) entityKey {
+		key, _ := instanceOf(n.latest, told.uuid, number)
 		switch {
-		case key == x.key || x.key.instance == Unknown: // it is as it was, or new
-		case key.instance == Unknown:
-			key = x.key // it is gone, and no other has its number
-		default:
-			key = entityKey{uuid: x.key.uuid, instance: Unknown}
+		case key == told || told.instance == Unknown: // it is as it was, or new
+			return key
+		case key.instance == Unknown && !n.latest.InstancesUnknown:
+			return told // it is gone, and no other has its number
 		}
-		n.countKernelXID(n.gpuAt(x.KernelXID), key, split && wait, x.KernelXID)
-	}
-	n.kernel.held = n.kernel.held[count:]
-}
-
-// settleKernelXIDs counts those that have waited for a sample for too long.
-func (n *Node) settleKernelXIDs(now time.Time) {
-	overdue := 0
-	for overdue < len(n.kernel.held) && now.Sub(n.kernel.held[overdue].told) >= instanceGrace {
-		overdue++
-	}
-	n.placeHeldXIDs(overdue, false)
+		return entityKey{uuid: told.uuid, instance: Unknown} // of either
+	})
 }
 
 // gpuAt returns the GPU at the address of an XID, or nil.
@@ -180,21 +164,6 @@ func instanceOf(inv *Inventory, uuid string, id int) (key entityKey, split bool)
 		}
 	}
 	return key, split
-}
-
-func (n *Node) countKernelXID(gpu *Entity, key entityKey, split bool, x KernelXID) {
-	now := n.now()
-	if !n.xids.addRecord(key, split, x.Code, x.Time, now) {
-		return
-	}
-	more := []any{"kernel_says", x.Text}
-	if x.PID != 0 {
-		more = append(more, "pid", x.PID)
-	}
-	if x.Process != "" {
-		more = append(more, "process", x.Process)
-	}
-	n.report.xid(gpu, xidKey{key, x.Code}, now, more...)
 }
 
 // pciAddress is where a GPU is, without the function.

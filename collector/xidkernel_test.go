@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"log/slog"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,7 +45,7 @@ func TestKernelXID(t *testing.T) {
 	deliver(t, node, Frame{Generation: 1, Events: []Event{
 		{Kind: EventXID, Entity: 0, Time: epoch, Code: 48},
 		{Kind: EventXID, Entity: 5, Time: epoch, Code: 74}, // in a compute instance of instance 11
-	}})
+	}}, Frame{Sample: testSample(node.latest)})
 	*clock = clock.Add(instanceGrace)
 	body := encode(t, f, expfmt.TypeTextPlain)
 	for _, want := range []string{
@@ -145,9 +146,12 @@ func TestXIDsAroundAResplit(t *testing.T) {
 				e.ID, e.InstanceID, e.Profile = 9, 13, "1g.5gb"
 			}
 		}
-		s := testSample(inv)
-		s.Generation, s.Time = generation, epoch
-		deliver(t, node, Frame{Inventory: inv}, Frame{Sample: s})
+		deliver(t, node, Frame{Inventory: inv})
+	}
+	sample := func(t *testing.T, node *Node, at time.Time) {
+		s := testSample(node.latest)
+		s.Generation, s.Time = node.latest.Generation, at
+		deliver(t, node, Frame{Sample: s})
 	}
 	row := func(n *Node, instance int) int {
 		for i, e := range n.latest.Entities {
@@ -158,8 +162,8 @@ func TestXIDsAroundAResplit(t *testing.T) {
 		t.Fatalf("no instance %d", instance)
 		return 0
 	}
-	event := func(t *testing.T, n *Node, instance int, code int64, after time.Duration) {
-		deliver(t, n, Frame{Generation: n.latest.Generation, Events: []Event{{Kind: EventXID, Entity: row(n, instance), Code: code, Time: epoch.Add(after)}}})
+	event := func(t *testing.T, n *Node, instance int, code int64) {
+		deliver(t, n, Frame{Generation: n.latest.Generation, Events: []Event{{Kind: EventXID, Entity: row(n, instance), Code: code, Time: epoch}}})
 	}
 	for name, tc := range map[string]struct {
 		happens func(t *testing.T, n *Node, clock *time.Time)
@@ -170,31 +174,59 @@ func TestXIDsAroundAResplit(t *testing.T) {
 			n.AddKernelXID(kernelXID(0x2a, 12, 62))
 			n.AddKernelXID(kernelXID(0x2a, 13, 63))
 			resplit(t, n, 2)
+			sample(t, n, *clock)
 			*clock = clock.Add(instanceGrace) // DCGM does not tell which it was
 		}, map[xidKey]uint64{{gpu, 61}: 1, {other, 62}: 1, {entityKey{"GPU-bbbb", 13, "1g.5gb"}, 63}: 1}},
-		"logged, and nothing happens": {func(t *testing.T, n *Node, _ *time.Time) {
+		"logged, and nothing happens": {func(t *testing.T, n *Node, clock *time.Time) {
 			n.AddKernelXID(kernelXID(0x2a, 11, 61))
-			deliver(t, n, Frame{Sample: testSample(n.latest)})
+			sample(t, n, *clock)
 		}, map[xidKey]uint64{{small, 61}: 1}},
 		"logged, and no sample comes": {func(_ *testing.T, n *Node, clock *time.Time) {
 			n.AddKernelXID(kernelXID(0x2a, 11, 61))
-			*clock = clock.Add(instanceGrace)
+			*clock = clock.Add(decisionGrace)
 		}, map[xidKey]uint64{{small, 61}: 1}},
+		"logged, and instances cannot be listed": {func(t *testing.T, n *Node, clock *time.Time) {
+			n.AddKernelXID(kernelXID(0x2a, 11, 61))
+			inv := &Inventory{Generation: 2, Time: epoch, InstancesUnknown: true, Entities: slices.Clone(testInventory(t).Entities[:2])}
+			deliver(t, n, Frame{Inventory: inv}, Frame{Sample: &Sample{Generation: 2, Time: *clock, Rows: make([][]Cell, 2)}})
+			*clock = clock.Add(instanceGrace)
+		}, map[xidKey]uint64{{gpu, 61}: 1}},
+		"logged, and told by DCGM long before the sample": {func(t *testing.T, n *Node, clock *time.Time) {
+			n.AddKernelXID(kernelXID(0x2a, 11, 61))
+			event(t, n, 11, 61)
+			event(t, n, 12, 61) // another one, which the log has later
+			*clock = clock.Add(kernelLag - time.Second)
+			n.AddKernelXID(kernelXID(0x2a, 12, 61))
+			n.view()
+			*clock = clock.Add(2 * instanceGrace)
+			sample(t, n, *clock)
+		}, map[xidKey]uint64{{small, 61}: 1, {other, 61}: 1}},
 		"logged, and DCGM tells of the GPU": {func(t *testing.T, n *Node, clock *time.Time) {
 			n.AddKernelXID(kernelXID(0x2a, 11, 61))
 			deliver(t, n, Frame{Generation: 1, Events: []Event{{Kind: EventXID, Entity: 1, Code: 61, Time: epoch}}})
+			n.AddKernelXID(kernelXID(0x2a, 12, 62))
+			deliver(t, n, Frame{Generation: 1, Events: []Event{{Kind: EventXID, Entity: 1, Code: 62, Time: epoch}}})
 			resplit(t, n, 2)
-			*clock = clock.Add(instanceGrace)
-		}, map[xidKey]uint64{{gpu, 61}: 1}},
-		"told by another sampler": {func(t *testing.T, n *Node, _ *time.Time) {
+			sample(t, n, *clock)
+		}, map[xidKey]uint64{{gpu, 61}: 1, {other, 62}: 1}},
+		"logged, and DCGM tells of the new one": {func(t *testing.T, n *Node, clock *time.Time) {
+			n.AddKernelXID(kernelXID(0x2a, 11, 61))
+			resplit(t, n, 2)
+			event(t, n, 11, 61)
+			sample(t, n, *clock)
+			n.AddKernelXID(kernelXID(0x2a, 11, 61)) // and one more
+			sample(t, n, *clock)
+		}, map[xidKey]uint64{{large, 61}: 2}},
+		"told by another sampler": {func(t *testing.T, n *Node, clock *time.Time) {
 			resplit(t, n, 1)
-			event(t, n, 11, 61, time.Second)   // before it came
-			event(t, n, 11, 62, 3*time.Second) // and after
-			event(t, n, 13, 63, time.Second)   // an id that is new
+			event(t, n, 11, 61) // maybe before it came
+			event(t, n, 13, 63) // an id that is new
+			sample(t, n, *clock)
+			event(t, n, 11, 62)
 		}, map[xidKey]uint64{{gpu, 61}: 1, {large, 62}: 1, {entityKey{"GPU-bbbb", 13, "1g.5gb"}, 63}: 1}},
 		"told by the same sampler, which knows": {func(t *testing.T, n *Node, _ *time.Time) {
 			resplit(t, n, 2)
-			event(t, n, 11, 61, time.Second)
+			event(t, n, 11, 61)
 		}, map[xidKey]uint64{{large, 61}: 1}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -13,6 +13,9 @@ const (
 	// waits for DCGM to say on which instance it was: two samples at the default
 	// interval. Then it counts for the GPU. No longer: an alert waits, too.
 	instanceGrace = 10 * time.Second
+	// decisionGrace is how long an XID waits for a sample that says which instance has
+	// the number that the driver names: the longest usual interval, twice.
+	decisionGrace = time.Minute
 	// kernelLag is how much later than DCGM's sample the kernel log may be read.
 	kernelLag = 10 * time.Second
 	// sampleLag is how much later DCGM may tell of what the kernel log has told.
@@ -61,11 +64,14 @@ type gpuXID struct {
 
 // openXID is an XID of which one source has told and the other may yet.
 type openXID struct {
-	key     entityKey
-	at      time.Time // when it happened, by whoever told first
-	told    time.Time // when we were told
-	logged  bool      // the kernel log has told
-	waits   bool      // for DCGM to say on which instance; it is not counted yet
+	key    entityKey
+	at     time.Time // when it happened, by whoever told first
+	told   time.Time // when we were told
+	logged bool      // the kernel log has told
+	waits  bool      // to hear on which instance it was; it is not counted yet
+	// number is that of an instance, or Unknown, of which it is not decided yet
+	// whether it is the one of the key: see decide.
+	number  int
 	samples int       // of DCGM's
 	sample  time.Time // of the newest of these
 }
@@ -108,15 +114,15 @@ func (l *xidLedger) addSample(key entityKey, code int64, at, now time.Time) bool
 	}
 	if how == fitNone {
 		l.counts.add(key, code, at, now)
-		l.keep(id, openXID{key: key, at: at, told: now, samples: 1, sample: at})
+		l.keep(id, openXID{key: key, number: Unknown, at: at, told: now, samples: 1, sample: at})
 		return true
 	}
 	x := &open[best]
 	x.samples++
 	x.sample = at
-	if x.waits {
-		x.waits, x.key = false, key
-		l.counts.add(key, code, x.at, x.told)
+	if x.waits && (x.number == Unknown || key.instance != Unknown) {
+		x.key = key
+		l.count(id, x)
 	}
 	l.closeIfTold(id, best)
 	return false
@@ -134,6 +140,8 @@ func (l *xidLedger) samplesOf(code int64) int {
 func (l *xidLedger) fitsSample(x *openXID, key entityKey, code int64, at time.Time) fit {
 	how := fitNone
 	switch {
+	case x.number != Unknown && key.instance != Unknown && x.number != key.instance:
+		return fitNone // on two instances: two XIDs
 	case x.waits:
 		how = fitWaits
 	case x.key == key:
@@ -153,10 +161,22 @@ func (l *xidLedger) fitsSample(x *openXID, key entityKey, code int64, at time.Ti
 	return fitNone
 }
 
-// addRecord takes a record of the kernel log and says whether it tells of a new
-// XID. split says that the GPU has instances, of which one may be meant.
-func (l *xidLedger) addRecord(key entityKey, split bool, code int64, at, now time.Time) bool {
+// loggedXID is a record of the kernel log.
+type loggedXID struct {
+	key  entityKey
+	code int64
+	at   time.Time
+	// split says that the GPU has instances, of which one may be meant.
+	split bool
+	// number is that of the instance that the driver names, if it is to be decided
+	// yet whether it is the one of the key; or Unknown.
+	number int
+}
+
+// addRecord takes a record of the kernel log and says whether it tells of a new XID.
+func (l *xidLedger) addRecord(r loggedXID, now time.Time) bool {
 	l.settle(now)
+	key, code := r.key, r.code
 	id := gpuXID{key.uuid, code}
 	open := l.open[id]
 	best, how := 0, fitNone
@@ -164,9 +184,9 @@ func (l *xidLedger) addRecord(key entityKey, split bool, code int64, at, now tim
 		x := &open[i]
 		switch {
 		case x.logged || now.Sub(x.told) > kernelLag:
-		case x.key == key:
+		case x.key == key || r.number != Unknown && x.key.instance == r.number:
 			best, how = i, fitExact
-		case how == fitNone && (x.key.instance == Unknown || key.instance == Unknown):
+		case how == fitNone && (x.key.instance == Unknown || key.instance == Unknown && r.number == Unknown):
 			best, how = i, fitGPU
 		}
 		if how == fitExact {
@@ -174,11 +194,11 @@ func (l *xidLedger) addRecord(key entityKey, split bool, code int64, at, now tim
 		}
 	}
 	if how == fitNone {
-		waits := split && key.instance == Unknown && !readByEngine(code)
+		waits := r.number != Unknown || r.split && key.instance == Unknown && !readByEngine(code)
 		if !waits {
-			l.counts.add(key, code, at, now)
+			l.counts.add(key, code, r.at, now)
 		}
-		l.keep(id, openXID{key: key, at: at, told: now, logged: true, waits: waits})
+		l.keep(id, openXID{key: key, number: r.number, at: r.at, told: now, logged: true, waits: waits})
 		return true
 	}
 	open[best].logged = true
@@ -189,7 +209,7 @@ func (l *xidLedger) addRecord(key entityKey, split bool, code int64, at, now tim
 // closeIfTold closes an XID that both sources have told all of.
 func (l *xidLedger) closeIfTold(id gpuXID, i int) {
 	open := l.open[id]
-	if x := &open[i]; !x.logged || x.samples < l.samplesOf(id.code) {
+	if x := &open[i]; x.waits || !x.logged || x.samples < l.samplesOf(id.code) {
 		return
 	}
 	if i == 0 {
@@ -217,10 +237,30 @@ func (l *xidLedger) put(id gpuXID, open []openXID) {
 	l.open[id] = open
 }
 
-// count counts an XID that has waited for DCGM in vain.
+// decide says of which instances those XIDs are of which that is open. Where nobody
+// knows, DCGM may tell yet.
+func (l *xidLedger) decide(of func(key entityKey, number int) entityKey) {
+	for id, open := range l.open {
+		for i := range open {
+			x := &open[i]
+			if x.number == Unknown {
+				continue
+			}
+			x.key, x.number = of(x.key, x.number), Unknown
+			if x.key.instance != Unknown || x.samples >= l.samplesOf(id.code) {
+				l.count(id, x)
+			}
+		}
+		l.put(id, slices.DeleteFunc(open, func(x openXID) bool {
+			return !x.waits && x.logged && x.samples >= l.samplesOf(id.code)
+		}))
+	}
+}
+
+// count counts an XID that has waited.
 func (l *xidLedger) count(id gpuXID, x *openXID) {
 	if x.waits {
-		x.waits = false
+		x.waits, x.number = false, Unknown
 		l.counts.add(x.key, id.code, x.at, x.told)
 	}
 }
@@ -230,11 +270,14 @@ func (l *xidLedger) count(id gpuXID, x *openXID) {
 func (l *xidLedger) settle(now time.Time) {
 	for id, open := range l.open {
 		for i := range open {
-			age := now.Sub(open[i].told)
+			x := &open[i]
+			age := now.Sub(x.told)
 			if age < instanceGrace {
 				break // so are those after it
 			}
-			l.count(id, &open[i])
+			if x.number == Unknown || age >= decisionGrace {
+				l.count(id, x)
+			}
 		}
 		past := 0 // one that lives longer keeps those after it, which fit nothing any more
 		for past < len(open) && now.Sub(open[past].told) > l.lifetime(&open[past], id.code) {

@@ -46,9 +46,9 @@ func ledgerStory(t *testing.T, steps string) string {
 			case "dcgm":
 				l.addSample(key, code, at, now)
 			case "kernel":
-				l.addRecord(key, false, code, at, now)
+				l.addRecord(loggedXID{key: key, code: code, at: at, number: Unknown}, now)
 			case "kernel/split":
-				l.addRecord(key, true, code, at, now)
+				l.addRecord(loggedXID{key: key, code: code, at: at, split: true, number: Unknown}, now)
 			default:
 				t.Fatalf("source %q", source)
 			}
@@ -135,7 +135,7 @@ func TestXIDLedgerForgets(t *testing.T) {
 	l := newXIDLedger()
 	gpu := entityKey{uuid: "GPU-a", instance: Unknown}
 	for code := range int64(100) {
-		l.addRecord(gpu, false, code, epoch, epoch)
+		l.addRecord(loggedXID{key: gpu, code: code, at: epoch, number: Unknown}, epoch)
 		l.addSample(gpu, code+50, epoch, epoch)
 	}
 	l.settle(epoch.Add(sampleLag + time.Second))
@@ -171,10 +171,10 @@ func FuzzXIDLedger(f *testing.F) {
 				l.addSample(gpu, 31, epoch, epoch)
 			case 1:
 				records++
-				l.addRecord(gpu, false, 31, epoch, epoch)
+				l.addRecord(loggedXID{key: gpu, code: 31, at: epoch, number: Unknown}, epoch)
 			case 2:
 				records++
-				l.addRecord(gpu, true, 31, epoch, epoch)
+				l.addRecord(loggedXID{key: gpu, code: 31, at: epoch, split: true, number: Unknown}, epoch)
 			}
 			if n := total(epoch); n < before {
 				t.Fatalf("the total went back from %d to %d", before, n)

@@ -267,7 +267,7 @@ func TestLinkStatesAge(t *testing.T) {
 			if _, count := sumOf(body, "gpu_nvlink_up"); count != 0 {
 				t.Errorf("a new sampler shows %d links", count)
 			}
-			if up, count := sumOf(body, "gpu_nvswitch_up"); int(up) != count {
+			if up, count := sumOf(body, "gpu_nvswitch_up"); strings.HasPrefix(fault, "fail") && up != 4 || int(up) != count {
 				t.Errorf("a new sampler shows %v of %d switches up", up, count)
 			}
 			n.command(t, "clear dcgmGetNvLinkLinkStatus")

@@ -314,7 +314,9 @@ type fabricReader struct {
 	beside[struct{}, fabricResult]
 	links code      // of listing the links
 	read  time.Time // when they were last listed; zero: never
-	now   fabric
+	// listed says that it was found out which switches there are.
+	listed bool
+	now    fabric
 }
 
 type fabricResult struct {
@@ -322,6 +324,7 @@ type fabricResult struct {
 	fabric  fabric // if changed
 	changed bool
 	links   code
+	listed  bool // the switches were
 }
 
 // newFabricReader starts a reader of the kinds, and waits a little for its first
@@ -334,7 +337,7 @@ func newFabricReader(lib *library, kinds collector.KindSet, log *slog.Logger) *f
 		if c != codeOK {
 			links = c
 		}
-		result := fabricResult{asked: asked, changed: changed && c == codeOK, links: links}
+		result := fabricResult{asked: asked, changed: changed && c == codeOK, links: links, listed: c == codeOK}
 		if result.changed {
 			result.fabric = list.current()
 		}
@@ -362,6 +365,7 @@ func (r *fabricReader) at() time.Time {
 // finish takes in a result, and says whether anything changed.
 func (r *fabricReader) finish(result fabricResult) bool {
 	r.beside.finish()
+	r.listed = r.listed || result.listed
 	if result.links == linksNotAsked {
 		return false
 	}

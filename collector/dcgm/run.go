@@ -135,6 +135,9 @@ func run(ctx context.Context, cfg Config) error {
 			health.follow(s.inv)
 		}
 	}
+	if err := s.tellHeld(); err != nil {
+		s.log.Debug("some XIDs are not told", "err", err)
+	}
 	return err
 }
 

@@ -26,7 +26,7 @@ func (s *sampler) sample() error {
 	}
 	stuck := s.stuck(now)
 	sample.Time = sample.Time.Add(-stuck)
-	sample.LinksRead = s.fabric.at()
+	sample.LinksRead, sample.SwitchesListed = s.fabric.at(), s.fabric.listed
 	if err := s.write(sample, found, now); err != nil {
 		return err
 	}
@@ -108,14 +108,13 @@ func (s *sampler) write(sample *collector.Sample, found news, now time.Time) err
 
 // tellRest writes what has come since the newest sample, before the engine ends.
 func (s *sampler) tellRest() {
-	err := s.writeXIDs()
-	if err == nil {
-		err = s.writeEvents(s.xids.tellGPUs())
-	}
-	if err := errors.Join(err, s.look(true)); err != nil {
+	if err := errors.Join(s.writeXIDs(), s.tellHeld(), s.look(true)); err != nil {
 		s.log.Debug("what came since the newest sample is not told", "err", err)
 	}
 }
+
+// tellHeld writes the XIDs that wait for an inventory which will not come.
+func (s *sampler) tellHeld() error { return s.writeEvents(s.xids.tellGPUs()) }
 
 // leave ends the engine.
 func (s *sampler) leave() {
@@ -220,16 +219,18 @@ func (s *sampler) checkProgress(stuck time.Duration) error {
 }
 
 // writeXIDs writes the XIDs that came. Those of instances wait for the next inventory
-// if the topology is another one since the newest: the instance may be another one.
+// if the topology is another one since the newest, or cannot be known: the instance may
+// be another one.
 func (s *sampler) writeXIDs() error {
 	if err := s.hearXIDs(); err != nil {
 		return err
 	}
 	if s.xids.ofInstances() {
-		if _, err := s.topologyChanged(time.Now()); err != nil {
+		now := time.Now()
+		if _, err := s.topologyChanged(now); err != nil {
 			return err
 		}
-		if s.changed {
+		if s.changed || s.listed != now {
 			return nil
 		}
 	}

@@ -222,7 +222,7 @@ func (x *xids) tellBefore(next *collector.Inventory) []collector.Event {
 		switch {
 		case !known:
 			kept = append(kept, e)
-		case stays && other.who != now.who:
+		case stays && other.who != now.who, !stays && next.InstancesUnknown:
 			events = e.appendTo(events, now.gpu)
 		default:
 			events = e.appendTo(events, now.row)

@@ -116,3 +116,40 @@ func TestXIDOfReusedID(t *testing.T) {
 		t.Errorf("XID 72 is told of %v %d, %s", e.Kind, e.ID, e.Profile)
 	}
 }
+
+// TestXIDWhileInstancesCannotBeListed: nobody knows whose the id is.
+func TestXIDWhileInstancesCannotBeListed(t *testing.T) {
+	for name, listedAgain := range map[string]bool{"listed again": true, "never listed again": false} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t, "h100x8-mig")
+			cfg := defaultConfig()
+			cfg.Interval = 200 * time.Millisecond
+			p := n.start(cfg)
+			p.sample("a first sample", func(*collector.Sample) error { return nil })
+			n.command("fail dcgmGetGpuInstanceHierarchy -3")
+			n.command("mig gpu 5 3g.40gb*2")
+			n.command("xid 68 gpu 5 gi 0")
+			p.sample("a sample meanwhile", func(*collector.Sample) error { return nil })
+			if listedAgain {
+				time.Sleep(500 * time.Millisecond) // some samples
+				n.command("clear dcgmGetGpuInstanceHierarchy")
+			} else {
+				p.stdin.Close()
+				<-p.exited
+			}
+			for f := range p.frames {
+				if f.Inventory != nil {
+					p.inv = f.Inventory
+				}
+				if len(f.Events) == 0 {
+					continue
+				}
+				if e := p.inv.Entities[f.Events[0].Entity]; len(f.Events) != 1 || e.Kind != gpu || e.ID != 5 {
+					t.Errorf("%d XIDs, the first of %v %d, %s", len(f.Events), e.Kind, e.ID, e.Profile)
+				}
+				return
+			}
+			t.Error("the XID is not told")
+		})
+	}
+}
