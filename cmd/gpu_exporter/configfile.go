@@ -94,7 +94,7 @@ func (r *configReader) failAt(line int, format string, args ...any) {
 
 // noAliases is said of an alias, which is not looked through: a line of it could not be
 // told, nor how large the file comes to be.
-const noAliases = "%s: anchors and aliases are not supported: write out what it stands for, or, if it is a text, put it in quotes"
+const noAliases = "%s: aliases are not supported: write out what it stands for, or, if it is a text, put it in quotes"
 
 // loadConfigFile reads a configuration file. The error has a line for each thing
 // that is wrong in it; the file is then what could be understood, or nil.
@@ -164,7 +164,10 @@ func syntaxError(path string, text []byte, err error) error {
 	if rest, ok := strings.CutPrefix(message, "unknown anchor '"); ok {
 		alias, _, _ := strings.Cut(rest, "'")
 		alias = "*" + alias
-		line = 1 + max(0, slices.IndexFunc(lines, func(l string) bool { return strings.Contains(l, alias) }))
+		line = 1 + max(0, slices.IndexFunc(lines, func(l string) bool {
+			code, _, _ := strings.Cut(l, "#")
+			return strings.Contains(code, alias)
+		}))
 		message = fmt.Sprintf(noAliases, alias)
 	}
 	near := []int{line}

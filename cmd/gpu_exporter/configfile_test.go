@@ -207,13 +207,13 @@ models:
   - *a
 *a : x
 `, `c.yaml:2: include and collectors say the same, which counters files to read: remove one of them
-c.yaml:3: *a: anchors and aliases are not supported: write out what it stands for, or, if it is a text, put it in quotes
-c.yaml:5: *a: anchors and aliases are not supported: write out what it stands for, or, if it is a text, put it in quotes
-c.yaml:5: <<: anchors and aliases are not supported: write out what it stands for, or, if it is a text, put it in quotes
-c.yaml:5: *a: anchors and aliases are not supported: write out what it stands for, or, if it is a text, put it in quotes
-c.yaml:6: *a: anchors and aliases are not supported: write out what it stands for, or, if it is a text, put it in quotes
-c.yaml:7: *a: anchors and aliases are not supported: write out what it stands for, or, if it is a text, put it in quotes`},
-		"an alias of nothing":       {"collect-interval: 5s\ndevices: *b\n", "c.yaml:2: *b: anchors and aliases are not supported: write out what it stands for, or, if it is a text, put it in quotes"},
+c.yaml:3: *a: aliases are not supported: write out what it stands for, or, if it is a text, put it in quotes
+c.yaml:5: *a: aliases are not supported: write out what it stands for, or, if it is a text, put it in quotes
+c.yaml:5: <<: aliases are not supported: write out what it stands for, or, if it is a text, put it in quotes
+c.yaml:5: *a: aliases are not supported: write out what it stands for, or, if it is a text, put it in quotes
+c.yaml:6: *a: aliases are not supported: write out what it stands for, or, if it is a text, put it in quotes
+c.yaml:7: *a: aliases are not supported: write out what it stands for, or, if it is a text, put it in quotes`},
+		"an alias of nothing":       {"collect-interval: 5s\ndevices: *b\n", "c.yaml:2: *b: aliases are not supported: write out what it stands for, or, if it is a text, put it in quotes"},
 		"an asterisk":               {"models:\n  - match: *A100.*\n", "c.yaml:2: a text that begins with * or & must be put in quotes"},
 		"a tab":                     {"fields:\n\t- DCGM_FI_DEV_GPU_TEMP\n", "c.yaml:2: the line is indented with a tab, which YAML does not allow: use spaces"},
 		"a tab on the first line":   {"\tdevices: f\n", "c.yaml:1: the line is indented with a tab, which YAML does not allow: use spaces"},
