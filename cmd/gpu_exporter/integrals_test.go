@@ -22,7 +22,9 @@ var integralsInterval = flag.Duration("integrals-interval", time.Second, "interv
 // beside it what he gets.
 func TestIntegrals(t *testing.T) {
 	t.Parallel()
-	limit := 0.05 // both ends may be off by a burst
+	// In a short time both ends may be off by a burst, and the gap, which is estimated,
+	// is a sixth of all, or more on a slow machine.
+	limit := 0.12
 	if *integralsFor >= 2*time.Minute {
 		limit = 0.01
 	}
