@@ -141,14 +141,32 @@ type steps struct {
 	// silence is how many seconds the source in use must have said nothing before a
 	// worse one helps out.
 	silence float64
-	// unbroken says that the engine has watched all the time: what its next value is a
-	// mean over is the time since the one before, however long that is.
-	unbroken bool
+	// watch says whether the engine has watched since the value before. If so, the next
+	// value is a mean over that time, however long it is; and if not, it is not, however
+	// short that is.
+	watch continuity
 }
 
-// usual says whether so many seconds lie between two values without a gap. DCGM
+// continuity says whether there has been one watch between two values.
+type continuity uint8
+
+const (
+	unknownWatch continuity = iota // or it makes no difference
+	sameWatch
+	anotherWatch
+)
+
+// usual says whether the value at the end of so many seconds tells of all of them. DCGM
 // may be late once.
-func (s steps) usual(dt float64) bool { return dt <= 2*s.step+1 }
+func (s steps) usual(dt float64) bool {
+	switch s.watch {
+	case sameWatch:
+		return dt <= s.bridge
+	case anotherWatch:
+		return dt <= s.step
+	}
+	return dt <= 2*s.step+1
+}
 
 // add takes the next value of a source, and returns how many seconds without
 // values it has bridged.
@@ -175,7 +193,7 @@ func (g *integrator) add(sources []integralSource, source int, p Point, s steps)
 	switch {
 	case src.nature == ofAllTime:
 		g.count(v)
-	case s.usual(dt) || s.unbroken && dt <= s.bridge:
+	case s.usual(dt):
 		g.total += src.share(g.value, v) * dt
 	case dt <= s.bridge:
 		known := 0.0 // of a mean, the end of the gap
@@ -283,7 +301,12 @@ func (in *integrals) add(key entityKey, at sourceAt, track *Track, t *tracking) 
 	g := of[at.integral]
 	profiling := (Field{ID: track.Field}).Profiling()
 	for _, p := range track.Points {
-		s.unbroken = profiling && g.interruptions == in.interruptions
+		if profiling {
+			s.watch = sameWatch
+			if g.interruptions != in.interruptions {
+				s.watch = anotherWatch
+			}
+		}
 		in.gaps[in.all[at.integral].family.Name] += g.add(in.all[at.integral].sources, at.source, p, s)
 		g.interruptions = in.interruptions
 	}
