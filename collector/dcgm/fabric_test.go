@@ -147,9 +147,12 @@ func TestLinksHang(t *testing.T) {
 	first := p.has(gpu, 0, 150, collector.StatusOK).Time
 	last := first
 	for range 30 {
-		last = p.has(gpu, 0, 150, collector.StatusOK).Time
+		s := p.has(gpu, 0, 150, collector.StatusOK)
+		if s.Time.Before(last) { // one without a newer value is of the same time
+			t.Fatalf("a sample of %v after one of %v", s.Time, last)
+		}
+		last = s.Time
 	}
-	// One without a newer value is of the time of the one before it.
 	if went := last.Sub(first); went < 15*p.cfg.Interval {
 		t.Errorf("30 samples are of %v", went)
 	}

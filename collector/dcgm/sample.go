@@ -24,7 +24,7 @@ func (s *sampler) sample() error {
 	if c != codeOK {
 		return s.failed(c, collector.FailureHostengineLost, "reading values")
 	}
-	stuck := s.stuck(now)
+	stuck := s.stuck(sample.Time)
 	sample.Time = sample.Time.Add(-stuck)
 	sample.LinksRead, sample.SwitchesListed = s.fabric.at(), s.fabric.listed
 	if err := s.write(sample, found, now); err != nil {
@@ -114,7 +114,7 @@ func (s *sampler) tellRest() {
 }
 
 // tellHeld writes the XIDs that wait for an inventory which will not come.
-func (s *sampler) tellHeld() error { return s.writeEvents(s.xids.tellGPUs()) }
+func (s *sampler) tellHeld() error { return s.writeEvents(s.xids.tell(false)) }
 
 // leave ends the engine.
 func (s *sampler) leave() {
@@ -234,7 +234,7 @@ func (s *sampler) writeXIDs() error {
 			return nil
 		}
 	}
-	return s.writeEvents(s.xids.tell())
+	return s.writeEvents(s.xids.tell(true))
 }
 
 func (s *sampler) hearXIDs() error {

@@ -196,13 +196,20 @@ func (x *xids) ofInstances() bool {
 	return slices.ContainsFunc(x.pending, func(e event) bool { return e.entity.kind != uint32(collector.KindGPU) })
 }
 
-// tell returns what was heard, of the entities of the inventory.
-func (x *xids) tell() []collector.Event {
+// tell returns what was heard: of the entities of the inventory or, if it holds no more
+// and no other will come, of their GPUs, as nobody knows of which instance it is.
+func (x *xids) tell(holds bool) []collector.Event {
 	var events []collector.Event
 	for _, e := range x.pending {
-		if at, ok := x.places[e.entity]; ok {
-			events = e.appendTo(events, at.row)
+		at, ok := x.places[e.entity]
+		if !ok {
+			continue
 		}
+		row := at.gpu
+		if holds {
+			row = at.row
+		}
+		events = e.appendTo(events, row)
 	}
 	x.pending = nil
 	return events
@@ -229,19 +236,6 @@ func (x *xids) tellBefore(next *collector.Inventory) []collector.Event {
 		}
 	}
 	x.pending = kept
-	return events
-}
-
-// tellGPUs returns what was heard when the inventory holds no more and there will be
-// no other: nobody knows of which instance it is.
-func (x *xids) tellGPUs() []collector.Event {
-	var events []collector.Event
-	for _, e := range x.pending {
-		if at, ok := x.places[e.entity]; ok {
-			events = e.appendTo(events, at.gpu)
-		}
-	}
-	x.pending = nil
 	return events
 }
 

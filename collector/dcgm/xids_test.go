@@ -40,7 +40,7 @@ func TestXIDsOfSeveralWatches(t *testing.T) {
 		if c := x.hear(&reading{}); c != codeOK {
 			t.Fatal(c)
 		}
-		for _, e := range x.tell() {
+		for _, e := range x.tell(true) {
 			told = append(told, fmt.Sprint(e.Code))
 		}
 	}
