@@ -19,9 +19,9 @@ type baseUnit struct {
 const (
 	mega = 1e6
 	mebi = 1 << 20
-	// nvlinkBytes is what DCGM's "MB/s" of NVLinks are: KiB/s divided by 1000
+	// nvlinkUnit is what DCGM's "MB/s" of NVLinks are: KiB/s divided by 1000
 	// (dcgmlib/src/DcgmCacheManager.cpp, ReadAndCacheNvLinkBandwidth).
-	nvlinkBytes = 1000 * 1024
+	nvlinkUnit = 1000 * 1024
 )
 
 // baseUnits are those of DCGM 4.6.1 (ids 1600 to 1612; go-dcgm v1.4611.0) and of
@@ -51,7 +51,7 @@ var baseUnits = []baseUnit{
 	{"DCGM_FI_DEV_FB_FREE_BYTES", 251, mebi, "Framebuffer memory free (in bytes)."},
 	{"DCGM_FI_DEV_FB_USED_BYTES", 252, mebi, "Framebuffer memory in use (in bytes)."},
 	{"DCGM_FI_DEV_FB_RESERVED_BYTES", 253, mebi, "Framebuffer memory that driver and firmware keep for themselves (in bytes)."},
-	{"DCGM_FI_DEV_NVLINK_THROUGHPUT_BYTES_PER_SECOND", 449, nvlinkBytes, "Data sent and received over all NVLinks (in bytes/s)."},
+	{"DCGM_FI_DEV_NVLINK_THROUGHPUT_BYTES_PER_SECOND", 449, nvlinkUnit, "Data sent and received over all NVLinks (in bytes/s)."},
 }
 
 func baseUnitByName(name string) (baseUnit, bool) {
@@ -92,7 +92,7 @@ func (c Counter) factor() float64 {
 // scale multiplies the values of the series by the counter's factor. Whole numbers
 // stay whole where the factor is; else six decimals are written, as dcgm-exporter
 // writes doubles.
-func (c Counter) scale(series []Series) {
+func scale(c Counter, series []Series) {
 	if c.Scale == 0 {
 		return
 	}

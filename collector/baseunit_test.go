@@ -29,7 +29,7 @@ func TestNamesInBaseUnits(t *testing.T) {
 				t.Fatal(err)
 			}
 			series := []Series{{Value: fieldValue(tt.cell)}}
-			c.scale(series)
+			scale(c, series)
 			if got := string(series[0].Value.append(nil)); got != tt.want {
 				t.Errorf("%s, want %s", got, tt.want)
 			}
@@ -45,7 +45,7 @@ func TestBaseUnitsAreConsistent(t *testing.T) {
 		if !ok || !f.Type.Numeric() || f.BaseUnitName() != u.name {
 			t.Errorf("%s is made of field %d, %+v", u.name, u.field, f)
 		}
-		scale := map[string]float64{"MiB": mebi, "MHz": mega, "mJ": 1e-3, "percent": percent, "MB/s": nvlinkBytes}[f.Unit]
+		scale := map[string]float64{"MiB": mebi, "MHz": mega, "mJ": 1e-3, "percent": percent, "MB/s": nvlinkUnit}[f.Unit]
 		if scale != u.scale {
 			t.Errorf("%s is %v times a value in %s", u.name, u.scale, f.Unit)
 		}

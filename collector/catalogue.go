@@ -15,8 +15,13 @@ import (
 // FieldID is DCGM's number for a field.
 type FieldID uint16
 
-// FieldXID is the field that holds the code of the last XID error.
-const FieldXID FieldID = 230
+// The fields that the exporter treats in a way of their own.
+const (
+	fieldClockEvents FieldID = 112 // DCGM_FI_DEV_CLOCKS_EVENT_REASONS
+	fieldGPUUtil     FieldID = 203 // DCGM_FI_DEV_GPU_UTIL
+	FieldXID         FieldID = 230 // DCGM_FI_DEV_XID_ERRORS: the last XID
+	fieldFBUsed      FieldID = 252 // DCGM_FI_DEV_FB_USED
+)
 
 // ValueType is the type of a field's values.
 type ValueType uint8

@@ -13,7 +13,11 @@ var gpuClockEventSeconds = definition{"gpu_clock_event_seconds_total", MetricCou
 // clockEventCounters are the driver's own counts of the time with a reason, in ns,
 // in the order of clockEventReasons; 0 where it has none. The violation counters
 // (240 to 247) are no substitute: they are by policy, not by reason.
-var clockEventCounters = [len(clockEventReasons)]FieldID{2: 1420, 4: 1421, 5: 1422, 6: 1423, 7: 1424}
+var clockEventCounters = [clockEventReasons]FieldID{2: 1420, 4: 1421, 5: 1422, 6: 1423, 7: 1424}
+
+// clockEventCounter returns the field that is the driver's own count of the time with
+// the reason, in ns, or 0.
+func clockEventCounter(bit int) FieldID { return clockEventCounters[bit] }
 
 // maxClockEventGap is the longest time between two samples of which it is taken
 // that the reasons at its ends held in between. Restarts of a sampler are shorter.
@@ -33,17 +37,17 @@ const (
 type clockEventState struct {
 	at      time.Time // of the newest sample that had the reasons; zero if the last one did not
 	reasons int64     // in it
-	sources [len(clockEventReasons)]clockEventSource
-	seconds [len(clockEventReasons)]float64 // from samples
-	samples [len(clockEventReasons)]uint64  // with the reason
-	window  [len(clockEventReasons)]uint64  // of those, the ones of recent
-	recent  []reasonsFrom                   // as long as the window, oldest first
+	sources [clockEventReasons]clockEventSource
+	seconds [clockEventReasons]float64 // from samples
+	samples [clockEventReasons]uint64  // with the reason
+	window  [clockEventReasons]uint64  // of those, the ones of recent
+	recent  []reasonsFrom              // as long as the window, oldest first
 }
 
 // reasonsFrom counts the samples with each reason in a part of the window.
 type reasonsFrom struct {
 	at      time.Time // of the first of them
-	samples [len(clockEventReasons)]uint32
+	samples [clockEventReasons]uint32
 }
 
 // windowParts is into how many parts a window is divided at the most, so that long
@@ -58,7 +62,7 @@ type clockEvents struct {
 	// columns are those of field 112 and of clockEventCounters in the inventory of.
 	of      *Inventory
 	reasons int
-	counter [len(clockEventReasons)]int
+	counter [clockEventReasons]int
 }
 
 // add takes the next sample. It is of inv.
@@ -133,7 +137,7 @@ func (state *clockEventState) add(at time.Time, reasons int64, window time.Durat
 		}
 	}
 	if !state.at.IsZero() && since < 0 { // the clock was set back: what is of later would never leave the window
-		state.recent, state.window = nil, [len(clockEventReasons)]uint64{}
+		state.recent, state.window = nil, [clockEventReasons]uint64{}
 	}
 	if window > 0 && (state.at.IsZero() || since > 0) {
 		if n := len(state.recent); n == 0 || at.Sub(state.recent[n-1].at) >= window/windowParts {
@@ -193,7 +197,7 @@ func (f *Families) appendClockEvents(families []Family, v nodeView, fresh bool) 
 			case sourceSamples:
 				family.Series = append(family.Series, Series{f.derivedLabels(i, bit), Number(state.seconds[bit])})
 			case sourceDriver:
-				column := slices.Index(v.inventory.Derived, clockEventCounters[bit])
+				column := slices.Index(v.inventory.Derived, clockEventCounter(bit))
 				if !fresh || column < 0 || len(v.sample.Derived) == 0 || len(v.sample.Derived[i]) == 0 {
 					continue
 				}

@@ -37,9 +37,8 @@ var (
 	gpuECCLifeLocation = definition{"gpu_ecc_lifetime_location_errors_total", MetricCounter, "ECC errors over the life of the GPU, by memory; they are part of gpu_ecc_lifetime_errors_total.", []string{"location", "type"}}
 )
 
-// The fields that are used otherwise than through derivedRows.
+// The fields that are used otherwise than through derivedRows and for clock events.
 const (
-	fieldClockEvents   FieldID = 112
 	fieldFabricCluster FieldID = 172
 	fieldFabricClique  FieldID = 173
 )
@@ -139,17 +138,23 @@ func fabricStateRows() []derivedRow {
 	return rows
 }
 
-// clockEventReasons are the reasons of field 112 in the order of its bits
+// clockEventReasonNames are the reasons of field 112 in the order of its bits
 // (DCGM_CLOCKS_EVENT_REASON_* in dcgm_fields.h), by dcgm-exporter's names.
-var clockEventReasons = [...]string{
+var clockEventReasonNames = [...]string{
 	"gpu_idle", "clocks_setting", "power_cap", "hw_slowdown", "sync_boost",
 	"sw_thermal", "hw_thermal", "hw_power_brake", "display_clocks",
 }
 
+// clockEventReasons is the number of reasons.
+const clockEventReasons = len(clockEventReasonNames)
+
+// clockEventReason returns the name of the reason with the bit.
+func clockEventReason(bit int) string { return clockEventReasonNames[bit] }
+
 func clockEventRows() []derivedRow {
-	rows := make([]derivedRow, len(clockEventReasons))
-	for bit, reason := range clockEventReasons {
-		rows[bit] = derivedRow{&gpuClockEventActive, fieldClockEvents, []string{reason}, func(v int64) (Value, bool) {
+	rows := make([]derivedRow, clockEventReasons)
+	for bit := range clockEventReasons {
+		rows[bit] = derivedRow{&gpuClockEventActive, fieldClockEvents, []string{clockEventReason(bit)}, func(v int64) (Value, bool) {
 			return Bool(v>>bit&1 != 0), true
 		}}
 	}
@@ -196,9 +201,9 @@ func DerivedFields() []FieldID {
 	for _, r := range derivedRows {
 		fields = append(fields, r.field)
 	}
-	for _, reason := range clockEventCounters {
-		if reason != 0 {
-			fields = append(fields, reason)
+	for bit := range clockEventReasons {
+		if counter := clockEventCounter(bit); counter != 0 {
+			fields = append(fields, counter)
 		}
 	}
 	slices.Sort(fields)

@@ -45,13 +45,13 @@ func (f *Families) appendClockEventsCount(series []Series, v nodeView, entity, v
 	}
 	window := Label{"window_size_in_ms", strconv.FormatInt(f.cfg.ClockEventsWindow.Milliseconds(), 10)}
 	found := false
-	for bit, reason := range clockEventReasons {
+	for bit := range clockEventReasons {
 		if state.window[bit] == 0 {
 			continue
 		}
 		found = true
 		series = append(series, Series{
-			f.computedLabels(family, entity, variant, int64(bit), window, Label{"clock_event", reason}),
+			f.computedLabels(family, entity, variant, int64(bit), window, Label{"clock_event", clockEventReason(bit)}),
 			Number(float64(state.window[bit])),
 		})
 	}
@@ -66,9 +66,9 @@ func (f *Families) appendClockEventsTotal(series []Series, v nodeView, entity, v
 	if !ok {
 		return series
 	}
-	for bit, reason := range clockEventReasons {
+	for bit := range clockEventReasons {
 		series = append(series, Series{
-			f.computedLabels("DCGM_EXP_CLOCK_EVENTS_TOTAL", entity, variant, int64(bit), Label{"clock_event", reason}),
+			f.computedLabels("DCGM_EXP_CLOCK_EVENTS_TOTAL", entity, variant, int64(bit), Label{"clock_event", clockEventReason(bit)}),
 			Number(float64(state.samples[bit])),
 		})
 	}

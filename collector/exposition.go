@@ -182,7 +182,7 @@ func (f *Family) proto() *dto.MetricFamily {
 		mf.Type = dto.MetricType_HISTOGRAM.Enum()
 		for i := range f.Histograms {
 			h := &f.Histograms[i]
-			mf.Metric = append(mf.Metric, &dto.Metric{Label: h.Labels.proto(), Histogram: h.Histogram.proto()})
+			mf.Metric = append(mf.Metric, &dto.Metric{Label: h.Labels.proto(), Histogram: histogramProto(h.Histogram)})
 		}
 		return mf
 	}

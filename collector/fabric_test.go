@@ -146,7 +146,7 @@ func TestNVLinkUpAges(t *testing.T) {
 
 // Links are remembered, whatever a new sampler finds.
 func TestLinkMemory(t *testing.T) {
-	_, node, _ := newTestFamilies(t, testConfig(t))
+	node, _ := newTestNode(t)
 	gpu := func(id uint32, uuid string, state EntityState) Entity {
 		return Entity{Kind: KindGPU, ID: id, UUID: uuid, State: state, Selected: true, Parent: Unknown}
 	}

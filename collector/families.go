@@ -77,7 +77,7 @@ type Families struct {
 
 // NewFamilies returns a builder of the families of node, which is put to use by
 // [Families.Keep]. owners may be nil.
-func NewFamilies(cfg FamiliesConfig, node *Node, supervisor *Supervisor, owners OwnerSource) *Families {
+func NewFamilies(cfg FamiliesConfig, node *Node, supervisor interface{ Status() SupervisorStatus }, owners OwnerSource) *Families {
 	return &Families{cfg: cfg, node: node, supervisor: supervisor, owners: owners, xidInfos: map[int64]*LabelSet{}, rooms: map[string]int{}, words: map[Label]*LabelSet{}}
 }
 
@@ -377,7 +377,7 @@ func (f *Families) appendFields(families []Family, v nodeView) []Family {
 				family.Series = append(family.Series, Series{labels, fieldValue(cell)})
 			}
 		}
-		c.scale(family.Series)
+		scale(c, family.Series)
 		families = append(families, family)
 	}
 	return families

@@ -21,7 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
-	"github.com/prometheus/common/model"
+	prommodel "github.com/prometheus/common/model"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -75,18 +75,23 @@ const testXIDs = `code,name,severity,action,investigation,meaning
 79,OFF_THE_BUS,critical,RESTART_BM,,GPU has fallen off the bus
 `
 
+func testCatalogue(t *testing.T) *XIDCatalogue {
+	t.Helper()
+	xids, err := ParseXIDCatalogue(strings.NewReader(testXIDs), "xids.csv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return xids
+}
+
 func testConfig(t *testing.T) FamiliesConfig {
 	t.Helper()
 	counters, err := ParseCounters(strings.NewReader(testCounters), "test.csv")
 	if err != nil {
 		t.Fatal(err)
 	}
-	xids, err := ParseXIDCatalogue(strings.NewReader(testXIDs), "xids.csv")
-	if err != nil {
-		t.Fatal(err)
-	}
 	return FamiliesConfig{
-		Counters: counters.List, XIDs: xids,
+		Counters: counters.List, XIDs: testCatalogue(t),
 		HostnameLabel: "hostname", Hostname: "node1", MaxAge: 30 * time.Second,
 	}
 }
@@ -103,8 +108,8 @@ func testInventory(t *testing.T) *Inventory {
 	for _, c := range counters.List {
 		columns = append(columns, c.Field.ID)
 	}
-	gpu := func(id uint32, uuid, bus, model string) Entity {
-		return Entity{Kind: KindGPU, Selected: true, ID: id, Parent: Unknown, UUID: uuid, PCIBusID: bus, Model: model,
+	gpu := func(id uint32, uuid, bus, name string) Entity {
+		return Entity{Kind: KindGPU, Selected: true, ID: id, Parent: Unknown, UUID: uuid, PCIBusID: bus, Model: name,
 			Brand: "NVIDIA", Index: int(id), Minor: int(id) + 1, InstanceID: Unknown, Port: Unknown}
 	}
 	inv := &Inventory{
@@ -162,12 +167,11 @@ type fixedSupervisor SupervisorStatus
 
 func (f fixedSupervisor) Status() SupervisorStatus { return SupervisorStatus(f) }
 
-// newTestFamilies returns a builder over the fixture, received at epoch, and
-// the clock it goes by.
-func newTestFamilies(t *testing.T, cfg FamiliesConfig) (*Families, *Node, *time.Time) {
+// newTestNode returns a node with the fixture, received at epoch, and its clock.
+func newTestNode(t *testing.T) (*Node, *time.Time) {
 	t.Helper()
 	clock := epoch
-	node := NewNode(slog.New(slog.DiscardHandler), testConfig(t).XIDs)
+	node := NewNode(slog.New(slog.DiscardHandler), testCatalogue(t))
 	node.now = func() time.Time { return clock }
 	inv := testInventory(t)
 	for _, f := range []Frame{
@@ -183,12 +187,20 @@ func newTestFamilies(t *testing.T, cfg FamiliesConfig) (*Families, *Node, *time.
 			t.Fatal(err)
 		}
 	}
+	return node, &clock
+}
+
+// newTestFamilies returns a builder over the fixture, received at epoch, and
+// the clock it goes by.
+func newTestFamilies(t *testing.T, cfg FamiliesConfig) (*Families, *Node, *time.Time) {
+	t.Helper()
+	node, clock := newTestNode(t)
 	f := NewFamilies(cfg, node, nil, nil)
 	f.Keep()
 	f.supervisor = fixedSupervisor{Running: true, Sampling: true,
 		Restarts:       map[string]uint64{"crash": 1, "timeout": 0},
 		FramesRejected: map[string]uint64{"future": 0}}
-	return f, node, &clock
+	return f, node, clock
 }
 
 func encode(t *testing.T, f *Families, typ expfmt.FormatType) []byte {
@@ -405,7 +417,7 @@ func TestExpositionParses(t *testing.T) {
 				t.Errorf("%s: %s in protobuf, %s in text", name, got, want)
 			}
 			for j, l := range a.Metric[i].Label {
-				if !model.LegacyValidation.IsValidLabelName(l.GetName()) || l.GetValue() != b.Metric[i].Label[j].GetValue() {
+				if !prommodel.LegacyValidation.IsValidLabelName(l.GetName()) || l.GetValue() != b.Metric[i].Label[j].GetValue() {
 					t.Errorf("%s: label %v in text, %v in protobuf", name, l, b.Metric[i].Label[j])
 				}
 			}
@@ -454,7 +466,7 @@ func TestFamiliesWithheldWhenStale(t *testing.T) {
 // A step of the wall clock neither ages a sample nor keeps it young: only the
 // monotonic clock counts after arrival.
 func TestAgeCountsFromTheSampleTime(t *testing.T) {
-	node := NewNode(slog.New(slog.DiscardHandler), testConfig(t).XIDs)
+	node := NewNode(slog.New(slog.DiscardHandler), testCatalogue(t))
 	inv := testInventory(t)
 	s := testSample(inv)
 	node.now = func() time.Time { return epoch.Add(20 * time.Second) }
@@ -687,7 +699,7 @@ func TestNodeRejects(t *testing.T) {
 		"event of other time": {func(*Inventory, *Sample) Frame { return Frame{Generation: 2, Events: []Event{{Kind: EventXID}}} }, rejectInventory},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, node, _ := newTestFamilies(t, testConfig(t))
+			node, _ := newTestNode(t)
 			inv := testInventory(t)
 			before := node.view().xids
 			err := node.Deliver(tc.frame(inv, testSample(inv)))
@@ -706,7 +718,7 @@ func TestNodeRejects(t *testing.T) {
 	}
 	t.Run("sample before any inventory", func(t *testing.T) {
 		var reject *RejectError
-		if err := NewNode(slog.New(slog.DiscardHandler), testConfig(t).XIDs).Deliver(Frame{Sample: testSample(testInventory(t))}); !errors.As(err, &reject) || reject.Reason != rejectInventory {
+		if err := NewNode(slog.New(slog.DiscardHandler), testCatalogue(t)).Deliver(Frame{Sample: testSample(testInventory(t))}); !errors.As(err, &reject) || reject.Reason != rejectInventory {
 			t.Fatalf("got %v", err)
 		}
 	})

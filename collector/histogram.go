@@ -121,7 +121,7 @@ type bucket struct {
 	count uint64
 }
 
-func (h *Histogram) proto() *dto.Histogram {
+func histogramProto(h *Histogram) *dto.Histogram {
 	threshold := float64(zeroThreshold)
 	p := &dto.Histogram{
 		SampleCount: &h.count, SampleSum: &h.sum,

@@ -4,7 +4,6 @@
 package collector
 
 import (
-	"maps"
 	"math"
 	"slices"
 	"time"
@@ -42,16 +41,29 @@ const (
 	ofAllTime
 )
 
+// quantity is what an integral adds up. Each is a metric family.
+type quantity uint8
+
+// The quantities, in the order of allIntegrals.
+const (
+	busyTime quantity = iota
+	energy
+	engineTime
+	nvlinkBytes
+	pcieBytes
+
+	quantityCount = int(pcieBytes) + 1
+)
+
 // integral is one series for each device.
 type integral struct {
-	family *definition
-	label  string // value of the family's label
+	quantity quantity
+	label    string // value of the family's label
 	// sources are where it may come from, the best first.
 	sources []integralSource
 	kinds   KindSet
 	// parents says that it is one of the whole GPU, even of one that is split.
 	parents bool
-	info    *definition // says which source it is; nil where there is one only
 }
 
 type integralSource struct {
@@ -70,24 +82,24 @@ func allIntegrals() []integral {
 		return []integralSource{{field: field, nature: ofInterval, scale: scale}}
 	}
 	return []integral{
-		{family: &gpuBusySeconds, kinds: both, info: &gpuBusySource, sources: []integralSource{
+		{quantity: busyTime, kinds: both, sources: []integralSource{
 			{"gr_engine", 1001, ofInterval, 1}, {"driver_utilization", fieldGPUUtil, ofInterval, percent},
 		}},
-		{family: &gpuEnergyJoules, kinds: whole, parents: true, info: &gpuEnergySrc, sources: []integralSource{
+		{quantity: energy, kinds: whole, parents: true, sources: []integralSource{
 			{"counter", 156, ofAllTime, 1e-3}, {"integrated_power", 155, ofMoment, 1},
 		}},
-		{family: &gpuEngineActiveSeconds, label: "decoder", kinds: whole, sources: one(207, percent)},
-		{family: &gpuEngineActiveSeconds, label: "dram", kinds: both, sources: one(1005, 1)},
-		{family: &gpuEngineActiveSeconds, label: "encoder", kinds: whole, sources: one(206, percent)},
-		{family: &gpuEngineActiveSeconds, label: "fp16", kinds: both, sources: one(1008, 1)},
-		{family: &gpuEngineActiveSeconds, label: "fp32", kinds: both, sources: one(1007, 1)},
-		{family: &gpuEngineActiveSeconds, label: "fp64", kinds: both, sources: one(1006, 1)},
-		{family: &gpuEngineActiveSeconds, label: "sm", kinds: both, sources: one(1002, 1)},
-		{family: &gpuEngineActiveSeconds, label: "tensor", kinds: both, sources: one(1004, 1)},
-		{family: &gpuNVLinkBytes, label: "receive", kinds: whole, parents: true, sources: one(1012, 1)},
-		{family: &gpuNVLinkBytes, label: "transmit", kinds: whole, parents: true, sources: one(1011, 1)},
-		{family: &gpuPCIeBytes, label: "receive", kinds: whole, parents: true, sources: one(1010, 1)},
-		{family: &gpuPCIeBytes, label: "transmit", kinds: whole, parents: true, sources: one(1009, 1)},
+		{quantity: engineTime, label: "decoder", kinds: whole, sources: one(207, percent)},
+		{quantity: engineTime, label: "dram", kinds: both, sources: one(1005, 1)},
+		{quantity: engineTime, label: "encoder", kinds: whole, sources: one(206, percent)},
+		{quantity: engineTime, label: "fp16", kinds: both, sources: one(1008, 1)},
+		{quantity: engineTime, label: "fp32", kinds: both, sources: one(1007, 1)},
+		{quantity: engineTime, label: "fp64", kinds: both, sources: one(1006, 1)},
+		{quantity: engineTime, label: "sm", kinds: both, sources: one(1002, 1)},
+		{quantity: engineTime, label: "tensor", kinds: both, sources: one(1004, 1)},
+		{quantity: nvlinkBytes, label: "receive", kinds: whole, parents: true, sources: one(1012, 1)},
+		{quantity: nvlinkBytes, label: "transmit", kinds: whole, parents: true, sources: one(1011, 1)},
+		{quantity: pcieBytes, label: "receive", kinds: whole, parents: true, sources: one(1010, 1)},
+		{quantity: pcieBytes, label: "transmit", kinds: whole, parents: true, sources: one(1009, 1)},
 	}
 }
 
@@ -236,7 +248,7 @@ func (g *integrator) count(v float64) {
 type integrals struct {
 	all       []integral
 	of        map[entityKey][]*integrator // in the order of all; nil where there was no value yet
-	gaps      map[string]float64          // seconds, by family
+	gaps      [quantityCount]float64      // seconds
 	positions map[FieldID][]sourceAt      // in all
 	// interruptions counts what may have ended a watch and begun another.
 	interruptions int
@@ -250,10 +262,8 @@ type sourceAt struct{ integral, source int }
 func (in *integrals) init() {
 	in.all = allIntegrals()
 	in.of = map[entityKey][]*integrator{}
-	in.gaps = map[string]float64{}
 	in.positions = map[FieldID][]sourceAt{}
 	for i := range in.all {
-		in.gaps[in.all[i].family.Name] = 0
 		for n, s := range in.all[i].sources {
 			in.positions[s.field] = append(in.positions[s.field], sourceAt{i, n})
 		}
@@ -307,7 +317,7 @@ func (in *integrals) add(key entityKey, at sourceAt, track *Track, t *tracking) 
 				s.watch = anotherWatch
 			}
 		}
-		in.gaps[in.all[at.integral].family.Name] += g.add(in.all[at.integral].sources, at.source, p, s)
+		in.gaps[in.all[at.integral].quantity] += g.add(in.all[at.integral].sources, at.source, p, s)
 		g.interruptions = in.interruptions
 	}
 }
@@ -347,7 +357,7 @@ type integralView struct {
 	totals  []float64
 	sources []uint8
 	gone    map[string][]float64 // totals of GPUs that the inventory lacks, by UUID
-	gaps    map[string]float64
+	gaps    [quantityCount]float64
 }
 
 // view returns what the integrals have come to. Of GPUs that are split, those that
@@ -356,7 +366,7 @@ type integralView struct {
 func (in *integrals) view(inv *Inventory, split map[int]bool, gone []Entity) integralView {
 	n, devices := len(in.all), inv.devices()
 	v := integralView{
-		all: in.all, count: n, gaps: maps.Clone(in.gaps),
+		all: in.all, count: n, gaps: in.gaps,
 		totals: make([]float64, 0, n*devices), sources: make([]uint8, 0, n*devices),
 	}
 	for i := range devices {
@@ -395,6 +405,16 @@ func (in *integrals) view(inv *Inventory, split map[int]bool, gone []Entity) int
 	return v
 }
 
+// integralFamilies are the families of the quantities, and those that say from which
+// source an integral comes.
+var (
+	integralFamilies = [quantityCount]*definition{
+		busyTime: &gpuBusySeconds, energy: &gpuEnergyJoules, engineTime: &gpuEngineActiveSeconds,
+		nvlinkBytes: &gpuNVLinkBytes, pcieBytes: &gpuPCIeBytes,
+	}
+	integralSources = [quantityCount]*definition{busyTime: &gpuBusySource, energy: &gpuEnergySrc}
+)
+
 // appendIntegrals appends the integrals. They are counters, and stay while no
 // sample comes.
 func (f *Families) appendIntegrals(families []Family, v nodeView) []Family {
@@ -403,9 +423,9 @@ func (f *Families) appendIntegrals(families []Family, v nodeView) []Family {
 	}
 	view := &v.tracks.integralView
 	for j := range view.all {
-		if j == 0 || view.all[j].family != view.all[j-1].family {
-			families = append(families, view.all[j].family.family())
-			families[len(families)-1].Series = f.room(view.all[j].family.Name)
+		if j == 0 || view.all[j].quantity != view.all[j-1].quantity {
+			families = append(families, integralFamilies[view.all[j].quantity].family())
+			families[len(families)-1].Series = f.room(families[len(families)-1].Name)
 		}
 		family := &families[len(families)-1]
 		for i := range v.inventory.devices() {
@@ -420,15 +440,16 @@ func (f *Families) appendIntegrals(families []Family, v nodeView) []Family {
 			if totals == nil || math.IsNaN(totals[j]) || findGPU(v.inventory, gone.UUID) != nil {
 				continue
 			}
-			labels := NewLabelSet(view.all[j].labels(f.cfg.goneIdentity(gone))...)
+			labels := NewLabelSet(integralLabels(&view.all[j], f.cfg.goneIdentity(gone))...)
 			family.Series = append(family.Series, Series{labels, Number(totals[j])})
 		}
 	}
 	for j := range view.all {
-		if view.all[j].info == nil {
+		definition := integralSources[view.all[j].quantity]
+		if definition == nil {
 			continue
 		}
-		info := view.all[j].info.family()
+		info := definition.family()
 		for i := range v.inventory.devices() {
 			l := &f.layout.entities[i]
 			if l.own == nil || math.IsNaN(view.totals[i*view.count+j]) {
@@ -442,7 +463,11 @@ func (f *Families) appendIntegrals(families []Family, v nodeView) []Family {
 		}
 		families = append(families, info)
 	}
-	return append(families, counts(f, &integratedGap, view.gaps))
+	gaps := make(map[string]float64, quantityCount)
+	for i, seconds := range view.gaps {
+		gaps[integralFamilies[i].Name] = seconds
+	}
+	return append(families, counts(f, &integratedGap, gaps))
 }
 
 // integral returns the labels of an integral, made by the first call.
@@ -454,14 +479,14 @@ func (l *entityLayout) integral(all []integral, j int) *LabelSet {
 		l.integrals = make([]*LabelSet, len(all))
 	}
 	if l.integrals[j] == nil {
-		l.integrals[j] = NewLabelSet(all[j].labels(l.identity)...)
+		l.integrals[j] = NewLabelSet(integralLabels(&all[j], l.identity)...)
 	}
 	return l.integrals[j]
 }
 
-func (in *integral) labels(identity []Label) []Label {
+func integralLabels(in *integral, identity []Label) []Label {
 	if in.label == "" {
 		return identity
 	}
-	return append(slices.Clone(identity), Label{in.family.Labels[0], in.label})
+	return append(slices.Clone(identity), Label{integralFamilies[in.quantity].Labels[0], in.label})
 }

@@ -187,7 +187,7 @@ func TestIntegralsThroughTheNode(t *testing.T) {
 		}
 	}
 	label := fmt.Sprintf(`GPU_I_ID="%d"`, inv.Entities[instance].InstanceID)
-	sample := func() Frame { return Frame{Sample: testSample(node.latest)} }
+	sample := func() Frame { return Frame{Sample: testSample(testInventory(t))} }
 
 	if got := busy(label); got != "none" {
 		t.Errorf("before any value: %s", got)
@@ -242,7 +242,7 @@ func TestIntegralsThroughTheNode(t *testing.T) {
 }
 
 func TestTracksAreChecked(t *testing.T) {
-	_, node, _ := newTestFamilies(t, testConfig(t))
+	node, _ := newTestNode(t)
 	for name, tc := range map[string]struct {
 		tracks Tracks
 		reason string
@@ -328,7 +328,7 @@ func TestIntegralsThroughGaps(t *testing.T) {
 		"the driver's, of a short time": {nil, 207, (1 + 0.1 + 9*0.55) / 100},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, node, _ := newTestFamilies(t, testConfig(t))
+			node, _ := newTestNode(t)
 			node.Track(TrackedFields(nil, time.Second), time.Second)
 			value := func(after time.Duration, v float64) {
 				t.Helper()

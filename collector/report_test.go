@@ -21,7 +21,7 @@ func TestReport(t *testing.T) {
 		}
 		return a
 	}}))
-	node := NewNode(logger, testConfig(t).XIDs)
+	node := NewNode(logger, testCatalogue(t))
 	clock := epoch
 	node.now = func() time.Time { return clock }
 	deliver := func(change func(*Inventory, *Sample), events ...Event) string {
@@ -81,7 +81,7 @@ func (w blockedWriter) Write(b []byte) (int, error) {
 // A log that blocks, as a full pipe does, keeps nobody from the samples.
 func TestBlockedLog(t *testing.T) {
 	log := make(blockedWriter)
-	node := NewNode(slog.New(slog.NewTextHandler(log, nil)), testConfig(t).XIDs)
+	node := NewNode(slog.New(slog.NewTextHandler(log, nil)), testCatalogue(t))
 	node.now = func() time.Time { return epoch }
 	inv := testInventory(t) // with a lost GPU, which is worth a line
 	delivered := make(chan struct{})

@@ -5,6 +5,7 @@ package collector
 
 import (
 	"math"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -50,7 +51,7 @@ func TestSampleString(t *testing.T) {
 func TestStatusNames(t *testing.T) {
 	seen := map[string]bool{}
 	for s := range Status(statusCount) {
-		if name := s.String(); seen[name] || !isWord(name) {
+		if name := s.String(); seen[name] || !regexp.MustCompile(`^[a-z0-9_]{1,40}$`).MatchString(name) {
 			t.Errorf("status %d is called %q", s, name)
 		} else {
 			seen[name] = true

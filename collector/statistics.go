@@ -98,7 +98,7 @@ func (w *window) mean() float64 {
 // statistic gives a number made of the counter's values the form that these have
 // themselves: rounded another way, a value could lie outside of its own minimum and
 // maximum.
-func (c Counter) statistic(v float64) Value {
+func statistic(c Counter, v float64) Value {
 	n := Number(v * c.factor())
 	if c.Field.Type == ValueDouble || c.factor() != math.Trunc(c.factor()) {
 		n.form = formFixed
@@ -130,9 +130,9 @@ func (f *Families) appendStatistics(families []Family, v nodeView, fresh bool) [
 			if w, ok := v.tracks.statistics[at]; ok && c.Statistics && fresh {
 				for n := range l.variants {
 					labels := l.variants[n].series
-					lowest.Series = append(lowest.Series, Series{labels, c.statistic(w.min)})
-					highest.Series = append(highest.Series, Series{labels, c.statistic(w.max)})
-					mean.Series = append(mean.Series, Series{labels, c.statistic(w.mean())})
+					lowest.Series = append(lowest.Series, Series{labels, statistic(c, w.min)})
+					highest.Series = append(highest.Series, Series{labels, statistic(c, w.max)})
+					mean.Series = append(mean.Series, Series{labels, statistic(c, w.mean())})
 				}
 			}
 			// A histogram adds up over all owners that the device ever had, so it

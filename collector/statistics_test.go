@@ -48,7 +48,7 @@ func TestStatisticsGolden(t *testing.T) {
 		}
 		tracks.List = append(tracks.List, track)
 	}
-	for _, frame := range []Frame{{Tracks: tracks}, {Sample: testSample(node.latest)}} {
+	for _, frame := range []Frame{{Tracks: tracks}, {Sample: testSample(testInventory(t))}} {
 		if err := node.Deliver(frame); err != nil {
 			t.Fatal(err)
 		}
@@ -69,7 +69,7 @@ func TestStatisticsGolden(t *testing.T) {
 
 	// A sample that nothing was seen before has no statistics; the histogram stays,
 	// also when the sample is too old to be shown.
-	if err := node.Deliver(Frame{Sample: testSample(node.latest)}); err != nil {
+	if err := node.Deliver(Frame{Sample: testSample(testInventory(t))}); err != nil {
 		t.Fatal(err)
 	}
 	if got := shown(); bytes.Contains(got, []byte("_min{")) || !bytes.Contains(got, []byte("_histogram_count{")) {
@@ -95,14 +95,14 @@ func TestStatisticsRound(t *testing.T) {
 		{155, 1000, DoubleCell(0.12345678), "123.456780"},
 		{203, percent, Int64Cell(37), "0.370000"},
 		{150, 0, Int64Cell(2500000), "2.5e+06"},
-		{252, mebi, Int64Cell(3), "3.145728e+06"},
+		{252, 1 << 20, Int64Cell(3), "3.145728e+06"},
 	} {
 		field, _ := FieldByID(tc.field)
 		c := Counter{Field: field, Type: MetricGauge, Scale: tc.scale}
 		own := []Series{{Value: fieldValue(tc.cell)}}
 		seen := own[0].Value.Float64()
-		c.scale(own)
-		if got := string(c.statistic(seen).append(nil)); got != tc.want {
+		scale(c, own)
+		if got := string(statistic(c, seen).append(nil)); got != tc.want {
 			t.Errorf("field %d times %v: %s, want %s", tc.field, tc.scale, got, tc.want)
 		}
 		value, err := strconv.ParseFloat(string(own[0].Value.append(nil)), 64)

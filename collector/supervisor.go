@@ -49,13 +49,14 @@ const (
 // Words for [RejectError.Reason] that stand in [SupervisorStatus.FramesRejected]
 // from the start. Others may be used too.
 const (
-	rejectBadFrame  = "bad_frame"          // not a frame; the supervisor's own word
 	rejectFuture    = "future"             // a sample taken later than now
 	rejectInventory = "inventory_mismatch" // it belongs to another inventory
 	rejectInvalid   = "invalid"            // it contradicts itself or its inventory
 )
 
 const (
+	rejectBadFrame = "bad_frame" // not a frame
+
 	reasonOther = "other"
 	// maxReasons bounds the distinct reasons that are counted: each becomes a
 	// series, and the words come from another process.

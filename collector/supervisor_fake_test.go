@@ -827,9 +827,9 @@ func TestSupervisorReadsNoMore(t *testing.T) {
 	}{
 		"closes the pipe":        {func(p *clay) { p.send(smallSample()); p.frameW.Close(); p.obey() }, restartTimeout, 4 * time.Second},
 		"cuts a frame and stays": {func(p *clay) { p.frameW.Write(make([]byte, 3)); p.frameW.Close(); p.obey() }, restartTimeout, 4 * time.Second},
-		"garbles it":             {func(p *clay) { p.frameW.Write(make([]byte, frameHeaderSize)); p.obey() }, restartBadFrame, time.Millisecond},
+		"garbles it":             {func(p *clay) { p.frameW.Write(make([]byte, 64)); p.obey() }, restartBadFrame, time.Millisecond},
 		"garbles it and exits": {func(p *clay) {
-			p.frameW.Write(make([]byte, frameHeaderSize))
+			p.frameW.Write(make([]byte, 64))
 			p.die(waitExit(1))
 		}, restartBadFrame, time.Millisecond},
 		"cuts a frame and crashes": {func(p *clay) {

@@ -41,7 +41,7 @@ type stage struct {
 // test ends. change may be nil.
 func setStage(t *testing.T, behaviour string, change func(*SupervisorConfig)) *stage {
 	t.Helper()
-	st := &stage{t: t, dir: t.TempDir(), node: NewNode(slog.New(slog.DiscardHandler), testConfig(t).XIDs), done: make(chan struct{})}
+	st := &stage{t: t, dir: t.TempDir(), node: NewNode(slog.New(slog.DiscardHandler), &XIDCatalogue{}), done: make(chan struct{})}
 	st.driver.Store("")
 	cfg := SupervisorConfig{
 		Command: samplerCommand(st.dir, behaviour),

@@ -153,12 +153,6 @@ func (o *ownerUsage) count(p Process) {
 // perProcess says whether dcgm-exporter splits a field by the owners' processes.
 func perProcess(id FieldID) bool { return id == fieldGPUUtil || id == fieldFBUsed }
 
-// The two fields, DCGM_FI_DEV_GPU_UTIL and DCGM_FI_DEV_FB_USED.
-const (
-	fieldGPUUtil FieldID = 203
-	fieldFBUsed  FieldID = 252
-)
-
 // appendPerProcess appends dcgm-exporter's form of a value that is split by
 // processes: that of the device, and one for each owner. Where dcgm-exporter
 // writes 0 for what it cannot tell, nothing is written.

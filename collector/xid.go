@@ -118,6 +118,9 @@ func (c *XIDCatalogue) CallsForAction() []int64 {
 	return codes
 }
 
+// maxCatalogueErrors bounds how many errors of a catalogue file are reported.
+const maxCatalogueErrors = 100
+
 // xidColumns is the header of a catalogue file.
 var xidColumns = [...]string{"code", "name", "severity", "action", "investigation", "meaning"}
 
@@ -149,7 +152,7 @@ func ParseXIDCatalogue(r io.Reader, name string) (*XIDCatalogue, error) {
 		}
 		if err != nil {
 			errs = append(errs, atRecord(name, record, err))
-			if len(errs) >= maxProblems {
+			if len(errs) >= maxCatalogueErrors {
 				break
 			}
 			continue

@@ -112,7 +112,7 @@ func (f *Families) xidInfo(action []int64, v nodeView) Family {
 	for _, code := range slices.Compact(codes) {
 		labels, ok := f.xidInfos[code]
 		if !ok {
-			labels = NewLabelSet(f.cfg.XIDs.infoLabels(code)...)
+			labels = NewLabelSet(xidInfoLabels(f.cfg.XIDs, code)...)
 			f.xidInfos[code] = labels
 		}
 		family.Series = append(family.Series, Series{labels, Number(1)})
@@ -120,7 +120,7 @@ func (f *Families) xidInfo(action []int64, v nodeView) Family {
 	return family
 }
 
-func (c *XIDCatalogue) infoLabels(code int64) []Label {
+func xidInfoLabels(c *XIDCatalogue, code int64) []Label {
 	labels := []Label{{"severity", "unknown"}, {"xid", strconv.FormatInt(code, 10)}}
 	if x, ok := c.Lookup(code); ok {
 		labels[0].Value = x.Severity.String()

@@ -45,8 +45,8 @@ func TestKernelXID(t *testing.T) {
 	deliver(t, node, Frame{Generation: 1, Events: []Event{
 		{Kind: EventXID, Entity: 0, Time: epoch, Code: 48},
 		{Kind: EventXID, Entity: 5, Time: epoch, Code: 74}, // in a compute instance of instance 11
-	}}, Frame{Sample: testSample(node.latest)})
-	*clock = clock.Add(instanceGrace)
+	}}, Frame{Sample: testSample(testInventory(t))})
+	*clock = clock.Add(10 * time.Second)
 	body := encode(t, f, expfmt.TypeTextPlain)
 	for _, want := range []string{
 		`gpu="0",UUID="GPU-aaaa",pci_bus_id="00000000:18:00.0",device="nvidia0",modelName="NVIDIA H100 80GB HBM3",hostname="node1",xid="48"} 1`,
@@ -70,7 +70,7 @@ func TestKernelXID(t *testing.T) {
 func TestKernelXIDBeforeItsGPU(t *testing.T) {
 	var log bytes.Buffer
 	clock := epoch
-	node := NewNode(slog.New(slog.NewTextHandler(&log, nil)), testConfig(t).XIDs)
+	node := NewNode(slog.New(slog.NewTextHandler(&log, nil)), testCatalogue(t))
 	node.now = func() time.Time { return clock }
 	count := func(uuid string) uint64 {
 		return node.view().xids[xidKey{entityKey{uuid: uuid, instance: Unknown}, 79}].total
@@ -132,6 +132,9 @@ func TestParsePCIAddress(t *testing.T) {
 // An XID that may be of either of two instances that had the number or id, one after
 // the other, counts for their GPU; others count for their instance.
 func TestXIDsAroundAResplit(t *testing.T) {
+	// How long the ledger waits for DCGM to name an instance, for the next sample, and for
+	// the kernel log.
+	const instanceGrace, decisionGrace, kernelLag = 10 * time.Second, time.Minute, 10 * time.Second
 	gpu := entityKey{uuid: "GPU-bbbb", instance: Unknown}
 	small, large := entityKey{"GPU-bbbb", 11, "1g.5gb"}, entityKey{"GPU-bbbb", 11, "3g.20gb"}
 	other := entityKey{"GPU-bbbb", 12, "2g.10gb"}
@@ -230,7 +233,7 @@ func TestXIDsAroundAResplit(t *testing.T) {
 		}, map[xidKey]uint64{{large, 61}: 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, node, clock := newTestFamilies(t, testConfig(t))
+			node, clock := newTestNode(t)
 			before := node.view().xids
 			tc.happens(t, node, clock)
 			got := map[xidKey]uint64{}
