@@ -85,4 +85,5 @@ func (f Field) DCGMName() string {
 	return f.Name
 }
 
+// Percent is the factor from percent to a ratio.
 const Percent = 0.01

@@ -104,6 +104,7 @@ func HealthSystemsOf(kind EntityKind) []HealthSystem {
 	return nil
 }
 
+// Settles reports whether checks of the system find nothing in the first minute of a watch.
 func (s HealthSystem) Settles() bool {
 	return s == HealthPCIe || s == HealthThermal || s == HealthPower
 }

@@ -131,6 +131,7 @@ type KnownLinks struct {
 	Ports  []int
 }
 
+// FindGPU returns the GPU with the UUID, or nil.
 func FindGPU(inv *Inventory, uuid string) *Entity {
 	for i := range inv.Entities {
 		if e := &inv.Entities[i]; e.Kind == KindGPU && e.UUID == uuid {

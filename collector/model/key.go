@@ -8,23 +8,6 @@ import (
 	"strings"
 )
 
-// FieldKey names a field of an entity across inventories and samplers.
-type FieldKey struct {
-	entity EntityKey
-	Kind   EntityKind
-	id     uint32 // of what is no GPU nor instance of one, or has no known UUID
-	Field  FieldID
-}
-
-func FieldKeyOf(inv *Inventory, entity int, field FieldID) FieldKey {
-	e := &inv.Entities[entity]
-	key := FieldKey{entity: KeyOf(inv, entity), Kind: e.Kind, Field: field}
-	if e.Kind != KindGPU && e.Kind != KindGPUInstance || key.entity.UUID == "" {
-		key.id = e.ID // nothing else tells it from another
-	}
-	return key
-}
-
 // EntityKey names a GPU, or an instance of it, across inventories and samplers.
 // DCGM's entity ids cannot: they are reused after a MIG reconfiguration.
 type EntityKey struct {
@@ -48,6 +31,24 @@ func KeyOf(inv *Inventory, i int) EntityKey {
 		default:
 			i = e.Parent
 		}
+	}
+	return key
+}
+
+// FieldKey names a field of an entity across inventories and samplers.
+type FieldKey struct {
+	Entity EntityKey
+	Kind   EntityKind
+	ID     uint32 // of an entity that is not in a GPU, or whose UUID is unknown; else 0
+	Field  FieldID
+}
+
+// FieldKeyOf returns the key of the field on the entity at a position.
+func FieldKeyOf(inv *Inventory, entity int, field FieldID) FieldKey {
+	e := &inv.Entities[entity]
+	key := FieldKey{Entity: KeyOf(inv, entity), Kind: e.Kind, Field: field}
+	if e.Kind != KindGPU && e.Kind != KindGPUInstance || key.Entity.UUID == "" {
+		key.ID = e.ID
 	}
 	return key
 }

@@ -48,6 +48,7 @@ func (p PeerPath) String() string {
 	return fmt.Sprintf("path(%d)", uint8(p))
 }
 
+// Validate checks the topology against its inventory.
 func (p *Peers) Validate(inv *Inventory) error {
 	gpu := func(i int) bool { return i >= 0 && i < len(inv.Entities) && inv.Entities[i].Kind == KindGPU }
 	for _, pair := range p.Pairs {

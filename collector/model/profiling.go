@@ -56,6 +56,7 @@ type GPUProfiling struct {
 	Rewatches uint32
 }
 
+// Validate checks the states against their inventory.
 func (p *Profiling) Validate(inv *Inventory) error {
 	last := -1
 	for _, g := range p.GPUs {

@@ -25,6 +25,7 @@ type TrackedField struct {
 	Statistics, Histogram bool
 }
 
+// Merge adds what another request for the same field needs.
 func (t *TrackedField) Merge(other TrackedField) {
 	t.Kinds |= other.Kinds
 	if other.Every > 0 && (t.Every == 0 || other.Every < t.Every) {
@@ -55,6 +56,7 @@ type Point struct {
 	Value float64
 }
 
+// Validate checks the tracks against their inventory.
 func (t *Tracks) Validate(inv *Inventory) error {
 	for i := range t.List {
 		if e := t.List[i].Entity; e < 0 || e >= len(inv.Entities) {

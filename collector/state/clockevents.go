@@ -12,7 +12,7 @@ import (
 )
 
 // clockEventCounters are the driver's own counts of the time with a reason, in ns,
-// in the order of ClockEventReasonCount; 0 where it has none. The violation counters
+// by the bit of the reason; 0 where it has none. The violation counters
 // (240 to 247) are no substitute: they are by policy, not by reason.
 var clockEventCounters = [field.ClockEventReasonCount]model.FieldID{2: 1420, 4: 1421, 5: 1422, 6: 1423, 7: 1424}
 
@@ -28,10 +28,11 @@ const maxClockEventGap = 5 * time.Minute
 // once: a counter that goes over to another source would jump.
 type ClockEventSource uint8
 
+// The sources of a reason's time.
 const (
 	SourceUndecided ClockEventSource = iota
-	SourceDriver
-	SourceSamples
+	SourceDriver                     // the driver's own counter
+	SourceSamples                    // the reasons (field 112) of each sample
 )
 
 // ClockEvents is what the samples of one GPU have told of its clocks so far.

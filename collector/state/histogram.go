@@ -29,6 +29,7 @@ type NativeHistogram struct {
 	sum                float64
 }
 
+// Observe counts a value. Values that are not finite are ignored.
 func (h *NativeHistogram) Observe(v float64) {
 	if math.IsNaN(v) || math.IsInf(v, 0) {
 		return
@@ -108,6 +109,7 @@ type Histogram struct {
 	Positive, Negative []Bucket // by index
 }
 
+// Bucket is the number of values in one bucket.
 type Bucket struct {
 	Index int32
 	Count uint64

@@ -53,6 +53,7 @@ type Integral struct {
 	parents bool
 }
 
+// IntegralSource is a field from which an integral can be computed.
 type IntegralSource struct {
 	Name   string
 	field  model.FieldID

@@ -246,7 +246,7 @@ func TestSupervisorLogsTraceOfCrash(t *testing.T) {
 	eventually(t, "the crash", func() bool { return st.s.Status().Restarts[restartCrash] == 1 })
 	eventually(t, "a trace in the log", func() bool {
 		log := st.logs.String()
-		return strings.Contains(log, "nil pointer dereference") && strings.Contains(log, "supervisor_helper_test.go") &&
+		return strings.Contains(log, "nil pointer dereference") && strings.Contains(log, "helper_test.go") &&
 			strings.Contains(log, "component=dcgm")
 	})
 }

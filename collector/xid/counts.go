@@ -11,11 +11,13 @@ import (
 	"gpu_exporter/collector/model"
 )
 
+// Key is an XID code on one GPU or GPU instance.
 type Key struct {
 	model.EntityKey
 	Code int64
 }
 
+// Count is how often an XID occurred, and when last.
 type Count struct {
 	Total uint64
 	Last  time.Time
@@ -84,6 +86,7 @@ func (c *Counts) Recent(now time.Time) map[Key]uint64 {
 	return recent
 }
 
+// Totals returns a copy of all counts.
 func (c *Counts) Totals() map[Key]Count {
 	if len(c.total) == 0 {
 		return nil

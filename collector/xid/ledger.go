@@ -78,6 +78,7 @@ type openXID struct {
 	sample  time.Time // of the newest of these
 }
 
+// NewLedger returns an empty ledger.
 func NewLedger() Ledger {
 	return Ledger{Counts: newCounts(), open: map[gpuCode][]openXID{}}
 }
