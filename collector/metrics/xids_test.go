@@ -24,9 +24,10 @@ func kernelXID(bus uint8, instance int, code int64) model.KernelXID {
 func TestKernelXID(t *testing.T) {
 	f, node, clock := newTestFamilies(t, testConfig(t))
 	f.cfg.KernelLog = func() (model.KernelLogStatus, bool) { return model.KernelLogStatus{Up: true, Lost: 3}, true }
+	node.SetKernelLog(true)
 	node.AddKernelXID(kernelXID(0x18, model.Unknown, 48))
 	node.AddKernelXID(kernelXID(0x2a, 12, 48)) // on an instance
-	node.AddKernelXID(kernelXID(0x2a, model.Unknown, 74))
+	node.AddKernelXID(kernelXID(0x2a, 11, 74))
 	node.AddKernelXID(kernelXID(0x2a, 99, 74))                         // on one that is not there
 	node.AddKernelXID(kernelXID(0x3a, model.Unknown, 79))              // on a lost GPU
 	node.AddKernelXID(kernelXID(0x77, model.Unknown, 79))              // where no GPU is

@@ -11,112 +11,154 @@ import (
 )
 
 const (
-	// strayLife is how long an XID of the kernel log is kept for a GPU at whose
-	// address DCGM knows none: it may start later, or be bound later.
-	strayLife = 10 * time.Minute
-	// maxStrays bounds how many are kept.
-	maxStrays = 4096
+	// unmatchedLife is how long an XID of the kernel log waits for a GPU at its PCI
+	// address: DCGM may start later, and the GPU may be bound to the driver later.
+	unmatchedLife = 10 * time.Minute
+	// placementLife is how long an XID waits for the sample that confirms its instance:
+	// twice the longest usual interval.
+	placementLife = time.Minute
+	// maxWaitingXIDs bounds each of the two lists.
+	maxWaitingXIDs = 4096
 )
 
-// kernelXIDs are those of the kernel log at addresses without a known GPU.
+// kernelXIDs are XIDs of the kernel log that are not counted yet.
 type kernelXIDs struct {
-	waiting []strayXID
-	strays  uint64 // since the start, where an inventory was known
+	unmatched []waitingXID // no known GPU has the PCI address
+	unplaced  []waitingXID // the next sample confirms the instance
+	strays    uint64       // XIDs that matched no GPU of a known inventory, since the start
 }
 
-type strayXID struct {
+type waitingXID struct {
 	model.KernelXID
-	told    time.Time
-	counted bool // among the strays
+	received time.Time
+	stray    bool            // included in strays
+	gpu      model.Entity    // of an unplaced XID
+	key      model.EntityKey // of an unplaced XID, by the inventory at its arrival
 }
 
-// AddKernelXID takes an XID of the kernel log. The same XID may come from DCGM,
-// before or after; it counts once. It shows with the next sample.
+func appendBounded(list []waitingXID, x waitingXID) []waitingXID {
+	if len(list) == maxWaitingXIDs {
+		list = list[1:]
+	}
+	return append(list, x)
+}
+
+// SetKernelLog makes the kernel log the source of XIDs, or DCGM if it is unreadable.
+// Call it before the first sampler starts, at each change, and after records were lost.
+func (n *Node) SetKernelLog(readable bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if readable && n.latest == nil {
+		n.arbiter.StartWithKernelLog()
+		return
+	}
+	n.arbiter.SetKernelLog(readable, n.Clock())
+}
+
+// SetEngineReadsKernelLog declares that DCGM's engine may be able to read the kernel
+// log; see [xid.Arbiter].
+func (n *Node) SetEngineReadsKernelLog() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.arbiter.EngineReadsKernelLog = true
+}
+
+// AddKernelXID takes an XID of the kernel log. It appears with the next sample.
 func (n *Node) AddKernelXID(x model.KernelXID) {
 	n.mu.Lock()
 	defer n.unlock()
-	stray := strayXID{KernelXID: x, told: n.Clock()}
+	w := waitingXID{KernelXID: x, received: n.Clock()}
 	if n.latest != nil {
-		if n.placeKernelXID(x) {
+		if n.matchKernelXID(w) {
 			return
 		}
-		stray.counted = true
+		w.stray = true
 		n.kernel.strays++
 	}
-	if len(n.kernel.waiting) == maxStrays {
-		n.kernel.waiting = n.kernel.waiting[1:]
-	}
-	n.kernel.waiting = append(n.kernel.waiting, stray)
+	n.kernel.unmatched = appendBounded(n.kernel.unmatched, w)
 }
 
-// ExpectKernelSamples says that DCGM's engine may be able to read the kernel log
-// itself. XIDs 79, 119 and 120 may then come from it twice.
-func (n *Node) ExpectKernelSamples() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.xids.Twins = true
-}
-
-// placeKernelXIDs looks for the GPUs of XIDs that came before they were known.
-func (n *Node) placeKernelXIDs() {
-	var still []strayXID
-	for _, x := range n.kernel.waiting {
-		if n.placeKernelXID(x.KernelXID) {
+// matchKernelXIDs looks for the GPUs of XIDs that arrived before their GPUs were known.
+func (n *Node) matchKernelXIDs() {
+	var remaining []waitingXID
+	for _, w := range n.kernel.unmatched {
+		if n.matchKernelXID(w) {
 			continue
 		}
-		if !x.counted {
-			x.counted = true
+		if !w.stray {
+			w.stray = true
 			n.kernel.strays++
 		}
-		if n.Clock().Sub(x.told) < strayLife {
-			still = append(still, x)
+		if n.Clock().Sub(w.received) < unmatchedLife {
+			remaining = append(remaining, w)
 		}
 	}
-	n.kernel.waiting = still
+	n.kernel.unmatched = remaining
 }
 
-// placeKernelXID takes the XID as one of the GPU at its address, if one is known.
-func (n *Node) placeKernelXID(x model.KernelXID) bool {
-	gpu := n.gpuAt(x)
+// matchKernelXID reports whether a known GPU has the XID's address. If so, and if the
+// XID is new, the XID counts for the GPU, or waits for its instance to be confirmed.
+func (n *Node) matchKernelXID(w waitingXID) bool {
+	gpu := n.gpuAt(w.KernelXID)
 	if gpu == nil {
 		return false
 	}
-	now := n.Clock()
-	r := xid.Record{Code: x.Code, At: x.Time, Number: x.GPUInstance}
-	r.Key, r.Partitioned = instanceOf(n.latest, gpu.UUID, x.GPUInstance)
-	if !n.xids.AddRecord(r, now) {
+	if !n.arbiter.Logged(gpu.UUID, w.Code, n.Clock()) {
 		return true
 	}
-	more := []any{"kernel_says", x.Text}
-	if x.PID != 0 {
-		more = append(more, "pid", x.PID)
+	w.gpu, w.key = *gpu, instanceKey(n.latest, gpu.UUID, w.GPUInstance)
+	if w.GPUInstance != model.Unknown {
+		n.kernel.unplaced = appendBounded(n.kernel.unplaced, w)
+		return true
 	}
-	if x.Process != "" {
-		more = append(more, "process", x.Process)
-	}
-	n.report.xid(gpu, xid.Key{EntityKey: r.Key, Code: x.Code}, now, more...)
+	n.countKernelXID(w)
 	return true
 }
 
-// decideXIDs says of which instances those XIDs are whose instance the driver has
-// named: the GPU may have been split anew between the newest inventory and the XID, and
-// that is known as of now.
-func (n *Node) decideXIDs() {
-	n.xids.Decide(func(told model.EntityKey, number int) model.EntityKey {
-		key, _ := instanceOf(n.latest, told.UUID, number)
+// placeKernelXIDs counts the XIDs whose instances the newest sample confirms. The GPU may
+// have been repartitioned between the inventory that was current at their arrival and the
+// XID; if the instance may be either of two, the XID counts for the GPU.
+func (n *Node) placeKernelXIDs() {
+	for _, w := range n.kernel.unplaced {
+		key := instanceKey(n.latest, w.key.UUID, w.GPUInstance)
 		switch {
-		case key == told || told.Instance == model.Unknown: // it is as it was, or new
-			return key
-		case key.Instance == model.Unknown && !n.latest.InstancesUnknown:
-			return told // it is gone, and no other has its number
+		case key == w.key:
+		case w.key.Instance == model.Unknown: // created after the inventory
+			w.key = key
+		case key.Instance == model.Unknown && !n.latest.InstancesUnknown: // destroyed since
+		default:
+			w.key = model.EntityKey{UUID: w.key.UUID, Instance: model.Unknown}
 		}
-		return model.EntityKey{UUID: told.UUID, Instance: model.Unknown} // of either
-	})
+		n.countKernelXID(w)
+	}
+	n.kernel.unplaced = nil
 }
 
-// gpuAt returns the GPU at the address of an XID, or nil.
+// expireKernelXIDs counts the XIDs that no sample has confirmed in time.
+func (n *Node) expireKernelXIDs(now time.Time) {
+	for len(n.kernel.unplaced) > 0 && now.Sub(n.kernel.unplaced[0].received) >= placementLife {
+		n.countKernelXID(n.kernel.unplaced[0])
+		n.kernel.unplaced = n.kernel.unplaced[1:]
+	}
+}
+
+func (n *Node) countKernelXID(w waitingXID) {
+	now := n.Clock()
+	n.xids.Add(w.key, w.Code, w.Time, w.received)
+	attrs := []any{"kernel_message", w.Text}
+	if w.PID != 0 {
+		attrs = append(attrs, "pid", w.PID)
+	}
+	if w.Process != "" {
+		attrs = append(attrs, "process", w.Process)
+	}
+	n.report.xid(&w.gpu, xid.Key{EntityKey: w.key, Code: w.Code}, now, attrs...)
+}
+
+// gpuAt returns the GPU at the address of an XID, or nil. A current GPU takes
+// precedence over one that was lost.
 func (n *Node) gpuAt(x model.KernelXID) (gpu *model.Entity) {
-	known := n.known() // those that are gone first
+	known := n.known() // lost GPUs first
 	for i := range known {
 		if at, ok := model.ParsePCIAddress(known[i].PCIBusID); ok && at == (model.PCIAddress{Domain: x.Domain, Bus: x.Bus, Device: x.Device}) {
 			gpu = &known[i]
@@ -125,20 +167,16 @@ func (n *Node) gpuAt(x model.KernelXID) (gpu *model.Entity) {
 	return gpu
 }
 
-// instanceOf returns the key of a GPU's instance with NVML's id or, if it has none, of
-// the GPU, and whether the GPU is split.
-func instanceOf(inv *model.Inventory, uuid string, id int) (key model.EntityKey, split bool) {
-	key = model.EntityKey{UUID: uuid, Instance: model.Unknown}
+// instanceKey returns the key of the GPU's instance with NVML's id, or of the GPU if it
+// has no such instance.
+func instanceKey(inv *model.Inventory, uuid string, id int) model.EntityKey {
 	for i := range inv.Entities {
 		if inv.Entities[i].Kind != model.KindGPUInstance {
 			continue
 		}
-		if of := model.KeyOf(inv, i); of.UUID == uuid {
-			split = true
-			if of.Instance == id {
-				key = of
-			}
+		if key := model.KeyOf(inv, i); key.UUID == uuid && key.Instance == id {
+			return key
 		}
 	}
-	return key, split
+	return model.EntityKey{UUID: uuid, Instance: model.Unknown}
 }

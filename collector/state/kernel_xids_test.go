@@ -22,7 +22,7 @@ func kernelXID(bus uint8, instance int, code int64) model.KernelXID {
 	return model.KernelXID{Bus: bus, GPUInstance: instance, Code: code, Time: epoch}
 }
 
-// The log may tell of GPUs before the first sampler does, and of one that is
+// The kernel log may report XIDs before the first inventory, and XIDs of a GPU that is
 // bound later.
 func TestKernelXIDBeforeItsGPU(t *testing.T) {
 	var log bytes.Buffer
@@ -52,14 +52,14 @@ func TestKernelXIDBeforeItsGPU(t *testing.T) {
 	if count("GPU-aaaa") != 1 || count("GPU-cccc") != 1 || node.View().StrayXIDs != 2 {
 		t.Errorf("%d and %d, with %d at no GPU", count("GPU-aaaa"), count("GPU-cccc"), node.View().StrayXIDs)
 	}
-	if want := `xid=79 meaning="GPU has fallen off the bus" action=RESTART_BM gpu=3 UUID=GPU-cccc pci_bus_id=00000000:3A:00.0 kernel_says="GPU has fallen off the bus." pid=42 process=trainer`; !strings.Contains(log.String(), want) {
+	if want := `xid=79 meaning="GPU has fallen off the bus" action=RESTART_BM gpu=3 UUID=GPU-cccc pci_bus_id=00000000:3A:00.0 kernel_message="GPU has fallen off the bus." pid=42 process=trainer`; !strings.Contains(log.String(), want) {
 		t.Errorf("log:\n%s\nwant %s", &log, want)
 	}
 	// One that comes too late is another board in the same slot.
-	clock = clock.Add(strayLife)
+	clock = clock.Add(unmatchedLife)
 	deliver(t, node, wire.Frame{Inventory: inv}, wire.Frame{Inventory: testInventory(t)})
 	if n := count("GPU-bbbb"); n != 0 {
-		t.Errorf("%d XIDs on a GPU that came %v later", n, strayLife)
+		t.Errorf("%d XIDs on a GPU that came %v later", n, unmatchedLife)
 	}
 	// A GPU that is gone is known by its last address.
 	inv = testInventory(t)
@@ -71,17 +71,15 @@ func TestKernelXIDBeforeItsGPU(t *testing.T) {
 	}
 }
 
-// An XID that may be of either of two instances that had the number or id, one after
-// the other, counts for their GPU; others count for their instance.
-func TestXIDsAroundAResplit(t *testing.T) {
-	// How long the ledger waits for DCGM to name an instance, for the next sample, and for
-	// the kernel log.
-	const instanceGrace, decisionGrace, kernelLag = 10 * time.Second, time.Minute, 10 * time.Second
+// An XID that may be of either of two instances with the same id counts for their GPU.
+// All others count for their instance.
+func TestXIDsAroundARepartition(t *testing.T) {
 	gpu := model.EntityKey{UUID: "GPU-bbbb", Instance: model.Unknown}
 	small, large := model.EntityKey{UUID: "GPU-bbbb", Instance: 11, Profile: "1g.5gb"}, model.EntityKey{UUID: "GPU-bbbb", Instance: 11, Profile: "3g.20gb"}
-	other := model.EntityKey{UUID: "GPU-bbbb", Instance: 12, Profile: "2g.10gb"}
-	// Instance 11, with the id 7, becomes another one; 12 goes.
-	resplit := func(t *testing.T, node *Node, generation uint64) {
+	second := model.EntityKey{UUID: "GPU-bbbb", Instance: 12, Profile: "2g.10gb"}
+	third := model.EntityKey{UUID: "GPU-bbbb", Instance: 13, Profile: "1g.5gb"}
+	// repartition replaces instance 11, with the DCGM id 7, and instance 12.
+	repartition := func(t *testing.T, node *Node, generation uint64) {
 		inv := testInventory(t)
 		inv.Generation, inv.Time = generation, epoch.Add(2*time.Second)
 		for i := range inv.Entities {
@@ -107,7 +105,7 @@ func TestXIDsAroundAResplit(t *testing.T) {
 		t.Fatalf("no instance %d", instance)
 		return 0
 	}
-	event := func(t *testing.T, n *Node, instance int, code int64) {
+	report := func(t *testing.T, n *Node, instance int, code int64) {
 		deliver(t, n, wire.Frame{Events: &model.Events{Generation: n.latest.Generation, List: []model.Event{{Kind: model.EventXID, Entity: row(n, instance), Code: code, Time: epoch}}}})
 	}
 	for name, tc := range map[string]struct {
@@ -118,64 +116,55 @@ func TestXIDsAroundAResplit(t *testing.T) {
 			n.AddKernelXID(kernelXID(0x2a, 11, 61))
 			n.AddKernelXID(kernelXID(0x2a, 12, 62))
 			n.AddKernelXID(kernelXID(0x2a, 13, 63))
-			resplit(t, n, 2)
+			repartition(t, n, 2)
 			sample(t, n, *clock)
-			*clock = clock.Add(instanceGrace) // DCGM does not tell which it was
-		}, map[xid.Key]uint64{{EntityKey: gpu, Code: 61}: 1, {EntityKey: other, Code: 62}: 1, {EntityKey: model.EntityKey{UUID: "GPU-bbbb", Instance: 13, Profile: "1g.5gb"}, Code: 63}: 1}},
-		"logged, and nothing happens": {func(t *testing.T, n *Node, clock *time.Time) {
+		}, map[xid.Key]uint64{{EntityKey: gpu, Code: 61}: 1, {EntityKey: second, Code: 62}: 1, {EntityKey: third, Code: 63}: 1}},
+		"logged without it": {func(t *testing.T, n *Node, clock *time.Time) {
 			n.AddKernelXID(kernelXID(0x2a, 11, 61))
 			sample(t, n, *clock)
 		}, map[xid.Key]uint64{{EntityKey: small, Code: 61}: 1}},
-		"logged, and no sample comes": {func(_ *testing.T, n *Node, clock *time.Time) {
+		"logged without a sample": {func(_ *testing.T, n *Node, clock *time.Time) {
 			n.AddKernelXID(kernelXID(0x2a, 11, 61))
-			*clock = clock.Add(decisionGrace)
+			*clock = clock.Add(placementLife)
 		}, map[xid.Key]uint64{{EntityKey: small, Code: 61}: 1}},
-		"logged, and instances cannot be listed": {func(t *testing.T, n *Node, clock *time.Time) {
+		"logged without an instance": {func(_ *testing.T, n *Node, _ *time.Time) {
+			n.AddKernelXID(kernelXID(0x2a, model.Unknown, 61))
+		}, map[xid.Key]uint64{{EntityKey: gpu, Code: 61}: 1}},
+		"logged before the instances become unknown": {func(t *testing.T, n *Node, clock *time.Time) {
 			n.AddKernelXID(kernelXID(0x2a, 11, 61))
 			inv := &model.Inventory{Generation: 2, Time: epoch, InstancesUnknown: true, Entities: slices.Clone(testInventory(t).Entities[:2])}
 			deliver(t, n, wire.Frame{Inventory: inv}, wire.Frame{Sample: &model.Sample{Generation: 2, Time: *clock, Rows: make([][]model.Cell, 2)}})
-			*clock = clock.Add(instanceGrace)
 		}, map[xid.Key]uint64{{EntityKey: gpu, Code: 61}: 1}},
-		"logged, and told by DCGM long before the sample": {func(t *testing.T, n *Node, clock *time.Time) {
+		"logged and reported by DCGM": {func(t *testing.T, n *Node, clock *time.Time) {
 			n.AddKernelXID(kernelXID(0x2a, 11, 61))
-			event(t, n, 11, 61)
-			event(t, n, 12, 61) // another one, which the log has later
-			*clock = clock.Add(kernelLag - time.Second)
-			n.AddKernelXID(kernelXID(0x2a, 12, 61))
-			n.View()
-			*clock = clock.Add(2 * instanceGrace)
+			report(t, n, 11, 61)
 			sample(t, n, *clock)
-		}, map[xid.Key]uint64{{EntityKey: small, Code: 61}: 1, {EntityKey: other, Code: 61}: 1}},
-		"logged, and DCGM tells of the GPU": {func(t *testing.T, n *Node, clock *time.Time) {
+		}, map[xid.Key]uint64{{EntityKey: small, Code: 61}: 1}},
+		"logged and reported for the new instance": {func(t *testing.T, n *Node, clock *time.Time) {
 			n.AddKernelXID(kernelXID(0x2a, 11, 61))
-			deliver(t, n, wire.Frame{Events: &model.Events{Generation: 1, List: []model.Event{{Kind: model.EventXID, Entity: 1, Code: 61, Time: epoch}}}})
-			n.AddKernelXID(kernelXID(0x2a, 12, 62))
-			deliver(t, n, wire.Frame{Events: &model.Events{Generation: 1, List: []model.Event{{Kind: model.EventXID, Entity: 1, Code: 62, Time: epoch}}}})
-			resplit(t, n, 2)
+			repartition(t, n, 2)
+			report(t, n, 11, 61)
 			sample(t, n, *clock)
-		}, map[xid.Key]uint64{{EntityKey: gpu, Code: 61}: 1, {EntityKey: other, Code: 62}: 1}},
-		"logged, and DCGM tells of the new one": {func(t *testing.T, n *Node, clock *time.Time) {
 			n.AddKernelXID(kernelXID(0x2a, 11, 61))
-			resplit(t, n, 2)
-			event(t, n, 11, 61)
 			sample(t, n, *clock)
-			n.AddKernelXID(kernelXID(0x2a, 11, 61)) // and one more
+		}, map[xid.Key]uint64{{EntityKey: gpu, Code: 61}: 1, {EntityKey: large, Code: 61}: 1}},
+		"reported by another sampler": {func(t *testing.T, n *Node, clock *time.Time) {
+			n.SetKernelLog(false)
+			repartition(t, n, 1)
+			report(t, n, 11, 61) // it may have occurred before the repartition
+			report(t, n, 13, 63) // a new id
 			sample(t, n, *clock)
-		}, map[xid.Key]uint64{{EntityKey: large, Code: 61}: 2}},
-		"told by another sampler": {func(t *testing.T, n *Node, clock *time.Time) {
-			resplit(t, n, 1)
-			event(t, n, 11, 61) // maybe before it came
-			event(t, n, 13, 63) // an id that is new
-			sample(t, n, *clock)
-			event(t, n, 11, 62)
-		}, map[xid.Key]uint64{{EntityKey: gpu, Code: 61}: 1, {EntityKey: large, Code: 62}: 1, {EntityKey: model.EntityKey{UUID: "GPU-bbbb", Instance: 13, Profile: "1g.5gb"}, Code: 63}: 1}},
-		"told by the same sampler, which knows": {func(t *testing.T, n *Node, _ *time.Time) {
-			resplit(t, n, 2)
-			event(t, n, 11, 61)
+			report(t, n, 11, 62)
+		}, map[xid.Key]uint64{{EntityKey: gpu, Code: 61}: 1, {EntityKey: large, Code: 62}: 1, {EntityKey: third, Code: 63}: 1}},
+		"reported by the same sampler": {func(t *testing.T, n *Node, _ *time.Time) {
+			n.SetKernelLog(false)
+			repartition(t, n, 2)
+			report(t, n, 11, 61)
 		}, map[xid.Key]uint64{{EntityKey: large, Code: 61}: 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			node, clock := newTestNode(t)
+			node.SetKernelLog(true)
 			before := node.View().XIDs
 			tc.happens(t, node, clock)
 			got := map[xid.Key]uint64{}

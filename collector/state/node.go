@@ -46,7 +46,8 @@ type Node struct {
 	// may have happened before it came. Times tell nothing: an engine may have a clock of
 	// its own.
 	reused      map[int]bool
-	xids        xid.Ledger
+	xids        xid.Counts
+	arbiter     xid.Arbiter
 	kernel      kernelXIDs
 	clockEvents clockEventCounts
 	tracking    tracking
@@ -63,7 +64,8 @@ func NewNode(logger *slog.Logger, xids *xid.Catalogue) *Node {
 		Clock:   time.Now,
 		report:  newReport(logger, xids),
 		links:   linkMemory{},
-		xids:    xid.NewLedger(),
+		xids:    xid.NewCounts(),
+		arbiter: xid.NewArbiter(),
 		changed: make(chan struct{}, 1),
 	}
 }
@@ -127,7 +129,7 @@ func (n *Node) setInventory(inv *model.Inventory) error {
 	n.links.learn(inv)
 	n.goneLinks = n.links.of(n.goneSwitches)
 	n.latest = inv
-	n.placeKernelXIDs()
+	n.matchKernelXIDs()
 	n.tracking.keep(inv)
 	return nil
 }
@@ -242,7 +244,7 @@ func (n *Node) setSample(s *model.Sample) error {
 	}
 	n.shown, n.sample, n.received = n.latest, s, now
 	n.profiling.sampled(n.latest)
-	n.decideXIDs()
+	n.placeKernelXIDs()
 	n.reused = nil
 	n.clockEvents.add(n.latest, s)
 	n.tracks = n.tracking.close(n.latest, s, n.gone)
@@ -286,7 +288,8 @@ func (n *Node) addEvents(events *model.Events) error {
 		if n.reused[e.Entity] {
 			key.Instance, key.Profile = model.Unknown, "" // it may be of either
 		}
-		if n.xids.AddSample(key, e.Code, e.Time, now) {
+		if n.arbiter.Reported(key.UUID, e.Code, e.Time, now) {
+			n.xids.Add(key, e.Code, e.Time, now)
 			gpu, _ := n.latest.GPU(e.Entity)
 			n.report.xid(gpu, xid.Key{EntityKey: key, Code: e.Code}, now)
 		}
@@ -299,5 +302,5 @@ func (n *Node) addEvents(events *model.Events) error {
 func (n *Node) KeepXIDs(window time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.xids.Counts.Window = window
+	n.xids.Window = window
 }

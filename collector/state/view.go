@@ -23,6 +23,7 @@ type View struct {
 	GoneSwitches []model.Entity
 	GoneLinks    []SwitchPort
 	XIDs         map[xid.Key]xid.Count
+	XIDSource    xid.Source
 	StrayXIDs    uint64 // of the kernel log, on no known GPU
 	// RecentXIDs are those of the window that was asked for.
 	RecentXIDs map[xid.Key]uint64
@@ -49,14 +50,15 @@ func (v *View) GPU(uuid string) *model.Entity {
 // View returns all of it.
 func (n *Node) View() View {
 	n.mu.Lock()
-	defer n.mu.Unlock()
+	defer n.unlock()
 	now := n.Clock()
-	n.xids.Settle(now)
+	n.expireKernelXIDs(now)
 	v := n.newest(now)
 	v.GoneSwitches, v.GoneLinks = n.goneSwitches, n.goneLinks
 	v.Gone, v.Tracks = n.gone, n.tracks
 	v.Health, v.Peers = n.health.at(v.Inventory), n.peers.at(v.Inventory)
-	v.XIDs, v.RecentXIDs, v.StrayXIDs = n.xids.Counts.Totals(), n.xids.Counts.Recent(now), n.kernel.strays
+	v.XIDs, v.RecentXIDs, v.StrayXIDs = n.xids.Totals(), n.xids.Recent(now), n.kernel.strays
+	v.XIDSource = n.arbiter.Source()
 	v.ClockEvents = n.clockEvents.copy()
 	v.Profiling = n.profiling.at(v.Inventory)
 	return v

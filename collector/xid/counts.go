@@ -23,28 +23,29 @@ type Count struct {
 	Last  time.Time
 }
 
-// Counts counts XIDs since the exporter started. They outlive samplers, and
-// an instance that goes and comes back goes on counting.
+// Counts counts XIDs since the exporter started. It outlives samplers, and the counts
+// of an instance that is destroyed and created again continue.
 type Counts struct {
 	total map[Key]Count
-	// Window is how long the times of XIDs are kept, in times.
+	// Window is how far back [Counts.Recent] looks; 0 disables it.
 	Window time.Duration
 	times  map[Key][]second
 }
 
-// second is how many XIDs came within a second from at, which is of the monotonic
-// clock, as the other may be set.
+// second is the number of XIDs within one second from at, which has a monotonic
+// reading: steps of the wall clock do not move it.
 type second struct {
 	at    time.Time
 	count uint64
 }
 
-func newCounts() Counts {
+// NewCounts returns empty counts.
+func NewCounts() Counts {
 	return Counts{total: map[Key]Count{}, times: map[Key][]second{}}
 }
 
-// add counts an XID that happened at a time and of which we were told at another.
-func (c *Counts) add(e model.EntityKey, code int64, at, told time.Time) {
+// Add counts an XID that happened at one time and was reported at another.
+func (c *Counts) Add(e model.EntityKey, code int64, at, reported time.Time) {
 	k := Key{e, code}
 	count := c.total[k]
 	count.Total++
@@ -55,7 +56,7 @@ func (c *Counts) add(e model.EntityKey, code int64, at, told time.Time) {
 	if c.Window == 0 {
 		return
 	}
-	times, came := c.times[k], told.Add(-max(0, told.Sub(at)))
+	times, came := c.times[k], reported.Add(-max(0, reported.Sub(at)))
 	for i := range slices.Backward(times) {
 		if since := came.Sub(times[i].at); since >= 0 && since < time.Second {
 			times[i].count++
@@ -65,8 +66,7 @@ func (c *Counts) add(e model.EntityKey, code int64, at, told time.Time) {
 	c.times[k] = append(times, second{came, 1})
 }
 
-// Recent returns how many XIDs came within the window before now, of those that
-// have some.
+// Recent returns the number of XIDs within the window before now, without zeros.
 func (c *Counts) Recent(now time.Time) map[Key]uint64 {
 	if c.Window == 0 {
 		return nil

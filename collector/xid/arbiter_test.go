@@ -1,0 +1,183 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package xid
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"gpu_exporter/collector/model"
+)
+
+// epoch is when every fixture is read.
+var epoch = time.Unix(1_700_000_000, 250_000_000)
+
+// countedIn plays steps, each a second after the previous one, and returns how often
+// each code counts on one GPU. A step is one of
+//
+//	dcgm CODE [xN]     DCGM reports the XID N times
+//	log CODE [xN]      the kernel log has N records of it
+//	readable           the kernel log becomes the source, or lost records
+//	unreadable         DCGM becomes the source
+//	+DURATION          time passes
+func countedIn(t *testing.T, a Arbiter, steps string) string {
+	t.Helper()
+	now := epoch
+	counts := map[int64]int{}
+	for step := range strings.SplitSeq(steps, ",") {
+		words := strings.Fields(step)
+		if wait, ok := strings.CutPrefix(words[0], "+"); ok {
+			d, err := time.ParseDuration(wait)
+			if err != nil {
+				t.Fatal(err)
+			}
+			now = now.Add(d)
+			continue
+		}
+		var code int64
+		times := 1
+		if len(words) > 1 {
+			fmt.Sscan(words[1], &code)
+		}
+		if len(words) > 2 {
+			fmt.Sscanf(words[2], "x%d", &times)
+		}
+		for i := range times {
+			isNew := false
+			switch words[0] {
+			case "dcgm":
+				isNew = a.Reported("GPU-a", code, now.Add(time.Duration(i)*time.Microsecond), now)
+			case "log":
+				isNew = a.Logged("GPU-a", code, now)
+			case "readable", "unreadable":
+				a.SetKernelLog(words[0] == "readable", now)
+			default:
+				t.Fatalf("unknown step %q", step)
+			}
+			if isNew {
+				counts[code]++
+			}
+		}
+		now = now.Add(time.Second)
+	}
+	var texts []string
+	for _, code := range slices.Sorted(maps.Keys(counts)) {
+		texts = append(texts, fmt.Sprintf("%d: %d", code, counts[code]))
+	}
+	return strings.Join(texts, ", ")
+}
+
+func TestArbiter(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		withLog bool // the kernel log is readable at the start
+		steps   string
+		want    string
+	}{
+		{"DCGM is the source", false, "dcgm 31, dcgm 31 x2, dcgm 48", "31: 3, 48: 1"},
+		{"kernel log is the source", true, "log 31, dcgm 31, log 31 x2, dcgm 31 x2, log 48, dcgm 48", "31: 3, 48: 1"},
+		{"kernel log is the source and DCGM is first", true, "dcgm 31, log 31", "31: 1"},
+		{"kernel log is the source and DCGM misses some", true, "log 31 x3, dcgm 31", "31: 3"},
+		{"kernel log is the source and DCGM is minutes late", true, "log 31 x3, +9m, dcgm 31 x3, log 31", "31: 4"},
+		{"kernel log is the source and DCGM reports more", true, "log 31, dcgm 31 x5", "31: 1"},
+
+		{"log becomes unreadable, DCGM late with known XIDs", true, "log 31 x3, unreadable, dcgm 31 x3", "31: 3"},
+		{"log becomes unreadable, DCGM late with a new XID, too", true, "log 31 x3, unreadable, dcgm 31 x4", "31: 4"},
+		{"log becomes unreadable, other code", true, "log 31, unreadable, dcgm 48", "31: 1, 48: 1"},
+		{"log becomes unreadable, DCGM missed XIDs long before", true, "log 31 x3, +11m, unreadable, dcgm 31", "31: 4"},
+
+		{"log becomes readable, DCGM late with older XIDs", false, "readable, dcgm 31 x2, log 31, dcgm 31", "31: 3"},
+		{"log becomes readable after DCGM's reports", false, "dcgm 31 x5, readable, log 31, dcgm 31", "31: 6"},
+		{"log becomes readable, DCGM first with a logged XID", false, "readable, dcgm 31, log 31", "31: 1"},
+		{"log is readable for long", false, "readable, +11m, dcgm 31, log 31, dcgm 31", "31: 1"},
+		{"log loses records that DCGM reports", true, "log 31, +1h, readable, dcgm 31 x2, log 31, dcgm 31", "31: 4"},
+		{"log changes twice", true, "log 31, unreadable, dcgm 31, dcgm 31, readable, log 31, dcgm 31", "31: 3"},
+
+		{"engine reads the log, DCGM reports twice", false, "dcgm 79 x2", "79: 1"},
+		{"engine reads the log, 100 XIDs", false, "dcgm 79 x200", "79: 100"},
+		{"engine reads the log, separate XIDs", false, "dcgm 119, +6s, dcgm 119", "119: 2"},
+		{"engine reads the log, other code", false, "dcgm 48 x2", "48: 2"},
+		{"engine reads the log, log is the source", true, "log 79 x100, dcgm 79 x200", "79: 100"},
+		{"engine reads the log, log becomes unreadable", true, "log 79 x2, unreadable, dcgm 79 x4, dcgm 79 x2", "79: 3"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			a := NewArbiter()
+			a.EngineReadsKernelLog = true
+			if tc.withLog {
+				a.StartWithKernelLog()
+			}
+			if got := countedIn(t, a, tc.steps); got != tc.want {
+				t.Errorf("%s:\ngot  %s\nwant %s", tc.steps, got, tc.want)
+			}
+		})
+	}
+}
+
+// An engine that cannot read the kernel log reports each XID once.
+func TestArbiterEngineWithoutKernelLog(t *testing.T) {
+	if got := countedIn(t, NewArbiter(), "dcgm 79 x100"); got != "79: 100" {
+		t.Errorf("got %s, want 79: 100", got)
+	}
+}
+
+// Whatever the order of the reports around a change of the source, each XID that both
+// sources report counts once.
+func FuzzArbiterAroundChange(f *testing.F) {
+	f.Add([]byte{0, 1, 1, 0, 0, 1}, false)
+	f.Add([]byte{0, 0, 0, 1, 0, 1}, true)
+	f.Fuzz(func(t *testing.T, steps []byte, becomesReadable bool) {
+		a := NewArbiter()
+		if !becomesReadable {
+			a.StartWithKernelLog()
+		}
+		logged, reported, counted := 0, 0, 0
+		count := func(isNew bool) {
+			if isNew {
+				counted++
+			}
+		}
+		if becomesReadable {
+			a.SetKernelLog(true, epoch)
+		}
+		for _, step := range steps {
+			if step%2 == 0 && (becomesReadable || reported == 0) {
+				logged++
+				count(a.Logged("GPU-a", 31, epoch))
+			} else {
+				if reported == 0 && !becomesReadable {
+					a.SetKernelLog(false, epoch)
+				}
+				reported++
+				count(a.Reported("GPU-a", 31, epoch, epoch))
+			}
+		}
+		if counted != max(logged, reported) {
+			t.Fatalf("%d records and %d reports count as %d", logged, reported, counted)
+		}
+	})
+}
+
+// The window of recent XIDs uses the monotonic clock: steps of the wall clock, and an
+// engine whose clock is ahead, do not keep XIDs in it.
+func TestRecentXIDsWhenClocksDiffer(t *testing.T) {
+	c := NewCounts()
+	c.Window = 30 * time.Millisecond
+	key := model.EntityKey{UUID: "GPU-a", Instance: model.Unknown}
+	now := time.Now()
+	c.Add(key, 79, now.Round(0).Add(time.Hour), now)
+	c.Add(key, 79, now.Round(0).Add(-10*time.Millisecond), now)
+	if n := c.Recent(now)[Key{key, 79}]; n != 2 {
+		t.Errorf("%d at once, want 2", n)
+	}
+	if n := c.Recent(now.Add(25 * time.Millisecond))[Key{key, 79}]; n != 1 {
+		t.Errorf("%d when the older one has left the window, want 1", n)
+	}
+	if n := c.Recent(now.Add(31 * time.Millisecond))[Key{key, 79}]; n != 0 {
+		t.Errorf("%d when both have left it, want none", n)
+	}
+}
