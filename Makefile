@@ -49,6 +49,19 @@ run: build ## Build everything and serve a simulated node on :9400 (SCENARIO=h10
 test: build $(TOOLS)/prometheus $(TOOLS)/promtool ## Run all tests, with a real Prometheus
 	GPU_EXPORTER_TOOLS=$(TOOLS) $(GO) test -timeout 20m ./...
 
+# The packages whose code starts goroutines; CI runs these with the race detector.
+CONCURRENT = $(shell grep -rlE --include='*.go' '^\s*go (func|[a-z])|\.Go\(|AfterFunc\(' cmd collector podmapper \
+	| grep -v _test.go | xargs -n 1 dirname | sort -u | sed 's|^|./|')
+RACE ?= ./...
+
+.PHONY: test-race
+test-race: build $(TOOLS)/prometheus $(TOOLS)/promtool ## Run all tests with the race detector (RACE='./...')
+	GPU_EXPORTER_TOOLS=$(TOOLS) $(GO) test -race -timeout 40m $(RACE)
+
+.PHONY: test-ci
+test-ci: test ## Run all tests, and those of concurrent packages with the race detector
+	$(MAKE) --no-print-directory test-race RACE='$(CONCURRENT)'
+
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## Check formatting, import directions and common mistakes
 	$(TOOLS)/golangci-lint run ./...
@@ -59,14 +72,16 @@ bench: build ## Measure CPU, garbage and memory as ratios against floors of the 
 	$(GO) test -run '^$$' -bench 'Refresh|Match' ./podmapper
 
 .PHONY: fuzz
-fuzz: ## Run every fuzz target for a short time (FUZZTIME=10s)
-	@set -e; for pkg in $$($(GO) list ./...); do \
+fuzz: ## Run every fuzz target for FUZZTIME (10s); report all failures at the end
+	@failed=; for pkg in $$($(GO) list ./...); do \
 		dir=$$($(GO) list -f '{{.Dir}}' $$pkg); \
 		for target in $$(grep -hos '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go | sed 's/^func //'); do \
 			echo "$$pkg $$target"; \
-			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x $$pkg; \
+			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x $$pkg \
+				|| failed="$$failed $$pkg/$$target"; \
 		done; \
-	done
+	done; \
+	if [ -n "$$failed" ]; then echo "failed:"; printf '  %s\n' $$failed; exit 1; fi
 
 .PHONY: golden
 golden: build ## Rewrite the golden files after a change that is meant
