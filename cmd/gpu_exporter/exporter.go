@@ -11,7 +11,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -26,6 +25,8 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/exporter-toolkit/web"
 
+	conf "gpu_exporter/cmd/gpu_exporter/internal/config"
+	"gpu_exporter/cmd/gpu_exporter/internal/reload"
 	"gpu_exporter/collector"
 )
 
@@ -45,7 +46,7 @@ type exporter struct {
 	kernelLog  *kernelLog // nil if it is not to be followed
 	owners     *owners    // nil if nobody is asked for owners
 	registry   *prometheus.Registry
-	reloader   *reloader // nil if nothing is ever reloaded
+	reloader   *reload.Reloader // nil if nothing is ever reloaded
 	current    atomic.Pointer[collector.Exposition]
 	served     atomic.Bool // current has had a sample
 	process    []*dto.MetricFamily
@@ -61,13 +62,10 @@ type exporter struct {
 // newExporter puts the parts together. It starts nothing. samplerLogger gets what
 // the supervisor and the sampler say.
 func newExporter(cfg config, env samplerEnv, logger, samplerLogger *slog.Logger) (*exporter, error) {
-	xids, err := loadXIDCatalogue(cfg)
-	if err != nil {
-		return nil, err
-	}
+	var err error
 	e := &exporter{
 		cfg: cfg, log: logger, simulation: env.Summary, steering: env.Steering,
-		node: collector.NewNode(logger, xids), registry: prometheus.NewRegistry(), reloaded: make(chan struct{}, 1),
+		node: collector.NewNode(logger, cfg.XIDs), registry: prometheus.NewRegistry(), reloaded: make(chan struct{}, 1),
 	}
 	if e.owners, err = newOwners(cfg, logger); err != nil {
 		return nil, err
@@ -93,10 +91,7 @@ func newExporter(cfg config, env samplerEnv, logger, samplerLogger *slog.Logger)
 		return nil, err
 	}
 	e.latest = first
-	logger.Info("Counters loaded", "file", countersName(cfg), "metrics", len(first.counters.Metrics()), "labels", len(first.counters.Labels()))
-	for _, w := range first.warnings {
-		logger.Warn(w)
-	}
+	logger.Info("Counters loaded", "file", cfg.CountersName, "counters", len(cfg.Counters))
 	e.adopt()
 	e.supervisor.Reconfigure(first.sampler)
 	for _, c := range []prometheus.Collector{
@@ -111,30 +106,12 @@ func newExporter(cfg config, env samplerEnv, logger, samplerLogger *slog.Logger)
 	return e, nil
 }
 
-// collectedKinds are the kinds of entities whose fields are read.
-func collectedKinds() []collector.EntityKind {
-	return []collector.EntityKind{
-		collector.KindGPU, collector.KindGPUInstance, collector.KindComputeInstance, collector.KindSwitch, collector.KindLink,
-		collector.KindCPU, collector.KindCPUCore, collector.KindConnectX, collector.KindVGPU,
-	}
-}
-
-// uncollected names the counters of which no series can come.
-func uncollected(counters *collector.Counters) (warnings []string) {
-	for _, c := range counters.List {
-		if c.Computed == 0 && !slices.ContainsFunc(collectedKinds(), c.On) {
-			warnings = append(warnings, fmt.Sprintf("%s is a field of the kind %s, which DCGM does not list: no series will come of it", c.Name, c.Field.Level))
-		}
-	}
-	return warnings
-}
-
 // watchedFields returns the fields to read for each kind of entity, in the order
 // of the counters file, and those that tell whether a switch is up.
-func watchedFields(counters *collector.Counters) map[collector.EntityKind][]collector.FieldID {
+func watchedFields(counters []collector.Counter) map[collector.EntityKind][]collector.FieldID {
 	fields := map[collector.EntityKind][]collector.FieldID{}
-	for _, kind := range collectedKinds() {
-		for _, c := range counters.List {
+	for _, kind := range conf.CollectedKinds() {
+		for _, c := range counters {
 			if c.On(kind) && !slices.Contains(fields[kind], c.Field.ID) {
 				fields[kind] = append(fields[kind], c.Field.ID)
 			}
@@ -146,21 +123,6 @@ func watchedFields(counters *collector.Counters) map[collector.EntityKind][]coll
 		}
 	}
 	return fields
-}
-
-// inheritedCounters is where dcgm-exporter looks by default. Whoever has tuned
-// that file and changes over without flags means it to be used.
-const inheritedCounters = "/etc/dcgm-exporter/default-counters.csv"
-
-// countersPath returns the counters file to use, or "" for the built-in one.
-func countersPath(cfg config) string {
-	if cfg.Collectors != "" {
-		return cfg.Collectors
-	}
-	if _, err := os.Stat(inheritedCounters); err == nil {
-		return inheritedCounters
-	}
-	return ""
 }
 
 // serve samples, maps, publishes and answers scrapes until ctx ends or one of
@@ -207,13 +169,13 @@ func (e *exporter) serve(ctx context.Context) error {
 	}
 	part("HTTP server", func(ctx context.Context) error {
 		return serveHTTP(ctx, server, defaultTimeouts().shutdown, func() error {
-			return web.ListenAndServe(server, e.cfg.webFlags(), e.log)
+			return web.ListenAndServe(server, e.cfg.WebFlags(), e.log)
 		})
 	})
 	part("sampler supervisor", e.supervisor.Run)
 	part("publisher", e.publishLoop)
 	if e.reloader != nil {
-		part("reloading", e.reloader.watch)
+		part("reloading", e.reloader.Run)
 	}
 	if e.kernelLog != nil {
 		part("kernel log", e.kernelLog.follow)

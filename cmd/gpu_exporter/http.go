@@ -15,6 +15,8 @@ import (
 
 	"github.com/prometheus/common/version"
 	"github.com/prometheus/exporter-toolkit/web"
+
+	conf "gpu_exporter/cmd/gpu_exporter/internal/config"
 )
 
 // httpTimeouts bounds how long a slow client can hold a connection.
@@ -28,8 +30,8 @@ type httpTimeouts struct {
 func defaultTimeouts() httpTimeouts {
 	return httpTimeouts{
 		readHeader: 5 * time.Second,
-		read:       10 * time.Second,
-		write:      30 * time.Second,
+		read:       conf.HTTPReadTimeout,
+		write:      conf.HTTPWriteTimeout,
 		idle:       5 * time.Minute,
 		shutdown:   5 * time.Second,
 	}
@@ -162,13 +164,4 @@ func serveHTTP(ctx context.Context, server *http.Server, shutdown time.Duration,
 		return fmt.Errorf("serving HTTP: %w", err)
 	}
 	return nil
-}
-
-// webFlags is the configuration in the form of exporter-toolkit.
-func (c config) webFlags() *web.FlagConfig {
-	return &web.FlagConfig{
-		WebListenAddresses: &c.ListenAddresses,
-		WebSystemdSocket:   &c.SystemdSocket,
-		WebConfigFile:      &c.WebConfigFile,
-	}
 }

@@ -15,10 +15,7 @@ import (
 
 	"gpu_exporter/collector"
 	"gpu_exporter/collector/kmsg"
-	"gpu_exporter/etc"
 )
-
-const defaultKMsg = "/dev/kmsg"
 
 // kernelLogRetry is how often a kernel log is tried that cannot be read.
 const kernelLogRetry = 10 * time.Second
@@ -134,22 +131,16 @@ func (k *kernelLog) open() error {
 
 const countedFromBoth = "XIDs are counted from DCGM and from the kernel log"
 
-// examine says whether the log can be read.
-func (k *kernelLog) examine(d *diagnosis) {
-	if k == nil {
-		return
+// KernelLog implements doctor.Node.
+func (e *exporter) KernelLog() (path string, err error) {
+	if e.kernelLog == nil {
+		return "", nil
 	}
-	l, err := kmsg.Open(k.path)
+	l, err := kmsg.Open(e.kernelLog.path)
 	if err == nil {
 		_ = l.Close() // opened for reading
-		d.add("kernel log", k.path, healthy, "XIDs are counted from it, too", "")
-		return
 	}
-	state := noted
-	if k.required {
-		state = broken
-	}
-	d.add("kernel log", k.path, state, err.Error(), "run with CAP_SYSLOG, and in a container with the device, to count XIDs that DCGM misses")
+	return e.kernelLog.path, err
 }
 
 // replace makes l the log that is followed.
@@ -251,23 +242,4 @@ func kernelXID(x kmsg.XID, now time.Time) collector.KernelXID {
 		Code: x.Code, GPUInstance: x.GPUInstance, Time: now,
 		PID: x.PID, Process: x.Process, Text: x.Text,
 	}
-}
-
-// loadXIDCatalogue returns the built-in catalogue with the changes of the file
-// that the user gave.
-func loadXIDCatalogue(cfg config) (*collector.XIDCatalogue, error) {
-	xids, err := collector.ParseXIDCatalogue(etc.XIDCatalogue(), etc.XIDCatalogueName)
-	if err != nil || cfg.XIDCatalogue == "" {
-		return xids, err
-	}
-	f, err := os.Open(cfg.XIDCatalogue)
-	if err != nil {
-		return nil, fmt.Errorf("reading the XID catalogue: %w: check the path given with --%s", err, optXIDCatalogue)
-	}
-	defer f.Close()
-	changes, err := collector.ParseXIDCatalogue(f, cfg.XIDCatalogue)
-	if err != nil {
-		return nil, err
-	}
-	return xids.With(changes), nil
 }

@@ -33,7 +33,7 @@ func newOwners(c config, logger *slog.Logger) (*owners, error) {
 			return nil, err
 		}
 	}
-	mode, err := jobs.ParseSlurmMode(slurmMode(c))
+	mode, err := jobs.ParseSlurmMode(c.SlurmMode())
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +52,7 @@ func newOwners(c config, logger *slog.Logger) (*owners, error) {
 		return nil, nil
 	}
 	o.usage = c.Kubernetes && (c.PodUsage || c.VirtualGPUs)
-	if o.usage || slurmMode(c) != slurmOff {
+	if o.usage || c.SlurmMode() != slurmOff {
 		o.addProcesses(c)
 	}
 	return o, nil
@@ -102,15 +102,6 @@ func (o *owners) addDocker(c config) error {
 	return err
 }
 
-// slurmMode is that of --slurm.jobs; without a word of it, a node of Kubernetes
-// has no jobs of Slurm.
-func slurmMode(c config) string {
-	if c.Slurm == slurmAuto && c.Kubernetes {
-		return slurmOff
-	}
-	return c.Slurm
-}
-
 func (o *owners) addKubernetes(c config) error {
 	idType, err := podmapper.ParseIDType(c.GPUIDType)
 	if err != nil {
@@ -134,7 +125,7 @@ func (o *owners) addKubernetes(c config) error {
 		o.log.Error("Devices of ResourceClaims have no owners", "err", err)
 		return nil
 	}
-	o.published, err = dra.New(dra.Config{REST: api, Node: c.nodeName(), Logger: o.log})
+	o.published, err = dra.New(dra.Config{REST: api, Node: c.Host(), Logger: o.log})
 	return err
 }
 
@@ -158,7 +149,7 @@ func (o *owners) addMetadata(c config) error {
 		return nil
 	}
 	o.pods, err = metadata.New(metadata.Config{
-		Node:       c.nodeName(),
+		Node:       c.Host(),
 		PodsSocket: c.PodsSocket,
 		REST:       func() (*rest.Config, error) { return apiConfig(c) },
 		LogDir:     c.PodLogs, ContainerLogDir: filepath.Join(filepath.Dir(c.PodLogs), "containers"),

@@ -12,14 +12,15 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"strings"
 	"syscall"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/promslog"
 	"github.com/prometheus/common/version"
-	"github.com/prometheus/exporter-toolkit/web"
 	"k8s.io/klog/v2"
+
+	conf "gpu_exporter/cmd/gpu_exporter/internal/config"
+	"gpu_exporter/cmd/gpu_exporter/internal/doctor"
+	"gpu_exporter/cmd/gpu_exporter/internal/reload"
 )
 
 // gcPercent lets a heap grow by a quarter before garbage is collected: exporter and
@@ -28,12 +29,16 @@ const gcPercent = 25
 
 // run is the program: it returns the exit status.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []string) int {
-	line, err := parseCommandLine(args, environ, stdout, stderr)
+	line, err := conf.Parse(args, environ, stdout)
 	if err != nil {
-		for problem := range strings.Lines(err.Error()) {
-			printf(stderr, "%s: error: %s\n", programName, strings.TrimSuffix(problem, "\n"))
+		var mistakes *conf.Error
+		if !errors.As(err, &mistakes) {
+			mistakes = &conf.Error{Mistakes: []string{err.Error()}}
 		}
-		if mistakes := (fileMistakes{}); !errors.As(err, &mistakes) { // which --help does not know of
+		for _, mistake := range mistakes.Mistakes {
+			printf(stderr, "%s: error: %s\n", programName, mistake)
+		}
+		if !mistakes.InFile { // --help does not describe the file
 			printf(stderr, "%s: see --help\n", programName)
 		}
 		return 1
@@ -41,7 +46,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	switch line.command {
+	switch line.Command {
 	case "":
 		return 0
 	case commandSampler:
@@ -51,20 +56,20 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 		debug.FreeOSMemory()
 		frames := os.NewFile(framesFD, "frames")
 		return runSampler(stdin, frames, newSamplerLogger(stderr), sampleDCGM, samplerGrace)
-	case commandCheckConfig:
-		return checkConfig(line.config, line.warnings, environ, stdout, stderr)
+	case conf.CheckConfig:
+		return doctor.CheckConfig(line, checkSetup(environ), stdout, stderr)
 	}
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
-	if line.command == commandDoctor {
-		return diagnose(ctx, line, stdout, stderr, environ)
+	switch line.Command {
+	case conf.Doctor:
+		return doctor.Run(ctx, line, openNode(environ, stderr), stdout, stderr)
+	case conf.Fields:
+		return doctor.Fields(ctx, line, openNode(environ, stderr), stdout, stderr)
 	}
-	if line.command == commandFields {
-		return listFields(ctx, line, stdout, stderr, environ)
-	}
-	logger, err := newLogger(line.config, stderr)
+	logger, err := newLogger(line.Config, stderr)
 	if err != nil {
 		printf(stderr, "%s: error: %v\n", programName, err)
 		return 1
@@ -72,61 +77,23 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 	signal.Ignore(syscall.SIGHUP) // until there is something to reload
 	klog.SetSlogLogger(logger)    // where client-go logs
 	if err := runExporter(ctx, line, stdout, environ, logger); err != nil {
-		logError(logger, err, "gpu_exporter ends")
+		reload.LogError(logger, err, "gpu_exporter ends")
 		return 1
 	}
 	return 0
 }
 
-// logError logs msg with err, or first each line of err by itself, if it has several: in
-// one record they would be hard to read, and most logs are read by line.
-func logError(logger *slog.Logger, err error, msg string, args ...any) {
-	lines := strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' })
-	if len(lines) <= 1 {
-		logger.Error(msg, append(args, "err", strings.Join(lines, ""))...)
-		return
-	}
-	for _, line := range lines {
-		logger.Error(line)
-	}
-	logger.Error(msg, append(args, "errors", len(lines))...)
-}
-
-// onHangup calls reload at each SIGHUP, as dcgm-exporter does, until stop.
-func onHangup(reload func()) (stop func()) {
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for range hangups {
-			reload()
-		}
-	}()
-	return func() {
-		signal.Stop(hangups)
-		close(hangups)
-		<-done
-	}
-}
-
 // runExporter serves, or prints one sample.
-func runExporter(ctx context.Context, line commandLine, stdout io.Writer, environ []string, logger *slog.Logger) error {
+func runExporter(ctx context.Context, line conf.CommandLine, stdout io.Writer, environ []string, logger *slog.Logger) error {
 	logger.Info("Starting "+programName, "version", version.Info(), "build", version.BuildContext())
-	for _, w := range line.warnings {
+	for _, w := range line.Warnings {
 		logger.Warn(w)
-	}
-	if line.command == commandServe {
-		// Before anything is started that a mistake in it would tear down again.
-		if err := web.Validate(line.config.WebConfigFile); err != nil {
-			return fmt.Errorf("reading the web configuration %s: %w", line.config.WebConfigFile, err)
-		}
 	}
 	executable, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("finding the path of this program: %w", err)
 	}
-	env, err := newSamplerEnv(line.config, environ, executable)
+	env, err := newSamplerEnv(line.Config, environ, executable)
 	defer func() {
 		if err := env.Close(); err != nil {
 			logger.Warn("Cannot clean up", "err", err)
@@ -139,36 +106,29 @@ func runExporter(ctx context.Context, line commandLine, stdout io.Writer, enviro
 		logger.Warn(env.Warning)
 	}
 	samplerLogger := logger
-	if line.command == commandOnce {
-		line.config.Interval = min(line.config.Interval, onceInterval)
-		if line.config.LogLevel != "debug" {
+	if line.Command == commandOnce {
+		line.Config.Interval = min(line.Config.Interval, onceInterval)
+		if line.Config.LogLevel != "debug" {
 			// It speaks of trying again, which is not true of one sample; why there is
 			// none is the error in the end.
 			samplerLogger = slog.New(slog.DiscardHandler)
 		}
 	}
-	e, err := newExporter(line.config, env, logger, samplerLogger)
+	e, err := newExporter(line.Config, env, logger, samplerLogger)
 	if err != nil {
 		return err
 	}
-	if line.command == commandOnce {
-		defer onHangup(func() { logger.Info("SIGHUP is ignored: one sample is taken with the configuration as it was") })()
+	if line.Command == commandOnce {
+		defer reload.OnHangup(func() { logger.Info("SIGHUP is ignored: one sample is taken with the configuration as it was") })()
 		return e.once(ctx, stdout)
 	}
-	e.reloader = newReloader(logger, line.again, e.reload, e.reloadEnded)
-	e.reloader.watchFiles(line.config)
-	for _, gauge := range []prometheus.Collector{e.reloader.successful, e.reloader.succeeded} {
-		if err := e.registry.Register(gauge); err != nil {
-			return fmt.Errorf("registering the metrics of reloading: %w", err)
-		}
+	e.reloader = reload.New(reload.Config{Log: logger, Files: line.Config.Files, Load: line.Again, Apply: e.reload, Done: e.reloadEnded})
+	if err := e.reloader.Register(e.registry); err != nil {
+		return err
 	}
-	defer onHangup(func() { _ = e.reloader.reload("SIGHUP") })() // it says itself how that went
+	defer reload.OnHangup(func() { _ = e.reloader.Reload("SIGHUP") })() // logged there
 	return e.serve(ctx)
 }
-
-// printf writes for people to read. Where nobody reads any more, there is nobody
-// to tell of the error.
-func printf(w io.Writer, format string, args ...any) { _, _ = fmt.Fprintf(w, format, args...) }
 
 func newLogger(c config, stderr io.Writer) (*slog.Logger, error) {
 	level, format := promslog.NewLevel(), promslog.NewFormat()

@@ -36,11 +36,6 @@ const (
 	envTraceback  = "GOTRACEBACK" // of package runtime
 )
 
-// scenarios are the names that --simulate knows.
-func scenarios() []string {
-	return []string{"h100x8", "h100x8-mig", "a100x8", "a100x7-mig", "t4x1", "mixed4", "dgx-h100", "gb200", "none"}
-}
-
 func scenarioList() string { return listOf(scenarios()) }
 
 // samplerEnv is what the sampler process finds in its environment beyond the

@@ -36,6 +36,7 @@ type Live struct {
 	Models       []collector.ModelRule // which GPUs have which of the fields
 	ModelMatches []string              // regular expressions of all entries of models
 	XIDs         *collector.XIDCatalogue
+	ConfigFile   string // path of the configuration file; empty: none
 	// Files are the files that this configuration was read from.
 	Files []string
 
@@ -55,6 +56,9 @@ type Live struct {
 	UseOldNamespace bool
 	HostnameLabel   string // name of the label; empty: none
 	ReplaceBlanks   bool   // in model names
+
+	collectors, xidCatalogue         string // paths
+	dcgmLog, healthCheck, noHostname bool
 }
 
 // Static holds the settings that need a restart. The hostengine is one of them:
@@ -99,6 +103,8 @@ type Static struct {
 
 	LogLevel  string // debug, info, warn, error
 	LogFormat string // logfmt, json
+
+	debug bool
 }
 
 // Values of settings.
@@ -244,4 +250,3 @@ func ListOf(words []string) string {
 	last := len(words) - 1
 	return strings.Join(words[:last], ", ") + " or " + words[last]
 }
-
