@@ -162,8 +162,12 @@ func (r *recorder) String() string   { return "" }
 func (r *recorder) IsBoolFlag() bool { return r.setting.kind == toggle }
 
 func (r *recorder) Set(value string) error {
-	if on, err := strconv.ParseBool(value); err == nil && r.negated {
-		value = strconv.FormatBool(!on)
+	if r.IsBoolFlag() {
+		on, err := strconv.ParseBool(value)
+		if err != nil {
+			return errors.New("write true or false")
+		}
+		value = strconv.FormatBool(on != r.negated)
 	}
 	r.values[r.setting.name] = append(r.values[r.setting.name], value)
 	return nil
@@ -190,6 +194,9 @@ func splitArgs(args []string, table []*setting) (flags map[string][]string, oper
 		rest := set.Args()
 		if err != nil {
 			mistakes = append(mistakes, explain(err, names))
+			if strings.HasPrefix(err.Error(), badSyntax) {
+				rest = rest[1:] // Parse has not skipped it
+			}
 		} else if len(rest) > 0 {
 			if end := len(args) - len(rest); end > 0 && args[end-1] == "--" {
 				return flags, append(operands, rest...), mistakes
@@ -201,10 +208,12 @@ func splitArgs(args []string, table []*setting) (flags map[string][]string, oper
 	return flags, operands, mistakes
 }
 
+const badSyntax = "bad flag syntax: -"
+
 // explain rephrases an error of package flag.
 func explain(err error, names []string) string {
 	message := err.Error()
-	for _, prefix := range []string{"flag provided but not defined: -", "bad flag syntax: -"} {
+	for _, prefix := range []string{"flag provided but not defined: -", badSyntax} {
 		name, unknown := strings.CutPrefix(message, prefix)
 		if !unknown {
 			continue
@@ -216,9 +225,17 @@ func explain(err error, names []string) string {
 		return fmt.Sprintf("unknown flag --%s", name)
 	}
 	if name, missing := strings.CutPrefix(message, "flag needs an argument: -"); missing {
-		return fmt.Sprintf("--%s: the value is missing", name)
+		return dashed(name) + ": the value is missing"
 	}
 	return message
+}
+
+// dashed returns a flag with one dash or two, as it is usually written.
+func dashed(name string) string {
+	if len(name) == 1 {
+		return "-" + name
+	}
+	return "--" + name
 }
 
 func unknownCommand(name string) string {

@@ -214,7 +214,8 @@ func (m *merger) addModels(models []modelEntry) {
 			m.rules = append(m.rules, collector.ModelRule{Field: f.Field.ID, Match: model.match, Only: true})
 			switch i := m.find(f.Name); {
 			case i < 0:
-				m.addField(fieldEntry{Counter: f.Counter, line: f.line})
+				m.places[f.Name] = place{m.file, f.line}
+				m.list = append(m.list, f.Counter)
 			case m.list[i] != f.Counter:
 				m.problems = append(m.problems, collector.Problem{File: m.file, Line: f.line, Message: fmt.Sprintf(
 					"models: %s, for GPUs that match %q, differs from the counter of that name at %s: give it another name, or the same field, type, help and other settings",

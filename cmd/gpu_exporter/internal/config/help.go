@@ -55,11 +55,7 @@ func writeHelp(w io.Writer, name string, table []*setting) {
 func (s *setting) usage() string {
 	var names []string
 	for _, alias := range strings.Fields(s.aliases) {
-		dashes := "--"
-		if len(alias) == 1 {
-			dashes = "-"
-		}
-		names = append(names, dashes+alias)
+		names = append(names, dashed(alias))
 	}
 	value := s.arg
 	if s.def != "" {
