@@ -463,32 +463,3 @@ func TestKernelLogFailsAndComesBack(t *testing.T) {
 		t.Errorf("told %d times:\n%s", n, log)
 	}
 }
-
-// A catalogue of one's own changes what it names and says where it is wrong.
-func TestLoadXIDCatalogue(t *testing.T) {
-	const header = "code,name,severity,action,investigation,meaning\n"
-	path := filepath.Join(t.TempDir(), "xids.csv")
-	load := func(text string) (*collector.XIDCatalogue, error) {
-		t.Helper()
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return loadXIDCatalogue(config{XIDCatalogue: path})
-	}
-	c, err := load("# ours\n" + header + "109,CTXSW_TIMEOUT,info,,,The application's business\n")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if x, _ := c.Lookup(109); x.Severity != collector.XIDInfo || x.Meaning != "The application's business" {
-		t.Errorf("109 is %+v", x)
-	}
-	if x, ok := c.Lookup(79); !ok || x.Severity != collector.XIDCritical {
-		t.Errorf("79 is %+v", x)
-	}
-	if _, err := load(header + "109,X,urgent,,,Y\n"); err == nil || !strings.Contains(err.Error(), path+`:2: code 109 has severity "urgent"`) {
-		t.Errorf("error %v", err)
-	}
-	if _, err := loadXIDCatalogue(config{XIDCatalogue: path + "x"}); err == nil || !strings.Contains(err.Error(), "--"+optXIDCatalogue) {
-		t.Errorf("error %v", err)
-	}
-}
