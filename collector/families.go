@@ -102,7 +102,7 @@ func (f *Families) Build() []Family {
 		if fresh {
 			at = v.sample.Time // its values are of those who held the devices then
 		}
-		ownership = f.owners.Ownership(Moment{Inventory: v.inventory, Processes: v.processes, At: at})
+		ownership = f.owners.Ownership(v.inventory, at)
 	}
 	if v.inventory != nil && !f.layout.covers(v, ownership, f.cfg.Counters) {
 		f.layout = newLayout(&f.cfg, v, ownership)

@@ -150,7 +150,7 @@ type fixedOwners struct {
 	places    places
 }
 
-func (f fixedOwners) Ownership(Moment) *Ownership { return f.ownership }
+func (f fixedOwners) Ownership(*Inventory, time.Time) *Ownership { return f.ownership }
 func (f fixedOwners) Places(p *Processes) (map[uint32]ProcessPlace, bool) {
 	return f.places.of(p), true
 }

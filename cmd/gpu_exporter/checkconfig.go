@@ -15,6 +15,8 @@ import (
 
 	"github.com/prometheus/exporter-toolkit/web"
 
+	"gpu_exporter/cmd/gpu_exporter/internal/owners"
+	"gpu_exporter/cmd/gpu_exporter/internal/sampler"
 	"gpu_exporter/collector"
 )
 
@@ -32,11 +34,11 @@ func checkConfig(c config, warnings, environ []string, stdout, stderr io.Writer)
 	if err := web.Validate(c.WebConfigFile); err != nil {
 		problems = append(problems, fmt.Sprintf("--%s=%s: %v", optWebConfig, c.WebConfigFile, err))
 	}
-	o, err := newOwners(c, slog.New(slog.DiscardHandler))
+	o, err := owners.New(ownersConfig(c), slog.New(slog.DiscardHandler))
 	if err != nil {
 		problems = append(problems, err.Error())
-	} else if o != nil && o.noSlices != nil {
-		warnings = append(warnings, fmt.Sprintf("--%s: %v", optDRA, o.noSlices))
+	} else if err := o.SlicesError(); err != nil {
+		warnings = append(warnings, fmt.Sprintf("--%s: %v", optDRA, err))
 	}
 	warning, err := trySamplerEnv(c, environ)
 	if err != nil {
@@ -110,14 +112,10 @@ func trySamplerEnv(c config, environ []string) (warning string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("finding the path of this program: %w", err)
 	}
-	if c.Simulate != "" {
-		if _, err := simLibraries(executable); err != nil {
-			// The machine that this configuration is for may have them.
-			_, err := findScenario(c.Simulate)
-			return "", err
-		}
-	}
 	env, err := newSamplerEnv(c, environ, executable)
+	if errors.Is(err, sampler.ErrNoStandIns) {
+		err = nil // the machine that this configuration is for may have them
+	}
 	return env.Warning, errors.Join(err, env.Close())
 }
 

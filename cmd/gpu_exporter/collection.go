@@ -65,13 +65,9 @@ func (e *exporter) newCollection(cfg config) (*collection, error) {
 		CPUs:         cfg.CPUs,
 		Hostengine:   cfg.Hostengine,
 		DCGMLogLevel: cfg.DCGMLogLevel,
-		Processes:    e.owners.needProcesses(),
+		Processes:    e.owners.NeedsProcesses(),
 
 		HealthInterval: cfg.healthInterval(),
-	}
-	var source collector.OwnerSource // not a nil *owners, which is no nil interface
-	if e.owners != nil {
-		source = e.owners
 	}
 	c.families = collector.NewFamilies(collector.FamiliesConfig{
 		Counters:      counters.List,
@@ -86,7 +82,7 @@ func (e *exporter) newCollection(cfg config) (*collection, error) {
 
 		ClockEventsWindow: cfg.ClockWindow,
 		HealthInterval:    cfg.healthInterval(),
-		KernelLog:         e.kernelLog.status,
+		KernelLog:         e.kernelLogStatus,
 		Owners: collector.OwnerForm{
 			UID:          cfg.PodUID,
 			Workload:     cfg.Workload,
@@ -97,7 +93,7 @@ func (e *exporter) newCollection(cfg config) (*collection, error) {
 			VirtualGPUs:  cfg.VirtualGPUs,
 			Usage:        cfg.Kubernetes && (cfg.PodUsage || cfg.VirtualGPUs),
 		},
-	}, e.node, e.supervisor, source)
+	}, e.node, e.supervisor, e.owners)
 	return c, nil
 }
 

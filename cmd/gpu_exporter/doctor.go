@@ -107,7 +107,7 @@ func (e *exporter) examine(ctx context.Context) diagnosis {
 	d := newDiagnosis()
 	e.examineSampling(ctx, &d)
 	e.examineOwners(ctx, &d)
-	e.kernelLog.examine(&d)
+	examineKernelLog(e.kernelLog, &d)
 	d.conclude()
 	return d
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"gpu_exporter/cmd/gpu_exporter/internal/web"
 	"gpu_exporter/collector"
 )
 
@@ -155,7 +156,7 @@ func (r *reloader) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		http.Error(w, "The configuration was not reloaded, and stays as it was:\n"+err.Error(), http.StatusInternalServerError)
 		return
 	}
-	writeText(w, http.StatusOK, "The configuration was reloaded.\n")
+	web.WriteText(w, http.StatusOK, "The configuration was reloaded.\n")
 }
 
 // changedOnDisk says whether the files differ from those that were last read.
@@ -319,12 +320,4 @@ func (e *exporter) shown() *collection {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.collected
-}
-
-// reloadHandler answers /-/reload.
-func (e *exporter) reloadHandler() http.Handler {
-	if e.reloader != nil {
-		return e.reloader
-	}
-	return http.NotFoundHandler()
 }

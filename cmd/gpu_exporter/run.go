@@ -20,6 +20,8 @@ import (
 	"github.com/prometheus/common/version"
 	"github.com/prometheus/exporter-toolkit/web"
 	"k8s.io/klog/v2"
+
+	"gpu_exporter/cmd/gpu_exporter/internal/sampler"
 )
 
 // gcPercent lets a heap grow by a quarter before garbage is collected: exporter and
@@ -45,12 +47,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 	case "":
 		return 0
 	case commandSampler:
-		ignoreGroupSignals()
-		// It makes next to no garbage, so what the program's packages leave at start
-		// would stay for good.
-		debug.FreeOSMemory()
-		frames := os.NewFile(framesFD, "frames")
-		return runSampler(stdin, frames, newSamplerLogger(stderr), sampleDCGM, samplerGrace)
+		return sampler.Main(stdin, stderr)
 	case commandCheckConfig:
 		return checkConfig(line.config, line.warnings, environ, stdout, stderr)
 	}
@@ -179,17 +176,4 @@ func newLogger(c config, stderr io.Writer) (*slog.Logger, error) {
 		return nil, fmt.Errorf("setting the log format: %w", err)
 	}
 	return promslog.New(&promslog.Config{Level: level, Format: format, Writer: stderr}), nil
-}
-
-// newSamplerLogger logs everything: the exporter, which reads it, has the level.
-func newSamplerLogger(stderr io.Writer) *slog.Logger {
-	return slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{
-		Level: slog.LevelDebug,
-		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-			if a.Value.Kind() == slog.KindDuration {
-				a.Value = slog.StringValue(a.Value.Duration().String()) // JSON has nanoseconds
-			}
-			return a
-		},
-	}))
 }

@@ -1,7 +1,7 @@
 // Copyright The gpu_exporter Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package sampler
 
 import (
 	"os"
@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// install makes a directory with empty files of the given names in it.
+// install creates a directory with empty files of the given names.
 func install(t *testing.T, dir string, names ...string) string {
 	t.Helper()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -25,16 +25,16 @@ func install(t *testing.T, dir string, names ...string) string {
 	return dir
 }
 
-func TestSamplerEnvSimulation(t *testing.T) {
+func TestEnvironmentSimulation(t *testing.T) {
 	for _, tt := range []struct {
 		name      string
 		bin, libs string
 	}{{"as built", "build", "build/sim"}, {"as installed", "usr/bin", "usr/lib/gpu_exporter/sim"}} {
 		t.Run(tt.name, func(t *testing.T) {
 			root := t.TempDir()
-			libs := install(t, filepath.Join(root, tt.libs), dcgmLibrary, nvmlLibrary)
-			executable := filepath.Join(install(t, filepath.Join(root, tt.bin), programName), programName)
-			e, err := newSamplerEnv(config{Simulate: "h100x8"}, []string{"LD_LIBRARY_PATH=/opt/lib"}, executable)
+			libs := install(t, filepath.Join(root, tt.libs), DCGMLibrary, NVMLLibrary)
+			executable := filepath.Join(install(t, filepath.Join(root, tt.bin), program), program)
+			e, err := NewEnvironment(EnvironmentConfig{Simulate: "h100x8"}, []string{"LD_LIBRARY_PATH=/opt/lib"}, executable)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -63,13 +63,12 @@ func TestSamplerEnvSimulation(t *testing.T) {
 	}
 }
 
-// A test or a second exporter may give the simulated node's files itself, and
-// keeps them.
-func TestSamplerEnvGivenState(t *testing.T) {
+// The files of a simulated node that a test or a second exporter names are kept.
+func TestEnvironmentGivenState(t *testing.T) {
 	root := t.TempDir()
-	install(t, filepath.Join(root, "sim"), dcgmLibrary, nvmlLibrary)
+	install(t, filepath.Join(root, "sim"), DCGMLibrary, NVMLLibrary)
 	scenario := filepath.Join(install(t, root, "node.scenario"), "node.scenario")
-	e, err := newSamplerEnv(config{Simulate: scenario}, []string{"DCGMSIM_STATE=/s", "DCGMSIM_CONTROL=/c"}, filepath.Join(root, programName))
+	e, err := NewEnvironment(EnvironmentConfig{Simulate: scenario}, []string{"DCGMSIM_STATE=/s", "DCGMSIM_CONTROL=/c"}, filepath.Join(root, program))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,41 +81,41 @@ func TestSamplerEnvGivenState(t *testing.T) {
 	}
 }
 
-func TestSamplerEnvErrors(t *testing.T) {
+func TestEnvironmentErrors(t *testing.T) {
 	root := t.TempDir()
-	executable := filepath.Join(root, "bin", programName)
-	_, err := newSamplerEnv(config{Simulate: "h100x8"}, nil, executable)
+	executable := filepath.Join(root, "bin", program)
+	_, err := NewEnvironment(EnvironmentConfig{Simulate: "h100x8"}, nil, executable)
 	want := "--simulate: no stand-ins for NVIDIA's libraries (libdcgm.so.4 and libnvidia-ml.so.1) in " +
 		root + "/bin/sim or " + root + "/lib/gpu_exporter/sim: build them with make build"
 	if err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
-	_, err = newSamplerEnv(config{Simulate: "h200x9"}, nil, executable)
+	_, err = NewEnvironment(EnvironmentConfig{Simulate: "h200x9"}, nil, executable)
 	if err == nil || !strings.Contains(err.Error(), "neither the path of a scenario file nor a known name: use h100x8, h100x8-mig, a100x8, a100x7-mig, t4x1, mixed4, dgx-h100, gb200 or none") {
 		t.Errorf("got %v", err)
 	}
 }
 
-func TestSamplerEnvLibraryPath(t *testing.T) {
-	with, without := install(t, t.TempDir(), dcgmLibrary), t.TempDir()
+func TestEnvironmentLibraryPath(t *testing.T) {
+	with, without := install(t, t.TempDir(), DCGMLibrary), t.TempDir()
 	tests := []struct {
 		name    string
-		config  config
+		config  EnvironmentConfig
 		environ []string
 		want    []string
 		warning string
 	}{
-		{name: "real libraries", config: config{StartupChecks: true}, environ: []string{"LD_LIBRARY_PATH=/opt"}},
-		{name: "given", config: config{LibraryPath: with, StartupChecks: true}, want: []string{"LD_LIBRARY_PATH=" + with}},
-		{name: "given, in front of others", config: config{LibraryPath: with, StartupChecks: true},
+		{name: "real libraries", config: EnvironmentConfig{CheckLibrary: true}, environ: []string{"LD_LIBRARY_PATH=/opt"}},
+		{name: "given", config: EnvironmentConfig{LibraryPath: with, CheckLibrary: true}, want: []string{"LD_LIBRARY_PATH=" + with}},
+		{name: "given, in front of others", config: EnvironmentConfig{LibraryPath: with, CheckLibrary: true},
 			environ: []string{"LD_LIBRARY_PATH=/opt"}, want: []string{"LD_LIBRARY_PATH=" + with + ":/opt"}},
-		{name: "not there", config: config{LibraryPath: without, StartupChecks: true}, want: []string{"LD_LIBRARY_PATH=" + without},
-			warning: "there is no libdcgm.so.4 (no such file or directory)"},
-		{name: "not there, unchecked", config: config{LibraryPath: without}, want: []string{"LD_LIBRARY_PATH=" + without}},
+		{name: "not there", config: EnvironmentConfig{LibraryPath: without, CheckLibrary: true}, want: []string{"LD_LIBRARY_PATH=" + without},
+			warning: "has no libdcgm.so.4 (no such file or directory)"},
+		{name: "not there, unchecked", config: EnvironmentConfig{LibraryPath: without}, want: []string{"LD_LIBRARY_PATH=" + without}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			e, err := newSamplerEnv(tt.config, tt.environ, "/usr/bin/gpu_exporter")
+			e, err := NewEnvironment(tt.config, tt.environ, "/usr/bin/gpu_exporter")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -127,7 +126,7 @@ func TestSamplerEnvLibraryPath(t *testing.T) {
 				t.Errorf("warning %q, want %q", e.Warning, tt.warning)
 			}
 			if e.Summary != "" {
-				t.Errorf("summary %q though nothing is simulated", e.Summary)
+				t.Errorf("summary %q, but nothing is simulated", e.Summary)
 			}
 		})
 	}

@@ -1,9 +1,10 @@
 // Copyright The gpu_exporter Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package sampler
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,11 +21,18 @@ import (
 	"gpu_exporter/collector"
 )
 
-// envSampler makes the test binary a sampler process that samples in the given
-// way; see TestMain.
+// TestMain makes the test binary the sampler process of some tests.
+func TestMain(m *testing.M) {
+	if way := os.Getenv(envSampler); way != "" {
+		os.Exit(runTestSampler(way))
+	}
+	os.Exit(m.Run())
+}
+
+// envSampler selects the way in which the test binary samples.
 const envSampler = "TEST_SAMPLER"
 
-// ways of sampling, beside the real one.
+// samplings are ways of sampling without native libraries.
 var samplings = map[string]sampling{
 	"steady": func(ctx context.Context, c collector.SamplerConfig, _ <-chan collector.SamplerCommand, frames *collector.FrameWriter, logger *slog.Logger) error {
 		logger.Info("sampling", "interval", c.Interval)
@@ -52,7 +60,7 @@ var samplings = map[string]sampling{
 func runTestSampler(way string) int {
 	ignoreGroupSignals()
 	grace := 200 * time.Millisecond
-	return runSampler(os.Stdin, os.NewFile(framesFD, "frames"), newSamplerLogger(os.Stderr), samplings[way], grace)
+	return run(os.Stdin, os.NewFile(framesFD, "frames"), newLogger(os.Stderr), samplings[way], grace)
 }
 
 // samplerProcess is a sampler with this test as its exporter.
@@ -60,7 +68,7 @@ type samplerProcess struct {
 	*exec.Cmd
 	stdin  io.WriteCloser
 	frames *collector.FrameReader
-	stderr syncBuffer
+	stderr bytes.Buffer // complete after exit
 }
 
 func startSampler(t *testing.T, way string) *samplerProcess {
@@ -84,7 +92,7 @@ func startSampler(t *testing.T, way string) *samplerProcess {
 		t.Fatal(err)
 	}
 	_ = w.Close()
-	if err := r.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	if err := r.SetReadDeadline(time.Now().Add(2 * time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	p.frames = collector.NewFrameReader(r)
@@ -109,7 +117,7 @@ func (p *samplerProcess) next(t *testing.T) collector.Frame {
 	t.Helper()
 	frame, err := p.frames.Next()
 	if err != nil {
-		t.Fatalf("reading a frame: %v\n%s", err, p.stderr.String())
+		t.Fatalf("reading a frame: %v", err)
 	}
 	return frame
 }
@@ -117,7 +125,7 @@ func (p *samplerProcess) next(t *testing.T) collector.Frame {
 // exit waits for the process and checks its exit status.
 func (p *samplerProcess) exit(t *testing.T, status int) {
 	t.Helper()
-	watchdog := time.AfterFunc(30*time.Second, func() { _ = p.Process.Kill() })
+	watchdog := time.AfterFunc(2*time.Minute, func() { _ = p.Process.Kill() })
 	defer watchdog.Stop()
 	err := p.Wait()
 	var exit *exec.ExitError
@@ -145,8 +153,8 @@ func TestSamplerEndsWithItsExporter(t *testing.T) {
 	}
 }
 
-// Ctrl-C in a terminal reaches exporter and sampler; the sampler goes on until
-// the exporter ends it. So it is with systemd's SIGTERM.
+// Ctrl-C in a terminal and systemd's SIGTERM reach exporter and sampler. The sampler
+// continues until the exporter ends it.
 func TestSamplerSurvivesGroupSignals(t *testing.T) {
 	p := startSampler(t, "steady")
 	p.configure(t)
@@ -191,7 +199,7 @@ func TestSamplerLogsJSON(t *testing.T) {
 	}
 }
 
-// Whoever runs the hidden subcommand by hand is told.
+// The hidden subcommand explains that it is not run by hand.
 func TestSamplerByHand(t *testing.T) {
 	for _, input := range []string{"", "hello\n", `{"Interval":`} {
 		p := startSampler(t, "steady")

@@ -1,7 +1,7 @@
 // Copyright The gpu_exporter Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package web
 
 import (
 	"errors"
@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"weak"
 
 	"github.com/prometheus/common/expfmt"
 )
@@ -40,29 +41,18 @@ func (e *text) Append(dst []byte, _ expfmt.Format) ([]byte, error) {
 	return append(dst, e.body...), e.err
 }
 
-// source is a changeable current exposition.
-type source struct{ atomic.Pointer[text] }
-
-func (s *source) current() exposition {
-	if e := s.Load(); e != nil {
-		return e
+// serving returns a handler that serves e, or nothing yet if e is nil.
+func serving(limit int, e *text) *Metrics {
+	m := NewMetrics(limit, slog.New(slog.DiscardHandler))
+	if e != nil {
+		m.Publish(e.Append)
 	}
-	return nil
-}
-
-func (s *source) handler(limit int) *metricsHandler {
-	return newMetricsHandler(s.current, limit, slog.New(slog.DiscardHandler))
-}
-
-func serving(e *text) *source {
-	s := new(source)
-	s.Store(e)
-	return s
+	return m
 }
 
 func TestMetricsHeaders(t *testing.T) {
 	body := strings.Repeat("DCGM_FI_DEV_GPU_TEMP 41\n", 1000)
-	h := serving(&text{body: body}).handler(40)
+	h := serving(40, &text{body: body})
 	for _, encoding := range []string{"", "gzip", "zstd"} {
 		t.Run("encoding "+encoding, func(t *testing.T) {
 			var lengths [2]string
@@ -105,24 +95,24 @@ func TestMetricsAnswers(t *testing.T) {
 	tests := []struct {
 		name   string
 		method string
-		source *source
+		source *Metrics
 		status int
 		body   string
 		header [2]string
 	}{
-		{name: "nothing yet", method: http.MethodGet, source: new(source), status: http.StatusServiceUnavailable,
+		{name: "nothing yet", method: http.MethodGet, source: serving(40, nil), status: http.StatusServiceUnavailable,
 			body: "No metrics yet"},
-		{name: "no metrics at all", method: http.MethodGet, source: serving(&text{}), status: http.StatusOK,
+		{name: "no metrics at all", method: http.MethodGet, source: serving(40, &text{}), status: http.StatusOK,
 			body: "", header: [2]string{"Content-Length", "0"}},
-		{name: "part of it cannot be encoded", method: http.MethodGet, source: serving(&text{body: "x 1\n", err: errors.New("y is broken")}),
+		{name: "part of it cannot be encoded", method: http.MethodGet, source: serving(40, &text{body: "x 1\n", err: errors.New("y is broken")}),
 			status: http.StatusOK, body: "x 1\n"},
-		{name: "nothing can be encoded", method: http.MethodGet, source: serving(&text{err: errors.New("all is broken")}),
+		{name: "nothing can be encoded", method: http.MethodGet, source: serving(40, &text{err: errors.New("all is broken")}),
 			status: http.StatusInternalServerError, body: "all is broken"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			w := httptest.NewRecorder()
-			tt.source.handler(40).ServeHTTP(w, httptest.NewRequest(tt.method, "/metrics", nil))
+			tt.source.ServeHTTP(w, httptest.NewRequest(tt.method, "/metrics", nil))
 			if w.Code != tt.status {
 				t.Errorf("status %d, want %d", w.Code, tt.status)
 			}
@@ -139,12 +129,11 @@ func TestMetricsAnswers(t *testing.T) {
 	}
 }
 
-// However many clients ask at once, and in whichever coding, a generation is
-// encoded once; and the next generation is seen by the next request.
+// However many clients scrape at once, and in whichever coding, an exposition is
+// encoded once. The next request gets the next exposition.
 func TestMetricsEncodeOnce(t *testing.T) {
-	first := &text{body: "generation 1\n", hold: make(chan struct{})}
-	s := serving(first)
-	h := s.handler(100)
+	first := &text{body: "exposition 1\n", hold: make(chan struct{})}
+	h := serving(100, first)
 	var wg sync.WaitGroup
 	for i := range 50 {
 		wg.Go(func() {
@@ -163,11 +152,11 @@ func TestMetricsEncodeOnce(t *testing.T) {
 		t.Errorf("encoded %d times, want once", n)
 	}
 
-	second := &text{body: "generation 2\n"}
-	s.Store(second)
+	second := &text{body: "exposition 2\n"}
+	h.Publish(second.Append)
 	for range 3 {
 		if got := plainBody(t, get(t, h, nil, nil)); got != second.body {
-			t.Errorf("body %q, want that of the new generation", got)
+			t.Errorf("body %q, want that of the new exposition", got)
 		}
 	}
 	if n := second.encoded.Load(); n != 1 {
@@ -177,7 +166,7 @@ func TestMetricsEncodeOnce(t *testing.T) {
 
 func TestMetricsLimit(t *testing.T) {
 	e := &text{body: "x 1\n", hold: make(chan struct{})}
-	h := serving(e).handler(3)
+	h := serving(3, e)
 	var wg sync.WaitGroup
 	codes := make(chan int, 3)
 	for range 3 {
@@ -205,11 +194,10 @@ func TestMetricsLimit(t *testing.T) {
 	}
 }
 
-// A panic in the encoder costs its own request, and no later one is served an
-// empty body as if it were good.
+// A panic in the encoder fails its own request, and no later request gets an empty
+// body with status 200.
 func TestMetricsEncoderPanics(t *testing.T) {
-	s := serving(&text{panics: true})
-	h := s.handler(1)
+	h := serving(1, &text{panics: true})
 	func() {
 		defer func() {
 			if recover() == nil {
@@ -221,14 +209,13 @@ func TestMetricsEncoderPanics(t *testing.T) {
 	if code := get(t, h, nil, nil).StatusCode; code != http.StatusInternalServerError {
 		t.Errorf("status %d after a panic, want 500", code)
 	}
-	s.Store(&text{body: "x 1\n"})
+	h.Publish((&text{body: "x 1\n"}).Append)
 	if got := plainBody(t, get(t, h, nil, nil)); got != "x 1\n" {
-		t.Errorf("body %q of the next generation", got)
+		t.Errorf("body %q of the next exposition", got)
 	}
 }
 
-// slowWriter takes the body only when it is told to, and keeps no copy of what
-// it was given.
+// slowWriter takes the body when goOn is closed, and keeps no copy before.
 type slowWriter struct {
 	*httptest.ResponseRecorder
 	started, goOn chan struct{}
@@ -244,14 +231,13 @@ func (w *slowWriter) Write(b []byte) (int, error) {
 	return w.ResponseRecorder.Write(b)
 }
 
-// A client that is still reading an old generation gets it to the end, while
-// others are served newer ones: memory is not used again under its feet.
-func TestMetricsSlowReaderKeepsItsGeneration(t *testing.T) {
+// A client that is still reading an old exposition gets it to the end, while
+// others get newer ones: its memory is not reused.
+func TestMetricsSlowReaderKeepsItsExposition(t *testing.T) {
 	for _, failed := range []error{nil, errors.New("connection reset")} {
 		t.Run(fmt.Sprint("write error ", failed), func(t *testing.T) {
 			body := func(i int) string { return strings.Repeat(strconv.Itoa(i), 1000) }
-			s := serving(&text{body: body(0)})
-			h := s.handler(40)
+			h := serving(40, &text{body: body(0)})
 			slow := &slowWriter{ResponseRecorder: httptest.NewRecorder(), started: make(chan struct{}), goOn: make(chan struct{}), err: failed}
 			done := make(chan struct{})
 			go func() {
@@ -260,9 +246,9 @@ func TestMetricsSlowReaderKeepsItsGeneration(t *testing.T) {
 			}()
 			<-slow.started
 			for i := 1; i < 5; i++ {
-				s.Store(&text{body: body(i)})
+				h.Publish((&text{body: body(i)}).Append)
 				if got := plainBody(t, get(t, h, nil, nil)); got != body(i) {
-					t.Errorf("generation %d: body %.20q", i, got)
+					t.Errorf("exposition %d: body %.20q", i, got)
 				}
 			}
 			close(slow.goOn)
@@ -270,55 +256,57 @@ func TestMetricsSlowReaderKeepsItsGeneration(t *testing.T) {
 			if got := slow.Body.String(); failed == nil && got != body(0) {
 				t.Errorf("the slow client got %.20q", got)
 			}
-			// Its generation is over now. Unless the write failed, its memory comes
-			// back, and either way what follows is right.
+			// Later expositions are right, whether or not the write failed.
 			for i := 5; i < 8; i++ {
-				s.Store(&text{body: body(i)})
+				h.Publish((&text{body: body(i)}).Append)
 				if got := plainBody(t, get(t, h, nil, nil)); got != body(i) {
-					t.Errorf("generation %d: body %.20q", i, got)
+					t.Errorf("exposition %d: body %.20q", i, got)
 				}
 			}
 		})
 	}
 }
 
-// Bodies of old generations do not pile up, and their memory is used again.
+// The bodies of an exposition are dropped with it, and a new one allocates little
+// more than its bodies.
 func TestMetricsMemory(t *testing.T) {
-	s := new(source)
-	h := s.handler(40)
+	h := serving(40, nil)
 	w := new(discard)
 	body := strings.Repeat("DCGM_FI_DEV_GPU_TEMP 41\n", 20_000)
 	r := httptest.NewRequest(http.MethodGet, "/metrics", nil)
 	r.Header.Set("Accept-Encoding", "gzip")
-	newGeneration := func() {
-		s.Store(&text{body: body})
+	publish := func() {
+		h.Publish((&text{body: body}).Append)
 		w.header = http.Header{}
 		h.ServeHTTP(w, r)
 	}
-	newGeneration() // the compressor and the first buffers
-	newGeneration()
+	publish() // creates the compressor
+	old := weak.Make(h.current.Load())
 	const runs = 20
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	for range runs {
-		newGeneration()
+		publish()
 	}
 	runtime.ReadMemStats(&after)
-	// Of 480 KB of text and its compressed form, nothing is allocated anew.
 	size := (after.TotalAlloc - before.TotalAlloc) / runs
-	t.Logf("%d bytes allocated for a new generation", size)
-	if size > 16<<10 {
-		t.Errorf("a new generation allocates %d bytes, want what its headers take", size)
+	t.Logf("%d bytes allocated for an exposition with a text of %d", size, len(body))
+	if size > uint64(len(body))*5/4 {
+		t.Errorf("an exposition allocates %d bytes, want little more than its text of %d", size, len(body))
 	}
-	if len(h.live.bodies) != 2 {
-		t.Errorf("%d bodies of the last generation, want its text and its gzip", len(h.live.bodies))
+	if n := len(h.current.Load().bodies); n != 2 {
+		t.Errorf("%d bodies of the last exposition, want its text and its gzip", n)
+	}
+	runtime.GC()
+	if old.Value() != nil {
+		t.Error("the first exposition is still in memory")
 	}
 }
 
-// A client that goes through all formats makes us keep a bounded number of
+// A client that requests every format makes the handler keep a bounded number of
 // bodies.
 func TestMetricsVariantsAreBounded(t *testing.T) {
-	h := serving(&text{body: "x 1\n"}).handler(40)
+	h := serving(40, &text{body: "x 1\n"})
 	for _, version := range []string{"application/openmetrics-text;version=1.0.0", "application/openmetrics-text;version=0.0.1", "text/plain;version=0.0.4"} {
 		for _, escaping := range []string{"allow-utf-8", "underscores", "dots", "values"} {
 			for _, encoding := range []string{"identity", "gzip", "zstd"} {
@@ -328,12 +316,12 @@ func TestMetricsVariantsAreBounded(t *testing.T) {
 			}
 		}
 	}
-	if n := len(h.live.bodies); n > maxVariants {
+	if n := len(h.current.Load().bodies); n > maxVariants {
 		t.Errorf("%d bodies kept, want at most %d", n, maxVariants)
 	}
 }
 
-// discard is a client that costs nothing.
+// discard is a response that allocates nothing.
 type discard struct{ header http.Header }
 
 func (d *discard) Header() http.Header         { return d.header }

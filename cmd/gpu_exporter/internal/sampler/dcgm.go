@@ -1,7 +1,7 @@
 // Copyright The gpu_exporter Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package sampler
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 	"gpu_exporter/collector/nvml"
 )
 
-// sampleDCGM is the only way into native code.
+// sampleDCGM samples through the native libraries.
 func sampleDCGM(ctx context.Context, c collector.SamplerConfig, commands <-chan collector.SamplerCommand, frames *collector.FrameWriter, logger *slog.Logger) error {
 	reader := nvml.NewReader(logger)
 	err := dcgm.Run(ctx, dcgm.Config{
@@ -25,7 +25,7 @@ func sampleDCGM(ctx context.Context, c collector.SamplerConfig, commands <-chan 
 		Logger:     logger,
 	})
 	if err == nil {
-		reader.Close() // not otherwise: a driver that is stuck would keep us from saying why we end
+		reader.Close() // a stuck driver would block it, and delay the report of err
 	}
 	var failed *dcgm.FailureError
 	if errors.As(err, &failed) {

@@ -1,7 +1,7 @@
 // Copyright The gpu_exporter Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package web
 
 import (
 	"bytes"
@@ -15,12 +15,11 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	_ "github.com/prometheus/client_golang/prometheus/promhttp/zstd" // promhttp offers zstd only with it
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 )
 
-// gathered is an exposition of what a registry gathered, encoded as promhttp
+// gathered is an exposition of the families of a registry, encoded as promhttp
 // does it.
 type gathered struct{ families []*dto.MetricFamily }
 
@@ -54,9 +53,10 @@ func bothHandlers(t testing.TB) (theirs, ours http.Handler) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &gathered{families}
+	m := NewMetrics(40, slog.New(slog.DiscardHandler))
+	m.Publish((&gathered{families}).Append)
 	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{EnableOpenMetrics: true}),
-		newMetricsHandler(func() exposition { return e }, 40, slog.New(slog.DiscardHandler))
+		m
 }
 
 func get(t testing.TB, h http.Handler, accept, acceptEncoding []string) *http.Response {
@@ -102,8 +102,8 @@ func plainBody(t testing.TB, resp *http.Response) string {
 	return string(b)
 }
 
-// What a client gets for its Accept and Accept-Encoding must be what promhttp
-// gives: the same headers and, after decompression, the same bytes.
+// For the same Accept and Accept-Encoding, the handler and promhttp return the same
+// headers and, after decompression, the same bytes.
 func TestNegotiationIsPromhttps(t *testing.T) {
 	const prometheus3 = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
 	const prometheusProto = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;escaping=allow-utf-8;q=0.7," + prometheus3
@@ -185,8 +185,8 @@ func TestNegotiationIsPromhttps(t *testing.T) {
 	}
 }
 
-// Whatever a client writes into its headers, twice in a row, we answer with the
-// headers of promhttp and remember only so much.
+// For any headers, first decided and then remembered, the handler answers with the
+// headers of promhttp and keeps a bounded number of combinations.
 func FuzzNegotiation(f *testing.F) {
 	f.Add("text/plain;version=0.0.4;q=0.3,*/*;q=0.2", "gzip;q=0.5, zstd")
 	f.Add("application/openmetrics-text;version=1.0.0;escaping=values", "*;q=0.01,identity;q=0.")
@@ -202,7 +202,7 @@ func FuzzNegotiation(f *testing.F) {
 				}
 			}
 		}
-		if n := len(ours.(*metricsHandler).negotiator.known); n > maxKnownHeaders {
+		if n := len(ours.(*Metrics).negotiator.known); n > maxKnownHeaders {
 			t.Fatalf("%d headers remembered", n)
 		}
 	})

@@ -1,7 +1,7 @@
 // Copyright The gpu_exporter Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package web
 
 import (
 	"bufio"
@@ -50,9 +50,9 @@ func BenchmarkScrape(b *testing.B) {
 	}{{"8x100", 8, 100}, {"112x60", 112, 60}}
 	for _, size := range sizes {
 		body := nodeText(size.gpus, size.fields)
-		for _, coding := range []encoding{identityEncoding, gzipEncoding} {
-			h := newMetricsHandler(serving(&text{body: body}).current, 40, slog.New(slog.DiscardHandler))
-			first := get(b, h, nil, []string{string(coding)})
+		for _, coding := range []string{"identity", "gzip"} {
+			h := serving(40, &text{body: body})
+			first := get(b, h, nil, []string{coding})
 			ready, err := io.ReadAll(first.Body)
 			if err != nil {
 				b.Fatal(err)
@@ -60,12 +60,12 @@ func BenchmarkScrape(b *testing.B) {
 			bare := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Content-Type", string(expfmt.FmtText))
 				w.Header().Set("Content-Length", strconv.Itoa(len(ready)))
-				if coding != identityEncoding {
-					w.Header().Set("Content-Encoding", string(coding))
+				if coding != "identity" {
+					w.Header().Set("Content-Encoding", coding)
 				}
 				_, _ = w.Write(ready)
 			})
-			whole, err := newMux(promhttp.InstrumentMetricHandler(prometheus.NewRegistry(), h), func() (bool, string) { return true, "" }, http.NotFoundHandler(), false)
+			whole, err := testHandler(promhttp.InstrumentMetricHandler(prometheus.NewRegistry(), h), alwaysReady, false)
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -81,12 +81,12 @@ func BenchmarkScrape(b *testing.B) {
 	}
 }
 
-func benchmarkScrape(b *testing.B, handler http.Handler, coding encoding, size int) {
+func benchmarkScrape(b *testing.B, handler http.Handler, coding string, size int) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
 	}
-	server := newHTTPServer(handler, defaultTimeouts(), slog.New(slog.DiscardHandler))
+	server := newServer(handler, defaultTimeouts(), slog.New(slog.DiscardHandler))
 	go func() { _ = server.Serve(listener) }()
 	defer func() { _ = server.Close() }()
 	conn, err := net.Dial("tcp", listener.Addr().String())
@@ -96,7 +96,7 @@ func benchmarkScrape(b *testing.B, handler http.Handler, coding encoding, size i
 	defer func() { _ = conn.Close() }()
 	request := []byte("GET /metrics HTTP/1.1\r\nHost: node\r\nUser-Agent: Prometheus/3\r\n" +
 		"Accept: application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2\r\n" +
-		"Accept-Encoding: " + string(coding) + "\r\nX-Prometheus-Scrape-Timeout-Seconds: 10\r\n\r\n")
+		"Accept-Encoding: " + coding + "\r\nX-Prometheus-Scrape-Timeout-Seconds: 10\r\n\r\n")
 	in := bufio.NewReaderSize(conn, 64<<10)
 	b.SetBytes(int64(size))
 	b.ReportAllocs()
@@ -134,18 +134,15 @@ func benchmarkScrape(b *testing.B, handler http.Handler, coding encoding, size i
 // compresses the text, which is encoded already.
 func BenchmarkFirstScrape(b *testing.B) {
 	body := []byte(nodeText(8, 100))
-	var (
-		g   gzipCompressor
-		z   zstdCompressor
-		dst []byte
-	)
-	for name, compress := range map[string]func(dst, src []byte) ([]byte, error){"gzip": g.compress, "zstd": z.compress} {
-		b.Run(name, func(b *testing.B) {
+	var c compressor
+	for _, coding := range []string{"gzip", codingZstd} {
+		b.Run(coding, func(b *testing.B) {
 			b.SetBytes(int64(len(body)))
 			b.ReportAllocs()
+			var dst []byte
 			for b.Loop() {
 				var err error
-				if dst, err = compress(dst[:0], body); err != nil {
+				if dst, err = c.compress(coding, body); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -1,7 +1,7 @@
 // Copyright The gpu_exporter Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package web
 
 import (
 	"bytes"
@@ -150,7 +150,7 @@ func TestWebConfig(t *testing.T) {
 			if err := file.Close(); err != nil {
 				t.Fatal(err)
 			}
-			mux, err := newMux(serving(&text{body: "x 1\n"}).handler(40), alwaysReady, http.NotFoundHandler(), true)
+			mux, err := testHandler(serving(40, &text{body: "x 1\n"}), alwaysReady, true)
 			if err != nil {
 				t.Fatal(err)
 			}
