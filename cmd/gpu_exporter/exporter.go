@@ -30,7 +30,7 @@ import (
 	"gpu_exporter/cmd/gpu_exporter/internal/sampler"
 	"gpu_exporter/cmd/gpu_exporter/internal/web"
 	"gpu_exporter/collector"
-	"gpu_exporter/collector/kmsg"
+	"gpu_exporter/collector/xid/kmsg"
 )
 
 // samplerMemoryLimit is the resident size above which a sampler is replaced. DCGM

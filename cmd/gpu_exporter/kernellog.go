@@ -13,7 +13,7 @@ import (
 
 	"gpu_exporter/cmd/gpu_exporter/internal/sampler"
 	"gpu_exporter/collector"
-	"gpu_exporter/collector/kmsg"
+	"gpu_exporter/collector/xid/kmsg"
 	"gpu_exporter/etc"
 )
 

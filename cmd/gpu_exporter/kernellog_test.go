@@ -16,7 +16,7 @@ import (
 
 	"gpu_exporter/cmd/gpu_exporter/internal/sampler"
 	"gpu_exporter/collector"
-	"gpu_exporter/collector/kmsg"
+	"gpu_exporter/collector/xid/kmsg"
 )
 
 // loggedNode is startNode with a kernel log.
