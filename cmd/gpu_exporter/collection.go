@@ -7,21 +7,21 @@ import (
 	"os"
 	"slices"
 
-	conf "gpu_exporter/cmd/gpu_exporter/internal/config"
+	"gpu_exporter/cmd/gpu_exporter/internal/config"
 	"gpu_exporter/collector"
 )
 
-// collection is what is collected and how it is shown: the part of the
-// configuration that a reload replaces.
+// collection is what a reload replaces: the configuration, and the parts that are set up
+// from it.
 type collection struct {
-	cfg      config
+	cfg      config.Config
 	sampler  collector.SamplerConfig
 	families *collector.Families
-	compared bool // the models of the configuration were, with those of the GPUs
+	compared bool // the models of the configuration and those of the GPUs
 }
 
-// newCollection sets up what a configuration asks for.
-func (e *exporter) newCollection(cfg config) (*collection, error) {
+// newCollection sets up the parts that depend on the configuration.
+func (e *exporter) newCollection(cfg config.Config) (*collection, error) {
 	hostname, err := cfg.HostnameValue(os.Hostname)
 	if err != nil {
 		return nil, err
@@ -38,13 +38,9 @@ func (e *exporter) newCollection(cfg config) (*collection, error) {
 		CPUs:         cfg.CPUs,
 		Hostengine:   cfg.Hostengine,
 		DCGMLogLevel: cfg.DCGMLogLevel,
-		Processes:    e.owners.needProcesses(),
+		Processes:    e.owners.NeedsProcesses(),
 
 		HealthInterval: cfg.HealthEvery(),
-	}
-	var source collector.OwnerSource // not a nil *owners, which is no nil interface
-	if e.owners != nil {
-		source = e.owners
 	}
 	c.families = collector.NewFamilies(collector.FamiliesConfig{
 		Counters:      cfg.Counters,
@@ -59,22 +55,22 @@ func (e *exporter) newCollection(cfg config) (*collection, error) {
 
 		ClockEventsWindow: cfg.ClockWindow,
 		HealthInterval:    cfg.HealthEvery(),
-		KernelLog:         e.kernelLog.status,
+		KernelLog:         e.kernelLogStatus,
 		Owners: collector.OwnerForm{
 			UID:          cfg.PodUID,
 			Workload:     cfg.Workload,
-			SeriesLabels: cfg.ShowsPodLabels() && cfg.PodLabelsForm == conf.PodLabelsOnSeries,
-			LabelsFamily: cfg.ShowsPodLabels() && cfg.PodLabelsForm == conf.PodLabelsInFamily,
+			SeriesLabels: cfg.ShowsPodLabels() && cfg.PodLabelsForm == config.PodLabelsOnSeries,
+			LabelsFamily: cfg.ShowsPodLabels() && cfg.PodLabelsForm == config.PodLabelsInFamily,
 			Claims:       cfg.DRA,
 			HPCJobs:      cfg.HPCDir != "",
 			VirtualGPUs:  cfg.VirtualGPUs,
 			Usage:        cfg.Kubernetes && (cfg.PodUsage || cfg.VirtualGPUs),
 		},
-	}, e.node, e.supervisor, source)
+	}, e.node, e.supervisor, e.owners)
 	return c, nil
 }
 
-// unmatched returns the entries of models that fit none of the GPUs, each once.
+// unmatched returns the expressions of models that match none of the GPUs, each once.
 func (c *collection) unmatched(gpus []string) (matches []string) {
 	for _, match := range c.cfg.ModelMatches {
 		expression, err := collector.ModelExpression(match)

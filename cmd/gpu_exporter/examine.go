@@ -11,15 +11,17 @@ import (
 	"log/slog"
 	"os"
 
-	conf "gpu_exporter/cmd/gpu_exporter/internal/config"
+	"gpu_exporter/cmd/gpu_exporter/internal/config"
 	"gpu_exporter/cmd/gpu_exporter/internal/doctor"
+	"gpu_exporter/cmd/gpu_exporter/internal/owners"
+	"gpu_exporter/cmd/gpu_exporter/internal/sampler"
 	"gpu_exporter/collector"
 )
 
 // openNode returns how doctor and fields set up an exporter that serves nothing. It logs
 // at the level debug only.
 func openNode(environ []string, stderr io.Writer) doctor.Open {
-	return func(c conf.Config) (doctor.Node, func() error, error) {
+	return func(c config.Config) (doctor.Node, func() error, error) {
 		logger := slog.New(slog.DiscardHandler)
 		if c.LogLevel == "debug" {
 			var err error
@@ -27,11 +29,7 @@ func openNode(environ []string, stderr io.Writer) doctor.Open {
 				return nil, func() error { return nil }, err
 			}
 		}
-		executable, err := os.Executable()
-		if err != nil {
-			return nil, func() error { return nil }, fmt.Errorf("finding the path of this program: %w", err)
-		}
-		env, err := newSamplerEnv(c, environ, executable)
+		env, err := newSamplerEnv(c, environ)
 		if err != nil {
 			return nil, env.Close, err
 		}
@@ -46,35 +44,36 @@ func (e *exporter) Sample(ctx context.Context) error { return e.takeSamples(ctx)
 // Newest implements doctor.Node.
 func (e *exporter) Newest() (*collector.Inventory, *collector.Sample) { return e.node.Newest() }
 
+// Owners implements doctor.Node.
+func (e *exporter) Owners() *owners.Owners { return e.owners }
+
 // checkSetup returns a function that finds the mistakes that are not in a configuration
 // itself, but in what it names: sources of owners and libraries.
-func checkSetup(environ []string) func(conf.Config) (warnings []string, err error) {
-	return func(c conf.Config) (warnings []string, err error) {
-		o, err := newOwners(c, slog.New(slog.DiscardHandler))
-		if o != nil && o.noSlices != nil {
-			warnings = append(warnings, fmt.Sprintf("--kubernetes-enable-dra: %v", o.noSlices))
+func checkSetup(environ []string) func(config.Config) (warnings []string, err error) {
+	return func(c config.Config) (warnings []string, err error) {
+		o, err := owners.New(ownersConfig(c), slog.New(slog.DiscardHandler))
+		if err == nil && o.SlicesError() != nil {
+			warnings = append(warnings, fmt.Sprintf("--kubernetes-enable-dra: %v", o.SlicesError()))
 		}
-		warning, failure := trySamplerEnv(c, environ)
-		if warning != "" {
-			warnings = append(warnings, warning)
+		env, failure := newSamplerEnv(c, environ)
+		if errors.Is(failure, sampler.ErrNoStandIns) {
+			failure = nil // the machine that this configuration is for may have them
 		}
-		return warnings, errors.Join(err, failure)
+		if env.Warning != "" {
+			warnings = append(warnings, env.Warning)
+		}
+		return warnings, errors.Join(err, failure, env.Close())
 	}
 }
 
-// trySamplerEnv checks where the libraries come from.
-func trySamplerEnv(c conf.Config, environ []string) (warning string, err error) {
+// newSamplerEnv prepares the environment of the sampler. The caller closes it, also after
+// an error.
+func newSamplerEnv(c config.Config, environ []string) (sampler.Environment, error) {
 	executable, err := os.Executable()
 	if err != nil {
-		return "", fmt.Errorf("finding the path of this program: %w", err)
+		return sampler.Environment{}, fmt.Errorf("finding the path of this program: %w", err)
 	}
-	if c.Simulate != "" {
-		if _, err := simLibraries(executable); err != nil {
-			// The machine that this configuration is for may have them.
-			_, err := findScenario(c.Simulate)
-			return "", err
-		}
-	}
-	env, err := newSamplerEnv(c, environ, executable)
-	return env.Warning, errors.Join(err, env.Close())
+	return sampler.NewEnvironment(sampler.EnvironmentConfig{
+		Simulate: c.Simulate, LibraryPath: c.LibraryPath, CheckLibrary: c.StartupChecks,
+	}, environ, executable)
 }

@@ -5,22 +5,21 @@ package main
 
 import (
 	"cmp"
-	"net/http"
 	"reflect"
 	"slices"
 	"strings"
 
-	conf "gpu_exporter/cmd/gpu_exporter/internal/config"
+	"gpu_exporter/cmd/gpu_exporter/internal/config"
 	"gpu_exporter/collector"
 )
 
 // reload replaces the running configuration by next, or returns an error and changes
 // nothing.
-func (e *exporter) reload(next config) (changed bool, err error) {
+func (e *exporter) reload(next config.Config) (changed bool, err error) {
 	e.mu.Lock()
 	latest := e.latest
 	e.mu.Unlock()
-	cfg, restart := conf.Reload(latest.cfg, next)
+	cfg, restart := config.Reload(latest.cfg, next)
 	if len(restart) > 0 {
 		e.log.Warn("Changed settings need a restart, and remain as they were", "settings", strings.Join(restart, ", "))
 	}
@@ -91,12 +90,4 @@ func (e *exporter) shown() *collection {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.collected
-}
-
-// reloadHandler answers /-/reload.
-func (e *exporter) reloadHandler() http.Handler {
-	if e.reloader != nil {
-		return e.reloader
-	}
-	return http.NotFoundHandler()
 }

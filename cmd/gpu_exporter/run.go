@@ -18,9 +18,10 @@ import (
 	"github.com/prometheus/common/version"
 	"k8s.io/klog/v2"
 
-	conf "gpu_exporter/cmd/gpu_exporter/internal/config"
+	"gpu_exporter/cmd/gpu_exporter/internal/config"
 	"gpu_exporter/cmd/gpu_exporter/internal/doctor"
 	"gpu_exporter/cmd/gpu_exporter/internal/reload"
+	"gpu_exporter/cmd/gpu_exporter/internal/sampler"
 )
 
 // gcPercent lets a heap grow by a quarter before garbage is collected: exporter and
@@ -29,17 +30,17 @@ const gcPercent = 25
 
 // run is the program: it returns the exit status.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []string) int {
-	line, err := conf.Parse(args, environ, stdout)
+	line, err := config.Parse(args, environ, stdout)
 	if err != nil {
-		var mistakes *conf.Error
+		var mistakes *config.Error
 		if !errors.As(err, &mistakes) {
-			mistakes = &conf.Error{Mistakes: []string{err.Error()}}
+			mistakes = &config.Error{Mistakes: []string{err.Error()}}
 		}
 		for _, mistake := range mistakes.Mistakes {
-			printf(stderr, "%s: error: %s\n", programName, mistake)
+			printf(stderr, "%s: error: %s\n", config.ProgramName, mistake)
 		}
 		if !mistakes.InFile { // --help does not describe the file
-			printf(stderr, "%s: see --help\n", programName)
+			printf(stderr, "%s: see --help\n", config.ProgramName)
 		}
 		return 1
 	}
@@ -49,14 +50,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 	switch line.Command {
 	case "":
 		return 0
-	case commandSampler:
-		ignoreGroupSignals()
-		// It makes next to no garbage, so what the program's packages leave at start
-		// would stay for good.
-		debug.FreeOSMemory()
-		frames := os.NewFile(framesFD, "frames")
-		return runSampler(stdin, frames, newSamplerLogger(stderr), sampleDCGM, samplerGrace)
-	case conf.CheckConfig:
+	case config.Sampler:
+		return sampler.Main(stdin, stderr)
+	case config.CheckConfig:
 		return doctor.CheckConfig(line, checkSetup(environ), stdout, stderr)
 	}
 
@@ -64,17 +60,17 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	switch line.Command {
-	case conf.Doctor:
+	case config.Doctor:
 		return doctor.Run(ctx, line, openNode(environ, stderr), stdout, stderr)
-	case conf.Fields:
+	case config.Fields:
 		return doctor.Fields(ctx, line, openNode(environ, stderr), stdout, stderr)
 	}
 	logger, err := newLogger(line.Config, stderr)
 	if err != nil {
-		printf(stderr, "%s: error: %v\n", programName, err)
+		printf(stderr, "%s: error: %v\n", config.ProgramName, err)
 		return 1
 	}
-	signal.Ignore(syscall.SIGHUP) // until there is something to reload
+	signal.Ignore(syscall.SIGHUP) // until a reload is possible
 	klog.SetSlogLogger(logger)    // where client-go logs
 	if err := runExporter(ctx, line, stdout, environ, logger); err != nil {
 		reload.LogError(logger, err, "gpu_exporter ends")
@@ -84,16 +80,12 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 }
 
 // runExporter serves, or prints one sample.
-func runExporter(ctx context.Context, line conf.CommandLine, stdout io.Writer, environ []string, logger *slog.Logger) error {
-	logger.Info("Starting "+programName, "version", version.Info(), "build", version.BuildContext())
+func runExporter(ctx context.Context, line config.CommandLine, stdout io.Writer, environ []string, logger *slog.Logger) error {
+	logger.Info("Starting "+config.ProgramName, "version", version.Info(), "build", version.BuildContext())
 	for _, w := range line.Warnings {
 		logger.Warn(w)
 	}
-	executable, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("finding the path of this program: %w", err)
-	}
-	env, err := newSamplerEnv(line.Config, environ, executable)
+	env, err := newSamplerEnv(line.Config, environ)
 	defer func() {
 		if err := env.Close(); err != nil {
 			logger.Warn("Cannot clean up", "err", err)
@@ -106,7 +98,7 @@ func runExporter(ctx context.Context, line conf.CommandLine, stdout io.Writer, e
 		logger.Warn(env.Warning)
 	}
 	samplerLogger := logger
-	if line.Command == commandOnce {
+	if line.Command == config.Once {
 		line.Config.Interval = min(line.Config.Interval, onceInterval)
 		if line.Config.LogLevel != "debug" {
 			// It speaks of trying again, which is not true of one sample; why there is
@@ -118,7 +110,7 @@ func runExporter(ctx context.Context, line conf.CommandLine, stdout io.Writer, e
 	if err != nil {
 		return err
 	}
-	if line.Command == commandOnce {
+	if line.Command == config.Once {
 		defer reload.OnHangup(func() { logger.Info("SIGHUP is ignored: one sample is taken with the configuration as it was") })()
 		return e.once(ctx, stdout)
 	}
@@ -130,7 +122,10 @@ func runExporter(ctx context.Context, line conf.CommandLine, stdout io.Writer, e
 	return e.serve(ctx)
 }
 
-func newLogger(c config, stderr io.Writer) (*slog.Logger, error) {
+// printf writes for people to read. An error is the reader's, who has gone away.
+func printf(w io.Writer, format string, args ...any) { _, _ = fmt.Fprintf(w, format, args...) }
+
+func newLogger(c config.Config, stderr io.Writer) (*slog.Logger, error) {
 	level, format := promslog.NewLevel(), promslog.NewFormat()
 	if err := level.Set(c.LogLevel); err != nil {
 		return nil, fmt.Errorf("setting the log level: %w", err)
@@ -139,17 +134,4 @@ func newLogger(c config, stderr io.Writer) (*slog.Logger, error) {
 		return nil, fmt.Errorf("setting the log format: %w", err)
 	}
 	return promslog.New(&promslog.Config{Level: level, Format: format, Writer: stderr}), nil
-}
-
-// newSamplerLogger logs everything: the exporter, which reads it, has the level.
-func newSamplerLogger(stderr io.Writer) *slog.Logger {
-	return slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{
-		Level: slog.LevelDebug,
-		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-			if a.Value.Kind() == slog.KindDuration {
-				a.Value = slog.StringValue(a.Value.Duration().String()) // JSON has nanoseconds
-			}
-			return a
-		},
-	}))
 }

@@ -1,0 +1,201 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package owners
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"gpu_exporter/podmapper"
+	"gpu_exporter/podmapper/cgroup"
+	"gpu_exporter/podmapper/docker"
+	"gpu_exporter/podmapper/dra"
+	"gpu_exporter/podmapper/jobs"
+	"gpu_exporter/podmapper/metadata"
+)
+
+// Config selects the sources of owners.
+type Config struct {
+	Kubernetes    bool
+	KubeletSocket string
+	GPUIDType     string // see [podmapper.ParseIDType]
+	ResourceNames []string
+	DRA           bool
+	NodeName      string // in Kubernetes
+	Kubeconfig    string // path; empty: the pod's service account
+
+	// Labels and Annotations are regular expressions; nil: none are read.
+	Labels, Annotations []string
+	AllLabels           bool // read labels although Labels is empty
+	UID, Workload       bool
+	MetadataSource      string // auto, kubelet or api-server
+	PodsSocket          string
+	PodLogs             string
+
+	// Usage attributes the processes on the devices to pods.
+	Usage bool
+
+	HPCDir string // empty: no job files
+	Slurm  string // see [jobs.ParseSlurmMode]
+
+	DockerSocket string // empty: no Docker engine
+	DockerLabels []string
+
+	ProcFS, CgroupFS string
+	// Simulated devices have processes of ProcFS only.
+	Simulated bool
+}
+
+// slurmMode returns SlurmOff for auto on a Kubernetes node, which has no Slurm
+// jobs.
+func (c *Config) slurmMode() jobs.SlurmMode {
+	mode := jobs.SlurmMode(c.Slurm)
+	if mode == "" || mode == jobs.SlurmAuto && c.Kubernetes {
+		return jobs.SlurmOff
+	}
+	return mode
+}
+
+func (o *Owners) addKubernetes() error {
+	c := &o.cfg
+	if !c.Kubernetes {
+		return nil
+	}
+	idType, err := podmapper.ParseIDType(c.GPUIDType)
+	if err != nil {
+		return err
+	}
+	o.mapper, err = podmapper.New(podmapper.Config{
+		Socket: c.KubeletSocket, ResourceNames: c.ResourceNames, IDType: idType, DRA: c.DRA, Logger: o.log,
+	})
+	if err != nil {
+		return fmt.Errorf("setting up the pod mapping: %w", err)
+	}
+	if err := o.addMetadata(); err != nil {
+		return err
+	}
+	if !c.DRA {
+		return nil
+	}
+	api, err := apiConfig(c.Kubeconfig)
+	if err != nil { // only owners by ResourceClaim are lost
+		o.noSlices = err
+		o.log.Error("Devices of ResourceClaims have no owners", "err", err)
+		return nil
+	}
+	o.published, err = dra.New(dra.Config{REST: api, Node: c.NodeName, Logger: o.log})
+	if err != nil {
+		return fmt.Errorf("setting up the reading of ResourceSlices: %w", err)
+	}
+	return nil
+}
+
+// addMetadata sets up the store of pods. Usage needs it for the UIDs that
+// identify the pod of a process.
+func (o *Owners) addMetadata() error {
+	c := &o.cfg
+	sources := map[string]metadata.Source{"kubelet": metadata.SourcePodsAPI, "api-server": metadata.SourceAPIServer}
+	want := metadata.Want{Workload: c.Workload, UID: c.UID}
+	var err error
+	if c.AllLabels || len(c.Labels) > 0 {
+		if want.Labels, err = metadata.ParseAllowlist(c.Labels); err != nil {
+			return fmt.Errorf("reading the allowlist of pod labels: %w", err)
+		}
+	}
+	if len(c.Annotations) > 0 {
+		if want.Annotations, err = metadata.ParseAllowlist(c.Annotations); err != nil {
+			return fmt.Errorf("reading the allowlist of pod annotations: %w", err)
+		}
+	}
+	if want.Labels == nil && want.Annotations == nil && !want.Workload && !want.UID && !c.Usage {
+		return nil
+	}
+	o.pods, err = metadata.New(metadata.Config{
+		Node:       c.NodeName,
+		PodsSocket: c.PodsSocket,
+		REST:       func() (*rest.Config, error) { return apiConfig(c.Kubeconfig) },
+		LogDir:     c.PodLogs, ContainerLogDir: filepath.Join(filepath.Dir(c.PodLogs), "containers"),
+		Want:   want,
+		Source: sources[c.MetadataSource], // none: the store decides
+		Logger: o.log,
+	})
+	if err != nil {
+		return fmt.Errorf("setting up the reading of pod metadata: %w", err)
+	}
+	return nil
+}
+
+// apiConfig returns how to reach the API server.
+func apiConfig(kubeconfig string) (*rest.Config, error) {
+	if kubeconfig == "" {
+		api, err := rest.InClusterConfig()
+		if err != nil {
+			return nil, fmt.Errorf("reaching the API server: %w (outside of a pod, set --kubernetes.kubeconfig)", err)
+		}
+		return api, nil
+	}
+	api, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("reading --kubernetes.kubeconfig=%s: %w", kubeconfig, err)
+	}
+	return api, nil
+}
+
+func (o *Owners) addJobs() (err error) {
+	c := &o.cfg
+	if c.HPCDir == "" && c.slurmMode() == jobs.SlurmOff {
+		return nil
+	}
+	o.jobs, err = jobs.New(jobs.Config{Dir: c.HPCDir, Slurm: c.slurmMode(), CgroupRoot: c.CgroupFS, ProcRoot: c.ProcFS, Logger: o.log})
+	if err != nil {
+		return fmt.Errorf("setting up the reading of jobs: %w", err)
+	}
+	return nil
+}
+
+func (o *Owners) addDocker() error {
+	c := &o.cfg
+	if c.DockerSocket == "" {
+		return nil
+	}
+	config := docker.Config{Socket: c.DockerSocket, Self: docker.OwnContainer(), Logger: o.log}
+	var err error
+	if len(c.DockerLabels) > 0 {
+		if config.KeepLabel, err = metadata.ParseAllowlist(c.DockerLabels); err != nil {
+			return fmt.Errorf("reading the allowlist of container labels: %w", err)
+		}
+	}
+	if o.engine, err = docker.New(config); err != nil {
+		return fmt.Errorf("setting up the Docker engine: %w", err)
+	}
+	return nil
+}
+
+// addProcesses sets up the reading of processes if the host's process IDs are
+// visible. In another PID namespace the driver hides the processes, so every pod
+// would appear to use nothing.
+func (o *Owners) addProcesses() {
+	c := &o.cfg
+	reader := cgroup.NewReader(c.ProcFS)
+	host, err := reader.HostPIDs()
+	if !c.Simulated && host {
+		// The sampler calls the driver from the exporter's own namespace.
+		host, err = cgroup.NewReader("").HostPIDs()
+	}
+	if host {
+		o.processes = reader
+		return
+	}
+	level := slog.LevelWarn
+	if !o.usage() && c.Slurm == string(jobs.SlurmAuto) {
+		level = slog.LevelDebug
+	}
+	o.log.Log(context.Background(), level, "Processes are not attributed: the exporter does not see the host's process IDs",
+		"procfs", c.ProcFS, "err", err, "hint", "set hostPID: true, or --no-kubernetes.pod-usage")
+}
