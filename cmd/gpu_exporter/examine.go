@@ -74,6 +74,6 @@ func newSamplerEnv(c config.Config, environ []string) (sampler.Environment, erro
 		return sampler.Environment{}, fmt.Errorf("finding the path of this program: %w", err)
 	}
 	return sampler.NewEnvironment(sampler.EnvironmentConfig{
-		Simulate: c.Simulate, LibraryPath: c.LibraryPath, CheckLibrary: c.StartupChecks,
+		Simulate: c.Simulate, LibraryPath: c.LibraryPath, CheckLibrary: !c.SkipStartupCheck,
 	}, environ, executable)
 }

@@ -4,10 +4,11 @@
 package config
 
 import (
+	"cmp"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -99,10 +100,11 @@ func Parse(args, environ []string, stdout io.Writer) (CommandLine, error) {
 	}
 	known := slices.ContainsFunc(commands(), func(c command) bool { return c.name == line.Command }) || line.Command == Sampler
 	switch {
-	case len(mistakes) == 0 && line.version:
+	case len(mistakes) > 0: // an operand may be the value of an unknown flag
+	case line.version:
 		_, _ = fmt.Fprintln(stdout, version.Print(ProgramName))
 		return CommandLine{}, nil
-	case len(mistakes) == 0 && (line.help || line.Command == "help"):
+	case line.help || line.Command == "help":
 		writeHelp(stdout, line.Command, table)
 		return CommandLine{}, nil
 	case !known:
@@ -151,81 +153,58 @@ func addWebMistakes(err error, path string) error {
 	return &Error{Mistakes: append(all.Mistakes, fmt.Sprintf("--web.config.file=%s: %v", path, mistake))}
 }
 
-// recorder is a [flag.Value] that collects the values of a setting.
-type recorder struct {
-	values  map[string][]string
-	setting *setting
-	negated bool // --no-NAME
-}
-
-func (r *recorder) String() string   { return "" }
-func (r *recorder) IsBoolFlag() bool { return r.setting.kind == toggle }
-
-func (r *recorder) Set(value string) error {
-	if r.IsBoolFlag() {
-		on, err := strconv.ParseBool(value)
-		if err != nil {
-			return errors.New("write true or false")
-		}
-		value = strconv.FormatBool(on != r.negated)
-	}
-	r.values[r.setting.name] = append(r.values[r.setting.name], value)
-	return nil
-}
-
 // splitArgs separates flags, by the names of their settings, from the other arguments.
-// Flags may follow those, and have one dash or two.
+// As in Go's package flag, a flag has one dash or two, and its value follows after = or in
+// the next argument. The value of a toggle follows only after =. Unlike there, flags may
+// follow other arguments, and a toggle has the form --no-NAME as well.
 func splitArgs(args []string, table []*setting) (flags map[string][]string, operands, mistakes []string) {
 	flags = map[string][]string{}
-	set := flag.NewFlagSet(ProgramName, flag.ContinueOnError)
-	set.SetOutput(io.Discard)
-	var names []string
+	known := map[string]*setting{}
 	for _, s := range table {
 		for _, name := range s.names() {
-			names = append(names, name)
-			set.Var(&recorder{values: flags, setting: s}, name, "")
-			if s.kind == toggle {
-				set.Var(&recorder{values: flags, setting: s, negated: true}, "no-"+name, "")
-			}
+			known[name] = s
 		}
 	}
-	for len(args) > 0 {
-		err := set.Parse(args)
-		rest := set.Args()
-		if err != nil {
-			mistakes = append(mistakes, explain(err, names))
-			if strings.HasPrefix(err.Error(), badSyntax) {
-				rest = rest[1:] // Parse has not skipped it
-			}
-		} else if len(rest) > 0 {
-			if end := len(args) - len(rest); end > 0 && args[end-1] == "--" {
-				return flags, append(operands, rest...), mistakes
-			}
-			operands, rest = append(operands, rest[0]), rest[1:]
+	for i := 0; i < len(args); i++ {
+		if args[i] == "--" {
+			return flags, append(operands, args[i+1:]...), mistakes
 		}
-		args = rest
+		if len(args[i]) < 2 || args[i][0] != '-' {
+			operands = append(operands, args[i])
+			continue
+		}
+		name, value, hasValue := strings.Cut(strings.TrimPrefix(args[i][1:], "-"), "=")
+		s, negated := known[name], false
+		if base, found := strings.CutPrefix(name, "no-"); s == nil && found && known[base] != nil && known[base].kind == toggle {
+			s, negated = known[base], true
+		}
+		switch {
+		case s == nil:
+			mistakes = append(mistakes, unknownFlag(name, known))
+			continue
+		case s.kind == toggle:
+			on, err := strconv.ParseBool(cmp.Or(value, "true"))
+			if err != nil || hasValue && value == "" {
+				mistakes = append(mistakes, fmt.Sprintf("%s: %q is neither true nor false", dashed(name), value))
+				continue
+			}
+			value = strconv.FormatBool(on != negated)
+		case !hasValue && i+1 == len(args):
+			mistakes = append(mistakes, dashed(name)+": the value is missing")
+			continue
+		case !hasValue:
+			i++
+			value = args[i]
+		}
+		flags[s.name] = append(flags[s.name], value)
 	}
 	return flags, operands, mistakes
 }
 
-const badSyntax = "bad flag syntax: -"
-
-// explain rephrases an error of package flag.
-func explain(err error, names []string) string {
-	message := err.Error()
-	for _, prefix := range []string{"flag provided but not defined: -", badSyntax} {
-		name, unknown := strings.CutPrefix(message, prefix)
-		if !unknown {
-			continue
-		}
-		name, _, _ = strings.Cut(strings.TrimLeft(name, "-"), "=")
-		if suggestion := nearest(name, names); suggestion != "" {
-			return fmt.Sprintf("unknown flag --%s: did you mean --%s?", name, suggestion)
-		}
-		return fmt.Sprintf("unknown flag --%s", name)
-	}
-	if name, missing := strings.CutPrefix(message, "flag needs an argument: -"); missing {
-		return dashed(name) + ": the value is missing"
+func unknownFlag(name string, known map[string]*setting) string {
+	message := "unknown flag " + dashed(name)
+	if suggestion := nearest(name, slices.Sorted(maps.Keys(known))); suggestion != "" {
+		message += ": did you mean --" + suggestion + "?"
 	}
 	return message
 }

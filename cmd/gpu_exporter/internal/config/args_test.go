@@ -67,15 +67,17 @@ func TestSplitArgs(t *testing.T) {
 		{"selector of CPUs", "-p f", "cpu-devices=f"},
 
 		{"no value", "--collectors", "error:--collectors: the value is missing"},
-		{"switch with another value", "-k=maybe", `error:invalid boolean value "maybe" for -k: write true or false`},
+		{"switch with another value", "-k=maybe", `error:-k: "maybe" is neither true nor false`},
+		{"switch with an empty value", "-k=", `error:-k: "" is neither true nor false`},
+		{"a single dash", "- -k", "kubernetes=true -"},
 		{"mistyped", "--colectors=a", "error:unknown flag --colectors: did you mean --collectors?"},
 		{"mistyped with one dash", "-collector=a.csv", "error:unknown flag --collector: did you mean --collectors?"},
 		{"no such flag", "--frobnicate", "error:unknown flag --frobnicate"},
 		{"letters do not add up", "-ko", "error:unknown flag --ko"},
 		{"only switches can be negated", "--no-collectors", "error:unknown flag --no-collectors: did you mean --collectors?"},
-		{"three dashes", "---debug", "error:unknown flag --debug: did you mean --debug?"},
+		{"three dashes", "---debug", "error:unknown flag ---debug: did you mean --debug?"},
 		{"all mistakes", "--one -k=2 --two=x once -f", "error:unknown flag --one\n" +
-			"invalid boolean value \"2\" for -k: write true or false\nunknown flag --two\n-f: the value is missing"},
+			"-k: \"2\" is neither true nor false\nunknown flag --two\n-f: the value is missing"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			args := strings.Fields(tt.args)

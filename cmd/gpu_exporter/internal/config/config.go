@@ -64,12 +64,12 @@ type Live struct {
 // Static holds the settings that need a restart. The hostengine is one of them:
 // another engine may run on another machine, whose XIDs must not be mixed with these.
 type Static struct {
-	Hostengine    string // address of a standalone engine; empty: embedded
-	LibraryPath   string // directory with libdcgm.so.4; empty: the loader's
-	Simulate      string // scenario; empty: real libraries
-	StartupChecks bool
-	KernelLog     string // KernelLogAuto, KernelLogOn or KernelLogOff
-	KMsg          string // path of the kernel log; empty: DefaultKMsg
+	Hostengine       string // address of a standalone engine; empty: embedded
+	LibraryPath      string // directory with libdcgm.so.4; empty: the loader's
+	Simulate         string // scenario; empty: real libraries
+	SkipStartupCheck bool
+	KernelLog        string // KernelLogAuto, KernelLogOn or KernelLogOff
+	KMsg             string // path of the kernel log; empty: DefaultKMsg
 
 	Kubernetes    bool
 	GPUIDType     string // uid or device-name

@@ -30,7 +30,6 @@ func defaults() Config {
 			HostnameLabel:  "hostname",
 		},
 		Static: Static{
-			StartupChecks:   true,
 			KernelLog:       "auto",
 			GPUIDType:       "uid",
 			KubeletSocket:   "/var/lib/kubelet/pod-resources/kubelet.sock",
@@ -216,8 +215,8 @@ func TestFlagsAndVariables(t *testing.T) {
 		{args: "--dcgm-log-level=DEBUG", want: func(*Config) {}},
 		{env: "DCGM_EXPORTER_ENABLE_DCGM_LOG=true DCGM_EXPORTER_DCGM_LOG_LEVEL=WARN", want: func(c *Config) { c.DCGMLogLevel = "WARN" }},
 
-		{args: "--disable-startup-validate", want: func(c *Config) { c.StartupChecks = false }},
-		{env: "DISABLE_STARTUP_VALIDATE=true", want: func(c *Config) { c.StartupChecks = false }},
+		{args: "--disable-startup-validate", want: func(c *Config) { c.SkipStartupCheck = true }},
+		{env: "DISABLE_STARTUP_VALIDATE=true", want: func(c *Config) { c.SkipStartupCheck = true }},
 		{args: "--simulate=h100x8", want: func(c *Config) { c.Simulate = "h100x8" }},
 		{args: "--dcgm.library-path=/opt/dcgm", want: func(c *Config) { c.LibraryPath = "/opt/dcgm" }},
 		{args: "--sample.resolution=200ms --sample.histograms", want: func(c *Config) { c.Resolution, c.Histograms = 200*time.Millisecond, true }},
@@ -363,7 +362,7 @@ func TestConfigErrors(t *testing.T) {
 
 		{args: "-c 1 -d x -a y", env: "DCGM_EXPORTER_KUBERNETES=x DCGM_EXPORTER_USE_FAKE_GPUS=true", want: []string{
 			"--collect-interval: ", "--devices: ", "DCGM_EXPORTER_KUBERNETES: ", "--web.listen-address: ", "DCGM_EXPORTER_USE_FAKE_GPUS: "}},
-		{args: "--colectors=a -k=2", want: []string{"unknown flag --colectors: did you mean --collectors?", `invalid boolean value "2" for -k: `}},
+		{args: "--colectors=a -k=2", want: []string{"unknown flag --colectors: did you mean --collectors?", `-k: "2" is neither true nor false`}},
 		{args: "-k --kubernetes-pod-label-allowlist-regex=( --kubernetes.pod-labels-form=x --slurm.jobs=maybe --kubernetes.metadata-source=x", want: []string{
 			`--kubernetes-pod-label-allowlist-regex: "(" is not a regular expression`, "--kubernetes.pod-labels-form: ", "--kubernetes.metadata-source: ", "--slurm.jobs: "}},
 		{args: "doctor --output=yaml", want: []string{`--output: "yaml" is unknown: use text or json`}},

@@ -206,7 +206,8 @@ func (m *merger) addModels(models []modelEntry) {
 		for _, f := range model.fields {
 			isSame := func(c collector.Counter) bool { return c.Computed == 0 && c.Field.ID == f.Field.ID }
 			if i := slices.IndexFunc(general, isSame); i >= 0 {
-				m.warnGeneral(models, model.match, f, general[i].Name)
+				m.warn(m.file, f.line, "models: %s, for GPUs that match %q, has no effect: the field is exported for all GPUs as %s: remove one of the two",
+					f.Name, model.match, general[i].Name)
 				continue
 			}
 			m.checkOdd(f, others)
@@ -223,18 +224,6 @@ func (m *merger) addModels(models []modelEntry) {
 			}
 		}
 	}
-}
-
-// warnGeneral reports that an entry of models adds a field that all GPUs have, as name.
-func (m *merger) warnGeneral(models []modelEntry, match string, f fieldEntry, name string) {
-	for _, model := range models {
-		if slices.ContainsFunc(model.without, func(w fieldEntry) bool { return w.Field.ID == f.Field.ID }) {
-			m.warn(m.file, f.line, "models: %s, for GPUs that match %q, has no effect: all GPUs have the field as %s, except those that match %q, which are without it: remove it",
-				f.Name, match, name, model.match)
-			return
-		}
-	}
-	m.warn(m.file, f.line, "models: %s, for GPUs that match %q, has no effect: all GPUs have the field as %s: remove one of the two", f.Name, match, name)
 }
 
 // checkFamilyNames reports counters that would export the same metric.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -108,8 +109,8 @@ func (r *fileReader) read(text []byte) {
 	}
 }
 
-// syntaxError reports an error of the YAML parser, which names no line for a mistake on
-// the first one or for an unknown alias, and may be one line off for a tab.
+// syntaxError reports an error of the YAML parser. The parser names no line for a mistake
+// on the first line or an unknown alias, and may name another line for a tab.
 func (r *fileReader) syntaxError(lines []string, err error) {
 	line, message := 1, strings.TrimPrefix(err.Error(), "yaml: ")
 	if rest, ok := strings.CutPrefix(message, "line "); ok {
@@ -126,19 +127,9 @@ func (r *fileReader) syntaxError(lines []string, err error) {
 		}))
 		message = fmt.Sprintf(noAliases, alias)
 	}
-	near := []int{line}
-	if strings.Contains(message, "tab character") {
-		near = append(near, line+1, line-1)
-	}
-	for _, n := range near {
-		if n < 1 || n > len(lines) {
-			continue
-		}
-		indent := lines[n-1][:len(lines[n-1])-len(strings.TrimLeft(lines[n-1], " \t"))]
-		if strings.Contains(indent, "\t") {
-			line, message = n, "the line is indented with a tab, which YAML does not allow: use spaces"
-			break
-		}
+	indentedWithTab := func(l string) bool { return strings.Contains(l[:len(l)-len(strings.TrimLeft(l, " \t"))], "\t") }
+	if i := slices.IndexFunc(lines, indentedWithTab); i >= 0 {
+		line, message = i+1, "the line is indented with a tab, which YAML does not allow: use spaces"
 	}
 	if message == "did not find expected alphabetic or numeric character" {
 		message = "a text that begins with * or & must be put in quotes"
@@ -148,44 +139,36 @@ func (r *fileReader) syntaxError(lines []string, err error) {
 
 // top reads the mapping of the whole file.
 func (r *fileReader) top(node *yaml.Node) {
-	known := []string{"include", "fields", "models"}
-	for name := range r.settings {
-		known = append(known, name)
+	keys := handlers{
+		"include": r.include,
+		"fields":  func(_, value *yaml.Node) { r.file.fields = r.fields(value) },
+		"models":  r.models,
 	}
-	slices.Sort(known[3:])
-	countersKey := ""
-	r.mapping(node, "the file", known, func(key, value *yaml.Node) {
-		s := r.settings[key.Value]
-		if key.Value == "include" || s != nil && s.name == "collectors" {
-			if countersKey != "" {
-				r.fail(key, "%s and %s both name counters files: remove one of them", countersKey, key.Value)
-				return
-			}
-			countersKey = key.Value
-		}
-		switch key.Value {
-		case "include":
-			r.file.include = []includedFile{}
-			for _, item := range r.texts(value, "include") {
-				path := item.Value
-				if !filepath.IsAbs(path) && !isBuiltIn(path) {
-					path = filepath.Join(filepath.Dir(r.file.path), path)
-				}
-				r.file.include = append(r.file.include, includedFile{path, item.Line})
-			}
-		case "fields":
-			r.file.fields = r.fields(value)
-		case "models":
-			r.models(value)
-		default:
-			r.setting(s, key, value)
-		}
-	})
+	for name, s := range r.settings {
+		keys[name] = func(key, value *yaml.Node) { r.setting(s, key, value) }
+	}
+	r.mapping(node, "the file", keys)
+	if at, twice := r.file.values[r.settings["collectors"]]; twice && r.file.include != nil {
+		r.failAt(at.line, "include and %s both name counters files: remove one of them", at.key)
+	}
 }
 
-// mapping calls each for the keys of a mapping, and reports those that are unknown or
-// duplicate.
-func (r *fileReader) mapping(node *yaml.Node, what string, known []string, each func(key, value *yaml.Node)) {
+func (r *fileReader) include(_, value *yaml.Node) {
+	r.file.include = []includedFile{}
+	for _, item := range r.texts(value, "include") {
+		path := item.Value
+		if !filepath.IsAbs(path) && !isBuiltIn(path) {
+			path = filepath.Join(filepath.Dir(r.file.path), path)
+		}
+		r.file.include = append(r.file.include, includedFile{path, item.Line})
+	}
+}
+
+// handlers read the values of the keys of a mapping.
+type handlers map[string]func(key, value *yaml.Node)
+
+// mapping reads a mapping, and reports keys that are unknown or duplicate.
+func (r *fileReader) mapping(node *yaml.Node, what string, known handlers) {
 	if node.Kind != yaml.MappingNode {
 		r.fail(node, "%s must be a mapping: lines of key: value", what)
 		return
@@ -194,6 +177,9 @@ func (r *fileReader) mapping(node *yaml.Node, what string, known []string, each 
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		key, value := node.Content[i], node.Content[i+1]
 		first, duplicate := lines[key.Value]
+		read, found := known[key.Value]
+		names := slices.Sorted(maps.Keys(known))
+		suggestion := nearest(key.Value, names)
 		switch {
 		case key.Value == "<<": // merges an alias
 			r.fail(key, noAliases, "<<")
@@ -201,25 +187,18 @@ func (r *fileReader) mapping(node *yaml.Node, what string, known []string, each 
 			r.fail(key, "a key of %s must be one text", what)
 		case duplicate:
 			r.fail(key, "%s is set on line %d already: remove one of them", key.Value, first)
-		case !slices.Contains(known, key.Value):
-			r.unknownKey(key, what, known)
+		case found:
+			read(key, value)
+		case suggestion != "":
+			r.fail(key, "unknown key %q: did you mean %s?", key.Value, suggestion)
+		case known["include"] != nil:
+			r.fail(key, "unknown key %q in the file: the keys are the names of the flags (see --help), include, fields and models", key.Value)
 		default:
-			each(key, value)
+			r.fail(key, "unknown key %q in %s: use %s", key.Value, what, ListOf(names))
 		}
 		if !duplicate {
 			lines[key.Value] = key.Line
 		}
-	}
-}
-
-func (r *fileReader) unknownKey(key *yaml.Node, what string, known []string) {
-	switch suggestion := nearest(key.Value, known); {
-	case suggestion != "":
-		r.fail(key, "unknown key %q: did you mean %s?", key.Value, suggestion)
-	case what == "the file":
-		r.fail(key, "unknown key %q in the file: the keys are the names of the flags (see --help), include, fields and models", key.Value)
-	default:
-		r.fail(key, "unknown key %q in %s: use %s", key.Value, what, ListOf(known))
 	}
 }
 
@@ -281,18 +260,24 @@ func (r *fileReader) texts(node *yaml.Node, what string) []*yaml.Node {
 	return list
 }
 
-func (r *fileReader) text(node *yaml.Node, what string) string {
-	if node.Kind != yaml.ScalarNode || node.Tag == "!!null" {
-		r.fail(node, "%s takes one text", what)
-		return ""
+// text returns a handler that reads a text.
+func (r *fileReader) text(field *string) func(key, value *yaml.Node) {
+	return func(key, value *yaml.Node) {
+		if value.Kind != yaml.ScalarNode || value.Tag == "!!null" {
+			r.fail(value, "%s takes one text", key.Value)
+			return
+		}
+		*field = value.Value
 	}
-	return node.Value
 }
 
-func (r *fileReader) boolean(node *yaml.Node, what string) bool {
-	if !isBoolean(node) {
-		r.fail(node, "%s must be true or false", what)
-		return false
+// boolean returns a handler that reads true or false.
+func (r *fileReader) boolean(field *bool) func(key, value *yaml.Node) {
+	return func(key, value *yaml.Node) {
+		if !isBoolean(value) {
+			r.fail(value, "%s must be true or false", key.Value)
+			return
+		}
+		*field = strings.EqualFold(value.Value, "true")
 	}
-	return strings.EqualFold(node.Value, "true")
 }

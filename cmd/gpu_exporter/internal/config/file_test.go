@@ -182,7 +182,7 @@ c.yaml:4: include: bad.csv:2: unknown field DCGM_FI_DEV_GPU_TMP: did you mean DC
 c.yaml:4: include: bad.csv:3: DCGM_FI_DEV_POWER_USAGE has the unknown type gouge: write gauge, counter or label
 c.yaml:5: include: builtin:all: unknown built-in counters file: use builtin:default, builtin:dcgm-4.9 or builtin:everything, or the path of a file`},
 		"counters files by two keys":            {"include: [builtin:default]\ncollectors: good.csv\n", "c.yaml:2: include and collectors both name counters files: remove one of them"},
-		"counters files by two keys, one empty": {"collectors: good.csv\n\ninclude: []\n", "c.yaml:3: collectors and include both name counters files: remove one of them"},
+		"counters files by two keys, one empty": {"collectors: good.csv\n\ninclude: []\n", "c.yaml:1: include and collectors both name counters files: remove one of them"},
 		"resolution": {`collect-interval: 1s
 fields:
   - field: 155
@@ -216,7 +216,7 @@ models:
   - {match: T4, fields: [*a, {<<: *a, field: 150}, {field: 150, resolution: *a}]}
   - *a
 *a : x
-`, `c.yaml:2: include and collectors both name counters files: remove one of them
+`, `c.yaml:2: collectors takes one value: write it after the colon, in quotes if it is empty
 c.yaml:3: *a: aliases are not supported: write the value itself, or put a text in quotes
 c.yaml:5: *a: aliases are not supported: write the value itself, or put a text in quotes
 c.yaml:5: <<: aliases are not supported: write the value itself, or put a text in quotes
@@ -424,17 +424,17 @@ func TestModelFields(t *testing.T) {
 		"of all": {
 			models:   "  - {match: T4, without: [140], fields: [{field: DCGM_FI_DEV_GPU_TEMP, statistics: true}]}\n",
 			counters: "DCGM_FI_DEV_GPU_TEMP used", rules: "[{140 T4 false}]",
-			warning: `c.yaml:4: models: DCGM_FI_DEV_GPU_TEMP, for GPUs that match "T4", has no effect: all GPUs have the field as DCGM_FI_DEV_GPU_TEMP: remove one of the two`,
+			warning: `c.yaml:4: models: DCGM_FI_DEV_GPU_TEMP, for GPUs that match "T4", has no effect: the field is exported for all GPUs as DCGM_FI_DEV_GPU_TEMP: remove one of the two`,
 		},
 		"of all by another name": {
 			models:   "  - {match: T4, fields: [DCGM_FI_DEV_FB_USED_BYTES]}\n",
 			counters: "DCGM_FI_DEV_GPU_TEMP used", rules: "[]",
-			warning: `c.yaml:4: models: DCGM_FI_DEV_FB_USED_BYTES, for GPUs that match "T4", has no effect: all GPUs have the field as used: remove one of the two`,
+			warning: `c.yaml:4: models: DCGM_FI_DEV_FB_USED_BYTES, for GPUs that match "T4", has no effect: the field is exported for all GPUs as used: remove one of the two`,
 		},
 		"of all but some": {
 			models:   "  - {match: T4, fields: [DCGM_FI_DEV_GPU_TEMP]}\n  - {match: .*4, without: [150]}\n",
 			counters: "DCGM_FI_DEV_GPU_TEMP used", rules: "[{150 .*4 false}]",
-			warning: `c.yaml:4: models: DCGM_FI_DEV_GPU_TEMP, for GPUs that match "T4", has no effect: all GPUs have the field as DCGM_FI_DEV_GPU_TEMP, except those that match ".*4", which are without it: remove it`,
+			warning: `c.yaml:4: models: DCGM_FI_DEV_GPU_TEMP, for GPUs that match "T4", has no effect: the field is exported for all GPUs as DCGM_FI_DEV_GPU_TEMP: remove one of the two`,
 		},
 		"the name of another": {
 			models: "  - {match: T4, fields: [{field: 155, name: used}]}\n",

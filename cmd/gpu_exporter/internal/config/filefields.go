@@ -57,31 +57,28 @@ func (r *fileReader) field(node *yaml.Node) (entry fieldEntry, ok bool) {
 	if node.Kind == yaml.ScalarNode {
 		field = node.Value
 	} else {
-		keys := []string{"field", "name", "type", "help", "resolution", "statistics", "histogram", "kinds"}
-		r.mapping(node, "a field", keys, func(key, value *yaml.Node) {
-			switch key.Value {
-			case "field":
-				field, at = r.text(value, key.Value), value
-			case "name":
-				name = r.text(value, key.Value)
-			case "type":
-				metricType = r.text(value, key.Value)
-			case "help":
-				help = r.text(value, key.Value)
-			case "resolution":
-				text := r.text(value, key.Value)
+		r.mapping(node, "a field", handlers{
+			"field": func(key, value *yaml.Node) {
+				r.text(&field)(key, value)
+				at = value
+			},
+			"name": r.text(&name),
+			"type": r.text(&metricType),
+			"help": r.text(&help),
+			"resolution": func(key, value *yaml.Node) {
+				var text string
+				r.text(&text)(key, value)
 				if err := duration(&more.Resolution, minInterval, day).parse([]string{text}); err != nil && !failed() {
 					r.fail(value, "resolution: %v", err)
 				}
 				entry.resolutionLine = value.Line
-			case "statistics":
-				more.Statistics = r.boolean(value, key.Value)
+			},
+			"statistics": func(key, value *yaml.Node) {
+				r.boolean(&more.Statistics)(key, value)
 				noStatistics = !more.Statistics
-			case "histogram":
-				more.Histogram = r.boolean(value, key.Value)
-			case "kinds":
-				kinds = r.texts(value, key.Value)
-			}
+			},
+			"histogram": r.boolean(&more.Histogram),
+			"kinds":     func(key, value *yaml.Node) { kinds = r.texts(value, key.Value) },
 		})
 		if field == "" && !failed() {
 			r.fail(node, "the key field is missing: write field: and the name or number of a field")
@@ -139,7 +136,7 @@ func (r *fileReader) kinds(nodes []*yaml.Node, c collector.Counter) (set collect
 }
 
 // models reads the list of differences between models.
-func (r *fileReader) models(node *yaml.Node) {
+func (r *fileReader) models(_, node *yaml.Node) {
 	if node.Kind != yaml.SequenceNode {
 		r.fail(node, "models is a list: begin each entry with - match:")
 		return
@@ -152,14 +149,14 @@ func (r *fileReader) models(node *yaml.Node) {
 func (r *fileReader) model(node *yaml.Node) (entry modelEntry) {
 	const computed = "%s is computed by the exporter for all GPUs: models cannot add or remove it; use fields or a counters file"
 	before := len(r.problems)
-	r.mapping(node, "an entry of models", []string{"match", "without", "fields"}, func(key, value *yaml.Node) {
-		switch key.Value {
-		case "match":
-			entry.match = r.text(value, "match")
+	r.mapping(node, "an entry of models", handlers{
+		"match": func(key, value *yaml.Node) {
+			r.text(&entry.match)(key, value)
 			if _, err := collector.ModelExpression(entry.match); err != nil {
 				r.fail(value, "match: %q is not a regular expression: %v", entry.match, err)
 			}
-		case "without":
+		},
+		"without": func(_, value *yaml.Node) {
 			for _, item := range r.texts(value, "without") {
 				switch c, err := collector.NewCounter(item.Value, "", "", ""); {
 				case err != nil:
@@ -170,14 +167,15 @@ func (r *fileReader) model(node *yaml.Node) (entry modelEntry) {
 					entry.without = append(entry.without, fieldEntry{Counter: c, line: item.Line})
 				}
 			}
-		case "fields":
+		},
+		"fields": func(_, value *yaml.Node) {
 			entry.fields = r.fields(value)
 			for _, f := range entry.fields {
 				if f.Computed != 0 {
 					r.failAt(f.line, computed, f.Name)
 				}
 			}
-		}
+		},
 	})
 	for _, f := range entry.fields {
 		i := slices.IndexFunc(entry.without, func(w fieldEntry) bool { return f.Computed == 0 && f.Field.ID == w.Field.ID })

@@ -99,20 +99,6 @@ func boolean(field *bool) target {
 	return t
 }
 
-// inverted is a boolean whose field has the opposite value.
-func inverted(field *bool) target {
-	var v bool
-	t := boolean(&v)
-	parse := t.parse
-	t.parse = func(values []string) error {
-		err := parse(values)
-		*field = !v
-		return err
-	}
-	t.value = func() string { return strconv.FormatBool(!*field) }
-	return t
-}
-
 // optional takes any text.
 func optional(field *string) target {
 	return one(field, func(s string) (string, error) { return s, nil })

@@ -133,7 +133,7 @@ func (s *Static) settings() []*setting {
 		{name: "simulate", arg: "SCENARIO", section: sectionSampling, target: text(&s.Simulate),
 			help: "Load stand-ins for NVIDIA's libraries that simulate a node: the path of a scenario file, or " + ListOf(Scenarios()) + "."},
 		{name: "disable-startup-validate", env: "DISABLE_STARTUP_VALIDATE", section: sectionSampling,
-			target: inverted(&s.StartupChecks),
+			target: boolean(&s.SkipStartupCheck),
 			help:   "Do not check for libdcgm at start."},
 
 		{name: "xid.kernel-log", def: KernelLogAuto, arg: "MODE", section: sectionEvents,
