@@ -332,7 +332,7 @@ func diagnoseConfig(ctx context.Context, line commandLine, environ []string, log
 		return failed("library", err)
 	}
 	line.config.Interval = min(line.config.Interval, onceInterval)
-	e, err := newExporter(line.config, env, logger, logger)
+	e, err := newExporter(line.config, env, logger, logger, nil)
 	if err != nil {
 		return failed("configuration", err)
 	}

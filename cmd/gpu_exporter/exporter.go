@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -61,9 +62,9 @@ type exporter struct {
 	collected *collection // of the newest sample; see adopt
 }
 
-// newExporter creates the parts and starts none of them. samplerLogger logs the
-// output of supervisor and sampler.
-func newExporter(cfg config, env sampler.Environment, logger, samplerLogger *slog.Logger) (*exporter, error) {
+// newExporter creates the parts and starts none of them. The supervisor logs to
+// supervisorLog, and the sampler to records unless it is nil.
+func newExporter(cfg config, env sampler.Environment, logger, supervisorLog *slog.Logger, records io.Writer) (*exporter, error) {
 	xids, err := loadXIDCatalogue(cfg)
 	if err != nil {
 		return nil, err
@@ -81,11 +82,12 @@ func newExporter(cfg config, env sampler.Environment, logger, samplerLogger *slo
 	}
 	e.supervisor = collector.NewSupervisor(collector.SupervisorConfig{
 		// The path of the program may hold another version when a sampler is restarted.
-		Command:     []string{"/proc/self/exe", commandSampler},
+		Command:     append([]string{"/proc/self/exe"}, sampler.Args(cfg.LogLevel, cfg.LogFormat)...),
 		Env:         env.Env,
 		Deliver:     e.deliver,
 		Links:       e.node.Links,
-		Logger:      samplerLogger,
+		Logger:      supervisorLog,
+		Records:     records,
 		MemoryLimit: samplerMemoryLimit,
 	})
 	first, err := e.newCollection(cfg)

@@ -58,7 +58,7 @@ func nodeSupport(ctx context.Context, cfg config, fields []collector.Field, stde
 	if err != nil {
 		return nil, err
 	}
-	e, err := newExporter(cfg, env, logger, logger)
+	e, err := newExporter(cfg, env, logger, logger, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -24,12 +24,18 @@ import (
 	"gpu_exporter/cmd/gpu_exporter/internal/sampler"
 )
 
-// gcPercent lets a heap grow by a quarter before garbage is collected: exporter and
-// sampler make little of it, and memory is what a node has to give away.
+// gcPercent lets the heap grow by a quarter between collections. Exporter and
+// sampler allocate little, and the memory belongs to the node's workloads.
 const gcPercent = 25
 
 // run is the program: it returns the exit status.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []string) int {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	if len(args) > 0 && args[0] == sampler.Command {
+		return sampler.Main(args[1:], stdin, stderr)
+	}
 	line, err := parseCommandLine(args, environ, stdout, stderr)
 	if err != nil {
 		for problem := range strings.Lines(err.Error()) {
@@ -40,14 +46,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 		}
 		return 1
 	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
 	switch line.command {
 	case "":
 		return 0
-	case commandSampler:
-		return sampler.Main(stdin, stderr)
 	case commandCheckConfig:
 		return checkConfig(line.config, line.warnings, environ, stdout, stderr)
 	}
@@ -68,7 +69,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 	}
 	signal.Ignore(syscall.SIGHUP) // until there is something to reload
 	klog.SetSlogLogger(logger)    // where client-go logs
-	if err := runExporter(ctx, line, stdout, environ, logger); err != nil {
+	if err := runExporter(ctx, line, stdout, stderr, environ, logger); err != nil {
 		logError(logger, err, "gpu_exporter ends")
 		return 1
 	}
@@ -108,7 +109,7 @@ func onHangup(reload func()) (stop func()) {
 }
 
 // runExporter serves, or prints one sample.
-func runExporter(ctx context.Context, line commandLine, stdout io.Writer, environ []string, logger *slog.Logger) error {
+func runExporter(ctx context.Context, line commandLine, stdout, stderr io.Writer, environ []string, logger *slog.Logger) error {
 	logger.Info("Starting "+programName, "version", version.Info(), "build", version.BuildContext())
 	for _, w := range line.warnings {
 		logger.Warn(w)
@@ -135,16 +136,16 @@ func runExporter(ctx context.Context, line commandLine, stdout io.Writer, enviro
 	if env.Warning != "" {
 		logger.Warn(env.Warning)
 	}
-	samplerLogger := logger
+	supervisorLog, records := logger, stderr
 	if line.command == commandOnce {
 		line.config.Interval = min(line.config.Interval, onceInterval)
 		if line.config.LogLevel != "debug" {
-			// It speaks of trying again, which is not true of one sample; why there is
-			// none is the error in the end.
-			samplerLogger = slog.New(slog.DiscardHandler)
+			// It announces retries, which do not happen. The error at the end is the
+			// reason for a missing sample.
+			supervisorLog, records = slog.New(slog.DiscardHandler), nil
 		}
 	}
-	e, err := newExporter(line.config, env, logger, samplerLogger)
+	e, err := newExporter(line.config, env, logger, supervisorLog, records)
 	if err != nil {
 		return err
 	}
