@@ -12,8 +12,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,10 +22,11 @@ import (
 	versioncollector "github.com/prometheus/client_golang/prometheus/collectors/version"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
-	toolkit "github.com/prometheus/exporter-toolkit/web"
 	"golang.org/x/sync/errgroup"
 
+	"gpu_exporter/cmd/gpu_exporter/internal/config"
 	"gpu_exporter/cmd/gpu_exporter/internal/owners"
+	"gpu_exporter/cmd/gpu_exporter/internal/reload"
 	"gpu_exporter/cmd/gpu_exporter/internal/sampler"
 	"gpu_exporter/cmd/gpu_exporter/internal/web"
 	"gpu_exporter/collector"
@@ -41,7 +40,7 @@ const samplerMemoryLimit = 1 << 30
 // exporter connects the sampler's supervisor, the state of the node, the owners of
 // its devices and the metrics.
 type exporter struct {
-	cfg        config
+	cfg        config.Config
 	log        *slog.Logger
 	env        sampler.Environment
 	node       *collector.Node
@@ -50,8 +49,8 @@ type exporter struct {
 	owners     *owners.Owners
 	registry   *prometheus.Registry
 	metrics    *web.Metrics
-	reloader   *reloader   // nil for a single sample
-	served     atomic.Bool // a sample has been published
+	reloader   *reload.Reloader // nil for a single sample
+	served     atomic.Bool      // a sample has been published
 	process    []*dto.MetricFamily
 	gathered   time.Time // of process
 
@@ -64,20 +63,17 @@ type exporter struct {
 
 // newExporter creates the parts and starts none of them. The supervisor logs to
 // supervisorLog, and the sampler to records unless it is nil.
-func newExporter(cfg config, env sampler.Environment, logger, supervisorLog *slog.Logger, records io.Writer) (*exporter, error) {
-	xids, err := loadXIDCatalogue(cfg)
-	if err != nil {
-		return nil, err
-	}
+func newExporter(cfg config.Config, env sampler.Environment, logger, supervisorLog *slog.Logger, records io.Writer) (*exporter, error) {
 	e := &exporter{
 		cfg: cfg, log: logger, env: env,
-		node: collector.NewNode(logger, xids), registry: prometheus.NewRegistry(), reloaded: make(chan struct{}, 1),
+		node: collector.NewNode(logger, cfg.XIDs), registry: prometheus.NewRegistry(), reloaded: make(chan struct{}, 1),
 		metrics: web.NewMetrics(cfg.MaxRequests, logger),
 	}
-	if e.owners, err = owners.New(ownersConfig(cfg), logger); err != nil {
+	var err error
+	if e.owners, err = owners.New(&cfg.Static, logger); err != nil {
 		return nil, err
 	}
-	if e.kernelLog, err = newKernelLog(cfg, env, e.node, logger); err != nil {
+	if e.kernelLog, err = newKernelLog(&cfg.Static, env, e.node, logger); err != nil {
 		return nil, err
 	}
 	e.supervisor = collector.NewSupervisor(collector.SupervisorConfig{
@@ -95,39 +91,19 @@ func newExporter(cfg config, env sampler.Environment, logger, supervisorLog *slo
 		return nil, err
 	}
 	e.latest = first
-	logger.Info("Counters loaded", "file", countersName(cfg), "metrics", len(first.counters.Metrics()), "labels", len(first.counters.Labels()))
-	for _, w := range first.warnings {
-		logger.Warn(w)
-	}
+	logger.Info("Counters loaded", "file", cfg.CountersName, "counters", len(cfg.Counters))
 	e.adopt()
 	e.supervisor.Reconfigure(first.sampler)
 	for _, c := range []prometheus.Collector{
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		versioncollector.NewCollector(programName),
+		versioncollector.NewCollector(config.ProgramName),
 	} {
 		if err := e.registry.Register(c); err != nil {
 			return nil, fmt.Errorf("registering the process's own metrics: %w", err)
 		}
 	}
 	return e, nil
-}
-
-func ownersConfig(c config) owners.Config {
-	o := owners.Config{
-		Kubernetes: c.Kubernetes, KubeletSocket: c.KubeletSocket, GPUIDType: c.GPUIDType, ResourceNames: c.ResourceNames,
-		DRA: c.DRA, NodeName: c.nodeName(), Kubeconfig: c.Kubeconfig,
-		AllLabels: c.PodLabels, Annotations: c.AnnotationAllow, UID: c.PodUID, Workload: c.Workload,
-		MetadataSource: c.MetadataSource, PodsSocket: c.PodsSocket, PodLogs: c.PodLogs,
-		Usage:  c.PodUsage || c.VirtualGPUs,
-		HPCDir: c.HPCDir, Slurm: c.Slurm,
-		DockerSocket: c.DockerSocket, DockerLabels: c.DockerLabels,
-		ProcFS: c.ProcFS, CgroupFS: c.CgroupFS, Simulated: c.Simulate != "",
-	}
-	if c.PodLabels {
-		o.Labels = c.LabelAllow
-	}
-	return o
 }
 
 // deliver passes a frame of the sampler on to the node and, if it is accepted, to
@@ -140,58 +116,6 @@ func (e *exporter) deliver(f collector.Frame) error {
 	return nil
 }
 
-// collectedKinds are the kinds of entities whose fields are read.
-func collectedKinds() []collector.EntityKind {
-	return []collector.EntityKind{
-		collector.KindGPU, collector.KindGPUInstance, collector.KindComputeInstance, collector.KindSwitch, collector.KindLink,
-		collector.KindCPU, collector.KindCPUCore, collector.KindConnectX, collector.KindVGPU,
-	}
-}
-
-// uncollected names the counters of which no series can come.
-func uncollected(counters *collector.Counters) (warnings []string) {
-	for _, c := range counters.List {
-		if c.Computed == 0 && !slices.ContainsFunc(collectedKinds(), c.On) {
-			warnings = append(warnings, fmt.Sprintf("%s is a field of the kind %s, which DCGM does not list: no series will come of it", c.Name, c.Field.Level))
-		}
-	}
-	return warnings
-}
-
-// watchedFields returns the fields to read for each kind of entity, in the order
-// of the counters file, and those that tell whether a switch is up.
-func watchedFields(counters *collector.Counters) map[collector.EntityKind][]collector.FieldID {
-	fields := map[collector.EntityKind][]collector.FieldID{}
-	for _, kind := range collectedKinds() {
-		for _, c := range counters.List {
-			if c.On(kind) && !slices.Contains(fields[kind], c.Field.ID) {
-				fields[kind] = append(fields[kind], c.Field.ID)
-			}
-		}
-	}
-	for _, f := range collector.SwitchFields() {
-		if !slices.Contains(fields[collector.KindSwitch], f) {
-			fields[collector.KindSwitch] = append(fields[collector.KindSwitch], f)
-		}
-	}
-	return fields
-}
-
-// inheritedCounters is where dcgm-exporter looks by default. Whoever has tuned
-// that file and changes over without flags means it to be used.
-const inheritedCounters = "/etc/dcgm-exporter/default-counters.csv"
-
-// countersPath returns the counters file to use, or "" for the built-in one.
-func countersPath(cfg config) string {
-	if cfg.Collectors != "" {
-		return cfg.Collectors
-	}
-	if _, err := os.Stat(inheritedCounters); err == nil {
-		return inheritedCounters
-	}
-	return ""
-}
-
 // serve samples, publishes and answers scrapes until ctx ends or a part fails.
 func (e *exporter) serve(ctx context.Context) error {
 	// The kernel log must be open before a sampler reports XIDs.
@@ -199,7 +123,7 @@ func (e *exporter) serve(ctx context.Context) error {
 		return err
 	}
 	defer e.kernelLog.Close()
-	if engineReadsKernelLog(e.cfg) {
+	if engineReadsKernelLog(&e.cfg.Static) {
 		e.node.ExpectKernelSamples()
 	}
 	e.publish()
@@ -223,11 +147,11 @@ func (e *exporter) serve(ctx context.Context) error {
 			return nil
 		})
 	}
-	start("HTTP server", func(ctx context.Context) error { return web.Serve(ctx, handler, e.cfg.webFlags(), e.log) })
+	start("HTTP server", func(ctx context.Context) error { return web.Serve(ctx, handler, e.cfg.WebFlags(), e.log) })
 	start("sampler supervisor", e.supervisor.Run)
 	start("publisher", e.publishLoop)
 	start("owners", e.owners.Run)
-	start("reloading", e.reloader.watch)
+	start("reloading", e.reloader.Run)
 	if e.kernelLog != nil {
 		start("kernel log", e.kernelLog.Run)
 	}
@@ -247,15 +171,6 @@ func (e *exporter) handler() (http.Handler, error) {
 		}
 	}
 	return endpoints.Handler()
-}
-
-// webFlags converts the configuration to the flags of exporter-toolkit.
-func (c config) webFlags() *toolkit.FlagConfig {
-	return &toolkit.FlagConfig{
-		WebListenAddresses: &c.ListenAddresses,
-		WebSystemdSocket:   &c.SystemdSocket,
-		WebConfigFile:      &c.WebConfigFile,
-	}
 }
 
 // metricsURL returns the address of /metrics on this machine.

@@ -5,32 +5,31 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
 	"time"
 
+	"gpu_exporter/cmd/gpu_exporter/internal/config"
 	"gpu_exporter/cmd/gpu_exporter/internal/sampler"
 	"gpu_exporter/collector"
 	"gpu_exporter/collector/xid/kmsg"
-	"gpu_exporter/etc"
 )
-
-const defaultKMsg = "/dev/kmsg"
 
 // newKernelLog returns a follower of the kernel log that reports XIDs to the node,
 // or nil if none is to be followed. It opens nothing.
-func newKernelLog(cfg config, env sampler.Environment, node *collector.Node, logger *slog.Logger) (*kmsg.Follower, error) {
+func newKernelLog(cfg *config.Static, env sampler.Environment, node *collector.Node, logger *slog.Logger) (*kmsg.Follower, error) {
 	path := cfg.KMsg
 	switch {
-	case cfg.KernelLog == kernelLogOff:
+	case cfg.KernelLog == config.KernelLogOff:
 		return nil, nil
 	case path != "":
 	case cfg.Simulate != "": // this machine's log has no simulated GPUs
 		path = env.KernelLog
-		if path == "" && cfg.KernelLog == kernelLogOn {
-			return nil, fmt.Errorf("--%s=%s: the simulated node has no kernel log: set DCGMSIM_KMSG to a file, or omit the flag", optKernelLog, kernelLogOn)
+		if path == "" && cfg.KernelLog == config.KernelLogOn {
+			return nil, errors.New("--xid.kernel-log=on: the simulated node has no kernel log: set DCGMSIM_KMSG to a file, or omit the flag")
 		}
 		if path == "" {
 			return nil, nil
@@ -40,12 +39,12 @@ func newKernelLog(cfg config, env sampler.Environment, node *collector.Node, log
 			return nil, fmt.Errorf("creating the simulated node's kernel log: %w", err)
 		}
 		f.Close()
-	case cfg.KernelLog == kernelLogAuto && !engineIsLocal(cfg.Hostengine):
-		logger.Info("The kernel log is not followed: DCGM's engine may run on another machine", "engine", cfg.Hostengine, "if_not", "--"+optKernelLog+"="+kernelLogOn)
+	case cfg.KernelLog == config.KernelLogAuto && !engineIsLocal(cfg.Hostengine):
+		logger.Info("The kernel log is not followed: DCGM's engine may run on another machine", "engine", cfg.Hostengine, "if_not", "--xid.kernel-log=on")
 		return nil, nil
 	}
 	return kmsg.NewFollower(kmsg.FollowerConfig{
-		Path: cmp.Or(path, defaultKMsg), Required: cfg.KernelLog == kernelLogOn,
+		Path: cmp.Or(path, config.DefaultKMsg), Required: cfg.KernelLog == config.KernelLogOn,
 		Opened: node.ExpectKernelSamples,
 		Tell:   func(x kmsg.XID) { node.AddKernelXID(kernelXID(x, time.Now())) },
 		Logger: logger,
@@ -75,7 +74,7 @@ func engineIsLocal(address string) bool {
 	}
 	h, err := collector.ParseHostengine(address)
 	if err != nil {
-		return false // newConfig has reported it
+		return false // package config has reported it
 	}
 	ip, err := netip.ParseAddr(h.Host)
 	return h.Unix || h.Host == "localhost" || err == nil && ip.IsLoopback()
@@ -83,14 +82,14 @@ func engineIsLocal(address string) bool {
 
 // engineReadsKernelLog reports whether DCGM's engine may read the kernel log. An
 // embedded engine has the exporter's permissions.
-func engineReadsKernelLog(cfg config) bool {
+func engineReadsKernelLog(cfg *config.Static) bool {
 	if cfg.Hostengine != "" {
 		return true
 	}
 	if cfg.Simulate != "" {
 		return false
 	}
-	l, err := kmsg.Open(defaultKMsg)
+	l, err := kmsg.Open(config.DefaultKMsg)
 	if err != nil {
 		return false
 	}
@@ -98,39 +97,15 @@ func engineReadsKernelLog(cfg config) bool {
 	return true
 }
 
-// examineKernelLog reports whether the log can be read.
-func examineKernelLog(k *kmsg.Follower, d *diagnosis) {
-	if k == nil {
-		return
+// KernelLog implements doctor.Node: it returns the path of the kernel log, empty if
+// none is followed, and why it cannot be read.
+func (e *exporter) KernelLog() (path string, err error) {
+	if e.kernelLog == nil {
+		return "", nil
 	}
-	l, err := kmsg.Open(k.Path)
+	l, err := kmsg.Open(e.kernelLog.Path)
 	if err == nil {
 		l.Close()
-		d.add("kernel log", k.Path, healthy, "XIDs are counted from it, too", "")
-		return
 	}
-	state := noted
-	if k.Required {
-		state = broken
-	}
-	d.add("kernel log", k.Path, state, err.Error(), "run with CAP_SYSLOG, and in a container with the device, to count XIDs that DCGM misses")
-}
-
-// loadXIDCatalogue returns the built-in catalogue with the changes of the file
-// that the user gave.
-func loadXIDCatalogue(cfg config) (*collector.XIDCatalogue, error) {
-	xids, err := collector.ParseXIDCatalogue(etc.XIDCatalogue(), etc.XIDCatalogueName)
-	if err != nil || cfg.XIDCatalogue == "" {
-		return xids, err
-	}
-	f, err := os.Open(cfg.XIDCatalogue)
-	if err != nil {
-		return nil, fmt.Errorf("reading the XID catalogue: %w: check the path given with --%s", err, optXIDCatalogue)
-	}
-	defer f.Close()
-	changes, err := collector.ParseXIDCatalogue(f, cfg.XIDCatalogue)
-	if err != nil {
-		return nil, err
-	}
-	return xids.With(changes), nil
+	return e.kernelLog.Path, err
 }

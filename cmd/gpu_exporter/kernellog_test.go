@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"gpu_exporter/cmd/gpu_exporter/internal/config"
 	"gpu_exporter/cmd/gpu_exporter/internal/sampler"
 	"gpu_exporter/collector"
 	"gpu_exporter/collector/xid/kmsg"
@@ -239,32 +240,32 @@ func TestNewKernelLog(t *testing.T) {
 	sim := filepath.Join(t.TempDir(), "kmsg")
 	simulated, bare := sampler.Environment{KernelLog: sim}, sampler.Environment{}
 	for name, tc := range map[string]struct {
-		cfg  config
+		cfg  config.Static
 		env  sampler.Environment
 		path string // empty: none is followed
 		log  string
 		err  string
 	}{
-		"by default":                 {config{}, bare, defaultKMsg, "", ""},
-		"another path":               {config{KMsg: "/host/dev/kmsg"}, bare, "/host/dev/kmsg", "", ""},
-		"off":                        {config{KernelLog: kernelLogOff}, bare, "", "", ""},
-		"engine on this machine":     {config{Hostengine: "localhost:5555"}, bare, defaultKMsg, "", ""},
-		"by address":                 {config{Hostengine: "[::1]:5555"}, bare, defaultKMsg, "", ""},
-		"by socket":                  {config{Hostengine: "/run/dcgm.sock"}, bare, defaultKMsg, "", ""},
-		"engine elsewhere":           {config{Hostengine: "gpu7:5555"}, bare, "", "another machine", ""},
-		"engine in the hypervisor":   {config{Hostengine: "vsock://2:5555"}, bare, "", "another machine", ""},
-		"elsewhere, but asked for":   {config{Hostengine: "gpu7:5555", KernelLog: kernelLogOn}, bare, defaultKMsg, "", ""},
-		"simulated":                  {config{Simulate: "h100x8"}, bare, "", "", ""},
-		"simulated, with a log":      {config{Simulate: "h100x8"}, simulated, sim, "", ""},
-		"simulated, with another":    {config{Simulate: "h100x8", KMsg: "/x"}, simulated, "/x", "", ""},
-		"simulated, none, asked for": {config{Simulate: "h100x8", KernelLog: kernelLogOn}, bare, "", "", "the simulated node has no kernel log"},
+		"by default":                 {config.Static{}, bare, config.DefaultKMsg, "", ""},
+		"another path":               {config.Static{KMsg: "/host/dev/kmsg"}, bare, "/host/dev/kmsg", "", ""},
+		"off":                        {config.Static{KernelLog: config.KernelLogOff}, bare, "", "", ""},
+		"engine on this machine":     {config.Static{Hostengine: "localhost:5555"}, bare, config.DefaultKMsg, "", ""},
+		"by address":                 {config.Static{Hostengine: "[::1]:5555"}, bare, config.DefaultKMsg, "", ""},
+		"by socket":                  {config.Static{Hostengine: "/run/dcgm.sock"}, bare, config.DefaultKMsg, "", ""},
+		"engine elsewhere":           {config.Static{Hostengine: "gpu7:5555"}, bare, "", "another machine", ""},
+		"engine in the hypervisor":   {config.Static{Hostengine: "vsock://2:5555"}, bare, "", "another machine", ""},
+		"elsewhere, but asked for":   {config.Static{Hostengine: "gpu7:5555", KernelLog: config.KernelLogOn}, bare, config.DefaultKMsg, "", ""},
+		"simulated":                  {config.Static{Simulate: "h100x8"}, bare, "", "", ""},
+		"simulated, with a log":      {config.Static{Simulate: "h100x8"}, simulated, sim, "", ""},
+		"simulated, with another":    {config.Static{Simulate: "h100x8", KMsg: "/x"}, simulated, "/x", "", ""},
+		"simulated, none, asked for": {config.Static{Simulate: "h100x8", KernelLog: config.KernelLogOn}, bare, "", "", "the simulated node has no kernel log"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var log bytes.Buffer
 			if tc.cfg.KernelLog == "" {
-				tc.cfg.KernelLog = kernelLogAuto
+				tc.cfg.KernelLog = config.KernelLogAuto
 			}
-			k, err := newKernelLog(tc.cfg, tc.env, collector.NewNode(slog.New(slog.DiscardHandler), nil), slog.New(slog.NewTextHandler(&log, nil)))
+			k, err := newKernelLog(&tc.cfg, tc.env, collector.NewNode(slog.New(slog.DiscardHandler), nil), slog.New(slog.NewTextHandler(&log, nil)))
 			if tc.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tc.err) {
 					t.Errorf("error %v", err)
@@ -288,42 +289,14 @@ func TestNewKernelLog(t *testing.T) {
 	}
 }
 
-// A log that cannot be read is a note of the doctor, and a fault if it is required.
-func TestDoctorOnAnUnreadableKernelLog(t *testing.T) {
-	var d diagnosis
-	for _, required := range []bool{false, true} {
-		examineKernelLog(kmsg.NewFollower(kmsg.FollowerConfig{Path: filepath.Join(t.TempDir(), "absent"), Required: required}), &d)
+// The doctor learns which log is followed, and why it cannot be read.
+func TestKernelLogForTheDoctor(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "absent")
+	e := &exporter{kernelLog: kmsg.NewFollower(kmsg.FollowerConfig{Path: path})}
+	if got, err := e.KernelLog(); got != path || err == nil {
+		t.Errorf("path %q, error %v", got, err)
 	}
-	if len(d.Findings) != 2 || d.Findings[0].State != noted || d.Findings[1].State != broken {
-		t.Errorf("the doctor reports %+v", d.Findings)
-	}
-}
-
-// A catalogue of one's own changes what it names and says where it is wrong.
-func TestLoadXIDCatalogue(t *testing.T) {
-	const header = "code,name,severity,action,investigation,meaning\n"
-	path := filepath.Join(t.TempDir(), "xids.csv")
-	load := func(text string) (*collector.XIDCatalogue, error) {
-		t.Helper()
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return loadXIDCatalogue(config{XIDCatalogue: path})
-	}
-	c, err := load("# ours\n" + header + "109,CTXSW_TIMEOUT,info,,,The application's business\n")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if x, _ := c.Lookup(109); x.Severity != collector.XIDInfo || x.Meaning != "The application's business" {
-		t.Errorf("109 is %+v", x)
-	}
-	if x, ok := c.Lookup(79); !ok || x.Severity != collector.XIDCritical {
-		t.Errorf("79 is %+v", x)
-	}
-	if _, err := load(header + "109,X,urgent,,,Y\n"); err == nil || !strings.Contains(err.Error(), path+`:2: code 109 has severity "urgent"`) {
-		t.Errorf("error %v", err)
-	}
-	if _, err := loadXIDCatalogue(config{XIDCatalogue: path + "x"}); err == nil || !strings.Contains(err.Error(), "--"+optXIDCatalogue) {
-		t.Errorf("error %v", err)
+	if got, err := new(exporter).KernelLog(); got != "" || err != nil {
+		t.Errorf("path %q, error %v without a log", got, err)
 	}
 }

@@ -19,12 +19,8 @@ import (
 
 	"github.com/prometheus/common/version"
 	toolkit "github.com/prometheus/exporter-toolkit/web"
-)
 
-// The limits for receiving a request and for sending an answer.
-const (
-	ReadTimeout  = 10 * time.Second
-	WriteTimeout = 30 * time.Second
+	"gpu_exporter/cmd/gpu_exporter/internal/config"
 )
 
 // timeouts bounds how long a slow client can hold a connection.
@@ -38,8 +34,8 @@ type timeouts struct {
 func defaultTimeouts() timeouts {
 	return timeouts{
 		readHeader: 5 * time.Second,
-		read:       ReadTimeout,
-		write:      WriteTimeout,
+		read:       config.HTTPReadTimeout,
+		write:      config.HTTPWriteTimeout,
 		idle:       5 * time.Minute,
 		shutdown:   5 * time.Second,
 	}

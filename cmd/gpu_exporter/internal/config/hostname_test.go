@@ -1,7 +1,7 @@
 // Copyright The gpu_exporter Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package config
 
 import (
 	"errors"
@@ -34,8 +34,8 @@ func TestHostnameValue(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			c := config{HostnameLabel: "hostname", Hostengine: tt.hostengine, Kubernetes: tt.kubernetes, NodeName: tt.nodeName}
-			got, err := hostnameValue(c, machine)
+			c := Config{Live{HostnameLabel: "hostname"}, Static{Hostengine: tt.hostengine, Kubernetes: tt.kubernetes, NodeName: tt.nodeName}}
+			got, err := c.HostnameValue(machine)
 			if err != nil || got != tt.want {
 				t.Errorf("got %q, error %v; want %q", got, err, tt.want)
 			}
@@ -43,10 +43,10 @@ func TestHostnameValue(t *testing.T) {
 	}
 
 	nameless := func() (string, error) { return "", errors.New("no name") }
-	if got, err := hostnameValue(config{NodeName: "node-1"}, nameless); err != nil || got != "" {
+	if got, err := (&Config{Static: Static{NodeName: "node-1"}}).HostnameValue(nameless); err != nil || got != "" {
 		t.Errorf("without the label: %q, %v", got, err)
 	}
-	if _, err := hostnameValue(config{HostnameLabel: "Hostname"}, nameless); err == nil || !strings.Contains(err.Error(), "Hostname") {
+	if _, err := (&Config{Live: Live{HostnameLabel: "Hostname"}}).HostnameValue(nameless); err == nil || !strings.Contains(err.Error(), "Hostname") {
 		t.Errorf("error %v for a machine without a name", err)
 	}
 }

@@ -1,11 +1,12 @@
 // Copyright The gpu_exporter Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package doctor
 
 import (
 	"encoding/json"
 	"errors"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -14,8 +15,21 @@ import (
 	"gpu_exporter/podmapper/kubelettest"
 )
 
+// built returns the program that make build has built.
+func built(t *testing.T) string {
+	t.Helper()
+	path, err := filepath.Abs("../../../../build/gpu_exporter")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("%v: run make build first", err)
+	}
+	return path
+}
+
 // examined runs the doctor and returns what it found.
-func examined(t *testing.T, args ...string) (d diagnosis, status int, text string) {
+func examined(t *testing.T, args ...string) (d Diagnosis, status int, text string) {
 	t.Helper()
 	args = append([]string{"doctor"}, args...)
 	run := func(extra ...string) ([]byte, int) {
@@ -38,7 +52,7 @@ func examined(t *testing.T, args ...string) (d diagnosis, status int, text strin
 	return d, status, string(plain)
 }
 
-func (d *diagnosis) find(about, name string) *finding {
+func (d *Diagnosis) find(about, name string) *Finding {
 	for i := range d.Findings {
 		if f := &d.Findings[i]; f.About == about && (name == "" || f.Name == name) {
 			return f
@@ -54,10 +68,10 @@ func TestDoctorOnABareMachine(t *testing.T) {
 	if status != 1 || d.Healthy {
 		t.Errorf("status %d, healthy %v", status, d.Healthy)
 	}
-	if f := d.find("library", ""); f == nil || f.State != broken || !strings.Contains(f.Detail, "install DCGM") {
+	if f := d.find("library", ""); f == nil || f.State != Broken || !strings.Contains(f.Detail, "install DCGM") {
 		t.Errorf("library: %+v", f)
 	}
-	if f := d.find("kubelet", "pod-resources"); f == nil || f.State != broken || !strings.Contains(f.Advice, "mount") {
+	if f := d.find("kubelet", "pod-resources"); f == nil || f.State != Broken || !strings.Contains(f.Advice, "mount") {
 		t.Errorf("kubelet: %+v", f)
 	}
 	if !strings.Contains(text, "broken") || strings.Count(text, "\n") > 12 {
@@ -98,14 +112,14 @@ func TestDoctorResolvesDeviceIDs(t *testing.T) {
 	defer kubelet.Stop()
 	kubelet.SetPods(
 		kubelettest.Pod("ml", "train", "main", "nvidia.com/gpu", "nvidia6"),
-		kubelettest.Pod("ml", "slice", "main", "nvidia.com/mig-1g.10gb", firstMIGDevice),
+		kubelettest.Pod("ml", "slice", "main", "nvidia.com/mig-1g.10gb", "MIG-bebc783d-a031-524e-9ca3-055daed0bee5"), // on GPU 0
 		kubelettest.Pod("ml", "stranger", "main", "nvidia.com/gpu", "GPU-00000000-0000-0000-0000-000000000000"),
 	)
 	d, status, text := examined(t, "--simulate=h100x8-mig", "-k", "--pod-resources-kubelet-socket="+socket)
 	if status != 0 {
 		t.Errorf("status %d: an unknown ID breaks nothing\n%s", status, text)
 	}
-	got := map[string]deviceFinding{}
+	got := map[string]Device{}
 	for _, dev := range d.Devices {
 		got[dev.Pod] = dev
 	}

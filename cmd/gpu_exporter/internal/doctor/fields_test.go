@@ -1,7 +1,7 @@
 // Copyright The gpu_exporter Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package doctor
 
 import (
 	"bytes"
@@ -14,9 +14,22 @@ import (
 	"strings"
 	"testing"
 
+	"gpu_exporter/cmd/gpu_exporter/internal/config"
 	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgmsim"
 )
+
+// runFields runs the command fields without a node.
+func runFields(t *testing.T, args string) (status int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	line, err := config.Parse(append([]string{config.Fields}, strings.Fields(args)...), nil, &out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	status = Fields(t.Context(), line, nil, &out, &errs)
+	return status, out.String(), errs.String()
+}
 
 func TestFieldsSelection(t *testing.T) {
 	t.Parallel()
@@ -47,17 +60,16 @@ func TestFieldsSelection(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.args, func(t *testing.T) {
 			t.Parallel()
-			var stdout, stderr bytes.Buffer
-			status := run(append([]string{commandFields, "--output=json"}, strings.Fields(tt.args)...), nil, &stdout, &stderr, nil)
+			status, stdout, stderr := runFields(t, "--output=json "+tt.args)
 			if tt.ids == "-" {
-				if status != 1 || stdout.Len() > 0 || !strings.Contains(stderr.String(), "no field matches") {
-					t.Errorf("status %d\n%s%s", status, &stdout, &stderr)
+				if status != 1 || stdout != "" || !strings.Contains(stderr, "no field matches") {
+					t.Errorf("status %d\n%s%s", status, stdout, stderr)
 				}
 				return
 			}
-			var fields []describedField
-			if err := json.Unmarshal(stdout.Bytes(), &fields); err != nil || status != 0 {
-				t.Fatalf("status %d, %v\n%s", status, err, &stderr)
+			var fields []field
+			if err := json.Unmarshal([]byte(stdout), &fields); err != nil || status != 0 {
+				t.Fatalf("status %d, %v\n%s", status, err, stderr)
 			}
 			var ids []string
 			for _, f := range fields {
@@ -79,12 +91,12 @@ func TestFieldsOutput(t *testing.T) {
 		stderr string
 	}{
 		{args: "203 1002", want: `
-ID    NAME                        TYPE   VALUE   UNIT     LEVEL             ASKED OF                           HELP
+ID    NAME                        TYPE   VALUE   UNIT     LEVEL             READ ON                            HELP
 203   DCGM_FI_DEV_GPU_UTIL        gauge  int64   percent  gpu               gpu,gpu_instance                   Time in which a kernel ran on the GPU (in percent). Also dcgm_gpu_utilization. In base units DCGM_FI_DEV_GPU_UTIL_RATIO.
 1002  DCGM_FI_PROF_SM_UTIL_RATIO  gauge  double  ratio    compute_instance  gpu,gpu_instance,compute_instance  Share of cycles in which an SM had a warp assigned (ratio). Needs profiling. Also DCGM_FI_PROF_SM_ACTIVE, dcgm_fi_prof_sm_active.
 `},
 		{args: "dcgm_exp_p2p_status dcgm_exp_xid_errors_total", want: `
-ID  NAME                       TYPE     VALUE  UNIT  LEVEL         ASKED OF          HELP
+ID  NAME                       TYPE     VALUE  UNIT  LEVEL         READ ON           HELP
 -   DCGM_EXP_P2P_STATUS        gauge    int64  -     gpu           gpu               Status of the NVLink between two GPUs. Computed by the exporter.
 -   DCGM_EXP_XID_ERRORS_TOTAL  counter  int64  -     gpu_instance  gpu,gpu_instance  XID errors since the exporter started. Computed by the exporter.
 `},
@@ -112,30 +124,23 @@ ID  NAME                       TYPE     VALUE  UNIT  LEVEL         ASKED OF     
 `},
 		{args: "dcgm_fi_dev_gpu_utl", status: 1, stderr: "gpu_exporter: error: no field matches (did you mean DCGM_FI_DEV_GPU_UTIL?)\n"},
 		{args: "203 --type=counter", status: 1, stderr: "gpu_exporter: error: no field matches\n"},
-		{args: "203 --simulate=t4x1 -r localhost", status: 1, stderr: `
-gpu_exporter: error: --simulate says which node to look at, and without --node fields looks at none: add --node, or leave it out
-gpu_exporter: error: --remote-hostengine-info says which node to look at, and without --node fields looks at none: add --node, or leave it out
-gpu_exporter: see --help
-`},
 		{args: "[x --entity=gpus --type=gouge", status: 1, stderr: `
-gpu_exporter: error: "[x" is no pattern: close each [
-gpu_exporter: error: --entity: "gpus" is no kind of entity: use gpu, vgpu, nvswitch, gpu_instance, compute_instance, link, cpu, cpu_core, connectx or global
-gpu_exporter: error: --type: "gouge" is no type: use counter, gauge, label, binary, double, int64 or string
-gpu_exporter: see --help
+gpu_exporter: error: "[x" is not a pattern: close each [
+gpu_exporter: error: --entity: unknown kind of entity "gpus": use gpu, vgpu, nvswitch, gpu_instance, compute_instance, link, cpu, cpu_core, connectx or global
+gpu_exporter: error: --type: unknown type "gouge": use counter, gauge, label, binary, double, int64 or string
 `},
 	}
 	for _, tt := range tests {
 		t.Run(tt.args, func(t *testing.T) {
 			t.Parallel()
-			var stdout, stderr bytes.Buffer
-			status := run(append([]string{commandFields}, strings.Fields(tt.args)...), nil, &stdout, &stderr, nil)
+			status, stdout, stderr := runFields(t, tt.args)
 			if status != tt.status {
 				t.Errorf("exit status %d, want %d", status, tt.status)
 			}
-			if got, want := stdout.String(), strings.TrimPrefix(tt.want, "\n"); got != want {
+			if got, want := stdout, strings.TrimPrefix(tt.want, "\n"); got != want {
 				t.Errorf("printed:\n%s\nwant:\n%s", got, want)
 			}
-			if got, want := stderr.String(), strings.TrimPrefix(tt.stderr, "\n"); got != want {
+			if got, want := stderr, strings.TrimPrefix(tt.stderr, "\n"); got != want {
 				t.Errorf("errors:\n%s\nwant:\n%s", got, want)
 			}
 		})
@@ -145,17 +150,17 @@ gpu_exporter: see --help
 // Every field that DCGM lists is listed, and nothing that marks the edge of a range.
 func TestFieldsListsAll(t *testing.T) {
 	t.Parallel()
-	var stdout, stderr bytes.Buffer
-	if status := run([]string{commandFields}, nil, &stdout, &stderr, nil); status != 0 {
-		t.Fatalf("status %d: %s", status, &stderr)
+	status, stdout, stderr := runFields(t, "")
+	if status != 0 {
+		t.Fatalf("status %d: %s", status, stderr)
 	}
 	for _, c := range collector.ComputedCounters() {
-		if !strings.Contains(stdout.String(), " "+c.Name+" ") {
+		if !strings.Contains(stdout, " "+c.Name+" ") {
 			t.Errorf("%s is not listed", c.Name)
 		}
 	}
 	for f := range collector.Fields() {
-		listed := strings.Contains(stdout.String(), "\n"+strconv.Itoa(int(f.ID))+" ")
+		listed := strings.Contains(stdout, "\n"+strconv.Itoa(int(f.ID))+" ")
 		if want := f.Type != collector.ValueNone; listed != want {
 			t.Errorf("%s: listed %v, want %v", f.Name, listed, want)
 		}
@@ -163,7 +168,7 @@ func TestFieldsListsAll(t *testing.T) {
 }
 
 // fieldsOnNode runs fields --node on a simulated node, after the commands that steer it.
-func fieldsOnNode(t *testing.T, scenario string, commands ...string) map[collector.FieldID]describedField {
+func fieldsOnNode(t *testing.T, scenario string, commands ...string) map[collector.FieldID]field {
 	t.Helper()
 	sim := dcgmsim.NewNode(filepath.Join(filepath.Dir(built(t)), "sim"), t.TempDir(), scenario)
 	for _, command := range commands {
@@ -171,7 +176,7 @@ func fieldsOnNode(t *testing.T, scenario string, commands ...string) map[collect
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.CommandContext(t.Context(), built(t), commandFields, "--node", "--simulate="+scenario, "--output=json")
+	cmd := exec.CommandContext(t.Context(), built(t), config.Fields, "--node", "--simulate="+scenario, "--output=json")
 	cmd.Env = append(os.Environ(), "DCGMSIM_STATE="+sim.State, "DCGMSIM_CONTROL="+sim.Control)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -179,11 +184,11 @@ func fieldsOnNode(t *testing.T, scenario string, commands ...string) map[collect
 	if err != nil {
 		t.Fatalf("%v: %s", err, &stderr)
 	}
-	var list []describedField
+	var list []field
 	if err := json.Unmarshal(out, &list); err != nil {
 		t.Fatal(err)
 	}
-	byID := make(map[collector.FieldID]describedField, len(list))
+	byID := make(map[collector.FieldID]field, len(list))
 	for _, f := range list {
 		if f.Computed {
 			if f.Node != nil {
@@ -247,10 +252,12 @@ func TestFieldsDifferBetweenGPUs(t *testing.T) {
 
 func TestFieldsOfANodeThatFails(t *testing.T) {
 	t.Parallel()
-	var stdout, stderr bytes.Buffer
-	status := run([]string{commandFields, "--node", "--simulate=no-such-node", "150"}, nil, &stdout, &stderr, nil)
-	if status != 1 || stdout.Len() > 0 || !strings.Contains(stderr.String(), "no-such-node") {
-		t.Errorf("status %d\n%s%s", status, &stdout, &stderr)
+	cmd := exec.CommandContext(t.Context(), built(t), config.Fields, "--node", "--simulate=no-such-node", "150")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if cmd.ProcessState.ExitCode() != 1 || len(out) > 0 || !strings.Contains(stderr.String(), "no-such-node") {
+		t.Errorf("error %v\n%s%s", err, out, &stderr)
 	}
 }
 
