@@ -55,26 +55,8 @@ func (e *exporter) Sample(ctx context.Context) error { return e.takeSamples(ctx)
 // Newest implements doctor.Node.
 func (e *exporter) Newest() (*collector.Inventory, *collector.Sample) { return e.node.Newest() }
 
-// ExamineOwners implements doctor.Node.
-func (e *exporter) ExamineOwners(ctx context.Context, d *doctor.Diagnosis) {
-	stop := e.owners.Settle(ctx)
-	defer stop()
-	inv, _ := e.node.Newest()
-	r := e.owners.Examine(inv)
-	for _, f := range r.Findings {
-		d.Add(f.About, f.Name, doctor.State(f.State), f.Detail, f.Advice)
-	}
-	for _, f := range r.Devices {
-		names := []string{}
-		for _, i := range f.Entities {
-			names = append(names, doctor.EntityName(inv, i))
-		}
-		d.Devices = append(d.Devices, doctor.Device{
-			ID: f.ID, Namespace: f.Namespace, Pod: f.Pod, Container: f.Container, Resource: f.Resource,
-			Form: f.Form, Devices: names, Why: f.Why, Advice: f.Advice,
-		})
-	}
-}
+// Owners implements doctor.Node.
+func (e *exporter) Owners() *owners.Owners { return e.owners }
 
 // checkSetup returns a function that finds mistakes in what a configuration names: the
 // sources of owners and the libraries.

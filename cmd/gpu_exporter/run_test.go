@@ -5,7 +5,6 @@ package main
 
 import (
 	"errors"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -18,36 +17,6 @@ import (
 
 	"gpu_exporter/cmd/gpu_exporter/internal/sampler"
 )
-
-// Each of several mistakes gets a record of its own, and a record is one line.
-func TestLogError(t *testing.T) {
-	t.Parallel()
-	bad := filepath.Join(t.TempDir(), "bad.csv")
-	writeFile(t, bad, "DCGM_FI_DEV_GPU_TMP, gauge, T.\nDCGM_FI_DEV_POWER_USAGE, gouge, P.\n")
-	_, several := readCounters(bad)
-	for _, tc := range []struct {
-		err  error
-		want string
-	}{
-		{several, `level=ERROR msg="BAD:1: unknown field DCGM_FI_DEV_GPU_TMP: did you mean DCGM_FI_DEV_GPU_TEMP?"
-level=ERROR msg="BAD:2: DCGM_FI_DEV_POWER_USAGE has the unknown type gouge: write gauge, counter or label"
-level=ERROR msg="It ends" why=SIGHUP errors=2
-`},
-		{errors.New("one thing"), "level=ERROR msg=\"It ends\" why=SIGHUP err=\"one thing\"\n"},
-		{errors.New("one thing\n"), "level=ERROR msg=\"It ends\" why=SIGHUP err=\"one thing\"\n"},
-	} {
-		var out strings.Builder
-		logError(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-			if a.Key == slog.TimeKey {
-				return slog.Attr{}
-			}
-			return a
-		}})), tc.err, "It ends", "why", "SIGHUP")
-		if got := strings.ReplaceAll(out.String(), bad, "BAD"); got != tc.want {
-			t.Errorf("got\n%s\nwant\n%s", got, tc.want)
-		}
-	}
-}
 
 // emptyLibrary returns a directory with a library that the loader rejects.
 func emptyLibrary(t *testing.T) string {

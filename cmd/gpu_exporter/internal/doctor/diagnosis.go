@@ -17,30 +17,12 @@ import (
 	"text/tabwriter"
 
 	"github.com/prometheus/common/version"
+
+	"gpu_exporter/cmd/gpu_exporter/internal/owners"
 )
 
-// State is how a finding is to be judged. Only Broken makes the exit status 1.
-type State string
-
-// The states.
-const (
-	OK      State = "ok"
-	Note    State = "note"   // worth knowing; nothing that was asked for is missing
-	Warning State = "warn"   // part of what was asked for is missing
-	Broken  State = "broken" // what was asked for does not work
-)
-
-// Finding is one result of an examination.
-type Finding struct {
-	About  string `json:"about"` // library, driver, engine, gpu, fields, kubelet, …
-	Name   string `json:"name"`
-	State  State  `json:"state"`
-	Detail string `json:"detail,omitempty"`
-	Advice string `json:"advice,omitempty"`
-}
-
-// Device is a device ID that a container holds, and the device it stands for.
-type Device struct {
+// device is a device ID that a container holds, and the device it stands for.
+type device struct {
 	ID        string   `json:"id"`
 	Namespace string   `json:"namespace"`
 	Pod       string   `json:"pod"`
@@ -52,41 +34,41 @@ type Device struct {
 	Advice    string   `json:"advice,omitempty"`
 }
 
-// Diagnosis is the result of the doctor.
-type Diagnosis struct {
-	Healthy  bool      `json:"healthy"`
-	Version  string    `json:"version"`
-	Findings []Finding `json:"findings"`
-	Devices  []Device  `json:"device_ids"`
+// diagnosis is the result of the doctor.
+type diagnosis struct {
+	Healthy  bool             `json:"healthy"`
+	Version  string           `json:"version"`
+	Findings []owners.Finding `json:"findings"`
+	Devices  []device         `json:"device_ids"`
 }
 
-func newDiagnosis() *Diagnosis {
-	return &Diagnosis{Healthy: true, Version: version.Version, Findings: []Finding{}, Devices: []Device{}}
+func newDiagnosis() *diagnosis {
+	return &diagnosis{Healthy: true, Version: version.Version, Findings: []owners.Finding{}, Devices: []device{}}
 }
 
-// Add adds a finding.
-func (d *Diagnosis) Add(about, name string, state State, detail, advice string) {
-	d.Findings = append(d.Findings, Finding{about, name, state, detail, advice})
-	d.Healthy = d.Healthy && state != Broken
+// add adds a finding. Only Broken makes the exit status 1.
+func (d *diagnosis) add(about, name string, state owners.State, detail, advice string) {
+	d.Findings = append(d.Findings, owners.Finding{About: about, Name: name, State: state, Detail: detail, Advice: advice})
+	d.Healthy = d.Healthy && state != owners.Broken
 }
 
 // addError adds a finding for each line of an error.
-func (d *Diagnosis) addError(about string, err error) {
+func (d *diagnosis) addError(about string, err error) {
 	for line := range strings.Lines(err.Error()) {
-		d.Add(about, "-", Broken, strings.TrimSpace(line), "")
+		d.add(about, "-", owners.Broken, strings.TrimSpace(line), "")
 	}
 }
 
-// Write prints the diagnosis as text or JSON.
-func (d *Diagnosis) Write(w io.Writer, asJSON bool) error {
+// write prints the diagnosis as text or JSON.
+func (d *diagnosis) write(w io.Writer, asJSON bool) error {
 	if asJSON {
 		return writeJSON(w, d)
 	}
 	findings := slices.Clone(d.Findings)
 	for _, dev := range d.Devices {
-		f := Finding{About: "device id", Name: dev.ID, State: OK, Detail: strings.Join(dev.Devices, ", "), Advice: dev.Advice}
+		f := owners.Finding{About: "device id", Name: dev.ID, State: owners.OK, Detail: strings.Join(dev.Devices, ", "), Advice: dev.Advice}
 		if len(dev.Devices) == 0 {
-			f.State, f.Detail = Warning, dev.Why
+			f.State, f.Detail = owners.Lacking, dev.Why
 		}
 		f.Detail = fmt.Sprintf("%s of %s/%s/%s: %s", dev.Form, dev.Namespace, dev.Pod, dev.Container, f.Detail)
 		findings = append(findings, f)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"gpu_exporter/cmd/gpu_exporter/internal/config"
+	"gpu_exporter/cmd/gpu_exporter/internal/owners"
 	"gpu_exporter/collector"
 )
 
@@ -25,8 +26,7 @@ type Node interface {
 	Sample(ctx context.Context) error
 	// Newest returns the inventory and the sample, or nil as long as there is none.
 	Newest() (*collector.Inventory, *collector.Sample)
-	// ExamineOwners adds findings about the sources of owners, and the device IDs.
-	ExamineOwners(ctx context.Context, d *Diagnosis)
+	Owners() *owners.Owners
 	// KernelLog returns the path of the kernel log, or "" if it is not followed. The
 	// error is the reason why it cannot be read.
 	KernelLog() (path string, err error)
@@ -50,9 +50,9 @@ func Run(ctx context.Context, line config.CommandLine, open Open, stdout, stderr
 		d.addError("configuration", err)
 	}
 	for _, w := range line.Warnings {
-		d.Add("flags", "-", Warning, w, "")
+		d.add("flags", "-", owners.Lacking, w, "")
 	}
-	if err := d.Write(stdout, line.Output == config.OutputJSON); err != nil {
+	if err := d.write(stdout, line.Output == config.OutputJSON); err != nil {
 		return fail(stderr, fmt.Errorf("printing: %w", err))
 	}
 	if !d.Healthy {
@@ -70,7 +70,7 @@ func fail(stderr io.Writer, err error) int {
 }
 
 // examine does once what serving does all the time.
-func (d *Diagnosis) examine(ctx context.Context, c config.Config, open Open) (err error) {
+func (d *diagnosis) examine(ctx context.Context, c config.Config, open Open) (err error) {
 	c.Interval = min(c.Interval, sampleInterval)
 	node, stop, err := open(c)
 	defer func() { err = errors.Join(err, stop()) }()
@@ -79,25 +79,31 @@ func (d *Diagnosis) examine(ctx context.Context, c config.Config, open Open) (er
 	}
 	d.examineSampling(ctx, c, node)
 	if _, err := os.Stat(c.KubeletSocket); err == nil && !c.Kubernetes {
-		d.Add("kubelet", c.KubeletSocket, Note, "the socket exists, but pods are not mapped", "add --kubernetes")
+		d.add("kubelet", c.KubeletSocket, owners.Noted, "the socket exists, but pods are not mapped", "add --kubernetes")
 	}
-	node.ExamineOwners(ctx, d)
-	switch path, err := node.KernelLog(); {
-	case path == "":
-	case err == nil:
-		d.Add("kernel log", path, OK, "its XIDs are counted, too", "")
-	default:
-		state := Note
-		if c.KernelLog == config.KernelLogOn {
-			state = Broken
-		}
-		d.Add("kernel log", path, state, err.Error(), "run with CAP_SYSLOG, and mount the device in a container, to count XIDs that DCGM misses")
-	}
+	d.examineOwners(ctx, node)
+	path, err := node.KernelLog()
+	d.examineKernelLog(path, c.KernelLog == config.KernelLogOn, err)
 	return nil
 }
 
+// examineKernelLog reports whether the kernel log at path can be read.
+func (d *diagnosis) examineKernelLog(path string, required bool, err error) {
+	switch {
+	case path == "":
+	case err == nil:
+		d.add("kernel log", path, owners.OK, "its XIDs are counted, too", "")
+	default:
+		state := owners.Noted
+		if required {
+			state = owners.Broken
+		}
+		d.add("kernel log", path, state, err.Error(), "run with CAP_SYSLOG, and mount the device in a container, to count XIDs that DCGM misses")
+	}
+}
+
 // examineSampling takes samples and examines what is in them.
-func (d *Diagnosis) examineSampling(ctx context.Context, c config.Config, node Node) {
+func (d *diagnosis) examineSampling(ctx context.Context, c config.Config, node Node) {
 	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
 	defer cancel()
 	err := node.Sample(ctx)
@@ -106,31 +112,52 @@ func (d *Diagnosis) examineSampling(ctx context.Context, c config.Config, node N
 		if err == nil {
 			err = errors.New("no inventory")
 		}
-		d.Add("library", "libdcgm.so.4", Broken, err.Error(), "")
+		d.add("library", "libdcgm.so.4", owners.Broken, err.Error(), "")
 		return
 	}
 	dcgm := "DCGM of unknown version"
 	if inv.DCGMVersion != "" {
 		dcgm = "DCGM " + inv.DCGMVersion
 	}
-	d.Add("library", "libdcgm.so.4", OK, dcgm+", "+c.Source(), "")
+	d.add("library", "libdcgm.so.4", owners.OK, dcgm+", "+c.Source(), "")
 	if inv.DriverVersion == "" {
-		d.Add("driver", "nvidia", Broken, "DCGM finds no driver", "load NVIDIA's driver, or give the container access to it")
+		d.add("driver", "nvidia", owners.Broken, "DCGM finds no driver", "load NVIDIA's driver, or give the container access to it")
 	} else {
-		d.Add("driver", "nvidia", OK, inv.DriverVersion, "")
+		d.add("driver", "nvidia", owners.OK, inv.DriverVersion, "")
 	}
 	d.examineGPUs(inv)
 	if err != nil {
-		d.Add("engine", "samples", Broken, err.Error(), "")
+		d.add("engine", "samples", owners.Broken, err.Error(), "")
 	}
 	if sample == nil {
 		return
 	}
-	d.Add("engine", "samples", OK, fmt.Sprintf("one takes %v", sample.Duration.Round(10*time.Microsecond)), "")
+	d.add("engine", "samples", owners.OK, fmt.Sprintf("one takes %v", sample.Duration.Round(10*time.Microsecond)), "")
 	d.examineFields(inv, sample, c.Counters)
 }
 
-func (d *Diagnosis) examineGPUs(inv *collector.Inventory) {
+// examineOwners queries every source of owners once, and resolves the device IDs.
+func (d *diagnosis) examineOwners(ctx context.Context, node Node) {
+	stop := node.Owners().Settle(ctx)
+	defer stop()
+	inv, _ := node.Newest()
+	r := node.Owners().Examine(inv)
+	for _, f := range r.Findings {
+		d.add(f.About, f.Name, f.State, f.Detail, f.Advice)
+	}
+	for _, f := range r.Devices {
+		names := []string{}
+		for _, i := range f.Entities {
+			names = append(names, entityName(inv, i))
+		}
+		d.Devices = append(d.Devices, device{
+			ID: f.ID, Namespace: f.Namespace, Pod: f.Pod, Container: f.Container, Resource: f.Resource,
+			Form: f.Form, Devices: names, Why: f.Why, Advice: f.Advice,
+		})
+	}
+}
+
+func (d *diagnosis) examineGPUs(inv *collector.Inventory) {
 	found := false
 	for i := range inv.Entities {
 		g := &inv.Entities[i]
@@ -138,26 +165,26 @@ func (d *Diagnosis) examineGPUs(inv *collector.Inventory) {
 			continue
 		}
 		found = true
-		state, detail, advice := OK, "", ""
+		state, detail, advice := owners.OK, "", ""
 		switch {
 		case g.State != collector.EntityUp:
-			state, detail, advice = Broken, ", "+g.State.String(), "see dmesg for XIDs; a lost GPU needs a reset or a reboot"
+			state, detail, advice = owners.Broken, ", "+g.State.String(), "see dmesg for XIDs; a lost GPU needs a reset or a reboot"
 		case !g.Selected:
-			state, detail = Note, ", not selected by --devices"
+			state, detail = owners.Noted, ", not selected by --devices"
 		case inv.InstancesUnknownOf(i):
-			state, detail = Broken, ", MIG: DCGM does not list the instances"
+			state, detail = owners.Broken, ", MIG: DCGM does not list the instances"
 			advice = "see the log of the sampler; an nv-hostengine of another version may be the reason"
 		case g.MIGMode:
 			if instances := instances(inv, i); instances != "" {
 				detail = ", MIG: " + instances
 			} else {
-				state, detail = Note, ", MIG without instances"
+				state, detail = owners.Noted, ", MIG without instances"
 			}
 		}
-		d.Add("gpu", fmt.Sprint(g.ID), state, fmt.Sprintf("%s, %s, %s%s", g.UUID, g.Model, g.PCIBusID, detail), advice)
+		d.add("gpu", fmt.Sprint(g.ID), state, fmt.Sprintf("%s, %s, %s%s", g.UUID, g.Model, g.PCIBusID, detail), advice)
 	}
 	if !found {
-		d.Add("gpu", "-", Broken, "no GPU", "check whether nvidia-smi lists any, and whether the container has access to them")
+		d.add("gpu", "-", owners.Broken, "no GPU", "check whether nvidia-smi lists any, and whether the container has access to them")
 	}
 }
 
@@ -174,7 +201,7 @@ func instances(inv *collector.Inventory, gpu int) string {
 
 // examineFields reports which fields have no value, where and why. Fields with the same
 // result share a line.
-func (d *Diagnosis) examineFields(inv *collector.Inventory, s *collector.Sample, counters []collector.Counter) {
+func (d *diagnosis) examineFields(inv *collector.Inventory, s *collector.Sample, counters []collector.Counter) {
 	type missing struct {
 		status    collector.Status
 		where     string
@@ -207,10 +234,10 @@ func (d *Diagnosis) examineFields(inv *collector.Inventory, s *collector.Sample,
 			fields[m] = append(fields[m], c.Name)
 		}
 	}
-	d.Add("fields", fmt.Sprintf("%d of %d", good, total), OK, "values are available", "")
+	d.add("fields", fmt.Sprintf("%d of %d", good, total), owners.OK, "values are available", "")
 	for _, m := range order {
 		state, advice := missingValue(m.profiling, m.status)
-		d.Add("fields", m.status.String(), state, strings.Join(fields[m], ", ")+" on "+m.where, advice)
+		d.add("fields", m.status.String(), state, strings.Join(fields[m], ", ")+" on "+m.where, advice)
 	}
 }
 
@@ -222,7 +249,7 @@ func entityNames(inv *collector.Inventory, at []int, total int) string {
 	}
 	var names []string
 	for _, i := range at[:min(most, len(at))] {
-		names = append(names, EntityName(inv, i))
+		names = append(names, entityName(inv, i))
 	}
 	if more := len(at) - most; more > 0 {
 		names = append(names, fmt.Sprintf("%d more", more))
@@ -231,23 +258,23 @@ func entityNames(inv *collector.Inventory, at []int, total int) string {
 }
 
 // missingValue judges a field without a value.
-func missingValue(profiling bool, status collector.Status) (State, string) {
+func missingValue(profiling bool, status collector.Status) (owners.State, string) {
 	switch status {
 	case collector.StatusNotPermitted:
 		if profiling {
-			return Warning, "profiling needs root with CAP_SYS_ADMIN, or the driver's option NVreg_RestrictProfilingToAdminUsers=0"
+			return owners.Lacking, "profiling needs root with CAP_SYS_ADMIN, or the driver's option NVreg_RestrictProfilingToAdminUsers=0"
 		}
-		return Warning, "run the exporter, or nv-hostengine, as root"
+		return owners.Lacking, "run the exporter, or nv-hostengine, as root"
 	case collector.StatusModuleMissing:
-		return Warning, "install datacenter-gpu-manager-4-proprietary, which has DCGM's profiling module"
+		return owners.Lacking, "install datacenter-gpu-manager-4-proprietary, which has DCGM's profiling module"
 	case collector.StatusNotWatched, collector.StatusError, collector.StatusUnexpectedType, collector.StatusStale:
-		return Warning, "see the log with --log.level=debug"
+		return owners.Lacking, "see the log with --log.level=debug"
 	}
-	return Note, "" // the hardware has no such value, or not yet
+	return owners.Noted, "" // the hardware has no such value, or not yet
 }
 
-// EntityName returns a name such as "GPU 0 instance 7".
-func EntityName(inv *collector.Inventory, i int) string {
+// entityName returns a name such as "GPU 0 instance 7".
+func entityName(inv *collector.Inventory, i int) string {
 	e := &inv.Entities[i]
 	gpu, ok := inv.GPU(i)
 	switch {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"gpu_exporter/cmd/gpu_exporter/internal/owners"
 	"gpu_exporter/podmapper/kubelettest"
 )
 
@@ -29,7 +30,7 @@ func built(t *testing.T) string {
 }
 
 // examined runs the doctor and returns what it found.
-func examined(t *testing.T, args ...string) (d Diagnosis, status int, text string) {
+func examined(t *testing.T, args ...string) (d diagnosis, status int, text string) {
 	t.Helper()
 	args = append([]string{"doctor"}, args...)
 	run := func(extra ...string) ([]byte, int) {
@@ -52,7 +53,7 @@ func examined(t *testing.T, args ...string) (d Diagnosis, status int, text strin
 	return d, status, string(plain)
 }
 
-func (d *Diagnosis) find(about, name string) *Finding {
+func (d *diagnosis) find(about, name string) *owners.Finding {
 	for i := range d.Findings {
 		if f := &d.Findings[i]; f.About == about && (name == "" || f.Name == name) {
 			return f
@@ -68,10 +69,10 @@ func TestDoctorOnABareMachine(t *testing.T) {
 	if status != 1 || d.Healthy {
 		t.Errorf("status %d, healthy %v", status, d.Healthy)
 	}
-	if f := d.find("library", ""); f == nil || f.State != Broken || !strings.Contains(f.Detail, "install DCGM") {
+	if f := d.find("library", ""); f == nil || f.State != owners.Broken || !strings.Contains(f.Detail, "install DCGM") {
 		t.Errorf("library: %+v", f)
 	}
-	if f := d.find("kubelet", "pod-resources"); f == nil || f.State != Broken || !strings.Contains(f.Advice, "mount") {
+	if f := d.find("kubelet", "pod-resources"); f == nil || f.State != owners.Broken || !strings.Contains(f.Advice, "mount") {
 		t.Errorf("kubelet: %+v", f)
 	}
 	if !strings.Contains(text, "broken") || strings.Count(text, "\n") > 12 {
@@ -119,7 +120,7 @@ func TestDoctorResolvesDeviceIDs(t *testing.T) {
 	if status != 0 {
 		t.Errorf("status %d: an unknown ID breaks nothing\n%s", status, text)
 	}
-	got := map[string]Device{}
+	got := map[string]device{}
 	for _, dev := range d.Devices {
 		got[dev.Pod] = dev
 	}
@@ -134,5 +135,19 @@ func TestDoctorResolvesDeviceIDs(t *testing.T) {
 	}
 	if !strings.Contains(text, "GPU-00000000-0000-0000-0000-000000000000") {
 		t.Errorf("the text lacks the unknown ID:\n%s", text)
+	}
+}
+
+// An unreadable kernel log is a note, or a fault if it is required.
+func TestDoctorOnAnUnreadableKernelLog(t *testing.T) {
+	d := newDiagnosis()
+	d.examineKernelLog("", true, nil)
+	d.examineKernelLog("/absent", false, errors.New("absent"))
+	if len(d.Findings) != 1 || d.Findings[0].State != owners.Noted || !d.Healthy {
+		t.Errorf("not required: %+v", d)
+	}
+	d.examineKernelLog("/absent", true, errors.New("absent"))
+	if len(d.Findings) != 2 || d.Findings[1].State != owners.Broken || d.Healthy {
+		t.Errorf("required: %+v", d)
 	}
 }

@@ -23,11 +23,14 @@ const (
 	Broken  State = "broken" // what is configured does not work
 )
 
-// Finding is the state of a source, or of something that it read.
+// Finding is the state of a source, or of something that it read. The command doctor
+// prints it as JSON.
 type Finding struct {
-	About, Name    string // such as kubelet, pod-resources
-	State          State
-	Detail, Advice string
+	About  string `json:"about"` // such as kubelet
+	Name   string `json:"name"`  // such as pod-resources
+	State  State  `json:"state"`
+	Detail string `json:"detail,omitempty"`
+	Advice string `json:"advice,omitempty"`
 }
 
 // DeviceFinding is what a device ID of the kubelet stands for.

@@ -160,3 +160,30 @@ func TestOnHangup(t *testing.T) {
 	}
 	stop()
 }
+
+// Each of several mistakes gets a record of its own, and a record is one line.
+func TestLogError(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		err  error
+		want string
+	}{
+		{errors.New("a.csv:1: one\na.csv:2: two\n"), `level=ERROR msg="a.csv:1: one"
+level=ERROR msg="a.csv:2: two"
+level=ERROR msg="It ends" trigger=SIGHUP errors=2
+`},
+		{errors.New("one thing"), "level=ERROR msg=\"It ends\" trigger=SIGHUP err=\"one thing\"\n"},
+		{errors.New("one thing\n"), "level=ERROR msg=\"It ends\" trigger=SIGHUP err=\"one thing\"\n"},
+	} {
+		var out strings.Builder
+		LogError(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		}})), tc.err, "It ends", "trigger", "SIGHUP")
+		if out.String() != tc.want {
+			t.Errorf("got\n%s\nwant\n%s", &out, tc.want)
+		}
+	}
+}
