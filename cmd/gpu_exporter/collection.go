@@ -11,16 +11,16 @@ import (
 	"gpu_exporter/collector"
 )
 
-// collection is what a reload replaces: the configuration, and the parts that are set up
-// from it.
+// collection is what a reload replaces: the configuration of the sampler and the
+// builder of the metric families.
 type collection struct {
 	cfg      config.Config
 	sampler  collector.SamplerConfig
 	families *collector.Families
-	compared bool // the models of the configuration and those of the GPUs
+	compared bool // with the models of the node's GPUs
 }
 
-// newCollection sets up the parts that depend on the configuration.
+// newCollection creates the collection of a configuration.
 func (e *exporter) newCollection(cfg config.Config) (*collection, error) {
 	hostname, err := cfg.HostnameValue(os.Hostname)
 	if err != nil {
@@ -70,7 +70,7 @@ func (e *exporter) newCollection(cfg config.Config) (*collection, error) {
 	return c, nil
 }
 
-// unmatched returns the expressions of models that match none of the GPUs, each once.
+// unmatched returns the entries of models that match none of the GPUs, each once.
 func (c *collection) unmatched(gpus []string) (matches []string) {
 	for _, match := range c.cfg.ModelMatches {
 		expression, err := collector.ModelExpression(match)
@@ -79,4 +79,23 @@ func (c *collection) unmatched(gpus []string) (matches []string) {
 		}
 	}
 	return matches
+}
+
+// watchedFields returns the fields to read for each kind of entity, in the order of
+// the counters. Fields with the state of a switch are always read.
+func watchedFields(counters []collector.Counter) map[collector.EntityKind][]collector.FieldID {
+	fields := map[collector.EntityKind][]collector.FieldID{}
+	for _, kind := range config.CollectedKinds() {
+		for _, c := range counters {
+			if c.On(kind) && !slices.Contains(fields[kind], c.Field.ID) {
+				fields[kind] = append(fields[kind], c.Field.ID)
+			}
+		}
+	}
+	for _, f := range collector.SwitchFields() {
+		if !slices.Contains(fields[collector.KindSwitch], f) {
+			fields[collector.KindSwitch] = append(fields[collector.KindSwitch], f)
+		}
+	}
+	return fields
 }

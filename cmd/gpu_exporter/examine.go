@@ -18,22 +18,33 @@ import (
 	"gpu_exporter/collector"
 )
 
-// openNode returns how doctor and fields set up an exporter that serves nothing. It logs
-// at the level debug only.
+// newSamplerEnv prepares the sampler's environment. The caller closes it, also after
+// an error.
+func newSamplerEnv(c *config.Static, environ []string) (sampler.Environment, error) {
+	executable, err := os.Executable()
+	if err != nil {
+		return sampler.Environment{}, fmt.Errorf("finding the path of this program: %w", err)
+	}
+	return sampler.NewEnvironment(c, environ, executable)
+}
+
+// openNode returns how doctor and fields set up an exporter that serves nothing. It
+// logs at the level debug only.
 func openNode(environ []string, stderr io.Writer) doctor.Open {
 	return func(c config.Config) (doctor.Node, func() error, error) {
-		logger := slog.New(slog.DiscardHandler)
+		logger, records := slog.New(slog.DiscardHandler), io.Writer(nil)
 		if c.LogLevel == "debug" {
 			var err error
 			if logger, err = newLogger(c, stderr); err != nil {
 				return nil, func() error { return nil }, err
 			}
+			records = stderr
 		}
-		env, err := newSamplerEnv(c, environ)
+		env, err := newSamplerEnv(&c.Static, environ)
 		if err != nil {
 			return nil, env.Close, err
 		}
-		e, err := newExporter(c, env, logger, logger)
+		e, err := newExporter(c, env, logger, logger, records)
 		return e, env.Close, err
 	}
 }
@@ -47,15 +58,15 @@ func (e *exporter) Newest() (*collector.Inventory, *collector.Sample) { return e
 // Owners implements doctor.Node.
 func (e *exporter) Owners() *owners.Owners { return e.owners }
 
-// checkSetup returns a function that finds the mistakes that are not in a configuration
-// itself, but in what it names: sources of owners and libraries.
+// checkSetup returns a function that finds mistakes in what a configuration names: the
+// sources of owners and the libraries.
 func checkSetup(environ []string) func(config.Config) (warnings []string, err error) {
 	return func(c config.Config) (warnings []string, err error) {
-		o, err := owners.New(ownersConfig(c), slog.New(slog.DiscardHandler))
+		o, err := owners.New(&c.Static, slog.New(slog.DiscardHandler))
 		if err == nil && o.SlicesError() != nil {
 			warnings = append(warnings, fmt.Sprintf("--kubernetes-enable-dra: %v", o.SlicesError()))
 		}
-		env, failure := newSamplerEnv(c, environ)
+		env, failure := newSamplerEnv(&c.Static, environ)
 		if errors.Is(failure, sampler.ErrNoStandIns) {
 			failure = nil // the machine that this configuration is for may have them
 		}
@@ -64,16 +75,4 @@ func checkSetup(environ []string) func(config.Config) (warnings []string, err er
 		}
 		return warnings, errors.Join(err, failure, env.Close())
 	}
-}
-
-// newSamplerEnv prepares the environment of the sampler. The caller closes it, also after
-// an error.
-func newSamplerEnv(c config.Config, environ []string) (sampler.Environment, error) {
-	executable, err := os.Executable()
-	if err != nil {
-		return sampler.Environment{}, fmt.Errorf("finding the path of this program: %w", err)
-	}
-	return sampler.NewEnvironment(sampler.EnvironmentConfig{
-		Simulate: c.Simulate, LibraryPath: c.LibraryPath, CheckLibrary: !c.SkipStartupCheck,
-	}, environ, executable)
 }

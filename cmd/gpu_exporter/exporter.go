@@ -8,10 +8,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -61,28 +61,29 @@ type exporter struct {
 	collected *collection // of the newest sample; see adopt
 }
 
-// newExporter creates the parts and starts none of them. samplerLogger logs the
-// output of supervisor and sampler.
-func newExporter(cfg config.Config, env sampler.Environment, logger, samplerLogger *slog.Logger) (*exporter, error) {
-	var err error
+// newExporter creates the parts and starts none of them. The supervisor logs to
+// supervisorLog, and the sampler to records unless it is nil.
+func newExporter(cfg config.Config, env sampler.Environment, logger, supervisorLog *slog.Logger, records io.Writer) (*exporter, error) {
 	e := &exporter{
 		cfg: cfg, log: logger, env: env,
 		node: collector.NewNode(logger, cfg.XIDs), registry: prometheus.NewRegistry(), reloaded: make(chan struct{}, 1),
 		metrics: web.NewMetrics(cfg.MaxRequests, logger),
 	}
-	if e.owners, err = owners.New(ownersConfig(cfg), logger); err != nil {
+	var err error
+	if e.owners, err = owners.New(&cfg.Static, logger); err != nil {
 		return nil, err
 	}
-	if e.kernelLog, err = newKernelLog(cfg.Static, env, e.node, logger); err != nil {
+	if e.kernelLog, err = newKernelLog(&cfg.Static, env, e.node, logger); err != nil {
 		return nil, err
 	}
 	e.supervisor = collector.NewSupervisor(collector.SupervisorConfig{
 		// The path of the program may hold another version when a sampler is restarted.
-		Command:     []string{"/proc/self/exe", config.Sampler},
+		Command:     append([]string{"/proc/self/exe"}, sampler.Args(cfg.LogLevel, cfg.LogFormat)...),
 		Env:         env.Env,
 		Deliver:     e.deliver,
 		Links:       e.node.Links,
-		Logger:      samplerLogger,
+		Logger:      supervisorLog,
+		Records:     records,
 		MemoryLimit: samplerMemoryLimit,
 	})
 	first, err := e.newCollection(cfg)
@@ -105,23 +106,6 @@ func newExporter(cfg config.Config, env sampler.Environment, logger, samplerLogg
 	return e, nil
 }
 
-func ownersConfig(c config.Config) owners.Config {
-	o := owners.Config{
-		Kubernetes: c.Kubernetes, KubeletSocket: c.KubeletSocket, GPUIDType: c.GPUIDType, ResourceNames: c.ResourceNames,
-		DRA: c.DRA, NodeName: c.Host(), Kubeconfig: c.Kubeconfig,
-		AllLabels: c.PodLabels, Annotations: c.AnnotationAllow, UID: c.PodUID, Workload: c.Workload,
-		MetadataSource: c.MetadataSource, PodsSocket: c.PodsSocket, PodLogs: c.PodLogs,
-		Usage:  c.PodUsage || c.VirtualGPUs,
-		HPCDir: c.HPCDir, Slurm: c.Slurm,
-		DockerSocket: c.DockerSocket, DockerLabels: c.DockerLabels,
-		ProcFS: c.ProcFS, CgroupFS: c.CgroupFS, Simulated: c.Simulate != "",
-	}
-	if c.PodLabels {
-		o.Labels = c.LabelAllow
-	}
-	return o
-}
-
 // deliver passes a frame of the sampler on to the node and, if it is accepted, to
 // the owners.
 func (e *exporter) deliver(f collector.Frame) error {
@@ -132,25 +116,6 @@ func (e *exporter) deliver(f collector.Frame) error {
 	return nil
 }
 
-// watchedFields returns the fields to read for each kind of entity, in the order
-// of the counters file, and those that tell whether a switch is up.
-func watchedFields(counters []collector.Counter) map[collector.EntityKind][]collector.FieldID {
-	fields := map[collector.EntityKind][]collector.FieldID{}
-	for _, kind := range config.CollectedKinds() {
-		for _, c := range counters {
-			if c.On(kind) && !slices.Contains(fields[kind], c.Field.ID) {
-				fields[kind] = append(fields[kind], c.Field.ID)
-			}
-		}
-	}
-	for _, f := range collector.SwitchFields() {
-		if !slices.Contains(fields[collector.KindSwitch], f) {
-			fields[collector.KindSwitch] = append(fields[collector.KindSwitch], f)
-		}
-	}
-	return fields
-}
-
 // serve samples, publishes and answers scrapes until ctx ends or a part fails.
 func (e *exporter) serve(ctx context.Context) error {
 	// The kernel log must be open before a sampler reports XIDs.
@@ -158,7 +123,7 @@ func (e *exporter) serve(ctx context.Context) error {
 		return err
 	}
 	defer e.kernelLog.Close()
-	if engineReadsKernelLog(e.cfg.Static) {
+	if engineReadsKernelLog(&e.cfg.Static) {
 		e.node.ExpectKernelSamples()
 	}
 	e.publish()

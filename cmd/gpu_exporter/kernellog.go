@@ -5,6 +5,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -19,7 +20,7 @@ import (
 
 // newKernelLog returns a follower of the kernel log that reports XIDs to the node,
 // or nil if none is to be followed. It opens nothing.
-func newKernelLog(cfg config.Static, env sampler.Environment, node *collector.Node, logger *slog.Logger) (*kmsg.Follower, error) {
+func newKernelLog(cfg *config.Static, env sampler.Environment, node *collector.Node, logger *slog.Logger) (*kmsg.Follower, error) {
 	path := cfg.KMsg
 	switch {
 	case cfg.KernelLog == config.KernelLogOff:
@@ -28,7 +29,7 @@ func newKernelLog(cfg config.Static, env sampler.Environment, node *collector.No
 	case cfg.Simulate != "": // this machine's log has no simulated GPUs
 		path = env.KernelLog
 		if path == "" && cfg.KernelLog == config.KernelLogOn {
-			return nil, fmt.Errorf("--xid.kernel-log=%s: the simulated node has no kernel log: set DCGMSIM_KMSG to a file, or omit the flag", config.KernelLogOn)
+			return nil, errors.New("--xid.kernel-log=on: the simulated node has no kernel log: set DCGMSIM_KMSG to a file, or omit the flag")
 		}
 		if path == "" {
 			return nil, nil
@@ -39,7 +40,7 @@ func newKernelLog(cfg config.Static, env sampler.Environment, node *collector.No
 		}
 		f.Close()
 	case cfg.KernelLog == config.KernelLogAuto && !engineIsLocal(cfg.Hostengine):
-		logger.Info("The kernel log is not followed: DCGM's engine may run on another machine", "engine", cfg.Hostengine, "if_not", "--xid.kernel-log="+config.KernelLogOn)
+		logger.Info("The kernel log is not followed: DCGM's engine may run on another machine", "engine", cfg.Hostengine, "if_not", "--xid.kernel-log=on")
 		return nil, nil
 	}
 	return kmsg.NewFollower(kmsg.FollowerConfig{
@@ -73,7 +74,7 @@ func engineIsLocal(address string) bool {
 	}
 	h, err := collector.ParseHostengine(address)
 	if err != nil {
-		return false // config.Parse has rejected it
+		return false // package config has reported it
 	}
 	ip, err := netip.ParseAddr(h.Host)
 	return h.Unix || h.Host == "localhost" || err == nil && ip.IsLoopback()
@@ -81,7 +82,7 @@ func engineIsLocal(address string) bool {
 
 // engineReadsKernelLog reports whether DCGM's engine may read the kernel log. An
 // embedded engine has the exporter's permissions.
-func engineReadsKernelLog(cfg config.Static) bool {
+func engineReadsKernelLog(cfg *config.Static) bool {
 	if cfg.Hostengine != "" {
 		return true
 	}
@@ -96,7 +97,8 @@ func engineReadsKernelLog(cfg config.Static) bool {
 	return true
 }
 
-// KernelLog implements doctor.Node.
+// KernelLog implements doctor.Node: it returns the path of the kernel log, empty if
+// none is followed, and why it cannot be read.
 func (e *exporter) KernelLog() (path string, err error) {
 	if e.kernelLog == nil {
 		return "", nil

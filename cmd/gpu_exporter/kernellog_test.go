@@ -17,6 +17,7 @@ import (
 	"gpu_exporter/cmd/gpu_exporter/internal/config"
 	"gpu_exporter/cmd/gpu_exporter/internal/sampler"
 	"gpu_exporter/collector"
+	"gpu_exporter/collector/xid/kmsg"
 )
 
 // loggedNode is startNode with a kernel log.
@@ -264,7 +265,7 @@ func TestNewKernelLog(t *testing.T) {
 			if tc.cfg.KernelLog == "" {
 				tc.cfg.KernelLog = config.KernelLogAuto
 			}
-			k, err := newKernelLog(tc.cfg, tc.env, collector.NewNode(slog.New(slog.DiscardHandler), nil), slog.New(slog.NewTextHandler(&log, nil)))
+			k, err := newKernelLog(&tc.cfg, tc.env, collector.NewNode(slog.New(slog.DiscardHandler), nil), slog.New(slog.NewTextHandler(&log, nil)))
 			if tc.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tc.err) {
 					t.Errorf("error %v", err)
@@ -285,5 +286,17 @@ func TestNewKernelLog(t *testing.T) {
 				t.Errorf("log: %s", &log)
 			}
 		})
+	}
+}
+
+// The doctor learns which log is followed, and why it cannot be read.
+func TestKernelLogForTheDoctor(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "absent")
+	e := &exporter{kernelLog: kmsg.NewFollower(kmsg.FollowerConfig{Path: path})}
+	if got, err := e.KernelLog(); got != path || err == nil {
+		t.Errorf("path %q, error %v", got, err)
+	}
+	if got, err := new(exporter).KernelLog(); got != "" || err != nil {
+		t.Errorf("path %q, error %v without a log", got, err)
 	}
 }

@@ -24,12 +24,18 @@ import (
 	"gpu_exporter/cmd/gpu_exporter/internal/sampler"
 )
 
-// gcPercent lets a heap grow by a quarter before garbage is collected: exporter and
-// sampler make little of it, and memory is what a node has to give away.
+// gcPercent lets the heap grow by a quarter between collections. Exporter and
+// sampler allocate little, and the memory belongs to the node's workloads.
 const gcPercent = 25
 
 // run is the program: it returns the exit status.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []string) int {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	if len(args) > 0 && args[0] == sampler.Command {
+		return sampler.Main(args[1:], stdin, stderr)
+	}
 	line, err := config.Parse(args, environ, stdout)
 	if err != nil {
 		var mistakes *config.Error
@@ -37,21 +43,16 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 			mistakes = &config.Error{Mistakes: []string{err.Error()}}
 		}
 		for _, mistake := range mistakes.Mistakes {
-			printf(stderr, "%s: error: %s\n", config.ProgramName, mistake)
+			fmt.Fprintf(stderr, "%s: error: %s\n", config.ProgramName, mistake)
 		}
 		if !mistakes.InFile { // --help does not describe the file
-			printf(stderr, "%s: see --help\n", config.ProgramName)
+			fmt.Fprintf(stderr, "%s: see --help\n", config.ProgramName)
 		}
 		return 1
-	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
 	}
 	switch line.Command {
 	case "":
 		return 0
-	case config.Sampler:
-		return sampler.Main(stdin, stderr)
 	case config.CheckConfig:
 		return doctor.CheckConfig(line, checkSetup(environ), stdout, stderr)
 	}
@@ -67,12 +68,12 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 	}
 	logger, err := newLogger(line.Config, stderr)
 	if err != nil {
-		printf(stderr, "%s: error: %v\n", config.ProgramName, err)
+		fmt.Fprintf(stderr, "%s: error: %v\n", config.ProgramName, err)
 		return 1
 	}
-	signal.Ignore(syscall.SIGHUP) // until a reload is possible
+	signal.Ignore(syscall.SIGHUP) // until there is something to reload
 	klog.SetSlogLogger(logger)    // where client-go logs
-	if err := runExporter(ctx, line, stdout, environ, logger); err != nil {
+	if err := runExporter(ctx, line, stdout, stderr, environ, logger); err != nil {
 		reload.LogError(logger, err, "gpu_exporter ends")
 		return 1
 	}
@@ -80,12 +81,12 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 }
 
 // runExporter serves, or prints one sample.
-func runExporter(ctx context.Context, line config.CommandLine, stdout io.Writer, environ []string, logger *slog.Logger) error {
+func runExporter(ctx context.Context, line config.CommandLine, stdout, stderr io.Writer, environ []string, logger *slog.Logger) error {
 	logger.Info("Starting "+config.ProgramName, "version", version.Info(), "build", version.BuildContext())
 	for _, w := range line.Warnings {
 		logger.Warn(w)
 	}
-	env, err := newSamplerEnv(line.Config, environ)
+	env, err := newSamplerEnv(&line.Config.Static, environ)
 	defer func() {
 		if err := env.Close(); err != nil {
 			logger.Warn("Cannot clean up", "err", err)
@@ -97,16 +98,16 @@ func runExporter(ctx context.Context, line config.CommandLine, stdout io.Writer,
 	if env.Warning != "" {
 		logger.Warn(env.Warning)
 	}
-	samplerLogger := logger
+	supervisorLog, records := logger, stderr
 	if line.Command == config.Once {
 		line.Config.Interval = min(line.Config.Interval, onceInterval)
 		if line.Config.LogLevel != "debug" {
-			// It speaks of trying again, which is not true of one sample; why there is
-			// none is the error in the end.
-			samplerLogger = slog.New(slog.DiscardHandler)
+			// It announces retries, which do not happen. The error at the end is the
+			// reason for a missing sample.
+			supervisorLog, records = slog.New(slog.DiscardHandler), nil
 		}
 	}
-	e, err := newExporter(line.Config, env, logger, samplerLogger)
+	e, err := newExporter(line.Config, env, logger, supervisorLog, records)
 	if err != nil {
 		return err
 	}
@@ -121,9 +122,6 @@ func runExporter(ctx context.Context, line config.CommandLine, stdout io.Writer,
 	defer reload.OnHangup(func() { _ = e.reloader.Reload("SIGHUP") })() // logged there
 	return e.serve(ctx)
 }
-
-// printf writes for people to read. An error is the reader's, who has gone away.
-func printf(w io.Writer, format string, args ...any) { _, _ = fmt.Fprintf(w, format, args...) }
 
 func newLogger(c config.Config, stderr io.Writer) (*slog.Logger, error) {
 	level, format := promslog.NewLevel(), promslog.NewFormat()

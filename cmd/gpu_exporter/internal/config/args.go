@@ -29,7 +29,6 @@ const (
 	CheckConfig = "check-config"
 	Doctor      = "doctor"
 	Fields      = "fields"
-	Sampler     = "sampler" // the exporter starts its sampler process with it
 )
 
 // CommandLine is the result of parsing arguments and environment.
@@ -98,7 +97,7 @@ func Parse(args, environ []string, stdout io.Writer) (CommandLine, error) {
 	if len(operands) > 0 {
 		line.Command, operands = operands[0], operands[1:]
 	}
-	known := slices.ContainsFunc(commands(), func(c command) bool { return c.name == line.Command }) || line.Command == Sampler
+	known := slices.ContainsFunc(commands(), func(c command) bool { return c.name == line.Command })
 	switch {
 	case len(mistakes) > 0: // an operand may be the value of an unknown flag
 	case line.version:
@@ -124,11 +123,8 @@ func Parse(args, environ []string, stdout io.Writer) (CommandLine, error) {
 			mistakes = append(mistakes, fmt.Sprintf("--%s has no effect on fields without --node: add --node, or remove it", name))
 		}
 	}
-	switch {
-	case len(mistakes) > 0:
+	if len(mistakes) > 0 {
 		return CommandLine{}, &Error{Mistakes: mistakes}
-	case line.Command == Sampler:
-		return line, nil // its configuration comes from the exporter
 	}
 	line.Again = func() (Config, []string, error) { return load(flags, Lookup(environ)) }
 	var err error

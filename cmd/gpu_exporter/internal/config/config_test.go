@@ -436,11 +436,6 @@ func TestCommands(t *testing.T) {
 			t.Errorf("%q: command %q, error %v; want %q", args, line.Command, err, want)
 		}
 	}
-	// The sampler takes its configuration from the exporter: what is wrong in the
-	// environment is the exporter's to report.
-	if line, err := parse(t, []string{"sampler"}, []string{"DCGM_EXPORTER_INTERVAL=x"}); err != nil || line.Command != Sampler {
-		t.Errorf("sampler with a bad environment: %+v, %v", line, err)
-	}
 }
 
 func TestHelpAndVersion(t *testing.T) {

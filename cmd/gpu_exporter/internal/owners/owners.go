@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"gpu_exporter/cmd/gpu_exporter/internal/config"
 	"gpu_exporter/collector"
 	"gpu_exporter/podmapper"
 	"gpu_exporter/podmapper/cgroup"
@@ -39,7 +40,7 @@ const (
 
 // Owners keeps the table of owners. A source that is not configured is nil.
 type Owners struct {
-	cfg       Config
+	cfg       *config.Static
 	log       *slog.Logger
 	mapper    *podmapper.Mapper
 	published *dra.Watcher
@@ -62,20 +63,20 @@ type Owners struct {
 }
 
 // New creates the configured sources. It reads nothing yet.
-func New(c Config, logger *slog.Logger) (*Owners, error) {
+func New(c *config.Static, logger *slog.Logger) (*Owners, error) {
 	o := &Owners{cfg: c, log: logger, readings: make(chan reading, 1), changed: make(chan struct{}, 1)}
 	o.table.Store(&table{})
 	if err := errors.Join(o.addKubernetes(), o.addJobs(), o.addDocker()); err != nil {
 		return nil, err
 	}
-	if o.usage() || c.slurmMode() != jobs.SlurmOff {
+	if o.usage() || c.SlurmMode() != config.SlurmOff {
 		o.addProcesses()
 	}
 	return o, nil
 }
 
 // usage reports whether the usage of each pod is configured.
-func (o *Owners) usage() bool { return o.cfg.Kubernetes && o.cfg.Usage }
+func (o *Owners) usage() bool { return o.cfg.Kubernetes && (o.cfg.PodUsage || o.cfg.VirtualGPUs) }
 
 // NeedsProcesses reports whether the sampler must read the processes on the
 // devices.

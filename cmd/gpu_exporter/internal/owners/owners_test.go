@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"gpu_exporter/cmd/gpu_exporter/internal/config"
 	"gpu_exporter/collector"
 	"gpu_exporter/podmapper"
 	"gpu_exporter/podmapper/docker"
@@ -28,9 +29,9 @@ func oneGPU() *collector.Inventory {
 	}}}
 }
 
-func newOwners(t *testing.T, c Config) *Owners {
+func newOwners(t *testing.T, c config.Static) *Owners {
 	t.Helper()
-	o, err := New(c, slog.New(slog.DiscardHandler))
+	o, err := New(&c, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +66,7 @@ func mapping(seconds int64, pod string) *podmapper.Table {
 // A sample is joined with the owners at its own time, also when owners change
 // before the sample is shown, and when the inventory changes.
 func TestOwnersAtTheTimeOfTheSample(t *testing.T) {
-	o := newOwners(t, Config{})
+	o := newOwners(t, config.Static{Slurm: config.SlurmOff})
 	at := func(seconds int64) time.Time { return time.Unix(seconds, 0) }
 	set := func(in inputs) {
 		o.mu.Lock()
@@ -124,7 +125,7 @@ func TestOwnersAtTheTimeOfTheSample(t *testing.T) {
 
 // As long as nothing changes, the table gives the same pointer and no notice.
 func TestOwnershipIsStable(t *testing.T) {
-	o := newOwners(t, Config{})
+	o := newOwners(t, config.Static{Slurm: config.SlurmOff})
 	inv := oneGPU()
 	o.Observe(collector.Frame{Inventory: inv})
 	<-o.Changed()
@@ -161,7 +162,7 @@ func TestTableFollowsTheKubelet(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(kubelet.Stop)
-	o := newOwners(t, Config{Kubernetes: true, KubeletSocket: socket})
+	o := newOwners(t, config.Static{Slurm: config.SlurmAuto, GPUIDType: "uid", Kubernetes: true, KubeletSocket: socket})
 	inv := oneGPU()
 	o.Observe(collector.Frame{Inventory: inv})
 	t.Cleanup(o.Settle(t.Context()))
@@ -188,7 +189,7 @@ func TestTableFollowsTheKubelet(t *testing.T) {
 
 // The kubelet that does not answer makes the owners unknown, and Settle returns.
 func TestSettleWithoutKubelet(t *testing.T) {
-	o := newOwners(t, Config{Kubernetes: true, KubeletSocket: filepath.Join(t.TempDir(), "kubelet.sock")})
+	o := newOwners(t, config.Static{Slurm: config.SlurmAuto, GPUIDType: "uid", Kubernetes: true, KubeletSocket: filepath.Join(t.TempDir(), "kubelet.sock")})
 	inv := oneGPU()
 	o.Observe(collector.Frame{Inventory: inv})
 	o.Settle(t.Context())()
@@ -246,7 +247,7 @@ func hostProc(t *testing.T, cgroups map[int]string) string {
 // are known.
 func TestProcessesAreLocated(t *testing.T) {
 	pod := "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod0a1b2c3d_0000_4000_8000_00000000000a.slice/cri-containerd-" + strings.Repeat("a", 64) + ".scope"
-	o := newOwners(t, Config{Slurm: "auto", Simulated: true, CgroupFS: t.TempDir(), ProcFS: hostProc(t, map[int]string{
+	o := newOwners(t, config.Static{Slurm: config.SlurmAuto, Simulate: "t4x1", CgroupFS: t.TempDir(), ProcFS: hostProc(t, map[int]string{
 		1: "/system.slice/slurmstepd.scope/job_7/step_0/user/task_0", 3: pod,
 	})})
 	if !o.NeedsProcesses() {

@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"gpu_exporter/cmd/gpu_exporter/internal/config"
 	"gpu_exporter/podmapper"
 	"gpu_exporter/podmapper/cgroup"
 	"gpu_exporter/podmapper/docker"
@@ -20,50 +21,8 @@ import (
 	"gpu_exporter/podmapper/metadata"
 )
 
-// Config selects the sources of owners.
-type Config struct {
-	Kubernetes    bool
-	KubeletSocket string
-	GPUIDType     string // see [podmapper.ParseIDType]
-	ResourceNames []string
-	DRA           bool
-	NodeName      string // in Kubernetes
-	Kubeconfig    string // path; empty: the pod's service account
-
-	// Labels and Annotations are regular expressions; nil: none are read.
-	Labels, Annotations []string
-	AllLabels           bool // read labels although Labels is empty
-	UID, Workload       bool
-	MetadataSource      string // auto, kubelet or api-server
-	PodsSocket          string
-	PodLogs             string
-
-	// Usage attributes the processes on the devices to pods.
-	Usage bool
-
-	HPCDir string // empty: no job files
-	Slurm  string // see [jobs.ParseSlurmMode]
-
-	DockerSocket string // empty: no Docker engine
-	DockerLabels []string
-
-	ProcFS, CgroupFS string
-	// Simulated devices have processes of ProcFS only.
-	Simulated bool
-}
-
-// slurmMode returns SlurmOff for auto on a Kubernetes node, which has no Slurm
-// jobs.
-func (c *Config) slurmMode() jobs.SlurmMode {
-	mode := jobs.SlurmMode(c.Slurm)
-	if mode == "" || mode == jobs.SlurmAuto && c.Kubernetes {
-		return jobs.SlurmOff
-	}
-	return mode
-}
-
 func (o *Owners) addKubernetes() error {
-	c := &o.cfg
+	c := o.cfg
 	if !c.Kubernetes {
 		return nil
 	}
@@ -89,7 +48,7 @@ func (o *Owners) addKubernetes() error {
 		o.log.Error("Devices of ResourceClaims have no owners", "err", err)
 		return nil
 	}
-	o.published, err = dra.New(dra.Config{REST: api, Node: c.NodeName, Logger: o.log})
+	o.published, err = dra.New(dra.Config{REST: api, Node: c.Host(), Logger: o.log})
 	if err != nil {
 		return fmt.Errorf("setting up the reading of ResourceSlices: %w", err)
 	}
@@ -99,25 +58,25 @@ func (o *Owners) addKubernetes() error {
 // addMetadata sets up the store of pods. Usage needs it for the UIDs that
 // identify the pod of a process.
 func (o *Owners) addMetadata() error {
-	c := &o.cfg
-	sources := map[string]metadata.Source{"kubelet": metadata.SourcePodsAPI, "api-server": metadata.SourceAPIServer}
-	want := metadata.Want{Workload: c.Workload, UID: c.UID}
+	c := o.cfg
+	sources := map[string]metadata.Source{config.MetadataKubelet: metadata.SourcePodsAPI, config.MetadataAPIServer: metadata.SourceAPIServer}
+	want := metadata.Want{Workload: c.Workload, UID: c.PodUID}
 	var err error
-	if c.AllLabels || len(c.Labels) > 0 {
-		if want.Labels, err = metadata.ParseAllowlist(c.Labels); err != nil {
+	if c.PodLabels {
+		if want.Labels, err = metadata.ParseAllowlist(c.LabelAllow); err != nil {
 			return fmt.Errorf("reading the allowlist of pod labels: %w", err)
 		}
 	}
-	if len(c.Annotations) > 0 {
-		if want.Annotations, err = metadata.ParseAllowlist(c.Annotations); err != nil {
+	if len(c.AnnotationAllow) > 0 {
+		if want.Annotations, err = metadata.ParseAllowlist(c.AnnotationAllow); err != nil {
 			return fmt.Errorf("reading the allowlist of pod annotations: %w", err)
 		}
 	}
-	if want.Labels == nil && want.Annotations == nil && !want.Workload && !want.UID && !c.Usage {
+	if want.Labels == nil && want.Annotations == nil && !want.Workload && !want.UID && !o.usage() {
 		return nil
 	}
 	o.pods, err = metadata.New(metadata.Config{
-		Node:       c.NodeName,
+		Node:       c.Host(),
 		PodsSocket: c.PodsSocket,
 		REST:       func() (*rest.Config, error) { return apiConfig(c.Kubeconfig) },
 		LogDir:     c.PodLogs, ContainerLogDir: filepath.Join(filepath.Dir(c.PodLogs), "containers"),
@@ -148,11 +107,11 @@ func apiConfig(kubeconfig string) (*rest.Config, error) {
 }
 
 func (o *Owners) addJobs() (err error) {
-	c := &o.cfg
-	if c.HPCDir == "" && c.slurmMode() == jobs.SlurmOff {
+	c := o.cfg
+	if c.HPCDir == "" && c.SlurmMode() == config.SlurmOff {
 		return nil
 	}
-	o.jobs, err = jobs.New(jobs.Config{Dir: c.HPCDir, Slurm: c.slurmMode(), CgroupRoot: c.CgroupFS, ProcRoot: c.ProcFS, Logger: o.log})
+	o.jobs, err = jobs.New(jobs.Config{Dir: c.HPCDir, Slurm: jobs.SlurmMode(c.SlurmMode()), CgroupRoot: c.CgroupFS, ProcRoot: c.ProcFS, Logger: o.log})
 	if err != nil {
 		return fmt.Errorf("setting up the reading of jobs: %w", err)
 	}
@@ -160,18 +119,18 @@ func (o *Owners) addJobs() (err error) {
 }
 
 func (o *Owners) addDocker() error {
-	c := &o.cfg
+	c := o.cfg
 	if c.DockerSocket == "" {
 		return nil
 	}
-	config := docker.Config{Socket: c.DockerSocket, Self: docker.OwnContainer(), Logger: o.log}
+	engine := docker.Config{Socket: c.DockerSocket, Self: docker.OwnContainer(), Logger: o.log}
 	var err error
 	if len(c.DockerLabels) > 0 {
-		if config.KeepLabel, err = metadata.ParseAllowlist(c.DockerLabels); err != nil {
+		if engine.KeepLabel, err = metadata.ParseAllowlist(c.DockerLabels); err != nil {
 			return fmt.Errorf("reading the allowlist of container labels: %w", err)
 		}
 	}
-	if o.engine, err = docker.New(config); err != nil {
+	if o.engine, err = docker.New(engine); err != nil {
 		return fmt.Errorf("setting up the Docker engine: %w", err)
 	}
 	return nil
@@ -181,10 +140,10 @@ func (o *Owners) addDocker() error {
 // visible. In another PID namespace the driver hides the processes, so every pod
 // would appear to use nothing.
 func (o *Owners) addProcesses() {
-	c := &o.cfg
+	c := o.cfg
 	reader := cgroup.NewReader(c.ProcFS)
 	host, err := reader.HostPIDs()
-	if !c.Simulated && host {
+	if c.Simulate == "" && host {
 		// The sampler calls the driver from the exporter's own namespace.
 		host, err = cgroup.NewReader("").HostPIDs()
 	}
@@ -193,7 +152,7 @@ func (o *Owners) addProcesses() {
 		return
 	}
 	level := slog.LevelWarn
-	if !o.usage() && c.Slurm == string(jobs.SlurmAuto) {
+	if !o.usage() && c.Slurm == config.SlurmAuto {
 		level = slog.LevelDebug
 	}
 	o.log.Log(context.Background(), level, "Processes are not attributed: the exporter does not see the host's process IDs",

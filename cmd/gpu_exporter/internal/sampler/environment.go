@@ -47,13 +47,6 @@ const (
 // needs are not installed.
 var ErrNoStandIns = errors.New("no stand-ins for NVIDIA's libraries")
 
-// EnvironmentConfig selects the libraries that the sampler loads.
-type EnvironmentConfig struct {
-	Simulate     string // scenario: a name or a path; empty: real libraries
-	LibraryPath  string // directory with DCGMLibrary; empty: the loader's
-	CheckLibrary bool   // warn if LibraryPath has no DCGMLibrary
-}
-
 // Environment is the sampler's environment beyond the exporter's own.
 type Environment struct {
 	Env       []string // NAME=value
@@ -62,8 +55,8 @@ type Environment struct {
 	KernelLog string   // of the simulated node; empty: none
 	Warning   string   // a probable mistake; empty: none
 
-	inherited []string // the exporter's environment
-	remove    string   // directory to remove at exit
+	inherited func(string) (string, bool) // the exporter's environment
+	remove    string                      // directory to remove at exit
 }
 
 // Close removes the files of a simulation.
@@ -80,8 +73,8 @@ func (e *Environment) Close() error {
 // NewEnvironment finds the libraries and prepares the simulated node. environ is
 // the exporter's environment, executable the path of its program. The caller
 // closes the result, also after an error.
-func NewEnvironment(c EnvironmentConfig, environ []string, executable string) (Environment, error) {
-	e := Environment{inherited: environ}
+func NewEnvironment(c *config.Static, environ []string, executable string) (Environment, error) {
+	e := Environment{inherited: config.Lookup(environ)}
 	if e.lookup(envTraceback) == "" {
 		// A crash in native code then prints two lines. The Go stacks explain little,
 		// and would be printed again by each restart.
@@ -92,7 +85,7 @@ func NewEnvironment(c EnvironmentConfig, environ []string, executable string) (E
 		err := e.simulate(c.Simulate, executable)
 		return e, err
 	case c.LibraryPath != "":
-		if _, err := os.Stat(filepath.Join(c.LibraryPath, DCGMLibrary)); err != nil && c.CheckLibrary {
+		if _, err := os.Stat(filepath.Join(c.LibraryPath, DCGMLibrary)); err != nil && !c.SkipStartupCheck {
 			e.Warning = fmt.Sprintf("--dcgm.library-path=%s has no %s (%v): the system's library is used if there is one", c.LibraryPath, DCGMLibrary, errors.Unwrap(err))
 		}
 		dir, err := filepath.Abs(c.LibraryPath)
@@ -114,9 +107,7 @@ func findScenario(scenario string) (string, error) {
 		return "", fmt.Errorf("resolving --simulate: %w", err)
 	}
 	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
-		names := config.Scenarios()
-		last := len(names) - 1
-		return "", fmt.Errorf("--simulate=%s: neither the path of a scenario file nor a known name: use %s or %s", scenario, strings.Join(names[:last], ", "), names[last])
+		return "", fmt.Errorf("--simulate=%s: neither the path of a scenario file nor a known name: use %s", scenario, config.ListOf(config.Scenarios()))
 	}
 	return path, nil
 }
@@ -198,12 +189,7 @@ func (e *Environment) loadFrom(dir string) {
 
 func (e *Environment) set(name, value string) { e.Env = append(e.Env, name+"="+value) }
 
-// lookup returns an inherited variable. Of several assignments the last counts.
 func (e *Environment) lookup(name string) string {
-	for _, v := range slices.Backward(e.inherited) {
-		if value, ok := strings.CutPrefix(v, name+"="); ok {
-			return value
-		}
-	}
-	return ""
+	value, _ := e.inherited(name)
+	return value
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"gpu_exporter/cmd/gpu_exporter/internal/config"
 )
 
 // install creates a directory with empty files of the given names.
@@ -34,7 +36,7 @@ func TestEnvironmentSimulation(t *testing.T) {
 			root := t.TempDir()
 			libs := install(t, filepath.Join(root, tt.libs), DCGMLibrary, NVMLLibrary)
 			executable := filepath.Join(install(t, filepath.Join(root, tt.bin), program), program)
-			e, err := NewEnvironment(EnvironmentConfig{Simulate: "h100x8"}, []string{"LD_LIBRARY_PATH=/opt/lib"}, executable)
+			e, err := NewEnvironment(&config.Static{Simulate: "h100x8"}, []string{"LD_LIBRARY_PATH=/opt/lib"}, executable)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -68,7 +70,7 @@ func TestEnvironmentGivenState(t *testing.T) {
 	root := t.TempDir()
 	install(t, filepath.Join(root, "sim"), DCGMLibrary, NVMLLibrary)
 	scenario := filepath.Join(install(t, root, "node.scenario"), "node.scenario")
-	e, err := NewEnvironment(EnvironmentConfig{Simulate: scenario}, []string{"DCGMSIM_STATE=/s", "DCGMSIM_CONTROL=/c"}, filepath.Join(root, program))
+	e, err := NewEnvironment(&config.Static{Simulate: scenario}, []string{"DCGMSIM_STATE=/s", "DCGMSIM_CONTROL=/c"}, filepath.Join(root, program))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,13 +86,13 @@ func TestEnvironmentGivenState(t *testing.T) {
 func TestEnvironmentErrors(t *testing.T) {
 	root := t.TempDir()
 	executable := filepath.Join(root, "bin", program)
-	_, err := NewEnvironment(EnvironmentConfig{Simulate: "h100x8"}, nil, executable)
+	_, err := NewEnvironment(&config.Static{Simulate: "h100x8"}, nil, executable)
 	want := "--simulate: no stand-ins for NVIDIA's libraries (libdcgm.so.4 and libnvidia-ml.so.1) in " +
 		root + "/bin/sim or " + root + "/lib/gpu_exporter/sim: build them with make build"
 	if err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
-	_, err = NewEnvironment(EnvironmentConfig{Simulate: "h200x9"}, nil, executable)
+	_, err = NewEnvironment(&config.Static{Simulate: "h200x9"}, nil, executable)
 	if err == nil || !strings.Contains(err.Error(), "neither the path of a scenario file nor a known name: use h100x8, h100x8-mig, a100x8, a100x7-mig, t4x1, mixed4, dgx-h100, gb200 or none") {
 		t.Errorf("got %v", err)
 	}
@@ -100,22 +102,22 @@ func TestEnvironmentLibraryPath(t *testing.T) {
 	with, without := install(t, t.TempDir(), DCGMLibrary), t.TempDir()
 	tests := []struct {
 		name    string
-		config  EnvironmentConfig
+		config  config.Static
 		environ []string
 		want    []string
 		warning string
 	}{
-		{name: "real libraries", config: EnvironmentConfig{CheckLibrary: true}, environ: []string{"LD_LIBRARY_PATH=/opt"}},
-		{name: "given", config: EnvironmentConfig{LibraryPath: with, CheckLibrary: true}, want: []string{"LD_LIBRARY_PATH=" + with}},
-		{name: "given, in front of others", config: EnvironmentConfig{LibraryPath: with, CheckLibrary: true},
+		{name: "real libraries", config: config.Static{}, environ: []string{"LD_LIBRARY_PATH=/opt"}},
+		{name: "given", config: config.Static{LibraryPath: with}, want: []string{"LD_LIBRARY_PATH=" + with}},
+		{name: "given, in front of others", config: config.Static{LibraryPath: with},
 			environ: []string{"LD_LIBRARY_PATH=/opt"}, want: []string{"LD_LIBRARY_PATH=" + with + ":/opt"}},
-		{name: "not there", config: EnvironmentConfig{LibraryPath: without, CheckLibrary: true}, want: []string{"LD_LIBRARY_PATH=" + without},
+		{name: "not there", config: config.Static{LibraryPath: without}, want: []string{"LD_LIBRARY_PATH=" + without},
 			warning: "has no libdcgm.so.4 (no such file or directory)"},
-		{name: "not there, unchecked", config: EnvironmentConfig{LibraryPath: without}, want: []string{"LD_LIBRARY_PATH=" + without}},
+		{name: "not there, unchecked", config: config.Static{LibraryPath: without, SkipStartupCheck: true}, want: []string{"LD_LIBRARY_PATH=" + without}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			e, err := NewEnvironment(tt.config, tt.environ, "/usr/bin/gpu_exporter")
+			e, err := NewEnvironment(&tt.config, tt.environ, "/usr/bin/gpu_exporter")
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -12,6 +12,7 @@ package sampler
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -20,16 +21,15 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/common/promslog"
+
 	"gpu_exporter/collector"
+	"gpu_exporter/collector/supervisor"
 )
 
-const (
-	// framesFD is the file descriptor for frames. DCGM prints to standard output.
-	framesFD = 3
-	// grace bounds how long native code may take to return after the exporter has
-	// closed the sampler's standard input.
-	grace = 2 * time.Second
-)
+// grace bounds how long native code may take to return after the exporter has
+// closed the sampler's standard input.
+const grace = 2 * time.Second
 
 // sampling reads samples and writes frames until ctx ends.
 type sampling func(ctx context.Context, c collector.SamplerConfig, commands <-chan collector.SamplerCommand, frames *collector.FrameWriter, logger *slog.Logger) error
@@ -39,26 +39,29 @@ type samplingError struct{ collector.Failure }
 
 func (e *samplingError) Error() string { return e.Message }
 
-// Main runs the sampler process and returns its exit status.
-func Main(stdin io.Reader, stderr io.Writer) int {
+// Command is the name of the hidden subcommand.
+const Command = "sampler"
+
+// Args returns the arguments of a sampler that logs in the given level and format.
+func Args(level, format string) []string { return []string{Command, level, format} }
+
+// Main runs the sampler process and returns its exit status. args are those after
+// the subcommand. Without them nothing reads the log's pipe, so it logs to stderr.
+func Main(args []string, stdin io.Reader, stderr io.Writer) int {
 	ignoreGroupSignals()
 	// The sampler makes next to no garbage, so what the initialization of packages
 	// leaves behind would never be freed.
 	debug.FreeOSMemory()
-	return run(stdin, os.NewFile(framesFD, "frames"), newLogger(stderr), sampleDCGM, grace)
-}
-
-// newLogger logs every level: the exporter, which reads the log, filters it.
-func newLogger(stderr io.Writer) *slog.Logger {
-	return slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{
-		Level: slog.LevelDebug,
-		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-			if a.Value.Kind() == slog.KindDuration {
-				a.Value = slog.StringValue(a.Value.Duration().String()) // JSON has nanoseconds
-			}
-			return a
-		},
-	}))
+	level, format := promslog.NewLevel(), promslog.NewFormat()
+	if len(args) == 2 {
+		if err := errors.Join(level.Set(args[0]), format.Set(args[1])); err != nil {
+			_, _ = fmt.Fprintln(stderr, "gpu_exporter sampler:", err)
+			return 1
+		}
+		stderr = os.NewFile(supervisor.RecordsFD, "records")
+	}
+	logger := promslog.New(&promslog.Config{Level: level, Format: format, Writer: stderr}).With("component", "dcgm")
+	return run(stdin, os.NewFile(supervisor.FramesFD, "frames"), logger, sampleDCGM, grace)
 }
 
 // run reads its configuration from stdin and samples until stdin ends. It returns

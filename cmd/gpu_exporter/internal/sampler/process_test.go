@@ -19,11 +19,16 @@ import (
 	"time"
 
 	"gpu_exporter/collector"
+	"gpu_exporter/collector/supervisor"
 )
 
 // TestMain makes the test binary the sampler process of some tests.
 func TestMain(m *testing.M) {
-	if way := os.Getenv(envSampler); way != "" {
+	switch way := os.Getenv(envSampler); way {
+	case "":
+	case "main":
+		os.Exit(Main(os.Args[1:], os.Stdin, os.Stderr))
+	default:
 		os.Exit(runTestSampler(way))
 	}
 	os.Exit(m.Run())
@@ -60,7 +65,8 @@ var samplings = map[string]sampling{
 func runTestSampler(way string) int {
 	ignoreGroupSignals()
 	grace := 200 * time.Millisecond
-	return run(os.Stdin, os.NewFile(framesFD, "frames"), newLogger(os.Stderr), samplings[way], grace)
+	logger := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	return run(os.Stdin, os.NewFile(supervisor.FramesFD, "frames"), logger, samplings[way], grace)
 }
 
 // samplerProcess is a sampler with this test as its exporter.
@@ -186,16 +192,51 @@ func TestSamplerReportsFailure(t *testing.T) {
 	}
 }
 
-func TestSamplerLogsJSON(t *testing.T) {
-	p := startSampler(t, "steady")
-	p.configure(t)
-	p.next(t)
-	if err := p.stdin.Close(); err != nil {
-		t.Fatal(err)
-	}
-	p.exit(t, 0)
-	if log := p.stderr.String(); !strings.Contains(log, `"level":"INFO","msg":"sampling"`) {
-		t.Errorf("log %q", log)
+// The sampler logs in the exporter's level and format, to a pipe of its own.
+func TestSamplerLogsAsTheExporter(t *testing.T) {
+	for name, tc := range map[string]struct {
+		args []string
+		want string // empty: it logs to stderr
+	}{
+		"JSON":    {[]string{"info", "json"}, `"level":"ERROR"`},
+		"logfmt":  {[]string{"warn", "logfmt"}, "level=ERROR"},
+		"by hand": {nil, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			executable, err := os.Executable()
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var stderr bytes.Buffer
+			cmd := exec.Command(executable, tc.args...) // its empty configuration is an error
+			cmd.Env = append(os.Environ(), envSampler+"=main")
+			cmd.Stderr, cmd.ExtraFiles = &stderr, []*os.File{w, w}
+			_ = cmd.Run()
+			_ = w.Close()
+			records, err := io.ReadAll(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			const message = "run by the exporter, not by hand"
+			if tc.want == "" {
+				if !strings.Contains(stderr.String(), message) || len(records) > 0 {
+					t.Errorf("stderr %q, records %q", &stderr, records)
+				}
+				return
+			}
+			for _, want := range []string{message, tc.want, "component"} {
+				if !strings.Contains(string(records), want) {
+					t.Errorf("records %q, want %q in them", records, want)
+				}
+			}
+			if stderr.Len() > 0 {
+				t.Errorf("stderr %q", &stderr)
+			}
+		})
 	}
 }
 
