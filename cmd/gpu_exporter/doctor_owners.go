@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"gpu_exporter/collector"
+	"gpu_exporter/podmapper/docker"
 	"gpu_exporter/podmapper/jobs"
 )
 
@@ -92,12 +93,12 @@ func (o *owners) examineEngine(node *collector.Node, d *diagnosis) {
 	}
 	s := o.engine.Status()
 	if !s.Up {
-		d.add("docker", "engine", broken, errorText(s.Err), s.Reason.Hint())
+		d.add("docker", "engine", broken, errorText(s.Err), docker.Hint(s.Reason))
 		return
 	}
 	d.add("docker", "engine", healthy, fmt.Sprintf("%s, %d of %d containers hold devices", s.Engine, s.Holds, s.Containers), "")
 	if inv, _ := node.Newest(); inv != nil {
-		for _, u := range o.engine.Table().Match(engineDevices(inv)).Unmatched {
+		for _, u := range o.engine.Table().Match(deviceIndex(inv)).Unmatched {
 			d.add("docker", u.Name, lacking, u.Request+": "+u.Reason, u.Hint)
 		}
 	}
@@ -139,7 +140,7 @@ func (o *owners) examineStrays(node *collector.Node, d *diagnosis) {
 	if inv == nil {
 		return
 	}
-	for _, h := range o.jobs.Table().Match(jobDevices(inv), nil).Unmatched {
+	for _, h := range o.jobs.Table().Match(deviceIndex(inv), nil).Unmatched {
 		if h.Job.Source == jobs.SourceFile {
 			d.add("job files", h.Device.String(), lacking, "job "+h.Job.ID+" is on a device that this node does not have", "see the scheduler's prolog")
 		}

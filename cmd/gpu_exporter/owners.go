@@ -13,6 +13,7 @@ import (
 	"gpu_exporter/collector"
 	"gpu_exporter/podmapper"
 	"gpu_exporter/podmapper/cgroup"
+	"gpu_exporter/podmapper/device"
 	"gpu_exporter/podmapper/docker"
 	"gpu_exporter/podmapper/dra"
 	"gpu_exporter/podmapper/jobs"
@@ -182,7 +183,7 @@ func (s sources) ownership(match podmapper.Match, running [][]cgroup.SlurmJob) *
 }
 
 func (s sources) addContainers(o *collector.Ownership) {
-	m := s.engine.Match(engineDevices(s.inventory))
+	m := s.engine.Match(deviceIndex(s.inventory))
 	o.Strays["docker"] = len(m.Unmatched)
 	for i, all := range m.Containers {
 		for _, c := range all {
@@ -195,15 +196,20 @@ func (s sources) addContainers(o *collector.Ownership) {
 	}
 }
 
-func jobDevices(inv *collector.Inventory) []jobs.Device {
-	all := make([]jobs.Device, len(inv.Entities))
+// deviceIndex indexes the entities of an inventory by what owners call them.
+func deviceIndex(inv *collector.Inventory) *device.Index {
+	all := make([]device.Device, len(inv.Entities))
 	for i, d := range devices(inv) {
-		all[i].Device = d
+		all[i] = device.Device{
+			Kind: device.Kind(d.Kind), GPUUUID: d.GPUUUID, Index: d.Index, Minor: d.Minor, DCGMID: device.Unknown, PCIBusID: d.PCIBusID,
+			GPUInstance: d.GPUInstance, ComputeInstance: d.ComputeInstance, MIGUUIDs: d.MIGUUIDs, MIGIndex: device.Unknown,
+			Profile: d.Profile, PlacementStart: d.PlacementStart,
+		}
 		if gpu, ok := inv.GPU(i); ok {
-			all[i].ID, all[i].MIG = int(gpu.ID), gpu.MIGMode
+			all[i].DCGMID, all[i].MIGMode = int(gpu.ID), gpu.MIGMode
 		}
 	}
-	return all
+	return device.NewIndex(all, device.IDTypeUID)
 }
 
 // strays counts the holds by job files of devices that are not there. What Slurm's
@@ -216,17 +222,6 @@ func strays(m jobs.Match) int {
 		}
 	}
 	return n
-}
-
-func engineDevices(inv *collector.Inventory) []docker.Device {
-	all := make([]docker.Device, len(inv.Entities))
-	for i, d := range devices(inv) {
-		all[i] = docker.Device{Device: d, MIGIndex: docker.NoIndex}
-		if gpu, ok := inv.GPU(i); ok {
-			all[i].MIG = gpu.MIGMode
-		}
-	}
-	return all
 }
 
 func podMetadata(p *metadata.Pod) *collector.PodMetadata {
@@ -248,7 +243,7 @@ func labels(all []metadata.KeyValue) []collector.Label {
 }
 
 func (s sources) addJobs(o *collector.Ownership, running [][]cgroup.SlurmJob) {
-	m := s.jobs.Match(jobDevices(s.inventory), running)
+	m := s.jobs.Match(deviceIndex(s.inventory), running)
 	if n := strays(m); n > 0 {
 		o.Strays["job_files"] = n
 	}

@@ -349,8 +349,9 @@ func TestFailures(t *testing.T) {
 	status := func(code int, body string) answer {
 		return func(w http.ResponseWriter, _ *http.Request) { http.Error(w, body, code) }
 	}
-	megabyte := bytes.Repeat([]byte(" "), 1<<20)
+	megabyte := bytes.Repeat([]byte("x"), 1<<20)
 	flood := func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, `[{"Id":"`)
 		for range 64 {
 			if _, err := w.Write(megabyte); err != nil {
 				return

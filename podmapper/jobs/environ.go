@@ -5,14 +5,9 @@ package jobs
 
 import (
 	"bytes"
-	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"time"
 
 	"gpu_exporter/podmapper/cgroup"
 	"gpu_exporter/podmapper/device"
@@ -156,83 +151,9 @@ func (e environment) devices(step string) []device.ID {
 	return ids
 }
 
-// environReader reads environments of processes.
-//
-// A read takes the process's mmap_lock and may swap in its stack, so it hangs with a
-// hung process, and no signal ends it. Each read has a goroutine that may be
-// abandoned, and their number is bounded.
-type environReader struct {
-	procRoot string
-	timeout  time.Duration
-	slots    chan struct{}
-
-	mu      sync.Mutex
-	blocked map[proc.ID]bool // reads that exceeded the timeout
-}
-
-const (
-	environTimeout  = time.Second
-	maxEnvironReads = 4 // concurrent, including abandoned ones
-)
-
-var (
-	errBlocked = errors.New("reading the environment timed out")
-	errNoSlot  = fmt.Errorf("%w for too many processes", errBlocked)
-)
-
-func newEnvironReader(procRoot string) *environReader {
-	return &environReader{
-		procRoot: procRoot,
-		timeout:  environTimeout,
-		slots:    make(chan struct{}, maxEnvironReads),
-		blocked:  make(map[proc.ID]bool),
-	}
-}
-
-// read reads the environment of a process. It gives up after the timeout.
-func (r *environReader) read(ctx context.Context, id proc.ID) (environment, error) {
-	r.mu.Lock()
-	blocked := r.blocked[id]
-	r.mu.Unlock()
-	if blocked {
-		return environment{}, errBlocked
-	}
-	select {
-	case r.slots <- struct{}{}:
-	default:
-		return environment{}, errNoSlot
-	}
-	type result struct {
-		environment
-		error
-	}
-	done := make(chan result, 1)
-	go func() {
-		e, err := readEnviron(r.procRoot, id)
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		done <- result{e, err}
-		delete(r.blocked, id)
-		<-r.slots
-	}()
-	ctx, cancel := context.WithTimeoutCause(ctx, r.timeout, errBlocked)
-	defer cancel()
-	select {
-	case got := <-done:
-		return got.environment, got.error
-	case <-ctx.Done():
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	select {
-	case got := <-done: // it completed at the last moment
-		return got.environment, got.error
-	default:
-		r.blocked[id] = true
-		return environment{}, context.Cause(ctx)
-	}
-}
-
+// readEnviron reads the environment of a process. The read takes the process's
+// mmap_lock and may swap in its stack, so it hangs with a hung process, and no signal
+// ends it.
 func readEnviron(procRoot string, id proc.ID) (environment, error) {
 	p, err := proc.Open(procRoot, id.PID)
 	if err != nil {

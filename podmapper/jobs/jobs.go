@@ -292,13 +292,6 @@ func (f *Finder) Run(ctx context.Context) error {
 	return nil
 }
 
-// Trigger requests a reading of all sources from Run. It does not wait.
-func (f *Finder) Trigger() {
-	for _, s := range f.sources {
-		s.Trigger()
-	}
-}
-
 // Refresh reads all sources once, with or without Run. It returns when ctx ends, even
 // if a file system does not respond.
 func (f *Finder) Refresh(ctx context.Context) error {

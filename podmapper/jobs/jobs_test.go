@@ -202,7 +202,7 @@ func TestDirectoryIsReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(dir, "0"), "41\n")
-	f.Trigger()
+	f.sources[0].Trigger()
 	await(t, f, "GPU 0: 41")
 	if n := log.lines("Owner source is up"); n != 1 {
 		t.Errorf("logged the recovery %d times", n)
@@ -220,7 +220,7 @@ func TestDirectoryIsReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(dir, "0"), "42\n")
-	f.Trigger()
+	f.sources[0].Trigger()
 	await(t, f, "GPU 0: 42")
 	write(t, filepath.Join(dir, "0"), "43\n") // the new directory is watched
 	await(t, f, "GPU 0: 43")
@@ -250,7 +250,7 @@ func TestDirectoryIsSymlink(t *testing.T) {
 	if err := os.Rename(dir+".tmp", dir); err != nil {
 		t.Fatal(err)
 	}
-	f.Trigger() // instead of the next regular reading
+	f.sources[0].Trigger() // instead of the next regular reading
 	await(t, f, "GPU 0: 42")
 	write(t, filepath.Join(root, "new", "0"), "43\n") // the new directory is watched
 	await(t, f, "GPU 0: 43")

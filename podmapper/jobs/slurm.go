@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"gpu_exporter/podmapper/cgroup"
 	"gpu_exporter/podmapper/device"
@@ -35,6 +36,9 @@ const (
 	// copy of slurmstepd that becomes the user's program.
 	maxTries      = 3
 	maxProcsBytes = 1 << 20 // of cgroup.procs and devices.list
+
+	environTimeout  = time.Second
+	maxEnvironReads = 4 // concurrent, including those that timed out
 )
 
 // slurmTree finds the jobs of this node in Slurm's cgroups. They are
@@ -48,9 +52,10 @@ const (
 // the first process of each task, even while the job uses no GPU.
 type slurmTree struct {
 	cgroupRoot, procRoot string
-	patterns             []string // of Slurm's own directories
-	required             bool     // finding none is an error
-	environ              *environReader
+	patterns             []string      // of Slurm's own directories
+	required             bool          // finding none is an error
+	timeout              time.Duration // of reading an environment
+	slots                chan struct{} // held by reads of environments
 
 	// processes are those of the last scan, so that each environment is read once.
 	processes map[proc.ID]*slurmProcess
@@ -59,8 +64,20 @@ type slurmTree struct {
 type slurmProcess struct {
 	environment environment
 	tries       int
-	err         error // of the last try
+	err         error        // of the last try
+	pending     *environRead // a read that timed out; it may never end
 }
+
+type environRead struct {
+	environment environment
+	err         error
+	done        chan struct{}
+}
+
+var (
+	errBlocked = errors.New("reading the environment timed out")
+	errNoSlot  = fmt.Errorf("%w for too many processes", errBlocked)
+)
 
 func newSlurmTree(cgroupRoot, procRoot string, patterns []string, required bool) *slurmTree {
 	return &slurmTree{
@@ -68,7 +85,8 @@ func newSlurmTree(cgroupRoot, procRoot string, patterns []string, required bool)
 		procRoot:   procRoot,
 		patterns:   patterns,
 		required:   required,
-		environ:    newEnvironReader(procRoot),
+		timeout:    environTimeout,
+		slots:      make(chan struct{}, maxEnvironReads),
 		processes:  make(map[proc.ID]*slurmProcess),
 	}
 }
@@ -323,7 +341,7 @@ func (c *scan) scanTask(pids []int, step string, facts *jobFacts) {
 		return cmp.Or(cmp.Compare(a.Start, b.Start), cmp.Compare(a.PID, b.PID))
 	})
 	for _, id := range ids {
-		if e := c.readEnviron(id); e.isOf(facts.key) {
+		if e := c.environ(id); e.isOf(facts.key) {
 			facts.job.complete(e.job)
 			facts.devices = append(facts.devices, e.devices(step)...)
 			break
@@ -331,25 +349,25 @@ func (c *scan) scanTask(pids []int, step string, facts *jobFacts) {
 	}
 }
 
-// readEnviron returns the environment of a process. It reads it once.
-func (c *scan) readEnviron(id proc.ID) environment {
+// environ returns the environment of a process. It reads it once.
+func (c *scan) environ(id proc.ID) environment {
 	p := c.processes[id]
 	if p == nil {
 		p = &slurmProcess{}
 	}
 	c.seen[id] = p
-	switch {
-	case p.environment.job.ID != "", p.tries >= maxTries:
-	case c.reads >= maxReads:
-		c.tooMany = true
-	default:
-		c.reads++
-		p.environment, p.err = c.environ.read(c.ctx, id)
-		if p.err == nil {
-			p.tries++
-		} else if errors.Is(p.err, proc.ErrGone) {
-			p.err = nil
+	timeout := time.Duration(0) // of a read by an earlier scan
+	if p.pending == nil && p.environment.job.ID == "" && p.tries < maxTries {
+		if c.reads >= maxReads {
+			c.tooMany = true
+			return p.environment
 		}
+		c.reads++
+		timeout = c.timeout
+		p.pending, p.err = c.startRead(id)
+	}
+	if p.pending != nil {
+		p.await(c.ctx, timeout)
 	}
 	if p.err != nil && c.ctx.Err() == nil {
 		if reason := reasonOf(p.err); c.unreadable[reason] == nil {
@@ -357,6 +375,44 @@ func (c *scan) readEnviron(id proc.ID) environment {
 		}
 	}
 	return p.environment
+}
+
+// startRead reads an environment in a goroutine that may never end.
+func (s *slurmTree) startRead(id proc.ID) (*environRead, error) {
+	select {
+	case s.slots <- struct{}{}:
+	default:
+		return nil, errNoSlot
+	}
+	read := &environRead{done: make(chan struct{})}
+	go func() {
+		read.environment, read.err = readEnviron(s.procRoot, id)
+		close(read.done)
+		<-s.slots
+	}()
+	return read, nil
+}
+
+// await waits for the pending read.
+func (p *slurmProcess) await(ctx context.Context, timeout time.Duration) {
+	select {
+	case <-p.pending.done:
+	case <-time.After(timeout):
+	case <-ctx.Done():
+	}
+	select {
+	case <-p.pending.done:
+		p.environment, p.err = p.pending.environment, p.pending.err
+		p.pending = nil
+	default:
+		p.err = errBlocked
+		return
+	}
+	if p.err == nil {
+		p.tries++
+	} else if errors.Is(p.err, proc.ErrGone) {
+		p.err = nil
+	}
 }
 
 // readGPUs reads the GPUs in devices.list of a v1 cgroup.

@@ -355,12 +355,10 @@ func TestSlurmProcessHangs(t *testing.T) {
 		}
 	}
 	s := n.tree()
-	s.environ.timeout = time.Millisecond // any timeout is exceeded by a hung process
+	s.timeout = time.Millisecond // any timeout is exceeded by a hung process
 	blocked := func() (n int) {
-		s.environ.mu.Lock()
-		defer s.environ.mu.Unlock()
-		for _, p := range hanging {
-			if s.environ.blocked[p] {
+		for _, id := range hanging {
+			if p := s.processes[id]; p != nil && p.pending != nil {
 				n++
 			}
 		}
@@ -378,7 +376,7 @@ func TestSlurmProcessHangs(t *testing.T) {
 	if len(found.problems) != 1 || found.problems[0].Reason != ReasonBlocked || !errors.Is(found.problems[0].Err, errBlocked) {
 		t.Errorf("problems %v", found.problems)
 	}
-	if got := len(s.environ.slots); got != maxEnvironReads {
+	if got := len(s.slots); got != maxEnvironReads {
 		t.Errorf("%d readers, want the %d that hang", got, maxEnvironReads)
 	}
 
@@ -389,12 +387,13 @@ func TestSlurmProcessHangs(t *testing.T) {
 		n.process(p.PID, fmt.Sprintf("SLURM_JOB_ID=%d", p.PID-58), "SLURM_JOB_GPUS=1")
 	}
 	for range maxEnvironReads {
-		s.environ.slots <- struct{}{}
+		s.slots <- struct{}{}
 	}
 	for range maxEnvironReads {
-		<-s.environ.slots
+		<-s.slots
 	}
-	s.environ.timeout = time.Minute
+	s.timeout = time.Minute
+	scanOnce(t, s) // the results of the late reads, which are empty
 	if found := scanOnce(t, s); len(found.holds) != jobs || len(found.problems) != 0 {
 		t.Errorf("holds %v, problems %v", found.holds, found.problems)
 	}
@@ -460,20 +459,18 @@ func TestSlurmOnRealCgroups(t *testing.T) {
 
 func TestReadEnviron(t *testing.T) {
 	n := newNode(t)
-	r := newEnvironReader(n.proc)
-	ctx := context.Background()
 	n.process(100, "SLURM_JOB_ID=42")
-	if e, err := r.read(ctx, proc.ID{PID: 100, Start: 100}); err != nil || e.job.ID != "42" {
+	if e, err := readEnviron(n.proc, proc.ID{PID: 100, Start: 100}); err != nil || e.job.ID != "42" {
 		t.Errorf("%+v, %v", e, err)
 	}
 	for name, p := range map[string]proc.ID{"exited": {PID: 101, Start: 101}, "reused PID": {PID: 100, Start: 99}} {
-		if _, err := r.read(ctx, p); !errors.Is(err, proc.ErrGone) {
+		if _, err := readEnviron(n.proc, p); !errors.Is(err, proc.ErrGone) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	// A variable that the bound truncates is not used.
 	n.process(100, "SLURM_JOB_ID=42", "X="+strings.Repeat("x", maxEnvironBytes-2*16-4), "SLURM_JOB_GPUS=1,2,3,4,5")
-	if e, err := r.read(ctx, proc.ID{PID: 100, Start: 100}); err != nil || e.job.ID != "42" || e.jobGPUs != nil {
+	if e, err := readEnviron(n.proc, proc.ID{PID: 100, Start: 100}); err != nil || e.job.ID != "42" || e.jobGPUs != nil {
 		t.Errorf("%+v, %v", e, err)
 	}
 	// The procfs of this machine.
@@ -482,7 +479,7 @@ func TestReadEnviron(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer self.Close()
-	if _, err := newEnvironReader(proc.DefaultRoot).read(ctx, self.ID); err != nil {
+	if _, err := readEnviron(proc.DefaultRoot, self.ID); err != nil {
 		t.Errorf("own process: %v", err)
 	}
 }
