@@ -11,7 +11,6 @@ import (
 	"slices"
 
 	"gpu_exporter/collector"
-	"gpu_exporter/podmapper/docker"
 	"gpu_exporter/podmapper/jobs"
 )
 
@@ -93,7 +92,7 @@ func (o *owners) examineEngine(node *collector.Node, d *diagnosis) {
 	}
 	s := o.engine.Status()
 	if !s.Up {
-		d.add("docker", "engine", broken, errorText(s.Err), docker.Hint(s.Reason))
+		d.add("docker", "engine", broken, errorText(s.Err), s.Hint)
 		return
 	}
 	d.add("docker", "engine", healthy, fmt.Sprintf("%s, %d of %d containers hold devices", s.Engine, s.Holds, s.Containers), "")

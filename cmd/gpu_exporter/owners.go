@@ -196,20 +196,9 @@ func (s sources) addContainers(o *collector.Ownership) {
 	}
 }
 
-// deviceIndex indexes the entities of an inventory by what owners call them.
+// deviceIndex indexes the entities of an inventory by the IDs that owners use.
 func deviceIndex(inv *collector.Inventory) *device.Index {
-	all := make([]device.Device, len(inv.Entities))
-	for i, d := range devices(inv) {
-		all[i] = device.Device{
-			Kind: device.Kind(d.Kind), GPUUUID: d.GPUUUID, Index: d.Index, Minor: d.Minor, DCGMID: device.Unknown, PCIBusID: d.PCIBusID,
-			GPUInstance: d.GPUInstance, ComputeInstance: d.ComputeInstance, MIGUUIDs: d.MIGUUIDs, MIGIndex: device.Unknown,
-			Profile: d.Profile, PlacementStart: d.PlacementStart,
-		}
-		if gpu, ok := inv.GPU(i); ok {
-			all[i].DCGMID, all[i].MIGMode = int(gpu.ID), gpu.MIGMode
-		}
-	}
-	return device.NewIndex(all, device.IDTypeUID)
+	return device.NewIndex(devices(inv), device.IDTypeUID)
 }
 
 // strays counts the holds by job files of devices that are not there. What Slurm's
@@ -295,6 +284,9 @@ func devices(inv *collector.Inventory) []podmapper.Device {
 			GPUUUID:         gpu.UUID,
 			Index:           gpu.Index,
 			Minor:           gpu.Minor,
+			DCGMID:          int(gpu.ID),
+			MIGMode:         gpu.MIGMode,
+			MIGIndex:        device.Unknown,
 			PCIBusID:        gpu.PCIBusID,
 			GPUInstance:     collector.Unknown,
 			ComputeInstance: collector.Unknown,

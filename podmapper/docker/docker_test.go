@@ -466,7 +466,7 @@ func TestFailuresToConnect(t *testing.T) {
 		t.Errorf("reason of EACCES: %s", r)
 	}
 	for _, r := range Reasons() {
-		if Hint(r) == "" {
+		if hint(r) == "" {
 			t.Errorf("no hint for %s", r)
 		}
 	}

@@ -60,7 +60,7 @@ func (w *Watcher) followEvents(ctx context.Context) {
 			level = slog.LevelWarn
 		}
 		w.Log().Log(ctx, level, "Container engine does not report events; changes are detected at the next refresh",
-			"reason", reason, "err", err, "hint", Hint(reason))
+			"reason", reason, "err", err, "hint", hint(reason))
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):

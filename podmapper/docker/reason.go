@@ -34,8 +34,8 @@ func Reasons() []Reason {
 	}
 }
 
-// Hint returns what a user can do about a failure.
-func Hint(r Reason) string {
+// hint returns what a user can do about a failure.
+func hint(r Reason) string {
 	switch r {
 	case ReasonNoSocket:
 		return "check that the engine runs and that the path of its socket is right; in a container, mount the socket's directory, because engines replace the socket when they start (Podman: systemctl enable --now podman.socket)"

@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gpu_exporter/podmapper/device"
@@ -202,6 +203,7 @@ type source struct {
 	read func(context.Context) (r *reading, again time.Duration, err error)
 
 	turn   chan struct{} // held by the running read
+	absent atomic.Bool   // the last reading found no directory or cgroups
 	warned map[warning]bool
 }
 
@@ -257,6 +259,7 @@ func (f *Finder) add(c Config, name Source, place string, read func(context.Cont
 				}
 				return slog.LevelWarn
 			},
+			Quiet:  s.absent.Load,
 			MaxAge: c.MaxAge,
 			Log:    c.Logger,
 		},
@@ -351,6 +354,7 @@ func (s *source) finish(r *reading, err error, start time.Time) (*reading, error
 		return nil, poll.WithReason(reason, fmt.Errorf("reading jobs from %s: %w", s.place, err))
 	}
 	r.start = start
+	s.absent.Store(!r.found)
 	warned := make(map[warning]bool)
 	for _, p := range r.problems {
 		s.Count(p.Reason)
