@@ -60,9 +60,9 @@ const (
 	firstRetry = time.Second // pause after a first failure; it doubles
 	// maxRetry bounds the pauses between inspections of one container, and between
 	// streams of events.
-	maxRetry   = 5 * time.Minute
-	steadyTime = time.Minute // a stream of events that lasted longer resets its pause
-	maxLines   = 20          // logged by one refresh
+	maxRetry    = 5 * time.Minute
+	steadyTime  = time.Minute // a stream of events that lasted longer resets its pause
+	maxWarnings = 20          // logged by one refresh
 )
 
 // Status is the state of a Watcher.
@@ -290,8 +290,17 @@ func (w *Watcher) inspect(ctx context.Context, a api, start time.Time) error {
 		return cmp.Or(cmp.Compare(a.tries, b.tries), compareContainers(a.Container, b.Container))
 	})
 	deadline := start.Add(4 * w.timeout)
-	warnings := boundedLog{log: w.Log()}
-	defer warnings.close()
+	warnings := 0
+	warn := func(msg string, args ...any) {
+		if warnings++; warnings <= maxWarnings {
+			w.Log().Warn(msg, args...) //nolint:sloglint // the messages below are constants
+		}
+	}
+	defer func() {
+		if warnings > maxWarnings {
+			w.Log().Warn("More device requests of containers are not resolved", "count", warnings-maxWarnings, "hint", "gpu_exporter doctor lists all of them")
+		}
+	}()
 	for _, k := range pending {
 		if time.Now().After(deadline) {
 			w.Trigger() // publish, then continue
@@ -316,7 +325,7 @@ func (w *Watcher) inspect(ctx context.Context, a api, start time.Time) error {
 			reason := poll.ReasonOf(err)
 			k.setUnresolved("the inspection of the container failed: "+string(reason), hint(reason))
 			if k.tries == 2 { // a first failure may be a container that has just exited
-				warnings.warn("Inspection of a container failed; it counts as a holder of no device", "container", k.Name, "id", k.ID,
+				warn("Inspection of a container failed; it counts as a holder of no device", "container", k.Name, "id", k.ID,
 					"reason", reason, "err", err, "hint", hint(reason))
 			}
 			continue
@@ -327,29 +336,11 @@ func (w *Watcher) inspect(ctx context.Context, a api, start time.Time) error {
 		for i := range k.unresolved {
 			u := &k.unresolved[i]
 			u.ID, u.Name = k.ID, k.Name
-			warnings.warn("Device request of a container is not resolved", "container", u.Name, "id", u.ID,
+			warn("Device request of a container is not resolved", "container", u.Name, "id", u.ID,
 				"request", u.Request, "reason", u.Reason, "hint", u.Hint)
 		}
 	}
 	return nil
-}
-
-// boundedLog bounds the warnings of one refresh.
-type boundedLog struct {
-	log *slog.Logger
-	n   int
-}
-
-func (l *boundedLog) warn(msg string, args ...any) {
-	if l.n++; l.n <= maxLines {
-		l.log.Warn(msg, args...) //nolint:sloglint // the callers pass constants
-	}
-}
-
-func (l *boundedLog) close() {
-	if more := l.n - maxLines; more > 0 {
-		l.log.Warn("More device requests of containers are not resolved", "count", more, "hint", "gpu_exporter doctor lists all of them")
-	}
 }
 
 // table makes a table of the known containers.

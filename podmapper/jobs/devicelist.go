@@ -30,33 +30,20 @@ func parseDeviceList(content string) (minors []int, known bool, err error) {
 		if len(fields) == 0 {
 			continue
 		}
-		if len(fields) != 3 {
-			return nil, false, fmt.Errorf("devices.list: line %q does not have three fields", strings.TrimSpace(line))
+		if len(fields) != 3 || !slices.Contains([]string{"a", "b", "c"}, fields[0]) {
+			return nil, false, fmt.Errorf("devices.list: unexpected line %q", strings.TrimSpace(line))
 		}
-		major, minor, ok := strings.Cut(fields[1], ":")
-		if !ok {
-			return nil, false, fmt.Errorf("devices.list: %q is not a device number", fields[1])
-		}
-		switch fields[0] {
-		case "a":
-			return nil, false, nil
-		case "b":
-			continue
-		case "c":
-		default:
-			return nil, false, fmt.Errorf("devices.list: %q is not a type of device", fields[0])
-		}
-		if !strings.ContainsAny(fields[2], "rw") || major != nvidiaMajor && major != "*" {
-			continue
-		}
-		if minor == "*" {
-			return nil, false, nil
-		}
+		kind, access := fields[0], fields[2]
+		major, minor, _ := strings.Cut(fields[1], ":")
 		n, err := strconv.ParseUint(minor, 10, 32)
-		if err != nil {
-			return nil, false, fmt.Errorf("devices.list: %q is not a device number", fields[1])
+		if err != nil && minor != "*" {
+			return nil, false, fmt.Errorf("devices.list: unexpected device number %q", fields[1])
 		}
-		if n <= maxMinor {
+		granted := kind == "c" && strings.ContainsAny(access, "rw") && (major == nvidiaMajor || major == "*")
+		switch {
+		case kind == "a", granted && minor == "*":
+			return nil, false, nil
+		case granted && n <= maxMinor:
 			minors = append(minors, int(n))
 		}
 	}

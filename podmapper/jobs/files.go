@@ -63,23 +63,13 @@ type jobFile struct {
 	jobs   []string // that are valid
 	// incompleteSince is when the file stopped being usable; zero if it is usable.
 	incompleteSince time.Time
-	stamp           stamp
-	stampSince      time.Time
+	info            fs.FileInfo // of the last reading
+	unchangedSince  time.Time
 }
 
-// stamp changes when a file is written.
-type stamp struct {
-	inode, device uint64
-	size          int64
-	modified      time.Time
-}
-
-func stampOf(info fs.FileInfo) stamp {
-	s := stamp{size: info.Size(), modified: info.ModTime()}
-	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
-		s.inode, s.device = sys.Ino, sys.Dev
-	}
-	return s
+// unchanged reports whether a file was neither written nor replaced.
+func unchanged(a, b fs.FileInfo) bool {
+	return a != nil && b != nil && os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
 }
 
 func newJobFiles(dir string) *jobFiles {
@@ -153,19 +143,19 @@ func (f *jobFiles) list() (names []string, ignored int, err error) {
 // error of a file that is not usable.
 func (f *jobFiles) update(name string, file *jobFile) (again time.Duration, err error) {
 	now := f.now()
-	content, stamp, err := readJobFile(filepath.Join(f.dir, name))
+	content, info, err := readJobFile(filepath.Join(f.dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, err
 	}
-	if stamp != file.stamp || file.stampSince.IsZero() {
-		file.stamp, file.stampSince = stamp, now
+	if !unchanged(info, file.info) {
+		file.info, file.unchangedSince = info, now
 	}
 	var ids []string
 	if err == nil {
 		ids, err = parseJobFile(content)
 	}
-	settled := now.Sub(stamp.modified) >= f.settle || now.Sub(file.stampSince) >= f.settle
-	if err == nil && (settled || bytes.HasSuffix(content, []byte{'\n'})) {
+	complete := bytes.HasSuffix(content, []byte{'\n'}) || now.Sub(file.unchangedSince) >= f.settle
+	if err == nil && (complete || now.Sub(info.ModTime()) >= f.settle) {
 		file.jobs, file.incompleteSince = ids, time.Time{}
 		return 0, nil
 	}
@@ -184,34 +174,34 @@ func (f *jobFiles) update(name string, file *jobFile) (again time.Duration, err 
 }
 
 // readJobFile reads a file. A FIFO or a device does not block it.
-func readJobFile(path string) ([]byte, stamp, error) {
+func readJobFile(path string) ([]byte, fs.FileInfo, error) {
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, stamp{}, err
+		return nil, nil, err
 	}
 	defer file.Close()
 	before, err := file.Stat()
 	if err != nil {
-		return nil, stamp{}, err
+		return nil, nil, err
 	}
 	if !before.Mode().IsRegular() {
-		return nil, stampOf(before), poll.WithReason(ReasonNotRegular, errors.New("not a regular file"))
+		return nil, before, poll.WithReason(ReasonNotRegular, errors.New("not a regular file"))
 	}
 	content, err := io.ReadAll(io.LimitReader(file, maxFileBytes+1))
 	if err != nil {
-		return nil, stampOf(before), err
+		return nil, before, err
 	}
 	if len(content) > maxFileBytes {
-		return nil, stampOf(before), poll.WithReason(ReasonTooLarge, fmt.Errorf("the file has more than %d bytes", maxFileBytes))
+		return nil, before, poll.WithReason(ReasonTooLarge, fmt.Errorf("the file has more than %d bytes", maxFileBytes))
 	}
 	after, err := file.Stat()
 	if err != nil {
-		return nil, stampOf(before), err
+		return nil, before, err
 	}
-	if stampOf(before) != stampOf(after) || after.Size() != int64(len(content)) {
-		return nil, stampOf(after), poll.WithReason(ReasonChanging, errors.New("the file changed while it was read"))
+	if !unchanged(before, after) || after.Size() != int64(len(content)) {
+		return nil, after, poll.WithReason(ReasonChanging, errors.New("the file changed while it was read"))
 	}
-	return content, stampOf(after), nil
+	return content, after, nil
 }
 
 // parseJobFile returns the lines of a file without carriage returns, blank lines and
