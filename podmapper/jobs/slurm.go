@@ -91,14 +91,9 @@ func newSlurmTree(cgroupRoot, procRoot string, patterns []string, required bool)
 	}
 }
 
-// slurmRoot is a directory with the directories of jobs (v2) or users (v1).
-type slurmRoot struct {
-	path string
-	node string // Slurm's name; empty unless Slurm is built for several slurmd per host
-}
-
-// roots finds Slurm's own directories. Any of several alternatives is sufficient.
-func (s *slurmTree) roots() ([]slurmRoot, error) {
+// roots finds Slurm's own directories, which have those of jobs (v2) or users (v1).
+// Any of several alternatives is sufficient.
+func (s *slurmTree) roots() ([]string, error) {
 	alternatives := [][]string{s.patterns}
 	if len(s.patterns) == 0 {
 		// v2, alone or in a hybrid set-up. CgroupSlice may be nested.
@@ -111,7 +106,7 @@ func (s *slurmTree) roots() ([]slurmRoot, error) {
 			alternatives = append(alternatives, []string{filepath.Join(controller, "slurm"), filepath.Join(controller, "slurm_*")})
 		}
 	}
-	var roots []slurmRoot
+	var roots []string
 	for _, patterns := range alternatives {
 		if len(roots) > 0 {
 			break
@@ -120,13 +115,13 @@ func (s *slurmTree) roots() ([]slurmRoot, error) {
 			if !filepath.IsAbs(pattern) {
 				pattern = filepath.Join(s.cgroupRoot, pattern)
 			}
-			paths, err := filepath.Glob(pattern)
+			paths, err := filepath.Glob(filepath.Clean(pattern))
 			if err != nil {
 				return nil, fmt.Errorf("cgroups of Slurm %q: %w", pattern, err)
 			}
 			for _, path := range paths {
 				if info, err := os.Stat(path); err == nil && info.IsDir() && len(roots) < maxSlurmRoots {
-					roots = append(roots, slurmRoot{path: path, node: nodeOf(filepath.Base(path))})
+					roots = append(roots, path)
 				}
 			}
 		}
@@ -134,7 +129,8 @@ func (s *slurmTree) roots() ([]slurmRoot, error) {
 	return roots, nil
 }
 
-// nodeOf returns the node's name in the name of one of Slurm's directories, or "".
+// nodeOf returns Slurm's node name in the name of a root. It is empty unless Slurm is
+// built for several slurmd per host.
 func nodeOf(name string) string {
 	if node, ok := strings.CutSuffix(name, "slurmstepd.scope"); ok {
 		return strings.TrimSuffix(node, "_")
@@ -152,13 +148,26 @@ type scan struct {
 	*slurmTree
 	ctx   context.Context
 	found *reading
-	dirs  int // opened below jobs
+	jobs  map[cgroup.SlurmJob]*jobFacts
+	alive int // jobs
+	dirs  int // below jobs
 	reads int // of environments
 	seen  map[proc.ID]*slurmProcess
-	holds map[Hold]bool
 	// The causes of an incomplete scan.
 	tooMany    bool
 	unreadable map[Reason]error // environments
+}
+
+// jobFacts collects what is known of a job.
+type jobFacts struct {
+	key     cgroup.SlurmJob
+	alive   bool // it has processes
+	job     Job  // from the environments of its processes; the first one wins
+	devices []device.ID
+	// minors are the GPUs that the kernel allows, if they are known and not all that
+	// Slurm itself may use. Otherwise Slurm may not constrain devices.
+	minors      []int
+	constrained bool
 }
 
 // read scans all jobs. A failure of one job does not affect the others.
@@ -167,7 +176,7 @@ func (s *slurmTree) read(ctx context.Context) (*reading, error) {
 	if err != nil {
 		return nil, err
 	}
-	found := &reading{slurm: make(map[slurmKey]Job), found: len(roots) > 0}
+	found := &reading{slurm: make(map[slurmKey]Job), found: len(roots) > 0, dirs: roots}
 	if !found.found && s.required {
 		clear(s.processes)
 		return nil, errNoSlurm
@@ -176,13 +185,12 @@ func (s *slurmTree) read(ctx context.Context) (*reading, error) {
 		slurmTree:  s,
 		ctx:        ctx,
 		found:      found,
+		jobs:       make(map[cgroup.SlurmJob]*jobFacts),
 		seen:       make(map[proc.ID]*slurmProcess),
-		holds:      make(map[Hold]bool),
 		unreadable: make(map[Reason]error),
 	}
 	var failed error
 	for _, root := range roots {
-		found.dirs = append(found.dirs, root.path)
 		if err := c.scanRoot(root); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			failed = cmp.Or(failed, err)
 		}
@@ -190,12 +198,14 @@ func (s *slurmTree) read(ctx context.Context) (*reading, error) {
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	if failed != nil && len(found.slurm) == 0 {
+	if failed != nil && c.alive == 0 {
 		return nil, failed
 	}
 	s.processes = c.seen
-	for hold := range c.holds {
-		found.holds = append(found.holds, hold)
+	for _, facts := range c.jobs {
+		if facts.alive { // Slurm does not always remove the cgroups of ended jobs
+			found.addSlurmJob(facts)
+		}
 	}
 	if failed != nil {
 		found.addProblem(s.cgroupRoot, failed)
@@ -210,117 +220,91 @@ func (s *slurmTree) read(ctx context.Context) (*reading, error) {
 	return found, nil
 }
 
-// scanRoot scans the jobs of one slurmd.
-func (c *scan) scanRoot(root slurmRoot) error {
-	entries, err := readDirs(root.path)
-	if err != nil {
-		return err
-	}
-	inherited, _ := c.readGPUs(root.path)
-	for _, entry := range entries {
-		path := filepath.Join(root.path, entry)
-		uid, ok := strings.CutPrefix(entry, "uid_")
-		if !ok {
-			c.scanJob(path, root.node, "", inherited)
-			continue
-		}
-		jobs, err := readDirs(path)
-		if err != nil {
-			continue // the user's last job has ended
-		}
-		for _, name := range jobs {
-			c.scanJob(filepath.Join(path, name), root.node, uid, inherited)
-		}
-	}
-	return nil
-}
-
-// scanJob scans the directory of a job. inherited are the GPUs that Slurm itself may
-// use.
-func (c *scan) scanJob(path, node, uid string, inherited []int) {
-	key, ok := cgroup.ParseSlurmDir(filepath.Base(path))
-	if !ok || c.ctx.Err() != nil {
-		return
-	}
-	if len(c.found.slurm) >= maxSlurmJobs {
-		c.tooMany = true
-		return
-	}
-	key.Node, key.UID = node, uid
-	facts := jobFacts{key: key, job: Job{Source: SourceSlurm}}
-	steps, err := readDirs(path)
-	if err != nil {
-		return // the job has ended
-	}
-	for _, name := range steps {
-		if step, ok := strings.CutPrefix(name, "step_"); ok {
-			c.scanStep(filepath.Join(path, name), step, 1, &facts)
-		}
-	}
-	if !facts.alive && !hasProcesses(path) {
-		return // Slurm does not always remove the cgroups of ended jobs
-	}
-	job := facts.job
+func (r *reading) addSlurmJob(facts *jobFacts) {
+	key, job := facts.key, facts.job
 	job.ID = cmp.Or(key.ID, job.ID, key.SLUID)
-	job.UID = cmp.Or(uid, job.UID)
-	c.found.slurm[keyOf(key)] = job
+	job.UID = cmp.Or(key.UID, job.UID)
+	r.slurm[keyOf(key)] = job
 
 	devices := facts.devices
-	if minors, known := c.readGPUs(path); known && !slices.Equal(minors, inherited) && !facts.hasMIG() {
-		// The kernel enforces this list. If it equals Slurm's own, the job may have all
-		// GPUs, or Slurm does not constrain devices.
+	// A job with MIG devices also has the device file of their GPU.
+	mig := slices.ContainsFunc(devices, func(id device.ID) bool {
+		return id.Form == device.FormMIGUUID || id.Form == device.FormMIGPath
+	})
+	if facts.constrained && !mig {
 		devices = nil
-		for _, n := range minors {
+		for _, n := range facts.minors {
 			devices = append(devices, device.ID{Form: device.FormDeviceName, Number: n})
 		}
 	}
 	for _, id := range devices {
-		c.holds[Hold{id, job}] = true
+		r.holds = append(r.holds, Hold{id, job})
 	}
 }
 
-// jobFacts collects what is known of a job.
-type jobFacts struct {
-	key     cgroup.SlurmJob
-	alive   bool // it has processes
-	job     Job  // from the environments of its processes; the first one wins
-	devices []device.ID
-}
-
-// hasMIG reports whether the job has MIG devices. Their jobs also have the device
-// file of the GPU.
-func (f *jobFacts) hasMIG() bool {
-	return slices.ContainsFunc(f.devices, func(id device.ID) bool {
-		return id.Form == device.FormMIGUUID || id.Form == device.FormMIGPath
+// scanRoot scans the jobs of one slurmd.
+func (c *scan) scanRoot(root string) error {
+	inherited, _ := c.readGPUs(root)
+	return filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case c.ctx.Err() != nil:
+			return c.ctx.Err()
+		case err != nil && path == root:
+			return err
+		case err != nil:
+			return fs.SkipDir // the job has ended
+		case !entry.IsDir() || path == root:
+			return nil
+		}
+		key := cgroup.SlurmJob{Node: nodeOf(filepath.Base(root))}
+		parts := strings.Split(path[len(root)+1:], "/") // [uid_<uid>/]job_<id>/step_<step>/…
+		if uid, ok := strings.CutPrefix(parts[0], "uid_"); ok {
+			key.UID = uid
+			if parts = parts[1:]; len(parts) == 0 {
+				return nil
+			}
+		}
+		job, ok := cgroup.ParseSlurmDir(parts[0])
+		if !ok {
+			return fs.SkipDir
+		}
+		key.ID, key.SLUID = job.ID, job.SLUID
+		if len(parts) > 1 {
+			return c.scanStep(path, parts[1:], c.jobs[key])
+		}
+		if c.alive >= maxSlurmJobs {
+			c.tooMany = true
+			return fs.SkipDir
+		}
+		facts := &jobFacts{key: key, job: Job{Source: SourceSlurm}}
+		c.jobs[key] = facts
+		minors, known := c.readGPUs(path)
+		facts.minors, facts.constrained = minors, known && !slices.Equal(minors, inherited)
+		c.readPIDs(path, facts)
+		return nil
 	})
 }
 
-// scanStep scans a directory of a step, recursively.
-func (c *scan) scanStep(path, step string, depth int, facts *jobFacts) {
-	if c.dirs >= maxStepDirs || depth > maxDepth {
+// scanStep scans a directory of a step. parts is its path below that of the job.
+func (c *scan) scanStep(path string, parts []string, facts *jobFacts) error {
+	step, ok := strings.CutPrefix(parts[0], "step_")
+	if !ok {
+		return fs.SkipDir
+	}
+	if c.dirs >= maxStepDirs || len(parts) > maxDepth {
 		c.tooMany = true
-		return
+		return fs.SkipDir
 	}
 	c.dirs++
-	// cgroup.procs of a threaded v2 domain is unreadable; its children have theirs.
-	pids, _ := readPIDs(path)
-	facts.alive = facts.alive || len(pids) > 0
-	if slices.Contains(pids, 0) && c.unreadable[ReasonNoHostPIDs] == nil {
-		c.unreadable[ReasonNoHostPIDs] = fmt.Errorf("processes in %s are not in the exporter's PID namespace", path)
+	pids := c.readPIDs(path, facts)
+	if parts[len(parts)-1] == "slurm" {
+		return fs.SkipDir // slurmstepd
 	}
 	// The extern step has only a sleep, without variables, and adopted logins.
 	if step != "extern" {
 		c.scanTask(pids, step, facts)
 	}
-	children, err := readDirs(path)
-	if err != nil {
-		return
-	}
-	for _, name := range children {
-		if name != "slurm" { // slurmstepd
-			c.scanStep(filepath.Join(path, name), step, depth+1, facts)
-		}
-	}
+	return nil
 }
 
 // scanTask uses the oldest process of a task that has the job's environment, which
@@ -428,22 +412,13 @@ func (c *scan) readGPUs(path string) (minors []int, known bool) {
 	return minors, known
 }
 
-// hasProcesses reports whether a job has processes outside of its tasks: in its own
-// v1 directory, or slurmstepd before the first task.
-func hasProcesses(path string) bool {
-	dirs, _ := filepath.Glob(filepath.Join(path, "step_*", "slurm"))
-	return slices.ContainsFunc(append(dirs, path), func(dir string) bool {
-		pids, err := readPIDs(dir)
-		return err == nil && len(pids) > 0
-	})
-}
-
-// readPIDs returns the PIDs of a cgroup. 0 is a process outside of the exporter's PID
-// namespace.
-func readPIDs(dir string) ([]int, error) {
+// readPIDs returns the PIDs of a cgroup of a job. 0 is a process outside of the
+// exporter's PID namespace. cgroup.procs of a threaded v2 domain is unreadable, but
+// its children have theirs.
+func (c *scan) readPIDs(dir string, facts *jobFacts) []int {
 	content, err := proc.ReadFile(filepath.Join(dir, "cgroup.procs"), maxProcsBytes)
 	if err != nil {
-		return nil, err
+		return nil
 	}
 	var pids []int
 	for _, field := range strings.Fields(string(content)) {
@@ -451,20 +426,12 @@ func readPIDs(dir string) ([]int, error) {
 			pids = append(pids, pid)
 		}
 	}
-	return pids, nil
-}
-
-// readDirs returns the sorted names of the subdirectories of a directory.
-func readDirs(path string) ([]string, error) {
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return nil, err
+	if len(pids) > 0 && !facts.alive {
+		facts.alive = true
+		c.alive++
 	}
-	var names []string
-	for _, e := range entries {
-		if e.IsDir() {
-			names = append(names, e.Name())
-		}
+	if slices.Contains(pids, 0) && c.unreadable[ReasonNoHostPIDs] == nil {
+		c.unreadable[ReasonNoHostPIDs] = fmt.Errorf("processes in %s are not in the exporter's PID namespace", dir)
 	}
-	return names, nil
+	return pids
 }
