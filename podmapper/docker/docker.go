@@ -160,7 +160,7 @@ func (w *Watcher) Status() Status {
 		s.Engine = *name
 	}
 	if t := w.Table(); t != nil {
-		s.Containers, s.Holds, s.Unresolved = len(t.containers), len(t.Holds), len(t.Unresolved)
+		s.Containers, s.Holds, s.Unresolved = t.containers, len(t.Holds), len(t.Unresolved)
 	}
 	return s
 }
@@ -345,9 +345,8 @@ func (w *Watcher) inspect(ctx context.Context, a api, start time.Time) error {
 
 // table makes a table of the known containers.
 func (w *Watcher) table(start time.Time) *Table {
-	t := &Table{Time: start, containers: make(map[string]Container, len(w.known))}
-	for id, k := range w.known {
-		t.containers[id] = k.Container
+	t := &Table{Time: start, containers: len(w.known)}
+	for _, k := range w.known {
 		t.Unresolved = append(t.Unresolved, k.unresolved...)
 		if !k.devices.None() {
 			t.Holds = append(t.Holds, Hold{Devices: k.devices, Container: k.Container})

@@ -155,18 +155,17 @@ func TestRefresh(t *testing.T) {
 	if got, want := holds(table), "all=all, paused=2, train=1"; got != want {
 		t.Errorf("holds %s, want %s", got, want)
 	}
-	c, ok := table.Container(idOf("train"))
-	if want := (Container{ID: idOf("train"), Name: "train", Image: "image/train", ComposeProject: "ml", ComposeService: "train",
-		Labels: []KeyValue{{"team", "vision"}}}); !ok || fmt.Sprint(c) != fmt.Sprint(want) {
+	if c, want := table.Holds[2].Container, (Container{ID: idOf("train"), Name: "train", Image: "image/train", ComposeProject: "ml", ComposeService: "train",
+		Labels: []KeyValue{{"team", "vision"}}}); fmt.Sprint(c) != fmt.Sprint(want) {
 		t.Errorf("container %+v, want %+v", c, want)
 	}
 	for _, name := range []string{"web", "self"} {
-		if _, ok := table.Container(idOf(name)); !ok {
+		if w.known[idOf(name)] == nil {
 			t.Errorf("container %s is missing", name)
 		}
 	}
 	for _, name := range []string{"stopped", "k8s_main_p"} {
-		if c, ok := table.Container(idOf(name)); ok {
+		if c := w.known[idOf(name)]; c != nil {
 			t.Errorf("unexpected container %+v", c)
 		}
 	}
@@ -236,9 +235,9 @@ func TestEvents(t *testing.T) {
 	eventually(t, "the new name", func() bool { return holds(w.Table()) == "renamed-second=1" })
 
 	// An engine may report an event before its list shows it.
-	before := e.asked("/v1.44/containers/json")
+	before := e.requests("/v1.44/containers/json")
 	e.report("die")
-	eventually(t, "an immediate refresh", func() bool { return e.asked("/v1.44/containers/json") > before })
+	eventually(t, "an immediate refresh", func() bool { return e.requests("/v1.44/containers/json") > before })
 	e.remove("renamed-second")
 	eventually(t, "a delayed refresh", func() bool { return holds(w.Table()) == "" })
 }
@@ -275,7 +274,7 @@ func TestWithoutEvents(t *testing.T) {
 			run(t, w)
 			e.set("train", gpu(0))
 			eventually(t, "a refresh without events", func() bool { return holds(w.Table()) == "train=0" })
-			eventually(t, "a second request for events", func() bool { return e.asked("/v1.44/events") >= 2 })
+			eventually(t, "a second request for events", func() bool { return e.requests("/v1.44/events") >= 2 })
 			e.remove("train")
 			eventually(t, "the removal without events", func() bool { return holds(w.Table()) == "" })
 			if n := log.warnings("does not report events"); n != 1 || !w.Status().Up {
@@ -504,8 +503,8 @@ func TestOneBadContainer(t *testing.T) {
 				t.Errorf("unresolved: %+v", u)
 			}
 			eventually(t, "a warning", func() bool { return log.warnings("Inspection of a container failed") > 0 })
-			before := e.asked("/v1.44" + path)
-			eventually(t, "retries", func() bool { return e.asked("/v1.44"+path) >= before+2 })
+			before := e.requests("/v1.44" + path)
+			eventually(t, "retries", func() bool { return e.requests("/v1.44"+path) >= before+2 })
 			if n := log.warnings("Inspection of a container failed"); n != 1 {
 				t.Errorf("%d warnings:\n%s", n, log)
 			}
@@ -580,7 +579,7 @@ func TestNegotiate(t *testing.T) {
 			e.serve("/version", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, tc.version) })
 			e.set("train", gpu(0))
 			w := newWatcher(t, Config{Socket: e.socket})
-			if got := holds(refresh(t, w)); got != "train=0" || e.asked(tc.prefix+"/containers/json") != 1 || e.asked(tc.prefix+"/containers/"+idOf("train")+"/json") != 1 {
+			if got := holds(refresh(t, w)); got != "train=0" || e.requests(tc.prefix+"/containers/json") != 1 || e.requests(tc.prefix+"/containers/"+idOf("train")+"/json") != 1 {
 				t.Errorf("holds %s, requests %v", got, e.paths)
 			}
 			if got := w.Status().Engine; got != tc.engine {
@@ -592,7 +591,7 @@ func TestNegotiate(t *testing.T) {
 		e := startEngine(t)
 		e.serve("/version", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "", code) })
 		refresh(t, newWatcher(t, Config{Socket: e.socket}))
-		if e.asked("/containers/json") != 1 {
+		if e.requests("/containers/json") != 1 {
 			t.Errorf("status %d for /version: requests %v", code, e.paths)
 		}
 	}

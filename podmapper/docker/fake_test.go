@@ -116,7 +116,7 @@ func (e *fakeEngine) serve(path string, a answer) {
 	e.instead[path] = a
 }
 
-func (e *fakeEngine) asked(path string) int {
+func (e *fakeEngine) requests(path string) int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.paths[path]

@@ -83,17 +83,7 @@ type Table struct {
 	// Unresolved is sorted by name and ID of the container.
 	Unresolved []Unresolved
 
-	containers map[string]Container // by ID; includes containers without devices
-}
-
-// Container returns a running container by its full ID. Containers of Kubernetes
-// are not listed. A nil table has none.
-func (t *Table) Container(id string) (Container, bool) {
-	if t == nil {
-		return Container{}, false
-	}
-	c, ok := t.containers[id]
-	return c, ok
+	containers int // includes containers without devices, except those of Kubernetes
 }
 
 // Match is the join of a table and the devices of the node.

@@ -79,14 +79,14 @@ func newJobFiles(dir string) *jobFiles {
 // read reads the directory. It must be repeated after again, unless that is zero,
 // because files may be incomplete.
 func (f *jobFiles) read(context.Context) (found *reading, again time.Duration, err error) {
-	names, ignored, err := f.list()
+	names, err := f.list()
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			clear(f.known)
 		}
 		return nil, 0, err
 	}
-	found = &reading{found: true, ignored: ignored}
+	found = &reading{found: true}
 	if len(names) > maxFiles {
 		found.addProblem(f.dir, poll.WithReason(ReasonTooMany, fmt.Errorf("%d job files; only %d are read", len(names), maxFiles)))
 		found.incomplete = true
@@ -119,24 +119,23 @@ func (f *jobFiles) read(context.Context) (found *reading, again time.Duration, e
 	return found, again, nil
 }
 
-// list returns the sorted names of job files, and the number of other entries.
-func (f *jobFiles) list() (names []string, ignored int, err error) {
+// list returns the sorted names of job files.
+func (f *jobFiles) list() ([]string, error) {
 	dir, err := os.Open(f.dir)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	defer dir.Close()
-	names, err = dir.Readdirnames(maxEntries)
+	names, err := dir.Readdirnames(maxEntries)
 	if err != nil && !errors.Is(err, io.EOF) { // io.EOF: no entries
-		return nil, 0, fmt.Errorf("listing %s: %w", f.dir, err)
+		return nil, fmt.Errorf("listing %s: %w", f.dir, err)
 	}
-	entries := len(names)
 	names = slices.DeleteFunc(names, func(name string) bool {
 		_, ok := parseFileName(name)
 		return !ok
 	})
 	slices.Sort(names)
-	return names, entries - len(names), nil
+	return names, nil
 }
 
 // update reads one file. It returns when to read an incomplete file again, and the

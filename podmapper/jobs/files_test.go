@@ -95,8 +95,8 @@ func TestJobFiles(t *testing.T) {
 	if got := texts(found.holds); !slices.Equal(got, want) {
 		t.Errorf("got %q\nwant %q", got, want)
 	}
-	if !found.found || found.ignored != 10 {
-		t.Errorf("found %v, ignored %d", found.found, found.ignored)
+	if !found.found {
+		t.Error("not found")
 	}
 }
 

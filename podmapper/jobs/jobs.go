@@ -15,7 +15,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -59,10 +58,6 @@ type Config struct {
 
 	CgroupRoot string // DefaultCgroupRoot
 	ProcRoot   string // /proc; must show the PIDs that the cgroups have
-	// SlurmDirs are glob patterns of the directories with those of jobs (v2) or users
-	// (v1), relative to CgroupRoot or absolute. Empty: Slurm's defaults. A slurmd in a
-	// container needs a pattern.
-	SlurmDirs []string
 
 	Interval time.Duration // between readings; job files are also watched
 	MaxAge   time.Duration // how long a reading is valid while newer ones fail
@@ -153,8 +148,6 @@ type reading struct {
 	unknown    []device.ID // whose jobs are unknown
 	incomplete bool        // any device may have further jobs
 	found      bool        // the source exists on this node
-	dirs       []string    // that were read
-	ignored    int         // entries that are not job files
 }
 
 func (r *reading) addProblem(name string, err error) {
@@ -179,8 +172,6 @@ type SourceStatus struct {
 	Problems []Problem // of the last reading; at most 64
 	Holds    int       // of this source in the table
 	Watching bool      // changes of job files are detected at once
-	Ignored  int       // entries of the directory that are not job files
-	Dirs     []string  // that were read
 }
 
 // Finder keeps a table of jobs fresh. Its methods may be called from any goroutine.
@@ -223,11 +214,6 @@ func New(c Config) (*Finder, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, pattern := range c.SlurmDirs {
-		if _, err := filepath.Match(pattern, ""); err != nil {
-			return nil, fmt.Errorf("directories of Slurm %q: %w", pattern, err)
-		}
-	}
 	f := &Finder{changed: make(chan struct{}, 1), table: &Table{}}
 	if c.Dir != "" {
 		files := newJobFiles(c.Dir)
@@ -236,7 +222,7 @@ func New(c Config) (*Finder, error) {
 	}
 	if mode != SlurmOff {
 		root := cmp.Or(c.CgroupRoot, DefaultCgroupRoot)
-		tree := newSlurmTree(root, cmp.Or(c.ProcRoot, proc.DefaultRoot), c.SlurmDirs, mode == SlurmOn)
+		tree := newSlurmTree(root, cmp.Or(c.ProcRoot, proc.DefaultRoot), mode == SlurmOn)
 		f.add(c, SourceSlurm, root, func(ctx context.Context) (*reading, time.Duration, error) {
 			r, err := tree.read(ctx)
 			return r, 0, err
@@ -250,7 +236,7 @@ func (f *Finder) add(c Config, name Source, place string, read func(context.Cont
 	s := &source{name: name, place: place, read: read, turn: make(chan struct{}, 1), warned: make(map[warning]bool)}
 	s.Poller = poll.New(poll.Config[reading]{
 		Options: poll.Options{
-			Name:    "jobs_" + string(name),
+			Name:    map[Source]string{SourceFile: "job_files", SourceSlurm: "slurm"}[name],
 			Reasons: Reasons(name),
 			Hint:    func(r Reason) string { return hint(name, r) },
 			Level: func(r Reason) slog.Level {
@@ -412,12 +398,9 @@ func (f *Finder) Status() Status {
 	for _, s := range f.sources {
 		status := SourceStatus{Status: s.Poller.Status(), Enabled: true, Known: s.Poller.Table() != nil}
 		status.Found = status.Err != nil && status.Reason != ReasonNotFound
-		if r, _ := s.Last(); r != nil {
-			status.Ignored, status.Dirs = r.ignored, r.dirs
-			if status.Up {
-				status.Found = r.found
-				status.Problems = r.problems[:min(len(r.problems), maxProblems)]
-			}
+		if r, _ := s.Last(); r != nil && status.Up {
+			status.Found = r.found
+			status.Problems = r.problems[:min(len(r.problems), maxProblems)]
 		}
 		for _, h := range table.Holds {
 			if h.Job.Source == s.name {

@@ -52,8 +52,7 @@ const (
 // the first process of each task, even while the job uses no GPU.
 type slurmTree struct {
 	cgroupRoot, procRoot string
-	patterns             []string      // of Slurm's own directories
-	required             bool          // finding none is an error
+	required             bool          // the absence of Slurm is an error
 	timeout              time.Duration // of reading an environment
 	slots                chan struct{} // held by reads of environments
 
@@ -79,11 +78,10 @@ var (
 	errNoSlot  = fmt.Errorf("%w for too many processes", errBlocked)
 )
 
-func newSlurmTree(cgroupRoot, procRoot string, patterns []string, required bool) *slurmTree {
+func newSlurmTree(cgroupRoot, procRoot string, required bool) *slurmTree {
 	return &slurmTree{
 		cgroupRoot: cgroupRoot,
 		procRoot:   procRoot,
-		patterns:   patterns,
 		required:   required,
 		timeout:    environTimeout,
 		slots:      make(chan struct{}, maxEnvironReads),
@@ -92,41 +90,30 @@ func newSlurmTree(cgroupRoot, procRoot string, patterns []string, required bool)
 }
 
 // roots finds Slurm's own directories, which have those of jobs (v2) or users (v1).
-// Any of several alternatives is sufficient.
-func (s *slurmTree) roots() ([]string, error) {
-	alternatives := [][]string{s.patterns}
-	if len(s.patterns) == 0 {
-		// v2, alone or in a hybrid set-up. CgroupSlice may be nested.
-		alternatives[0] = []string{
-			"*.slice/*slurmstepd.scope", "*.slice/*.slice/*slurmstepd.scope",
-			"unified/*.slice/*slurmstepd.scope", "unified/*.slice/*.slice/*slurmstepd.scope",
-		}
-		// v1: each controller has the same jobs, and devices also has their GPUs.
-		for _, controller := range []string{"devices", "freezer", "memory", "cpuset", "cpu,cpuacct", "cpuacct"} {
-			alternatives = append(alternatives, []string{filepath.Join(controller, "slurm"), filepath.Join(controller, "slurm_*")})
-		}
+func (s *slurmTree) roots() []string {
+	// v2, alone or in a hybrid set-up. CgroupSlice may be nested.
+	alternatives := [][]string{{
+		"*.slice/*slurmstepd.scope", "*.slice/*.slice/*slurmstepd.scope",
+		"unified/*.slice/*slurmstepd.scope", "unified/*.slice/*.slice/*slurmstepd.scope",
+	}}
+	// v1: each controller has the same jobs, and devices also has their GPUs.
+	for _, controller := range []string{"devices", "freezer", "memory", "cpuset", "cpu,cpuacct", "cpuacct"} {
+		alternatives = append(alternatives, []string{controller + "/slurm", controller + "/slurm_*"})
 	}
 	var roots []string
 	for _, patterns := range alternatives {
+		for _, pattern := range patterns {
+			paths, _ := filepath.Glob(filepath.Join(s.cgroupRoot, pattern)) // fails only for a malformed pattern
+			roots = append(roots, slices.DeleteFunc(paths, func(path string) bool {
+				info, err := os.Stat(path)
+				return err != nil || !info.IsDir()
+			})...)
+		}
 		if len(roots) > 0 {
 			break
 		}
-		for _, pattern := range patterns {
-			if !filepath.IsAbs(pattern) {
-				pattern = filepath.Join(s.cgroupRoot, pattern)
-			}
-			paths, err := filepath.Glob(filepath.Clean(pattern))
-			if err != nil {
-				return nil, fmt.Errorf("cgroups of Slurm %q: %w", pattern, err)
-			}
-			for _, path := range paths {
-				if info, err := os.Stat(path); err == nil && info.IsDir() && len(roots) < maxSlurmRoots {
-					roots = append(roots, path)
-				}
-			}
-		}
 	}
-	return roots, nil
+	return roots[:min(len(roots), maxSlurmRoots)]
 }
 
 // nodeOf returns Slurm's node name in the name of a root. It is empty unless Slurm is
@@ -172,11 +159,8 @@ type jobFacts struct {
 
 // read scans all jobs. A failure of one job does not affect the others.
 func (s *slurmTree) read(ctx context.Context) (*reading, error) {
-	roots, err := s.roots()
-	if err != nil {
-		return nil, err
-	}
-	found := &reading{slurm: make(map[slurmKey]Job), found: len(roots) > 0, dirs: roots}
+	roots := s.roots()
+	found := &reading{slurm: make(map[slurmKey]Job), found: len(roots) > 0}
 	if !found.found && s.required {
 		clear(s.processes)
 		return nil, errNoSlurm

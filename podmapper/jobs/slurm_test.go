@@ -81,7 +81,7 @@ func (n *node) remove(path string) {
 	}
 }
 
-func (n *node) tree() *slurmTree { return newSlurmTree(n.cgroups, n.proc, nil, false) }
+func (n *node) tree() *slurmTree { return newSlurmTree(n.cgroups, n.proc, false) }
 
 func scanOnce(t *testing.T, s *slurmTree) *reading {
 	t.Helper()
@@ -136,10 +136,11 @@ func TestSlurmV2(t *testing.T) {
 	n.cgroup(scope+"/job_47/step_batch/slurm", 140)
 	n.process(140)
 
-	found := wantHolds(t, n.tree(),
+	tree := n.tree()
+	found := wantHolds(t, tree,
 		"Slurm GPU 0: 43", "Slurm GPU 1: 42", "Slurm GPU 1: 44", "Slurm GPU 2: 42", "Slurm GPU 3: 43")
-	if !found.found || len(found.problems) != 0 || !slices.Equal(found.dirs, []string{filepath.Join(n.cgroups, scope)}) {
-		t.Errorf("found %v in %v, problems %v", found.found, found.dirs, found.problems)
+	if !found.found || len(found.problems) != 0 || !slices.Equal(tree.roots(), []string{filepath.Join(n.cgroups, scope)}) {
+		t.Errorf("found %v in %v, problems %v", found.found, tree.roots(), found.problems)
 	}
 	want := map[slurmKey]Job{
 		{id: "42"}: {ID: "42", UID: "1000", User: "ada", Account: "physics", Partition: "a100", Name: "train me", Source: SourceSlurm},
@@ -435,25 +436,13 @@ func TestSlurmIsBounded(t *testing.T) {
 	}
 }
 
-func TestSlurmDirs(t *testing.T) {
-	n := newNode(t)
-	task := "kubepods.slice/pod7.slice/cri-7.scope/" + scope + "/job_42/step_batch"
-	n.cgroup(task, 100)
-	n.process(100, "SLURM_JOB_ID=42", "SLURM_JOB_GPUS=0")
-	if found := wantHolds(t, n.tree()); found.found {
-		t.Errorf("found without a pattern: %v", found.dirs)
-	}
-	for _, pattern := range []string{"kubepods.slice/*/*/" + scope, filepath.Join(n.cgroups, "kubepods.slice/*/*/*/*.scope")} {
-		wantHolds(t, newSlurmTree(n.cgroups, n.proc, []string{pattern}, true), "Slurm GPU 0: 42")
-	}
-}
-
 // TestSlurmOnRealCgroups scans the cgroups of this machine.
 func TestSlurmOnRealCgroups(t *testing.T) {
-	found := scanOnce(t, newSlurmTree(DefaultCgroupRoot, proc.DefaultRoot, nil, false))
-	t.Logf("found %v, jobs %v, problems %v", found.dirs, found.slurm, found.problems)
-	if found.found != (len(found.dirs) > 0) {
-		t.Errorf("found %v in %v", found.found, found.dirs)
+	tree := newSlurmTree(DefaultCgroupRoot, proc.DefaultRoot, false)
+	found := scanOnce(t, tree)
+	t.Logf("found %v, jobs %v, problems %v", tree.roots(), found.slurm, found.problems)
+	if found.found != (len(tree.roots()) > 0) {
+		t.Errorf("found %v in %v", found.found, tree.roots())
 	}
 }
 
