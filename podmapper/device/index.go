@@ -192,6 +192,9 @@ const (
 	hintMIG  = "after a repartition this ends with the next inventory; if it persists, restart the device plugin, which still allocates MIG devices that no longer exist"
 )
 
+// Len returns the number of devices.
+func (x *Index) Len() int { return len(x.devices) }
+
 // explain returns why an ID matches no device.
 func (x *Index) explain(id ID) Miss {
 	has := func(form Form) bool { return len(x.byID[ID{Form: form, Number: id.Number}]) > 0 }

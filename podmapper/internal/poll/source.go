@@ -48,6 +48,9 @@ type Options struct {
 	Hint func(Reason) string
 	// Level is the level of the first message about a failure. Optional: Warn.
 	Level func(Reason) slog.Level
+	// Quiet reports whether a success needs no message, because there is nothing to
+	// read on this node. Optional.
+	Quiet func() bool
 	// MaxAge is how long a table is valid without a success. Zero: for ever.
 	MaxAge time.Duration
 	// Live means that the source receives changes as events, so its table does not
@@ -185,8 +188,11 @@ func (s *Source[T]) succeed(start time.Time, table *T) (announce bool) {
 	if !s.o.Live {
 		clear(s.logged)
 	}
-	announce, s.announced = !s.announced, true
-	return announce
+	if s.announced || s.o.Quiet != nil && s.o.Quiet() {
+		return false
+	}
+	s.announced = true
+	return true
 }
 
 // Publish publishes a table that is right at the moment, although the source is not
