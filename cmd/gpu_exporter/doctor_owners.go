@@ -109,7 +109,7 @@ func (o *owners) examineKubelet(node *collector.Node, d *diagnosis) {
 	}
 	s := o.mapper.Status()
 	if !s.Up {
-		d.add("kubelet", "pod-resources", broken, errorText(s.Err), s.Reason.Hint())
+		d.add("kubelet", "pod-resources", broken, errorText(s.Err), s.Hint)
 		return
 	}
 	d.add("kubelet", "pod-resources", healthy, fmt.Sprintf("%d device IDs held by containers", s.Assignments), "")
