@@ -212,7 +212,8 @@ func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	c.mu.Lock()
 	c.requests = append(c.requests, r.URL.Path+"?"+query.Encode())
-	fail, accepted := c.fail, c.accepted
+	// A later endWatches ends this request if it passes.
+	fail, accepted, ends := c.fail, c.accepted, c.ends
 	o, known := c.objects[r.URL.Path]
 	c.mu.Unlock()
 
@@ -234,7 +235,7 @@ func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case r.URL.Path == "/api/v1/pods" && query.Get("watch") == "true":
-		c.watch(w, r)
+		c.watch(w, r, ends)
 	case r.URL.Path == "/api/v1/pods":
 		c.list(w, r)
 	case r.URL.Path == "/apis/apps/v1", r.URL.Path == "/apis/batch/v1", r.URL.Path == "/apis/ray.io/v1":
@@ -299,7 +300,7 @@ func (c *cluster) list(w http.ResponseWriter, r *http.Request) {
 	w.Write(envelope(c.t, kindList, &list))
 }
 
-func (c *cluster) watch(w http.ResponseWriter, r *http.Request) {
+func (c *cluster) watch(w http.ResponseWriter, r *http.Request, ends <-chan struct{}) {
 	c.ofNode(r, "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1")
 	from, err := strconv.Atoi(r.URL.Query().Get("resourceVersion"))
 	if err != nil || r.URL.Query().Get("allowWatchBookmarks") != "true" || r.URL.Query().Get("timeoutSeconds") == "" {
@@ -307,9 +308,6 @@ func (c *cluster) watch(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", protobuf+";stream=watch")
 	w.WriteHeader(http.StatusOK)
-	c.mu.Lock()
-	ends := c.ends
-	c.mu.Unlock()
 	for {
 		w.(http.Flusher).Flush()
 		c.mu.Lock()

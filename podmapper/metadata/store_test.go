@@ -135,7 +135,11 @@ func (r *rig) wait(what string, want ...string) {
 // waitFor waits for the status of a source.
 func (r *rig) waitFor(s Source, what string, ok func(SourceStatus) bool) {
 	r.t.Helper()
-	eventually(r.t, what, func() bool { return ok(r.Status()[s]) })
+	for deadline := time.Now().Add(patience); !ok(r.Status()[s]); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("not within %s: %s: %+v", patience, what, r.Status()[s])
+		}
+	}
 }
 
 // describe returns a line for each pod.
@@ -683,8 +687,10 @@ func TestAPIServerFailures(t *testing.T) {
 			tc.heal(c)
 			r.wait("the other pod", "ml/a u-1", "ml/b u-2")
 			r.waitFor(SourceAPIServer, "recovery", func(s SourceStatus) bool { return s.Up && s.Err == nil && s.Failures[tc.reason] > 1 })
-			if n := r.log.count("level=WARN"); n > 2 {
-				t.Errorf("%d warnings of two outages", n)
+			for _, reason := range SourceAPIServer.Reasons() {
+				if n := r.log.count("level=WARN msg=\"Owner source failed\" source=api_server reason=" + string(reason)); n > 2 {
+					t.Errorf("%d warnings about %s in two outages", n, reason)
+				}
 			}
 		})
 	}
@@ -778,8 +784,10 @@ func TestRunLeavesNothing(t *testing.T) {
 		})
 		r.stop()
 	}
-	http.DefaultClient.CloseIdleConnections()
-	eventually(t, "goroutines ended", func() bool { return runtime.NumGoroutine() <= before+2 })
+	eventually(t, "goroutines ended", func() bool {
+		c.server.CloseClientConnections() // client-go keeps them for 90 s
+		return runtime.NumGoroutine() <= before+2
+	})
 }
 
 // Nothing that a scrape calls waits for a source that hangs.
