@@ -106,21 +106,17 @@ func (s *Store) watchPodsAPI(ctx context.Context, pods *podSet) error {
 			silence.Reset(s.c.Timeout)
 		}
 		switch event.Type {
-		case podsv1alpha1.EventType_ADDED, podsv1alpha1.EventType_MODIFIED:
+		case podsv1alpha1.EventType_ADDED, podsv1alpha1.EventType_MODIFIED, podsv1alpha1.EventType_DELETED:
 			r, err := s.decode(event.Pod)
 			switch {
 			case err != nil:
 				s.omit(s.podsAPI, err)
+			case event.Type == podsv1alpha1.EventType_DELETED:
+				pods.end(r.pod.UID, now)
 			case synced:
 				pods.put(r)
 			default:
 				initial = append(initial, r)
-			}
-		case podsv1alpha1.EventType_DELETED:
-			if r, err := s.decode(event.Pod); err != nil {
-				s.omit(s.podsAPI, err)
-			} else {
-				pods.end(r.pod.UID, now)
 			}
 		case podsv1alpha1.EventType_INITIAL_SYNC_COMPLETE:
 			if !synced {

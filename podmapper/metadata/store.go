@@ -28,10 +28,8 @@ import (
 
 // Defaults of Config.
 const (
-	DefaultMaxAge          = time.Hour
-	DefaultTimeout         = 30 * time.Second
-	DefaultLogDir          = "/var/log/pods"
-	DefaultContainerLogDir = "/var/log/containers"
+	DefaultMaxAge  = time.Hour
+	DefaultTimeout = 30 * time.Second
 )
 
 // Pauses between two tries of a source. A restart of the kubelet takes about a
@@ -98,15 +96,18 @@ type Store struct {
 
 	podsAPI, apiServer *poll.Source[table]
 	logDir             *poll.Source[logNames]
+	workloads          *poll.Source[struct{}] // counts failed lookups
 	owners             *ownerLookup
+	active             atomic.Pointer[activation]
 
 	published atomic.Pointer[Pods]
 	changed   chan struct{}
+}
 
-	mu            sync.Mutex
-	active        Source // SourcePodsAPI, SourceAPIServer or empty
-	activeSince   time.Time
-	ownerFailures map[Reason]uint64
+// activation is the choice of a source: SourcePodsAPI, SourceAPIServer or none.
+type activation struct {
+	source Source
+	since  time.Time
 }
 
 // New makes a Store. It does not read anything yet.
@@ -132,19 +133,16 @@ func New(c Config) (*Store, error) {
 	s := &Store{
 		c: c, log: c.Logger, once: &onceLogger{log: c.Logger, seen: make(map[string]bool)},
 		watchFor: watchFor, sweep: sweepTime, logInterval: logInterval,
-		retry:         wait.Backoff{Duration: firstRetry, Cap: lastRetry, Factor: 2, Jitter: 1, Steps: 64},
-		changed:       make(chan struct{}, 1),
-		ownerFailures: make(map[Reason]uint64),
-	}
-	for _, r := range OwnerReasons() {
-		s.ownerFailures[r] = 0
+		retry:   wait.Backoff{Duration: firstRetry, Cap: lastRetry, Factor: 2, Jitter: 1, Steps: 64},
+		changed: make(chan struct{}, 1),
 	}
 	s.podsAPI = poll.NewSource[table](s.options(SourcePodsAPI))
 	s.apiServer = poll.NewSource[table](s.options(SourceAPIServer))
 	s.logDir = poll.NewSource[logNames](s.options(SourceLogDir))
+	s.workloads = poll.NewSource[struct{}](poll.Options{Name: "workloads", Reasons: OwnerReasons()})
 	s.owners = newOwnerLookup(s.ownerFailed)
-	s.active, _ = s.choose()
-	s.activeSince = time.Now()
+	source, _ := s.choose()
+	s.active.Store(&activation{source, time.Now()})
 	return s, nil
 }
 
@@ -171,7 +169,7 @@ func (s *Store) Changed() <-chan struct{} { return s.changed }
 
 // Status returns the state of each source that the configuration allows.
 func (s *Store) Status() map[Source]SourceStatus {
-	active, _ := s.activeSource()
+	active := s.active.Load().source
 	status := make(map[Source]SourceStatus, 3)
 	if s.mayUsePodsAPI() {
 		status[SourcePodsAPI] = SourceStatus{s.podsAPI.Status(), active == SourcePodsAPI}
@@ -187,11 +185,7 @@ func (s *Store) Status() map[Source]SourceStatus {
 
 // OwnerFailures counts the failed lookups of owners, by reason. It contains all of
 // OwnerReasons.
-func (s *Store) OwnerFailures() map[Reason]uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return maps.Clone(s.ownerFailures)
-}
+func (s *Store) OwnerFailures() map[Reason]uint64 { return s.workloads.Status().Failures }
 
 func (s *Store) mayUsePodsAPI() bool   { return s.c.Source != SourceAPIServer }
 func (s *Store) mayUseAPIServer() bool { return s.c.Source != SourcePodsAPI && s.c.Want.any() }
@@ -216,32 +210,14 @@ func (s *Store) choose() (source Source, err error) {
 	return source, err
 }
 
-func (s *Store) activate(source Source) (changed bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if changed = source != s.active; changed {
-		s.active, s.activeSince = source, time.Now()
-	}
-	return changed
-}
-
-func (s *Store) activeSource() (source Source, since time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.active, s.activeSince
-}
-
 // needsLogDir reports whether the log directories add to the active source.
 func (s *Store) needsLogDir(now time.Time) bool {
-	active, since := s.activeSource()
-	if !s.mayUseLogDir() || active != SourcePodsAPI {
+	active := s.active.Load()
+	if !s.mayUseLogDir() || active.source != SourcePodsAPI {
 		return s.mayUseLogDir()
 	}
 	status := s.podsAPI.Status()
-	if status.LastSuccess.After(since) {
-		since = status.LastSuccess
-	}
-	return !status.Up && now.Sub(since) >= standInTime
+	return !status.Up && now.Sub(active.since) >= standInTime && now.Sub(status.LastSuccess) >= standInTime
 }
 
 // Run reads until ctx ends, and then returns nil. It must be called only once.
@@ -284,8 +260,9 @@ func (s *Store) readSource(ctx context.Context) {
 		if err != nil {
 			s.podsAPI.Fail(began, err)
 		}
-		if s.activate(source) || pods == nil {
+		if pods == nil || source != s.active.Load().source {
 			pods = newPodSet()
+			s.active.Store(&activation{source, began})
 			s.log.Info("Source of pod metadata", "source", source, "pods_socket", s.c.PodsSocket)
 		}
 		switch source {
@@ -359,13 +336,7 @@ func (s *Store) omit(source *poll.Source[table], err error) {
 // ownerFailed counts and logs a failed lookup.
 func (s *Store) ownerFailed(o owner, err error) {
 	reason := poll.ReasonOf(err)
-	s.mu.Lock()
-	if _, known := s.ownerFailures[reason]; !known {
-		reason = poll.Other
-	}
-	s.ownerFailures[reason]++
-	s.mu.Unlock()
-
+	s.workloads.Count(reason)
 	if reason == poll.NotFound { // an owner can end before its pods
 		s.log.Debug("The owner of a pod does not exist", "api_version", o.apiVersion, "kind", o.kind, "name", o.name, "err", err)
 		return
