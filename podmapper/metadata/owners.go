@@ -80,11 +80,9 @@ func (r *record) direct() Workload {
 }
 
 // ownerLookup finds the workloads of pods. It follows the controllers upwards, with
-// one request for each unknown owner. Only use may be called from another goroutine.
+// one request for each unknown owner. It is for one goroutine, except client.
 type ownerLookup struct {
-	failed           func(owner, error)
-	retry, longRetry time.Duration
-
+	failed func(owner, error)
 	client atomic.Pointer[kube.Client]
 	limit  flowcontrol.RateLimiter
 	known  *lru.Cache // *ownerEntry by UID
@@ -110,14 +108,10 @@ type kindResource struct {
 
 func newOwnerLookup(failed func(owner, error)) *ownerLookup {
 	return &ownerLookup{
-		failed: failed, retry: ownerRetry, longRetry: ownerLongRetry,
+		failed: failed, known: lru.New(maxOwners), kinds: lru.New(maxOwners),
 		limit: flowcontrol.NewTokenBucketRateLimiter(ownersPerSecond, ownerBurst),
-		known: lru.New(maxOwners), kinds: lru.New(maxOwners),
 	}
 }
-
-// use makes lookups use a new client.
-func (o *ownerLookup) use(c *kube.Client) { o.client.Store(c) }
 
 // workload returns the workload of a pod. It is the highest known owner if a lookup
 // fails for good. Pending means that it is not known yet.
@@ -164,12 +158,12 @@ func (o *ownerLookup) entry(ctx context.Context, namespace string, at owner) *ow
 	}
 	now = time.Now()
 	e.tries++
-	e.retry = now.Add(o.retry)
+	e.retry = now.Add(ownerRetry)
 	switch poll.ReasonOf(err) {
 	case poll.Timeout, poll.Unavailable, poll.RateLimited:
 		o.paused = e.retry
 	case poll.Forbidden, poll.NotFound, poll.Unsupported, poll.Malformed, poll.TooLarge:
-		e.final, e.retry = true, now.Add(o.longRetry)
+		e.final, e.retry = true, now.Add(ownerLongRetry)
 	}
 	o.failed(at, fmt.Errorf("looking up the owner of pods %s %s/%s: %w", at.kind, namespace, at.name, err))
 	return e
@@ -181,13 +175,10 @@ func (o *ownerLookup) controllerOf(ctx context.Context, client *kube.Client, nam
 	if err != nil {
 		return owner{}, err
 	}
-	objects := client.Metadata.Resource(r.GroupVersionResource)
-	var object *metav1.PartialObjectMetadata
-	if r.namespaced {
-		object, err = objects.Namespace(namespace).Get(ctx, at.name, metav1.GetOptions{})
-	} else {
-		object, err = objects.Get(ctx, at.name, metav1.GetOptions{})
+	if !r.namespaced {
+		namespace = ""
 	}
+	object, err := client.Metadata.Resource(r.GroupVersionResource).Namespace(namespace).Get(ctx, at.name, metav1.GetOptions{})
 	switch {
 	case err != nil:
 		return owner{}, kube.WithReason(err)

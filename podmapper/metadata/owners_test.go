@@ -26,7 +26,7 @@ func lookup(t *testing.T, c *cluster, failed func(owner, error)) *ownerLookup {
 	}
 	t.Cleanup(client.Close)
 	o := newOwnerLookup(failed)
-	o.use(client)
+	o.client.Store(client)
 	return o
 }
 

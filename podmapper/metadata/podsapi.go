@@ -73,7 +73,6 @@ func (s *Store) watchPodsAPI(ctx context.Context, pods *podSet) error {
 	defer socket.Close()
 	conn, err := grpc.NewClient("passthrough:///kubelet",
 		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return socket, nil }),
-		grpc.WithAuthority("localhost"),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithStaticStreamWindowSize(window),
@@ -165,8 +164,6 @@ func withPodsAPIReason(err error) error {
 	switch status.Code(err) {
 	case codes.FailedPrecondition: // the kubelet starts
 		return poll.WithReason(poll.Unavailable, err)
-	case codes.Unauthenticated:
-		return poll.WithReason(poll.Forbidden, err)
 	case codes.ResourceExhausted:
 		if poll.ReasonOf(err) != poll.TooLarge {
 			return poll.WithReason(reasonDropped, err)
@@ -177,12 +174,7 @@ func withPodsAPIReason(err error) error {
 
 // socketPath returns the path in a plain path or in a URL of a unix socket.
 func socketPath(s string) (string, error) {
-	path := s
-	if rest, ok := strings.CutPrefix(s, "unix://"); ok {
-		path = rest
-	} else if rest, ok := strings.CutPrefix(s, "unix:"); ok {
-		path = rest
-	}
+	path := strings.TrimPrefix(strings.TrimPrefix(s, "unix:"), "//")
 	// sun_path ends with a zero byte.
 	if limit := len(syscall.RawSockaddrUnix{}.Path) - 1; path == "" || len(path) > limit {
 		return "", fmt.Errorf("socket of the Pods API %q: the path must have 1 to %d bytes", s, limit)

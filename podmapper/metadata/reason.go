@@ -19,11 +19,10 @@ const (
 	SourcePodsAPI   Source = "pods_api"      // the kubelet's Pods API
 	SourceAPIServer Source = "api_server"    // the API server
 	SourceLogDir    Source = "log_directory" // names below /var/log; identities only
+	// SourceAuto is for Config only: the Pods API if its socket exists, otherwise the
+	// API server.
+	SourceAuto Source = "auto"
 )
-
-// SourceAuto is a value of Config.Source only: the Pods API if its socket exists,
-// otherwise the API server.
-const SourceAuto Source = "auto"
 
 // Reason is why a source fails, in one word.
 type Reason = poll.Reason

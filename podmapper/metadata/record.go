@@ -88,7 +88,7 @@ func (s *Store) pairs(all map[string]string, allowed func(key string) bool) []Ke
 		switch {
 		case !allowed(key):
 		case len(value) > maxValueBytes:
-			s.once.warn(key, "The value is too long for a metric label and is omitted",
+			s.once.warn("value of "+key, "The value is too long for a metric label and is omitted",
 				"key", key, "bytes", len(value), "max_bytes", maxValueBytes)
 		default:
 			pairs = append(pairs, KeyValue{key, value})
@@ -104,13 +104,6 @@ func (r *record) olderThan(q *record) bool {
 		return q.ended.IsZero()
 	}
 	return r.seen < q.seen
-}
-
-func (r *record) withWorkload(w Workload) *record {
-	pod, with := *r.pod, *r
-	pod.Workload = w
-	with.pod = &pod
-	return &with
 }
 
 // podSet contains the pods of one source by UID. It is for one goroutine.

@@ -88,7 +88,6 @@ type SourceStatus struct {
 // goroutine; only Run waits for anything.
 type Store struct {
 	c    Config
-	log  *slog.Logger
 	once *onceLogger
 	// Constants, except in tests.
 	watchFor, sweep, logInterval time.Duration
@@ -110,7 +109,7 @@ type activation struct {
 	since  time.Time
 }
 
-// New makes a Store. It does not read anything yet.
+// New makes a Store. It only looks for the socket of the Pods API.
 func New(c Config) (*Store, error) {
 	c.Source = cmp.Or(c.Source, SourceAuto)
 	c.MaxAge = cmp.Or(c.MaxAge, DefaultMaxAge)
@@ -131,7 +130,7 @@ func New(c Config) (*Store, error) {
 		return nil, fmt.Errorf("pod metadata: maximum age %s and timeout %s must be positive", c.MaxAge, c.Timeout)
 	}
 	s := &Store{
-		c: c, log: c.Logger, once: &onceLogger{log: c.Logger, seen: make(map[string]bool)},
+		c: c, once: &onceLogger{log: c.Logger, seen: make(map[string]bool)},
 		watchFor: watchFor, sweep: sweepTime, logInterval: logInterval,
 		retry:   wait.Backoff{Duration: firstRetry, Cap: lastRetry, Factor: 2, Jitter: 1, Steps: 64},
 		changed: make(chan struct{}, 1),
@@ -155,7 +154,7 @@ func (s *Store) options(source Source) poll.Options {
 			}
 			return slog.LevelWarn
 		},
-		MaxAge: s.c.MaxAge, Live: source != SourceLogDir, Log: s.log,
+		MaxAge: s.c.MaxAge, Live: source != SourceLogDir, Log: s.c.Logger,
 	}
 }
 
@@ -227,9 +226,7 @@ func (s *Store) Run(ctx context.Context) error {
 	defer readers.Wait()
 	defer cancel()
 	readers.Go(func() { s.readSource(ctx) })
-	if s.mayUseLogDir() {
-		readers.Go(func() { s.readLogDirs(ctx) })
-	}
+	readers.Go(func() { s.readLogDirs(ctx) })
 	timer := time.NewTimer(s.sweep)
 	defer timer.Stop()
 	for {
@@ -241,9 +238,8 @@ func (s *Store) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		pending := s.publish(ctx, time.Now())
 		timer.Reset(s.sweep)
-		if pending {
+		if pending := s.publish(ctx, time.Now()); pending {
 			timer.Reset(min(s.sweep, time.Second))
 		}
 	}
@@ -263,7 +259,7 @@ func (s *Store) readSource(ctx context.Context) {
 		if pods == nil || source != s.active.Load().source {
 			pods = newPodSet()
 			s.active.Store(&activation{source, began})
-			s.log.Info("Source of pod metadata", "source", source, "pods_socket", s.c.PodsSocket)
+			s.c.Logger.Info("Source of pod metadata", "source", source, "pods_socket", s.c.PodsSocket)
 		}
 		switch source {
 		case SourcePodsAPI:
@@ -309,8 +305,7 @@ func (s *Store) followAPIServer(ctx context.Context, pods *podSet) {
 			s.apiServer.Fail(time.Now(), err)
 			cancel()
 		},
-		Connected: s.owners.use,
-		Retry:     [2]time.Duration{s.retry.Duration, s.retry.Cap},
+		Connected: s.owners.client.Store,
 	}
 	watch.Run(ctx)
 }
@@ -338,7 +333,7 @@ func (s *Store) ownerFailed(o owner, err error) {
 	reason := poll.ReasonOf(err)
 	s.workloads.Count(reason)
 	if reason == poll.NotFound { // an owner can end before its pods
-		s.log.Debug("The owner of a pod does not exist", "api_version", o.apiVersion, "kind", o.kind, "name", o.name, "err", err)
+		s.c.Logger.Debug("The owner of a pod does not exist", "api_version", o.apiVersion, "kind", o.kind, "name", o.name, "err", err)
 		return
 	}
 	hint := SourceAPIServer.Hint(reason)
@@ -371,21 +366,21 @@ func (s *Store) publish(ctx context.Context, now time.Time) (pending bool) {
 			workload, unknown := s.owners.workload(ctx, r)
 			pending = pending || unknown
 			if workload != r.pod.Workload {
-				records[i] = r.withWorkload(workload)
+				with, pod := *r, *r.pod
+				pod.Workload, with.pod = workload, &pod
+				records[i] = &with
 			}
 		}
 	}
 	if ctx.Err() != nil {
 		return false
 	}
-	next := newPods(source, records, logs)
-	if before.equal(next) {
-		return pending
-	}
-	s.published.Store(next)
-	select {
-	case s.changed <- struct{}{}:
-	default:
+	if next := newPods(source, records, logs); !before.equal(next) {
+		s.published.Store(next)
+		select {
+		case s.changed <- struct{}{}:
+		default:
+		}
 	}
 	return pending
 }
