@@ -13,9 +13,9 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/cache"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/flowcontrol"
-	"k8s.io/utils/lru"
 
 	"gpu_exporter/podmapper/internal/kube"
 	"gpu_exporter/podmapper/internal/poll"
@@ -28,6 +28,7 @@ const (
 	// maxTries is the number of failed lookups after which a pod gets the highest
 	// known owner. Until then its workload is unknown, so that it does not change.
 	maxTries = 3
+	forever  = 1 << 62 // of an entry; the caches are bounded by their size
 )
 
 // ownerTime bounds the lookups before a table is published. A pod should not appear
@@ -85,9 +86,9 @@ type ownerLookup struct {
 	failed func(owner, error)
 	client atomic.Pointer[kube.Client]
 	limit  flowcontrol.RateLimiter
-	known  *lru.Cache // *ownerEntry by UID
-	kinds  *lru.Cache // kindResource by schema.GroupVersionKind
-	paused time.Time  // no request before, because the API server is in trouble
+	known  *cache.LRUExpireCache // *ownerEntry by UID
+	kinds  *cache.LRUExpireCache // kindResource by schema.GroupVersionKind
+	paused time.Time             // no request before, because the API server is in trouble
 }
 
 // ownerEntry is what is known of one owner.
@@ -108,7 +109,7 @@ type kindResource struct {
 
 func newOwnerLookup(failed func(owner, error)) *ownerLookup {
 	return &ownerLookup{
-		failed: failed, known: lru.New(maxOwners), kinds: lru.New(maxOwners),
+		failed: failed, known: cache.NewLRUExpireCache(maxOwners), kinds: cache.NewLRUExpireCache(maxOwners),
 		limit: flowcontrol.NewTokenBucketRateLimiter(ownersPerSecond, ownerBurst),
 	}
 }
@@ -141,7 +142,7 @@ func (o *ownerLookup) entry(ctx context.Context, namespace string, at owner) *ow
 	if known, ok := o.known.Get(at.uid); ok {
 		e = known.(*ownerEntry)
 	} else {
-		o.known.Add(at.uid, e)
+		o.known.Add(at.uid, e, forever)
 	}
 	now := time.Now()
 	client := o.client.Load()
@@ -209,6 +210,6 @@ func (o *ownerLookup) resource(ctx context.Context, client *kube.Client, at owne
 		return kindResource{}, err
 	}
 	found := kindResource{gvr, namespaced}
-	o.kinds.Add(gvk, found)
+	o.kinds.Add(gvk, found, forever)
 	return found, nil
 }

@@ -82,7 +82,7 @@ func (s *Store) watchPodsAPI(ctx context.Context, pods *podSet) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // it fails only if it is closed already
 	fail := func(err error) error {
 		if cause := context.Cause(ctx); cause != nil {
 			return cause
