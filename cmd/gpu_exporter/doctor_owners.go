@@ -37,15 +37,12 @@ func (e *exporter) examineOwners(ctx context.Context, d *diagnosis) {
 	}
 	o.examineMetadata(d)
 	o.examineEngine(e.node, d)
-	if o.noSlices != nil {
-		d.add("ResourceSlices", "API server", broken, o.noSlices.Error(), "")
-	}
 	if o.published != nil {
 		s := o.published.Status()
 		if s.Up {
 			d.add("ResourceSlices", "API server", healthy, fmt.Sprintf("%d devices in %d slices, resource.k8s.io/%s", s.Devices, s.Slices, s.APIVersion), "")
 		} else {
-			d.add("ResourceSlices", "API server", broken, errorText(s.Err), s.Reason.Hint())
+			d.add("ResourceSlices", "API server", broken, errorText(s.Err), s.Hint)
 		}
 	}
 	if o.jobs != nil {

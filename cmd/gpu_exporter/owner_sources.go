@@ -128,13 +128,8 @@ func (o *owners) addKubernetes(c config) error {
 	if !c.DRA {
 		return nil
 	}
-	api, err := apiConfig(c)
-	if err != nil { // which costs only what is asked of the API server
-		o.noSlices = err
-		o.log.Error("Devices of ResourceClaims have no owners", "err", err)
-		return nil
-	}
-	o.published, err = dra.New(dra.Config{REST: api, Node: c.nodeName(), Logger: o.log})
+	_, o.noSlices = apiConfig(c) // for check-config; the watcher tries it again
+	o.published, err = dra.New(dra.Config{Kubeconfig: c.Kubeconfig, Node: c.nodeName(), Logger: o.log})
 	return err
 }
 
@@ -222,9 +217,6 @@ func (o *owners) Sources() map[string]collector.SourceStatus {
 		owners.Part = true
 		all["workloads"] = owners
 	}
-	if o.noSlices != nil {
-		all["resource_slices"] = collector.SourceStatus{Failures: map[string]uint64{"no_config": 1}}
-	}
 	if o.published != nil {
 		s := o.published.Status()
 		all["resource_slices"] = sourceStatus(s.Up, s.LastSuccess, 0, dra.Reasons(), s.Failures)
@@ -274,7 +266,7 @@ func (o *owners) known(s sources) bool {
 			}
 		}
 	}
-	claims := o.noSlices == nil && (o.published == nil || s.published != nil)
+	claims := o.published == nil || s.published != nil
 	return asked && claims && (o.mapper == nil || s.table != nil) && (o.engine == nil || s.engine != nil)
 }
 

@@ -31,7 +31,7 @@ type owners struct {
 	engine    *docker.Watcher
 	places    *places // nil unless the processes on the devices are read
 	usage     bool    // what pods use is asked for
-	noSlices  error   // why published is nil although it is asked for
+	noSlices  error   // why the API server cannot be reached, at the start
 
 	podTables    timeline[metadata.Pods]
 	jobTables    timeline[jobs.Table]

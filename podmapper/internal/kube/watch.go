@@ -39,6 +39,9 @@ type Watch[T any] struct {
 	// have no UID: after a list, when a watch begins, and after each change. It must
 	// not keep or modify the map.
 	Update func(version string, objects map[string]T)
+	// Listed, if set, receives the objects after a list instead of Update: they are
+	// not watched yet.
+	Listed func(version string, objects map[string]T)
 	// Fail receives each error of a client, a request or a watch, with its reason. A
 	// watch that only has to be restarted is no error.
 	Fail func(error)
@@ -206,13 +209,13 @@ func (r *relay) run() (err error) {
 	begun, empty := time.Now(), true
 	for event := range r.Interface.ResultChan() {
 		empty = false
-		if event.Type == watch.Error {
+		if event.Type == watch.Error && err == nil {
 			err = apierrors.FromObject(event.Object)
 		}
 		select {
 		case r.out <- event:
-		case <-r.done:
-			return nil
+		case <-r.done: // the reflector stops reading after an error
+			return err
 		}
 	}
 	if empty && time.Since(begun) < time.Second {
@@ -260,11 +263,15 @@ func (s *store[T]) Delete(object any) error {
 
 // Replace implements cache.ReflectorStore.
 func (s *store[T]) Replace(list []any, _ string) error {
-	defer s.changed()
 	clear(s.objects)
 	var errs []error
 	for _, object := range list {
 		errs = append(errs, s.put(object))
+	}
+	if s.w.Listed != nil {
+		s.w.Listed(s.resource.Version, s.objects)
+	} else {
+		s.changed()
 	}
 	return errors.Join(errs...)
 }

@@ -175,15 +175,7 @@ func (s *Source[T]) succeed(start time.Time, table *T) (announce bool) {
 	defer s.mu.Unlock()
 	s.status.Refreshes++
 	s.status.Duration = time.Since(start)
-	before := s.published.Load()
-	next := publication[T]{table: table, version: before.version, confirmed: start, live: s.o.Live}
-	if table != before.table {
-		next.version++
-	}
-	s.publish(next)
-	if table != before.table || s.expired(before) {
-		s.notify()
-	}
+	s.replace(table, start, s.o.Live)
 	if !s.status.Up {
 		s.upSince = time.Now()
 	}
@@ -195,6 +187,26 @@ func (s *Source[T]) succeed(start time.Time, table *T) (announce bool) {
 	}
 	announce, s.announced = !s.announced, true
 	return announce
+}
+
+// Publish publishes a table that is right at the moment, although the source is not
+// up: a list that is not watched yet.
+func (s *Source[T]) Publish(table *T) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.replace(table, time.Now(), s.published.Load().live)
+}
+
+func (s *Source[T]) replace(table *T, confirmed time.Time, live bool) {
+	before := s.published.Load()
+	next := publication[T]{table: table, version: before.version, confirmed: confirmed, live: live}
+	if table != before.table {
+		next.version++
+	}
+	s.publish(next)
+	if table != before.table || s.expired(before) {
+		s.notify()
+	}
 }
 
 // Fail records a failure. The last table remains until it expires.
