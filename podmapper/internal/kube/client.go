@@ -52,6 +52,7 @@ func (a Access) Config() (*rest.Config, error) {
 	}
 	c.UserAgent = cmp.Or(a.UserAgent, rest.DefaultKubernetesUserAgent())
 	c.WarningHandlerWithContext = rest.NoWarnings{}
+	c.QPS = -1    // requests are rare; a limit would only delay them
 	c.Timeout = 0 // it would end watches
 	return c, nil
 }
@@ -61,6 +62,7 @@ type Client struct {
 	Metadata metadata.Interface
 	Dynamic  dynamic.Interface
 	http     *http.Client
+	rest     rest.Interface
 	timeout  time.Duration
 }
 
@@ -87,6 +89,9 @@ func (a Access) client() (*Client, error) {
 		return nil, err
 	}
 	if c.Metadata, err = metadata.NewForConfigAndClient(metadata.ConfigFor(config), c.http); err != nil {
+		return nil, err
+	}
+	if c.rest, err = rest.UnversionedRESTClientForConfigAndClient(metadata.ConfigFor(config), c.http); err != nil {
 		return nil, err
 	}
 	c.Dynamic, err = dynamic.NewForConfigAndClient(dynamic.ConfigFor(config), c.http)
