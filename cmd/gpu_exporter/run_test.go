@@ -80,7 +80,7 @@ func TestProgramWithoutDCGM(t *testing.T) {
 			if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "it logs SIGHUP", func() bool { return strings.Contains(log.String(), "why=SIGHUP") })
+			eventually(t, "it logs SIGHUP", func() bool { return strings.Contains(log.String(), "trigger=SIGHUP") })
 			if err := cmd.Process.Signal(signal); err != nil {
 				t.Fatal(err)
 			}
@@ -145,7 +145,7 @@ func TestProgramCannotStart(t *testing.T) {
 		{"address of another machine", []string{"--web.listen-address=192.0.2.1:9400"}, "cannot assign requested address"},
 		{"web config", []string{"--web.config.file=/nonexistent/web.yml", "--web.listen-address=127.0.0.1:0"}, "/nonexistent/web.yml"},
 		{"unknown scenario", []string{"--simulate=h200x9"}, "neither the path of a scenario file nor a known name"},
-		{"two mistakes", []string{"-f", writeFile(t, filepath.Join(t.TempDir(), "bad.csv"), "A, gauge, A.\nB, gauge, B.\n")}, `msg="gpu_exporter ends" errors=2`},
+		{"two mistakes", []string{"-f", writeFile(t, filepath.Join(t.TempDir(), "bad.csv"), "A, gauge, A.\nB, gauge, B.\n")}, "bad.csv:2: unknown field B"},
 		{"counters file", []string{"-f", "/nonexistent.csv"}, "/nonexistent.csv"},
 	}
 	for _, tt := range tests {

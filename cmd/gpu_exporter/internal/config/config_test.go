@@ -333,6 +333,7 @@ func TestConfigErrors(t *testing.T) {
 		{args: "--kubernetes-gpu-id-type=uuid", want: []string{`--kubernetes-gpu-id-type: "uuid" is unknown: use uid or device-name`}},
 		{args: "--pod-resources-kubelet-socket=", want: []string{"--pod-resources-kubelet-socket: the value is empty"}},
 		{args: "--label.hostname=node", want: []string{`--label.hostname: "node" is unknown: use hostname or Hostname`}},
+		{args: "--web.listen-address=", want: []string{`--web.listen-address: "" is not an address to listen on`}},
 		{args: "-a 9400", want: []string{`--web.listen-address: "9400" is not an address to listen on: write HOST:PORT or :PORT`}},
 		{env: "DCGM_EXPORTER_LISTEN=:99999", want: []string{`DCGM_EXPORTER_LISTEN: ":99999": "99999" is not a port`}},
 		{args: "--web.listen-address=vsock://:x", want: []string{`--web.listen-address: "vsock://:x": "x" is not a port`}},
@@ -427,7 +428,6 @@ func TestCommands(t *testing.T) {
 		"doctor":                      Doctor,
 		"doctor --output=json":        Doctor,
 		"doctor -output json -k":      Doctor,
-		"sampler":                     Sampler,
 		"--kubernetes.node-name once": Serve,
 		"--kubernetes.node-name once check-config": CheckConfig,
 	} {

@@ -125,6 +125,8 @@ c.yaml:14: unknown key "web" in the file: the keys are the names of the flags (s
 		"a value of a flag": {"collect-interval: soon\n", `c.yaml:1: collect-interval: "soon" is not a duration from 100ms to 24h0m0s: write one such as 5s (a bare number is in milliseconds)`},
 		"an interval that is none, and an age that is none": {"collect-interval: soon\nsample.max-age: -3s\n", `c.yaml:1: collect-interval: "soon" is not a duration from 100ms to 24h0m0s: write one such as 5s (a bare number is in milliseconds)
 c.yaml:2: sample.max-age: -3s is not between 100ms and 168h0m0s (a bare number is in milliseconds: for seconds write 5s)`},
+		"a missing flag of dcgm-exporter": {"configmap-data: a:b\nconfig.file: x\n", `c.yaml:1: configmap-data: this flag of dcgm-exporter is not available: mount the ConfigMap, and pass its file with --collectors
+c.yaml:2: unknown key "config.file" in the file: the keys are the names of the flags (see --help), include, fields and models`},
 		"no mapping":                     {"- a\n", "c.yaml:1: the file must be a mapping: lines of key: value"},
 		"no YAML":                        {"a: b: c\n", "c.yaml:1: mapping values are not allowed in this context"},
 		"no YAML further down":           {"x: 1\n\n  a: b\n", "c.yaml:3: mapping values are not allowed in this context"},

@@ -50,7 +50,7 @@ func load(flags map[string][]string, lookup func(string) (string, bool)) (Config
 	if path := l.config.ConfigFile; path != "" {
 		keys := map[string]*setting{}
 		for name, s := range l.settings {
-			if !strings.HasPrefix(name, "config") {
+			if name != "config.file" && name != "config-file" {
 				keys[name] = s
 			}
 		}

@@ -179,7 +179,7 @@ func values(field *[]string, commas bool, check func(string) error) target {
 				}
 				for _, item := range items {
 					item = strings.TrimSpace(item)
-					if item == "" || slices.Contains(*field, item) {
+					if item == "" && commas || slices.Contains(*field, item) {
 						continue
 					}
 					if check != nil {
