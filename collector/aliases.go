@@ -60,7 +60,6 @@ type LabelSet = metrics.LabelSet
 type MIGDevice = model.MIGDevice
 type MetricType = field.MetricType
 type ModelRule = wire.ModelRule
-type Moment = metrics.Moment
 type Node = state.Node
 type Owner = metrics.Owner
 type OwnerForm = metrics.OwnerForm

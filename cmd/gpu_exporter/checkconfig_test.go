@@ -42,12 +42,12 @@ func TestCheckConfig(t *testing.T) {
 		{args: "-f good.csv --sample.histograms", stdout: []string{"gpu,gpu_instance every 1s +_histogram  GPU temperature (in C).\n"}},
 		{args: "--config.file=none.yaml", stdout: []string{"no counters file every 5s, "}},
 		{args: "-f none.csv", status: 1, stderr: []string{"error: reading counters file: open none.csv: no such file"}},
-		{args: "-f bad.csv -c 5", status: 1, stderr: []string{"gpu_exporter: error: --collect-interval: 5ms is too short"}},
+		{args: "-f bad.csv -c 5", status: 1, stderr: []string{"gpu_exporter: error: --collect-interval: 5ms is not between"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.args, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer
-			status := run(append([]string{commandCheckConfig}, strings.Fields(tt.args)...), nil, &stdout, &stderr, nil)
+			status := run(append([]string{"check-config"}, strings.Fields(tt.args)...), nil, &stdout, &stderr, nil)
 			if status != tt.status {
 				t.Errorf("exit status %d, want %d", status, tt.status)
 			}

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"gpu_exporter/cmd/gpu_exporter/internal/config"
 	"gpu_exporter/collector/dcgmsim"
 	"gpu_exporter/podmapper/kubelettest"
 )
@@ -494,7 +495,7 @@ func TestXIDBetweenSamplers(t *testing.T) {
 
 // The program names the scenarios without linking the package that has them.
 func TestScenarioNames(t *testing.T) {
-	if got, want := slices.Sorted(slices.Values(scenarios())), slices.Sorted(slices.Values(dcgmsim.Scenarios())); !slices.Equal(got, want) {
+	if got, want := slices.Sorted(slices.Values(config.Scenarios())), slices.Sorted(slices.Values(dcgmsim.Scenarios())); !slices.Equal(got, want) {
 		t.Errorf("--simulate knows %q, the stand-in %q", got, want)
 	}
 }

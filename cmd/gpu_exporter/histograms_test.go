@@ -7,11 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
-
-	"gpu_exporter/collector"
 )
 
 // What a configuration file asks of a field between samples is served.
@@ -47,43 +44,6 @@ fields:
 		restarts, _ := sumOf(body, "gpu_exporter_sampler_restarts_total")
 		return restarts > 0 && after > before
 	})
-}
-
-func TestFamilyNamesMustDiffer(t *testing.T) {
-	t.Parallel()
-	power, _ := collector.FieldByID(155)
-	counters := []collector.Counter{
-		{Field: power, Name: "board_power", Type: collector.MetricGauge, Statistics: true},
-		{Field: power, Name: "board_power_mean", Type: collector.MetricGauge},
-	}
-	err := checkFamilyNames(counters, map[string]string{"board_power": "a:1", "board_power_mean": "a:2"})
-	if err == nil || !strings.HasPrefix(err.Error(), "a:2: board_power_mean and board_power (a:1) both make the metric board_power_mean") {
-		t.Errorf("got %v", err)
-	}
-	if err := checkFamilyNames(counters[:1], nil); err != nil {
-		t.Error(err)
-	}
-}
-
-// The histograms of --sample.histograms are of DCGM's own values: a counter in another
-// unit has none, which would be in the wrong one.
-func TestHistogramsInOtherUnits(t *testing.T) {
-	counters, _, err := loadCounters(config{Collectors: "builtin:dcgm-4.9", Histograms: true, Resolution: time.Second})
-	if err != nil {
-		t.Fatal(err)
-	}
-	with := 0
-	for _, c := range counters.List {
-		if c.Histogram {
-			with++
-		}
-		if c.Histogram && c.Scale != 0 {
-			t.Errorf("%s has a histogram", c.Name)
-		}
-	}
-	if with == 0 {
-		t.Error("none has a histogram")
-	}
 }
 
 // A real Prometheus that scrapes native histograms can ask for quantiles of what

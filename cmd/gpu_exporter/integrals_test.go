@@ -107,7 +107,9 @@ func TestIntegrals(t *testing.T) {
 		}
 	}
 	after := read()
-	t.Logf("%.1f %% of the time was bridged", 100*(after.gap-before.gap)/8/(after.at-before.at))
+	bridged := (after.gap - before.gap) / 8 / (after.at - before.at)
+	t.Logf("%.1f %% of the time was bridged", 100*bridged)
+	limit += bridged // on a slow machine, what is bridged is an estimate
 	for _, f := range families {
 		shown, truth := after.shown[f.name]-before.shown[f.name], after.truth[f.name]-before.truth[f.name]
 		off := (shown - truth) / truth

@@ -5,18 +5,19 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
+	"gpu_exporter/cmd/gpu_exporter/internal/config"
+	"gpu_exporter/cmd/gpu_exporter/internal/sampler"
 	"gpu_exporter/collector"
+	"gpu_exporter/collector/xid/kmsg"
 )
 
 // loggedNode is startNode with a kernel log.
@@ -237,35 +238,34 @@ func TestKernelLogState(t *testing.T) {
 // Which log is followed, if any.
 func TestNewKernelLog(t *testing.T) {
 	sim := filepath.Join(t.TempDir(), "kmsg")
-	simulated := samplerEnv{inherited: lookupIn([]string{envKMsg + "=" + sim})}
-	bare := samplerEnv{inherited: lookupIn(nil)}
+	simulated, bare := sampler.Environment{KernelLog: sim}, sampler.Environment{}
 	for name, tc := range map[string]struct {
-		cfg  config
-		env  samplerEnv
+		cfg  config.Static
+		env  sampler.Environment
 		path string // empty: none is followed
 		log  string
 		err  string
 	}{
-		"by default":                 {config{}, bare, defaultKMsg, "", ""},
-		"another path":               {config{KMsg: "/host/dev/kmsg"}, bare, "/host/dev/kmsg", "", ""},
-		"off":                        {config{KernelLog: kernelLogOff}, bare, "", "", ""},
-		"engine on this machine":     {config{Hostengine: "localhost:5555"}, bare, defaultKMsg, "", ""},
-		"by address":                 {config{Hostengine: "[::1]:5555"}, bare, defaultKMsg, "", ""},
-		"by socket":                  {config{Hostengine: "/run/dcgm.sock"}, bare, defaultKMsg, "", ""},
-		"engine elsewhere":           {config{Hostengine: "gpu7:5555"}, bare, "", "another machine", ""},
-		"engine in the hypervisor":   {config{Hostengine: "vsock://2:5555"}, bare, "", "another machine", ""},
-		"elsewhere, but asked for":   {config{Hostengine: "gpu7:5555", KernelLog: kernelLogOn}, bare, defaultKMsg, "", ""},
-		"simulated":                  {config{Simulate: "h100x8"}, bare, "", "", ""},
-		"simulated, with a log":      {config{Simulate: "h100x8"}, simulated, sim, "", ""},
-		"simulated, with another":    {config{Simulate: "h100x8", KMsg: "/x"}, simulated, "/x", "", ""},
-		"simulated, none, asked for": {config{Simulate: "h100x8", KernelLog: kernelLogOn}, bare, "", "", "the simulated node has no kernel log"},
+		"by default":                 {config.Static{}, bare, config.DefaultKMsg, "", ""},
+		"another path":               {config.Static{KMsg: "/host/dev/kmsg"}, bare, "/host/dev/kmsg", "", ""},
+		"off":                        {config.Static{KernelLog: config.KernelLogOff}, bare, "", "", ""},
+		"engine on this machine":     {config.Static{Hostengine: "localhost:5555"}, bare, config.DefaultKMsg, "", ""},
+		"by address":                 {config.Static{Hostengine: "[::1]:5555"}, bare, config.DefaultKMsg, "", ""},
+		"by socket":                  {config.Static{Hostengine: "/run/dcgm.sock"}, bare, config.DefaultKMsg, "", ""},
+		"engine elsewhere":           {config.Static{Hostengine: "gpu7:5555"}, bare, "", "another machine", ""},
+		"engine in the hypervisor":   {config.Static{Hostengine: "vsock://2:5555"}, bare, "", "another machine", ""},
+		"elsewhere, but asked for":   {config.Static{Hostengine: "gpu7:5555", KernelLog: config.KernelLogOn}, bare, config.DefaultKMsg, "", ""},
+		"simulated":                  {config.Static{Simulate: "h100x8"}, bare, "", "", ""},
+		"simulated, with a log":      {config.Static{Simulate: "h100x8"}, simulated, sim, "", ""},
+		"simulated, with another":    {config.Static{Simulate: "h100x8", KMsg: "/x"}, simulated, "/x", "", ""},
+		"simulated, none, asked for": {config.Static{Simulate: "h100x8", KernelLog: config.KernelLogOn}, bare, "", "", "the simulated node has no kernel log"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var log bytes.Buffer
 			if tc.cfg.KernelLog == "" {
-				tc.cfg.KernelLog = kernelLogAuto
+				tc.cfg.KernelLog = config.KernelLogAuto
 			}
-			k, err := newKernelLog(tc.cfg, tc.env, nil, slog.New(slog.NewTextHandler(&log, nil)))
+			k, err := newKernelLog(&tc.cfg, tc.env, collector.NewNode(slog.New(slog.DiscardHandler), nil), slog.New(slog.NewTextHandler(&log, nil)))
 			if tc.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tc.err) {
 					t.Errorf("error %v", err)
@@ -277,7 +277,7 @@ func TestNewKernelLog(t *testing.T) {
 			}
 			path := ""
 			if k != nil {
-				path = k.path
+				path = k.Path
 			}
 			if path != tc.path {
 				t.Errorf("follows %q, want %q", path, tc.path)
@@ -289,206 +289,14 @@ func TestNewKernelLog(t *testing.T) {
 	}
 }
 
-// A log that cannot be read is news, unless it was asked for.
-func TestKernelLogNotReadable(t *testing.T) {
-	absent := config{KMsg: filepath.Join(t.TempDir(), "absent"), KernelLog: kernelLogAuto}
-	var log bytes.Buffer
-	logger := slog.New(slog.NewTextHandler(&log, nil))
-	k, err := newKernelLog(absent, samplerEnv{}, nil, logger)
-	if err != nil {
-		t.Fatal(err)
+// The doctor learns which log is followed, and why it cannot be read.
+func TestKernelLogForTheDoctor(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "absent")
+	e := &exporter{kernelLog: kmsg.NewFollower(kmsg.FollowerConfig{Path: path})}
+	if got, err := e.KernelLog(); got != path || err == nil {
+		t.Errorf("path %q, error %v", got, err)
 	}
-	if _, followed := k.status(); followed {
-		t.Error("it has a status before anybody tried")
-	}
-	if err := k.open(); err != nil || strings.Count(log.String(), "\n") != 1 || !strings.Contains(log.String(), "level=INFO") {
-		t.Errorf("error %v, log %s", err, &log)
-	}
-	if status, followed := k.status(); !followed || status.Up {
-		t.Errorf("status %+v, to be followed: %v", status, followed)
-	}
-	var d diagnosis
-	k.examine(&d)
-	absent.KernelLog = kernelLogOn
-	if k, err = newKernelLog(absent, samplerEnv{}, nil, logger); err != nil {
-		t.Fatal(err)
-	}
-	if err := k.open(); err == nil || !strings.Contains(err.Error(), "CAP_SYSLOG") {
-		t.Errorf("error %v", err)
-	}
-	k.examine(&d)
-	if len(d.Findings) != 2 || d.Findings[0].State != noted || d.Findings[1].State != broken {
-		t.Errorf("the doctor says %+v", d.Findings)
-	}
-}
-
-// hastyKernelLog returns a kernel log that is tried again at once, what it tells, and
-// what it logs.
-func hastyKernelLog(t *testing.T, path string) (*kernelLog, <-chan collector.KernelXID, *lockedBuffer) {
-	t.Helper()
-	log, told := &lockedBuffer{}, make(chan collector.KernelXID)
-	k, err := newKernelLog(config{KMsg: path, KernelLog: kernelLogAuto}, samplerEnv{}, func(x collector.KernelXID) { told <- x },
-		slog.New(slog.NewTextHandler(log, nil)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	k.retry = time.Millisecond
-	return k, told, log
-}
-
-// A log that cannot be read at the start is down, and tried until it can be; what it
-// has from before does not count.
-func TestKernelLogBecomesReadable(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "kmsg")
-	line := func(code int) string { return fmt.Sprintf("3,1,1,-;NVRM: Xid (PCI:0000:18:00): %d, test\n", code) }
-	k, told, log := hastyKernelLog(t, path)
-	var opened atomic.Int32
-	k.readable = func() { opened.Add(1) }
-	if err := k.open(); err != nil {
-		t.Fatal(err)
-	}
-	defer k.close()
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	done := make(chan error, 1)
-	go func() { done <- k.follow(ctx) }()
-	time.Sleep(20 * time.Millisecond) // some tries
-	if status, followed := k.status(); !followed || status.Up || opened.Load() != 0 {
-		t.Errorf("status %+v, to be followed: %v, opened %d times", status, followed, opened.Load())
-	}
-	if err := os.WriteFile(path+".new", []byte(line(13)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		t.Fatal(err)
-	}
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
-		if status, _ := k.status(); status.Up {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("it is never up")
-		}
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if _, err := f.WriteString(line(14)); err != nil {
-		t.Fatal(err)
-	}
-	if x := <-told; x.Code != 14 {
-		t.Errorf("XID %d is told, want 14 alone", x.Code)
-	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-	if opened.Load() != 1 || strings.Count(log.String(), "\n") != 2 || !strings.Contains(log.String(), countedFromBoth) {
-		t.Errorf("opened %d times; told:\n%s", opened.Load(), log)
-	}
-}
-
-// A log that fails is told of once, and followed again as soon as it can be.
-func TestKernelLogFailsAndComesBack(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "kmsg")
-	write := func(path string, code int) {
-		t.Helper()
-		line := fmt.Sprintf("3,1,1,-;NVRM: Xid (PCI:0000:18:00 GPU-I:05): %d, pid=42, name=trainer, test\n", code)
-		f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		if _, err := f.WriteString(line); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write(path, 1) // before the start
-	k, told, log := hastyKernelLog(t, path)
-	if err := k.open(); err != nil {
-		t.Fatal(err)
-	}
-	defer k.close()
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- k.follow(ctx) }()
-
-	write(path, 13)
-	x := <-told
-	if age := time.Since(x.Time); age < 0 || age > time.Hour {
-		t.Errorf("it has the time %v, want that of reading", x.Time)
-	}
-	x.Time = time.Time{}
-	if want := (collector.KernelXID{Bus: 0x18, Code: 13, GPUInstance: 5, PID: 42, Process: "trainer", Text: "test"}); x != want {
-		t.Errorf("got %+v, want %+v", x, want)
-	}
-	eventually := func(what string, holds func() bool) {
-		t.Helper()
-		for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("waited in vain until %s", what)
-			}
-		}
-	}
-	up := func() bool {
-		status, followed := k.status()
-		return followed && status.Up
-	}
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Mkdir(path, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	eventually("the log is down", func() bool { return !up() })
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-	write(path+".new", 2)
-	if err := os.Rename(path+".new", path); err != nil {
-		t.Fatal(err)
-	}
-	eventually("it is up again", up)
-	write(path, 14)
-	if x := <-told; x.Code != 14 {
-		t.Errorf("got %+v", x)
-	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-	if n := strings.Count(log.String(), "cannot be followed"); n != 1 {
-		t.Errorf("told %d times:\n%s", n, log)
-	}
-}
-
-// A catalogue of one's own changes what it names and says where it is wrong.
-func TestLoadXIDCatalogue(t *testing.T) {
-	const header = "code,name,severity,action,investigation,meaning\n"
-	path := filepath.Join(t.TempDir(), "xids.csv")
-	load := func(text string) (*collector.XIDCatalogue, error) {
-		t.Helper()
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return loadXIDCatalogue(config{XIDCatalogue: path})
-	}
-	c, err := load("# ours\n" + header + "109,CTXSW_TIMEOUT,info,,,The application's business\n")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if x, _ := c.Lookup(109); x.Severity != collector.XIDInfo || x.Meaning != "The application's business" {
-		t.Errorf("109 is %+v", x)
-	}
-	if x, ok := c.Lookup(79); !ok || x.Severity != collector.XIDCritical {
-		t.Errorf("79 is %+v", x)
-	}
-	if _, err := load(header + "109,X,urgent,,,Y\n"); err == nil || !strings.Contains(err.Error(), path+`:2: code 109 has severity "urgent"`) {
-		t.Errorf("error %v", err)
-	}
-	if _, err := loadXIDCatalogue(config{XIDCatalogue: path + "x"}); err == nil || !strings.Contains(err.Error(), "--"+optXIDCatalogue) {
-		t.Errorf("error %v", err)
+	if got, err := new(exporter).KernelLog(); got != "" || err != nil {
+		t.Errorf("path %q, error %v without a log", got, err)
 	}
 }

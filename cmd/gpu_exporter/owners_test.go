@@ -4,7 +4,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -21,9 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	podresources "k8s.io/kubelet/pkg/apis/podresources/v1"
 
-	"gpu_exporter/collector"
 	"gpu_exporter/podmapper/kubelettest"
-	"gpu_exporter/podmapper/metadata"
 )
 
 // hostProc is a procfs of a host, in files.
@@ -203,49 +200,6 @@ func TestSlurmJobs(t *testing.T) {
 }
 
 // A source that says something new does not change what was true at the time of
-// an older sample.
-func TestTimeline(t *testing.T) {
-	at := func(s int) time.Time { return time.Unix(int64(s), 0) }
-	one, two := new(int), new(int)
-	var l timeline[int]
-	for _, step := range []struct {
-		sample  int
-		current *int
-		since   int
-		want    *int
-	}{
-		{10, one, 20, one}, // nothing was known before
-		{30, one, 20, one},
-		{30, two, 35, one}, // the sample is older than the news
-		{40, two, 35, two},
-		{30, two, 35, one}, // and still is
-	} {
-		if got := l.at(at(step.sample), step.current, at(step.since)); got != step.want {
-			t.Errorf("at %d: another one than that since %d", step.sample, step.since)
-		}
-	}
-}
-
-// What the driver says of a MIG device is enough to know the entity again.
-func TestDevicesOfInventory(t *testing.T) {
-	inv := &collector.Inventory{Entities: []collector.Entity{
-		{Kind: collector.KindGPU, Parent: collector.Unknown, UUID: "GPU-a", Index: 1, Minor: 2, PCIBusID: "00000000:18:00.0"},
-		{Kind: collector.KindGPUInstance, Parent: 0, InstanceID: 9, Profile: "1g.10gb", PlacementStart: 4},
-		{Kind: collector.KindComputeInstance, Parent: 1, InstanceID: 0, UUID: "MIG-a"},
-		{Kind: collector.KindLink, Parent: 0},
-	}}
-	all := devices(inv)
-	if gi := all[1]; gi.GPUInstance != 9 || gi.Profile != "1g.10gb" || gi.PlacementStart != 4 || len(gi.MIGUUIDs) != 1 || gi.GPUUUID != "GPU-a" {
-		t.Errorf("GPU instance: %+v", gi)
-	}
-	if ci := all[2]; ci.GPUInstance != 9 || ci.ComputeInstance != 0 || ci.MIGUUIDs[0] != "MIG-a" {
-		t.Errorf("compute instance: %+v", ci)
-	}
-	if all[3].Kind != 0 {
-		t.Errorf("a link can be held: %+v", all[3])
-	}
-}
-
 // What two pods use of the GPU that they share is told by their processes: by
 // cgroup and the names in the kubelet's directory of logs, without any API.
 func TestUsageOfASharedGPU(t *testing.T) {
@@ -449,40 +403,6 @@ func TestUnknownOwnersAreNoFreeDevices(t *testing.T) {
 		if _, count := sumOf(body, family); count != 0 {
 			t.Errorf("%d series of %s", count, family)
 		}
-	}
-}
-
-// A reading of processes is looked at in the background; until that is done, what
-// was known of the one before stays.
-func TestPlacesInTheBackground(t *testing.T) {
-	proc := newHostProc(t)
-	proc.process(t, 1, "/system.slice/slurmstepd.scope/job_7/step_0/user/task_0")
-	proc.process(t, 3, podCgroup(uidA, "a"))
-	l := newPlaces(string(proc), func() *metadata.Pods { return nil })
-	reading := &collector.Processes{Devices: []collector.DeviceProcesses{{Processes: []collector.Process{{PID: 1}, {PID: 3}, {PID: 9}}}}}
-	if _, ok := l.of(reading); ok {
-		t.Fatal("known before anybody looked")
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- l.run(ctx) }()
-	<-l.notice
-	found, ok := l.of(reading)
-	if !ok {
-		t.Fatal("not known after the notice")
-	}
-	want := map[uint32]collector.ProcessTrouble{1: collector.ProcessOutside, 3: collector.ProcessUnknownPod, 9: collector.ProcessGone}
-	for pid, trouble := range want {
-		if got := found.pods[pid].Trouble; got != trouble {
-			t.Errorf("process %d: %q, want %q", pid, got, trouble)
-		}
-	}
-	if job := found.jobs[1]; job.ID != "7" || job.Step != "" || len(found.jobs) != 1 {
-		t.Errorf("jobs: %+v", found.jobs)
-	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
 	}
 }
 

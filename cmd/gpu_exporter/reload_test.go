@@ -5,7 +5,6 @@ package main
 
 import (
 	"io"
-	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -19,6 +18,14 @@ import (
 
 	"gpu_exporter/collector"
 )
+
+func writeFile(t *testing.T, path, text string) string {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
 
 // post sends a request without a body.
 func (n *node) post(t *testing.T, path string) (int, string) {
@@ -141,11 +148,11 @@ func TestReload(t *testing.T) {
 	}
 	n.eventually(t, "each of the mistakes has a record", func() bool {
 		log := n.log.String()
-		return strings.Contains(log, `why="HTTP request" errors=2`) && !strings.Contains(log, `\n`)
+		return strings.Contains(log, `trigger="HTTP request" errors=2`) && !strings.Contains(log, `\n`)
 	})
 	shows("DCGM_FI_DEV_POWER_USAGE", 8)
 	publish("") // as if it were cut off
-	if status, body := n.post(t, "/-/reload"); status != http.StatusInternalServerError || !strings.Contains(body, "c.yaml: there is nothing in it") {
+	if status, body := n.post(t, "/-/reload"); status != http.StatusInternalServerError || !strings.Contains(body, "c.yaml: the file is empty") {
 		t.Errorf("reload of an empty file answers %d: %s", status, body)
 	}
 	shows("DCGM_FI_DEV_POWER_USAGE", 8)
@@ -249,27 +256,6 @@ models:
 	n.eventually(t, "also after a reload", func() bool { return strings.Contains(n.log.String(), "match=B200 gpus=") })
 }
 
-// Each field of config is either reloaded or has the flag to name when it is not.
-func TestReloadable(t *testing.T) {
-	t.Parallel()
-	typ := reflect.TypeFor[config]()
-	for i := range typ.NumField() {
-		name := typ.Field(i).Name
-		flag, needsStart := restarted[name]
-		if slices.Contains(reloadable, name) == needsStart {
-			t.Errorf("%s is in both or none of reloadable and restarted", name)
-		}
-		if needsStart && !slices.ContainsFunc(options(), func(o option) bool { return o.name == flag && !o.missing }) {
-			t.Errorf("%s: there is no flag %q", name, flag)
-		}
-	}
-	old, asked := config{Interval: 1, LogLevel: "info", ListenAddresses: []string{":1"}}, config{Interval: 2, LogLevel: "debug", ListenAddresses: []string{":2"}, Hostengine: "node:5555"}
-	now, others := reloaded(old, asked)
-	if now.Interval != 2 || now.LogLevel != "info" || now.Hostengine != "" || strings.Join(others, " ") != "remote-hostengine-info web.listen-address log.level" {
-		t.Errorf("%+v, others %q", now, others)
-	}
-}
-
 // The order in which things are asked for makes no other sampler; anything else does.
 func TestInOrder(t *testing.T) {
 	t.Parallel()
@@ -320,38 +306,6 @@ func TestReloadIsTold(t *testing.T) {
 			v, count := sumOf(n.scrape(t), "gpu_exporter_config_last_reload_successful")
 			return count == 1 && v == tc.successful
 		})
-	}
-}
-
-// An included file that was missing is noticed when it comes, also one that only the
-// refused configuration names.
-func TestReloadWatchesRefusedFiles(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	path := writeFile(t, filepath.Join(dir, "c.yaml"), "{}\n")
-	r := newReloader(slog.New(slog.DiscardHandler),
-		func() (config, []string, error) {
-			return newConfig(options(), map[string]given{optConfigFile: {set: true, text: path}}, lookupIn(nil))
-		},
-		func(config) (bool, error) { return true, nil }, func() {})
-	c, _, err := r.parse()
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.watchFiles(c)
-	writeFile(t, path, "include: [a.csv]\n")
-	if err := r.reload("test"); err == nil || !strings.Contains(err.Error(), "c.yaml:1: include: there is no counters file") {
-		t.Fatalf("error %v", err)
-	}
-	if r.changedOnDisk() {
-		t.Error("changed already")
-	}
-	writeFile(t, filepath.Join(dir, "a.csv"), "DCGM_FI_DEV_GPU_TEMP, gauge, T.\n")
-	if !r.changedOnDisk() {
-		t.Error("the file that came is not noticed")
-	}
-	if err := r.reload("test"); err != nil || r.changedOnDisk() {
-		t.Errorf("reload: %v", err)
 	}
 }
 

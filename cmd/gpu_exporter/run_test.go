@@ -5,8 +5,6 @@ package main
 
 import (
 	"errors"
-	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -16,40 +14,20 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"gpu_exporter/cmd/gpu_exporter/internal/sampler"
 )
 
-// A record is one line, so that of several mistakes each has its own.
-func TestLogError(t *testing.T) {
-	t.Parallel()
-	bad := filepath.Join(t.TempDir(), "bad.csv")
-	writeFile(t, bad, "DCGM_FI_DEV_GPU_TMP, gauge, T.\nDCGM_FI_DEV_POWER_USAGE, gouge, P.\n")
-	_, several := readCounters(bad)
-	for _, tc := range []struct {
-		err  error
-		want string
-	}{
-		{several, `level=ERROR msg="BAD:1: unknown field DCGM_FI_DEV_GPU_TMP: did you mean DCGM_FI_DEV_GPU_TEMP?"
-level=ERROR msg="BAD:2: DCGM_FI_DEV_POWER_USAGE has the unknown type gouge: write gauge, counter or label"
-level=ERROR msg="It ends" why=SIGHUP errors=2
-`},
-		{errors.New("one thing"), "level=ERROR msg=\"It ends\" why=SIGHUP err=\"one thing\"\n"},
-		{errors.New("one thing\n"), "level=ERROR msg=\"It ends\" why=SIGHUP err=\"one thing\"\n"},
-	} {
-		var out strings.Builder
-		logError(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-			if a.Key == slog.TimeKey {
-				return slog.Attr{}
-			}
-			return a
-		}})), tc.err, "It ends", "why", "SIGHUP")
-		if got := strings.ReplaceAll(out.String(), bad, "BAD"); got != tc.want {
-			t.Errorf("got\n%s\nwant\n%s", got, tc.want)
-		}
-	}
+// emptyLibrary returns a directory with a library that the loader rejects.
+func emptyLibrary(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, sampler.DCGMLibrary), "")
+	return dir
 }
 
-// startProgram runs the whole program in a process of its own.
-func startProgram(t *testing.T, args ...string) (*exec.Cmd, *syncBuffer) {
+// startProgram runs the program in a process of its own.
+func startProgram(t *testing.T, args ...string) (*exec.Cmd, *lockedBuffer) {
 	t.Helper()
 	executable, err := os.Executable()
 	if err != nil {
@@ -57,7 +35,7 @@ func startProgram(t *testing.T, args ...string) (*exec.Cmd, *syncBuffer) {
 	}
 	cmd := exec.Command(executable, args...)
 	cmd.Env = append(os.Environ(), envProgram+"=1")
-	log := new(syncBuffer)
+	log := new(lockedBuffer)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -73,7 +51,7 @@ func startProgram(t *testing.T, args ...string) (*exec.Cmd, *syncBuffer) {
 
 func exitStatus(t *testing.T, cmd *exec.Cmd) int {
 	t.Helper()
-	watchdog := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
+	watchdog := time.AfterFunc(2*time.Minute, func() { _ = cmd.Process.Kill() })
 	defer watchdog.Stop()
 	var exit *exec.ExitError
 	if err := cmd.Wait(); err != nil && !errors.As(err, &exit) {
@@ -82,44 +60,27 @@ func exitStatus(t *testing.T, cmd *exec.Cmd) int {
 	return cmd.ProcessState.ExitCode()
 }
 
-// With a libdcgm that cannot be loaded, the program serves and says so; SIGHUP
-// does not end it, SIGTERM and SIGINT do, with status 0.
+// With a libdcgm that cannot be loaded, the program serves and reports it. SIGHUP
+// does not end it; SIGTERM and SIGINT do, with status 0.
 func TestProgramWithoutDCGM(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		t.Run(signal.String(), func(t *testing.T) {
-			dir := install(t, t.TempDir(), dcgmLibrary) // empty, so the loader refuses it
+			dir := emptyLibrary(t)
 			cmd, log := startProgram(t, "--web.listen-address=127.0.0.1:0", "--dcgm.library-path="+dir, "-n")
-			var address string
-			eventually(t, "it listens", func() bool {
-				_, rest, ok := strings.Cut(log.String(), `msg="Listening on" address=`)
-				address, _, _ = strings.Cut(rest, "\n")
-				return ok && address != ""
+			address := listening(t, log)
+			eventually(t, "it reports why it is not ready", func() bool {
+				status, body := get(t, "http://"+address+"/-/ready")
+				return status == http.StatusServiceUnavailable && strings.Contains(body, sampler.DCGMLibrary)
 			})
-			var body string
-			eventually(t, "it says why it is not ready", func() bool {
-				resp := fetch(t, http.DefaultClient, "http://"+address+"/-/ready")
-				b, err := io.ReadAll(resp.Body)
-				if err != nil {
-					t.Fatal(err)
-				}
-				body = string(b)
-				return resp.StatusCode == http.StatusServiceUnavailable && strings.Contains(body, dcgmLibrary)
-			})
-			t.Log(strings.TrimSpace(body))
 			for path, want := range map[string]string{"/health": "OK", "/metrics": "gpu_exporter_sampler_up 0\n", "/": "<html"} {
-				resp := fetch(t, http.DefaultClient, "http://"+address+path)
-				b, err := io.ReadAll(resp.Body)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if resp.StatusCode != http.StatusOK || !strings.Contains(string(b), want) {
-					t.Errorf("%s: status %d, no %q in\n%s", path, resp.StatusCode, want, b)
+				if status, body := get(t, "http://"+address+path); status != http.StatusOK || !strings.Contains(body, want) {
+					t.Errorf("%s: status %d, no %q in\n%s", path, status, want, body)
 				}
 			}
 			if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "it has seen SIGHUP", func() bool { return strings.Contains(log.String(), "why=SIGHUP") })
+			eventually(t, "it logs SIGHUP", func() bool { return strings.Contains(log.String(), "trigger=SIGHUP") })
 			if err := cmd.Process.Signal(signal); err != nil {
 				t.Fatal(err)
 			}
@@ -130,8 +91,8 @@ func TestProgramWithoutDCGM(t *testing.T) {
 	}
 }
 
-// systemd hands over a socket that it listens on; its number is that of the
-// frames in the sampler, which must not get it.
+// systemd passes a socket that it listens on. In the sampler its number belongs to
+// the pipe of frames, so the sampler must not inherit it.
 func TestProgramSystemdSocket(t *testing.T) {
 	listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -145,12 +106,12 @@ func TestProgramSystemdSocket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := install(t, t.TempDir(), dcgmLibrary)
+	dir := emptyLibrary(t)
 	cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"`, "sh",
 		executable, "--web-systemd-socket", "--dcgm.library-path="+dir, "-n")
 	cmd.Env = append(os.Environ(), envProgram+"=1")
 	cmd.ExtraFiles = []*os.File{socket}
-	log := new(syncBuffer)
+	log := new(lockedBuffer)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -165,14 +126,13 @@ func TestProgramSystemdSocket(t *testing.T) {
 			t.Errorf("exit status %d\n%s", status, log)
 		}
 	}()
-	// The socket takes connections before the program does.
-	if resp := fetch(t, http.DefaultClient, "http://"+address+"/health"); resp.StatusCode != http.StatusOK {
-		t.Errorf("status %d", resp.StatusCode)
+	// The socket accepts connections before the program does.
+	if status, _ := get(t, "http://"+address+"/health"); status != http.StatusOK {
+		t.Errorf("status %d", status)
 	}
-	eventually(t, "the sampler's own words arrive through its pipe", func() bool {
-		resp := fetch(t, http.DefaultClient, "http://"+address+"/-/ready")
-		b, err := io.ReadAll(resp.Body)
-		return err == nil && strings.Contains(string(b), dcgmLibrary)
+	eventually(t, "the sampler's failure arrives through its pipe", func() bool {
+		_, body := get(t, "http://"+address+"/-/ready")
+		return strings.Contains(body, sampler.DCGMLibrary)
 	})
 }
 
@@ -185,7 +145,7 @@ func TestProgramCannotStart(t *testing.T) {
 		{"address of another machine", []string{"--web.listen-address=192.0.2.1:9400"}, "cannot assign requested address"},
 		{"web config", []string{"--web.config.file=/nonexistent/web.yml", "--web.listen-address=127.0.0.1:0"}, "/nonexistent/web.yml"},
 		{"unknown scenario", []string{"--simulate=h200x9"}, "neither the path of a scenario file nor a known name"},
-		{"two mistakes", []string{"-f", writeFile(t, filepath.Join(t.TempDir(), "bad.csv"), "A, gauge, A.\nB, gauge, B.\n")}, `msg="gpu_exporter ends" errors=2`},
+		{"two mistakes", []string{"-f", writeFile(t, filepath.Join(t.TempDir(), "bad.csv"), "A, gauge, A.\nB, gauge, B.\n")}, "bad.csv:2: unknown field B"},
 		{"counters file", []string{"-f", "/nonexistent.csv"}, "/nonexistent.csv"},
 	}
 	for _, tt := range tests {

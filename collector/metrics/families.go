@@ -106,7 +106,7 @@ func (f *Families) Build() []Family {
 		if fresh {
 			at = v.Sample.Time // its values are of those who held the devices then
 		}
-		ownership = f.owners.Ownership(Moment{Inventory: v.Inventory, Processes: v.Processes, At: at})
+		ownership = f.owners.Ownership(v.Inventory, at)
 	}
 	if v.Inventory != nil && !f.layout.covers(v, ownership, f.cfg.Counters) {
 		f.layout = newLayout(&f.cfg, v, ownership)

@@ -160,7 +160,7 @@ type fixedOwners struct {
 	places    places
 }
 
-func (f fixedOwners) Ownership(Moment) *Ownership { return f.ownership }
+func (f fixedOwners) Ownership(*model.Inventory, time.Time) *Ownership { return f.ownership }
 
 func (f fixedOwners) Places(p *model.Processes) (map[uint32]ProcessPlace, bool) {
 	return f.places.of(p), true

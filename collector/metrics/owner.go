@@ -127,14 +127,6 @@ func (o *Ownership) of(i int) *Holders {
 	return &o.Entities[i]
 }
 
-// Moment is what owners are asked for: the devices, the processes last seen on
-// them (nil if none were read), and when.
-type Moment struct {
-	Inventory *model.Inventory
-	Processes *model.Processes
-	At        time.Time
-}
-
 // ProcessPlace says where a process runs.
 type ProcessPlace struct {
 	Namespace, Pod string
@@ -174,18 +166,18 @@ type SourceStatus struct {
 	Part bool
 }
 
-// OwnerSource knows who holds the devices of this node. Its methods must not
-// block: they are called for every exposition.
+// OwnerSource publishes the owners of the devices of this node. Its methods only
+// read what is published: they are called for every exposition.
 type OwnerSource interface {
-	// Ownership returns the same pointer for the same inventory as long as
-	// nothing changed, and nil when the owners are not known.
-	Ownership(Moment) *Ownership
-	// Places says where the processes of a reading run, by PID, and false while
-	// that is not found out yet.
+	// Ownership returns the owners of an inventory at a time, or nil if they are
+	// unknown. It returns the same pointer until the owners change.
+	Ownership(*model.Inventory, time.Time) *Ownership
+	// Places returns where the processes of a reading run, by PID. It returns
+	// false until they are located.
 	Places(*model.Processes) (map[uint32]ProcessPlace, bool)
-	// MappingStatus is that of the kubelet's pod-resources API, and false where
-	// it is not asked.
+	// MappingStatus returns the status of the kubelet's pod-resources API, and
+	// false if it is not configured.
 	MappingStatus() (SourceStatus, bool)
-	// Sources are the other sources in use, by name.
+	// Sources returns the status of the other sources in use, by name.
 	Sources() map[string]SourceStatus
 }

@@ -106,7 +106,9 @@ func (p *clay) pid() int { return 1000 + p.number }
 
 func (p *clay) frames() io.Reader { return p.frameR }
 
-func (p *clay) output() (stdout, stderr io.Reader) { return p.outR, p.errR }
+func (p *clay) output() (stdout, stderr, records io.Reader) {
+	return p.outR, p.errR, strings.NewReader("")
+}
 
 func (p *clay) resident() (uint64, error) { return p.size.Load(), nil }
 

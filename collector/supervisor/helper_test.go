@@ -136,7 +136,7 @@ var behaviours = map[string]func(*actor){
 	"log": func(a *actor) {
 		a.heedStdin()
 		fmt.Println("printed by the library")
-		slog.New(slog.NewJSONHandler(os.Stderr, nil)).Error("cannot watch", "field", 150)
+		slog.New(slog.NewTextHandler(os.NewFile(RecordsFD, "records"), nil)).Error("cannot watch", "field", 150)
 		fmt.Fprintln(os.Stderr, "complained by the library")
 		a.sample(forever)
 	},
@@ -190,7 +190,7 @@ func wait() {
 // playSampler is a sampler. A behaviour that begins with "once " is for the
 // first one of a directory; the others behave well.
 func playSampler(dir, behaviour string) {
-	a := &actor{dir: dir, frames: os.NewFile(3, "frames")}
+	a := &actor{dir: dir, frames: os.NewFile(FramesFD, "frames")}
 	a.w = wire.NewFrameWriter(a.frames)
 	if rest, once := strings.CutPrefix(behaviour, "once "); once {
 		behaviour = "well"

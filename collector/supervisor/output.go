@@ -7,11 +7,9 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
-	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -29,6 +27,8 @@ type outputStream string
 const (
 	streamStdout outputStream = "stdout"
 	streamStderr outputStream = "stderr"
+	// streamRecords carries the sampler's own log, in the form of the exporter's.
+	streamRecords outputStream = "records"
 )
 
 type outputLine struct {
@@ -42,9 +42,10 @@ type outputLine struct {
 // outputLog logs what the sampler prints. The lines pass through a channel that
 // is never waited for, so that a log that blocks does not block the sampler.
 type outputLog struct {
-	log   *slog.Logger
-	lines chan outputLine
-	done  chan struct{}
+	log     *slog.Logger
+	records io.Writer // nil: the sampler's own log is dropped
+	lines   chan outputLine
+	done    chan struct{}
 
 	mu      sync.Mutex
 	window  time.Time // when the current window began
@@ -52,8 +53,8 @@ type outputLog struct {
 	dropped int       // lines not logged, not reported yet
 }
 
-func newOutputLog(log *slog.Logger) *outputLog {
-	return &outputLog{log: log.With("component", "dcgm")}
+func newOutputLog(log *slog.Logger, records io.Writer) *outputLog {
+	return &outputLog{log: log.With("component", "dcgm"), records: records}
 }
 
 func (o *outputLog) open() {
@@ -148,132 +149,26 @@ func (o *outputLog) report() {
 	}
 }
 
-// write logs one line: as the record that it is if the sampler logged it, else
-// as a message. What goes to stderr is mostly a complaint.
+// write logs one line. A line of the records stream is a record already.
 func (o *outputLog) write(line outputLine) {
 	ctx := context.Background()
 	if line.dropped != 0 {
 		o.log.WarnContext(ctx, "too much output of the sampler, lines were dropped", "lines", line.dropped)
 		return
 	}
-	if record, ok := parseRecord(line.text); ok {
-		if h := o.log.Handler(); h.Enabled(ctx, record.Level) {
-			// There is nobody to tell of a log that fails.
-			_ = h.Handle(ctx, record)
+	level := slog.LevelInfo
+	switch line.stream {
+	case streamRecords:
+		if o.records != nil {
+			_, _ = io.WriteString(o.records, line.text+"\n") // a log that fails cannot be reported
 		}
 		return
-	}
-	level := slog.LevelInfo
-	if line.stream == streamStderr {
-		level = slog.LevelWarn
+	case streamStderr:
+		level = slog.LevelWarn // mostly complaints
 	}
 	attrs := []slog.Attr{slog.String("stream", string(line.stream))}
 	if line.cut {
 		attrs = append(attrs, slog.Bool("cut", true))
 	}
 	o.log.LogAttrs(ctx, level, strings.ToValidUTF8(line.text, "\uFFFD"), attrs...)
-}
-
-// parseRecord reads a line that [slog.JSONHandler] wrote.
-func parseRecord(text string) (slog.Record, bool) {
-	var (
-		at       time.Time
-		level    slog.Level
-		msg      string
-		hasLevel bool
-		hasMsg   bool
-		attrs    []slog.Attr
-	)
-	fields, err := jsonAttrs([]byte(text), 0)
-	if err != nil {
-		return slog.Record{}, false
-	}
-	for _, f := range fields {
-		switch f.Key {
-		case slog.TimeKey:
-			t, err := time.Parse(time.RFC3339Nano, f.Value.String())
-			if err != nil {
-				return slog.Record{}, false
-			}
-			at = t
-		case slog.LevelKey:
-			if level.UnmarshalText([]byte(f.Value.String())) != nil {
-				return slog.Record{}, false
-			}
-			hasLevel = true
-		case slog.MessageKey:
-			msg, hasMsg = f.Value.String(), true
-		case "component": // is ours
-		default:
-			attrs = append(attrs, f)
-		}
-	}
-	if !hasLevel || !hasMsg {
-		return slog.Record{}, false
-	}
-	var pc [1]uintptr
-	runtime.Callers(1, pc[:]) // the source of what is passed on is here
-	record := slog.NewRecord(at, level, msg, pc[0])
-	record.AddAttrs(attrs...)
-	return record, true
-}
-
-var errNotObject = errors.New("not an object")
-
-// maxJSONDepth is more than our own records need.
-const maxJSONDepth = 4
-
-// jsonAttrs returns the members of a JSON object in their order.
-func jsonAttrs(text []byte, depth int) ([]slog.Attr, error) {
-	dec := json.NewDecoder(bytes.NewReader(text))
-	if open, err := dec.Token(); err != nil {
-		return nil, err
-	} else if open != json.Delim('{') {
-		return nil, errNotObject
-	}
-	var attrs []slog.Attr
-	for dec.More() {
-		key, err := dec.Token()
-		if err != nil {
-			return nil, err
-		}
-		var raw json.RawMessage
-		if err := dec.Decode(&raw); err != nil {
-			return nil, err
-		}
-		name, _ := key.(string) // of an object, it is one
-		attrs = append(attrs, slog.Attr{Key: name, Value: jsonValue(raw, depth)})
-	}
-	if _, err := dec.Token(); err != nil {
-		return nil, err
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, errNotObject // something follows it
-	}
-	return attrs, nil
-}
-
-func jsonValue(raw json.RawMessage, depth int) slog.Value {
-	if raw[0] == '{' && depth < maxJSONDepth {
-		if attrs, err := jsonAttrs(raw, depth+1); err == nil {
-			return slog.GroupValue(attrs...)
-		}
-	}
-	var (
-		s string
-		b bool
-		i int64
-		f float64
-	)
-	switch {
-	case raw[0] == '"' && json.Unmarshal(raw, &s) == nil:
-		return slog.StringValue(s)
-	case json.Unmarshal(raw, &i) == nil && string(raw) != "null":
-		return slog.Int64Value(i)
-	case json.Unmarshal(raw, &f) == nil && string(raw) != "null":
-		return slog.Float64Value(f)
-	case (raw[0] == 't' || raw[0] == 'f') && json.Unmarshal(raw, &b) == nil:
-		return slog.BoolValue(b)
-	}
-	return slog.StringValue(string(raw))
 }

@@ -17,11 +17,18 @@ import (
 	"gpu_exporter/collector/wire"
 )
 
+// The file descriptors that a sampler writes to. Standard output and standard error
+// belong to the libraries that it loads.
+const (
+	FramesFD  = 3
+	RecordsFD = 4 // the sampler's own log
+)
+
 // process is a sampler as the supervisor needs it.
 type process interface {
 	pid() int
 	frames() io.Reader
-	output() (stdout, stderr io.Reader)
+	output() (stdout, stderr, records io.Reader)
 	resident() (uint64, error)
 	// command hands a command over; it does not wait until it is read. Of several
 	// that are not read yet the last one counts.
@@ -38,11 +45,11 @@ type startFunc func(command, env []string, cfg wire.SamplerConfig) (process, err
 
 // osProcess is a process of the operating system.
 type osProcess struct {
-	cmd                          *exec.Cmd
-	stdin, frame, stdout, stderr *os.File
-	commands                     commandQueue
-	statm                        *os.File
-	statmBuf                     [128]byte
+	cmd                                   *exec.Cmd
+	stdin, frame, records, stdout, stderr *os.File
+	commands                              commandQueue
+	statm                                 *os.File
+	statmBuf                              [128]byte
 
 	mu     sync.Mutex
 	reaped bool
@@ -59,7 +66,7 @@ func startProcess(command, env []string, cfg wire.SamplerConfig) (process, error
 		return nil, fmt.Errorf("starting sampler: %w", err)
 	}
 
-	var ours, theirs [4]*os.File // stdin, stdout, stderr, frames: as the sampler numbers them
+	var ours, theirs [5]*os.File // stdin, stdout, stderr, frames, records: as the sampler numbers them
 	closeAll := func(files []*os.File) {
 		for _, f := range files {
 			if f != nil {
@@ -99,7 +106,7 @@ func startProcess(command, env []string, cfg wire.SamplerConfig) (process, error
 		closeAll(ours[:])
 		return nil, fmt.Errorf("starting sampler: %w", err)
 	}
-	p := &osProcess{cmd: cmd, stdin: ours[0], stdout: ours[1], stderr: ours[2], frame: ours[3]}
+	p := &osProcess{cmd: cmd, stdin: ours[0], stdout: ours[1], stderr: ours[2], frame: ours[FramesFD], records: ours[RecordsFD]}
 	// Left nil where there is no /proc; resident then says so.
 	p.statm, _ = os.Open(fmt.Sprintf("/proc/%d/statm", cmd.Process.Pid))
 	// A sampler that never reads could block this for ever. If it has died
@@ -117,7 +124,9 @@ func (p *osProcess) pid() int { return p.cmd.Process.Pid }
 
 func (p *osProcess) frames() io.Reader { return p.frame }
 
-func (p *osProcess) output() (stdout, stderr io.Reader) { return p.stdout, p.stderr }
+func (p *osProcess) output() (stdout, stderr, records io.Reader) {
+	return p.stdout, p.stderr, p.records
+}
 
 func (p *osProcess) command(c wire.SamplerCommand) { p.commands.put(c) }
 
@@ -125,7 +134,7 @@ func (p *osProcess) closeStdin() { p.commands.close(); p.stdin.Close() }
 
 func (p *osProcess) close() {
 	p.commands.close()
-	for _, f := range []*os.File{p.stdin, p.stdout, p.stderr, p.frame, p.statm} {
+	for _, f := range []*os.File{p.stdin, p.stdout, p.stderr, p.frame, p.records, p.statm} {
 		if f != nil {
 			f.Close()
 		}

@@ -57,6 +57,9 @@ type Config struct {
 	// Links, if not nil, returns the links that a new sampler is to be told of.
 	Links  func() []model.KnownLinks
 	Logger *slog.Logger
+	// Records receives the sampler's own log, line by line; nil: it is dropped. The
+	// sampler writes it to [RecordsFD] in the form of the exporter's log.
+	Records io.Writer
 	// MemoryLimit is the resident size in bytes over which a sampler is
 	// replaced. 0 means no limit.
 	MemoryLimit uint64
@@ -149,7 +152,7 @@ func New(cfg Config) *Supervisor {
 	s := &Supervisor{
 		cfg:          cfg,
 		log:          cfg.Logger,
-		output:       newOutputLog(cfg.Logger),
+		output:       newOutputLog(cfg.Logger, cfg.Records),
 		reconfigured: make(chan struct{}, 1),
 		sampler:      cfg.Sampler,
 	}

@@ -55,9 +55,10 @@ func (s *Supervisor) attach(proc process) *attached {
 		readEnd: make(chan struct{}),
 		exited:  make(chan struct{}),
 	}
-	stdout, stderr := proc.output()
+	stdout, stderr, records := proc.output()
 	r.output.Go(func() { s.output.read(streamStdout, stdout) })
 	r.output.Go(func() { s.output.read(streamStderr, stderr) })
+	r.output.Go(func() { s.output.read(streamRecords, records) })
 	go func() {
 		defer close(r.readEnd)
 		r.readErr = s.takeIn(r)

@@ -1,0 +1,75 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"gpu_exporter/cmd/gpu_exporter/internal/config"
+	"gpu_exporter/cmd/gpu_exporter/internal/doctor"
+	"gpu_exporter/cmd/gpu_exporter/internal/owners"
+	"gpu_exporter/cmd/gpu_exporter/internal/sampler"
+	"gpu_exporter/collector"
+)
+
+// newSamplerEnv prepares the sampler's environment. The caller closes it, also after
+// an error.
+func newSamplerEnv(c *config.Static, environ []string) (sampler.Environment, error) {
+	executable, err := os.Executable()
+	if err != nil {
+		return sampler.Environment{}, fmt.Errorf("finding the path of this program: %w", err)
+	}
+	return sampler.NewEnvironment(c, environ, executable)
+}
+
+// openNode returns how doctor and fields set up an exporter that serves nothing. It
+// logs at the level debug only.
+func openNode(environ []string, stderr io.Writer) doctor.Open {
+	return func(c config.Config) (doctor.Node, func() error, error) {
+		logger, records := slog.New(slog.DiscardHandler), io.Writer(nil)
+		if c.LogLevel == "debug" {
+			var err error
+			if logger, err = newLogger(c, stderr); err != nil {
+				return nil, func() error { return nil }, err
+			}
+			records = stderr
+		}
+		env, err := newSamplerEnv(&c.Static, environ)
+		if err != nil {
+			return nil, env.Close, err
+		}
+		e, err := newExporter(c, env, logger, logger, records)
+		return e, env.Close, err
+	}
+}
+
+// Sample implements doctor.Node.
+func (e *exporter) Sample(ctx context.Context) error { return e.takeSamples(ctx) }
+
+// Newest implements doctor.Node.
+func (e *exporter) Newest() (*collector.Inventory, *collector.Sample) { return e.node.Newest() }
+
+// Owners implements doctor.Node.
+func (e *exporter) Owners() *owners.Owners { return e.owners }
+
+// checkSetup returns a function that finds mistakes in what a configuration names: the
+// sources of owners and the libraries.
+func checkSetup(environ []string) func(config.Config) (warnings []string, err error) {
+	return func(c config.Config) (warnings []string, err error) {
+		_, err = owners.New(&c.Static, slog.New(slog.DiscardHandler))
+		env, failure := newSamplerEnv(&c.Static, environ)
+		if errors.Is(failure, sampler.ErrNoStandIns) {
+			failure = nil // the machine that this configuration is for may have them
+		}
+		if env.Warning != "" {
+			warnings = append(warnings, env.Warning)
+		}
+		return warnings, errors.Join(err, failure, env.Close())
+	}
+}

@@ -1,0 +1,230 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/common/version"
+	"github.com/prometheus/exporter-toolkit/web"
+
+	"gpu_exporter/collector"
+)
+
+// ProgramName is the name of the program in messages.
+const ProgramName = "gpu_exporter"
+
+// The commands.
+const (
+	Serve       = "serve"
+	Once        = "once"
+	CheckConfig = "check-config"
+	Doctor      = "doctor"
+	Fields      = "fields"
+)
+
+// CommandLine is the result of parsing arguments and environment.
+type CommandLine struct {
+	Command  string // empty: help or version was printed
+	Config   Config
+	Warnings []string
+	// Again reads the configuration again, for a reload.
+	Again func() (Config, []string, error)
+
+	Output string // of doctor and fields: OutputText or OutputJSON
+	// FieldNames, FieldKinds and FieldTypes select the output of fields. Node lets it
+	// sample this node.
+	FieldNames, FieldKinds, FieldTypes []string
+	Node                               bool
+
+	help, version bool
+}
+
+// Values of --output.
+const (
+	OutputText = "text"
+	OutputJSON = "json"
+)
+
+// settings is the table of the flags that are not part of a configuration.
+func (c *CommandLine) settings() []*setting {
+	all := []*setting{
+		{name: "output", def: OutputText, arg: "FORMAT", commands: []string{Doctor, Fields}, target: oneOf(&c.Output, OutputText, OutputJSON),
+			help: "Format of the output: text or json."},
+		{name: "entity", arg: "KIND", commands: []string{Fields}, target: list(&c.FieldKinds),
+			help: "List only the fields of these kinds of entities: " + ListOf(collector.KindNames()) + ". Repeatable, or separated by commas."},
+		{name: "type", arg: "TYPE", commands: []string{Fields}, target: list(&c.FieldTypes),
+			help: "List only fields of these types, such as counter, gauge, label, int64 or string. Repeatable, or separated by commas."},
+		{name: "node", commands: []string{Fields}, target: boolean(&c.Node),
+			help: "Sample this node, and list which of its entities have a value of each field, and why others have none."},
+		{name: "help", aliases: "h", target: boolean(&c.help), help: "Print this help."},
+		{name: "version", aliases: "v", target: boolean(&c.version), help: "Print the version."},
+	}
+	for _, s := range all {
+		s.section = sectionCommand
+	}
+	return all
+}
+
+// Parse reads arguments and environment. It prints help and version to stdout. The
+// error is an [*Error].
+func Parse(args, environ []string, stdout io.Writer) (CommandLine, error) {
+	var line CommandLine
+	own := line.settings()
+	table := append(slices.Clone(own), new(Config).settings()...)
+	flags, operands, mistakes := splitArgs(args, table)
+	for _, s := range own {
+		values := flags[s.name]
+		if values == nil && s.def != "" {
+			values = []string{s.def}
+		}
+		if values == nil {
+			continue
+		}
+		if err := s.parse(values); err != nil {
+			mistakes = append(mistakes, fmt.Sprintf("--%s: %v", s.name, err))
+		}
+	}
+	line.Command = Serve
+	if len(operands) > 0 {
+		line.Command, operands = operands[0], operands[1:]
+	}
+	known := slices.ContainsFunc(commands(), func(c command) bool { return c.name == line.Command })
+	switch {
+	case len(mistakes) > 0: // an operand may be the value of an unknown flag
+	case line.version:
+		_, _ = fmt.Fprintln(stdout, version.Print(ProgramName))
+		return CommandLine{}, nil
+	case line.help || line.Command == "help":
+		writeHelp(stdout, line.Command, table)
+		return CommandLine{}, nil
+	case !known:
+		mistakes = append(mistakes, unknownCommand(line.Command))
+	case line.Command == Fields:
+		line.FieldNames = operands
+	case len(operands) > 0:
+		mistakes = append(mistakes, fmt.Sprintf("unexpected argument %q%s", operands[0], toggleHint(operands[0])))
+	}
+	for _, s := range own {
+		if flags[s.name] != nil && known && s.commands != nil && !slices.Contains(s.commands, line.Command) {
+			mistakes = append(mistakes, fmt.Sprintf("--%s is a flag of %s, not of %s", s.name, ListOf(s.commands), line.Command))
+		}
+	}
+	for _, name := range []string{"simulate", "remote-hostengine-info"} {
+		if flags[name] != nil && line.Command == Fields && !line.Node {
+			mistakes = append(mistakes, fmt.Sprintf("--%s has no effect on fields without --node: add --node, or remove it", name))
+		}
+	}
+	if len(mistakes) > 0 {
+		return CommandLine{}, &Error{Mistakes: mistakes}
+	}
+	line.Again = func() (Config, []string, error) { return load(flags, Lookup(environ)) }
+	var err error
+	line.Config, line.Warnings, err = line.Again()
+	if line.Command == Serve || line.Command == CheckConfig {
+		err = addWebMistakes(err, line.Config.WebConfigFile)
+	}
+	return line, err
+}
+
+// addWebMistakes checks exporter-toolkit's configuration file, which it reads again
+// itself while it serves.
+func addWebMistakes(err error, path string) error {
+	mistake := web.Validate(path)
+	if mistake == nil {
+		return err
+	}
+	all := &Error{}
+	if !errors.As(err, &all) {
+		all = &Error{}
+	}
+	return &Error{Mistakes: append(all.Mistakes, fmt.Sprintf("--web.config.file=%s: %v", path, mistake))}
+}
+
+// splitArgs separates flags, by the names of their settings, from the other arguments.
+// As in Go's package flag, a flag has one dash or two, and its value follows after = or in
+// the next argument. The value of a toggle follows only after =. Unlike there, flags may
+// follow other arguments, and a toggle has the form --no-NAME as well.
+func splitArgs(args []string, table []*setting) (flags map[string][]string, operands, mistakes []string) {
+	flags = map[string][]string{}
+	known := map[string]*setting{}
+	for _, s := range table {
+		for _, name := range s.names() {
+			known[name] = s
+		}
+	}
+	for i := 0; i < len(args); i++ {
+		if args[i] == "--" {
+			return flags, append(operands, args[i+1:]...), mistakes
+		}
+		if len(args[i]) < 2 || args[i][0] != '-' {
+			operands = append(operands, args[i])
+			continue
+		}
+		name, value, hasValue := strings.Cut(strings.TrimPrefix(args[i][1:], "-"), "=")
+		s, negated := known[name], false
+		if base, found := strings.CutPrefix(name, "no-"); s == nil && found && known[base] != nil && known[base].kind == toggle {
+			s, negated = known[base], true
+		}
+		switch {
+		case s == nil:
+			mistakes = append(mistakes, unknownFlag(name, known))
+			continue
+		case s.kind == toggle:
+			on, err := strconv.ParseBool(cmp.Or(value, "true"))
+			if err != nil || hasValue && value == "" {
+				mistakes = append(mistakes, fmt.Sprintf("%s: %q is neither true nor false", dashed(name), value))
+				continue
+			}
+			value = strconv.FormatBool(on != negated)
+		case !hasValue && i+1 == len(args):
+			mistakes = append(mistakes, dashed(name)+": the value is missing")
+			continue
+		case !hasValue:
+			i++
+			value = args[i]
+		}
+		flags[s.name] = append(flags[s.name], value)
+	}
+	return flags, operands, mistakes
+}
+
+func unknownFlag(name string, known map[string]*setting) string {
+	message := "unknown flag " + dashed(name)
+	if suggestion := nearest(name, slices.Sorted(maps.Keys(known))); suggestion != "" {
+		message += ": did you mean --" + suggestion + "?"
+	}
+	return message
+}
+
+// dashed returns a flag with one dash or two, as it is usually written.
+func dashed(name string) string {
+	if len(name) == 1 {
+		return "-" + name
+	}
+	return "--" + name
+}
+
+func unknownCommand(name string) string {
+	var names []string
+	for _, c := range commands() {
+		names = append(names, c.name)
+	}
+	return fmt.Sprintf("unknown command %q: use %s%s", name, ListOf(names), toggleHint(name))
+}
+
+// toggleHint explains an argument such as the true of "--kubernetes true".
+func toggleHint(arg string) string {
+	if _, err := strconv.ParseBool(arg); err != nil {
+		return ""
+	}
+	return fmt.Sprintf(" (a switch takes its value after =, as in --kubernetes=%s)", arg)
+}

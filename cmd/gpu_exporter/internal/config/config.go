@@ -1,0 +1,252 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package config turns flags, environment variables, the configuration file and
+// counters files into one validated configuration.
+//
+// Every setting is one entry of the flag tables and one struct field. The package
+// reads files, but starts nothing, opens no connection and never logs: mistakes and
+// warnings are returned, one line each.
+package config
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/exporter-toolkit/web"
+
+	"gpu_exporter/collector"
+)
+
+// Config is a complete, validated configuration.
+type Config struct {
+	Live
+	Static
+}
+
+// Live holds the settings that a reload replaces.
+type Live struct {
+	// Counters lists what is exported: the counters files, and the fields of the
+	// configuration file.
+	Counters     []collector.Counter
+	CountersName string                // where Counters come from, for messages
+	Models       []collector.ModelRule // which GPUs have which of the fields
+	ModelMatches []string              // regular expressions of all entries of models
+	XIDs         *collector.XIDCatalogue
+	ConfigFile   string // path of the configuration file; empty: none
+	// Files are the files that this configuration was read from.
+	Files []string
+
+	Interval       time.Duration // between samples
+	Resolution     time.Duration // between the readings that integrals are computed from
+	Histograms     bool
+	MaxAge         time.Duration // of a sample that is served
+	Devices        string        // see collector.ParseSelector
+	Switches       string        // as Devices, of NVSwitches and their links
+	CPUs           string        // as Devices, of CPUs and their cores
+	LinksFromOne   bool
+	DCGMLogLevel   string        // NONE: silent
+	XIDWindow      time.Duration // of DCGM_EXP_XID_ERRORS_COUNT
+	ClockWindow    time.Duration // of DCGM_EXP_CLOCK_EVENTS_COUNT
+	HealthInterval time.Duration // between health checks; 0: none
+
+	UseOldNamespace bool
+	HostnameLabel   string // name of the label; empty: none
+	ReplaceBlanks   bool   // in model names
+
+	collectors, xidCatalogue         string // paths
+	dcgmLog, healthCheck, noHostname bool
+}
+
+// Static holds the settings that need a restart. The hostengine is one of them:
+// another engine may run on another machine, whose XIDs must not be mixed with these.
+type Static struct {
+	Hostengine       string // address of a standalone engine; empty: embedded
+	LibraryPath      string // directory with libdcgm.so.4; empty: the loader's
+	Simulate         string // scenario; empty: real libraries
+	SkipStartupCheck bool
+	KernelLog        string // KernelLogAuto, KernelLogOn or KernelLogOff
+	KMsg             string // path of the kernel log; empty: DefaultKMsg
+
+	Kubernetes    bool
+	GPUIDType     string // uid or device-name
+	KubeletSocket string
+	ResourceNames []string // in addition to nvidia.com/*
+	NodeName      string   // in Kubernetes; empty: not set
+	VirtualGPUs   bool
+	PodUsage      bool
+	DRA           bool
+
+	PodLabels, PodUID, Workload bool
+	LabelAllow, AnnotationAllow []string // regular expressions
+	PodLabelsForm               string   // PodLabelsOnSeries or PodLabelsInFamily
+	MetadataSource              string   // MetadataAuto, MetadataKubelet or MetadataAPIServer
+	PodsSocket, Kubeconfig      string
+
+	HPCDir       string // empty: no job files
+	Slurm        string // SlurmAuto, SlurmOn or SlurmOff
+	DockerSocket string // empty: no Docker engine
+	DockerLabels []string
+	PodLogs      string
+	ProcFS       string
+	CgroupFS     string
+
+	ListenAddresses []string
+	SystemdSocket   bool
+	WebConfigFile   string // empty: none
+	MaxRequests     int
+	Pprof           bool
+	AdminAPI        bool
+
+	LogLevel  string // debug, info, warn, error
+	LogFormat string // logfmt, json
+
+	debug bool
+}
+
+// Values of settings.
+const (
+	PodLabelsOnSeries = "series"
+	PodLabelsInFamily = "family"
+
+	MetadataAuto      = "auto"
+	MetadataKubelet   = "kubelet"
+	MetadataAPIServer = "api-server"
+
+	SlurmAuto = "auto"
+	SlurmOn   = "on"
+	SlurmOff  = "off"
+
+	KernelLogAuto = "auto"
+	KernelLogOn   = "on"
+	KernelLogOff  = "off"
+
+	DefaultKMsg = "/dev/kmsg"
+)
+
+// The time-outs of the HTTP server. dcgm-exporter has flags for them.
+const (
+	HTTPReadTimeout  = 10 * time.Second
+	HTTPWriteTimeout = 30 * time.Second
+)
+
+// Scenarios returns the names of the simulated nodes.
+func Scenarios() []string {
+	return []string{"h100x8", "h100x8-mig", "a100x8", "a100x7-mig", "t4x1", "mixed4", "dgx-h100", "gb200", "none"}
+}
+
+// ShowsPodLabels reports whether labels or annotations of pods are exported.
+func (s *Static) ShowsPodLabels() bool { return s.PodLabels || len(s.AnnotationAllow) > 0 }
+
+// Host returns the name of this node in Kubernetes, or "" if it is unknown. Without
+// --kubernetes.node-name it is the host's name in lower case, the kubelet's default.
+func (s *Static) Host() string {
+	if s.NodeName != "" {
+		return s.NodeName
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	return strings.ToLower(name)
+}
+
+// SlurmMode returns the mode of --slurm.jobs. In auto mode, a Kubernetes node has no
+// Slurm jobs.
+func (s *Static) SlurmMode() string {
+	if s.Slurm == SlurmAuto && s.Kubernetes {
+		return SlurmOff
+	}
+	return s.Slurm
+}
+
+// WebFlags returns the settings of exporter-toolkit.
+func (s *Static) WebFlags() *web.FlagConfig {
+	return &web.FlagConfig{
+		WebListenAddresses: &s.ListenAddresses,
+		WebSystemdSocket:   &s.SystemdSocket,
+		WebConfigFile:      &s.WebConfigFile,
+	}
+}
+
+// Source describes where values come from.
+func (s *Static) Source() string {
+	switch {
+	case s.Simulate != "" && s.Hostengine != "":
+		return "the host engine at " + s.Hostengine + ", through the stand-ins of scenario " + s.Simulate
+	case s.Simulate != "":
+		return "the simulated node " + s.Simulate
+	case s.Hostengine != "":
+		return "the host engine at " + s.Hostengine
+	default:
+		return "an embedded host engine"
+	}
+}
+
+// HealthEvery returns the time between health checks, or 0. It is at least the
+// interval, because results are published with a sample.
+func (l *Live) HealthEvery() time.Duration {
+	if l.HealthInterval == 0 {
+		return 0
+	}
+	return max(l.HealthInterval, l.Interval)
+}
+
+// HostnameValue returns the value of the hostname label, by dcgm-exporter's rule: the
+// host in the address of a remote engine if Kubernetes is off, else $NODE_NAME, else
+// the machine's name. An engine behind a unix or vsock socket runs on this machine.
+func (c *Config) HostnameValue(hostname func() (string, error)) (string, error) {
+	if c.HostnameLabel == "" {
+		return "", nil
+	}
+	if c.Hostengine != "" && !c.Kubernetes {
+		engine, err := collector.ParseHostengine(c.Hostengine)
+		if err != nil {
+			return "", fmt.Errorf("reading the address of the host engine: %w", err)
+		}
+		if engine.Host != "" {
+			return engine.Host, nil
+		}
+	}
+	if c.NodeName != "" {
+		return c.NodeName, nil
+	}
+	name, err := hostname()
+	if err != nil {
+		return "", fmt.Errorf("reading the machine's name for the %s label: %w (set NODE_NAME, or remove the label with --no-hostname)", c.HostnameLabel, err)
+	}
+	return name, nil
+}
+
+// CollectedKinds returns the kinds of entities whose fields are read.
+func CollectedKinds() []collector.EntityKind {
+	return []collector.EntityKind{
+		collector.KindGPU, collector.KindGPUInstance, collector.KindComputeInstance, collector.KindSwitch, collector.KindLink,
+		collector.KindCPU, collector.KindCPUCore, collector.KindConnectX, collector.KindVGPU,
+	}
+}
+
+// Lookup returns a function that looks variables up in an environment in the form of
+// os.Environ. The last definition of a variable wins.
+func Lookup(environ []string) func(name string) (string, bool) {
+	return func(name string) (string, bool) {
+		for _, entry := range slices.Backward(environ) {
+			if k, v, ok := strings.Cut(entry, "="); ok && k == name {
+				return v, true
+			}
+		}
+		return "", false
+	}
+}
+
+// ListOf joins words as "a, b or c".
+func ListOf(words []string) string {
+	if len(words) < 2 {
+		return strings.Join(words, "")
+	}
+	last := len(words) - 1
+	return strings.Join(words[:last], ", ") + " or " + words[last]
+}

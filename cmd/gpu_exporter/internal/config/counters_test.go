@@ -1,0 +1,116 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"gpu_exporter/collector"
+	"gpu_exporter/etc"
+)
+
+// Every counters file that we ship is built in, and is read and collected in full.
+func TestBuiltInCounters(t *testing.T) {
+	shipped, err := filepath.Glob("../../../../etc/*-counters.csv")
+	if err != nil || len(shipped) != len(etc.CountersNames()) {
+		t.Fatalf("%v are shipped, %v are built in: %v", shipped, etc.CountersNames(), err)
+	}
+	for _, name := range builtInCounters() {
+		line, err := parse(t, []string{"--collectors=" + name}, nil)
+		if err != nil || len(line.Warnings) > 0 || len(line.Config.Counters) < 20 || len(line.Config.Files) > 0 {
+			t.Errorf("%s: %d counters, warnings %q, files %q, error %v", name, len(line.Config.Counters), line.Warnings, line.Config.Files, err)
+		}
+	}
+	const want = "builtin:all: unknown built-in counters file: use builtin:default, builtin:dcgm-4.9 or builtin:everything, or the path of a file"
+	if _, err := parse(t, []string{"-f", "builtin:all"}, nil); err == nil || err.Error() != want {
+		t.Errorf("error %v", err)
+	}
+}
+
+// The names of built-in counters files are not paths relative to the configuration file.
+func TestIncludedFiles(t *testing.T) {
+	dir := t.TempDir()
+	path, more := filepath.Join(dir, "c.yaml"), filepath.Join(dir, "more.csv")
+	writeFile(t, path, "include: [builtin:dcgm-4.9, more.csv]\n")
+	writeFile(t, more, "DCGM_FI_DEV_GPU_TEMP, gauge, T.\n")
+	c, err := parsed(t, "--config.file="+path, "")
+	if err != nil || c.CountersName != "builtin:dcgm-4.9, "+more {
+		t.Errorf("counters of %s, error %v", c.CountersName, err)
+	}
+	if !slices.Equal(c.Files, []string{path, more}) {
+		t.Errorf("files %q", c.Files)
+	}
+}
+
+func TestFamilyNamesMustDiffer(t *testing.T) {
+	power, _ := collector.FieldByID(155)
+	m := merger{
+		list: []collector.Counter{
+			{Field: power, Name: "board_power", Type: collector.MetricGauge, Statistics: true},
+			{Field: power, Name: "board_power_mean", Type: collector.MetricGauge},
+		},
+		places: map[string]place{"board_power": {"a", 1}, "board_power_mean": {"a", 2}},
+	}
+	m.checkFamilyNames()
+	const want = "a:2: board_power_mean and board_power (a:1) both export the metric board_power_mean"
+	if len(m.problems) != 1 || !strings.HasPrefix(m.problems[0].String(), want) {
+		t.Errorf("got %v", m.problems)
+	}
+}
+
+// The histograms of --sample.histograms have DCGM's own values: a counter in another
+// unit has none.
+func TestHistogramsInOtherUnits(t *testing.T) {
+	c, err := parsed(t, "--sample.histograms -f builtin:dcgm-4.9", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	with := 0
+	for _, c := range c.Counters {
+		if c.Histogram {
+			with++
+		}
+		if c.Histogram && c.Scale != 0 {
+			t.Errorf("%s has a histogram", c.Name)
+		}
+	}
+	if with == 0 {
+		t.Error("no counter has a histogram")
+	}
+}
+
+// A counter of health checks without health checks has no series.
+func TestCountersWithoutSeries(t *testing.T) {
+	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), "include: []\nfields: [DCGM_EXP_GPU_HEALTH_STATUS]\nhealth.check: false\n")
+	_, warnings, err := loaded(t, path)
+	if err != nil || warnings != "DCGM_EXP_GPU_HEALTH_STATUS has no series: it needs the health checks, which --health.check=false disables" {
+		t.Errorf("warnings %q, error %v", warnings, err)
+	}
+}
+
+// A catalogue file changes the XIDs that it has, and its mistakes are reported.
+func TestXIDCatalogue(t *testing.T) {
+	const header = "code,name,severity,action,investigation,meaning\n"
+	path := writeFile(t, filepath.Join(t.TempDir(), "xids.csv"), "# ours\n"+header+"109,CTXSW_TIMEOUT,info,,,The application's business\n")
+	c, err := parsed(t, "--xid.catalogue="+path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if x, _ := c.XIDs.Lookup(109); x.Severity != collector.XIDInfo || x.Meaning != "The application's business" {
+		t.Errorf("109 is %+v", x)
+	}
+	if x, ok := c.XIDs.Lookup(79); !ok || x.Severity != collector.XIDCritical {
+		t.Errorf("79 is %+v", x)
+	}
+	writeFile(t, path, header+"109,X,urgent,,,Y\n")
+	if _, err := parsed(t, "--xid.catalogue="+path, ""); err == nil || !strings.Contains(err.Error(), path+`:2: code 109 has severity "urgent"`) {
+		t.Errorf("error %v", err)
+	}
+	if _, err := parsed(t, "--xid.catalogue="+path+"x", ""); err == nil || !strings.HasPrefix(err.Error(), "--xid.catalogue: reading the XID catalogue: open ") {
+		t.Errorf("error %v", err)
+	}
+}

@@ -1,0 +1,271 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"gpu_exporter/collector"
+	"gpu_exporter/etc"
+)
+
+// Error lists all mistakes in a configuration.
+type Error struct {
+	Mistakes []string // one line each
+	// InFile reports that all mistakes are in the configuration file.
+	InFile bool
+}
+
+// Error returns one line per mistake.
+func (e *Error) Error() string { return strings.Join(e.Mistakes, "\n") }
+
+// loader collects what is wrong while values are read.
+type loader struct {
+	config   *Config
+	table    []*setting
+	settings map[string]*setting // by names
+	file     file
+	problems []collector.Problem
+	warnings []string
+}
+
+// load builds a configuration. A flag wins over its variable, the variable over the
+// configuration file, the file over the default. An empty variable counts as unset. With
+// an error, the configuration still has its Files. The warnings are about settings that
+// work, but are probably not intended.
+func load(flags map[string][]string, lookup func(string) (string, bool)) (Config, []string, error) {
+	l := loader{config: &Config{}, settings: map[string]*setting{}}
+	l.table = l.config.settings()
+	for _, s := range l.table {
+		for _, name := range s.names() {
+			l.settings[name] = s
+		}
+	}
+	l.resolve(l.settings["config.file"], flags, lookup)
+	if path := l.config.ConfigFile; path != "" {
+		keys := map[string]*setting{}
+		for name, s := range l.settings {
+			if name != "config.file" && name != "config-file" {
+				keys[name] = s
+			}
+		}
+		l.file, l.problems = readFile(path, keys)
+		l.config.Files = []string{path}
+	}
+	for _, s := range l.table {
+		if s.name != "config.file" {
+			l.resolve(s, flags, lookup)
+		}
+	}
+	l.derive()
+	l.loadCounters()
+	l.loadXIDs()
+	if len(l.problems) == 0 {
+		l.checkTogether(lookup)
+	}
+	return *l.config, l.warnings, l.err()
+}
+
+// resolve finds the value of a setting and parses it.
+func (l *loader) resolve(s *setting, flags map[string][]string, lookup func(string) (string, bool)) {
+	def := s.def
+	if s.kind == toggle && def == "" {
+		def = "false"
+	}
+	if def != "" {
+		if err := s.parse([]string{def}); err != nil {
+			l.fail(fmt.Errorf("the default of --%s: %w", s.name, err))
+		}
+	}
+	usual := s.value()
+	env := ""
+	if s.env != "" {
+		env, _ = lookup(s.env)
+	}
+	values, given := flags[s.name]
+	inFile, filed := l.file.values[s]
+	switch {
+	case given:
+		s.rank, s.from = byFlag, "--"+s.name
+	case env != "":
+		s.rank, s.from, values = byVariable, s.env, []string{env}
+	case filed:
+		s.rank, s.from, s.line, values = byFile, fmt.Sprintf("%s:%d: %s", l.file.path, inFile.line, inFile.key), inFile.line, inFile.values
+	default:
+		return
+	}
+	if len(values) == 0 {
+		return // an empty list in the file
+	}
+	err := s.parse(values)
+	changed := s.value() != usual && values[len(values)-1] != ""
+	switch {
+	case err != nil:
+		l.failSetting(s, "%v", err)
+	case changed && s.instead != "":
+		l.failSetting(s, "this flag of dcgm-exporter is not available: %s", s.instead)
+	case changed && s.inert != "":
+		l.warn("%s: no effect: %s", s.from, s.inert)
+	}
+}
+
+func (l *loader) warn(format string, args ...any) {
+	l.warnings = append(l.warnings, fmt.Sprintf(format, args...))
+}
+
+// fail reports the lines of an error that is not about the configuration file.
+func (l *loader) fail(err error) {
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		l.problems = append(l.problems, collector.Problem{Message: line})
+	}
+}
+
+// failAt reports a mistake in the configuration file.
+func (l *loader) failAt(line int, format string, args ...any) {
+	l.problems = append(l.problems, collector.Problem{File: l.file.path, Line: line, Message: fmt.Sprintf(format, args...)})
+}
+
+func (l *loader) failSetting(s *setting, format string, args ...any) {
+	if s.rank == byFile {
+		l.failAt(s.line, "%s: %s", l.file.values[s].key, fmt.Sprintf(format, args...))
+		return
+	}
+	l.fail(fmt.Errorf(s.from+": "+format, args...))
+}
+
+// err returns all mistakes. Those in the configuration file follow in the order of its
+// lines.
+func (l *loader) err() error {
+	if len(l.problems) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(l.problems, func(a, b collector.Problem) int { return a.Line - b.Line })
+	e := &Error{InFile: true}
+	for _, p := range l.problems {
+		line := p.Message
+		if p.File != "" {
+			line = p.String()
+		}
+		e.Mistakes = append(e.Mistakes, line)
+		e.InFile = e.InFile && p.File != "" && p.File == l.file.path
+	}
+	return e
+}
+
+// derive sets what depends on several settings.
+func (l *loader) derive() {
+	c := l.config
+	if l.settings["sample.max-age"].rank == byDefault {
+		c.MaxAge = max(3*c.Interval, 30*time.Second)
+	}
+	if !c.dcgmLog {
+		c.DCGMLogLevel = "NONE"
+	}
+	if !c.healthCheck {
+		c.HealthInterval = 0
+	}
+	if c.noHostname {
+		c.HostnameLabel = ""
+	}
+	level, debug := l.settings["log.level"], l.settings["debug"]
+	if c.debug && debug.rank >= level.rank {
+		if level.rank == debug.rank && c.LogLevel != "debug" {
+			l.failSetting(level, "%s contradicts %s: remove one of them", c.LogLevel, debug.from)
+		}
+		c.LogLevel = "debug"
+	}
+	c.debug = false
+}
+
+// loadXIDs reads the XID catalogue.
+func (l *loader) loadXIDs() {
+	c := l.config
+	xids, err := collector.ParseXIDCatalogue(etc.XIDCatalogue(), etc.XIDCatalogueName)
+	if err != nil {
+		l.fail(err)
+		return
+	}
+	c.XIDs = xids
+	if c.xidCatalogue == "" {
+		return
+	}
+	c.Files = append(c.Files, c.xidCatalogue)
+	f, err := os.Open(c.xidCatalogue)
+	if err != nil {
+		l.failSetting(l.settings["xid.catalogue"], "reading the XID catalogue: %v: check the path", err)
+		return
+	}
+	defer func() { _ = f.Close() }() // opened for reading
+	changes, err := collector.ParseXIDCatalogue(f, c.xidCatalogue)
+	if err != nil {
+		l.fail(err)
+		return
+	}
+	c.XIDs = xids.With(changes)
+}
+
+// checkTogether finds settings that contradict each other, and those without effect.
+// It runs only if each setting is valid by itself.
+func (l *loader) checkTogether(lookup func(string) (string, bool)) {
+	c := l.config
+	interval := l.settings["collect-interval"]
+	if c.Interval < advisedInterval {
+		l.warn("%s: %v is shorter than %v: it costs CPU time on the node, and Prometheus rarely scrapes that often", interval.from, c.Interval, advisedInterval)
+	}
+	const tooLong = "%v is longer than the %v between samples (%s): make it shorter, or remove it"
+	if s := l.settings["sample.resolution"]; s.set() && c.Resolution > c.Interval {
+		l.failSetting(s, tooLong, c.Resolution, c.Interval, interval.from)
+	}
+	check := func(f fieldEntry) {
+		if f.Resolution > c.Interval {
+			l.failAt(f.resolutionLine, "resolution: "+tooLong, f.Resolution, c.Interval, interval.from)
+		}
+	}
+	for _, f := range l.file.fields {
+		check(f)
+	}
+	for _, m := range l.file.models {
+		for _, f := range m.fields {
+			check(f)
+		}
+	}
+	if s := l.settings["sample.max-age"]; c.MaxAge < c.Interval {
+		l.failSetting(s, "%v is shorter than the interval of %v: each sample would expire before the next one", c.MaxAge, c.Interval)
+	}
+	if a, b := l.settings["simulate"], l.settings["dcgm.library-path"]; a.set() && b.set() {
+		l.fail(fmt.Errorf("%s and %s exclude each other: both name the directory of libdcgm.so.4", a.from, b.from))
+	}
+	if s := l.settings["path.kmsg"]; s.set() && c.KernelLog == KernelLogOff {
+		l.warn("%s: no effect with --xid.kernel-log=%s", s.from, KernelLogOff)
+	}
+	if _, inPod := lookup("KUBERNETES_SERVICE_HOST"); inPod && c.Kubernetes && c.NodeName == "" {
+		l.warn("NODE_NAME is not set: the name of the pod is used as the name of the node; set it from spec.nodeName")
+	}
+	for _, s := range l.table {
+		if s.needs == "" || !s.set() || s.value() == "false" {
+			continue
+		}
+		if needed := l.settings[s.needs].value(); needed == "" || needed == "false" {
+			l.warn("%s: no effect without --%s", s.from, s.needs)
+		} else if s.name == "kubernetes.pod-labels-form" && !c.ShowsPodLabels() {
+			l.warn("%s: no effect without --kubernetes-enable-pod-labels or --kubernetes.pod-annotation-allowlist-regex", s.from)
+		}
+	}
+}
+
+// Reload returns the running configuration with the live settings of next, and the
+// names of the settings that differ but need a restart.
+func Reload(running, next Config) (merged Config, restart []string) {
+	now, then := running.Static.settings(), next.Static.settings()
+	for i, s := range now {
+		if s.value() != then[i].value() {
+			restart = append(restart, s.name)
+		}
+	}
+	return Config{Live: next.Live, Static: running.Static}, restart
+}

@@ -1,0 +1,291 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"gpu_exporter/cmd/gpu_exporter/internal/config"
+	"gpu_exporter/cmd/gpu_exporter/internal/owners"
+	"gpu_exporter/collector"
+)
+
+// Node is an exporter that serves nothing.
+type Node interface {
+	// Sample runs a sampler until it has delivered a few samples, and stops it. The
+	// error is the reason why it has not.
+	Sample(ctx context.Context) error
+	// Newest returns the inventory and the sample, or nil as long as there is none.
+	Newest() (*collector.Inventory, *collector.Sample)
+	Owners() *owners.Owners
+	// KernelLog returns the path of the kernel log, or "" if it is not followed. The
+	// error is the reason why it cannot be read.
+	KernelLog() (path string, err error)
+}
+
+// Open sets up a node. The stop function releases it, also after an error.
+type Open func(config.Config) (node Node, stop func() error, err error)
+
+const (
+	// sampleTimeout is longer than the supervisor gives a sampler to start.
+	sampleTimeout = 45 * time.Second
+	// sampleInterval is the longest time between the samples.
+	sampleInterval = 500 * time.Millisecond
+)
+
+// Run is the command doctor. It returns the exit status: 1 if anything that was asked
+// for is broken.
+func Run(ctx context.Context, line config.CommandLine, open Open, stdout, stderr io.Writer) int {
+	d := newDiagnosis()
+	if err := d.examine(ctx, line.Config, open); err != nil {
+		d.addError("configuration", err)
+	}
+	for _, w := range line.Warnings {
+		d.add("flags", "-", owners.Lacking, w, "")
+	}
+	if err := d.write(stdout, line.Output == config.OutputJSON); err != nil {
+		return fail(stderr, fmt.Errorf("printing: %w", err))
+	}
+	if !d.Healthy {
+		return 1
+	}
+	return 0
+}
+
+// fail prints the lines of an error, and returns the exit status.
+func fail(stderr io.Writer, err error) int {
+	for line := range strings.Lines(err.Error()) {
+		fmt.Fprintf(stderr, "%s: error: %s\n", config.ProgramName, strings.TrimSuffix(line, "\n"))
+	}
+	return 1
+}
+
+// examine does once what serving does all the time.
+func (d *diagnosis) examine(ctx context.Context, c config.Config, open Open) (err error) {
+	c.Interval = min(c.Interval, sampleInterval)
+	node, stop, err := open(c)
+	defer func() { err = errors.Join(err, stop()) }()
+	if err != nil {
+		return err
+	}
+	d.examineSampling(ctx, c, node)
+	if _, err := os.Stat(c.KubeletSocket); err == nil && !c.Kubernetes {
+		d.add("kubelet", c.KubeletSocket, owners.Noted, "the socket exists, but pods are not mapped", "add --kubernetes")
+	}
+	d.examineOwners(ctx, node)
+	path, err := node.KernelLog()
+	d.examineKernelLog(path, c.KernelLog == config.KernelLogOn, err)
+	return nil
+}
+
+// examineKernelLog reports whether the kernel log at path can be read.
+func (d *diagnosis) examineKernelLog(path string, required bool, err error) {
+	switch {
+	case path == "":
+	case err == nil:
+		d.add("kernel log", path, owners.OK, "its XIDs are counted, too", "")
+	default:
+		state := owners.Noted
+		if required {
+			state = owners.Broken
+		}
+		d.add("kernel log", path, state, err.Error(), "run with CAP_SYSLOG, and mount the device in a container, to count XIDs that DCGM misses")
+	}
+}
+
+// examineSampling takes samples and examines what is in them.
+func (d *diagnosis) examineSampling(ctx context.Context, c config.Config, node Node) {
+	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
+	defer cancel()
+	err := node.Sample(ctx)
+	inv, sample := node.Newest()
+	if inv == nil {
+		if err == nil {
+			err = errors.New("no inventory")
+		}
+		d.add("library", "libdcgm.so.4", owners.Broken, err.Error(), "")
+		return
+	}
+	dcgm := "DCGM of unknown version"
+	if inv.DCGMVersion != "" {
+		dcgm = "DCGM " + inv.DCGMVersion
+	}
+	d.add("library", "libdcgm.so.4", owners.OK, dcgm+", "+c.Source(), "")
+	if inv.DriverVersion == "" {
+		d.add("driver", "nvidia", owners.Broken, "DCGM finds no driver", "load NVIDIA's driver, or give the container access to it")
+	} else {
+		d.add("driver", "nvidia", owners.OK, inv.DriverVersion, "")
+	}
+	d.examineGPUs(inv)
+	if err != nil {
+		d.add("engine", "samples", owners.Broken, err.Error(), "")
+	}
+	if sample == nil {
+		return
+	}
+	d.add("engine", "samples", owners.OK, fmt.Sprintf("one takes %v", sample.Duration.Round(10*time.Microsecond)), "")
+	d.examineFields(inv, sample, c.Counters)
+}
+
+// examineOwners queries every source of owners once, and resolves the device IDs.
+func (d *diagnosis) examineOwners(ctx context.Context, node Node) {
+	stop := node.Owners().Settle(ctx)
+	defer stop()
+	inv, _ := node.Newest()
+	r := node.Owners().Examine(inv)
+	for _, f := range r.Findings {
+		d.add(f.About, f.Name, f.State, f.Detail, f.Advice)
+	}
+	for _, f := range r.Devices {
+		names := []string{}
+		for _, i := range f.Entities {
+			names = append(names, entityName(inv, i))
+		}
+		d.Devices = append(d.Devices, device{
+			ID: f.ID, Namespace: f.Namespace, Pod: f.Pod, Container: f.Container, Resource: f.Resource,
+			Form: f.Form, Devices: names, Why: f.Why, Advice: f.Advice,
+		})
+	}
+}
+
+func (d *diagnosis) examineGPUs(inv *collector.Inventory) {
+	found := false
+	for i := range inv.Entities {
+		g := &inv.Entities[i]
+		if g.Kind != collector.KindGPU {
+			continue
+		}
+		found = true
+		state, detail, advice := owners.OK, "", ""
+		switch {
+		case g.State != collector.EntityUp:
+			state, detail, advice = owners.Broken, ", "+g.State.String(), "see dmesg for XIDs; a lost GPU needs a reset or a reboot"
+		case !g.Selected:
+			state, detail = owners.Noted, ", not selected by --devices"
+		case inv.InstancesUnknownOf(i):
+			state, detail = owners.Broken, ", MIG: DCGM does not list the instances"
+			advice = "see the log of the sampler; an nv-hostengine of another version may be the reason"
+		case g.MIGMode:
+			if instances := instances(inv, i); instances != "" {
+				detail = ", MIG: " + instances
+			} else {
+				state, detail = owners.Noted, ", MIG without instances"
+			}
+		}
+		d.add("gpu", fmt.Sprint(g.ID), state, fmt.Sprintf("%s, %s, %s%s", g.UUID, g.Model, g.PCIBusID, detail), advice)
+	}
+	if !found {
+		d.add("gpu", "-", owners.Broken, "no GPU", "check whether nvidia-smi lists any, and whether the container has access to them")
+	}
+}
+
+// instances lists the GPU instances of a GPU in words.
+func instances(inv *collector.Inventory, gpu int) string {
+	var all []string
+	for _, e := range inv.Entities {
+		if e.Kind == collector.KindGPUInstance && e.Parent == gpu {
+			all = append(all, fmt.Sprintf("%d %s", e.InstanceID, e.Profile))
+		}
+	}
+	return strings.Join(all, ", ")
+}
+
+// examineFields reports which fields have no value, where and why. Fields with the same
+// result share a line.
+func (d *diagnosis) examineFields(inv *collector.Inventory, s *collector.Sample, counters []collector.Counter) {
+	type missing struct {
+		status    collector.Status
+		where     string
+		profiling bool
+	}
+	var order []missing
+	fields := map[missing][]string{}
+	total, good := 0, 0
+	for _, c := range counters {
+		without := map[collector.Status][]int{}
+		entities := 0
+		for i := range inv.Entities {
+			column := slices.Index(inv.Columns[inv.Entities[i].Kind], c.Field.ID)
+			if column < 0 || len(s.Rows[i]) == 0 || inv.Entities[i].State != collector.EntityUp {
+				continue
+			}
+			entities++
+			if status := s.Rows[i][column].Status; status != collector.StatusOK {
+				without[status] = append(without[status], i)
+			} else {
+				good++
+			}
+		}
+		total += entities
+		for _, status := range slices.Sorted(maps.Keys(without)) {
+			m := missing{status, entityNames(inv, without[status], entities), c.Field.Profiling()}
+			if fields[m] == nil {
+				order = append(order, m)
+			}
+			fields[m] = append(fields[m], c.Name)
+		}
+	}
+	d.add("fields", fmt.Sprintf("%d of %d", good, total), owners.OK, "values are available", "")
+	for _, m := range order {
+		state, advice := missingValue(m.profiling, m.status)
+		d.add("fields", m.status.String(), state, strings.Join(fields[m], ", ")+" on "+m.where, advice)
+	}
+}
+
+// entityNames names up to three of the entities, of which total have the same field.
+func entityNames(inv *collector.Inventory, at []int, total int) string {
+	const most = 3
+	if len(at) == total {
+		return "all entities that could have a value"
+	}
+	var names []string
+	for _, i := range at[:min(most, len(at))] {
+		names = append(names, entityName(inv, i))
+	}
+	if more := len(at) - most; more > 0 {
+		names = append(names, fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(names, ", ")
+}
+
+// missingValue judges a field without a value.
+func missingValue(profiling bool, status collector.Status) (owners.State, string) {
+	switch status {
+	case collector.StatusNotPermitted:
+		if profiling {
+			return owners.Lacking, "profiling needs root with CAP_SYS_ADMIN, or the driver's option NVreg_RestrictProfilingToAdminUsers=0"
+		}
+		return owners.Lacking, "run the exporter, or nv-hostengine, as root"
+	case collector.StatusModuleMissing:
+		return owners.Lacking, "install datacenter-gpu-manager-4-proprietary, which has DCGM's profiling module"
+	case collector.StatusNotWatched, collector.StatusError, collector.StatusUnexpectedType, collector.StatusStale:
+		return owners.Lacking, "see the log with --log.level=debug"
+	}
+	return owners.Noted, "" // the hardware has no such value, or not yet
+}
+
+// entityName returns a name such as "GPU 0 instance 7".
+func entityName(inv *collector.Inventory, i int) string {
+	e := &inv.Entities[i]
+	gpu, ok := inv.GPU(i)
+	switch {
+	case !ok:
+		return fmt.Sprintf("%s %d", e.Kind, e.ID)
+	case e.Kind == collector.KindGPU:
+		return fmt.Sprintf("GPU %d", e.ID)
+	case e.Kind == collector.KindGPUInstance:
+		return fmt.Sprintf("GPU %d instance %d", gpu.ID, e.InstanceID)
+	case e.Kind == collector.KindComputeInstance:
+		return fmt.Sprintf("GPU %d instance %d/%d", gpu.ID, inv.Entities[e.Parent].InstanceID, e.InstanceID)
+	}
+	return fmt.Sprintf("GPU %d %s %d", gpu.ID, e.Kind, e.ID)
+}

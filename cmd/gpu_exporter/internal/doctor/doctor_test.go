@@ -1,0 +1,153 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package doctor
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"gpu_exporter/cmd/gpu_exporter/internal/owners"
+	"gpu_exporter/podmapper/kubelettest"
+)
+
+// built returns the program that make build has built.
+func built(t *testing.T) string {
+	t.Helper()
+	path, err := filepath.Abs("../../../../build/gpu_exporter")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("%v: run make build first", err)
+	}
+	return path
+}
+
+// examined runs the doctor and returns what it found.
+func examined(t *testing.T, args ...string) (d diagnosis, status int, text string) {
+	t.Helper()
+	args = append([]string{"doctor"}, args...)
+	run := func(extra ...string) ([]byte, int) {
+		cmd := exec.CommandContext(t.Context(), built(t), append(args, extra...)...)
+		out, err := cmd.Output()
+		var exit *exec.ExitError
+		if err != nil && !errors.As(err, &exit) {
+			t.Fatal(err)
+		}
+		return out, cmd.ProcessState.ExitCode()
+	}
+	out, status := run("--output=json")
+	if err := json.Unmarshal(out, &d); err != nil {
+		t.Fatalf("%v:\n%s", err, out)
+	}
+	plain, again := run()
+	if again != status {
+		t.Errorf("status %d with text, %d with JSON", again, status)
+	}
+	return d, status, string(plain)
+}
+
+func (d *diagnosis) find(about, name string) *owners.Finding {
+	for i := range d.Findings {
+		if f := &d.Findings[i]; f.About == about && (name == "" || f.Name == name) {
+			return f
+		}
+	}
+	return nil
+}
+
+// On a machine without anything the doctor says what is missing and what to do.
+func TestDoctorOnABareMachine(t *testing.T) {
+	t.Parallel()
+	d, status, text := examined(t, "-k", "--pod-resources-kubelet-socket="+filepath.Join(t.TempDir(), "kubelet.sock"))
+	if status != 1 || d.Healthy {
+		t.Errorf("status %d, healthy %v", status, d.Healthy)
+	}
+	if f := d.find("library", ""); f == nil || f.State != owners.Broken || !strings.Contains(f.Detail, "install DCGM") {
+		t.Errorf("library: %+v", f)
+	}
+	if f := d.find("kubelet", "pod-resources"); f == nil || f.State != owners.Broken || !strings.Contains(f.Advice, "mount") {
+		t.Errorf("kubelet: %+v", f)
+	}
+	if !strings.Contains(text, "broken") || strings.Count(text, "\n") > 12 {
+		t.Errorf("printed:\n%s", text)
+	}
+}
+
+func TestDoctorOnAHealthyNode(t *testing.T) {
+	t.Parallel()
+	d, status, text := examined(t, "--simulate=h100x8-mig")
+	if status != 0 || !d.Healthy {
+		t.Errorf("status %d:\n%s", status, text)
+	}
+	for _, want := range []struct{ about, name, detail string }{
+		{"library", "", "DCGM 4.6.0"},
+		{"driver", "", "570.133.20"},
+		{"gpu", "1", "MIG: 1 3g.40gb"},
+		{"gpu", "3", "MIG without instances"},
+		{"fields", "no_data", "DCGM_FI_DEV_XID_ERRORS"},
+	} {
+		if f := d.find(want.about, want.name); f == nil || !strings.Contains(f.Detail, want.detail) {
+			t.Errorf("%s %s: %+v, want %s", want.about, want.name, f, want.detail)
+		}
+	}
+	if lines := strings.Count(text, "\n"); lines > 24 {
+		t.Errorf("%d lines are more than a screen:\n%s", lines, text)
+	}
+}
+
+// Each device ID is told with what it was taken for, or why it is nothing.
+func TestDoctorResolvesDeviceIDs(t *testing.T) {
+	t.Parallel()
+	socket := filepath.Join(t.TempDir(), "kubelet.sock")
+	kubelet := kubelettest.New(socket)
+	if err := kubelet.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer kubelet.Stop()
+	kubelet.SetPods(
+		kubelettest.Pod("ml", "train", "main", "nvidia.com/gpu", "nvidia6"),
+		kubelettest.Pod("ml", "slice", "main", "nvidia.com/mig-1g.10gb", "MIG-bebc783d-a031-524e-9ca3-055daed0bee5"), // on GPU 0
+		kubelettest.Pod("ml", "stranger", "main", "nvidia.com/gpu", "GPU-00000000-0000-0000-0000-000000000000"),
+	)
+	d, status, text := examined(t, "--simulate=h100x8-mig", "-k", "--pod-resources-kubelet-socket="+socket)
+	if status != 0 {
+		t.Errorf("status %d: an unknown ID breaks nothing\n%s", status, text)
+	}
+	got := map[string]device{}
+	for _, dev := range d.Devices {
+		got[dev.Pod] = dev
+	}
+	if dev := got["train"]; strings.Join(dev.Devices, ",") != "GPU 6" {
+		t.Errorf("train: %+v", dev)
+	}
+	if dev := got["slice"]; !strings.Contains(strings.Join(dev.Devices, ","), "GPU 0 instance 7") {
+		t.Errorf("slice: %+v", dev)
+	}
+	if dev := got["stranger"]; len(dev.Devices) != 0 || dev.Why == "" {
+		t.Errorf("stranger: %+v", dev)
+	}
+	if !strings.Contains(text, "GPU-00000000-0000-0000-0000-000000000000") {
+		t.Errorf("the text lacks the unknown ID:\n%s", text)
+	}
+}
+
+// An unreadable kernel log is a note, or a fault if it is required.
+func TestDoctorOnAnUnreadableKernelLog(t *testing.T) {
+	d := newDiagnosis()
+	d.examineKernelLog("", true, nil)
+	d.examineKernelLog("/absent", false, errors.New("absent"))
+	if len(d.Findings) != 1 || d.Findings[0].State != owners.Noted || !d.Healthy {
+		t.Errorf("not required: %+v", d)
+	}
+	d.examineKernelLog("/absent", true, errors.New("absent"))
+	if len(d.Findings) != 2 || d.Findings[1].State != owners.Broken || d.Healthy {
+		t.Errorf("required: %+v", d)
+	}
+}

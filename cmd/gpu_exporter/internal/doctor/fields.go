@@ -1,0 +1,235 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"gpu_exporter/cmd/gpu_exporter/internal/config"
+	"gpu_exporter/collector"
+)
+
+// Fields is the command fields: it prints the fields that the arguments select, and
+// returns the exit status.
+func Fields(ctx context.Context, line config.CommandLine, open Open, stdout, stderr io.Writer) int {
+	q, err := newQuery(line)
+	if err != nil {
+		return fail(stderr, err)
+	}
+	fields := slices.DeleteFunc(describeAll(), func(f field) bool { return !q.matches(f) })
+	if len(fields) == 0 {
+		return fail(stderr, errors.New("no field matches"+q.suggestion()))
+	}
+	if line.Node {
+		for _, w := range line.Warnings {
+			fmt.Fprintf(stderr, "%s: warning: %s\n", config.ProgramName, w)
+		}
+		if err := addSupport(ctx, line.Config, open, fields); err != nil {
+			return fail(stderr, err)
+		}
+	}
+	write := writeFields
+	if line.Output == config.OutputJSON {
+		write = func(w io.Writer, fields []field, _ bool) error { return writeJSON(w, fields) }
+	}
+	if err := write(stdout, fields, line.Node); err != nil {
+		return fail(stderr, fmt.Errorf("printing: %w", err))
+	}
+	return 0
+}
+
+// query selects fields of the catalogue.
+type query struct {
+	patterns []string // ids, globs or parts of names, one of which must match
+	kinds    []string // kinds of entities, one of which must have the field
+	types    []string // metric types and value types, one of which the field must have
+}
+
+// newQuery checks the arguments of fields. The error has one line per mistake.
+func newQuery(line config.CommandLine) (q query, err error) {
+	lower := func(texts []string) (all []string) {
+		for _, text := range texts {
+			all = append(all, strings.ToLower(strings.TrimSpace(text)))
+		}
+		return all
+	}
+	q = query{lower(line.FieldNames), lower(line.FieldKinds), lower(line.FieldTypes)}
+	for _, pattern := range q.patterns {
+		if _, bad := path.Match(pattern, ""); bad != nil {
+			err = errors.Join(err, fmt.Errorf("%q is not a pattern: close each [", pattern))
+		}
+	}
+	for _, name := range q.kinds {
+		if _, ok := collector.KindByName(name); !ok {
+			err = errors.Join(err, fmt.Errorf("--entity: unknown kind of entity %q: use %s", name, config.ListOf(append(collector.KindNames(), collector.KindGlobal.String()))))
+		}
+	}
+	known := fieldTypes()
+	for _, word := range q.types {
+		if !slices.Contains(known, word) {
+			err = errors.Join(err, fmt.Errorf("--type: unknown type %q: use %s", word, config.ListOf(known)))
+		}
+	}
+	return q, err
+}
+
+// fieldTypes returns the metric types and value types of all fields.
+func fieldTypes() []string {
+	var metrics, values []string
+	for f := range collector.Fields() {
+		if f.Type == collector.ValueNone {
+			continue
+		}
+		if f.Nature != collector.MetricNone {
+			metrics = append(metrics, f.Nature.String())
+		}
+		values = append(values, f.Type.String())
+	}
+	slices.Sort(metrics)
+	slices.Sort(values)
+	return append(slices.Compact(metrics), slices.Compact(values)...)
+}
+
+func (q query) matches(f field) bool {
+	ofType := func(word string) bool { return word == f.Type || word == f.ValueType }
+	ofKind := func(kind string) bool { return kind == f.Level || slices.Contains(f.Kinds, kind) }
+	return (len(q.types) == 0 || slices.ContainsFunc(q.types, ofType)) &&
+		(len(q.kinds) == 0 || slices.ContainsFunc(q.kinds, ofKind)) &&
+		(len(q.patterns) == 0 || slices.ContainsFunc(q.patterns, f.matches))
+}
+
+// suggestion completes the message that no field matches.
+func (q query) suggestion() string {
+	for _, pattern := range q.patterns {
+		if s := collector.SuggestField(pattern); s != "" {
+			return fmt.Sprintf(" (did you mean %s?)", s)
+		}
+	}
+	return ""
+}
+
+// field is a field as it is printed. The keys are a stable interface.
+type field struct {
+	ID          collector.FieldID `json:"id"` // 0 if it is computed
+	Name        string            `json:"name"`
+	LegacyNames []string          `json:"legacy_names"`
+	Type        string            `json:"type"`       // gauge, counter, label or none
+	ValueType   string            `json:"value_type"` // int64, double, string, timestamp or binary
+	Unit        string            `json:"unit"`       // empty: a count, code, state or text
+	Level       string            `json:"level"`      // the smallest kind of entity that has the field
+	Kinds       []string          `json:"kinds"`      // the kinds on which it is read
+	Profiling   bool              `json:"profiling"`
+	Help        string            `json:"help"`
+	Computed    bool              `json:"computed"` // by the exporter: DCGM has no such field
+	// BaseUnitName is the name with which a counters file gets the values in base units.
+	BaseUnitName string `json:"base_unit_name"`
+	// Node is what the entities of this node have, by kind; nil without --node.
+	Node []kindSupport `json:"node,omitzero"`
+
+	names []string // all names by which it is found
+}
+
+// matches reports whether a lower-case pattern is the id of the field, or matches one of
+// its names.
+func (f field) matches(pattern string) bool {
+	if id, err := strconv.ParseUint(pattern, 10, 16); err == nil {
+		return collector.FieldID(id) == f.ID && !f.Computed
+	}
+	glob := strings.ContainsAny(pattern, "*?[")
+	return slices.ContainsFunc(f.names, func(name string) bool {
+		name = strings.ToLower(name)
+		if !glob {
+			return strings.Contains(name, pattern)
+		}
+		matched, _ := path.Match(pattern, name) // newQuery has checked the pattern
+		return matched
+	})
+}
+
+// describeAll describes all fields that have a value, and the counters that the exporter
+// computes.
+func describeAll() []field {
+	var all []field
+	for f := range collector.Fields() {
+		if f.Type == collector.ValueNone {
+			continue // the edge of a range of ids
+		}
+		d := field{
+			ID: f.ID, Name: f.Name, LegacyNames: append([]string{}, f.Legacy()...),
+			Type: f.Nature.String(), ValueType: f.Type.String(), Unit: f.Unit,
+			Level: f.Level.String(), Kinds: kindNames(f.On), Profiling: f.Profiling(), Help: f.Help,
+			BaseUnitName: f.BaseUnitName(), names: append(f.Legacy(), f.Name),
+		}
+		if d.BaseUnitName == d.Name { // DCGM's own values have the name before
+			d.Name, d.LegacyNames = d.LegacyNames[0], d.LegacyNames[1:]
+		}
+		all = append(all, d)
+	}
+	for _, c := range collector.ComputedCounters() {
+		kinds := kindNames(c.Computed.On)
+		all = append(all, field{
+			Name: c.Name, LegacyNames: []string{}, Type: c.Type.String(), ValueType: collector.ValueInt64.String(),
+			Level: kinds[len(kinds)-1], Kinds: kinds, Help: c.Help, Computed: true, names: []string{c.Name},
+		})
+	}
+	return all
+}
+
+// kindNames returns the collected kinds that have something, from large to small.
+func kindNames(on func(collector.EntityKind) bool) []string {
+	names := []string{}
+	for _, kind := range config.CollectedKinds() {
+		if on(kind) {
+			names = append(names, kind.String())
+		}
+	}
+	return names
+}
+
+func writeFields(w io.Writer, fields []field, node bool) error {
+	where := "READ ON"
+	if node {
+		where = "ON THIS NODE"
+	}
+	orDash := func(s string) string {
+		if s == "" {
+			return "-"
+		}
+		return s
+	}
+	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintf(table, "ID\tNAME\tTYPE\tVALUE\tUNIT\tLEVEL\t%s\tHELP\n", where)
+	for _, f := range fields {
+		id, here, help := strconv.Itoa(int(f.ID)), strings.Join(f.Kinds, ","), f.Help
+		if node {
+			here = supportText(f.Node)
+		}
+		if f.Computed {
+			id = ""
+			help += " Computed by the exporter."
+			if node {
+				here = ""
+			}
+		}
+		if f.Profiling {
+			help += " Needs profiling."
+		}
+		if len(f.LegacyNames) > 0 {
+			help += " Also " + strings.Join(f.LegacyNames, ", ") + "."
+		}
+		if f.BaseUnitName != "" {
+			help += " In base units " + f.BaseUnitName + "."
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", orDash(id), f.Name, f.Type, f.ValueType, orDash(f.Unit), f.Level, orDash(here), help)
+	}
+	return table.Flush()
+}

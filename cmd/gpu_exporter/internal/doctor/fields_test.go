@@ -1,0 +1,273 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package doctor
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"gpu_exporter/cmd/gpu_exporter/internal/config"
+	"gpu_exporter/collector"
+	"gpu_exporter/collector/dcgmsim"
+)
+
+// runFields runs the command fields without a node.
+func runFields(t *testing.T, args string) (status int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	line, err := config.Parse(append([]string{config.Fields}, strings.Fields(args)...), nil, &out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	status = Fields(t.Context(), line, nil, &out, &errs)
+	return status, out.String(), errs.String()
+}
+
+func TestFieldsSelection(t *testing.T) {
+	t.Parallel()
+	// ids lists what is found, as long as it is short.
+	tests := []struct {
+		args string
+		ids  string
+	}{
+		{"203", "203"},
+		{"dcgm_fi_dev_gpu_util", "203"},          // part of a name
+		{"DCGM_FI_DEV_XID_ERRORS", "230"},        // an old name
+		{"dcgm_power_usage", "155"},              // a name of dcgm-exporter 1.x
+		{"*_app_clock_hertz", "1606 1607"},       // a pattern is of the whole name
+		{"app_clock_hertz", "1606 1607"},         // a part is not
+		{"100 1?1", "100"},                       // digits alone are an id; no name is 1?1
+		{"--entity=nvswitch --type=double", "-"}, // filters must all hold
+		{"--entity=cpu,connectx power", "1130 1131 1132 1133"},
+		{"--entity=cpu_core --entity=cpu_core --type=int64", "1120"},
+		{"--type=binary --entity=global", "362"},
+		{"energy --type=counter,label", "156 1611"},
+		{"0", "-"},                  // the id of what is computed is none
+		{"dcgm_exp_*_total", "0 0"}, // is computed
+		{"xid_errors", "230 0 0"},   // beside a field
+		{"dcgm_exp --entity=gpu_instance", "0 0"},
+		{"dcgm_exp --entity=link", "-"},
+		{"dcgm_exp --type=gauge", "0 0 0 0"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.args, func(t *testing.T) {
+			t.Parallel()
+			status, stdout, stderr := runFields(t, "--output=json "+tt.args)
+			if tt.ids == "-" {
+				if status != 1 || stdout != "" || !strings.Contains(stderr, "no field matches") {
+					t.Errorf("status %d\n%s%s", status, stdout, stderr)
+				}
+				return
+			}
+			var fields []field
+			if err := json.Unmarshal([]byte(stdout), &fields); err != nil || status != 0 {
+				t.Fatalf("status %d, %v\n%s", status, err, stderr)
+			}
+			var ids []string
+			for _, f := range fields {
+				ids = append(ids, strconv.Itoa(int(f.ID)))
+			}
+			if got := strings.Join(ids, " "); got != tt.ids {
+				t.Errorf("fields %s, want %s", got, tt.ids)
+			}
+		})
+	}
+}
+
+func TestFieldsOutput(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		args   string
+		status int
+		want   string
+		stderr string
+	}{
+		{args: "203 1002", want: `
+ID    NAME                        TYPE   VALUE   UNIT     LEVEL             READ ON                            HELP
+203   DCGM_FI_DEV_GPU_UTIL        gauge  int64   percent  gpu               gpu,gpu_instance                   Time in which a kernel ran on the GPU (in percent). Also dcgm_gpu_utilization. In base units DCGM_FI_DEV_GPU_UTIL_RATIO.
+1002  DCGM_FI_PROF_SM_UTIL_RATIO  gauge  double  ratio    compute_instance  gpu,gpu_instance,compute_instance  Share of cycles in which an SM had a warp assigned (ratio). Needs profiling. Also DCGM_FI_PROF_SM_ACTIVE, dcgm_fi_prof_sm_active.
+`},
+		{args: "dcgm_exp_p2p_status dcgm_exp_xid_errors_total", want: `
+ID  NAME                       TYPE     VALUE  UNIT  LEVEL         READ ON           HELP
+-   DCGM_EXP_P2P_STATUS        gauge    int64  -     gpu           gpu               Status of the NVLink between two GPUs. Computed by the exporter.
+-   DCGM_EXP_XID_ERRORS_TOTAL  counter  int64  -     gpu_instance  gpu,gpu_instance  XID errors since the exporter started. Computed by the exporter.
+`},
+		{args: "dcgm_exp_p2p_stats", status: 1, stderr: "gpu_exporter: error: no field matches (did you mean DCGM_EXP_P2P_STATUS?)\n"},
+		{args: "1120 --output=json", want: `
+[
+  {
+    "id": 1120,
+    "name": "DCGM_FI_DEV_CPU_CLOCK_CURRENT",
+    "legacy_names": [],
+    "type": "gauge",
+    "value_type": "int64",
+    "unit": "kHz",
+    "level": "cpu_core",
+    "kinds": [
+      "cpu",
+      "cpu_core"
+    ],
+    "profiling": false,
+    "help": "Clock of the CPU core (in kHz).",
+    "computed": false,
+    "base_unit_name": ""
+  }
+]
+`},
+		{args: "dcgm_fi_dev_gpu_utl", status: 1, stderr: "gpu_exporter: error: no field matches (did you mean DCGM_FI_DEV_GPU_UTIL?)\n"},
+		{args: "203 --type=counter", status: 1, stderr: "gpu_exporter: error: no field matches\n"},
+		{args: "[x --entity=gpus --type=gouge", status: 1, stderr: `
+gpu_exporter: error: "[x" is not a pattern: close each [
+gpu_exporter: error: --entity: unknown kind of entity "gpus": use gpu, vgpu, nvswitch, gpu_instance, compute_instance, link, cpu, cpu_core, connectx or global
+gpu_exporter: error: --type: unknown type "gouge": use counter, gauge, label, binary, double, int64 or string
+`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.args, func(t *testing.T) {
+			t.Parallel()
+			status, stdout, stderr := runFields(t, tt.args)
+			if status != tt.status {
+				t.Errorf("exit status %d, want %d", status, tt.status)
+			}
+			if got, want := stdout, strings.TrimPrefix(tt.want, "\n"); got != want {
+				t.Errorf("printed:\n%s\nwant:\n%s", got, want)
+			}
+			if got, want := stderr, strings.TrimPrefix(tt.stderr, "\n"); got != want {
+				t.Errorf("errors:\n%s\nwant:\n%s", got, want)
+			}
+		})
+	}
+}
+
+// Every field that DCGM lists is listed, and nothing that marks the edge of a range.
+func TestFieldsListsAll(t *testing.T) {
+	t.Parallel()
+	status, stdout, stderr := runFields(t, "")
+	if status != 0 {
+		t.Fatalf("status %d: %s", status, stderr)
+	}
+	for _, c := range collector.ComputedCounters() {
+		if !strings.Contains(stdout, " "+c.Name+" ") {
+			t.Errorf("%s is not listed", c.Name)
+		}
+	}
+	for f := range collector.Fields() {
+		listed := strings.Contains(stdout, "\n"+strconv.Itoa(int(f.ID))+" ")
+		if want := f.Type != collector.ValueNone; listed != want {
+			t.Errorf("%s: listed %v, want %v", f.Name, listed, want)
+		}
+	}
+}
+
+// fieldsOnNode runs fields --node on a simulated node, after the commands that steer it.
+func fieldsOnNode(t *testing.T, scenario string, commands ...string) map[collector.FieldID]field {
+	t.Helper()
+	sim := dcgmsim.NewNode(filepath.Join(filepath.Dir(built(t)), "sim"), t.TempDir(), scenario)
+	for _, command := range commands {
+		if _, err := sim.Command(t.Context(), command); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.CommandContext(t.Context(), built(t), config.Fields, "--node", "--simulate="+scenario, "--output=json")
+	cmd.Env = append(os.Environ(), "DCGMSIM_STATE="+sim.State, "DCGMSIM_CONTROL="+sim.Control)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v: %s", err, &stderr)
+	}
+	var list []field
+	if err := json.Unmarshal(out, &list); err != nil {
+		t.Fatal(err)
+	}
+	byID := make(map[collector.FieldID]field, len(list))
+	for _, f := range list {
+		if f.Computed {
+			if f.Node != nil {
+				t.Errorf("%s is computed, and on the node it is %v", f.Name, f.Node)
+			}
+			continue
+		}
+		byID[f.ID] = f
+	}
+	return byID
+}
+
+// All fields of all kinds at once fit into the groups that an engine has, and each
+// cell has a reason.
+func TestFieldsOfANode(t *testing.T) {
+	t.Parallel()
+	for scenario, want := range map[string]map[collector.FieldID]string{
+		"h100x8":     {150: "gpu ok", 60: "gpu not_read", 1130: "no such entity", 1525: "link ok"},
+		"mixed4":     {150: "gpu ok", 1001: "gpu 0 ok, 1,3,5 module_not_loaded"},
+		"dgx-h100":   {858: "nvswitch ok", 1002: "gpu ok", 1524: "nvswitch blank"},
+		"gb200":      {1130: "cpu ok", 1120: "cpu blank; cpu_core ok"},
+		"h100x8-mig": {67: "gpu ok; gpu_instance ok", 155: "gpu ok; gpu_instance ok"},
+		"none":       {150: "no such entity", 60: "no such entity"},
+	} {
+		t.Run(scenario, func(t *testing.T) {
+			t.Parallel()
+			fields := fieldsOnNode(t, scenario)
+			for id, text := range want {
+				if got := supportText(fields[id].Node); got != text {
+					t.Errorf("%s: %q, want %q", fields[id].Name, got, text)
+				}
+			}
+			odd := []string{collector.StatusNotWatched.String(), collector.StatusError.String(), collector.StatusUnexpectedType.String(),
+				collector.StatusNotFound.String(), collector.StatusEntityLost.String(), collector.StatusExcluded.String()}
+			for _, f := range fields {
+				for _, k := range f.Node {
+					for _, s := range k.Statuses {
+						if slices.Contains(odd, s.Status) {
+							t.Errorf("%s is %s on %d of kind %s", f.Name, s.Status, s.Entities, k.Kind)
+						}
+					}
+				}
+			}
+		})
+	}
+}
+
+// A lost GPU, and one that lacks a field, are told apart from the others.
+func TestFieldsDifferBetweenGPUs(t *testing.T) {
+	t.Parallel()
+	fields := fieldsOnNode(t, "h100x8", "lose gpu 3", "blank field 140 gpu 5")
+	for id, want := range map[collector.FieldID]string{
+		150: "gpu 0-2,4-7 ok, 3 entity_lost",
+		140: "gpu 0-2,4,6-7 ok, 3 entity_lost, 5 blank",
+	} {
+		if got := supportText(fields[id].Node); got != want {
+			t.Errorf("%s: %q, want %q", fields[id].Name, got, want)
+		}
+	}
+}
+
+func TestFieldsOfANodeThatFails(t *testing.T) {
+	t.Parallel()
+	cmd := exec.CommandContext(t.Context(), built(t), config.Fields, "--node", "--simulate=no-such-node", "150")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if cmd.ProcessState.ExitCode() != 1 || len(out) > 0 || !strings.Contains(stderr.String(), "no-such-node") {
+		t.Errorf("error %v\n%s%s", err, out, &stderr)
+	}
+}
+
+func TestIDRanges(t *testing.T) {
+	t.Parallel()
+	for want, ids := range map[string][]uint32{
+		"": nil, "0": {0}, "0-1": {0, 1}, "0-3,5": {0, 1, 2, 3, 5}, "1,3,5": {1, 3, 5}, "7-9": {7, 8, 9},
+	} {
+		if got := idRanges(ids); got != want {
+			t.Errorf("%v are %q, want %q", ids, got, want)
+		}
+	}
+}

@@ -1,0 +1,237 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package owners
+
+import (
+	"slices"
+	"time"
+
+	"gpu_exporter/collector"
+	"gpu_exporter/podmapper"
+	"gpu_exporter/podmapper/cgroup"
+	"gpu_exporter/podmapper/device"
+	"gpu_exporter/podmapper/docker"
+	"gpu_exporter/podmapper/jobs"
+	"gpu_exporter/podmapper/metadata"
+)
+
+// maxJoins bounds the history if no sample comes while owners change.
+const maxJoins = 64
+
+// table is what the families read. It is immutable.
+type table struct {
+	// joins are ordered by inventory and time: the last one that fits applies.
+	joins  []*join
+	placed *placed // nil until the first reading of processes is located
+}
+
+// join is who owned the devices of an inventory from one moment on. It is
+// immutable.
+type join struct {
+	inventory *collector.Inventory
+	from      time.Time
+	inputs    inputs
+	running   [][]cgroup.SlurmJob // jobs of the processes on each entity
+	match     podmapper.Match
+	ownership *collector.Ownership
+}
+
+// inputs are the tables of the sources. They are immutable, so a pointer changes
+// if and only if a source has news. A source without data is nil.
+type inputs struct {
+	mapping   *podmapper.Table
+	published *device.Published
+	pods      *metadata.Pods
+	jobs      *jobs.Table
+	engine    *docker.Table
+	complete  bool // every configured source has recent data
+}
+
+// inputs reads the sources.
+func (o *Owners) inputs() inputs {
+	var in inputs
+	asked := o.mapper != nil || o.engine != nil
+	in.complete = true
+	if o.mapper != nil {
+		in.mapping = o.mapper.Table()
+		in.complete = in.complete && in.mapping != nil
+	}
+	if o.published != nil {
+		in.published = o.published.Published()
+		in.complete = in.complete && in.published != nil
+	}
+	if o.engine != nil {
+		in.engine = o.engine.Table()
+		in.complete = in.complete && in.engine != nil
+	}
+	if o.pods != nil {
+		in.pods = o.pods.Pods()
+	}
+	if o.jobs != nil {
+		in.jobs = o.jobs.Table()
+		status := o.jobs.Status()
+		// A search for Slurm on a node without Slurm is no source of owners.
+		asked = asked || status.Files.Enabled || status.Slurm.Found
+		for _, s := range []jobs.SourceStatus{status.Files, status.Slurm} {
+			in.complete = in.complete && (!s.Enabled || s.Known)
+		}
+	}
+	in.complete = in.complete && asked
+	return in
+}
+
+// since returns when the inputs became different from old. It is zero if a source
+// only has its first data, which then also applies to the time before.
+func (in *inputs) since(old *inputs) time.Time {
+	oldJobs := old.jobs
+	if oldJobs != nil && oldJobs.Time.IsZero() { // nothing has been read
+		oldJobs = nil
+	}
+	return slices.MaxFunc([]time.Time{
+		replaced(oldJobs, in.jobs, func(t *jobs.Table) time.Time { return t.Time }),
+		replaced(old.mapping, in.mapping, func(t *podmapper.Table) time.Time { return t.Time }),
+		replaced(old.engine, in.engine, func(t *docker.Table) time.Time { return t.Time }),
+		// These have no time of their own.
+		replaced(old.published, in.published, func(*device.Published) time.Time { return time.Now() }),
+		replaced(old.pods, in.pods, func(*metadata.Pods) time.Time { return time.Now() }),
+	}, time.Time.Compare)
+}
+
+// replaced returns the time of a source's data if they took the place of old
+// data, and zero if not. Data that expire do so now.
+func replaced[T any](old, data *T, at func(*T) time.Time) time.Time {
+	switch {
+	case data == old || old == nil:
+		return time.Time{}
+	case data == nil:
+		return time.Now()
+	}
+	return at(data)
+}
+
+// Observe takes a frame of the sampler that the node has accepted.
+func (o *Owners) Observe(f collector.Frame) {
+	switch {
+	case f.Inventory != nil:
+		o.mu.Lock()
+		o.latest = f.Inventory
+		if o.shown == nil {
+			o.shown = f.Inventory
+		}
+		o.mu.Unlock()
+		o.update()
+	case f.Sample != nil:
+		o.mu.Lock()
+		if o.before = nil; o.shown != o.latest {
+			o.before, o.shown = o.shown, o.latest
+		}
+		o.sampledBefore, o.sampled = o.sampled, f.Sample.Time
+		o.mu.Unlock()
+	case f.Processes != nil:
+		o.mu.Lock()
+		latest := o.latest
+		o.mu.Unlock()
+		o.locateLater(reading{latest, f.Processes})
+	}
+}
+
+// update joins the tables of the sources with the inventories in use, and
+// publishes the result if anything changed.
+func (o *Owners) update() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.publish(o.inputs(), o.table.Load().placed)
+}
+
+// publish publishes the join of the inputs and the places of processes with the
+// inventories in use. o.mu must be held.
+func (o *Owners) publish(in inputs, where *placed) {
+	old := o.table.Load()
+	next := &table{placed: where}
+	changed := where != old.placed
+	for i, inv := range []*collector.Inventory{o.before, o.shown, o.latest} {
+		if inv == nil || i == 2 && inv == o.shown {
+			continue
+		}
+		joins := o.relevant(old.joins, inv)
+		var last *join
+		if len(joins) > 0 {
+			last = joins[len(joins)-1]
+		}
+		if j := o.join(inv, in, where, last); j != last {
+			joins, changed = append(joins, j), true
+		}
+		next.joins = append(next.joins, joins...)
+	}
+	o.table.Store(next)
+	if changed {
+		o.notify()
+	}
+}
+
+// relevant returns the joins of an inventory that a sample may still need: that
+// of the sample before the newest, which may be being shown, and later ones.
+func (o *Owners) relevant(all []*join, inv *collector.Inventory) []*join {
+	var joins []*join
+	for _, j := range all {
+		if j.inventory != inv {
+			continue
+		}
+		switch {
+		case !j.from.After(o.sampledBefore):
+			joins = nil
+		case len(joins) == maxJoins-1:
+			joins = joins[1:]
+		}
+		joins = append(joins, j)
+	}
+	return joins
+}
+
+// join returns the join of an inventory, which is last if nothing has changed.
+func (o *Owners) join(inv *collector.Inventory, in inputs, where *placed, last *join) *join {
+	j := &join{inventory: inv, inputs: in}
+	if last == nil {
+		last = &join{}
+	}
+	if o.jobs != nil && o.jobs.Status().Slurm.Found {
+		j.running = last.running // until the newest reading is located
+		if where != nil && where.inventory == inv {
+			j.running = where.running
+		}
+	}
+	if last.ownership != nil && in == last.inputs && slices.EqualFunc(j.running, last.running, slices.Equal[[]cgroup.SlurmJob]) {
+		return last
+	}
+	if j.from = in.since(&last.inputs); j.from.IsZero() {
+		j.from = last.from
+	}
+	switch {
+	case last.ownership != nil && in.mapping == last.inputs.mapping && in.published == last.inputs.published:
+		j.match = last.match
+	case in.mapping != nil:
+		j.match = in.mapping.Match(devices(inv), in.published)
+		if inv == o.latest && o.mapper != nil {
+			o.mapper.LogUnmatched(j.match)
+		}
+	}
+	j.ownership = j.owners()
+	return j
+}
+
+// Ownership returns the owners of an inventory at a time. It returns nil for an
+// inventory that is not in use.
+func (o *Owners) Ownership(inv *collector.Inventory, at time.Time) *collector.Ownership {
+	var oldest *collector.Ownership
+	for _, j := range slices.Backward(o.table.Load().joins) {
+		if j.inventory != inv {
+			continue
+		}
+		if !j.from.After(at) {
+			return j.ownership
+		}
+		oldest = j.ownership
+	}
+	return oldest
+}

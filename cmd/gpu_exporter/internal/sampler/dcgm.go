@@ -1,0 +1,35 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package sampler
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"gpu_exporter/collector"
+	"gpu_exporter/collector/dcgm"
+	"gpu_exporter/collector/nvml"
+)
+
+// sampleDCGM samples through the native libraries.
+func sampleDCGM(ctx context.Context, c collector.SamplerConfig, commands <-chan collector.SamplerCommand, frames *collector.FrameWriter, logger *slog.Logger) error {
+	reader := nvml.NewReader(logger)
+	err := dcgm.Run(ctx, dcgm.Config{
+		Sampler:    c,
+		Frames:     frames,
+		Commands:   commands,
+		MIGDevices: reader.MIGDevices,
+		Processes:  reader.Processes,
+		Logger:     logger,
+	})
+	if err == nil {
+		reader.Close() // a stuck driver would block it, and delay the report of err
+	}
+	var failed *dcgm.FailureError
+	if errors.As(err, &failed) {
+		return &samplingError{failed.Failure}
+	}
+	return err
+}

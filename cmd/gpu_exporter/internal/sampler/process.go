@@ -1,0 +1,139 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package sampler is the sampler process, which the exporter starts as a hidden
+// subcommand, and the environment in which it runs: the libraries it loads, and
+// the node that --simulate simulates.
+//
+// Only this package of the exporter imports the packages that load native code.
+// It must not know metrics or owners.
+package sampler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/common/promslog"
+
+	"gpu_exporter/collector"
+	"gpu_exporter/collector/supervisor"
+)
+
+// grace bounds how long native code may take to return after the exporter has
+// closed the sampler's standard input.
+const grace = 2 * time.Second
+
+// sampling reads samples and writes frames until ctx ends.
+type sampling func(ctx context.Context, c collector.SamplerConfig, commands <-chan collector.SamplerCommand, frames *collector.FrameWriter, logger *slog.Logger) error
+
+// samplingError carries the failure that the sampler reports to the exporter.
+type samplingError struct{ collector.Failure }
+
+func (e *samplingError) Error() string { return e.Message }
+
+// Command is the name of the hidden subcommand.
+const Command = "sampler"
+
+// Args returns the arguments of a sampler that logs in the given level and format.
+func Args(level, format string) []string { return []string{Command, level, format} }
+
+// Main runs the sampler process and returns its exit status. args are those after
+// the subcommand. Without them nothing reads the log's pipe, so it logs to stderr.
+func Main(args []string, stdin io.Reader, stderr io.Writer) int {
+	ignoreGroupSignals()
+	// The sampler makes next to no garbage, so what the initialization of packages
+	// leaves behind would never be freed.
+	debug.FreeOSMemory()
+	level, format := promslog.NewLevel(), promslog.NewFormat()
+	if len(args) == 2 {
+		if err := errors.Join(level.Set(args[0]), format.Set(args[1])); err != nil {
+			_, _ = fmt.Fprintln(stderr, "gpu_exporter sampler:", err)
+			return 1
+		}
+		stderr = os.NewFile(supervisor.RecordsFD, "records")
+	}
+	logger := promslog.New(&promslog.Config{Level: level, Format: format, Writer: stderr}).With("component", "dcgm")
+	return run(stdin, os.NewFile(supervisor.FramesFD, "frames"), logger, sampleDCGM, grace)
+}
+
+// run reads its configuration from stdin and samples until stdin ends. It returns
+// within grace of that end, even if native code hangs. The process then exits, so
+// no sampler outlives its exporter.
+func run(stdin io.Reader, pipe io.Writer, logger *slog.Logger, sample sampling, grace time.Duration) int {
+	c, err := collector.ReadSamplerConfig(stdin)
+	if err != nil {
+		logger.Error("Sampler cannot start: it is run by the exporter, not by hand", "err", err)
+		return 1
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	result := make(chan error, 1)
+	commands := make(chan collector.SamplerCommand, 1)
+	go func() {
+		frames := collector.NewFrameWriter(pipe)
+		err := sample(ctx, c, commands, frames, logger)
+		if err != nil && !errors.Is(err, context.Canceled) {
+			reportFailure(frames, err, logger) // blocks if nothing reads the pipe
+		}
+		result <- err
+	}()
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		err := collector.ReadSamplerCommands(stdin, func(c collector.SamplerCommand) {
+			// Only the newest command counts. Native code that hangs must not keep this
+			// goroutine from noticing the end of stdin.
+			select {
+			case <-commands:
+			default:
+			}
+			commands <- c
+		})
+		if err != nil {
+			logger.Warn("A command of the exporter cannot be read", "err", err)
+		}
+	}()
+
+	select {
+	case err = <-result:
+	case <-closed:
+		cancel()
+		select {
+		case err = <-result:
+		case <-time.After(grace):
+			logger.Warn("Native code does not return, the sampler exits without it", "waited", grace)
+			return 1
+		}
+	}
+	if err != nil && !errors.Is(err, context.Canceled) {
+		return 1
+	}
+	return 0
+}
+
+// ignoreGroupSignals keeps the sampler alive while the exporter shuts down: a
+// terminal sends SIGINT and SIGHUP to both processes, systemd sends SIGTERM. The
+// sampler ends when the exporter closes its standard input.
+func ignoreGroupSignals() {
+	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+}
+
+// reportFailure sends the exporter the reason why sampling ended.
+func reportFailure(frames *collector.FrameWriter, err error, logger *slog.Logger) {
+	fail := collector.Failure{Reason: "other", Message: err.Error()}
+	var failed *samplingError
+	if errors.As(err, &failed) {
+		fail = failed.Failure
+	}
+	if err := frames.Write(collector.Frame{Failure: &fail}); err != nil {
+		logger.Error("Sampler cannot report its failure", "failure", fail.Message, "err", err)
+	}
+}

@@ -1,0 +1,165 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package web
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/common/model"
+
+	"gpu_exporter/collector"
+)
+
+const (
+	defaultPause = 10 * time.Minute
+	minPause     = time.Second
+	maxPause     = 24 * time.Hour
+
+	// confirmTimeout bounds how long an answer waits for the sampler.
+	confirmTimeout = 5 * time.Second
+	confirmPoll    = 20 * time.Millisecond
+)
+
+// Profiling lets an operator pause profiling, so that tools that need the same
+// hardware counters (Nsight, CUPTI) can work. A nil Profiling is switched off.
+type Profiling struct {
+	Pause  func(time.Duration) (until time.Time) // 0 resumes
+	Status func() collector.SupervisorStatus
+	// GPUs returns the state of each GPU, or nil before the sampler has reported it.
+	GPUs   func() (*collector.Profiling, *collector.Inventory)
+	Logger *slog.Logger
+}
+
+// addTo adds the endpoints. They affect every user of the node, so they are off by
+// default.
+func (p *Profiling) addTo(mux *http.ServeMux) {
+	if p == nil {
+		off := func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "The admin API is off: start the exporter with --web.enable-admin-api.", http.StatusForbidden)
+		}
+		mux.HandleFunc("/-/profiling", off)
+		mux.HandleFunc("/-/profiling/", off)
+		return
+	}
+	mux.Handle("/-/profiling", getOnly(func(w http.ResponseWriter, _ *http.Request) { p.answer(w, http.StatusOK) }))
+	// A web page in an operator's browser must not pause anything.
+	sameOrigin := http.NewCrossOriginProtection()
+	mux.Handle("/-/profiling/pause", sameOrigin.Handler(postOnly(p.pause)))
+	mux.Handle("/-/profiling/resume", sameOrigin.Handler(postOnly(p.resume)))
+}
+
+func (p *Profiling) pause(w http.ResponseWriter, r *http.Request) {
+	d := defaultPause
+	if text := r.URL.Query().Get("for"); text != "" {
+		var err error
+		if d, err = time.ParseDuration(text); err != nil {
+			var days model.Duration // also knows days
+			if days, err = model.ParseDuration(text); err != nil {
+				http.Error(w, fmt.Sprintf("for=%q is not a duration: write one such as 10m.", text), http.StatusBadRequest)
+				return
+			}
+			d = time.Duration(days)
+		}
+	}
+	if d < minPause || d > maxPause {
+		http.Error(w, fmt.Sprintf("for=%v is out of range: give %v to %v.", d, minPause, maxPause), http.StatusBadRequest)
+		return
+	}
+	until := p.Pause(d)
+	p.Logger.Info("Pausing profiling", "until", until, "client", r.RemoteAddr)
+	p.answer(w, p.confirm(r.Context(), true))
+}
+
+func (p *Profiling) resume(w http.ResponseWriter, r *http.Request) {
+	p.Pause(0)
+	p.Logger.Info("Resuming profiling", "client", r.RemoteAddr)
+	p.answer(w, p.confirm(r.Context(), false))
+}
+
+// confirm waits until the sampler has paused or resumed, so that the caller can
+// use the hardware. It returns the status of the answer: accepted after a timeout.
+func (p *Profiling) confirm(ctx context.Context, paused bool) int {
+	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
+	defer cancel()
+	poll := time.NewTicker(confirmPoll)
+	defer poll.Stop()
+	for !p.done(paused) {
+		select {
+		case <-ctx.Done():
+			return http.StatusAccepted
+		case <-poll.C:
+		}
+	}
+	return http.StatusOK
+}
+
+// done reports whether profiling is paused on all GPUs that have it or, without
+// paused, on none. A sampler that samples and has reported nothing has no such GPU.
+func (p *Profiling) done(paused bool) bool {
+	status := p.Status()
+	profiling, _ := p.GPUs()
+	if profiling == nil || !status.Running {
+		return status.Sampling
+	}
+	for _, g := range profiling.GPUs {
+		switch g.State {
+		case collector.ProfilingPaused:
+			if !paused {
+				return false
+			}
+		case collector.ProfilingActive, collector.ProfilingFrozen, collector.ProfilingLocked:
+			if paused {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// profilingAnswer is the body of all answers.
+type profilingAnswer struct {
+	Paused bool           `json:"paused"` // requested, whether or not it is done yet
+	Until  *time.Time     `json:"until,omitempty"`
+	GPUs   []profilingGPU `json:"gpus"` // those with profiling fields
+}
+
+type profilingGPU struct {
+	GPU   string `json:"gpu"` // as in the label
+	UUID  string `json:"uuid"`
+	State string `json:"state"` // as in gpu_profiling_state
+}
+
+func (p *Profiling) answer(w http.ResponseWriter, status int) {
+	a := profilingAnswer{GPUs: []profilingGPU{}}
+	if until := p.Status().ProfilingPausedUntil; !until.IsZero() {
+		a.Paused, a.Until = true, &until
+	}
+	if profiling, inv := p.GPUs(); profiling != nil {
+		for _, g := range profiling.GPUs {
+			e := &inv.Entities[g.Entity]
+			a.GPUs = append(a.GPUs, profilingGPU{strconv.FormatUint(uint64(e.ID), 10), e.UUID, g.State.String()})
+		}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(a) // fails only if the client is gone
+}
+
+func postOnly(h http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodPost {
+			w.Header().Set("Allow", "POST")
+			http.Error(w, "Method not allowed: use POST.", http.StatusMethodNotAllowed)
+			return
+		}
+		h(w, r)
+	})
+}

@@ -1,0 +1,178 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package web serves the exporter's HTTP endpoints: /metrics, the landing page,
+// health, readiness, reload, the admin API and pprof.
+//
+// It must not know what the metrics mean, and must not read devices or owners.
+package web
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/pprof"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/common/version"
+	toolkit "github.com/prometheus/exporter-toolkit/web"
+
+	"gpu_exporter/cmd/gpu_exporter/internal/config"
+)
+
+// timeouts bounds how long a slow client can hold a connection.
+type timeouts struct {
+	readHeader, read, write, idle, shutdown time.Duration
+}
+
+// defaultTimeouts: requests have a few hundred bytes, bodies a few megabytes. Idle
+// exceeds common scrape intervals, so that Prometheus keeps its connection.
+// Shutdown is within dcgm-exporter's 8 s.
+func defaultTimeouts() timeouts {
+	return timeouts{
+		readHeader: 5 * time.Second,
+		read:       config.HTTPReadTimeout,
+		write:      config.HTTPWriteTimeout,
+		idle:       5 * time.Minute,
+		shutdown:   5 * time.Second,
+	}
+}
+
+// maxHeaderBytes leaves room for a bearer token; Go's default is 1 MiB.
+const maxHeaderBytes = 32 << 10
+
+// Endpoints are the handlers of one server.
+type Endpoints struct {
+	Metrics http.Handler
+	// Ready reports whether a fresh sample exists, and if not, why.
+	Ready     func() (bool, string)
+	Reload    http.Handler
+	Profiling *Profiling // nil: the admin API is off
+	Pprof     bool
+}
+
+// Handler routes the requests to the endpoints.
+func (e *Endpoints) Handler() (http.Handler, error) {
+	landing, err := landingPage(e.Pprof)
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", getOnly(e.Metrics.ServeHTTP))
+	mux.Handle("/", getOnly(landing.ServeHTTP))
+	// dcgm-exporter's health check and headers. The exporter is healthy while it
+	// answers, also during a reload.
+	mux.Handle("/health", getOnly(func(w http.ResponseWriter, _ *http.Request) {
+		ok, _ := e.Ready()
+		w.Header().Set("X-Reload-In-Progress", "false")
+		w.Header().Set("X-Registry-Available", strconv.FormatBool(ok))
+		WriteText(w, http.StatusOK, "OK")
+	}))
+	mux.Handle("/-/healthy", getOnly(func(w http.ResponseWriter, _ *http.Request) {
+		WriteText(w, http.StatusOK, "gpu_exporter is healthy.\n")
+	}))
+	mux.Handle("/-/ready", getOnly(func(w http.ResponseWriter, _ *http.Request) {
+		if ok, why := e.Ready(); !ok {
+			WriteText(w, http.StatusServiceUnavailable, "gpu_exporter is not ready: "+why+"\n")
+			return
+		}
+		WriteText(w, http.StatusOK, "gpu_exporter is ready.\n")
+	}))
+	mux.Handle("/-/reload", e.Reload)
+	e.Profiling.addTo(mux)
+	if e.Pprof {
+		mux.HandleFunc("/debug/pprof/", pprof.Index)
+		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	}
+	noSniff := []string{"nosniff"}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["X-Content-Type-Options"] = noSniff
+		mux.ServeHTTP(w, r)
+	}), nil
+}
+
+func landingPage(withPprof bool) (http.Handler, error) {
+	page, err := toolkit.NewLandingPage(toolkit.LandingConfig{
+		Name:        "NVIDIA GPU Exporter",
+		Description: "Prometheus exporter for NVIDIA GPUs",
+		Version:     version.Info(),
+		Profiling:   strconv.FormatBool(withPprof),
+		Links: []toolkit.LandingLinks{
+			{Address: "/metrics", Text: "Metrics"},
+			{Address: "/-/ready", Text: "Ready", Description: "whether a fresh sample exists"},
+			{Address: "/-/healthy", Text: "Healthy", Description: "whether the exporter serves"},
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("creating the landing page: %w", err)
+	}
+	return page, nil
+}
+
+// getOnly rejects methods other than GET and HEAD.
+func getOnly(h http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			w.Header().Set("Allow", "GET, HEAD")
+			http.Error(w, "Method not allowed: use GET or HEAD.", http.StatusMethodNotAllowed)
+			return
+		}
+		h(w, r)
+	})
+}
+
+// WriteText writes a short answer that no client may cache.
+func WriteText(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write([]byte(text)) // fails only if the client is gone
+}
+
+// Serve listens as the flags of exporter-toolkit say, until ctx ends or listening
+// fails. Then it lets the requests in progress finish for a limited time.
+func Serve(ctx context.Context, handler http.Handler, flags *toolkit.FlagConfig, logger *slog.Logger) error {
+	t := defaultTimeouts()
+	server := newServer(handler, t, logger)
+	return serve(ctx, server, t.shutdown, func() error { return toolkit.ListenAndServe(server, flags, logger) })
+}
+
+// newServer returns a server without an address, which exporter-toolkit sets.
+func newServer(handler http.Handler, t timeouts, logger *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: t.readHeader,
+		ReadTimeout:       t.read,
+		WriteTimeout:      t.write,
+		IdleTimeout:       t.idle,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug), // lost clients, port scans
+	}
+}
+
+func serve(ctx context.Context, server *http.Server, shutdown time.Duration, listen func() error) error {
+	result := make(chan error, 1)
+	go func() { result <- listen() }()
+	select {
+	case err := <-result:
+		return fmt.Errorf("serving HTTP: %w", err)
+	case <-ctx.Done():
+	}
+	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdown)
+	defer cancel()
+	if err := server.Shutdown(limit); err != nil {
+		if err := server.Close(); err != nil {
+			return fmt.Errorf("closing connections: %w", err)
+		}
+	}
+	if err := <-result; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serving HTTP: %w", err)
+	}
+	return nil
+}
