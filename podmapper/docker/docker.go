@@ -83,7 +83,7 @@ type Watcher struct {
 	self         string
 	capabilities func() (migCapabilities, error)
 	interval     time.Duration
-	timeout      time.Duration
+	inspectTime  time.Duration // of one refresh
 	engine       *engine
 
 	api       atomic.Pointer[api] // nil: the next refresh negotiates it
@@ -110,27 +110,27 @@ type container struct {
 
 // New makes a Watcher. It does not open the socket yet.
 func New(c Config) (*Watcher, error) {
-	interval, maxAge := cmp.Or(c.Interval, DefaultInterval), cmp.Or(c.MaxAge, DefaultMaxAge)
+	interval, maxAge, timeout := cmp.Or(c.Interval, DefaultInterval), cmp.Or(c.MaxAge, DefaultMaxAge), cmp.Or(c.Timeout, DefaultTimeout)
 	w := &Watcher{
-		keep:      c.KeepLabel,
-		self:      c.Self,
-		interval:  interval,
-		timeout:   cmp.Or(c.Timeout, DefaultTimeout),
-		refreshed: make(chan struct{}, 1),
-		known:     make(map[string]*container),
+		keep:        c.KeepLabel,
+		self:        c.Self,
+		interval:    interval,
+		inspectTime: 4 * timeout,
+		refreshed:   make(chan struct{}, 1),
+		known:       make(map[string]*container),
 	}
 	if w.keep == nil {
 		w.keep = func(string) bool { return false }
 	}
-	if interval < 0 || w.timeout < 0 || maxAge < interval {
+	if interval < 0 || timeout < 0 || maxAge < interval {
 		return nil, fmt.Errorf("docker: interval %s and timeout %s must be positive, and the maximum age %s at least the interval",
-			interval, w.timeout, maxAge)
+			interval, timeout, maxAge)
 	}
 	socket, err := socketPath(cmp.Or(c.Socket, DefaultSocket))
 	if err != nil {
 		return nil, err
 	}
-	w.engine = newEngine(socket, w.timeout)
+	w.engine = newEngine(socket, timeout)
 	minors := cmp.Or(c.MIGMinors, DefaultMIGMinors)
 	w.capabilities = func() (migCapabilities, error) { return readMIGMinors(minors) }
 	w.Poller = poll.New(poll.Config[Table]{
@@ -289,7 +289,7 @@ func (w *Watcher) inspect(ctx context.Context, a api, start time.Time) error {
 	slices.SortFunc(pending, func(a, b *container) int {
 		return cmp.Or(cmp.Compare(a.tries, b.tries), compareContainers(a.Container, b.Container))
 	})
-	deadline := start.Add(4 * w.timeout)
+	deadline := start.Add(w.inspectTime)
 	warnings := 0
 	warn := func(msg string, args ...any) {
 		if warnings++; warnings <= maxWarnings {
@@ -301,8 +301,8 @@ func (w *Watcher) inspect(ctx context.Context, a api, start time.Time) error {
 			w.Log().Warn("More device requests of containers are not resolved", "count", warnings-maxWarnings, "hint", "gpu_exporter doctor lists all of them")
 		}
 	}()
-	for _, k := range pending {
-		if time.Now().After(deadline) {
+	for i, k := range pending {
+		if i > 0 && time.Now().After(deadline) {
 			w.Trigger() // publish, then continue
 			return nil
 		}

@@ -327,15 +327,14 @@ func TestMaxAge(t *testing.T) {
 	e := startEngine(t)
 	e.set("train", gpu(0))
 	log := &syncBuffer{}
-	w := newWatcher(t, Config{Socket: e.socket, Interval: 10 * time.Millisecond, MaxAge: 300 * time.Millisecond, Logger: logTo(log)})
+	w := newWatcher(t, Config{Socket: e.socket, Interval: 10 * time.Millisecond, MaxAge: time.Second, Logger: logTo(log)})
+	table := refresh(t, w)
 	run(t, w)
-	eventually(t, "a table", func() bool { return w.Table() != nil })
-	table := w.Table()
 	e.stop()
 	eventually(t, "the expiry", func() bool { return w.Table() == nil && log.warnings("has expired") > 0 })
-	failures := w.Status().Refreshes
-	eventually(t, "more failures", func() bool { return w.Status().Refreshes > failures+3 })
-	if s := w.Status(); s.Holds != 0 || log.warnings("has expired") != 1 || log.warnings("Owner source failed") != 1 {
+	expiries, refreshes := log.warnings("has expired"), w.Status().Refreshes
+	eventually(t, "more failures", func() bool { return w.Status().Refreshes > refreshes+3 })
+	if s := w.Status(); s.Holds != 0 || log.warnings("has expired") != expiries || log.warnings("Owner source failed") != 1 {
 		t.Errorf("status %+v\n%s", s, log)
 	}
 	e.start()
@@ -348,11 +347,11 @@ func TestFailures(t *testing.T) {
 	status := func(code int, body string) answer {
 		return func(w http.ResponseWriter, _ *http.Request) { http.Error(w, body, code) }
 	}
-	megabyte := bytes.Repeat([]byte("x"), 1<<20)
+	kilobyte := bytes.Repeat([]byte("x"), 1<<10)
 	flood := func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprint(w, `[{"Id":"`)
-		for range 64 {
-			if _, err := w.Write(megabyte); err != nil {
+		for range 2 << 10 {
+			if _, err := w.Write(kilobyte); err != nil {
 				return
 			}
 		}
@@ -385,11 +384,11 @@ func TestFailures(t *testing.T) {
 		{"path instead of an ID", list, text(`[{"Id":"../../images"}]`), ReasonMalformed, "not a container ID"},
 		{"truncated response", list, text(`[{"Id":"` + idOf("x") + `","Na`), ReasonUnavailable, "unexpected EOF"},
 		{"empty response", list, text(``), ReasonUnavailable, "EOF"},
-		{"64 MiB", list, flood, ReasonTooLarge, "32 MiB"},
-		{"64 MiB with Content-Length", list, func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Content-Length", fmt.Sprint(64<<20))
+		{"2 MiB", list, flood, ReasonTooLarge, "1 MiB"},
+		{"2 MiB with Content-Length", list, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", fmt.Sprint(2<<20))
 			flood(w, r)
-		}, ReasonTooLarge, "32 MiB"},
+		}, ReasonTooLarge, "1 MiB"},
 		{"too many containers", list, many, ReasonTooLarge, "4096 containers"},
 		{"closed connection", list, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, ReasonUnavailable, "EOF"},
 		{"not HTTP", list, func(w http.ResponseWriter, _ *http.Request) {
@@ -408,6 +407,7 @@ func TestFailures(t *testing.T) {
 			log := &syncBuffer{}
 			w := newWatcher(t, Config{Socket: e.socket, Timeout: time.Minute, Logger: logTo(log)})
 			table := refresh(t, w)
+			w.engine.maxList = 1 << 20
 			w.api.Store(nil) // as after a restart
 			if tc.answer == nil {
 				tc.answer = e.hang
@@ -557,7 +557,8 @@ func TestSlowEngine(t *testing.T) {
 			e.inspect(w, idOf(name))
 		})
 	}
-	w := newWatcher(t, Config{Socket: e.socket, Interval: time.Hour, MaxAge: 2 * time.Hour, Timeout: 50 * time.Millisecond})
+	w := newWatcher(t, Config{Socket: e.socket, Interval: time.Hour, MaxAge: 2 * time.Hour, Timeout: time.Minute})
+	w.inspectTime = 200 * time.Millisecond
 	run(t, w)
 	eventually(t, "all containers", func() bool { return holds(w.Table()) == strings.Join(names, ", ") })
 	if n := w.Status().Refreshes; n < 2 {

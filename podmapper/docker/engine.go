@@ -5,6 +5,7 @@ package docker
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -61,6 +62,7 @@ type api struct {
 type engine struct {
 	socket  string
 	timeout time.Duration // of one call
+	maxList int64         // bytes
 	http    *http.Client
 }
 
@@ -69,6 +71,7 @@ func newEngine(socket string, timeout time.Duration) *engine {
 	return &engine{
 		socket:  socket,
 		timeout: timeout,
+		maxList: maxListBytes,
 		http: &http.Client{
 			Transport: &http.Transport{
 				DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -198,7 +201,7 @@ func (c *listed) ofKubernetes() bool {
 // containers without the filter, but they keep their GPU memory.
 func (e *engine) list(ctx context.Context, a api, each func(listed) error) error {
 	query := url.Values{"filters": {`{"status":["running","paused"]}`}}
-	return e.get(ctx, a.prefix+"/containers/json", query, maxListBytes, func(r io.Reader) error { return decodeList(r, each) })
+	return e.get(ctx, a.prefix+"/containers/json", query, e.maxList, func(r io.Reader) error { return decodeList(r, each) })
 }
 
 // decodeList decodes one element at a time to bound the memory.
@@ -259,10 +262,13 @@ func (e *engine) events(ctx context.Context, a api, opened, received func()) err
 	lines := bufio.NewScanner(resp.Body)
 	lines.Buffer(nil, maxEventBytes)
 	for lines.Scan() {
-		if !json.Valid(lines.Bytes()) {
+		switch line := bytes.TrimSpace(lines.Bytes()); {
+		case len(line) == 0:
+		case !json.Valid(line):
 			return fmt.Errorf("reading events: %w", malformed("not JSON"))
+		default:
+			received()
 		}
-		received()
 	}
 	err = cmp.Or(lines.Err(), io.EOF)
 	if errors.Is(err, bufio.ErrTooLong) {

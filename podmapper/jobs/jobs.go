@@ -92,14 +92,10 @@ func Reasons(s Source) []Reason {
 
 // reasonOf classifies an error of a source. Any further reason is unreadable.
 func reasonOf(err error) Reason {
-	r := poll.ReasonOf(err)
-	switch {
-	case errors.Is(err, errBlocked):
-		return ReasonBlocked
-	case !slices.Contains(Reasons(SourceFile), r) && !slices.Contains(Reasons(SourceSlurm), r):
-		return ReasonUnreadable
+	if r := poll.ReasonOf(err); slices.Contains(Reasons(SourceFile), r) || slices.Contains(Reasons(SourceSlurm), r) {
+		return r
 	}
-	return r
+	return ReasonUnreadable
 }
 
 // hint returns what a user can do about a failure.
@@ -287,7 +283,7 @@ func (f *Finder) Refresh(ctx context.Context) error {
 	errs := make([]error, len(f.sources))
 	var running sync.WaitGroup
 	for i, s := range f.sources {
-		running.Go(func() { errs[i] = s.Poller.Refresh(ctx) })
+		running.Go(func() { errs[i] = s.Refresh(ctx) })
 	}
 	running.Wait()
 	f.Table()
@@ -363,7 +359,7 @@ func (f *Finder) Table() *Table {
 	readings := make([]*reading, len(f.sources))
 	var since time.Time
 	for i, s := range f.sources {
-		readings[i] = s.Poller.Table()
+		readings[i] = s.Table()
 		switch r := readings[i]; {
 		case r == f.readings[i]:
 		case r == nil: // expired or removed
@@ -396,7 +392,7 @@ func (f *Finder) Status() Status {
 	table := f.Table()
 	var all Status
 	for _, s := range f.sources {
-		status := SourceStatus{Status: s.Poller.Status(), Enabled: true, Known: s.Poller.Table() != nil}
+		status := SourceStatus{Status: s.Status(), Enabled: true, Known: s.Table() != nil}
 		status.Found = status.Err != nil && status.Reason != ReasonNotFound
 		if r, _ := s.Last(); r != nil && status.Up {
 			status.Found = r.found

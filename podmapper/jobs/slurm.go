@@ -74,7 +74,7 @@ type environRead struct {
 }
 
 var (
-	errBlocked = errors.New("reading the environment timed out")
+	errBlocked = poll.WithReason(ReasonBlocked, errors.New("reading the environment timed out"))
 	errNoSlot  = fmt.Errorf("%w for too many processes", errBlocked)
 )
 
@@ -195,7 +195,7 @@ func (s *slurmTree) read(ctx context.Context) (*reading, error) {
 		found.addProblem(s.cgroupRoot, failed)
 	}
 	if c.tooMany {
-		found.addProblem(s.cgroupRoot, poll.WithReason(ReasonTooMany, errors.New("Slurm has more jobs, steps or processes than one scan reads")))
+		found.addProblem(s.cgroupRoot, poll.WithReason(ReasonTooMany, errors.New("more jobs, steps or processes of Slurm than one scan reads")))
 	}
 	for reason, err := range c.unreadable {
 		found.addProblem("environ", poll.WithReason(reason, err))
