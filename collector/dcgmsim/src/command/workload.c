@@ -52,7 +52,8 @@ static bool parse_process_numbers(struct request *r, long *pid, long *mib, long 
         if (!word || (numbers[i].out == mib && strcmp(word, "unknown") == 0))
             continue;
         if (!parse_number(word, numbers[i].low, numbers[i].high, numbers[i].out)) {
-            answer_error(r, "process: %s %s is not a number from %ld to %ld", numbers[i].key, word, numbers[i].low, numbers[i].high);
+            answer_error(r, "process: %s %s is not a number from %ld to %ld", numbers[i].key, word, numbers[i].low,
+                         numbers[i].high);
             return false;
         }
     }

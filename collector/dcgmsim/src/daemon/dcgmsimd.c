@@ -164,18 +164,18 @@ static bool serve_one(struct peer *p)
         return true;
     }
     /* A call that hangs must not delay the other calls of its connection. */
-    struct work *apart = malloc(sizeof *apart);
+    struct work *own = malloc(sizeof *own);
     pthread_t thread;
-    if (!apart) {
+    if (!own) {
         free(w.payload);
         return false;
     }
-    *apart = w;
+    *own = w;
     pthread_mutex_lock(&server.lock);
     p->users++;
     pthread_mutex_unlock(&server.lock);
-    if (pthread_create(&thread, NULL, answer_in_thread, apart) != 0) {
-        answer_in_thread(apart);
+    if (pthread_create(&thread, NULL, answer_in_thread, own) != 0) {
+        answer_in_thread(own);
         return true;
     }
     pthread_detach(thread);

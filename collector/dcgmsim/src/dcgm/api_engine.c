@@ -15,7 +15,8 @@ dcgmReturn_t dcgmIntrospectGetHostengineCpuUtilization(dcgmHandle_t handle, dcgm
 {
     (void)wait;
     CHECK(out, dcgmIntrospectCpuUtil_version1);
-    return transact(handle, CALL_dcgmIntrospectGetHostengineCpuUtilization, ARGS(0), out, sizeof out->version, out, sizeof *out, NULL);
+    return transact(handle, CALL_dcgmIntrospectGetHostengineCpuUtilization, ARGS(0), out, sizeof out->version, out, sizeof *out,
+                    NULL);
 }
 
 dcgmReturn_t dcgmProfGetSupportedMetricGroups(dcgmHandle_t handle, dcgmProfGetMetricGroups_t *out)

@@ -23,7 +23,8 @@ dcgmReturn_t dcgmGroupAddDevice(dcgmHandle_t handle, dcgmGpuGrp_t group, unsigne
     return simple(handle, CALL_dcgmGroupAddDevice, ARGS(group, DCGM_FE_GPU, gpu));
 }
 
-dcgmReturn_t dcgmGroupAddEntity(dcgmHandle_t handle, dcgmGpuGrp_t group, dcgm_field_entity_group_t entity_group, dcgm_field_eid_t id)
+dcgmReturn_t dcgmGroupAddEntity(dcgmHandle_t handle, dcgmGpuGrp_t group, dcgm_field_entity_group_t entity_group,
+                                dcgm_field_eid_t id)
 {
     return simple(handle, CALL_dcgmGroupAddEntity, ARGS(group, entity_group, id));
 }
@@ -33,7 +34,8 @@ dcgmReturn_t dcgmGroupRemoveDevice(dcgmHandle_t handle, dcgmGpuGrp_t group, unsi
     return simple(handle, CALL_dcgmGroupRemoveDevice, ARGS(group, DCGM_FE_GPU, gpu));
 }
 
-dcgmReturn_t dcgmGroupRemoveEntity(dcgmHandle_t handle, dcgmGpuGrp_t group, dcgm_field_entity_group_t entity_group, dcgm_field_eid_t id)
+dcgmReturn_t dcgmGroupRemoveEntity(dcgmHandle_t handle, dcgmGpuGrp_t group, dcgm_field_entity_group_t entity_group,
+                                   dcgm_field_eid_t id)
 {
     return simple(handle, CALL_dcgmGroupRemoveEntity, ARGS(group, entity_group, id));
 }
@@ -55,7 +57,8 @@ dcgmReturn_t dcgmGroupGetAllIds(dcgmHandle_t handle, dcgmGpuGrp_t ids[], unsigne
     return rc;
 }
 
-dcgmReturn_t dcgmFieldGroupCreate(dcgmHandle_t handle, int count, const unsigned short *fields, const char *name, dcgmFieldGrp_t *id)
+dcgmReturn_t dcgmFieldGroupCreate(dcgmHandle_t handle, int count, const unsigned short *fields, const char *name,
+                                  dcgmFieldGrp_t *id)
 {
     uint8_t payload[DCGM_MAX_FIELD_IDS_PER_FIELD_GROUP * sizeof *fields + DCGM_MAX_STR_LENGTH];
     if (count < 1 || count > DCGM_MAX_FIELD_IDS_PER_FIELD_GROUP || !fields || !name || !*name ||

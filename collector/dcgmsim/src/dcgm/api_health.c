@@ -61,7 +61,8 @@ dcgmReturn_t dcgmPolicyGet(dcgmHandle_t handle, dcgmGpuGrp_t group, int count, d
     if (count < 1 || count > DCGM_MAX_NUM_DEVICES)
         return DCGM_ST_BADPARAM;
     CHECK(policy, dcgmPolicy_version);
-    return transact(handle, CALL_dcgmPolicyGet, ARGS(group, (uint64_t)count), NULL, 0, policy, (size_t)count * sizeof *policy, NULL);
+    return transact(handle, CALL_dcgmPolicyGet, ARGS(group, (uint64_t)count), NULL, 0, policy, (size_t)count * sizeof *policy,
+                    NULL);
 }
 
 dcgmReturn_t dcgmPolicyRegister_v2(dcgmHandle_t handle, dcgmGpuGrp_t group, dcgmPolicyCondition_t condition,

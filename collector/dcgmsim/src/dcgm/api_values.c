@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-dcgmReturn_t dcgmWatchFields(dcgmHandle_t handle, dcgmGpuGrp_t group, dcgmFieldGrp_t fields, long long interval, double age, int samples)
+dcgmReturn_t dcgmWatchFields(dcgmHandle_t handle, dcgmGpuGrp_t group, dcgmFieldGrp_t fields, long long interval, double age,
+                             int samples)
 {
     if (samples < 0)
         return DCGM_ST_BADPARAM;

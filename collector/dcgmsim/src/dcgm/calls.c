@@ -56,7 +56,8 @@ static dcgmReturn_t collect_values(struct engine *e, const struct call_args *a, 
 }
 
 /* a = entities, b = fields, c = flags; payload: the pairs, then the field ids */
-static dcgmReturn_t latest_values(struct engine *e, const struct call_args *a, const uint8_t *payload, size_t len, struct buffer *out)
+static dcgmReturn_t latest_values(struct engine *e, const struct call_args *a, const uint8_t *payload, size_t len,
+                                  struct buffer *out)
 {
     if (a->a < 1 || a->b < 1 || a->a > DCGM_GROUP_MAX_ENTITIES_V2 || a->b > DCGM_MAX_FIELD_IDS_PER_FIELD_GROUP ||
         len != a->a * sizeof(dcgmGroupEntityPair_t) + a->b * sizeof(uint16_t))

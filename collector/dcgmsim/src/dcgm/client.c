@@ -124,7 +124,7 @@ static int connect_once(const char *address, bool is_unix)
     return fd;
 }
 
-static void die(struct conn *c)
+static void mark_dead(struct conn *c)
 {
     pthread_mutex_lock(&c->lock);
     c->dead = true;
@@ -186,7 +186,7 @@ static void *read_answers(void *arg)
         pthread_mutex_unlock(&c->lock);
         free(data); /* the call may have timed out */
     }
-    die(c);
+    mark_dead(c);
     return NULL;
 }
 
@@ -212,12 +212,13 @@ static dcgmReturn_t call_on(struct conn *c, uint16_t call, const struct call_arg
     c->waiters = &w;
     pthread_mutex_unlock(&c->lock);
 
-    struct frame f = {.magic = WIRE_MAGIC, .length = (uint32_t)(sizeof *args + len), .id = w.id, .call = call, .kind = FRAME_REQUEST};
+    struct frame f = {.magic = WIRE_MAGIC, .length = (uint32_t)(sizeof *args + len), .id = w.id, .call = call,
+                      .kind = FRAME_REQUEST};
     pthread_mutex_lock(&c->send_lock);
     bool sent = wire_send(c->fd, &f, args, payload, len) == 0;
     pthread_mutex_unlock(&c->send_lock);
     if (!sent)
-        die(c);
+        mark_dead(c);
 
     pthread_mutex_lock(&c->lock);
     int rc = 0;
@@ -343,7 +344,7 @@ dcgmReturn_t client_disconnect(dcgmHandle_t handle)
         if (table.conn[i] == c)
             table.conn[i] = NULL;
     pthread_mutex_unlock(&table.lock);
-    die(c);
+    mark_dead(c);
     release(c);
     return DCGM_ST_OK;
 }

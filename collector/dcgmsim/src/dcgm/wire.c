@@ -76,7 +76,8 @@ bool value_reader_next(struct value_reader *r, struct value *v)
 
 int wire_send(int fd, const struct frame *f, const struct call_args *args, const void *payload, size_t len)
 {
-    struct iovec part[3] = {{(void *)(uintptr_t)f, sizeof *f}, {(void *)(uintptr_t)args, args ? sizeof *args : 0}, {(void *)(uintptr_t)payload, len}};
+    struct iovec part[3] = {{(void *)(uintptr_t)f, sizeof *f}, {(void *)(uintptr_t)args, args ? sizeof *args : 0},
+                            {(void *)(uintptr_t)payload, len}};
     struct msghdr msg = {.msg_iov = part, .msg_iovlen = 3};
     for (;;) {
         ssize_t n = sendmsg(fd, &msg, MSG_NOSIGNAL);

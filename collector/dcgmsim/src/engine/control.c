@@ -70,7 +70,8 @@ static void *run(void *arg)
 {
     struct control *c = arg;
     for (;;) {
-        struct pollfd p[MAX_CLIENTS + 2] = {{.fd = c->wake[0], .events = POLLIN}, {.fd = c->listener, .events = POLLIN}};
+        struct pollfd p[MAX_CLIENTS + 2] = {{.fd = c->wake[0], .events = POLLIN},
+                                            {.fd = c->listener, .events = POLLIN}};
         for (int i = 0; i < MAX_CLIENTS; i++)
             p[i + 2] = (struct pollfd){.fd = c->client[i].fd, .events = POLLIN};
         if (poll(p, MAX_CLIENTS + 2, -1) < 0) {
@@ -115,7 +116,8 @@ struct control *control_start(struct node_state *n)
     memcpy(addr.sun_path, path, strlen(path) + 1);
     c->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     unlink(path);
-    if (c->listener < 0 || bind(c->listener, (struct sockaddr *)&addr, sizeof addr) != 0 || listen(c->listener, 8) != 0 ||
+    if (c->listener < 0 || bind(c->listener, (struct sockaddr *)&addr, sizeof addr) != 0 ||
+        listen(c->listener, 8) != 0 ||
         pipe2(c->wake, O_CLOEXEC) != 0) {
         fprintf(stderr, "dcgmsim: control socket %s: %s\n", path, strerror(errno));
         if (c->listener >= 0)

@@ -67,7 +67,8 @@ enum read_result cpu_read(struct engine *e, const struct field_info *f, int grou
     int cpu = socket_of(&e->snapshot, group, id);
     if (cpu < 0)
         return READ_NO_DATA;
-    const struct node_override *o = e->snapshot.override_count ? snapshot_override(&e->snapshot, NODE_ENTITY_CPU, cpu, f->id) : NULL;
+    const struct node_override *o = e->snapshot.override_count ? snapshot_override(&e->snapshot, NODE_ENTITY_CPU, cpu, f->id)
+        : NULL;
     if (o && o->blank)
         return READ_BLANK;
     if (o && f->type != DCGM_FT_STRING)

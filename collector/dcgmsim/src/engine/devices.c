@@ -39,9 +39,7 @@ dcgmReturn_t describe_gpu(struct engine *e, unsigned gpu, dcgmDeviceAttributes_t
         pthread_mutex_unlock(&e->lock);
         return DCGM_ST_BADPARAM;
     }
-    unsigned version = a->version;
-    memset(a, 0, sizeof *a);
-    a->version = version;
+    RESET_VERSIONED(a);
     a->clockSets.version = dcgmDeviceSupportedClockSets_version;
     const struct node_model *m = &e->snapshot.gpu[at.gpu].model;
     if (entity_status(&e->snapshot, DCGM_FE_GPU, gpu) == DcgmEntityStatusOk) {
@@ -108,9 +106,7 @@ dcgmReturn_t describe_mig(struct engine *e, dcgmMigHierarchy_v2 *out)
 {
     pthread_mutex_lock(&e->lock);
     snapshot_take(e);
-    unsigned version = out->version;
-    memset(out, 0, sizeof *out);
-    out->version = version;
+    RESET_VERSIONED(out);
     for (uint32_t i = 0; i < e->snapshot.gpu_count; i++) {
         const struct node_gpu *g = &e->snapshot.gpu[i];
         for (int k = 0; g->mig_enabled && !g->detached && k < NODE_MAX_GIS; k++) {
@@ -169,9 +165,7 @@ dcgmReturn_t describe_cpus(struct engine *e, dcgmCpuHierarchy_v2 *out)
 {
     pthread_mutex_lock(&e->lock);
     snapshot_take(e);
-    unsigned version = out->version;
-    memset(out, 0, sizeof *out);
-    out->version = version;
+    RESET_VERSIONED(out);
     out->numCpus = e->snapshot.cpu_count;
     for (uint32_t i = 0; i < e->snapshot.cpu_count; i++) {
         const struct node_cpu *cpu = &e->snapshot.cpu[i];

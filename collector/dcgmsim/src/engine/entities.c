@@ -29,7 +29,7 @@ dcgmReturn_t list_gpus(struct engine *e, bool only_supported, unsigned *ids, int
     pthread_mutex_lock(&e->lock);
     snapshot_take(e);
     for (uint32_t i = 0; i < e->snapshot.gpu_count; i++)
-        if (!only_supported || entity_status(&e->snapshot, DCGM_FE_GPU, e->snapshot.gpu[i].dcgm_id) == DcgmEntityStatusOk)
+        if (!only_supported || (!e->snapshot.gpu[i].lost && !e->snapshot.gpu[i].detached))
             ids[n++] = e->snapshot.gpu[i].dcgm_id;
     pthread_mutex_unlock(&e->lock);
     *count = n;
@@ -38,7 +38,8 @@ dcgmReturn_t list_gpus(struct engine *e, bool only_supported, unsigned *ids, int
 
 dcgmReturn_t list_entities(struct engine *e, int group, unsigned flags, unsigned *ids, int *count)
 {
-    if ((group == DCGM_FE_CPU || group == DCGM_FE_CPU_CORE) && e->node->cpu_count == 0) /* the module that serves them needs Grace */
+    if ((group == DCGM_FE_CPU || group == DCGM_FE_CPU_CORE) &&
+        e->node->cpu_count == 0) /* the module that serves them needs Grace */
         return DCGM_ST_MODULE_NOT_LOADED;
     if (group == DCGM_FE_CONNECTX) {
         *count = 0;

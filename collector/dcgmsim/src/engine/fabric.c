@@ -47,7 +47,8 @@ static enum read_result sxid(struct sample *out, uint32_t code, int64_t at_us)
 static enum read_result read_switch(struct engine *e, const struct field_info *f, int at, struct sample *out)
 {
     const struct node_switch *sw = &e->snapshot.nvswitch[at];
-    const struct node_override *o = e->snapshot.override_count ? snapshot_override(&e->snapshot, NODE_ENTITY_SWITCH, at, f->id) : NULL;
+    const struct node_override *o = e->snapshot.override_count
+        ? snapshot_override(&e->snapshot, NODE_ENTITY_SWITCH, at, f->id) : NULL;
     if (f->level != DCGM_FE_SWITCH && f->id != DCGM_FI_DEV_GPU_UUID)
         return READ_NO_DATA;
     if (sw->lost || (o && o->blank))
@@ -114,11 +115,12 @@ static enum read_result read_switch(struct engine *e, const struct field_info *f
 static enum read_result latency(unsigned field, double packets, struct sample *out)
 {
     static const double share[] = {0.91, 0.08, 0.0099, 0.0001, 1}; /* low, medium, high, panic, all */
-    unsigned bin = (field - DCGM_FI_DEV_NVSWITCH_LINK_LATENCY_LOW_VC0) / 4, vc = (field - DCGM_FI_DEV_NVSWITCH_LINK_LATENCY_LOW_VC0) % 4;
-    return sample_integer(out, vc == 0 ? floor(packets * share[bin]) : 0);
+    unsigned at = field - DCGM_FI_DEV_NVSWITCH_LINK_LATENCY_LOW_VC0, bin = at / 4, channel = at % 4;
+    return sample_integer(out, channel == 0 ? floor(packets * share[bin]) : 0);
 }
 
-static enum read_result read_switch_link(struct engine *e, const struct field_info *f, int at, unsigned index, struct sample *out)
+static enum read_result read_switch_link(struct engine *e, const struct field_info *f, int at, unsigned index,
+                                         struct sample *out)
 {
     const struct node_switch *sw = &e->snapshot.nvswitch[at];
     unsigned id = f->id;
@@ -144,9 +146,11 @@ static enum read_result read_switch_link(struct engine *e, const struct field_in
     if (id >= DCGM_FI_DEV_NVSWITCH_LINK_LATENCY_LOW_VC0 && id <= DCGM_FI_DEV_NVSWITCH_LINK_LATENCY_SAMPLE_VC3_TOTAL)
         return latency(id, r.rx_bytes / 256, out);
     if (id >= DCGM_FI_DEV_NVSWITCH_LINK_CRC_ERROR_L0_TOTAL && id <= DCGM_FI_DEV_NVSWITCH_LINK_CRC_ERROR_L3_TOTAL)
-        return sample_integer(out, (double)((l->error[NODE_LINK_CRC] + 3 - (id - DCGM_FI_DEV_NVSWITCH_LINK_CRC_ERROR_L0_TOTAL)) / 4));
+        return sample_integer(out,
+                              (double)((l->error[NODE_LINK_CRC] + 3 - (id - DCGM_FI_DEV_NVSWITCH_LINK_CRC_ERROR_L0_TOTAL)) / 4));
     if (id >= DCGM_FI_DEV_NVSWITCH_LINK_ECC_ERROR_L0_TOTAL && id <= DCGM_FI_DEV_NVSWITCH_LINK_ECC_ERROR_L3_TOTAL)
-        return sample_integer(out, (double)((l->error[NODE_LINK_ECC] + 3 - (id - DCGM_FI_DEV_NVSWITCH_LINK_ECC_ERROR_L0_TOTAL)) / 4));
+        return sample_integer(out,
+                              (double)((l->error[NODE_LINK_ECC] + 3 - (id - DCGM_FI_DEV_NVSWITCH_LINK_ECC_ERROR_L0_TOTAL)) / 4));
     bool leads_to_gpu = shows && p->kind == NODE_PORT_GPU;
     const struct node_gpu *g = &e->snapshot.gpu[p->gpu];
     switch (id) {
@@ -192,7 +196,8 @@ static enum read_result read_switch_link(struct engine *e, const struct field_in
 }
 
 /* NVLink 5 counters, of one link or of all links of a GPU. */
-static enum read_result read_count(const struct field_info *f, const struct node_link_reading *r, const uint64_t *error, struct sample *out)
+static enum read_result read_count(const struct field_info *f, const struct node_link_reading *r, const uint64_t *error,
+                                   struct sample *out)
 {
     switch (f->id) {
     case DCGM_FI_DEV_NVLINK_TX_PACKET_TOTAL:
@@ -229,7 +234,8 @@ static bool is_count(unsigned id)
 }
 
 /* Counters in the registers of a link, which are readable with NVLink 5. */
-static enum read_result read_registers(unsigned id, const struct node_link *l, const struct node_link_reading *r, struct sample *out)
+static enum read_result read_registers(unsigned id, const struct node_link *l, const struct node_link_reading *r,
+                                       struct sample *out)
 {
     switch (id) {
     case DCGM_FI_DEV_NVLINK_PPCNT_RECOVERY_SUCCESSFUL_TOTAL:
@@ -254,14 +260,17 @@ static enum read_result read_registers(unsigned id, const struct node_link *l, c
     }
 }
 
-static enum read_result read_gpu_link(struct engine *e, const struct field_info *f, int at, unsigned index, struct watch *w,
+static enum read_result read_gpu_link(struct engine *e, const struct field_info *f, int at, unsigned index,
+                                      struct watch *w,
                                       struct sample *out)
 {
     const struct node_gpu *g = &e->snapshot.gpu[at];
     unsigned id = f->id;
     bool throughput = id >= DCGM_FI_DEV_NVLINK_THROUGHPUT_PER_LINK && id <= DCGM_FI_DEV_NVLINK_RX_THROUGHPUT_PER_LINK;
-    bool per_link = id >= DCGM_FI_DEV_NVLINK_CRC_FLIT_ERROR_PER_LINK_TOTAL && id <= DCGM_FI_PROF_NVLINK_RX_BYTES_PER_LINK;
-    bool registers = (id >= DCGM_FI_DEV_NVLINK_PPRM_OPER_RECOVERY && id <= DCGM_FI_DEV_NVLINK_PPCNT_PLR_SYNC_EVENT_TOTAL) ||
+    bool per_link = id >= DCGM_FI_DEV_NVLINK_CRC_FLIT_ERROR_PER_LINK_TOTAL &&
+        id <= DCGM_FI_PROF_NVLINK_RX_BYTES_PER_LINK;
+    bool registers = (id >= DCGM_FI_DEV_NVLINK_PPRM_OPER_RECOVERY &&
+                      id <= DCGM_FI_DEV_NVLINK_PPCNT_PLR_SYNC_EVENT_TOTAL) ||
                      id == DCGM_FI_DEV_NVLINK_PPCNT_IBPC_TX_WAIT_TOTAL;
     if (!per_link && !registers && !is_count(id) && id != DCGM_FI_DEV_NVLINK_LINK_STATUS)
         return READ_NO_DATA;
@@ -333,7 +342,8 @@ static int field_link(const char *tag)
     const char *p = tag + strlen(tag), *end = p;
     while (p > tag && p[-1] >= '0' && p[-1] <= '9')
         p--;
-    if (p == end || !((p >= tag + 2 && strncmp(p - 2, "_l", 2) == 0) || (p >= tag + 5 && strncmp(p - 5, "_link", 5) == 0)))
+    if (p == end || !((p >= tag + 2 && strncmp(p - 2, "_l", 2) == 0) ||
+                      (p >= tag + 5 && strncmp(p - 5, "_link", 5) == 0)))
         return -1;
     int n = 0;
     for (; p < end; p++)
@@ -353,12 +363,14 @@ static int field_error(const char *tag)
                                      : NODE_LINK_ERRORS;
 }
 
-enum read_result fabric_read_gpu(struct engine *e, const struct field_info *f, int at, struct watch *w, struct sample *out)
+enum read_result fabric_read_gpu(struct engine *e, const struct field_info *f, int at, struct watch *w,
+                                 struct sample *out)
 {
     const struct node_gpu *g = &e->snapshot.gpu[at];
     const struct node_model *m = &g->model;
     const struct node_reading *whole = snapshot_gpu_reading(e, at);
-    struct node_link_reading r = {true, whole->nvlink_tx_bps, whole->nvlink_rx_bps, whole->nvlink_tx_bytes, whole->nvlink_rx_bytes};
+    struct node_link_reading r = {true, whole->nvlink_tx_bps, whole->nvlink_rx_bps, whole->nvlink_tx_bytes,
+                                  whole->nvlink_rx_bytes};
     uint64_t error[NODE_LINK_ERRORS + 1] = {0};
     if (m->nvlinks == 0 || (is_count(f->id) && m->nvlink_version < NVLINK5))
         return READ_NOT_SUPPORTED;

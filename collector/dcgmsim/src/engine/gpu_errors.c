@@ -82,7 +82,8 @@ enum read_result read_counter(const struct field_info *f, const struct node_gpu 
     if (id >= DCGM_FI_DEV_ECC_SBE_VOL_TOTAL && id <= DCGM_FI_DEV_ECC_DBE_AGG_TOTAL) {
         dbe = id == DCGM_FI_DEV_ECC_DBE_VOL_TOTAL || id == DCGM_FI_DEV_ECC_DBE_AGG_TOTAL;
         const uint64_t *errors = (id >= DCGM_FI_DEV_ECC_SBE_AGG_TOTAL ? g->ecc_aggregate : g->ecc_volatile)[dbe];
-        return m->has_ecc ? sample_integer(out, (double)(errors[NODE_ECC_DEVICE] + errors[NODE_ECC_SRAM])) : READ_NOT_SUPPORTED;
+        return m->has_ecc ? sample_integer(out, (double)(errors[NODE_ECC_DEVICE] + errors[NODE_ECC_SRAM]))
+            : READ_NOT_SUPPORTED;
     }
     if (decode_ecc(id, &location, &aggregate, &dbe)) {
         if (!m->has_ecc || (location > NODE_ECC_SRAM && !m->ecc_locations))

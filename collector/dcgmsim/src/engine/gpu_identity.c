@@ -16,14 +16,16 @@ bool is_identity(unsigned id)
     return (id >= DCGM_FI_DEV_GPU_NAME && id <= DCGM_FI_DEV_MEMORY_AFFINITY_3) || id == DCGM_FI_DEV_GPM_SUPPORT ||
            (id >= DCGM_FI_DEV_FABRIC_MANAGER_STATUS && id <= DCGM_FI_DEV_FABRIC_HEALTH_SUMMARY) ||
            (id >= DCGM_FI_DEV_PLATFORM_INFINIBAND_GUID && id <= DCGM_FI_DEV_PLATFORM_MODULE_ID) ||
-           id == DCGM_FI_DEV_GPU_VIRTUAL_MODE || id == DCGM_FI_DEV_VGPU_LICENSE_STATUS || id == DCGM_FI_DEV_GPU_RECOVERY_ACTION;
+           id == DCGM_FI_DEV_GPU_VIRTUAL_MODE || id == DCGM_FI_DEV_VGPU_LICENSE_STATUS ||
+               id == DCGM_FI_DEV_GPU_RECOVERY_ACTION;
 }
 
 /* The NVLink fabric of the GPU: the node itself, or a rack if the node has Grace CPUs. */
 static enum read_result read_fabric(struct engine *e, unsigned field, int gpu, struct sample *out)
 {
     const struct node_gpu *g = &e->snapshot.gpu[gpu];
-    bool rack = e->snapshot.cpu_count > 0, done = g->fabric_status == DcgmFMStatusSuccess, failed = g->fabric_status == DcgmFMStatusFailure;
+    bool rack = e->snapshot.cpu_count > 0;
+    bool done = g->fabric_status == NODE_FABRIC_SUCCESS, failed = g->fabric_status == NODE_FABRIC_FAILURE;
     char uuid[40] = "00000000-0000-0000-0000-000000000000";
     uint64_t a = node_hash(e->node->seed, 7001), b = node_hash(e->node->seed, 7002);
     uint32_t down = 0;
@@ -36,7 +38,8 @@ static enum read_result read_fabric(struct engine *e, unsigned field, int gpu, s
         return done || failed ? sample_integer(out, failed ? g->fabric_error : 0) : READ_BLANK;
     case DCGM_FI_DEV_FABRIC_CLUSTER_UUID:
         if (rack)
-            snprintf(uuid, sizeof uuid, "%08x-%04x-4%03x-8%03x-%012llx", (unsigned)(a >> 32), (unsigned)(a >> 16 & 0xffff),
+            snprintf(uuid, sizeof uuid, "%08x-%04x-4%03x-8%03x-%012llx", (unsigned)(a >> 32),
+                     (unsigned)(a >> 16 & 0xffff),
                      (unsigned)(a & 0xfff), (unsigned)(b >> 48 & 0xfff), (unsigned long long)(b & 0xffffffffffff));
         return sample_string(e, out, uuid);
     case DCGM_FI_DEV_FABRIC_CLIQUE_ID:
@@ -61,7 +64,8 @@ enum read_result read_identity(struct engine *e, unsigned field, const struct lo
     case DCGM_FI_DEV_GPU_NAME:
         if (at->gi < 0)
             return sample_string(e, out, m->name);
-        snprintf(name, sizeof name, "%.60s MIG %.30s", m->name, at->ci >= 0 ? g->ci[at->ci].profile : g->gi[at->gi].profile);
+        snprintf(name, sizeof name, "%.60s MIG %.30s", m->name,
+                 at->ci >= 0 ? g->ci[at->ci].profile : g->gi[at->gi].profile);
         return sample_string(e, out, name);
     case DCGM_FI_DEV_GPU_BRAND:
         return sample_string(e, out, m->brand);

@@ -59,7 +59,8 @@ enum read_result read_memory(unsigned field, const struct node_gpu *g, const str
  * period, which is 1/6 s to 1 s depending on the product (nvmlUtilization_t);
  * here 1/6 s. `full` is the percentage at full utilisation.
  */
-static enum read_result driver_percent(const struct engine *e, const struct node_gpu *g, double full, struct sample *out)
+static enum read_result driver_percent(const struct engine *e, const struct node_gpu *g, double full,
+                                       struct sample *out)
 {
     const int64_t period_us = 1000000 / 6;
     int64_t end = e->snapshot.time_us - e->snapshot.time_us % period_us;
@@ -161,8 +162,10 @@ enum read_result read_general(const struct engine *e, unsigned field, const stru
             continue;
         if (fields[i].condition && !*(const bool *)(const void *)((const char *)&g->model + fields[i].condition))
             return READ_NOT_SUPPORTED;
-        const void *at = (fields[i].source == SOURCE_READING ? (const char *)r : (const char *)&g->model) + fields[i].member;
-        double v = fields[i].factor * (fields[i].source == SOURCE_MODEL_UINT32 ? *(const uint32_t *)at : *(const double *)at);
+        const char *source = fields[i].source == SOURCE_READING ? (const char *)r : (const char *)&g->model;
+        const void *member = source + fields[i].member;
+        double v = fields[i].source == SOURCE_MODEL_UINT32 ? *(const uint32_t *)member : *(const double *)member;
+        v *= fields[i].factor;
         return fields[i].type == DCGM_FT_DOUBLE ? sample_double(out, v) : sample_integer(out, v);
     }
     return read_computed(e, field, g, r, out);
@@ -171,7 +174,8 @@ enum read_result read_general(const struct engine *e, unsigned field, const stru
 bool is_violation(unsigned id)
 {
     return (id >= DCGM_FI_DEV_POWER_VIOLATION && id <= DCGM_FI_DEV_TOTAL_BASE_CLOCKS_VIOLATION) ||
-           (id >= DCGM_FI_DEV_CLOCKS_EVENT_REASON_SW_POWER_CAP_NS && id <= DCGM_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN_NS);
+           (id >= DCGM_FI_DEV_CLOCKS_EVENT_REASON_SW_POWER_CAP_NS &&
+            id <= DCGM_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN_NS);
 }
 
 enum read_result read_violation(unsigned id, const struct node_throttle *t, struct sample *out)

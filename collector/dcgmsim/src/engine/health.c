@@ -165,7 +165,8 @@ static void check_gpu(struct engine *e, const struct group *g, int gpu, dcgmHeal
 static void check_switch(struct engine *e, const struct group *g, uint32_t id, dcgmHealthResponse_t *out)
 {
     static const struct finding fatal = {DCGM_HEALTH_WATCH_NVSWITCH_FATAL, DCGM_FR_NVSWITCH_FATAL_ERROR, DCGM_HEALTH_RESULT_FAIL},
-                                non_fatal = {DCGM_HEALTH_WATCH_NVSWITCH_NONFATAL, DCGM_FR_NVSWITCH_NON_FATAL_ERROR, DCGM_HEALTH_RESULT_WARN},
+                                non_fatal = {DCGM_HEALTH_WATCH_NVSWITCH_NONFATAL, DCGM_FR_NVSWITCH_NON_FATAL_ERROR,
+                                             DCGM_HEALTH_RESULT_WARN},
                                 down = {DCGM_HEALTH_WATCH_NVSWITCH_FATAL, DCGM_FR_NVLINK_DOWN, DCGM_HEALTH_RESULT_FAIL};
     char text[96];
     int64_t recent = e->snapshot.time_us - 60000000; /* DCGM considers the last minute */
@@ -267,17 +268,16 @@ static void check_xids(struct engine *e, const struct group *g, dcgmHealthRespon
         x = n->xid[seq % NODE_MAX_JOURNAL];
         uint32_t gpu = n->gpu[x.gpu].dcgm_id;
         node_unlock(n);
-        int group = x.where == NODE_XID_CI ? DCGM_FE_GPU_CI : x.where == NODE_XID_GI ? DCGM_FE_GPU_I : DCGM_FE_GPU;
-        uint32_t id = group == DCGM_FE_GPU ? gpu : gpu * 7 + x.slot;
+        dcgmGroupEntityPair_t entity = xid_entity(&x, gpu);
         for (uint32_t i = 0; i < g->count; i++) {
-            if ((int)g->entities[i].entityGroupId != group || g->entities[i].entityId != id)
+            if (g->entities[i].entityGroupId != entity.entityGroupId || g->entities[i].entityId != entity.entityId)
                 continue;
             for (size_t k = 0; k < sizeof xid_rules / sizeof xid_rules[0]; k++) {
                 if (xid_rules[k].xid != x.xid || !(g->health_systems & xid_rules[k].finding.system))
                     continue;
                 char text[96];
                 snprintf(text, sizeof text, "GPU %u: XID %u", gpu, x.xid);
-                report(out, &xid_rules[k].finding, group, id, text);
+                report(out, &xid_rules[k].finding, (int)entity.entityGroupId, entity.entityId, text);
             }
         }
     }

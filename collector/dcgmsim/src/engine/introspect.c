@@ -58,8 +58,10 @@ static void fill_pid(struct engine *e, const struct node_process *p, int gpu, dc
     memset(out, 0, sizeof *out);
     out->gpuId = e->snapshot.gpu[gpu].dcgm_id;
     out->energyConsumed = (long long)(r->power_w * p->share * lived * 1e3);
-    out->pcieRxBandwidth = (dcgmStatSummaryInt64_t){(long long)r->pcie_rx_bps, (long long)r->pcie_rx_bps, (long long)r->pcie_rx_bps};
-    out->pcieTxBandwidth = (dcgmStatSummaryInt64_t){(long long)r->pcie_tx_bps, (long long)r->pcie_tx_bps, (long long)r->pcie_tx_bps};
+    out->pcieRxBandwidth = (dcgmStatSummaryInt64_t){(long long)r->pcie_rx_bps, (long long)r->pcie_rx_bps,
+                                                    (long long)r->pcie_rx_bps};
+    out->pcieTxBandwidth = (dcgmStatSummaryInt64_t){(long long)r->pcie_tx_bps, (long long)r->pcie_tx_bps,
+                                                    (long long)r->pcie_tx_bps};
     out->startTime = p->start_us;
     out->processUtilization = (dcgmProcessUtilInfo_t){p->pid, r->util * p->share * 100, r->mem_util * p->share * 100};
     int sm = (int)(r->util * 100), mem = (int)(r->mem_util * 100);
@@ -75,7 +77,7 @@ static void fill_pid(struct engine *e, const struct node_process *p, int gpu, dc
 dcgmReturn_t pid_info(struct engine *e, uintptr_t group, dcgmPidInfo_t *out)
 {
     dcgmReturn_t rc = DCGM_ST_OK;
-    unsigned version = out->version, pid = out->pid;
+    unsigned pid = out->pid;
     pthread_mutex_lock(&e->lock);
     snapshot_take(e);
     struct group *g = group_find_locked(e, group);
@@ -83,8 +85,7 @@ dcgmReturn_t pid_info(struct engine *e, uintptr_t group, dcgmPidInfo_t *out)
         rc = DCGM_ST_NOT_CONFIGURED;
     else if (!g->pids_watched)
         rc = DCGM_ST_NOT_WATCHED;
-    memset(out, 0, sizeof *out);
-    out->version = version;
+    RESET_VERSIONED(out);
     out->pid = pid;
     for (int i = 0; rc == DCGM_ST_OK && i < NODE_MAX_PROCESSES && out->numGpus < DCGM_MAX_NUM_DEVICES; i++) {
         struct node_process p;
@@ -94,7 +95,8 @@ dcgmReturn_t pid_info(struct engine *e, uintptr_t group, dcgmPidInfo_t *out)
         if (!p.present || p.pid != pid)
             continue;
         for (uint32_t k = 0; k < g->count; k++)
-            if (g->entities[k].entityGroupId == DCGM_FE_GPU && g->entities[k].entityId == e->snapshot.gpu[p.gpu].dcgm_id)
+            if (g->entities[k].entityGroupId == DCGM_FE_GPU &&
+                g->entities[k].entityId == e->snapshot.gpu[p.gpu].dcgm_id)
                 fill_pid(e, &p, (int)p.gpu, &out->gpus[out->numGpus++]);
     }
     pthread_mutex_unlock(&e->lock);

@@ -60,5 +60,6 @@ bool links_connect(const struct snapshot *s, uint32_t a, uint32_t b)
     uint32_t up_x, up_y;
     links_up(x, &up_x);
     links_up(y, &up_y);
-    return a != b && x->model.nvlink_version == y->model.nvlink_version && up_x > 0 && up_y > 0 && !x->mig_enabled && !y->mig_enabled;
+    return a != b && x->model.nvlink_version == y->model.nvlink_version && up_x > 0 && up_y > 0 && !x->mig_enabled &&
+        !y->mig_enabled;
 }

@@ -27,7 +27,8 @@ dcgmReturn_t policy_set(struct engine *e, uintptr_t group, const dcgmPolicy_t *p
     struct group *g = group_find_locked(e, group);
     for (uint32_t i = 0; g && i < g->count; i++) {
         struct location at;
-        if (g->entities[i].entityGroupId != DCGM_FE_GPU || !snapshot_locate(&e->snapshot, DCGM_FE_GPU, g->entities[i].entityId, &at))
+        if (g->entities[i].entityGroupId != DCGM_FE_GPU ||
+            !snapshot_locate(&e->snapshot, DCGM_FE_GPU, g->entities[i].entityId, &at))
             continue;
         struct policy *p = &e->policies[at.gpu];
         p->value = *policy;
@@ -53,7 +54,8 @@ dcgmReturn_t policy_get(struct engine *e, uintptr_t group, int count, dcgmPolicy
     struct group *g = group_find_locked(e, group);
     for (uint32_t i = 0; g && rc == DCGM_ST_OK && i < g->count; i++) {
         struct location at;
-        if (g->entities[i].entityGroupId != DCGM_FE_GPU || !snapshot_locate(&e->snapshot, DCGM_FE_GPU, g->entities[i].entityId, &at))
+        if (g->entities[i].entityGroupId != DCGM_FE_GPU ||
+            !snapshot_locate(&e->snapshot, DCGM_FE_GPU, g->entities[i].entityId, &at))
             continue;
         if (n == count) {
             rc = DCGM_ST_INSUFFICIENT_SIZE;
@@ -116,7 +118,8 @@ struct violations {
     int count;
 };
 
-static dcgmPolicyCallbackResponse_t *add_violation(struct violations *v, struct engine *e, int gpu, dcgmPolicyCondition_t condition)
+static dcgmPolicyCallbackResponse_t *add_violation(struct violations *v, struct engine *e, int gpu,
+                                                   dcgmPolicyCondition_t condition)
 {
     if (v->count == MAX_VIOLATIONS || !e->policies[gpu].set || !(e->policies[gpu].value.condition & condition))
         return NULL;
@@ -136,10 +139,12 @@ static void check_gpu_policy(struct engine *e, int gpu, struct violations *v)
         return;
     dcgmPolicyCallbackResponse_t *r;
     int64_t now = e->snapshot.time_us;
-    double dbe = value_counter(e, gpu, DCGM_FI_DEV_ECC_DBE_VOL_TOTAL), pci = value_counter(e, gpu, DCGM_FI_DEV_PCIE_REPLAY_TOTAL);
+    double dbe = value_counter(e, gpu, DCGM_FI_DEV_ECC_DBE_VOL_TOTAL);
+    double pci = value_counter(e, gpu, DCGM_FI_DEV_PCIE_REPLAY_TOTAL);
     double sbe_pages = value_counter(e, gpu, DCGM_FI_DEV_PAGE_RETIRED_SBE_TOTAL);
     double dbe_pages = value_counter(e, gpu, DCGM_FI_DEV_PAGE_RETIRED_DBE_TOTAL), nvlink = nvlink_errors(e, gpu);
-    double temp = value_counter(e, gpu, DCGM_FI_DEV_GPU_TEMP_CELSIUS), power = value_counter(e, gpu, DCGM_FI_DEV_BOARD_POWER_WATTS);
+    double temp = value_counter(e, gpu, DCGM_FI_DEV_GPU_TEMP_CELSIUS);
+    double power = value_counter(e, gpu, DCGM_FI_DEV_BOARD_POWER_WATTS);
     if (dbe > p->dbe && (r = add_violation(v, e, gpu, DCGM_POLICY_COND_DBE))) {
         r->val.dbe.timestamp = now;
         r->val.dbe.location = DEVICE;

@@ -27,7 +27,8 @@ static uint32_t profiling_fault(const struct engine *e, int gpu)
 
 dcgmReturn_t profiling_lock_status(struct engine *e, int gpu)
 {
-    return profiling_fault(e, gpu) == NODE_PROFILING_LOCKED ? (dcgmReturn_t)e->snapshot.gpu[gpu].profiling_code : DCGM_ST_OK;
+    return profiling_fault(e, gpu) == NODE_PROFILING_LOCKED ? (dcgmReturn_t)e->snapshot.gpu[gpu].profiling_code
+        : DCGM_ST_OK;
 }
 
 void profiling_repair(struct engine *e, int gpu)
@@ -149,9 +150,11 @@ dcgmReturn_t profiling_metric_groups(struct engine *e, dcgmProfGetMetricGroups_t
             metric_group(out, 3, DCGM_FI_PROF_NVLINK_TX_BYTES, DCGM_FI_PROF_NVLINK_RX_BYTES);
         metric_group(out, 4, DCGM_FI_PROF_IMMA_UTIL_RATIO, DCGM_FI_PROF_INT_UTIL_RATIO);
         if (m->decoders > 0)
-            metric_group(out, 5, DCGM_FI_PROF_NVDEC_UTIL_0_RATIO, DCGM_FI_PROF_NVDEC_UTIL_0_RATIO + (m->decoders > 8 ? 8 : m->decoders) - 1);
+            metric_group(out, 5, DCGM_FI_PROF_NVDEC_UTIL_0_RATIO,
+                         DCGM_FI_PROF_NVDEC_UTIL_0_RATIO + (m->decoders > 8 ? 8 : m->decoders) - 1);
         if (m->nvlinks > 0)
-            metric_group(out, 6, DCGM_FI_PROF_NVLINK_L0_TX_BYTES, DCGM_FI_PROF_NVLINK_L0_TX_BYTES + 2 * (m->nvlinks > 18 ? 18 : m->nvlinks) - 1);
+            metric_group(out, 6, DCGM_FI_PROF_NVLINK_L0_TX_BYTES,
+                         DCGM_FI_PROF_NVLINK_L0_TX_BYTES + 2 * (m->nvlinks > 18 ? 18 : m->nvlinks) - 1);
     }
     pthread_mutex_unlock(&e->lock);
     return rc;

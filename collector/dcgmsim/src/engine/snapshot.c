@@ -65,6 +65,13 @@ bool snapshot_locate(const struct snapshot *s, int group, uint32_t id, struct lo
     return g->ci[slot].present;
 }
 
+dcgmGroupEntityPair_t xid_entity(const struct node_xid *x, uint32_t gpu_id)
+{
+    static const dcgm_field_entity_group_t groups[] = {DCGM_FE_GPU, DCGM_FE_GPU_I,
+                                                       DCGM_FE_GPU_CI}; /* by enum node_xid_where */
+    return (dcgmGroupEntityPair_t){groups[x->where], x->where == NODE_XID_GPU ? gpu_id : gpu_id * 7 + x->slot};
+}
+
 struct node_reading *snapshot_gpu_reading(struct engine *e, int gpu)
 {
     struct snapshot *s = &e->snapshot;
@@ -103,7 +110,8 @@ const struct node_throttle *snapshot_throttle(struct engine *e, int gpu)
     return &s->throttle[gpu];
 }
 
-const struct node_override *snapshot_override(const struct snapshot *s, enum node_entity_kind of, int position, unsigned field)
+const struct node_override *snapshot_override(const struct snapshot *s, enum node_entity_kind of, int position,
+                                              unsigned field)
 {
     const struct node_override *found = NULL;
     for (uint32_t i = 0; i < s->override_count; i++) {

@@ -16,12 +16,15 @@ struct location {
 };
 /* Locates a GPU, GPU instance or compute instance; false if it does not exist. */
 bool snapshot_locate(const struct snapshot *s, int group, uint32_t id, struct location *out);
+/* The entity that an XID is recorded on. */
+dcgmGroupEntityPair_t xid_entity(const struct node_xid *x, uint32_t gpu_id);
 
 struct node_reading *snapshot_gpu_reading(struct engine *e, int gpu);
 struct node_reading *snapshot_reading(struct engine *e, const struct location *at);
 /* How long each clock event reason of the GPU was active until the snapshot. */
 const struct node_throttle *snapshot_throttle(struct engine *e, int gpu);
 /* The override of a field of an entity; NULL if there is none. */
-const struct node_override *snapshot_override(const struct snapshot *s, enum node_entity_kind of, int position, unsigned field);
+const struct node_override *snapshot_override(const struct snapshot *s, enum node_entity_kind of, int position,
+                                              unsigned field);
 
 #endif

@@ -16,7 +16,9 @@
 #include "dcgm_test_apis.h"
 #include "dcgm_test_structs.h"
 
-/* The owner of watches and groups: a connection, or the embedding process. */
+#include <string.h>
+
+/* The owner of watches and groups is the number of a connection, or this one for the embedding process. */
 #define OWNER_EMBEDDED 0u
 
 struct sample { /* the type of the field selects the member of v */
@@ -146,5 +148,13 @@ struct engine {
     uint32_t string_count, string_cap;
     struct control *control;
 };
+
+/* Zeroes a struct of the API, except its version, which the caller set. */
+#define RESET_VERSIONED(out)                  \
+    do {                                      \
+        unsigned kept_version = (out)->version; \
+        memset((out), 0, sizeof *(out));      \
+        (out)->version = kept_version;        \
+    } while (0)
 
 #endif

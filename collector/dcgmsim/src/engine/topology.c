@@ -30,15 +30,13 @@ dcgmReturn_t topology_of_gpu(struct engine *e, unsigned gpu, dcgmDeviceTopology_
     pthread_mutex_lock(&e->lock);
     snapshot_take(e);
     dcgmReturn_t rc = DCGM_ST_OK;
-    unsigned version = out->version;
     if (!snapshot_locate(&e->snapshot, DCGM_FE_GPU, gpu, &at)) {
         rc = DCGM_ST_BADPARAM;
     } else if (entity_status(&e->snapshot, DCGM_FE_GPU, gpu) != DcgmEntityStatusOk) {
         rc = DCGM_ST_GPU_IS_LOST;
     } else {
         const struct node_gpu *g = &e->snapshot.gpu[at.gpu];
-        memset(out, 0, sizeof *out);
-        out->version = version;
+        RESET_VERSIONED(out);
         for (int i = 0; i < 4; i++)
             out->cpuAffinityMask[i] = g->cpu_affinity[i];
         for (uint32_t i = 0; i < e->snapshot.gpu_count; i++) {
@@ -62,9 +60,7 @@ dcgmReturn_t topology_of_group(struct engine *e, uintptr_t group, dcgmGroupTopol
     struct group *grp = group_find_locked(e, group);
     dcgmReturn_t rc = grp ? (grp->count ? DCGM_ST_OK : DCGM_ST_GROUP_IS_EMPTY) : DCGM_ST_NOT_CONFIGURED;
     if (rc == DCGM_ST_OK) {
-        unsigned version = out->version;
-        memset(out, 0, sizeof *out);
-        out->version = version;
+        RESET_VERSIONED(out);
         out->numaOptimalFlag = 1;
         uint64_t slowest = 0;
         const struct node_gpu *first = NULL;
@@ -80,7 +76,8 @@ dcgmReturn_t topology_of_group(struct engine *e, uintptr_t group, dcgmGroupTopol
             first = first ? first : g;
             for (uint32_t k = 0; k < i; k++) {
                 uint64_t links;
-                if (snapshot_locate(&e->snapshot, (int)grp->entities[k].entityGroupId, grp->entities[k].entityId, &other)) {
+                if (snapshot_locate(&e->snapshot, (int)grp->entities[k].entityGroupId, grp->entities[k].entityId,
+                                    &other)) {
                     uint64_t path = path_between(g, &e->snapshot.gpu[other.gpu], &links);
                     if ((path & 0xff) > (slowest & 0xff))
                         slowest = path;
@@ -97,9 +94,7 @@ dcgmReturn_t topology_link_status(struct engine *e, dcgmNvLinkStatus_v5 *out)
 {
     pthread_mutex_lock(&e->lock);
     snapshot_take(e);
-    unsigned version = out->version;
-    memset(out, 0, sizeof *out);
-    out->version = version;
+    RESET_VERSIONED(out);
     bool mig = false;
     for (uint32_t i = 0; i < e->snapshot.gpu_count; i++)
         mig = mig || e->snapshot.gpu[i].mig_enabled;
@@ -115,7 +110,8 @@ dcgmReturn_t topology_link_status(struct engine *e, dcgmNvLinkStatus_v5 *out)
              */
             dcgmNvLinkLinkState_t state = DcgmNvLinkLinkStateNotSupported;
             if (k < g->model.nvlinks && !g->mig_enabled && !g->lost)
-                state = g->link[k].down == 0 ? DcgmNvLinkLinkStateUp : mig ? DcgmNvLinkLinkStateDisabled : DcgmNvLinkLinkStateDown;
+                state = g->link[k].down == 0 ? DcgmNvLinkLinkStateUp : mig ? DcgmNvLinkLinkStateDisabled
+                    : DcgmNvLinkLinkStateDown;
             out->gpus[out->numGpus].linkState[k] = state;
         }
         out->numGpus++;
@@ -137,9 +133,7 @@ dcgmReturn_t topology_p2p_status(struct engine *e, dcgmNvLinkP2PStatus_v1 *out)
 {
     pthread_mutex_lock(&e->lock);
     snapshot_take(e);
-    unsigned version = out->version;
-    memset(out, 0, sizeof *out);
-    out->version = version;
+    RESET_VERSIONED(out);
     out->numGpus = e->snapshot.gpu_count;
     for (uint32_t i = 0; i < e->snapshot.gpu_count; i++) {
         out->gpus[i].entityId = e->snapshot.gpu[i].dcgm_id;

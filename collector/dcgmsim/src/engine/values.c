@@ -22,11 +22,14 @@ static bool never_has_data(const struct field_info *f)
     if (id == DCGM_FI_DEV_VGPU_LICENSE_STATUS) /* 0 without a vGPU licence */
         return false;
     if (id == DCGM_FI_DEV_PROCESS_ACCOUNTING_STATS || (id >= 350 && id <= 363) || (id >= 520 && id <= 534) ||
-        (id >= 580 && id <= 592) || (id >= 701 && id <= 878) || (id >= 1100 && id < 1200) || (id >= 1300 && id < 1400) ||
-        id == DCGM_FI_DEV_NVLINK_LINK_STATUS || id == DCGM_FI_DEV_NVLINK_PPCNT_IBPC_TX_WAIT_TOTAL || (id >= 1524 && id <= 1533))
+        (id >= 580 && id <= 592) || (id >= 701 && id <= 878) || (id >= 1100 && id < 1200) ||
+            (id >= 1300 && id < 1400) ||
+        id == DCGM_FI_DEV_NVLINK_LINK_STATUS || id == DCGM_FI_DEV_NVLINK_PPCNT_IBPC_TX_WAIT_TOTAL ||
+            (id >= 1524 && id <= 1533))
         return true;
     return f->type == DCGM_FT_BINARY ||
-           (f->level != DCGM_FE_NONE && f->level != DCGM_FE_GPU && f->level != DCGM_FE_GPU_I && f->level != DCGM_FE_GPU_CI);
+           (f->level != DCGM_FE_NONE && f->level != DCGM_FE_GPU && f->level != DCGM_FE_GPU_I &&
+            f->level != DCGM_FE_GPU_CI);
 }
 
 static enum read_result read_global(struct engine *e, unsigned field, struct sample *out)
@@ -69,7 +72,8 @@ enum read_result value_read(struct engine *e, const struct field_info *f, int gr
     if (!here || e->driver_dead || e->snapshot.gpu[at.gpu].lost || e->snapshot.gpu[at.gpu].detached)
         return READ_BLANK;
     const struct node_gpu *g = &e->snapshot.gpu[at.gpu];
-    const struct node_override *o = e->snapshot.override_count ? snapshot_override(&e->snapshot, NODE_ENTITY_GPU, at.gpu, f->id) : NULL;
+    const struct node_override *o = e->snapshot.override_count
+        ? snapshot_override(&e->snapshot, NODE_ENTITY_GPU, at.gpu, f->id) : NULL;
     if (o && o->blank)
         return READ_BLANK;
     if (o && f->type == DCGM_FT_DOUBLE)
@@ -99,7 +103,8 @@ enum read_result value_read(struct engine *e, const struct field_info *f, int gr
     return read_general(e, f->id, g, snapshot_gpu_reading(e, at.gpu), out);
 }
 
-bool value_sample(struct engine *e, const struct field_info *f, int group, uint32_t id, struct watch *w, struct sample *out)
+bool value_sample(struct engine *e, const struct field_info *f, int group, uint32_t id, struct watch *w,
+                  struct sample *out)
 {
     out->ts = e->snapshot.time_us;
     enum read_result r = value_read(e, f, group, id, w, out);

@@ -133,7 +133,7 @@ void watch_append_locked(struct engine *e, struct watch *w, struct sample s)
 }
 
 /* The shortest interval and the longest age of all watchers apply. */
-static void settle(struct watch *w)
+static void apply_strictest(struct watch *w)
 {
     if (w->watcher_count == 0) {
         w->interval_us = 0;
@@ -170,7 +170,7 @@ static dcgmReturn_t add_watcher(struct watch *w, uint32_t owner, int64_t interva
         mine = &w->watchers[w->watcher_count++];
     }
     *mine = (struct watcher){owner, interval_us, max_age_us};
-    settle(w);
+    apply_strictest(w);
     return DCGM_ST_OK;
 }
 
@@ -180,7 +180,7 @@ static void remove_watcher(struct watch *w, uint32_t owner)
         if (w->watchers[i].owner != owner)
             continue;
         w->watchers[i] = w->watchers[--w->watcher_count];
-        settle(w);
+        apply_strictest(w);
         break;
     }
     if (w->watcher_count == 0) { /* no watcher is left; the samples remain, as with the real engine */
@@ -281,13 +281,13 @@ dcgmReturn_t unwatch_fields(struct engine *e, uint32_t owner, uintptr_t group, u
 int64_t watch_sample_due_locked(struct engine *e)
 {
     int64_t now = node_now_us(), next = INT64_MAX;
-    bool looked = false;
+    bool taken = false;
     for (uint32_t i = 0; i < e->watch_count; i++) {
         struct watch *w = e->watches[i];
         if (w->due_us <= now) {
-            if (!looked) {
+            if (!taken) {
                 snapshot_take(e);
-                looked = true;
+                taken = true;
             }
             struct sample s;
             w->sampled_us = now;
@@ -325,15 +325,14 @@ void watch_take_xids_locked(struct engine *e)
         if (n->xid_pace_us > 0)
             x.at_us = now;
         uint32_t gpu_id = n->gpu[x.gpu].dcgm_id;
-        int group = x.where == NODE_XID_CI ? DCGM_FE_GPU_CI : x.where == NODE_XID_GI ? DCGM_FE_GPU_I : DCGM_FE_GPU;
-        uint32_t id = group == DCGM_FE_GPU ? gpu_id : gpu_id * 7 + x.slot;
+        dcgmGroupEntityPair_t entity = xid_entity(&x, gpu_id);
         engine_log("ERROR", "XID %u on GPU %u", x.xid, gpu_id);
         if (x.xid == 119) { /* GSP RPC timeout: DCGM stops calling the driver */
             e->driver_dead = true;
             engine_log("ERROR", "fatal XID 119: every field is blank until the engine restarts");
         }
         /* XIDs are recorded even without a watch. */
-        struct watch *w = watch_find_locked(e, group, id, DCGM_FI_DEV_XID_ERROR, true);
+        struct watch *w = watch_find_locked(e, (int)entity.entityGroupId, entity.entityId, DCGM_FI_DEV_XID_ERROR, true);
         if (w)
             watch_append_locked(e, w, (struct sample){.ts = x.at_us, .v.i64 = x.xid});
     }
@@ -354,7 +353,7 @@ dcgmReturn_t watch_update_all(struct engine *e)
     return DCGM_ST_OK;
 }
 
-static void no_value(struct value *out, dcgmReturn_t status)
+static void set_no_value(struct value *out, dcgmReturn_t status)
 {
     out->status = status;
     out->ts = 0;
@@ -366,7 +365,7 @@ static void no_value(struct value *out, dcgmReturn_t status)
         out->v.i64 = out->type == DCGM_FT_BINARY ? 0 : DCGM_INT64_BLANK;
 }
 
-static void put(struct value *out, const struct sample *s)
+static void set_value(struct value *out, const struct sample *s)
 {
     out->status = DCGM_ST_OK;
     out->ts = s->ts;
@@ -384,23 +383,23 @@ void watch_latest_locked(struct engine *e, int group, uint32_t id, unsigned fiel
     out->field = (uint16_t)field;
     out->type = f ? f->type : DCGM_FT_INT64;
     if (!f) {
-        no_value(out, DCGM_ST_UNKNOWN_FIELD);
+        set_no_value(out, DCGM_ST_UNKNOWN_FIELD);
         return;
     }
     if (live) {
         struct sample s;
         if (value_sample(e, f, group, id, NULL, &s))
-            put(out, &s);
+            set_value(out, &s);
         else
-            no_value(out, DCGM_ST_NO_DATA);
+            set_no_value(out, DCGM_ST_NO_DATA);
         return;
     }
     const struct watch *w = watch_find_locked(e, group, id, field, false);
     const struct sample *last = w ? newest(w) : NULL;
     if (last)
-        put(out, last);
+        set_value(out, last);
     else
-        no_value(out, w && w->watcher_count ? DCGM_ST_NO_DATA : DCGM_ST_NOT_WATCHED);
+        set_no_value(out, w && w->watcher_count ? DCGM_ST_NO_DATA : DCGM_ST_NOT_WATCHED);
 }
 
 static void put_value(void *to, const struct value *v)
@@ -440,7 +439,8 @@ void value_to_v2(const struct value *v, dcgmFieldValue_v2 *out)
 dcgmReturn_t watch_latest(struct engine *e, const dcgmGroupEntityPair_t *entities, unsigned entity_count,
                           const unsigned short *fields, unsigned field_count, unsigned flags, dcgmFieldValue_v2 *out)
 {
-    if (!entities || !fields || !out || entity_count < 1 || field_count < 1 || entity_count > DCGM_GROUP_MAX_ENTITIES_V2 ||
+    if (!entities || !fields || !out || entity_count < 1 || field_count < 1 ||
+        entity_count > DCGM_GROUP_MAX_ENTITIES_V2 ||
         field_count > DCGM_MAX_FIELD_IDS_PER_FIELD_GROUP)
         return DCGM_ST_BADPARAM;
     bool live = flags & DCGM_FV_FLAG_LIVE_DATA;
@@ -458,7 +458,8 @@ dcgmReturn_t watch_latest(struct engine *e, const dcgmGroupEntityPair_t *entitie
     return DCGM_ST_OK;
 }
 
-static dcgmReturn_t collect_since(struct engine *e, const dcgmGroupEntityPair_t *entity, unsigned field, int64_t since_us,
+static dcgmReturn_t collect_since(struct engine *e, const dcgmGroupEntityPair_t *entity, unsigned field,
+                                  int64_t since_us,
                                   int64_t until_us, struct value_list *out)
 {
     struct watch *w = watch_find_locked(e, (int)entity->entityGroupId, entity->entityId, field, false);
@@ -468,8 +469,9 @@ static dcgmReturn_t collect_since(struct engine *e, const dcgmGroupEntityPair_t 
         const struct sample *s = &w->ring[(w->head + k) % w->cap];
         if (s->ts < since_us || s->ts > until_us)
             continue;
-        struct value v = {.entity_id = entity->entityId, .group = (uint8_t)entity->entityGroupId, .field = (uint16_t)field, .type = w->type};
-        put(&v, s);
+        struct value v = {.entity_id = entity->entityId, .group = (uint8_t)entity->entityGroupId,
+                          .field = (uint16_t)field, .type = w->type};
+        set_value(&v, s);
         if (!value_list_add(out, &v))
             return DCGM_ST_MEMORY;
     }
@@ -495,7 +497,8 @@ dcgmReturn_t watch_collect(struct engine *e, uintptr_t group, uintptr_t fields, 
                 continue;
             }
             struct value v;
-            watch_latest_locked(e, (int)g->entities[i].entityGroupId, g->entities[i].entityId, fg->fields[k], false, &v);
+            watch_latest_locked(e, (int)g->entities[i].entityGroupId, g->entities[i].entityId, fg->fields[k], false,
+                                &v);
             if (!value_list_add(out, &v))
                 rc = DCGM_ST_MEMORY;
         }

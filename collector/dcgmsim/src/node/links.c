@@ -13,7 +13,8 @@ struct node_link *node_port_link(struct node_state *n, struct node_port *p)
     return p->kind == NODE_PORT_GPU ? &n->gpu[p->gpu].link[p->gpu_link] : &p->link;
 }
 
-void node_set_link(struct node_link *l, const struct node_gpu *g, int64_t boot_us, int64_t now_us, uint32_t cause, bool down)
+void node_set_link(struct node_link *l, const struct node_gpu *g, int64_t boot_us, int64_t now_us, uint32_t cause,
+                   bool down)
 {
     struct node_reading r;
     uint32_t after = down ? l->down | cause : l->down & ~cause;
@@ -47,7 +48,8 @@ void node_set_switch(struct node_state *n, uint32_t position, bool lost)
     sw->lost = lost;
     for (uint32_t i = 0; i < NODE_MAX_PORTS; i++)
         if (sw->port[i].kind != NODE_PORT_UNUSED)
-            node_set_link(node_port_link(n, &sw->port[i]), &n->gpu[sw->port[i].gpu], n->boot_us, now, NODE_LINK_DOWN_BY_SWITCH,
+            node_set_link(node_port_link(n, &sw->port[i]), &n->gpu[sw->port[i].gpu], n->boot_us, now,
+                          NODE_LINK_DOWN_BY_SWITCH,
                           lost);
     atomic_fetch_add(&n->generation, 1);
 }
@@ -75,7 +77,8 @@ int node_connect_switches(struct node_state *n, uint32_t count, const uint32_t *
             for (uint32_t k = 0; k < links_to_switch(s, links, count); k++) {
                 if (port == NODE_MAX_PORTS)
                     return -1;
-                sw->port[port++] = (struct node_port){.kind = NODE_PORT_GPU, .gpu = (uint8_t)g, .gpu_link = (uint8_t)(first + k)};
+                sw->port[port++] = (struct node_port){.kind = NODE_PORT_GPU, .gpu = (uint8_t)g,
+                                                      .gpu_link = (uint8_t)(first + k)};
             }
         }
         for (uint32_t k = 0; k < trunks[s]; k++) {

@@ -26,7 +26,8 @@ double node_link_busy(const struct node_link *l, double busy_s)
     return missed < busy_s ? busy_s - missed : 0;
 }
 
-void node_read_link(const struct node_gpu *g, uint32_t index, const struct node_reading *r, struct node_link_reading *out)
+void node_read_link(const struct node_gpu *g, uint32_t index, const struct node_reading *r,
+                    struct node_link_reading *out)
 {
     const struct node_link *l = &g->link[index];
     double rate = node_link_rate(&g->model) * weight(index, g->model.nvlinks), busy = node_link_busy(l, r->busy_s);

@@ -270,7 +270,8 @@ void node_read_gpu(const struct node_gpu *g, int64_t boot_us, int64_t at_us, str
     r->mem_temp_c = r->temp_c + 4 + 6 * heat;
     bool active = u >= 0.01;
     r->clocks_event_reasons = reasons_at(g, u, r->temp_c);
-    double hold = r->clocks_event_reasons & (NODE_REASON_HW_SLOWDOWN | NODE_REASON_HW_THERMAL | NODE_REASON_HW_POWER_BRAKE) ? 0.5 : 1;
+    double hold = r->clocks_event_reasons & (NODE_REASON_HW_SLOWDOWN | NODE_REASON_HW_THERMAL | NODE_REASON_HW_POWER_BRAKE) ? 0.5
+        : 1;
     r->sm_mhz = active ? floor(m->sm_max_mhz * hold * (1 - 0.10 * u * u) / 15) * 15 : m->sm_idle_mhz;
     r->mem_mhz = active ? m->mem_max_mhz : m->mem_idle_mhz;
     r->video_mhz = active ? m->video_max_mhz : m->video_max_mhz / 2;

@@ -151,7 +151,8 @@ static int add_part(struct partition *s, char *part)
         for (char *c = strtok_r(slash + 1, ",", &save); c; c = strtok_r(NULL, ",", &save)) {
             unsigned n;
             char unit;
-            if (part_count == NODE_MAX_CIS || sscanf(c, "%u%c%c", &n, &unit, &rest) != 2 || unit != 'c' || n == 0 || n > 7)
+            if (part_count == NODE_MAX_CIS || sscanf(c, "%u%c%c", &n, &unit, &rest) != 2 || unit != 'c' || n == 0 ||
+                n > 7)
                 return reject(s, "compute instances must have the form 1c,2c");
             parts[part_count++] = n;
         }

@@ -95,6 +95,7 @@ int node_switch_by_id(const struct node_state *n, uint32_t id)
 void node_format_uuid(char *out, const char *prefix, uint64_t a, uint64_t b)
 {
     /* NVIDIA's identifiers have the form of a version 5 UUID. */
-    snprintf(out, NODE_UUID_LEN, "%s-%08x-%04x-5%03x-%04x-%012llx", prefix, (unsigned)(a >> 32), (unsigned)(a >> 16 & 0xffff),
+    snprintf(out, NODE_UUID_LEN, "%s-%08x-%04x-5%03x-%04x-%012llx", prefix, (unsigned)(a >> 32),
+             (unsigned)(a >> 16 & 0xffff),
              (unsigned)(a & 0xfff), (unsigned)(0x8000 | (b >> 48 & 0x3fff)), (unsigned long long)(b & 0xffffffffffffULL));
 }

@@ -159,9 +159,16 @@ struct node_gi { /* a GPU instance */
     char profile[32]; /* "1g.10gb" */
 };
 
-/* The load of one GPU since since_us. The totals until then are in base_*. */
-enum node_load_kind { NODE_LOAD_IDLE, NODE_LOAD_STEADY, NODE_LOAD_BURSTY, NODE_LOAD_TRAINING, NODE_LOAD_BURSTS, NODE_LOAD_FIXED };
+enum node_load_kind {
+    NODE_LOAD_IDLE,
+    NODE_LOAD_STEADY,
+    NODE_LOAD_BURSTY,
+    NODE_LOAD_TRAINING,
+    NODE_LOAD_BURSTS,
+    NODE_LOAD_FIXED
+};
 
+/* The load of one GPU since since_us. The totals until then are in base_*. */
 struct node_load {
     uint32_t kind; /* enum node_load_kind */
     double fixed_util, fixed_mem; /* 0 to 1; fixed_mem < 0: follows the load */

@@ -85,7 +85,8 @@ static nvmlReturn_t find_processes(const char *call, nvmlDevice_t device, uint32
     struct target t;
     nvmlReturn_t rc = begin(call, device, &t);
     if (rc == NVML_SUCCESS && t.gpu.mig_enabled && !t.instance)
-        rc = (nvmlReturn_t)node_enter_call(nvml_node, "mig-monitor"); /* nvml.h: "only if the caller has appropriate privileges" */
+        rc = (nvmlReturn_t)node_enter_call(nvml_node,
+                                           "mig-monitor"); /* nvml.h: "only if the caller has appropriate privileges" */
     if (rc != NVML_SUCCESS)
         return rc;
     if (!count)

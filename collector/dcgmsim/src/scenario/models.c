@@ -151,7 +151,8 @@ static enum statement_result set_text(struct parser *p, const struct attribute *
     return used < a->size ? STATEMENT_OK : fail(p, "%s is too long", a->name);
 }
 
-static enum statement_result set_attribute(struct parser *p, struct node_model *m, const struct attribute *a, char **words, int count)
+static enum statement_result set_attribute(struct parser *p, struct node_model *m, const struct attribute *a, char **words,
+                                           int count)
 {
     void *at = (char *)m + a->offset;
     uint64_t u;

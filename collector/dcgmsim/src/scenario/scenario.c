@@ -182,7 +182,8 @@ static enum statement_result fail_usage(struct parser *p, const char *name)
     size_t used = 0;
     for (size_t i = 0; i < STATEMENTS; i++)
         if (strcmp(statements[i].name, name) == 0 && used < sizeof forms)
-            used += (size_t)snprintf(forms + used, sizeof forms - used, "%s%s %s", used ? ", or " : "", name, statements[i].arguments);
+            used += (size_t)snprintf(forms + used, sizeof forms - used, "%s%s %s", used ? ", or " : "", name,
+                                     statements[i].arguments);
     return fail(p, "usage: %s", forms);
 }
 
