@@ -97,96 +97,86 @@ static dcgmReturn_t inject(struct engine *e, uint64_t gpu, const dcgmInjectField
     return rc;
 }
 
-/* Calls that answer with a struct. The request may hold the first members of it. */
+/* The functions behind calls that answer with a struct. The request may hold its first members. */
+#define STRUCT_CALL(name, type, expression)                                                    \
+    static dcgmReturn_t struct_##name(struct engine *e, const struct call_args *a, void *out) \
+    {                                                                                          \
+        (void)a;                                                                               \
+        type *s = out;                                                                         \
+        return expression;                                                                     \
+    }
+STRUCT_CALL(attributes, dcgmDeviceAttributes_t, describe_gpu(e, (unsigned)a->a, s))
+STRUCT_CALL(mig, dcgmMigHierarchy_v2, describe_mig(e, s))
+STRUCT_CALL(links, dcgmNvLinkStatus_v5, topology_link_status(e, s))
+STRUCT_CALL(p2p, dcgmNvLinkP2PStatus_v1, topology_p2p_status(e, s))
+STRUCT_CALL(cpus, dcgmCpuHierarchy_v2, describe_cpus(e, s))
+STRUCT_CALL(group, dcgmGroupInfo_t, group_info(e, (uintptr_t)a->a, s))
+STRUCT_CALL(field_group, dcgmFieldGroupInfo_t, field_group_info(e, s))
+STRUCT_CALL(pid, dcgmPidInfo_t, pid_info(e, (uintptr_t)a->a, s))
+STRUCT_CALL(health, dcgmHealthResponse_t, health_check(e, (uintptr_t)a->a, s))
+STRUCT_CALL(gpu_topology, dcgmDeviceTopology_v2, topology_of_gpu(e, (unsigned)a->a, s))
+STRUCT_CALL(group_topology, dcgmGroupTopology_v2, topology_of_group(e, (uintptr_t)a->a, s))
+STRUCT_CALL(memory, dcgmIntrospectMemory_t, memory_usage(e, s))
+STRUCT_CALL(cpu, dcgmIntrospectCpuUtil_t, cpu_usage(e, s))
+STRUCT_CALL(metric_groups, dcgmProfGetMetricGroups_t, profiling_metric_groups(e, s))
+
+/* Structs that end with an array of which only the first elements are sent. */
+static size_t used_size(enum call call, const void *s, size_t size)
+{
+    switch (call) {
+    case CALL_dcgmGetGpuInstanceHierarchy:
+        return offsetof(dcgmMigHierarchy_v2,
+                        entityList) + ((const dcgmMigHierarchy_v2 *)s)->count * sizeof(dcgmMigHierarchyInfo_v2);
+    case CALL_dcgmGroupGetInfo:
+        return offsetof(dcgmGroupInfo_t, entityList) + ((const dcgmGroupInfo_t *)s)->count * sizeof(dcgmGroupEntityPair_t);
+    case CALL_dcgmHealthCheck:
+        return offsetof(dcgmHealthResponse_t, incidents) +
+               ((const dcgmHealthResponse_t *)s)->incidentCount * sizeof(dcgmIncidentInfo_t);
+    default:
+        return size;
+    }
+}
+
 static dcgmReturn_t perform_struct(struct engine *e, enum call call, const struct call_args *a, const void *payload,
                                    size_t len, struct buffer *out)
 {
     static const struct {
         enum call call;
         size_t size;
-    } sizes[] = {
-        {CALL_dcgmGetDeviceAttributes, sizeof(dcgmDeviceAttributes_t)},
-        {CALL_dcgmGetGpuInstanceHierarchy, sizeof(dcgmMigHierarchy_v2)},
-        {CALL_dcgmGetNvLinkLinkStatus, sizeof(dcgmNvLinkStatus_v5)},
-        {CALL_dcgmGetNvLinkP2PStatus, sizeof(dcgmNvLinkP2PStatus_v1)},
-        {CALL_dcgmGetCpuHierarchy, sizeof(dcgmCpuHierarchy_v2)}, /* the caller copies what its version has */
-        {CALL_dcgmGetCpuHierarchy_v2, sizeof(dcgmCpuHierarchy_v2)},
-        {CALL_dcgmGroupGetInfo, sizeof(dcgmGroupInfo_t)},
-        {CALL_dcgmFieldGroupGetInfo, sizeof(dcgmFieldGroupInfo_t)},
-        {CALL_dcgmGetPidInfo, sizeof(dcgmPidInfo_t)},
-        {CALL_dcgmHealthCheck, sizeof(dcgmHealthResponse_t)},
-        {CALL_dcgmGetDeviceTopology, sizeof(dcgmDeviceTopology_v2)},
-        {CALL_dcgmGetGroupTopology, sizeof(dcgmGroupTopology_v2)},
-        {CALL_dcgmIntrospectGetHostengineMemoryUsage, sizeof(dcgmIntrospectMemory_t)},
-        {CALL_dcgmIntrospectGetHostengineCpuUtilization, sizeof(dcgmIntrospectCpuUtil_t)},
-        {CALL_dcgmProfGetSupportedMetricGroups, sizeof(dcgmProfGetMetricGroups_t)},
+        dcgmReturn_t (*run)(struct engine *e, const struct call_args *a, void *out);
+    } calls[] = {
+        {CALL_dcgmGetDeviceAttributes, sizeof(dcgmDeviceAttributes_t), struct_attributes},
+        {CALL_dcgmGetGpuInstanceHierarchy, sizeof(dcgmMigHierarchy_v2), struct_mig},
+        {CALL_dcgmGetNvLinkLinkStatus, sizeof(dcgmNvLinkStatus_v5), struct_links},
+        {CALL_dcgmGetNvLinkP2PStatus, sizeof(dcgmNvLinkP2PStatus_v1), struct_p2p},
+        {CALL_dcgmGetCpuHierarchy, sizeof(dcgmCpuHierarchy_v2), struct_cpus}, /* the caller copies what version 1 has */
+        {CALL_dcgmGetCpuHierarchy_v2, sizeof(dcgmCpuHierarchy_v2), struct_cpus},
+        {CALL_dcgmGroupGetInfo, sizeof(dcgmGroupInfo_t), struct_group},
+        {CALL_dcgmFieldGroupGetInfo, sizeof(dcgmFieldGroupInfo_t), struct_field_group},
+        {CALL_dcgmGetPidInfo, sizeof(dcgmPidInfo_t), struct_pid},
+        {CALL_dcgmHealthCheck, sizeof(dcgmHealthResponse_t), struct_health},
+        {CALL_dcgmGetDeviceTopology, sizeof(dcgmDeviceTopology_v2), struct_gpu_topology},
+        {CALL_dcgmGetGroupTopology, sizeof(dcgmGroupTopology_v2), struct_group_topology},
+        {CALL_dcgmIntrospectGetHostengineMemoryUsage, sizeof(dcgmIntrospectMemory_t), struct_memory},
+        {CALL_dcgmIntrospectGetHostengineCpuUtilization, sizeof(dcgmIntrospectCpuUtil_t), struct_cpu},
+        {CALL_dcgmProfGetSupportedMetricGroups, sizeof(dcgmProfGetMetricGroups_t), struct_metric_groups},
     };
-    size_t size = 0;
-    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
-        if (sizes[i].call == call)
-            size = sizes[i].size;
-    if (size == 0)
-        return DCGM_ST_FUNCTION_NOT_FOUND;
-    if (len > size)
-        return DCGM_ST_BADPARAM;
-    uint8_t *s = calloc(1, size); /* members that the caller did not send are zero */
-    if (!s)
-        return DCGM_ST_MEMORY;
-    if (len)
-        memcpy(s, payload, len);
-    void *p = s;
-    dcgmReturn_t rc;
-    switch (call) {
-    case CALL_dcgmGetDeviceAttributes:
-        rc = describe_gpu(e, (unsigned)a->a, p);
-        break;
-    case CALL_dcgmGetGpuInstanceHierarchy:
-        rc = describe_mig(e, p);
-        size = offsetof(dcgmMigHierarchy_v2, entityList) + ((dcgmMigHierarchy_v2 *)p)->count * sizeof(dcgmMigHierarchyInfo_v2);
-        break;
-    case CALL_dcgmGetNvLinkLinkStatus:
-        rc = topology_link_status(e, p);
-        break;
-    case CALL_dcgmGetNvLinkP2PStatus:
-        rc = topology_p2p_status(e, p);
-        break;
-    case CALL_dcgmGetCpuHierarchy:
-    case CALL_dcgmGetCpuHierarchy_v2:
-        rc = describe_cpus(e, p);
-        break;
-    case CALL_dcgmGroupGetInfo:
-        rc = group_info(e, (uintptr_t)a->a, p);
-        size = offsetof(dcgmGroupInfo_t, entityList) + ((dcgmGroupInfo_t *)p)->count * sizeof(dcgmGroupEntityPair_t);
-        break;
-    case CALL_dcgmFieldGroupGetInfo:
-        rc = field_group_info(e, p);
-        break;
-    case CALL_dcgmGetPidInfo:
-        rc = pid_info(e, (uintptr_t)a->a, p);
-        break;
-    case CALL_dcgmHealthCheck:
-        rc = health_check(e, (uintptr_t)a->a, p);
-        size = offsetof(dcgmHealthResponse_t, incidents) + ((dcgmHealthResponse_t *)p)->incidentCount * sizeof(dcgmIncidentInfo_t);
-        break;
-    case CALL_dcgmGetDeviceTopology:
-        rc = topology_of_gpu(e, (unsigned)a->a, p);
-        break;
-    case CALL_dcgmGetGroupTopology:
-        rc = topology_of_group(e, (uintptr_t)a->a, p);
-        break;
-    case CALL_dcgmIntrospectGetHostengineMemoryUsage:
-        rc = memory_usage(e, p);
-        break;
-    case CALL_dcgmIntrospectGetHostengineCpuUtilization:
-        rc = cpu_usage(e, p);
-        break;
-    default: /* CALL_dcgmProfGetSupportedMetricGroups */
-        rc = profiling_metric_groups(e, p);
-        break;
+    for (size_t i = 0; i < sizeof calls / sizeof calls[0]; i++) {
+        if (calls[i].call != call)
+            continue;
+        if (len > calls[i].size)
+            return DCGM_ST_BADPARAM;
+        void *s = calloc(1, calls[i].size); /* members that the caller did not send are zero */
+        if (!s)
+            return DCGM_ST_MEMORY;
+        if (len)
+            memcpy(s, payload, len);
+        dcgmReturn_t rc = calls[i].run(e, a, s);
+        buffer_add(out, s, used_size(call, s, calls[i].size));
+        free(s);
+        return rc;
     }
-    buffer_add(out, s, size);
-    free(s);
-    return rc;
+    return DCGM_ST_FUNCTION_NOT_FOUND;
 }
 
 static dcgmReturn_t perform_list(struct engine *e, enum call call, const struct call_args *a, struct buffer *out)

@@ -23,6 +23,67 @@
 #define KIB 1024.0
 #define NVLINK5 5
 
+/* Fields that count one kind of error of a link. */
+static const struct {
+    unsigned field;
+    enum node_link_error error;
+} error_fields[] = {
+    {DCGM_FI_DEV_NVSWITCH_LINK_REPLAY_ERROR_TOTAL, NODE_LINK_REPLAY},
+    {DCGM_FI_DEV_NVSWITCH_LINK_RECOVERY_ERROR_TOTAL, NODE_LINK_RECOVERY},
+    {DCGM_FI_DEV_NVSWITCH_LINK_FLIT_ERROR_TOTAL, NODE_LINK_FLIT},
+    {DCGM_FI_DEV_NVSWITCH_LINK_CRC_ERROR_TOTAL, NODE_LINK_CRC},
+    {DCGM_FI_DEV_NVSWITCH_LINK_ECC_ERROR_TOTAL, NODE_LINK_ECC},
+    {DCGM_FI_DEV_NVLINK_CRC_FLIT_ERROR_PER_LINK_TOTAL, NODE_LINK_FLIT},
+    {DCGM_FI_DEV_NVLINK_CRC_FLIT_ERROR_PER_LINK_TOTAL + 1, NODE_LINK_CRC},
+    {DCGM_FI_DEV_NVLINK_CRC_FLIT_ERROR_PER_LINK_TOTAL + 2, NODE_LINK_REPLAY},
+    {DCGM_FI_DEV_NVLINK_CRC_FLIT_ERROR_PER_LINK_TOTAL + 3, NODE_LINK_RECOVERY},
+    {DCGM_FI_DEV_NVLINK_RX_ERROR_TOTAL, NODE_LINK_CRC},
+    {DCGM_FI_DEV_NVLINK_RX_GENERAL_ERROR_TOTAL, NODE_LINK_CRC},
+    {DCGM_FI_DEV_NVLINK_RX_SYMBOL_ERROR_TOTAL, NODE_LINK_FLIT},
+    {DCGM_FI_DEV_NVLINK_RECOVERY_SUCCESSFUL_TOTAL, NODE_LINK_RECOVERY},
+    {DCGM_FI_DEV_NVLINK_RECOVERY_EVENT_TOTAL, NODE_LINK_RECOVERY},
+    {DCGM_FI_DEV_NVLINK_ECC_ERROR_TOTAL, NODE_LINK_ECC},
+    {DCGM_FI_DEV_NVLINK_PPCNT_RECOVERY_SUCCESSFUL_TOTAL, NODE_LINK_RECOVERY},
+    {DCGM_FI_DEV_NVLINK_PPCNT_PHYSICAL_RECOVERY_SUCCESSFUL_TOTAL, NODE_LINK_RECOVERY},
+    {DCGM_FI_DEV_NVLINK_PPCNT_PLR_SYNC_EVENT_TOTAL, NODE_LINK_RECOVERY},
+    {DCGM_FI_DEV_NVLINK_PPCNT_PLR_RX_CODE_ERROR_TOTAL, NODE_LINK_FLIT},
+    {DCGM_FI_DEV_NVLINK_PPCNT_PLR_TX_RETRY_CODE_TOTAL, NODE_LINK_REPLAY},
+    {DCGM_FI_DEV_NVLINK_PPCNT_PLR_TX_RETRY_EVENT_TOTAL, NODE_LINK_REPLAY},
+};
+
+/* Fields that count the traffic of a link, in units of so many bytes. */
+static const struct {
+    unsigned field;
+    bool received;
+    double unit_bytes;
+} traffic_fields[] = {
+    {DCGM_FI_DEV_NVSWITCH_LINK_THROUGHPUT_TX, false, KIB},
+    {DCGM_FI_DEV_NVSWITCH_LINK_THROUGHPUT_RX, true, KIB},
+    {DCGM_FI_DEV_NVLINK_TX_BYTES_TOTAL, false, 1},
+    {DCGM_FI_DEV_NVLINK_RX_BYTES_TOTAL, true, 1},
+    {DCGM_FI_DEV_NVLINK_TX_PACKET_TOTAL, false, 144},
+    {DCGM_FI_DEV_NVLINK_RX_PACKET_TOTAL, true, 144},
+    {DCGM_FI_DEV_NVLINK_FEC_HISTORY_0_TOTAL, true, 272},
+    {DCGM_FI_DEV_NVLINK_PPCNT_PLR_TX_CODE_TOTAL, false, 272},
+    {DCGM_FI_DEV_NVLINK_PPCNT_PLR_RX_CODE_TOTAL, true, 272},
+    {DCGM_FI_DEV_NVLINK_PPCNT_IBPC_TX_WAIT_TOTAL, false, 1e6},
+};
+
+/* Reads a field of the two tables; false if the field is in neither. */
+static bool read_link_counter(unsigned id, const struct node_link_reading *r, const uint64_t *error, struct sample *out)
+{
+    for (size_t i = 0; i < sizeof error_fields / sizeof error_fields[0]; i++)
+        if (error_fields[i].field == id)
+            return sample_integer(out, (double)error[error_fields[i].error]) == READ_OK;
+    for (size_t i = 0; i < sizeof traffic_fields / sizeof traffic_fields[0]; i++) {
+        if (traffic_fields[i].field != id)
+            continue;
+        double bytes = traffic_fields[i].received ? r->rx_bytes : r->tx_bytes;
+        return sample_integer(out, bytes / traffic_fields[i].unit_bytes) == READ_OK;
+    }
+    return false;
+}
+
 static double mean_util(struct engine *e)
 {
     double sum = 0;
@@ -119,6 +180,12 @@ static enum read_result latency(unsigned field, double packets, struct sample *o
     return sample_integer(out, channel == 0 ? floor(packets * share[bin]) : 0);
 }
 
+/* The errors of one of the four lanes of a link, which share them evenly. */
+static enum read_result lane_errors(uint64_t errors, unsigned lane, struct sample *out)
+{
+    return sample_integer(out, (double)((errors + 3 - lane) / 4));
+}
+
 static enum read_result read_switch_link(struct engine *e, const struct field_info *f, int at, unsigned index,
                                          struct sample *out)
 {
@@ -135,49 +202,35 @@ static enum read_result read_switch_link(struct engine *e, const struct field_in
     if (sw->lost)
         return READ_BLANK;
     const struct node_port *p = &sw->port[index];
-    bool shows = link_port_visible(&e->snapshot, p);
+    bool visible = link_port_visible(&e->snapshot, p);
     const struct node_link *l = p->kind == NODE_PORT_GPU ? &e->snapshot.gpu[p->gpu].link[p->gpu_link] : &p->link;
     static const struct node_link none;
     struct node_link_reading r = {0};
-    if (shows)
+    if (visible)
         read_port(e, p, &r);
     else
         l = &none;
     if (id >= DCGM_FI_DEV_NVSWITCH_LINK_LATENCY_LOW_VC0 && id <= DCGM_FI_DEV_NVSWITCH_LINK_LATENCY_SAMPLE_VC3_TOTAL)
         return latency(id, r.rx_bytes / 256, out);
     if (id >= DCGM_FI_DEV_NVSWITCH_LINK_CRC_ERROR_L0_TOTAL && id <= DCGM_FI_DEV_NVSWITCH_LINK_CRC_ERROR_L3_TOTAL)
-        return sample_integer(out,
-                              (double)((l->error[NODE_LINK_CRC] + 3 - (id - DCGM_FI_DEV_NVSWITCH_LINK_CRC_ERROR_L0_TOTAL)) / 4));
+        return lane_errors(l->error[NODE_LINK_CRC], id - DCGM_FI_DEV_NVSWITCH_LINK_CRC_ERROR_L0_TOTAL, out);
     if (id >= DCGM_FI_DEV_NVSWITCH_LINK_ECC_ERROR_L0_TOTAL && id <= DCGM_FI_DEV_NVSWITCH_LINK_ECC_ERROR_L3_TOTAL)
-        return sample_integer(out,
-                              (double)((l->error[NODE_LINK_ECC] + 3 - (id - DCGM_FI_DEV_NVSWITCH_LINK_ECC_ERROR_L0_TOTAL)) / 4));
-    bool leads_to_gpu = shows && p->kind == NODE_PORT_GPU;
+        return lane_errors(l->error[NODE_LINK_ECC], id - DCGM_FI_DEV_NVSWITCH_LINK_ECC_ERROR_L0_TOTAL, out);
+    if (read_link_counter(id, &r, l->error, out))
+        return READ_OK;
+    bool leads_to_gpu = visible && p->kind == NODE_PORT_GPU;
     const struct node_gpu *g = &e->snapshot.gpu[p->gpu];
     switch (id) {
-    case DCGM_FI_DEV_NVSWITCH_LINK_THROUGHPUT_TX:
-        return sample_integer(out, r.tx_bytes / KIB);
-    case DCGM_FI_DEV_NVSWITCH_LINK_THROUGHPUT_RX:
-        return sample_integer(out, r.rx_bytes / KIB);
     case DCGM_FI_DEV_NVSWITCH_LINK_FATAL_ERRORS:
         return sxid(out, sw->fatal.sxid, sw->fatal.port == index ? sw->fatal.at_us : 0);
     case DCGM_FI_DEV_NVSWITCH_LINK_NON_FATAL_ERRORS:
         return sxid(out, sw->non_fatal.sxid, sw->non_fatal.port == index ? sw->non_fatal.at_us : 0);
-    case DCGM_FI_DEV_NVSWITCH_LINK_REPLAY_ERROR_TOTAL:
-        return sample_integer(out, (double)l->error[NODE_LINK_REPLAY]);
-    case DCGM_FI_DEV_NVSWITCH_LINK_RECOVERY_ERROR_TOTAL:
-        return sample_integer(out, (double)l->error[NODE_LINK_RECOVERY]);
-    case DCGM_FI_DEV_NVSWITCH_LINK_FLIT_ERROR_TOTAL:
-        return sample_integer(out, (double)l->error[NODE_LINK_FLIT]);
-    case DCGM_FI_DEV_NVSWITCH_LINK_CRC_ERROR_TOTAL:
-        return sample_integer(out, (double)l->error[NODE_LINK_CRC]);
-    case DCGM_FI_DEV_NVSWITCH_LINK_ECC_ERROR_TOTAL:
-        return sample_integer(out, (double)l->error[NODE_LINK_ECC]);
     case DCGM_FI_DEV_NVSWITCH_LINK_ID:
         return sample_integer(out, index);
     case DCGM_FI_DEV_NVSWITCH_LINK_STATUS: /* off, active, error */
-        return sample_integer(out, !shows ? 0 : r.up ? 2 : 3);
+        return sample_integer(out, !visible ? 0 : r.up ? 2 : 3);
     case DCGM_FI_DEV_NVSWITCH_LINK_TYPE: /* NSCQ's number for the kind of the remote end */
-        return shows ? sample_integer(out, leads_to_gpu ? 1 : 2) : READ_BLANK;
+        return visible ? sample_integer(out, leads_to_gpu ? 1 : 2) : READ_BLANK;
     case DCGM_FI_DEV_NVSWITCH_LINK_REMOTE_PCIE_DOMAIN:
         return leads_to_gpu ? sample_integer(out, g->pci_domain) : READ_BLANK;
     case DCGM_FI_DEV_NVSWITCH_LINK_REMOTE_PCIE_BUS:
@@ -196,83 +249,46 @@ static enum read_result read_switch_link(struct engine *e, const struct field_in
 }
 
 /* NVLink 5 counters, of one link or of all links of a GPU. */
-static enum read_result read_count(const struct field_info *f, const struct node_link_reading *r, const uint64_t *error,
-                                   struct sample *out)
-{
-    switch (f->id) {
-    case DCGM_FI_DEV_NVLINK_TX_PACKET_TOTAL:
-        return sample_integer(out, floor(r->tx_bytes / 144));
-    case DCGM_FI_DEV_NVLINK_TX_BYTES_TOTAL:
-        return sample_integer(out, r->tx_bytes);
-    case DCGM_FI_DEV_NVLINK_RX_PACKET_TOTAL:
-        return sample_integer(out, floor(r->rx_bytes / 144));
-    case DCGM_FI_DEV_NVLINK_RX_BYTES_TOTAL:
-        return sample_integer(out, r->rx_bytes);
-    case DCGM_FI_DEV_NVLINK_RX_ERROR_TOTAL:
-    case DCGM_FI_DEV_NVLINK_RX_GENERAL_ERROR_TOTAL:
-        return sample_integer(out, (double)error[NODE_LINK_CRC]);
-    case DCGM_FI_DEV_NVLINK_RECOVERY_SUCCESSFUL_TOTAL:
-    case DCGM_FI_DEV_NVLINK_RECOVERY_EVENT_TOTAL:
-        return sample_integer(out, (double)error[NODE_LINK_RECOVERY]);
-    case DCGM_FI_DEV_NVLINK_RX_SYMBOL_ERROR_TOTAL:
-        return sample_integer(out, (double)error[NODE_LINK_FLIT]);
-    case DCGM_FI_DEV_NVLINK_ECC_ERROR_TOTAL:
-        return sample_integer(out, (double)error[NODE_LINK_ECC]);
-    case DCGM_FI_DEV_NVLINK_FEC_HISTORY_0_TOTAL:
-        return sample_integer(out, floor(r->rx_bytes / 272));
-    case DCGM_FI_DEV_NVLINK_FEC_HISTORY_1_TOTAL:
-        return sample_integer(out, floor(r->rx_bytes / 1e10) + (double)error[NODE_LINK_FLIT]);
-    default:
-        return f->type == DCGM_FT_DOUBLE ? sample_double(out, 0) : sample_integer(out, 0);
-    }
-}
-
 static bool is_count(unsigned id)
 {
     return (id >= DCGM_FI_DEV_NVLINK_TX_PACKET_TOTAL && id <= DCGM_FI_DEV_NVLINK_ECC_ERROR_TOTAL) ||
            (id >= DCGM_FI_DEV_NVLINK_FEC_HISTORY_0_TOTAL && id <= DCGM_FI_DEV_NVLINK_FEC_HISTORY_15_TOTAL);
 }
 
-/* Counters in the registers of a link, which are readable with NVLink 5. */
-static enum read_result read_registers(unsigned id, const struct node_link *l, const struct node_link_reading *r,
-                                       struct sample *out)
+static enum read_result read_count(const struct field_info *f, const struct node_link_reading *r, const uint64_t *error,
+                                   struct sample *out)
 {
-    switch (id) {
-    case DCGM_FI_DEV_NVLINK_PPCNT_RECOVERY_SUCCESSFUL_TOTAL:
-    case DCGM_FI_DEV_NVLINK_PPCNT_PHYSICAL_RECOVERY_SUCCESSFUL_TOTAL:
-    case DCGM_FI_DEV_NVLINK_PPCNT_PLR_SYNC_EVENT_TOTAL:
-        return sample_integer(out, (double)l->error[NODE_LINK_RECOVERY]);
-    case DCGM_FI_DEV_NVLINK_PPCNT_PHYSICAL_LINK_DOWN_TOTAL:
-        return sample_integer(out, (double)l->downs);
-    case DCGM_FI_DEV_NVLINK_PPCNT_PLR_RX_CODE_TOTAL:
-        return sample_integer(out, floor(r->rx_bytes / 272));
-    case DCGM_FI_DEV_NVLINK_PPCNT_PLR_RX_CODE_ERROR_TOTAL:
-        return sample_integer(out, (double)l->error[NODE_LINK_FLIT]);
-    case DCGM_FI_DEV_NVLINK_PPCNT_PLR_TX_CODE_TOTAL:
-        return sample_integer(out, floor(r->tx_bytes / 272));
-    case DCGM_FI_DEV_NVLINK_PPCNT_PLR_TX_RETRY_CODE_TOTAL:
-    case DCGM_FI_DEV_NVLINK_PPCNT_PLR_TX_RETRY_EVENT_TOTAL:
-        return sample_integer(out, (double)l->error[NODE_LINK_REPLAY]);
-    case DCGM_FI_DEV_NVLINK_PPCNT_IBPC_TX_WAIT_TOTAL:
-        return sample_integer(out, floor(r->tx_bytes / 1e6));
-    default:
-        return sample_integer(out, 0);
-    }
+    if (read_link_counter(f->id, r, error, out))
+        return READ_OK;
+    if (f->id == DCGM_FI_DEV_NVLINK_FEC_HISTORY_1_TOTAL)
+        return sample_integer(out, floor(r->rx_bytes / 1e10) + (double)error[NODE_LINK_FLIT]);
+    return f->type == DCGM_FT_DOUBLE ? sample_double(out, 0) : sample_integer(out, 0);
+}
+
+/* Counters in the registers of a link, which are readable with NVLink 5. */
+static bool is_register(unsigned id)
+{
+    return (id >= DCGM_FI_DEV_NVLINK_PPRM_OPER_RECOVERY && id <= DCGM_FI_DEV_NVLINK_PPCNT_PLR_SYNC_EVENT_TOTAL) ||
+           id == DCGM_FI_DEV_NVLINK_PPCNT_IBPC_TX_WAIT_TOTAL;
+}
+
+static enum read_result read_register(unsigned id, const struct node_link *l, const struct node_link_reading *r,
+                                      struct sample *out)
+{
+    if (read_link_counter(id, r, l->error, out))
+        return READ_OK;
+    return sample_integer(out, id == DCGM_FI_DEV_NVLINK_PPCNT_PHYSICAL_LINK_DOWN_TOTAL ? (double)l->downs : 0);
 }
 
 static enum read_result read_gpu_link(struct engine *e, const struct field_info *f, int at, unsigned index,
-                                      struct watch *w,
-                                      struct sample *out)
+                                      struct watch *w, struct sample *out)
 {
     const struct node_gpu *g = &e->snapshot.gpu[at];
     unsigned id = f->id;
     bool throughput = id >= DCGM_FI_DEV_NVLINK_THROUGHPUT_PER_LINK && id <= DCGM_FI_DEV_NVLINK_RX_THROUGHPUT_PER_LINK;
     bool per_link = id >= DCGM_FI_DEV_NVLINK_CRC_FLIT_ERROR_PER_LINK_TOTAL &&
         id <= DCGM_FI_PROF_NVLINK_RX_BYTES_PER_LINK;
-    bool registers = (id >= DCGM_FI_DEV_NVLINK_PPRM_OPER_RECOVERY &&
-                      id <= DCGM_FI_DEV_NVLINK_PPCNT_PLR_SYNC_EVENT_TOTAL) ||
-                     id == DCGM_FI_DEV_NVLINK_PPCNT_IBPC_TX_WAIT_TOTAL;
-    if (!per_link && !registers && !is_count(id) && id != DCGM_FI_DEV_NVLINK_LINK_STATUS)
+    if (!per_link && !is_register(id) && !is_count(id) && id != DCGM_FI_DEV_NVLINK_LINK_STATUS)
         return READ_NO_DATA;
     if (e->driver_dead || g->detached)
         return READ_BLANK;
@@ -286,9 +302,8 @@ static enum read_result read_gpu_link(struct engine *e, const struct field_info 
     node_read_link(g, index, snapshot_gpu_reading(e, at), &r);
     if (is_count(id))
         return read_count(f, &r, l->error, out);
-    if (registers)
-        return g->model.nvlink_version < NVLINK5 ? READ_NOT_SUPPORTED : read_registers(id, l, &r, out);
-    static const enum node_link_error errors[] = {NODE_LINK_FLIT, NODE_LINK_CRC, NODE_LINK_REPLAY, NODE_LINK_RECOVERY};
+    if (is_register(id))
+        return g->model.nvlink_version < NVLINK5 ? READ_NOT_SUPPORTED : read_register(id, l, &r, out);
     switch (id) {
     case DCGM_FI_DEV_NVLINK_LINK_STATUS:
         return g->model.nvlink_version < 4 ? READ_NOT_SUPPORTED : sample_integer(out, r.up);
@@ -309,7 +324,7 @@ static enum read_result read_gpu_link(struct engine *e, const struct field_info 
     default:
         if (g->model.nvlink_version >= NVLINK5)
             return READ_NOT_SUPPORTED;
-        return sample_integer(out, (double)l->error[errors[id - DCGM_FI_DEV_NVLINK_CRC_FLIT_ERROR_PER_LINK_TOTAL]]);
+        return read_link_counter(id, &r, l->error, out) ? READ_OK : READ_BLANK;
     }
 }
 
