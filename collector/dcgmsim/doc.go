@@ -60,8 +60,8 @@
 // listed by dcgmsimd --help:
 //
 //	xid pace MS                                   let an engine receive one XID every MS milliseconds; 0: all at once
-//	xid N gpu I [gi G|ci C] [count TIMES] [kmsg only|both|twice]  report an XID by DCGM; kmsg: also or only in the kernel log
-//	sxid N switch S [port P] fatal|nonfatal       report an SXid of an NVSwitch
+//	xid N gpu I [gi G|ci C] [count TIMES] [kmsg only|both|twice]  make DCGM report an XID; kmsg: also log it in the kernel log (only: instead; twice: DCGM reports both)
+//	sxid N switch S [port P] fatal|nonfatal       make DCGM report an SXid of an NVSwitch
 //	lose gpu I                                    make a GPU fall off the bus
 //	return gpu I                                  bring a lost GPU back
 //	detach gpu I                                  unbind a GPU from the driver
@@ -92,7 +92,7 @@
 //	fail CALL CODE                                make a call return CODE
 //	crash CALL                                    make a call end its process with SIGSEGV
 //	clear [CALL]                                  remove the faults of a call; without CALL, undo all commands except counters, loads, processes and MIG
-//	engine lost|back                              make every call of the engine fail and drop its connections, or end that
+//	engine lost|back                              lose the host engine, so that calls fail and connections drop, or bring it back
 //	load gpu I|all util PERCENT [mem PERCENT]     set a constant load
 //	load gpu I|all idle|steady|bursty|training|bursts  set a kind of load
 //	process gone pid P                            end a process

@@ -23,8 +23,8 @@ static const struct command {
     enum command_result (*run)(struct request *r);
 } commands[] = {
     {"xid", "pace", "MS", "let an engine receive one XID every MS milliseconds; 0: all at once", handle_xid_pace},
-    {"xid", NULL, "N gpu I [gi G|ci C] [count TIMES] [kmsg only|both|twice]", "report an XID by DCGM; kmsg: also or only in the kernel log", handle_xid},
-    {"sxid", NULL, "N switch S [port P] fatal|nonfatal", "report an SXid of an NVSwitch", handle_sxid},
+    {"xid", NULL, "N gpu I [gi G|ci C] [count TIMES] [kmsg only|both|twice]", "make DCGM report an XID; kmsg: also log it in the kernel log (only: instead; twice: DCGM reports both)", handle_xid},
+    {"sxid", NULL, "N switch S [port P] fatal|nonfatal", "make DCGM report an SXid of an NVSwitch", handle_sxid},
     {"lose", NULL, "gpu I", "make a GPU fall off the bus", handle_presence},
     {"return", NULL, "gpu I", "bring a lost GPU back", handle_presence},
     {"detach", NULL, "gpu I", "unbind a GPU from the driver", handle_presence},
@@ -55,7 +55,7 @@ static const struct command {
     {"fail", NULL, "CALL CODE", "make a call return CODE", handle_fault},
     {"crash", NULL, "CALL", "make a call end its process with SIGSEGV", handle_fault},
     {"clear", NULL, "[CALL]", "remove the faults of a call; without CALL, undo all commands except counters, loads, processes and MIG", handle_clear},
-    {"engine", NULL, "lost|back", "make every call of the engine fail and drop its connections, or end that", handle_engine},
+    {"engine", NULL, "lost|back", "lose the host engine, so that calls fail and connections drop, or bring it back", handle_engine},
     {"load", NULL, "gpu I|all util PERCENT [mem PERCENT]", "set a constant load", handle_load},
     {"load", NULL, "gpu I|all idle|steady|bursty|training|bursts", "set a kind of load", handle_load},
     {"process", "gone", "pid P", "end a process", handle_process_gone},

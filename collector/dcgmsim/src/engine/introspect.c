@@ -71,7 +71,7 @@ static void fill_pid(struct engine *e, const struct node_process *p, int gpu, dc
     out->smClock = (dcgmStatSummaryInt32_t){(int)r->sm_mhz, (int)r->sm_mhz, (int)r->sm_mhz};
     out->eccSingleBit = DCGM_INT32_NOT_SUPPORTED;
     out->maxGpuMemoryUsed = p->memory_bytes == NODE_MEMORY_UNKNOWN ? DCGM_INT64_BLANK : (long long)p->memory_bytes;
-    out->powerViolationTime = snapshot_throttle(e, gpu)->reason_ns[2] / 1000;
+    out->powerViolationTime = snapshot_throttle(e, gpu)->reason_ns[2] / 1000; /* power cap; µs */
 }
 
 dcgmReturn_t pid_info(struct engine *e, uintptr_t group, dcgmPidInfo_t *out)

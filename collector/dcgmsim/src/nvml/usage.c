@@ -34,7 +34,7 @@ EXPORT nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t *m
     read_target(&t, node_now_us(), &r);
     memory->total = (unsigned long long)r.fb_total_mib * MIB;
     memory->free = (unsigned long long)r.fb_free_mib * MIB;
-    memory->used = memory->total - memory->free; /* used includes reserved memory */
+    memory->used = memory->total - memory->free; /* includes reserved memory */
     return NVML_SUCCESS;
 }
 
