@@ -5,6 +5,7 @@ package dcgmsim
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -222,8 +223,32 @@ func (e *Engine) Kill() error { return e.end(syscall.SIGKILL) }
 // Close stops the engine and waits for it.
 func (e *Engine) Close() error { return e.end(syscall.SIGTERM) }
 
-// Stop suspends the engine.
-func (e *Engine) Stop() error { return e.cmd.Process.Signal(syscall.SIGSTOP) }
+// Stop suspends the engine, and returns when all of its threads are suspended.
+func (e *Engine) Stop() error {
+	if err := e.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		return fmt.Errorf("suspending dcgmsimd: %w", err)
+	}
+	for !suspended(e.cmd.Process.Pid) {
+		select {
+		case <-e.done:
+			return fmt.Errorf("suspending dcgmsimd: %w", os.ErrProcessDone)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// suspended reports whether every thread of a process has the state T (proc(5)).
+func suspended(pid int) bool {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	for _, file := range threads {
+		text, err := os.ReadFile(file)
+		if err != nil || !strings.HasPrefix(string(text[bytes.LastIndexByte(text, ')')+1:]), " T ") {
+			return false
+		}
+	}
+	return err == nil && len(threads) > 0
+}
 
 // Cont resumes the engine.
 func (e *Engine) Cont() error { return e.cmd.Process.Signal(syscall.SIGCONT) }
