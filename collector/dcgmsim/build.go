@@ -11,15 +11,17 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 )
 
 const packagePath = "gpu_exporter/collector/dcgmsim"
 
-// Build compiles libdcgm.so.4, libnvidia-ml.so.1 and dcgmsimd into dir, with
-// this package's Makefile. What is up to date there is left alone. Builds into
-// the same directory, by whichever process, wait for each other.
+// Build compiles libdcgm.so.4, libnvidia-ml.so.1 and dcgmsimd into dir with this
+// package's Makefile. Files that are up to date are not built again. Builds into
+// the same directory wait for each other, also across processes.
 func Build(ctx context.Context, dir string) error {
 	source, err := sourceDir(ctx)
 	if err != nil {
@@ -32,8 +34,8 @@ func Build(ctx context.Context, dir string) error {
 	return build(ctx, source, dir)
 }
 
-// BuildShared is Build into a directory of the user's cache that is named after
-// the sources, so that every test of a run, and the next run, finds it done.
+// BuildShared builds into a directory of the user's cache whose name is a hash of
+// the sources, so that all tests and later runs reuse the result.
 func BuildShared(ctx context.Context) (dir string, err error) {
 	source, err := sourceDir(ctx)
 	if err != nil {
@@ -53,7 +55,7 @@ func BuildShared(ctx context.Context) (dir string, err error) {
 
 func build(ctx context.Context, source, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("making %s: %w", dir, err)
+		return fmt.Errorf("creating %s: %w", dir, err)
 	}
 	lock, err := os.OpenFile(filepath.Join(dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
@@ -63,7 +65,7 @@ func build(ctx context.Context, source, dir string) error {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		return fmt.Errorf("locking %s: %w", dir, err)
 	}
-	cmd := exec.CommandContext(ctx, "make", "--no-print-directory", "-s", "-f", filepath.Join(source, "Makefile"), "OUT="+dir)
+	cmd := exec.CommandContext(ctx, "make", "--no-print-directory", "-s", "-j", strconv.Itoa(runtime.NumCPU()), "-f", filepath.Join(source, "Makefile"), "OUT="+dir)
 	cmd.Dir = source
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("building the stand-ins: %w\n%s", err, out)
@@ -71,8 +73,8 @@ func build(ctx context.Context, source, dir string) error {
 	return nil
 }
 
-// sourceDir asks the go command, which knows where the module lies however the
-// binary was built.
+// sourceDir asks the go command for the package's directory, because the binary
+// may have been built with -trimpath.
 func sourceDir(ctx context.Context) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "list", "-f", "{{.Dir}}", packagePath).Output()
 	if err != nil {
@@ -83,7 +85,7 @@ func sourceDir(ctx context.Context) (string, error) {
 
 func hashSources(source string) (string, error) {
 	h := sha256.New()
-	for _, pattern := range []string{"Makefile", "src/*.c", "src/*.h"} {
+	for _, pattern := range []string{"Makefile", "src/*/*.c", "src/*/*.h"} {
 		files, err := filepath.Glob(filepath.Join(source, pattern))
 		if err != nil {
 			return "", fmt.Errorf("listing sources: %w", err)
@@ -93,7 +95,7 @@ func hashSources(source string) (string, error) {
 			if err != nil {
 				return "", fmt.Errorf("reading sources: %w", err)
 			}
-			fmt.Fprintf(h, "%s %d\n", filepath.Base(file), len(text))
+			fmt.Fprintf(h, "%s %d\n", strings.TrimPrefix(file, source), len(text))
 			h.Write(text)
 		}
 	}

@@ -18,8 +18,8 @@ import (
 
 const reasonsField = 112
 
-// Reasons follow load and heat, and what is forced; the times for which they were
-// active are those that the violation counters show.
+// Clock event reasons follow the load, the heat and forced reasons. The violation
+// counters show how long each was active.
 func TestClockEventReasons(t *testing.T) {
 	n := newNode(t, scenarioFile(t, "base h100x8\nload gpu all util 50\n"))
 	p := embedded(t, n)
@@ -27,7 +27,7 @@ func TestClockEventReasons(t *testing.T) {
 	p.watch("w", 100*time.Millisecond, append([]int{reasonsField, 100, 150}, violations...), entities(feGPU, 0, 1)...)
 	for _, field := range violations {
 		if v := p.latest(feGPU, 0, field)[field]; v.text != "0" {
-			t.Errorf("field %d of a GPU that nothing ever held: %+v", field, v)
+			t.Errorf("field %d of a GPU whose clocks were never held: %+v", field, v)
 		}
 	}
 	reasons := func() string { return p.latest(feGPU, 0, reasonsField)[reasonsField].text }
@@ -35,7 +35,7 @@ func TestClockEventReasons(t *testing.T) {
 		{"load gpu 0 idle", "1"},
 		{"load gpu 0 util 100", "4"},
 		{"load gpu 0 util 50", "0"},
-		{"heat gpu 0 100", "72"}, // hardware thermal, and the slowdown that it is
+		{"heat gpu 0 100", "72"}, // hardware thermal, which is also a slowdown
 		{"reason gpu 0 hw_slowdown off", "64"},
 		{"heat gpu 0 0", "0"},
 		{"reason gpu 0 sync_boost on", "16"},
@@ -46,7 +46,7 @@ func TestClockEventReasons(t *testing.T) {
 		eventually(t, "after "+c.command+" the reasons are "+c.want, func() bool { return reasons() == c.want })
 	}
 
-	// exact for what is forced: as long as it was on, whoever looked meanwhile
+	// The time of a forced reason is exact, however often it is read.
 	start, err := n.Truth(t.Context(), 1)
 	if err != nil {
 		t.Fatal(err)
@@ -57,7 +57,7 @@ func TestClockEventReasons(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "half the clock, and the time that it costs", func() bool {
+	eventually(t, "half the clock, and a growing violation counter", func() bool {
 		v := p.latest(feGPU, 1, 100, 1423)
 		return v[100].float(t) < 0.6*clock && v[1423].float(t) > 2e8
 	})
@@ -70,13 +70,13 @@ func TestClockEventReasons(t *testing.T) {
 	if held < from.Held["hw_thermal"]+200*time.Millisecond || held > to.At.Sub(start.At) {
 		t.Errorf("active for %v between %v and %v", held, start.At, to.At)
 	}
-	eventually(t, "the counters stop there", func() bool {
+	eventually(t, "the counters stop", func() bool {
 		v := p.latest(feGPU, 1, 241, 246, 1423, 240)
 		ns := strconv.FormatInt(int64(held), 10)
 		return v[1423].text == ns && v[241].text == ns && v[246].text == ns && v[240].text == "0"
 	})
 	if other := p.latest(feGPU, 0, 1423)[1423]; other.text == "0" {
-		t.Errorf("GPU 0 was hot: %+v", other)
+		t.Errorf("GPU 0 has no thermal time: %+v", other)
 	}
 	for _, line := range []string{"reason gpu 1 boredom on", "reason gpu 1 hw_thermal", "heat gpu 1", "heat cpu 0 3", "heat switch 0 3"} {
 		if answer, err := n.Command(t.Context(), line); err == nil {
@@ -85,7 +85,7 @@ func TestClockEventReasons(t *testing.T) {
 	}
 }
 
-// A node that was up for an hour at full load was held for an hour.
+// After an hour of uptime at full load, the clocks were held for an hour.
 func TestViolationsSinceBoot(t *testing.T) {
 	n := newNode(t, scenarioFile(t, "base t4x1\nuptime 1h\nload gpu 0 util 100\n"))
 	x, err := n.Truth(t.Context(), 0)
@@ -143,7 +143,7 @@ func TestFabricManager(t *testing.T) {
 		t.Errorf("%v", v)
 	}
 	n.must(t, "fabric gpu 0 in-progress")
-	eventually(t, "no error is known before the end", func() bool {
+	eventually(t, "no error before training ends", func() bool {
 		v := p.latest(feGPU, 0, 170, 171)
 		return v[170].text == "2" && v[171].text == int64Blank && v[171].status == stOK
 	})
@@ -191,7 +191,7 @@ func TestHealthByCommand(t *testing.T) {
 	}
 }
 
-// Profiling that froze or shows zeros on a busy GPU works again after a new watch.
+// A new watch repairs profiling that is frozen or zero on a busy GPU.
 func TestProfilingFaults(t *testing.T) {
 	n := newNode(t, scenarioFile(t, "base h100x8\nload gpu all util 60\n"))
 	p := embedded(t, n)
@@ -203,19 +203,19 @@ func TestProfilingFaults(t *testing.T) {
 	eventually(t, "zeros on a busy GPU", func() bool { return active(0) == "0" && p.latest(feGPU, 0, 203)[203].text == "60" })
 	n.must(t, "profiling gpu 0 frozen")
 	n.must(t, "load gpu all util 90")
-	eventually(t, "GPU 1 goes on", func() bool { return active(1) == "0.90000000000000002" && p.latest(feGPU, 0, 203)[203].text == "90" })
+	eventually(t, "GPU 1 continues", func() bool { return active(1) == "0.90000000000000002" && p.latest(feGPU, 0, 203)[203].text == "90" })
 	frozen := p.latest(feGPU, 0, 1001)[1001]
 	if frozen.text != "0.59999999999999998" {
 		t.Errorf("frozen at a load of 0.6: %+v", frozen)
 	}
-	eventually(t, "and again, as a new sample", func() bool {
+	eventually(t, "the same value in a new sample", func() bool {
 		v := p.latest(feGPU, 0, 1001)[1001]
 		return v.ts > frozen.ts && v.text == frozen.text
 	})
 	p.ok("unwatch %s %s", g, f)
 	p.ok("watch %s %s 100000 0 1", g, f)
 	n.must(t, "load gpu all util 30")
-	eventually(t, "a new watch mends it", func() bool { return active(0) == "0.29999999999999999" })
+	eventually(t, "a new watch repairs it", func() bool { return active(0) == "0.29999999999999999" })
 
 	n.must(t, "profiling gpu 0 zero for-good")
 	eventually(t, "zeros", func() bool { return active(0) == "0" })
@@ -224,12 +224,12 @@ func TestProfilingFaults(t *testing.T) {
 	ts := p.latest(feGPU, 0, 1001)[1001].ts
 	eventually(t, "a later sample", func() bool { v := p.latest(feGPU, 0, 1001)[1001]; return v.ts > ts+150_000 })
 	if got := active(0); got != "0" {
-		t.Errorf("mended for good: %s", got)
+		t.Errorf("a new watch repaired a permanent fault: %s", got)
 	}
 	n.must(t, "profiling gpu 0 ok")
 	eventually(t, "profiling works", func() bool { return active(0) == "0.29999999999999999" })
 
-	// another client has the lock: what is watched is blank, and a watch is refused, with all of its fields
+	// A different client holds the lock: watched fields are blank, and a new watch fails with all of its fields.
 	n.must(t, "profiling gpu all locked")
 	eventually(t, "blank", func() bool { return active(0) == fp64Blank })
 	p.ok("unwatch %s %s", g, f)
@@ -238,7 +238,7 @@ func TestProfilingFaults(t *testing.T) {
 	h, k := p.watch("other", 100*time.Millisecond, []int{150}, entities(feGPU, 0)...)
 	eventually(t, "a sample of another watch", func() bool { return p.latest(feGPU, 0, 150)[150].ts > ts+150_000 })
 	if got := p.latest(feGPU, 0, 203)[203].ts; got != ts {
-		t.Errorf("a refused watch samples on: %d, was %d", got, ts)
+		t.Errorf("a failed watch continues to sample: %d, was %d", got, ts)
 	}
 	p.ok("unwatch %s %s", h, k)
 	n.must(t, "profiling gpu all locked -34")
@@ -248,7 +248,7 @@ func TestProfilingFaults(t *testing.T) {
 	eventually(t, "profiling works", func() bool { return active(0) == "0.29999999999999999" })
 }
 
-// DCGM pauses the module that profiles GPUs before Hopper; newer ones it cannot.
+// DCGM can pause the module that profiles GPUs before Hopper, but not newer GPUs.
 func TestProfilingPause(t *testing.T) {
 	p := embedded(t, newNode(t, "h100x8"))
 	p.expect(stNotSupported, "pause")
@@ -258,19 +258,19 @@ func TestProfilingPause(t *testing.T) {
 	p.ok("pause")
 	p.watch("w", 100*time.Millisecond, []int{1001}, entities(feGPU, 0, 1)...)
 	active := func(gpu int) string { return p.latest(feGPU, gpu, 1001)[1001].text }
-	eventually(t, "the H100 goes on", func() bool { return active(0) != fp64Blank })
+	eventually(t, "the H100 continues", func() bool { return active(0) != fp64Blank })
 	if got := active(1); got != fp64Blank {
 		t.Errorf("paused: %s", got)
 	}
-	p.ok("pause") // no harm
+	p.ok("pause") // a second pause succeeds
 	p.ok("resume")
 	eventually(t, "resumed", func() bool { return active(1) != fp64Blank })
 	p.ok("pause")
 	eventually(t, "paused again", func() bool { return active(1) == fp64Blank })
 }
 
-// A burst within one interval is all there, in order, for whoever asks for what is
-// new since a time.
+// All XIDs of a burst within one interval are samples, in order, for a reader of
+// the values since a time.
 func TestXIDBurst(t *testing.T) {
 	n := newNode(t, "h100x8")
 	p := embedded(t, n)
@@ -302,7 +302,7 @@ func TestXIDBurst(t *testing.T) {
 	if more, _ := samples(next); len(more) != 0 {
 		t.Errorf("%d more", len(more))
 	}
-	// one at a time, as the real engine takes them
+	// One at a time, as the real engine receives them.
 	n.must(t, "xid pace 300")
 	n.must(t, "xid 31 gpu 3 count 3")
 	eventually(t, "all three", func() bool { more, _ := samples(next); return len(more) == 3 })
@@ -334,7 +334,7 @@ func TestKernelLog(t *testing.T) {
 		}
 		return out
 	}
-	eventually(t, "what DCGM has", func() bool { return slices.Equal(codes(), []string{"13", "120", "120", "31", "31"}) })
+	eventually(t, "the XIDs that DCGM reports", func() bool { return slices.Equal(codes(), []string{"13", "120", "120", "31", "31"}) })
 	text, err := os.ReadFile(n.KernelLog)
 	if err != nil {
 		t.Fatal(err)
@@ -345,7 +345,7 @@ func TestKernelLog(t *testing.T) {
 	for _, line := range lines {
 		m := form.FindStringSubmatch(line)
 		if m == nil {
-			t.Fatalf("no record of an XID: %q", line)
+			t.Fatalf("not a record of an XID: %q", line)
 		}
 		got = append(got, m[1]+" "+m[3]+" "+m[4])
 	}
@@ -370,13 +370,13 @@ func TestOverridesOfOtherEntities(t *testing.T) {
 	p.watch("w", 100*time.Millisecond, []int{858, 705}, entities(feSwitch, 0, 1)...)
 	n.must(t, "set field 858 value 99 switch 1")
 	n.must(t, "blank field 705 switch 0")
-	eventually(t, "of one switch each", func() bool {
+	eventually(t, "each override applies to one switch", func() bool {
 		a, b := p.latest(feSwitch, 0, 858, 705), p.latest(feSwitch, 1, 858, 705)
 		return a[858].text != "99" && b[858].text == "99" && a[705].text == int64Blank && b[705].text != int64Blank
 	})
 	n.must(t, "unset field 858 switch 1")
 	n.must(t, "unblank field 705 switch 0")
-	eventually(t, "as before", func() bool {
+	eventually(t, "both have their own values", func() bool {
 		return p.latest(feSwitch, 1, 858)[858].text != "99" && p.latest(feSwitch, 0, 705)[705].text != int64Blank
 	})
 }

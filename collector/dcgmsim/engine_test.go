@@ -4,177 +4,14 @@
 package dcgmsim
 
 import (
-	"debug/elf"
-	"math"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 )
-
-// A symbol that go-dcgm calls and the library lacks would kill the process at
-// the call, long after loading.
-func TestLibraryHasWhatGoDCGMCalls(t *testing.T) {
-	dir, err := libraries()
-	if err != nil {
-		t.Fatal(err)
-	}
-	lib, err := elf.Open(filepath.Join(dir, "libdcgm.so.4"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lib.Close()
-	if name, err := lib.DynString(elf.DT_SONAME); err != nil || !slices.Equal(name, []string{"libdcgm.so.4"}) {
-		t.Errorf("SONAME %v (%v), want libdcgm.so.4", name, err)
-	}
-	needed, err := lib.DynString(elf.DT_NEEDED)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range needed {
-		if !regexp.MustCompile(`^lib(c|m|pthread|dl)\.so`).MatchString(name) {
-			t.Errorf("needs %s", name)
-		}
-	}
-	symbols, err := lib.DynamicSymbols()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defined := map[string]bool{}
-	for _, s := range symbols {
-		if s.Section != elf.SHN_UNDEF {
-			defined[s.Name] = true
-		}
-	}
-	module, err := goDCGM()
-	if err != nil {
-		t.Fatal(err)
-	}
-	files, err := filepath.Glob(filepath.Join(module, "pkg", "dcgm", "*.go"))
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no sources of go-dcgm: %v", err)
-	}
-	call := regexp.MustCompile(`\bC\.((?:dcgm|Dcgm|errorString)\w*)\(`)
-	calls := 0
-	for _, file := range files {
-		if strings.HasSuffix(file, "_test.go") {
-			continue
-		}
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, m := range call.FindAllStringSubmatch(string(text), -1) {
-			// conversions to a type look the same as calls
-			if regexp.MustCompile(`(_t|_f|_v\d+)$`).MatchString(m[1]) && !regexp.MustCompile(`^dcgm(Connect|GetCpuHierarchy|GetValuesSince|PolicyRegister)_v\d$`).MatchString(m[1]) {
-				continue
-			}
-			calls++
-			if !defined[m[1]] {
-				t.Errorf("%s calls %s, which the library lacks", filepath.Base(file), m[1])
-			}
-		}
-	}
-	if calls < 60 {
-		t.Errorf("found only %d calls in go-dcgm's sources", calls)
-	}
-}
-
-func TestFieldMetadataCoversTheHeader(t *testing.T) {
-	module, err := goDCGM()
-	if err != nil {
-		t.Fatal(err)
-	}
-	header, err := os.ReadFile(filepath.Join(module, "pkg", "dcgm", "dcgm_fields.h"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ids := map[int]string{}
-	for _, m := range regexp.MustCompile(`(?m)^#define (DCGM_FI_\w+)\s+(\d+)\s*$`).FindAllStringSubmatch(string(header), -1) {
-		if id, _ := strconv.Atoi(m[2]); id > 0 && !regexp.MustCompile(`(FIRST|LAST)_\w*FIELD_ID$|INTERNAL_FIELDS`).MatchString(m[1]) {
-			ids[id] = m[1]
-		}
-	}
-	p := embedded(t, newNode(t, "none"))
-	known := 0
-	for id := 1; id <= 1700; id++ {
-		a := p.do("meta %d", id)
-		switch name, want := ids[id]; {
-		case want && a.rc != 0:
-			t.Errorf("%s (%d) has no metadata", name, id)
-		case !want && a.rc == 0:
-			t.Errorf("%d has metadata (%s) and is not in the header", id, a.text)
-		case want:
-			known++
-		}
-	}
-	if known < 600 {
-		t.Errorf("only %d fields known", known)
-	}
-	for id, want := range map[int]string{
-		1: "type=s scope=0 level=0", 54: "type=s scope=1 level=5", 155: "type=d scope=1 level=1", 156: "type=i scope=1 level=1",
-		230: "type=i scope=1 level=5", 1001: "type=d scope=1 level=5", 1005: "type=d scope=1 level=4", 780: "type=i scope=1 level=6",
-		1611: "type=d scope=1 level=1",
-	} {
-		if a := p.ok("meta %d", id); !strings.Contains(a.text, want) {
-			t.Errorf("field %d: %s, want %s", id, a.text, want)
-		}
-	}
-}
-
-func TestMetadataNeedsInit(t *testing.T) {
-	p := startProbe(t, newNode(t, "none").Environ()...)
-	p.expect(1, "meta 155")
-	p.ok("init")
-	p.ok("meta 155")
-}
-
-func TestScenarioShapes(t *testing.T) {
-	for scenario, want := range map[string]struct {
-		devices, attributes string
-		instances, compute  int
-	}{
-		"h100x8":     {"0 1 2 3 4 5 6 7", "bus=00000000:18:00.0 name=NVIDIA H100 80GB HBM3 driver=570.133.20 fb=81559 power=700 mig=0", 0, 0},
-		"h100x8-mig": {"0 1 2 3 4 5 6 7", "mig=1", 17, 18},
-		"a100x8":     {"0 1 2 3 4 5 6 7", "name=NVIDIA A100-SXM4-80GB", 0, 0},
-		"a100x7-mig": {"0", "name=NVIDIA A100-SXM4-40GB", 7, 7},
-		"t4x1":       {"0", "name=Tesla T4 driver=570.133.20 fb=15360 power=70", 0, 0},
-		"mixed4":     {"0 1 3 5", "bus=00000000:C1:00.0 name=NVIDIA H100 80GB HBM3", 0, 0},
-		"dgx-h100":   {"0 1 2 3 4 5 6 7", "bus=00000000:18:00.0 name=NVIDIA H100 80GB HBM3", 0, 0},
-		"gb200":      {"0 1 2 3", "bus=00000008:01:00.0 name=NVIDIA GB200 driver=580.95.05 fb=189471 power=1200", 0, 0},
-		"none":       {"", "", 0, 0},
-	} {
-		t.Run(scenario, func(t *testing.T) {
-			p := embedded(t, newNode(t, scenario))
-			for _, command := range []string{"devices", "supported", "entities 1 1"} {
-				got := strings.TrimSpace(strings.SplitN(strings.TrimPrefix(p.ok("%s", command).text, "rc=0"), " took_ms", 2)[0])
-				if got != want.devices {
-					t.Errorf("%s: %q, want %q", command, got, want.devices)
-				}
-			}
-			if want.devices != "" {
-				if a := p.ok("attributes 0"); !strings.Contains(a.text, want.attributes) {
-					t.Errorf("attributes: %s, want %s", a.text, want.attributes)
-				}
-			}
-			for group, count := range map[int]int{feGPUI: want.instances, feGPUCI: want.compute} {
-				if got := len(strings.Fields(p.ok("entities %d 0", group).text)) - 2; got != count {
-					t.Errorf("%d entities of kind %d, want %d", got, group, count)
-				}
-			}
-			if scenario != "gb200" {
-				p.expect(stModuleNotLoaded, "entities 7 0") // CPUs need Grace
-			}
-			p.ok("stop")
-			p.ok("start") // an engine can be started again in the same process
-			p.ok("stop")
-		})
-	}
-}
 
 func TestReadingNeedsAWatch(t *testing.T) {
 	p := embedded(t, newNode(t, "h100x8-mig"))
@@ -202,7 +39,7 @@ func TestReadingNeedsAWatch(t *testing.T) {
 		v := p.latest(feGPU, 6, 1001)[1001]
 		return v.status == stOK && v.text != fp64Blank && v.float(t) > 0 && v.float(t) <= 1
 	})
-	// a group of GPUs covers neither their instances nor their compute instances
+	// A group of GPUs covers neither their instances nor their compute instances.
 	for _, group := range []int{feGPUI, feGPUCI} {
 		if v := p.latest(group, 0, 155)[155]; v.status != stNotWatched {
 			t.Errorf("entity kind %d: %+v", group, v)
@@ -213,9 +50,9 @@ func TestReadingNeedsAWatch(t *testing.T) {
 	}
 }
 
-// What nobody watches any more is not sampled, and what was sampled stays
-// (DcgmCacheManager.cpp, RemoveWatcher and PrecheckWatchInfoForSamples), under
-// an instance's id also beyond the instance.
+// Without a watcher a field is not sampled, and its samples remain
+// (DcgmCacheManager.cpp, RemoveWatcher and PrecheckWatchInfoForSamples). They
+// remain under the id of an instance after the instance is gone.
 func TestUnwatchEnds(t *testing.T) {
 	n := newNode(t, "a100x7-mig")
 	p := embedded(t, n)
@@ -234,7 +71,7 @@ func TestUnwatchEnds(t *testing.T) {
 	eventually(t, "the new instance is sampled", func() bool { return p.latest(feGPUI, 0, 250)[250].text != last.text })
 }
 
-// Each watch is sampled at its own interval, and keeps what it was told to keep.
+// Each watch has its own interval and retention.
 func TestIntervalsAndRetention(t *testing.T) {
 	p := embedded(t, newNode(t, "t4x1"))
 	fast, fastFields := p.watch("fast", 100*time.Millisecond, []int{150}, [2]int{feGPU, 0})
@@ -249,7 +86,7 @@ func TestIntervalsAndRetention(t *testing.T) {
 		}
 		return ts
 	}
-	// maxKeepAge 0 and one sample: at least a second is kept, and no more
+	// With maxKeepAge 0 and one sample, one second is kept.
 	if got := samples(fast, fastFields); len(got) < 3 || len(got) > 14 || !slices.IsSorted(got) {
 		t.Errorf("%d samples of a watch at 100 ms that keeps a second: %v", len(got), got)
 	}
@@ -279,11 +116,11 @@ func TestLimits(t *testing.T) {
 	p.expect(stBadParam, "fields larger %s", field(129))
 	p.expect(stDuplicateKey, "fields largest 155")
 	p.expect(stBadParam, "fields unknown 7")
-	for i := range 59 { // four of the engine's own, one above
+	for i := range 59 { // four are the engine's own, one is above
 		p.ok("fields f%d 155", i)
 	}
 	p.expect(stMaxLimit, "fields one-more 155")
-	for i := range 62 { // two of the engine's own
+	for i := range 62 { // two are the engine's own
 		p.ok("group g%d", i)
 	}
 	p.expect(stMaxLimit, "group one-more")
@@ -302,7 +139,7 @@ func TestLostGPU(t *testing.T) {
 	p.watch("w", 100*time.Millisecond, fields, [2]int{feGPU, 3}, [2]int{feGPU, 4})
 	before := p.latest(feGPU, 3, fields...)
 	n.must(t, "lose gpu 3")
-	eventually(t, "every value of the lost GPU blank, its name and UUID too", func() bool {
+	eventually(t, "every value of the lost GPU is blank, including name and UUID", func() bool {
 		for _, v := range p.latest(feGPU, 3, fields...) {
 			if v.status != stOK {
 				t.Fatalf("status of a lost GPU's value: %+v", v)
@@ -349,7 +186,7 @@ func TestBlankAndOverriddenFields(t *testing.T) {
 	})
 	n.must(t, "unblank field 150 gpu 1")
 	n.must(t, "unset field 311")
-	eventually(t, "both are as before", func() bool {
+	eventually(t, "both have their own values", func() bool {
 		b := p.latest(feGPU, 1, 150, 311)
 		return b[150].text != int64Blank && b[311].text == "0"
 	})
@@ -370,7 +207,7 @@ func TestXIDs(t *testing.T) {
 			t.Errorf("the XID of a compute instance shows on %v: %+v", e, v)
 		}
 	}
-	// both are there as samples
+	// Both XIDs are samples.
 	g := p.ok("group h").get(t, "id")
 	p.ok("add %s 1 7", g)
 	f := p.ok("fields h 230").get(t, "id")
@@ -379,14 +216,14 @@ func TestXIDs(t *testing.T) {
 	}
 }
 
-// Fatal XID: the engine calls the driver no more, until it restarts.
+// After a fatal XID the engine does not call the driver until it restarts.
 func TestXID119BlanksEverything(t *testing.T) {
 	n := newNode(t, "h100x8")
 	p := embedded(t, n)
 	watch := func() { p.watch("w", 100*time.Millisecond, []int{155, 54}, [2]int{feGPU, 0}, [2]int{feGPU, 5}) }
 	watch()
 	n.must(t, "xid 119 gpu 5")
-	eventually(t, "every field of every GPU blank", func() bool {
+	eventually(t, "every field of every GPU is blank", func() bool {
 		a, b := p.latest(feGPU, 0, 155, 54), p.latest(feGPU, 5, 155, 54)
 		return a[155].text == fp64Blank && a[54].text == strBlank && b[155].text == fp64Blank
 	})
@@ -397,7 +234,7 @@ func TestXID119BlanksEverything(t *testing.T) {
 		t.Errorf("after a restart: %+v", v)
 	}
 	if v := p.latest(feGPU, 5, 230)[230]; v.status != stNotWatched {
-		t.Errorf("a new engine knows of old XIDs: %+v", v)
+		t.Errorf("a new engine reports old XIDs: %+v", v)
 	}
 }
 
@@ -409,7 +246,7 @@ func TestProfilingNeedsAModuleBeforeHopper(t *testing.T) {
 	}
 	f := p.ok("fields f 1001 155").get(t, "id")
 	p.expect(stModuleNotLoaded, "watch %s %s 100000 0 1", g, f)
-	eventually(t, "the H100 of the group works all the same", func() bool { return p.latest(feGPU, 0, 1001)[1001].text != fp64Blank })
+	eventually(t, "the H100 of the group works", func() bool { return p.latest(feGPU, 0, 1001)[1001].text != fp64Blank })
 	if v := p.latest(feGPU, 1, 1001, 155); v[1001].status != stNoData || v[155].status != stOK {
 		t.Errorf("A100: %+v", v)
 	}
@@ -445,14 +282,14 @@ func TestMIG(t *testing.T) {
 	p.watch("w", 100*time.Millisecond, fields, [2]int{feGPU, 0}, [2]int{feGPUI, 0}, [2]int{feGPUCI, 0}, [2]int{feGPUI, 6}, [2]int{feGPU, 3})
 	eventually(t, "profiling fields have their second sample", func() bool { return p.latest(feGPUI, 0, 1001)[1001].text != fp64Blank })
 	gpu, gi, ci, other := p.latest(feGPU, 0, fields...), p.latest(feGPUI, 0, fields...), p.latest(feGPUCI, 0, fields...), p.latest(feGPUI, 6, fields...)
-	for _, field := range []int{203, 206, 207} { // blank for the parent and its instances
+	for _, field := range []int{203, 206, 207} { // blank on the GPU and its instances
 		for what, v := range map[string]fieldValue{"GPU": gpu[field], "instance": gi[field], "compute instance": ci[field]} {
 			if v.status != stOK || v.text != int64Blank {
 				t.Errorf("field %d of the %s: %+v", field, what, v)
 			}
 		}
 	}
-	for _, field := range []int{150, 155, 156} { // the parent's
+	for _, field := range []int{150, 155, 156} { // the values of the GPU
 		if gi[field].text != gpu[field].text {
 			t.Errorf("field %d: %s for the instance, %s for its GPU", field, gi[field].text, gpu[field].text)
 		}
@@ -475,141 +312,18 @@ func TestMIG(t *testing.T) {
 		t.Errorf("MIG mode of a GPU with MIG on and no instances: %+v", v)
 	}
 
-	// A re-split reuses entity ids for other instances; the watch goes on with the new one.
+	// A repartition reuses entity ids for different instances; the watch continues with the new one.
 	n.must(t, "mig gpu 0 3g.40gb+1g.10gb")
 	eventually(t, "entity 0 is another instance", func() bool {
 		v := p.latest(feGPUI, 0, 54, 50)
 		return v[54].text != gi[54].text && strings.HasSuffix(v[50].text, "3g.40gb")
 	})
 	if v := p.latest(feGPUI, 6, 54)[54]; v.text != strBlank {
-		t.Errorf("an instance that is gone: %+v", v)
+		t.Errorf("a destroyed instance: %+v", v)
 	}
 	n.must(t, "mig gpu 0 off")
-	eventually(t, "MIG off: the GPU has its utilisation again", func() bool { return p.latest(feGPU, 0, 203)[203].text != int64Blank })
+	eventually(t, "with MIG off the GPU has a utilisation again", func() bool { return p.latest(feGPU, 0, 203)[203].text != int64Blank })
 	if strings.Contains(p.ok("hierarchy").text, "4/0<") {
 		t.Error("instances of a GPU with MIG off")
-	}
-}
-
-// All the names that a real dcgm-exporter showed on eight H100s.
-func TestServesTheDefaultFieldsOfAnH100(t *testing.T) {
-	p := embedded(t, newNode(t, "h100x8"))
-	fields := []int{100, 101, 140, 150, 155, 156, 202, 203, 204, 206, 207, 251, 252, 253, 393, 394, 395, 449, 526, 1001, 1004, 1005, 1009, 1010, 1}
-	p.watch("w", 100*time.Millisecond, fields, [2]int{feGPU, 0}, [2]int{feGPU, 7})
-	for _, id := range []int{0, 7} {
-		eventually(t, "every field has a value", func() bool {
-			for _, v := range p.latest(feGPU, id, fields...) {
-				if v.status != stOK || v.text == int64Blank || v.text == fp64Blank || v.text == int64NotSupported {
-					return false
-				}
-			}
-			return true
-		})
-	}
-}
-
-// Figures agree with each other and with the model, at any moment.
-func TestValuesAreConsistent(t *testing.T) {
-	for scenario, limit := range map[string]struct{ power, temp, sm float64 }{"h100x8": {700, 89, 1980}, "t4x1": {70, 93, 1590}} {
-		t.Run(scenario, func(t *testing.T) {
-			p := embedded(t, newNode(t, scenario))
-			fields := []int{250, 251, 252, 253, 155, 150, 100, 203, 204, 156, 160}
-			p.watch("w", 100*time.Millisecond, fields, [2]int{feGPU, 0})
-			energy := 0.0
-			for range 12 {
-				v := p.latest(feGPU, 0, fields...)
-				f := func(id int) float64 { return v[id].float(t) }
-				if f(251)+f(252)+f(253) != f(250) {
-					t.Errorf("free %v + used %v + reserved %v is not %v", f(251), f(252), f(253), f(250))
-				}
-				if f(155) <= 0 || f(155) > limit.power || f(150) > limit.temp || f(100) > limit.sm || f(160) != limit.power {
-					t.Errorf("beyond the model: %v", v)
-				}
-				if f(203) < 0 || f(203) > 100 || f(204) > f(203) {
-					t.Errorf("utilisation: %v", v)
-				}
-				if f(156) < energy {
-					t.Errorf("energy went back from %v to %v", energy, f(156))
-				}
-				energy = f(156)
-				time.Sleep(100 * time.Millisecond)
-			}
-		})
-	}
-}
-
-func TestEnergyIsTheIntegralOfPower(t *testing.T) {
-	n := newNode(t, "h100x8")
-	truth := func(gpu int) Truth {
-		t.Helper()
-		got, err := n.Truth(t.Context(), gpu)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return got
-	}
-	n.must(t, "load gpu 0 util 50")
-	a := truth(0)
-	time.Sleep(300 * time.Millisecond)
-	b := truth(0)
-	if a.Util != 0.5 {
-		t.Errorf("utilisation %v, want 0.5", a.Util)
-	}
-	want := a.PowerWatts * 1e3 * b.At.Sub(a.At).Seconds()
-	if got := b.EnergyMillijoules - a.EnergyMillijoules; math.Abs(got-want) > 1 {
-		t.Errorf("energy grew by %v mJ at constant power, want %v", got, want)
-	}
-	// along the curves: the trapezoid rule over short steps comes close
-	for gpu := 1; gpu < 8; gpu++ {
-		first := truth(gpu)
-		last, sum := first, 0.0
-		for range 6 {
-			time.Sleep(20 * time.Millisecond)
-			x := truth(gpu)
-			sum += (last.PowerWatts + x.PowerWatts) / 2 * x.At.Sub(last.At).Seconds() * 1e3
-			last = x
-		}
-		if got := last.EnergyMillijoules - first.EnergyMillijoules; math.Abs(got-sum) > 0.02*sum {
-			t.Errorf("GPU %d: %v mJ, the integral of its power is about %v", gpu, got, sum)
-		}
-	}
-	// what a GPU made before a change of load stays counted
-	before := truth(0).EnergyMillijoules
-	n.must(t, "load gpu 0 idle")
-	if after := truth(0).EnergyMillijoules; after < before {
-		t.Errorf("energy went back from %v to %v", before, after)
-	}
-}
-
-func TestSameSeedSameNode(t *testing.T) {
-	write := func(seed string) string {
-		path := filepath.Join(t.TempDir(), "s.scenario")
-		if err := os.WriteFile(path, []byte("seed "+seed+"\nbase h100x8\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	first, second, other := newNode(t, write("7")), newNode(t, write("7")), newNode(t, write("8"))
-	get := func(n *Node) Truth {
-		t.Helper()
-		x, err := n.Truth(t.Context(), 2)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return x
-	}
-	a, b, c := get(first), get(second), get(other)
-	if a.UUID != b.UUID || a.UUID == c.UUID {
-		t.Errorf("UUIDs %s and %s of one seed, %s of another", a.UUID, b.UUID, c.UUID)
-	}
-	if !regexp.MustCompile(`^GPU-[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`).MatchString(a.UUID) {
-		t.Errorf("UUID %s does not look like one", a.UUID)
-	}
-	// the nodes were made within a moment of each other, and the curves are smooth
-	if math.Abs(a.Util-b.Util) > 0.2 || math.Abs(a.BusySeconds-b.BusySeconds) > 1 {
-		t.Errorf("one seed, two loads: %+v and %+v", a, b)
-	}
-	if a.BusySeconds == c.BusySeconds {
-		t.Error("another seed gave the same load")
 	}
 }

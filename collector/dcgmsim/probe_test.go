@@ -47,12 +47,12 @@ const (
 func gpuLink(gpu, port int) int         { return feGPU | port<<8 | gpu<<24 }
 func switchLink(nvswitch, port int) int { return feSwitch | port<<8 | nvswitch<<24 }
 
-// libraries builds the stand-ins once a run.
+// libraries builds the stand-ins once per run.
 var libraries = sync.OnceValues(func() (string, error) {
 	return BuildShared(context.Background())
 })
 
-// probeProgram builds testdata/probe.c once a run, next to the libraries.
+// probeProgram builds testdata/probe.c once per run, next to the libraries.
 var probeProgram = sync.OnceValues(func() (string, error) {
 	dir, err := libraries()
 	if err != nil {
@@ -147,7 +147,7 @@ func startProgram(t *testing.T, program string, env ...string) *probe {
 	return p
 }
 
-// embedded is a probe with an engine of its own over the node.
+// embedded starts a probe with an embedded engine on the node.
 func embedded(t *testing.T, n *Node) *probe {
 	t.Helper()
 	p := startProbe(t, n.Environ()...)
@@ -158,7 +158,7 @@ func embedded(t *testing.T, n *Node) *probe {
 
 func (p *probe) kill() {
 	_ = p.cmd.Process.Kill()
-	for range p.answers { // its reader ends with it
+	for range p.answers { // the reader ends with the process
 	}
 	_ = p.cmd.Wait()
 }
@@ -214,7 +214,7 @@ func (p *probe) expect(rc int, format string, args ...any) answer {
 	return a
 }
 
-// find returns VALUE of a word KEY=VALUE.
+// find returns the VALUE of a word KEY=VALUE.
 func (a answer) find(key string) (string, bool) {
 	for _, w := range strings.Fields(a.text) {
 		if v, ok := strings.CutPrefix(w, key+"="); ok {
@@ -269,7 +269,7 @@ func parseValue(word string) (field string, v fieldValue, ok bool) {
 	return part[0], v, true
 }
 
-// latest reads fields of one entity from the samples.
+// latest returns the latest samples of fields of one entity.
 func (p *probe) latest(group, id int, fields ...int) map[int]fieldValue {
 	p.t.Helper()
 	return p.values("latest", group, id, fields...)

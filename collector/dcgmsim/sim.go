@@ -5,6 +5,7 @@ package dcgmsim
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -23,18 +24,18 @@ func Scenarios() []string {
 	return []string{"h100x8", "h100x8-mig", "a100x8", "a100x7-mig", "t4x1", "mixed4", "dgx-h100", "gb200", "none"}
 }
 
-// Node is a simulated node in a directory of its own, for tests: its state
-// outlives the processes that look at it.
+// Node is a simulated node for tests. Its state outlives the processes that use
+// it.
 type Node struct {
-	Libraries string // where Build put the libraries
-	Scenario  string // built-in name, or path
-	State     string // the shared state
-	Control   string // the control socket, once an engine runs
-	KernelLog string // file of kernel messages, in the form of /dev/kmsg; empty: none is written
+	Libraries string // directory that Build filled
+	Scenario  string // built-in name or path
+	State     string // path of the state file
+	Control   string // path of the control socket, which a running engine serves
+	KernelLog string // path of the kernel log, in the form of /dev/kmsg; empty: none
 }
 
-// NewNode describes a node with its state in dir; it comes into being when the
-// first process or command looks at it.
+// NewNode returns a node with its state in dir. The first process or command that
+// uses the node creates it.
 func NewNode(libraries, dir, scenario string) *Node {
 	return &Node{
 		Libraries: libraries,
@@ -44,8 +45,8 @@ func NewNode(libraries, dir, scenario string) *Node {
 	}
 }
 
-// Environ is what a process needs in its environment to find the libraries and
-// the node.
+// Environ returns the environment variables with which a process uses the
+// libraries and the node.
 func (n *Node) Environ() []string {
 	return []string{
 		"LD_LIBRARY_PATH=" + n.Libraries,
@@ -56,9 +57,8 @@ func (n *Node) Environ() []string {
 	}
 }
 
-// Command carries out one command (see the package documentation) and returns
-// its answer without the "ok". It works on the state, whether or not an engine
-// runs.
+// Command runs one command (see the package documentation) and returns its answer
+// without the "ok". It changes the state and needs no engine.
 func (n *Node) Command(ctx context.Context, line string) (string, error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(n.Libraries, "dcgmsimd"), "--command", line)
 	cmd.Env = append(os.Environ(), n.Environ()...)
@@ -70,20 +70,20 @@ func (n *Node) Command(ctx context.Context, line string) (string, error) {
 	return answer, bad
 }
 
-// Truth is what a GPU did since the node's boot: the exact values, not samples.
+// Truth has the exact readings of a GPU, and its totals since the node's boot.
 type Truth struct {
 	At                           time.Time
-	Util                         float64 // 0 to 1, at that moment
+	Util                         float64 // 0 to 1, at the time At
 	BusySeconds                  float64 // integral of Util
 	PowerWatts                   float64
 	EnergyMillijoules            float64 // integral of power
 	PCIeTxBytes, PCIeRxBytes     float64
 	NVLinkTxBytes, NVLinkRxBytes float64
-	Held                         map[string]time.Duration // by the command's name of a clock event reason: how long it was active
+	Held                         map[string]time.Duration // by clock event reason: how long it was active
 	UUID                         string
 }
 
-// Truth asks for the truth about the GPU with a DCGM id.
+// Truth reads a GPU by its DCGM id.
 func (n *Node) Truth(ctx context.Context, gpu int) (Truth, error) {
 	answer, err := n.Command(ctx, "truth gpu "+strconv.Itoa(gpu))
 	if err != nil {
@@ -121,7 +121,8 @@ func (n *Node) Truth(ctx context.Context, gpu int) (Truth, error) {
 	return t, nil
 }
 
-// LinkTruth is what an NVLink did at one of its ends since the node's boot.
+// LinkTruth has the exact state of an NVLink at one of its ends, and its totals
+// since the node's boot.
 type LinkTruth struct {
 	At               time.Time
 	Up               bool
@@ -129,13 +130,12 @@ type LinkTruth struct {
 	Errors           map[string]uint64 // replay, recovery, flit, crc, ecc
 }
 
-// GPULink asks for the truth about a link of the GPU with a DCGM id; ports count
-// from 0.
+// GPULink reads a link of the GPU with a DCGM id. Ports count from 0.
 func (n *Node) GPULink(ctx context.Context, gpu, port int) (LinkTruth, error) {
 	return n.linkTruth(ctx, fmt.Sprintf("truth link gpu %d port %d", gpu, port))
 }
 
-// SwitchLink asks for the truth about a port of an NVSwitch.
+// SwitchLink reads a port of an NVSwitch.
 func (n *Node) SwitchLink(ctx context.Context, nvswitch, port int) (LinkTruth, error) {
 	return n.linkTruth(ctx, fmt.Sprintf("truth link switch %d port %d", nvswitch, port))
 }
@@ -176,15 +176,15 @@ type Engine struct {
 	err     error
 }
 
-// StartEngine starts dcgmsimd over the node and waits until it listens. args
-// are its own: "--port", "0" by default, or "--domain-socket", path. The engine
-// ends with ctx, at the latest.
+// StartEngine starts dcgmsimd on the node and waits until it listens. args are the
+// arguments of dcgmsimd; the default is "--port", "0". The engine ends when ctx
+// is done.
 func (n *Node) StartEngine(ctx context.Context, args ...string) (*Engine, error) {
 	if len(args) == 0 {
 		args = []string{"--port", "0"}
 	}
 	cmd := exec.CommandContext(ctx, filepath.Join(n.Libraries, "dcgmsimd"), args...)
-	// its log would land in /var/log otherwise
+	// The default log file is in /var/log.
 	cmd.Env = append(append([]string{"__DCGM_DBG_FILE=/dev/null"}, os.Environ()...), n.Environ()...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
@@ -203,7 +203,7 @@ func (n *Node) StartEngine(ctx context.Context, args ...string) (*Engine, error)
 			first <- lines.Text()
 		}
 		close(first)
-		for lines.Scan() { // it must not block on a full pipe
+		for lines.Scan() { // the engine must not block on a full pipe
 		}
 		e.err = cmd.Wait()
 	}()
@@ -217,28 +217,52 @@ func (n *Node) StartEngine(ctx context.Context, args ...string) (*Engine, error)
 	return e, nil
 }
 
-// Kill ends the engine without a word, as a crash would.
+// Kill ends the engine with SIGKILL, like a crash.
 func (e *Engine) Kill() error { return e.end(syscall.SIGKILL) }
 
-// Close asks the engine to end and waits for it.
+// Close stops the engine and waits for it.
 func (e *Engine) Close() error { return e.end(syscall.SIGTERM) }
 
-// Stop freezes the engine.
-func (e *Engine) Stop() error { return e.cmd.Process.Signal(syscall.SIGSTOP) }
+// Stop suspends the engine, and returns when all of its threads are suspended.
+func (e *Engine) Stop() error {
+	if err := e.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		return fmt.Errorf("suspending dcgmsimd: %w", err)
+	}
+	for !suspended(e.cmd.Process.Pid) {
+		select {
+		case <-e.done:
+			return fmt.Errorf("suspending dcgmsimd: %w", os.ErrProcessDone)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	return nil
+}
 
-// Cont thaws it.
+// suspended reports whether every thread of a process has the state T (proc(5)).
+func suspended(pid int) bool {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	for _, file := range threads {
+		text, err := os.ReadFile(file)
+		if err != nil || !strings.HasPrefix(string(text[bytes.LastIndexByte(text, ')')+1:]), " T ") {
+			return false
+		}
+	}
+	return err == nil && len(threads) > 0
+}
+
+// Cont resumes the engine.
 func (e *Engine) Cont() error { return e.cmd.Process.Signal(syscall.SIGCONT) }
 
 func (e *Engine) end(signal syscall.Signal) error {
 	if err := e.cmd.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("ending dcgmsimd: %w", err)
+		return fmt.Errorf("stopping dcgmsimd: %w", err)
 	}
 	<-e.done
 	return nil
 }
 
 // Command sends one command to a control socket and returns the answer without
-// its "ok". An engine must be running; [Node.Command] needs none.
+// the "ok". It needs a running engine; [Node.Command] does not.
 func Command(ctx context.Context, control, line string) (string, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, "unix", control)
 	if err != nil {
@@ -264,7 +288,7 @@ func parseAnswer(line, answer string) (string, error) {
 	}
 	text, good := strings.CutPrefix(answer, "ok")
 	if !good {
-		return "", fmt.Errorf("command %q: no answer but %q", line, answer)
+		return "", fmt.Errorf("command %q: unexpected answer %q", line, answer)
 	}
 	return strings.TrimSpace(text), nil
 }

@@ -2,8 +2,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * A user of libdcgm that does what it reads: one call a line, one answer a
- * line, "rc=N" first. The Go tests drive it.
+ * A program that uses libdcgm for the Go tests. It reads one command per line
+ * and prints one answer per line, with the status as "rc=N".
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -107,13 +107,13 @@ static int command_latest(unsigned flags)
     return 1;
 }
 
-/* bulk ROUNDS GPUS FIELDS…: median µs of one bulk read into a reused buffer */
 static int compare(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
     return x < y ? -1 : x > y;
 }
 
+/* bulk ROUNDS GPUS FIELDS…: the median time in µs of a bulk read into a reused buffer */
 static int command_bulk(void)
 {
     unsigned short fields[MAX_WORDS];
@@ -141,7 +141,7 @@ static int command_bulk(void)
     return 1;
 }
 
-/* bulkof ROUNDS KIND ID,ID,… FIELDS…: the same of any entities */
+/* bulkof ROUNDS KIND ID,ID,… FIELDS…: the same for any entities */
 static int command_bulk_of(void)
 {
     static dcgmGroupEntityPair_t e[DCGM_GROUP_MAX_ENTITIES_V2];
@@ -169,7 +169,7 @@ static int command_bulk_of(void)
     return 1;
 }
 
-/* links [4]: a digit for the state of each link, by the version of the struct */
+/* links [4]: one digit per link for its state; 4: with version 4 of the struct */
 static int command_links(void)
 {
     static dcgmNvLinkStatus_v5 s;
@@ -194,7 +194,7 @@ static int command_links(void)
     return 1;
 }
 
-/* cpus [1]: CPUs, their cores and serial numbers; of version 1 without the latter */
+/* cpus [1]: CPUs with their cores and serial numbers; 1: with version 1 of the struct, which has no serial numbers */
 static int command_cpus(void)
 {
     static dcgmCpuHierarchy_v2 h;
@@ -218,7 +218,7 @@ static int command_cpus(void)
     return 1;
 }
 
-/* p2p: of each GPU, a digit for its status with each DCGM id */
+/* p2p: for each GPU, one digit per DCGM id for the status between them */
 static int command_p2p(void)
 {
     static dcgmNvLinkP2PStatus_v1 s;
@@ -311,7 +311,7 @@ static int command_list(void)
     return 1;
 }
 
-/* nvml INDEX: what the other library of this process says of a GPU */
+/* nvml INDEX: the UUID of a GPU, read through libnvidia-ml in the same process */
 static int command_nvml(void)
 {
     void *lib = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL), *device = NULL;
@@ -329,150 +329,113 @@ static int command_nvml(void)
     return printf("rc=%d uuid=%s", rc, uuid);
 }
 
-/* 1: the answer is printed already; else the status to print */
-static int run(int *printed)
+static int command_latest_sampled(void)
 {
-    const char *c = word[0];
-    uintptr_t id = 0;
-    *printed = 1;
-    if (strcmp(c, "latest") == 0)
-        return command_latest(0);
-    if (strcmp(c, "live") == 0)
-        return command_latest(DCGM_FV_FLAG_LIVE_DATA);
-    if (strcmp(c, "bulk") == 0)
-        return command_bulk();
-    if (strcmp(c, "bulkof") == 0)
-        return command_bulk_of();
-    if (strcmp(c, "links") == 0)
-        return command_links();
-    if (strcmp(c, "cpus") == 0)
-        return command_cpus();
-    if (strcmp(c, "p2p") == 0)
-        return command_p2p();
-    if (strcmp(c, "topology") == 0)
-        return command_topology();
-    if (strcmp(c, "cpu") == 0) {
-        struct rusage u;
-        getrusage(RUSAGE_SELF, &u);
-        return printf("rc=0 ms=%.3f", (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1e3 + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e3);
-    }
-    if (strcmp(c, "nvml") == 0)
-        return command_nvml();
-    if (strcmp(c, "attributes") == 0)
-        return command_attributes();
-    if (strcmp(c, "hierarchy") == 0)
-        return command_hierarchy();
-    if (strcmp(c, "health") == 0)
-        return command_health();
-    if (strcmp(c, "devices") == 0 || strcmp(c, "supported") == 0 || strcmp(c, "entities") == 0)
-        return command_list();
-    if (strcmp(c, "since") == 0) {
-        long long next = 0;
-        printf("values"); /* they come before the status is known */
-        int rc = dcgmGetValuesSince_v2(handle, (uintptr_t)number(1), (uintptr_t)number(2), number(3), &next, on_value, NULL);
-        return printf(" rc=%d next=%lld", rc, next);
-    }
-    if (strcmp(c, "all") == 0) {
-        printf("values");
-        return printf(" rc=%d", dcgmGetLatestValues_v2(handle, (uintptr_t)number(1), (uintptr_t)number(2), on_value, NULL));
-    }
-    if (strcmp(c, "group") == 0) {
-        int rc = dcgmGroupCreate(handle, words > 2 ? (dcgmGroupType_t)number(2) : DCGM_GROUP_EMPTY, word[1], &id);
-        return printf("rc=%d id=%lu", rc, (unsigned long)id);
-    }
-    if (strcmp(c, "fields") == 0) {
-        unsigned short fields[MAX_WORDS];
-        int n = 0;
-        for (int i = 2; i < words; i++)
-            fields[n++] = (unsigned short)number(i);
-        int rc = dcgmFieldGroupCreate(handle, n, fields, word[1], &id);
-        return printf("rc=%d id=%lu", rc, (unsigned long)id);
-    }
-    if (strcmp(c, "status") == 0) {
-        DcgmEntityStatus_t s = 0;
-        int rc = dcgmGetGpuStatus(handle, (unsigned)number(1), &s);
-        return printf("rc=%d status=%d", rc, (int)s);
-    }
-    if (strcmp(c, "meta") == 0) {
-        dcgm_field_meta_p m = DcgmFieldGetById((unsigned short)number(1));
-        return m ? printf("rc=0 id=%d type=%c scope=%d level=%d tag=%s", m->fieldId, m->fieldType, m->scope, (int)m->entityLevel, m->tag)
-                 : printf("rc=1");
-    }
-    if (strcmp(c, "violations") == 0) {
-        pthread_mutex_lock(&print_lock);
-        printf("rc=0%s", policies);
-        pthread_mutex_unlock(&print_lock);
-        return 1;
-    }
-    if (strcmp(c, "rss") == 0) {
-        long size = 0, resident = 0;
-        FILE *f = fopen("/proc/self/statm", "r");
-        int n = f ? fscanf(f, "%ld %ld", &size, &resident) : 0;
-        if (f)
-            fclose(f);
-        return printf("rc=%d kib=%ld", n == 2 ? 0 : 1, resident * (sysconf(_SC_PAGESIZE) / 1024));
-    }
-    if (strcmp(c, "metricgroups") == 0) {
-        dcgmProfGetMetricGroups_t g = {.version = dcgmProfGetMetricGroups_version3, .gpuId = (unsigned)number(1)};
-        int rc = dcgmProfGetSupportedMetricGroups(handle, &g);
-        return printf("rc=%d groups=%u", rc, g.numMetricGroups);
-    }
-    if (strcmp(c, "groupinfo") == 0) {
-        static dcgmGroupInfo_t g;
-        g.version = dcgmGroupInfo_version3;
-        int rc = dcgmGroupGetInfo(handle, (uintptr_t)number(1), &g);
-        return printf("rc=%d count=%u name=%s", rc, rc == 0 ? g.count : 0, rc == 0 ? g.groupName : "");
-    }
-    if (strcmp(c, "pid") == 0) {
-        static dcgmPidInfo_t p;
-        memset(&p, 0, sizeof p);
-        p.version = dcgmPidInfo_version2;
-        p.pid = (unsigned)number(2);
-        int rc = dcgmGetPidInfo(handle, (uintptr_t)number(1), &p);
-        return printf("rc=%d gpus=%d gpu=%u memory=%lld", rc, p.numGpus, p.gpus[0].gpuId, p.gpus[0].maxGpuMemoryUsed);
-    }
-    *printed = 0;
-    if (strcmp(c, "init") == 0)
-        return dcgmInit();
-    if (strcmp(c, "start") == 0)
-        return dcgmStartEmbedded(DCGM_OPERATION_MODE_AUTO, &handle);
-    if (strcmp(c, "stop") == 0)
-        return dcgmStopEmbedded(handle);
-    if (strcmp(c, "shutdown") == 0)
-        return dcgmShutdown();
-    if (strcmp(c, "connect") == 0)
-        return command_connect();
-    if (strcmp(c, "disconnect") == 0)
-        return dcgmDisconnect(handle);
-    if (strcmp(c, "add") == 0)
-        return dcgmGroupAddEntity(handle, (uintptr_t)number(1), (dcgm_field_entity_group_t)number(2), (unsigned)number(3));
-    if (strcmp(c, "remove") == 0)
-        return dcgmGroupRemoveEntity(handle, (uintptr_t)number(1), (dcgm_field_entity_group_t)number(2), (unsigned)number(3));
-    if (strcmp(c, "drop") == 0)
-        return dcgmGroupDestroy(handle, (uintptr_t)number(1));
-    if (strcmp(c, "dropfields") == 0)
-        return dcgmFieldGroupDestroy(handle, (uintptr_t)number(1));
-    if (strcmp(c, "watch") == 0) /* group fields interval_us age_s samples */
-        return dcgmWatchFields(handle, (uintptr_t)number(1), (uintptr_t)number(2), number(3), (double)number(4), (int)number(5));
-    if (strcmp(c, "unwatch") == 0)
-        return dcgmUnwatchFields(handle, (uintptr_t)number(1), (uintptr_t)number(2));
-    if (strcmp(c, "update") == 0)
-        return dcgmUpdateAllFields(handle, 1);
-    if (strcmp(c, "healthset") == 0)
-        return dcgmHealthSet(handle, (uintptr_t)number(1), (dcgmHealthSystems_t)number(2));
-    if (strcmp(c, "pause") == 0)
-        return dcgmProfPause(handle);
-    if (strcmp(c, "resume") == 0)
-        return dcgmProfResume(handle);
-    if (strcmp(c, "policy") == 0)
-        return command_policy();
-    if (strcmp(c, "watchpids") == 0)
-        return dcgmWatchPidFields(handle, (uintptr_t)number(1), 1000000, 60, 0);
-    *printed = 1;
-    return printf("rc=999 unknown command %s", c);
+    return command_latest(0);
 }
 
-/* threads N: hammers reads, groups and watches from N threads for half a second */
+static int command_live(void)
+{
+    return command_latest(DCGM_FV_FLAG_LIVE_DATA);
+}
+
+static int command_cpu(void)
+{
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+    return printf("rc=0 ms=%.3f", (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1e3 + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e3);
+}
+
+static int command_rss(void)
+{
+    long size = 0, resident = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    int n = f ? fscanf(f, "%ld %ld", &size, &resident) : 0;
+    if (f)
+        fclose(f);
+    return printf("rc=%d kib=%ld", n == 2 ? 0 : 1, resident * (sysconf(_SC_PAGESIZE) / 1024));
+}
+
+static int command_since(void)
+{
+    long long next = 0;
+    printf("values"); /* printed before the status is known */
+    int rc = dcgmGetValuesSince_v2(handle, (uintptr_t)number(1), (uintptr_t)number(2), number(3), &next, on_value, NULL);
+    return printf(" rc=%d next=%lld", rc, next);
+}
+
+static int command_all(void)
+{
+    printf("values");
+    return printf(" rc=%d", dcgmGetLatestValues_v2(handle, (uintptr_t)number(1), (uintptr_t)number(2), on_value, NULL));
+}
+
+static int command_group(void)
+{
+    uintptr_t id = 0;
+    int rc = dcgmGroupCreate(handle, words > 2 ? (dcgmGroupType_t)number(2) : DCGM_GROUP_EMPTY, word[1], &id);
+    return printf("rc=%d id=%lu", rc, (unsigned long)id);
+}
+
+static int command_groupinfo(void)
+{
+    static dcgmGroupInfo_t g;
+    g.version = dcgmGroupInfo_version3;
+    int rc = dcgmGroupGetInfo(handle, (uintptr_t)number(1), &g);
+    return printf("rc=%d count=%u name=%s", rc, rc == 0 ? g.count : 0, rc == 0 ? g.groupName : "");
+}
+
+static int command_fields(void)
+{
+    uintptr_t id = 0;
+    unsigned short fields[MAX_WORDS];
+    int n = 0;
+    for (int i = 2; i < words; i++)
+        fields[n++] = (unsigned short)number(i);
+    int rc = dcgmFieldGroupCreate(handle, n, fields, word[1], &id);
+    return printf("rc=%d id=%lu", rc, (unsigned long)id);
+}
+
+static int command_status(void)
+{
+    DcgmEntityStatus_t s = 0;
+    int rc = dcgmGetGpuStatus(handle, (unsigned)number(1), &s);
+    return printf("rc=%d status=%d", rc, (int)s);
+}
+
+static int command_meta(void)
+{
+    dcgm_field_meta_p m = DcgmFieldGetById((unsigned short)number(1));
+    return m ? printf("rc=0 id=%d type=%c scope=%d level=%d tag=%s", m->fieldId, m->fieldType, m->scope, (int)m->entityLevel, m->tag)
+             : printf("rc=1");
+}
+
+static int command_metricgroups(void)
+{
+    dcgmProfGetMetricGroups_t g = {.version = dcgmProfGetMetricGroups_version3, .gpuId = (unsigned)number(1)};
+    int rc = dcgmProfGetSupportedMetricGroups(handle, &g);
+    return printf("rc=%d groups=%u", rc, g.numMetricGroups);
+}
+
+static int command_violations(void)
+{
+    pthread_mutex_lock(&print_lock);
+    int n = printf("rc=0%s", policies);
+    pthread_mutex_unlock(&print_lock);
+    return n;
+}
+
+static int command_pid(void)
+{
+    static dcgmPidInfo_t p;
+    memset(&p, 0, sizeof p);
+    p.version = dcgmPidInfo_version2;
+    p.pid = (unsigned)number(2);
+    int rc = dcgmGetPidInfo(handle, (uintptr_t)number(1), &p);
+    return printf("rc=%d gpus=%d gpu=%u memory=%lld", rc, p.numGpus, p.gpus[0].gpuId, p.gpus[0].maxGpuMemoryUsed);
+}
+
+/* Creates, watches, reads and destroys groups for half a second. */
 static void *hammer(void *arg)
 {
     long me = (long)(intptr_t)arg;
@@ -501,12 +464,113 @@ static void *hammer(void *arg)
     return (void *)(intptr_t)calls;
 }
 
+/* threads N: uses the library from N threads */
+static int command_threads(void)
+{
+    pthread_t t[16];
+    long total = 0;
+    int n = (int)number(1);
+    for (int i = 0; i < n; i++)
+        pthread_create(&t[i], NULL, hammer, (void *)(intptr_t)i);
+    for (int i = 0; i < n; i++) {
+        void *calls;
+        pthread_join(t[i], &calls);
+        total += (long)(intptr_t)calls;
+    }
+    return printf("rc=0 calls=%ld", total);
+}
+
+static int call_init(void) { return dcgmInit(); }
+static int call_shutdown(void) { return dcgmShutdown(); }
+static int call_start(void) { return dcgmStartEmbedded(DCGM_OPERATION_MODE_AUTO, &handle); }
+static int call_stop(void) { return dcgmStopEmbedded(handle); }
+static int call_disconnect(void) { return dcgmDisconnect(handle); }
+static int call_drop(void) { return dcgmGroupDestroy(handle, (uintptr_t)number(1)); }
+static int call_unwatch(void) { return dcgmUnwatchFields(handle, (uintptr_t)number(1), (uintptr_t)number(2)); }
+static int call_healthset(void) { return dcgmHealthSet(handle, (uintptr_t)number(1), (dcgmHealthSystems_t)number(2)); }
+static int call_pause(void) { return dcgmProfPause(handle); }
+static int call_resume(void) { return dcgmProfResume(handle); }
+static int call_watchpids(void) { return dcgmWatchPidFields(handle, (uintptr_t)number(1), 1000000, 60, 0); }
+
+static int call_add(void)
+{
+    return dcgmGroupAddEntity(handle, (uintptr_t)number(1), (dcgm_field_entity_group_t)number(2), (unsigned)number(3));
+}
+
+/* watch GROUP FIELDS INTERVAL_US AGE_S SAMPLES */
+static int call_watch(void)
+{
+    return dcgmWatchFields(handle, (uintptr_t)number(1), (uintptr_t)number(2), number(3), (double)number(4), (int)number(5));
+}
+
+static const struct {
+    const char *name;
+    bool prints; /* run prints the answer; otherwise it returns the status to print */
+    int (*run)(void);
+} commands[] = {
+    {"all", true, command_all},
+    {"attributes", true, command_attributes},
+    {"bulk", true, command_bulk},
+    {"bulkof", true, command_bulk_of},
+    {"cpu", true, command_cpu},
+    {"cpus", true, command_cpus},
+    {"devices", true, command_list},
+    {"entities", true, command_list},
+    {"fields", true, command_fields},
+    {"group", true, command_group},
+    {"groupinfo", true, command_groupinfo},
+    {"health", true, command_health},
+    {"hierarchy", true, command_hierarchy},
+    {"latest", true, command_latest_sampled},
+    {"links", true, command_links},
+    {"live", true, command_live},
+    {"meta", true, command_meta},
+    {"metricgroups", true, command_metricgroups},
+    {"nvml", true, command_nvml},
+    {"p2p", true, command_p2p},
+    {"pid", true, command_pid},
+    {"rss", true, command_rss},
+    {"since", true, command_since},
+    {"status", true, command_status},
+    {"supported", true, command_list},
+    {"threads", true, command_threads},
+    {"topology", true, command_topology},
+    {"violations", true, command_violations},
+    {"add", false, call_add},
+    {"connect", false, command_connect},
+    {"disconnect", false, call_disconnect},
+    {"drop", false, call_drop},
+    {"healthset", false, call_healthset},
+    {"init", false, call_init},
+    {"pause", false, call_pause},
+    {"policy", false, command_policy},
+    {"resume", false, call_resume},
+    {"shutdown", false, call_shutdown},
+    {"start", false, call_start},
+    {"stop", false, call_stop},
+    {"unwatch", false, call_unwatch},
+    {"watch", false, call_watch},
+    {"watchpids", false, call_watchpids},
+};
+
+static void run(const char *name)
+{
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+        if (strcmp(commands[i].name, name) != 0)
+            continue;
+        int rc = commands[i].run();
+        if (!commands[i].prints)
+            printf("rc=%d text=%s", rc, errorString((dcgmReturn_t)rc));
+        return;
+    }
+    printf("rc=999 unknown command %s", name);
+}
+
 int main(void)
 {
     static char line[8192];
     setvbuf(stdout, NULL, _IOFBF, 1 << 16);
     while (fgets(line, sizeof line, stdin)) {
-        int printed = 0;
         char *save = NULL;
         words = 0;
         for (char *w = strtok_r(line, " \n", &save); w && words < MAX_WORDS; w = strtok_r(NULL, " \n", &save))
@@ -514,23 +578,7 @@ int main(void)
         if (words == 0)
             continue;
         double start = now_us();
-        if (strcmp(word[0], "threads") == 0) {
-            pthread_t t[16];
-            long total = 0;
-            int n = (int)number(1);
-            for (int i = 0; i < n; i++)
-                pthread_create(&t[i], NULL, hammer, (void *)(intptr_t)i);
-            for (int i = 0; i < n; i++) {
-                void *calls;
-                pthread_join(t[i], &calls);
-                total += (long)(intptr_t)calls;
-            }
-            printf("rc=0 calls=%ld", total);
-        } else {
-            int rc = run(&printed);
-            if (!printed)
-                printf("rc=%d text=%s", rc, errorString((dcgmReturn_t)rc));
-        }
+        run(word[0]);
         printf(" took_ms=%.0f\n", (now_us() - start) / 1e3);
         fflush(stdout);
     }

@@ -1,0 +1,17 @@
+/* Copyright The gpu_exporter Authors */
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Faults injected by the commands hang, slow, fail and crash. */
+#ifndef DCGMSIM_ACCESS_FAULTS_H
+#define DCGMSIM_ACCESS_FAULTS_H
+
+#include "node/node.h"
+
+/*
+ * Every exported function calls this first, with its own name. It runs due
+ * timed commands and applies the faults on the call: it may sleep, block or
+ * crash the process. Returns 0, or the status that the call must return.
+ */
+int node_enter_call(struct node_state *n, const char *call);
+
+#endif
