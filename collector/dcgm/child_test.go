@@ -31,9 +31,13 @@ const (
 	migVariable = "DCGM_TEST_MIG"
 	// nvmlVariable says that the child asks NVML for MIG devices and processes.
 	nvmlVariable = "DCGM_TEST_NVML"
-	// hastyVariable says that the child judges and mends profiling without patience.
-	hastyVariable = "DCGM_TEST_HASTY"
+	// impatientVariable says that the child judges and mends profiling without patience.
+	impatientVariable = "DCGM_TEST_IMPATIENT"
 )
+
+// impatientTiming is the timing of a sampler with impatientVariable. The stall is far
+// longer than an interval, so that a busy machine does not cause one.
+var impatientTiming = profilingTiming{stall: 3 * time.Second, retryMin: 300 * time.Millisecond, retryMax: 600 * time.Millisecond}
 
 func TestMain(m *testing.M) {
 	switch os.Getenv(childVariable) {
@@ -82,8 +86,8 @@ func runChild() int {
 			return list, err
 		}
 	}
-	if os.Getenv(hastyVariable) != "" {
-		c.timing = profilingTiming{samples: 5, window: 200 * time.Millisecond, stall: time.Second, retryMin: 300 * time.Millisecond, retryMax: 600 * time.Millisecond}
+	if os.Getenv(impatientVariable) != "" {
+		c.timing = impatientTiming
 	}
 	if os.Getenv(nvmlVariable) != "" {
 		reader := nvml.NewReader(c.Logger)

@@ -4,6 +4,7 @@
 package dcgm
 
 import (
+	"gpu_exporter/collector/dcgm/native"
 	"os"
 	"path/filepath"
 	"testing"
@@ -42,14 +43,14 @@ func TestUpdated(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			e := engine{lib: &library{path: path}, file: file}
+			e := engine{lib: &native.Library{Path: path}, file: file}
 			tt.change(t, dir)
 			if got := e.updated(); got != tt.want {
 				t.Errorf("updated: %v, want %v", got, tt.want)
 			}
 		})
 	}
-	if e := (engine{lib: &library{path: "[vdso]"}}); e.updated() {
+	if e := (engine{lib: &native.Library{Path: "[vdso]"}}); e.updated() {
 		t.Error("a library without a file counts as updated")
 	}
 }
@@ -87,5 +88,18 @@ func link(t *testing.T, target, path string) {
 	t.Helper()
 	if err := os.Symlink(target, path); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestBuildVersion(t *testing.T) {
+	for info, want := range map[string]string{
+		"version:4.6.0;arch:x86_64;buildtype:Release;builddate:2026-07-06": "4.6.0",
+		"arch:x86_64; version : 4.5.1":                                     "4.5.1",
+		"arch:x86_64":                                                      "",
+		"":                                                                 "",
+	} {
+		if got := buildVersion(info); got != want {
+			t.Errorf("buildVersion(%q) = %q, want %q", info, got, want)
+		}
 	}
 }

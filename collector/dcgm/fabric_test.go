@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"gpu_exporter/collector"
+	"gpu_exporter/collector/dcgm/native"
 )
 
 const (
@@ -67,12 +68,12 @@ func TestFabric(t *testing.T) {
 	for id, trunks := range []int{20, 16, 16, 20} {
 		p.links(nvswitch, uint32(id), trunks)
 	}
-	first := linkID(pairOf(gpu, 0), 0)
+	first := native.LinkID(native.PairOf(gpu, 0), 0)
 	s := p.has(nvlinks, first, 1530, collector.StatusOK)
 	if c := p.cell(s, nvlinks, first, 780); c.Status != collector.StatusNotSupported {
 		t.Errorf("a switch's field on a GPU's link: %v", c.Status)
 	}
-	p.has(nvlinks, linkID(pairOf(nvswitch, 0), 40), 780, collector.StatusOK)
+	p.has(nvlinks, native.LinkID(native.PairOf(nvswitch, 0), 40), 780, collector.StatusOK)
 
 	n.command("link gpu 3 port 17 down")
 	p.links(gpu, 3, 18, 17)
@@ -83,10 +84,10 @@ func TestFabric(t *testing.T) {
 
 	// What DCGM says of the links of a lost GPU is that it has none.
 	n.command("lose gpu 2")
-	p.has(nvlinks, linkID(pairOf(gpu, 2), 5), 1530, collector.StatusEntityLost)
+	p.has(nvlinks, native.LinkID(native.PairOf(gpu, 2), 5), 1530, collector.StatusEntityLost)
 	p.links(gpu, 2, 18)
 	n.command("return gpu 2")
-	p.has(nvlinks, linkID(pairOf(gpu, 2), 5), 1530, collector.StatusOK)
+	p.has(nvlinks, native.LinkID(native.PairOf(gpu, 2), 5), 1530, collector.StatusOK)
 
 	// A GPU with MIG has none indeed, and that of others stay.
 	n.command("mig gpu 1 3g.40gb*2")
@@ -235,37 +236,4 @@ func TestLinksTold(t *testing.T) {
 	p.links(gpu, 5, 1, 7)
 	n.command("link gpu 0 port 3 up")
 	p.links(gpu, 0, 2, 17)
-}
-
-// TestLinksAreTheGPUs shows that a GPU has no links of the one that had its id before,
-// and has its own when it is back.
-func TestLinksAreTheGPUs(t *testing.T) {
-	f := fabricIdentities{known: knownPorts([]collector.KnownLinks{{GPU: "GPU-c", Ports: []int{5}}, {Switch: 0, Ports: []int{5}}})}
-	for _, step := range []struct {
-		uuid  string
-		mig   bool
-		state linkState // none: DCGM says that the link is not supported
-		want  int
-	}{
-		{"GPU-a", false, linkDown, 0},
-		{"GPU-a", false, linkUp, 1},
-		{"GPU-a", false, linkDown, 1},
-		{"GPU-b", false, linkDown, 0},
-		{"GPU-a", false, linkDown, 1},
-		{"GPU-a", true, 0, 0},
-		{"GPU-a", false, linkDown, 1},
-		{"GPU-c", false, linkDown, 1},
-		{"", false, linkDown, 0},
-		{"", false, linkUp, 1},
-		{"", false, linkDown, 1},
-	} {
-		var now fabric
-		if step.state != 0 {
-			now.links = []nvlink{{pairOf(gpu, 0), 5, step.state}}
-		}
-		f.update(now, map[uint32]*knownGPU{0: {entity: collector.Entity{Kind: gpu, UUID: step.uuid, MIGMode: step.mig}}})
-		if len(f.links) != step.want {
-			t.Errorf("%+v: %d links", step, len(f.links))
-		}
-	}
 }

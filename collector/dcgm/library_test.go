@@ -25,7 +25,7 @@ func TestLibraryMissing(t *testing.T) {
 // instead of the loader's exit status 127 at the first call.
 func TestSymbolMissing(t *testing.T) {
 	source := filepath.Join(t.TempDir(), "old.c")
-	if err := os.WriteFile(source, []byte("int dcgmGetEntityGroupEntities(void) { return -1; }\n"), 0o600); err != nil {
+	if err := os.WriteFile(source, []byte("int dcgmConnect_v2(void) { return -1; }\nint dcgmDisconnect(void) { return -1; }\nint dcgmGetEntityGroupEntities(void) { return -1; }\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	f := startProcess(t, defaultConfig(), "LD_LIBRARY_PATH="+compile(t, source)).failure()
@@ -38,7 +38,7 @@ func TestSymbolMissing(t *testing.T) {
 func compile(t *testing.T, source string) string {
 	t.Helper()
 	dir := t.TempDir()
-	out, err := exec.CommandContext(t.Context(), "gcc", "-std=gnu11", "-Wall", "-Werror", "-shared", "-fPIC", "-I.",
+	out, err := exec.CommandContext(t.Context(), "gcc", "-std=gnu11", "-Wall", "-Werror", "-shared", "-fPIC", "-Inative",
 		"-o", filepath.Join(dir, "libdcgm.so.4"), source).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)

@@ -10,7 +10,7 @@ import (
 	"gpu_exporter/collector"
 )
 
-// modelRules are the rules of the configuration on GPUs of some models.
+// modelRules exclude fields from GPUs of some models.
 type modelRules []modelRule
 
 type modelRule struct {
@@ -24,14 +24,14 @@ func compileModelRules(rules []collector.ModelRule) (modelRules, error) {
 	for _, r := range rules {
 		match, err := collector.ModelExpression(r.Match)
 		if err != nil {
-			return nil, fmt.Errorf("reading the rule on models %q: %w", r.Match, err)
+			return nil, fmt.Errorf("reading the rule for models %q: %w", r.Match, err)
 		}
 		all = append(all, modelRule{r.Field, match, r.Only})
 	}
 	return all, nil
 }
 
-// exclude says whether GPUs of the model are not asked for the field.
+// exclude reports whether the field is not read on GPUs of the model.
 func (rules modelRules) exclude(field collector.FieldID, model string) bool {
 	limited, allowed := false, false
 	for _, r := range rules {

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"gpu_exporter/collector"
+	"gpu_exporter/collector/dcgm/native"
 )
 
 const (
@@ -93,7 +94,7 @@ func TestPlanTargets(t *testing.T) {
 			}
 			fmt.Fprintf(&b, "%v on", target.fields)
 			for _, e := range target.entities {
-				fmt.Fprintf(&b, " %d/%d", e.kind, e.id)
+				fmt.Fprintf(&b, " %d/%d", e.Kind, e.ID)
 			}
 			got = append(got, b.String())
 		}
@@ -161,7 +162,7 @@ func TestPlanBlocks(t *testing.T) {
 	blocks, cells := p.blocks()
 	var got []string
 	for _, b := range blocks {
-		got = append(got, fmt.Sprintf("rows %v fields %v shown %d xid %d mig %d", b.rows, b.fields, len(b.to), b.xid, b.mig))
+		got = append(got, fmt.Sprintf("rows %v fields %v shown %d xid %d mig %d", b.rows, b.Fields, len(b.to), b.xid, b.mig))
 	}
 	want := []string{
 		"rows [0] fields [155 230 1001 1002 67] shown 4 xid 1 mig 4",
@@ -190,9 +191,9 @@ func TestRefuse(t *testing.T) {
 	p.refuse([]*unit{{
 		target: target{fields: []uint16{155, 230}},
 		refused: []refusal{
-			{entity: pair{1, 0}, fields: []uint16{155}, code: codeUnknownField},
-			{entity: pair{4, 8}, code: codeGPULost}, // not added to the group
-			{entity: pair{1, 99}, code: codeGPULost},
+			{entity: native.Pair{Kind: 1, ID: 0}, fields: []uint16{155}, code: native.UnknownField},
+			{entity: native.Pair{Kind: 4, ID: 8}, code: native.GPULost}, // not added to the group
+			{entity: native.Pair{Kind: 1, ID: 99}, code: native.GPULost},
 		},
 	}})
 	ok := collector.StatusOK
@@ -203,65 +204,6 @@ func TestRefuse(t *testing.T) {
 	} {
 		if !slices.Equal(p.fixed[row], want) {
 			t.Errorf("row %d: %v, want %v", row, p.fixed[row], want)
-		}
-	}
-}
-
-// TestSettle shows that a GPU is never forgotten while it may come back, and is
-// not there twice when it comes back under another id.
-func TestSettle(t *testing.T) {
-	id := identities{known: map[uint32]*knownGPU{
-		0: {entity: collector.Entity{Kind: gpu, ID: 0, Parent: collector.Unknown, UUID: "GPU-a"}},
-		1: {entity: collector.Entity{Kind: gpu, ID: 1, Parent: collector.Unknown, UUID: "GPU-b"}, instances: []knownInstance{{
-			knownPart: knownPart{entity: collector.Entity{Kind: inst, ID: 7}, appeared: 5},
-			compute:   []knownPart{{entity: collector.Entity{Kind: compute, ID: 7, UUID: "MIG-b"}, appeared: 6}},
-		}}},
-		2: {entity: collector.Entity{Kind: gpu, ID: 2, Parent: collector.Unknown, UUID: "GPU-c"}},
-		3: {entity: collector.Entity{Kind: gpu, ID: 3, Parent: collector.Unknown, UUID: "GPU-a"}},
-		4: {entity: collector.Entity{Kind: gpu, ID: 4, Parent: collector.Unknown, UUID: "GPU-d"}},
-	}}
-	id.settle(topology{gpus: []gpuState{{1, statusLost}, {2, statusDetached}, {3, statusOK}}})
-	var got []string
-	entities, appeared := id.entities()
-	for _, e := range entities {
-		got = append(got, fmt.Sprintf("%v %d parent %d %v %s", e.Kind, e.ID, e.Parent, e.State, e.UUID))
-	}
-	want := []string{
-		"gpu 1 parent -1 lost GPU-b",
-		"gpu 2 parent -1 detached GPU-c",
-		"gpu 3 parent -1 up GPU-a",
-		"gpu 4 parent -1 detached GPU-d",
-		"gpu_instance 7 parent 0 lost ",
-		"compute_instance 7 parent 4 lost MIG-b",
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("entities:\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
-	}
-	if want := []int64{0, 0, 0, 0, 5, 6}; !slices.Equal(appeared, want) {
-		t.Errorf("they appeared at %v, want %v", appeared, want)
-	}
-}
-
-func TestMergeKeepsWhatIsBlanked(t *testing.T) {
-	known := collector.Entity{UUID: "GPU-a", Model: "H100", Serial: "1", VBIOS: "2", Brand: "NVIDIA", PCIBusID: "0:1:0.0", Index: 3, Minor: 4}
-	blank := collector.Entity{Index: collector.Unknown, Minor: collector.Unknown}
-	if got := merge(known, blank); got != known {
-		t.Errorf("merge with blanks: %+v, want %+v", got, known)
-	}
-	if got := merge(known, collector.Entity{UUID: "GPU-a", Model: "H200", Index: 0, Minor: 0}); got.Model != "H200" || got.Index != 0 || got.Serial != "1" {
-		t.Errorf("merge with news: %+v", got)
-	}
-}
-
-func TestProfile(t *testing.T) {
-	for name, want := range map[string]string{
-		"1g.10gb":                              "1g.10gb",
-		"MIG 1g.10gb":                          "1g.10gb",
-		"NVIDIA H100 80GB HBM3 MIG 1c.3g.40gb": "1c.3g.40gb",
-		"":                                     "",
-	} {
-		if got := profile(name); got != want {
-			t.Errorf("profile(%q) = %q, want %q", name, got, want)
 		}
 	}
 }

@@ -19,9 +19,9 @@ import (
 )
 
 // hasty starts a sampler that judges and mends profiling without patience.
-func (n node) hasty(cfg collector.SamplerConfig) *process {
+func (n node) startImpatient(cfg collector.SamplerConfig) *process {
 	n.t.Helper()
-	return n.start(cfg, hastyVariable+"=1")
+	return n.start(cfg, impatientVariable+"=1")
 }
 
 // scenario writes a scenario file and returns its path.
@@ -85,89 +85,102 @@ func TestProfilingStates(t *testing.T) {
 	}
 }
 
-// TestFrozenProfiling shows that values which stand still are withheld and mended.
-// Utilisation, by which that is noticed, need not be asked for.
-func TestFrozenProfiling(t *testing.T) {
+// TestStalledProfiling shows that values which DCGM does not update are withheld and
+// their fields re-watched until they work again.
+func TestStalledProfiling(t *testing.T) {
 	n := newNode(t, scenario(t, "gpu h100 count 2"))
 	n.command("load gpu all util 80")
 	cfg := defaultConfig()
 	cfg.Fields[gpu] = []collector.FieldID{150, 1001, 1004}
-	p := n.hasty(cfg)
+	cfg.Tracked = []collector.TrackedField{{Field: 1001, Kinds: collector.Kinds(gpu)}, {Field: 155, Kinds: collector.Kinds(gpu)}}
+	p := n.startImpatient(cfg)
 	p.profiling("0 active", "1 active")
 	p.has(gpu, 0, 1001, collector.StatusOK)
-	// The same values again and again are true as long as the GPU does the same.
-	for range 20 {
-		if f := p.frame("a frame"); f.Profiling != nil {
-			t.Fatalf("profiling %+v on a GPU of steady load", *f.Profiling)
-		}
-	}
-	n.command("profiling gpu 0 frozen for-good")
+	n.command("profiling gpu 0 stalled for-good")
 	n.command("load gpu all util 40")
 	p.profiling("0 frozen", "1 active")
 	s := p.has(gpu, 0, 1004, collector.StatusStale)
 	if c := p.cell(s, gpu, 0, 150); c.Status != collector.StatusOK {
 		t.Errorf("temperature is %v", c.Status)
 	}
-	// The other GPU's values go on without a gap, whatever is tried with this one.
+	// The other GPU has values in every sample, however often this one is re-watched.
+	tracked := make(map[string]bool)
 	deadline := time.Now().Add(patience)
-	for !strings.Contains(p.logged(), "profiling does not come back") {
+	for !strings.Contains(p.logged(), "profiling does not recover") {
 		if time.Now().After(deadline) {
-			t.Fatal("it is not said that profiling does not come back")
+			t.Fatal("the persistent stall is not logged")
 		}
-		s := p.sample("a sample", func(*collector.Sample) error { return nil })
-		if c := p.cell(s, gpu, 1, 1001); c.Status != collector.StatusOK || c.Float64() > 0.45 {
-			t.Fatalf("GPU 1: %v, %v", c.Status, c.Float64())
+		f := p.frame("a frame")
+		if f.Tracks != nil {
+			for _, track := range f.Tracks.List {
+				tracked[fmt.Sprint(track.Entity, " ", track.Field)] = true
+			}
 		}
-		// Nothing for a moment after it was watched anew, but never the old value.
-		if c := p.cell(s, gpu, 0, 1001); c.Status == collector.StatusOK {
+		if f.Sample == nil {
+			continue
+		}
+		if c := p.cell(f.Sample, gpu, 1, 1001); c.Status != collector.StatusOK {
+			t.Fatalf("GPU 1: %v", c.Status)
+		}
+		if c := p.cell(f.Sample, gpu, 0, 1001); c.Status == collector.StatusOK {
 			t.Fatalf("GPU 0 shows %v", c.Float64())
 		}
+	}
+	if tracked["0 1001"] || !tracked["1 1001"] || !tracked["0 155"] {
+		t.Errorf("tracked by GPU and field: %v", tracked)
 	}
 	n.command("profiling gpu 0 ok")
 	p.profiling("0 active", "1 active")
 	if s := p.has(gpu, 0, 1001, collector.StatusOK); p.cell(s, gpu, 0, 1001).Float64() > 0.45 {
 		t.Errorf("GPU 0 shows %v", p.cell(s, gpu, 0, 1001).Float64())
 	}
-	if p.rewatches < manyTries {
-		t.Errorf("%d times watched anew, want %d or more", p.rewatches, manyTries)
+	if p.rewatches < persistentTries {
+		t.Errorf("%d re-watches, want %d or more", p.rewatches, persistentTries)
 	}
-	if got := strings.Count(p.logged(), "they stand still"); got != 1 {
-		t.Errorf("the trouble was logged %d times", got)
+	if got := strings.Count(p.logged(), "DCGM does not update the profiling values"); got != 1 {
+		t.Errorf("the stall was logged %d times", got)
 	}
 }
 
-// TestZeroProfiling shows that zeros of a busy GPU are mended by one new watch,
-// and that those of an idle GPU are left alone.
-func TestZeroProfiling(t *testing.T) {
+// TestConstantProfiling shows that values which stay the same, and zeros, are published:
+// they can be true.
+func TestConstantProfiling(t *testing.T) {
 	n := newNode(t, scenario(t, "gpu h100 count 2"))
-	n.command("load gpu 0 util 90")
-	n.command("load gpu 1 idle")
-	p := n.hasty(defaultConfig())
+	n.command("load gpu all util 80")
+	p := n.startImpatient(defaultConfig())
 	p.profiling("0 active", "1 active")
 	p.has(gpu, 0, 1001, collector.StatusOK)
-	n.command("profiling gpu all zero")
-	p.profiling("0 frozen", "1 active")
-	p.profiling("0 active", "1 active")
-	if s := p.has(gpu, 0, 1001, collector.StatusOK); p.cell(s, gpu, 0, 1001).Float64() != 0.9 {
-		t.Errorf("activity %v, want 0.9", p.cell(s, gpu, 0, 1001).Float64())
-	}
-	if p.rewatches != 1 {
-		t.Errorf("watched anew %d times, want once", p.rewatches)
+	n.command("profiling gpu 0 frozen for-good")
+	n.command("profiling gpu 1 zero for-good")
+	p.sample("zeros", func(s *collector.Sample) error {
+		if c := p.cell(s, gpu, 1, 1001); c.Status != collector.StatusOK || c.Float64() != 0 {
+			return fmt.Errorf("%v, %v", c.Status, c.Float64())
+		}
+		return nil
+	})
+	for until := time.Now().Add(2 * impatientTiming.stall); time.Now().Before(until); {
+		f := p.frame("a frame")
+		if f.Profiling != nil {
+			t.Fatalf("profiling %+v", *f.Profiling)
+		}
+		if f.Sample != nil && p.cell(f.Sample, gpu, 0, 1001).Status != collector.StatusOK {
+			t.Fatalf("GPU 0: %v", p.cell(f.Sample, gpu, 0, 1001).Status)
+		}
 	}
 }
 
-// TestProfilingMendedInTurn shows that a GPU that was watched anew stays watched when
-// that befalls those with which it had been watched before.
-func TestProfilingMendedInTurn(t *testing.T) {
+// TestProfilingRecoversInTurn shows that a re-watched GPU stays watched when GPUs that
+// once shared its watch are re-watched.
+func TestProfilingRecoversInTurn(t *testing.T) {
 	n := newNode(t, scenario(t, "gpu h100 count 2"))
 	n.command("load gpu all util 90")
-	p := n.hasty(defaultConfig())
+	p := n.startImpatient(defaultConfig())
 	p.profiling("0 active", "1 active")
 	p.has(gpu, 0, 1001, collector.StatusOK)
-	n.command("profiling gpu 0 zero")
+	n.command("profiling gpu 0 stalled")
 	p.profiling("0 frozen", "1 active")
 	p.profiling("0 active", "1 active")
-	n.command("profiling gpu 1 zero")
+	n.command("profiling gpu 1 stalled")
 	p.profiling("0 active", "1 frozen")
 	p.profiling("0 active", "1 active")
 	n.command("load gpu all util 40")
@@ -180,22 +193,20 @@ func TestProfilingMendedInTurn(t *testing.T) {
 		})
 	}
 	if p.rewatches != 2 {
-		t.Errorf("watched anew %d times, want twice: each GPU once", p.rewatches)
+		t.Errorf("%d re-watches, want 2: one for each GPU", p.rewatches)
 	}
 }
 
-// TestFrozenInstances shows that instances are judged by the power of their GPU,
-// which has no utilisation, and which is not read otherwise.
-func TestFrozenInstances(t *testing.T) {
+// TestStalledInstances shows a stall on a MIG GPU, of which only instances are read.
+func TestStalledInstances(t *testing.T) {
 	n := newNode(t, "h100x8-mig")
 	n.command("load gpu 0 util 90")
 	cfg := defaultConfig()
 	cfg.Devices = "i:0-6"
-	p := n.hasty(cfg)
+	p := n.startImpatient(cfg)
 	p.profiling("0 active")
 	p.has(inst, 3, 1001, collector.StatusOK)
-	n.command("profiling gpu 0 frozen for-good")
-	n.command("load gpu 0 util 20")
+	n.command("profiling gpu 0 stalled for-good")
 	p.profiling("0 frozen")
 	p.has(inst, 3, 1001, collector.StatusStale)
 	n.command("profiling gpu 0 ok")
@@ -208,7 +219,7 @@ func TestFrozenInstances(t *testing.T) {
 func TestLockedProfiling(t *testing.T) {
 	n := newNode(t, scenario(t, "gpu h100 count 2"))
 	n.command("profiling gpu 1 locked")
-	p := n.hasty(defaultConfig())
+	p := n.startImpatient(defaultConfig())
 	p.profiling("0 active", "1 locked")
 	s := p.has(gpu, 1, 1001, collector.StatusNotWatched)
 	if c := p.cell(s, gpu, 1, 150); c.Status != collector.StatusOK {
@@ -234,7 +245,7 @@ func TestLockedProfiling(t *testing.T) {
 // itself, and one that the configuration begins with.
 func TestPausedProfiling(t *testing.T) {
 	n := newNode(t, "mixed4")
-	p := n.hasty(defaultConfig())
+	p := n.startImpatient(defaultConfig())
 	rest := []string{"1 module_not_loaded", "3 module_not_loaded", "5 module_not_loaded"}
 	active, paused := append([]string{"0 active"}, rest...), append([]string{"0 paused"}, rest...)
 	p.profiling(active...)
@@ -259,7 +270,7 @@ func TestPausedProfiling(t *testing.T) {
 
 	cfg := defaultConfig()
 	cfg.ProfilingPause = 500 * time.Millisecond
-	p = n.hasty(cfg)
+	p = n.startImpatient(cfg)
 	p.profiling(paused...)
 	p.has(gpu, 0, 1001, collector.StatusNotWatched)
 	p.profiling(active...)
@@ -270,7 +281,7 @@ func TestPausedProfiling(t *testing.T) {
 // hardware during a pause, and that ours waits for it afterwards.
 func TestPausedForOthers(t *testing.T) {
 	n := newNode(t, scenario(t, "base a100x8\nprofiling yes"))
-	p := n.hasty(defaultConfig())
+	p := n.startImpatient(defaultConfig())
 	states := func(state string) (all []string) {
 		for i := range 8 {
 			all = append(all, fmt.Sprintf("%d %s", i, state))
@@ -303,7 +314,7 @@ func TestTrackedProfiling(t *testing.T) {
 	cfg := defaultConfig()
 	cfg.Fields[gpu] = []collector.FieldID{150}
 	cfg.Tracked = []collector.TrackedField{{Field: 1001, Kinds: collector.Kinds(gpu)}}
-	p := n.hasty(cfg)
+	p := n.startImpatient(cfg)
 	p.profiling("0 active", "1 locked")
 	n.command("profiling gpu 1 ok")
 	p.profiling("0 active", "1 active")
@@ -330,7 +341,7 @@ func TestSilentProfiling(t *testing.T) {
 		{Field: 1001, Kinds: collector.Kinds(gpu)},
 		{Field: 203, Kinds: collector.Kinds(gpu), Unless: 1001, Every: 20 * time.Millisecond},
 	}
-	p := n.hasty(cfg)
+	p := n.startImpatient(cfg)
 	p.profiling("0 active", "1 locked")
 	p.tracks(1, 203)
 	n.command("profiling gpu 1 ok")
@@ -368,34 +379,6 @@ func (p *process) tracks(id uint32, field collector.FieldID) {
 		}
 	}
 	p.t.Fatalf("no values of field %d of GPU %d for sums", field, id)
-}
-
-// TestFrozenSums shows that what is withheld is not summed up either.
-func TestFrozenSums(t *testing.T) {
-	n := newNode(t, scenario(t, "gpu h100 count 2"))
-	n.command("load gpu all util 80")
-	cfg := defaultConfig()
-	cfg.Tracked = []collector.TrackedField{{Field: 1001, Kinds: collector.Kinds(gpu)}, {Field: 155, Kinds: collector.Kinds(gpu)}}
-	p := n.hasty(cfg)
-	p.profiling("0 active", "1 active")
-	p.tracks(0, 1001)
-	n.command("profiling gpu 0 frozen for-good")
-	n.command("load gpu all util 40")
-	p.profiling("0 frozen", "1 active")
-	p.has(gpu, 0, 1001, collector.StatusStale)
-	seen := make(map[string]bool)
-	for range 40 {
-		f := p.frame("a frame")
-		if f.Tracks == nil {
-			continue
-		}
-		for _, track := range f.Tracks.List {
-			seen[fmt.Sprint(track.Entity, " ", track.Field)] = true
-		}
-	}
-	if seen["0 1001"] || !seen["1 1001"] || !seen["0 155"] {
-		t.Errorf("summed up is, by GPU and field: %v", seen)
-	}
 }
 
 // TestExcludedProfiling shows that a field which is kept from a model says nothing

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"gpu_exporter/collector"
+	"gpu_exporter/collector/dcgm/native"
 )
 
 // TestOldValues shows which values are withheld for their age: those that were
@@ -44,15 +45,15 @@ func TestOldValues(t *testing.T) {
 				t.Fatal(err)
 			}
 			p := newPlan(inv, selectors{gpus: selector}, nil)
-			r := newReading(&library{}, p, []int64{tc.appeared}, tc.interval)
+			r := newReading(&native.Library{}, p, []int64{tc.appeared}, tc.interval)
 			if len(r.blocks) != 1 || len(r.cells) != 5 { // the MIG mode is read for us
 				t.Fatalf("%d blocks of %d cells", len(r.blocks), len(r.cells))
 			}
-			r.cells[0] = nativeCell{ts: tc.driver, typ: 'i', bits: 1}
-			r.cells[1] = nativeCell{ts: now, typ: 'i', bits: 40}
-			r.cells[2] = nativeCell{ts: tc.power, typ: 'i', bits: 300}
-			r.cells[3] = nativeCell{ts: tc.xid, typ: 'i', bits: 79}
-			r.cells[4] = nativeCell{ts: now, typ: 'i', bits: 0}
+			r.cells[0] = native.Cell{Time: tc.driver, Type: 'i', Bits: 1}
+			r.cells[1] = native.Cell{Time: now, Type: 'i', Bits: 40}
+			r.cells[2] = native.Cell{Time: tc.power, Type: 'i', Bits: 300}
+			r.cells[3] = native.Cell{Time: tc.xid, Type: 'i', Bits: 79}
+			r.cells[4] = native.Cell{Time: now, Type: 'i', Bits: 0}
 			r.fill()
 			// A number for want of a string; it is the node's, whatever instance it is read on.
 			if got := r.rows[0][0].Status; got != collector.StatusUnexpectedType {
@@ -64,8 +65,8 @@ func TestOldValues(t *testing.T) {
 			if got := r.rows[0][3].Status; got != tc.xidIs {
 				t.Errorf("XID is %v, want %v", got, tc.xidIs)
 			}
-			if r.values != tc.values || r.newest != now {
-				t.Errorf("%d values, the newest of %d; want %d, %d", r.values, r.newest, tc.values, now)
+			if r.answers != tc.values || r.newest != now {
+				t.Errorf("%d values, the newest of %d; want %d, %d", r.answers, r.newest, tc.values, now)
 			}
 		})
 	}
@@ -82,10 +83,10 @@ func TestSwitchesAreReadApart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := newReading(&library{}, newPlan(inv, selectors{gpus: all, switches: all}, nil), make([]int64, 2), time.Second)
-	places := r.places()
+	r := newReading(&native.Library{}, newPlan(inv, selectors{gpus: all, switches: all}, nil), make([]int64, 2), time.Second)
+	places := r.positions()
 	set := func(row int, field uint16, ts int64) {
-		r.cells[places[rowField{row, field}]] = nativeCell{ts: ts, typ: 'i', bits: 40}
+		r.cells[places[fieldOf{row, field}]] = native.Cell{Time: ts, Type: 'i', Bits: 40}
 	}
 	set(0, 150, now)
 	set(1, 858, now+60_000_000)

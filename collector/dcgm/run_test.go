@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"gpu_exporter/collector"
+	"gpu_exporter/collector/dcgm/native"
 )
 
 // TestWholeGPUs shows the inventory and the values of a node of whole GPUs.
@@ -521,14 +522,14 @@ func TestStalled(t *testing.T) {
 	// Two clocks of the same interval beat: a sample may see what the last one saw.
 	for i, want := range []time.Duration{0, 20 * time.Second, 0, 20 * time.Second} {
 		s.reading.newest = 100 + int64(i/2)
-		if got := s.stuck(start.Add(time.Duration(i) * 20 * time.Second)); got != want {
+		if got := s.valueAge(start.Add(time.Duration(i) * 20 * time.Second)); got != want {
 			t.Errorf("reading %d: stuck for %v, want %v", i, got, want)
 		}
 	}
 	s.newest, s.newestSince = 0, start
 	at := func(seconds int, newest int64) error {
 		s.reading.newest = newest
-		return s.checkProgress(s.stuck(start.Add(time.Duration(seconds) * time.Second)))
+		return s.checkProgress(s.valueAge(start.Add(time.Duration(seconds) * time.Second)))
 	}
 	for i, step := range []struct {
 		seconds int
@@ -543,7 +544,7 @@ func TestStalled(t *testing.T) {
 	} {
 		err := at(step.seconds, step.newest)
 		var failed *FailureError
-		if stalled := errors.As(err, &failed) && failed.Reason() == collector.FailureEngineStalled; stalled != step.stalled {
+		if stalled := errors.As(err, &failed) && failed.Failure.Reason == collector.FailureEngineStalled; stalled != step.stalled {
 			t.Errorf("step %d: %v, want stalled %v", i, err, step.stalled)
 		}
 	}
@@ -591,42 +592,54 @@ func TestSlowDriver(t *testing.T) {
 	}
 }
 
-// TestNeedsNewEngine shows how an engine is found that needs a new start: one of ours,
-// with GPUs that are up, that had values and has had none for a while.
-func TestNeedsNewEngine(t *testing.T) {
-	gpu := func(state collector.EntityState) *collector.Inventory {
-		return &collector.Inventory{Entities: []collector.Entity{{Kind: collector.KindGPU, State: state, Parent: collector.Unknown}}}
-	}
+// TestEngineNeedsRestart shows when an engine is restarted: it is embedded, a GPU that is
+// up answered before, and none has answered for a while.
+func TestEngineNeedsRestart(t *testing.T) {
+	temperature, activity := []collector.FieldID{150}, []collector.FieldID{1001}
 	for name, tc := range map[string]struct {
-		inv        *collector.Inventory
-		hostengine string
-		before     int // values at the first sample; later there are none
-		blank      bool
+		state             collector.EntityState
+		columns, derived  []collector.FieldID
+		hostengine        string
+		answered, restart bool
 	}{
-		"as after XID 119":      {gpu(collector.EntityUp), "", 10, true},
-		"never a value":         {gpu(collector.EntityUp), "", 0, false},
-		"the only GPU is lost":  {gpu(collector.EntityLost), "", 10, false},
-		"no GPU":                {&collector.Inventory{}, "", 0, false},
-		"an engine not of ours": {gpu(collector.EntityUp), "localhost", 10, false},
+		"as after XID 119":                  {collector.EntityUp, temperature, nil, "", true, true},
+		"never a value":                     {collector.EntityUp, temperature, nil, "", false, false},
+		"the only GPU is lost":              {collector.EntityLost, temperature, nil, "", true, false},
+		"no fields":                         {collector.EntityUp, nil, nil, "", true, false},
+		"a standalone engine":               {collector.EntityUp, temperature, nil, "localhost", true, false},
+		"only profiling is read":            {collector.EntityUp, activity, nil, "", true, false},
+		"profiling and derived fields read": {collector.EntityUp, activity, temperature, "", true, true},
 	} {
 		t.Run(name, func(t *testing.T) {
+			inv := &collector.Inventory{Entities: []collector.Entity{{Kind: gpu, State: tc.state, Parent: collector.Unknown}}, Derived: tc.derived}
+			inv.Columns[gpu] = tc.columns
+			p := newPlan(inv, selectors{}, map[uint32]capability{0: {fields: map[uint16]metricGroup{1001: {}}}})
 			s := &sampler{
 				cfg:     Config{Sampler: collector.SamplerConfig{Interval: time.Second, Hostengine: tc.hostengine}},
-				inv:     tc.inv,
-				reading: &reading{plan: &plan{read: []bool{true}}, values: tc.before},
+				reading: newReading(nil, p, make([]int64, 1), time.Second),
 			}
+			for i := range s.reading.cells {
+				s.reading.cells[i] = native.Cell{Time: 1, Type: 'i', Bits: 1}
+				if !tc.answered {
+					s.reading.cells[i].Status = native.NoData
+				}
+			}
+			s.reading.fill()
 			start := time.Now()
-			if err := s.checkBlank(start); err != nil {
+			if err := s.checkAnswers(start); err != nil {
 				t.Fatal(err)
 			}
-			s.reading.values = 0
-			if err := s.checkBlank(start.Add(blankTimeout)); err != nil {
+			for i := range s.reading.cells {
+				s.reading.cells[i].Status = native.NoData
+			}
+			s.reading.fill()
+			if err := s.checkAnswers(start.Add(blankTimeout)); err != nil {
 				t.Fatalf("too early: %v", err)
 			}
 			var failed *FailureError
-			err := s.checkBlank(start.Add(blankTimeout + time.Second))
-			if blank := errors.As(err, &failed) && failed.Reason() == collector.FailureEngineBlank; blank != tc.blank {
-				t.Errorf("got %v, want blank %v", err, tc.blank)
+			err := s.checkAnswers(start.Add(blankTimeout + time.Second))
+			if restart := errors.As(err, &failed) && failed.Failure.Reason == collector.FailureEngineBlank; restart != tc.restart {
+				t.Errorf("got %v, want restart %v", err, tc.restart)
 			}
 		})
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"gpu_exporter/collector"
+	"gpu_exporter/collector/dcgm/native"
 )
 
 // TestLostGPU shows that a lost GPU keeps its identity, that its last XID is
@@ -167,11 +168,11 @@ func TestResplitKeepsProfiling(t *testing.T) {
 	n.command("mig gpu 0 1g.10gb*7")
 	n.command("mig gpu 1 3g.40gb+2g.20gb")
 	n.command("load gpu all util 90")
-	p := n.hasty(defaultConfig())
+	p := n.startImpatient(defaultConfig())
 	others := func(s *collector.Sample) error {
-		for _, e := range []pair{pairOf(inst, 7), pairOf(inst, 8), pairOf(gpu, 2)} {
-			if c := p.cell(s, collector.EntityKind(e.kind), e.id, 1001); c.Status != collector.StatusOK {
-				return fmt.Errorf("%v %d: %v", collector.EntityKind(e.kind), e.id, c.Status)
+		for _, e := range []native.Pair{native.PairOf(inst, 7), native.PairOf(inst, 8), native.PairOf(gpu, 2)} {
+			if c := p.cell(s, collector.EntityKind(e.Kind), e.ID, 1001); c.Status != collector.StatusOK {
+				return fmt.Errorf("%v %d: %v", collector.EntityKind(e.Kind), e.ID, c.Status)
 			}
 		}
 		return nil

@@ -12,87 +12,62 @@ import (
 	"time"
 
 	"gpu_exporter/collector"
+	"gpu_exporter/collector/dcgm/native"
 )
 
 const (
-	// maxGroups bounds our groups and our field groups, the old and the new ones
-	// while the watches change. An engine has 64 of each for all its clients, and
-	// some are its own.
+	// maxGroups bounds our groups and our field groups while old and new watches
+	// exist. An engine has 64 of each for all clients, and uses some itself.
 	maxGroups = 48
 	// maxFields is DCGM_MAX_FIELD_IDS_PER_FIELD_GROUP.
 	maxFields = 128
 	// maxEntities is DCGM_GROUP_MAX_ENTITIES_V2 (dcgm_structs.h).
 	maxEntities = 1024
-	// keepXIDs is how long the engine keeps XIDs; far longer than the longest
-	// time between two readings that this process survives.
+	// keepXIDs is how long the engine keeps XIDs, in seconds. It is far longer than
+	// any time between two reads that this process survives.
 	keepXIDs = 600
 )
 
-// watch is one call of dcgmWatchFields.
-type watch struct{ group, fields uintptr }
-
-// target is a set of entities and the fields to be watched on them.
-type target struct {
-	// key tells apart what must be watched anew: it changes with the entities,
-	// their identity, and the fields.
-	key        string
-	what       string   // the part of the key that is not of the entities,
-	identities []string // and the parts that are, in their order
-	entities   []pair
-	fields     []uint16
-	profiling  bool
-	events     bool
-	round      int           // tells apart watches of the same
-	every      time.Duration // between values; 0 is the interval of the samples
-}
-
-// unit is a target that is being watched.
+// unit is a watched target.
 type unit struct {
 	target
-	watches     []watch
+	watches     []native.Watch
 	groups      []uintptr
 	fieldGroups []uintptr
 	refused     []refusal
 }
 
-// refusal says that the engine does not watch fields on an entity. No fields
-// means none of the target's.
+// refusal is fields that the engine does not watch on an entity. No fields means all
+// fields of the target.
 type refusal struct {
-	entity pair
+	entity native.Pair
 	fields []uint16
-	code   code
+	code   native.Code
 }
 
-// watcher keeps the watches of the engine in step with what is wanted.
+// watcher keeps the engine's watches equal to the targets.
 type watcher struct {
-	lib      *library
+	lib      *native.Library
 	log      *slog.Logger
 	interval time.Duration
-	// name makes the names of groups unique among all clients of an engine;
-	// DCGM refuses a field group of the same name.
-	name  string
-	count int
-	units []*unit
-	// groups and fieldGroups are what we have in the engine.
-	groups, fieldGroups int
-	// lost is set by the first call that found the engine gone.
-	lost code
+	// name is a prefix of group names that is unique among the engine's clients: DCGM
+	// refuses a second field group of the same name.
+	name                string
+	count               int
+	units               []*unit
+	groups, fieldGroups int // that exist in the engine
+	// lost is the first code that means that the engine is gone.
+	lost native.Code
 }
 
-func newWatcher(lib *library, interval time.Duration, log *slog.Logger) *watcher {
-	return &watcher{
-		lib:      lib,
-		log:      log,
-		interval: interval,
-		name:     fmt.Sprintf("gpu_exporter-%08x", rand.Uint32()),
-	}
+func newWatcher(lib *native.Library, interval time.Duration, log *slog.Logger) *watcher {
+	return &watcher{lib: lib, log: log, interval: interval, name: fmt.Sprintf("gpu_exporter-%08x", rand.Uint32())}
 }
 
-// set makes the watches those of targets. A unit that is wanted unchanged stays,
-// so that its values go on without a gap; one of profiling that is wanted without
-// some of its entities, too. With retry, only if nothing of it was refused.
-func (w *watcher) set(targets []target, retry bool) code {
-	var keep, drop []*unit
+// set makes the watches those of targets. An unchanged unit stays, so that its values
+// continue without a gap. A profiling unit that only loses entities stays as well.
+// With retry, units with refusals are watched again.
+func (w *watcher) set(targets []target, retry bool) native.Code {
 	old := make(map[string]*unit, len(w.units))
 	for _, u := range w.units {
 		old[u.key] = u
@@ -101,85 +76,77 @@ func (w *watcher) set(targets []target, retry bool) code {
 	for i, t := range targets {
 		if u := old[t.key]; u != nil && (!retry || len(u.refused) == 0) {
 			units[i] = u
-			keep = append(keep, u)
 			delete(old, t.key)
 		}
 	}
-	// Those that some entities have left are there for the rest.
 	for i, t := range targets {
 		if units[i] != nil || !t.profiling {
 			continue
 		}
 		for _, u := range old {
-			if u.what == t.what && len(without(t.identities, u.identities)) == 0 && (!retry || len(u.refused) == 0) {
+			if u.kind == t.kind && len(without(t.identities, u.identities)) == 0 && (!retry || len(u.refused) == 0) {
 				delete(old, u.key)
 				w.shrink(u, t)
 				units[i] = u
-				keep = append(keep, u)
 				break
 			}
 		}
 	}
+	// Profiling uses hardware counters exclusively: the old watch must end before the
+	// new one starts. Other new watches start first. The connection is the watcher of
+	// a value, so no sample or XID is missed, and unwatching the old watch would end
+	// the new one.
 	for _, u := range old {
-		drop = append(drop, u)
-	}
-	// Profiling has exclusive use of hardware counters: give it up before asking
-	// for it anew. All else is watched anew first, because the watcher of a value
-	// is the connection: no sample and no XID falls between old and new, and
-	// unwatching the old one would end the new one.
-	for _, u := range drop {
 		if u.profiling {
 			for _, x := range u.watches {
-				w.check(w.lib.unwatch(x))
+				w.check(w.lib.Unwatch(x))
 			}
 		}
 	}
-	w.units = append(keep, drop...) // for close, should the engine be lost here
 	for i, t := range targets {
-		if units[i] == nil && w.lost == codeOK {
+		if units[i] == nil && w.lost == native.OK {
 			units[i] = w.begin(t)
-			w.units = append(w.units, units[i])
 		}
 	}
-	for _, u := range drop {
+	for _, u := range old {
 		w.end(u)
 	}
-	if w.lost != codeOK {
+	if w.lost != native.OK {
 		return w.lost
 	}
 	w.units = units
-	return codeOK
+	return native.OK
 }
 
-// shrink takes out of a unit the entities that t has not. They leave its groups,
-// too: another unit may come to watch them, and unwatching this one would end that.
+// shrink removes the entities from a unit that t does not have. They leave its groups
+// too: another unit may watch them, and unwatching this unit would end that.
 func (w *watcher) shrink(u *unit, t target) {
-	each := func(do func(uintptr, pair) code, entities []pair) {
+	each := func(do func(uintptr, native.Pair) native.Code, entities []native.Pair) {
 		for _, g := range u.groups {
 			for _, e := range entities {
-				if w.lost == codeOK {
+				if w.lost == native.OK {
 					w.check(do(g, e))
 				}
 			}
 		}
 	}
-	// An instance that is no more can leave a group, but not enter one: what stays
-	// makes way while it is unwatched.
-	each(w.lib.removeFromGroup, t.entities)
+	// A destroyed instance can leave a group but not enter one. So the remaining
+	// entities leave the group while the others are unwatched.
+	each(w.lib.RemoveFromGroup, t.entities)
 	for _, x := range u.watches {
-		if w.lost == codeOK {
-			w.check(w.lib.unwatch(x))
+		if w.lost == native.OK {
+			w.check(w.lib.Unwatch(x))
 		}
 	}
-	each(w.lib.removeFromGroup, without(u.entities, t.entities))
-	each(w.lib.addToGroup, t.entities)
+	each(w.lib.RemoveFromGroup, without(u.entities, t.entities))
+	each(w.lib.AddToGroup, t.entities)
 	u.target = t
 	u.refused = slices.DeleteFunc(u.refused, func(r refusal) bool { return !slices.Contains(t.entities, r.entity) })
 }
 
-// check notes a code that means that the engine is gone.
-func (w *watcher) check(c code) code {
-	if c.lost() && w.lost == codeOK {
+// check records a code that means that the engine is gone.
+func (w *watcher) check(c native.Code) native.Code {
+	if c.EngineLost() && w.lost == native.OK {
 		w.lost = c
 	}
 	return c
@@ -188,7 +155,7 @@ func (w *watcher) check(c code) code {
 func (w *watcher) begin(t target) *unit {
 	u := &unit{target: t}
 	group, c := w.group(u, t.entities)
-	if c != codeOK {
+	if c != native.OK {
 		for _, e := range t.entities {
 			u.refused = append(u.refused, refusal{entity: e, code: c})
 		}
@@ -196,49 +163,47 @@ func (w *watcher) begin(t target) *unit {
 	}
 	entities := t.entities
 	for _, r := range u.refused { // lost since the topology was read
-		entities = without(entities, []pair{r.entity})
+		entities = without(entities, []native.Pair{r.entity})
 	}
 	if len(entities) == 0 {
 		return u
 	}
-	for fields := t.fields; len(fields) > 0; {
-		n := min(len(fields), maxFields)
-		w.watch(u, group, entities, fields[:n])
-		fields = fields[n:]
+	for fields := range slices.Chunk(t.fields, maxFields) {
+		w.watch(u, group, entities, fields)
 	}
 	return u
 }
 
-// without returns those of list that are none of these.
-func without[E comparable](list, these []E) []E {
+// without returns the elements of list that are not in excluded.
+func without[E comparable](list, excluded []E) []E {
 	var out []E
 	for _, x := range list {
-		if !slices.Contains(these, x) {
+		if !slices.Contains(excluded, x) {
 			out = append(out, x)
 		}
 	}
 	return out
 }
 
-// watch watches the fields on the group. When the engine refuses, it finds out
-// for which fields and entities, and watches the rest.
-func (w *watcher) watch(u *unit, group uintptr, entities []pair, fields []uint16) {
-	if w.lost != codeOK {
+// watch watches the fields on the group. If the engine refuses, it bisects entities
+// and fields, and watches everything that is not refused.
+func (w *watcher) watch(u *unit, group uintptr, entities []native.Pair, fields []uint16) {
+	if w.lost != native.OK {
 		return
 	}
 	c, unknown := w.tryWatch(u, group, fields)
-	if c == codeOK || c.lost() {
+	if c == native.OK || c.EngineLost() {
 		return
 	}
 	w.log.Debug("watch refused", "entities", len(entities), "fields", fields, "code", int(c))
-	// Whether profiling works is a matter of the GPU, whereas DCGM refuses all
-	// GPUs of a group for the sake of one.
+	// Profiling works or fails per GPU, but DCGM refuses all GPUs of a group because
+	// of one.
 	byEntity := u.profiling || len(fields) == 1
 	switch {
 	case len(entities) > 1 && byEntity && !unknown:
-		for _, half := range [][]pair{entities[:len(entities)/2], entities[len(entities)/2:]} {
+		for _, half := range [][]native.Pair{entities[:len(entities)/2], entities[len(entities)/2:]} {
 			g, c := w.group(u, half)
-			if c != codeOK {
+			if c != native.OK {
 				for _, e := range half {
 					u.refused = append(u.refused, refusal{e, fields, c})
 				}
@@ -246,12 +211,12 @@ func (w *watcher) watch(u *unit, group uintptr, entities []pair, fields []uint16
 			}
 			w.watch(u, g, half, fields)
 		}
-	case len(fields) > 1 && !(u.profiling && (c == codeModuleNotLoaded || c == codeProfNotSupported || c.locked())):
+	case len(fields) > 1 && !(u.profiling && (c == native.ModuleNotLoaded || c == native.ProfilingNotSupported || c.Locked())):
 		w.watch(u, group, entities, fields[:len(fields)/2])
 		w.watch(u, group, entities, fields[len(fields)/2:])
 	default:
 		if unknown {
-			c = codeUnknownField
+			c = native.UnknownField
 		}
 		for _, e := range entities {
 			u.refused = append(u.refused, refusal{e, fields, c})
@@ -259,94 +224,85 @@ func (w *watcher) watch(u *unit, group uintptr, entities []pair, fields []uint16
 	}
 }
 
-// tryWatch watches all of the fields, or none. unknown says that DCGM does not
-// know one of them, whatever the entity.
-func (w *watcher) tryWatch(u *unit, group uintptr, fields []uint16) (c code, unknown bool) {
+// tryWatch watches all of the fields or none. unknown means that DCGM does not know
+// one of the fields, whatever the entity.
+func (w *watcher) tryWatch(u *unit, group uintptr, fields []uint16) (c native.Code, unknown bool) {
 	if w.fieldGroups >= maxGroups {
-		return codeNotWatched, false
+		return native.NotWatched, false
 	}
 	w.count++
-	fieldGroup, c := w.lib.createFieldGroup(fmt.Sprintf("%s-%d", w.name, w.count), fields)
-	if w.check(c) != codeOK {
-		// dcgmFieldGroupCreate has this code for an id that is in no table of its.
-		return c, c == codeBadParam || c == codeUnknownField
+	fieldGroup, c := w.lib.CreateFieldGroup(fmt.Sprintf("%s-%d", w.name, w.count), fields)
+	if w.check(c) != native.OK {
+		return c, c == native.BadParam || c == native.UnknownField // dcgmFieldGroupCreate's codes for an unknown field
 	}
 	w.fieldGroups++
-	x := watch{group, fieldGroup}
-	// DCGM takes whole seconds, and keeps a sample for at least one of them and
-	// for as long as the number of samples takes (common/DcgmUtilities.cpp,
-	// GetMaxAge). Only the newest sample is ever read.
+	x := native.Watch{Group: group, Fields: fieldGroup}
+	// Only the newest sample is read. DCGM keeps it for at least one second, and for
+	// the interval (common/DcgmUtilities.cpp, GetMaxAge).
 	keepSeconds, keepSamples := 1.0, 1
 	if u.events {
 		keepSeconds, keepSamples = keepXIDs, 0
 	}
-	if c = w.check(w.lib.watch(x, cmp.Or(u.every, w.interval).Microseconds(), keepSeconds, keepSamples)); c != codeOK {
-		w.check(w.lib.destroyFieldGroup(fieldGroup))
+	if c = w.check(w.lib.Watch(x, cmp.Or(u.every, w.interval).Microseconds(), keepSeconds, keepSamples)); c != native.OK {
+		w.check(w.lib.DestroyFieldGroup(fieldGroup))
 		w.fieldGroups--
 		return c, false
 	}
 	u.fieldGroups = append(u.fieldGroups, fieldGroup)
 	u.watches = append(u.watches, x)
-	return codeOK, false
+	return native.OK, false
 }
 
-// group makes a group of the entities. Those that cannot be added are noted as
-// refused, the group goes on without them.
-func (w *watcher) group(u *unit, entities []pair) (uintptr, code) {
+// group makes a group of the entities. It records entities that cannot be added as
+// refused, and continues without them.
+func (w *watcher) group(u *unit, entities []native.Pair) (uintptr, native.Code) {
 	if w.groups >= maxGroups {
-		return 0, codeNotWatched
+		return 0, native.NotWatched
 	}
 	w.count++
-	group, c := w.lib.createGroup(fmt.Sprintf("%s-%d", w.name, w.count))
-	if w.check(c) != codeOK {
+	group, c := w.lib.CreateGroup(fmt.Sprintf("%s-%d", w.name, w.count))
+	if w.check(c) != native.OK {
 		return 0, c
 	}
 	w.groups++
 	u.groups = append(u.groups, group)
 	for _, e := range entities {
-		if c := w.check(w.lib.addToGroup(group, e)); c.lost() {
+		if c := w.check(w.lib.AddToGroup(group, e)); c.EngineLost() {
 			return 0, c
-		} else if c != codeOK {
+		} else if c != native.OK {
 			u.refused = append(u.refused, refusal{entity: e, code: c})
 		}
 	}
-	return group, codeOK
+	return group, native.OK
 }
 
+// end destroys the groups of a unit. It does not unwatch: see set.
 func (w *watcher) end(u *unit) {
 	for _, g := range u.fieldGroups {
-		if w.lost == codeOK {
-			w.check(w.lib.destroyFieldGroup(g))
+		if w.lost == native.OK {
+			w.check(w.lib.DestroyFieldGroup(g))
 		}
 	}
 	for _, g := range u.groups {
-		if w.lost == codeOK {
-			w.check(w.lib.destroyGroup(g))
+		if w.lost == native.OK {
+			w.check(w.lib.DestroyGroup(g))
 		}
 	}
 	w.fieldGroups -= len(u.fieldGroups)
 	w.groups -= len(u.groups)
 }
 
-// covers says whether the refusal concerns the field.
+// covers reports whether the refusal concerns the field.
 func (r refusal) covers(field uint16) bool {
-	if r.fields == nil {
-		return true
-	}
-	for _, f := range r.fields {
-		if f == field {
-			return true
-		}
-	}
-	return false
+	return r.fields == nil || slices.Contains(r.fields, field)
 }
 
-// status says what a refused watch means for the cell.
+// status returns the status of the refused cells.
 func (r refusal) status() collector.Status {
-	if r.code.locked() {
+	if r.code.Locked() {
 		return collector.StatusNotWatched
 	}
-	if s := r.code.status(); s != collector.StatusOK {
+	if s := r.code.Status(); s != collector.StatusOK {
 		return s
 	}
 	return collector.StatusError

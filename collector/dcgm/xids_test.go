@@ -10,45 +10,46 @@ import (
 	"time"
 
 	"gpu_exporter/collector"
+	"gpu_exporter/collector/dcgm/native"
 )
 
 // TestXIDsOfSeveralWatches shows that each XID is told once where the events
 // need several watches, which are asked one after the other.
 func TestXIDsOfSeveralWatches(t *testing.T) {
-	a, b := watch{1, 1}, watch{2, 2}
-	on := map[watch]pair{a: pairOf(gpu, 0), b: pairOf(gpu, 1)}
+	a, b := native.Watch{Group: 1, Fields: 1}, native.Watch{Group: 2, Fields: 2}
+	on := map[native.Watch]native.Pair{a: native.PairOf(gpu, 0), b: native.PairOf(gpu, 1)}
 	now := int64(1000)
-	samples := map[watch][]event{a: {{on[a], 500, 31}}, b: {{on[b], 600, 31}}}
-	x := xids{valuesSince: func(w watch, since int64) ([]event, int64, code) {
+	samples := map[native.Watch][]native.Event{a: {{Entity: on[a], Time: 500, Code: 31}}, b: {{Entity: on[b], Time: 600, Code: 31}}}
+	x := xids{eventsSince: func(w native.Watch, since int64) ([]native.Event, int64, native.Code) {
 		now += 10
-		var out []event
+		var out []native.Event
 		for _, e := range samples[w] {
-			if e.ts >= since && e.ts <= now {
+			if e.Time >= since && e.Time <= now {
 				out = append(out, e)
 			}
 		}
-		return out, now + 1, codeOK
+		return out, now + 1, native.OK
 	}}
 	inv := &collector.Inventory{Entities: []collector.Entity{{Kind: gpu, ID: 0, Selected: true}, {Kind: gpu, ID: 1, Selected: true}}}
-	units := []*unit{{target: target{events: true}, watches: []watch{a, b}}}
-	if c := x.listen(units, inv); c != codeOK {
+	units := []*unit{{target: target{events: true}, watches: []native.Watch{a, b}}}
+	if c := x.watch(units, inv); c != native.OK {
 		t.Fatal(c)
 	}
 	var told []string
 	collect := func() {
 		t.Helper()
-		if c := x.hear(&reading{}); c != codeOK {
+		if c := x.poll(&reading{}); c != native.OK {
 			t.Fatal(c)
 		}
-		for _, e := range x.tell(true) {
+		for _, e := range x.emit(true) {
 			told = append(told, fmt.Sprint(e.Code))
 		}
 	}
 	collect()
 	for code := range int64(20) { // each falls between the two questions of some round, whatever their order
 		at := now + 1 + code
-		samples[a] = append(samples[a], event{on[a], at, 100 + code})
-		samples[b] = append(samples[b], event{on[b], at, 200 + code})
+		samples[a] = append(samples[a], native.Event{Entity: on[a], Time: at, Code: 100 + code})
+		samples[b] = append(samples[b], native.Event{Entity: on[b], Time: at, Code: 200 + code})
 		collect()
 	}
 	collect()
@@ -65,13 +66,13 @@ func TestXIDsOfSeveralWatches(t *testing.T) {
 		t.Errorf("told %v, want %v", told, want)
 	}
 	// A watch that takes the place of the old ones goes on where they ended.
-	c := watch{3, 3}
+	c := native.Watch{Group: 3, Fields: 3}
 	samples[c] = append(slices.Clone(samples[a]), samples[b]...)
 	told = nil
-	if code := x.listen([]*unit{{target: target{events: true}, watches: []watch{c}}}, inv); code != codeOK {
+	if code := x.watch([]*unit{{target: target{events: true}, watches: []native.Watch{c}}}, inv); code != native.OK {
 		t.Fatal(code)
 	}
-	samples[c] = append(samples[c], event{on[a], now, 48})
+	samples[c] = append(samples[c], native.Event{Entity: on[a], Time: now, Code: 48})
 	collect()
 	if !slices.Equal(told, []string{"48"}) {
 		t.Errorf("a new watch tells %v, want 48", told)

@@ -70,7 +70,7 @@
 //	recovery gpu I none|reset|reboot|drain-p2p|drain-and-reset
 //	fabric gpu I unsupported|not-started|in-progress|success|failure [CODE]
 //	health gpu I|switch S|cpu C SYSTEM pass|warn|fail [CODE]   pcie, nvlink, memory, thermal, …
-//	profiling gpu I|all frozen|zero [for-good]   until the next new watch, or until "ok"
+//	profiling gpu I|all frozen|zero|stalled [for-good]   until the next new watch, or until "ok"
 //	profiling gpu I|all locked [CODE] · profiling gpu I|all ok
 //	blank field F [gpu I|switch S|cpu C] · unblank field F [gpu I|switch S|cpu C]
 //	set field F value V [gpu I|switch S|cpu C] · unset field F [gpu I|switch S|cpu C]

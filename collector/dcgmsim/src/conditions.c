@@ -303,10 +303,10 @@ int command_health(struct request *r)
     return a || result == 0 ? ok(r, "%s", "") : bad(r, "more than %d of them", NODE_MAX_AILMENTS);
 }
 
-/* profiling gpu I frozen|zero [for-good], or locked [CODE], or ok */
+/* profiling gpu I frozen|zero|stalled [for-good], or locked [CODE], or ok */
 int command_profiling(struct request *r)
 {
-    static const char *const modes[] = {"ok", "frozen", "zero", "locked", NULL};
+    static const char *const modes[] = {"ok", "frozen", "zero", "stalled", "locked", NULL};
     struct node_state *n = r->node;
     int gpu = gpu_of(r, 1, true);
     if (gpu < -1)
@@ -314,10 +314,10 @@ int command_profiling(struct request *r)
     int mode = r->count == 4 || r->count == 5 ? choice(r->word[3], modes) : -1;
     bool for_good = r->count == 5 && strcmp(r->word[4], "for-good") == 0;
     long code = PROFILING_LIBRARY_ERROR;
-    bool good = mode >= 0 && (r->count == 4 || (for_good && (mode == NODE_PROFILING_FROZEN || mode == NODE_PROFILING_ZERO)) ||
+    bool good = mode >= 0 && (r->count == 4 || (for_good && mode >= NODE_PROFILING_FROZEN && mode <= NODE_PROFILING_STALLED) ||
                               (mode == NODE_PROFILING_LOCKED && number(r->word[4], -100, -1, &code) == 0));
     if (!good)
-        return bad(r, "profiling gpu I|all frozen|zero [for-good], or profiling gpu I|all locked [CODE]|ok");
+        return bad(r, "profiling gpu I|all frozen|zero|stalled [for-good], or profiling gpu I|all locked [CODE]|ok");
     node_lock(n);
     for (uint32_t i = 0; i < n->gpu_count; i++) {
         struct node_gpu *g = &n->gpu[i];

@@ -125,7 +125,7 @@ struct node_throttle {
     int64_t held_ns;                 /* any of them that costs clocks */
 };
 
-enum node_profiling { NODE_PROFILING_OK, NODE_PROFILING_FROZEN, NODE_PROFILING_ZERO, NODE_PROFILING_LOCKED };
+enum node_profiling { NODE_PROFILING_OK, NODE_PROFILING_FROZEN, NODE_PROFILING_ZERO, NODE_PROFILING_STALLED, NODE_PROFILING_LOCKED };
 
 struct node_ci { /* compute instance; one MIG device as NVML sees it */
     bool present;

@@ -124,6 +124,8 @@ enum read_result value_profiling_reading(struct engine *e, int gpu, const struct
     switch (profiling_fault(e, gpu)) {
     case NODE_PROFILING_LOCKED:
         return READ_BLANK;
+    case NODE_PROFILING_STALLED:
+        return READ_NO_DATA; /* the last sample stays the newest */
     case NODE_PROFILING_ZERO:
         memset(scratch, 0, sizeof *scratch);
         break;

@@ -1,7 +1,7 @@
 /* Copyright The gpu_exporter Authors */
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Does not compile when abi.h differs from the headers that go-dcgm ships. */
+/* Compiles only if abi.h and abi_health.h agree with the headers that go-dcgm ships. */
 #include <stdbool.h>
 
 #include "dcgm_agent.h"
@@ -26,6 +26,16 @@ SAME_SIZE(uint32_t, dcgm_field_eid_t);
 SAME_SIZE(uint32_t, dcgmGroupType_t);
 SAME_SIZE(int32_t, DcgmEntityStatus_t);
 SAME_SIZE(int32_t, dcgmReturn_t);
+
+SAME_SIZE(struct abi_connect_v2, dcgmConnectV2Params_v2);
+SAME_PLACE(struct abi_connect_v2, persist, dcgmConnectV2Params_v2, persistAfterDisconnect);
+SAME_PLACE(struct abi_connect_v2, timeout_ms, dcgmConnectV2Params_v2, timeoutMs);
+SAME_PLACE(struct abi_connect_v2, unix_socket, dcgmConnectV2Params_v2, addressIsUnixSocket);
+SAME(ABI_CONNECT_V2_VERSION, dcgmConnectV2Params_version2);
+SAME_SIZE(struct abi_connect_v3, dcgmConnectV3Params_v1);
+SAME_PLACE(struct abi_connect_v3, persist, dcgmConnectV3Params_v1, persistAfterDisconnect);
+SAME_PLACE(struct abi_connect_v3, timeout_ms, dcgmConnectV3Params_v1, timeoutMs);
+SAME(ABI_CONNECT_V3_VERSION, dcgmConnectV3Params_version1);
 
 SAME_SIZE(struct abi_pair, dcgmGroupEntityPair_t);
 SAME_PLACE(struct abi_pair, kind, dcgmGroupEntityPair_t, entityGroupId);
@@ -112,9 +122,9 @@ SAME(ABI_UNINITIALIZED, DCGM_ST_UNINITIALIZED);
 SAME(ABI_TIMEOUT, DCGM_ST_TIMEOUT);
 SAME(ABI_CONNECTION_NOT_VALID, DCGM_ST_CONNECTION_NOT_VALID);
 
-/* The codes of native.go. */
+/* The numbers of code.go. */
 SAME(-1, DCGM_ST_BADPARAM);
-SAME(-6, DCGM_ST_NOT_SUPPORTED);
+SAME(ABI_NOT_SUPPORTED, DCGM_ST_NOT_SUPPORTED);
 SAME(-13, DCGM_ST_UNKNOWN_FIELD);
 SAME(-14, DCGM_ST_NO_DATA);
 SAME(-15, DCGM_ST_STALE_DATA);
@@ -137,7 +147,6 @@ SAME(7, DcgmEntityStatusDetached);
 SAME('i', DCGM_FT_INT64);
 SAME('d', DCGM_FT_DOUBLE);
 SAME('s', DCGM_FT_STRING);
-SAME(ABI_KIND_VGPU, DCGM_FE_VGPU);
 SAME(ABI_KIND_SWITCH, DCGM_FE_SWITCH);
 SAME(6, DCGM_FE_LINK);
 SAME(7, DCGM_FE_CPU);
@@ -182,7 +191,7 @@ SAME(DCGM_FP64_BLANK, 140737488355328.0);
 SAME(DCGM_INT64_NOT_PERMISSIONED, DCGM_INT64_BLANK + 3);
 SAME(5555, DCGM_HE_PORT_NUMBER);
 
-/* The numbers of health.go and topologyinfo.go. */
+/* The numbers of package health. */
 SAME(0, DCGM_HEALTH_RESULT_PASS);
 SAME(10, DCGM_HEALTH_RESULT_WARN);
 SAME(20, DCGM_HEALTH_RESULT_FAIL);
@@ -198,7 +207,10 @@ SAME(0x1, DCGM_TOPOLOGY_BOARD);
 SAME(0x20, DCGM_TOPOLOGY_SYSTEM);
 SAME(0x100, DCGM_TOPOLOGY_NVLINK1);
 
-/* The signatures of native.c: assigning to them warns, and a warning is an error here. */
+/* The signatures of library.c, fabric.c and health.c: a wrong assignment is a warning, and -Werror makes it an error. */
+dcgmReturn_t (*connect_v2)(const char *, dcgmConnectV2Params_t *, uintptr_t *) = dcgmConnect_v2;
+dcgmReturn_t (*connect_v3)(const char *, dcgmConnectV3Params_t *, uintptr_t *) = dcgmConnect_v3;
+dcgmReturn_t (*disconnect)(uintptr_t) = dcgmDisconnect;
 int (*get_gpu_status)(dcgmHandle_t, unsigned int, DcgmEntityStatus_t *) = dcgmGetGpuStatus;
 dcgmReturn_t (*get_entities)(uintptr_t, dcgm_field_entity_group_t, uint32_t *, int *, uint32_t)
     = dcgmGetEntityGroupEntities;

@@ -2,15 +2,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Health checks and the topology between GPUs. All state is in a structure of its
- * own, so that one thread can make these calls while another one reads samples.
- * Every int that is returned is a dcgmReturn_t.
+ * Health checks and the topology between GPUs. They have their own state, so that
+ * one thread can make these calls while another thread reads samples. Every
+ * returned int is a dcgmReturn_t.
  */
-#ifndef GPU_EXPORTER_DCGM_NATIVE_HEALTH_H
-#define GPU_EXPORTER_DCGM_NATIVE_HEALTH_H
+#ifndef GPU_EXPORTER_DCGM_HEALTH_H
+#define GPU_EXPORTER_DCGM_HEALTH_H
 
 #include "abi_health.h"
-#include "native.h"
+#include "library.h"
 
 struct native_health {
     struct abi_health health;             /* of the last check */
@@ -22,9 +22,9 @@ struct native_health {
     int (*get_topology)(uintptr_t, uint32_t, struct abi_device_topology *);
 };
 
-/* Finds the calls. One that the library lacks is "not supported" when it is made. NULL: out of memory. */
+/* Finds the functions. Calling a missing one returns "not supported". NULL: out of memory. */
 struct native_health *native_health_open(struct native *n);
-/* Watches all systems of the entities of a group, of ours alone, from now on. */
+/* Watches all health systems of the group's entities. It does not affect groups of other clients. */
 int native_health_set(struct native *n, struct native_health *h, uintptr_t group);
 int native_health_check(struct native *n, struct native_health *h, uintptr_t group);
 int native_health_p2p(struct native *n, struct native_health *h);

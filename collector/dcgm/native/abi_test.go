@@ -1,15 +1,18 @@
 // Copyright The gpu_exporter Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package dcgm
+package native
 
 import (
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
+
+	"gpu_exporter/collector"
 )
 
 // goDCGM returns the directory of go-dcgm's package.
@@ -22,7 +25,7 @@ func goDCGM(t *testing.T) string {
 	return strings.TrimSpace(string(out))
 }
 
-// TestABI compares abi.h, and the numbers in the Go files, with DCGM's headers.
+// TestABI compares the declarations and numbers of this package with DCGM's headers.
 func TestABI(t *testing.T) {
 	compile := func(probe string) (string, error) {
 		out, err := exec.CommandContext(t.Context(), "gcc", "-std=gnu11", "-Wall", "-Werror", "-fsyntax-only",
@@ -31,10 +34,10 @@ func TestABI(t *testing.T) {
 	}
 	probe := filepath.Join("testdata", "abi_probe.c")
 	if out, err := compile(probe); err != nil {
-		t.Errorf("abi.h is not what go-dcgm's headers say: %v\n%s", err, out)
+		t.Errorf("the declarations differ from go-dcgm's headers: %v\n%s", err, out)
 	}
 
-	// The probe must be able to fail.
+	// A wrong number must fail.
 	source, err := os.ReadFile(probe)
 	if err != nil {
 		t.Fatal(err)
@@ -49,19 +52,29 @@ func TestABI(t *testing.T) {
 	}
 }
 
-// TestHandle fails when go-dcgm keeps its connection otherwise than
-// goDCGMHandle expects: a package variable that is one uintptr.
-func TestHandle(t *testing.T) {
-	source, err := os.ReadFile(filepath.Join(goDCGM(t), "admin.go"))
+// TestHealthErrorNames compares the names with DCGM's header.
+func TestHealthErrorNames(t *testing.T) {
+	source, err := os.ReadFile(filepath.Join(goDCGM(t), "dcgm_errors.h"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{
-		`(?m)^type dcgmHandle struct\{ handle C\.dcgmHandle_t \}$`,
-		`(?m)^\thandle +dcgmHandle$`,
-	} {
-		if !regexp.MustCompile(want).Match(source) {
-			t.Errorf("go-dcgm's admin.go has no line %s", want)
+	codes, _, _ := strings.Cut(string(source), "} dcgmError_t;")
+	checked := 0
+	for _, m := range regexp.MustCompile(`DCGM_FR_(\w+)\s*=\s*(\d+)`).FindAllStringSubmatch(codes, -1) {
+		code, err := strconv.ParseUint(m[2], 10, 32)
+		if err != nil {
+			t.Fatal(err)
 		}
+		want := m[1]
+		if want == "ERROR_SENTINEL" {
+			want = m[2] // the first code without a name
+		}
+		if got := collector.HealthErrorName(uint32(code)); got != want {
+			t.Errorf("code %d is %s, want %s", code, got, want)
+		}
+		checked++
+	}
+	if checked < 130 {
+		t.Errorf("the header has only %d names", checked)
 	}
 }

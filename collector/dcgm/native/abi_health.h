@@ -2,8 +2,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * The part of libdcgm.so.4's binary interface that native_health.c touches; see
- * abi.h. TestABI compares it with the headers that go-dcgm ships.
+ * The part of libdcgm.so.4's binary interface that health.c uses; see abi.h.
  */
 #ifndef GPU_EXPORTER_DCGM_ABI_HEALTH_H
 #define GPU_EXPORTER_DCGM_ABI_HEALTH_H
@@ -53,7 +52,7 @@ struct abi_device_topology {
     struct abi_gpu_path {
         uint32_t gpu;
         uint64_t path;
-        uint64_t links; /* of this GPU towards the other, as a bit mask */
+        uint64_t links; /* bit mask of this GPU's links to the peer */
     } paths[ABI_MAX_GPUS - 1];
 };
 

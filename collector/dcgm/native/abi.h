@@ -2,10 +2,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * The part of libdcgm.so.4's binary interface that native.c touches, declared
- * by ourselves so that building needs no include path into the module cache.
- * TestABI compiles a program that compares every size, offset and number below
- * with the headers that go-dcgm ships.
+ * The part of libdcgm.so.4's binary interface that this package uses. The
+ * package declares it itself so that a build needs no include path into the
+ * module cache. TestABI compares every size, offset and number below with the
+ * headers that go-dcgm ships.
  */
 #ifndef GPU_EXPORTER_DCGM_ABI_H
 #define GPU_EXPORTER_DCGM_ABI_H
@@ -21,10 +21,9 @@
 #define ABI_MAX_FIELDS 128     /* in a field group, and in one request */
 #define ABI_MAX_ENTITIES 1024  /* in a group, and in one request */
 #define ABI_GROUP_EMPTY 1
-#define ABI_FLAG_LIVE 1        /* ask the driver, not the cache */
-#define ABI_FLAG_SUPPORTED 1   /* entities that DCGM can read */
+#define ABI_FLAG_LIVE 1        /* read from the driver, not from the cache */
+#define ABI_FLAG_SUPPORTED 1   /* only entities that DCGM can read */
 #define ABI_KIND_GPU 1
-#define ABI_KIND_VGPU 2
 #define ABI_KIND_SWITCH 3
 #define ABI_KIND_GPU_INSTANCE 4
 #define ABI_KIND_COMPUTE_INSTANCE 5
@@ -43,10 +42,29 @@
 /* dcgmReturn_t */
 #define ABI_OK 0
 #define ABI_GENERIC_ERROR (-3)
+#define ABI_NOT_SUPPORTED (-6)
 #define ABI_UNINITIALIZED (-10)
 #define ABI_TIMEOUT (-11)
 #define ABI_VERSION_MISMATCH (-12)
 #define ABI_CONNECTION_NOT_VALID (-21)
+
+/* dcgmConnectV2Params_v2 */
+struct abi_connect_v2 {
+    uint32_t version;
+    uint32_t persist;
+    uint32_t timeout_ms; /* 0: DCGM's default */
+    uint32_t unix_socket;
+};
+
+/* dcgmConnectV3Params_v1 */
+struct abi_connect_v3 {
+    uint32_t version;
+    uint32_t persist;
+    uint32_t timeout_ms;
+};
+
+#define ABI_CONNECT_V2_VERSION ((uint32_t)(sizeof(struct abi_connect_v2) | (2u << 24)))
+#define ABI_CONNECT_V3_VERSION ((uint32_t)(sizeof(struct abi_connect_v3) | (1u << 24)))
 
 /* dcgmGroupEntityPair_t */
 struct abi_pair {
@@ -62,7 +80,7 @@ union abi_payload {
     char blob[ABI_BLOB_LENGTH];
 };
 
-/* dcgmFieldValue_v1, as dcgmGetValuesSince_v2 hands it to its callback */
+/* dcgmFieldValue_v1: dcgmGetValuesSince_v2 passes it to its callback */
 struct abi_value1 {
     uint32_t version;
     uint16_t field;
@@ -72,7 +90,7 @@ struct abi_value1 {
     union abi_payload value;
 };
 
-/* dcgmFieldValue_v2, as dcgmEntitiesGetLatestValues fills it */
+/* dcgmFieldValue_v2: dcgmEntitiesGetLatestValues fills it */
 struct abi_value2 {
     uint32_t version;
     uint32_t kind;

@@ -11,15 +11,15 @@
 #define LINK 6
 #define CPU 7
 #define CORE 8
-#define CHECK_MS 900  /* how often switches and links are looked at, a bit below a second's interval */
-#define SLOW_CHECKS 60 /* CPUs and ConnectX devices come with a reboot: looked at so much less often */
+#define CHECK_MS 900   /* between two lists; below 1 s so that a 1 s timer never skips one */
+#define SLOW_CHECKS 60 /* CPUs and ConnectX devices only change with a reboot: every 60th list */
 
 struct fabric {
     struct native *n;
     uint32_t kinds;
     int (*link_status)(uintptr_t, void *);
     int (*cpu_hierarchy)(uintptr_t, struct abi_cpu_hierarchy *);
-    int old_links; /* the library knows dcgmNvLinkStatus_v4 and no later one */
+    int old_links; /* the library only knows dcgmNvLinkStatus_v4 */
     int64_t checked_ms;
     uint32_t checks;
     struct fabric_topology current, next;
@@ -37,10 +37,8 @@ struct fabric *fabric_open(struct native *n, uint32_t kinds)
         return NULL;
     f->n = n;
     f->kinds = kinds;
-    void *address = native_symbol(n, "dcgmGetNvLinkLinkStatus");
-    memcpy(&f->link_status, &address, sizeof(address));
-    address = native_symbol(n, "dcgmGetCpuHierarchy");
-    memcpy(&f->cpu_hierarchy, &address, sizeof(address));
+    native_find(n, "dcgmGetNvLinkLinkStatus", &f->link_status);
+    native_find(n, "dcgmGetCpuHierarchy", &f->cpu_hierarchy);
     return f;
 }
 
@@ -54,7 +52,7 @@ const struct fabric_topology *fabric_current(const struct fabric *f)
     return &f->current;
 }
 
-/* A list that fails stays as it was. */
+/* On failure *ids keeps the last list. */
 static int list_ids(struct fabric *f, uint32_t kind, struct fabric_ids *ids)
 {
     struct fabric_ids now = { 0 };
@@ -74,7 +72,7 @@ static int list_ids(struct fabric *f, uint32_t kind, struct fabric_ids *ids)
 static void add_links(struct fabric_topology *t, uint32_t kind, uint32_t id, const int32_t *states, uint32_t count)
 {
     for (uint32_t port = 0; port < count; port++) {
-        /* An absent port of a GPU is "not supported", that of a switch "disabled" or "not supported". */
+        /* The state of a missing port is "not supported" on a GPU, and also "disabled" on a switch. */
         if (states[port] == ABI_LINK_NOT_SUPPORTED || (kind == ABI_KIND_SWITCH && states[port] == ABI_LINK_DISABLED))
             continue;
         if (t->link_count == FABRIC_MAX_LINKS)
@@ -83,7 +81,7 @@ static void add_links(struct fabric_topology *t, uint32_t kind, uint32_t id, con
     }
 }
 
-static int ask_links(struct fabric *f)
+static int read_links(struct fabric *f)
 {
     if (!f->old_links) {
         memset(&f->status, 0, sizeof(f->status));
@@ -105,12 +103,12 @@ static int list_links(struct fabric *f, struct fabric_topology *t)
         return ABI_OK;
     if (!f->link_status)
         return ABI_GENERIC_ERROR;
-    int rc = ask_links(f);
+    int rc = read_links(f);
     if (rc != ABI_OK)
         return rc;
     t->link_count = 0;
     const struct abi_switch_links *switches = f->old_links ? f->status.v4.switches : f->status.v5.switches;
-    uint32_t gpus = f->status.v5.gpu_count; /* at the same place in both */
+    uint32_t gpus = f->status.v5.gpu_count; /* same offset in both versions */
     uint32_t switch_count = f->old_links ? f->status.v4.switch_count : f->status.v5.switch_count;
     for (uint32_t i = 0; i < gpus && i < ABI_MAX_GPUS; i++)
         if (f->old_links)
@@ -132,7 +130,7 @@ static int list_cpus(struct fabric *f, struct fabric_topology *t)
     int rc = f->cpu_hierarchy(f->n->handle, h);
     if (native_lost(rc))
         return rc;
-    if (rc != ABI_OK || h->count > ABI_MAX_CPUS) /* no such CPUs, or not now */
+    if (rc != ABI_OK || h->count > ABI_MAX_CPUS) /* no such CPUs, or a temporary error */
         return ABI_OK;
     t->cpu_count = h->count;
     for (uint32_t i = 0; i < h->count; i++) {
@@ -142,12 +140,11 @@ static int list_cpus(struct fabric *f, struct fabric_topology *t)
     return ABI_OK;
 }
 
-/* Copies what is in use: the room for links is large. */
+/* Copies only the used part: the array of links is large. */
 static void copy(struct fabric_topology *to, const struct fabric_topology *from)
 {
     to->switches = from->switches;
     to->connectx = from->connectx;
-    to->vgpus = from->vgpus;
     to->link_count = from->link_count;
     to->cpu_count = from->cpu_count;
     memcpy(to->links, from->links, from->link_count * sizeof(from->links[0]));
@@ -158,7 +155,7 @@ static int equal(const struct fabric_topology *a, const struct fabric_topology *
 {
     return !memcmp(&a->switches, &b->switches, sizeof(a->switches)) &&
            !memcmp(&a->connectx, &b->connectx, sizeof(a->connectx)) &&
-           !memcmp(&a->vgpus, &b->vgpus, sizeof(a->vgpus)) && a->link_count == b->link_count &&
+           a->link_count == b->link_count &&
            a->cpu_count == b->cpu_count && !memcmp(a->links, b->links, a->link_count * sizeof(a->links[0])) &&
            !memcmp(a->cpus, b->cpus, a->cpu_count * sizeof(a->cpus[0]));
 }
@@ -169,7 +166,7 @@ int fabric_check(struct fabric *f, int *changed, int *links)
     clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
     int64_t ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
     *changed = 0;
-    *links = FABRIC_NOT_ASKED;
+    *links = FABRIC_NOT_LISTED;
     if (!f)
         return ABI_GENERIC_ERROR;
     if (!f->kinds || (f->checks && ms - f->checked_ms < CHECK_MS))
@@ -178,8 +175,7 @@ int fabric_check(struct fabric *f, int *changed, int *links)
     struct fabric_topology *t = &f->next;
     copy(t, &f->current);
     int rc;
-    if ((rc = list_ids(f, ABI_KIND_SWITCH, &t->switches)) != ABI_OK ||
-        (rc = list_ids(f, ABI_KIND_VGPU, &t->vgpus)) != ABI_OK)
+    if ((rc = list_ids(f, ABI_KIND_SWITCH, &t->switches)) != ABI_OK)
         return rc;
     *links = list_links(f, t);
     if (native_lost(*links))

@@ -72,7 +72,7 @@ func TestTrackedTargets(t *testing.T) {
 				}
 				fmt.Fprintf(&b, "%v on", target.fields)
 				for _, e := range target.entities {
-					fmt.Fprintf(&b, " %d/%d", e.kind, e.id)
+					fmt.Fprintf(&b, " %d/%d", e.Kind, e.ID)
 				}
 				got = append(got, b.String())
 			}
@@ -156,7 +156,7 @@ func TestUtilizationInPlaceOfProfiling(t *testing.T) {
 }
 
 // What comes with the columns' fields for nothing.
-func TestBesides(t *testing.T) {
+func TestWithoutMoreTurns(t *testing.T) {
 	a10 := capability{fields: map[uint16]metricGroup{
 		1001: {4, 0}, 1002: {1, 1}, 1004: {1, 1}, 1005: {2, 0}, 1006: {1, 2}, 1007: {1, 1}, 1008: {1, 3},
 	}}
@@ -175,7 +175,7 @@ func TestBesides(t *testing.T) {
 		"all turns are asked for":               {a10, []uint16{1004, 1006, 1008}, []uint16{1001, 1002, 1005, 1007}},
 		"nothing where profiling does not work": {capability{status: collector.StatusModuleMissing}, nil, nil},
 	} {
-		if got := tt.of.besides(tt.fields, without(wanted, tt.fields)); !slices.Equal(got, tt.want) {
+		if got := tt.of.withoutMoreTurns(tt.fields, without(wanted, tt.fields)); !slices.Equal(got, tt.want) {
 			t.Errorf("%s: %v, want %v", name, got, tt.want)
 		}
 	}

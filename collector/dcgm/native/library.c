@@ -2,7 +2,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 #define _GNU_SOURCE
-#include "native.h"
+#include "library.h"
 
 #include <dlfcn.h>
 #include <stdio.h>
@@ -10,19 +10,16 @@
 #include <string.h>
 #include <time.h>
 
-/*
- * DCGM answers a request in a message of at most 4 MiB, and the values come
- * back as 4 KiB structures: 512 keep the buffer at 2 MiB and still hold 8 GPUs
- * with 64 fields.
- */
-#define CHUNK 512
 #define STRING_BYTES (64 * 1024)
 #define MAX_EVENTS 65536
-#define LIST_SECONDS 2 /* how often all GPUs are listed while all are well */
-#define AHEAD 12       /* how many values ahead of its use one is fetched */
+#define LIST_SECONDS 2 /* between two lists of all GPUs while all are healthy */
+#define AHEAD 12       /* prefetch distance, in values */
 
 struct native_private {
     void *library;
+    int (*connect_v2)(const char *, struct abi_connect_v2 *, uintptr_t *);
+    int (*connect_v3)(const char *, struct abi_connect_v3 *, uintptr_t *); /* NULL before DCGM 4.5 */
+    int (*disconnect)(uintptr_t);
     int (*get_entities)(uintptr_t, uint32_t, uint32_t *, int *, uint32_t);
     int (*get_gpu_status)(uintptr_t, uint32_t, int32_t *);
     int (*get_hierarchy)(uintptr_t, struct abi_mig_hierarchy *);
@@ -38,21 +35,20 @@ struct native_private {
     int (*unwatch)(uintptr_t, uintptr_t, uintptr_t);
     int (*update)(uintptr_t, int);
     const char *(*error_text)(int);
-    uint32_t good[ABI_MAX_GPUS]; /* the GPUs that were well when all were last listed */
+    uint32_t good[ABI_MAX_GPUS]; /* the healthy GPUs when all GPUs were last listed */
     int good_count;
-    time_t listed; /* when that was; seconds since some start */
+    time_t listed; /* time of that list, in seconds of the monotonic clock */
     struct native_topology next;
     struct abi_mig_hierarchy hierarchy;
     size_t strings_size;
     size_t event_room;
-    struct abi_value2 values[CHUNK + AHEAD]; /* the last ones are never filled */
+    struct abi_value2 values[NATIVE_CHUNK + AHEAD]; /* the last AHEAD are only prefetched */
 };
 
-/* What go-dcgm calls on our behalf; the loader would end the process if one were missing. */
+/* What go-dcgm calls for us: it does not check that these functions exist. */
 static const char *const called_by_go_dcgm[] = {
     "dcgmInit",       "dcgmShutdown",   "dcgmStartEmbedded",
-    "dcgmStopEmbedded", "dcgmConnect_v2", "dcgmDisconnect",
-    "dcgmVersionInfo", "dcgmHostengineVersionInfo", "dcgmProfGetSupportedMetricGroups",
+    "dcgmStopEmbedded", "dcgmVersionInfo", "dcgmHostengineVersionInfo", "dcgmProfGetSupportedMetricGroups",
 };
 
 struct native *native_open(char *text, size_t size, int *missing)
@@ -71,6 +67,11 @@ struct native *native_open(char *text, size_t size, int *missing)
         snprintf(text, size, "out of memory");
         goto fail;
     }
+    /*
+     * go-dcgm opens the same library later, and the loader returns the same
+     * handle. This call comes first because go-dcgm reports neither the loader's
+     * message nor a missing function.
+     */
     p->library = dlopen("libdcgm.so.4", RTLD_LAZY | RTLD_GLOBAL);
     if (!p->library) {
         const char *why = dlerror();
@@ -81,6 +82,8 @@ struct native *native_open(char *text, size_t size, int *missing)
         const char *name;
         void *into;
     } symbols[] = {
+        { "dcgmConnect_v2", &p->connect_v2 },
+        { "dcgmDisconnect", &p->disconnect },
         { "dcgmGetEntityGroupEntities", &p->get_entities },
         { "dcgmGetGpuStatus", &p->get_gpu_status },
         { "dcgmGetGpuInstanceHierarchy", &p->get_hierarchy },
@@ -98,14 +101,14 @@ struct native *native_open(char *text, size_t size, int *missing)
         { "errorString", &p->error_text },
     };
     for (size_t i = 0; i < sizeof(symbols) / sizeof(symbols[0]); i++) {
-        void *address = dlsym(p->library, symbols[i].name);
-        if (!address) {
+        if (!native_symbol(n, symbols[i].name)) {
             snprintf(text, size, "%s", symbols[i].name);
             *missing = 1;
             goto fail;
         }
-        memcpy(symbols[i].into, &address, sizeof(address));
+        native_find(n, symbols[i].name, symbols[i].into);
     }
+    native_find(n, "dcgmConnect_v3", &p->connect_v3);
     for (size_t i = 0; i < sizeof(called_by_go_dcgm) / sizeof(called_by_go_dcgm[0]); i++) {
         if (!dlsym(p->library, called_by_go_dcgm[i])) {
             snprintf(text, size, "%s", called_by_go_dcgm[i]);
@@ -123,7 +126,7 @@ struct native *native_open(char *text, size_t size, int *missing)
     return n;
 
 fail:
-    /* The library stays open: the process ends after this anyway. */
+    /* The library stays open: the process ends after this error. */
     if (n)
         free(n->strings);
     free(p);
@@ -131,14 +134,30 @@ fail:
     return NULL;
 }
 
-int native_has(struct native *n, const char *symbol)
-{
-    return native_symbol(n, symbol) != NULL;
-}
-
 void *native_symbol(struct native *n, const char *symbol)
 {
     return dlsym(n->p->library, symbol);
+}
+
+void native_find(struct native *n, const char *symbol, void *into)
+{
+    void *address = native_symbol(n, symbol);
+    memcpy(into, &address, sizeof(address));
+}
+
+int native_connect(struct native *n, const char *address, enum native_address kind)
+{
+    if (kind == NATIVE_URI) {
+        struct abi_connect_v3 v3 = { .version = ABI_CONNECT_V3_VERSION };
+        return n->p->connect_v3 ? n->p->connect_v3(address, &v3, &n->handle) : ABI_NOT_SUPPORTED;
+    }
+    struct abi_connect_v2 v2 = { .version = ABI_CONNECT_V2_VERSION, .unix_socket = kind == NATIVE_UNIX };
+    return n->p->connect_v2(address, &v2, &n->handle);
+}
+
+int native_disconnect(struct native *n)
+{
+    return n->p->disconnect(n->handle);
 }
 
 const char *native_error_text(struct native *n, int code)
@@ -160,7 +179,7 @@ int native_list(struct native *n, uint32_t kind, uint32_t flags, uint32_t *ids, 
     return rc;
 }
 
-/* The GPUs and how they are. */
+/* Lists the GPUs and their status. */
 static int check_gpus(struct native *n, struct native_topology *t, const struct native_topology *old)
 {
     struct native_private *p = n->p;
@@ -174,7 +193,7 @@ static int check_gpus(struct native *n, struct native_topology *t, const struct 
     clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
     if (good_count == p->good_count && !memcmp(good, p->good, (size_t)good_count * sizeof(good[0])) &&
         (uint32_t)good_count == old->gpu_count && now.tv_sec - p->listed < LIST_SECONDS) {
-        /* All GPUs are still well: only one that never was can have come. */
+        /* All known GPUs are healthy: only an unhealthy one can have been added. */
         memcpy(t->gpus, old->gpus, old->gpu_count * sizeof(t->gpus[0]));
         t->gpu_count = old->gpu_count;
         return ABI_OK;
@@ -188,13 +207,13 @@ static int check_gpus(struct native *n, struct native_topology *t, const struct 
         gpu->id = all[i];
         gpu->status = 0;
         for (int j = 0; j < good_count && !gpu->status; j++)
-            gpu->status = good[j] == all[i]; /* DcgmEntityStatusOk is 1; a fake GPU is as good */
+            gpu->status = good[j] == all[i]; /* DcgmEntityStatusOk is 1; a fake GPU counts as healthy */
         if (gpu->status == 1)
             continue;
         rc = p->get_gpu_status(n->handle, gpu->id, &gpu->status);
         if (native_lost(rc))
             return rc;
-        if (rc != ABI_OK || gpu->status == 1) /* on its way back: not in the list yet */
+        if (rc != ABI_OK || gpu->status == 1) /* it is recovering and not in the list yet */
             gpu->status = 0;
     }
     memcpy(p->good, good, (size_t)good_count * sizeof(good[0]));
@@ -203,14 +222,14 @@ static int check_gpus(struct native *n, struct native_topology *t, const struct 
     return ABI_OK;
 }
 
-/* The instances of the GPUs. */
+/* Lists the GPU instances and compute instances. */
 static int check_instances(struct native *n, struct native_topology *t)
 {
     uint32_t ids[ABI_MAX_HIERARCHY];
     int count;
 
-    t->mig_count = 0;
-    /* The hierarchy is a message of 70 KiB: ask only where instances exist. */
+    t->instance_count = 0;
+    /* The hierarchy is a 70 KiB message: read it only if instances exist. */
     int rc = native_list(n, ABI_KIND_GPU_INSTANCE, 0, ids, ABI_MAX_HIERARCHY, &count);
     if (rc != ABI_OK || count == 0)
         return rc;
@@ -222,8 +241,11 @@ static int check_instances(struct native *n, struct native_topology *t)
         return rc;
     if (h->count > ABI_MAX_HIERARCHY)
         return ABI_GENERIC_ERROR;
-    t->mig_count = h->count;
-    memcpy(t->mig, h->entries, h->count * sizeof(h->entries[0]));
+    t->instance_count = h->count;
+    for (uint32_t i = 0; i < h->count; i++) {
+        const struct abi_mig_entry *e = &h->entries[i];
+        t->instances[i] = (struct native_instance) { e->entity, e->parent, e->nvml_gpu_instance, e->nvml_compute_instance };
+    }
     return ABI_OK;
 }
 
@@ -241,12 +263,12 @@ int native_check_topology(struct native *n, int *changed, int *instances)
         return rc;
     if (rc != ABI_OK) {
         *instances = rc;
-        t->mig_count = old->mig_count;
-        memcpy(t->mig, old->mig, old->mig_count * sizeof(t->mig[0]));
+        t->instance_count = old->instance_count;
+        memcpy(t->instances, old->instances, old->instance_count * sizeof(t->instances[0]));
     }
-    if (old->gpu_count != t->gpu_count || old->mig_count != t->mig_count ||
+    if (old->gpu_count != t->gpu_count || old->instance_count != t->instance_count ||
         memcmp(old->gpus, t->gpus, t->gpu_count * sizeof(t->gpus[0])) ||
-        memcmp(old->mig, t->mig, t->mig_count * sizeof(t->mig[0]))) {
+        memcmp(old->instances, t->instances, t->instance_count * sizeof(t->instances[0]))) {
         *old = *t;
         *changed = 1;
     }
@@ -295,20 +317,19 @@ static void put_cell(struct native *n, struct native_cell *cell, const struct ab
         cell->status = NATIVE_NO_ANSWER;
 }
 
-/* One request, at most CHUNK values. */
+/* One request, at most NATIVE_CHUNK values. */
 static int read_chunk(struct native *n, const struct abi_pair *entities, uint32_t entity_count,
                       const uint16_t *fields, uint32_t field_count, const uint32_t *base, const uint16_t *column,
                       uint32_t flags, struct native_cell *cells)
 {
     struct native_private *p = n->p;
 
-    n->calls++;
     int rc = p->get_latest(n->handle, (struct abi_pair *)entities, entity_count, (uint16_t *)fields, field_count,
                            flags, p->values);
     if (rc != ABI_OK)
         return rc;
 
-    /* Cached values come in the order asked for, live ones may not, and the documentation promises nothing. */
+    /* Cached values have the order of the request. Live ones may not, and DCGM documents no order. */
     const struct abi_value2 *v = p->values;
     for (uint32_t e = 0; e < entity_count; e++) {
         struct native_cell *row = &cells[base[e]];
@@ -342,7 +363,7 @@ int native_read(struct native *n, const struct abi_pair *entities, uint32_t enti
 {
     for (uint32_t f = 0; f < field_count; f += ABI_MAX_FIELDS) {
         uint32_t nf = field_count - f < ABI_MAX_FIELDS ? field_count - f : ABI_MAX_FIELDS;
-        uint32_t step = CHUNK / nf;
+        uint32_t step = NATIVE_CHUNK / nf;
         for (uint32_t e = 0; e < entity_count; e += step) {
             uint32_t ne = entity_count - e < step ? entity_count - e : step;
             int rc = read_chunk(n, entities + e, ne, fields + f, nf, base + e, column + f, flags, cells);
@@ -350,7 +371,6 @@ int native_read(struct native *n, const struct abi_pair *entities, uint32_t enti
                 return rc;
             if (rc == ABI_OK)
                 continue;
-            n->degraded++;
             for (uint32_t i = e; i < e + ne; i++) {
                 if (ne > 1)
                     rc = read_chunk(n, entities + i, 1, fields + f, nf, base + i, column + f, flags, cells);
@@ -362,31 +382,6 @@ int native_read(struct native *n, const struct abi_pair *entities, uint32_t enti
         }
     }
     return ABI_OK;
-}
-
-int native_floor(struct native *n, const struct abi_pair *entities, uint32_t entity_count, const uint16_t *fields,
-                 uint32_t field_count, uint32_t times)
-{
-    for (uint32_t t = 0; t < times; t++)
-        for (uint32_t f = 0; f < field_count; f += ABI_MAX_FIELDS) {
-            uint32_t nf = field_count - f < ABI_MAX_FIELDS ? field_count - f : ABI_MAX_FIELDS;
-            uint32_t step = CHUNK / nf;
-            for (uint32_t e = 0; e < entity_count; e += step) {
-                uint32_t ne = entity_count - e < step ? entity_count - e : step;
-                int rc = n->p->get_latest(n->handle, (struct abi_pair *)entities + e, ne, (uint16_t *)fields + f, nf,
-                                          0, n->p->values);
-                if (rc != ABI_OK)
-                    return rc;
-            }
-        }
-    return ABI_OK;
-}
-
-int64_t native_thread_cpu(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
 int native_group_create(struct native *n, const char *name, uintptr_t *group)

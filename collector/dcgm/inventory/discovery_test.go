@@ -1,0 +1,106 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package inventory
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"gpu_exporter/collector"
+	"gpu_exporter/collector/dcgm/native"
+)
+
+// TestSettle shows that a GPU is never forgotten while it may come back, and is
+// not there twice when it comes back under another id.
+func TestSettle(t *testing.T) {
+	d := Discovery{gpus: map[uint32]*gpu{
+		0: {entity: collector.Entity{Kind: collector.KindGPU, ID: 0, Parent: collector.Unknown, UUID: "GPU-a"}},
+		1: {entity: collector.Entity{Kind: collector.KindGPU, ID: 1, Parent: collector.Unknown, UUID: "GPU-b"}, instances: []gpuInstance{{
+			instance: instance{entity: collector.Entity{Kind: collector.KindGPUInstance, ID: 7}, appeared: 5},
+			compute:  []instance{{entity: collector.Entity{Kind: collector.KindComputeInstance, ID: 7, UUID: "MIG-b"}, appeared: 6}},
+		}}},
+		2: {entity: collector.Entity{Kind: collector.KindGPU, ID: 2, Parent: collector.Unknown, UUID: "GPU-c"}},
+		3: {entity: collector.Entity{Kind: collector.KindGPU, ID: 3, Parent: collector.Unknown, UUID: "GPU-a"}},
+		4: {entity: collector.Entity{Kind: collector.KindGPU, ID: 4, Parent: collector.Unknown, UUID: "GPU-d"}},
+	}}
+	d.updateStates(native.Topology{GPUs: []native.GPU{{ID: 1, Status: native.StatusLost}, {ID: 2, Status: native.StatusDetached}, {ID: 3, Status: native.StatusOK}}})
+	var got []string
+	entities, appeared := d.entities()
+	for _, e := range entities {
+		got = append(got, fmt.Sprintf("%v %d parent %d %v %s", e.Kind, e.ID, e.Parent, e.State, e.UUID))
+	}
+	want := []string{
+		"gpu 1 parent -1 lost GPU-b",
+		"gpu 2 parent -1 detached GPU-c",
+		"gpu 3 parent -1 up GPU-a",
+		"gpu 4 parent -1 detached GPU-d",
+		"gpu_instance 7 parent 0 lost ",
+		"compute_instance 7 parent 4 lost MIG-b",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("entities:\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if want := []int64{0, 0, 0, 0, 5, 6}; !slices.Equal(appeared, want) {
+		t.Errorf("they appeared at %v, want %v", appeared, want)
+	}
+}
+
+func TestMergeKeepsWhatIsBlanked(t *testing.T) {
+	known := collector.Entity{UUID: "GPU-a", Model: "H100", Serial: "1", VBIOS: "2", Brand: "NVIDIA", PCIBusID: "0:1:0.0", Index: 3, Minor: 4}
+	blank := collector.Entity{Index: collector.Unknown, Minor: collector.Unknown}
+	if got := merge(known, blank); got != known {
+		t.Errorf("merge with blanks: %+v, want %+v", got, known)
+	}
+	if got := merge(known, collector.Entity{UUID: "GPU-a", Model: "H200", Index: 0, Minor: 0}); got.Model != "H200" || got.Index != 0 || got.Serial != "1" {
+		t.Errorf("merge with news: %+v", got)
+	}
+}
+
+func TestProfile(t *testing.T) {
+	for name, want := range map[string]string{
+		"1g.10gb":                              "1g.10gb",
+		"MIG 1g.10gb":                          "1g.10gb",
+		"NVIDIA H100 80GB HBM3 MIG 1c.3g.40gb": "1c.3g.40gb",
+		"":                                     "",
+	} {
+		if got := profile(name); got != want {
+			t.Errorf("profile(%q) = %q, want %q", name, got, want)
+		}
+	}
+}
+
+// TestLinksAreTheGPUs shows that a GPU has no links of the one that had its id before,
+// and has its own when it is back.
+func TestLinksAreTheGPUs(t *testing.T) {
+	f := newFabric([]collector.KnownLinks{{GPU: "GPU-c", Ports: []int{5}}, {Switch: 0, Ports: []int{5}}})
+	for _, step := range []struct {
+		uuid  string
+		mig   bool
+		state native.LinkState // none: DCGM says that the link is not supported
+		want  int
+	}{
+		{"GPU-a", false, native.LinkDown, 0},
+		{"GPU-a", false, native.LinkUp, 1},
+		{"GPU-a", false, native.LinkDown, 1},
+		{"GPU-b", false, native.LinkDown, 0},
+		{"GPU-a", false, native.LinkDown, 1},
+		{"GPU-a", true, 0, 0},
+		{"GPU-a", false, native.LinkDown, 1},
+		{"GPU-c", false, native.LinkDown, 1},
+		{"", false, native.LinkDown, 0},
+		{"", false, native.LinkUp, 1},
+		{"", false, native.LinkDown, 1},
+	} {
+		var now native.Fabric
+		if step.state != 0 {
+			now.Links = []native.Link{{Parent: native.PairOf(collector.KindGPU, 0), Port: 5, State: step.state}}
+		}
+		f.update(now, map[uint32]*gpu{0: {entity: collector.Entity{Kind: collector.KindGPU, UUID: step.uuid, MIGMode: step.mig}}})
+		if len(f.links) != step.want {
+			t.Errorf("%+v: %d links", step, len(f.links))
+		}
+	}
+}
