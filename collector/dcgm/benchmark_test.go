@@ -20,6 +20,7 @@ import (
 	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm/internal/readloop"
 	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/dcgm/watch"
 )
 
 // readLoopVariable makes a measuring child replace samples by the C loop.
@@ -64,15 +65,10 @@ func measureSamples(cfg collector.SamplerConfig, readLoop bool) (c cost, err err
 	for i := range s.reading.blocks {
 		requests = append(requests, &s.reading.blocks[i].Request)
 	}
-	for i := range s.tracker.blocks {
-		if s.tracker.blocks[i].separate {
-			requests = append(requests, &s.tracker.blocks[i].Request)
-		}
-	}
 	for _, r := range requests {
 		c.Values += len(r.Entities) * len(r.Fields)
-		step := native.ChunkSize / min(len(r.Fields), maxFields)
-		c.Calls += (len(r.Entities) + step - 1) / step * ((len(r.Fields) + maxFields - 1) / maxFields)
+		step := native.ChunkSize / min(len(r.Fields), watch.MaxFields)
+		c.Calls += (len(r.Entities) + step - 1) / step * ((len(r.Fields) + watch.MaxFields - 1) / watch.MaxFields)
 	}
 	step := s.sample
 	if readLoop {

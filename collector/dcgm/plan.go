@@ -10,6 +10,7 @@ import (
 
 	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/dcgm/watch"
 )
 
 const (
@@ -243,7 +244,7 @@ func (p *plan) chooseProfiling(fields []collector.TrackedField) {
 				listed = append(listed, uint16(p.inv.Columns[p.inv.Entities[row].Kind][column]))
 			}
 		})
-		p.profiling[gpu.ID] = append(listed, p.capabilities[gpu.ID].withoutMoreTurns(listed, without(wanted, listed))...)
+		p.profiling[gpu.ID] = append(listed, p.capabilities[gpu.ID].withoutMoreTurns(listed, watch.Without(wanted, listed))...)
 	}
 }
 
@@ -275,25 +276,25 @@ func (p *plan) awaitsProfiling(s *collector.Sample) bool {
 }
 
 // refuse fixes the status of the cells that the engine does not watch.
-func (p *plan) refuse(units []*unit) {
+func (p *plan) refuse(units []*watch.Unit) {
 	rows := make(map[native.Pair]int, len(p.inv.Entities))
 	for i, e := range p.inv.Entities {
 		rows[native.PairOf(e.Kind, e.ID)] = i
 	}
 	for _, u := range units {
-		for _, r := range u.refused {
-			row, ok := rows[r.entity]
+		for _, r := range u.Refused {
+			row, ok := rows[r.Entity]
 			if !ok {
 				continue
 			}
 			refuse := func(statuses []collector.Status, fields []collector.FieldID) {
 				for j := range statuses {
-					if f := uint16(fields[j]); statuses[j] == collector.StatusOK && slices.Contains(u.fields, f) && r.covers(f) {
-						statuses[j] = r.status()
+					if f := uint16(fields[j]); statuses[j] == collector.StatusOK && slices.Contains(u.Fields, f) && r.Covers(f) {
+						statuses[j] = r.Status()
 					}
 				}
 			}
-			refuse(p.fixed[row], p.inv.Columns[r.entity.Kind])
+			refuse(p.fixed[row], p.inv.Columns[r.Entity.Kind])
 			refuse(p.derived[row], p.inv.Derived)
 		}
 	}
@@ -336,9 +337,7 @@ func (p *plan) blocks() (blocks []block, cells int) {
 		if !ok {
 			at = len(blocks)
 			byShape[shape] = at
-			for j := range b.Fields {
-				b.Column = append(b.Column, uint16(j))
-			}
+			b.Column = columns(len(b.Fields))
 			blocks = append(blocks, b)
 		}
 		shared := &blocks[at]
@@ -350,7 +349,7 @@ func (p *plan) blocks() (blocks []block, cells int) {
 	return blocks, cells
 }
 
-// blockOf returns the fields to read on one entity.
+// blockOf returns the fields to read on one entity: columns, derived and tracked fields.
 func (p *plan) blockOf(row int) block {
 	e := &p.inv.Entities[row]
 	b := block{xid: -1, mig: -1}
@@ -378,6 +377,9 @@ func (p *plan) blockOf(row int) block {
 				proof: e.Kind.OfGPU() && !global && id != collector.FieldXID && !isProfiling(uint16(id)),
 			})
 		}
+	}
+	for _, t := range p.tracked[row] {
+		add(t.field)
 	}
 	// The XID of a lost GPU is read too: the XID that explains the loss may come late.
 	if p.events[row] {

@@ -11,6 +11,7 @@ import (
 
 	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/dcgm/watch"
 )
 
 const (
@@ -59,8 +60,8 @@ func TestPlanTargets(t *testing.T) {
 		{"f", []string{
 			"events [230] on 1/0 1/1 1/5 4/7 4/8 5/7 5/8",
 			"[67 155] on 1/0 1/5",
-			"profiling [1001 1002] on 1/0",
 			"[155] on 4/7 4/8",
+			"profiling [1001 1002] on 1/0",
 			"profiling [1001] on 4/7 4/8",
 		}},
 		{"g", []string{
@@ -86,14 +87,14 @@ func TestPlanTargets(t *testing.T) {
 		var got []string
 		for _, target := range newPlan(testInventory(testColumns), selectors{gpus: selector}, testCapabilities).targets() {
 			var b strings.Builder
-			if target.events {
+			if target.Events {
 				b.WriteString("events ")
 			}
-			if target.profiling {
+			if target.Profiling {
 				b.WriteString("profiling ")
 			}
-			fmt.Fprintf(&b, "%v on", target.fields)
-			for _, e := range target.entities {
+			fmt.Fprintf(&b, "%v on", target.Fields)
+			for _, e := range target.Entities {
 				fmt.Fprintf(&b, " %d/%d", e.Kind, e.ID)
 			}
 			got = append(got, b.String())
@@ -115,19 +116,19 @@ func TestPlanComputeInstancesAlone(t *testing.T) {
 	}
 }
 
-// TestTargetKey shows what makes a watch anew: another instance under the same
-// id does, a change elsewhere does not.
-func TestTargetKey(t *testing.T) {
-	keys := func(change func(*collector.Inventory)) map[string]bool {
+// TestChangedTargets shows which changes need a new watch: another instance with the
+// same ID does, a change of another entity does not.
+func TestChangedTargets(t *testing.T) {
+	targets := func(change func(*collector.Inventory)) map[string]bool {
 		inv := testInventory(testColumns)
 		change(inv)
 		out := make(map[string]bool)
 		for _, target := range newPlan(inv, selectors{}, testCapabilities).targets() {
-			out[target.key] = true
+			out[fmt.Sprint(target)] = true
 		}
 		return out
 	}
-	before := keys(func(*collector.Inventory) {})
+	before := targets(func(*collector.Inventory) {})
 	same := func(after map[string]bool) (n int) {
 		for k := range after {
 			if before[k] {
@@ -142,14 +143,14 @@ func TestTargetKey(t *testing.T) {
 		stay   int
 	}{
 		{"nothing", func(*collector.Inventory) {}, 5},
-		// Of the events, the GPUs' fields and the GPUs' profiling, and the two of
-		// the instances, only the GPUs' two stay.
+		// The fields and the profiling of the GPUs stay; the events and the two
+		// targets of the instances change.
 		{"another instance with the same id", func(inv *collector.Inventory) { inv.Entities[4].InstanceID = 9 }, 2},
 		{"another profile", func(inv *collector.Inventory) { inv.Entities[4].Profile = "1g.10gb" }, 2},
-		// The one that profiling works on is another one.
+		// The lost GPU has no profiling.
 		{"a lost GPU", func(inv *collector.Inventory) { inv.Entities[3].State = collector.EntityLost }, 3},
 	} {
-		if got := same(keys(tt.change)); got != tt.stay {
+		if got := same(targets(tt.change)); got != tt.stay {
 			t.Errorf("%s: %d of %d watches stay, want %d", tt.name, got, len(before), tt.stay)
 		}
 	}
@@ -188,12 +189,12 @@ func TestPlanBlocks(t *testing.T) {
 // TestRefuse shows that what the engine does not watch costs its own cells only.
 func TestRefuse(t *testing.T) {
 	p := newPlan(testInventory(testColumns), selectors{}, testCapabilities)
-	p.refuse([]*unit{{
-		target: target{fields: []uint16{155, 230}},
-		refused: []refusal{
-			{entity: native.Pair{Kind: 1, ID: 0}, fields: []uint16{155}, code: native.UnknownField},
-			{entity: native.Pair{Kind: 4, ID: 8}, code: native.GPULost}, // not added to the group
-			{entity: native.Pair{Kind: 1, ID: 99}, code: native.GPULost},
+	p.refuse([]*watch.Unit{{
+		Target: watch.Target{Fields: []uint16{155, 230}},
+		Refused: []watch.Refusal{
+			{Entity: native.Pair{Kind: 1, ID: 0}, Fields: []uint16{155}, Code: native.UnknownField},
+			{Entity: native.Pair{Kind: 4, ID: 8}, Code: native.GPULost}, // not added to the group
+			{Entity: native.Pair{Kind: 1, ID: 99}, Code: native.GPULost},
 		},
 	}})
 	ok := collector.StatusOK

@@ -12,6 +12,7 @@ import (
 	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm/inventory"
 	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/dcgm/watch"
 )
 
 // maxRounds bounds the re-watch rounds that exist at a time; see maxGroups.
@@ -130,7 +131,7 @@ func (p *profiler) apply(plan *plan, newest int64) {
 	}
 	var changed []*gpuProfiling
 	for _, g := range p.gpus {
-		if g.watches = plan.profilingWatches(g.row); len(without(g.watches, before[g])) > 0 {
+		if g.watches = plan.profilingWatches(g.row); len(watch.Without(g.watches, before[g])) > 0 {
 			changed = append(changed, g)
 		}
 	}
@@ -166,12 +167,12 @@ func (p *profiler) applyToGPU(plan *plan, row int) {
 }
 
 // watched updates the states after the plan was watched.
-func (p *profiler) watched(r *reading, units []*unit, now time.Time) {
+func (p *profiler) watched(r *reading, units []*watch.Unit, now time.Time) {
 	refusals := make(map[native.Pair]native.Code)
 	for _, u := range units {
-		for _, x := range u.refused {
-			if u.profiling {
-				refusals[x.entity] = x.code
+		for _, x := range u.Refused {
+			if u.Profiling {
+				refusals[x.Entity] = x.Code
 			}
 		}
 	}

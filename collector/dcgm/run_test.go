@@ -15,6 +15,7 @@ import (
 
 	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/dcgm/watch"
 )
 
 // TestWholeGPUs shows the inventory and the values of a node of whole GPUs.
@@ -421,7 +422,7 @@ func TestManyFields(t *testing.T) {
 			cfg.Fields[gpu] = append(cfg.Fields[gpu], f.ID)
 		}
 	}
-	if len(cfg.Fields[gpu]) <= 2*maxFields {
+	if len(cfg.Fields[gpu]) <= 2*watch.MaxFields {
 		t.Fatalf("only %d fields", len(cfg.Fields[gpu]))
 	}
 	p := newNode(t, "h100x8").start(cfg)

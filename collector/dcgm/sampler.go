@@ -12,6 +12,7 @@ import (
 	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm/inventory"
 	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/dcgm/watch"
 )
 
 const (
@@ -36,7 +37,7 @@ type sampler struct {
 	engine    *engine
 	lib       *native.Library
 	discovery *inventory.Discovery
-	watcher   *watcher
+	watcher   *watch.Watcher
 	reading   *reading
 	tracker   *tracker
 	fabric    *fabricPoll
@@ -81,7 +82,7 @@ func newSampler(cfg Config) (*sampler, error) {
 			Library: e.lib, Logger: cfg.Logger, MIGDevices: cfg.MIGDevices, Columns: cfg.Sampler.Fields,
 			DCGMVersion: e.version, Links: cfg.Sampler.Links,
 		}),
-		watcher:      newWatcher(e.lib, cfg.Sampler.Interval, cfg.Logger),
+		watcher:      watch.New(e.lib, cfg.Sampler.Interval, cfg.Logger),
 		xids:         xids{eventsSince: e.lib.EventsSince},
 		profiler:     newProfiler(cfg, start),
 		libraryCheck: time.Now(),
@@ -214,40 +215,40 @@ func (s *sampler) watch(p *plan, retry bool) error {
 	}
 	s.profiler.apply(p, s.newest)
 	targets := p.targets()
-	if c := s.watcher.set(targets, retry); c != native.OK {
+	if c := s.watcher.Set(targets, retry); c != native.OK {
 		return s.failed(c, collector.FailureWatchFailed, "watching fields")
 	}
 	if err := s.checkRefusals(targets); err != nil {
 		return err
 	}
-	p.refuse(s.watcher.units)
+	p.refuse(s.watcher.Units())
 	s.reading = newReading(s.lib, p, s.appeared, s.cfg.Sampler.Interval)
-	s.tracker = newTracker(s.lib, p, s.reading, s.appeared)
-	if c := s.xids.watch(s.watcher.units, p.inv); c != native.OK {
+	s.tracker = newTracker(s.reading)
+	if c := s.xids.watch(s.watcher.Units(), p.inv); c != native.OK {
 		return s.failed(c, collector.FailureWatchFailed, "reading XIDs")
 	}
-	s.profiler.watched(s.reading, s.watcher.units, time.Now())
+	s.profiler.watched(s.reading, s.watcher.Units(), time.Now())
 	return s.writeProfiling()
 }
 
 // checkRefusals logs the fields that are not watched. It fails if none is watched.
-func (s *sampler) checkRefusals(targets []target) error {
+func (s *sampler) checkRefusals(targets []watch.Target) error {
 	watched := len(targets) == 0
 	var last native.Code
-	for _, u := range s.watcher.units {
-		watched = watched || len(u.watches) > 0
-		for _, r := range u.refused {
-			last = r.code
-			fields := r.fields
+	for _, u := range s.watcher.Units() {
+		watched = watched || len(u.Watches) > 0
+		for _, r := range u.Refused {
+			last = r.Code
+			fields := r.Fields
 			if fields == nil {
-				fields = u.fields
+				fields = u.Fields
 			}
 			level := slog.LevelInfo
-			if u.profiling {
+			if u.Profiling {
 				level = slog.LevelDebug // the state of profiling is logged once
 			}
-			s.log.Log(context.Background(), level, "fields are not watched", "entity", collector.EntityKind(r.entity.Kind), "id", r.entity.ID,
-				"fields", fields, "err", s.lib.Err(r.code, "watching"))
+			s.log.Log(context.Background(), level, "fields are not watched", "entity", collector.EntityKind(r.Entity.Kind), "id", r.Entity.ID,
+				"fields", fields, "err", s.lib.Err(r.Code, "watching"))
 		}
 	}
 	if watched || last == native.GPULost || last == native.GPUsDetached {

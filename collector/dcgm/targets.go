@@ -7,89 +7,58 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/dcgm/watch"
 )
 
-// target is fields to watch on a set of entities.
-type target struct {
-	// key changes with the entities, their identity and the fields: a changed key
-	// needs a new watch. It consists of kind and identities.
-	key        string
-	kind       string
-	identities []string
-	entities   []native.Pair
-	fields     []uint16
-	profiling  bool
-	events     bool
-	round      int           // separates watches that differ in nothing else
-	every      time.Duration // between values; 0 means the interval of the samples
-}
-
 // targets returns all watches of the plan. The events come first, so that later
-// watches delay no XID. Profiling comes last.
-func (p *plan) targets() []target {
-	var targets []target
-	add := func(t target, rows []int) {
-		if len(t.fields) == 0 {
+// watches delay no XID. Profiling comes last. Entities with the same watch share a target.
+func (p *plan) targets() []watch.Target {
+	var targets []watch.Target
+	positions := make(map[string]int)
+	add := func(row int, t watch.Target) {
+		if len(t.Fields) == 0 {
 			return
 		}
-		t.kind = fmt.Sprintf("%v %v %v %v %d", t.profiling, t.events, t.every, t.fields, t.round)
-		for some := range slices.Chunk(rows, maxEntities) {
-			t.entities, t.identities = nil, nil
-			for _, i := range some {
-				e := &p.inv.Entities[i]
-				t.entities = append(t.entities, native.PairOf(e.Kind, e.ID))
-				t.identities = append(t.identities, p.identity(i))
-			}
-			t.key = t.kind + " " + strings.Join(t.identities, " ")
+		e := &p.inv.Entities[row]
+		key := fmt.Sprint(e.Kind, t)
+		if t.Events {
+			key = "events" // of all kinds
+		}
+		at, ok := positions[key]
+		if !ok || len(targets[at].Entities) == watch.MaxEntities {
+			at = len(targets)
+			positions[key] = at
 			targets = append(targets, t)
 		}
+		targets[at].Entities = append(targets[at].Entities, native.PairOf(e.Kind, e.ID))
+		targets[at].Identities = append(targets[at].Identities, p.identity(row))
 	}
-	var rows []int
 	for i, e := range p.inv.Entities {
 		if p.events[i] && e.State == collector.EntityUp {
-			rows = append(rows, i)
+			add(i, watch.Target{Fields: []uint16{fieldXID}, Events: true})
 		}
 	}
-	add(target{fields: []uint16{fieldXID}, events: true}, rows)
-	for kind := range p.inv.Columns {
-		p.addTargets(collector.EntityKind(kind), add)
-	}
-	return targets
-}
-
-// addTargets adds the watches of the entities of a kind. Entities with the same
-// watch share a target.
-func (p *plan) addTargets(kind collector.EntityKind, add func(target, []int)) {
-	var shared []target
-	var rows [][]int // of each of shared
-	positions := make(map[string]int)
 	for i, e := range p.inv.Entities {
-		if e.Kind != kind || e.State != collector.EntityUp {
-			continue
-		}
-		for n, t := range p.targetsOf(i) {
-			key := fmt.Sprint(n, t.every, t.fields, t.round)
-			at, ok := positions[key]
-			if !ok {
-				at = len(shared)
-				positions[key] = at
-				shared, rows = append(shared, t), append(rows, nil)
-			}
-			rows[at] = append(rows[at], i)
-		}
-	}
-	for _, profiling := range []bool{false, true} {
-		for at, t := range shared {
-			if t.profiling == profiling {
-				add(t, rows[at])
+		if e.State == collector.EntityUp {
+			for _, t := range p.targetsOf(i) {
+				add(i, t)
 			}
 		}
 	}
+	slices.SortStableFunc(targets, func(a, b watch.Target) int {
+		switch {
+		case a.Profiling == b.Profiling:
+			return 0
+		case b.Profiling:
+			return -1
+		}
+		return 1
+	})
+	return targets
 }
 
 // targetsOf returns the watches of an entity except its events: fields at the interval
@@ -97,9 +66,9 @@ func (p *plan) addTargets(kind collector.EntityKind, add func(target, []int)) {
 // latter have one interval, so that a GPU has one set of counters to multiplex. No
 // field is in two watches: a connection has one watch for each field of an entity,
 // and the last one would replace the others.
-func (p *plan) targetsOf(row int) []target {
+func (p *plan) targetsOf(row int) []watch.Target {
 	e := &p.inv.Entities[row]
-	ordinary, profiling := target{}, target{profiling: true, round: p.roundOf(row)}
+	ordinary, profiling := watch.Target{}, watch.Target{Profiling: true, Round: p.roundOf(row)}
 	faster := make(map[time.Duration][]uint16)
 	every := make(map[uint16]time.Duration)
 	for _, t := range p.tracked[row] {
@@ -113,18 +82,18 @@ func (p *plan) targetsOf(row int) []target {
 		added[field] = true
 		switch interval := every[field]; {
 		case isProfiling(field):
-			profiling.fields = append(profiling.fields, field)
-			if interval > 0 && (profiling.every == 0 || interval < profiling.every) {
-				profiling.every = interval
+			profiling.Fields = append(profiling.Fields, field)
+			if interval > 0 && (profiling.Every == 0 || interval < profiling.Every) {
+				profiling.Every = interval
 			}
 		case interval > 0:
 			faster[interval] = append(faster[interval], field)
 		default:
-			ordinary.fields = append(ordinary.fields, field)
+			ordinary.Fields = append(ordinary.Fields, field)
 		}
 	}
 	if p.read[row] && e.Kind == collector.KindGPU {
-		ordinary.fields, added[fieldMIGMode] = append(ordinary.fields, fieldMIGMode), true
+		ordinary.Fields, added[fieldMIGMode] = append(ordinary.Fields, fieldMIGMode), true
 	}
 	for j, status := range p.fixed[row] {
 		field := uint16(p.inv.Columns[e.Kind][j])
@@ -138,9 +107,9 @@ func (p *plan) targetsOf(row int) []target {
 	for j := range p.derived[row] {
 		add(uint16(p.inv.Derived[j]))
 	}
-	targets := []target{ordinary}
+	targets := []watch.Target{ordinary}
 	for _, interval := range slices.Sorted(maps.Keys(faster)) {
-		targets = append(targets, target{fields: faster[interval], every: interval})
+		targets = append(targets, watch.Target{Fields: faster[interval], Every: interval})
 	}
 	return append(targets, profiling)
 }
@@ -152,8 +121,8 @@ func (p *plan) profilingWatches(gpuRow int) (watches []string) {
 			continue
 		}
 		targets := p.targetsOf(row)
-		if t := targets[len(targets)-1]; len(t.fields) > 0 {
-			watches = append(watches, fmt.Sprint(p.identity(row), t.every, t.fields))
+		if t := targets[len(targets)-1]; len(t.Fields) > 0 {
+			watches = append(watches, fmt.Sprint(p.identity(row), t.Every, t.Fields))
 		}
 	}
 	return watches

@@ -40,123 +40,98 @@ func pollInterval(cfg collector.SamplerConfig) time.Duration {
 // tracker reads the tracked fields and collects each new value. It reuses its memory.
 type tracker struct {
 	lib    *native.Library
-	blocks []trackedBlock
-	cells  []native.Cell
 	sample *reading
-	// inSample is, for each cell, its position in the cells of the sample, or -1.
-	inSample  []int
-	tracks    collector.Tracks // one for each cell
-	seen      []int64          // for each cell, the time of its newest value
-	points    int              // not written yet
-	lastWrite time.Time
-	out       collector.Tracks // the tracks that have points
+	// fast are the requests of the fields that are polled between samples. Their cells
+	// are fastCells; fastTracks has the track of each.
+	fast       []native.Request
+	fastCells  []native.Cell
+	fastTracks []int
+	tracks     collector.Tracks
+	// Of each track: the position in the sample's cells, the time at which its entity
+	// appeared, and the time of its newest value.
+	inSample       []int
+	appeared, seen []int64
+	points         int // not written yet
+	lastWrite      time.Time
+	out            collector.Tracks // the tracks that have points
 }
 
-// trackedBlock is a request whose cells are contiguous.
-type trackedBlock struct {
-	native.Request
-	first    int // position of its first cell
-	appeared []int64
-	fast     bool // polled between samples
-	separate bool // the samples do not read all of it
-}
-
-// newTracker returns a tracker of the plan. It takes values from the cells of sample
-// where possible.
-func newTracker(lib *native.Library, p *plan, sample *reading, appeared []int64) *tracker {
-	t := &tracker{lib: lib, sample: sample, lastWrite: time.Now()}
+// newTracker returns a tracker of the plan of a reading.
+func newTracker(sample *reading) *tracker {
+	p := sample.plan
+	t := &tracker{lib: sample.lib, sample: sample, lastWrite: time.Now()}
 	t.tracks.Generation = p.inv.Generation
 	positions := sample.positions()
-	type shape struct {
-		fields []uint16
-		fast   bool
-		rows   []int
-	}
-	var shapes []shape
-	shapeAt := make(map[string]int)
-	for i, e := range p.inv.Entities {
-		fast, slow := shape{fast: true}, shape{}
-		for _, f := range p.tracked[i] {
+	requests := make(map[string]int)
+	for row, e := range p.inv.Entities {
+		var fields []uint16
+		var tracks []int
+		for _, f := range p.tracked[row] {
 			if f.every > 0 {
-				fast.fields = append(fast.fields, f.field)
-			} else {
-				slow.fields = append(slow.fields, f.field)
+				fields, tracks = append(fields, f.field), append(tracks, len(t.tracks.List))
 			}
+			t.tracks.List = append(t.tracks.List, collector.Track{Entity: row, Field: collector.FieldID(f.field)})
+			t.inSample = append(t.inSample, positions[fieldOf{row, f.field}])
+			t.appeared = append(t.appeared, sample.appeared[row])
 		}
-		for _, s := range []shape{fast, slow} {
-			if len(s.fields) == 0 {
-				continue
-			}
-			key := fmt.Sprint(e.Kind, s.fast, s.fields)
-			at, ok := shapeAt[key]
-			if !ok {
-				at = len(shapes)
-				shapeAt[key] = at
-				shapes = append(shapes, s)
-			}
-			shapes[at].rows = append(shapes[at].rows, i)
+		if len(fields) == 0 {
+			continue
 		}
+		key := fmt.Sprint(e.Kind, fields)
+		at, ok := requests[key]
+		if !ok {
+			at = len(t.fast)
+			requests[key] = at
+			t.fast = append(t.fast, native.Request{Fields: fields, Column: columns(len(fields))})
+		}
+		r := &t.fast[at]
+		r.Entities = append(r.Entities, native.PairOf(e.Kind, e.ID))
+		r.Base = append(r.Base, uint32(len(t.fastTracks)))
+		t.fastTracks = append(t.fastTracks, tracks...)
 	}
-	for _, s := range shapes {
-		b := trackedBlock{first: len(t.tracks.List), fast: s.fast}
-		b.Fields = s.fields
-		for j := range s.fields {
-			b.Column = append(b.Column, uint16(j))
-		}
-		for _, row := range s.rows {
-			e := &p.inv.Entities[row]
-			b.Entities = append(b.Entities, native.PairOf(e.Kind, e.ID))
-			b.Base = append(b.Base, uint32(len(t.tracks.List)))
-			b.appeared = append(b.appeared, appeared[row])
-			for _, f := range s.fields {
-				t.tracks.List = append(t.tracks.List, collector.Track{Entity: row, Field: collector.FieldID(f)})
-				at, ok := positions[fieldOf{row, f}]
-				if !ok {
-					at, b.separate = -1, true
-				}
-				t.inSample = append(t.inSample, at)
-			}
-		}
-		t.blocks = append(t.blocks, b)
-	}
-	t.cells = make([]native.Cell, len(t.tracks.List))
+	t.fastCells = make([]native.Cell, len(t.fastTracks))
 	t.seen = make([]int64, len(t.tracks.List))
 	return t
 }
 
-// poll collects new values: of all tracked fields with a sample, otherwise of the
-// fast ones.
+// columns returns the columns of a request whose cells are in the order of its fields.
+func columns(n int) []uint16 {
+	all := make([]uint16, n)
+	for i := range all {
+		all[i] = uint16(i)
+	}
+	return all
+}
+
+// poll collects new values: of all tracked fields from the newest sample, or else of
+// the fast fields from DCGM.
 func (t *tracker) poll(withSample bool) native.Code {
-	for i := range t.blocks {
-		b := &t.blocks[i]
-		switch {
-		case withSample && !b.separate:
-			t.collect(b, func(i int) *native.Cell { return &t.sample.cells[t.inSample[i]] })
-		case withSample || b.fast:
-			if c := t.lib.Read(&b.Request, false, t.cells); c != native.OK {
-				return c
-			}
-			t.collect(b, func(i int) *native.Cell { return &t.cells[i] })
+	if withSample {
+		for i := range t.tracks.List {
+			t.collect(i, &t.sample.cells[t.inSample[i]])
 		}
+		return native.OK
+	}
+	for i := range t.fast {
+		if c := t.lib.Read(&t.fast[i], false, t.fastCells); c != native.OK {
+			return c
+		}
+	}
+	for i := range t.fastCells {
+		t.collect(t.fastTracks[i], &t.fastCells[i])
 	}
 	return native.OK
 }
 
-// collect adds the new values in the cells of a block to the tracks.
-func (t *tracker) collect(b *trackedBlock, cell func(i int) *native.Cell) {
-	n := len(b.Fields)
-	for e := range b.Entities {
-		for i := b.first + e*n; i < b.first+(e+1)*n; i++ {
-			c := cell(i)
-			if c.Status != native.OK || c.Time == t.seen[i] || c.Time <= b.appeared[e] {
-				continue
-			}
-			t.seen[i] = c.Time
-			if v, ok := c.Number(); ok && t.points < maxPoints {
-				t.points++
-				t.tracks.List[i].Points = append(t.tracks.List[i].Points, collector.Point{At: c.Time, Value: v})
-			}
-		}
+// collect adds the value of a cell to a track if it is new.
+func (t *tracker) collect(i int, c *native.Cell) {
+	if c.Status != native.OK || c.Time == t.seen[i] || c.Time <= t.appeared[i] {
+		return
+	}
+	t.seen[i] = c.Time
+	if v, ok := c.Number(); ok && t.points < maxPoints {
+		t.points++
+		t.tracks.List[i].Points = append(t.tracks.List[i].Points, collector.Point{At: c.Time, Value: v})
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"gpu_exporter/collector"
+	"gpu_exporter/collector/dcgm/watch"
 )
 
 // What is looked at between samples has watches of its own, but for profiling,
@@ -23,39 +24,39 @@ func TestTrackedTargets(t *testing.T) {
 		want    []string
 	}{
 		"none": {nil, []string{
-			"[67 155] on 1/0 1/5", "[1001 1002] on 1/0", "[155] on 4/7 4/8", "[1001] on 4/7 4/8",
+			"[67 155] on 1/0 1/5", "[155] on 4/7 4/8", "[1001 1002] on 1/0", "[1001] on 4/7 4/8",
 		}},
 		"a field of the samples, looked at more often": {
 			[]collector.TrackedField{{Field: 155, Kinds: gpus, Every: fine}},
-			[]string{"[67] on 1/0 1/5", "100ms [155] on 1/0 1/5", "[1001 1002] on 1/0", "[155] on 4/7 4/8", "[1001] on 4/7 4/8"},
+			[]string{"[67] on 1/0 1/5", "100ms [155] on 1/0 1/5", "[155] on 4/7 4/8", "[1001 1002] on 1/0", "[1001] on 4/7 4/8"},
 		},
 		"of the parents of instances, too": {
 			[]collector.TrackedField{{Field: 156, Kinds: gpus, Parents: true}},
-			[]string{"[67 155 156] on 1/0 1/5", "[156] on 1/1", "[1001 1002] on 1/0", "[155] on 4/7 4/8", "[1001] on 4/7 4/8"},
+			[]string{"[67 155 156] on 1/0 1/5", "[156] on 1/1", "[155] on 4/7 4/8", "[1001 1002] on 1/0", "[1001] on 4/7 4/8"},
 		},
 		"not where something better is": {
 			[]collector.TrackedField{{Field: 203, Kinds: both, Every: fine, Unless: 1001}},
-			[]string{"[67 155] on 1/0 1/5", "100ms [203] on 1/5", "[1001 1002] on 1/0", "[155] on 4/7 4/8", "[1001] on 4/7 4/8"},
+			[]string{"[67 155] on 1/0 1/5", "100ms [203] on 1/5", "[155] on 4/7 4/8", "[1001 1002] on 1/0", "[1001] on 4/7 4/8"},
 		},
 		"profiling that the GPU lacks": {
 			[]collector.TrackedField{{Field: 1005, Kinds: both}},
-			[]string{"[67 155] on 1/0 1/5", "[1001 1002] on 1/0", "[155] on 4/7 4/8", "[1001] on 4/7 4/8"},
+			[]string{"[67 155] on 1/0 1/5", "[155] on 4/7 4/8", "[1001 1002] on 1/0", "[1001] on 4/7 4/8"},
 		},
 		"profiling that is counted beside the columns'": {
 			[]collector.TrackedField{{Field: 1004, Kinds: gpus}},
-			[]string{"[67 155] on 1/0 1/5", "[1001 1002 1004] on 1/0", "[155] on 4/7 4/8", "[1001] on 4/7 4/8"},
+			[]string{"[67 155] on 1/0 1/5", "[155] on 4/7 4/8", "[1001 1002 1004] on 1/0", "[1001] on 4/7 4/8"},
 		},
 		"profiling that would be counted in turns with the columns'": {
 			[]collector.TrackedField{{Field: 1006, Kinds: gpus}, {Field: 203, Kinds: gpus, Unless: 1006}},
-			[]string{"[67 155 203] on 1/0 1/5", "[1001 1002] on 1/0", "[155] on 4/7 4/8", "[1001] on 4/7 4/8"},
+			[]string{"[67 155 203] on 1/0 1/5", "[155] on 4/7 4/8", "[1001 1002] on 1/0", "[1001] on 4/7 4/8"},
 		},
 		"profiling, more often": {
 			[]collector.TrackedField{{Field: 1001, Kinds: gpus, Every: fine}},
-			[]string{"[67 155] on 1/0 1/5", "100ms [1001 1002] on 1/0", "[155] on 4/7 4/8", "[1001] on 4/7 4/8"},
+			[]string{"[67 155] on 1/0 1/5", "[155] on 4/7 4/8", "100ms [1001 1002] on 1/0", "[1001] on 4/7 4/8"},
 		},
 		"no more often than the samples": {
 			[]collector.TrackedField{{Field: 155, Kinds: gpus, Every: time.Second}},
-			[]string{"[67 155] on 1/0 1/5", "[1001 1002] on 1/0", "[155] on 4/7 4/8", "[1001] on 4/7 4/8"},
+			[]string{"[67 155] on 1/0 1/5", "[155] on 4/7 4/8", "[1001 1002] on 1/0", "[1001] on 4/7 4/8"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -63,15 +64,15 @@ func TestTrackedTargets(t *testing.T) {
 			p.track(tt.tracked, time.Second, false, nil)
 			var got []string
 			for _, target := range p.targets() {
-				if target.events {
+				if target.Events {
 					continue
 				}
 				var b strings.Builder
-				if target.every > 0 {
-					fmt.Fprintf(&b, "%v ", target.every)
+				if target.Every > 0 {
+					fmt.Fprintf(&b, "%v ", target.Every)
 				}
-				fmt.Fprintf(&b, "%v on", target.fields)
-				for _, e := range target.entities {
+				fmt.Fprintf(&b, "%v on", target.Fields)
+				for _, e := range target.Entities {
 					fmt.Fprintf(&b, " %d/%d", e.Kind, e.ID)
 				}
 				got = append(got, b.String())
@@ -175,7 +176,7 @@ func TestWithoutMoreTurns(t *testing.T) {
 		"all turns are asked for":               {a10, []uint16{1004, 1006, 1008}, []uint16{1001, 1002, 1005, 1007}},
 		"nothing where profiling does not work": {capability{status: collector.StatusModuleMissing}, nil, nil},
 	} {
-		if got := tt.of.withoutMoreTurns(tt.fields, without(wanted, tt.fields)); !slices.Equal(got, tt.want) {
+		if got := tt.of.withoutMoreTurns(tt.fields, watch.Without(wanted, tt.fields)); !slices.Equal(got, tt.want) {
 			t.Errorf("%s: %v, want %v", name, got, tt.want)
 		}
 	}

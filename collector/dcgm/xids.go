@@ -12,6 +12,7 @@ import (
 
 	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/dcgm/watch"
 )
 
 // xidOverlap is how far back each query repeats the time range of the last one, in
@@ -76,11 +77,11 @@ func xidEntities(inv *collector.Inventory) map[native.Pair]xidEntity {
 
 // watch sets the watches to query and the inventory that events refer to. The first
 // call also receives the XIDs that the engine has from before.
-func (x *xids) watch(units []*unit, inv *collector.Inventory) native.Code {
+func (x *xids) watch(units []*watch.Unit, inv *collector.Inventory) native.Code {
 	next := make(map[native.Watch]int64)
 	for _, u := range units {
-		for _, w := range u.watches {
-			if !u.events {
+		for _, w := range u.Watches {
+			if !u.Events {
 				continue
 			}
 			from, ok := x.next[w]

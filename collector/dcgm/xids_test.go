@@ -11,6 +11,7 @@ import (
 
 	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/dcgm/watch"
 )
 
 // TestXIDsOfSeveralWatches shows that each XID is told once where the events
@@ -31,7 +32,7 @@ func TestXIDsOfSeveralWatches(t *testing.T) {
 		return out, now + 1, native.OK
 	}}
 	inv := &collector.Inventory{Entities: []collector.Entity{{Kind: gpu, ID: 0, Selected: true}, {Kind: gpu, ID: 1, Selected: true}}}
-	units := []*unit{{target: target{events: true}, watches: []native.Watch{a, b}}}
+	units := []*watch.Unit{{Target: watch.Target{Events: true}, Watches: []native.Watch{a, b}}}
 	if c := x.watch(units, inv); c != native.OK {
 		t.Fatal(c)
 	}
@@ -69,7 +70,7 @@ func TestXIDsOfSeveralWatches(t *testing.T) {
 	c := native.Watch{Group: 3, Fields: 3}
 	samples[c] = append(slices.Clone(samples[a]), samples[b]...)
 	told = nil
-	if code := x.watch([]*unit{{target: target{events: true}, watches: []native.Watch{c}}}, inv); code != native.OK {
+	if code := x.watch([]*watch.Unit{{Target: watch.Target{Events: true}, Watches: []native.Watch{c}}}, inv); code != native.OK {
 		t.Fatal(code)
 	}
 	samples[c] = append(samples[c], native.Event{Entity: on[a], Time: now, Code: 48})
