@@ -23,15 +23,15 @@ import (
 	"gpu_exporter/collector/nvml"
 )
 
-// Each sampler of a test is a process of its own, as in real life: the loader's
-// path is fixed when a process starts, and what a fault does must not end the test.
+// Each sampler of a test is a process of its own: the loader's path is fixed when a
+// process starts, and an injected fault must not end the test.
 const (
 	childVariable = "DCGM_TEST_CHILD"
-	// migVariable holds what the child's MIGDevices returns, as JSON or in a file: @path.
+	// migVariable is the result of the child's MIGDevices, as JSON or in a file: @path.
 	migVariable = "DCGM_TEST_MIG"
-	// nvmlVariable says that the child asks NVML for MIG devices and processes.
+	// nvmlVariable makes the child read MIG devices and processes from NVML.
 	nvmlVariable = "DCGM_TEST_NVML"
-	// impatientVariable says that the child judges and mends profiling without patience.
+	// impatientVariable makes the child use impatientTiming.
 	impatientVariable = "DCGM_TEST_IMPATIENT"
 )
 
@@ -49,8 +49,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// runChild is a sampler process: its configuration on stdin, whose end ends it,
-// and frames on descriptor 3.
+// runChild is a sampler process: it reads its configuration from stdin, ends with stdin,
+// and writes frames to descriptor 3.
 func runChild() int {
 	cfg, err := collector.ReadSamplerConfig(os.Stdin)
 	if err != nil {
@@ -115,7 +115,7 @@ type node struct {
 	t *testing.T
 }
 
-// newNode makes a node of a scenario.
+// newNode returns a node of a scenario.
 func newNode(t *testing.T, scenario string) node {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "dcgm") // short enough for a socket's path
@@ -144,7 +144,7 @@ func (n node) command(line string) {
 	}
 }
 
-// defaultFields are some of each type, of each level, and of profiling.
+// defaultFields are fields of each type and level, and profiling fields.
 func defaultFields() map[collector.EntityKind][]collector.FieldID {
 	return map[collector.EntityKind][]collector.FieldID{
 		collector.KindGPU:         {1, 100, 150, 155, 156, 203, 230, 250, 251, 252, 1001, 1002, 1004, 1005, 1010},
@@ -156,22 +156,22 @@ func defaultConfig() collector.SamplerConfig {
 	return collector.SamplerConfig{Interval: 50 * time.Millisecond, Fields: defaultFields()}
 }
 
-// process is a sampler process and what it has written.
+// process is a sampler process and its output.
 type process struct {
 	t      *testing.T
 	cfg    collector.SamplerConfig
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
 	frames chan collector.Frame
-	broken chan error // why the frames ended; io.EOF at a clean end
+	broken chan error // why the frames ended; io.EOF at a regular end
 	exited chan struct{}
 
 	mu     sync.Mutex
 	output strings.Builder // stdout
 	log    strings.Builder // stderr
 
-	inv *collector.Inventory // the newest one that was taken
-	// rewatches is what the frames say of watching profiling anew.
+	inv *collector.Inventory // the newest received one
+	// rewatches is the number of reported re-watches of profiling.
 	rewatches uint32
 }
 
@@ -252,10 +252,10 @@ func (n node) start(cfg collector.SamplerConfig, env ...string) *process {
 	return startProcess(n.t, cfg, append(n.Environ(), env...)...)
 }
 
-// patience is how long a test waits for what must happen.
-const patience = 30 * time.Second
+// patience bounds the wait for a condition.
+const patience = 2 * time.Minute
 
-// frame takes the next frame.
+// frame receives the next frame.
 func (p *process) frame(what string) collector.Frame {
 	p.t.Helper()
 	select {
@@ -288,7 +288,7 @@ func (p *process) frame(what string) collector.Frame {
 	}
 }
 
-// check checks what holds for every sample.
+// check checks the invariants of every sample.
 func (p *process) check(s *collector.Sample) {
 	p.t.Helper()
 	if p.inv == nil || s.Generation != p.inv.Generation {
@@ -304,7 +304,7 @@ func (p *process) check(s *collector.Sample) {
 	}
 }
 
-// sample takes frames until a sample fulfils ok, which gives a reason why not.
+// sample receives frames until ok returns nil for a sample.
 func (p *process) sample(what string, ok func(s *collector.Sample) error) *collector.Sample {
 	p.t.Helper()
 	deadline := time.Now().Add(patience)
@@ -324,7 +324,7 @@ func (p *process) sample(what string, ok func(s *collector.Sample) error) *colle
 	return nil
 }
 
-// inventory takes frames until an inventory comes.
+// inventory receives frames until the next inventory.
 func (p *process) inventory(what string) *collector.Inventory {
 	p.t.Helper()
 	deadline := time.Now().Add(patience)
@@ -340,12 +340,11 @@ func (p *process) inventory(what string) *collector.Inventory {
 	}
 }
 
-// processes takes frames until a reading of processes fulfils ok, which gives a
-// reason why not.
+// processes receives frames until ok returns nil for a reading of processes.
 func (p *process) processes(what string, ok func(r *collector.Processes) error) *collector.Processes {
 	p.t.Helper()
 	deadline := time.Now().Add(patience)
-	why := errors.New("there is none")
+	why := errors.New("none received")
 	for time.Now().Before(deadline) {
 		f := p.frame(what)
 		if f.Failure != nil {
@@ -361,14 +360,14 @@ func (p *process) processes(what string, ok func(r *collector.Processes) error) 
 	return nil
 }
 
-// logged returns what the sampler has logged so far.
+// logged returns the log of the sampler.
 func (p *process) logged() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.log.String()
 }
 
-// events takes frames until n events came.
+// events receives frames until there are n events.
 func (p *process) events(what string, n int) (events []collector.Event, inv *collector.Inventory) {
 	p.t.Helper()
 	deadline := time.Now().Add(patience)
@@ -386,7 +385,7 @@ func (p *process) events(what string, n int) (events []collector.Event, inv *col
 	return events, inv
 }
 
-// failure takes frames until the sampler says why it cannot go on, and waits for its end.
+// failure receives frames until the sampler's failure, and waits for its end.
 func (p *process) failure() collector.Failure {
 	p.t.Helper()
 	for {
@@ -406,7 +405,7 @@ func (p *process) failure() collector.Failure {
 	}
 }
 
-// entity returns the position of an entity by DCGM's id.
+// entity returns the position of an entity by DCGM's ID.
 func (p *process) entity(kind collector.EntityKind, id uint32) int {
 	p.t.Helper()
 	for i, e := range p.inv.Entities {
@@ -418,7 +417,7 @@ func (p *process) entity(kind collector.EntityKind, id uint32) int {
 	return -1
 }
 
-// cell returns the reading of a field.
+// cell returns the cell of a field.
 func (p *process) cell(s *collector.Sample, kind collector.EntityKind, id uint32, field collector.FieldID) collector.Cell {
 	p.t.Helper()
 	row := s.Rows[p.entity(kind, id)]
@@ -440,7 +439,7 @@ func (p *process) has(kind collector.EntityKind, id uint32, field collector.Fiel
 	})
 }
 
-// inDevices returns the GPUs and what lies in them, which stand first.
+// inDevices returns the GPUs and instances.
 func inDevices(inv *collector.Inventory) []collector.Entity {
 	var all []collector.Entity
 	for _, e := range inv.Entities {

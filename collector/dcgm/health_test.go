@@ -189,7 +189,7 @@ func TestHungHealth(t *testing.T) {
 				}
 				return nil
 			})
-			p.logs("has come to an end")
+			p.logs("has finished")
 		})
 	}
 }
@@ -215,7 +215,7 @@ func TestHungHealthAtTheEnd(t *testing.T) {
 	if xids != 1 {
 		t.Errorf("%d XIDs were told, want 1", xids)
 	}
-	if !strings.Contains(p.logged(), "DCGM did not end in time") {
+	if !strings.Contains(p.logged(), "DCGM did not shut down in time") {
 		t.Errorf("the log does not say that the call was left behind")
 	}
 }

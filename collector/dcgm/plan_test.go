@@ -20,7 +20,7 @@ const (
 	compute = collector.KindComputeInstance
 )
 
-// testInventory has GPU 0 whole, GPU 1 split in two, GPU 4 lost, and GPU 5.
+// testInventory has whole GPUs 0 and 5, GPU 1 with two instances, and the lost GPU 4.
 func testInventory(columns map[collector.EntityKind][]collector.FieldID) *collector.Inventory {
 	none := collector.Unknown
 	inv := &collector.Inventory{Generation: 1, Entities: []collector.Entity{
@@ -51,7 +51,7 @@ var (
 	}
 )
 
-// TestPlanTargets shows what is watched, and in which groups.
+// TestPlanTargets shows the watches of a plan.
 func TestPlanTargets(t *testing.T) {
 	for _, tt := range []struct {
 		devices string
@@ -105,7 +105,8 @@ func TestPlanTargets(t *testing.T) {
 	}
 }
 
-// Compute instances are read where nothing is asked of what they lie in.
+// TestPlanComputeInstancesAlone shows that compute instances are read although their
+// parents have no columns.
 func TestPlanComputeInstancesAlone(t *testing.T) {
 	inv := testInventory(map[collector.EntityKind][]collector.FieldID{compute: {252}})
 	p := newPlan(inv, selectors{}, nil)
@@ -156,7 +157,7 @@ func TestChangedTargets(t *testing.T) {
 	}
 }
 
-// TestPlanBlocks shows the requests of one reading, and which cells need none.
+// TestPlanBlocks shows the requests of a reading, and the cells without one.
 func TestPlanBlocks(t *testing.T) {
 	inv := testInventory(testColumns)
 	p := newPlan(inv, selectors{}, testCapabilities)
@@ -167,7 +168,7 @@ func TestPlanBlocks(t *testing.T) {
 	}
 	want := []string{
 		"rows [0] fields [155 230 1001 1002 67] shown 4 xid 1 mig 4",
-		"rows [1 2] fields [230] shown 0 xid 0 mig -1", // split, and lost
+		"rows [1 2] fields [230] shown 0 xid 0 mig -1", // partitioned, and lost
 		"rows [3] fields [155 230 67] shown 2 xid 1 mig 2",
 		"rows [4 5] fields [155 1001 230] shown 2 xid 2 mig -1",
 		"rows [6 7] fields [230] shown 0 xid 0 mig -1",
@@ -186,7 +187,7 @@ func TestPlanBlocks(t *testing.T) {
 	}
 }
 
-// TestRefuse shows that what the engine does not watch costs its own cells only.
+// TestRefuse shows that a refused watch only affects its own cells.
 func TestRefuse(t *testing.T) {
 	p := newPlan(testInventory(testColumns), selectors{}, testCapabilities)
 	p.refuse([]*watch.Unit{{
@@ -209,8 +210,8 @@ func TestRefuse(t *testing.T) {
 	}
 }
 
-// TestPlanInstancesUnknown shows that a GPU whose instances are not known is not read in
-// their place, but goes on where one of them, or it, may be asked for.
+// TestPlanInstancesUnknown shows that a GPU with unknown instances does not replace them,
+// and that it is selected if an instance may be.
 func TestPlanInstancesUnknown(t *testing.T) {
 	for _, tt := range []struct {
 		devices        string

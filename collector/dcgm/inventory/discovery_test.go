@@ -13,9 +13,9 @@ import (
 	"gpu_exporter/collector/dcgm/native"
 )
 
-// TestSettle shows that a GPU is never forgotten while it may come back, and is
-// not there twice when it comes back under another id.
-func TestSettle(t *testing.T) {
+// TestUpdateStates shows that a GPU is remembered while it may return, and exists once if
+// it returns with another ID.
+func TestUpdateStates(t *testing.T) {
 	d := Discovery{gpus: map[uint32]*gpu{
 		0: {entity: collector.Entity{Kind: collector.KindGPU, ID: 0, Parent: collector.Unknown, UUID: "GPU-a"}},
 		1: {entity: collector.Entity{Kind: collector.KindGPU, ID: 1, Parent: collector.Unknown, UUID: "GPU-b"}, instances: []gpuInstance{{
@@ -44,18 +44,18 @@ func TestSettle(t *testing.T) {
 		t.Errorf("entities:\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 	if want := []int64{0, 0, 0, 0, 5, 6}; !slices.Equal(appeared, want) {
-		t.Errorf("they appeared at %v, want %v", appeared, want)
+		t.Errorf("appeared at %v, want %v", appeared, want)
 	}
 }
 
-func TestMergeKeepsWhatIsBlanked(t *testing.T) {
+func TestMergeKeepsBlankedValues(t *testing.T) {
 	known := collector.Entity{UUID: "GPU-a", Model: "H100", Serial: "1", VBIOS: "2", Brand: "NVIDIA", PCIBusID: "0:1:0.0", Index: 3, Minor: 4}
 	blank := collector.Entity{Index: collector.Unknown, Minor: collector.Unknown}
 	if got := merge(known, blank); got != known {
 		t.Errorf("merge with blanks: %+v, want %+v", got, known)
 	}
 	if got := merge(known, collector.Entity{UUID: "GPU-a", Model: "H200", Index: 0, Minor: 0}); got.Model != "H200" || got.Index != 0 || got.Serial != "1" {
-		t.Errorf("merge with news: %+v", got)
+		t.Errorf("merge with new values: %+v", got)
 	}
 }
 
@@ -72,14 +72,14 @@ func TestProfile(t *testing.T) {
 	}
 }
 
-// TestLinksAreTheGPUs shows that a GPU has no links of the one that had its id before,
-// and has its own when it is back.
-func TestLinksAreTheGPUs(t *testing.T) {
+// TestLinksOfReplacedGPU shows that a GPU does not inherit the links of an earlier GPU with
+// its ID, and has its own links when it returns.
+func TestLinksOfReplacedGPU(t *testing.T) {
 	f := newFabric([]collector.KnownLinks{{GPU: "GPU-c", Ports: []int{5}}, {Switch: 0, Ports: []int{5}}})
 	for _, step := range []struct {
 		uuid  string
 		mig   bool
-		state native.LinkState // none: DCGM says that the link is not supported
+		state native.LinkState // 0: not supported
 		want  int
 	}{
 		{"GPU-a", false, native.LinkDown, 0},

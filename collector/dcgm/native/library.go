@@ -152,7 +152,6 @@ func (l *Library) Text(c *Cell) []byte {
 	return unsafe.Slice((*byte)(at), int(c.length))
 }
 
-// CreateGroup creates an empty group of entities.
 func (l *Library) CreateGroup(name string) (uintptr, Code) {
 	s := C.CString(name)
 	defer C.free(unsafe.Pointer(s))
@@ -161,17 +160,14 @@ func (l *Library) CreateGroup(name string) (uintptr, Code) {
 	return uintptr(group), c
 }
 
-// AddToGroup adds an entity to a group.
 func (l *Library) AddToGroup(group uintptr, e Pair) Code {
 	return Code(C.native_group_add(l.n, C.uintptr_t(group), C.uint32_t(e.Kind), C.uint32_t(e.ID)))
 }
 
-// RemoveFromGroup removes an entity from a group.
 func (l *Library) RemoveFromGroup(group uintptr, e Pair) Code {
 	return Code(C.native_group_remove(l.n, C.uintptr_t(group), C.uint32_t(e.Kind), C.uint32_t(e.ID)))
 }
 
-// DestroyGroup destroys a group of entities.
 func (l *Library) DestroyGroup(group uintptr) Code {
 	return Code(C.native_group_destroy(l.n, C.uintptr_t(group)))
 }
@@ -185,7 +181,6 @@ func (l *Library) CreateFieldGroup(name string, fields []uint16) (uintptr, Code)
 	return uintptr(group), c
 }
 
-// DestroyFieldGroup destroys a group of fields.
 func (l *Library) DestroyFieldGroup(group uintptr) Code {
 	return Code(C.native_field_group_destroy(l.n, C.uintptr_t(group)))
 }
@@ -199,7 +194,6 @@ func (l *Library) Watch(w Watch, intervalMicros int64, keepSeconds float64, keep
 		C.int64_t(intervalMicros), C.double(keepSeconds), C.int(keepSamples)))
 }
 
-// Unwatch ends a watch.
 func (l *Library) Unwatch(w Watch) Code {
 	return Code(C.native_unwatch(l.n, C.uintptr_t(w.Group), C.uintptr_t(w.Fields)))
 }
