@@ -18,7 +18,7 @@ import (
 	"gpu_exporter/collector"
 )
 
-// hasty starts a sampler that judges and mends profiling without patience.
+// startImpatient starts a sampler with impatientTiming.
 func (n node) startImpatient(cfg collector.SamplerConfig) *process {
 	n.t.Helper()
 	return n.start(cfg, impatientVariable+"=1")
