@@ -367,6 +367,16 @@ func (p *process) logged() string {
 	return p.log.String()
 }
 
+// eventually waits for a condition that no frame shows.
+func (p *process) eventually(what string, ok func() bool) {
+	p.t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			p.t.Fatalf("waiting for %s: timed out", what)
+		}
+	}
+}
+
 // events receives frames until there are n events.
 func (p *process) events(what string, n int) (events []collector.Event, inv *collector.Inventory) {
 	p.t.Helper()

@@ -11,7 +11,7 @@ import (
 	"gpu_exporter/collector"
 )
 
-// derivedConfig reads the derived fields, one of which is among the columns, too.
+// derivedConfig has the derived fields, one of which is also a column.
 func derivedConfig() collector.SamplerConfig {
 	cfg := defaultConfig()
 	cfg.Derived = collector.DerivedFields()
@@ -19,7 +19,7 @@ func derivedConfig() collector.SamplerConfig {
 	return cfg
 }
 
-// derived waits until a derived field of a GPU is a number.
+// derived waits until a derived field of a GPU has a value.
 func (p *process) derived(id uint32, field collector.FieldID, want int64) *collector.Sample {
 	p.t.Helper()
 	return p.sample(fmt.Sprintf("derived field %d of GPU %d to be %d", field, id, want), func(s *collector.Sample) error {
@@ -35,12 +35,12 @@ func (p *process) derivedCell(s *collector.Sample, id uint32, field collector.Fi
 	column := slices.Index(p.inv.Derived, field)
 	at := p.entity(gpu, id)
 	if column < 0 || len(s.Derived) != len(p.inv.Entities) || column >= len(s.Derived[at]) {
-		return collector.Cell{}, fmt.Errorf("there is no cell of it")
+		return collector.Cell{}, fmt.Errorf("there is no such cell")
 	}
 	return s.Derived[at][column], nil
 }
 
-// TestDerived shows the conditions that commands bring about.
+// TestDerived shows the values of derived fields.
 func TestDerived(t *testing.T) {
 	n := newNode(t, "dgx-h100")
 	p := n.start(derivedConfig())
@@ -69,7 +69,7 @@ func TestDerived(t *testing.T) {
 		p.derived(3, c.field, c.want)
 	}
 	s := p.derived(3, 171, -11)
-	// Read twice, once for each, and the same.
+	// The column has the same value.
 	if c := p.cell(s, gpu, 3, 396); c.Int64() != 1 {
 		t.Errorf("the column of field 396 is %v (%d)", c.Status, c.Int64())
 	}
@@ -81,7 +81,7 @@ func TestDerived(t *testing.T) {
 		t.Errorf("retired pages of an H100: %+v, %v", c, err)
 	}
 	n.command("lose gpu 3")
-	p.sample("nothing of a lost GPU", func(s *collector.Sample) error {
+	p.sample("no derived values of a lost GPU", func(s *collector.Sample) error {
 		if c, err := p.derivedCell(s, 3, 1523); err != nil || c.Status != collector.StatusEntityLost {
 			return fmt.Errorf("%+v, %w", c, err)
 		}
@@ -90,9 +90,9 @@ func TestDerived(t *testing.T) {
 	p.derived(4, 1523, 0)
 }
 
-// TestDerivedOfSplitGPU: a GPU whose instances are read in its place has derived
-// values and nothing else, and goes on having them when it is split anew.
-func TestDerivedOfSplitGPU(t *testing.T) {
+// TestDerivedOfMIGGPU shows that a MIG GPU has derived values only, also after it is
+// repartitioned.
+func TestDerivedOfMIGGPU(t *testing.T) {
 	n := newNode(t, "a100x7-mig")
 	p := n.start(derivedConfig())
 	n.command("recovery gpu 0 drain-p2p")
@@ -101,7 +101,7 @@ func TestDerivedOfSplitGPU(t *testing.T) {
 		switch e.Kind {
 		case gpu:
 			if len(s.Rows[i]) != 0 {
-				t.Errorf("GPU %d is read beside its instances", e.ID)
+				t.Errorf("MIG GPU %d has a row", e.ID)
 			}
 		case inst:
 			if len(s.Rows[i]) == 0 || len(s.Derived[i]) != 0 {
@@ -121,7 +121,7 @@ func TestDerivedOfSplitGPU(t *testing.T) {
 	p.derived(0, 1523, 1)
 }
 
-// TestDerivedNotSelected: a GPU that --devices leaves out has none.
+// TestDerivedNotSelected shows that a GPU that is not selected has no derived values.
 func TestDerivedNotSelected(t *testing.T) {
 	cfg := derivedConfig()
 	cfg.Devices = "g:1"
@@ -132,7 +132,8 @@ func TestDerivedNotSelected(t *testing.T) {
 	}
 }
 
-// TestDerivedUnknown: a field that the engine does not know costs only itself.
+// TestDerivedUnknown shows that a field which the engine does not know does not affect
+// other fields.
 func TestDerivedUnknown(t *testing.T) {
 	cfg := derivedConfig()
 	cfg.Derived = append(slices.Clone(cfg.Derived), 7999)

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// TestUpdated shows what counts as an update of the library under a running sampler.
+// TestUpdated shows which changes count as an update of the library.
 func TestUpdated(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -32,7 +32,7 @@ func TestUpdated(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, true},
-		{"another file beside it", func(t *testing.T, dir string) { write(t, filepath.Join(dir, "libdcgm.so.3")) }, false},
+		{"another file in the directory", func(t *testing.T, dir string) { write(t, filepath.Join(dir, "libdcgm.so.3")) }, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -59,14 +59,14 @@ func TestDriverArrived(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "version")
 	e := engine{driverFile: file}
 	if e.driverArrived() {
-		t.Error("arrived before it is there")
+		t.Error("arrived without the file")
 	}
 	write(t, file)
 	if !e.driverArrived() {
-		t.Error("not arrived while it is there")
+		t.Error("not arrived with the file")
 	}
 	if (&engine{}).driverArrived() {
-		t.Error("a driver that was there from the start counts as arrived")
+		t.Error("a driver that was loaded before counts as arrived")
 	}
 }
 

@@ -20,7 +20,7 @@ const (
 	cores    = collector.KindCPUCore
 )
 
-// fabricConfig reads a little of everything.
+// fabricConfig has fields of every kind of device.
 func fabricConfig() collector.SamplerConfig {
 	cfg := defaultConfig()
 	cfg.Fields[nvswitch] = []collector.FieldID{858}
@@ -30,7 +30,7 @@ func fabricConfig() collector.SamplerConfig {
 	return cfg
 }
 
-// linksOf counts the links of an entity, and those that are down.
+// linksOf returns the number of links of an entity, and the ports of those that are down.
 func linksOf(inv *collector.Inventory, kind collector.EntityKind, id uint32) (count int, down []int) {
 	for _, e := range inv.Entities {
 		if e.Kind != nvlinks {
@@ -46,7 +46,7 @@ func linksOf(inv *collector.Inventory, kind collector.EntityKind, id uint32) (co
 	return count, down
 }
 
-// links waits for an entity to have so many links, with these ports down.
+// links waits until an entity has count links, of which the ports in down are down.
 func (p *process) links(kind collector.EntityKind, id uint32, count int, down ...int) {
 	p.t.Helper()
 	p.sample(fmt.Sprintf("%v %d to have %d links, %v down", kind, id, count, down), func(*collector.Sample) error {
@@ -57,7 +57,7 @@ func (p *process) links(kind collector.EntityKind, id uint32, count int, down ..
 	})
 }
 
-// TestFabric shows the switches and links of a DGX H100 as they come and go.
+// TestFabric shows changes of the switches and links of a DGX H100.
 func TestFabric(t *testing.T) {
 	n := newNode(t, "dgx-h100")
 	p := n.start(fabricConfig())
@@ -82,14 +82,14 @@ func TestFabric(t *testing.T) {
 	n.command("link gpu 3 port 17 up")
 	p.links(gpu, 3, 18)
 
-	// What DCGM says of the links of a lost GPU is that it has none.
+	// A lost GPU keeps its links, although DCGM lists none.
 	n.command("lose gpu 2")
 	p.has(nvlinks, native.LinkID(native.PairOf(gpu, 2), 5), 1530, collector.StatusEntityLost)
 	p.links(gpu, 2, 18)
 	n.command("return gpu 2")
 	p.has(nvlinks, native.LinkID(native.PairOf(gpu, 2), 5), 1530, collector.StatusOK)
 
-	// A GPU with MIG has none indeed, and that of others stay.
+	// A MIG GPU has no links; other GPUs keep theirs.
 	n.command("mig gpu 1 3g.40gb*2")
 	p.links(gpu, 1, 0)
 	p.links(gpu, 0, 18)
@@ -123,8 +123,8 @@ func TestFabricSelection(t *testing.T) {
 	}
 }
 
-// TestCPUs shows the Grace CPUs of a GB200 tray, and that their values do not
-// speak for the GPUs: after XID 119 every field of every GPU is blank.
+// TestCPUs shows the Grace CPUs of a GB200 tray. Their values do not count as answers of
+// the GPUs: after XID 119 every field of every GPU is blank.
 func TestCPUs(t *testing.T) {
 	n := newNode(t, "gb200")
 	p := n.start(fabricConfig())
@@ -139,7 +139,7 @@ func TestCPUs(t *testing.T) {
 	}
 }
 
-// TestLinksHang shows that a driver which hangs over a link's state costs no sample.
+// TestLinksHang shows that samples continue while reading the link states hangs.
 func TestLinksHang(t *testing.T) {
 	n := newNode(t, "h100x8")
 	p := n.start(fabricConfig())
@@ -160,9 +160,9 @@ func TestLinksHang(t *testing.T) {
 	}
 }
 
-// TestLinksReadAges shows that a sample says when the links were last read, and that
-// this does not go on while they cannot be.
-func TestLinksReadAges(t *testing.T) {
+// TestLinksReadTime shows that samples have the time of the last read of the links, and
+// that it does not advance while reading fails.
+func TestLinksReadTime(t *testing.T) {
 	for _, fault := range []string{"fail dcgmGetNvLinkLinkStatus -3", "hang dcgmGetNvLinkLinkStatus"} {
 		t.Run(fault, func(t *testing.T) {
 			n := newNode(t, "h100x8")
@@ -186,7 +186,7 @@ func TestLinksReadAges(t *testing.T) {
 			})
 			s := p.has(gpu, 0, 150, collector.StatusOK)
 			if off := s.LinksRead.Sub(read).Abs(); off > 100*time.Millisecond {
-				t.Errorf("links that are not read were read at %v, and then at %v", read, s.LinksRead)
+				t.Errorf("unreadable links were read at %v, and then at %v", read, s.LinksRead)
 			}
 			n.command("clear")
 			p.sample("links that were just read", fresh)
@@ -202,9 +202,9 @@ func TestLinksReadAges(t *testing.T) {
 	})
 }
 
-// TestLinksTold shows that links which are down are there for a sampler that was told of
-// them, if they are of what they are told of.
-func TestLinksTold(t *testing.T) {
+// TestKnownLinks shows that a sampler has the down links that an earlier sampler knew, if
+// they are of the same GPU or switch.
+func TestKnownLinks(t *testing.T) {
 	n := newNode(t, "dgx-h100")
 	first := n.start(fabricConfig())
 	first.links(gpu, 0, 18)
@@ -230,7 +230,7 @@ func TestLinksTold(t *testing.T) {
 	p.links(gpu, 0, 2, 3, 17)
 	p.links(gpu, 1, 0)
 	p.links(gpu, 2, 0)
-	p.links(gpu, 5, 0) // as it is not told who it is
+	p.links(gpu, 5, 0) // DCGM does not return its UUID
 	p.links(nvswitch, 1, 2, 32, 47)
 	p.links(nvswitch, 9, 0)
 	n.command("return gpu 5")

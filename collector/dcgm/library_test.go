@@ -14,15 +14,15 @@ import (
 	"gpu_exporter/collector"
 )
 
-// TestLibraryMissing shows what is said where there is no DCGM.
+// TestLibraryMissing shows the failure on a node without DCGM.
 func TestLibraryMissing(t *testing.T) {
 	if f := startProcess(t, defaultConfig(), "LD_LIBRARY_PATH="+t.TempDir()).failure(); f.Reason != collector.FailureLibraryMissing || !strings.Contains(f.Message, "libdcgm.so.4") {
 		t.Errorf("failure %+v", f)
 	}
 }
 
-// TestSymbolMissing shows what is said of a library that lacks a function,
-// instead of the loader's exit status 127 at the first call.
+// TestSymbolMissing shows the failure for a library without a needed function. Without
+// the check the loader would end the process with exit status 127.
 func TestSymbolMissing(t *testing.T) {
 	source := filepath.Join(t.TempDir(), "old.c")
 	if err := os.WriteFile(source, []byte("int dcgmConnect_v2(void) { return -1; }\nint dcgmDisconnect(void) { return -1; }\nint dcgmGetEntityGroupEntities(void) { return -1; }\n"), 0o600); err != nil {
@@ -34,7 +34,7 @@ func TestSymbolMissing(t *testing.T) {
 	}
 }
 
-// compile makes a libdcgm.so.4 of a C file and returns its directory.
+// compile compiles a libdcgm.so.4 and returns its directory.
 func compile(t *testing.T, source string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -46,9 +46,8 @@ func compile(t *testing.T, source string) string {
 	return dir
 }
 
-// TestOddLibrary shows that values are taken for what they say they are and not
-// for where they stand, and that one GPU, or one field, that makes a whole call
-// fail costs nothing but itself. See testdata/odd.c.
+// TestOddLibrary shows that values are identified by their IDs and not by their order, and
+// that a GPU or field that makes a whole call fail only affects itself.
 func TestOddLibrary(t *testing.T) {
 	cfg := defaultConfig()
 	cfg.Fields[gpu] = []collector.FieldID{140, 150, 155, 230, 252, 1001}
@@ -83,7 +82,7 @@ func TestOddLibrary(t *testing.T) {
 	}
 }
 
-// TestBadConfiguration shows that the sampler does not guess.
+// TestBadConfiguration shows that an invalid configuration is a failure.
 func TestBadConfiguration(t *testing.T) {
 	for _, change := range []func(*collector.SamplerConfig){
 		func(c *collector.SamplerConfig) { c.Devices = "x:1" },

@@ -180,7 +180,7 @@ type child struct {
 	out *json.Decoder
 	cmd *exec.Cmd
 
-	mayDie bool // of what is done to it
+	mayDie bool // a test makes it crash
 }
 
 // startChild starts a child with the given environment variables.

@@ -281,10 +281,10 @@ func (p *pass) migGPU(device nvml.Device, at int, all []migHandle) {
 		p.devices = append(p.devices, d)
 	}
 	instances, compute := p.instances(at)
-	split := make(map[int]bool)
+	hasCompute := make(map[int]bool)
 	for _, at := range compute {
 		e := &p.inv.Entities[at]
-		split[e.Parent] = true
+		hasCompute[e.Parent] = true
 		place := migPlace{uint32(p.inv.Entities[e.Parent].InstanceID), uint32(e.InstanceID)}
 		uuid, ok := uuids[place]
 		switch {
@@ -296,7 +296,7 @@ func (p *pass) migGPU(device nvml.Device, at int, all []migHandle) {
 	}
 	for at := range instances {
 		place := migPlace{uint32(p.inv.Entities[at].InstanceID), noInstance}
-		if !split[at] || len(found.of[place]) > 0 {
+		if !hasCompute[at] || len(found.of[place]) > 0 {
 			add(at, place, found.whole)
 		}
 	}
