@@ -13,9 +13,10 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm/internal/readloop"
@@ -28,9 +29,6 @@ const readLoopVariable = "DCGM_TEST_READ_LOOP"
 
 // measuredSamples is the number of samples of one measurement.
 const measuredSamples = 100
-
-// rusageThread is RUSAGE_THREAD, which package syscall does not define.
-const rusageThread = 1
 
 // cost is the cost of one sample.
 type cost struct {
@@ -91,16 +89,16 @@ func measureSamples(cfg collector.SamplerConfig, readLoop bool) (c cost, err err
 	ticker := time.NewTicker(cfg.Interval)
 	defer ticker.Stop()
 	garbage := garbageMeter()
-	process := cpuTime(syscall.RUSAGE_SELF)
+	process := cpuTime(unix.CLOCK_PROCESS_CPUTIME_ID)
 	for range measuredSamples {
 		<-ticker.C
-		thread := cpuTime(rusageThread)
+		thread := cpuTime(unix.CLOCK_THREAD_CPUTIME_ID)
 		if err := step(); err != nil {
 			return c, err
 		}
-		c.Thread += (cpuTime(rusageThread) - thread) / measuredSamples
+		c.Thread += (cpuTime(unix.CLOCK_THREAD_CPUTIME_ID) - thread) / measuredSamples
 	}
-	c.Process = (cpuTime(syscall.RUSAGE_SELF) - process) / measuredSamples
+	c.Process = (cpuTime(unix.CLOCK_PROCESS_CPUTIME_ID) - process) / measuredSamples
 	c.Bytes = garbage()
 	garbage = garbageMeter()
 	for range measuredSamples {
@@ -123,12 +121,13 @@ func garbageMeter() func() float64 {
 	}
 }
 
-func cpuTime(who int) time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(who, &u); err != nil {
+// cpuTime returns the CPU time of a clock of the kernel.
+func cpuTime(clock int32) time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(clock, &t); err != nil {
 		return 0
 	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	return time.Duration(t.Nano())
 }
 
 // measure measures sampling, or the C loop, in a child process.
