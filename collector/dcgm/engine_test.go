@@ -4,10 +4,11 @@
 package dcgm
 
 import (
-	"gpu_exporter/collector/dcgm/native"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"gpu_exporter/collector/dcgm/native"
 )
 
 // TestUpdated shows which changes count as an update of the library.
