@@ -87,7 +87,15 @@ func TestFabric(t *testing.T) {
 	p.has(nvlinks, native.LinkID(native.PairOf(gpu, 2), 5), 1530, collector.StatusEntityLost)
 	p.links(gpu, 2, 18)
 	n.command("return gpu 2")
-	p.has(nvlinks, native.LinkID(native.PairOf(gpu, 2), 5), 1530, collector.StatusOK)
+	p.sample("the links of the returned GPU", func(s *collector.Sample) error {
+		if n, _ := linksOf(p.inv, gpu, 2); n != 18 { // until they are listed again
+			return fmt.Errorf("%d links", n)
+		}
+		if c := p.cell(s, nvlinks, native.LinkID(native.PairOf(gpu, 2), 5), 1530); c.Status != collector.StatusOK {
+			return fmt.Errorf("field 1530 is %v", c.Status)
+		}
+		return nil
+	})
 
 	// A MIG GPU has no links; other GPUs keep theirs.
 	n.command("mig gpu 1 3g.40gb*2")

@@ -181,7 +181,7 @@ func TestHungHealth(t *testing.T) {
 			if logged() != 1 {
 				t.Errorf("logged %d times", logged())
 			}
-			n.command("clear")
+			n.command("clear " + call) // GPU 1 stays lost
 			p.health("a check of the new topology", func(h *collector.Health) error {
 				if h.Failure != "" || slices.ContainsFunc(h.Checked, func(c collector.CheckedEntity) bool { return c.Entity == p.entity(gpu, 1) }) {
 					return fmt.Errorf("%+v", h)

@@ -10,14 +10,16 @@ package readloop
 #cgo LDFLAGS: -ldl
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <stdlib.h>
 #include "library.h"
-
-static struct abi_value2 values[NATIVE_CHUNK];
 
 static int read_all(uintptr_t handle, void *entities, uint32_t entity_count, uint16_t *fields, uint32_t field_count)
 {
     int (*get_latest)(uintptr_t, struct abi_pair *, uint32_t, uint16_t *, uint32_t, uint32_t, struct abi_value2 *) =
         dlsym(RTLD_DEFAULT, "dcgmEntitiesGetLatestValues");
+    static struct abi_value2 *values;
+    if (!values && !(values = calloc(NATIVE_CHUNK, sizeof(*values)))) // as native_open does
+        return ABI_GENERIC_ERROR;
     for (uint32_t f = 0; f < field_count; f += ABI_MAX_FIELDS) {
         uint32_t nf = field_count - f < ABI_MAX_FIELDS ? field_count - f : ABI_MAX_FIELDS;
         uint32_t step = NATIVE_CHUNK / nf;
