@@ -57,7 +57,7 @@ func (s *sampler) writeProcesses(p *processPoll, r processResult) error {
 	if r.processes == nil || r.processes.Generation != s.inv.Generation {
 		return nil
 	}
-	return s.cfg.Frames.WriteProcesses(r.processes)
+	return s.cfg.Frames.Write(collector.Frame{Processes: r.processes})
 }
 
 // healthPoll makes health checks and reads the topology between GPUs in the background.
@@ -133,14 +133,14 @@ func (s *sampler) writeHealth(h *healthPoll, r healthResult) error {
 	}
 	defer h.follow(s.inv)
 	if r.err != nil || r.health.Generation == s.inv.Generation {
-		if err := s.cfg.Frames.WriteHealth(r.health); err != nil {
+		if err := s.cfg.Frames.Write(collector.Frame{Health: r.health}); err != nil {
 			return err
 		}
 	}
 	if r.peers == nil || r.peers.Generation != s.inv.Generation {
 		return nil
 	}
-	return s.cfg.Frames.WritePeers(r.peers)
+	return s.cfg.Frames.Write(collector.Frame{Peers: r.peers})
 }
 
 // fabricKinds returns the kinds to list. Switches and links are always listed:

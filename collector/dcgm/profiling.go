@@ -399,7 +399,7 @@ func (p *profiler) report(generation uint64) *collector.Profiling {
 // writeProfiling writes the states of profiling if they changed.
 func (s *sampler) writeProfiling() error {
 	if report := s.profiler.report(s.inv.Generation); report != nil {
-		return s.cfg.Frames.WriteProfiling(report)
+		return s.cfg.Frames.Write(collector.Frame{Profiling: report})
 	}
 	return nil
 }

@@ -115,7 +115,7 @@ func (s *sampler) write(sample *collector.Sample, found news, now time.Time) err
 		return nil
 	}
 	s.skip = 0
-	return s.cfg.Frames.WriteSample(sample)
+	return s.cfg.Frames.Write(collector.Frame{Sample: sample})
 }
 
 // flush writes the XIDs and tracked values since the newest sample, before the engine
@@ -242,5 +242,5 @@ func (s *sampler) writeEvents(events []collector.Event) error {
 	if len(events) == 0 {
 		return nil
 	}
-	return s.cfg.Frames.WriteEvents(s.inv.Generation, events)
+	return s.cfg.Frames.Write(collector.Frame{Events: &collector.Events{Generation: s.inv.Generation, List: events}})
 }

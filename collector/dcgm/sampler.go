@@ -194,7 +194,7 @@ func (s *sampler) rebuild(topologyChanged bool) (rebuilt bool, err error) {
 	}
 	// This frame shows that the sampler is alive. It precedes the watches, because
 	// dcgmWatchFields waits until all fields were read from the driver.
-	if err := s.cfg.Frames.WriteInventory(inv); err != nil {
+	if err := s.cfg.Frames.Write(collector.Frame{Inventory: inv}); err != nil {
 		return false, err
 	}
 	s.inv, s.changed, s.fabricChanged, s.appeared = inv, false, false, found.Appeared

@@ -167,5 +167,5 @@ func (s *sampler) writeTracks() error {
 	if s.tracker == nil || s.tracker.points == 0 {
 		return nil
 	}
-	return s.cfg.Frames.WriteTracks(s.tracker.take())
+	return s.cfg.Frames.Write(collector.Frame{Tracks: s.tracker.take()})
 }
