@@ -18,10 +18,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm/internal/readloop"
 	"gpu_exporter/collector/dcgm/native"
 	"gpu_exporter/collector/dcgm/watch"
+	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/metrics"
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/state"
+	"gpu_exporter/collector/wire"
 )
 
 // readLoopVariable makes a measuring child replace samples by the C loop.
@@ -40,7 +44,7 @@ type cost struct {
 
 // measureChild measures in its own process and writes the cost as JSON.
 func measureChild() int {
-	cfg, err := collector.ReadSamplerConfig(os.Stdin)
+	cfg, err := wire.ReadSamplerConfig(os.Stdin)
 	if err == nil {
 		var c cost
 		if c, err = measureSamples(cfg, os.Getenv(readLoopVariable) != ""); err == nil {
@@ -54,8 +58,8 @@ func measureChild() int {
 	return 0
 }
 
-func measureSamples(cfg collector.SamplerConfig, readLoop bool) (c cost, err error) {
-	s, err := newSampler(Config{Sampler: cfg, Frames: collector.NewFrameWriter(io.Discard), Logger: slog.New(slog.DiscardHandler)})
+func measureSamples(cfg wire.SamplerConfig, readLoop bool) (c cost, err error) {
+	s, err := newSampler(Config{Sampler: cfg, Frames: wire.NewFrameWriter(io.Discard), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return c, err
 	}
@@ -131,7 +135,7 @@ func cpuTime(clock int32) time.Duration {
 }
 
 // measure measures sampling, or the C loop, in a child process.
-func measure(t testing.TB, scenario string, cfg collector.SamplerConfig, readLoop bool) (c cost) {
+func measure(t testing.TB, scenario string, cfg wire.SamplerConfig, readLoop bool) (c cost) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), childVariable+"=measure", "LD_LIBRARY_PATH="+standIn(t), "DCGMSIM_SCENARIO="+scenario)
@@ -162,9 +166,9 @@ func measure(t testing.TB, scenario string, cfg collector.SamplerConfig, readLoo
 
 // TestGarbage shows that sampling leaves hardly any garbage.
 func TestGarbage(t *testing.T) {
-	cfg := collector.SamplerConfig{Interval: 10 * time.Millisecond, Fields: make(map[collector.EntityKind][]collector.FieldID)}
-	for _, kind := range []collector.EntityKind{gpu, inst} {
-		for f := range collector.Fields() {
+	cfg := wire.SamplerConfig{Interval: 10 * time.Millisecond, Fields: make(map[model.EntityKind][]model.FieldID)}
+	for _, kind := range []model.EntityKind{gpu, inst} {
+		for f := range field.All() {
 			if f.ID >= 100 && f.On(kind) && f.Type.Numeric() && len(cfg.Fields[kind]) < 60 {
 				cfg.Fields[kind] = append(cfg.Fields[kind], f.ID)
 			}
@@ -187,17 +191,17 @@ func TestGarbage(t *testing.T) {
 // the same bulk reads at the same interval with the same watches.
 func BenchmarkSample(b *testing.B) {
 	for scenario, file := range map[string]string{"h100x8": "counters60.csv", "dgx-h100": "counters-fabric.csv"} {
-		counters, err := collector.LoadCounters(filepath.Join("..", "..", "cmd", "gpu_exporter", "internal", "bench", file))
+		counters, err := field.LoadCounters(filepath.Join("..", "..", "cmd", "gpu_exporter", "internal", "bench", file))
 		if err != nil {
 			b.Fatal(err)
 		}
-		cfg := collector.SamplerConfig{
+		cfg := wire.SamplerConfig{
 			Interval: 100 * time.Millisecond,
-			Fields:   make(map[collector.EntityKind][]collector.FieldID),
-			Derived:  collector.DerivedFields(),
-			Tracked:  collector.TrackedFields(counters.List, 50*time.Millisecond),
+			Fields:   make(map[model.EntityKind][]model.FieldID),
+			Derived:  metrics.DerivedFields(),
+			Tracked:  state.TrackedFields(counters.List, 50*time.Millisecond),
 		}
-		for _, kind := range []collector.EntityKind{gpu, nvswitch, nvlinks} {
+		for _, kind := range []model.EntityKind{gpu, nvswitch, nvlinks} {
 			for _, c := range counters.List {
 				if c.On(kind) {
 					cfg.Fields[kind] = append(cfg.Fields[kind], c.Field.ID)

@@ -6,18 +6,19 @@ package dcgm
 import (
 	"slices"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/model"
 )
 
 // isProfiling reports whether the field is one of DCGM_FI_PROF_*.
-func isProfiling(field uint16) bool {
-	return collector.Field{ID: collector.FieldID(field)}.Profiling()
+func isProfiling(id uint16) bool {
+	return field.Field{ID: model.FieldID(id)}.Profiling()
 }
 
 // capability is the profiling fields of a GPU, or the reason why it has none.
 type capability struct {
 	fields map[uint16]metricGroup
-	status collector.Status
+	status model.Status
 }
 
 // metricGroup is DCGM's group of a profiling field (dcgmProfMetricGroupInfo_t in
@@ -48,19 +49,19 @@ func (c capability) withoutMoreTurns(fields, extra []uint16) []uint16 {
 	all := slices.Clone(fields)
 	limit := max(1, c.turns(fields))
 	for _, f := range extra {
-		if c.of(f) == collector.StatusOK && c.turns(append(all, f)) <= limit {
+		if c.of(f) == model.StatusOK && c.turns(append(all, f)) <= limit {
 			all, free = append(all, f), append(free, f)
 		}
 	}
 	return free
 }
 
-func (c capability) of(field uint16) collector.Status {
-	if c.status != collector.StatusOK {
+func (c capability) of(field uint16) model.Status {
+	if c.status != model.StatusOK {
 		return c.status
 	}
 	if _, ok := c.fields[field]; !ok {
-		return collector.StatusNotSupported
+		return model.StatusNotSupported
 	}
-	return collector.StatusOK
+	return model.StatusOK
 }

@@ -18,9 +18,10 @@ import (
 	"testing"
 	"time"
 
-	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgmsim"
+	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/nvml"
+	"gpu_exporter/collector/wire"
 )
 
 // Each sampler of a test is a process of its own: the loader's path is fixed when a
@@ -52,20 +53,20 @@ func TestMain(m *testing.M) {
 // runChild is a sampler process: it reads its configuration from stdin, ends with stdin,
 // and writes frames to descriptor 3.
 func runChild() int {
-	cfg, err := collector.ReadSamplerConfig(os.Stdin)
+	cfg, err := wire.ReadSamplerConfig(os.Stdin)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 2
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	commands := make(chan collector.SamplerCommand)
+	commands := make(chan wire.SamplerCommand)
 	go func() {
 		defer cancel()
-		if err := collector.ReadSamplerCommands(os.Stdin, func(c collector.SamplerCommand) { commands <- c }); err != nil {
+		if err := wire.ReadSamplerCommands(os.Stdin, func(c wire.SamplerCommand) { commands <- c }); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
 	}()
-	frames := collector.NewFrameWriter(os.NewFile(3, "frames"))
+	frames := wire.NewFrameWriter(os.NewFile(3, "frames"))
 	c := Config{
 		Sampler:  cfg,
 		Frames:   frames,
@@ -73,8 +74,8 @@ func runChild() int {
 		Logger:   slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if devices := os.Getenv(migVariable); devices != "" {
-		c.MIGDevices = func() ([]collector.MIGDevice, error) {
-			var list []collector.MIGDevice
+		c.MIGDevices = func() ([]model.MIGDevice, error) {
+			var list []model.MIGDevice
 			text := []byte(devices)
 			if path, ok := strings.CutPrefix(devices, "@"); ok {
 				var err error
@@ -98,7 +99,7 @@ func runChild() int {
 	var failed *FailureError
 	switch {
 	case errors.As(err, &failed):
-		if err := frames.Write(collector.Frame{Failure: &failed.Failure}); err != nil {
+		if err := frames.Write(wire.Frame{Failure: &failed.Failure}); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
 		return 1
@@ -145,24 +146,24 @@ func (n node) command(line string) {
 }
 
 // defaultFields are fields of each type and level, and profiling fields.
-func defaultFields() map[collector.EntityKind][]collector.FieldID {
-	return map[collector.EntityKind][]collector.FieldID{
-		collector.KindGPU:         {1, 100, 150, 155, 156, 203, 230, 250, 251, 252, 1001, 1002, 1004, 1005, 1010},
-		collector.KindGPUInstance: {150, 155, 203, 230, 250, 251, 252, 1001, 1002},
+func defaultFields() map[model.EntityKind][]model.FieldID {
+	return map[model.EntityKind][]model.FieldID{
+		model.KindGPU:         {1, 100, 150, 155, 156, 203, 230, 250, 251, 252, 1001, 1002, 1004, 1005, 1010},
+		model.KindGPUInstance: {150, 155, 203, 230, 250, 251, 252, 1001, 1002},
 	}
 }
 
-func defaultConfig() collector.SamplerConfig {
-	return collector.SamplerConfig{Interval: 50 * time.Millisecond, Fields: defaultFields()}
+func defaultConfig() wire.SamplerConfig {
+	return wire.SamplerConfig{Interval: 50 * time.Millisecond, Fields: defaultFields()}
 }
 
 // process is a sampler process and its output.
 type process struct {
 	t      *testing.T
-	cfg    collector.SamplerConfig
+	cfg    wire.SamplerConfig
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
-	frames chan collector.Frame
+	frames chan wire.Frame
 	broken chan error // why the frames ended; io.EOF at a regular end
 	exited chan struct{}
 
@@ -170,15 +171,15 @@ type process struct {
 	output strings.Builder // stdout
 	log    strings.Builder // stderr
 
-	inv *collector.Inventory // the newest received one
+	inv *model.Inventory // the newest received one
 	// rewatches is the number of reported re-watches of profiling.
 	rewatches uint32
 }
 
 // startProcess starts a sampler in the environment env.
-func startProcess(t *testing.T, cfg collector.SamplerConfig, env ...string) *process {
+func startProcess(t *testing.T, cfg wire.SamplerConfig, env ...string) *process {
 	t.Helper()
-	p := &process{t: t, cfg: cfg, frames: make(chan collector.Frame, 4096), broken: make(chan error, 1), exited: make(chan struct{})}
+	p := &process{t: t, cfg: cfg, frames: make(chan wire.Frame, 4096), broken: make(chan error, 1), exited: make(chan struct{})}
 	p.cmd = exec.Command(os.Args[0])
 	p.cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool {
 		return strings.HasPrefix(v, "LD_LIBRARY_PATH=") || strings.HasPrefix(v, "DCGMSIM_") || strings.HasPrefix(v, "__DCGM")
@@ -204,7 +205,7 @@ func startProcess(t *testing.T, cfg collector.SamplerConfig, env ...string) *pro
 	}
 	go func() {
 		defer r.Close()
-		reader := collector.NewFrameReader(r)
+		reader := wire.NewFrameReader(r)
 		for {
 			f, err := reader.Next()
 			if err != nil {
@@ -247,7 +248,7 @@ func (w *lockedWriter) Write(b []byte) (int, error) {
 	return w.b.Write(b)
 }
 
-func (n node) start(cfg collector.SamplerConfig, env ...string) *process {
+func (n node) start(cfg wire.SamplerConfig, env ...string) *process {
 	n.t.Helper()
 	return startProcess(n.t, cfg, append(n.Environ(), env...)...)
 }
@@ -256,7 +257,7 @@ func (n node) start(cfg collector.SamplerConfig, env ...string) *process {
 const patience = 2 * time.Minute
 
 // frame receives the next frame.
-func (p *process) frame(what string) collector.Frame {
+func (p *process) frame(what string) wire.Frame {
 	p.t.Helper()
 	select {
 	case f, ok := <-p.frames:
@@ -284,12 +285,12 @@ func (p *process) frame(what string) collector.Frame {
 		return f
 	case <-time.After(patience):
 		p.t.Fatalf("waiting for %s: no frame", what)
-		return collector.Frame{}
+		return wire.Frame{}
 	}
 }
 
 // check checks the invariants of every sample.
-func (p *process) check(s *collector.Sample) {
+func (p *process) check(s *model.Sample) {
 	p.t.Helper()
 	if p.inv == nil || s.Generation != p.inv.Generation {
 		p.t.Fatalf("a sample of generation %d does not follow its inventory", s.Generation)
@@ -305,7 +306,7 @@ func (p *process) check(s *collector.Sample) {
 }
 
 // sample receives frames until ok returns nil for a sample.
-func (p *process) sample(what string, ok func(s *collector.Sample) error) *collector.Sample {
+func (p *process) sample(what string, ok func(s *model.Sample) error) *model.Sample {
 	p.t.Helper()
 	deadline := time.Now().Add(patience)
 	var why error
@@ -325,7 +326,7 @@ func (p *process) sample(what string, ok func(s *collector.Sample) error) *colle
 }
 
 // inventory receives frames until the next inventory.
-func (p *process) inventory(what string) *collector.Inventory {
+func (p *process) inventory(what string) *model.Inventory {
 	p.t.Helper()
 	deadline := time.Now().Add(patience)
 	for {
@@ -341,7 +342,7 @@ func (p *process) inventory(what string) *collector.Inventory {
 }
 
 // processes receives frames until ok returns nil for a reading of processes.
-func (p *process) processes(what string, ok func(r *collector.Processes) error) *collector.Processes {
+func (p *process) processes(what string, ok func(r *model.Processes) error) *model.Processes {
 	p.t.Helper()
 	deadline := time.Now().Add(patience)
 	why := errors.New("none received")
@@ -378,7 +379,7 @@ func (p *process) eventually(what string, ok func() bool) {
 }
 
 // events receives frames until there are n events.
-func (p *process) events(what string, n int) (events []collector.Event, inv *collector.Inventory) {
+func (p *process) events(what string, n int) (events []model.Event, inv *model.Inventory) {
 	p.t.Helper()
 	deadline := time.Now().Add(patience)
 	for len(events) < n && time.Now().Before(deadline) {
@@ -396,7 +397,7 @@ func (p *process) events(what string, n int) (events []collector.Event, inv *col
 }
 
 // failure receives frames until the sampler's failure, and waits for its end.
-func (p *process) failure() collector.Failure {
+func (p *process) failure() model.Failure {
 	p.t.Helper()
 	for {
 		f := p.frame("the failure")
@@ -416,7 +417,7 @@ func (p *process) failure() collector.Failure {
 }
 
 // entity returns the position of an entity by DCGM's ID.
-func (p *process) entity(kind collector.EntityKind, id uint32) int {
+func (p *process) entity(kind model.EntityKind, id uint32) int {
 	p.t.Helper()
 	for i, e := range p.inv.Entities {
 		if e.Kind == kind && e.ID == id {
@@ -428,7 +429,7 @@ func (p *process) entity(kind collector.EntityKind, id uint32) int {
 }
 
 // cell returns the cell of a field.
-func (p *process) cell(s *collector.Sample, kind collector.EntityKind, id uint32, field collector.FieldID) collector.Cell {
+func (p *process) cell(s *model.Sample, kind model.EntityKind, id uint32, field model.FieldID) model.Cell {
 	p.t.Helper()
 	row := s.Rows[p.entity(kind, id)]
 	column := slices.Index(p.inv.Columns[kind], field)
@@ -439,9 +440,9 @@ func (p *process) cell(s *collector.Sample, kind collector.EntityKind, id uint32
 }
 
 // has waits for a sample in which the field has the status.
-func (p *process) has(kind collector.EntityKind, id uint32, field collector.FieldID, want collector.Status) *collector.Sample {
+func (p *process) has(kind model.EntityKind, id uint32, field model.FieldID, want model.Status) *model.Sample {
 	p.t.Helper()
-	return p.sample(fmt.Sprintf("field %d of %v %d to be %v", field, kind, id, want), func(s *collector.Sample) error {
+	return p.sample(fmt.Sprintf("field %d of %v %d to be %v", field, kind, id, want), func(s *model.Sample) error {
 		if c := p.cell(s, kind, id, field); c.Status != want {
 			return fmt.Errorf("it is %v (%v)", c.Status, c.Float64())
 		}
@@ -450,8 +451,8 @@ func (p *process) has(kind collector.EntityKind, id uint32, field collector.Fiel
 }
 
 // inDevices returns the GPUs and instances.
-func inDevices(inv *collector.Inventory) []collector.Entity {
-	var all []collector.Entity
+func inDevices(inv *model.Inventory) []model.Entity {
+	var all []model.Entity
 	for _, e := range inv.Entities {
 		if e.Kind.OfGPU() {
 			all = append(all, e)

@@ -12,13 +12,14 @@ import (
 
 	godcgm "github.com/NVIDIA/go-dcgm/pkg/dcgm"
 
-	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/wire"
 )
 
 // FailureError is the reason why the sampler cannot continue. A new sampler may succeed.
 type FailureError struct {
-	Failure collector.Failure
+	Failure model.Failure
 	err     error
 }
 
@@ -32,7 +33,7 @@ func failure(reason string, err error, format string, args ...any) *FailureError
 	if err != nil {
 		message += ": " + err.Error()
 	}
-	return &FailureError{collector.Failure{Reason: reason, Message: message}, err}
+	return &FailureError{model.Failure{Reason: reason, Message: message}, err}
 }
 
 // engine is an open connection to a DCGM engine, embedded or standalone.
@@ -54,28 +55,28 @@ const driverVersionFile = "/proc/driver/nvidia/version"
 //
 // go-dcgm does not export its handle. Our calls to the embedded engine use its
 // constant handle, and our calls to a standalone engine use a second connection.
-func connect(cfg collector.SamplerConfig) (*engine, error) {
+func connect(cfg wire.SamplerConfig) (*engine, error) {
 	embedded := cfg.Hostengine == ""
-	var address collector.Hostengine
+	var address wire.Hostengine
 	var err error
 	if embedded {
 		if err := setLog(cfg.DCGMLogLevel); err != nil {
-			return nil, failure(collector.FailureInitFailed, err, "redirecting DCGM's log")
+			return nil, failure(model.FailureInitFailed, err, "redirecting DCGM's log")
 		}
-	} else if address, err = collector.ParseHostengine(cfg.Hostengine); err != nil {
-		return nil, failure(collector.FailureConfig, err, "reading the configuration")
+	} else if address, err = wire.ParseHostengine(cfg.Hostengine); err != nil {
+		return nil, failure(model.FailureConfig, err, "reading the configuration")
 	}
 
 	lib, err := native.Open()
 	var open *native.OpenError
 	if errors.As(err, &open) && open.Missing {
-		return nil, failure(collector.FailureSymbolMissing, nil, "libdcgm.so.4 has no function %s: its version is not supported (use DCGM 4.0 or later)", open.Detail)
+		return nil, failure(model.FailureSymbolMissing, nil, "libdcgm.so.4 has no function %s: its version is not supported (use DCGM 4.0 or later)", open.Detail)
 	}
 	if err != nil {
-		return nil, failure(collector.FailureLibraryMissing, err, "loading libdcgm.so.4 (install DCGM 4, or set --dcgm.library-path)")
+		return nil, failure(model.FailureLibraryMissing, err, "loading libdcgm.so.4 (install DCGM 4, or set --dcgm.library-path)")
 	}
 	if address.URI && !lib.Has("dcgmConnect_v3") {
-		return nil, failure(collector.FailureSymbolMissing, nil, "libdcgm.so.4 has no function dcgmConnect_v3: vsock addresses need DCGM 4.5 or later")
+		return nil, failure(model.FailureSymbolMissing, nil, "libdcgm.so.4 has no function dcgmConnect_v3: vsock addresses need DCGM 4.5 or later")
 	}
 	e := &engine{lib: lib}
 	e.file, _ = os.Stat(lib.Path) // nil if it is not a file: then an update remains unnoticed
@@ -84,11 +85,11 @@ func connect(cfg collector.SamplerConfig) (*engine, error) {
 			e.driverFile = driverVersionFile
 		}
 		if e.close, err = godcgm.Init(godcgm.Embedded); err != nil {
-			return nil, failure(collector.FailureInitFailed, err, "starting the embedded DCGM engine")
+			return nil, failure(model.FailureInitFailed, err, "starting the embedded DCGM engine")
 		}
 		lib.UseEmbedded()
 	} else if err := e.connectStandalone(address); err != nil {
-		return nil, failure(collector.FailureHostengineUnreached, err, "connecting to the DCGM engine at %s", cfg.Hostengine)
+		return nil, failure(model.FailureHostengineUnreached, err, "connecting to the DCGM engine at %s", cfg.Hostengine)
 	}
 	info, err := godcgm.GetHostengineVersionInfo()
 	if err != nil {
@@ -101,7 +102,7 @@ func connect(cfg collector.SamplerConfig) (*engine, error) {
 }
 
 // connectStandalone makes the connections of go-dcgm and of our own calls.
-func (e *engine) connectStandalone(address collector.Hostengine) error {
+func (e *engine) connectStandalone(address wire.Hostengine) error {
 	kind, args := native.AddressTCP, []string{address.Target, "0"}
 	switch {
 	case address.URI:

@@ -9,29 +9,30 @@ import (
 	"testing"
 	"time"
 
-	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/wire"
 )
 
 const (
-	nvswitch = collector.KindSwitch
-	nvlinks  = collector.KindLink
-	cpus     = collector.KindCPU
-	cores    = collector.KindCPUCore
+	nvswitch = model.KindSwitch
+	nvlinks  = model.KindLink
+	cpus     = model.KindCPU
+	cores    = model.KindCPUCore
 )
 
 // fabricConfig has fields of every kind of device.
-func fabricConfig() collector.SamplerConfig {
+func fabricConfig() wire.SamplerConfig {
 	cfg := defaultConfig()
-	cfg.Fields[nvswitch] = []collector.FieldID{858}
-	cfg.Fields[nvlinks] = []collector.FieldID{780, 1527, 1530, 1532}
-	cfg.Fields[cpus] = []collector.FieldID{1100, 1110}
-	cfg.Fields[cores] = []collector.FieldID{1100}
+	cfg.Fields[nvswitch] = []model.FieldID{858}
+	cfg.Fields[nvlinks] = []model.FieldID{780, 1527, 1530, 1532}
+	cfg.Fields[cpus] = []model.FieldID{1100, 1110}
+	cfg.Fields[cores] = []model.FieldID{1100}
 	return cfg
 }
 
 // linksOf returns the number of links of an entity, and the ports of those that are down.
-func linksOf(inv *collector.Inventory, kind collector.EntityKind, id uint32) (count int, down []int) {
+func linksOf(inv *model.Inventory, kind model.EntityKind, id uint32) (count int, down []int) {
 	for _, e := range inv.Entities {
 		if e.Kind != nvlinks {
 			continue
@@ -47,9 +48,9 @@ func linksOf(inv *collector.Inventory, kind collector.EntityKind, id uint32) (co
 }
 
 // links waits until an entity has count links, of which the ports in down are down.
-func (p *process) links(kind collector.EntityKind, id uint32, count int, down ...int) {
+func (p *process) links(kind model.EntityKind, id uint32, count int, down ...int) {
 	p.t.Helper()
-	p.sample(fmt.Sprintf("%v %d to have %d links, %v down", kind, id, count, down), func(*collector.Sample) error {
+	p.sample(fmt.Sprintf("%v %d to have %d links, %v down", kind, id, count, down), func(*model.Sample) error {
 		if n, ports := linksOf(p.inv, kind, id); n != count || !slices.Equal(ports, down) {
 			return fmt.Errorf("%d links, %v down", n, ports)
 		}
@@ -61,7 +62,7 @@ func (p *process) links(kind collector.EntityKind, id uint32, count int, down ..
 func TestFabric(t *testing.T) {
 	n := newNode(t, "dgx-h100")
 	p := n.start(fabricConfig())
-	p.has(nvswitch, 3, 858, collector.StatusOK)
+	p.has(nvswitch, 3, 858, model.StatusOK)
 	for gpuID := range uint32(8) {
 		p.links(gpu, gpuID, 18)
 	}
@@ -69,11 +70,11 @@ func TestFabric(t *testing.T) {
 		p.links(nvswitch, uint32(id), trunks)
 	}
 	first := native.LinkID(native.PairOf(gpu, 0), 0)
-	s := p.has(nvlinks, first, 1530, collector.StatusOK)
-	if c := p.cell(s, nvlinks, first, 780); c.Status != collector.StatusNotSupported {
+	s := p.has(nvlinks, first, 1530, model.StatusOK)
+	if c := p.cell(s, nvlinks, first, 780); c.Status != model.StatusNotSupported {
 		t.Errorf("a switch's field on a GPU's link: %v", c.Status)
 	}
-	p.has(nvlinks, native.LinkID(native.PairOf(nvswitch, 0), 40), 780, collector.StatusOK)
+	p.has(nvlinks, native.LinkID(native.PairOf(nvswitch, 0), 40), 780, model.StatusOK)
 
 	n.command("link gpu 3 port 17 down")
 	p.links(gpu, 3, 18, 17)
@@ -84,14 +85,14 @@ func TestFabric(t *testing.T) {
 
 	// A lost GPU keeps its links, although DCGM lists none.
 	n.command("lose gpu 2")
-	p.has(nvlinks, native.LinkID(native.PairOf(gpu, 2), 5), 1530, collector.StatusEntityLost)
+	p.has(nvlinks, native.LinkID(native.PairOf(gpu, 2), 5), 1530, model.StatusEntityLost)
 	p.links(gpu, 2, 18)
 	n.command("return gpu 2")
-	p.sample("the links of the returned GPU", func(s *collector.Sample) error {
+	p.sample("the links of the returned GPU", func(s *model.Sample) error {
 		if n, _ := linksOf(p.inv, gpu, 2); n != 18 { // until they are listed again
 			return fmt.Errorf("%d links", n)
 		}
-		if c := p.cell(s, nvlinks, native.LinkID(native.PairOf(gpu, 2), 5), 1530); c.Status != collector.StatusOK {
+		if c := p.cell(s, nvlinks, native.LinkID(native.PairOf(gpu, 2), 5), 1530); c.Status != model.StatusOK {
 			return fmt.Errorf("field 1530 is %v", c.Status)
 		}
 		return nil
@@ -103,8 +104,8 @@ func TestFabric(t *testing.T) {
 	p.links(gpu, 0, 18)
 
 	n.command("switch 2 lost")
-	p.has(nvswitch, 2, 858, collector.StatusBlank)
-	p.has(nvswitch, 1, 858, collector.StatusOK)
+	p.has(nvswitch, 2, 858, model.StatusBlank)
+	p.has(nvswitch, 1, 858, model.StatusOK)
 }
 
 // TestFabricSelection shows --switch-devices and --cpu-devices.
@@ -112,7 +113,7 @@ func TestFabricSelection(t *testing.T) {
 	cfg := fabricConfig()
 	cfg.Switches, cfg.CPUs = "g:1", "i:3,4"
 	p := newNode(t, "dgx-h100").start(cfg)
-	s := p.has(nvswitch, 1, 858, collector.StatusOK)
+	s := p.has(nvswitch, 1, 858, model.StatusOK)
 	for i, e := range p.inv.Entities {
 		read := len(s.Rows[i]) > 0
 		switch {
@@ -123,7 +124,7 @@ func TestFabricSelection(t *testing.T) {
 		}
 	}
 	p = newNode(t, "gb200").start(cfg)
-	s = p.has(cores, 3, 1100, collector.StatusOK)
+	s = p.has(cores, 3, 1100, model.StatusOK)
 	for i, e := range p.inv.Entities {
 		if read := len(s.Rows[i]) > 0; e.Kind == cpus && read || e.Kind == cores && read != (e.ID == 3 || e.ID == 4) {
 			t.Errorf("%v %d: read %v", e.Kind, e.ID, read)
@@ -136,13 +137,13 @@ func TestFabricSelection(t *testing.T) {
 func TestCPUs(t *testing.T) {
 	n := newNode(t, "gb200")
 	p := n.start(fabricConfig())
-	p.has(cpus, 1, 1110, collector.StatusOK)
-	p.has(cores, 143, 1100, collector.StatusOK)
+	p.has(cpus, 1, 1110, model.StatusOK)
+	p.has(cores, 143, 1100, model.StatusOK)
 	if i := p.entity(cores, 100); p.inv.Entities[p.inv.Entities[i].Parent].ID != 1 {
 		t.Errorf("core 100 is of CPU %d", p.inv.Entities[p.inv.Entities[i].Parent].ID)
 	}
 	n.command("xid 119 gpu 0")
-	if f := p.failure(); f.Reason != collector.FailureEngineBlank {
+	if f := p.failure(); f.Reason != model.FailureEngineBlank {
 		t.Errorf("failure %+v", f)
 	}
 }
@@ -153,10 +154,10 @@ func TestLinksHang(t *testing.T) {
 	p := n.start(fabricConfig())
 	p.links(gpu, 0, 18)
 	n.command("hang dcgmGetNvLinkLinkStatus")
-	first := p.has(gpu, 0, 150, collector.StatusOK).Time
+	first := p.has(gpu, 0, 150, model.StatusOK).Time
 	last := first
 	for range 30 {
-		s := p.has(gpu, 0, 150, collector.StatusOK)
+		s := p.has(gpu, 0, 150, model.StatusOK)
 		// Without a newer value the time stays the same, up to the difference of two clocks.
 		if s.Time.Before(last.Add(-time.Millisecond)) {
 			t.Fatalf("a sample of %v after one of %v", s.Time, last)
@@ -175,7 +176,7 @@ func TestLinksReadTime(t *testing.T) {
 		t.Run(fault, func(t *testing.T) {
 			n := newNode(t, "h100x8")
 			p := n.start(fabricConfig())
-			fresh := func(s *collector.Sample) error {
+			fresh := func(s *model.Sample) error {
 				if age := s.Time.Sub(s.LinksRead); age > 1500*time.Millisecond {
 					return fmt.Errorf("the links were read %v before", age)
 				}
@@ -185,14 +186,14 @@ func TestLinksReadTime(t *testing.T) {
 			n.command(fault)
 			n.command("link gpu 0 port 3 down")
 			var read time.Time
-			p.sample("links that were read long ago", func(s *collector.Sample) error {
+			p.sample("links that were read long ago", func(s *model.Sample) error {
 				if s.Time.Sub(s.LinksRead) < 3*time.Second {
 					return fmt.Errorf("the links were read at %v", s.LinksRead)
 				}
 				read = s.LinksRead
 				return nil
 			})
-			s := p.has(gpu, 0, 150, collector.StatusOK)
+			s := p.has(gpu, 0, 150, model.StatusOK)
 			if off := s.LinksRead.Sub(read).Abs(); off > 100*time.Millisecond {
 				t.Errorf("unreadable links were read at %v, and then at %v", read, s.LinksRead)
 			}
@@ -204,7 +205,7 @@ func TestLinksReadTime(t *testing.T) {
 		n := newNode(t, "h100x8")
 		n.command("fail dcgmGetNvLinkLinkStatus -3")
 		p := n.start(fabricConfig())
-		if s := p.has(gpu, 0, 150, collector.StatusOK); !s.LinksRead.IsZero() {
+		if s := p.has(gpu, 0, 150, model.StatusOK); !s.LinksRead.IsZero() {
 			t.Errorf("the links were read at %v", s.LinksRead)
 		}
 	})
@@ -226,7 +227,7 @@ func TestKnownLinks(t *testing.T) {
 	n.command("switch 1 lost")
 	n.command("lose gpu 5")
 	cfg := fabricConfig()
-	cfg.Links = []collector.KnownLinks{
+	cfg.Links = []model.KnownLinks{
 		{GPU: uuid(0), Ports: []int{3, 17}},
 		{GPU: "GPU-another", Ports: []int{4}},
 		{GPU: uuid(2), Ports: []int{0}},

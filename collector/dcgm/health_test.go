@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
 )
 
 // startHealth starts a sampler with frequent health checks.
@@ -23,7 +23,7 @@ func (n node) startHealth(devices string) *process {
 }
 
 // health receives frames until ok returns nil for a health check.
-func (p *process) health(what string, ok func(h *collector.Health) error) *collector.Health {
+func (p *process) health(what string, ok func(h *model.Health) error) *model.Health {
 	p.t.Helper()
 	deadline := time.Now().Add(patience)
 	why := errors.New("none received")
@@ -46,13 +46,13 @@ func (p *process) health(what string, ok func(h *collector.Health) error) *colle
 }
 
 // finds waits until a check finds exactly the incidents want on a GPU.
-func (p *process) finds(id uint32, want string) *collector.Health {
+func (p *process) finds(id uint32, want string) *model.Health {
 	p.t.Helper()
-	return p.health(fmt.Sprintf("%q on GPU %d", want, id), func(h *collector.Health) error {
+	return p.health(fmt.Sprintf("%q on GPU %d", want, id), func(h *model.Health) error {
 		var found []string
 		for _, i := range h.Incidents {
 			if i.Entity == p.entity(gpu, id) {
-				found = append(found, fmt.Sprintf("%v %v %s", i.System, i.Result, collector.HealthErrorName(i.Code)))
+				found = append(found, fmt.Sprintf("%v %v %s", i.System, i.Result, model.HealthErrorName(i.Code)))
 			}
 		}
 		slices.Sort(found)
@@ -66,7 +66,7 @@ func (p *process) finds(id uint32, want string) *collector.Health {
 // logs waits until the log has the text. The log and the frames are separate streams.
 func (p *process) logs(text string) {
 	p.t.Helper()
-	p.sample("the log record "+text, func(*collector.Sample) error {
+	p.sample("the log record "+text, func(*model.Sample) error {
 		if !strings.Contains(p.logged(), text) {
 			return errors.New("not logged")
 		}
@@ -98,25 +98,25 @@ func TestHealth(t *testing.T) {
 		}
 	}
 	n.command("sxid 19084 switch 2 port 1 fatal")
-	p.health("the SXid", func(h *collector.Health) error {
-		want := collector.HealthIncident{Entity: p.entity(collector.KindSwitch, 2), System: 11, Result: collector.HealthFail, Code: 15}
+	p.health("the SXid", func(h *model.Health) error {
+		want := model.HealthIncident{Entity: p.entity(model.KindSwitch, 2), System: 11, Result: model.HealthFail, Code: 15}
 		if !slices.Contains(h.Incidents, want) {
 			return fmt.Errorf("%+v", h.Incidents)
 		}
 		return nil
 	})
 	n.command("lose gpu 5")
-	h = p.health("a check without GPU 5", func(h *collector.Health) error {
+	h = p.health("a check without GPU 5", func(h *model.Health) error {
 		if len(h.Checked) != 7+4 {
 			return fmt.Errorf("%d are checked: %s", len(h.Checked), h.Failure)
 		}
 		return nil
 	})
-	if slices.ContainsFunc(h.Checked, func(c collector.CheckedEntity) bool { return c.Entity == p.entity(gpu, 5) }) {
+	if slices.ContainsFunc(h.Checked, func(c model.CheckedEntity) bool { return c.Entity == p.entity(gpu, 5) }) {
 		t.Errorf("a lost GPU is checked: %+v", h.Checked)
 	}
 	n.command("return gpu 5")
-	p.health("a check with GPU 5 again", func(h *collector.Health) error {
+	p.health("a check with GPU 5 again", func(h *model.Health) error {
 		if len(h.Checked) != 8+4 {
 			return fmt.Errorf("%d are checked: %s", len(h.Checked), h.Failure)
 		}
@@ -182,8 +182,8 @@ func TestHungHealth(t *testing.T) {
 				t.Errorf("logged %d times", logged())
 			}
 			n.command("clear " + call) // GPU 1 stays lost
-			p.health("a check of the new topology", func(h *collector.Health) error {
-				if h.Failure != "" || slices.ContainsFunc(h.Checked, func(c collector.CheckedEntity) bool { return c.Entity == p.entity(gpu, 1) }) {
+			p.health("a check of the new topology", func(h *model.Health) error {
+				if h.Failure != "" || slices.ContainsFunc(h.Checked, func(c model.CheckedEntity) bool { return c.Entity == p.entity(gpu, 1) }) {
 					return fmt.Errorf("%+v", h)
 				}
 				return nil
@@ -253,7 +253,7 @@ func TestHealthFails(t *testing.T) {
 }
 
 // peers receives frames until the topology between GPUs.
-func (p *process) peers(what string) *collector.Peers {
+func (p *process) peers(what string) *model.Peers {
 	p.t.Helper()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		if f := p.frame(what); f.Peers != nil {
@@ -278,7 +278,7 @@ func TestPeers(t *testing.T) {
 		if pair.Entity == p.entity(gpu, 2) {
 			links = 17
 		}
-		if pair.P2P != 0 || pair.NVLinks != links && pair.Peer != p.entity(gpu, 2) || pair.Path == collector.PeerPathUnknown {
+		if pair.P2P != 0 || pair.NVLinks != links && pair.Peer != p.entity(gpu, 2) || pair.Path == model.PeerPathUnknown {
 			t.Errorf("%+v, want %d links", pair, links)
 		}
 	}
@@ -292,7 +292,7 @@ func TestPeers(t *testing.T) {
 	n.command("fail dcgmGetNvLinkP2PStatus -6")
 	p = n.startHealth("")
 	for _, pair := range p.peers("the topology").Pairs {
-		if pair.P2P != collector.Unknown || pair.Path == collector.PeerPathUnknown {
+		if pair.P2P != model.Unknown || pair.Path == model.PeerPathUnknown {
 			t.Errorf("%+v without a P2P status", pair)
 		}
 	}

@@ -11,12 +11,13 @@ import (
 	"strings"
 	"testing"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/wire"
 )
 
 // TestLibraryMissing shows the failure on a node without DCGM.
 func TestLibraryMissing(t *testing.T) {
-	if f := startProcess(t, defaultConfig(), "LD_LIBRARY_PATH="+t.TempDir()).failure(); f.Reason != collector.FailureLibraryMissing || !strings.Contains(f.Message, "libdcgm.so.4") {
+	if f := startProcess(t, defaultConfig(), "LD_LIBRARY_PATH="+t.TempDir()).failure(); f.Reason != model.FailureLibraryMissing || !strings.Contains(f.Message, "libdcgm.so.4") {
 		t.Errorf("failure %+v", f)
 	}
 }
@@ -29,7 +30,7 @@ func TestSymbolMissing(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := startProcess(t, defaultConfig(), "LD_LIBRARY_PATH="+compile(t, source)).failure()
-	if f.Reason != collector.FailureSymbolMissing || !strings.Contains(f.Message, "dcgmGetGpuStatus") {
+	if f.Reason != model.FailureSymbolMissing || !strings.Contains(f.Message, "dcgmGetGpuStatus") {
 		t.Errorf("failure %+v", f)
 	}
 }
@@ -50,9 +51,9 @@ func compile(t *testing.T, source string) string {
 // that a GPU or field that makes a whole call fail only affects itself.
 func TestOddLibrary(t *testing.T) {
 	cfg := defaultConfig()
-	cfg.Fields[gpu] = []collector.FieldID{140, 150, 155, 230, 252, 1001}
+	cfg.Fields[gpu] = []model.FieldID{140, 150, 155, 230, 252, 1001}
 	p := startProcess(t, cfg, "LD_LIBRARY_PATH="+compile(t, filepath.Join("testdata", "odd.c")))
-	s := p.sample("a sample", func(*collector.Sample) error { return nil })
+	s := p.sample("a sample", func(*model.Sample) error { return nil })
 	if len(p.inv.Entities) != 3 || p.inv.DriverVersion != "1 of 0" || p.inv.DCGMVersion != "" {
 		t.Fatalf("inventory %+v", p.inv)
 	}
@@ -61,37 +62,37 @@ func TestOddLibrary(t *testing.T) {
 		if want := fmt.Sprintf("54 of %d", id); e.UUID != want {
 			t.Errorf("GPU %d has UUID %q, want %q", id, e.UUID, want)
 		}
-		for _, field := range []collector.FieldID{140, 150, 252} {
-			want := collector.Int64Cell(1000*int64(id) + int64(field))
+		for _, field := range []model.FieldID{140, 150, 252} {
+			want := model.Int64Cell(1000*int64(id) + int64(field))
 			if id == 2 {
-				want = collector.NoValue(collector.StatusError)
+				want = model.NoValue(model.StatusError)
 			}
 			if c := p.cell(s, gpu, id, field); c != want {
 				t.Errorf("GPU %d, field %d: %+v, want %+v", id, field, c, want)
 			}
 		}
-		if c := p.cell(s, gpu, id, 155); c.Status != collector.StatusNotPermitted {
+		if c := p.cell(s, gpu, id, 155); c.Status != model.StatusNotPermitted {
 			t.Errorf("GPU %d: the refused field is %v", id, c.Status)
 		}
-		if c := p.cell(s, gpu, id, 1001); c.Status != collector.StatusModuleMissing {
+		if c := p.cell(s, gpu, id, 1001); c.Status != model.StatusModuleMissing {
 			t.Errorf("GPU %d: the profiling field is %v", id, c.Status)
 		}
 	}
-	if c := p.cell(s, gpu, 0, 230); c.Status != collector.StatusNoData {
+	if c := p.cell(s, gpu, 0, 230); c.Status != model.StatusNoData {
 		t.Errorf("the XID is %v", c.Status)
 	}
 }
 
 // TestBadConfiguration shows that an invalid configuration is a failure.
 func TestBadConfiguration(t *testing.T) {
-	for _, change := range []func(*collector.SamplerConfig){
-		func(c *collector.SamplerConfig) { c.Devices = "x:1" },
-		func(c *collector.SamplerConfig) { c.Hostengine = "http://x" },
-		func(c *collector.SamplerConfig) { c.Interval = 0 },
+	for _, change := range []func(*wire.SamplerConfig){
+		func(c *wire.SamplerConfig) { c.Devices = "x:1" },
+		func(c *wire.SamplerConfig) { c.Hostengine = "http://x" },
+		func(c *wire.SamplerConfig) { c.Interval = 0 },
 	} {
 		cfg := defaultConfig()
 		change(&cfg)
-		if f := startProcess(t, cfg, "LD_LIBRARY_PATH="+t.TempDir()).failure(); f.Reason != collector.FailureConfig {
+		if f := startProcess(t, cfg, "LD_LIBRARY_PATH="+t.TempDir()).failure(); f.Reason != model.FailureConfig {
 			t.Errorf("%+v: failure %+v", cfg, f)
 		}
 	}

@@ -8,20 +8,21 @@ import (
 	"slices"
 	"time"
 
-	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm/native"
 	"gpu_exporter/collector/dcgm/watch"
+	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/model"
 )
 
 const (
-	fieldXID     = uint16(collector.FieldXID)
+	fieldXID     = uint16(field.XIDErrors)
 	fieldMIGMode = uint16(67) // dcgm_fields.h
 )
 
 // plan is what to watch and read for one inventory. All slices have one element per
 // entity.
 type plan struct {
-	inv          *collector.Inventory
+	inv          *model.Inventory
 	capabilities map[uint32]capability // of the GPUs that are up, by DCGM's ID
 	models       modelRules
 	// selected entities are sampled or watched for events. read ones have a row;
@@ -30,7 +31,7 @@ type plan struct {
 	// fixed and derived are the statuses of the columns and of the derived fields.
 	// A cell that is not StatusOK needs no reading: its entity is lost, or has no
 	// such field.
-	fixed, derived [][]collector.Status
+	fixed, derived [][]model.Status
 	// tracked are the fields that are also read between samples.
 	tracked [][]trackedField
 	// tracksProfiling are the GPUs, by ID, with a tracked profiling field. profiling
@@ -50,32 +51,32 @@ type trackedField struct {
 
 // selectors are the devices and models of the configuration.
 type selectors struct {
-	gpus, switches, cpus collector.Selector
+	gpus, switches, cpus model.Selector
 	models               modelRules
 }
 
 // newPlan plans the samples of an inventory. track adds the fields to read between samples.
-func newPlan(inv *collector.Inventory, selected selectors, capabilities map[uint32]capability) *plan {
+func newPlan(inv *model.Inventory, selected selectors, capabilities map[uint32]capability) *plan {
 	n := len(inv.Entities)
 	p := &plan{
 		inv: inv, capabilities: capabilities, models: selected.models,
 		selected: make([]bool, n), read: make([]bool, n), events: make([]bool, n),
-		fixed: make([][]collector.Status, n), derived: make([][]collector.Status, n), tracked: make([][]trackedField, n),
+		fixed: make([][]model.Status, n), derived: make([][]model.Status, n), tracked: make([][]trackedField, n),
 		tracksProfiling: map[uint32]bool{}, profiling: map[uint32][]uint16{},
 	}
 	p.selectEntities(selected)
 	for i, e := range inv.Entities {
 		if p.read[i] {
-			p.fixed[i] = make([]collector.Status, len(inv.Columns[e.Kind]))
+			p.fixed[i] = make([]model.Status, len(inv.Columns[e.Kind]))
 			for j, f := range inv.Columns[e.Kind] {
 				p.fixed[i][j] = p.statusOf(i, f)
 			}
 		}
-		if e.Kind == collector.KindGPU && p.events[i] && len(inv.Derived) > 0 {
-			p.derived[i] = make([]collector.Status, len(inv.Derived))
-			if e.State != collector.EntityUp {
+		if e.Kind == model.KindGPU && p.events[i] && len(inv.Derived) > 0 {
+			p.derived[i] = make([]model.Status, len(inv.Derived))
+			if e.State != model.EntityUp {
 				for j := range p.derived[i] {
-					p.derived[i][j] = collector.StatusEntityLost
+					p.derived[i][j] = model.StatusEntityLost
 				}
 			}
 		}
@@ -88,7 +89,7 @@ func (p *plan) selectEntities(selected selectors) {
 	inv, gpus := p.inv, selected.gpus
 	partitioned := make([]bool, len(inv.Entities)) // GPUs that have or may have instances
 	for i, e := range inv.Entities {
-		if e.Kind == collector.KindGPUInstance {
+		if e.Kind == model.KindGPUInstance {
 			partitioned[e.Parent] = true
 		}
 		if inv.InstancesUnknownOf(i) {
@@ -99,11 +100,11 @@ func (p *plan) selectEntities(selected selectors) {
 	}
 	for i, e := range inv.Entities {
 		switch e.Kind {
-		case collector.KindGPU:
+		case model.KindGPU:
 			p.read[i] = gpus.GPU(e.ID) && !(gpus.Flex() && partitioned[i])
-		case collector.KindGPUInstance:
+		case model.KindGPUInstance:
 			p.read[i] = gpus.GPUInstance(e.ID)
-		case collector.KindComputeInstance:
+		case model.KindComputeInstance:
 			p.read[i] = p.read[e.Parent]
 		default:
 			p.selected[i] = selected.selects(inv, i)
@@ -113,17 +114,17 @@ func (p *plan) selectEntities(selected selectors) {
 		// DCGM may record an XID of a selected entity on its parents or parts.
 		if p.read[i] {
 			p.events[i] = true
-			for up := e.Parent; up != collector.Unknown; up = inv.Entities[up].Parent {
+			for up := e.Parent; up != model.Unknown; up = inv.Entities[up].Parent {
 				p.events[up] = true
 			}
 		}
-		if e.Parent != collector.Unknown && p.read[e.Parent] {
+		if e.Parent != model.Unknown && p.read[e.Parent] {
 			p.events[i] = true
 		}
 	}
 	for i, e := range inv.Entities {
 		p.read[i] = p.read[i] && len(inv.Columns[e.Kind]) > 0 // only now: parts follow their parent's selection
-		if e.Kind == collector.KindComputeInstance {
+		if e.Kind == model.KindComputeInstance {
 			p.events[i] = p.events[i] || p.events[e.Parent]
 		}
 		p.selected[i] = p.selected[i] || p.events[i]
@@ -131,55 +132,55 @@ func (p *plan) selectEntities(selected selectors) {
 }
 
 // selects reports whether an entity outside of GPUs is selected.
-func (s selectors) selects(inv *collector.Inventory, i int) bool {
+func (s selectors) selects(inv *model.Inventory, i int) bool {
 	e := &inv.Entities[i]
 	switch e.Kind {
-	case collector.KindSwitch:
+	case model.KindSwitch:
 		return s.switches.GPU(e.ID)
-	case collector.KindLink:
-		if parent := &inv.Entities[e.Parent]; parent.Kind == collector.KindGPU {
+	case model.KindLink:
+		if parent := &inv.Entities[e.Parent]; parent.Kind == model.KindGPU {
 			return s.gpus.GPU(parent.ID)
 		}
 		return s.switches.GPUInstance(uint32(e.Port))
-	case collector.KindCPU:
+	case model.KindCPU:
 		return s.cpus.GPU(e.ID)
-	case collector.KindCPUCore:
+	case model.KindCPUCore:
 		return s.cpus.GPUInstance(e.ID)
 	}
 	return true
 }
 
 // statusOf returns StatusOK if a column of an entity is to be read.
-func (p *plan) statusOf(row int, f collector.FieldID) collector.Status {
+func (p *plan) statusOf(row int, f model.FieldID) model.Status {
 	e := &p.inv.Entities[row]
 	gpu, _ := p.inv.GPU(row)
 	switch {
-	case e.State != collector.EntityUp:
-		return collector.StatusEntityLost
+	case e.State != model.EntityUp:
+		return model.StatusEntityLost
 	case p.excluded(row, f):
-		return collector.StatusExcluded
-	case e.Kind == collector.KindLink && gpu != nil && f >= 700 && f < 900:
-		return collector.StatusNotSupported // dcgm_fields.h: only NVSwitches and their links have these
+		return model.StatusExcluded
+	case e.Kind == model.KindLink && gpu != nil && f >= 700 && f < 900:
+		return model.StatusNotSupported // dcgm_fields.h: only NVSwitches and their links have these
 	case gpu != nil && isProfiling(uint16(f)):
 		return p.capabilities[gpu.ID].of(uint16(f))
 	}
-	return collector.StatusOK
+	return model.StatusOK
 }
 
 // excluded reports whether the configuration excludes a field of an entity.
-func (p *plan) excluded(row int, field collector.FieldID) bool {
+func (p *plan) excluded(row int, field model.FieldID) bool {
 	gpu, _ := p.inv.GPU(row)
 	return gpu != nil && p.models.exclude(field, gpu.Model)
 }
 
 // track adds the fields to read between samples. Profiling fields are left out during
 // a pause. silent are the GPUs, by ID, without profiling values: their alternative
-// fields ([collector.TrackedField.Unless]) are tracked.
-func (p *plan) track(fields []collector.TrackedField, interval time.Duration, paused bool, silent map[uint32]bool) {
+// fields ([model.TrackedField.Unless]) are tracked.
+func (p *plan) track(fields []model.TrackedField, interval time.Duration, paused bool, silent map[uint32]bool) {
 	p.chooseProfiling(fields)
 	partitioned := make([]bool, len(p.inv.Entities)) // GPUs with selected instances
 	for i, e := range p.inv.Entities {
-		if e.Kind == collector.KindGPUInstance && p.selected[i] {
+		if e.Kind == model.KindGPUInstance && p.selected[i] {
 			partitioned[e.Parent] = true
 		}
 		if p.inv.InstancesUnknownOf(i) {
@@ -187,7 +188,7 @@ func (p *plan) track(fields []collector.TrackedField, interval time.Duration, pa
 		}
 	}
 	for i, e := range p.inv.Entities {
-		if e.State != collector.EntityUp {
+		if e.State != model.EntityUp {
 			continue
 		}
 		gpu, _ := p.inv.GPU(i)
@@ -216,7 +217,7 @@ func (p *plan) track(fields []collector.TrackedField, interval time.Duration, pa
 }
 
 // trackable reports whether a field of an entity can be tracked.
-func (p *plan) trackable(row int, field collector.FieldID) bool {
+func (p *plan) trackable(row int, field model.FieldID) bool {
 	gpu, _ := p.inv.GPU(row)
 	watched := gpu == nil || !isProfiling(uint16(field)) || slices.Contains(p.profiling[gpu.ID], uint16(field))
 	return watched && !p.excluded(row, field)
@@ -225,7 +226,7 @@ func (p *plan) trackable(row int, field collector.FieldID) bool {
 // chooseProfiling sets the profiling fields of each GPU: the columns, and the tracked
 // fields that need no more turns of the hardware. Lower IDs win, because they are
 // more general.
-func (p *plan) chooseProfiling(fields []collector.TrackedField) {
+func (p *plan) chooseProfiling(fields []model.TrackedField) {
 	var wanted []uint16
 	for _, f := range fields {
 		if isProfiling(uint16(f.Field)) {
@@ -235,12 +236,12 @@ func (p *plan) chooseProfiling(fields []collector.TrackedField) {
 	slices.Sort(wanted)
 	for i := range p.inv.Entities {
 		gpu := &p.inv.Entities[i]
-		if gpu.Kind != collector.KindGPU {
+		if gpu.Kind != model.KindGPU {
 			continue
 		}
 		var listed []uint16
 		p.eachProfilingColumn(gpu, func(row, column int) {
-			if p.fixed[row][column] == collector.StatusOK {
+			if p.fixed[row][column] == model.StatusOK {
 				listed = append(listed, uint16(p.inv.Columns[p.inv.Entities[row].Kind][column]))
 			}
 		})
@@ -249,13 +250,13 @@ func (p *plan) chooseProfiling(fields []collector.TrackedField) {
 }
 
 // eachProfilingColumn calls f for each profiling column of the GPU and its instances.
-func (p *plan) eachProfilingColumn(gpu *collector.Entity, f func(row, column int)) {
+func (p *plan) eachProfilingColumn(gpu *model.Entity, f func(row, column int)) {
 	for i, e := range p.inv.Entities {
-		if of, ok := p.inv.GPU(i); !ok || of != gpu || p.fixed[i] == nil || e.State != collector.EntityUp {
+		if of, ok := p.inv.GPU(i); !ok || of != gpu || p.fixed[i] == nil || e.State != model.EntityUp {
 			continue
 		}
 		for j, field := range p.inv.Columns[e.Kind] {
-			if isProfiling(uint16(field)) && p.fixed[i][j] != collector.StatusExcluded {
+			if isProfiling(uint16(field)) && p.fixed[i][j] != model.StatusExcluded {
 				f(i, j)
 			}
 		}
@@ -263,10 +264,10 @@ func (p *plan) eachProfilingColumn(gpu *collector.Entity, f func(row, column int
 }
 
 // awaitsProfiling reports whether a profiling field of a sample has no first value yet.
-func (p *plan) awaitsProfiling(s *collector.Sample) bool {
+func (p *plan) awaitsProfiling(s *model.Sample) bool {
 	for i, row := range s.Rows {
 		for j := range row {
-			if status := row[j].Status; p.fixed[i][j] == collector.StatusOK && (status == collector.StatusNoData || status == collector.StatusBlank) &&
+			if status := row[j].Status; p.fixed[i][j] == model.StatusOK && (status == model.StatusNoData || status == model.StatusBlank) &&
 				isProfiling(uint16(p.inv.Columns[p.inv.Entities[i].Kind][j])) {
 				return true
 			}
@@ -287,9 +288,9 @@ func (p *plan) refuse(units []*watch.Unit) {
 			if !ok {
 				continue
 			}
-			refuse := func(statuses []collector.Status, fields []collector.FieldID) {
+			refuse := func(statuses []model.Status, fields []model.FieldID) {
 				for j := range statuses {
-					if f := uint16(fields[j]); statuses[j] == collector.StatusOK && slices.Contains(u.Fields, f) && r.Covers(f) {
+					if f := uint16(fields[j]); statuses[j] == model.StatusOK && slices.Contains(u.Fields, f) && r.Covers(f) {
 						statuses[j] = r.Status()
 					}
 				}
@@ -313,7 +314,7 @@ type destination struct {
 	cell    int // position of the field in the request
 	column  int
 	derived bool // column is of the derived fields
-	want    collector.ValueType
+	want    model.ValueType
 	// proof marks a field whose value proves that its GPU answers: it is measured on
 	// the GPU. DCGM keeps XIDs, and has node-wide fields without a GPU. Profiling has
 	// a state of its own.
@@ -362,19 +363,19 @@ func (p *plan) blockOf(row int) block {
 	}
 	for _, part := range []struct {
 		derived  bool
-		statuses []collector.Status
-		fields   []collector.FieldID
+		statuses []model.Status
+		fields   []model.FieldID
 	}{{false, p.fixed[row], p.inv.Columns[e.Kind]}, {true, p.derived[row], p.inv.Derived}} {
 		for j, status := range part.statuses {
-			if status != collector.StatusOK {
+			if status != model.StatusOK {
 				continue
 			}
 			id := part.fields[j]
-			field, _ := collector.FieldByID(id)
-			global := field.Level == collector.KindGlobal
+			described, _ := field.ByID(id)
+			global := described.Level == model.KindGlobal
 			b.to = append(b.to, destination{
-				cell: add(uint16(id)), column: j, derived: part.derived, want: field.Type, global: global,
-				proof: e.Kind.OfGPU() && !global && id != collector.FieldXID && !isProfiling(uint16(id)),
+				cell: add(uint16(id)), column: j, derived: part.derived, want: described.Type, global: global,
+				proof: e.Kind.OfGPU() && !global && id != field.XIDErrors && !isProfiling(uint16(id)),
 			})
 		}
 	}
@@ -385,11 +386,11 @@ func (p *plan) blockOf(row int) block {
 	if p.events[row] {
 		add(fieldXID)
 	}
-	if e.Kind == collector.KindGPU && p.read[row] && e.State == collector.EntityUp {
+	if e.Kind == model.KindGPU && p.read[row] && e.State == model.EntityUp {
 		add(fieldMIGMode)
 	}
 	b.xid = slices.Index(b.Fields, fieldXID)
-	if e.Kind == collector.KindGPU {
+	if e.Kind == model.KindGPU {
 		b.mig = slices.Index(b.Fields, fieldMIGMode)
 	}
 	return b

@@ -9,24 +9,24 @@ import (
 	"strings"
 	"testing"
 
-	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm/native"
 	"gpu_exporter/collector/dcgm/watch"
+	"gpu_exporter/collector/model"
 )
 
 const (
-	gpu     = collector.KindGPU
-	inst    = collector.KindGPUInstance
-	compute = collector.KindComputeInstance
+	gpu     = model.KindGPU
+	inst    = model.KindGPUInstance
+	compute = model.KindComputeInstance
 )
 
 // testInventory has whole GPUs 0 and 5, GPU 1 with two instances, and the lost GPU 4.
-func testInventory(columns map[collector.EntityKind][]collector.FieldID) *collector.Inventory {
-	none := collector.Unknown
-	inv := &collector.Inventory{Generation: 1, Entities: []collector.Entity{
+func testInventory(columns map[model.EntityKind][]model.FieldID) *model.Inventory {
+	none := model.Unknown
+	inv := &model.Inventory{Generation: 1, Entities: []model.Entity{
 		{Kind: gpu, ID: 0, Parent: none, UUID: "GPU-0"},
 		{Kind: gpu, ID: 1, Parent: none, UUID: "GPU-1", MIGMode: true},
-		{Kind: gpu, ID: 4, Parent: none, UUID: "GPU-4", State: collector.EntityLost},
+		{Kind: gpu, ID: 4, Parent: none, UUID: "GPU-4", State: model.EntityLost},
 		{Kind: gpu, ID: 5, Parent: none, UUID: "GPU-5"},
 		{Kind: inst, ID: 7, Parent: 1, InstanceID: 1, Profile: "3g.40gb"},
 		{Kind: inst, ID: 8, Parent: 1, InstanceID: 2, Profile: "4g.40gb"},
@@ -40,14 +40,14 @@ func testInventory(columns map[collector.EntityKind][]collector.FieldID) *collec
 }
 
 var (
-	testColumns = map[collector.EntityKind][]collector.FieldID{
+	testColumns = map[model.EntityKind][]model.FieldID{
 		gpu:  {155, 230, 1001, 1002},
 		inst: {155, 1001},
 	}
 	testCapabilities = map[uint32]capability{
 		0: {fields: map[uint16]metricGroup{1001: {4, 0}, 1002: {1, 1}, 1004: {1, 1}, 1006: {1, 2}}},
 		1: {fields: map[uint16]metricGroup{1001: {4, 0}, 1002: {1, 1}}},
-		5: {status: collector.StatusModuleMissing},
+		5: {status: model.StatusModuleMissing},
 	}
 )
 
@@ -80,7 +80,7 @@ func TestPlanTargets(t *testing.T) {
 		}},
 		{"g:4", nil}, // lost
 	} {
-		selector, err := collector.ParseSelector(tt.devices)
+		selector, err := model.ParseSelector(tt.devices)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -108,7 +108,7 @@ func TestPlanTargets(t *testing.T) {
 // TestPlanComputeInstancesAlone shows that compute instances are read although their
 // parents have no columns.
 func TestPlanComputeInstancesAlone(t *testing.T) {
-	inv := testInventory(map[collector.EntityKind][]collector.FieldID{compute: {252}})
+	inv := testInventory(map[model.EntityKind][]model.FieldID{compute: {252}})
 	p := newPlan(inv, selectors{}, nil)
 	for i, e := range inv.Entities {
 		if want := e.Kind == compute; p.read[i] != want {
@@ -120,7 +120,7 @@ func TestPlanComputeInstancesAlone(t *testing.T) {
 // TestChangedTargets shows which changes need a new watch: another instance with the
 // same ID does, a change of another entity does not.
 func TestChangedTargets(t *testing.T) {
-	targets := func(change func(*collector.Inventory)) map[string]bool {
+	targets := func(change func(*model.Inventory)) map[string]bool {
 		inv := testInventory(testColumns)
 		change(inv)
 		out := make(map[string]bool)
@@ -129,7 +129,7 @@ func TestChangedTargets(t *testing.T) {
 		}
 		return out
 	}
-	before := targets(func(*collector.Inventory) {})
+	before := targets(func(*model.Inventory) {})
 	same := func(after map[string]bool) (n int) {
 		for k := range after {
 			if before[k] {
@@ -140,16 +140,16 @@ func TestChangedTargets(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name   string
-		change func(*collector.Inventory)
+		change func(*model.Inventory)
 		stay   int
 	}{
-		{"nothing", func(*collector.Inventory) {}, 5},
+		{"nothing", func(*model.Inventory) {}, 5},
 		// The fields and the profiling of the GPUs stay; the events and the two
 		// targets of the instances change.
-		{"another instance with the same id", func(inv *collector.Inventory) { inv.Entities[4].InstanceID = 9 }, 2},
-		{"another profile", func(inv *collector.Inventory) { inv.Entities[4].Profile = "1g.10gb" }, 2},
+		{"another instance with the same id", func(inv *model.Inventory) { inv.Entities[4].InstanceID = 9 }, 2},
+		{"another profile", func(inv *model.Inventory) { inv.Entities[4].Profile = "1g.10gb" }, 2},
 		// The lost GPU has no profiling.
-		{"a lost GPU", func(inv *collector.Inventory) { inv.Entities[3].State = collector.EntityLost }, 3},
+		{"a lost GPU", func(inv *model.Inventory) { inv.Entities[3].State = model.EntityLost }, 3},
 	} {
 		if got := same(targets(tt.change)); got != tt.stay {
 			t.Errorf("%s: %d of %d watches stay, want %d", tt.name, got, len(before), tt.stay)
@@ -179,10 +179,10 @@ func TestPlanBlocks(t *testing.T) {
 	if want := 5 + 2 + 3 + 6 + 2; cells != want {
 		t.Errorf("%d cells, want %d", cells, want)
 	}
-	if got, want := p.fixed[2], slices.Repeat([]collector.Status{collector.StatusEntityLost}, 4); !slices.Equal(got, want) {
+	if got, want := p.fixed[2], slices.Repeat([]model.Status{model.StatusEntityLost}, 4); !slices.Equal(got, want) {
 		t.Errorf("the lost GPU's cells are %v, want %v", got, want)
 	}
-	if got, want := p.fixed[3][2], collector.StatusModuleMissing; got != want {
+	if got, want := p.fixed[3][2], model.StatusModuleMissing; got != want {
 		t.Errorf("the profiling cells of a GPU without the module are %v, want %v", got, want)
 	}
 }
@@ -198,11 +198,11 @@ func TestRefuse(t *testing.T) {
 			{Entity: native.Pair{Kind: 1, ID: 99}, Code: native.GPULost},
 		},
 	}})
-	ok := collector.StatusOK
-	for row, want := range map[int][]collector.Status{
-		0: {collector.StatusNotFound, ok, ok, ok},
+	ok := model.StatusOK
+	for row, want := range map[int][]model.Status{
+		0: {model.StatusNotFound, ok, ok, ok},
 		4: {ok, ok},
-		5: {collector.StatusEntityLost, ok},
+		5: {model.StatusEntityLost, ok},
 	} {
 		if !slices.Equal(p.fixed[row], want) {
 			t.Errorf("row %d: %v, want %v", row, p.fixed[row], want)
@@ -225,7 +225,7 @@ func TestPlanInstancesUnknown(t *testing.T) {
 	} {
 		inv := testInventory(testColumns)
 		inv.Entities, inv.InstancesUnknown = inv.Entities[:4], true
-		selector, err := collector.ParseSelector(tt.devices)
+		selector, err := model.ParseSelector(tt.devices)
 		if err != nil {
 			t.Fatal(err)
 		}

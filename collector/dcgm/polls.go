@@ -7,9 +7,10 @@ import (
 	"log/slog"
 	"time"
 
-	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm/health"
 	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/wire"
 )
 
 const (
@@ -26,20 +27,20 @@ const (
 
 // processPoll reads the processes on the devices in the background.
 type processPoll struct {
-	background[*collector.Inventory, processResult]
+	background[*model.Inventory, processResult]
 	failure failureLog
 }
 
 type processResult struct {
-	processes *collector.Processes
+	processes *model.Processes
 	err       error
 }
 
 // newProcessPoll returns a poll whose first call is due at once.
 func newProcessPoll(cfg Config) *processPoll {
-	var read func(*collector.Inventory) processResult
+	var read func(*model.Inventory) processResult
 	if cfg.Sampler.Processes && cfg.Processes != nil {
-		read = func(inv *collector.Inventory) processResult {
+		read = func(inv *model.Inventory) processResult {
 			processes, err := cfg.Processes(inv)
 			return processResult{processes, err}
 		}
@@ -57,7 +58,7 @@ func (s *sampler) writeProcesses(p *processPoll, r processResult) error {
 	if r.processes == nil || r.processes.Generation != s.inv.Generation {
 		return nil
 	}
-	return s.cfg.Frames.Write(collector.Frame{Processes: r.processes})
+	return s.cfg.Frames.Write(wire.Frame{Processes: r.processes})
 }
 
 // healthPoll makes health checks and reads the topology between GPUs in the background.
@@ -70,14 +71,14 @@ type healthPoll struct {
 }
 
 type healthRequest struct {
-	inv   *collector.Inventory
+	inv   *model.Inventory
 	peers bool
 }
 
 type healthResult struct {
-	health   *collector.Health
+	health   *model.Health
 	err      error
-	peers    *collector.Peers // nil if not requested
+	peers    *model.Peers // nil if not requested
 	peersErr error
 }
 
@@ -87,7 +88,7 @@ func newHealthPoll(cfg Config, lib *native.Library) (*healthPoll, error) {
 	if cfg.Sampler.HealthInterval > 0 {
 		checker, err := health.NewChecker(lib, cfg.Logger)
 		if err != nil {
-			return nil, failure(collector.FailureInitFailed, err, "starting health checks")
+			return nil, failure(model.FailureInitFailed, err, "starting health checks")
 		}
 		call = func(q healthRequest) (r healthResult) {
 			r.health, r.err = checker.Check(q.inv)
@@ -103,14 +104,14 @@ func newHealthPoll(cfg Config, lib *native.Library) (*healthPoll, error) {
 }
 
 // follow makes a check due at once if inv was not checked yet.
-func (h *healthPoll) follow(inv *collector.Inventory) {
+func (h *healthPoll) follow(inv *model.Inventory) {
 	if !h.running && inv.Generation != h.generation {
 		h.schedule(0)
 	}
 }
 
 // check starts a check of the entities of inv, unless one is running.
-func (h *healthPoll) check(inv *collector.Inventory) {
+func (h *healthPoll) check(inv *model.Inventory) {
 	h.schedule(h.interval)
 	now := time.Now()
 	peers := inv.Generation != h.generation || now.Sub(h.peersAt) >= peersInterval
@@ -133,23 +134,23 @@ func (s *sampler) writeHealth(h *healthPoll, r healthResult) error {
 	}
 	defer h.follow(s.inv)
 	if r.err != nil || r.health.Generation == s.inv.Generation {
-		if err := s.cfg.Frames.Write(collector.Frame{Health: r.health}); err != nil {
+		if err := s.cfg.Frames.Write(wire.Frame{Health: r.health}); err != nil {
 			return err
 		}
 	}
 	if r.peers == nil || r.peers.Generation != s.inv.Generation {
 		return nil
 	}
-	return s.cfg.Frames.Write(collector.Frame{Peers: r.peers})
+	return s.cfg.Frames.Write(wire.Frame{Peers: r.peers})
 }
 
 // fabricKinds returns the kinds to list. Switches and links are always listed:
 // `gpu_nvlink_up` needs them.
-func fabricKinds(cfg collector.SamplerConfig) collector.KindSet {
-	kinds := collector.Kinds(collector.KindSwitch, collector.KindLink)
-	for _, kind := range []collector.EntityKind{collector.KindCPU, collector.KindCPUCore, collector.KindConnectX} {
+func fabricKinds(cfg wire.SamplerConfig) model.KindSet {
+	kinds := model.Kinds(model.KindSwitch, model.KindLink)
+	for _, kind := range []model.EntityKind{model.KindCPU, model.KindCPUCore, model.KindConnectX} {
 		if len(cfg.Fields[kind]) > 0 {
-			kinds |= collector.Kinds(kind)
+			kinds |= model.Kinds(kind)
 		}
 	}
 	return kinds
@@ -173,7 +174,7 @@ type fabricResult struct {
 }
 
 // newFabricPoll starts a poll of the kinds, and waits briefly for its first result.
-func newFabricPoll(lib *native.Library, kinds collector.KindSet, log *slog.Logger) *fabricPoll {
+func newFabricPoll(lib *native.Library, kinds model.KindSet, log *slog.Logger) *fabricPoll {
 	lister := lib.NewFabricLister(kinds)
 	p := &fabricPoll{background: newBackground("listing the NVLinks", log, func(struct{}) fabricResult {
 		r := fabricResult{started: time.Now()} // a link may go down at any later time

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
 )
 
 // startReader starts a sampler that also reads processes.
@@ -20,11 +20,11 @@ func (n node) startReader() *process {
 }
 
 // pids returns the processes on an entity; nil if they are unknown.
-func (p *process) pids(r *collector.Processes, kind collector.EntityKind, id uint32) []uint32 {
+func (p *process) pids(r *model.Processes, kind model.EntityKind, id uint32) []uint32 {
 	p.t.Helper()
 	at := p.entity(kind, id)
 	for _, d := range r.Devices {
-		if d.Entity == at && d.Listed == collector.StatusOK {
+		if d.Entity == at && d.Listed == model.StatusOK {
 			pids := []uint32{}
 			for _, process := range d.Processes {
 				pids = append(pids, process.PID)
@@ -36,9 +36,9 @@ func (p *process) pids(r *collector.Processes, kind collector.EntityKind, id uin
 }
 
 // runs waits until exactly these processes run on an entity.
-func (p *process) runs(kind collector.EntityKind, id uint32, want ...uint32) {
+func (p *process) runs(kind model.EntityKind, id uint32, want ...uint32) {
 	p.t.Helper()
-	p.processes(fmt.Sprintf("%v on %v %d", want, kind, id), func(r *collector.Processes) error {
+	p.processes(fmt.Sprintf("%v on %v %d", want, kind, id), func(r *model.Processes) error {
 		if got := p.pids(r, kind, id); got == nil || !slices.Equal(got, want) {
 			return fmt.Errorf("processes %v", got)
 		}
@@ -54,8 +54,8 @@ func TestProcesses(t *testing.T) {
 	n.command("load gpu 3 util 60")
 	p := n.startReader()
 	p.runs(gpu, 3, 42)
-	r := p.processes("their utilization", func(r *collector.Processes) error {
-		if d := r.Devices[3]; d.Utilization != collector.StatusOK || len(d.Processes) != 1 || d.Processes[0].SM != 0.3 {
+	r := p.processes("their utilization", func(r *model.Processes) error {
+		if d := r.Devices[3]; d.Utilization != model.StatusOK || len(d.Processes) != 1 || d.Processes[0].SM != 0.3 {
 			return fmt.Errorf("%+v", d)
 		}
 		return nil
@@ -92,7 +92,7 @@ func TestRepartitionProcesses(t *testing.T) {
 		if e.Kind == inst && (e.PlacementStart != int(e.ID) || e.Profile != "1g.5gb") {
 			t.Errorf("instance %d starts at %d: %+v", i, e.PlacementStart, e)
 		}
-		if e.Kind != inst && e.PlacementStart != collector.Unknown {
+		if e.Kind != inst && e.PlacementStart != model.Unknown {
 			t.Errorf("entity %d starts at %d: %+v", i, e.PlacementStart, e)
 		}
 	}
@@ -100,7 +100,7 @@ func TestRepartitionProcesses(t *testing.T) {
 	n.command("process none gpu 0")
 	n.command("process gpu 0 pid 77 ci 1")
 	first := p.inv.Generation
-	p.processes("the new instances", func(r *collector.Processes) error {
+	p.processes("the new instances", func(r *model.Processes) error {
 		if r.Generation == first {
 			// None of the old entities has the process.
 			for _, d := range r.Devices {
@@ -139,7 +139,7 @@ func TestHungProcesses(t *testing.T) {
 		return strings.Count(p.logged(), "reading the processes takes longer")
 	}
 	// A reading may still be in the pipe; the log record follows a missed reading.
-	p.sample("a record of the slow reading", func(*collector.Sample) error {
+	p.sample("a record of the slow reading", func(*model.Sample) error {
 		if count() == 0 {
 			return fmt.Errorf("not logged")
 		}

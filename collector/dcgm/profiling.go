@@ -9,10 +9,11 @@ import (
 	"slices"
 	"time"
 
-	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm/inventory"
 	"gpu_exporter/collector/dcgm/native"
 	"gpu_exporter/collector/dcgm/watch"
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/wire"
 )
 
 // maxRounds bounds the re-watch rounds that exist at a time; see maxGroups.
@@ -51,7 +52,7 @@ type profiler struct {
 	// silentChanged is set if a GPU became silent or stopped being silent after the
 	// plan was made.
 	silentChanged      bool
-	reported           []collector.GPUProfiling
+	reported           []model.GPUProfiling
 	reportedGeneration uint64
 }
 
@@ -61,7 +62,7 @@ type gpuProfiling struct {
 	uuid      string
 	row       int
 	watchable bool // the GPU has fields to watch
-	state     collector.ProfilingState
+	state     model.ProfilingState
 	newest    int64 // time of the newest value, by the engine's clock; 0: none yet
 	stalled   bool  // the newest value is too old
 	// round is the re-watch round of the GPU. since is the engine's time at its start:
@@ -98,11 +99,11 @@ func newProfiler(cfg Config, now time.Time) *profiler {
 func (p *profiler) paused() bool { return !p.pausedUntil.IsZero() }
 
 // silent returns the GPUs, by ID, that could have profiling values but have none.
-func (p *profiler) silent(inv *collector.Inventory) map[uint32]bool {
+func (p *profiler) silent(inv *model.Inventory) map[uint32]bool {
 	p.silentChanged = false
 	silent := make(map[uint32]bool)
 	for i := range inv.Entities {
-		if e := &inv.Entities[i]; e.Kind == collector.KindGPU {
+		if e := &inv.Entities[i]; e.Kind == model.KindGPU {
 			g := p.known[inventory.Key(e)]
 			silent[e.ID] = p.paused() || g != nil && isSilent(g.state)
 		}
@@ -110,8 +111,8 @@ func (p *profiler) silent(inv *collector.Inventory) map[uint32]bool {
 	return silent
 }
 
-func isSilent(s collector.ProfilingState) bool {
-	return s == collector.ProfilingLocked || s == collector.ProfilingFrozen || s == collector.ProfilingError
+func isSilent(s model.ProfilingState) bool {
+	return s == model.ProfilingLocked || s == model.ProfilingFrozen || s == model.ProfilingError
 }
 
 // apply adds the pause and the re-watch rounds to a new plan. A GPU with new watches,
@@ -125,7 +126,7 @@ func (p *profiler) apply(plan *plan, newest int64) {
 	}
 	plan.round = make(map[uint32]int)
 	for row, e := range plan.inv.Entities {
-		if e.Kind == collector.KindGPU && e.State == collector.EntityUp {
+		if e.Kind == model.KindGPU && e.State == model.EntityUp {
 			p.applyToGPU(plan, row)
 		}
 	}
@@ -146,12 +147,12 @@ func (p *profiler) applyToGPU(plan *plan, row int) {
 	wanted, watchable := plan.tracksProfiling[gpu.ID], plan.tracksProfiling[gpu.ID]
 	plan.eachProfilingColumn(gpu, func(i, column int) {
 		wanted = true
-		if plan.fixed[i][column] != collector.StatusOK {
+		if plan.fixed[i][column] != model.StatusOK {
 			return
 		}
 		watchable = true
 		if p.paused() {
-			plan.fixed[i][column] = collector.StatusNotWatched
+			plan.fixed[i][column] = model.StatusNotWatched
 		}
 	})
 	if !wanted {
@@ -201,8 +202,8 @@ func (p *profiler) watched(r *reading, units []*watch.Unit, now time.Time) {
 
 // stateOf returns the state of a GPU after its fields were watched or refused, and
 // the code of a refusal.
-func (p *profiler) stateOf(g *gpuProfiling, plan *plan, refusals map[native.Pair]native.Code) (collector.ProfilingState, native.Code) {
-	found := make(map[collector.Status]bool)
+func (p *profiler) stateOf(g *gpuProfiling, plan *plan, refusals map[native.Pair]native.Code) (model.ProfilingState, native.Code) {
+	found := make(map[model.Status]bool)
 	refused := native.OK
 	gpu := &plan.inv.Entities[g.row]
 	plan.eachProfilingColumn(gpu, func(row, column int) { found[plan.fixed[row][column]] = true })
@@ -213,30 +214,30 @@ func (p *profiler) stateOf(g *gpuProfiling, plan *plan, refusals map[native.Pair
 		}
 	}
 	if refused == native.OK && plan.tracksProfiling[gpu.ID] {
-		found[collector.StatusOK] = true
+		found[model.StatusOK] = true
 	}
 	switch {
 	case g.watchable && p.paused():
-		return collector.ProfilingPaused, native.OK
+		return model.ProfilingPaused, native.OK
 	case refused.Locked():
-		return collector.ProfilingLocked, refused
-	case found[collector.StatusOK] && g.stalled:
-		return collector.ProfilingFrozen, native.OK
-	case found[collector.StatusOK]:
-		return collector.ProfilingActive, native.OK
-	case found[collector.StatusModuleMissing]:
-		return collector.ProfilingModuleAbsent, refused
-	case found[collector.StatusNotPermitted]:
-		return collector.ProfilingNotPermitted, refused
-	case refused == native.OK || found[collector.StatusNotSupported]:
-		return collector.ProfilingUnsupported, refused
+		return model.ProfilingLocked, refused
+	case found[model.StatusOK] && g.stalled:
+		return model.ProfilingFrozen, native.OK
+	case found[model.StatusOK]:
+		return model.ProfilingActive, native.OK
+	case found[model.StatusModuleMissing]:
+		return model.ProfilingModuleAbsent, refused
+	case found[model.StatusNotPermitted]:
+		return model.ProfilingNotPermitted, refused
+	case refused == native.OK || found[model.StatusNotSupported]:
+		return model.ProfilingUnsupported, refused
 	}
-	return collector.ProfilingError, refused
+	return model.ProfilingError, refused
 }
 
 // enter changes the state of a GPU, logs it, and schedules the re-watch. refused is
 // the error of a refused watch.
-func (p *profiler) enter(g *gpuProfiling, state collector.ProfilingState, refused error, now time.Time) {
+func (p *profiler) enter(g *gpuProfiling, state model.ProfilingState, refused error, now time.Time) {
 	before := g.state
 	if g.state = state; state == before {
 		return
@@ -245,17 +246,17 @@ func (p *profiler) enter(g *gpuProfiling, state collector.ProfilingState, refuse
 	g.retryAt = time.Time{}
 	log := p.log.With("gpu", g.id, "uuid", g.uuid)
 	switch state {
-	case collector.ProfilingLocked:
+	case model.ProfilingLocked:
 		log.Warn("another client uses the profiling hardware; profiling fields have no values until it is free", "err", refused)
 		g.retryAt, g.delay, g.tries = now.Add(p.timing.retryMin), 2*p.timing.retryMin, 0
 		g.newest, g.stalled = 0, false
-	case collector.ProfilingFrozen:
+	case model.ProfilingFrozen:
 		log.Warn("DCGM does not update the profiling values; they are withheld and their fields are re-watched")
 		g.retryAt, g.delay, g.tries = now, p.timing.retryMin, 0
-	case collector.ProfilingError:
+	case model.ProfilingError:
 		log.Warn("profiling fields cannot be watched", "err", refused)
-	case collector.ProfilingActive:
-		if before == collector.ProfilingLocked || before == collector.ProfilingFrozen {
+	case model.ProfilingActive:
+		if before == model.ProfilingLocked || before == model.ProfilingFrozen {
 			log.Info("profiling works again", "previous_state", before.String())
 		}
 	}
@@ -272,9 +273,9 @@ func (p *profiler) check(r *reading, now time.Time) {
 		for _, c := range g.cells {
 			out, at := &r.rows[c.row][c.column], r.cells[c.cell].Time
 			switch {
-			case out.Status != collector.StatusOK:
+			case out.Status != model.StatusOK:
 			case at <= g.since:
-				*out = collector.NoValue(collector.StatusNoData)
+				*out = model.NoValue(model.StatusNoData)
 			default:
 				newest = max(newest, at)
 			}
@@ -284,16 +285,16 @@ func (p *profiler) check(r *reading, now time.Time) {
 		} else if g.newest != 0 && r.newest-g.newest > p.timing.stall.Microseconds() {
 			g.stalled = true
 		}
-		state := collector.ProfilingActive
+		state := model.ProfilingActive
 		if g.stalled {
-			state = collector.ProfilingFrozen
+			state = model.ProfilingFrozen
 			for _, c := range g.cells {
-				if out := &r.rows[c.row][c.column]; out.Status == collector.StatusOK {
-					*out = collector.NoValue(collector.StatusStale)
+				if out := &r.rows[c.row][c.column]; out.Status == model.StatusOK {
+					*out = model.NoValue(model.StatusStale)
 				}
 			}
 		}
-		if g.state == collector.ProfilingActive || g.state == collector.ProfilingFrozen {
+		if g.state == model.ProfilingActive || g.state == model.ProfilingFrozen {
 			p.enter(g, state, nil, now)
 		}
 	}
@@ -318,7 +319,7 @@ func (p *profiler) due(now time.Time, newest int64) bool {
 		g.tries++
 		g.retryAt = now.Add(g.delay)
 		g.delay = min(2*g.delay, p.timing.retryMax)
-		if g.state == collector.ProfilingFrozen {
+		if g.state == model.ProfilingFrozen {
 			g.rewatches++
 		}
 		if g.tries == persistentTries {
@@ -377,18 +378,18 @@ func (p *profiler) resume(newest int64) {
 }
 
 // report returns the states of all GPUs, or nil if they were reported already.
-func (p *profiler) report(generation uint64) *collector.Profiling {
+func (p *profiler) report(generation uint64) *model.Profiling {
 	if len(p.gpus) == 0 && len(p.reported) == 0 {
 		return nil
 	}
-	list := make([]collector.GPUProfiling, len(p.gpus))
+	list := make([]model.GPUProfiling, len(p.gpus))
 	for i, g := range p.gpus {
-		list[i] = collector.GPUProfiling{Entity: g.row, State: g.state, Rewatches: g.rewatches}
+		list[i] = model.GPUProfiling{Entity: g.row, State: g.state, Rewatches: g.rewatches}
 	}
 	if p.reportedGeneration == generation && slices.Equal(list, p.reported) {
 		return nil
 	}
-	report := &collector.Profiling{Generation: generation, GPUs: slices.Clone(list)}
+	report := &model.Profiling{Generation: generation, GPUs: slices.Clone(list)}
 	for i, g := range p.gpus {
 		g.rewatches, list[i].Rewatches = 0, 0
 	}
@@ -399,13 +400,13 @@ func (p *profiler) report(generation uint64) *collector.Profiling {
 // writeProfiling writes the states of profiling if they changed.
 func (s *sampler) writeProfiling() error {
 	if report := s.profiler.report(s.inv.Generation); report != nil {
-		return s.cfg.Frames.Write(collector.Frame{Profiling: report})
+		return s.cfg.Frames.Write(wire.Frame{Profiling: report})
 	}
 	return nil
 }
 
 // command carries out a command of the exporter.
-func (s *sampler) command(c collector.SamplerCommand) error {
+func (s *sampler) command(c wire.SamplerCommand) error {
 	if !s.profiler.pause(c.ProfilingPause, time.Now(), s.newest) {
 		return nil
 	}

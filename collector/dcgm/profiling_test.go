@@ -15,11 +15,12 @@ import (
 	"testing"
 	"time"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/wire"
 )
 
 // startImpatient starts a sampler with impatientTiming.
-func (n node) startImpatient(cfg collector.SamplerConfig) *process {
+func (n node) startImpatient(cfg wire.SamplerConfig) *process {
 	n.t.Helper()
 	return n.start(cfg, impatientVariable+"=1")
 }
@@ -35,7 +36,7 @@ func scenario(t *testing.T, text string) string {
 }
 
 // send sends a command to the sampler.
-func (p *process) send(c collector.SamplerCommand) {
+func (p *process) send(c wire.SamplerCommand) {
 	p.t.Helper()
 	if err := json.NewEncoder(p.stdin).Encode(c); err != nil {
 		p.t.Fatal(err)
@@ -75,7 +76,7 @@ func TestProfilingStates(t *testing.T) {
 	p.profiling("0 active", "1 module_not_loaded", "3 module_not_loaded", "5 module_not_loaded")
 
 	cfg := defaultConfig()
-	cfg.Fields[gpu] = []collector.FieldID{150}
+	cfg.Fields[gpu] = []model.FieldID{150}
 	p = n.start(cfg)
 	for range 5 {
 		if f := p.frame("a frame"); f.Profiling != nil {
@@ -90,16 +91,16 @@ func TestStalledProfiling(t *testing.T) {
 	n := newNode(t, scenario(t, "gpu h100 count 2"))
 	n.command("load gpu all util 80")
 	cfg := defaultConfig()
-	cfg.Fields[gpu] = []collector.FieldID{150, 1001, 1004}
-	cfg.Tracked = []collector.TrackedField{{Field: 1001, Kinds: collector.Kinds(gpu)}, {Field: 155, Kinds: collector.Kinds(gpu)}}
+	cfg.Fields[gpu] = []model.FieldID{150, 1001, 1004}
+	cfg.Tracked = []model.TrackedField{{Field: 1001, Kinds: model.Kinds(gpu)}, {Field: 155, Kinds: model.Kinds(gpu)}}
 	p := n.startImpatient(cfg)
 	p.profiling("0 active", "1 active")
-	p.has(gpu, 0, 1001, collector.StatusOK)
+	p.has(gpu, 0, 1001, model.StatusOK)
 	n.command("profiling gpu 0 stalled for-good")
 	n.command("load gpu all util 40")
 	p.profiling("0 frozen", "1 active")
-	s := p.has(gpu, 0, 1004, collector.StatusStale)
-	if c := p.cell(s, gpu, 0, 150); c.Status != collector.StatusOK {
+	s := p.has(gpu, 0, 1004, model.StatusStale)
+	if c := p.cell(s, gpu, 0, 150); c.Status != model.StatusOK {
 		t.Errorf("temperature is %v", c.Status)
 	}
 	// The other GPU has values in every sample, however often this one is re-watched.
@@ -118,10 +119,10 @@ func TestStalledProfiling(t *testing.T) {
 		if f.Sample == nil {
 			continue
 		}
-		if c := p.cell(f.Sample, gpu, 1, 1001); c.Status != collector.StatusOK {
+		if c := p.cell(f.Sample, gpu, 1, 1001); c.Status != model.StatusOK {
 			t.Fatalf("GPU 1: %v", c.Status)
 		}
-		if c := p.cell(f.Sample, gpu, 0, 1001); c.Status == collector.StatusOK {
+		if c := p.cell(f.Sample, gpu, 0, 1001); c.Status == model.StatusOK {
 			t.Fatalf("GPU 0 shows %v", c.Float64())
 		}
 	}
@@ -130,7 +131,7 @@ func TestStalledProfiling(t *testing.T) {
 	}
 	n.command("profiling gpu 0 ok")
 	p.profiling("0 active", "1 active")
-	if s := p.has(gpu, 0, 1001, collector.StatusOK); p.cell(s, gpu, 0, 1001).Float64() > 0.45 {
+	if s := p.has(gpu, 0, 1001, model.StatusOK); p.cell(s, gpu, 0, 1001).Float64() > 0.45 {
 		t.Errorf("GPU 0 shows %v", p.cell(s, gpu, 0, 1001).Float64())
 	}
 	if p.rewatches < persistentTries {
@@ -148,11 +149,11 @@ func TestConstantProfiling(t *testing.T) {
 	n.command("load gpu all util 80")
 	p := n.startImpatient(defaultConfig())
 	p.profiling("0 active", "1 active")
-	p.has(gpu, 0, 1001, collector.StatusOK)
+	p.has(gpu, 0, 1001, model.StatusOK)
 	n.command("profiling gpu 0 frozen for-good")
 	n.command("profiling gpu 1 zero for-good")
-	p.sample("zeros", func(s *collector.Sample) error {
-		if c := p.cell(s, gpu, 1, 1001); c.Status != collector.StatusOK || c.Float64() != 0 {
+	p.sample("zeros", func(s *model.Sample) error {
+		if c := p.cell(s, gpu, 1, 1001); c.Status != model.StatusOK || c.Float64() != 0 {
 			return fmt.Errorf("%v, %v", c.Status, c.Float64())
 		}
 		return nil
@@ -162,7 +163,7 @@ func TestConstantProfiling(t *testing.T) {
 		if f.Profiling != nil {
 			t.Fatalf("profiling %+v", *f.Profiling)
 		}
-		if f.Sample != nil && p.cell(f.Sample, gpu, 0, 1001).Status != collector.StatusOK {
+		if f.Sample != nil && p.cell(f.Sample, gpu, 0, 1001).Status != model.StatusOK {
 			t.Fatalf("GPU 0: %v", p.cell(f.Sample, gpu, 0, 1001).Status)
 		}
 	}
@@ -175,7 +176,7 @@ func TestProfilingRecoversInTurn(t *testing.T) {
 	n.command("load gpu all util 90")
 	p := n.startImpatient(defaultConfig())
 	p.profiling("0 active", "1 active")
-	p.has(gpu, 0, 1001, collector.StatusOK)
+	p.has(gpu, 0, 1001, model.StatusOK)
 	n.command("profiling gpu 0 stalled")
 	p.profiling("0 frozen", "1 active")
 	p.profiling("0 active", "1 active")
@@ -184,8 +185,8 @@ func TestProfilingRecoversInTurn(t *testing.T) {
 	p.profiling("0 active", "1 active")
 	n.command("load gpu all util 40")
 	for id := range uint32(2) {
-		p.sample(fmt.Sprintf("the new load of GPU %d", id), func(s *collector.Sample) error {
-			if c := p.cell(s, gpu, id, 1001); c.Status != collector.StatusOK || c.Float64() > 0.45 {
+		p.sample(fmt.Sprintf("the new load of GPU %d", id), func(s *model.Sample) error {
+			if c := p.cell(s, gpu, id, 1001); c.Status != model.StatusOK || c.Float64() > 0.45 {
 				return fmt.Errorf("%v, %v", c.Status, c.Float64())
 			}
 			return nil
@@ -204,13 +205,13 @@ func TestStalledInstances(t *testing.T) {
 	cfg.Devices = "i:0-6"
 	p := n.startImpatient(cfg)
 	p.profiling("0 active")
-	p.has(inst, 3, 1001, collector.StatusOK)
+	p.has(inst, 3, 1001, model.StatusOK)
 	n.command("profiling gpu 0 stalled for-good")
 	p.profiling("0 frozen")
-	p.has(inst, 3, 1001, collector.StatusStale)
+	p.has(inst, 3, 1001, model.StatusStale)
 	n.command("profiling gpu 0 ok")
 	p.profiling("0 active")
-	p.has(inst, 3, 1001, collector.StatusOK)
+	p.has(inst, 3, 1001, model.StatusOK)
 }
 
 // TestLockedProfiling shows retries while another client uses the hardware: of a single
@@ -220,21 +221,21 @@ func TestLockedProfiling(t *testing.T) {
 	n.command("profiling gpu 1 locked")
 	p := n.startImpatient(defaultConfig())
 	p.profiling("0 active", "1 locked")
-	s := p.has(gpu, 1, 1001, collector.StatusNotWatched)
-	if c := p.cell(s, gpu, 1, 150); c.Status != collector.StatusOK {
+	s := p.has(gpu, 1, 1001, model.StatusNotWatched)
+	if c := p.cell(s, gpu, 1, 150); c.Status != model.StatusOK {
 		t.Errorf("temperature is %v", c.Status)
 	}
-	if c := p.cell(s, gpu, 0, 1001); c.Status == collector.StatusNotWatched {
+	if c := p.cell(s, gpu, 0, 1001); c.Status == model.StatusNotWatched {
 		t.Error("the other GPU is not watched")
 	}
 	n.command("profiling gpu 1 ok")
 	p.profiling("0 active", "1 active")
-	p.has(gpu, 1, 1001, collector.StatusOK)
+	p.has(gpu, 1, 1001, model.StatusOK)
 	n.command("profiling gpu all locked -34")
 	p.profiling("0 locked", "1 locked")
 	n.command("profiling gpu all ok")
 	p.profiling("0 active", "1 active")
-	p.has(gpu, 0, 1001, collector.StatusOK)
+	p.has(gpu, 0, 1001, model.StatusOK)
 	if got := strings.Count(p.logged(), "another client uses the profiling hardware"); got != 3 {
 		t.Errorf("the lock was logged %d times, want 3: once for each GPU and lock", got)
 	}
@@ -248,32 +249,32 @@ func TestPausedProfiling(t *testing.T) {
 	rest := []string{"1 module_not_loaded", "3 module_not_loaded", "5 module_not_loaded"}
 	active, paused := append([]string{"0 active"}, rest...), append([]string{"0 paused"}, rest...)
 	p.profiling(active...)
-	p.has(gpu, 0, 1001, collector.StatusOK)
-	p.send(collector.SamplerCommand{ProfilingPause: time.Hour})
+	p.has(gpu, 0, 1001, model.StatusOK)
+	p.send(wire.SamplerCommand{ProfilingPause: time.Hour})
 	p.profiling(paused...)
-	s := p.has(gpu, 0, 1001, collector.StatusNotWatched)
-	if c := p.cell(s, gpu, 0, 150); c.Status != collector.StatusOK {
+	s := p.has(gpu, 0, 1001, model.StatusNotWatched)
+	if c := p.cell(s, gpu, 0, 150); c.Status != model.StatusOK {
 		t.Errorf("temperature is %v", c.Status)
 	}
-	if c := p.cell(s, gpu, 1, 1001); c.Status != collector.StatusModuleMissing {
+	if c := p.cell(s, gpu, 1, 1001); c.Status != model.StatusModuleMissing {
 		t.Errorf("GPU 1 is %v", c.Status)
 	}
-	p.send(collector.SamplerCommand{})
+	p.send(wire.SamplerCommand{})
 	p.profiling(active...)
-	p.has(gpu, 0, 1001, collector.StatusOK)
-	p.send(collector.SamplerCommand{ProfilingPause: time.Hour})
+	p.has(gpu, 0, 1001, model.StatusOK)
+	p.send(wire.SamplerCommand{ProfilingPause: time.Hour})
 	p.profiling(paused...)
-	p.send(collector.SamplerCommand{ProfilingPause: 300 * time.Millisecond}) // replaces the end
+	p.send(wire.SamplerCommand{ProfilingPause: 300 * time.Millisecond}) // replaces the end
 	p.profiling(active...)
-	p.has(gpu, 0, 1001, collector.StatusOK)
+	p.has(gpu, 0, 1001, model.StatusOK)
 
 	cfg := defaultConfig()
 	cfg.ProfilingPause = 500 * time.Millisecond
 	p = n.startImpatient(cfg)
 	p.profiling(paused...)
-	p.has(gpu, 0, 1001, collector.StatusNotWatched)
+	p.has(gpu, 0, 1001, model.StatusNotWatched)
 	p.profiling(active...)
-	p.has(gpu, 0, 1001, collector.StatusOK)
+	p.has(gpu, 0, 1001, model.StatusOK)
 }
 
 // TestPauseReleasesHardware shows that another client can use the hardware during a
@@ -288,16 +289,16 @@ func TestPauseReleasesHardware(t *testing.T) {
 		return all
 	}
 	p.profiling(states("active")...)
-	p.send(collector.SamplerCommand{ProfilingPause: time.Hour})
+	p.send(wire.SamplerCommand{ProfilingPause: time.Hour})
 	p.profiling(states("paused")...)
 	n.command("profiling gpu all locked")
-	p.send(collector.SamplerCommand{})
+	p.send(wire.SamplerCommand{})
 	p.profiling(states("locked")...)
 	n.command("profiling gpu all ok")
 	p.profiling(states("active")...)
-	p.sample("values of all GPUs", func(s *collector.Sample) error {
+	p.sample("values of all GPUs", func(s *model.Sample) error {
 		for i := range uint32(8) {
-			if p.cell(s, gpu, i, 1001).Status != collector.StatusOK {
+			if p.cell(s, gpu, i, 1001).Status != model.StatusOK {
 				return errors.New("some have none")
 			}
 		}
@@ -311,21 +312,21 @@ func TestTrackedProfiling(t *testing.T) {
 	n := newNode(t, scenario(t, "gpu h100 count 2"))
 	n.command("profiling gpu 1 locked")
 	cfg := defaultConfig()
-	cfg.Fields[gpu] = []collector.FieldID{150}
-	cfg.Tracked = []collector.TrackedField{{Field: 1001, Kinds: collector.Kinds(gpu)}}
+	cfg.Fields[gpu] = []model.FieldID{150}
+	cfg.Tracked = []model.TrackedField{{Field: 1001, Kinds: model.Kinds(gpu)}}
 	p := n.startImpatient(cfg)
 	p.profiling("0 active", "1 locked")
 	n.command("profiling gpu 1 ok")
 	p.profiling("0 active", "1 active")
 	p.tracks(0, 1001)
-	p.send(collector.SamplerCommand{ProfilingPause: time.Hour})
+	p.send(wire.SamplerCommand{ProfilingPause: time.Hour})
 	p.profiling("0 paused", "1 paused")
 	for range 10 {
 		if f := p.frame("a frame"); f.Tracks != nil {
 			t.Fatalf("tracked values of profiling during a pause: %+v", f.Tracks.List)
 		}
 	}
-	p.send(collector.SamplerCommand{})
+	p.send(wire.SamplerCommand{})
 	p.profiling("0 active", "1 active")
 	p.tracks(1, 1001)
 }
@@ -336,9 +337,9 @@ func TestSilentProfiling(t *testing.T) {
 	n := newNode(t, scenario(t, "gpu h100 count 2"))
 	n.command("profiling gpu 1 locked")
 	cfg := defaultConfig()
-	cfg.Tracked = []collector.TrackedField{
-		{Field: 1001, Kinds: collector.Kinds(gpu)},
-		{Field: 203, Kinds: collector.Kinds(gpu), Unless: 1001, Every: 20 * time.Millisecond},
+	cfg.Tracked = []model.TrackedField{
+		{Field: 1001, Kinds: model.Kinds(gpu)},
+		{Field: 203, Kinds: model.Kinds(gpu), Unless: 1001, Every: 20 * time.Millisecond},
 	}
 	p := n.startImpatient(cfg)
 	p.profiling("0 active", "1 locked")
@@ -363,7 +364,7 @@ func TestSilentProfiling(t *testing.T) {
 }
 
 // tracks receives frames until one has tracked values of a GPU's field.
-func (p *process) tracks(id uint32, field collector.FieldID) {
+func (p *process) tracks(id uint32, field model.FieldID) {
 	p.t.Helper()
 	deadline := time.Now().Add(patience)
 	for time.Now().Before(deadline) {
@@ -385,8 +386,8 @@ func (p *process) tracks(id uint32, field collector.FieldID) {
 func TestExcludedProfiling(t *testing.T) {
 	n := newNode(t, "mixed4")
 	cfg := defaultConfig()
-	cfg.Fields[gpu] = []collector.FieldID{150, 1001}
-	cfg.Models = []collector.ModelRule{{Field: 1001, Match: ".*(L4|H100).*"}}
+	cfg.Fields[gpu] = []model.FieldID{150, 1001}
+	cfg.Models = []wire.ModelRule{{Field: 1001, Match: ".*(L4|H100).*"}}
 	p := n.start(cfg)
 	p.profiling("1 module_not_loaded", "5 module_not_loaded")
 }
@@ -396,7 +397,7 @@ func TestExcludedProfiling(t *testing.T) {
 func TestManyRounds(t *testing.T) {
 	p := newProfiler(Config{Logger: slog.New(slog.DiscardHandler)}, time.Now())
 	for i := range uint32(16) {
-		p.gpus = append(p.gpus, &gpuProfiling{id: i, state: collector.ProfilingLocked})
+		p.gpus = append(p.gpus, &gpuProfiling{id: i, state: model.ProfilingLocked})
 	}
 	now := time.Now()
 	for i := range 1000 {

@@ -7,8 +7,8 @@ import (
 	"math"
 	"time"
 
-	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/model"
 )
 
 // minStaleAge is the least age, relative to the newest value, at which a value is
@@ -22,9 +22,9 @@ type reading struct {
 	plan          *plan
 	blocks        []block
 	cells         []native.Cell
-	rows, derived [][]collector.Cell
+	rows, derived [][]model.Cell
 	texts         []string // of the newest sample; reused because they rarely change
-	sample        collector.Sample
+	sample        model.Sample
 	staleAge      int64 // µs
 	// appeared is, for each entity, the engine's time at which it was found. An older
 	// value belongs to an earlier entity with the same ID.
@@ -43,11 +43,11 @@ type reading struct {
 func newReading(lib *native.Library, p *plan, appeared []int64, interval time.Duration) *reading {
 	n := len(p.inv.Entities)
 	r := &reading{
-		lib: lib, plan: p, rows: make([][]collector.Cell, n), appeared: appeared, xidAt: make([]int64, n),
+		lib: lib, plan: p, rows: make([][]model.Cell, n), appeared: appeared, xidAt: make([]int64, n),
 		staleAge: max(minStaleAge, 6*interval).Microseconds(),
 	}
 	if len(p.inv.Derived) > 0 {
-		r.derived = make([][]collector.Cell, n)
+		r.derived = make([][]model.Cell, n)
 	}
 	for i := range p.inv.Entities {
 		r.rows[i] = fixedCells(p.fixed[i])
@@ -68,13 +68,13 @@ func newReading(lib *native.Library, p *plan, appeared []int64, interval time.Du
 	return r
 }
 
-func fixedCells(statuses []collector.Status) []collector.Cell {
+func fixedCells(statuses []model.Status) []model.Cell {
 	if statuses == nil {
 		return nil
 	}
-	cells := make([]collector.Cell, len(statuses))
+	cells := make([]model.Cell, len(statuses))
 	for i, s := range statuses {
-		cells[i] = collector.NoValue(s)
+		cells[i] = model.NoValue(s)
 	}
 	return cells
 }
@@ -106,7 +106,7 @@ type news struct {
 }
 
 // take reads all values. The sample is valid until the next call.
-func (r *reading) take() (*collector.Sample, news, native.Code) {
+func (r *reading) take() (*model.Sample, news, native.Code) {
 	start := time.Now()
 	r.lib.ResetStrings()
 	for i := range r.blocks {
@@ -116,7 +116,7 @@ func (r *reading) take() (*collector.Sample, news, native.Code) {
 	}
 	found := r.fill()
 	end := time.Now()
-	r.sample = collector.Sample{
+	r.sample = model.Sample{
 		Generation: r.plan.inv.Generation,
 		Time:       end,
 		Duration:   end.Sub(start),
@@ -128,7 +128,7 @@ func (r *reading) take() (*collector.Sample, news, native.Code) {
 }
 
 // out returns the cell of a sample.
-func (r *reading) out(row int, to *destination) *collector.Cell {
+func (r *reading) out(row int, to *destination) *model.Cell {
 	if to.derived {
 		return &r.derived[row][to.column]
 	}
@@ -142,7 +142,7 @@ func (r *reading) fill() news {
 	texts := r.texts[:0]
 	for i := range r.blocks {
 		b := &r.blocks[i]
-		isSwitch := b.Entities[0].Kind == uint32(collector.KindSwitch)
+		isSwitch := b.Entities[0].Kind == uint32(model.KindSwitch)
 		for e, row := range b.rows {
 			cells := r.cells[b.Base[e]:][:len(b.Fields)]
 			appeared := r.appeared[row]
@@ -150,7 +150,7 @@ func (r *reading) fill() news {
 				to := &b.to[t]
 				c, out := &cells[to.cell], r.out(row, to)
 				if c.Status == native.OK && c.Time <= appeared && !to.global {
-					*out = collector.NoValue(collector.StatusNoData)
+					*out = model.NoValue(model.StatusNoData)
 					continue
 				}
 				if c.Status == native.OK && to.cell != b.xid {
@@ -159,12 +159,12 @@ func (r *reading) fill() news {
 						newest = max(newest, c.Time)
 					}
 				}
-				if c.Status == native.OK && c.Type == 's' && to.want == collector.ValueString {
+				if c.Status == native.OK && c.Type == 's' && to.want == model.ValueString {
 					*out, texts = r.text(texts, c)
 				} else {
 					*out = c.Value(to.want)
 				}
-				if to.proof && out.Status == collector.StatusOK {
+				if to.proof && out.Status == model.StatusOK {
 					answers++
 				}
 			}
@@ -194,10 +194,10 @@ func (r *reading) withholdStale(limit int64) {
 			for t := range b.to {
 				to := &b.to[t]
 				out := r.out(row, to)
-				if to.cell == b.xid || out.Status != collector.StatusOK || r.cells[b.Base[e]:][to.cell].Time >= limit {
+				if to.cell == b.xid || out.Status != model.StatusOK || r.cells[b.Base[e]:][to.cell].Time >= limit {
 					continue
 				}
-				*out = collector.NoValue(collector.StatusStale)
+				*out = model.NoValue(model.StatusStale)
 				if to.proof {
 					r.answers--
 				}
@@ -208,16 +208,16 @@ func (r *reading) withholdStale(limit int64) {
 
 // text appends the text of a cell to texts. It reuses the string that the last sample
 // had at this position if it is equal.
-func (r *reading) text(texts []string, c *native.Cell) (collector.Cell, []string) {
+func (r *reading) text(texts []string, c *native.Cell) (model.Cell, []string) {
 	b := r.lib.Text(c)
-	if s := native.TextStatus(b); s != collector.StatusOK {
-		return collector.NoValue(s), texts
+	if s := native.TextStatus(b); s != model.StatusOK {
+		return model.NoValue(s), texts
 	}
 	n := len(texts)
 	if n < len(r.texts) && r.texts[n] == string(b) {
-		return collector.StringCell(n), texts[:n+1]
+		return model.StringCell(n), texts[:n+1]
 	}
-	return collector.StringCell(n), append(texts, string(b))
+	return model.StringCell(n), append(texts, string(b))
 }
 
 func (r *reading) hasNewXID(b *block, row int, cells []native.Cell) bool {

@@ -7,8 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/metrics"
+	"gpu_exporter/collector/model"
 )
 
 // TestOldValues shows which values are withheld because of their age: values that are
@@ -19,15 +20,15 @@ func TestOldValues(t *testing.T) {
 		now = old + 150_000_000 // 150 s later, in µs
 	)
 	const (
-		ok     = collector.StatusOK
-		noData = collector.StatusNoData
-		stale  = collector.StatusStale
+		ok     = model.StatusOK
+		noData = model.StatusNoData
+		stale  = model.StatusStale
 	)
 	for name, tc := range map[string]struct {
 		interval           time.Duration
 		appeared           int64
 		power, xid, driver int64 // their times; the temperature is new
-		powerIs, xidIs     collector.Status
+		powerIs, xidIs     model.Status
 		values             int
 	}{
 		"all are new":              {time.Second, 0, now, now, now, ok, ok, 2},
@@ -38,9 +39,9 @@ func TestOldValues(t *testing.T) {
 		"the first of an instance": {time.Second, now - 1, now, now, now - 1, ok, ok, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inv := &collector.Inventory{Entities: []collector.Entity{{Kind: gpu, Parent: collector.Unknown}}}
-			inv.Columns[gpu] = []collector.FieldID{1, 150, 155, 230}
-			selector, err := collector.ParseSelector("f")
+			inv := &model.Inventory{Entities: []model.Entity{{Kind: gpu, Parent: model.Unknown}}}
+			inv.Columns[gpu] = []model.FieldID{1, 150, 155, 230}
+			selector, err := model.ParseSelector("f")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -56,7 +57,7 @@ func TestOldValues(t *testing.T) {
 			r.cells[4] = native.Cell{Time: now, Type: 'i', Bits: 0}
 			r.fill()
 			// The driver version is node-wide, so its age is not limited. A number is not its type.
-			if got := r.rows[0][0].Status; got != collector.StatusUnexpectedType {
+			if got := r.rows[0][0].Status; got != model.StatusUnexpectedType {
 				t.Errorf("the driver's version is %v", got)
 			}
 			if got := r.rows[0][2].Status; got != tc.powerIs {
@@ -76,10 +77,10 @@ func TestOldValues(t *testing.T) {
 // new, and that they become stale as well.
 func TestSwitchesDoNotRenew(t *testing.T) {
 	const now = int64(1_000_000_000)
-	inv := &collector.Inventory{Entities: []collector.Entity{
-		{Kind: gpu, Parent: collector.Unknown}, {Kind: nvswitch, Parent: collector.Unknown, Selected: true}}}
-	inv.Columns[gpu], inv.Columns[nvswitch] = []collector.FieldID{150}, collector.SwitchFields()
-	all, err := collector.ParseSelector("f")
+	inv := &model.Inventory{Entities: []model.Entity{
+		{Kind: gpu, Parent: model.Unknown}, {Kind: nvswitch, Parent: model.Unknown, Selected: true}}}
+	inv.Columns[gpu], inv.Columns[nvswitch] = []model.FieldID{150}, metrics.SwitchFields()
+	all, err := model.ParseSelector("f")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +96,7 @@ func TestSwitchesDoNotRenew(t *testing.T) {
 	if r.newest != now {
 		t.Errorf("newest time %d, want %d", r.newest, now)
 	}
-	if row := r.rows[1]; row[0].Status != collector.StatusOK || row[1].Status != collector.StatusStale {
+	if row := r.rows[1]; row[0].Status != model.StatusOK || row[1].Status != model.StatusStale {
 		t.Errorf("switch: %v, %v", row[0].Status, row[1].Status)
 	}
 }

@@ -8,7 +8,8 @@ import (
 	"log/slog"
 	"time"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/wire"
 )
 
 const (
@@ -22,16 +23,16 @@ const (
 
 // Config is the input of [Run].
 type Config struct {
-	Sampler collector.SamplerConfig
-	Frames  *collector.FrameWriter
+	Sampler wire.SamplerConfig
+	Frames  *wire.FrameWriter
 	// MIGDevices lists the MIG devices by NVML's names. It is called when the
 	// topology changes, and may be nil.
-	MIGDevices func() ([]collector.MIGDevice, error)
+	MIGDevices func() ([]model.MIGDevice, error)
 	// Processes reads the processes on the devices of an inventory. One goroutine of
 	// its own calls it if the configuration requests processes. It may hang.
-	Processes func(*collector.Inventory) (*collector.Processes, error)
+	Processes func(*model.Inventory) (*model.Processes, error)
 	// Commands delivers the exporter's commands; nil means none.
-	Commands <-chan collector.SamplerCommand
+	Commands <-chan wire.SamplerCommand
 	Logger   *slog.Logger
 
 	timing profilingTiming // zero: the default

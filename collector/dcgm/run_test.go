@@ -13,9 +13,11 @@ import (
 	"testing"
 	"time"
 
-	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm/native"
 	"gpu_exporter/collector/dcgm/watch"
+	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/wire"
 )
 
 // TestWholeGPUs shows the inventory and the values of a node of whole GPUs.
@@ -38,10 +40,10 @@ func TestWholeGPUs(t *testing.T) {
 	uuids := make(map[string]bool)
 	for i, e := range gpus {
 		uuids[e.UUID] = true
-		want := collector.Entity{
-			Kind: collector.KindGPU, State: collector.EntityUp, Selected: true, ID: uint32(i), Parent: collector.Unknown,
+		want := model.Entity{
+			Kind: model.KindGPU, State: model.EntityUp, Selected: true, ID: uint32(i), Parent: model.Unknown,
 			PCIBusID: "00000000:" + buses[i] + ":00.0", Model: "NVIDIA H100 80GB HBM3", Brand: "NVIDIA",
-			Index: i, Minor: i, InstanceID: collector.Unknown, PlacementStart: collector.Unknown, Port: collector.Unknown,
+			Index: i, Minor: i, InstanceID: model.Unknown, PlacementStart: model.Unknown, Port: model.Unknown,
 			UUID: e.UUID, Serial: e.Serial, VBIOS: e.VBIOS,
 		}
 		if e != want || !strings.HasPrefix(e.UUID, "GPU-") || e.Serial == "" || e.VBIOS == "" {
@@ -63,27 +65,27 @@ func TestWholeGPUs(t *testing.T) {
 	t.Logf("start to first sample: %v", time.Since(start))
 	for i := range gpus {
 		id := uint32(i)
-		if c := p.cell(f.Sample, gpu, id, 155); c.Status != collector.StatusOK || c.Float64() < 10 || c.Float64() > 1000 {
+		if c := p.cell(f.Sample, gpu, id, 155); c.Status != model.StatusOK || c.Float64() < 10 || c.Float64() > 1000 {
 			t.Errorf("GPU %d: power %v W, %v", i, c.Float64(), c.Status)
 		}
-		if c := p.cell(f.Sample, gpu, id, 150); c.Status != collector.StatusOK || c.Int64() < 10 || c.Int64() > 100 {
+		if c := p.cell(f.Sample, gpu, id, 150); c.Status != model.StatusOK || c.Int64() < 10 || c.Int64() > 100 {
 			t.Errorf("GPU %d: temperature %v, %v", i, c.Int64(), c.Status)
 		}
-		if c := p.cell(f.Sample, gpu, id, 1); c.Status != collector.StatusOK || f.Sample.String(c) != inv.DriverVersion {
+		if c := p.cell(f.Sample, gpu, id, 1); c.Status != model.StatusOK || f.Sample.String(c) != inv.DriverVersion {
 			t.Errorf("GPU %d: driver %q, %v", i, f.Sample.String(c), c.Status)
 		}
-		if c := p.cell(f.Sample, gpu, id, 230); c.Status != collector.StatusNoData {
+		if c := p.cell(f.Sample, gpu, id, 230); c.Status != model.StatusNoData {
 			t.Errorf("GPU %d: XID %v, want no data", i, c.Status)
 		}
 	}
-	s := p.has(gpu, 7, 1001, collector.StatusOK)
-	if c := p.cell(s, gpu, 7, 1001); c.Type != collector.ValueDouble || c.Float64() < 0 || c.Float64() > 1 {
+	s := p.has(gpu, 7, 1001, model.StatusOK)
+	if c := p.cell(s, gpu, 7, 1001); c.Type != model.ValueDouble || c.Float64() < 0 || c.Float64() > 1 {
 		t.Errorf("graphics engine activity %v", c.Float64())
 	}
 
 	// Values are updated.
 	before := p.frame("a sample").Sample
-	after := p.sample("energy to grow", func(s *collector.Sample) error {
+	after := p.sample("energy to grow", func(s *model.Sample) error {
 		if p.cell(s, gpu, 0, 156).Int64() <= p.cell(before, gpu, 0, 156).Int64() {
 			return errors.New("it does not")
 		}
@@ -100,7 +102,7 @@ func TestMIG(t *testing.T) {
 	n := newNode(t, "h100x8-mig")
 	probe := n.start(defaultConfig())
 	inv := probe.inventory("the inventory")
-	var first collector.Entity
+	var first model.Entity
 	for _, e := range inv.Entities {
 		if e.Kind == compute {
 			first = e
@@ -108,21 +110,21 @@ func TestMIG(t *testing.T) {
 		}
 	}
 	instance := inv.Entities[first.Parent]
-	device := collector.MIGDevice{
+	device := model.MIGDevice{
 		UUID: "MIG-from-nvml", ParentUUID: inv.Entities[instance.Parent].UUID,
 		GPUInstanceID: instance.InstanceID, ComputeInstanceID: first.InstanceID,
 	}
-	list, err := json.Marshal([]collector.MIGDevice{device})
+	list, err := json.Marshal([]model.MIGDevice{device})
 	if err != nil {
 		t.Fatal(err)
 	}
 	probe.stdin.Close()
 
 	cfg := defaultConfig()
-	cfg.Fields[compute] = []collector.FieldID{252, 1001}
+	cfg.Fields[compute] = []model.FieldID{252, 1001}
 	p := n.start(cfg, migVariable+"="+string(list))
 	inv = p.inventory("the inventory")
-	counts := make(map[collector.EntityKind]int)
+	counts := make(map[model.EntityKind]int)
 	profiles := make(map[string]int)
 	ids := make(map[int][]int) // NVML's IDs of the instances of a GPU
 	for i, e := range inv.Entities {
@@ -148,7 +150,7 @@ func TestMIG(t *testing.T) {
 			}
 		}
 	}
-	if want := map[collector.EntityKind]int{gpu: 8, inst: 7 + 3 + 2 + 1 + 4, compute: 7 + 3 + 3 + 1 + 4}; fmt.Sprint(counts) != fmt.Sprint(want) {
+	if want := map[model.EntityKind]int{gpu: 8, inst: 7 + 3 + 2 + 1 + 4, compute: 7 + 3 + 3 + 1 + 4}; fmt.Sprint(counts) != fmt.Sprint(want) {
 		t.Errorf("%v, want %v", counts, want)
 	}
 	if want := map[string]int{"1g.10gb": 8, "2g.20gb": 5, "3g.40gb": 2, "4g.40gb": 1, "7g.80gb": 1}; fmt.Sprint(profiles) != fmt.Sprint(want) {
@@ -158,7 +160,7 @@ func TestMIG(t *testing.T) {
 		t.Errorf("NVML's IDs of GPU 0's instances are %v", got)
 	}
 
-	s := p.has(inst, 0, 1001, collector.StatusOK)
+	s := p.has(inst, 0, 1001, model.StatusOK)
 	for _, id := range []uint32{0, 1, 2, 4, 5} {
 		if row := s.Rows[p.entity(gpu, id)]; len(row) != 0 {
 			t.Errorf("MIG GPU %d has a row", id)
@@ -169,13 +171,13 @@ func TestMIG(t *testing.T) {
 	}
 	whole := p.cell(s, inst, 28, 252) // 7g.80gb of GPU 4
 	part := p.cell(s, inst, 0, 252)   // 1g.10gb of GPU 0
-	if whole.Status != collector.StatusOK || part.Status != collector.StatusOK {
+	if whole.Status != model.StatusOK || part.Status != model.StatusOK {
 		t.Errorf("used framebuffer of instances: %v and %v", whole.Status, part.Status)
 	}
-	if c := p.cell(s, inst, 0, 203); c.Status == collector.StatusOK {
+	if c := p.cell(s, inst, 0, 203); c.Status == model.StatusOK {
 		t.Errorf("an instance has a GPU utilisation of %v", c.Int64())
 	}
-	p.has(compute, 0, 1001, collector.StatusOK)
+	p.has(compute, 0, 1001, model.StatusOK)
 }
 
 // TestSelectedDevices shows that only selected devices have rows.
@@ -190,7 +192,7 @@ func TestSelectedDevices(t *testing.T) {
 		cfg := defaultConfig()
 		cfg.Devices = devices
 		p := n.start(cfg)
-		s := p.sample("a sample", func(*collector.Sample) error { return nil })
+		s := p.sample("a sample", func(*model.Sample) error { return nil })
 		var got []string
 		first, last := uint32(0), uint32(0)
 		flush := func(kind string) {
@@ -238,45 +240,45 @@ func TestMixedModels(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("GPUs\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	s := p.has(gpu, 0, 1001, collector.StatusOK)
+	s := p.has(gpu, 0, 1001, model.StatusOK)
 	for _, id := range []uint32{1, 3, 5} {
-		for _, field := range []collector.FieldID{1001, 1010} {
-			if c := p.cell(s, gpu, id, field); c.Status != collector.StatusModuleMissing {
-				t.Errorf("GPU %d: field %d is %v, want %v", id, field, c.Status, collector.StatusModuleMissing)
+		for _, field := range []model.FieldID{1001, 1010} {
+			if c := p.cell(s, gpu, id, field); c.Status != model.StatusModuleMissing {
+				t.Errorf("GPU %d: field %d is %v, want %v", id, field, c.Status, model.StatusModuleMissing)
 			}
 		}
-		if c := p.cell(s, gpu, id, 150); c.Status != collector.StatusOK {
+		if c := p.cell(s, gpu, id, 150); c.Status != model.StatusOK {
 			t.Errorf("GPU %d: temperature is %v", id, c.Status)
 		}
 	}
 	// A T4 has no HBM, so its memory temperature is not supported.
 	cfg := defaultConfig()
-	cfg.Fields[gpu] = []collector.FieldID{140, 150}
+	cfg.Fields[gpu] = []model.FieldID{140, 150}
 	p = newNode(t, "t4x1").start(cfg)
-	p.has(gpu, 0, 140, collector.StatusNotSupported)
+	p.has(gpu, 0, 140, model.StatusNotSupported)
 }
 
 // TestBlankEngine shows that a blank is not a number and does not affect other fields.
 func TestBlankEngine(t *testing.T) {
 	n := newNode(t, "h100x8")
 	p := n.start(defaultConfig())
-	p.has(gpu, 3, 155, collector.StatusOK)
+	p.has(gpu, 3, 155, model.StatusOK)
 	n.command("blank field 155 gpu 3")
 	n.command("blank field 150 gpu 3")
-	s := p.sample("two blanks", func(s *collector.Sample) error {
-		if a, b := p.cell(s, gpu, 3, 155).Status, p.cell(s, gpu, 3, 150).Status; a != collector.StatusBlank || b != collector.StatusBlank {
+	s := p.sample("two blanks", func(s *model.Sample) error {
+		if a, b := p.cell(s, gpu, 3, 155).Status, p.cell(s, gpu, 3, 150).Status; a != model.StatusBlank || b != model.StatusBlank {
 			return fmt.Errorf("power is %v, temperature %v", a, b)
 		}
 		return nil
 	})
-	if c := p.cell(s, gpu, 3, 156); c.Status != collector.StatusOK {
+	if c := p.cell(s, gpu, 3, 156); c.Status != model.StatusOK {
 		t.Errorf("energy is %v", c.Status)
 	}
-	if c := p.cell(s, gpu, 4, 155); c.Status != collector.StatusOK {
+	if c := p.cell(s, gpu, 4, 155); c.Status != model.StatusOK {
 		t.Errorf("another GPU's power is %v", c.Status)
 	}
 	n.command("unblank field 155 gpu 3")
-	p.has(gpu, 3, 155, collector.StatusOK)
+	p.has(gpu, 3, 155, model.StatusOK)
 }
 
 // TestXIDs shows that each XID is one event of the entity that DCGM recorded it for.
@@ -298,7 +300,7 @@ func TestXIDs(t *testing.T) {
 	for _, e := range events {
 		on := inv.Entities[e.Entity]
 		got = append(got, fmt.Sprintf("%d on %v %d", e.Code, on.Kind, on.ID))
-		if e.Kind != collector.EventXID || e.Time.Before(before) || e.Time.After(time.Now().Add(time.Second)) {
+		if e.Kind != model.EventXID || e.Time.Before(before) || e.Time.After(time.Now().Add(time.Second)) {
 			t.Errorf("event %+v", e)
 		}
 	}
@@ -308,7 +310,7 @@ func TestXIDs(t *testing.T) {
 		t.Errorf("events %q, want %q", got, want)
 	}
 	// The newest one remains a value.
-	s := p.has(gpu, 6, 230, collector.StatusOK)
+	s := p.has(gpu, 6, 230, model.StatusOK)
 	if c := p.cell(s, gpu, 6, 230); c.Int64() != 31 {
 		t.Errorf("the XID of GPU 6 is %d, want 31", c.Int64())
 	}
@@ -342,9 +344,9 @@ func TestXIDs(t *testing.T) {
 func TestEngineLost(t *testing.T) {
 	n := newNode(t, "h100x8")
 	p := n.start(defaultConfig())
-	p.has(gpu, 0, 150, collector.StatusOK)
+	p.has(gpu, 0, 150, model.StatusOK)
 	n.command("engine lost")
-	if f := p.failure(); f.Reason != collector.FailureHostengineLost || f.Message == "" {
+	if f := p.failure(); f.Reason != model.FailureHostengineLost || f.Message == "" {
 		t.Errorf("failure %+v", f)
 	}
 }
@@ -353,13 +355,13 @@ func TestEngineLost(t *testing.T) {
 func TestReadingFails(t *testing.T) {
 	n := newNode(t, "h100x8")
 	p := n.start(defaultConfig())
-	p.has(gpu, 0, 150, collector.StatusOK)
+	p.has(gpu, 0, 150, model.StatusOK)
 	n.command("fail dcgmEntitiesGetLatestValues -3")
-	p.has(gpu, 0, 150, collector.StatusError)
+	p.has(gpu, 0, 150, model.StatusError)
 	n.command("clear dcgmEntitiesGetLatestValues")
-	p.has(gpu, 0, 150, collector.StatusOK)
+	p.has(gpu, 0, 150, model.StatusOK)
 	n.command("fail dcgmEntitiesGetLatestValues -21")
-	if f := p.failure(); f.Reason != collector.FailureHostengineLost {
+	if f := p.failure(); f.Reason != model.FailureHostengineLost {
 		t.Errorf("failure %+v", f)
 	}
 }
@@ -368,7 +370,7 @@ func TestReadingFails(t *testing.T) {
 func TestValuesSinceFails(t *testing.T) {
 	n := newNode(t, "h100x8")
 	p := n.start(defaultConfig())
-	p.has(gpu, 0, 150, collector.StatusOK)
+	p.has(gpu, 0, 150, model.StatusOK)
 	n.command("fail dcgmGetValuesSince_v2 -16")
 	n.command("xid 48 gpu 1")
 	if events, _ := p.events("XID 48", 1); events[0].Code != 48 || events[0].Entity != 1 {
@@ -386,7 +388,7 @@ func TestValuesSinceFails(t *testing.T) {
 func TestInitFails(t *testing.T) {
 	n := newNode(t, "h100x8")
 	n.command("fail dcgmStartEmbedded -7")
-	if f := n.start(defaultConfig()).failure(); f.Reason != collector.FailureInitFailed || !strings.Contains(f.Message, "embedded") {
+	if f := n.start(defaultConfig()).failure(); f.Reason != model.FailureInitFailed || !strings.Contains(f.Message, "embedded") {
 		t.Errorf("failure %+v", f)
 	}
 }
@@ -395,7 +397,7 @@ func TestInitFails(t *testing.T) {
 func TestWatchFails(t *testing.T) {
 	n := newNode(t, "h100x8")
 	n.command("fail dcgmWatchFields -3")
-	if f := n.start(defaultConfig()).failure(); f.Reason != collector.FailureWatchFailed {
+	if f := n.start(defaultConfig()).failure(); f.Reason != model.FailureWatchFailed {
 		t.Errorf("failure %+v", f)
 	}
 }
@@ -404,20 +406,20 @@ func TestWatchFails(t *testing.T) {
 // DCGM, does not affect other fields.
 func TestUnknownField(t *testing.T) {
 	cfg := defaultConfig()
-	cfg.Fields[gpu] = append([]collector.FieldID{9999}, cfg.Fields[gpu]...)
+	cfg.Fields[gpu] = append([]model.FieldID{9999}, cfg.Fields[gpu]...)
 	p := newNode(t, "h100x8").start(cfg)
-	s := p.has(gpu, 0, 150, collector.StatusOK)
-	if c := p.cell(s, gpu, 0, 9999); c.Status != collector.StatusNotFound {
+	s := p.has(gpu, 0, 150, model.StatusOK)
+	if c := p.cell(s, gpu, 0, 9999); c.Status != model.StatusNotFound {
 		t.Errorf("field 9999 is %v", c.Status)
 	}
-	p.has(gpu, 7, 1001, collector.StatusOK)
+	p.has(gpu, 7, 1001, model.StatusOK)
 }
 
 // TestManyFields shows more fields than the limit of a field group and of a request.
 func TestManyFields(t *testing.T) {
 	cfg := defaultConfig()
 	cfg.Fields[gpu] = nil
-	for f := range collector.Fields() {
+	for f := range field.All() {
 		if f.On(gpu) && f.Type.Numeric() {
 			cfg.Fields[gpu] = append(cfg.Fields[gpu], f.ID)
 		}
@@ -426,9 +428,9 @@ func TestManyFields(t *testing.T) {
 		t.Fatalf("only %d fields", len(cfg.Fields[gpu]))
 	}
 	p := newNode(t, "h100x8").start(cfg)
-	s := p.has(gpu, 7, 1001, collector.StatusOK)
-	for _, id := range []collector.FieldID{100, 150, 155, 203, 252} {
-		if c := p.cell(s, gpu, 7, id); c.Status != collector.StatusOK {
+	s := p.has(gpu, 7, 1001, model.StatusOK)
+	for _, id := range []model.FieldID{100, 150, 155, 203, 252} {
+		if c := p.cell(s, gpu, 7, id); c.Status != model.StatusOK {
 			t.Errorf("field %d is %v", id, c.Status)
 		}
 	}
@@ -450,7 +452,7 @@ func TestNoGPUs(t *testing.T) {
 		t.Errorf("inventory %+v", inv)
 	}
 	for range 3 {
-		p.sample("a sample", func(*collector.Sample) error { return nil })
+		p.sample("a sample", func(*model.Sample) error { return nil })
 	}
 }
 
@@ -458,7 +460,7 @@ func TestNoGPUs(t *testing.T) {
 func TestHang(t *testing.T) {
 	n := newNode(t, "h100x8")
 	p := n.start(defaultConfig())
-	p.has(gpu, 0, 150, collector.StatusOK)
+	p.has(gpu, 0, 150, model.StatusOK)
 	n.command("hang dcgmEntitiesGetLatestValues")
 	for quiet := false; !quiet; {
 		select {
@@ -484,7 +486,7 @@ func TestLog(t *testing.T) {
 	cfg.DCGMLogLevel = "DEBUG"
 	n := newNode(t, "h100x8")
 	p := n.start(cfg)
-	p.has(gpu, 0, 150, collector.StatusOK)
+	p.has(gpu, 0, 150, model.StatusOK)
 	n.command("xid 77031 gpu 0")
 	p.events("an XID", 1)
 	p.stdin.Close()
@@ -497,7 +499,7 @@ func TestLog(t *testing.T) {
 	}
 	cfg.DCGMLogLevel = ""
 	p = n.start(cfg)
-	p.has(gpu, 0, 150, collector.StatusOK)
+	p.has(gpu, 0, 150, model.StatusOK)
 	n.command("xid 77031 gpu 0")
 	p.events("an XID", 1)
 	p.stdin.Close()
@@ -518,7 +520,7 @@ func TestLog(t *testing.T) {
 // with values that are never updated.
 func TestStalled(t *testing.T) {
 	start := time.Now()
-	s := &sampler{cfg: Config{Sampler: collector.SamplerConfig{Interval: 20 * time.Second}}, reading: &reading{}, newestSince: start}
+	s := &sampler{cfg: Config{Sampler: wire.SamplerConfig{Interval: 20 * time.Second}}, reading: &reading{}, newestSince: start}
 	// Engine and sampler run at the same interval but not in step: a sample may repeat values.
 	for i, want := range []time.Duration{0, 20 * time.Second, 0, 20 * time.Second} {
 		s.reading.newest = 100 + int64(i/2)
@@ -544,7 +546,7 @@ func TestStalled(t *testing.T) {
 	} {
 		err := at(step.seconds, step.newest)
 		var failed *FailureError
-		if stalled := errors.As(err, &failed) && failed.Failure.Reason == collector.FailureEngineStalled; stalled != step.stalled {
+		if stalled := errors.As(err, &failed) && failed.Failure.Reason == model.FailureEngineStalled; stalled != step.stalled {
 			t.Errorf("step %d: %v, want stalled %v", i, err, step.stalled)
 		}
 	}
@@ -555,9 +557,9 @@ func TestStalled(t *testing.T) {
 func TestFrozen(t *testing.T) {
 	n := newNode(t, "h100x8")
 	p := n.start(defaultConfig())
-	p.has(gpu, 0, 150, collector.StatusOK)
+	p.has(gpu, 0, 150, model.StatusOK)
 	n.command("hang sampling")
-	p.sample("old values", func(s *collector.Sample) error {
+	p.sample("old values", func(s *model.Sample) error {
 		if age := time.Since(s.Time); age < 2*time.Second {
 			return fmt.Errorf("they are %v old", age)
 		}
@@ -565,7 +567,7 @@ func TestFrozen(t *testing.T) {
 	})
 	frozen := time.Now()
 	n.command("clear sampling")
-	p.sample("new values", func(s *collector.Sample) error {
+	p.sample("new values", func(s *model.Sample) error {
 		if s.Time.Before(frozen) {
 			return fmt.Errorf("the sample is of %v", s.Time)
 		}
@@ -583,7 +585,7 @@ func TestSlowDriver(t *testing.T) {
 	p := n.start(cfg)
 	p.inventory("the inventory")
 	first := time.Since(start)
-	p.has(gpu, 0, 150, collector.StatusOK)
+	p.has(gpu, 0, 150, model.StatusOK)
 	sample := time.Since(start)
 	t.Logf("inventory after %v, sample after %v", first, sample)
 	if first > sample/2 {
@@ -594,27 +596,27 @@ func TestSlowDriver(t *testing.T) {
 // TestEngineNeedsRestart shows when an engine is restarted: it is embedded, a GPU that is
 // up answered before, and none has answered for a while.
 func TestEngineNeedsRestart(t *testing.T) {
-	temperature, activity := []collector.FieldID{150}, []collector.FieldID{1001}
+	temperature, activity := []model.FieldID{150}, []model.FieldID{1001}
 	for name, tc := range map[string]struct {
-		state             collector.EntityState
-		columns, derived  []collector.FieldID
+		state             model.EntityState
+		columns, derived  []model.FieldID
 		hostengine        string
 		answered, restart bool
 	}{
-		"as after XID 119":                  {collector.EntityUp, temperature, nil, "", true, true},
-		"never a value":                     {collector.EntityUp, temperature, nil, "", false, false},
-		"the only GPU is lost":              {collector.EntityLost, temperature, nil, "", true, false},
-		"no fields":                         {collector.EntityUp, nil, nil, "", true, false},
-		"a standalone engine":               {collector.EntityUp, temperature, nil, "localhost", true, false},
-		"only profiling is read":            {collector.EntityUp, activity, nil, "", true, false},
-		"profiling and derived fields read": {collector.EntityUp, activity, temperature, "", true, true},
+		"as after XID 119":                  {model.EntityUp, temperature, nil, "", true, true},
+		"never a value":                     {model.EntityUp, temperature, nil, "", false, false},
+		"the only GPU is lost":              {model.EntityLost, temperature, nil, "", true, false},
+		"no fields":                         {model.EntityUp, nil, nil, "", true, false},
+		"a standalone engine":               {model.EntityUp, temperature, nil, "localhost", true, false},
+		"only profiling is read":            {model.EntityUp, activity, nil, "", true, false},
+		"profiling and derived fields read": {model.EntityUp, activity, temperature, "", true, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inv := &collector.Inventory{Entities: []collector.Entity{{Kind: gpu, State: tc.state, Parent: collector.Unknown}}, Derived: tc.derived}
+			inv := &model.Inventory{Entities: []model.Entity{{Kind: gpu, State: tc.state, Parent: model.Unknown}}, Derived: tc.derived}
 			inv.Columns[gpu] = tc.columns
 			p := newPlan(inv, selectors{}, map[uint32]capability{0: {fields: map[uint16]metricGroup{1001: {}}}})
 			s := &sampler{
-				cfg:     Config{Sampler: collector.SamplerConfig{Interval: time.Second, Hostengine: tc.hostengine}},
+				cfg:     Config{Sampler: wire.SamplerConfig{Interval: time.Second, Hostengine: tc.hostengine}},
 				reading: newReading(nil, p, make([]int64, 1), time.Second),
 			}
 			for i := range s.reading.cells {
@@ -637,7 +639,7 @@ func TestEngineNeedsRestart(t *testing.T) {
 			}
 			var failed *FailureError
 			err := s.checkAnswers(start.Add(blankTimeout + time.Second))
-			if restart := errors.As(err, &failed) && failed.Failure.Reason == collector.FailureEngineBlank; restart != tc.restart {
+			if restart := errors.As(err, &failed) && failed.Failure.Reason == model.FailureEngineBlank; restart != tc.restart {
 				t.Errorf("got %v, want restart %v", err, tc.restart)
 			}
 		})
@@ -653,9 +655,9 @@ func TestReplacingSamplerHasProfiling(t *testing.T) {
 	if f := p.frame("the first frame"); f.Inventory == nil {
 		t.Fatalf("the first frame is %+v, want the inventory", f)
 	}
-	s := p.sample("the first sample", func(*collector.Sample) error { return nil })
+	s := p.sample("the first sample", func(*model.Sample) error { return nil })
 	for id := range uint32(8) {
-		if c := p.cell(s, gpu, id, 1001); c.Status != collector.StatusOK {
+		if c := p.cell(s, gpu, id, 1001); c.Status != model.StatusOK {
 			t.Errorf("GPU %d: graphics engine activity is %v", id, c.Status)
 		}
 	}

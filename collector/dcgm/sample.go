@@ -8,8 +8,9 @@ import (
 	"errors"
 	"time"
 
-	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/wire"
 )
 
 const (
@@ -34,7 +35,7 @@ func (s *sampler) sample() error {
 	}
 	sample, found, c := s.read()
 	if c != native.OK {
-		return s.failed(c, collector.FailureHostengineLost, "reading values")
+		return s.failed(c, model.FailureHostengineLost, "reading values")
 	}
 	age := s.valueAge(sample.Time)
 	sample.Time = sample.Time.Add(-age)
@@ -62,10 +63,10 @@ func (s *sampler) checkLibrary(now time.Time) error {
 	s.libraryCheck = now
 	if s.engine.updated() {
 		s.flush()
-		return failure(collector.FailureLibraryUpdated, nil, "%s was replaced on disk", s.lib.Path)
+		return failure(model.FailureLibraryUpdated, nil, "%s was replaced on disk", s.lib.Path)
 	}
 	if s.engine.driverArrived() {
-		return failure(collector.FailureDriverLoaded, nil, "the NVIDIA driver was loaded after DCGM had started without it")
+		return failure(model.FailureDriverLoaded, nil, "the NVIDIA driver was loaded after DCGM had started without it")
 	}
 	return nil
 }
@@ -97,7 +98,7 @@ func (s *sampler) followTopology(now time.Time) error {
 }
 
 // write writes a sample. Everything that is published with it comes first.
-func (s *sampler) write(sample *collector.Sample, found news, now time.Time) error {
+func (s *sampler) write(sample *model.Sample, found news, now time.Time) error {
 	if err := s.pollTracked(true); err != nil {
 		return err
 	}
@@ -115,7 +116,7 @@ func (s *sampler) write(sample *collector.Sample, found news, now time.Time) err
 		return nil
 	}
 	s.skip = 0
-	return s.cfg.Frames.Write(collector.Frame{Sample: sample})
+	return s.cfg.Frames.Write(wire.Frame{Sample: sample})
 }
 
 // flush writes the XIDs and tracked values since the newest sample, before the engine
@@ -130,7 +131,7 @@ func (s *sampler) flush() {
 func (s *sampler) topologyChanged(now time.Time) (bool, error) {
 	changed, c := s.checkTopology(now)
 	if c.EngineLost() {
-		return false, s.failed(c, collector.FailureHostengineLost, "listing the GPUs")
+		return false, s.failed(c, model.FailureHostengineLost, "listing the GPUs")
 	}
 	if c != native.OK {
 		s.log.Debug("the topology was not checked", "err", s.lib.Err(c, "listing the GPUs"))
@@ -158,7 +159,7 @@ func (s *sampler) checkTopology(now time.Time) (bool, native.Code) {
 }
 
 // read takes a reading.
-func (s *sampler) read() (*collector.Sample, news, native.Code) {
+func (s *sampler) read() (*model.Sample, news, native.Code) {
 	sample, found, c := s.reading.take()
 	if c != native.OK || s.reading.newest != 0 || s.updated || s.reading.proofs == 0 {
 		return sample, found, c
@@ -183,7 +184,7 @@ func (s *sampler) checkAnswers(now time.Time) error {
 		return nil // no GPU ever answered: a restart would not help
 	}
 	if limit := max(blankTimeout, 3*s.cfg.Sampler.Interval); now.Sub(s.answeredAt) > limit {
-		return failure(collector.FailureEngineBlank, nil, "every field of every GPU has been blank for %s, as after XID 119: DCGM needs a restart", limit)
+		return failure(model.FailureEngineBlank, nil, "every field of every GPU has been blank for %s, as after XID 119: DCGM needs a restart", limit)
 	}
 	return nil
 }
@@ -201,7 +202,7 @@ func (s *sampler) valueAge(now time.Time) time.Duration {
 // in the driver.
 func (s *sampler) checkProgress(age time.Duration) error {
 	if limit := max(stallTimeout, 3*s.cfg.Sampler.Interval); age > limit {
-		return failure(collector.FailureEngineStalled, nil, "DCGM has had no new value of any field for %s: its sampling thread is stuck, probably in the driver", limit)
+		return failure(model.FailureEngineStalled, nil, "DCGM has had no new value of any field for %s: its sampling thread is stuck, probably in the driver", limit)
 	}
 	return nil
 }
@@ -230,7 +231,7 @@ func (s *sampler) flushXIDs() error { return s.writeEvents(s.xids.emit(false)) }
 func (s *sampler) pollXIDs() error {
 	c := s.xids.poll(s.reading)
 	if c.EngineLost() {
-		return s.failed(c, collector.FailureHostengineLost, "reading XIDs")
+		return s.failed(c, model.FailureHostengineLost, "reading XIDs")
 	}
 	if c != native.OK {
 		s.log.Debug("only the newest XID of each entity was read", "err", s.lib.Err(c, "reading XIDs"))
@@ -238,9 +239,9 @@ func (s *sampler) pollXIDs() error {
 	return nil
 }
 
-func (s *sampler) writeEvents(events []collector.Event) error {
+func (s *sampler) writeEvents(events []model.Event) error {
 	if len(events) == 0 {
 		return nil
 	}
-	return s.cfg.Frames.Write(collector.Frame{Events: &collector.Events{Generation: s.inv.Generation, List: events}})
+	return s.cfg.Frames.Write(wire.Frame{Events: &model.Events{Generation: s.inv.Generation, List: events}})
 }

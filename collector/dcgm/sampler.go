@@ -9,10 +9,11 @@ import (
 	"log/slog"
 	"time"
 
-	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm/inventory"
 	"gpu_exporter/collector/dcgm/native"
 	"gpu_exporter/collector/dcgm/watch"
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/wire"
 )
 
 const (
@@ -43,8 +44,8 @@ type sampler struct {
 	fabric    *fabricPoll
 	xids      xids
 	profiler  *profiler
-	inv       *collector.Inventory // the newest one
-	appeared  []int64              // of its entities: see [inventory.Found]
+	inv       *model.Inventory // the newest one
+	appeared  []int64          // of its entities: see [inventory.Found]
 
 	skip          int           // samples that may still be left out
 	changed       bool          // the topology changed after the newest inventory
@@ -66,10 +67,10 @@ type sampler struct {
 func newSampler(cfg Config) (*sampler, error) {
 	selected, err := newSelectors(cfg.Sampler)
 	if err != nil {
-		return nil, failure(collector.FailureConfig, err, "reading the configuration")
+		return nil, failure(model.FailureConfig, err, "reading the configuration")
 	}
 	if cfg.Sampler.Interval <= 0 {
-		return nil, failure(collector.FailureConfig, nil, "the interval of %s is not positive", cfg.Sampler.Interval)
+		return nil, failure(model.FailureConfig, nil, "the interval of %s is not positive", cfg.Sampler.Interval)
 	}
 	start := time.Now()
 	e, err := connect(cfg.Sampler)
@@ -102,12 +103,12 @@ func newSampler(cfg Config) (*sampler, error) {
 	}
 	s.fabric = newFabricPoll(s.lib, fabricKinds(cfg.Sampler), cfg.Logger)
 	if _, c := s.checkTopology(start); c != native.OK {
-		return nil, s.failed(c, collector.FailureDiscoveryFailed, "listing the GPUs")
+		return nil, s.failed(c, model.FailureDiscoveryFailed, "listing the GPUs")
 	}
 	if _, err := s.rebuild(true); err != nil {
 		return nil, err
 	}
-	if unmatched := selected.gpus.Unmatched(s.ids(collector.KindGPU), s.ids(collector.KindGPUInstance)); len(unmatched) > 0 {
+	if unmatched := selected.gpus.Unmatched(s.ids(model.KindGPU), s.ids(model.KindGPUInstance)); len(unmatched) > 0 {
 		s.log.Warn("the device selector names devices that do not exist", "devices", unmatched)
 	}
 	s.log.Info("sampling started", "dcgm", e.version, "driver", s.inv.DriverVersion, "library", e.lib.Path,
@@ -115,12 +116,12 @@ func newSampler(cfg Config) (*sampler, error) {
 	return s, nil
 }
 
-func newSelectors(cfg collector.SamplerConfig) (s selectors, err error) {
+func newSelectors(cfg wire.SamplerConfig) (s selectors, err error) {
 	for _, one := range []struct {
-		to   *collector.Selector
+		to   *model.Selector
 		text string
 	}{{&s.gpus, cfg.Devices}, {&s.switches, cfg.Switches}, {&s.cpus, cfg.CPUs}} {
-		if *one.to, err = collector.ParseSelector(cmp.Or(one.text, "f")); err != nil {
+		if *one.to, err = model.ParseSelector(cmp.Or(one.text, "f")); err != nil {
 			return s, err
 		}
 	}
@@ -128,7 +129,7 @@ func newSelectors(cfg collector.SamplerConfig) (s selectors, err error) {
 	return s, err
 }
 
-func (s *sampler) ids(kind collector.EntityKind) []uint32 {
+func (s *sampler) ids(kind model.EntityKind) []uint32 {
 	var ids []uint32
 	for _, e := range s.inv.Entities {
 		if e.Kind == kind {
@@ -142,7 +143,7 @@ func (s *sampler) ids(kind collector.EntityKind) []uint32 {
 func (s *sampler) failed(c native.Code, reason, doing string) error {
 	err := s.lib.Err(c, doing)
 	if c.EngineLost() {
-		return failure(collector.FailureHostengineLost, err, "the DCGM engine does not answer any more")
+		return failure(model.FailureHostengineLost, err, "the DCGM engine does not answer any more")
 	}
 	return failure(reason, err, "DCGM refused")
 }
@@ -156,7 +157,7 @@ func (s *sampler) rebuild(topologyChanged bool) (rebuilt bool, err error) {
 	}
 	found, c := s.discovery.Inventory(top, s.fabric.fabric, s.newest)
 	if c != native.OK {
-		return false, s.failed(c, collector.FailureDiscoveryFailed, "reading the identity of the GPUs")
+		return false, s.failed(c, model.FailureDiscoveryFailed, "reading the identity of the GPUs")
 	}
 	inv := found.Inventory
 	inv.Derived, inv.InstancesUnknown = s.cfg.Sampler.Derived, s.unlisted
@@ -178,7 +179,7 @@ func (s *sampler) rebuild(topologyChanged bool) (rebuilt bool, err error) {
 	}
 	capabilities, c := s.engine.capabilities(top)
 	if c != native.OK {
-		return false, s.failed(c, collector.FailureDiscoveryFailed, "listing profiling metric groups")
+		return false, s.failed(c, model.FailureDiscoveryFailed, "listing profiling metric groups")
 	}
 	s.profiler.capabilities = capabilities
 	p := s.plan(inv)
@@ -194,14 +195,14 @@ func (s *sampler) rebuild(topologyChanged bool) (rebuilt bool, err error) {
 	}
 	// This frame shows that the sampler is alive. It precedes the watches, because
 	// dcgmWatchFields waits until all fields were read from the driver.
-	if err := s.cfg.Frames.Write(collector.Frame{Inventory: inv}); err != nil {
+	if err := s.cfg.Frames.Write(wire.Frame{Inventory: inv}); err != nil {
 		return false, err
 	}
 	s.inv, s.changed, s.fabricChanged, s.appeared = inv, false, false, found.Appeared
 	return true, s.watch(p, true)
 }
 
-func (s *sampler) plan(inv *collector.Inventory) *plan {
+func (s *sampler) plan(inv *model.Inventory) *plan {
 	p := newPlan(inv, s.selectors, s.profiler.capabilities)
 	p.track(s.cfg.Sampler.Tracked, s.cfg.Sampler.Interval, s.profiler.paused(), s.profiler.silent(inv))
 	return p
@@ -216,7 +217,7 @@ func (s *sampler) watch(p *plan, retry bool) error {
 	s.profiler.apply(p, s.newest)
 	targets := p.targets()
 	if c := s.watcher.Set(targets, retry); c != native.OK {
-		return s.failed(c, collector.FailureWatchFailed, "watching fields")
+		return s.failed(c, model.FailureWatchFailed, "watching fields")
 	}
 	if err := s.checkRefusals(targets); err != nil {
 		return err
@@ -225,7 +226,7 @@ func (s *sampler) watch(p *plan, retry bool) error {
 	s.reading = newReading(s.lib, p, s.appeared, s.cfg.Sampler.Interval)
 	s.tracker = newTracker(s.reading)
 	if c := s.xids.watch(s.watcher.Units(), p.inv); c != native.OK {
-		return s.failed(c, collector.FailureWatchFailed, "reading XIDs")
+		return s.failed(c, model.FailureWatchFailed, "reading XIDs")
 	}
 	s.profiler.watched(s.reading, s.watcher.Units(), time.Now())
 	return s.writeProfiling()
@@ -247,12 +248,12 @@ func (s *sampler) checkRefusals(targets []watch.Target) error {
 			if u.Profiling {
 				level = slog.LevelDebug // the state of profiling is logged once
 			}
-			s.log.Log(context.Background(), level, "fields are not watched", "entity", collector.EntityKind(r.Entity.Kind), "id", r.Entity.ID,
+			s.log.Log(context.Background(), level, "fields are not watched", "entity", model.EntityKind(r.Entity.Kind), "id", r.Entity.ID,
 				"fields", fields, "err", s.lib.Err(r.Code, "watching"))
 		}
 	}
 	if watched || last == native.GPULost || last == native.GPUsDetached {
 		return nil
 	}
-	return s.failed(last, collector.FailureWatchFailed, "watching fields")
+	return s.failed(last, model.FailureWatchFailed, "watching fields")
 }

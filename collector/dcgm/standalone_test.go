@@ -9,8 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgmsim"
+	"gpu_exporter/collector/model"
 )
 
 // standalone starts a standalone engine and a sampler that uses it.
@@ -47,8 +47,8 @@ func TestStandalone(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			n, _, p := standalone(t, "h100x8-mig", tt.address, tt.args...)
-			p.has(gpu, 7, 1001, collector.StatusOK)
-			s := p.has(inst, 0, 252, collector.StatusOK)
+			p.has(gpu, 7, 1001, model.StatusOK)
+			s := p.has(inst, 0, 252, model.StatusOK)
 			if c := p.cell(s, gpu, 7, 1); s.String(c) != p.inv.DriverVersion || p.inv.DriverVersion == "" {
 				t.Errorf("driver %q, value %q", p.inv.DriverVersion, s.String(c))
 			}
@@ -62,7 +62,7 @@ func TestStandalone(t *testing.T) {
 				t.Errorf("events %+v", events)
 			}
 			n.command("lose gpu 6")
-			p.has(gpu, 6, 150, collector.StatusEntityLost)
+			p.has(gpu, 6, 150, model.StatusEntityLost)
 		})
 	}
 }
@@ -71,7 +71,7 @@ func TestStandalone(t *testing.T) {
 // start that the engine still has, also those of a lost GPU.
 func TestStandaloneHistory(t *testing.T) {
 	n, _, other := standalone(t, "h100x8", func(e *dcgmsim.Engine) string { return e.Address })
-	other.has(gpu, 0, 150, collector.StatusOK)
+	other.has(gpu, 0, 150, model.StatusOK)
 	n.command("xid 31 gpu 1")
 	other.events("XID 31", 1)
 	n.command("xid 79 gpu 3")
@@ -79,7 +79,7 @@ func TestStandaloneHistory(t *testing.T) {
 	other.events("XID 79", 1)
 	for round := range 3 {
 		p := n.start(other.cfg)
-		s := p.has(gpu, 1, 230, collector.StatusOK) // the value remains
+		s := p.has(gpu, 1, 230, model.StatusOK) // the value remains
 		if c := p.cell(s, gpu, 1, 230); round == 0 && c.Int64() != 31 {
 			t.Errorf("XID %d, want 31", c.Int64())
 		}
@@ -107,11 +107,11 @@ func TestStandaloneHistory(t *testing.T) {
 // TestHostengineKilled shows that the sampler ends with its engine.
 func TestHostengineKilled(t *testing.T) {
 	_, engine, p := standalone(t, "h100x8", func(e *dcgmsim.Engine) string { return e.Address })
-	p.has(gpu, 0, 150, collector.StatusOK)
+	p.has(gpu, 0, 150, model.StatusOK)
 	if err := engine.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	if f := p.failure(); f.Reason != collector.FailureHostengineLost || f.Message == "" {
+	if f := p.failure(); f.Reason != model.FailureHostengineLost || f.Message == "" {
 		t.Errorf("failure %+v", f)
 	}
 }
@@ -128,11 +128,11 @@ func TestHostengineFrozen(t *testing.T) {
 	cfg := defaultConfig()
 	cfg.Hostengine = engine.Address
 	p := n.start(cfg, "DCGMSIM_CALL_TIMEOUT=1s") // 60 s in a real DCGM
-	p.has(gpu, 0, 150, collector.StatusOK)
+	p.has(gpu, 0, 150, model.StatusOK)
 	if err := engine.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	if f := p.failure(); f.Reason != collector.FailureHostengineLost {
+	if f := p.failure(); f.Reason != model.FailureHostengineLost {
 		t.Errorf("failure %+v", f)
 	}
 }
@@ -143,7 +143,7 @@ func TestHostengineUnreachable(t *testing.T) {
 	cfg := defaultConfig()
 	cfg.Hostengine = filepath.Join(t.TempDir(), "missing.sock")
 	p := n.start(cfg, "DCGMSIM_CONNECT_TIMEOUT=250ms") // 5 s in a real DCGM
-	if f := p.failure(); f.Reason != collector.FailureHostengineUnreached || !strings.Contains(f.Message, cfg.Hostengine) {
+	if f := p.failure(); f.Reason != model.FailureHostengineUnreached || !strings.Contains(f.Message, cfg.Hostengine) {
 		t.Errorf("failure %+v", f)
 	}
 }

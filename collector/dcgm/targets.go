@@ -9,9 +9,9 @@ import (
 	"slices"
 	"time"
 
-	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm/native"
 	"gpu_exporter/collector/dcgm/watch"
+	"gpu_exporter/collector/model"
 )
 
 // targets returns all watches of the plan. The events come first, so that later
@@ -38,12 +38,12 @@ func (p *plan) targets() []watch.Target {
 		targets[at].Identities = append(targets[at].Identities, p.identity(row))
 	}
 	for i, e := range p.inv.Entities {
-		if p.events[i] && e.State == collector.EntityUp {
+		if p.events[i] && e.State == model.EntityUp {
 			add(i, watch.Target{Fields: []uint16{fieldXID}, Events: true})
 		}
 	}
 	for i, e := range p.inv.Entities {
-		if e.State == collector.EntityUp {
+		if e.State == model.EntityUp {
 			for _, t := range p.targetsOf(i) {
 				add(i, t)
 			}
@@ -92,12 +92,12 @@ func (p *plan) targetsOf(row int) []watch.Target {
 			ordinary.Fields = append(ordinary.Fields, field)
 		}
 	}
-	if p.read[row] && e.Kind == collector.KindGPU {
+	if p.read[row] && e.Kind == model.KindGPU {
 		ordinary.Fields, added[fieldMIGMode] = append(ordinary.Fields, fieldMIGMode), true
 	}
 	for j, status := range p.fixed[row] {
 		field := uint16(p.inv.Columns[e.Kind][j])
-		if status != collector.StatusExcluded && (status == collector.StatusOK || !isProfiling(field)) {
+		if status != model.StatusExcluded && (status == model.StatusOK || !isProfiling(field)) {
 			add(field)
 		}
 	}
@@ -117,7 +117,7 @@ func (p *plan) targetsOf(row int) []watch.Target {
 // profilingWatches identifies the profiling watches of a GPU and its instances.
 func (p *plan) profilingWatches(gpuRow int) (watches []string) {
 	for row, e := range p.inv.Entities {
-		if gpu, ok := p.inv.GPU(row); !ok || gpu != &p.inv.Entities[gpuRow] || e.State != collector.EntityUp {
+		if gpu, ok := p.inv.GPU(row); !ok || gpu != &p.inv.Entities[gpuRow] || e.State != model.EntityUp {
 			continue
 		}
 		targets := p.targetsOf(row)

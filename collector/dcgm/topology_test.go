@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/model"
 )
 
 // TestLostGPU shows that a lost GPU keeps its identity, that its last XID is reported,
@@ -21,7 +21,7 @@ import (
 func TestLostGPU(t *testing.T) {
 	n := newNode(t, "h100x8")
 	p := n.start(defaultConfig())
-	p.has(gpu, 2, 150, collector.StatusOK)
+	p.has(gpu, 2, 150, model.StatusOK)
 	before := p.inv.Entities[2]
 
 	n.command("xid 79 gpu 2")
@@ -30,22 +30,22 @@ func TestLostGPU(t *testing.T) {
 	if events[0].Code != 79 || events[0].Entity != 2 {
 		t.Errorf("event %+v", events[0])
 	}
-	for p.inv.Entities[2].State != collector.EntityLost {
+	for p.inv.Entities[2].State != model.EntityLost {
 		p.inventory("the GPU to be lost")
 	}
 	lost := p.inv.Entities[2]
-	before.State = collector.EntityLost
+	before.State = model.EntityLost
 	if lost != before {
 		t.Errorf("the lost GPU is\n%+v, want\n%+v", lost, before)
 	}
-	s := p.sample("a sample", func(*collector.Sample) error { return nil })
+	s := p.sample("a sample", func(*model.Sample) error { return nil })
 	for _, field := range p.inv.Columns[gpu] {
-		if c := p.cell(s, gpu, 2, field); c.Status != collector.StatusEntityLost {
+		if c := p.cell(s, gpu, 2, field); c.Status != model.StatusEntityLost {
 			t.Errorf("field %d of the lost GPU is %v", field, c.Status)
 		}
 	}
 	for _, id := range []uint32{0, 1, 3, 7} {
-		if c := p.cell(s, gpu, id, 150); c.Status != collector.StatusOK {
+		if c := p.cell(s, gpu, id, 150); c.Status != model.StatusOK {
 			t.Errorf("GPU %d's temperature is %v while another GPU is lost", id, c.Status)
 		}
 	}
@@ -57,15 +57,15 @@ func TestLostGPU(t *testing.T) {
 	}
 
 	n.command("return gpu 2")
-	for p.inv.Entities[2].State != collector.EntityUp {
+	for p.inv.Entities[2].State != model.EntityUp {
 		p.inventory("the GPU to be back")
 	}
-	before.State = collector.EntityUp
+	before.State = model.EntityUp
 	if back := p.inv.Entities[2]; back != before {
 		t.Errorf("the returned GPU is\n%+v, want\n%+v", back, before)
 	}
-	p.has(gpu, 2, 150, collector.StatusOK)
-	p.has(gpu, 2, 1001, collector.StatusOK)
+	p.has(gpu, 2, 150, model.StatusOK)
+	p.has(gpu, 2, 1001, model.StatusOK)
 }
 
 // TestLostMIGGPU shows that a GPU's instances are lost with it, and keep their identity.
@@ -80,15 +80,15 @@ func TestLostMIGGPU(t *testing.T) {
 	}
 	for i, e := range after.Entities {
 		want := before.Entities[i]
-		want.State = collector.EntityLost
+		want.State = model.EntityLost
 		if e != want {
 			t.Errorf("lost:\n%+v, want\n%+v", e, want)
 		}
 	}
-	p.has(inst, 3, 150, collector.StatusEntityLost)
+	p.has(inst, 3, 150, model.StatusEntityLost)
 	n.command("return gpu 0")
 	p.inventory("the GPU to be back")
-	p.has(inst, 3, 150, collector.StatusOK)
+	p.has(inst, 3, 150, model.StatusOK)
 }
 
 // TestDetachedGPU shows a GPU that is unbound from the driver, and bound again.
@@ -97,18 +97,18 @@ func TestDetachedGPU(t *testing.T) {
 	p := n.start(defaultConfig())
 	before := p.inventory("the inventory").Entities[5]
 	n.command("detach gpu 5")
-	before.State = collector.EntityDetached
+	before.State = model.EntityDetached
 	if got := p.inventory("the GPU to be detached").Entities[5]; got != before {
 		t.Errorf("detached:\n%+v, want\n%+v", got, before)
 	}
-	p.has(gpu, 5, 150, collector.StatusEntityLost)
-	p.has(gpu, 4, 150, collector.StatusOK)
+	p.has(gpu, 5, 150, model.StatusEntityLost)
+	p.has(gpu, 4, 150, model.StatusOK)
 	n.command("attach gpu 5")
-	before.State = collector.EntityUp
+	before.State = model.EntityUp
 	if got := p.inventory("the GPU to be attached").Entities[5]; got != before {
 		t.Errorf("attached:\n%+v, want\n%+v", got, before)
 	}
-	p.has(gpu, 5, 150, collector.StatusOK)
+	p.has(gpu, 5, 150, model.StatusOK)
 }
 
 // TestRepartition shows that an instance with a reused ID is a new instance, and that
@@ -118,7 +118,7 @@ func TestRepartition(t *testing.T) {
 	cfg := defaultConfig()
 	cfg.Interval = 20 * time.Millisecond
 	p := n.start(cfg)
-	p.has(inst, 0, 252, collector.StatusOK)
+	p.has(inst, 0, 252, model.StatusOK)
 	layouts := []struct {
 		layout, first string
 		instances     int
@@ -131,7 +131,7 @@ func TestRepartition(t *testing.T) {
 		l := layouts[round%len(layouts)]
 		n.command("mig gpu 0 " + l.layout)
 		inv := p.inventory(l.layout)
-		var instances []collector.Entity
+		var instances []model.Entity
 		for _, e := range inv.Entities {
 			if e.Kind == inst {
 				instances = append(instances, e)
@@ -140,20 +140,20 @@ func TestRepartition(t *testing.T) {
 		if len(instances) != l.instances || instances[0].ID != 0 || instances[0].Profile != l.first {
 			t.Fatalf("round %d: %s: instances %+v", round, l.layout, instances)
 		}
-		p.has(inst, 0, 252, collector.StatusOK)
-		p.has(inst, uint32(l.instances-1), 150, collector.StatusOK)
+		p.has(inst, 0, 252, model.StatusOK)
+		p.has(inst, uint32(l.instances-1), 150, model.StatusOK)
 	}
 
 	// Without instances, only the MIG mode of the GPU itself shows MIG mode on and off.
 	n.command("mig gpu 0 none")
-	p.sample("the GPU itself to be read", func(s *collector.Sample) error {
+	p.sample("the GPU itself to be read", func(s *model.Sample) error {
 		if len(p.inv.Entities) != 1 || len(s.Rows[0]) == 0 || !p.inv.Entities[0].MIGMode {
 			return fmt.Errorf("%d entities", len(p.inv.Entities))
 		}
 		return nil
 	})
 	n.command("mig gpu 0 off")
-	p.sample("MIG mode to be off", func(s *collector.Sample) error {
+	p.sample("MIG mode to be off", func(s *model.Sample) error {
 		if p.inv.Entities[0].MIGMode {
 			return errors.New("it is on")
 		}
@@ -169,10 +169,10 @@ func TestRepartitionKeepsProfiling(t *testing.T) {
 	n.command("mig gpu 1 3g.40gb+2g.20gb")
 	n.command("load gpu all util 90")
 	p := n.start(defaultConfig())
-	others := func(s *collector.Sample) error {
+	others := func(s *model.Sample) error {
 		for _, e := range []native.Pair{native.PairOf(inst, 7), native.PairOf(inst, 8), native.PairOf(gpu, 2)} {
-			if c := p.cell(s, collector.EntityKind(e.Kind), e.ID, 1001); c.Status != collector.StatusOK {
-				return fmt.Errorf("%v %d: %v", collector.EntityKind(e.Kind), e.ID, c.Status)
+			if c := p.cell(s, model.EntityKind(e.Kind), e.ID, 1001); c.Status != model.StatusOK {
+				return fmt.Errorf("%v %d: %v", model.EntityKind(e.Kind), e.ID, c.Status)
 			}
 		}
 		return nil
@@ -180,22 +180,22 @@ func TestRepartitionKeepsProfiling(t *testing.T) {
 	p.sample("values of all", others)
 	changes := []struct {
 		command string
-		first   collector.EntityKind // of the GPU or instance with ID 0
-		want    collector.Status
+		first   model.EntityKind // of the GPU or instance with ID 0
+		want    model.Status
 	}{
-		{"mig gpu 0 3g.40gb*2", inst, collector.StatusOK},
-		{"mig gpu 0 3g.40gb+2g.20gb", inst, collector.StatusOK},
-		{"lose gpu 0", inst, collector.StatusEntityLost},
-		{"return gpu 0", inst, collector.StatusOK},
-		{"mig gpu 0 off", gpu, collector.StatusOK},
-		{"mig gpu 0 7g.80gb", inst, collector.StatusOK},
-		{"mig gpu 0 1g.10gb*7", inst, collector.StatusOK},
+		{"mig gpu 0 3g.40gb*2", inst, model.StatusOK},
+		{"mig gpu 0 3g.40gb+2g.20gb", inst, model.StatusOK},
+		{"lose gpu 0", inst, model.StatusEntityLost},
+		{"return gpu 0", inst, model.StatusOK},
+		{"mig gpu 0 off", gpu, model.StatusOK},
+		{"mig gpu 0 7g.80gb", inst, model.StatusOK},
+		{"mig gpu 0 1g.10gb*7", inst, model.StatusOK},
 	}
 	for i := range 3 * len(changes) {
 		change := changes[i%len(changes)]
 		n.command(change.command)
 		generation := p.inv.Generation
-		p.sample("values after "+change.command, func(s *collector.Sample) error {
+		p.sample("values after "+change.command, func(s *model.Sample) error {
 			if err := others(s); err != nil {
 				t.Fatalf("%s (%d): %v", change.command, i, err)
 			}
@@ -210,7 +210,7 @@ func TestRepartitionKeepsProfiling(t *testing.T) {
 	}
 	// The values are updated.
 	n.command("load gpu all util 40")
-	p.sample("the new load", func(s *collector.Sample) error {
+	p.sample("the new load", func(s *model.Sample) error {
 		if err := others(s); err != nil {
 			t.Fatal(err)
 		}
@@ -231,23 +231,23 @@ func TestReusedID(t *testing.T) {
 	cfg := defaultConfig()
 	cfg.Interval = 300 * time.Millisecond
 	p := n.start(cfg)
-	p.has(inst, 0, 250, collector.StatusOK)
+	p.has(inst, 0, 250, model.StatusOK)
 	n.command("xid 31 gpu 0 gi 0")
-	p.has(inst, 0, 230, collector.StatusOK)
-	was := p.cell(p.has(inst, 0, 250, collector.StatusOK), inst, 0, 250).Int64()
+	p.has(inst, 0, 230, model.StatusOK)
+	was := p.cell(p.has(inst, 0, 250, model.StatusOK), inst, 0, 250).Int64()
 	// The engine may take one more sample before the sampler finds the change.
 	n.command("mig gpu 0 7g.40gb")
 	p.inventory("the new instance")
 	for fresh := 0; fresh < 5; {
-		s := p.sample("a sample", func(*collector.Sample) error { return nil })
+		s := p.sample("a sample", func(*model.Sample) error { return nil })
 		c := p.cell(s, inst, 0, 250)
-		if c.Status == collector.StatusOK {
+		if c.Status == model.StatusOK {
 			fresh++
 		}
-		if c.Status == collector.StatusOK && c.Int64() == was {
+		if c.Status == model.StatusOK && c.Int64() == was {
 			t.Errorf("the new instance has the old instance's %d MiB", was)
 		}
-		if c := p.cell(s, inst, 0, 230); c.Status != collector.StatusNoData {
+		if c := p.cell(s, inst, 0, 230); c.Status != model.StatusNoData {
 			t.Errorf("the new instance's XID is %d, %v", c.Int64(), c.Status)
 		}
 	}
@@ -256,19 +256,19 @@ func TestReusedID(t *testing.T) {
 	if events, _ := p.events("XID 45", 1); events[0].Code != 45 {
 		t.Errorf("events %+v", events)
 	}
-	p.has(inst, 0, 230, collector.StatusOK)
+	p.has(inst, 0, 230, model.StatusOK)
 
 	// Repartitioning another GPU does not affect the instance.
 	n = newNode(t, "h100x8-mig")
 	p = n.start(cfg)
-	p.has(inst, 0, 250, collector.StatusOK)
+	p.has(inst, 0, 250, model.StatusOK)
 	n.command("xid 31 gpu 0 gi 0")
-	p.has(inst, 0, 230, collector.StatusOK)
+	p.has(inst, 0, 230, model.StatusOK)
 	n.command("mig gpu 5 7g.80gb")
 	p.inventory("another partitioning")
-	s := p.sample("a sample", func(*collector.Sample) error { return nil })
-	for _, field := range []collector.FieldID{230, 250} {
-		if c := p.cell(s, inst, 0, field); c.Status != collector.StatusOK {
+	s := p.sample("a sample", func(*model.Sample) error { return nil })
+	for _, field := range []model.FieldID{230, 250} {
+		if c := p.cell(s, inst, 0, field); c.Status != model.StatusOK {
 			t.Errorf("field %d of an unchanged instance: %v", field, c.Status)
 		}
 	}
@@ -280,7 +280,7 @@ func TestHierarchyFails(t *testing.T) {
 		t.Run(call, func(t *testing.T) {
 			n := newNode(t, "h100x8-mig")
 			p := n.start(defaultConfig())
-			p.has(inst, 0, 252, collector.StatusOK)
+			p.has(inst, 0, 252, model.StatusOK)
 			n.command("fail " + call + " -3")
 			// Several samples without a new inventory.
 			until := time.Now().Add(time.Second)
@@ -289,16 +289,16 @@ func TestHierarchyFails(t *testing.T) {
 					t.Fatalf("an inventory of %d entities", len(f.Inventory.Entities))
 				}
 			}
-			p.has(inst, 0, 252, collector.StatusOK)
+			p.has(inst, 0, 252, model.StatusOK)
 			if call == "dcgmGetGpuInstanceHierarchy" { // other changes are found
 				n.command("lose gpu 7")
-				if inv := p.inventory("the GPU to be lost"); inv.Entities[7].State != collector.EntityLost || len(inDevices(inv)) != 43 {
+				if inv := p.inventory("the GPU to be lost"); inv.Entities[7].State != model.EntityLost || len(inDevices(inv)) != 43 {
 					t.Errorf("GPU 7 is %v, %d entities", inv.Entities[7].State, len(inv.Entities))
 				}
 			}
 			n.command("clear " + call)
 			n.command("mig gpu 4 none")
-			p.sample("the new partitioning", func(*collector.Sample) error {
+			p.sample("the new partitioning", func(*model.Sample) error {
 				if len(inDevices(p.inv)) != 41 {
 					return fmt.Errorf("%d entities", len(p.inv.Entities))
 				}
@@ -314,7 +314,7 @@ func TestInstancesUnknown(t *testing.T) {
 	n := newNode(t, "h100x8-mig")
 	unknown := func(p *process) {
 		t.Helper()
-		s := p.sample("an inventory without the instances", func(*collector.Sample) error {
+		s := p.sample("an inventory without the instances", func(*model.Sample) error {
 			if !p.inv.InstancesUnknown {
 				return errors.New("the instances are listed")
 			}
@@ -330,7 +330,7 @@ func TestInstancesUnknown(t *testing.T) {
 				t.Errorf("GPU %d is not selected", e.ID)
 			case e.MIGMode != (len(s.Rows[i]) == 0):
 				t.Errorf("GPU %d, MIG mode %v, has %d values", e.ID, e.MIGMode, len(s.Rows[i]))
-			case len(s.Derived[i]) != 1 || s.Derived[i][0].Status != collector.StatusOK:
+			case len(s.Derived[i]) != 1 || s.Derived[i][0].Status != model.StatusOK:
 				t.Errorf("GPU %d has the derived values %v", e.ID, s.Derived[i])
 			case e.MIGMode:
 				migs++
@@ -341,9 +341,9 @@ func TestInstancesUnknown(t *testing.T) {
 		}
 	}
 	cfg := defaultConfig()
-	cfg.Derived = []collector.FieldID{112}
+	cfg.Derived = []model.FieldID{112}
 	p := n.start(cfg)
-	p.has(inst, 38, 252, collector.StatusOK)
+	p.has(inst, 38, 252, model.StatusOK)
 	n.command("fail dcgmGetGpuInstanceHierarchy -3")
 	n.command("mig gpu 5 3g.40gb*2")
 	unknown(p)
@@ -351,13 +351,13 @@ func TestInstancesUnknown(t *testing.T) {
 	unknown(next)
 	n.command("clear")
 	for _, p := range []*process{p, next} {
-		p.sample("the instances to be listed", func(*collector.Sample) error {
+		p.sample("the instances to be listed", func(*model.Sample) error {
 			if p.inv.InstancesUnknown {
 				return errors.New("they are not listed")
 			}
 			return nil
 		})
-		p.has(inst, 36, 252, collector.StatusOK)
+		p.has(inst, 36, 252, model.StatusOK)
 		if e := p.inv.Entities[p.entity(inst, 36)]; e.Profile != "3g.40gb" {
 			t.Errorf("instance 36 is %+v", e)
 		}
@@ -368,7 +368,7 @@ func TestInstancesUnknown(t *testing.T) {
 func TestMIGModeStays(t *testing.T) {
 	n := newNode(t, "h100x8-mig")
 	p := n.start(defaultConfig())
-	p.has(gpu, 3, 150, collector.StatusOK)
+	p.has(gpu, 3, 150, model.StatusOK)
 	n.command("blank field 67 gpu 3")
 	n.command("lose gpu 6")
 	if inv := p.inventory("the GPU to be lost"); !inv.Entities[3].MIGMode {
@@ -394,7 +394,7 @@ func TestLateMIGUUIDs(t *testing.T) {
 	if e := inv.Entities[2]; e.Kind != compute || e.UUID != "" {
 		t.Fatalf("the compute instance is %+v", e)
 	}
-	device := []collector.MIGDevice{{UUID: "MIG-late", ParentUUID: uuid, GPUInstanceID: inv.Entities[1].InstanceID}}
+	device := []model.MIGDevice{{UUID: "MIG-late", ParentUUID: uuid, GPUInstanceID: inv.Entities[1].InstanceID}}
 	text, err := json.Marshal(device)
 	if err != nil {
 		t.Fatal(err)
@@ -411,7 +411,7 @@ func TestLateMIGUUIDs(t *testing.T) {
 	}
 	n.command("lose gpu 0")
 	n.command("return gpu 0")
-	p.has(inst, 0, 150, collector.StatusOK)
+	p.has(inst, 0, 150, model.StatusOK)
 	if e := p.inv.Entities[2]; e.UUID != "MIG-late" {
 		t.Errorf("the compute instance is %+v", e)
 	}

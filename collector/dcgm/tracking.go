@@ -7,8 +7,9 @@ import (
 	"fmt"
 	"time"
 
-	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/wire"
 )
 
 const (
@@ -24,7 +25,7 @@ const (
 // pollInterval returns the time between two polls of the tracked fields, or 0 if
 // reading them with the samples suffices. It is half of the shortest interval, so that
 // no value is overwritten before it is read.
-func pollInterval(cfg collector.SamplerConfig) time.Duration {
+func pollInterval(cfg wire.SamplerConfig) time.Duration {
 	shortest := cfg.Interval
 	for _, f := range cfg.Tracked {
 		if f.Every > 0 {
@@ -46,14 +47,14 @@ type tracker struct {
 	fast       []native.Request
 	fastCells  []native.Cell
 	fastTracks []int
-	tracks     collector.Tracks
+	tracks     model.Tracks
 	// Of each track: the position in the sample's cells, the time at which its entity
 	// appeared, and the time of its newest value.
 	inSample       []int
 	appeared, seen []int64
 	points         int // not written yet
 	lastWrite      time.Time
-	out            collector.Tracks // the tracks that have points
+	out            model.Tracks // the tracks that have points
 }
 
 // newTracker returns a tracker of the plan of a reading.
@@ -70,7 +71,7 @@ func newTracker(sample *reading) *tracker {
 			if f.every > 0 {
 				fields, tracks = append(fields, f.field), append(tracks, len(t.tracks.List))
 			}
-			t.tracks.List = append(t.tracks.List, collector.Track{Entity: row, Field: collector.FieldID(f.field)})
+			t.tracks.List = append(t.tracks.List, model.Track{Entity: row, Field: model.FieldID(f.field)})
 			t.inSample = append(t.inSample, positions[fieldOf{row, f.field}])
 			t.appeared = append(t.appeared, sample.appeared[row])
 		}
@@ -131,12 +132,12 @@ func (t *tracker) collect(i int, c *native.Cell) {
 	t.seen[i] = c.Time
 	if v, ok := c.Number(); ok && t.points < maxPoints {
 		t.points++
-		t.tracks.List[i].Points = append(t.tracks.List[i].Points, collector.Point{At: c.Time, Value: v})
+		t.tracks.List[i].Points = append(t.tracks.List[i].Points, model.Point{At: c.Time, Value: v})
 	}
 }
 
 // take returns the collected values, valid until the next poll, and forgets them.
-func (t *tracker) take() *collector.Tracks {
+func (t *tracker) take() *model.Tracks {
 	t.out.Generation, t.out.List = t.tracks.Generation, t.out.List[:0]
 	for i := range t.tracks.List {
 		track := &t.tracks.List[i]
@@ -153,7 +154,7 @@ func (t *tracker) take() *collector.Tracks {
 // between samples when enough time has passed.
 func (s *sampler) pollTracked(withSample bool) error {
 	if c := s.tracker.poll(withSample); c.EngineLost() {
-		return s.failed(c, collector.FailureHostengineLost, "reading values between samples")
+		return s.failed(c, model.FailureHostengineLost, "reading values between samples")
 	} else if c != native.OK {
 		s.log.Debug("values between samples were not read", "err", s.lib.Err(c, "reading values between samples"))
 	}
@@ -167,5 +168,5 @@ func (s *sampler) writeTracks() error {
 	if s.tracker == nil || s.tracker.points == 0 {
 		return nil
 	}
-	return s.cfg.Frames.Write(collector.Frame{Tracks: s.tracker.take()})
+	return s.cfg.Frames.Write(wire.Frame{Tracks: s.tracker.take()})
 }

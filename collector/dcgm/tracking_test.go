@@ -10,52 +10,53 @@ import (
 	"testing"
 	"time"
 
-	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm/watch"
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/state"
 )
 
 // TestTrackedTargets shows that fast fields have watches of their own, except profiling
 // fields, which have one interval on a GPU.
 func TestTrackedTargets(t *testing.T) {
 	const fine = 100 * time.Millisecond
-	gpus, both := collector.Kinds(gpu), collector.Kinds(gpu, inst)
+	gpus, both := model.Kinds(gpu), model.Kinds(gpu, inst)
 	for name, tt := range map[string]struct {
-		tracked []collector.TrackedField
+		tracked []model.TrackedField
 		want    []string
 	}{
 		"none": {nil, []string{
 			"[67 155] on 1/0 1/5", "[155] on 4/7 4/8", "[1001 1002] on 1/0", "[1001] on 4/7 4/8",
 		}},
 		"a column at a shorter interval": {
-			[]collector.TrackedField{{Field: 155, Kinds: gpus, Every: fine}},
+			[]model.TrackedField{{Field: 155, Kinds: gpus, Every: fine}},
 			[]string{"[67] on 1/0 1/5", "100ms [155] on 1/0 1/5", "[155] on 4/7 4/8", "[1001 1002] on 1/0", "[1001] on 4/7 4/8"},
 		},
 		"parents of instances": {
-			[]collector.TrackedField{{Field: 156, Kinds: gpus, Parents: true}},
+			[]model.TrackedField{{Field: 156, Kinds: gpus, Parents: true}},
 			[]string{"[67 155 156] on 1/0 1/5", "[156] on 1/1", "[155] on 4/7 4/8", "[1001 1002] on 1/0", "[1001] on 4/7 4/8"},
 		},
 		"not with its alternative": {
-			[]collector.TrackedField{{Field: 203, Kinds: both, Every: fine, Unless: 1001}},
+			[]model.TrackedField{{Field: 203, Kinds: both, Every: fine, Unless: 1001}},
 			[]string{"[67 155] on 1/0 1/5", "100ms [203] on 1/5", "[155] on 4/7 4/8", "[1001 1002] on 1/0", "[1001] on 4/7 4/8"},
 		},
 		"profiling that the GPU does not have": {
-			[]collector.TrackedField{{Field: 1005, Kinds: both}},
+			[]model.TrackedField{{Field: 1005, Kinds: both}},
 			[]string{"[67 155] on 1/0 1/5", "[155] on 4/7 4/8", "[1001 1002] on 1/0", "[1001] on 4/7 4/8"},
 		},
 		"profiling that needs no more turns": {
-			[]collector.TrackedField{{Field: 1004, Kinds: gpus}},
+			[]model.TrackedField{{Field: 1004, Kinds: gpus}},
 			[]string{"[67 155] on 1/0 1/5", "[155] on 4/7 4/8", "[1001 1002 1004] on 1/0", "[1001] on 4/7 4/8"},
 		},
 		"profiling that needs more turns": {
-			[]collector.TrackedField{{Field: 1006, Kinds: gpus}, {Field: 203, Kinds: gpus, Unless: 1006}},
+			[]model.TrackedField{{Field: 1006, Kinds: gpus}, {Field: 203, Kinds: gpus, Unless: 1006}},
 			[]string{"[67 155 203] on 1/0 1/5", "[155] on 4/7 4/8", "[1001 1002] on 1/0", "[1001] on 4/7 4/8"},
 		},
 		"profiling at a shorter interval": {
-			[]collector.TrackedField{{Field: 1001, Kinds: gpus, Every: fine}},
+			[]model.TrackedField{{Field: 1001, Kinds: gpus, Every: fine}},
 			[]string{"[67 155] on 1/0 1/5", "[155] on 4/7 4/8", "100ms [1001 1002] on 1/0", "[1001] on 4/7 4/8"},
 		},
 		"at the interval of the samples": {
-			[]collector.TrackedField{{Field: 155, Kinds: gpus, Every: time.Second}},
+			[]model.TrackedField{{Field: 155, Kinds: gpus, Every: time.Second}},
 			[]string{"[67 155] on 1/0 1/5", "[155] on 4/7 4/8", "[1001 1002] on 1/0", "[1001] on 4/7 4/8"},
 		},
 	} {
@@ -86,9 +87,9 @@ func TestTrackedTargets(t *testing.T) {
 
 // trackedValues receives frames until the second sample, and returns the tracked values
 // before it, by entity and field.
-func (p *process) trackedValues() map[string][]collector.Point {
+func (p *process) trackedValues() map[string][]model.Point {
 	p.t.Helper()
-	points := make(map[string][]collector.Point)
+	points := make(map[string][]model.Point)
 	for samples := 0; samples < 2; {
 		f := p.frame("values between samples")
 		switch {
@@ -113,12 +114,12 @@ func (p *process) trackedValues() map[string][]collector.Point {
 func TestValuesBetweenSamples(t *testing.T) {
 	cfg := defaultConfig()
 	cfg.Interval = 2 * time.Second
-	cfg.Tracked = []collector.TrackedField{
-		{Field: 155, Kinds: collector.Kinds(gpu), Every: 100 * time.Millisecond, Parents: true},
-		{Field: 156, Kinds: collector.Kinds(gpu), Parents: true},
-		{Field: 1001, Kinds: collector.Kinds(gpu, inst)},
-		{Field: 203, Kinds: collector.Kinds(gpu, inst), Every: 100 * time.Millisecond, Unless: 1001},
-		{Field: 190, Kinds: collector.Kinds(gpu, inst), Every: 100 * time.Millisecond}, // not supported
+	cfg.Tracked = []model.TrackedField{
+		{Field: 155, Kinds: model.Kinds(gpu), Every: 100 * time.Millisecond, Parents: true},
+		{Field: 156, Kinds: model.Kinds(gpu), Parents: true},
+		{Field: 1001, Kinds: model.Kinds(gpu, inst)},
+		{Field: 203, Kinds: model.Kinds(gpu, inst), Every: 100 * time.Millisecond, Unless: 1001},
+		{Field: 190, Kinds: model.Kinds(gpu, inst), Every: 100 * time.Millisecond}, // not supported
 	}
 	points := newNode(t, "h100x8-mig").start(cfg).trackedValues()
 	for key, want := range map[string][2]int{
@@ -147,7 +148,7 @@ func TestValuesBetweenSamples(t *testing.T) {
 func TestUtilizationWithoutProfiling(t *testing.T) {
 	cfg := defaultConfig()
 	cfg.Interval = time.Second
-	cfg.Tracked = collector.TrackedFields(nil, 100*time.Millisecond)
+	cfg.Tracked = state.TrackedFields(nil, 100*time.Millisecond)
 	points := newNode(t, "t4x1").start(cfg).trackedValues()
 	if n := len(points["gpu 0: 203"]); n < 3 {
 		t.Errorf("%d values of the utilization", n)
@@ -175,7 +176,7 @@ func TestWithoutMoreTurns(t *testing.T) {
 		"the turn of the columns":  {a10, []uint16{1008}, []uint16{1001, 1005}},
 		"two turns of the columns": {a10, []uint16{1004, 1008}, []uint16{1001, 1002, 1005, 1007}},
 		"all turns":                {a10, []uint16{1004, 1006, 1008}, []uint16{1001, 1002, 1005, 1007}},
-		"no profiling":             {capability{status: collector.StatusModuleMissing}, nil, nil},
+		"no profiling":             {capability{status: model.StatusModuleMissing}, nil, nil},
 	} {
 		if got := tt.of.withoutMoreTurns(tt.fields, watch.Without(wanted, tt.fields)); !slices.Equal(got, tt.want) {
 			t.Errorf("%s: %v, want %v", name, got, tt.want)

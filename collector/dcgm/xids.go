@@ -10,9 +10,9 @@ import (
 	"slices"
 	"time"
 
-	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm/native"
 	"gpu_exporter/collector/dcgm/watch"
+	"gpu_exporter/collector/model"
 )
 
 // xidOverlap is how far back each query repeats the time range of the last one, in
@@ -58,13 +58,13 @@ type xidEntity struct {
 	identity string
 }
 
-func xidEntities(inv *collector.Inventory) map[native.Pair]xidEntity {
+func xidEntities(inv *model.Inventory) map[native.Pair]xidEntity {
 	entities := make(map[native.Pair]xidEntity, len(inv.Entities))
 	for i, e := range inv.Entities {
 		x := xidEntity{row: i, gpu: i}
-		for up := i; up != collector.Unknown; up = inv.Entities[up].Parent {
+		for up := i; up != model.Unknown; up = inv.Entities[up].Parent {
 			part := &inv.Entities[up]
-			if x.gpu = up; part.Kind == collector.KindGPU {
+			if x.gpu = up; part.Kind == model.KindGPU {
 				x.identity += part.UUID
 				break
 			}
@@ -77,7 +77,7 @@ func xidEntities(inv *collector.Inventory) map[native.Pair]xidEntity {
 
 // watch sets the watches to query and the inventory that events refer to. The first
 // call also receives the XIDs that the engine has from before.
-func (x *xids) watch(units []*watch.Unit, inv *collector.Inventory) native.Code {
+func (x *xids) watch(units []*watch.Unit, inv *model.Inventory) native.Code {
 	next := make(map[native.Watch]int64)
 	for _, u := range units {
 		for _, w := range u.Watches {
@@ -176,13 +176,13 @@ func (x *xids) poll(r *reading) native.Code {
 // hasInstances reports whether a pending XID is of an instance: its ID may belong to
 // another instance by now.
 func (x *xids) hasInstances() bool {
-	return slices.ContainsFunc(x.pending, func(e native.Event) bool { return e.Entity.Kind != uint32(collector.KindGPU) })
+	return slices.ContainsFunc(x.pending, func(e native.Event) bool { return e.Entity.Kind != uint32(model.KindGPU) })
 }
 
 // emit returns the pending XIDs as events of the inventory. If the inventory is not
 // current, an instance's XID is an event of its GPU.
-func (x *xids) emit(current bool) []collector.Event {
-	var events []collector.Event
+func (x *xids) emit(current bool) []model.Event {
+	var events []model.Event
 	for _, e := range x.pending {
 		at, ok := x.entities[e.Entity]
 		if !ok {
@@ -201,8 +201,8 @@ func (x *xids) emit(current bool) []collector.Event {
 // emitBefore returns the pending XIDs as events of the inventory, before next replaces
 // it. If an ID belongs to another entity in next, the XID may be of either and becomes
 // an event of the GPU. XIDs of entities that only next has stay pending.
-func (x *xids) emitBefore(next *collector.Inventory) []collector.Event {
-	var events []collector.Event
+func (x *xids) emitBefore(next *model.Inventory) []model.Event {
+	var events []model.Event
 	var kept []native.Event
 	nextEntities := xidEntities(next)
 	for _, e := range x.pending {
@@ -221,9 +221,9 @@ func (x *xids) emitBefore(next *collector.Inventory) []collector.Event {
 	return events
 }
 
-func appendXID(events []collector.Event, e native.Event, row int) []collector.Event {
+func appendXID(events []model.Event, e native.Event, row int) []model.Event {
 	if !e.Valid() {
 		return events
 	}
-	return append(events, collector.Event{Kind: collector.EventXID, Entity: row, Time: time.UnixMicro(e.Time), Code: e.Code})
+	return append(events, model.Event{Kind: model.EventXID, Entity: row, Time: time.UnixMicro(e.Time), Code: e.Code})
 }

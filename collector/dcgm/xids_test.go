@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm/native"
 	"gpu_exporter/collector/dcgm/watch"
+	"gpu_exporter/collector/model"
 )
 
 // TestXIDsOfSeveralWatches shows that each XID is emitted once although several watches
@@ -31,7 +31,7 @@ func TestXIDsOfSeveralWatches(t *testing.T) {
 		}
 		return out, now + 1, native.OK
 	}}
-	inv := &collector.Inventory{Entities: []collector.Entity{{Kind: gpu, ID: 0, Selected: true}, {Kind: gpu, ID: 1, Selected: true}}}
+	inv := &model.Inventory{Entities: []model.Entity{{Kind: gpu, ID: 0, Selected: true}, {Kind: gpu, ID: 1, Selected: true}}}
 	units := []*watch.Unit{{Target: watch.Target{Events: true}, Watches: []native.Watch{a, b}}}
 	if c := x.watch(units, inv); c != native.OK {
 		t.Fatal(c)
@@ -88,16 +88,16 @@ func TestXIDOfReusedID(t *testing.T) {
 	cfg := defaultConfig()
 	cfg.Interval = 3 * time.Second // XIDs are polled in between
 	p := n.start(cfg)
-	p.sample("a first sample", func(*collector.Sample) error { return nil })
+	p.sample("a first sample", func(*model.Sample) error { return nil })
 	before := p.inv
 	n.command("mig gpu 1 1g.10gb*7") // it had two
 	n.command("xid 68 gpu 1 gi 0")
 	n.command("xid 69 gpu 2")
 	n.command("xid 70 gpu 1 gi 6")
-	want := map[int64]func(collector.Entity) bool{
-		68: func(e collector.Entity) bool { return e.Kind == gpu && e.ID == 1 },
-		69: func(e collector.Entity) bool { return e.Kind == gpu && e.ID == 2 },
-		70: func(e collector.Entity) bool { return e.Kind == inst && e.Profile == "1g.10gb" },
+	want := map[int64]func(model.Entity) bool{
+		68: func(e model.Entity) bool { return e.Kind == gpu && e.ID == 1 },
+		69: func(e model.Entity) bool { return e.Kind == gpu && e.ID == 2 },
+		70: func(e model.Entity) bool { return e.Kind == inst && e.Profile == "1g.10gb" },
 	}
 	for count := 0; count < len(want); {
 		events := p.frame("an XID").Events
@@ -132,14 +132,14 @@ func TestXIDWhileInstancesCannotBeListed(t *testing.T) {
 			cfg := defaultConfig()
 			cfg.Interval = 200 * time.Millisecond
 			p := n.start(cfg)
-			p.sample("a first sample", func(*collector.Sample) error { return nil })
+			p.sample("a first sample", func(*model.Sample) error { return nil })
 			n.command("fail dcgmGetGpuInstanceHierarchy -3")
 			n.command("mig gpu 5 3g.40gb*2")
 			n.command("xid 68 gpu 5 gi 0")
-			p.sample("a sample meanwhile", func(*collector.Sample) error { return nil })
+			p.sample("a sample meanwhile", func(*model.Sample) error { return nil })
 			if listedAgain {
 				for range 3 {
-					p.sample("more samples", func(*collector.Sample) error { return nil })
+					p.sample("more samples", func(*model.Sample) error { return nil })
 				}
 				n.command("clear dcgmGetGpuInstanceHierarchy")
 			} else {

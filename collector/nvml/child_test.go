@@ -20,7 +20,7 @@ import (
 
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
 )
 
 // Only child processes of the test binary load the library: the loader's path is fixed
@@ -44,9 +44,9 @@ type answer struct {
 	NoLibrary bool
 	NoDriver  bool
 	GPUs      []gpuAnswer
-	MIG       []collector.MIGDevice
-	Inventory *collector.Inventory
-	Processes *collector.Processes
+	MIG       []model.MIGDevice
+	Inventory *model.Inventory
+	Processes *model.Processes
 	Log       string // of the reader
 }
 
@@ -63,7 +63,7 @@ func serveChild(in io.Reader, out io.Writer) error {
 	var l *Library
 	var log bytes.Buffer
 	reader := NewReader(slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})))
-	inv := &collector.Inventory{}
+	inv := &model.Inventory{}
 	begun := make(chan answer)
 	lines := bufio.NewScanner(in)
 	for lines.Scan() {
@@ -120,7 +120,7 @@ func serveChild(in io.Reader, out io.Writer) error {
 }
 
 // inventory returns an inventory of NVML's GPUs and MIG devices.
-func inventory(generation uint64) (*collector.Inventory, error) {
+func inventory(generation uint64) (*model.Inventory, error) {
 	l, err := open(nvml.New())
 	if err != nil {
 		return nil, err
@@ -130,22 +130,22 @@ func inventory(generation uint64) (*collector.Inventory, error) {
 	if err != nil {
 		return nil, err
 	}
-	inv := &collector.Inventory{Generation: generation}
-	var compute []collector.Entity
+	inv := &model.Inventory{Generation: generation}
+	var compute []model.Entity
 	for _, g := range gpus {
-		inv.Entities = append(inv.Entities, collector.Entity{
-			Kind: collector.KindGPU, UUID: g.UUID, Index: g.Index, MIGMode: g.MIGMode, Parent: collector.Unknown, Selected: true,
+		inv.Entities = append(inv.Entities, model.Entity{
+			Kind: model.KindGPU, UUID: g.UUID, Index: g.Index, MIGMode: g.MIGMode, Parent: model.Unknown, Selected: true,
 		})
 	}
 	for i, g := range gpus {
 		for j, m := range g.MIGDevices {
 			if j == 0 || m.GPUInstanceID != g.MIGDevices[j-1].GPUInstanceID {
-				inv.Entities = append(inv.Entities, collector.Entity{
-					Kind: collector.KindGPUInstance, Parent: i, InstanceID: m.GPUInstanceID, Selected: true,
+				inv.Entities = append(inv.Entities, model.Entity{
+					Kind: model.KindGPUInstance, Parent: i, InstanceID: m.GPUInstanceID, Selected: true,
 				})
 			}
-			compute = append(compute, collector.Entity{
-				Kind: collector.KindComputeInstance, UUID: m.UUID, Parent: len(inv.Entities) - 1, InstanceID: m.ComputeInstanceID, Selected: true,
+			compute = append(compute, model.Entity{
+				Kind: model.KindComputeInstance, UUID: m.UUID, Parent: len(inv.Entities) - 1, InstanceID: m.ComputeInstanceID, Selected: true,
 			})
 		}
 	}
@@ -154,7 +154,7 @@ func inventory(generation uint64) (*collector.Inventory, error) {
 }
 
 // both repeatedly reads MIG devices and processes at the same time.
-func both(reader *Reader, inv *collector.Inventory) error {
+func both(reader *Reader, inv *model.Inventory) error {
 	devices := make(chan error)
 	go func() {
 		var errs []error

@@ -20,7 +20,7 @@ import (
 	"github.com/NVIDIA/go-nvml/pkg/dl"
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
 )
 
 // libraryName is the name that go-nvml passes to dlopen, so LD_LIBRARY_PATH applies.
@@ -44,7 +44,7 @@ type GPU struct {
 	MIGMode bool
 	// MIGDevices are ordered by GPU instance and compute instance. A GPU in MIG mode
 	// may have none.
-	MIGDevices []collector.MIGDevice
+	MIGDevices []model.MIGDevice
 	// Err is why some of the above is missing: ErrLost for a lost GPU, of which only
 	// the index is known. It does not affect other GPUs.
 	Err error
@@ -166,7 +166,7 @@ func (l *Library) gpu(index int) GPU {
 	return g
 }
 
-func (l *Library) migDevices(parent nvml.Device, parentUUID string) (mode bool, devices []collector.MIGDevice, err error) {
+func (l *Library) migDevices(parent nvml.Device, parentUUID string) (mode bool, devices []model.MIGDevice, err error) {
 	mode, all, err := migHandles(parent)
 	errs := []error{err}
 	starts := make(map[int]int) // by GPU instance
@@ -191,8 +191,8 @@ func (l *Library) migDevices(parent nvml.Device, parentUUID string) (mode bool, 
 
 // migHandle is a MIG device and its NVML handle.
 type migHandle struct {
-	handle              nvml.Device
-	collector.MIGDevice // without parent and placement
+	handle          nvml.Device
+	model.MIGDevice // without parent and placement
 }
 
 // migHandles lists the MIG devices of a GPU by GPU instance and compute instance. It
@@ -232,8 +232,8 @@ func migHandles(parent nvml.Device) (mode bool, devices []migHandle, err error) 
 	return true, devices, errors.Join(errs...)
 }
 
-func migDevice(device nvml.Device) (d collector.MIGDevice, err error) {
-	d.PlacementStart = collector.Unknown
+func migDevice(device nvml.Device) (d model.MIGDevice, err error) {
+	d.PlacementStart = model.Unknown
 	var ret nvml.Return
 	if d.UUID, ret = device.GetUUID(); ret != nvml.SUCCESS {
 		return d, callError("nvmlDeviceGetUUID of a MIG device", ret)
@@ -261,9 +261,9 @@ func placementStart(parent nvml.Device, instance int) (int, error) {
 	}
 	switch ret {
 	case nvml.ERROR_NO_PERMISSION, nvml.ERROR_NOT_SUPPORTED:
-		return collector.Unknown, nil
+		return model.Unknown, nil
 	}
-	return collector.Unknown, callError(call, ret)
+	return model.Unknown, callError(call, ret)
 }
 
 func callError(call string, ret nvml.Return) error {

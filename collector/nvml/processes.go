@@ -14,7 +14,7 @@ import (
 	"github.com/NVIDIA/go-nvml/pkg/dl"
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
 )
 
 const (
@@ -68,7 +68,7 @@ func processSupport(handle *dl.DynamicLibrary) error {
 //
 // The library stays open between readings. It is reopened for a new inventory, because
 // it only knows the GPUs that existed when it was opened, and after failures.
-func (r *Reader) Processes(inv *collector.Inventory) (*collector.Processes, error) {
+func (r *Reader) Processes(inv *model.Inventory) (*model.Processes, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.held != nil && r.of != inv.Generation {
@@ -88,9 +88,9 @@ func (r *Reader) Processes(inv *collector.Inventory) (*collector.Processes, erro
 		return nil, err
 	}
 	r.logFailures(p.failures)
-	slices.SortFunc(p.devices, func(a, b collector.DeviceProcesses) int { return cmp.Compare(a.Entity, b.Entity) })
+	slices.SortFunc(p.devices, func(a, b model.DeviceProcesses) int { return cmp.Compare(a.Entity, b.Entity) })
 	now := time.Now()
-	return &collector.Processes{Generation: inv.Generation, Time: now, Duration: now.Sub(start), Devices: p.devices}, nil
+	return &model.Processes{Generation: inv.Generation, Time: now, Duration: now.Sub(start), Devices: p.devices}, nil
 }
 
 // logFailures logs the failures that the last pass did not have. It closes the library
@@ -104,9 +104,9 @@ func (r *Reader) logFailures(failures []failure) {
 		found[f.target] = text
 		log := r.log.Warn
 		switch f.status {
-		case collector.StatusNotSupported:
+		case model.StatusNotSupported:
 			log = r.log.Debug
-		case collector.StatusNotPermitted:
+		case model.StatusNotPermitted:
 		default:
 			reopen = reopen || changed || time.Since(r.opened) > reopenAfter
 		}
@@ -131,20 +131,20 @@ const (
 
 type failure struct {
 	target
-	status collector.Status
+	status model.Status
 	err    error
 }
 
 // pass is one reading of all devices.
 type pass struct {
 	l        *Library
-	inv      *collector.Inventory
+	inv      *model.Inventory
 	lastSeen map[string]uint64 // by GPU: the time of the newest utilisation sample that was used, in µs since 1970
-	devices  []collector.DeviceProcesses
+	devices  []model.DeviceProcesses
 	failures []failure
 }
 
-func (p *pass) fail(uuid, data string, status collector.Status, err error) {
+func (p *pass) fail(uuid, data string, status model.Status, err error) {
 	p.failures = append(p.failures, failure{target{uuid, data}, status, err})
 }
 
@@ -155,7 +155,7 @@ func (p *pass) read() error {
 	}
 	wanted := make(map[string]int)
 	for i, e := range p.inv.Entities {
-		if e.Kind == collector.KindGPU && e.Selected && e.UUID != "" {
+		if e.Kind == model.KindGPU && e.Selected && e.UUID != "" {
 			wanted[e.UUID] = i
 		}
 	}
@@ -173,29 +173,29 @@ func (p *pass) read() error {
 		}
 	}
 	for uuid, at := range wanted {
-		if lost || p.inv.Entities[at].State != collector.EntityUp {
-			p.unread(at, collector.StatusEntityLost)
+		if lost || p.inv.Entities[at].State != model.EntityUp {
+			p.unread(at, model.StatusEntityLost)
 			continue
 		}
-		p.unread(at, collector.StatusNotFound)
-		p.fail(uuid, processList, collector.StatusNotFound, errors.New("NVML does not list the GPU"))
+		p.unread(at, model.StatusNotFound)
+		p.fail(uuid, processList, model.StatusNotFound, errors.New("NVML does not list the GPU"))
 	}
 	return nil
 }
 
 // unread sets the status of a GPU, or of its instances, whose processes are unknown.
-func (p *pass) unread(gpu int, why collector.Status) {
+func (p *pass) unread(gpu int, why model.Status) {
 	if !p.inv.Entities[gpu].MIGMode {
-		p.devices = append(p.devices, collector.DeviceProcesses{Entity: gpu, Listed: why, Utilization: why})
+		p.devices = append(p.devices, model.DeviceProcesses{Entity: gpu, Listed: why, Utilization: why})
 		return
 	}
 	instances, compute := p.instances(gpu)
 	for _, at := range compute {
 		delete(instances, p.inv.Entities[at].Parent)
-		p.devices = append(p.devices, collector.DeviceProcesses{Entity: at, Listed: why, Utilization: why})
+		p.devices = append(p.devices, model.DeviceProcesses{Entity: at, Listed: why, Utilization: why})
 	}
 	for at := range instances {
-		p.devices = append(p.devices, collector.DeviceProcesses{Entity: at, Listed: why, Utilization: why})
+		p.devices = append(p.devices, model.DeviceProcesses{Entity: at, Listed: why, Utilization: why})
 	}
 }
 
@@ -204,9 +204,9 @@ func (p *pass) instances(gpu int) (instances map[int]bool, compute []int) {
 	instances = make(map[int]bool)
 	for i, e := range p.inv.Entities {
 		switch {
-		case e.Kind == collector.KindGPUInstance && e.Parent == gpu:
+		case e.Kind == model.KindGPUInstance && e.Parent == gpu:
 			instances[i] = true
-		case e.Kind == collector.KindComputeInstance && instances[e.Parent]:
+		case e.Kind == model.KindComputeInstance && instances[e.Parent]:
 			compute = append(compute, i)
 		}
 	}
@@ -220,14 +220,14 @@ func (p *pass) gpu(device nvml.Device, at int) {
 	if p.l.mig {
 		var err error
 		if mode, all, err = migHandles(device); err != nil {
-			p.unread(at, collector.StatusError)
-			p.fail(e.UUID, processList, collector.StatusError, err)
+			p.unread(at, model.StatusError)
+			p.fail(e.UUID, processList, model.StatusError, err)
 			return
 		}
 	}
 	switch {
 	case mode != e.MIGMode: // the next inventory will have the new mode
-		p.unread(at, collector.StatusNoData)
+		p.unread(at, model.StatusNoData)
 	case mode:
 		p.migGPU(device, at, all)
 	default:
@@ -238,12 +238,12 @@ func (p *pass) gpu(device nvml.Device, at int) {
 func (p *pass) wholeGPU(device nvml.Device, at int) {
 	uuid := p.inv.Entities[at].UUID
 	list, status, err := p.l.list(device)
-	if status != collector.StatusOK {
+	if status != model.StatusOK {
 		p.unread(at, status)
 		p.fail(uuid, processList, status, err)
 		return
 	}
-	d := collector.DeviceProcesses{Entity: at, Processes: merge(list)}
+	d := model.DeviceProcesses{Entity: at, Processes: merge(list)}
 	if d.Utilization, err = p.utilization(device, uuid, d.Processes); err != nil {
 		p.fail(uuid, processUtilization, d.Utilization, err)
 	}
@@ -257,8 +257,8 @@ type migPlace struct{ instance, compute uint32 }
 // migLists are process lists by instance, and the status of each missing list.
 type migLists struct {
 	of     map[migPlace][]listed
-	status map[migPlace]collector.Status
-	whole  collector.Status // of the GPU's own list
+	status map[migPlace]model.Status
+	whole  model.Status // of the GPU's own list
 }
 
 // migGPU reads the processes on the MIG devices of a GPU. NVML has no utilisation in MIG
@@ -266,17 +266,17 @@ type migLists struct {
 func (p *pass) migGPU(device nvml.Device, at int, all []migHandle) {
 	found := p.listMIG(device, all)
 	if _, after, err := migHandles(device); err != nil || !slices.EqualFunc(all, after, func(a, b migHandle) bool { return a.MIGDevice == b.MIGDevice }) {
-		p.unread(at, collector.StatusNoData) // the lists may be of old or new instances
+		p.unread(at, model.StatusNoData) // the lists may be of old or new instances
 		return
 	}
 	uuids := make(map[migPlace]string, len(all))
 	for _, m := range all {
 		uuids[m.place()] = m.UUID
 	}
-	add := func(at int, place migPlace, status collector.Status) {
-		d := collector.DeviceProcesses{Entity: at, Listed: status, Utilization: status}
-		if status == collector.StatusOK {
-			d.Processes, d.Utilization = merge(found.of[place]), collector.StatusNotSupported
+	add := func(at int, place migPlace, status model.Status) {
+		d := model.DeviceProcesses{Entity: at, Listed: status, Utilization: status}
+		if status == model.StatusOK {
+			d.Processes, d.Utilization = merge(found.of[place]), model.StatusNotSupported
 		}
 		p.devices = append(p.devices, d)
 	}
@@ -289,7 +289,7 @@ func (p *pass) migGPU(device nvml.Device, at int, all []migHandle) {
 		uuid, ok := uuids[place]
 		switch {
 		case !ok || e.UUID != "" && e.UUID != uuid: // destroyed or replaced
-			add(at, place, collector.StatusNotFound)
+			add(at, place, model.StatusNotFound)
 		default:
 			add(at, place, found.status[place])
 		}
@@ -311,7 +311,7 @@ func (m migHandle) place() migPlace {
 // list is refused, empty or without IDs, this reads the list of each device.
 func (p *pass) listMIG(device nvml.Device, all []migHandle) migLists {
 	list, whole, _ := p.l.list(device)
-	found := migLists{make(map[migPlace][]listed), make(map[migPlace]collector.Status), whole}
+	found := migLists{make(map[migPlace][]listed), make(map[migPlace]model.Status), whole}
 	if len(list) > 0 && !slices.ContainsFunc(list, func(l listed) bool { return l.instance == noInstance }) {
 		for _, process := range list {
 			place := migPlace{process.instance, process.compute}
@@ -321,10 +321,10 @@ func (p *pass) listMIG(device nvml.Device, all []migHandle) migLists {
 	}
 	for _, m := range all {
 		list, status, err := p.l.list(m.handle)
-		if status != collector.StatusOK && whole == collector.StatusOK {
+		if status != model.StatusOK && whole == model.StatusOK {
 			continue // only the GPU can be listed, as on a vGPU host: there is no process
 		}
-		if status != collector.StatusOK {
+		if status != model.StatusOK {
 			p.fail(m.UUID, processList, status, err)
 		}
 		found.of[m.place()], found.status[m.place()] = list, status
@@ -334,31 +334,31 @@ func (p *pass) listMIG(device nvml.Device, all []migHandle) migLists {
 
 // listed is an entry of one of NVML's lists of processes.
 type listed struct {
-	collector.Process
+	model.Process
 	instance, compute uint32
 }
 
 // list returns the processes in NVML's lists of a GPU or MIG device. If one list fails,
 // the others would be incomplete: then it returns none, with the status and the error.
-func (l *Library) list(device nvml.Device) ([]listed, collector.Status, error) {
+func (l *Library) list(device nvml.Device) ([]listed, model.Status, error) {
 	if l.processes != nil {
-		return nil, collector.StatusNotSupported, l.processes
+		return nil, model.StatusNotSupported, l.processes
 	}
 	var all []listed
 	for _, of := range []struct {
 		call string
-		kind collector.ProcessKind
+		kind model.ProcessKind
 		read func() ([]nvml.ProcessInfo, nvml.Return)
 	}{
-		{"nvmlDeviceGetComputeRunningProcesses", collector.ProcessCompute, device.GetComputeRunningProcesses},
-		{"nvmlDeviceGetGraphicsRunningProcesses", collector.ProcessGraphics, device.GetGraphicsRunningProcesses},
-		{"nvmlDeviceGetMPSComputeRunningProcesses", collector.ProcessMPS, device.GetMPSComputeRunningProcesses},
+		{"nvmlDeviceGetComputeRunningProcesses", model.ProcessCompute, device.GetComputeRunningProcesses},
+		{"nvmlDeviceGetGraphicsRunningProcesses", model.ProcessGraphics, device.GetGraphicsRunningProcesses},
+		{"nvmlDeviceGetMPSComputeRunningProcesses", model.ProcessMPS, device.GetMPSComputeRunningProcesses},
 	} {
-		if of.kind == collector.ProcessMPS && !l.mps {
+		if of.kind == model.ProcessMPS && !l.mps {
 			continue
 		}
 		infos, ret := guarded(of.read)
-		if ret == nvml.ERROR_NOT_SUPPORTED && of.kind != collector.ProcessCompute {
+		if ret == nvml.ERROR_NOT_SUPPORTED && of.kind != model.ProcessCompute {
 			continue // there cannot be such processes
 		}
 		if ret != nvml.SUCCESS {
@@ -366,7 +366,7 @@ func (l *Library) list(device nvml.Device) ([]listed, collector.Status, error) {
 		}
 		for _, info := range infos {
 			if info.Pid == 0 {
-				return nil, collector.StatusError, fmt.Errorf("%s lists process 0: the layouts of the driver and nvml.h differ", of.call)
+				return nil, model.StatusError, fmt.Errorf("%s lists process 0: the layouts of the driver and nvml.h differ", of.call)
 			}
 			process := listed{instance: info.GpuInstanceId, compute: info.ComputeInstanceId}
 			process.PID, process.Kind = info.Pid, of.kind
@@ -376,14 +376,14 @@ func (l *Library) list(device nvml.Device) ([]listed, collector.Status, error) {
 			all = append(all, process)
 		}
 	}
-	return all, collector.StatusOK, nil
+	return all, model.StatusOK, nil
 }
 
 // merge returns the processes of one device by PID. A process in several lists has all
 // of its memory in each (nvml.h, usedGpuMemory), which must not count twice.
-func merge(list []listed) []collector.Process {
+func merge(list []listed) []model.Process {
 	slices.SortStableFunc(list, func(a, b listed) int { return cmp.Compare(a.PID, b.PID) })
-	var all []collector.Process
+	var all []model.Process
 	for _, l := range list {
 		if len(all) == 0 || all[len(all)-1].PID != l.PID {
 			all = append(all, l.Process)
@@ -394,10 +394,10 @@ func merge(list []listed) []collector.Process {
 		p.MemoryKnown = p.MemoryKnown || l.MemoryKnown
 		switch {
 		case l.Kind == p.Kind:
-		case l.Kind == collector.ProcessMPS: // the list of compute processes has MPS clients too
-			p.Kind = collector.ProcessMPS
-		case p.Kind != collector.ProcessMPS:
-			p.Kind = collector.ProcessComputeGraphics
+		case l.Kind == model.ProcessMPS: // the list of compute processes has MPS clients too
+			p.Kind = model.ProcessMPS
+		case p.Kind != model.ProcessMPS:
+			p.Kind = model.ProcessComputeGraphics
 		}
 	}
 	return all
@@ -410,9 +410,9 @@ func merge(list []listed) []collector.Process {
 // process since a given time (nvml.h: one entry "per process running, that had some
 // non-zero utilization"). With time 0 the average would cover all samples, and a process
 // that has stopped would seem busy for 20 s.
-func (p *pass) utilization(device nvml.Device, uuid string, processes []collector.Process) (collector.Status, error) {
+func (p *pass) utilization(device nvml.Device, uuid string, processes []model.Process) (model.Status, error) {
 	if !p.l.utilization {
-		return collector.StatusNotSupported, errors.New("the library has no nvmlDeviceGetProcessUtilization")
+		return model.StatusNotSupported, errors.New("the library has no nvmlDeviceGetProcessUtilization")
 	}
 	// The driver may return a sample some time after it was taken.
 	now := uint64(time.Now().Add(-samplingPeriod).UnixMicro())
@@ -431,17 +431,17 @@ func (p *pass) utilization(device nvml.Device, uuid string, processes []collecto
 	used := newUsage(samples, since, uint64(time.Now().UnixMicro()))
 	p.lastSeen[uuid] = max(used.newest, now)
 	if !known {
-		return collector.StatusNoData, nil
+		return model.StatusNoData, nil
 	}
 	for i := range processes {
 		process := &processes[i]
 		u := used.of[process.PID]
 		if u.impossible {
-			return collector.StatusError, fmt.Errorf("nvmlDeviceGetProcessUtilization returned more than 100 %% for process %d", process.PID)
+			return model.StatusError, fmt.Errorf("nvmlDeviceGetProcessUtilization returned more than 100 %% for process %d", process.PID)
 		}
 		process.SM, process.Encoder, process.Decoder = u.mean(u.sm), u.mean(u.encoder), u.mean(u.decoder)
 	}
-	return collector.StatusOK, nil
+	return model.StatusOK, nil
 }
 
 // usage is the utilisation of processes by PID.
@@ -495,20 +495,20 @@ func guarded[T any](call func() ([]T, nvml.Return)) (list []T, ret nvml.Return) 
 }
 
 // statusOf returns the status of data that a failed call did not return.
-func statusOf(ret nvml.Return) collector.Status {
+func statusOf(ret nvml.Return) model.Status {
 	switch ret {
 	case nvml.SUCCESS:
-		return collector.StatusOK
+		return model.StatusOK
 	case nvml.ERROR_NOT_SUPPORTED, nvml.ERROR_FUNCTION_NOT_FOUND:
-		return collector.StatusNotSupported
+		return model.StatusNotSupported
 	case nvml.ERROR_NO_PERMISSION:
-		return collector.StatusNotPermitted
+		return model.StatusNotPermitted
 	case nvml.ERROR_NOT_FOUND, nvml.ERROR_INVALID_ARGUMENT: // the device of the handle was destroyed
-		return collector.StatusNotFound
+		return model.StatusNotFound
 	case nvml.ERROR_GPU_IS_LOST, nvml.ERROR_RESET_REQUIRED:
-		return collector.StatusEntityLost
+		return model.StatusEntityLost
 	case nvml.ERROR_NO_DATA:
-		return collector.StatusNoData
+		return model.StatusNoData
 	}
-	return collector.StatusError
+	return model.StatusError
 }

@@ -13,24 +13,24 @@ import (
 
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
 )
 
 // describe returns a reading as text, one device per line.
-func describe(inv *collector.Inventory, p *collector.Processes) string {
+func describe(inv *model.Inventory, p *model.Processes) string {
 	var b strings.Builder
 	for _, d := range p.Devices {
 		e := &inv.Entities[d.Entity]
 		switch e.Kind {
-		case collector.KindGPU:
+		case model.KindGPU:
 			fmt.Fprintf(&b, "gpu %d", e.Index)
-		case collector.KindGPUInstance:
+		case model.KindGPUInstance:
 			fmt.Fprintf(&b, "gpu %d gi %d", inv.Entities[e.Parent].Index, e.InstanceID)
 		default:
 			gi := &inv.Entities[e.Parent]
 			fmt.Fprintf(&b, "gpu %d gi %d ci %d", inv.Entities[gi.Parent].Index, gi.InstanceID, e.InstanceID)
 		}
-		if d.Listed != collector.StatusOK {
+		if d.Listed != model.StatusOK {
 			fmt.Fprintf(&b, ": %v", d.Listed)
 		}
 		for i, process := range d.Processes {
@@ -41,7 +41,7 @@ func describe(inv *collector.Inventory, p *collector.Processes) string {
 			if process.MemoryKnown {
 				fmt.Fprintf(&b, " %d MiB", process.MemoryBytes>>20)
 			}
-			if d.Utilization == collector.StatusOK {
+			if d.Utilization == model.StatusOK {
 				fmt.Fprintf(&b, " sm %.2f", process.SM)
 			}
 			b.WriteString(";")
@@ -55,7 +55,7 @@ func describe(inv *collector.Inventory, p *collector.Processes) string {
 }
 
 // reading returns a reading of the newest inventory as text.
-func (n *node) reading(inv *collector.Inventory) string {
+func (n *node) reading(inv *model.Inventory) string {
 	n.t.Helper()
 	a := n.mustAsk("processes")
 	if a.Processes.Generation != inv.Generation || a.Processes.Time.IsZero() {
@@ -65,7 +65,7 @@ func (n *node) reading(inv *collector.Inventory) string {
 }
 
 // becomes waits for the wanted reading.
-func (n *node) becomes(inv *collector.Inventory, want string) {
+func (n *node) becomes(inv *model.Inventory, want string) {
 	n.t.Helper()
 	var got string
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
@@ -120,7 +120,7 @@ func TestProcessVideo(t *testing.T) {
 	n.mustAsk("inventory")
 	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		d := n.mustAsk("processes").Processes.Devices[0]
-		if p := d.Processes[0]; d.Utilization == collector.StatusOK && p.SM == 1 {
+		if p := d.Processes[0]; d.Utilization == model.StatusOK && p.SM == 1 {
 			if p.Encoder <= 0 || p.Encoder > 0.2 || p.Decoder <= 0 || p.Decoder > 0.3 || p.Encoder == p.Decoder {
 				t.Errorf("encoder %v, decoder %v", p.Encoder, p.Decoder)
 			}
@@ -374,21 +374,21 @@ func TestOddLibrary(t *testing.T) {
 }
 
 func TestMerge(t *testing.T) {
-	entry := func(pid uint32, kind collector.ProcessKind, memory uint64) listed {
-		return listed{Process: collector.Process{PID: pid, Kind: kind, MemoryBytes: memory, MemoryKnown: memory > 0}}
+	entry := func(pid uint32, kind model.ProcessKind, memory uint64) listed {
+		return listed{Process: model.Process{PID: pid, Kind: kind, MemoryBytes: memory, MemoryKnown: memory > 0}}
 	}
-	const c, g, m = collector.ProcessCompute, collector.ProcessGraphics, collector.ProcessMPS
+	const c, g, m = model.ProcessCompute, model.ProcessGraphics, model.ProcessMPS
 	for name, tc := range map[string]struct {
 		list []listed
-		want []collector.Process
+		want []model.Process
 	}{
 		"none":         {nil, nil},
-		"order":        {[]listed{entry(2, c, 1), entry(1, g, 2)}, []collector.Process{{PID: 1, Kind: g, MemoryBytes: 2, MemoryKnown: true}, {PID: 2, Kind: c, MemoryBytes: 1, MemoryKnown: true}}},
-		"both":         {[]listed{entry(1, c, 5), entry(1, g, 5)}, []collector.Process{{PID: 1, Kind: collector.ProcessComputeGraphics, MemoryBytes: 5, MemoryKnown: true}}},
-		"client":       {[]listed{entry(1, c, 5), entry(1, m, 5)}, []collector.Process{{PID: 1, Kind: m, MemoryBytes: 5, MemoryKnown: true}}},
-		"all":          {[]listed{entry(1, c, 5), entry(1, g, 5), entry(1, m, 5)}, []collector.Process{{PID: 1, Kind: m, MemoryBytes: 5, MemoryKnown: true}}},
-		"known in one": {[]listed{entry(1, c, 0), entry(1, g, 5)}, []collector.Process{{PID: 1, Kind: collector.ProcessComputeGraphics, MemoryBytes: 5, MemoryKnown: true}}},
-		"unknown":      {[]listed{entry(1, c, 0)}, []collector.Process{{PID: 1, Kind: c}}},
+		"order":        {[]listed{entry(2, c, 1), entry(1, g, 2)}, []model.Process{{PID: 1, Kind: g, MemoryBytes: 2, MemoryKnown: true}, {PID: 2, Kind: c, MemoryBytes: 1, MemoryKnown: true}}},
+		"both":         {[]listed{entry(1, c, 5), entry(1, g, 5)}, []model.Process{{PID: 1, Kind: model.ProcessComputeGraphics, MemoryBytes: 5, MemoryKnown: true}}},
+		"client":       {[]listed{entry(1, c, 5), entry(1, m, 5)}, []model.Process{{PID: 1, Kind: m, MemoryBytes: 5, MemoryKnown: true}}},
+		"all":          {[]listed{entry(1, c, 5), entry(1, g, 5), entry(1, m, 5)}, []model.Process{{PID: 1, Kind: m, MemoryBytes: 5, MemoryKnown: true}}},
+		"known in one": {[]listed{entry(1, c, 0), entry(1, g, 5)}, []model.Process{{PID: 1, Kind: model.ProcessComputeGraphics, MemoryBytes: 5, MemoryKnown: true}}},
+		"unknown":      {[]listed{entry(1, c, 0)}, []model.Process{{PID: 1, Kind: c}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := merge(tc.list); !reflect.DeepEqual(got, tc.want) {

@@ -12,7 +12,7 @@ import (
 
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
 )
 
 // Reader reads MIG devices and processes. MIGDevices and Processes may run at the same
@@ -38,7 +38,7 @@ func NewReader(log *slog.Logger) *Reader {
 // MIGDevices lists the current MIG devices of all GPUs. It opens and closes the library
 // each time, so that it survives a driver that is loaded, unloaded or updated. It logs
 // and omits unreadable GPUs; the error means that there is no list.
-func (r *Reader) MIGDevices() ([]collector.MIGDevice, error) {
+func (r *Reader) MIGDevices() ([]model.MIGDevice, error) {
 	l, err := open(r.lib)
 	if err != nil {
 		return nil, fmt.Errorf("opening NVML: %w", err)
@@ -48,7 +48,7 @@ func (r *Reader) MIGDevices() ([]collector.MIGDevice, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listing GPUs: %w", err)
 	}
-	var all []collector.MIGDevice
+	var all []model.MIGDevice
 	for _, g := range gpus {
 		switch {
 		case errors.Is(g.Err, ErrLost):

@@ -14,9 +14,9 @@ import (
 	"strings"
 	"time"
 
-	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm/inventory"
 	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/model"
 )
 
 // Checker checks the health of the selected devices. It belongs to one goroutine.
@@ -46,9 +46,9 @@ func NewChecker(lib *native.Library, log *slog.Logger) (*Checker, error) {
 
 // Check checks the entities of inv that are selected and up. If it fails, the
 // result holds the failure as well.
-func (c *Checker) Check(inv *collector.Inventory) (*collector.Health, error) {
+func (c *Checker) Check(inv *model.Inventory) (*model.Health, error) {
 	start := time.Now()
-	health := &collector.Health{Generation: inv.Generation}
+	health := &model.Health{Generation: inv.Generation}
 	err := c.check(inv, health)
 	if err != nil {
 		health.Failure = err.Error()
@@ -58,7 +58,7 @@ func (c *Checker) Check(inv *collector.Inventory) (*collector.Health, error) {
 	return health, err
 }
 
-func (c *Checker) check(inv *collector.Inventory, health *collector.Health) error {
+func (c *Checker) check(inv *model.Inventory, health *model.Health) error {
 	if err := c.watch(inv); err != nil || c.group == 0 {
 		return err
 	}
@@ -73,13 +73,13 @@ func (c *Checker) check(inv *collector.Inventory, health *collector.Health) erro
 		p := native.PairOf(e.Kind, e.ID)
 		positions[p] = i
 		if c.members[p] {
-			health.Checked = append(health.Checked, collector.CheckedEntity{Entity: i, Since: c.since[inventory.Key(e)]})
+			health.Checked = append(health.Checked, model.CheckedEntity{Entity: i, Since: c.since[inventory.Key(e)]})
 		}
 	}
 	for _, found := range incidents {
-		incident := collector.HealthIncident{Entity: collector.Unknown, System: system(found.System), Result: result(found.Result), Code: found.Code}
+		incident := model.HealthIncident{Entity: model.Unknown, System: system(found.System), Result: result(found.Result), Code: found.Code}
 		if at, ok := positions[found.Entity]; ok {
-			for inv.Entities[at].Parent != collector.Unknown { // an instance's or link's incident counts for its device
+			for inv.Entities[at].Parent != model.Unknown { // an instance's or link's incident counts for its device
 				at = inv.Entities[at].Parent
 			}
 			incident.Entity = at
@@ -94,33 +94,33 @@ func (c *Checker) check(inv *collector.Inventory, health *collector.Health) erro
 
 // system returns the system of a dcgmHealthSystems_t. Several systems at once are an
 // incident of the device.
-func system(mask uint32) collector.HealthSystem {
-	if bits.OnesCount32(mask) != 1 || bits.TrailingZeros32(mask) >= int(collector.HealthDevice) {
-		return collector.HealthDevice
+func system(mask uint32) model.HealthSystem {
+	if bits.OnesCount32(mask) != 1 || bits.TrailingZeros32(mask) >= int(model.HealthDevice) {
+		return model.HealthDevice
 	}
-	return collector.HealthSystem(bits.TrailingZeros32(mask))
+	return model.HealthSystem(bits.TrailingZeros32(mask))
 }
 
 // result returns the result of a dcgmHealthWatchResults_t.
-func result(v int32) collector.HealthResult {
+func result(v int32) model.HealthResult {
 	switch {
 	case v >= 20:
-		return collector.HealthFail
+		return model.HealthFail
 	case v > 0:
-		return collector.HealthWarn
+		return model.HealthWarn
 	}
-	return collector.HealthPass
+	return model.HealthPass
 }
 
 // watch makes the watched group the entities of inv that are selected and up. It
 // does not affect health watches of other clients.
-func (c *Checker) watch(inv *collector.Inventory) error {
+func (c *Checker) watch(inv *model.Inventory) error {
 	var key strings.Builder
-	var entities []*collector.Entity
+	var entities []*model.Entity
 	for i := range inv.Entities {
 		e := &inv.Entities[i]
-		checkable := e.Kind == collector.KindGPU || e.Kind == collector.KindSwitch || e.Kind == collector.KindCPU
-		if checkable && e.Selected && e.State == collector.EntityUp {
+		checkable := e.Kind == model.KindGPU || e.Kind == model.KindSwitch || e.Kind == model.KindCPU
+		if checkable && e.Selected && e.State == model.EntityUp {
 			entities = append(entities, e)
 			key.WriteString(inventory.Key(e) + "\n")
 		}
@@ -154,7 +154,7 @@ func (c *Checker) watch(inv *collector.Inventory) error {
 
 // newGroup makes and watches a group of the entities that still exist. It returns
 // group 0 for no entities.
-func (c *Checker) newGroup(entities []*collector.Entity) (group uintptr, members map[native.Pair]bool, err error) {
+func (c *Checker) newGroup(entities []*model.Entity) (group uintptr, members map[native.Pair]bool, err error) {
 	members = map[native.Pair]bool{}
 	if len(entities) == 0 {
 		return 0, members, nil
@@ -188,23 +188,23 @@ func (c *Checker) reset() {
 
 // Peers reads how the GPUs of inv reach each other. The result holds everything
 // readable even if there is an error.
-func (c *Checker) Peers(inv *collector.Inventory) (*collector.Peers, error) {
+func (c *Checker) Peers(inv *model.Inventory) (*model.Peers, error) {
 	positions := map[uint32]int{}
 	for i, e := range inv.Entities {
-		if e.Kind == collector.KindGPU && e.Selected && e.State == collector.EntityUp {
+		if e.Kind == model.KindGPU && e.Selected && e.State == model.EntityUp {
 			positions[e.ID] = i
 		}
 	}
 	type key struct{ from, to int }
-	pairs := map[key]*collector.Peer{}
-	pair := func(from, to uint32) *collector.Peer {
+	pairs := map[key]*model.Peer{}
+	pair := func(from, to uint32) *model.Peer {
 		i, ok := positions[from]
 		j, found := positions[to]
 		if !ok || !found || i == j {
 			return nil
 		}
 		if pairs[key{i, j}] == nil {
-			pairs[key{i, j}] = &collector.Peer{Entity: i, Peer: j, P2P: collector.Unknown, NVLinks: collector.Unknown}
+			pairs[key{i, j}] = &model.Peer{Entity: i, Peer: j, P2P: model.Unknown, NVLinks: model.Unknown}
 		}
 		return pairs[key{i, j}]
 	}
@@ -229,7 +229,7 @@ func (c *Checker) Peers(inv *collector.Inventory) (*collector.Peers, error) {
 			}
 		}
 	}
-	peers := &collector.Peers{Generation: inv.Generation, Time: time.Now()}
+	peers := &model.Peers{Generation: inv.Generation, Time: time.Now()}
 	for i := range inv.Entities {
 		for j := range inv.Entities {
 			if p := pairs[key{i, j}]; p != nil {
@@ -242,11 +242,11 @@ func (c *Checker) Peers(inv *collector.Inventory) (*collector.Peers, error) {
 
 // peerPath decodes a dcgmGpuTopologyLevel_t: one of the lowest eight bits is the PCIe
 // path, and one of the higher bits is the number of NVLinks.
-func peerPath(v uint64) (collector.PeerPath, int) {
+func peerPath(v uint64) (model.PeerPath, int) {
 	links := bits.Len64(v >> 8 & -(v >> 8)) // position of the lowest bit
 	pcie := v & 0xff
 	if pcie == 0 || bits.TrailingZeros64(pcie) > 5 {
-		return collector.PeerPathUnknown, links
+		return model.PeerPathUnknown, links
 	}
-	return collector.PeerPath(bits.TrailingZeros64(pcie) + 1), links
+	return model.PeerPath(bits.TrailingZeros64(pcie) + 1), links
 }

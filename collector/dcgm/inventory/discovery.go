@@ -16,8 +16,8 @@ import (
 	"slices"
 	"time"
 
-	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/model"
 )
 
 // The fields that identify an entity (dcgm_fields.h).
@@ -44,13 +44,13 @@ type Config struct {
 	Library *native.Library
 	Logger  *slog.Logger
 	// MIGDevices lists the MIG devices by NVML's names; it may be nil.
-	MIGDevices func() ([]collector.MIGDevice, error)
+	MIGDevices func() ([]model.MIGDevice, error)
 	// Columns are the columns of the inventories.
-	Columns map[collector.EntityKind][]collector.FieldID
+	Columns map[model.EntityKind][]model.FieldID
 	// DCGMVersion is the engine's version.
 	DCGMVersion string
 	// Links are the links that earlier samplers knew.
-	Links []collector.KnownLinks
+	Links []model.KnownLinks
 }
 
 // Discovery makes inventories and remembers the identity of each device.
@@ -66,7 +66,7 @@ type Discovery struct {
 
 // gpu is a GPU as it was last read, with its instances.
 type gpu struct {
-	entity    collector.Entity
+	entity    model.Entity
 	instances []gpuInstance
 }
 
@@ -77,7 +77,7 @@ func New(cfg Config) *Discovery {
 
 // Found is the devices of the node.
 type Found struct {
-	Inventory *collector.Inventory
+	Inventory *model.Inventory
 	// Appeared is, for each entity, the engine's time at which it was found; 0 means
 	// before this sampler.
 	Appeared []int64
@@ -103,42 +103,42 @@ func (d *Discovery) Inventory(top native.Topology, devices native.Fabric, newest
 	d.started = true
 
 	var f Found
-	f.Inventory = &collector.Inventory{Time: time.Now(), DriverVersion: d.driver, DCGMVersion: d.cfg.DCGMVersion}
+	f.Inventory = &model.Inventory{Time: time.Now(), DriverVersion: d.driver, DCGMVersion: d.cfg.DCGMVersion}
 	f.Inventory.Entities, f.Appeared = d.entities()
 	for kind, fields := range d.cfg.Columns {
 		f.Inventory.Columns[kind] = fields
 	}
 	for i := range f.Inventory.Entities {
 		e := &f.Inventory.Entities[i]
-		named := e.Kind == collector.KindGPU || e.Kind == collector.KindComputeInstance && d.cfg.MIGDevices != nil
-		f.Incomplete = f.Incomplete || named && e.State == collector.EntityUp && e.UUID == ""
+		named := e.Kind == model.KindGPU || e.Kind == model.KindComputeInstance && d.cfg.MIGDevices != nil
+		f.Incomplete = f.Incomplete || named && e.State == model.EntityUp && e.UUID == ""
 	}
 	return f, native.OK
 }
 
 // Equal reports whether two inventories describe the same devices.
-func Equal(a, b *collector.Inventory) bool {
+func Equal(a, b *model.Inventory) bool {
 	return a.DriverVersion == b.DriverVersion && a.DCGMVersion == b.DCGMVersion &&
-		slices.EqualFunc(a.Entities, b.Entities, func(x, y collector.Entity) bool {
+		slices.EqualFunc(a.Entities, b.Entities, func(x, y model.Entity) bool {
 			x.Selected, y.Selected = false, false
 			return x == y
 		})
 }
 
 // Key identifies an entity whose DCGM ID may be reused by another entity.
-func Key(e *collector.Entity) string { return fmt.Sprint(e.Kind, " ", e.ID, " ", e.UUID) }
+func Key(e *model.Entity) string { return fmt.Sprint(e.Kind, " ", e.ID, " ", e.UUID) }
 
 // newEntity returns an entity of which nothing but the ID is known.
-func newEntity(kind collector.EntityKind, id uint32) collector.Entity {
-	return collector.Entity{
-		Kind: kind, ID: id, Parent: collector.Unknown, Index: collector.Unknown, Minor: collector.Unknown,
-		InstanceID: collector.Unknown, PlacementStart: collector.Unknown, Port: collector.Unknown,
+func newEntity(kind model.EntityKind, id uint32) model.Entity {
+	return model.Entity{
+		Kind: kind, ID: id, Parent: model.Unknown, Index: model.Unknown, Minor: model.Unknown,
+		InstanceID: model.Unknown, PlacementStart: model.Unknown, Port: model.Unknown,
 	}
 }
 
 // entities returns all known entities in the order of an inventory, and the time
 // at which each appeared.
-func (d *Discovery) entities() (all []collector.Entity, appeared []int64) {
+func (d *Discovery) entities() (all []model.Entity, appeared []int64) {
 	gpus := slices.SortedFunc(maps.Values(d.gpus), func(a, b *gpu) int { return cmp.Compare(a.entity.ID, b.entity.ID) })
 	for _, g := range gpus {
 		all = append(all, g.entity)
@@ -146,7 +146,7 @@ func (d *Discovery) entities() (all []collector.Entity, appeared []int64) {
 	all = append(all, d.fabric.switchEntities()...)
 	appeared = make([]int64, len(all)) // their UUIDs or positions reveal a reused ID
 
-	var compute []collector.Entity
+	var compute []model.Entity
 	var computeAppeared []int64
 	for i, g := range gpus {
 		for _, gi := range g.instances {
@@ -177,17 +177,17 @@ func (d *Discovery) updateStates(top native.Topology) {
 		status, ok := listed[id]
 		switch {
 		case ok && status.Up():
-			g.entity.State = collector.EntityUp
+			g.entity.State = model.EntityUp
 			uuids[g.entity.UUID] = true
-		case ok && (status == native.StatusLost || status == native.StatusUnknown && g.entity.State == collector.EntityUp):
-			g.entity.State = collector.EntityLost
+		case ok && (status == native.StatusLost || status == native.StatusUnknown && g.entity.State == model.EntityUp):
+			g.entity.State = model.EntityLost
 		case ok && status == native.StatusUnknown: // keep the last state
 		default:
-			g.entity.State = collector.EntityDetached
+			g.entity.State = model.EntityDetached
 		}
 	}
 	maps.DeleteFunc(d.gpus, func(_ uint32, g *gpu) bool {
-		return g.entity.State != collector.EntityUp && g.entity.UUID != "" && uuids[g.entity.UUID]
+		return g.entity.State != model.EntityUp && g.entity.UUID != "" && uuids[g.entity.UUID]
 	})
 }
 
@@ -199,7 +199,7 @@ func (d *Discovery) readGPUs(top native.Topology) native.Code {
 	for _, g := range top.GPUs {
 		_, known := d.gpus[g.ID]
 		if g.Status.Up() || !known && (g.Status == native.StatusLost || g.Status == native.StatusDetached) {
-			readable = append(readable, native.PairOf(collector.KindGPU, g.ID))
+			readable = append(readable, native.PairOf(model.KindGPU, g.ID))
 		}
 	}
 	values, c := d.read(readable, fieldName, fieldBrand, fieldNVMLIndex, fieldSerial, fieldUUID, fieldMinor, fieldPCIBusID, fieldMIGMode, fieldVBIOS)
@@ -208,7 +208,7 @@ func (d *Discovery) readGPUs(top native.Topology) native.Code {
 	}
 	for i, p := range readable {
 		v := values[i]
-		e := newEntity(collector.KindGPU, p.ID)
+		e := newEntity(model.KindGPU, p.ID)
 		e.UUID, e.PCIBusID, e.Model, e.Brand = v.text(fieldUUID), v.text(fieldPCIBusID), v.text(fieldName), v.text(fieldBrand)
 		e.Serial, e.VBIOS = v.text(fieldSerial), v.text(fieldVBIOS)
 		e.Index, e.Minor, e.MIGMode = v.number(fieldNVMLIndex), v.number(fieldMinor), v.number(fieldMIGMode) == 1
@@ -222,7 +222,7 @@ func (d *Discovery) readGPUs(top native.Topology) native.Code {
 			*known = gpu{entity: e}
 			continue
 		}
-		if v.number(fieldMIGMode) == collector.Unknown {
+		if v.number(fieldMIGMode) == model.Unknown {
 			e.MIGMode = known.entity.MIGMode
 		}
 		known.entity = merge(known.entity, e)
@@ -231,7 +231,7 @@ func (d *Discovery) readGPUs(top native.Topology) native.Code {
 }
 
 // merge returns read, with the known values in place of its unknown ones.
-func merge(known, read collector.Entity) collector.Entity {
+func merge(known, read model.Entity) model.Entity {
 	read.UUID, read.PCIBusID = cmp.Or(read.UUID, known.UUID), cmp.Or(read.PCIBusID, known.PCIBusID)
 	read.Model, read.Brand = cmp.Or(read.Model, known.Model), cmp.Or(read.Brand, known.Brand)
 	read.Serial, read.VBIOS = cmp.Or(read.Serial, known.Serial), cmp.Or(read.VBIOS, known.VBIOS)
@@ -239,7 +239,7 @@ func merge(known, read collector.Entity) collector.Entity {
 	for _, n := range []struct{ read, known *int }{
 		{&read.Index, &known.Index}, {&read.Minor, &known.Minor}, {&read.PlacementStart, &known.PlacementStart},
 	} {
-		if *n.read == collector.Unknown {
+		if *n.read == model.Unknown {
 			*n.read = *n.known
 		}
 	}
@@ -249,9 +249,9 @@ func merge(known, read collector.Entity) collector.Entity {
 // readDriver reads the driver's version. It is a value of the node, but DCGM also
 // returns it for a GPU.
 func (d *Discovery) readDriver(top native.Topology) native.Code {
-	entities := []native.Pair{native.PairOf(collector.KindGlobal, 0)}
+	entities := []native.Pair{native.PairOf(model.KindGlobal, 0)}
 	if i := slices.IndexFunc(top.GPUs, func(g native.GPU) bool { return g.Status.Up() }); i >= 0 {
-		entities = append(entities, native.PairOf(collector.KindGPU, top.GPUs[i].ID))
+		entities = append(entities, native.PairOf(model.KindGPU, top.GPUs[i].ID))
 	}
 	for _, e := range entities {
 		values, c := d.read([]native.Pair{e}, fieldDriverVersion)
@@ -278,7 +278,7 @@ func (v values) number(field uint16) int {
 	if n, ok := v.numbers[field]; ok {
 		return n
 	}
-	return collector.Unknown
+	return model.Unknown
 }
 
 // read reads fields from the driver: that needs no watch, and constants cost little.
@@ -305,7 +305,7 @@ func (d *Discovery) read(entities []native.Pair, fields ...uint16) ([]values, na
 			}
 			d.now = max(d.now, c.Time)
 			if c.Type == 's' {
-				if text := d.cfg.Library.Text(c); native.TextStatus(text) == collector.StatusOK {
+				if text := d.cfg.Library.Text(c); native.TextStatus(text) == model.StatusOK {
 					out[i].texts[field] = string(text)
 				}
 			} else if n, ok := c.Int64(); ok {

@@ -9,22 +9,22 @@ import (
 	"strings"
 	"testing"
 
-	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/model"
 )
 
 // TestUpdateStates shows that a GPU is remembered while it may return, and exists once if
 // it returns with another ID.
 func TestUpdateStates(t *testing.T) {
 	d := Discovery{gpus: map[uint32]*gpu{
-		0: {entity: collector.Entity{Kind: collector.KindGPU, ID: 0, Parent: collector.Unknown, UUID: "GPU-a"}},
-		1: {entity: collector.Entity{Kind: collector.KindGPU, ID: 1, Parent: collector.Unknown, UUID: "GPU-b"}, instances: []gpuInstance{{
-			instance: instance{entity: collector.Entity{Kind: collector.KindGPUInstance, ID: 7}, appeared: 5},
-			compute:  []instance{{entity: collector.Entity{Kind: collector.KindComputeInstance, ID: 7, UUID: "MIG-b"}, appeared: 6}},
+		0: {entity: model.Entity{Kind: model.KindGPU, ID: 0, Parent: model.Unknown, UUID: "GPU-a"}},
+		1: {entity: model.Entity{Kind: model.KindGPU, ID: 1, Parent: model.Unknown, UUID: "GPU-b"}, instances: []gpuInstance{{
+			instance: instance{entity: model.Entity{Kind: model.KindGPUInstance, ID: 7}, appeared: 5},
+			compute:  []instance{{entity: model.Entity{Kind: model.KindComputeInstance, ID: 7, UUID: "MIG-b"}, appeared: 6}},
 		}}},
-		2: {entity: collector.Entity{Kind: collector.KindGPU, ID: 2, Parent: collector.Unknown, UUID: "GPU-c"}},
-		3: {entity: collector.Entity{Kind: collector.KindGPU, ID: 3, Parent: collector.Unknown, UUID: "GPU-a"}},
-		4: {entity: collector.Entity{Kind: collector.KindGPU, ID: 4, Parent: collector.Unknown, UUID: "GPU-d"}},
+		2: {entity: model.Entity{Kind: model.KindGPU, ID: 2, Parent: model.Unknown, UUID: "GPU-c"}},
+		3: {entity: model.Entity{Kind: model.KindGPU, ID: 3, Parent: model.Unknown, UUID: "GPU-a"}},
+		4: {entity: model.Entity{Kind: model.KindGPU, ID: 4, Parent: model.Unknown, UUID: "GPU-d"}},
 	}}
 	d.updateStates(native.Topology{GPUs: []native.GPU{{ID: 1, Status: native.StatusLost}, {ID: 2, Status: native.StatusDetached}, {ID: 3, Status: native.StatusOK}}})
 	var got []string
@@ -49,12 +49,12 @@ func TestUpdateStates(t *testing.T) {
 }
 
 func TestMergeKeepsBlankedValues(t *testing.T) {
-	known := collector.Entity{UUID: "GPU-a", Model: "H100", Serial: "1", VBIOS: "2", Brand: "NVIDIA", PCIBusID: "0:1:0.0", Index: 3, Minor: 4}
-	blank := collector.Entity{Index: collector.Unknown, Minor: collector.Unknown}
+	known := model.Entity{UUID: "GPU-a", Model: "H100", Serial: "1", VBIOS: "2", Brand: "NVIDIA", PCIBusID: "0:1:0.0", Index: 3, Minor: 4}
+	blank := model.Entity{Index: model.Unknown, Minor: model.Unknown}
 	if got := merge(known, blank); got != known {
 		t.Errorf("merge with blanks: %+v, want %+v", got, known)
 	}
-	if got := merge(known, collector.Entity{UUID: "GPU-a", Model: "H200", Index: 0, Minor: 0}); got.Model != "H200" || got.Index != 0 || got.Serial != "1" {
+	if got := merge(known, model.Entity{UUID: "GPU-a", Model: "H200", Index: 0, Minor: 0}); got.Model != "H200" || got.Index != 0 || got.Serial != "1" {
 		t.Errorf("merge with new values: %+v", got)
 	}
 }
@@ -75,7 +75,7 @@ func TestProfile(t *testing.T) {
 // TestLinksOfReplacedGPU shows that a GPU does not inherit the links of an earlier GPU with
 // its ID, and has its own links when it returns.
 func TestLinksOfReplacedGPU(t *testing.T) {
-	f := newFabric([]collector.KnownLinks{{GPU: "GPU-c", Ports: []int{5}}, {Switch: 0, Ports: []int{5}}})
+	f := newFabric([]model.KnownLinks{{GPU: "GPU-c", Ports: []int{5}}, {Switch: 0, Ports: []int{5}}})
 	for _, step := range []struct {
 		uuid  string
 		mig   bool
@@ -96,9 +96,9 @@ func TestLinksOfReplacedGPU(t *testing.T) {
 	} {
 		var now native.Fabric
 		if step.state != 0 {
-			now.Links = []native.Link{{Parent: native.PairOf(collector.KindGPU, 0), Port: 5, State: step.state}}
+			now.Links = []native.Link{{Parent: native.PairOf(model.KindGPU, 0), Port: 5, State: step.state}}
 		}
-		f.update(now, map[uint32]*gpu{0: {entity: collector.Entity{Kind: collector.KindGPU, UUID: step.uuid, MIGMode: step.mig}}})
+		f.update(now, map[uint32]*gpu{0: {entity: model.Entity{Kind: model.KindGPU, UUID: step.uuid, MIGMode: step.mig}}})
 		if len(f.links) != step.want {
 			t.Errorf("%+v: %d links", step, len(f.links))
 		}

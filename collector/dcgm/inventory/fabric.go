@@ -8,8 +8,8 @@ import (
 	"fmt"
 	"slices"
 
-	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/model"
 )
 
 // fabric identifies the devices besides GPUs and instances.
@@ -17,9 +17,9 @@ type fabric struct {
 	devices native.Fabric
 	// switches are the known identities by ID. DCGM never removes a failed switch
 	// from its list, but blanks its fields.
-	switches map[uint32]collector.Entity
+	switches map[uint32]model.Entity
 	// links are the existing links by entity ID.
-	links map[uint32]collector.Entity
+	links map[uint32]model.Entity
 	// ports are the ports that ever had a link, in this sampler or an earlier one.
 	ports map[port]bool
 }
@@ -32,12 +32,12 @@ type port struct {
 	number int
 }
 
-func newFabric(known []collector.KnownLinks) fabric {
-	f := fabric{switches: make(map[uint32]collector.Entity), ports: make(map[port]bool)}
+func newFabric(known []model.KnownLinks) fabric {
+	f := fabric{switches: make(map[uint32]model.Entity), ports: make(map[port]bool)}
 	for _, k := range known {
 		p := port{gpu: k.GPU}
 		if k.GPU == "" {
-			p.parent = native.PairOf(collector.KindSwitch, k.Switch)
+			p.parent = native.PairOf(model.KindSwitch, k.Switch)
 		}
 		for _, p.number = range k.Ports {
 			f.ports[p] = true
@@ -56,15 +56,15 @@ func (f *fabric) update(devices native.Fabric, gpus map[uint32]*gpu) {
 	for _, g := range gpus {
 		hasMIG = hasMIG || g.entity.MIGMode
 	}
-	isUp := func(id uint32) bool { return gpus[id] != nil && gpus[id].entity.State == collector.EntityUp }
+	isUp := func(id uint32) bool { return gpus[id] != nil && gpus[id].entity.State == model.EntityUp }
 	linked := make(map[native.Pair]bool) // parents with a link that is up
 	for _, l := range devices.Links {
 		linked[l.Parent] = linked[l.Parent] || l.State == native.LinkUp
 	}
-	links := make(map[uint32]collector.Entity, len(devices.Links))
+	links := make(map[uint32]model.Entity, len(devices.Links))
 	for _, l := range devices.Links {
 		p := port{parent: l.Parent, number: l.Port}
-		if l.Parent.Kind == uint32(collector.KindGPU) {
+		if l.Parent.Kind == uint32(model.KindGPU) {
 			if !isUp(l.Parent.ID) {
 				continue // DCGM's link states of a lost GPU are wrong
 			}
@@ -77,13 +77,13 @@ func (f *fabric) update(devices native.Fabric, gpus map[uint32]*gpu) {
 			continue
 		}
 		f.ports[p] = true
-		e := newEntity(collector.KindLink, native.LinkID(l.Parent, l.Port))
+		e := newEntity(model.KindLink, native.LinkID(l.Parent, l.Port))
 		e.Port, e.LinkDown = l.Port, l.State != native.LinkUp
 		links[e.ID] = e
 	}
 	for id, e := range f.links {
 		parent := native.ParentOfLink(id)
-		if parent.Kind == uint32(collector.KindGPU) && !isUp(parent.ID) {
+		if parent.Kind == uint32(model.KindGPU) && !isUp(parent.ID) {
 			links[id] = e
 		}
 	}
@@ -94,7 +94,7 @@ func (f *fabric) update(devices native.Fabric, gpus map[uint32]*gpu) {
 func (d *Discovery) readSwitches() native.Code {
 	var switches []native.Pair
 	for _, id := range d.fabric.devices.Switches {
-		switches = append(switches, native.PairOf(collector.KindSwitch, id))
+		switches = append(switches, native.PairOf(model.KindSwitch, id))
 	}
 	read, c := d.read(switches, fieldUUID, fieldSwitchDomain, fieldSwitchBus, fieldSwitchDevice, fieldSwitchFunction)
 	if c != native.OK {
@@ -102,9 +102,9 @@ func (d *Discovery) readSwitches() native.Code {
 	}
 	for i, s := range switches {
 		v := read[i]
-		e := newEntity(collector.KindSwitch, s.ID)
+		e := newEntity(model.KindSwitch, s.ID)
 		e.UUID = v.text(fieldUUID)
-		if bus := v.number(fieldSwitchBus); bus != collector.Unknown {
+		if bus := v.number(fieldSwitchBus); bus != model.Unknown {
 			e.PCIBusID = fmt.Sprintf("%08X:%02X:%02X.%X", max(v.number(fieldSwitchDomain), 0), bus,
 				max(v.number(fieldSwitchDevice), 0), max(v.number(fieldSwitchFunction), 0))
 		}
@@ -117,47 +117,47 @@ func (d *Discovery) readSwitches() native.Code {
 }
 
 // switchEntities returns the switches in the order of an inventory.
-func (f *fabric) switchEntities() []collector.Entity {
-	var all []collector.Entity
+func (f *fabric) switchEntities() []model.Entity {
+	var all []model.Entity
 	for _, id := range f.devices.Switches {
 		if known, ok := f.switches[id]; ok {
 			all = append(all, known)
 		}
 	}
-	slices.SortFunc(all, func(a, b collector.Entity) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortFunc(all, func(a, b model.Entity) int { return cmp.Compare(a.ID, b.ID) })
 	return all
 }
 
 // otherEntities returns the links, CPUs, cores and ConnectX devices in the order of
 // an inventory, in which they follow the entities of before.
-func (f *fabric) otherEntities(before []collector.Entity) []collector.Entity {
+func (f *fabric) otherEntities(before []model.Entity) []model.Entity {
 	positions := make(map[native.Pair]int, len(before))
 	for i, e := range before {
 		positions[native.PairOf(e.Kind, e.ID)] = i
 	}
-	var all []collector.Entity
+	var all []model.Entity
 	for id, e := range f.links {
 		if at, ok := positions[native.ParentOfLink(id)]; ok { // a forgotten GPU has none
 			e.Parent, e.State = at, before[at].State
 			all = append(all, e)
 		}
 	}
-	slices.SortFunc(all, func(a, b collector.Entity) int {
+	slices.SortFunc(all, func(a, b model.Entity) int {
 		return cmp.Or(cmp.Compare(a.Parent, b.Parent), cmp.Compare(a.Port, b.Port))
 	})
 	firstCPU := len(before) + len(all)
 	for _, c := range f.devices.CPUs {
-		all = append(all, newEntity(collector.KindCPU, c.ID))
+		all = append(all, newEntity(model.KindCPU, c.ID))
 	}
 	for i, c := range f.devices.CPUs {
 		for _, id := range c.Cores {
-			e := newEntity(collector.KindCPUCore, id)
+			e := newEntity(model.KindCPUCore, id)
 			e.Parent = firstCPU + i
 			all = append(all, e)
 		}
 	}
 	for _, id := range f.devices.ConnectX {
-		all = append(all, newEntity(collector.KindConnectX, id))
+		all = append(all, newEntity(model.KindConnectX, id))
 	}
 	return all
 }

@@ -8,14 +8,14 @@ import (
 	"slices"
 	"strings"
 
-	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/model"
 )
 
 // instance is a GPU instance or compute instance. A repartition gives its ID to
 // another instance, and DCGM then still returns the values of the old one.
 type instance struct {
-	entity   collector.Entity
+	entity   model.Entity
 	appeared int64  // by the engine's clock; 0 means before this sampler
 	nvmlUUID string // preferred to DCGM's, which DCGM does not always know
 }
@@ -49,12 +49,12 @@ func (d *Discovery) readInstances(top native.Topology) native.Code {
 	positions := make(map[uint32]position) // of the GPU instances, by ID
 	for i, listed := range top.Instances {
 		old, up := before[listed.Parent.ID]
-		if listed.Entity.Kind != uint32(collector.KindGPUInstance) || !up {
+		if listed.Entity.Kind != uint32(model.KindGPUInstance) || !up {
 			continue
 		}
 		g := d.gpus[listed.Parent.ID]
 		positions[listed.Entity.ID] = position{g, len(g.instances)}
-		gi := d.instance(collector.KindGPUInstance, listed.Entity.ID, listed.NVMLGPUInstance, read[i])
+		gi := d.instance(model.KindGPUInstance, listed.Entity.ID, listed.NVMLGPUInstance, read[i])
 		for _, o := range old {
 			gi.continues(o.instance)
 		}
@@ -62,11 +62,11 @@ func (d *Discovery) readInstances(top native.Topology) native.Code {
 	}
 	for i, listed := range top.Instances {
 		at, ok := positions[listed.Parent.ID]
-		if listed.Entity.Kind != uint32(collector.KindComputeInstance) || !ok {
+		if listed.Entity.Kind != uint32(model.KindComputeInstance) || !ok {
 			continue
 		}
 		gi := &at.gpu.instances[at.index]
-		ci := d.instance(collector.KindComputeInstance, listed.Entity.ID, listed.NVMLComputeInstance, read[i])
+		ci := d.instance(model.KindComputeInstance, listed.Entity.ID, listed.NVMLComputeInstance, read[i])
 		ci.entity.UUID = read[i].text(fieldUUID)
 		for _, old := range before[at.gpu.entity.ID] {
 			if !sameInstance(old.entity, gi.entity) || old.appeared != gi.appeared {
@@ -88,7 +88,7 @@ func (d *Discovery) readInstances(top native.Topology) native.Code {
 }
 
 // instance returns an instance that did not exist before.
-func (d *Discovery) instance(kind collector.EntityKind, id, nvmlID uint32, v values) instance {
+func (d *Discovery) instance(kind model.EntityKind, id, nvmlID uint32, v values) instance {
 	n := instance{entity: newEntity(kind, id)}
 	n.entity.InstanceID, n.entity.Profile = int(nvmlID), profile(v.text(fieldName))
 	if d.started {
@@ -107,7 +107,7 @@ func (n *instance) continues(old instance) {
 
 // sameInstance reports whether two instances of a GPU, read at different times, are
 // the same one.
-func sameInstance(a, b collector.Entity) bool {
+func sameInstance(a, b model.Entity) bool {
 	return a.ID == b.ID && a.InstanceID == b.InstanceID &&
 		(a.Profile == b.Profile || a.Profile == "" || b.Profile == "")
 }
@@ -132,13 +132,13 @@ func (d *Discovery) nameInstances() {
 	starts := make(map[key]int)
 	for _, m := range d.listMIGDevices() {
 		uuids[key{m.ParentUUID, m.GPUInstanceID, m.ComputeInstanceID}] = m.UUID
-		starts[key{m.ParentUUID, m.GPUInstanceID, collector.Unknown}] = m.PlacementStart
+		starts[key{m.ParentUUID, m.GPUInstanceID, model.Unknown}] = m.PlacementStart
 	}
 	for _, g := range d.gpus {
 		for i := range g.instances {
 			gi := &g.instances[i]
-			at := key{g.entity.UUID, gi.entity.InstanceID, collector.Unknown}
-			if start, ok := starts[at]; ok && start != collector.Unknown {
+			at := key{g.entity.UUID, gi.entity.InstanceID, model.Unknown}
+			if start, ok := starts[at]; ok && start != model.Unknown {
 				gi.entity.PlacementStart = start
 			}
 			for j := range gi.compute {
@@ -151,10 +151,10 @@ func (d *Discovery) nameInstances() {
 	}
 }
 
-func (d *Discovery) listMIGDevices() []collector.MIGDevice {
+func (d *Discovery) listMIGDevices() []model.MIGDevice {
 	exist := false
 	for _, g := range d.gpus {
-		exist = exist || len(g.instances) > 0 && g.entity.State == collector.EntityUp
+		exist = exist || len(g.instances) > 0 && g.entity.State == model.EntityUp
 	}
 	if !exist || d.cfg.MIGDevices == nil {
 		return nil

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
 )
 
 // goDCGM returns the directory of go-dcgm's package.
@@ -69,7 +69,7 @@ func TestHealthErrorNames(t *testing.T) {
 		if want == "ERROR_SENTINEL" {
 			want = m[2] // the first code without a name
 		}
-		if got := collector.HealthErrorName(uint32(code)); got != want {
+		if got := model.HealthErrorName(uint32(code)); got != want {
 			t.Errorf("code %d is %s, want %s", code, got, want)
 		}
 		checked++

@@ -9,7 +9,7 @@ import "C"
 import (
 	"fmt"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
 )
 
 // Code is a dcgmReturn_t (dcgm_structs.h).
@@ -55,26 +55,26 @@ func (c Code) EngineLost() bool {
 func (c Code) Locked() bool { return c == ProfilingLibraryError || c == InUse }
 
 // Status returns the status of a cell whose value or call has the code.
-func (c Code) Status() collector.Status {
+func (c Code) Status() model.Status {
 	switch c {
 	case OK:
-		return collector.StatusOK
+		return model.StatusOK
 	case NoData, StaleData:
-		return collector.StatusNoData
+		return model.StatusNoData
 	case NotSupported, GPUNotSupported, FieldUnsupported, ProfilingNotSupported:
-		return collector.StatusNotSupported
+		return model.StatusNotSupported
 	case NoPermission, RequiresRoot:
-		return collector.StatusNotPermitted
+		return model.StatusNotPermitted
 	case UnknownField, InstanceNotFound, ComputeInstanceNotFound:
-		return collector.StatusNotFound
+		return model.StatusNotFound
 	case NotWatched:
-		return collector.StatusNotWatched
+		return model.StatusNotWatched
 	case ModuleNotLoaded:
-		return collector.StatusModuleMissing
+		return model.StatusModuleMissing
 	case GPULost, GPUsDetached, NVMLNotLoaded:
-		return collector.StatusEntityLost
+		return model.StatusEntityLost
 	}
-	return collector.StatusError
+	return model.StatusError
 }
 
 // Err returns nil for [OK], and otherwise an error with DCGM's text. doing is the

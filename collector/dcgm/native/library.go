@@ -14,14 +14,14 @@ import "C"
 import (
 	"unsafe"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
 )
 
 // Pair is DCGM's name of an entity. Its layout is that of dcgmGroupEntityPair_t.
 type Pair struct{ Kind, ID uint32 }
 
 // PairOf returns the pair of an entity of the given kind.
-func PairOf(kind collector.EntityKind, id uint32) Pair { return Pair{uint32(kind), id} }
+func PairOf(kind model.EntityKind, id uint32) Pair { return Pair{uint32(kind), id} }
 
 // Cell is one value that DCGM returned. Its layout is that of struct native_cell.
 type Cell struct {

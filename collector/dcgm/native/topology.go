@@ -11,7 +11,7 @@ import (
 	"slices"
 	"unsafe"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
 )
 
 // EntityStatus is DcgmEntityStatus_t.
@@ -116,7 +116,7 @@ type Fabric struct {
 type FabricLister struct{ f *C.struct_fabric }
 
 // NewFabricLister returns a lister of the given kinds.
-func (l *Library) NewFabricLister(kinds collector.KindSet) FabricLister {
+func (l *Library) NewFabricLister(kinds model.KindSet) FabricLister {
 	return FabricLister{C.fabric_open(l.n, C.uint32_t(kinds))}
 }
 

@@ -13,8 +13,8 @@ import (
 	"slices"
 	"time"
 
-	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/model"
 )
 
 const (
@@ -318,12 +318,12 @@ func (r Refusal) Covers(field uint16) bool {
 }
 
 // Status returns the status of the refused cells.
-func (r Refusal) Status() collector.Status {
+func (r Refusal) Status() model.Status {
 	if r.Code.Locked() {
-		return collector.StatusNotWatched
+		return model.StatusNotWatched
 	}
-	if s := r.Code.Status(); s != collector.StatusOK {
+	if s := r.Code.Status(); s != model.StatusOK {
 		return s
 	}
-	return collector.StatusError
+	return model.StatusError
 }
