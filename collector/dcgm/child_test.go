@@ -18,22 +18,27 @@ import (
 	"testing"
 	"time"
 
-	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgmsim"
+	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/nvml"
+	"gpu_exporter/collector/wire"
 )
 
-// Each sampler of a test is a process of its own, as in real life: the loader's
-// path is fixed when a process starts, and what a fault does must not end the test.
+// Each sampler of a test is a process of its own: the loader's path is fixed when a
+// process starts, and an injected fault must not end the test.
 const (
 	childVariable = "DCGM_TEST_CHILD"
-	// migVariable holds what the child's MIGDevices returns, as JSON or in a file: @path.
+	// migVariable is the result of the child's MIGDevices, as JSON or in a file: @path.
 	migVariable = "DCGM_TEST_MIG"
-	// nvmlVariable says that the child asks NVML for MIG devices and processes.
+	// nvmlVariable makes the child read MIG devices and processes from NVML.
 	nvmlVariable = "DCGM_TEST_NVML"
-	// hastyVariable says that the child judges and mends profiling without patience.
-	hastyVariable = "DCGM_TEST_HASTY"
+	// impatientVariable makes the child use impatientTiming.
+	impatientVariable = "DCGM_TEST_IMPATIENT"
 )
+
+// impatientTiming is the timing of a sampler with impatientVariable. The stall is far
+// longer than an interval, so that a busy machine does not cause one.
+var impatientTiming = profilingTiming{stall: 3 * time.Second, retryMin: 300 * time.Millisecond, retryMax: 600 * time.Millisecond}
 
 func TestMain(m *testing.M) {
 	switch os.Getenv(childVariable) {
@@ -45,23 +50,23 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// runChild is a sampler process: its configuration on stdin, whose end ends it,
-// and frames on descriptor 3.
+// runChild is a sampler process: it reads its configuration from stdin, ends with stdin,
+// and writes frames to descriptor 3.
 func runChild() int {
-	cfg, err := collector.ReadSamplerConfig(os.Stdin)
+	cfg, err := wire.ReadSamplerConfig(os.Stdin)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 2
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	commands := make(chan collector.SamplerCommand)
+	commands := make(chan wire.SamplerCommand)
 	go func() {
 		defer cancel()
-		if err := collector.ReadSamplerCommands(os.Stdin, func(c collector.SamplerCommand) { commands <- c }); err != nil {
+		if err := wire.ReadSamplerCommands(os.Stdin, func(c wire.SamplerCommand) { commands <- c }); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
 	}()
-	frames := collector.NewFrameWriter(os.NewFile(3, "frames"))
+	frames := wire.NewFrameWriter(os.NewFile(3, "frames"))
 	c := Config{
 		Sampler:  cfg,
 		Frames:   frames,
@@ -69,8 +74,8 @@ func runChild() int {
 		Logger:   slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if devices := os.Getenv(migVariable); devices != "" {
-		c.MIGDevices = func() ([]collector.MIGDevice, error) {
-			var list []collector.MIGDevice
+		c.MIGDevices = func() ([]model.MIGDevice, error) {
+			var list []model.MIGDevice
 			text := []byte(devices)
 			if path, ok := strings.CutPrefix(devices, "@"); ok {
 				var err error
@@ -82,8 +87,8 @@ func runChild() int {
 			return list, err
 		}
 	}
-	if os.Getenv(hastyVariable) != "" {
-		c.timing = profilingTiming{samples: 5, window: 200 * time.Millisecond, stall: time.Second, retryMin: 300 * time.Millisecond, retryMax: 600 * time.Millisecond}
+	if os.Getenv(impatientVariable) != "" {
+		c.timing = impatientTiming
 	}
 	if os.Getenv(nvmlVariable) != "" {
 		reader := nvml.NewReader(c.Logger)
@@ -94,7 +99,7 @@ func runChild() int {
 	var failed *FailureError
 	switch {
 	case errors.As(err, &failed):
-		if err := frames.Write(collector.Frame{Failure: &failed.Failure}); err != nil {
+		if err := frames.Write(wire.Frame{Failure: &failed.Failure}); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
 		return 1
@@ -111,7 +116,7 @@ type node struct {
 	t *testing.T
 }
 
-// newNode makes a node of a scenario.
+// newNode returns a node of a scenario.
 func newNode(t *testing.T, scenario string) node {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "dcgm") // short enough for a socket's path
@@ -140,41 +145,41 @@ func (n node) command(line string) {
 	}
 }
 
-// defaultFields are some of each type, of each level, and of profiling.
-func defaultFields() map[collector.EntityKind][]collector.FieldID {
-	return map[collector.EntityKind][]collector.FieldID{
-		collector.KindGPU:         {1, 100, 150, 155, 156, 203, 230, 250, 251, 252, 1001, 1002, 1004, 1005, 1010},
-		collector.KindGPUInstance: {150, 155, 203, 230, 250, 251, 252, 1001, 1002},
+// defaultFields are fields of each type and level, and profiling fields.
+func defaultFields() map[model.EntityKind][]model.FieldID {
+	return map[model.EntityKind][]model.FieldID{
+		model.KindGPU:         {1, 100, 150, 155, 156, 203, 230, 250, 251, 252, 1001, 1002, 1004, 1005, 1010},
+		model.KindGPUInstance: {150, 155, 203, 230, 250, 251, 252, 1001, 1002},
 	}
 }
 
-func defaultConfig() collector.SamplerConfig {
-	return collector.SamplerConfig{Interval: 50 * time.Millisecond, Fields: defaultFields()}
+func defaultConfig() wire.SamplerConfig {
+	return wire.SamplerConfig{Interval: 50 * time.Millisecond, Fields: defaultFields()}
 }
 
-// process is a sampler process and what it has written.
+// process is a sampler process and its output.
 type process struct {
 	t      *testing.T
-	cfg    collector.SamplerConfig
+	cfg    wire.SamplerConfig
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
-	frames chan collector.Frame
-	broken chan error // why the frames ended; io.EOF at a clean end
+	frames chan wire.Frame
+	broken chan error // why the frames ended; io.EOF at a regular end
 	exited chan struct{}
 
 	mu     sync.Mutex
 	output strings.Builder // stdout
 	log    strings.Builder // stderr
 
-	inv *collector.Inventory // the newest one that was taken
-	// rewatches is what the frames say of watching profiling anew.
+	inv *model.Inventory // the newest received one
+	// rewatches is the number of reported re-watches of profiling.
 	rewatches uint32
 }
 
 // startProcess starts a sampler in the environment env.
-func startProcess(t *testing.T, cfg collector.SamplerConfig, env ...string) *process {
+func startProcess(t *testing.T, cfg wire.SamplerConfig, env ...string) *process {
 	t.Helper()
-	p := &process{t: t, cfg: cfg, frames: make(chan collector.Frame, 4096), broken: make(chan error, 1), exited: make(chan struct{})}
+	p := &process{t: t, cfg: cfg, frames: make(chan wire.Frame, 4096), broken: make(chan error, 1), exited: make(chan struct{})}
 	p.cmd = exec.Command(os.Args[0])
 	p.cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool {
 		return strings.HasPrefix(v, "LD_LIBRARY_PATH=") || strings.HasPrefix(v, "DCGMSIM_") || strings.HasPrefix(v, "__DCGM")
@@ -200,7 +205,7 @@ func startProcess(t *testing.T, cfg collector.SamplerConfig, env ...string) *pro
 	}
 	go func() {
 		defer r.Close()
-		reader := collector.NewFrameReader(r)
+		reader := wire.NewFrameReader(r)
 		for {
 			f, err := reader.Next()
 			if err != nil {
@@ -243,16 +248,16 @@ func (w *lockedWriter) Write(b []byte) (int, error) {
 	return w.b.Write(b)
 }
 
-func (n node) start(cfg collector.SamplerConfig, env ...string) *process {
+func (n node) start(cfg wire.SamplerConfig, env ...string) *process {
 	n.t.Helper()
 	return startProcess(n.t, cfg, append(n.Environ(), env...)...)
 }
 
-// patience is how long a test waits for what must happen.
-const patience = 30 * time.Second
+// patience bounds the wait for a condition.
+const patience = 2 * time.Minute
 
-// frame takes the next frame.
-func (p *process) frame(what string) collector.Frame {
+// frame receives the next frame.
+func (p *process) frame(what string) wire.Frame {
 	p.t.Helper()
 	select {
 	case f, ok := <-p.frames:
@@ -280,12 +285,12 @@ func (p *process) frame(what string) collector.Frame {
 		return f
 	case <-time.After(patience):
 		p.t.Fatalf("waiting for %s: no frame", what)
-		return collector.Frame{}
+		return wire.Frame{}
 	}
 }
 
-// check checks what holds for every sample.
-func (p *process) check(s *collector.Sample) {
+// check checks the invariants of every sample.
+func (p *process) check(s *model.Sample) {
 	p.t.Helper()
 	if p.inv == nil || s.Generation != p.inv.Generation {
 		p.t.Fatalf("a sample of generation %d does not follow its inventory", s.Generation)
@@ -300,8 +305,8 @@ func (p *process) check(s *collector.Sample) {
 	}
 }
 
-// sample takes frames until a sample fulfils ok, which gives a reason why not.
-func (p *process) sample(what string, ok func(s *collector.Sample) error) *collector.Sample {
+// sample receives frames until ok returns nil for a sample.
+func (p *process) sample(what string, ok func(s *model.Sample) error) *model.Sample {
 	p.t.Helper()
 	deadline := time.Now().Add(patience)
 	var why error
@@ -320,8 +325,8 @@ func (p *process) sample(what string, ok func(s *collector.Sample) error) *colle
 	return nil
 }
 
-// inventory takes frames until an inventory comes.
-func (p *process) inventory(what string) *collector.Inventory {
+// inventory receives frames until the next inventory.
+func (p *process) inventory(what string) *model.Inventory {
 	p.t.Helper()
 	deadline := time.Now().Add(patience)
 	for {
@@ -336,12 +341,11 @@ func (p *process) inventory(what string) *collector.Inventory {
 	}
 }
 
-// processes takes frames until a reading of processes fulfils ok, which gives a
-// reason why not.
-func (p *process) processes(what string, ok func(r *collector.Processes) error) *collector.Processes {
+// processes receives frames until ok returns nil for a reading of processes.
+func (p *process) processes(what string, ok func(r *model.Processes) error) *model.Processes {
 	p.t.Helper()
 	deadline := time.Now().Add(patience)
-	why := errors.New("there is none")
+	why := errors.New("none received")
 	for time.Now().Before(deadline) {
 		f := p.frame(what)
 		if f.Failure != nil {
@@ -357,15 +361,25 @@ func (p *process) processes(what string, ok func(r *collector.Processes) error) 
 	return nil
 }
 
-// logged returns what the sampler has logged so far.
+// logged returns the log of the sampler.
 func (p *process) logged() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.log.String()
 }
 
-// events takes frames until n events came.
-func (p *process) events(what string, n int) (events []collector.Event, inv *collector.Inventory) {
+// eventually waits for a condition that no frame shows.
+func (p *process) eventually(what string, ok func() bool) {
+	p.t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			p.t.Fatalf("waiting for %s: timed out", what)
+		}
+	}
+}
+
+// events receives frames until there are n events.
+func (p *process) events(what string, n int) (events []model.Event, inv *model.Inventory) {
 	p.t.Helper()
 	deadline := time.Now().Add(patience)
 	for len(events) < n && time.Now().Before(deadline) {
@@ -382,8 +396,8 @@ func (p *process) events(what string, n int) (events []collector.Event, inv *col
 	return events, inv
 }
 
-// failure takes frames until the sampler says why it cannot go on, and waits for its end.
-func (p *process) failure() collector.Failure {
+// failure receives frames until the sampler's failure, and waits for its end.
+func (p *process) failure() model.Failure {
 	p.t.Helper()
 	for {
 		f := p.frame("the failure")
@@ -402,8 +416,8 @@ func (p *process) failure() collector.Failure {
 	}
 }
 
-// entity returns the position of an entity by DCGM's id.
-func (p *process) entity(kind collector.EntityKind, id uint32) int {
+// entity returns the position of an entity by DCGM's ID.
+func (p *process) entity(kind model.EntityKind, id uint32) int {
 	p.t.Helper()
 	for i, e := range p.inv.Entities {
 		if e.Kind == kind && e.ID == id {
@@ -414,8 +428,8 @@ func (p *process) entity(kind collector.EntityKind, id uint32) int {
 	return -1
 }
 
-// cell returns the reading of a field.
-func (p *process) cell(s *collector.Sample, kind collector.EntityKind, id uint32, field collector.FieldID) collector.Cell {
+// cell returns the cell of a field.
+func (p *process) cell(s *model.Sample, kind model.EntityKind, id uint32, field model.FieldID) model.Cell {
 	p.t.Helper()
 	row := s.Rows[p.entity(kind, id)]
 	column := slices.Index(p.inv.Columns[kind], field)
@@ -426,9 +440,9 @@ func (p *process) cell(s *collector.Sample, kind collector.EntityKind, id uint32
 }
 
 // has waits for a sample in which the field has the status.
-func (p *process) has(kind collector.EntityKind, id uint32, field collector.FieldID, want collector.Status) *collector.Sample {
+func (p *process) has(kind model.EntityKind, id uint32, field model.FieldID, want model.Status) *model.Sample {
 	p.t.Helper()
-	return p.sample(fmt.Sprintf("field %d of %v %d to be %v", field, kind, id, want), func(s *collector.Sample) error {
+	return p.sample(fmt.Sprintf("field %d of %v %d to be %v", field, kind, id, want), func(s *model.Sample) error {
 		if c := p.cell(s, kind, id, field); c.Status != want {
 			return fmt.Errorf("it is %v (%v)", c.Status, c.Float64())
 		}
@@ -436,9 +450,9 @@ func (p *process) has(kind collector.EntityKind, id uint32, field collector.Fiel
 	})
 }
 
-// inDevices returns the GPUs and what lies in them, which stand first.
-func inDevices(inv *collector.Inventory) []collector.Entity {
-	var all []collector.Entity
+// inDevices returns the GPUs and instances.
+func inDevices(inv *model.Inventory) []model.Entity {
+	var all []model.Entity
 	for _, e := range inv.Entities {
 		if e.Kind.OfGPU() {
 			all = append(all, e)

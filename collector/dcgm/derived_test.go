@@ -8,46 +8,48 @@ import (
 	"slices"
 	"testing"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/metrics"
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/wire"
 )
 
-// derivedConfig reads the derived fields, one of which is among the columns, too.
-func derivedConfig() collector.SamplerConfig {
+// derivedConfig has the derived fields, one of which is also a column.
+func derivedConfig() wire.SamplerConfig {
 	cfg := defaultConfig()
-	cfg.Derived = collector.DerivedFields()
+	cfg.Derived = metrics.DerivedFields()
 	cfg.Fields[gpu] = append(cfg.Fields[gpu], 396)
 	return cfg
 }
 
-// derived waits until a derived field of a GPU is a number.
-func (p *process) derived(id uint32, field collector.FieldID, want int64) *collector.Sample {
+// derived waits until a derived field of a GPU has a value.
+func (p *process) derived(id uint32, field model.FieldID, want int64) *model.Sample {
 	p.t.Helper()
-	return p.sample(fmt.Sprintf("derived field %d of GPU %d to be %d", field, id, want), func(s *collector.Sample) error {
+	return p.sample(fmt.Sprintf("derived field %d of GPU %d to be %d", field, id, want), func(s *model.Sample) error {
 		c, err := p.derivedCell(s, id, field)
-		if err == nil && (c.Status != collector.StatusOK || c.Int64() != want) {
+		if err == nil && (c.Status != model.StatusOK || c.Int64() != want) {
 			err = fmt.Errorf("it is %v (%d)", c.Status, c.Int64())
 		}
 		return err
 	})
 }
 
-func (p *process) derivedCell(s *collector.Sample, id uint32, field collector.FieldID) (collector.Cell, error) {
+func (p *process) derivedCell(s *model.Sample, id uint32, field model.FieldID) (model.Cell, error) {
 	column := slices.Index(p.inv.Derived, field)
 	at := p.entity(gpu, id)
 	if column < 0 || len(s.Derived) != len(p.inv.Entities) || column >= len(s.Derived[at]) {
-		return collector.Cell{}, fmt.Errorf("there is no cell of it")
+		return model.Cell{}, fmt.Errorf("there is no such cell")
 	}
 	return s.Derived[at][column], nil
 }
 
-// TestDerived shows the conditions that commands bring about.
+// TestDerived shows the values of derived fields.
 func TestDerived(t *testing.T) {
 	n := newNode(t, "dgx-h100")
 	p := n.start(derivedConfig())
 	p.derived(7, 1523, 0)
 	for _, c := range []struct {
 		command string
-		field   collector.FieldID
+		field   model.FieldID
 		want    int64
 	}{
 		{"reason gpu 3 hw_power_brake on", 112, 0x80},
@@ -58,7 +60,7 @@ func TestDerived(t *testing.T) {
 	} {
 		n.command(c.command)
 		if c.field == 112 {
-			p.sample("the power brake", func(s *collector.Sample) error {
+			p.sample("the power brake", func(s *model.Sample) error {
 				if cell, err := p.derivedCell(s, 3, 112); err != nil || cell.Int64()&c.want == 0 {
 					return fmt.Errorf("%+v, %w", cell, err)
 				}
@@ -69,20 +71,20 @@ func TestDerived(t *testing.T) {
 		p.derived(3, c.field, c.want)
 	}
 	s := p.derived(3, 171, -11)
-	// Read twice, once for each, and the same.
+	// The column has the same value.
 	if c := p.cell(s, gpu, 3, 396); c.Int64() != 1 {
 		t.Errorf("the column of field 396 is %v (%d)", c.Status, c.Int64())
 	}
 	cluster, err := p.derivedCell(s, 3, 172)
-	if err != nil || cluster.Status != collector.StatusOK || len(s.String(cluster)) != 36 {
+	if err != nil || cluster.Status != model.StatusOK || len(s.String(cluster)) != 36 {
 		t.Errorf("cluster %q: %+v, %v", s.String(cluster), cluster, err)
 	}
-	if c, err := p.derivedCell(s, 3, 390); err != nil || c.Status != collector.StatusNotSupported {
+	if c, err := p.derivedCell(s, 3, 390); err != nil || c.Status != model.StatusNotSupported {
 		t.Errorf("retired pages of an H100: %+v, %v", c, err)
 	}
 	n.command("lose gpu 3")
-	p.sample("nothing of a lost GPU", func(s *collector.Sample) error {
-		if c, err := p.derivedCell(s, 3, 1523); err != nil || c.Status != collector.StatusEntityLost {
+	p.sample("no derived values of a lost GPU", func(s *model.Sample) error {
+		if c, err := p.derivedCell(s, 3, 1523); err != nil || c.Status != model.StatusEntityLost {
 			return fmt.Errorf("%+v, %w", c, err)
 		}
 		return nil
@@ -90,9 +92,9 @@ func TestDerived(t *testing.T) {
 	p.derived(4, 1523, 0)
 }
 
-// TestDerivedOfSplitGPU: a GPU whose instances are read in its place has derived
-// values and nothing else, and goes on having them when it is split anew.
-func TestDerivedOfSplitGPU(t *testing.T) {
+// TestDerivedOfMIGGPU shows that a MIG GPU has derived values only, also after it is
+// repartitioned.
+func TestDerivedOfMIGGPU(t *testing.T) {
 	n := newNode(t, "a100x7-mig")
 	p := n.start(derivedConfig())
 	n.command("recovery gpu 0 drain-p2p")
@@ -101,7 +103,7 @@ func TestDerivedOfSplitGPU(t *testing.T) {
 		switch e.Kind {
 		case gpu:
 			if len(s.Rows[i]) != 0 {
-				t.Errorf("GPU %d is read beside its instances", e.ID)
+				t.Errorf("MIG GPU %d has a row", e.ID)
 			}
 		case inst:
 			if len(s.Rows[i]) == 0 || len(s.Derived[i]) != 0 {
@@ -112,7 +114,7 @@ func TestDerivedOfSplitGPU(t *testing.T) {
 	n.command("mig gpu 0 off")
 	p.inventory("the whole GPU")
 	p.derived(0, 1523, 3)
-	p.has(gpu, 0, 155, collector.StatusOK)
+	p.has(gpu, 0, 155, model.StatusOK)
 	n.command("remap gpu 0 pending 1")
 	p.derived(0, 396, 1)
 	n.command("mig gpu 0 3g.20gb*2")
@@ -121,7 +123,7 @@ func TestDerivedOfSplitGPU(t *testing.T) {
 	p.derived(0, 1523, 1)
 }
 
-// TestDerivedNotSelected: a GPU that --devices leaves out has none.
+// TestDerivedNotSelected shows that a GPU that is not selected has no derived values.
 func TestDerivedNotSelected(t *testing.T) {
 	cfg := derivedConfig()
 	cfg.Devices = "g:1"
@@ -132,13 +134,14 @@ func TestDerivedNotSelected(t *testing.T) {
 	}
 }
 
-// TestDerivedUnknown: a field that the engine does not know costs only itself.
+// TestDerivedUnknown shows that a field which the engine does not know does not affect
+// other fields.
 func TestDerivedUnknown(t *testing.T) {
 	cfg := derivedConfig()
 	cfg.Derived = append(slices.Clone(cfg.Derived), 7999)
 	p := newNode(t, "t4x1").start(cfg)
 	s := p.derived(0, 1523, 0)
-	if c, err := p.derivedCell(s, 0, 7999); err != nil || c.Status != collector.StatusNotFound {
+	if c, err := p.derivedCell(s, 0, 7999); err != nil || c.Status != model.StatusNotFound {
 		t.Errorf("%+v, %v", c, err)
 	}
 }

@@ -1,18 +1,19 @@
 // Copyright The gpu_exporter Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package dcgm reads the GPUs through NVIDIA's libdcgm.so.4 and writes what it
-// reads as frames. It runs in the sampler process only: any call in here can
-// hang, crash or leak, and the exporter process must survive that by killing
-// this one.
+// Package dcgm samples the GPUs of a node through DCGM and writes frames. It
+// decides what to watch and read; package native makes the calls.
 //
-// Two roads lead into the library. go-dcgm opens and closes the engine and
-// answers what is asked once (versions, profiling metric groups). What happens
-// at every interval, and what needs DCGM's error code (watches), goes through
-// native.c: one bulk call into one reused buffer, because go-dcgm copies and
-// clears 4 KiB for each value and drops most codes.
+//	engine.go        opens the library and the engine
+//	sampler.go       builds inventories, plans and watches; run.go is its event loop
+//	plan.go          what to watch and read; targets.go groups it into watches
+//	watch.go         keeps DCGM's watches equal to the targets
+//	reading.go       reads all values of a sample; sample.go writes it
+//	tracking.go      reads fields between samples
+//	xids.go          turns XIDs into events
+//	profiling.go     the state of profiling fields on each GPU
 //
-// This package must not be imported by the exporter process's code paths other
-// than to start [Run], must not know metrics or pods, and keeps nothing that a
-// new sampler process could not find out again.
+// Any call into DCGM can hang, crash or leak. Only the sampler process may run this
+// package, and the exporter process survives by killing it. This package must not
+// know metrics or owners, and must not keep state that a new sampler cannot rebuild.
 package dcgm

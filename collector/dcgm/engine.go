@@ -9,35 +9,21 @@ import (
 	"os"
 	"strings"
 	"syscall"
-	_ "unsafe" // for go:linkname
 
 	godcgm "github.com/NVIDIA/go-dcgm/pkg/dcgm"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/wire"
 )
 
-// goDCGMHandle is go-dcgm's connection. go-dcgm keeps it to itself; the other
-// way to have it would be to connect by ourselves, and then nothing of go-dcgm
-// could be used on the same engine. TestHandle fails when go-dcgm declares it
-// otherwise, and connect checks what it finds.
-//
-//go:linkname goDCGMHandle github.com/NVIDIA/go-dcgm/pkg/dcgm.handle
-var goDCGMHandle uintptr
-
-// embeddedHandle is DCGM_EMBEDDED_HANDLE (dcgm_test_apis.h).
-const embeddedHandle = 0x7fffffff
-
-// FailureError is returned by [Run] when the sampler cannot go on, and a new one
-// may or may not do better.
+// FailureError is the reason why the sampler cannot continue. A new sampler may succeed.
 type FailureError struct {
-	Failure collector.Failure
+	Failure model.Failure
 	err     error
 }
 
 func (e *FailureError) Error() string { return e.Failure.Message }
-
-// Reason is the word for a metric label.
-func (e *FailureError) Reason() string { return e.Failure.Reason }
 
 func (e *FailureError) Unwrap() error { return e.err }
 
@@ -47,76 +33,63 @@ func failure(reason string, err error, format string, args ...any) *FailureError
 	if err != nil {
 		message += ": " + err.Error()
 	}
-	return &FailureError{collector.Failure{Reason: reason, Message: message}, err}
+	return &FailureError{model.Failure{Reason: reason, Message: message}, err}
 }
 
 // engine is an open connection to a DCGM engine, embedded or standalone.
 type engine struct {
-	lib     *library
+	lib     *native.Library
 	version string
 	close   func()
-	file    os.FileInfo // of the library when it was opened
-	// driverFile is there while the driver is loaded. It is empty when it was
-	// there at the start, or the engine is not ours.
+	file    os.FileInfo // of the library when it was opened; nil if unknown
+	// driverFile appears when the driver is loaded. It is empty if the driver was
+	// loaded before, or if the engine is standalone.
 	driverFile string
 }
 
-// driverVersionFile is made by NVIDIA's kernel module.
+// driverVersionFile is a file of NVIDIA's kernel module.
 const driverVersionFile = "/proc/driver/nvidia/version"
 
 // connect loads the library and starts the embedded engine, or connects to the
-// standalone one.
-func connect(cfg collector.SamplerConfig) (*engine, error) {
-	mode, args := godcgm.Embedded, []string(nil)
-	if cfg.Hostengine != "" {
-		a, err := collector.ParseHostengine(cfg.Hostengine)
-		if err != nil {
-			return nil, failure(collector.FailureConfig, err, "reading the configuration")
+// standalone engine.
+//
+// go-dcgm does not export its handle. Our calls to the embedded engine use its
+// constant handle, and our calls to a standalone engine use a second connection.
+func connect(cfg wire.SamplerConfig) (*engine, error) {
+	embedded := cfg.Hostengine == ""
+	var address wire.Hostengine
+	var err error
+	if embedded {
+		if err := setLog(cfg.DCGMLogLevel); err != nil {
+			return nil, failure(model.FailureInitFailed, err, "redirecting DCGM's log")
 		}
-		mode = godcgm.Standalone
-		switch {
-		case a.URI:
-			args = []string{a.Target}
-		case a.Unix:
-			args = []string{a.Target, "1"}
-		default:
-			args = []string{a.Target, "0"}
-		}
-	} else if err := setLog(cfg.DCGMLogLevel); err != nil {
-		return nil, failure(collector.FailureInitFailed, err, "directing DCGM's log")
+	} else if address, err = wire.ParseHostengine(cfg.Hostengine); err != nil {
+		return nil, failure(model.FailureConfig, err, "reading the configuration")
 	}
 
-	lib, err := openLibrary()
-	var open *openError
-	if errors.As(err, &open) && open.missing {
-		return nil, failure(collector.FailureSymbolMissing, nil, "libdcgm.so.4 has no function %s: it is older or newer than this exporter can use (DCGM 4.0 and later)", open.detail)
+	lib, err := native.Open()
+	var open *native.OpenError
+	if errors.As(err, &open) && open.Missing {
+		return nil, failure(model.FailureSymbolMissing, nil, "libdcgm.so.4 has no function %s: its version is not supported (use DCGM 4.0 or later)", open.Detail)
 	}
 	if err != nil {
-		return nil, failure(collector.FailureLibraryMissing, err, "loading libdcgm.so.4 (install DCGM 4, or say where the library is with --dcgm.library-path)")
+		return nil, failure(model.FailureLibraryMissing, err, "loading libdcgm.so.4 (install DCGM 4, or set --dcgm.library-path)")
 	}
-	if len(args) == 1 && !lib.has("dcgmConnect_v3") {
-		return nil, failure(collector.FailureSymbolMissing, nil, "libdcgm.so.4 has no function dcgmConnect_v3: vsock addresses need DCGM 4.5 or later")
+	if address.URI && !lib.Has("dcgmConnect_v3") {
+		return nil, failure(model.FailureSymbolMissing, nil, "libdcgm.so.4 has no function dcgmConnect_v3: vsock addresses need DCGM 4.5 or later")
 	}
-	file, err := os.Stat(lib.path)
-	if err != nil {
-		// Not a path that can be looked at; an update will go unnoticed.
-		file = nil
-	}
-
-	_, driverErr := os.Stat(driverVersionFile)
-	closeEngine, err := godcgm.Init(mode, args...)
-	switch {
-	case err != nil && mode == godcgm.Standalone:
-		return nil, failure(collector.FailureHostengineUnreached, err, "connecting to the DCGM engine at %s", cfg.Hostengine)
-	case err != nil:
-		return nil, failure(collector.FailureInitFailed, err, "starting the embedded DCGM engine")
-	case goDCGMHandle == 0, mode == godcgm.Embedded && goDCGMHandle != embeddedHandle:
-		return nil, failure(collector.FailureInitFailed, nil, "go-dcgm has no handle where one was expected (%#x)", goDCGMHandle)
-	}
-	lib.setHandle(goDCGMHandle)
-	e := &engine{lib: lib, close: closeEngine, file: file}
-	if mode == godcgm.Embedded && errors.Is(driverErr, os.ErrNotExist) {
-		e.driverFile = driverVersionFile
+	e := &engine{lib: lib}
+	e.file, _ = os.Stat(lib.Path) // nil if it is not a file: then an update remains unnoticed
+	if embedded {
+		if _, err := os.Stat(driverVersionFile); errors.Is(err, os.ErrNotExist) {
+			e.driverFile = driverVersionFile
+		}
+		if e.close, err = godcgm.Init(godcgm.Embedded); err != nil {
+			return nil, failure(model.FailureInitFailed, err, "starting the embedded DCGM engine")
+		}
+		lib.UseEmbedded()
+	} else if err := e.connectStandalone(address); err != nil {
+		return nil, failure(model.FailureHostengineUnreached, err, "connecting to the DCGM engine at %s", cfg.Hostengine)
 	}
 	info, err := godcgm.GetHostengineVersionInfo()
 	if err != nil {
@@ -128,10 +101,34 @@ func connect(cfg collector.SamplerConfig) (*engine, error) {
 	return e, nil
 }
 
-// setLog directs the log of an embedded engine to the standard output, which the
-// supervisor copies into ours; DCGM would write /var/log/nv-hostengine.log. The
-// library reads the variables when it is initialised, with C's getenv, which
-// sees what os.Setenv sets in a program with cgo.
+// connectStandalone makes the connections of go-dcgm and of our own calls.
+func (e *engine) connectStandalone(address wire.Hostengine) error {
+	kind, args := native.AddressTCP, []string{address.Target, "0"}
+	switch {
+	case address.URI:
+		kind, args = native.AddressURI, []string{address.Target}
+	case address.Unix:
+		kind, args = native.AddressUnix, []string{address.Target, "1"}
+	}
+	closeEngine, err := godcgm.Init(godcgm.Standalone, args...)
+	if err != nil {
+		return err
+	}
+	if c := e.lib.Connect(address.Target, kind); c != native.OK {
+		closeEngine()
+		return e.lib.Err(c, "opening a second connection")
+	}
+	e.close = func() {
+		e.lib.Disconnect()
+		closeEngine()
+	}
+	return nil
+}
+
+// setLog redirects the log of an embedded engine to the standard output, which the
+// supervisor copies into our log. By default DCGM writes /var/log/nv-hostengine.log.
+// The library reads the variables with C's getenv when it is initialised; with cgo,
+// os.Setenv sets those as well.
 func setLog(level string) error {
 	if level == "" {
 		level = "NONE"
@@ -142,8 +139,8 @@ func setLog(level string) error {
 	return os.Setenv("__DCGM_DBG_LVL", level)
 }
 
-// buildVersion takes the version out of DCGM's build information, which is
-// key:value;key:value (dcgmVersionInfo_v2 in dcgm_structs.h).
+// buildVersion returns the version in DCGM's build information, a list
+// "key:value;key:value" (dcgmVersionInfo_v2 in dcgm_structs.h).
 func buildVersion(info string) string {
 	for item := range strings.SplitSeq(info, ";") {
 		if key, value, ok := strings.Cut(item, ":"); ok && strings.TrimSpace(key) == "version" {
@@ -153,20 +150,20 @@ func buildVersion(info string) string {
 	return ""
 }
 
-// updated says whether the library's file is no longer the one that was loaded.
+// updated reports whether the library's file was replaced or removed.
 func (e *engine) updated() bool {
 	if e.file == nil {
 		return false
 	}
-	now, err := os.Stat(e.lib.path)
+	now, err := os.Stat(e.lib.Path)
 	if err != nil {
 		return errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 	}
 	return !os.SameFile(now, e.file)
 }
 
-// driverArrived says whether the driver was loaded after an embedded engine had
-// started without it: the engine then knows no GPU, and will not look again.
+// driverArrived reports whether the driver was loaded after an embedded engine
+// started without it. Such an engine never finds the GPUs.
 func (e *engine) driverArrived() bool {
 	if e.driverFile == "" {
 		return false
@@ -175,24 +172,24 @@ func (e *engine) driverArrived() bool {
 	return err == nil
 }
 
-// capabilities asks for what each GPU that is up can profile.
-func (e *engine) capabilities(top topology) (map[uint32]capability, code) {
-	out := make(map[uint32]capability, len(top.gpus))
-	for _, g := range top.gpus {
-		if !up(g.status) {
+// capabilities returns the profiling fields of each GPU that is up, by its ID.
+func (e *engine) capabilities(top native.Topology) (map[uint32]capability, native.Code) {
+	out := make(map[uint32]capability, len(top.GPUs))
+	for _, g := range top.GPUs {
+		if !g.Status.Up() {
 			continue
 		}
-		groups, err := godcgm.GetSupportedMetricGroups(uint(g.id))
+		groups, err := godcgm.GetSupportedMetricGroups(uint(g.ID))
 		if err != nil {
-			c := codeNotSupported
+			c := native.NotSupported
 			var dcgmError *godcgm.Error
 			if errors.As(err, &dcgmError) {
-				c = code(dcgmError.Code)
+				c = native.Code(dcgmError.Code)
 			}
-			if c.lost() {
+			if c.EngineLost() {
 				return nil, c
 			}
-			out[g.id] = capability{status: c.status()}
+			out[g.ID] = capability{status: c.Status()}
 			continue
 		}
 		fields := make(map[uint16]metricGroup)
@@ -201,7 +198,7 @@ func (e *engine) capabilities(top topology) (map[uint32]capability, code) {
 				fields[uint16(f)] = metricGroup{group.Major, group.Minor}
 			}
 		}
-		out[g.id] = capability{fields: fields}
+		out[g.ID] = capability{fields: fields}
 	}
-	return out, codeOK
+	return out, native.OK
 }

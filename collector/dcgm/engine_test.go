@@ -7,9 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"gpu_exporter/collector/dcgm/native"
 )
 
-// TestUpdated shows what counts as an update of the library under a running sampler.
+// TestUpdated shows which changes count as an update of the library.
 func TestUpdated(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -31,7 +33,7 @@ func TestUpdated(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, true},
-		{"another file beside it", func(t *testing.T, dir string) { write(t, filepath.Join(dir, "libdcgm.so.3")) }, false},
+		{"another file in the directory", func(t *testing.T, dir string) { write(t, filepath.Join(dir, "libdcgm.so.3")) }, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -42,14 +44,14 @@ func TestUpdated(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			e := engine{lib: &library{path: path}, file: file}
+			e := engine{lib: &native.Library{Path: path}, file: file}
 			tt.change(t, dir)
 			if got := e.updated(); got != tt.want {
 				t.Errorf("updated: %v, want %v", got, tt.want)
 			}
 		})
 	}
-	if e := (engine{lib: &library{path: "[vdso]"}}); e.updated() {
+	if e := (engine{lib: &native.Library{Path: "[vdso]"}}); e.updated() {
 		t.Error("a library without a file counts as updated")
 	}
 }
@@ -58,14 +60,14 @@ func TestDriverArrived(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "version")
 	e := engine{driverFile: file}
 	if e.driverArrived() {
-		t.Error("arrived before it is there")
+		t.Error("arrived without the file")
 	}
 	write(t, file)
 	if !e.driverArrived() {
-		t.Error("not arrived while it is there")
+		t.Error("not arrived with the file")
 	}
 	if (&engine{}).driverArrived() {
-		t.Error("a driver that was there from the start counts as arrived")
+		t.Error("a driver that was loaded before counts as arrived")
 	}
 }
 
@@ -87,5 +89,18 @@ func link(t *testing.T, target, path string) {
 	t.Helper()
 	if err := os.Symlink(target, path); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestBuildVersion(t *testing.T) {
+	for info, want := range map[string]string{
+		"version:4.6.0;arch:x86_64;buildtype:Release;builddate:2026-07-06": "4.6.0",
+		"arch:x86_64; version : 4.5.1":                                     "4.5.1",
+		"arch:x86_64":                                                      "",
+		"":                                                                 "",
+	} {
+		if got := buildVersion(info); got != want {
+			t.Errorf("buildVersion(%q) = %q, want %q", info, got, want)
+		}
 	}
 }

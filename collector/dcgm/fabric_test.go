@@ -9,28 +9,30 @@ import (
 	"testing"
 	"time"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/wire"
 )
 
 const (
-	nvswitch = collector.KindSwitch
-	nvlinks  = collector.KindLink
-	cpus     = collector.KindCPU
-	cores    = collector.KindCPUCore
+	nvswitch = model.KindSwitch
+	nvlinks  = model.KindLink
+	cpus     = model.KindCPU
+	cores    = model.KindCPUCore
 )
 
-// fabricConfig reads a little of everything.
-func fabricConfig() collector.SamplerConfig {
+// fabricConfig has fields of every kind of device.
+func fabricConfig() wire.SamplerConfig {
 	cfg := defaultConfig()
-	cfg.Fields[nvswitch] = []collector.FieldID{858}
-	cfg.Fields[nvlinks] = []collector.FieldID{780, 1527, 1530, 1532}
-	cfg.Fields[cpus] = []collector.FieldID{1100, 1110}
-	cfg.Fields[cores] = []collector.FieldID{1100}
+	cfg.Fields[nvswitch] = []model.FieldID{858}
+	cfg.Fields[nvlinks] = []model.FieldID{780, 1527, 1530, 1532}
+	cfg.Fields[cpus] = []model.FieldID{1100, 1110}
+	cfg.Fields[cores] = []model.FieldID{1100}
 	return cfg
 }
 
-// linksOf counts the links of an entity, and those that are down.
-func linksOf(inv *collector.Inventory, kind collector.EntityKind, id uint32) (count int, down []int) {
+// linksOf returns the number of links of an entity, and the ports of those that are down.
+func linksOf(inv *model.Inventory, kind model.EntityKind, id uint32) (count int, down []int) {
 	for _, e := range inv.Entities {
 		if e.Kind != nvlinks {
 			continue
@@ -45,10 +47,10 @@ func linksOf(inv *collector.Inventory, kind collector.EntityKind, id uint32) (co
 	return count, down
 }
 
-// links waits for an entity to have so many links, with these ports down.
-func (p *process) links(kind collector.EntityKind, id uint32, count int, down ...int) {
+// links waits until an entity has count links, of which the ports in down are down.
+func (p *process) links(kind model.EntityKind, id uint32, count int, down ...int) {
 	p.t.Helper()
-	p.sample(fmt.Sprintf("%v %d to have %d links, %v down", kind, id, count, down), func(*collector.Sample) error {
+	p.sample(fmt.Sprintf("%v %d to have %d links, %v down", kind, id, count, down), func(*model.Sample) error {
 		if n, ports := linksOf(p.inv, kind, id); n != count || !slices.Equal(ports, down) {
 			return fmt.Errorf("%d links, %v down", n, ports)
 		}
@@ -56,23 +58,23 @@ func (p *process) links(kind collector.EntityKind, id uint32, count int, down ..
 	})
 }
 
-// TestFabric shows the switches and links of a DGX H100 as they come and go.
+// TestFabric shows changes of the switches and links of a DGX H100.
 func TestFabric(t *testing.T) {
 	n := newNode(t, "dgx-h100")
 	p := n.start(fabricConfig())
-	p.has(nvswitch, 3, 858, collector.StatusOK)
+	p.has(nvswitch, 3, 858, model.StatusOK)
 	for gpuID := range uint32(8) {
 		p.links(gpu, gpuID, 18)
 	}
 	for id, trunks := range []int{20, 16, 16, 20} {
 		p.links(nvswitch, uint32(id), trunks)
 	}
-	first := linkID(pairOf(gpu, 0), 0)
-	s := p.has(nvlinks, first, 1530, collector.StatusOK)
-	if c := p.cell(s, nvlinks, first, 780); c.Status != collector.StatusNotSupported {
+	first := native.LinkID(native.PairOf(gpu, 0), 0)
+	s := p.has(nvlinks, first, 1530, model.StatusOK)
+	if c := p.cell(s, nvlinks, first, 780); c.Status != model.StatusNotSupported {
 		t.Errorf("a switch's field on a GPU's link: %v", c.Status)
 	}
-	p.has(nvlinks, linkID(pairOf(nvswitch, 0), 40), 780, collector.StatusOK)
+	p.has(nvlinks, native.LinkID(native.PairOf(nvswitch, 0), 40), 780, model.StatusOK)
 
 	n.command("link gpu 3 port 17 down")
 	p.links(gpu, 3, 18, 17)
@@ -81,21 +83,29 @@ func TestFabric(t *testing.T) {
 	n.command("link gpu 3 port 17 up")
 	p.links(gpu, 3, 18)
 
-	// What DCGM says of the links of a lost GPU is that it has none.
+	// A lost GPU keeps its links, although DCGM lists none.
 	n.command("lose gpu 2")
-	p.has(nvlinks, linkID(pairOf(gpu, 2), 5), 1530, collector.StatusEntityLost)
+	p.has(nvlinks, native.LinkID(native.PairOf(gpu, 2), 5), 1530, model.StatusEntityLost)
 	p.links(gpu, 2, 18)
 	n.command("return gpu 2")
-	p.has(nvlinks, linkID(pairOf(gpu, 2), 5), 1530, collector.StatusOK)
+	p.sample("the links of the returned GPU", func(s *model.Sample) error {
+		if n, _ := linksOf(p.inv, gpu, 2); n != 18 { // until they are listed again
+			return fmt.Errorf("%d links", n)
+		}
+		if c := p.cell(s, nvlinks, native.LinkID(native.PairOf(gpu, 2), 5), 1530); c.Status != model.StatusOK {
+			return fmt.Errorf("field 1530 is %v", c.Status)
+		}
+		return nil
+	})
 
-	// A GPU with MIG has none indeed, and that of others stay.
+	// A MIG GPU has no links; other GPUs keep theirs.
 	n.command("mig gpu 1 3g.40gb*2")
 	p.links(gpu, 1, 0)
 	p.links(gpu, 0, 18)
 
 	n.command("switch 2 lost")
-	p.has(nvswitch, 2, 858, collector.StatusBlank)
-	p.has(nvswitch, 1, 858, collector.StatusOK)
+	p.has(nvswitch, 2, 858, model.StatusBlank)
+	p.has(nvswitch, 1, 858, model.StatusOK)
 }
 
 // TestFabricSelection shows --switch-devices and --cpu-devices.
@@ -103,7 +113,7 @@ func TestFabricSelection(t *testing.T) {
 	cfg := fabricConfig()
 	cfg.Switches, cfg.CPUs = "g:1", "i:3,4"
 	p := newNode(t, "dgx-h100").start(cfg)
-	s := p.has(nvswitch, 1, 858, collector.StatusOK)
+	s := p.has(nvswitch, 1, 858, model.StatusOK)
 	for i, e := range p.inv.Entities {
 		read := len(s.Rows[i]) > 0
 		switch {
@@ -114,7 +124,7 @@ func TestFabricSelection(t *testing.T) {
 		}
 	}
 	p = newNode(t, "gb200").start(cfg)
-	s = p.has(cores, 3, 1100, collector.StatusOK)
+	s = p.has(cores, 3, 1100, model.StatusOK)
 	for i, e := range p.inv.Entities {
 		if read := len(s.Rows[i]) > 0; e.Kind == cpus && read || e.Kind == cores && read != (e.ID == 3 || e.ID == 4) {
 			t.Errorf("%v %d: read %v", e.Kind, e.ID, read)
@@ -122,33 +132,34 @@ func TestFabricSelection(t *testing.T) {
 	}
 }
 
-// TestCPUs shows the Grace CPUs of a GB200 tray, and that their values do not
-// speak for the GPUs: after XID 119 every field of every GPU is blank.
+// TestCPUs shows the Grace CPUs of a GB200 tray. Their values do not count as answers of
+// the GPUs: after XID 119 every field of every GPU is blank.
 func TestCPUs(t *testing.T) {
 	n := newNode(t, "gb200")
 	p := n.start(fabricConfig())
-	p.has(cpus, 1, 1110, collector.StatusOK)
-	p.has(cores, 143, 1100, collector.StatusOK)
+	p.has(cpus, 1, 1110, model.StatusOK)
+	p.has(cores, 143, 1100, model.StatusOK)
 	if i := p.entity(cores, 100); p.inv.Entities[p.inv.Entities[i].Parent].ID != 1 {
 		t.Errorf("core 100 is of CPU %d", p.inv.Entities[p.inv.Entities[i].Parent].ID)
 	}
 	n.command("xid 119 gpu 0")
-	if f := p.failure(); f.Reason != collector.FailureEngineBlank {
+	if f := p.failure(); f.Reason != model.FailureEngineBlank {
 		t.Errorf("failure %+v", f)
 	}
 }
 
-// TestLinksHang shows that a driver which hangs over a link's state costs no sample.
+// TestLinksHang shows that samples continue while reading the link states hangs.
 func TestLinksHang(t *testing.T) {
 	n := newNode(t, "h100x8")
 	p := n.start(fabricConfig())
 	p.links(gpu, 0, 18)
 	n.command("hang dcgmGetNvLinkLinkStatus")
-	first := p.has(gpu, 0, 150, collector.StatusOK).Time
+	first := p.has(gpu, 0, 150, model.StatusOK).Time
 	last := first
 	for range 30 {
-		s := p.has(gpu, 0, 150, collector.StatusOK)
-		if s.Time.Before(last) { // one without a newer value is of the same time
+		s := p.has(gpu, 0, 150, model.StatusOK)
+		// Without a newer value the time stays the same, up to the difference of two clocks.
+		if s.Time.Before(last.Add(-time.Millisecond)) {
 			t.Fatalf("a sample of %v after one of %v", s.Time, last)
 		}
 		last = s.Time
@@ -158,14 +169,14 @@ func TestLinksHang(t *testing.T) {
 	}
 }
 
-// TestLinksReadAges shows that a sample says when the links were last read, and that
-// this does not go on while they cannot be.
-func TestLinksReadAges(t *testing.T) {
+// TestLinksReadTime shows that samples have the time of the last read of the links, and
+// that it does not advance while reading fails.
+func TestLinksReadTime(t *testing.T) {
 	for _, fault := range []string{"fail dcgmGetNvLinkLinkStatus -3", "hang dcgmGetNvLinkLinkStatus"} {
 		t.Run(fault, func(t *testing.T) {
 			n := newNode(t, "h100x8")
 			p := n.start(fabricConfig())
-			fresh := func(s *collector.Sample) error {
+			fresh := func(s *model.Sample) error {
 				if age := s.Time.Sub(s.LinksRead); age > 1500*time.Millisecond {
 					return fmt.Errorf("the links were read %v before", age)
 				}
@@ -175,16 +186,16 @@ func TestLinksReadAges(t *testing.T) {
 			n.command(fault)
 			n.command("link gpu 0 port 3 down")
 			var read time.Time
-			p.sample("links that were read long ago", func(s *collector.Sample) error {
+			p.sample("links that were read long ago", func(s *model.Sample) error {
 				if s.Time.Sub(s.LinksRead) < 3*time.Second {
 					return fmt.Errorf("the links were read at %v", s.LinksRead)
 				}
 				read = s.LinksRead
 				return nil
 			})
-			s := p.has(gpu, 0, 150, collector.StatusOK)
+			s := p.has(gpu, 0, 150, model.StatusOK)
 			if off := s.LinksRead.Sub(read).Abs(); off > 100*time.Millisecond {
-				t.Errorf("links that are not read were read at %v, and then at %v", read, s.LinksRead)
+				t.Errorf("unreadable links were read at %v, and then at %v", read, s.LinksRead)
 			}
 			n.command("clear")
 			p.sample("links that were just read", fresh)
@@ -194,15 +205,15 @@ func TestLinksReadAges(t *testing.T) {
 		n := newNode(t, "h100x8")
 		n.command("fail dcgmGetNvLinkLinkStatus -3")
 		p := n.start(fabricConfig())
-		if s := p.has(gpu, 0, 150, collector.StatusOK); !s.LinksRead.IsZero() {
+		if s := p.has(gpu, 0, 150, model.StatusOK); !s.LinksRead.IsZero() {
 			t.Errorf("the links were read at %v", s.LinksRead)
 		}
 	})
 }
 
-// TestLinksTold shows that links which are down are there for a sampler that was told of
-// them, if they are of what they are told of.
-func TestLinksTold(t *testing.T) {
+// TestKnownLinks shows that a sampler has the down links that an earlier sampler knew, if
+// they are of the same GPU or switch.
+func TestKnownLinks(t *testing.T) {
 	n := newNode(t, "dgx-h100")
 	first := n.start(fabricConfig())
 	first.links(gpu, 0, 18)
@@ -216,7 +227,7 @@ func TestLinksTold(t *testing.T) {
 	n.command("switch 1 lost")
 	n.command("lose gpu 5")
 	cfg := fabricConfig()
-	cfg.Links = []collector.KnownLinks{
+	cfg.Links = []model.KnownLinks{
 		{GPU: uuid(0), Ports: []int{3, 17}},
 		{GPU: "GPU-another", Ports: []int{4}},
 		{GPU: uuid(2), Ports: []int{0}},
@@ -228,44 +239,11 @@ func TestLinksTold(t *testing.T) {
 	p.links(gpu, 0, 2, 3, 17)
 	p.links(gpu, 1, 0)
 	p.links(gpu, 2, 0)
-	p.links(gpu, 5, 0) // as it is not told who it is
+	p.links(gpu, 5, 0) // DCGM does not return its UUID
 	p.links(nvswitch, 1, 2, 32, 47)
 	p.links(nvswitch, 9, 0)
 	n.command("return gpu 5")
 	p.links(gpu, 5, 1, 7)
 	n.command("link gpu 0 port 3 up")
 	p.links(gpu, 0, 2, 17)
-}
-
-// TestLinksAreTheGPUs shows that a GPU has no links of the one that had its id before,
-// and has its own when it is back.
-func TestLinksAreTheGPUs(t *testing.T) {
-	f := fabricIdentities{known: knownPorts([]collector.KnownLinks{{GPU: "GPU-c", Ports: []int{5}}, {Switch: 0, Ports: []int{5}}})}
-	for _, step := range []struct {
-		uuid  string
-		mig   bool
-		state linkState // none: DCGM says that the link is not supported
-		want  int
-	}{
-		{"GPU-a", false, linkDown, 0},
-		{"GPU-a", false, linkUp, 1},
-		{"GPU-a", false, linkDown, 1},
-		{"GPU-b", false, linkDown, 0},
-		{"GPU-a", false, linkDown, 1},
-		{"GPU-a", true, 0, 0},
-		{"GPU-a", false, linkDown, 1},
-		{"GPU-c", false, linkDown, 1},
-		{"", false, linkDown, 0},
-		{"", false, linkUp, 1},
-		{"", false, linkDown, 1},
-	} {
-		var now fabric
-		if step.state != 0 {
-			now.links = []nvlink{{pairOf(gpu, 0), 5, step.state}}
-		}
-		f.update(now, map[uint32]*knownGPU{0: {entity: collector.Entity{Kind: gpu, UUID: step.uuid, MIGMode: step.mig}}})
-		if len(f.links) != step.want {
-			t.Errorf("%+v: %d links", step, len(f.links))
-		}
-	}
 }

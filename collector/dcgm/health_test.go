@@ -6,19 +6,15 @@ package dcgm
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
 )
 
-// startHealth starts a sampler that checks the health often.
+// startHealth starts a sampler with frequent health checks.
 func (n node) startHealth(devices string) *process {
 	cfg := defaultConfig()
 	cfg.HealthInterval = 100 * time.Millisecond
@@ -26,11 +22,11 @@ func (n node) startHealth(devices string) *process {
 	return n.start(cfg)
 }
 
-// health takes frames until a health check fulfils ok, which gives a reason why not.
-func (p *process) health(what string, ok func(h *collector.Health) error) *collector.Health {
+// health receives frames until ok returns nil for a health check.
+func (p *process) health(what string, ok func(h *model.Health) error) *model.Health {
 	p.t.Helper()
 	deadline := time.Now().Add(patience)
-	why := errors.New("there is none")
+	why := errors.New("none received")
 	for time.Now().Before(deadline) {
 		f := p.frame(what)
 		if f.Failure != nil {
@@ -49,36 +45,36 @@ func (p *process) health(what string, ok func(h *collector.Health) error) *colle
 	return nil
 }
 
-// finds waits until a check finds just this on a GPU; "" is nothing.
-func (p *process) finds(id uint32, want string) *collector.Health {
+// finds waits until a check finds exactly the incidents want on a GPU.
+func (p *process) finds(id uint32, want string) *model.Health {
 	p.t.Helper()
-	return p.health(fmt.Sprintf("%q on GPU %d", want, id), func(h *collector.Health) error {
+	return p.health(fmt.Sprintf("%q on GPU %d", want, id), func(h *model.Health) error {
 		var found []string
 		for _, i := range h.Incidents {
 			if i.Entity == p.entity(gpu, id) {
-				found = append(found, fmt.Sprintf("%v %v %s", i.System, i.Result, collector.HealthErrorName(i.Code)))
+				found = append(found, fmt.Sprintf("%v %v %s", i.System, i.Result, model.HealthErrorName(i.Code)))
 			}
 		}
 		slices.Sort(found)
 		if got := strings.Join(slices.Compact(found), ", "); got != want || h.Failure != "" {
-			return fmt.Errorf("it finds %q %s", got, h.Failure)
+			return fmt.Errorf("found %q %s", got, h.Failure)
 		}
 		return nil
 	})
 }
 
-// logs waits until the log, which comes another way than the frames, has the text.
+// logs waits until the log has the text. The log and the frames are separate streams.
 func (p *process) logs(text string) {
 	p.t.Helper()
-	p.sample("the log to say "+text, func(*collector.Sample) error {
+	p.sample("the log record "+text, func(*model.Sample) error {
 		if !strings.Contains(p.logged(), text) {
-			return errors.New("it does not")
+			return errors.New("not logged")
 		}
 		return nil
 	})
 }
 
-// TestHealth shows what checks find, and that they follow the topology.
+// TestHealth shows the incidents of checks, and checks after topology changes.
 func TestHealth(t *testing.T) {
 	n := newNode(t, "dgx-h100")
 	p := n.startHealth("")
@@ -98,68 +94,67 @@ func TestHealth(t *testing.T) {
 		n.command(c.command)
 		got := p.finds(3, c.want)
 		if got.Checked[3].Since != h.Checked[3].Since {
-			t.Errorf("after %s GPU 3 is checked anew", c.command)
+			t.Errorf("after %s the watch of GPU 3 was interrupted", c.command)
 		}
 	}
 	n.command("sxid 19084 switch 2 port 1 fatal")
-	p.health("the SXid", func(h *collector.Health) error {
-		want := collector.HealthIncident{Entity: p.entity(collector.KindSwitch, 2), System: 11, Result: collector.HealthFail, Code: 15}
+	p.health("the SXid", func(h *model.Health) error {
+		want := model.HealthIncident{Entity: p.entity(model.KindSwitch, 2), System: 11, Result: model.HealthFail, Code: 15}
 		if !slices.Contains(h.Incidents, want) {
 			return fmt.Errorf("%+v", h.Incidents)
 		}
 		return nil
 	})
 	n.command("lose gpu 5")
-	h = p.health("a check without GPU 5", func(h *collector.Health) error {
+	h = p.health("a check without GPU 5", func(h *model.Health) error {
 		if len(h.Checked) != 7+4 {
 			return fmt.Errorf("%d are checked: %s", len(h.Checked), h.Failure)
 		}
 		return nil
 	})
-	if slices.ContainsFunc(h.Checked, func(c collector.CheckedEntity) bool { return c.Entity == p.entity(gpu, 5) }) {
+	if slices.ContainsFunc(h.Checked, func(c model.CheckedEntity) bool { return c.Entity == p.entity(gpu, 5) }) {
 		t.Errorf("a lost GPU is checked: %+v", h.Checked)
 	}
 	n.command("return gpu 5")
-	p.health("a check with GPU 5 again", func(h *collector.Health) error {
+	p.health("a check with GPU 5 again", func(h *model.Health) error {
 		if len(h.Checked) != 8+4 {
 			return fmt.Errorf("%d are checked: %s", len(h.Checked), h.Failure)
 		}
 		if !h.Checked[5].Since.After(h.Checked[4].Since) {
-			return fmt.Errorf("it was watched all the time")
+			return fmt.Errorf("its watch was not interrupted")
 		}
 		return nil
 	})
 }
 
-// TestHealthOfSelected: only the selected GPUs are checked, and an XID of an instance
-// is on its GPU.
+// TestHealthOfSelected shows that only selected devices are checked.
 func TestHealthOfSelected(t *testing.T) {
 	p := newNode(t, "h100x8").startHealth("g:2,4")
 	h := p.finds(4, "")
 	if len(h.Checked) != 2 || h.Checked[0].Entity != p.entity(gpu, 2) {
-		t.Errorf("checked are %+v", h.Checked)
+		t.Errorf("checked: %+v", h.Checked)
 	}
 	p = newNode(t, "a100x7-mig").startHealth("")
 	if h := p.finds(0, ""); len(h.Checked) != 1 {
-		t.Errorf("of a split GPU, checked are %+v", h.Checked)
+		t.Errorf("checked of a MIG GPU: %+v", h.Checked)
 	}
 }
 
-// TestNoHealth: it is checked only on request.
+// TestNoHealth shows that there are no checks by default.
 func TestNoHealth(t *testing.T) {
 	p := newNode(t, "t4x1").start(defaultConfig())
 	for samples := 0; samples < 10; {
 		switch f := p.frame("samples"); {
 		case f.Health != nil || f.Peers != nil:
-			t.Fatalf("health that nobody asked for: %+v", f)
+			t.Fatalf("unexpected health check: %+v", f)
 		case f.Sample != nil:
 			samples++
 		}
 	}
 }
 
-// TestHungHealth: a check that hangs costs no sample and is told once; when it ends,
-// the next one comes.
+// TestHungHealth shows that samples continue during a hung check, which is logged once,
+// and that checks continue after it.
 func TestHungHealth(t *testing.T) {
 	for _, call := range []string{"dcgmHealthCheck", "dcgmGetDeviceTopology"} {
 		t.Run(call, func(t *testing.T) {
@@ -168,14 +163,14 @@ func TestHungHealth(t *testing.T) {
 			p.finds(0, "")
 			n.command("hang " + call)
 			if call == "dcgmGetDeviceTopology" {
-				n.command("detach gpu 7") // with a new inventory it is read anew
+				n.command("detach gpu 7") // a new inventory causes a read
 			}
-			told := func() int { return strings.Count(p.logged(), "a health check takes longer") }
+			logged := func() int { return strings.Count(p.logged(), "a health check takes longer") }
 			p.logs("a health check takes longer")
 			for samples := 0; samples < 20; {
 				switch f := p.frame("samples"); {
 				case f.Health != nil:
-					t.Fatalf("health from a call that hangs: %+v", f.Health)
+					t.Fatalf("health of a hung call: %+v", f.Health)
 				case f.Sample != nil:
 					samples++
 				}
@@ -183,33 +178,36 @@ func TestHungHealth(t *testing.T) {
 			n.command("lose gpu 1")
 			p.inventory("a new topology meanwhile")
 			p.frame("a sample of it")
-			if told() != 1 {
-				t.Errorf("it is logged %d times", told())
+			if logged() != 1 {
+				t.Errorf("logged %d times", logged())
 			}
-			n.command("clear")
-			p.health("a check of the new topology", func(h *collector.Health) error {
-				if h.Failure != "" || slices.ContainsFunc(h.Checked, func(c collector.CheckedEntity) bool { return c.Entity == p.entity(gpu, 1) }) {
+			n.command("clear " + call) // GPU 1 stays lost
+			p.health("a check of the new topology", func(h *model.Health) error {
+				if h.Failure != "" || slices.ContainsFunc(h.Checked, func(c model.CheckedEntity) bool { return c.Entity == p.entity(gpu, 1) }) {
 					return fmt.Errorf("%+v", h)
 				}
 				return nil
 			})
-			p.logs("has come to an end")
+			p.logs("has finished")
 		})
 	}
 }
 
-// TestHungHealthAtTheEnd: a check that hangs does not keep the sampler from its end,
-// nor from telling what came since the last sample; that the process has ended is seen
-// when the test is cleaned up.
+// TestHungHealthAtTheEnd shows that a hung check delays neither the end of the sampler
+// nor the report of XIDs since the last sample.
 func TestHungHealthAtTheEnd(t *testing.T) {
 	n := newNode(t, "t4x1")
 	n.command("hang dcgmHealthSet")
 	cfg := defaultConfig()
-	cfg.Interval, cfg.HealthInterval = 20*time.Second, 100*time.Millisecond
+	cfg.Interval, cfg.HealthInterval, cfg.DCGMLogLevel = 20*time.Second, 100*time.Millisecond, "DEBUG"
 	p := n.start(cfg)
-	p.logs("a health check takes longer")
+	p.eventually("a record of the slow check", func() bool { return strings.Contains(p.logged(), "a health check takes longer") })
 	n.command("xid 79 gpu 0")
-	time.Sleep(300 * time.Millisecond) // until DCGM has heard
+	p.eventually("DCGM's record of the XID", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return strings.Contains(p.output.String(), "XID 79")
+	})
 	p.stdin.Close()
 	<-p.exited
 	xids := 0
@@ -219,14 +217,15 @@ func TestHungHealthAtTheEnd(t *testing.T) {
 		}
 	}
 	if xids != 1 {
-		t.Errorf("%d XIDs were told, want 1", xids)
+		t.Errorf("%d XIDs reported, want 1", xids)
 	}
-	if !strings.Contains(p.logged(), "DCGM did not end in time") {
-		t.Errorf("the log does not say that the call was left behind")
+	if !strings.Contains(p.logged(), "DCGM did not shut down in time") {
+		t.Errorf("the abandoned call is not logged")
 	}
 }
 
-// TestHealthFails: checks that fail are told once and counted, and cost no sample.
+// TestHealthFails shows that failing checks are logged once and reported, and that samples
+// continue.
 func TestHealthFails(t *testing.T) {
 	for _, call := range []string{"dcgmHealthSet", "dcgmHealthCheck"} {
 		t.Run(call, func(t *testing.T) {
@@ -236,7 +235,7 @@ func TestHealthFails(t *testing.T) {
 			for failures, samples := 0, 0; failures < 3 || samples < 3; {
 				switch f := p.frame("failed checks and samples"); {
 				case f.Health != nil && (!strings.Contains(f.Health.Failure, "(-33)") || f.Health.Checked != nil):
-					t.Fatalf("health from a call that fails: %+v", f.Health)
+					t.Fatalf("health of a failed call: %+v", f.Health)
 				case f.Health != nil:
 					failures++
 				case f.Sample != nil:
@@ -245,7 +244,7 @@ func TestHealthFails(t *testing.T) {
 			}
 			p.logs("the health cannot be checked")
 			if got := strings.Count(p.logged(), "the health cannot be checked"); got != 1 {
-				t.Errorf("it is logged %d times", got)
+				t.Errorf("logged %d times", got)
 			}
 			n.command("clear")
 			p.finds(0, "")
@@ -253,19 +252,19 @@ func TestHealthFails(t *testing.T) {
 	}
 }
 
-// peers takes frames until the topology between GPUs comes.
-func (p *process) peers(what string) *collector.Peers {
+// peers receives frames until the topology between GPUs.
+func (p *process) peers(what string) *model.Peers {
 	p.t.Helper()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		if f := p.frame(what); f.Peers != nil {
 			return f.Peers
 		}
 	}
-	p.t.Fatalf("waiting for %s: there is none", what)
+	p.t.Fatalf("waiting for %s: none received", what)
 	return nil
 }
 
-// TestPeers shows how GPUs reach each other, anew with each topology.
+// TestPeers shows the topology between GPUs, and its update after a change.
 func TestPeers(t *testing.T) {
 	n := newNode(t, "dgx-h100")
 	n.command("link gpu 2 port 0 down")
@@ -279,7 +278,7 @@ func TestPeers(t *testing.T) {
 		if pair.Entity == p.entity(gpu, 2) {
 			links = 17
 		}
-		if pair.P2P != 0 || pair.NVLinks != links && pair.Peer != p.entity(gpu, 2) || pair.Path == collector.PeerPathUnknown {
+		if pair.P2P != 0 || pair.NVLinks != links && pair.Peer != p.entity(gpu, 2) || pair.Path == model.PeerPathUnknown {
 			t.Errorf("%+v, want %d links", pair, links)
 		}
 	}
@@ -288,55 +287,13 @@ func TestPeers(t *testing.T) {
 		t.Errorf("%d pairs without GPU 5, want 42", len(next.Pairs))
 	}
 
-	// What cannot be read costs only itself.
+	// A failed read only affects its own data.
 	n = newNode(t, "h100x8")
 	n.command("fail dcgmGetNvLinkP2PStatus -6")
 	p = n.startHealth("")
 	for _, pair := range p.peers("the topology").Pairs {
-		if pair.P2P != collector.Unknown || pair.Path == collector.PeerPathUnknown {
+		if pair.P2P != model.Unknown || pair.Path == model.PeerPathUnknown {
 			t.Errorf("%+v without a P2P status", pair)
 		}
-	}
-}
-
-func TestPeerPath(t *testing.T) {
-	for _, c := range []struct {
-		v     uint64
-		path  string
-		links int
-	}{
-		{0, "", 0}, {0x1, "BOARD", 0}, {0x2, "PIX", 0}, {0x8, "PHB", 0}, {0x20, "SYS", 0}, {0x210, "NODE", 2},
-		{0x2000000 | 0x20, "SYS", 18}, {0x20000000000, "", 34}, {0x40, "", 0},
-	} {
-		if path, links := peerPath(c.v); path.String() != c.path || links != c.links {
-			t.Errorf("%#x is %v with %d links, want %s with %d", c.v, path, links, c.path, c.links)
-		}
-	}
-}
-
-// TestHealthErrorNames compares the names with DCGM's header.
-func TestHealthErrorNames(t *testing.T) {
-	source, err := os.ReadFile(filepath.Join(goDCGM(t), "dcgm_errors.h"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	codes, _, _ := strings.Cut(string(source), "} dcgmError_t;")
-	checked := 0
-	for _, m := range regexp.MustCompile(`DCGM_FR_(\w+)\s*=\s*(\d+)`).FindAllStringSubmatch(codes, -1) {
-		code, err := strconv.ParseUint(m[2], 10, 32)
-		if err != nil {
-			t.Fatal(err)
-		}
-		want := m[1]
-		if want == "ERROR_SENTINEL" {
-			want = m[2] // the first that has no name
-		}
-		if got := collector.HealthErrorName(uint32(code)); got != want {
-			t.Errorf("code %d is %s, want %s", code, got, want)
-		}
-		checked++
-	}
-	if checked < 130 {
-		t.Errorf("only %d names are in the header", checked)
 	}
 }

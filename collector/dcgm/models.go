@@ -7,32 +7,33 @@ import (
 	"fmt"
 	"regexp"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/wire"
 )
 
-// modelRules are the rules of the configuration on GPUs of some models.
+// modelRules exclude fields from GPUs of some models.
 type modelRules []modelRule
 
 type modelRule struct {
-	field collector.FieldID
+	field model.FieldID
 	match *regexp.Regexp
 	only  bool
 }
 
-func compileModelRules(rules []collector.ModelRule) (modelRules, error) {
+func compileModelRules(rules []wire.ModelRule) (modelRules, error) {
 	var all modelRules
 	for _, r := range rules {
-		match, err := collector.ModelExpression(r.Match)
+		match, err := wire.ModelExpression(r.Match)
 		if err != nil {
-			return nil, fmt.Errorf("reading the rule on models %q: %w", r.Match, err)
+			return nil, fmt.Errorf("reading the rule for models %q: %w", r.Match, err)
 		}
 		all = append(all, modelRule{r.Field, match, r.Only})
 	}
 	return all, nil
 }
 
-// exclude says whether GPUs of the model are not asked for the field.
-func (rules modelRules) exclude(field collector.FieldID, model string) bool {
+// exclude reports whether the field is not read on GPUs of the model.
+func (rules modelRules) exclude(field model.FieldID, model string) bool {
 	limited, allowed := false, false
 	for _, r := range rules {
 		if r.field != field {

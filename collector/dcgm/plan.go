@@ -5,158 +5,270 @@ package dcgm
 
 import (
 	"fmt"
+	"slices"
+	"time"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/dcgm/watch"
+	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/model"
 )
 
-const fieldXID = uint16(collector.FieldXID)
+const (
+	fieldXID     = uint16(field.XIDErrors)
+	fieldMIGMode = uint16(67) // dcgm_fields.h
+)
 
-// plan says what is to be watched and read for one inventory. It is made at a
-// change of topology; the readings follow it without allocating.
+// plan is what to watch and read for one inventory. All slices have one element per
+// entity.
 type plan struct {
-	inv   *collector.Inventory
-	types [kinds][]collector.ValueType // of the columns
-	// selected says which entities are asked for; read, which have a row; events,
-	// which ones have their XIDs heard.
-	selected, read, events []bool
-	// fixed holds, for each row, the cells that need no reading, because the
-	// entity is lost or cannot have the field; StatusOK is to be read.
-	fixed [][]collector.Status
-	// tracked holds, for each row, the fields that are looked at between samples,
-	// and capabilities what each GPU can profile.
-	tracked      [][]trackedField
-	capabilities map[uint32]capability
+	inv          *model.Inventory
+	capabilities map[uint32]capability // of the GPUs that are up, by DCGM's ID
 	models       modelRules
-	// profiled are the GPUs, by id, of which a profiling field is wanted between samples;
-	// counted are the profiling fields that are watched, by the GPU's id.
-	profiled map[uint32]bool
-	counted  map[uint32][]uint16
-	// evidence are the fields that are read of a GPU, by its row, to judge its
-	// profiling by; round is when its profiling was last watched anew, by its id.
-	evidence map[int][]uint16
-	round    map[uint32]int
+	// selected entities are sampled or watched for events. read ones have a row;
+	// events are the ones whose XIDs are reported.
+	selected, read, events []bool
+	// fixed and derived are the statuses of the columns and of the derived fields.
+	// A cell that is not StatusOK needs no reading: its entity is lost, or has no
+	// such field.
+	fixed, derived [][]model.Status
+	// tracked are the fields that are also read between samples.
+	tracked [][]trackedField
+	// tracksProfiling are the GPUs, by ID, with a tracked profiling field. profiling
+	// are the profiling fields that are watched, by the GPU's ID.
+	tracksProfiling map[uint32]bool
+	profiling       map[uint32][]uint16
+	// round groups the GPUs, by ID, by when their profiling fields were last
+	// re-watched: see profiler.beginRound.
+	round map[uint32]int
 }
 
-// kinds is the number of entity kinds that have columns here.
-const kinds = len(collector.Inventory{}.Columns)
+// trackedField is a field whose every value is reported.
+type trackedField struct {
+	field uint16
+	every time.Duration // 0: it is only read with the samples
+}
 
-// newPlan says what to read. capabilities has the profiling capability of each
-// GPU that is up, by DCGM's id.
-func newPlan(inv *collector.Inventory, selected selectors, capabilities map[uint32]capability) *plan {
+// selectors are the devices and models of the configuration.
+type selectors struct {
+	gpus, switches, cpus model.Selector
+	models               modelRules
+}
+
+// newPlan plans the samples of an inventory. track adds the fields to read between samples.
+func newPlan(inv *model.Inventory, selected selectors, capabilities map[uint32]capability) *plan {
 	n := len(inv.Entities)
 	p := &plan{
-		inv: inv, selected: make([]bool, n), read: make([]bool, n), events: make([]bool, n), fixed: make([][]collector.Status, n),
-		tracked: make([][]trackedField, n), capabilities: capabilities, models: selected.models, profiled: map[uint32]bool{}, counted: map[uint32][]uint16{},
+		inv: inv, capabilities: capabilities, models: selected.models,
+		selected: make([]bool, n), read: make([]bool, n), events: make([]bool, n),
+		fixed: make([][]model.Status, n), derived: make([][]model.Status, n), tracked: make([][]trackedField, n),
+		tracksProfiling: map[uint32]bool{}, profiling: map[uint32][]uint16{},
 	}
-	selector := selected.gpus
-	for kind, fields := range inv.Columns {
-		for _, f := range fields {
-			field, _ := collector.FieldByID(f)
-			p.types[kind] = append(p.types[kind], field.Type)
-		}
-	}
-
-	split := make([]bool, n) // GPUs that have instances, or may have
+	p.selectEntities(selected)
 	for i, e := range inv.Entities {
-		if e.Kind == collector.KindGPUInstance {
-			split[e.Parent] = true
-		}
-		if inv.InstancesUnknownOf(i) {
-			split[i] = true
-			// One of its instances may be asked for, which would select it.
-			p.events[i] = selector.GPU(e.ID) || selector.Instances()
-		}
-	}
-	for i, e := range inv.Entities {
-		switch e.Kind {
-		case collector.KindGPU:
-			p.read[i] = selector.GPU(e.ID) && !(selector.Flex() && split[i])
-		case collector.KindGPUInstance:
-			p.read[i] = selector.GPUInstance(e.ID)
-		case collector.KindComputeInstance:
-			p.read[i] = p.read[e.Parent]
-		default:
-			p.selected[i] = selected.other(inv, i)
-			p.read[i] = p.selected[i] && len(inv.Columns[e.Kind]) > 0
-			continue
-		}
-		// An XID of a selected entity may be recorded on what it is part of, or on a part of it.
 		if p.read[i] {
-			p.events[i] = true
-			for up := e.Parent; up != collector.Unknown; up = inv.Entities[up].Parent {
-				p.events[up] = true
+			p.fixed[i] = make([]model.Status, len(inv.Columns[e.Kind]))
+			for j, f := range inv.Columns[e.Kind] {
+				p.fixed[i][j] = p.statusOf(i, f)
 			}
 		}
-		if e.Parent != collector.Unknown && p.read[e.Parent] {
-			p.events[i] = true
-		}
-	}
-	for i := range inv.Entities {
-		p.read[i] = p.read[i] && len(inv.Columns[inv.Entities[i].Kind]) > 0 // now that its parts have followed it
-		if e := &inv.Entities[i]; e.Parent != collector.Unknown && e.Kind == collector.KindComputeInstance {
-			p.events[i] = p.events[i] || p.events[e.Parent]
-		}
-		p.selected[i] = p.selected[i] || p.events[i]
-	}
-
-	for i, e := range inv.Entities {
-		if !p.read[i] {
-			continue
-		}
-		p.fixed[i] = make([]collector.Status, len(inv.Columns[e.Kind]))
-		gpu, _ := inv.GPU(i)
-		for j, f := range inv.Columns[e.Kind] {
-			switch {
-			case e.State != collector.EntityUp:
-				p.fixed[i][j] = collector.StatusEntityLost
-			case gpu != nil && p.models.exclude(f, gpu.Model):
-				p.fixed[i][j] = collector.StatusExcluded
-			case e.Kind == collector.KindLink && gpu != nil && ofSwitch(uint16(f)):
-				p.fixed[i][j] = collector.StatusNotSupported
-			case profiling(uint16(f)) && gpu != nil:
-				p.fixed[i][j] = capabilities[gpu.ID].of(uint16(f))
+		if e.Kind == model.KindGPU && p.events[i] && len(inv.Derived) > 0 {
+			p.derived[i] = make([]model.Status, len(inv.Derived))
+			if e.State != model.EntityUp {
+				for j := range p.derived[i] {
+					p.derived[i][j] = model.StatusEntityLost
+				}
 			}
 		}
 	}
 	return p
 }
 
-// ofSwitch says whether the field is one of the NVSwitches' ranges in
-// dcgm_fields.h, which GPUs' links do not have.
-func ofSwitch(field uint16) bool { return field >= 700 && field < 900 }
-
-// selectors say what is asked for.
-type selectors struct {
-	gpus, switches, cpus collector.Selector
-	models               modelRules
+// selectEntities decides which entities are selected, read and watched for events.
+func (p *plan) selectEntities(selected selectors) {
+	inv, gpus := p.inv, selected.gpus
+	partitioned := make([]bool, len(inv.Entities)) // GPUs that have or may have instances
+	for i, e := range inv.Entities {
+		if e.Kind == model.KindGPUInstance {
+			partitioned[e.Parent] = true
+		}
+		if inv.InstancesUnknownOf(i) {
+			partitioned[i] = true
+			// A selected instance would select its GPU.
+			p.events[i] = gpus.GPU(e.ID) || gpus.Instances()
+		}
+	}
+	for i, e := range inv.Entities {
+		switch e.Kind {
+		case model.KindGPU:
+			p.read[i] = gpus.GPU(e.ID) && !(gpus.Flex() && partitioned[i])
+		case model.KindGPUInstance:
+			p.read[i] = gpus.GPUInstance(e.ID)
+		case model.KindComputeInstance:
+			p.read[i] = p.read[e.Parent]
+		default:
+			p.selected[i] = selected.selects(inv, i)
+			p.read[i] = p.selected[i] && len(inv.Columns[e.Kind]) > 0
+			continue
+		}
+		// DCGM may record an XID of a selected entity on its parents or parts.
+		if p.read[i] {
+			p.events[i] = true
+			for up := e.Parent; up != model.Unknown; up = inv.Entities[up].Parent {
+				p.events[up] = true
+			}
+		}
+		if e.Parent != model.Unknown && p.read[e.Parent] {
+			p.events[i] = true
+		}
+	}
+	for i, e := range inv.Entities {
+		p.read[i] = p.read[i] && len(inv.Columns[e.Kind]) > 0 // only now: parts follow their parent's selection
+		if e.Kind == model.KindComputeInstance {
+			p.events[i] = p.events[i] || p.events[e.Parent]
+		}
+		p.selected[i] = p.selected[i] || p.events[i]
+	}
 }
 
-// other says whether an entity that is no GPU, nor in one, is asked for.
-func (s selectors) other(inv *collector.Inventory, i int) bool {
+// selects reports whether an entity outside of GPUs is selected.
+func (s selectors) selects(inv *model.Inventory, i int) bool {
 	e := &inv.Entities[i]
 	switch e.Kind {
-	case collector.KindSwitch:
+	case model.KindSwitch:
 		return s.switches.GPU(e.ID)
-	case collector.KindLink:
-		parent := &inv.Entities[e.Parent]
-		if parent.Kind == collector.KindGPU {
+	case model.KindLink:
+		if parent := &inv.Entities[e.Parent]; parent.Kind == model.KindGPU {
 			return s.gpus.GPU(parent.ID)
 		}
 		return s.switches.GPUInstance(uint32(e.Port))
-	case collector.KindCPU:
+	case model.KindCPU:
 		return s.cpus.GPU(e.ID)
-	case collector.KindCPUCore:
+	case model.KindCPUCore:
 		return s.cpus.GPUInstance(e.ID)
 	}
 	return true
 }
 
-// warming says whether a profiling field that should have a value has none yet.
-func (p *plan) warming(s *collector.Sample) bool {
+// statusOf returns StatusOK if a column of an entity is to be read.
+func (p *plan) statusOf(row int, f model.FieldID) model.Status {
+	e := &p.inv.Entities[row]
+	gpu, _ := p.inv.GPU(row)
+	switch {
+	case e.State != model.EntityUp:
+		return model.StatusEntityLost
+	case p.excluded(row, f):
+		return model.StatusExcluded
+	case e.Kind == model.KindLink && gpu != nil && f >= 700 && f < 900:
+		return model.StatusNotSupported // dcgm_fields.h: only NVSwitches and their links have these
+	case gpu != nil && isProfiling(uint16(f)):
+		return p.capabilities[gpu.ID].of(uint16(f))
+	}
+	return model.StatusOK
+}
+
+// excluded reports whether the configuration excludes a field of an entity.
+func (p *plan) excluded(row int, field model.FieldID) bool {
+	gpu, _ := p.inv.GPU(row)
+	return gpu != nil && p.models.exclude(field, gpu.Model)
+}
+
+// track adds the fields to read between samples. Profiling fields are left out during
+// a pause. silent are the GPUs, by ID, without profiling values: their alternative
+// fields ([model.TrackedField.Unless]) are tracked.
+func (p *plan) track(fields []model.TrackedField, interval time.Duration, paused bool, silent map[uint32]bool) {
+	p.chooseProfiling(fields)
+	partitioned := make([]bool, len(p.inv.Entities)) // GPUs with selected instances
+	for i, e := range p.inv.Entities {
+		if e.Kind == model.KindGPUInstance && p.selected[i] {
+			partitioned[e.Parent] = true
+		}
+		if p.inv.InstancesUnknownOf(i) {
+			partitioned[i] = p.selected[i]
+		}
+	}
+	for i, e := range p.inv.Entities {
+		if e.State != model.EntityUp {
+			continue
+		}
+		gpu, _ := p.inv.GPU(i)
+		// A selected entity without columns has no row, but may have tracked fields.
+		wanted := p.read[i] || p.selected[i] && !partitioned[i] && len(p.inv.Columns[e.Kind]) == 0
+		for _, f := range fields {
+			if !(wanted || f.Parents && partitioned[i]) || !f.Kinds.Has(e.Kind) || !p.trackable(i, f.Field) {
+				continue
+			}
+			if gpu != nil && isProfiling(uint16(f.Field)) {
+				p.tracksProfiling[gpu.ID] = true
+				if paused {
+					continue
+				}
+			}
+			if f.Unless != 0 && p.trackable(i, f.Unless) && !(gpu != nil && silent[gpu.ID] && isProfiling(uint16(f.Unless))) {
+				continue
+			}
+			every := f.Every
+			if every >= interval {
+				every = 0
+			}
+			p.tracked[i] = append(p.tracked[i], trackedField{uint16(f.Field), every})
+		}
+	}
+}
+
+// trackable reports whether a field of an entity can be tracked.
+func (p *plan) trackable(row int, field model.FieldID) bool {
+	gpu, _ := p.inv.GPU(row)
+	watched := gpu == nil || !isProfiling(uint16(field)) || slices.Contains(p.profiling[gpu.ID], uint16(field))
+	return watched && !p.excluded(row, field)
+}
+
+// chooseProfiling sets the profiling fields of each GPU: the columns, and the tracked
+// fields that need no more turns of the hardware. Lower IDs win, because they are
+// more general.
+func (p *plan) chooseProfiling(fields []model.TrackedField) {
+	var wanted []uint16
+	for _, f := range fields {
+		if isProfiling(uint16(f.Field)) {
+			wanted = append(wanted, uint16(f.Field))
+		}
+	}
+	slices.Sort(wanted)
+	for i := range p.inv.Entities {
+		gpu := &p.inv.Entities[i]
+		if gpu.Kind != model.KindGPU {
+			continue
+		}
+		var listed []uint16
+		p.eachProfilingColumn(gpu, func(row, column int) {
+			if p.fixed[row][column] == model.StatusOK {
+				listed = append(listed, uint16(p.inv.Columns[p.inv.Entities[row].Kind][column]))
+			}
+		})
+		p.profiling[gpu.ID] = append(listed, p.capabilities[gpu.ID].withoutMoreTurns(listed, watch.Without(wanted, listed))...)
+	}
+}
+
+// eachProfilingColumn calls f for each profiling column of the GPU and its instances.
+func (p *plan) eachProfilingColumn(gpu *model.Entity, f func(row, column int)) {
+	for i, e := range p.inv.Entities {
+		if of, ok := p.inv.GPU(i); !ok || of != gpu || p.fixed[i] == nil || e.State != model.EntityUp {
+			continue
+		}
+		for j, field := range p.inv.Columns[e.Kind] {
+			if isProfiling(uint16(field)) && p.fixed[i][j] != model.StatusExcluded {
+				f(i, j)
+			}
+		}
+	}
+}
+
+// awaitsProfiling reports whether a profiling field of a sample has no first value yet.
+func (p *plan) awaitsProfiling(s *model.Sample) bool {
 	for i, row := range s.Rows {
 		for j := range row {
-			if status := row[j].Status; p.fixed[i][j] == collector.StatusOK && (status == collector.StatusNoData || status == collector.StatusBlank) &&
-				profiling(uint16(p.inv.Columns[p.inv.Entities[i].Kind][j])) {
+			if status := row[j].Status; p.fixed[i][j] == model.StatusOK && (status == model.StatusNoData || status == model.StatusBlank) &&
+				isProfiling(uint16(p.inv.Columns[p.inv.Entities[i].Kind][j])) {
 				return true
 			}
 		}
@@ -164,108 +276,122 @@ func (p *plan) warming(s *collector.Sample) bool {
 	return false
 }
 
-// refuse takes out of the readings what the engine does not watch.
-func (p *plan) refuse(units []*unit) {
-	rows := make(map[pair]int, len(p.inv.Entities))
+// refuse fixes the status of the cells that the engine does not watch.
+func (p *plan) refuse(units []*watch.Unit) {
+	rows := make(map[native.Pair]int, len(p.inv.Entities))
 	for i, e := range p.inv.Entities {
-		rows[pairOf(e.Kind, e.ID)] = i
+		rows[native.PairOf(e.Kind, e.ID)] = i
 	}
 	for _, u := range units {
-		for _, r := range u.refused {
-			row, ok := rows[r.entity]
-			if !ok || p.fixed[row] == nil {
+		for _, r := range u.Refused {
+			row, ok := rows[r.Entity]
+			if !ok {
 				continue
 			}
-			for j, f := range p.inv.Columns[r.entity.kind] {
-				if p.fixed[row][j] == collector.StatusOK && u.watchesField(uint16(f)) && r.covers(uint16(f)) {
-					p.fixed[row][j] = r.status()
+			refuse := func(statuses []model.Status, fields []model.FieldID) {
+				for j := range statuses {
+					if f := uint16(fields[j]); statuses[j] == model.StatusOK && slices.Contains(u.Fields, f) && r.Covers(f) {
+						statuses[j] = r.Status()
+					}
 				}
 			}
+			refuse(p.fixed[row], p.inv.Columns[r.Entity.Kind])
+			refuse(p.derived[row], p.inv.Derived)
 		}
 	}
 }
 
-func (u *unit) watchesField(field uint16) bool {
-	for _, f := range u.fields {
-		if f == field {
-			return true
-		}
-	}
-	return false
-}
-
-// block is one request and what its cells become.
+// block is one request of a reading, and where its cells go.
 type block struct {
-	request
-	rows []int // of the entities
-	// to says where the values of the first fields go; the others are read for us.
-	to       []column
-	xid, mig int // positions of these two in fields, or -1
+	native.Request
+	rows     []int // of the entities
+	to       []destination
+	xid, mig int // positions of these fields in the request, or -1
 }
 
-// column is where the values of a field go, and of what type they must be.
-type column struct {
-	column int
-	want   collector.ValueType
-	// silent says that a value does not tell whether a GPU answers: it is one of
-	// something else, of the node as a whole, or the last XID, which DCGM keeps.
-	silent bool
-	// global says that it is a value of the node, whatever entity it is asked of.
+// destination is a cell of a sample.
+type destination struct {
+	cell    int // position of the field in the request
+	column  int
+	derived bool // column is of the derived fields
+	want    model.ValueType
+	// proof marks a field whose value proves that its GPU answers: it is measured on
+	// the GPU. DCGM keeps XIDs, and has node-wide fields without a GPU. Profiling has
+	// a state of its own.
+	proof bool
+	// global marks a node-wide field, whatever entity it is read on.
 	global bool
 }
 
-// blocks are the requests that read everything, and the number of cells they
-// fill: one for all entities of a kind that have the same fields.
+// blocks returns the requests of a reading, and the number of their cells. Entities of
+// a kind that have the same fields share a request.
 func (p *plan) blocks() (blocks []block, cells int) {
 	byShape := make(map[string]int)
-	for i, e := range p.inv.Entities {
-		if !p.read[i] && !p.events[i] {
+	for i := range p.inv.Entities {
+		b := p.blockOf(i)
+		if len(b.Fields) == 0 {
 			continue
 		}
-		b := block{xid: -1, mig: -1}
-		for j, f := range p.inv.Columns[e.Kind] {
-			if p.fixed[i] == nil || p.fixed[i][j] != collector.StatusOK {
-				continue
-			}
-			switch uint16(f) {
-			case fieldXID:
-				b.xid = len(b.fields)
-			case fieldMIGMode:
-				b.mig = len(b.fields)
-			}
-			b.fields = append(b.fields, uint16(f))
-			field, _ := collector.FieldByID(f)
-			global := field.Level == collector.KindGlobal
-			b.to = append(b.to, column{j, p.types[e.Kind][j], global || f == collector.FieldXID || !e.Kind.OfGPU(), global})
-		}
-		// XIDs are read even of a lost GPU: the one that says why it was lost may come late.
-		if p.events[i] && b.xid < 0 {
-			b.xid = len(b.fields)
-			b.fields = append(b.fields, fieldXID)
-		}
-		if e.Kind == collector.KindGPU && p.read[i] && e.State == collector.EntityUp && b.mig < 0 {
-			b.mig = len(b.fields)
-			b.fields = append(b.fields, fieldMIGMode)
-		}
-		b.fields = append(b.fields, without(p.evidence[i], b.fields)...)
-		if len(b.fields) == 0 {
-			continue
-		}
-		shape := fmt.Sprint(e.Kind, b.fields, b.to)
+		e := &p.inv.Entities[i]
+		shape := fmt.Sprint(e.Kind, b.Fields, b.to)
 		at, ok := byShape[shape]
 		if !ok {
 			at = len(blocks)
 			byShape[shape] = at
-			for j := range b.fields {
-				b.column = append(b.column, uint16(j))
-			}
+			b.Column = columns(len(b.Fields))
 			blocks = append(blocks, b)
 		}
-		t := &blocks[at]
-		t.entities = append(t.entities, pairOf(e.Kind, e.ID))
-		t.base = append(t.base, uint32(cells))
-		t.rows = append(t.rows, i)
-		cells += len(t.fields)
+		shared := &blocks[at]
+		shared.Entities = append(shared.Entities, native.PairOf(e.Kind, e.ID))
+		shared.Base = append(shared.Base, uint32(cells))
+		shared.rows = append(shared.rows, i)
+		cells += len(shared.Fields)
 	}
 	return blocks, cells
+}
+
+// blockOf returns the fields to read on one entity: columns, derived and tracked fields.
+func (p *plan) blockOf(row int) block {
+	e := &p.inv.Entities[row]
+	b := block{xid: -1, mig: -1}
+	add := func(field uint16) (position int) {
+		if position = slices.Index(b.Fields, field); position < 0 {
+			position = len(b.Fields)
+			b.Fields = append(b.Fields, field)
+		}
+		return position
+	}
+	for _, part := range []struct {
+		derived  bool
+		statuses []model.Status
+		fields   []model.FieldID
+	}{{false, p.fixed[row], p.inv.Columns[e.Kind]}, {true, p.derived[row], p.inv.Derived}} {
+		for j, status := range part.statuses {
+			if status != model.StatusOK {
+				continue
+			}
+			id := part.fields[j]
+			described, _ := field.ByID(id)
+			global := described.Level == model.KindGlobal
+			b.to = append(b.to, destination{
+				cell: add(uint16(id)), column: j, derived: part.derived, want: described.Type, global: global,
+				proof: e.Kind.OfGPU() && !global && id != field.XIDErrors && !isProfiling(uint16(id)),
+			})
+		}
+	}
+	for _, t := range p.tracked[row] {
+		add(t.field)
+	}
+	// The XID of a lost GPU is read too: the XID that explains the loss may come late.
+	if p.events[row] {
+		add(fieldXID)
+	}
+	if e.Kind == model.KindGPU && p.read[row] && e.State == model.EntityUp {
+		add(fieldMIGMode)
+	}
+	b.xid = slices.Index(b.Fields, fieldXID)
+	if e.Kind == model.KindGPU {
+		b.mig = slices.Index(b.Fields, fieldMIGMode)
+	}
+	return b
 }

@@ -9,22 +9,24 @@ import (
 	"strings"
 	"testing"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/dcgm/watch"
+	"gpu_exporter/collector/model"
 )
 
 const (
-	gpu     = collector.KindGPU
-	inst    = collector.KindGPUInstance
-	compute = collector.KindComputeInstance
+	gpu     = model.KindGPU
+	inst    = model.KindGPUInstance
+	compute = model.KindComputeInstance
 )
 
-// testInventory has GPU 0 whole, GPU 1 split in two, GPU 4 lost, and GPU 5.
-func testInventory(columns map[collector.EntityKind][]collector.FieldID) *collector.Inventory {
-	none := collector.Unknown
-	inv := &collector.Inventory{Generation: 1, Entities: []collector.Entity{
+// testInventory has whole GPUs 0 and 5, GPU 1 with two instances, and the lost GPU 4.
+func testInventory(columns map[model.EntityKind][]model.FieldID) *model.Inventory {
+	none := model.Unknown
+	inv := &model.Inventory{Generation: 1, Entities: []model.Entity{
 		{Kind: gpu, ID: 0, Parent: none, UUID: "GPU-0"},
 		{Kind: gpu, ID: 1, Parent: none, UUID: "GPU-1", MIGMode: true},
-		{Kind: gpu, ID: 4, Parent: none, UUID: "GPU-4", State: collector.EntityLost},
+		{Kind: gpu, ID: 4, Parent: none, UUID: "GPU-4", State: model.EntityLost},
 		{Kind: gpu, ID: 5, Parent: none, UUID: "GPU-5"},
 		{Kind: inst, ID: 7, Parent: 1, InstanceID: 1, Profile: "3g.40gb"},
 		{Kind: inst, ID: 8, Parent: 1, InstanceID: 2, Profile: "4g.40gb"},
@@ -38,18 +40,18 @@ func testInventory(columns map[collector.EntityKind][]collector.FieldID) *collec
 }
 
 var (
-	testColumns = map[collector.EntityKind][]collector.FieldID{
+	testColumns = map[model.EntityKind][]model.FieldID{
 		gpu:  {155, 230, 1001, 1002},
 		inst: {155, 1001},
 	}
 	testCapabilities = map[uint32]capability{
 		0: {fields: map[uint16]metricGroup{1001: {4, 0}, 1002: {1, 1}, 1004: {1, 1}, 1006: {1, 2}}},
 		1: {fields: map[uint16]metricGroup{1001: {4, 0}, 1002: {1, 1}}},
-		5: {status: collector.StatusModuleMissing},
+		5: {status: model.StatusModuleMissing},
 	}
 )
 
-// TestPlanTargets shows what is watched, and in which groups.
+// TestPlanTargets shows the watches of a plan.
 func TestPlanTargets(t *testing.T) {
 	for _, tt := range []struct {
 		devices string
@@ -58,8 +60,8 @@ func TestPlanTargets(t *testing.T) {
 		{"f", []string{
 			"events [230] on 1/0 1/1 1/5 4/7 4/8 5/7 5/8",
 			"[67 155] on 1/0 1/5",
-			"profiling [1001 1002] on 1/0",
 			"[155] on 4/7 4/8",
+			"profiling [1001 1002] on 1/0",
 			"profiling [1001] on 4/7 4/8",
 		}},
 		{"g", []string{
@@ -78,22 +80,22 @@ func TestPlanTargets(t *testing.T) {
 		}},
 		{"g:4", nil}, // lost
 	} {
-		selector, err := collector.ParseSelector(tt.devices)
+		selector, err := model.ParseSelector(tt.devices)
 		if err != nil {
 			t.Fatal(err)
 		}
 		var got []string
 		for _, target := range newPlan(testInventory(testColumns), selectors{gpus: selector}, testCapabilities).targets() {
 			var b strings.Builder
-			if target.events {
+			if target.Events {
 				b.WriteString("events ")
 			}
-			if target.profiling {
+			if target.Profiling {
 				b.WriteString("profiling ")
 			}
-			fmt.Fprintf(&b, "%v on", target.fields)
-			for _, e := range target.entities {
-				fmt.Fprintf(&b, " %d/%d", e.kind, e.id)
+			fmt.Fprintf(&b, "%v on", target.Fields)
+			for _, e := range target.Entities {
+				fmt.Fprintf(&b, " %d/%d", e.Kind, e.ID)
 			}
 			got = append(got, b.String())
 		}
@@ -103,9 +105,10 @@ func TestPlanTargets(t *testing.T) {
 	}
 }
 
-// Compute instances are read where nothing is asked of what they lie in.
+// TestPlanComputeInstancesAlone shows that compute instances are read although their
+// parents have no columns.
 func TestPlanComputeInstancesAlone(t *testing.T) {
-	inv := testInventory(map[collector.EntityKind][]collector.FieldID{compute: {252}})
+	inv := testInventory(map[model.EntityKind][]model.FieldID{compute: {252}})
 	p := newPlan(inv, selectors{}, nil)
 	for i, e := range inv.Entities {
 		if want := e.Kind == compute; p.read[i] != want {
@@ -114,19 +117,19 @@ func TestPlanComputeInstancesAlone(t *testing.T) {
 	}
 }
 
-// TestTargetKey shows what makes a watch anew: another instance under the same
-// id does, a change elsewhere does not.
-func TestTargetKey(t *testing.T) {
-	keys := func(change func(*collector.Inventory)) map[string]bool {
+// TestChangedTargets shows which changes need a new watch: another instance with the
+// same ID does, a change of another entity does not.
+func TestChangedTargets(t *testing.T) {
+	targets := func(change func(*model.Inventory)) map[string]bool {
 		inv := testInventory(testColumns)
 		change(inv)
 		out := make(map[string]bool)
 		for _, target := range newPlan(inv, selectors{}, testCapabilities).targets() {
-			out[target.key] = true
+			out[fmt.Sprint(target)] = true
 		}
 		return out
 	}
-	before := keys(func(*collector.Inventory) {})
+	before := targets(func(*model.Inventory) {})
 	same := func(after map[string]bool) (n int) {
 		for k := range after {
 			if before[k] {
@@ -137,35 +140,35 @@ func TestTargetKey(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name   string
-		change func(*collector.Inventory)
+		change func(*model.Inventory)
 		stay   int
 	}{
-		{"nothing", func(*collector.Inventory) {}, 5},
-		// Of the events, the GPUs' fields and the GPUs' profiling, and the two of
-		// the instances, only the GPUs' two stay.
-		{"another instance with the same id", func(inv *collector.Inventory) { inv.Entities[4].InstanceID = 9 }, 2},
-		{"another profile", func(inv *collector.Inventory) { inv.Entities[4].Profile = "1g.10gb" }, 2},
-		// The one that profiling works on is another one.
-		{"a lost GPU", func(inv *collector.Inventory) { inv.Entities[3].State = collector.EntityLost }, 3},
+		{"nothing", func(*model.Inventory) {}, 5},
+		// The fields and the profiling of the GPUs stay; the events and the two
+		// targets of the instances change.
+		{"another instance with the same id", func(inv *model.Inventory) { inv.Entities[4].InstanceID = 9 }, 2},
+		{"another profile", func(inv *model.Inventory) { inv.Entities[4].Profile = "1g.10gb" }, 2},
+		// The lost GPU has no profiling.
+		{"a lost GPU", func(inv *model.Inventory) { inv.Entities[3].State = model.EntityLost }, 3},
 	} {
-		if got := same(keys(tt.change)); got != tt.stay {
+		if got := same(targets(tt.change)); got != tt.stay {
 			t.Errorf("%s: %d of %d watches stay, want %d", tt.name, got, len(before), tt.stay)
 		}
 	}
 }
 
-// TestPlanBlocks shows the requests of one reading, and which cells need none.
+// TestPlanBlocks shows the requests of a reading, and the cells without one.
 func TestPlanBlocks(t *testing.T) {
 	inv := testInventory(testColumns)
 	p := newPlan(inv, selectors{}, testCapabilities)
 	blocks, cells := p.blocks()
 	var got []string
 	for _, b := range blocks {
-		got = append(got, fmt.Sprintf("rows %v fields %v shown %d xid %d mig %d", b.rows, b.fields, len(b.to), b.xid, b.mig))
+		got = append(got, fmt.Sprintf("rows %v fields %v shown %d xid %d mig %d", b.rows, b.Fields, len(b.to), b.xid, b.mig))
 	}
 	want := []string{
 		"rows [0] fields [155 230 1001 1002 67] shown 4 xid 1 mig 4",
-		"rows [1 2] fields [230] shown 0 xid 0 mig -1", // split, and lost
+		"rows [1 2] fields [230] shown 0 xid 0 mig -1", // partitioned, and lost
 		"rows [3] fields [155 230 67] shown 2 xid 1 mig 2",
 		"rows [4 5] fields [155 1001 230] shown 2 xid 2 mig -1",
 		"rows [6 7] fields [230] shown 0 xid 0 mig -1",
@@ -176,30 +179,30 @@ func TestPlanBlocks(t *testing.T) {
 	if want := 5 + 2 + 3 + 6 + 2; cells != want {
 		t.Errorf("%d cells, want %d", cells, want)
 	}
-	if got, want := p.fixed[2], slices.Repeat([]collector.Status{collector.StatusEntityLost}, 4); !slices.Equal(got, want) {
+	if got, want := p.fixed[2], slices.Repeat([]model.Status{model.StatusEntityLost}, 4); !slices.Equal(got, want) {
 		t.Errorf("the lost GPU's cells are %v, want %v", got, want)
 	}
-	if got, want := p.fixed[3][2], collector.StatusModuleMissing; got != want {
+	if got, want := p.fixed[3][2], model.StatusModuleMissing; got != want {
 		t.Errorf("the profiling cells of a GPU without the module are %v, want %v", got, want)
 	}
 }
 
-// TestRefuse shows that what the engine does not watch costs its own cells only.
+// TestRefuse shows that a refused watch only affects its own cells.
 func TestRefuse(t *testing.T) {
 	p := newPlan(testInventory(testColumns), selectors{}, testCapabilities)
-	p.refuse([]*unit{{
-		target: target{fields: []uint16{155, 230}},
-		refused: []refusal{
-			{entity: pair{1, 0}, fields: []uint16{155}, code: codeUnknownField},
-			{entity: pair{4, 8}, code: codeGPULost}, // not added to the group
-			{entity: pair{1, 99}, code: codeGPULost},
+	p.refuse([]*watch.Unit{{
+		Target: watch.Target{Fields: []uint16{155, 230}},
+		Refused: []watch.Refusal{
+			{Entity: native.Pair{Kind: 1, ID: 0}, Fields: []uint16{155}, Code: native.UnknownField},
+			{Entity: native.Pair{Kind: 4, ID: 8}, Code: native.GPULost}, // not added to the group
+			{Entity: native.Pair{Kind: 1, ID: 99}, Code: native.GPULost},
 		},
 	}})
-	ok := collector.StatusOK
-	for row, want := range map[int][]collector.Status{
-		0: {collector.StatusNotFound, ok, ok, ok},
+	ok := model.StatusOK
+	for row, want := range map[int][]model.Status{
+		0: {model.StatusNotFound, ok, ok, ok},
 		4: {ok, ok},
-		5: {collector.StatusEntityLost, ok},
+		5: {model.StatusEntityLost, ok},
 	} {
 		if !slices.Equal(p.fixed[row], want) {
 			t.Errorf("row %d: %v, want %v", row, p.fixed[row], want)
@@ -207,67 +210,8 @@ func TestRefuse(t *testing.T) {
 	}
 }
 
-// TestSettle shows that a GPU is never forgotten while it may come back, and is
-// not there twice when it comes back under another id.
-func TestSettle(t *testing.T) {
-	id := identities{known: map[uint32]*knownGPU{
-		0: {entity: collector.Entity{Kind: gpu, ID: 0, Parent: collector.Unknown, UUID: "GPU-a"}},
-		1: {entity: collector.Entity{Kind: gpu, ID: 1, Parent: collector.Unknown, UUID: "GPU-b"}, instances: []knownInstance{{
-			knownPart: knownPart{entity: collector.Entity{Kind: inst, ID: 7}, appeared: 5},
-			compute:   []knownPart{{entity: collector.Entity{Kind: compute, ID: 7, UUID: "MIG-b"}, appeared: 6}},
-		}}},
-		2: {entity: collector.Entity{Kind: gpu, ID: 2, Parent: collector.Unknown, UUID: "GPU-c"}},
-		3: {entity: collector.Entity{Kind: gpu, ID: 3, Parent: collector.Unknown, UUID: "GPU-a"}},
-		4: {entity: collector.Entity{Kind: gpu, ID: 4, Parent: collector.Unknown, UUID: "GPU-d"}},
-	}}
-	id.settle(topology{gpus: []gpuState{{1, statusLost}, {2, statusDetached}, {3, statusOK}}})
-	var got []string
-	entities, appeared := id.entities()
-	for _, e := range entities {
-		got = append(got, fmt.Sprintf("%v %d parent %d %v %s", e.Kind, e.ID, e.Parent, e.State, e.UUID))
-	}
-	want := []string{
-		"gpu 1 parent -1 lost GPU-b",
-		"gpu 2 parent -1 detached GPU-c",
-		"gpu 3 parent -1 up GPU-a",
-		"gpu 4 parent -1 detached GPU-d",
-		"gpu_instance 7 parent 0 lost ",
-		"compute_instance 7 parent 4 lost MIG-b",
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("entities:\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
-	}
-	if want := []int64{0, 0, 0, 0, 5, 6}; !slices.Equal(appeared, want) {
-		t.Errorf("they appeared at %v, want %v", appeared, want)
-	}
-}
-
-func TestMergeKeepsWhatIsBlanked(t *testing.T) {
-	known := collector.Entity{UUID: "GPU-a", Model: "H100", Serial: "1", VBIOS: "2", Brand: "NVIDIA", PCIBusID: "0:1:0.0", Index: 3, Minor: 4}
-	blank := collector.Entity{Index: collector.Unknown, Minor: collector.Unknown}
-	if got := merge(known, blank); got != known {
-		t.Errorf("merge with blanks: %+v, want %+v", got, known)
-	}
-	if got := merge(known, collector.Entity{UUID: "GPU-a", Model: "H200", Index: 0, Minor: 0}); got.Model != "H200" || got.Index != 0 || got.Serial != "1" {
-		t.Errorf("merge with news: %+v", got)
-	}
-}
-
-func TestProfile(t *testing.T) {
-	for name, want := range map[string]string{
-		"1g.10gb":                              "1g.10gb",
-		"MIG 1g.10gb":                          "1g.10gb",
-		"NVIDIA H100 80GB HBM3 MIG 1c.3g.40gb": "1c.3g.40gb",
-		"":                                     "",
-	} {
-		if got := profile(name); got != want {
-			t.Errorf("profile(%q) = %q, want %q", name, got, want)
-		}
-	}
-}
-
-// TestPlanInstancesUnknown shows that a GPU whose instances are not known is not read in
-// their place, but goes on where one of them, or it, may be asked for.
+// TestPlanInstancesUnknown shows that a GPU with unknown instances does not replace them,
+// and that it is selected if an instance may be.
 func TestPlanInstancesUnknown(t *testing.T) {
 	for _, tt := range []struct {
 		devices        string
@@ -281,7 +225,7 @@ func TestPlanInstancesUnknown(t *testing.T) {
 	} {
 		inv := testInventory(testColumns)
 		inv.Entities, inv.InstancesUnknown = inv.Entities[:4], true
-		selector, err := collector.ParseSelector(tt.devices)
+		selector, err := model.ParseSelector(tt.devices)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,23 +9,22 @@ import (
 	"strings"
 	"testing"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
 )
 
-// startReader starts a sampler that reads processes, too.
+// startReader starts a sampler that also reads processes.
 func (n node) startReader() *process {
 	cfg := defaultConfig()
 	cfg.Processes = true
 	return n.start(cfg, nvmlVariable+"=1")
 }
 
-// pids are the processes of the reading on an entity, by DCGM's id; nil if they
-// are not known.
-func (p *process) pids(r *collector.Processes, kind collector.EntityKind, id uint32) []uint32 {
+// pids returns the processes on an entity; nil if they are unknown.
+func (p *process) pids(r *model.Processes, kind model.EntityKind, id uint32) []uint32 {
 	p.t.Helper()
 	at := p.entity(kind, id)
 	for _, d := range r.Devices {
-		if d.Entity == at && d.Listed == collector.StatusOK {
+		if d.Entity == at && d.Listed == model.StatusOK {
 			pids := []uint32{}
 			for _, process := range d.Processes {
 				pids = append(pids, process.PID)
@@ -36,12 +35,12 @@ func (p *process) pids(r *collector.Processes, kind collector.EntityKind, id uin
 	return nil
 }
 
-// runs waits until just these processes run on an entity.
-func (p *process) runs(kind collector.EntityKind, id uint32, want ...uint32) {
+// runs waits until exactly these processes run on an entity.
+func (p *process) runs(kind model.EntityKind, id uint32, want ...uint32) {
 	p.t.Helper()
-	p.processes(fmt.Sprintf("%v on %v %d", want, kind, id), func(r *collector.Processes) error {
+	p.processes(fmt.Sprintf("%v on %v %d", want, kind, id), func(r *model.Processes) error {
 		if got := p.pids(r, kind, id); got == nil || !slices.Equal(got, want) {
-			return fmt.Errorf("there are %v", got)
+			return fmt.Errorf("processes %v", got)
 		}
 		return nil
 	})
@@ -55,8 +54,8 @@ func TestProcesses(t *testing.T) {
 	n.command("load gpu 3 util 60")
 	p := n.startReader()
 	p.runs(gpu, 3, 42)
-	r := p.processes("their utilization", func(r *collector.Processes) error {
-		if d := r.Devices[3]; d.Utilization != collector.StatusOK || len(d.Processes) != 1 || d.Processes[0].SM != 0.3 {
+	r := p.processes("their utilization", func(r *model.Processes) error {
+		if d := r.Devices[3]; d.Utilization != model.StatusOK || len(d.Processes) != 1 || d.Processes[0].SM != 0.3 {
 			return fmt.Errorf("%+v", d)
 		}
 		return nil
@@ -70,22 +69,22 @@ func TestProcesses(t *testing.T) {
 	p.runs(gpu, 3)
 }
 
-// TestNoProcesses: they are read only on request.
+// TestNoProcesses shows that processes are not read by default.
 func TestNoProcesses(t *testing.T) {
 	p := newNode(t, "t4x1").start(defaultConfig(), nvmlVariable+"=1")
 	for samples := 0; samples < 10; {
 		switch f := p.frame("samples"); {
 		case f.Processes != nil:
-			t.Fatalf("processes that nobody asked for: %+v", f.Processes)
+			t.Fatalf("unexpected processes: %+v", f.Processes)
 		case f.Sample != nil:
 			samples++
 		}
 	}
 }
 
-// TestResplitProcesses: when a GPU is split anew, the processes of its new
-// instances come with the new inventory, and those of the old ones no more.
-func TestResplitProcesses(t *testing.T) {
+// TestRepartitionProcesses shows that processes on new instances are reported with the
+// new inventory, and never on old instances.
+func TestRepartitionProcesses(t *testing.T) {
 	n := newNode(t, "a100x7-mig")
 	p := n.startReader()
 	p.runs(compute, 0, 20001)
@@ -93,7 +92,7 @@ func TestResplitProcesses(t *testing.T) {
 		if e.Kind == inst && (e.PlacementStart != int(e.ID) || e.Profile != "1g.5gb") {
 			t.Errorf("instance %d starts at %d: %+v", i, e.PlacementStart, e)
 		}
-		if e.Kind != inst && e.PlacementStart != collector.Unknown {
+		if e.Kind != inst && e.PlacementStart != model.Unknown {
 			t.Errorf("entity %d starts at %d: %+v", i, e.PlacementStart, e)
 		}
 	}
@@ -101,9 +100,9 @@ func TestResplitProcesses(t *testing.T) {
 	n.command("process none gpu 0")
 	n.command("process gpu 0 pid 77 ci 1")
 	first := p.inv.Generation
-	p.processes("the new instances", func(r *collector.Processes) error {
+	p.processes("the new instances", func(r *model.Processes) error {
 		if r.Generation == first {
-			// The entities are still the old ones: none of them has the process.
+			// None of the old entities has the process.
 			for _, d := range r.Devices {
 				for _, process := range d.Processes {
 					if process.PID == 77 {
@@ -111,10 +110,10 @@ func TestResplitProcesses(t *testing.T) {
 					}
 				}
 			}
-			return fmt.Errorf("the inventory is the old one")
+			return fmt.Errorf("the inventory has not changed yet")
 		}
 		if got := p.pids(r, compute, 1); !slices.Equal(got, []uint32{77}) {
-			return fmt.Errorf("on compute instance 1 are %v", got)
+			return fmt.Errorf("compute instance 1 has %v", got)
 		}
 		return nil
 	})
@@ -129,8 +128,8 @@ func TestResplitProcesses(t *testing.T) {
 	}
 }
 
-// TestHungProcesses: a reading that hangs costs no sample and is told once; a
-// new MIG layout is found meanwhile, too. When it ends, the next one comes.
+// TestHungProcesses shows that samples and inventories continue during a hung reading,
+// which is logged once, and that readings continue after it.
 func TestHungProcesses(t *testing.T) {
 	n := newNode(t, "a100x7-mig")
 	p := n.startReader()
@@ -139,17 +138,17 @@ func TestHungProcesses(t *testing.T) {
 	count := func() int {
 		return strings.Count(p.logged(), "reading the processes takes longer")
 	}
-	// One may be on its way through the pipe; the log comes after a missed one.
-	p.sample("the log to say so", func(*collector.Sample) error {
+	// A reading may still be in the pipe; the log record follows a missed reading.
+	p.sample("a record of the slow reading", func(*model.Sample) error {
 		if count() == 0 {
-			return fmt.Errorf("it does not")
+			return fmt.Errorf("not logged")
 		}
 		return nil
 	})
 	for samples := 0; samples < 20; {
 		switch f := p.frame("samples"); {
 		case f.Processes != nil:
-			t.Fatalf("processes from a call that hangs: %+v", f.Processes)
+			t.Fatalf("processes of a hung call: %+v", f.Processes)
 		case f.Sample != nil:
 			samples++
 		}
@@ -158,16 +157,14 @@ func TestHungProcesses(t *testing.T) {
 	p.inventory("the new instances")
 	p.frame("a sample of them")
 	if count() != 1 {
-		t.Errorf("it is logged %d times", count())
+		t.Errorf("logged %d times", count())
 	}
 	n.command("clear")
 	p.runs(compute, 1, 20002)
-	if !strings.Contains(p.logged(), "has come to an end") {
-		t.Error("that it goes on is not logged")
-	}
+	p.logs("reading the processes has finished")
 }
 
-// TestProcessesFail: what fails as a whole is told once and costs no sample.
+// TestProcessesFail shows that a failure is logged once and that samples continue.
 func TestProcessesFail(t *testing.T) {
 	n := newNode(t, "t4x1")
 	n.command("fail nvmlInit_v2 9")
@@ -181,7 +178,7 @@ func TestProcessesFail(t *testing.T) {
 		}
 	}
 	if got := strings.Count(p.logged(), "the processes on the devices cannot be read"); got != 1 {
-		t.Errorf("it is logged %d times", got)
+		t.Errorf("logged %d times", got)
 	}
 	n.command("clear")
 	p.runs(gpu, 0, 20000)

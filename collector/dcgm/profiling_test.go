@@ -15,13 +15,14 @@ import (
 	"testing"
 	"time"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/wire"
 )
 
-// hasty starts a sampler that judges and mends profiling without patience.
-func (n node) hasty(cfg collector.SamplerConfig) *process {
+// startImpatient starts a sampler with impatientTiming.
+func (n node) startImpatient(cfg wire.SamplerConfig) *process {
 	n.t.Helper()
-	return n.start(cfg, hastyVariable+"=1")
+	return n.start(cfg, impatientVariable+"=1")
 }
 
 // scenario writes a scenario file and returns its path.
@@ -34,16 +35,15 @@ func scenario(t *testing.T, text string) string {
 	return path
 }
 
-// tell gives the sampler a command.
-func (p *process) tell(c collector.SamplerCommand) {
+// send sends a command to the sampler.
+func (p *process) send(c wire.SamplerCommand) {
 	p.t.Helper()
 	if err := json.NewEncoder(p.stdin).Encode(c); err != nil {
 		p.t.Fatal(err)
 	}
 }
 
-// profiling takes frames until one says what is wanted of all GPUs, by their ids:
-// states in words.
+// profiling receives frames until the states of all GPUs, by ID, are the wanted ones.
 func (p *process) profiling(want ...string) {
 	p.t.Helper()
 	deadline := time.Now().Add(patience)
@@ -68,209 +68,220 @@ func (p *process) profiling(want ...string) {
 	p.t.Fatalf("profiling is %s, want %s", got, strings.Join(want, ", "))
 }
 
-// TestProfilingStates shows why GPUs have no profiling, and that nothing is said
-// where nothing is asked for.
+// TestProfilingStates shows the reason why GPUs have no profiling, and that there are no
+// states without profiling fields.
 func TestProfilingStates(t *testing.T) {
 	n := newNode(t, "mixed4")
 	p := n.start(defaultConfig())
 	p.profiling("0 active", "1 module_not_loaded", "3 module_not_loaded", "5 module_not_loaded")
 
 	cfg := defaultConfig()
-	cfg.Fields[gpu] = []collector.FieldID{150}
+	cfg.Fields[gpu] = []model.FieldID{150}
 	p = n.start(cfg)
 	for range 5 {
 		if f := p.frame("a frame"); f.Profiling != nil {
-			t.Fatalf("profiling %+v, but none of its fields is asked for", *f.Profiling)
+			t.Fatalf("profiling %+v without profiling fields", *f.Profiling)
 		}
 	}
 }
 
-// TestFrozenProfiling shows that values which stand still are withheld and mended.
-// Utilisation, by which that is noticed, need not be asked for.
-func TestFrozenProfiling(t *testing.T) {
+// TestStalledProfiling shows that values which DCGM does not update are withheld and
+// their fields re-watched until they work again.
+func TestStalledProfiling(t *testing.T) {
 	n := newNode(t, scenario(t, "gpu h100 count 2"))
 	n.command("load gpu all util 80")
 	cfg := defaultConfig()
-	cfg.Fields[gpu] = []collector.FieldID{150, 1001, 1004}
-	p := n.hasty(cfg)
+	cfg.Fields[gpu] = []model.FieldID{150, 1001, 1004}
+	cfg.Tracked = []model.TrackedField{{Field: 1001, Kinds: model.Kinds(gpu)}, {Field: 155, Kinds: model.Kinds(gpu)}}
+	p := n.startImpatient(cfg)
 	p.profiling("0 active", "1 active")
-	p.has(gpu, 0, 1001, collector.StatusOK)
-	// The same values again and again are true as long as the GPU does the same.
-	for range 20 {
-		if f := p.frame("a frame"); f.Profiling != nil {
-			t.Fatalf("profiling %+v on a GPU of steady load", *f.Profiling)
-		}
-	}
-	n.command("profiling gpu 0 frozen for-good")
+	p.has(gpu, 0, 1001, model.StatusOK)
+	n.command("profiling gpu 0 stalled for-good")
 	n.command("load gpu all util 40")
 	p.profiling("0 frozen", "1 active")
-	s := p.has(gpu, 0, 1004, collector.StatusStale)
-	if c := p.cell(s, gpu, 0, 150); c.Status != collector.StatusOK {
+	s := p.has(gpu, 0, 1004, model.StatusStale)
+	if c := p.cell(s, gpu, 0, 150); c.Status != model.StatusOK {
 		t.Errorf("temperature is %v", c.Status)
 	}
-	// The other GPU's values go on without a gap, whatever is tried with this one.
+	// The other GPU has values in every sample, however often this one is re-watched.
+	tracked := make(map[string]bool)
 	deadline := time.Now().Add(patience)
-	for !strings.Contains(p.logged(), "profiling does not come back") {
+	for !strings.Contains(p.logged(), "profiling does not recover") {
 		if time.Now().After(deadline) {
-			t.Fatal("it is not said that profiling does not come back")
+			t.Fatal("the persistent stall is not logged")
 		}
-		s := p.sample("a sample", func(*collector.Sample) error { return nil })
-		if c := p.cell(s, gpu, 1, 1001); c.Status != collector.StatusOK || c.Float64() > 0.45 {
-			t.Fatalf("GPU 1: %v, %v", c.Status, c.Float64())
+		f := p.frame("a frame")
+		if f.Tracks != nil {
+			for _, track := range f.Tracks.List {
+				tracked[fmt.Sprint(track.Entity, " ", track.Field)] = true
+			}
 		}
-		// Nothing for a moment after it was watched anew, but never the old value.
-		if c := p.cell(s, gpu, 0, 1001); c.Status == collector.StatusOK {
+		if f.Sample == nil {
+			continue
+		}
+		if c := p.cell(f.Sample, gpu, 1, 1001); c.Status != model.StatusOK {
+			t.Fatalf("GPU 1: %v", c.Status)
+		}
+		if c := p.cell(f.Sample, gpu, 0, 1001); c.Status == model.StatusOK {
 			t.Fatalf("GPU 0 shows %v", c.Float64())
 		}
 	}
+	if tracked["0 1001"] || !tracked["1 1001"] || !tracked["0 155"] {
+		t.Errorf("tracked by GPU and field: %v", tracked)
+	}
 	n.command("profiling gpu 0 ok")
 	p.profiling("0 active", "1 active")
-	if s := p.has(gpu, 0, 1001, collector.StatusOK); p.cell(s, gpu, 0, 1001).Float64() > 0.45 {
+	if s := p.has(gpu, 0, 1001, model.StatusOK); p.cell(s, gpu, 0, 1001).Float64() > 0.45 {
 		t.Errorf("GPU 0 shows %v", p.cell(s, gpu, 0, 1001).Float64())
 	}
-	if p.rewatches < manyTries {
-		t.Errorf("%d times watched anew, want %d or more", p.rewatches, manyTries)
+	if p.rewatches < persistentTries {
+		t.Errorf("%d re-watches, want %d or more", p.rewatches, persistentTries)
 	}
-	if got := strings.Count(p.logged(), "they stand still"); got != 1 {
-		t.Errorf("the trouble was logged %d times", got)
+	if got := strings.Count(p.logged(), "DCGM does not update the profiling values"); got != 1 {
+		t.Errorf("the stall was logged %d times", got)
 	}
 }
 
-// TestZeroProfiling shows that zeros of a busy GPU are mended by one new watch,
-// and that those of an idle GPU are left alone.
-func TestZeroProfiling(t *testing.T) {
+// TestConstantProfiling shows that values which stay the same, and zeros, are published:
+// they can be true.
+func TestConstantProfiling(t *testing.T) {
 	n := newNode(t, scenario(t, "gpu h100 count 2"))
-	n.command("load gpu 0 util 90")
-	n.command("load gpu 1 idle")
-	p := n.hasty(defaultConfig())
+	n.command("load gpu all util 80")
+	p := n.startImpatient(defaultConfig())
 	p.profiling("0 active", "1 active")
-	p.has(gpu, 0, 1001, collector.StatusOK)
-	n.command("profiling gpu all zero")
-	p.profiling("0 frozen", "1 active")
-	p.profiling("0 active", "1 active")
-	if s := p.has(gpu, 0, 1001, collector.StatusOK); p.cell(s, gpu, 0, 1001).Float64() != 0.9 {
-		t.Errorf("activity %v, want 0.9", p.cell(s, gpu, 0, 1001).Float64())
-	}
-	if p.rewatches != 1 {
-		t.Errorf("watched anew %d times, want once", p.rewatches)
+	p.has(gpu, 0, 1001, model.StatusOK)
+	n.command("profiling gpu 0 frozen for-good")
+	n.command("profiling gpu 1 zero for-good")
+	p.sample("zeros", func(s *model.Sample) error {
+		if c := p.cell(s, gpu, 1, 1001); c.Status != model.StatusOK || c.Float64() != 0 {
+			return fmt.Errorf("%v, %v", c.Status, c.Float64())
+		}
+		return nil
+	})
+	for until := time.Now().Add(2 * impatientTiming.stall); time.Now().Before(until); {
+		f := p.frame("a frame")
+		if f.Profiling != nil {
+			t.Fatalf("profiling %+v", *f.Profiling)
+		}
+		if f.Sample != nil && p.cell(f.Sample, gpu, 0, 1001).Status != model.StatusOK {
+			t.Fatalf("GPU 0: %v", p.cell(f.Sample, gpu, 0, 1001).Status)
+		}
 	}
 }
 
-// TestProfilingMendedInTurn shows that a GPU that was watched anew stays watched when
-// that befalls those with which it had been watched before.
-func TestProfilingMendedInTurn(t *testing.T) {
+// TestProfilingRecoversInTurn shows that a re-watched GPU stays watched when GPUs that
+// once shared its watch are re-watched.
+func TestProfilingRecoversInTurn(t *testing.T) {
 	n := newNode(t, scenario(t, "gpu h100 count 2"))
 	n.command("load gpu all util 90")
-	p := n.hasty(defaultConfig())
+	p := n.startImpatient(defaultConfig())
 	p.profiling("0 active", "1 active")
-	p.has(gpu, 0, 1001, collector.StatusOK)
-	n.command("profiling gpu 0 zero")
+	p.has(gpu, 0, 1001, model.StatusOK)
+	n.command("profiling gpu 0 stalled")
 	p.profiling("0 frozen", "1 active")
 	p.profiling("0 active", "1 active")
-	n.command("profiling gpu 1 zero")
+	n.command("profiling gpu 1 stalled")
 	p.profiling("0 active", "1 frozen")
 	p.profiling("0 active", "1 active")
 	n.command("load gpu all util 40")
 	for id := range uint32(2) {
-		p.sample(fmt.Sprintf("the new load of GPU %d", id), func(s *collector.Sample) error {
-			if c := p.cell(s, gpu, id, 1001); c.Status != collector.StatusOK || c.Float64() > 0.45 {
+		p.sample(fmt.Sprintf("the new load of GPU %d", id), func(s *model.Sample) error {
+			if c := p.cell(s, gpu, id, 1001); c.Status != model.StatusOK || c.Float64() > 0.45 {
 				return fmt.Errorf("%v, %v", c.Status, c.Float64())
 			}
 			return nil
 		})
 	}
 	if p.rewatches != 2 {
-		t.Errorf("watched anew %d times, want twice: each GPU once", p.rewatches)
+		t.Errorf("%d re-watches, want 2: one for each GPU", p.rewatches)
 	}
 }
 
-// TestFrozenInstances shows that instances are judged by the power of their GPU,
-// which has no utilisation, and which is not read otherwise.
-func TestFrozenInstances(t *testing.T) {
+// TestStalledInstances shows a stall on a MIG GPU, of which only instances are read.
+func TestStalledInstances(t *testing.T) {
 	n := newNode(t, "h100x8-mig")
 	n.command("load gpu 0 util 90")
 	cfg := defaultConfig()
 	cfg.Devices = "i:0-6"
-	p := n.hasty(cfg)
+	p := n.startImpatient(cfg)
 	p.profiling("0 active")
-	p.has(inst, 3, 1001, collector.StatusOK)
-	n.command("profiling gpu 0 frozen for-good")
-	n.command("load gpu 0 util 20")
+	p.has(inst, 3, 1001, model.StatusOK)
+	n.command("profiling gpu 0 stalled for-good")
 	p.profiling("0 frozen")
-	p.has(inst, 3, 1001, collector.StatusStale)
+	p.has(inst, 3, 1001, model.StatusStale)
 	n.command("profiling gpu 0 ok")
 	p.profiling("0 active")
-	p.has(inst, 3, 1001, collector.StatusOK)
+	p.has(inst, 3, 1001, model.StatusOK)
 }
 
-// TestLockedProfiling shows that another client's hold is waited out: at the start,
-// of a single GPU, and when it comes while we watch.
+// TestLockedProfiling shows retries while another client uses the hardware: of a single
+// GPU at the start, and of all GPUs after they were watched.
 func TestLockedProfiling(t *testing.T) {
 	n := newNode(t, scenario(t, "gpu h100 count 2"))
 	n.command("profiling gpu 1 locked")
-	p := n.hasty(defaultConfig())
+	p := n.startImpatient(defaultConfig())
 	p.profiling("0 active", "1 locked")
-	s := p.has(gpu, 1, 1001, collector.StatusNotWatched)
-	if c := p.cell(s, gpu, 1, 150); c.Status != collector.StatusOK {
+	s := p.has(gpu, 1, 1001, model.StatusNotWatched)
+	if c := p.cell(s, gpu, 1, 150); c.Status != model.StatusOK {
 		t.Errorf("temperature is %v", c.Status)
 	}
-	if c := p.cell(s, gpu, 0, 1001); c.Status == collector.StatusNotWatched {
-		t.Error("the other GPU is not watched either")
+	if c := p.cell(s, gpu, 0, 1001); c.Status == model.StatusNotWatched {
+		t.Error("the other GPU is not watched")
 	}
 	n.command("profiling gpu 1 ok")
 	p.profiling("0 active", "1 active")
-	p.has(gpu, 1, 1001, collector.StatusOK)
+	p.has(gpu, 1, 1001, model.StatusOK)
 	n.command("profiling gpu all locked -34")
 	p.profiling("0 locked", "1 locked")
 	n.command("profiling gpu all ok")
 	p.profiling("0 active", "1 active")
-	p.has(gpu, 0, 1001, collector.StatusOK)
-	if got := strings.Count(p.logged(), "another client has the profiling hardware"); got != 3 {
-		t.Errorf("it was logged %d times, want 3: once for each GPU and lock", got)
+	p.has(gpu, 0, 1001, model.StatusOK)
+	if got := strings.Count(p.logged(), "another client uses the profiling hardware"); got != 3 {
+		t.Errorf("the lock was logged %d times, want 3: once for each GPU and lock", got)
 	}
 }
 
-// TestPausedProfiling shows a pause by command, from its begin to its end by
-// itself, and one that the configuration begins with.
+// TestPausedProfiling shows a pause by command, its expiry, and a pause from the
+// configuration.
 func TestPausedProfiling(t *testing.T) {
 	n := newNode(t, "mixed4")
-	p := n.hasty(defaultConfig())
+	p := n.startImpatient(defaultConfig())
 	rest := []string{"1 module_not_loaded", "3 module_not_loaded", "5 module_not_loaded"}
 	active, paused := append([]string{"0 active"}, rest...), append([]string{"0 paused"}, rest...)
 	p.profiling(active...)
-	p.has(gpu, 0, 1001, collector.StatusOK)
-	p.tell(collector.SamplerCommand{ProfilingPause: time.Hour})
+	p.has(gpu, 0, 1001, model.StatusOK)
+	p.send(wire.SamplerCommand{ProfilingPause: time.Hour})
 	p.profiling(paused...)
-	s := p.has(gpu, 0, 1001, collector.StatusNotWatched)
-	if c := p.cell(s, gpu, 0, 150); c.Status != collector.StatusOK {
+	s := p.has(gpu, 0, 1001, model.StatusNotWatched)
+	if c := p.cell(s, gpu, 0, 150); c.Status != model.StatusOK {
 		t.Errorf("temperature is %v", c.Status)
 	}
-	if c := p.cell(s, gpu, 1, 1001); c.Status != collector.StatusModuleMissing {
+	if c := p.cell(s, gpu, 1, 1001); c.Status != model.StatusModuleMissing {
 		t.Errorf("GPU 1 is %v", c.Status)
 	}
-	p.tell(collector.SamplerCommand{})
+	p.send(wire.SamplerCommand{})
 	p.profiling(active...)
-	p.has(gpu, 0, 1001, collector.StatusOK)
-	p.tell(collector.SamplerCommand{ProfilingPause: time.Hour})
+	p.has(gpu, 0, 1001, model.StatusOK)
+	p.send(wire.SamplerCommand{ProfilingPause: time.Hour})
 	p.profiling(paused...)
-	p.tell(collector.SamplerCommand{ProfilingPause: 300 * time.Millisecond}) // another end
+	p.send(wire.SamplerCommand{ProfilingPause: 300 * time.Millisecond}) // replaces the end
 	p.profiling(active...)
-	p.has(gpu, 0, 1001, collector.StatusOK)
+	p.has(gpu, 0, 1001, model.StatusOK)
 
 	cfg := defaultConfig()
 	cfg.ProfilingPause = 500 * time.Millisecond
-	p = n.hasty(cfg)
+	p = n.startImpatient(cfg)
 	p.profiling(paused...)
-	p.has(gpu, 0, 1001, collector.StatusNotWatched)
+	p.has(gpu, 0, 1001, model.StatusNotWatched)
 	p.profiling(active...)
-	p.has(gpu, 0, 1001, collector.StatusOK)
+	p.has(gpu, 0, 1001, model.StatusOK)
 }
 
-// TestPausedForOthers shows that another client of the engine can have the
-// hardware during a pause, and that ours waits for it afterwards.
-func TestPausedForOthers(t *testing.T) {
+// TestPauseReleasesHardware shows that another client can use the hardware during a
+// pause, and that the sampler retries afterwards.
+func TestPauseReleasesHardware(t *testing.T) {
 	n := newNode(t, scenario(t, "base a100x8\nprofiling yes"))
-	p := n.hasty(defaultConfig())
+	p := n.startImpatient(defaultConfig())
 	states := func(state string) (all []string) {
 		for i := range 8 {
 			all = append(all, fmt.Sprintf("%d %s", i, state))
@@ -278,16 +289,16 @@ func TestPausedForOthers(t *testing.T) {
 		return all
 	}
 	p.profiling(states("active")...)
-	p.tell(collector.SamplerCommand{ProfilingPause: time.Hour})
+	p.send(wire.SamplerCommand{ProfilingPause: time.Hour})
 	p.profiling(states("paused")...)
 	n.command("profiling gpu all locked")
-	p.tell(collector.SamplerCommand{})
+	p.send(wire.SamplerCommand{})
 	p.profiling(states("locked")...)
 	n.command("profiling gpu all ok")
 	p.profiling(states("active")...)
-	p.sample("values of all GPUs", func(s *collector.Sample) error {
+	p.sample("values of all GPUs", func(s *model.Sample) error {
 		for i := range uint32(8) {
-			if p.cell(s, gpu, i, 1001).Status != collector.StatusOK {
+			if p.cell(s, gpu, i, 1001).Status != model.StatusOK {
 				return errors.New("some have none")
 			}
 		}
@@ -295,42 +306,42 @@ func TestPausedForOthers(t *testing.T) {
 	})
 }
 
-// TestTrackedProfiling shows that profiling which is only looked at for sums is
-// paused, and waits for a lock, as any other.
+// TestTrackedProfiling shows that profiling fields that are only tracked are paused and
+// retried as well.
 func TestTrackedProfiling(t *testing.T) {
 	n := newNode(t, scenario(t, "gpu h100 count 2"))
 	n.command("profiling gpu 1 locked")
 	cfg := defaultConfig()
-	cfg.Fields[gpu] = []collector.FieldID{150}
-	cfg.Tracked = []collector.TrackedField{{Field: 1001, Kinds: collector.Kinds(gpu)}}
-	p := n.hasty(cfg)
+	cfg.Fields[gpu] = []model.FieldID{150}
+	cfg.Tracked = []model.TrackedField{{Field: 1001, Kinds: model.Kinds(gpu)}}
+	p := n.startImpatient(cfg)
 	p.profiling("0 active", "1 locked")
 	n.command("profiling gpu 1 ok")
 	p.profiling("0 active", "1 active")
 	p.tracks(0, 1001)
-	p.tell(collector.SamplerCommand{ProfilingPause: time.Hour})
+	p.send(wire.SamplerCommand{ProfilingPause: time.Hour})
 	p.profiling("0 paused", "1 paused")
 	for range 10 {
 		if f := p.frame("a frame"); f.Tracks != nil {
-			t.Fatalf("values of profiling come during a pause: %+v", f.Tracks.List)
+			t.Fatalf("tracked values of profiling during a pause: %+v", f.Tracks.List)
 		}
 	}
-	p.tell(collector.SamplerCommand{})
+	p.send(wire.SamplerCommand{})
 	p.profiling("0 active", "1 active")
 	p.tracks(1, 1001)
 }
 
-// TestSilentProfiling shows that what stands in for profiling is looked at on the GPU
-// that another client has, and on no other, until it is free.
+// TestSilentProfiling shows that the alternative to a profiling field is tracked on a
+// locked GPU only, until it is free.
 func TestSilentProfiling(t *testing.T) {
 	n := newNode(t, scenario(t, "gpu h100 count 2"))
 	n.command("profiling gpu 1 locked")
 	cfg := defaultConfig()
-	cfg.Tracked = []collector.TrackedField{
-		{Field: 1001, Kinds: collector.Kinds(gpu)},
-		{Field: 203, Kinds: collector.Kinds(gpu), Unless: 1001, Every: 20 * time.Millisecond},
+	cfg.Tracked = []model.TrackedField{
+		{Field: 1001, Kinds: model.Kinds(gpu)},
+		{Field: 203, Kinds: model.Kinds(gpu), Unless: 1001, Every: 20 * time.Millisecond},
 	}
-	p := n.hasty(cfg)
+	p := n.startImpatient(cfg)
 	p.profiling("0 active", "1 locked")
 	p.tracks(1, 203)
 	n.command("profiling gpu 1 ok")
@@ -343,21 +354,21 @@ func TestSilentProfiling(t *testing.T) {
 		}
 		for _, track := range f.Tracks.List {
 			if track.Field != 1001 {
-				t.Fatalf("field %d of entity %d is looked at, too", track.Field, track.Entity)
+				t.Fatalf("field %d of entity %d is tracked too", track.Field, track.Entity)
 			}
 		}
 	}
-	n.command("profiling gpu all locked -34") // when it comes while we watch
+	n.command("profiling gpu all locked -34") // while the fields are watched
 	p.profiling("0 locked", "1 locked")
 	p.tracks(0, 203)
 }
 
-// tracks takes frames until one has values of the field of a GPU for sums.
-func (p *process) tracks(id uint32, field collector.FieldID) {
+// tracks receives frames until one has tracked values of a GPU's field.
+func (p *process) tracks(id uint32, field model.FieldID) {
 	p.t.Helper()
 	deadline := time.Now().Add(patience)
 	for time.Now().Before(deadline) {
-		f := p.frame("values for sums")
+		f := p.frame("tracked values")
 		if f.Tracks == nil {
 			continue
 		}
@@ -367,54 +378,26 @@ func (p *process) tracks(id uint32, field collector.FieldID) {
 			}
 		}
 	}
-	p.t.Fatalf("no values of field %d of GPU %d for sums", field, id)
+	p.t.Fatalf("no tracked values of field %d of GPU %d", field, id)
 }
 
-// TestFrozenSums shows that what is withheld is not summed up either.
-func TestFrozenSums(t *testing.T) {
-	n := newNode(t, scenario(t, "gpu h100 count 2"))
-	n.command("load gpu all util 80")
-	cfg := defaultConfig()
-	cfg.Tracked = []collector.TrackedField{{Field: 1001, Kinds: collector.Kinds(gpu)}, {Field: 155, Kinds: collector.Kinds(gpu)}}
-	p := n.hasty(cfg)
-	p.profiling("0 active", "1 active")
-	p.tracks(0, 1001)
-	n.command("profiling gpu 0 frozen for-good")
-	n.command("load gpu all util 40")
-	p.profiling("0 frozen", "1 active")
-	p.has(gpu, 0, 1001, collector.StatusStale)
-	seen := make(map[string]bool)
-	for range 40 {
-		f := p.frame("a frame")
-		if f.Tracks == nil {
-			continue
-		}
-		for _, track := range f.Tracks.List {
-			seen[fmt.Sprint(track.Entity, " ", track.Field)] = true
-		}
-	}
-	if seen["0 1001"] || !seen["1 1001"] || !seen["0 155"] {
-		t.Errorf("summed up is, by GPU and field: %v", seen)
-	}
-}
-
-// TestExcludedProfiling shows that a field which is kept from a model says nothing
-// of what its GPUs can do.
+// TestExcludedProfiling shows that a GPU whose profiling fields are excluded has no
+// profiling state.
 func TestExcludedProfiling(t *testing.T) {
 	n := newNode(t, "mixed4")
 	cfg := defaultConfig()
-	cfg.Fields[gpu] = []collector.FieldID{150, 1001}
-	cfg.Models = []collector.ModelRule{{Field: 1001, Match: ".*(L4|H100).*"}}
+	cfg.Fields[gpu] = []model.FieldID{150, 1001}
+	cfg.Models = []wire.ModelRule{{Field: 1001, Match: ".*(L4|H100).*"}}
 	p := n.start(cfg)
 	p.profiling("1 module_not_loaded", "5 module_not_loaded")
 }
 
-// TestManyRounds shows that GPUs which have trouble one after the other do not use
-// up the engine's groups.
+// TestManyRounds shows that GPUs that are re-watched one after another do not exhaust the
+// engine's groups.
 func TestManyRounds(t *testing.T) {
 	p := newProfiler(Config{Logger: slog.New(slog.DiscardHandler)}, time.Now())
 	for i := range uint32(16) {
-		p.gpus = append(p.gpus, &gpuProfiling{id: i, state: collector.ProfilingLocked})
+		p.gpus = append(p.gpus, &gpuProfiling{id: i, state: model.ProfilingLocked})
 	}
 	now := time.Now()
 	for i := range 1000 {

@@ -7,256 +7,255 @@ import (
 	"math"
 	"time"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/model"
 )
 
-// leastStale is how much older than the newest value one may be at the least
-// and still count: DCGM polls some fields seldom, whatever the watch says (the
-// InfoROM's checks every 30 s, DcgmCacheManager.cpp, AddEntityFieldWatch).
-const leastStale = 2 * time.Minute
+// minStaleAge is the least age, relative to the newest value, at which a value is
+// stale. DCGM updates some fields rarely, whatever the watch requests: the InfoROM
+// checks every 30 s (DcgmCacheManager.cpp, AddEntityFieldWatch).
+const minStaleAge = 2 * time.Minute
 
-// reading follows a plan: it reads everything once and makes it a sample. All
-// that it needs is made once and used for each sample.
+// reading reads all values of a plan and makes samples. It reuses its memory.
 type reading struct {
-	lib    *library
-	plan   *plan
-	blocks []block
-	cells  []nativeCell
-	rows   [][]collector.Cell
-	texts  []string // of the newest sample; kept, as they hardly ever change
-	sample collector.Sample
-	// derived goes with the rest: same time, same sample.
-	derived derivedReading
-	// stale is how much older than the newest value no value may be, in µs.
-	stale int64
-	// appeared is, for each row, when its entity did, in the engine's time: what
-	// DCGM has from before is of an earlier entity with the same id.
+	lib           *native.Library
+	plan          *plan
+	blocks        []block
+	cells         []native.Cell
+	rows, derived [][]model.Cell
+	texts         []string // of the newest sample; reused because they rarely change
+	sample        model.Sample
+	staleAge      int64 // µs
+	// appeared is, for each entity, the engine's time at which it was found. An older
+	// value belongs to an earlier entity with the same ID.
 	appeared []int64
-	// xidAt is, for each row, the time of the newest XID that DCGM has.
+	// xidAt is, for each entity, the time of the newest XID that newXIDs returned.
 	xidAt []int64
-	// newest is the time of the newest value in the newest sample. XIDs do not count,
-	// nor do switches: a module of DCGM reads these in a thread of its own, and they
-	// would hide that the one which reads the GPUs is stuck.
+	// newest is the time of the newest value. XIDs do not count. Nor do switches:
+	// another thread of DCGM reads them, and would hide that the thread which reads
+	// the GPUs is stuck.
 	newest int64
-	// values is the number of values in it, those aside that do not tell
-	// whether the entity answers.
-	values int
+	// proofs is the number of values that would prove that GPUs answer; answers is
+	// how many of them the newest sample has.
+	proofs, answers int
 }
 
-func newReading(lib *library, p *plan, appeared []int64, interval time.Duration) *reading {
+func newReading(lib *native.Library, p *plan, appeared []int64, interval time.Duration) *reading {
 	n := len(p.inv.Entities)
 	r := &reading{
-		lib:      lib,
-		plan:     p,
-		rows:     make([][]collector.Cell, n),
-		stale:    max(leastStale, 6*interval).Microseconds(),
-		appeared: appeared,
-		xidAt:    make([]int64, n),
+		lib: lib, plan: p, rows: make([][]model.Cell, n), appeared: appeared, xidAt: make([]int64, n),
+		staleAge: max(minStaleAge, 6*interval).Microseconds(),
 	}
-	for i, e := range p.inv.Entities {
-		if !p.read[i] {
-			continue
-		}
-		r.rows[i] = make([]collector.Cell, len(p.inv.Columns[e.Kind]))
-		for j, s := range p.fixed[i] {
-			r.rows[i][j] = collector.NoValue(s)
+	if len(p.inv.Derived) > 0 {
+		r.derived = make([][]model.Cell, n)
+	}
+	for i := range p.inv.Entities {
+		r.rows[i] = fixedCells(p.fixed[i])
+		if p.derived[i] != nil {
+			r.derived[i] = fixedCells(p.derived[i])
 		}
 	}
 	var cells int
 	r.blocks, cells = p.blocks()
-	r.cells = make([]nativeCell, cells)
+	r.cells = make([]native.Cell, cells)
+	for _, b := range r.blocks {
+		for _, to := range b.to {
+			if to.proof {
+				r.proofs += len(b.rows)
+			}
+		}
+	}
 	return r
 }
 
-// rowField names a field of the entity of a row.
-type rowField struct {
+func fixedCells(statuses []model.Status) []model.Cell {
+	if statuses == nil {
+		return nil
+	}
+	cells := make([]model.Cell, len(statuses))
+	for i, s := range statuses {
+		cells[i] = model.NoValue(s)
+	}
+	return cells
+}
+
+// fieldOf names a field of an entity.
+type fieldOf struct {
 	row   int
 	field uint16
 }
 
-// places returns where the cells of the last reading are.
-func (r *reading) places() map[rowField]int {
-	places := make(map[rowField]int, len(r.cells))
+// positions returns the position of each cell that a reading fills.
+func (r *reading) positions() map[fieldOf]int {
+	positions := make(map[fieldOf]int, len(r.cells))
 	for i := range r.blocks {
 		b := &r.blocks[i]
 		for e, row := range b.rows {
-			for f, field := range b.fields {
-				places[rowField{row, field}] = int(b.base[e]) + f
+			for f, field := range b.Fields {
+				positions[fieldOf{row, field}] = int(b.Base[e]) + f
 			}
 		}
 	}
-	return places
+	return positions
 }
 
-// news is what a reading found besides values.
+// news is what a reading found in addition to values.
 type news struct {
-	xids       bool // some entity has a newer XID than before
-	migChanged bool // a GPU's MIG mode is not what the inventory says
+	xids       bool // an entity has a newer XID
+	migChanged bool // a GPU's MIG mode differs from the inventory's
 }
 
-// take reads everything. The sample and its rows are valid until the next call.
-func (r *reading) take() (*collector.Sample, news, code) {
+// take reads all values. The sample is valid until the next call.
+func (r *reading) take() (*model.Sample, news, native.Code) {
 	start := time.Now()
-	r.lib.resetStrings()
+	r.lib.ResetStrings()
 	for i := range r.blocks {
-		if c := r.lib.read(&r.blocks[i].request, false, r.cells); c != codeOK {
+		if c := r.lib.Read(&r.blocks[i].Request, false, r.cells); c != native.OK {
 			return nil, news{}, c
 		}
 	}
-	if c := r.derived.read(r.lib); c != codeOK {
-		return nil, news{}, c
-	}
 	found := r.fill()
-	texts := r.derived.fill(r.lib, r.texts, r.newest-r.stale)
-	r.texts = texts[:len(r.texts)] // with the room for all of them
 	end := time.Now()
-	r.sample = collector.Sample{
+	r.sample = model.Sample{
 		Generation: r.plan.inv.Generation,
 		Time:       end,
 		Duration:   end.Sub(start),
 		Rows:       r.rows,
-		Derived:    r.derived.rows,
-		Strings:    texts,
+		Derived:    r.derived,
+		Strings:    r.texts,
 	}
-	return &r.sample, found, codeOK
+	return &r.sample, found, native.OK
 }
 
-// fill makes rows of the cells.
+// out returns the cell of a sample.
+func (r *reading) out(row int, to *destination) *model.Cell {
+	if to.derived {
+		return &r.derived[row][to.column]
+	}
+	return &r.rows[row][to.column]
+}
+
+// fill fills the rows from the cells.
 func (r *reading) fill() news {
-	var (
-		found  news
-		newest int64
-		oldest int64 = math.MaxInt64
-		values int
-	)
+	var found news
+	newest, oldest, answers := int64(0), int64(math.MaxInt64), 0
 	texts := r.texts[:0]
 	for i := range r.blocks {
 		b := &r.blocks[i]
-		apart := b.entities[0].kind == uint32(collector.KindSwitch)
+		isSwitch := b.Entities[0].Kind == uint32(model.KindSwitch)
 		for e, row := range b.rows {
-			cells := r.cells[b.base[e]:][:len(b.fields)]
-			out := r.rows[row]
+			cells := r.cells[b.Base[e]:][:len(b.Fields)]
 			appeared := r.appeared[row]
-			for f, to := range b.to {
-				c := &cells[f]
-				if c.status != codeOK {
-					out[to.column] = collector.NoValue(c.status.status())
+			for t := range b.to {
+				to := &b.to[t]
+				c, out := &cells[to.cell], r.out(row, to)
+				if c.Status == native.OK && c.Time <= appeared && !to.global {
+					*out = model.NoValue(model.StatusNoData)
 					continue
 				}
-				if c.ts <= appeared && !to.global {
-					out[to.column] = collector.NoValue(collector.StatusNoData)
-					continue
-				}
-				if f != b.xid {
-					oldest = min(oldest, c.ts)
-					if !apart {
-						newest = max(newest, c.ts)
+				if c.Status == native.OK && to.cell != b.xid {
+					oldest = min(oldest, c.Time)
+					if !isSwitch {
+						newest = max(newest, c.Time)
 					}
 				}
-				// The first two do what numberCell does, for nearly all values.
-				switch {
-				case c.typ == 'i' && to.want == collector.ValueInt64 && uint64(c.bits) < int32Blank:
-					out[to.column] = collector.Int64Cell(c.bits)
-				case c.typ == 'd' && to.want == collector.ValueDouble && math.Float64frombits(uint64(c.bits)) < doubleBlank:
-					out[to.column] = collector.DoubleCell(math.Float64frombits(uint64(c.bits)))
-				case c.typ == 's' && to.want == collector.ValueString:
-					out[to.column], texts = r.text(texts, c)
-				default:
-					out[to.column] = numberCell(c, to.want)
+				if c.Status == native.OK && c.Type == 's' && to.want == model.ValueString {
+					*out, texts = r.text(texts, c)
+				} else {
+					*out = c.Value(to.want)
 				}
-				if !to.silent && out[to.column].Status == collector.StatusOK {
-					values++
+				if to.proof && out.Status == model.StatusOK {
+					answers++
 				}
 			}
-			if b.xid >= 0 {
-				if c := &cells[b.xid]; c.status == codeOK && c.ts != r.xidAt[row] && int64Status(c.bits) == collector.StatusOK {
-					found.xids = true
-				}
-			}
-			if b.mig >= 0 {
-				if c := &cells[b.mig]; c.status == codeOK {
-					newest = max(newest, c.ts)
-					if (c.bits == 0 || c.bits == 1) && (c.bits == 1) != r.plan.inv.Entities[row].MIGMode {
-						found.migChanged = true
-					}
+			found.xids = found.xids || r.hasNewXID(b, row, cells)
+			if b.mig >= 0 && cells[b.mig].Status == native.OK {
+				c := &cells[b.mig]
+				newest = max(newest, c.Time)
+				if (c.Bits == 0 || c.Bits == 1) && (c.Bits == 1) != r.plan.inv.Entities[row].MIGMode {
+					found.migChanged = true
 				}
 			}
 		}
 	}
-	r.texts, r.newest, r.values = texts, newest, values
-	if oldest < newest-r.stale {
-		r.withhold(newest - r.stale)
+	r.texts, r.newest, r.answers = texts, newest, answers
+	if oldest < newest-r.staleAge {
+		r.withholdStale(newest - r.staleAge)
 	}
 	return found
 }
 
-// withhold takes out the values that are from before limit. The last XID is as
-// old as it is.
-func (r *reading) withhold(limit int64) {
+// withholdStale removes the values that are older than limit. The last XID does not
+// become stale.
+func (r *reading) withholdStale(limit int64) {
 	for i := range r.blocks {
 		b := &r.blocks[i]
 		for e, row := range b.rows {
-			for f, to := range b.to {
-				out := &r.rows[row][to.column]
-				if f == b.xid || out.Status != collector.StatusOK || r.cells[b.base[e]:][f].ts >= limit {
+			for t := range b.to {
+				to := &b.to[t]
+				out := r.out(row, to)
+				if to.cell == b.xid || out.Status != model.StatusOK || r.cells[b.Base[e]:][to.cell].Time >= limit {
 					continue
 				}
-				*out = collector.NoValue(collector.StatusStale)
-				if !to.silent {
-					r.values--
+				*out = model.NoValue(model.StatusStale)
+				if to.proof {
+					r.answers--
 				}
 			}
 		}
 	}
 }
 
-// text appends the text of a cell to texts. Where the last sample had the same
-// at that place, its string is taken again.
-func (r *reading) text(texts []string, c *nativeCell) (collector.Cell, []string) {
-	b := r.lib.bytes(c)
-	if s := stringStatus(b); s != collector.StatusOK {
-		return collector.NoValue(s), texts
+// text appends the text of a cell to texts. It reuses the string that the last sample
+// had at this position if it is equal.
+func (r *reading) text(texts []string, c *native.Cell) (model.Cell, []string) {
+	b := r.lib.Text(c)
+	if s := native.TextStatus(b); s != model.StatusOK {
+		return model.NoValue(s), texts
 	}
 	n := len(texts)
 	if n < len(r.texts) && r.texts[n] == string(b) {
-		return collector.StringCell(n), texts[:n+1]
+		return model.StringCell(n), texts[:n+1]
 	}
-	return collector.StringCell(n), append(texts, string(b))
+	return model.StringCell(n), append(texts, string(b))
 }
 
-// newXIDs returns what each entity's newest XID is where it is not what it was
-// at the last call, and remembers it.
-func (r *reading) newXIDs() []event {
-	var events []event
+func (r *reading) hasNewXID(b *block, row int, cells []native.Cell) bool {
+	if b.xid < 0 || cells[b.xid].Time == r.xidAt[row] {
+		return false
+	}
+	_, ok := cells[b.xid].Int64()
+	return ok
+}
+
+// newXIDs returns the newest XID of each entity if it is newer than at the last call.
+func (r *reading) newXIDs() []native.Event {
+	var events []native.Event
 	for i := range r.blocks {
 		b := &r.blocks[i]
-		if b.xid < 0 {
-			continue
-		}
 		for e, row := range b.rows {
-			c := &r.cells[b.base[e]:][:len(b.fields)][b.xid]
-			if c.status != codeOK || c.ts == r.xidAt[row] || int64Status(c.bits) != collector.StatusOK {
-				continue
+			if cells := r.cells[b.Base[e]:][:len(b.Fields)]; r.hasNewXID(b, row, cells) {
+				c := &cells[b.xid]
+				r.xidAt[row] = c.Time
+				events = append(events, native.Event{Entity: b.Entities[e], Time: c.Time, Code: c.Bits})
 			}
-			r.xidAt[row] = c.ts
-			events = append(events, event{b.entities[e], c.ts, c.bits})
 		}
 	}
 	return events
 }
 
-// toldXIDs takes out of entities those of which the reading says what their
-// newest XID is, or that they had none.
-func (r *reading) toldXIDs(entities map[pair]bool) {
+// forgetRead removes from entities those whose newest XID the reading contains, or
+// that have none.
+func (r *reading) forgetRead(entities map[native.Pair]bool) {
 	for i := range r.blocks {
 		b := &r.blocks[i]
 		if b.xid < 0 || len(entities) == 0 {
 			continue
 		}
 		for e := range b.rows {
-			switch r.cells[b.base[e]:][:len(b.fields)][b.xid].status {
-			case codeOK, codeNoData, codeNotWatched:
-				delete(entities, b.entities[e])
+			switch r.cells[b.Base[e]:][b.xid].Status {
+			case native.OK, native.NoData, native.NotWatched:
+				delete(entities, b.Entities[e])
 			}
 		}
 	}

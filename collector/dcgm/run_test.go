@@ -13,7 +13,11 @@ import (
 	"testing"
 	"time"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/dcgm/watch"
+	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/wire"
 )
 
 // TestWholeGPUs shows the inventory and the values of a node of whole GPUs.
@@ -36,10 +40,10 @@ func TestWholeGPUs(t *testing.T) {
 	uuids := make(map[string]bool)
 	for i, e := range gpus {
 		uuids[e.UUID] = true
-		want := collector.Entity{
-			Kind: collector.KindGPU, State: collector.EntityUp, Selected: true, ID: uint32(i), Parent: collector.Unknown,
+		want := model.Entity{
+			Kind: model.KindGPU, State: model.EntityUp, Selected: true, ID: uint32(i), Parent: model.Unknown,
 			PCIBusID: "00000000:" + buses[i] + ":00.0", Model: "NVIDIA H100 80GB HBM3", Brand: "NVIDIA",
-			Index: i, Minor: i, InstanceID: collector.Unknown, PlacementStart: collector.Unknown, Port: collector.Unknown,
+			Index: i, Minor: i, InstanceID: model.Unknown, PlacementStart: model.Unknown, Port: model.Unknown,
 			UUID: e.UUID, Serial: e.Serial, VBIOS: e.VBIOS,
 		}
 		if e != want || !strings.HasPrefix(e.UUID, "GPU-") || e.Serial == "" || e.VBIOS == "" {
@@ -50,9 +54,9 @@ func TestWholeGPUs(t *testing.T) {
 		t.Errorf("%d different UUIDs", len(uuids))
 	}
 
-	// The first sample has values already, profiling apart.
-	if f := p.frame("how profiling stands"); f.Profiling == nil {
-		t.Fatalf("the second frame is %+v, want how profiling stands", f)
+	// The first sample already has values, except profiling.
+	if f := p.frame("the profiling states"); f.Profiling == nil {
+		t.Fatalf("the second frame is %+v, want the profiling states", f)
 	}
 	f := p.frame("the first sample")
 	if f.Sample == nil {
@@ -61,27 +65,27 @@ func TestWholeGPUs(t *testing.T) {
 	t.Logf("start to first sample: %v", time.Since(start))
 	for i := range gpus {
 		id := uint32(i)
-		if c := p.cell(f.Sample, gpu, id, 155); c.Status != collector.StatusOK || c.Float64() < 10 || c.Float64() > 1000 {
+		if c := p.cell(f.Sample, gpu, id, 155); c.Status != model.StatusOK || c.Float64() < 10 || c.Float64() > 1000 {
 			t.Errorf("GPU %d: power %v W, %v", i, c.Float64(), c.Status)
 		}
-		if c := p.cell(f.Sample, gpu, id, 150); c.Status != collector.StatusOK || c.Int64() < 10 || c.Int64() > 100 {
+		if c := p.cell(f.Sample, gpu, id, 150); c.Status != model.StatusOK || c.Int64() < 10 || c.Int64() > 100 {
 			t.Errorf("GPU %d: temperature %v, %v", i, c.Int64(), c.Status)
 		}
-		if c := p.cell(f.Sample, gpu, id, 1); c.Status != collector.StatusOK || f.Sample.String(c) != inv.DriverVersion {
+		if c := p.cell(f.Sample, gpu, id, 1); c.Status != model.StatusOK || f.Sample.String(c) != inv.DriverVersion {
 			t.Errorf("GPU %d: driver %q, %v", i, f.Sample.String(c), c.Status)
 		}
-		if c := p.cell(f.Sample, gpu, id, 230); c.Status != collector.StatusNoData {
+		if c := p.cell(f.Sample, gpu, id, 230); c.Status != model.StatusNoData {
 			t.Errorf("GPU %d: XID %v, want no data", i, c.Status)
 		}
 	}
-	s := p.has(gpu, 7, 1001, collector.StatusOK)
-	if c := p.cell(s, gpu, 7, 1001); c.Type != collector.ValueDouble || c.Float64() < 0 || c.Float64() > 1 {
+	s := p.has(gpu, 7, 1001, model.StatusOK)
+	if c := p.cell(s, gpu, 7, 1001); c.Type != model.ValueDouble || c.Float64() < 0 || c.Float64() > 1 {
 		t.Errorf("graphics engine activity %v", c.Float64())
 	}
 
-	// Values move on, at about the interval.
+	// Values are updated.
 	before := p.frame("a sample").Sample
-	after := p.sample("energy to grow", func(s *collector.Sample) error {
+	after := p.sample("energy to grow", func(s *model.Sample) error {
 		if p.cell(s, gpu, 0, 156).Int64() <= p.cell(before, gpu, 0, 156).Int64() {
 			return errors.New("it does not")
 		}
@@ -94,11 +98,11 @@ func TestWholeGPUs(t *testing.T) {
 
 // TestMIG shows instances, their identity, and which entities are read.
 func TestMIG(t *testing.T) {
-	// What NVML says of one of them; the others have what DCGM says.
+	// NVML names one of the compute instances; DCGM names the others.
 	n := newNode(t, "h100x8-mig")
 	probe := n.start(defaultConfig())
 	inv := probe.inventory("the inventory")
-	var first collector.Entity
+	var first model.Entity
 	for _, e := range inv.Entities {
 		if e.Kind == compute {
 			first = e
@@ -106,23 +110,23 @@ func TestMIG(t *testing.T) {
 		}
 	}
 	instance := inv.Entities[first.Parent]
-	device := collector.MIGDevice{
+	device := model.MIGDevice{
 		UUID: "MIG-from-nvml", ParentUUID: inv.Entities[instance.Parent].UUID,
 		GPUInstanceID: instance.InstanceID, ComputeInstanceID: first.InstanceID,
 	}
-	list, err := json.Marshal([]collector.MIGDevice{device})
+	list, err := json.Marshal([]model.MIGDevice{device})
 	if err != nil {
 		t.Fatal(err)
 	}
 	probe.stdin.Close()
 
 	cfg := defaultConfig()
-	cfg.Fields[compute] = []collector.FieldID{252, 1001}
+	cfg.Fields[compute] = []model.FieldID{252, 1001}
 	p := n.start(cfg, migVariable+"="+string(list))
 	inv = p.inventory("the inventory")
-	counts := make(map[collector.EntityKind]int)
+	counts := make(map[model.EntityKind]int)
 	profiles := make(map[string]int)
-	ids := make(map[int][]int) // NVML's ids of the instances of a GPU
+	ids := make(map[int][]int) // NVML's IDs of the instances of a GPU
 	for i, e := range inv.Entities {
 		if e.Kind.OfGPU() {
 			counts[e.Kind]++
@@ -146,20 +150,20 @@ func TestMIG(t *testing.T) {
 			}
 		}
 	}
-	if want := map[collector.EntityKind]int{gpu: 8, inst: 7 + 3 + 2 + 1 + 4, compute: 7 + 3 + 3 + 1 + 4}; fmt.Sprint(counts) != fmt.Sprint(want) {
+	if want := map[model.EntityKind]int{gpu: 8, inst: 7 + 3 + 2 + 1 + 4, compute: 7 + 3 + 3 + 1 + 4}; fmt.Sprint(counts) != fmt.Sprint(want) {
 		t.Errorf("%v, want %v", counts, want)
 	}
 	if want := map[string]int{"1g.10gb": 8, "2g.20gb": 5, "3g.40gb": 2, "4g.40gb": 1, "7g.80gb": 1}; fmt.Sprint(profiles) != fmt.Sprint(want) {
 		t.Errorf("profiles %v, want %v", profiles, want)
 	}
 	if got := slices.Sorted(slices.Values(ids[0])); !slices.Equal(got, []int{7, 8, 9, 10, 11, 12, 13}) {
-		t.Errorf("NVML's ids of GPU 0's instances are %v", got)
+		t.Errorf("NVML's IDs of GPU 0's instances are %v", got)
 	}
 
-	s := p.has(inst, 0, 1001, collector.StatusOK)
+	s := p.has(inst, 0, 1001, model.StatusOK)
 	for _, id := range []uint32{0, 1, 2, 4, 5} {
 		if row := s.Rows[p.entity(gpu, id)]; len(row) != 0 {
-			t.Errorf("GPU %d, which is split, has a row of its own", id)
+			t.Errorf("MIG GPU %d has a row", id)
 		}
 	}
 	if e := inv.Entities[p.entity(gpu, 3)]; !e.MIGMode || len(s.Rows[3]) == 0 {
@@ -167,13 +171,13 @@ func TestMIG(t *testing.T) {
 	}
 	whole := p.cell(s, inst, 28, 252) // 7g.80gb of GPU 4
 	part := p.cell(s, inst, 0, 252)   // 1g.10gb of GPU 0
-	if whole.Status != collector.StatusOK || part.Status != collector.StatusOK {
+	if whole.Status != model.StatusOK || part.Status != model.StatusOK {
 		t.Errorf("used framebuffer of instances: %v and %v", whole.Status, part.Status)
 	}
-	if c := p.cell(s, inst, 0, 203); c.Status == collector.StatusOK {
+	if c := p.cell(s, inst, 0, 203); c.Status == model.StatusOK {
 		t.Errorf("an instance has a GPU utilisation of %v", c.Int64())
 	}
-	p.has(compute, 0, 1001, collector.StatusOK)
+	p.has(compute, 0, 1001, model.StatusOK)
 }
 
 // TestSelectedDevices shows that only selected devices have rows.
@@ -188,7 +192,7 @@ func TestSelectedDevices(t *testing.T) {
 		cfg := defaultConfig()
 		cfg.Devices = devices
 		p := n.start(cfg)
-		s := p.sample("a sample", func(*collector.Sample) error { return nil })
+		s := p.sample("a sample", func(*model.Sample) error { return nil })
 		var got []string
 		first, last := uint32(0), uint32(0)
 		flush := func(kind string) {
@@ -221,7 +225,7 @@ func TestSelectedDevices(t *testing.T) {
 	}
 }
 
-// TestMixedModels shows that each GPU is read for what it can do itself.
+// TestMixedModels shows that each GPU has the fields that its model supports.
 func TestMixedModels(t *testing.T) {
 	p := newNode(t, "mixed4").start(defaultConfig())
 	inv := p.inventory("the inventory")
@@ -236,52 +240,52 @@ func TestMixedModels(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("GPUs\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	s := p.has(gpu, 0, 1001, collector.StatusOK)
+	s := p.has(gpu, 0, 1001, model.StatusOK)
 	for _, id := range []uint32{1, 3, 5} {
-		for _, field := range []collector.FieldID{1001, 1010} {
-			if c := p.cell(s, gpu, id, field); c.Status != collector.StatusModuleMissing {
-				t.Errorf("GPU %d: field %d is %v, want %v", id, field, c.Status, collector.StatusModuleMissing)
+		for _, field := range []model.FieldID{1001, 1010} {
+			if c := p.cell(s, gpu, id, field); c.Status != model.StatusModuleMissing {
+				t.Errorf("GPU %d: field %d is %v, want %v", id, field, c.Status, model.StatusModuleMissing)
 			}
 		}
-		if c := p.cell(s, gpu, id, 150); c.Status != collector.StatusOK {
+		if c := p.cell(s, gpu, id, 150); c.Status != model.StatusOK {
 			t.Errorf("GPU %d: temperature is %v", id, c.Status)
 		}
 	}
-	// A T4 has neither MIG nor HBM; what it lacks is said to be not supported.
+	// A T4 has no HBM, so its memory temperature is not supported.
 	cfg := defaultConfig()
-	cfg.Fields[gpu] = []collector.FieldID{140, 150}
+	cfg.Fields[gpu] = []model.FieldID{140, 150}
 	p = newNode(t, "t4x1").start(cfg)
-	p.has(gpu, 0, 140, collector.StatusNotSupported)
+	p.has(gpu, 0, 140, model.StatusNotSupported)
 }
 
-// TestBlank shows that a blank is no number, and costs nothing but itself.
+// TestBlankEngine shows that a blank is not a number and does not affect other fields.
 func TestBlankEngine(t *testing.T) {
 	n := newNode(t, "h100x8")
 	p := n.start(defaultConfig())
-	p.has(gpu, 3, 155, collector.StatusOK)
+	p.has(gpu, 3, 155, model.StatusOK)
 	n.command("blank field 155 gpu 3")
 	n.command("blank field 150 gpu 3")
-	s := p.sample("two blanks", func(s *collector.Sample) error {
-		if a, b := p.cell(s, gpu, 3, 155).Status, p.cell(s, gpu, 3, 150).Status; a != collector.StatusBlank || b != collector.StatusBlank {
+	s := p.sample("two blanks", func(s *model.Sample) error {
+		if a, b := p.cell(s, gpu, 3, 155).Status, p.cell(s, gpu, 3, 150).Status; a != model.StatusBlank || b != model.StatusBlank {
 			return fmt.Errorf("power is %v, temperature %v", a, b)
 		}
 		return nil
 	})
-	if c := p.cell(s, gpu, 3, 156); c.Status != collector.StatusOK {
+	if c := p.cell(s, gpu, 3, 156); c.Status != model.StatusOK {
 		t.Errorf("energy is %v", c.Status)
 	}
-	if c := p.cell(s, gpu, 4, 155); c.Status != collector.StatusOK {
+	if c := p.cell(s, gpu, 4, 155); c.Status != model.StatusOK {
 		t.Errorf("another GPU's power is %v", c.Status)
 	}
 	n.command("unblank field 155 gpu 3")
-	p.has(gpu, 3, 155, collector.StatusOK)
+	p.has(gpu, 3, 155, model.StatusOK)
 }
 
-// TestXIDs shows that each XID is one event, on the entity that it was recorded for.
+// TestXIDs shows that each XID is one event of the entity that DCGM recorded it for.
 func TestXIDs(t *testing.T) {
 	n := newNode(t, "h100x8-mig")
 	cfg := defaultConfig()
-	cfg.Interval = 300 * time.Millisecond // so that several fall into one
+	cfg.Interval = 300 * time.Millisecond // so that several come in one interval
 	p := n.start(cfg)
 	p.inventory("the inventory")
 	p.frame("a sample")
@@ -296,7 +300,7 @@ func TestXIDs(t *testing.T) {
 	for _, e := range events {
 		on := inv.Entities[e.Entity]
 		got = append(got, fmt.Sprintf("%d on %v %d", e.Code, on.Kind, on.ID))
-		if e.Kind != collector.EventXID || e.Time.Before(before) || e.Time.After(time.Now().Add(time.Second)) {
+		if e.Kind != model.EventXID || e.Time.Before(before) || e.Time.After(time.Now().Add(time.Second)) {
 			t.Errorf("event %+v", e)
 		}
 	}
@@ -305,13 +309,13 @@ func TestXIDs(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("events %q, want %q", got, want)
 	}
-	// The newest stays as a value.
-	s := p.has(gpu, 6, 230, collector.StatusOK)
+	// The newest one remains a value.
+	s := p.has(gpu, 6, 230, model.StatusOK)
 	if c := p.cell(s, gpu, 6, 230); c.Int64() != 31 {
 		t.Errorf("the XID of GPU 6 is %d, want 31", c.Int64())
 	}
 
-	// A change of topology repeats none of them and loses none.
+	// A topology change neither repeats nor loses XIDs.
 	n.command("mig gpu 5 7g.80gb")
 	n.command("xid 48 gpu 7")
 	if events, inv := p.events("XID 48", 1); events[0].Code != 48 || inv.Entities[events[0].Entity].ID != 7 {
@@ -320,11 +324,11 @@ func TestXIDs(t *testing.T) {
 	quiet := time.Now().Add(2 * time.Second)
 	for time.Now().Before(quiet) {
 		if f := p.frame("no event"); f.Events != nil {
-			t.Errorf("events again: %+v", f.Events)
+			t.Errorf("repeated events: %+v", f.Events)
 		}
 	}
 
-	// A sampler starts with what happens from then on, whatever the node remembers.
+	// A new sampler does not report old XIDs of the node.
 	p.stdin.Close()
 	<-p.exited
 	p = n.start(cfg)
@@ -336,37 +340,37 @@ func TestXIDs(t *testing.T) {
 	}
 }
 
-// TestEngineLost shows that the sampler ends at once when its engine is gone.
+// TestEngineLost shows that the sampler ends when its engine is lost.
 func TestEngineLost(t *testing.T) {
 	n := newNode(t, "h100x8")
 	p := n.start(defaultConfig())
-	p.has(gpu, 0, 150, collector.StatusOK)
+	p.has(gpu, 0, 150, model.StatusOK)
 	n.command("engine lost")
-	if f := p.failure(); f.Reason != collector.FailureHostengineLost || f.Message == "" {
+	if f := p.failure(); f.Reason != model.FailureHostengineLost || f.Message == "" {
 		t.Errorf("failure %+v", f)
 	}
 }
 
-// TestReadingFails shows that a failing bulk call is no reason to stop.
+// TestReadingFails shows that a failed bulk read does not end the sampler.
 func TestReadingFails(t *testing.T) {
 	n := newNode(t, "h100x8")
 	p := n.start(defaultConfig())
-	p.has(gpu, 0, 150, collector.StatusOK)
+	p.has(gpu, 0, 150, model.StatusOK)
 	n.command("fail dcgmEntitiesGetLatestValues -3")
-	p.has(gpu, 0, 150, collector.StatusError)
+	p.has(gpu, 0, 150, model.StatusError)
 	n.command("clear dcgmEntitiesGetLatestValues")
-	p.has(gpu, 0, 150, collector.StatusOK)
+	p.has(gpu, 0, 150, model.StatusOK)
 	n.command("fail dcgmEntitiesGetLatestValues -21")
-	if f := p.failure(); f.Reason != collector.FailureHostengineLost {
+	if f := p.failure(); f.Reason != model.FailureHostengineLost {
 		t.Errorf("failure %+v", f)
 	}
 }
 
-// TestValuesSinceFails shows that the newest XID is heard even so.
+// TestValuesSinceFails shows that the newest XID is reported without the event query.
 func TestValuesSinceFails(t *testing.T) {
 	n := newNode(t, "h100x8")
 	p := n.start(defaultConfig())
-	p.has(gpu, 0, 150, collector.StatusOK)
+	p.has(gpu, 0, 150, model.StatusOK)
 	n.command("fail dcgmGetValuesSince_v2 -16")
 	n.command("xid 48 gpu 1")
 	if events, _ := p.events("XID 48", 1); events[0].Code != 48 || events[0].Entity != 1 {
@@ -374,59 +378,59 @@ func TestValuesSinceFails(t *testing.T) {
 	}
 	n.command("clear dcgmGetValuesSince_v2")
 	n.command("xid 63 gpu 1")
-	// 48 comes again from DCGM, and is not counted again.
+	// DCGM returns 48 again; it is not reported again.
 	if events, _ := p.events("XID 63", 1); events[0].Code != 63 {
 		t.Errorf("event %+v", events[0])
 	}
 }
 
-// TestInitFails shows what is said when the engine does not start.
+// TestInitFails shows the failure of an engine that does not start.
 func TestInitFails(t *testing.T) {
 	n := newNode(t, "h100x8")
 	n.command("fail dcgmStartEmbedded -7")
-	if f := n.start(defaultConfig()).failure(); f.Reason != collector.FailureInitFailed || !strings.Contains(f.Message, "embedded") {
+	if f := n.start(defaultConfig()).failure(); f.Reason != model.FailureInitFailed || !strings.Contains(f.Message, "embedded") {
 		t.Errorf("failure %+v", f)
 	}
 }
 
-// TestWatchFails shows that nothing watched is a failure, with a reason.
+// TestWatchFails shows that the sampler fails if nothing can be watched.
 func TestWatchFails(t *testing.T) {
 	n := newNode(t, "h100x8")
 	n.command("fail dcgmWatchFields -3")
-	if f := n.start(defaultConfig()).failure(); f.Reason != collector.FailureWatchFailed {
+	if f := n.start(defaultConfig()).failure(); f.Reason != model.FailureWatchFailed {
 		t.Errorf("failure %+v", f)
 	}
 }
 
-// TestUnknownField shows that a field which DCGM does not know, such as one of a
-// newer DCGM, costs its own cells only.
+// TestUnknownField shows that a field which DCGM does not know, such as one of a newer
+// DCGM, does not affect other fields.
 func TestUnknownField(t *testing.T) {
 	cfg := defaultConfig()
-	cfg.Fields[gpu] = append([]collector.FieldID{9999}, cfg.Fields[gpu]...)
+	cfg.Fields[gpu] = append([]model.FieldID{9999}, cfg.Fields[gpu]...)
 	p := newNode(t, "h100x8").start(cfg)
-	s := p.has(gpu, 0, 150, collector.StatusOK)
-	if c := p.cell(s, gpu, 0, 9999); c.Status != collector.StatusNotFound {
+	s := p.has(gpu, 0, 150, model.StatusOK)
+	if c := p.cell(s, gpu, 0, 9999); c.Status != model.StatusNotFound {
 		t.Errorf("field 9999 is %v", c.Status)
 	}
-	p.has(gpu, 7, 1001, collector.StatusOK)
+	p.has(gpu, 7, 1001, model.StatusOK)
 }
 
-// TestManyFields shows more fields than a field group, and a request, can hold.
+// TestManyFields shows more fields than the limit of a field group and of a request.
 func TestManyFields(t *testing.T) {
 	cfg := defaultConfig()
 	cfg.Fields[gpu] = nil
-	for f := range collector.Fields() {
+	for f := range field.All() {
 		if f.On(gpu) && f.Type.Numeric() {
 			cfg.Fields[gpu] = append(cfg.Fields[gpu], f.ID)
 		}
 	}
-	if len(cfg.Fields[gpu]) <= 2*maxFields {
+	if len(cfg.Fields[gpu]) <= 2*watch.MaxFields {
 		t.Fatalf("only %d fields", len(cfg.Fields[gpu]))
 	}
 	p := newNode(t, "h100x8").start(cfg)
-	s := p.has(gpu, 7, 1001, collector.StatusOK)
-	for _, id := range []collector.FieldID{100, 150, 155, 203, 252} {
-		if c := p.cell(s, gpu, 7, id); c.Status != collector.StatusOK {
+	s := p.has(gpu, 7, 1001, model.StatusOK)
+	for _, id := range []model.FieldID{100, 150, 155, 203, 252} {
+		if c := p.cell(s, gpu, 7, id); c.Status != model.StatusOK {
 			t.Errorf("field %d is %v", id, c.Status)
 		}
 	}
@@ -440,7 +444,7 @@ func TestManyFields(t *testing.T) {
 	}
 }
 
-// TestNoGPUs shows that a node without GPUs is a node.
+// TestNoGPUs shows that a node without GPUs has samples.
 func TestNoGPUs(t *testing.T) {
 	p := newNode(t, "none").start(defaultConfig())
 	inv := p.inventory("the inventory")
@@ -448,15 +452,15 @@ func TestNoGPUs(t *testing.T) {
 		t.Errorf("inventory %+v", inv)
 	}
 	for range 3 {
-		p.sample("a sample", func(*collector.Sample) error { return nil })
+		p.sample("a sample", func(*model.Sample) error { return nil })
 	}
 }
 
-// TestHang shows that a hanging call does not keep the process when its exporter ends.
+// TestHang shows that a hung call does not keep the process running after its exporter.
 func TestHang(t *testing.T) {
 	n := newNode(t, "h100x8")
 	p := n.start(defaultConfig())
-	p.has(gpu, 0, 150, collector.StatusOK)
+	p.has(gpu, 0, 150, model.StatusOK)
 	n.command("hang dcgmEntitiesGetLatestValues")
 	for quiet := false; !quiet; {
 		select {
@@ -476,14 +480,13 @@ func TestHang(t *testing.T) {
 	}
 }
 
-// TestLog shows that an embedded engine's log comes out of the process's
-// standard output, and that no file is written.
+// TestLog shows that an embedded engine logs to the standard output, and not to a file.
 func TestLog(t *testing.T) {
 	cfg := defaultConfig()
 	cfg.DCGMLogLevel = "DEBUG"
 	n := newNode(t, "h100x8")
 	p := n.start(cfg)
-	p.has(gpu, 0, 150, collector.StatusOK)
+	p.has(gpu, 0, 150, model.StatusOK)
 	n.command("xid 77031 gpu 0")
 	p.events("an XID", 1)
 	p.stdin.Close()
@@ -496,7 +499,7 @@ func TestLog(t *testing.T) {
 	}
 	cfg.DCGMLogLevel = ""
 	p = n.start(cfg)
-	p.has(gpu, 0, 150, collector.StatusOK)
+	p.has(gpu, 0, 150, model.StatusOK)
 	n.command("xid 77031 gpu 0")
 	p.events("an XID", 1)
 	p.stdin.Close()
@@ -507,35 +510,35 @@ func TestLog(t *testing.T) {
 	if quiet != "" {
 		t.Errorf("without a level, standard output has %q", quiet)
 	}
-	// Other engines may write there, but not of this XID.
+	// Other engines may write to this file, but not about this XID.
 	if text, err := os.ReadFile("/var/log/nv-hostengine.log"); err == nil && strings.Contains(string(text), "XID 77031") {
 		t.Error("the log is in DCGM's default file")
 	}
 }
 
-// TestStalled shows how an engine is found whose own thread is stuck: it answers
-// every question, with values that are never new.
+// TestStalled shows the detection of an engine whose sampling thread hangs: it answers
+// with values that are never updated.
 func TestStalled(t *testing.T) {
 	start := time.Now()
-	s := &sampler{cfg: Config{Sampler: collector.SamplerConfig{Interval: 20 * time.Second}}, reading: &reading{}, newestSince: start}
-	// Two clocks of the same interval beat: a sample may see what the last one saw.
+	s := &sampler{cfg: Config{Sampler: wire.SamplerConfig{Interval: 20 * time.Second}}, reading: &reading{}, newestSince: start}
+	// Engine and sampler run at the same interval but not in step: a sample may repeat values.
 	for i, want := range []time.Duration{0, 20 * time.Second, 0, 20 * time.Second} {
 		s.reading.newest = 100 + int64(i/2)
-		if got := s.stuck(start.Add(time.Duration(i) * 20 * time.Second)); got != want {
-			t.Errorf("reading %d: stuck for %v, want %v", i, got, want)
+		if got := s.valueAge(start.Add(time.Duration(i) * 20 * time.Second)); got != want {
+			t.Errorf("reading %d: age %v, want %v", i, got, want)
 		}
 	}
 	s.newest, s.newestSince = 0, start
 	at := func(seconds int, newest int64) error {
 		s.reading.newest = newest
-		return s.checkProgress(s.stuck(start.Add(time.Duration(seconds) * time.Second)))
+		return s.checkProgress(s.valueAge(start.Add(time.Duration(seconds) * time.Second)))
 	}
 	for i, step := range []struct {
 		seconds int
 		newest  int64
 		stalled bool
 	}{
-		{0, 0, false}, {90, 0, false}, // never a value: nothing is watched
+		{0, 0, false}, {90, 0, false}, // no value yet
 		{100, 5, false}, {155, 5, false}, {161, 5, true},
 		{162, 3, false}, // the clock was set back
 		{220, 3, false}, {223, 3, true},
@@ -543,20 +546,20 @@ func TestStalled(t *testing.T) {
 	} {
 		err := at(step.seconds, step.newest)
 		var failed *FailureError
-		if stalled := errors.As(err, &failed) && failed.Reason() == collector.FailureEngineStalled; stalled != step.stalled {
+		if stalled := errors.As(err, &failed) && failed.Failure.Reason == model.FailureEngineStalled; stalled != step.stalled {
 			t.Errorf("step %d: %v, want stalled %v", i, err, step.stalled)
 		}
 	}
 }
 
-// TestFrozen shows that values which are not renewed age, though the engine goes
-// on to answer with them, and that samples go on.
+// TestFrozen shows that samples continue with the age of the values while the engine does
+// not update them.
 func TestFrozen(t *testing.T) {
 	n := newNode(t, "h100x8")
 	p := n.start(defaultConfig())
-	p.has(gpu, 0, 150, collector.StatusOK)
+	p.has(gpu, 0, 150, model.StatusOK)
 	n.command("hang sampling")
-	p.sample("the values to be old", func(s *collector.Sample) error {
+	p.sample("old values", func(s *model.Sample) error {
 		if age := time.Since(s.Time); age < 2*time.Second {
 			return fmt.Errorf("they are %v old", age)
 		}
@@ -564,7 +567,7 @@ func TestFrozen(t *testing.T) {
 	})
 	frozen := time.Now()
 	n.command("clear sampling")
-	p.sample("new values", func(s *collector.Sample) error {
+	p.sample("new values", func(s *model.Sample) error {
 		if s.Time.Before(frozen) {
 			return fmt.Errorf("the sample is of %v", s.Time)
 		}
@@ -572,8 +575,7 @@ func TestFrozen(t *testing.T) {
 	})
 }
 
-// TestSlowDriver shows that a driver which is slow, and works, comes to its first
-// sample, and that the inventory does not wait for it.
+// TestSlowDriver shows that a slow driver delays the first sample but not the inventory.
 func TestSlowDriver(t *testing.T) {
 	n := newNode(t, "h100x8")
 	n.command("slow sampling 3000")
@@ -583,7 +585,7 @@ func TestSlowDriver(t *testing.T) {
 	p := n.start(cfg)
 	p.inventory("the inventory")
 	first := time.Since(start)
-	p.has(gpu, 0, 150, collector.StatusOK)
+	p.has(gpu, 0, 150, model.StatusOK)
 	sample := time.Since(start)
 	t.Logf("inventory after %v, sample after %v", first, sample)
 	if first > sample/2 {
@@ -591,59 +593,71 @@ func TestSlowDriver(t *testing.T) {
 	}
 }
 
-// TestNeedsNewEngine shows how an engine is found that needs a new start: one of ours,
-// with GPUs that are up, that had values and has had none for a while.
-func TestNeedsNewEngine(t *testing.T) {
-	gpu := func(state collector.EntityState) *collector.Inventory {
-		return &collector.Inventory{Entities: []collector.Entity{{Kind: collector.KindGPU, State: state, Parent: collector.Unknown}}}
-	}
+// TestEngineNeedsRestart shows when an engine is restarted: it is embedded, a GPU that is
+// up answered before, and none has answered for a while.
+func TestEngineNeedsRestart(t *testing.T) {
+	temperature, activity := []model.FieldID{150}, []model.FieldID{1001}
 	for name, tc := range map[string]struct {
-		inv        *collector.Inventory
-		hostengine string
-		before     int // values at the first sample; later there are none
-		blank      bool
+		state             model.EntityState
+		columns, derived  []model.FieldID
+		hostengine        string
+		answered, restart bool
 	}{
-		"as after XID 119":      {gpu(collector.EntityUp), "", 10, true},
-		"never a value":         {gpu(collector.EntityUp), "", 0, false},
-		"the only GPU is lost":  {gpu(collector.EntityLost), "", 10, false},
-		"no GPU":                {&collector.Inventory{}, "", 0, false},
-		"an engine not of ours": {gpu(collector.EntityUp), "localhost", 10, false},
+		"as after XID 119":                  {model.EntityUp, temperature, nil, "", true, true},
+		"never a value":                     {model.EntityUp, temperature, nil, "", false, false},
+		"the only GPU is lost":              {model.EntityLost, temperature, nil, "", true, false},
+		"no fields":                         {model.EntityUp, nil, nil, "", true, false},
+		"a standalone engine":               {model.EntityUp, temperature, nil, "localhost", true, false},
+		"only profiling is read":            {model.EntityUp, activity, nil, "", true, false},
+		"profiling and derived fields read": {model.EntityUp, activity, temperature, "", true, true},
 	} {
 		t.Run(name, func(t *testing.T) {
+			inv := &model.Inventory{Entities: []model.Entity{{Kind: gpu, State: tc.state, Parent: model.Unknown}}, Derived: tc.derived}
+			inv.Columns[gpu] = tc.columns
+			p := newPlan(inv, selectors{}, map[uint32]capability{0: {fields: map[uint16]metricGroup{1001: {}}}})
 			s := &sampler{
-				cfg:     Config{Sampler: collector.SamplerConfig{Interval: time.Second, Hostengine: tc.hostengine}},
-				inv:     tc.inv,
-				reading: &reading{plan: &plan{read: []bool{true}}, values: tc.before},
+				cfg:     Config{Sampler: wire.SamplerConfig{Interval: time.Second, Hostengine: tc.hostengine}},
+				reading: newReading(nil, p, make([]int64, 1), time.Second),
 			}
+			for i := range s.reading.cells {
+				s.reading.cells[i] = native.Cell{Time: 1, Type: 'i', Bits: 1}
+				if !tc.answered {
+					s.reading.cells[i].Status = native.NoData
+				}
+			}
+			s.reading.fill()
 			start := time.Now()
-			if err := s.checkBlank(start); err != nil {
+			if err := s.checkAnswers(start); err != nil {
 				t.Fatal(err)
 			}
-			s.reading.values = 0
-			if err := s.checkBlank(start.Add(blankTimeout)); err != nil {
+			for i := range s.reading.cells {
+				s.reading.cells[i].Status = native.NoData
+			}
+			s.reading.fill()
+			if err := s.checkAnswers(start.Add(blankTimeout)); err != nil {
 				t.Fatalf("too early: %v", err)
 			}
 			var failed *FailureError
-			err := s.checkBlank(start.Add(blankTimeout + time.Second))
-			if blank := errors.As(err, &failed) && failed.Reason() == collector.FailureEngineBlank; blank != tc.blank {
-				t.Errorf("got %v, want blank %v", err, tc.blank)
+			err := s.checkAnswers(start.Add(blankTimeout + time.Second))
+			if restart := errors.As(err, &failed) && failed.Failure.Reason == model.FailureEngineBlank; restart != tc.restart {
+				t.Errorf("got %v, want restart %v", err, tc.restart)
 			}
 		})
 	}
 }
 
-// TestReplacingSamplerBringsProfiling shows that a sampler which takes the place of
-// a working one begins with a sample that has what the old one's had.
-func TestReplacingSamplerBringsProfiling(t *testing.T) {
+// TestReplacingSamplerHasProfiling shows that the first sample of a sampler that replaces
+// a working one has profiling values.
+func TestReplacingSamplerHasProfiling(t *testing.T) {
 	cfg := defaultConfig()
 	cfg.Replaces = true
 	p := newNode(t, "h100x8").start(cfg)
 	if f := p.frame("the first frame"); f.Inventory == nil {
 		t.Fatalf("the first frame is %+v, want the inventory", f)
 	}
-	s := p.sample("the first sample", func(*collector.Sample) error { return nil })
+	s := p.sample("the first sample", func(*model.Sample) error { return nil })
 	for id := range uint32(8) {
-		if c := p.cell(s, gpu, id, 1001); c.Status != collector.StatusOK {
+		if c := p.cell(s, gpu, id, 1001); c.Status != model.StatusOK {
 			t.Errorf("GPU %d: graphics engine activity is %v", id, c.Status)
 		}
 	}

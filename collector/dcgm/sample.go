@@ -8,10 +8,23 @@ import (
 	"errors"
 	"time"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/wire"
 )
 
-// sample reads everything once and writes what it finds.
+const (
+	// libraryCheckInterval is the time between checks of the library's file.
+	libraryCheckInterval = 10 * time.Second
+	// stallTimeout is how long the engine may have no newer value of any field, but
+	// at least 3 intervals.
+	stallTimeout = 30 * time.Second
+	// blankTimeout is how long no GPU of an embedded engine may answer, but at least 3
+	// intervals.
+	blankTimeout = 5 * time.Second
+)
+
+// sample takes and writes one sample.
 func (s *sampler) sample() error {
 	now := time.Now()
 	if err := s.checkLibrary(now); err != nil {
@@ -20,46 +33,46 @@ func (s *sampler) sample() error {
 	if err := s.followTopology(now); err != nil {
 		return err
 	}
-	sample, found, c := s.take()
-	if c != codeOK {
-		return s.failed(c, collector.FailureHostengineLost, "reading values")
+	sample, found, c := s.read()
+	if c != native.OK {
+		return s.failed(c, model.FailureHostengineLost, "reading values")
 	}
-	stuck := s.stuck(sample.Time)
-	sample.Time = sample.Time.Add(-stuck)
-	sample.LinksRead, sample.SwitchesListed = s.fabric.at(), s.fabric.listed
+	age := s.valueAge(sample.Time)
+	sample.Time = sample.Time.Add(-age)
+	sample.LinksRead, sample.SwitchesListed = s.fabric.readAt(), s.fabric.listed
 	if err := s.write(sample, found, now); err != nil {
 		return err
 	}
-	if s.migChanged = found.migChanged; s.migChanged && !now.Before(s.migQuiet) {
-		s.rebuildAt = now // at the next sample
+	if s.migChanged = found.migChanged; s.migChanged && !now.Before(s.migQuietUntil) {
+		s.rebuildAt = now // with the next sample
 	}
-	if err := s.checkBlank(now); err != nil {
+	if err := s.checkAnswers(now); err != nil {
 		return err
 	}
-	if err := s.checkProgress(stuck); err != nil {
+	if err := s.checkProgress(age); err != nil {
 		return err
 	}
 	return s.rewatchProfiling(now)
 }
 
-// checkLibrary finds out, now and then, that another library or driver is there than
-// the one in use.
+// checkLibrary fails if the library was replaced or the driver was loaded.
 func (s *sampler) checkLibrary(now time.Time) error {
-	if now.Sub(s.updateChecks) < updateCheck {
+	if now.Sub(s.libraryCheck) < libraryCheckInterval {
 		return nil
 	}
-	s.updateChecks = now
+	s.libraryCheck = now
 	if s.engine.updated() {
-		s.tellRest()
-		return failure(collector.FailureLibraryUpdated, nil, "%s was replaced on disk", s.lib.path)
+		s.flush()
+		return failure(model.FailureLibraryUpdated, nil, "%s was replaced on disk", s.lib.Path)
 	}
 	if s.engine.driverArrived() {
-		return failure(collector.FailureDriverLoaded, nil, "the NVIDIA driver was loaded after DCGM had started without it")
+		return failure(model.FailureDriverLoaded, nil, "the NVIDIA driver was loaded after DCGM had started without it")
 	}
 	return nil
 }
 
-// followTopology makes a new inventory if the node is another one now, or may be.
+// followTopology makes a new inventory if the topology changed, or if identities are
+// to be read again.
 func (s *sampler) followTopology(now time.Time) error {
 	changed, err := s.topologyChanged(now)
 	if err != nil {
@@ -68,28 +81,28 @@ func (s *sampler) followTopology(now time.Time) error {
 	if !changed && (s.rebuildAt.IsZero() || now.Before(s.rebuildAt)) {
 		return nil
 	}
-	// What was heard and seen under the old inventory belongs to it.
-	if err := errors.Join(s.hearXIDs(), s.writeTracks()); err != nil {
+	// XIDs and values received until now belong to the old inventory.
+	if err := errors.Join(s.pollXIDs(), s.writeTracks()); err != nil {
 		return err
 	}
 	rebuilt, err := s.rebuild(changed)
 	if err != nil || !rebuilt {
 		return err
 	}
-	what := "the topology changed"
+	message := "the topology changed"
 	if !changed {
-		what = "the GPUs tell more, or other, of themselves"
+		message = "the identity of GPUs changed"
 	}
-	s.log.Info(what, "entities", len(s.inv.Entities), "generation", s.inv.Generation)
+	s.log.Info(message, "entities", len(s.inv.Entities), "generation", s.inv.Generation)
 	return nil
 }
 
-// write writes a sample after all that belongs to it, which is shown with it.
-func (s *sampler) write(sample *collector.Sample, found news, now time.Time) error {
-	if err := s.look(true); err != nil {
+// write writes a sample. Everything that is published with it comes first.
+func (s *sampler) write(sample *model.Sample, found news, now time.Time) error {
+	if err := s.pollTracked(true); err != nil {
 		return err
 	}
-	s.profiler.look(s.reading, now)
+	s.profiler.check(s.reading, now)
 	if err := s.writeProfiling(); err != nil {
 		return err
 	}
@@ -98,49 +111,39 @@ func (s *sampler) write(sample *collector.Sample, found news, now time.Time) err
 			return err
 		}
 	}
-	if s.skip > 0 && s.reading.plan.warming(sample) {
+	if s.skip > 0 && s.reading.plan.awaitsProfiling(sample) {
 		s.skip--
 		return nil
 	}
 	s.skip = 0
-	return s.cfg.Frames.Write(collector.Frame{Sample: sample})
+	return s.cfg.Frames.Write(wire.Frame{Sample: sample})
 }
 
-// tellRest writes what has come since the newest sample, before the engine ends.
-func (s *sampler) tellRest() {
-	if err := errors.Join(s.writeXIDs(), s.tellHeld(), s.look(true)); err != nil {
-		s.log.Debug("what came since the newest sample is not told", "err", err)
+// flush writes the XIDs and tracked values since the newest sample, before the engine
+// stops.
+func (s *sampler) flush() {
+	if err := errors.Join(s.writeXIDs(), s.flushXIDs(), s.pollTracked(true)); err != nil {
+		s.log.Debug("values since the newest sample were lost", "err", err)
 	}
 }
 
-// tellHeld writes the XIDs that wait for an inventory which will not come.
-func (s *sampler) tellHeld() error { return s.writeEvents(s.xids.tell(false)) }
-
-// leave ends the engine.
-func (s *sampler) leave() {
-	s.tellRest()
-	s.engine.close()
-}
-
-// topologyChanged says whether the node is another one than that of the newest
-// inventory.
+// topologyChanged reports whether the topology changed after the newest inventory.
 func (s *sampler) topologyChanged(now time.Time) (bool, error) {
 	changed, c := s.checkTopology(now)
-	if c.lost() {
-		return false, s.failed(c, collector.FailureHostengineLost, "listing the GPUs")
+	if c.EngineLost() {
+		return false, s.failed(c, model.FailureHostengineLost, "listing the GPUs")
 	}
-	if c != codeOK {
-		// The readings say more about what is wrong.
-		s.log.Debug("topology not checked", "err", s.lib.err(c, "listing the GPUs"))
+	if c != native.OK {
+		s.log.Debug("the topology was not checked", "err", s.lib.Err(c, "listing the GPUs"))
 	}
 	s.changed = s.changed || changed
 	return s.changed || s.fabricChanged, nil
 }
 
-// checkTopology says whether the node is another one than at the last time.
-func (s *sampler) checkTopology(now time.Time) (bool, code) {
-	changed, instances, c := s.lib.checkTopology()
-	if c == codeOK && instances == codeOK {
+// checkTopology reports whether the topology changed after the last call.
+func (s *sampler) checkTopology(now time.Time) (bool, native.Code) {
+	changed, instances, c := s.lib.CheckTopology()
+	if c == native.OK && instances == native.OK {
 		s.listed = now
 	}
 	unlisted := now.Sub(s.listed) > max(instancesTimeout, 2*s.cfg.Sampler.Interval)
@@ -148,84 +151,69 @@ func (s *sampler) checkTopology(now time.Time) (bool, code) {
 		return changed, c
 	}
 	if s.unlisted = unlisted; unlisted {
-		s.log.Warn("MIG instances cannot be listed; nothing of them is shown until they can", "err", s.lib.err(cmp.Or(c, instances), "listing the MIG instances"))
+		s.log.Warn("MIG instances cannot be listed; their series are omitted", "err", s.lib.Err(cmp.Or(c, instances), "listing the MIG instances"))
 	} else {
 		s.log.Info("MIG instances are listed again")
 	}
 	return true, c
 }
 
-// take takes a reading.
-func (s *sampler) take() (*collector.Sample, news, code) {
+// read takes a reading.
+func (s *sampler) read() (*model.Sample, news, native.Code) {
 	sample, found, c := s.reading.take()
-	if c != codeOK || s.reading.newest != 0 || s.updated || !s.readsGPUs() {
+	if c != native.OK || s.reading.newest != 0 || s.updated || s.reading.proofs == 0 {
 		return sample, found, c
 	}
-	// Before DCGM 4.6, dcgmWatchFields left the first values to the next cycle
-	// (dcgm_agent.h): have it now, once.
+	// Before DCGM 4.6, dcgmWatchFields did not wait for the first values (dcgm_agent.h).
 	s.updated = true
-	if c := s.lib.update(); c != codeOK {
+	if c := s.lib.Update(); c != native.OK {
 		return nil, news{}, c
 	}
 	return s.reading.take()
 }
 
-// checkBlank finds an embedded engine that has lost its hold on the driver: after
-// XID 119 every field of every GPU is blank until the engine is started anew. A
-// standalone engine is not ours to restart, and GPUs that are known to be lost
-// need no new engine.
-func (s *sampler) checkBlank(now time.Time) error {
-	if s.reading.values > 0 || s.cfg.Sampler.Hostengine != "" || !s.readsGPUs() {
-		s.valuesAt = now
+// checkAnswers fails if no GPU answers any more. After XID 119 every field of every
+// GPU is blank until the engine is restarted. A standalone engine is not ours to
+// restart.
+func (s *sampler) checkAnswers(now time.Time) error {
+	if s.reading.answers > 0 || s.cfg.Sampler.Hostengine != "" || s.reading.proofs == 0 {
+		s.answeredAt = now
 		return nil
 	}
-	if s.valuesAt.IsZero() {
-		return nil // never had one: a new engine would not either
+	if s.answeredAt.IsZero() {
+		return nil // no GPU ever answered: a restart would not help
 	}
-	if limit := max(blankTimeout, 3*s.cfg.Sampler.Interval); now.Sub(s.valuesAt) > limit {
-		return failure(collector.FailureEngineBlank, nil, "every field of every GPU has been blank for %s, as after XID 119: DCGM needs a new start", limit)
+	if limit := max(blankTimeout, 3*s.cfg.Sampler.Interval); now.Sub(s.answeredAt) > limit {
+		return failure(model.FailureEngineBlank, nil, "every field of every GPU has been blank for %s, as after XID 119: DCGM needs a restart", limit)
 	}
 	return nil
 }
 
-// readsGPUs says whether the plan reads any GPU, or instance of one, that is up.
-func (s *sampler) readsGPUs() bool {
-	for i := range s.inv.Entities {
-		gpu, ok := s.inv.GPU(i)
-		if ok && s.inv.Entities[i].Kind.OfGPU() && gpu.State == collector.EntityUp && s.reading.plan.read[i] {
-			return true
-		}
-	}
-	return false
-}
-
-// stuck says for how long there has been no newer value of anything. The values
-// of a sample are that much older than their reading.
-func (s *sampler) stuck(now time.Time) time.Duration {
-	// Any other time is progress: clocks are set back, too.
+// valueAge returns the time since any field last had a newer value.
+func (s *sampler) valueAge(now time.Time) time.Duration {
+	// A smaller time is progress too: clocks are set back.
 	if s.reading.newest != s.newest || s.newest == 0 {
 		s.newest, s.newestSince = s.reading.newest, now
 	}
 	return now.Sub(s.newestSince)
 }
 
-// checkProgress finds an engine that answers but no longer samples, because its
-// own thread is stuck in the driver: it would give the same old values for ever.
-func (s *sampler) checkProgress(stuck time.Duration) error {
-	if limit := max(stallTimeout, 3*s.cfg.Sampler.Interval); stuck > limit {
-		return failure(collector.FailureEngineStalled, nil, "DCGM has had no new value of any field for %s: its sampling thread is stuck, probably in the driver", limit)
+// checkProgress fails if the engine answers with old values: its sampling thread hangs
+// in the driver.
+func (s *sampler) checkProgress(age time.Duration) error {
+	if limit := max(stallTimeout, 3*s.cfg.Sampler.Interval); age > limit {
+		return failure(model.FailureEngineStalled, nil, "DCGM has had no new value of any field for %s: its sampling thread is stuck, probably in the driver", limit)
 	}
 	return nil
 }
 
-// writeXIDs writes the XIDs that came. Those of instances wait for the next inventory
-// if the topology is another one since the newest, or cannot be known: the instance may
-// be another one.
+// writeXIDs writes new XIDs. XIDs of instances wait for the next inventory if the
+// topology changed or cannot be listed: their IDs may be reused.
 func (s *sampler) writeXIDs() error {
-	if err := s.hearXIDs(); err != nil {
+	if err := s.pollXIDs(); err != nil {
 		return err
 	}
-	if s.xids.ofInstances() {
+	if s.xids.hasInstances() {
 		now := time.Now()
 		if _, err := s.topologyChanged(now); err != nil {
 			return err
@@ -234,23 +222,26 @@ func (s *sampler) writeXIDs() error {
 			return nil
 		}
 	}
-	return s.writeEvents(s.xids.tell(true))
+	return s.writeEvents(s.xids.emit(true))
 }
 
-func (s *sampler) hearXIDs() error {
-	c := s.xids.hear(s.reading)
-	if c.lost() {
-		return s.failed(c, collector.FailureHostengineLost, "reading XIDs")
+// flushXIDs writes the XIDs that wait for an inventory that will not come.
+func (s *sampler) flushXIDs() error { return s.writeEvents(s.xids.emit(false)) }
+
+func (s *sampler) pollXIDs() error {
+	c := s.xids.poll(s.reading)
+	if c.EngineLost() {
+		return s.failed(c, model.FailureHostengineLost, "reading XIDs")
 	}
-	if c != codeOK {
-		s.log.Debug("XIDs are read one by one", "err", s.lib.err(c, "reading XIDs"))
+	if c != native.OK {
+		s.log.Debug("only the newest XID of each entity was read", "err", s.lib.Err(c, "reading XIDs"))
 	}
 	return nil
 }
 
-func (s *sampler) writeEvents(events []collector.Event) error {
+func (s *sampler) writeEvents(events []model.Event) error {
 	if len(events) == 0 {
 		return nil
 	}
-	return s.cfg.Frames.Write(collector.Frame{Events: &collector.Events{Generation: s.inv.Generation, List: events}})
+	return s.cfg.Frames.Write(wire.Frame{Events: &model.Events{Generation: s.inv.Generation, List: events}})
 }

@@ -5,116 +5,139 @@ package dcgm
 
 import (
 	"fmt"
+	"maps"
 	"slices"
-	"strings"
+	"time"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/dcgm/watch"
+	"gpu_exporter/collector/model"
 )
 
-// targets are the watches that the plan needs.
-func (p *plan) targets() []target {
-	s := targetSet{plan: p, watched: make([][]uint16, len(p.inv.Entities))}
-	s.addEvents() // first: what happens from here on is heard
-	for kind := range p.inv.Columns {
-		s.addColumns(collector.EntityKind(kind))
-	}
-	p.derivedTargets(s.addRest)
-	p.evidenceTargets(s.addRest)
-	return s.targets
-}
-
-// targetSet is how the targets of a plan come together.
-type targetSet struct {
-	plan    *plan
-	targets []target
-	watched [][]uint16 // fields, by row
-}
-
-// add adds a target of the entities of rows; more than one, if they are too many.
-func (s *targetSet) add(t target, rows []int) {
-	if len(t.fields) == 0 {
-		return
-	}
-	t.what = fmt.Sprintf("%v %v %v %v %d", t.profiling, t.events, t.every, t.fields, t.round)
-	for some := range slices.Chunk(rows, maxEntities) {
-		t.entities, t.identities = nil, nil
-		for _, i := range some {
-			e := &s.plan.inv.Entities[i]
-			t.entities = append(t.entities, pairOf(e.Kind, e.ID))
-			t.identities = append(t.identities, s.plan.identity(i))
+// targets returns all watches of the plan. The events come first, so that later
+// watches delay no XID. Profiling comes last. Entities with the same watch share a target.
+func (p *plan) targets() []watch.Target {
+	var targets []watch.Target
+	positions := make(map[string]int)
+	add := func(row int, t watch.Target) {
+		if len(t.Fields) == 0 {
+			return
 		}
-		t.key = t.what + " " + strings.Join(t.identities, " ")
-		s.targets = append(s.targets, t)
+		e := &p.inv.Entities[row]
+		key := fmt.Sprint(e.Kind, t)
+		if t.Events {
+			key = "events" // of all kinds
+		}
+		at, ok := positions[key]
+		if !ok || len(targets[at].Entities) == watch.MaxEntities {
+			at = len(targets)
+			positions[key] = at
+			targets = append(targets, t)
+		}
+		targets[at].Entities = append(targets[at].Entities, native.PairOf(e.Kind, e.ID))
+		targets[at].Identities = append(targets[at].Identities, p.identity(row))
 	}
-}
-
-func (s *targetSet) addEvents() {
-	var rows []int
-	for i, e := range s.plan.inv.Entities {
-		if s.plan.events[i] && e.State == collector.EntityUp {
-			rows = append(rows, i)
+	for i, e := range p.inv.Entities {
+		if p.events[i] && e.State == model.EntityUp {
+			add(i, watch.Target{Fields: []uint16{fieldXID}, Events: true})
 		}
 	}
-	s.add(target{fields: []uint16{fieldXID}, events: true}, rows)
+	for i, e := range p.inv.Entities {
+		if e.State == model.EntityUp {
+			for _, t := range p.targetsOf(i) {
+				add(i, t)
+			}
+		}
+	}
+	slices.SortStableFunc(targets, func(a, b watch.Target) int {
+		switch {
+		case a.Profiling == b.Profiling:
+			return 0
+		case b.Profiling:
+			return -1
+		}
+		return 1
+	})
+	return targets
 }
 
-// addColumns adds what the columns of a kind need. Entities that differ in what is
-// watched on them, and how often, go in groups of their own: GPUs in what they can
-// profile, for one.
-func (s *targetSet) addColumns(kind collector.EntityKind) {
-	var watches []target
-	var rows [][]int // of each of watches
-	at := make(map[string]int)
-	for i, e := range s.plan.inv.Entities {
-		if e.Kind != kind || e.State != collector.EntityUp {
+// targetsOf returns the watches of an entity except its events: fields at the interval
+// of the samples, fields at shorter intervals, and last the profiling fields. The
+// latter have one interval, so that a GPU has one set of counters to multiplex. No
+// field is in two watches: a connection has one watch for each field of an entity,
+// and the last one would replace the others.
+func (p *plan) targetsOf(row int) []watch.Target {
+	e := &p.inv.Entities[row]
+	ordinary, profiling := watch.Target{}, watch.Target{Profiling: true, Round: p.roundOf(row)}
+	faster := make(map[time.Duration][]uint16)
+	every := make(map[uint16]time.Duration)
+	for _, t := range p.tracked[row] {
+		every[t.field] = t.every
+	}
+	added := map[uint16]bool{fieldXID: true} // its watch keeps samples for longer
+	add := func(field uint16) {
+		if added[field] {
+			return
+		}
+		added[field] = true
+		switch interval := every[field]; {
+		case isProfiling(field):
+			profiling.Fields = append(profiling.Fields, field)
+			if interval > 0 && (profiling.Every == 0 || interval < profiling.Every) {
+				profiling.Every = interval
+			}
+		case interval > 0:
+			faster[interval] = append(faster[interval], field)
+		default:
+			ordinary.Fields = append(ordinary.Fields, field)
+		}
+	}
+	if p.read[row] && e.Kind == model.KindGPU {
+		ordinary.Fields, added[fieldMIGMode] = append(ordinary.Fields, fieldMIGMode), true
+	}
+	for j, status := range p.fixed[row] {
+		field := uint16(p.inv.Columns[e.Kind][j])
+		if status != model.StatusExcluded && (status == model.StatusOK || !isProfiling(field)) {
+			add(field)
+		}
+	}
+	for _, t := range p.tracked[row] {
+		add(t.field)
+	}
+	for j := range p.derived[row] {
+		add(uint16(p.inv.Derived[j]))
+	}
+	targets := []watch.Target{ordinary}
+	for _, interval := range slices.Sorted(maps.Keys(faster)) {
+		targets = append(targets, watch.Target{Fields: faster[interval], Every: interval})
+	}
+	return append(targets, profiling)
+}
+
+// profilingWatches identifies the profiling watches of a GPU and its instances.
+func (p *plan) profilingWatches(gpuRow int) (watches []string) {
+	for row, e := range p.inv.Entities {
+		if gpu, ok := p.inv.GPU(row); !ok || gpu != &p.inv.Entities[gpuRow] || e.State != model.EntityUp {
 			continue
 		}
-		for n, t := range s.plan.watchesOf(i) {
-			s.watched[i] = append(s.watched[i], t.fields...)
-			k := fmt.Sprint(n, t.every, t.fields, t.round)
-			place, ok := at[k]
-			if !ok {
-				place = len(watches)
-				at[k] = place
-				watches, rows = append(watches, t), append(rows, nil)
-			}
-			rows[place] = append(rows[place], i)
+		targets := p.targetsOf(row)
+		if t := targets[len(targets)-1]; len(t.Fields) > 0 {
+			watches = append(watches, fmt.Sprint(p.identity(row), t.Every, t.Fields))
 		}
 	}
-	// What needs no profiling first, in the order of the rows.
-	for _, profiling := range []bool{false, true} {
-		for place, t := range watches {
-			if t.profiling == profiling {
-				s.add(t, rows[place])
-			}
-		}
-	}
+	return watches
 }
 
-// addRest adds what of a target is not watched yet: a connection has one watch for
-// each field of an entity, and another would end the one that is there, which may be
-// a finer one.
-func (s *targetSet) addRest(t target, rows []int) {
-	var rest [][]uint16
-	var rowsOf [][]int // of each of rest
-	for _, i := range rows {
-		fields := without(t.fields, s.watched[i])
-		s.watched[i] = append(s.watched[i], fields...)
-		place := slices.IndexFunc(rest, func(other []uint16) bool { return slices.Equal(other, fields) })
-		if place < 0 {
-			place = len(rest)
-			rest, rowsOf = append(rest, fields), append(rowsOf, nil)
-		}
-		rowsOf[place] = append(rowsOf[place], i)
+// roundOf returns the round in which the profiling of an entity's GPU was re-watched.
+func (p *plan) roundOf(row int) int {
+	if gpu, ok := p.inv.GPU(row); ok {
+		return p.round[gpu.ID]
 	}
-	for place, fields := range rest {
-		t.fields = fields
-		s.add(t, rowsOf[place])
-	}
+	return 0
 }
 
-// identity tells the entity of a row from all others, those of before included: an
-// instance's id alone does not say which instance it is.
+// identity distinguishes an entity from all others, including earlier instances
+// with the same ID.
 func (p *plan) identity(row int) string {
 	e := &p.inv.Entities[row]
 	uuid := e.UUID

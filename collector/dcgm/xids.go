@@ -10,244 +10,220 @@ import (
 	"slices"
 	"time"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/dcgm/watch"
+	"gpu_exporter/collector/model"
 )
 
-// xids turns the samples of field 230 into events. The newest XID of each entity
-// comes with every reading and costs nothing more; only when one is new, DCGM is
-// asked for all since the last time, as several may have come.
+// xidOverlap is how far back each query repeats the time range of the last one, in
+// µs. The engine stamps an XID before it returns it, so an XID may appear that is
+// older than the last result.
+const xidOverlap = int64(5 * time.Second / time.Microsecond)
+
+// xids receives XIDs from the engine and emits each once, as an event. Every reading
+// has the newest XID of each entity. Several may have come since the last reading, so
+// a new one causes a query of the watches.
 type xids struct {
-	// valuesSince is the library's.
-	valuesSince func(w watch, since int64) ([]event, int64, code)
-	since       int64 // when to begin; 0 is now
-	started     bool
-	// next is when to ask each watch from next, by the engine's clock; first is
-	// where a new watch begins.
-	next   map[watch]int64
-	first  int64
-	places map[pair]place
-	// unread are entities of which no reading has yet told the newest XID: when it
-	// does, that is what happened before.
-	unread map[pair]bool
-	// heard is the time of the newest XID that was taken from each entity.
-	heard map[pair]int64
-	// taken are the XIDs of the last time of overlap that were taken.
-	taken map[taken]bool
-	// pending are those that were heard and are not told yet.
-	pending []event
+	// eventsSince is [native.Library.EventsSince].
+	eventsSince func(w native.Watch, since int64) ([]native.Event, int64, native.Code)
+	// since is the time of the oldest XID to emit, by the engine's clock; 0: none
+	// that the engine has at the start.
+	since   int64
+	started bool
+	// next is where to continue the query of each watch; newWatch where to begin
+	// that of a new watch.
+	next     map[native.Watch]int64
+	newWatch int64
+	entities map[native.Pair]xidEntity
+	// unread are the entities whose newest XID no reading has contained yet. That
+	// XID may have happened before the start.
+	unread map[native.Pair]bool
+	// received are the XIDs of the last xidOverlap; newest is the time of the newest
+	// one of each entity.
+	received map[xidKey]bool
+	newest   map[native.Pair]int64
+	pending  []native.Event // received and not emitted yet
 }
 
-// place is where an entity stands in an inventory.
-type place struct {
-	row, gpu int // gpu is the row of the GPU that it is part of, or is
-	// who tells the entity from another one that has its id before or after it.
-	who string
+// xidKey identifies an XID: DCGM rarely gives two samples of an entity the same time.
+type xidKey struct {
+	entity native.Pair
+	time   int64
 }
 
-// placesIn returns the places of the entities of an inventory.
-func placesIn(inv *collector.Inventory) map[pair]place {
-	places := make(map[pair]place, len(inv.Entities))
+// xidEntity is an entity of the inventory that events refer to.
+type xidEntity struct {
+	row, gpu int // gpu is the row of its GPU, or its own
+	// identity differs between entities that have the same ID at different times.
+	identity string
+}
+
+func xidEntities(inv *model.Inventory) map[native.Pair]xidEntity {
+	entities := make(map[native.Pair]xidEntity, len(inv.Entities))
 	for i, e := range inv.Entities {
-		at := place{row: i, gpu: i}
-		for up := i; up != collector.Unknown; up = inv.Entities[up].Parent {
+		x := xidEntity{row: i, gpu: i}
+		for up := i; up != model.Unknown; up = inv.Entities[up].Parent {
 			part := &inv.Entities[up]
-			if at.gpu = up; part.Kind == collector.KindGPU {
-				at.who += part.UUID
+			if x.gpu = up; part.Kind == model.KindGPU {
+				x.identity += part.UUID
 				break
 			}
-			at.who += fmt.Sprintf("%v/%d/%s ", part.Kind, part.InstanceID, part.Profile)
+			x.identity += fmt.Sprintf("%v/%d/%s ", part.Kind, part.InstanceID, part.Profile)
 		}
-		places[pairOf(e.Kind, e.ID)] = at
+		entities[native.PairOf(e.Kind, e.ID)] = x
 	}
-	return places
+	return entities
 }
 
-// taken names one XID: DCGM gives no two samples of an entity the same time.
-type taken struct {
-	entity pair
-	ts     int64
-}
-
-// overlap is how far back, in µs, what was asked for already is asked for again:
-// the engine stamps an XID before it shows it, so that one may appear that is older
-// than the last answer.
-const overlap = int64(5 * time.Second / time.Microsecond)
-
-// listen sets the watches to ask and the inventory that events refer to. The
-// first time it also takes note of what happened before.
-func (x *xids) listen(units []*unit, inv *collector.Inventory) code {
-	next := make(map[watch]int64)
+// watch sets the watches to query and the inventory that events refer to. The first
+// call also receives the XIDs that the engine has from before.
+func (x *xids) watch(units []*watch.Unit, inv *model.Inventory) native.Code {
+	next := make(map[native.Watch]int64)
 	for _, u := range units {
-		if !u.events {
-			continue
-		}
-		for _, w := range u.watches {
+		for _, w := range u.Watches {
+			if !u.Events {
+				continue
+			}
 			from, ok := x.next[w]
 			if !ok {
-				from = x.first
+				from = x.newWatch
 			}
 			next[w] = from
 		}
 	}
 	x.next = next
-	before := x.places
-	x.places = placesIn(inv)
-	x.unread = make(map[pair]bool)
+	before := x.entities
+	x.entities = xidEntities(inv)
+	x.unread = make(map[native.Pair]bool)
 	for _, e := range inv.Entities {
-		p := pairOf(e.Kind, e.ID)
+		p := native.PairOf(e.Kind, e.ID)
 		if _, ok := before[p]; !ok && e.Selected && e.Kind.OfGPU() {
 			x.unread[p] = true
 		}
 	}
 	if x.started {
-		return codeOK
+		return native.OK
 	}
 	x.started = true
-	x.heard = make(map[pair]int64)
-	x.taken = make(map[taken]bool)
-	old, c := x.ask()
-	if c.lost() {
+	x.received, x.newest = make(map[xidKey]bool), make(map[native.Pair]int64)
+	if c := x.query(); c.EngineLost() {
 		return c
 	}
-	for _, e := range old {
-		x.take(e)
-		if !x.history(e) {
-			x.pending = append(x.pending, e)
-		}
-	}
-	return codeOK
+	x.pending = slices.DeleteFunc(x.pending, x.beforeStart)
+	return native.OK
 }
 
-// history says whether an XID that was there when we came is none of ours to tell.
-func (x *xids) history(e event) bool { return x.since == 0 || e.ts < x.since }
+// beforeStart reports whether an XID that the engine had at the start is not to be emitted.
+func (x *xids) beforeStart(e native.Event) bool { return x.since == 0 || e.Time < x.since }
 
-// ask returns what came since the last time and was not taken yet: a watch may
-// be asked again from where another one, or its own last success, left off.
-func (x *xids) ask() ([]event, code) {
-	var all []event
-	result, first := codeOK, int64(0)
-	oldest, told := int64(math.MaxInt64), make(map[taken]bool)
+// query receives the XIDs that came since the last query.
+func (x *xids) query() native.Code {
+	result, oldest := native.OK, int64(math.MaxInt64)
 	for w, from := range x.next {
-		from = max(0, from-overlap)
+		from = max(0, from-xidOverlap)
 		oldest = min(oldest, from)
-		events, next, c := x.valuesSince(w, from)
-		if c.lost() {
-			return nil, c
+		events, next, c := x.eventsSince(w, from)
+		if c.EngineLost() {
+			return c
 		}
 		for _, e := range events {
-			if t := (taken{e.entity, e.ts}); !x.taken[t] && !told[t] {
-				told[t] = true
-				all = append(all, e)
+			if !x.received[xidKey{e.Entity, e.Time}] {
+				x.record(e)
+				x.pending = append(x.pending, e)
 			}
 		}
-		if c == codeOK {
+		if c == native.OK {
 			x.next[w] = next
 		} else {
 			result = c
 		}
-		if n := x.next[w]; first == 0 || n < first {
-			first = n
-		}
 	}
-	if first != 0 {
-		x.first = first
+	if len(x.next) > 0 { // otherwise a later watch continues here
+		x.newWatch = slices.Min(slices.Collect(maps.Values(x.next)))
+		maps.DeleteFunc(x.received, func(k xidKey, _ bool) bool { return k.time < oldest })
 	}
-	maps.DeleteFunc(x.taken, func(t taken, _ bool) bool { return t.ts < oldest })
-	return all, result
+	return result
 }
 
-// take notes that an XID was taken.
-func (x *xids) take(e event) {
-	x.heard[e.entity] = max(x.heard[e.entity], e.ts)
-	x.taken[taken{e.entity, e.ts}] = true
+func (x *xids) record(e native.Event) {
+	x.received[xidKey{e.Entity, e.Time}] = true
+	x.newest[e.Entity] = max(x.newest[e.Entity], e.Time)
 }
 
-// hear takes in what came since the last time. A code other than those of a lost
-// engine means that it had to do with the newest XID of each entity.
-func (x *xids) hear(r *reading) code {
-	raw, c := x.ask()
-	if c.lost() {
+// poll receives new XIDs from the watches and from a reading. An error other than a
+// lost engine means that only the newest XID of each entity was received.
+func (x *xids) poll(r *reading) native.Code {
+	c := x.query()
+	if c.EngineLost() {
 		return c
 	}
-	for _, e := range raw {
-		x.take(e)
-	}
-	x.pending = append(x.pending, raw...)
-	// A lost GPU can be in no group, DCGM may refuse the question, and its clock
-	// may have been set back: whatever the reason, the newest XID is not missed.
+	// The query may miss an XID: a lost GPU cannot be in a group, DCGM may refuse the
+	// query, and its clock may have been set back.
 	for _, e := range r.newXIDs() {
-		if x.heard[e.entity] == e.ts || x.taken[taken{e.entity, e.ts}] {
+		if x.newest[e.Entity] == e.Time || x.received[xidKey{e.Entity, e.Time}] {
 			continue
 		}
-		x.heard[e.entity] = e.ts
-		x.taken[taken{e.entity, e.ts}] = true
-		// For the same reasons listen does not know of all that happened before.
-		if !x.unread[e.entity] || !x.history(e) {
+		x.record(e)
+		x.newest[e.Entity] = e.Time // also if the clock was set back
+		if !x.unread[e.Entity] || !x.beforeStart(e) {
 			x.pending = append(x.pending, e)
 		}
 	}
-	r.toldXIDs(x.unread)
+	r.forgetRead(x.unread)
 	return c
 }
 
-// ofInstances says whether an XID that was heard is one of an instance: its id may be
-// another one's by now.
-func (x *xids) ofInstances() bool {
-	return slices.ContainsFunc(x.pending, func(e event) bool { return e.entity.kind != uint32(collector.KindGPU) })
+// hasInstances reports whether a pending XID is of an instance: its ID may belong to
+// another instance by now.
+func (x *xids) hasInstances() bool {
+	return slices.ContainsFunc(x.pending, func(e native.Event) bool { return e.Entity.Kind != uint32(model.KindGPU) })
 }
 
-// tell returns what was heard: of the entities of the inventory or, if it holds no more
-// and no other will come, of their GPUs, as nobody knows of which instance it is.
-func (x *xids) tell(holds bool) []collector.Event {
-	var events []collector.Event
+// emit returns the pending XIDs as events of the inventory. If the inventory is not
+// current, an instance's XID is an event of its GPU.
+func (x *xids) emit(current bool) []model.Event {
+	var events []model.Event
 	for _, e := range x.pending {
-		at, ok := x.places[e.entity]
+		at, ok := x.entities[e.Entity]
 		if !ok {
 			continue
 		}
 		row := at.gpu
-		if holds {
+		if current {
 			row = at.row
 		}
-		events = e.appendTo(events, row)
+		events = appendXID(events, e, row)
 	}
 	x.pending = nil
 	return events
 }
 
-// tellBefore returns what was heard, of the entities of the inventory, before another
-// one takes its place. What was heard of an entity whose id is another one's there
-// may be of either: it is told of the GPU. What is of an entity that only the next
-// inventory has is kept for it.
-func (x *xids) tellBefore(next *collector.Inventory) []collector.Event {
-	var events []collector.Event
-	var kept []event
-	then := placesIn(next)
+// emitBefore returns the pending XIDs as events of the inventory, before next replaces
+// it. If an ID belongs to another entity in next, the XID may be of either and becomes
+// an event of the GPU. XIDs of entities that only next has stay pending.
+func (x *xids) emitBefore(next *model.Inventory) []model.Event {
+	var events []model.Event
+	var kept []native.Event
+	nextEntities := xidEntities(next)
 	for _, e := range x.pending {
-		now, known := x.places[e.entity]
-		other, stays := then[e.entity]
+		now, known := x.entities[e.Entity]
+		then, stays := nextEntities[e.Entity]
 		switch {
 		case !known:
 			kept = append(kept, e)
-		case stays && other.who != now.who, !stays && next.InstancesUnknown:
-			events = e.appendTo(events, now.gpu)
+		case stays && then.identity != now.identity, !stays && next.InstancesUnknown:
+			events = appendXID(events, e, now.gpu)
 		default:
-			events = e.appendTo(events, now.row)
+			events = appendXID(events, e, now.row)
 		}
 	}
 	x.pending = kept
 	return events
 }
 
-// appendTo appends the XID of the entity at a row, unless it is none.
-func (e event) appendTo(events []collector.Event, row int) []collector.Event {
-	if int64Status(e.code) != collector.StatusOK {
+func appendXID(events []model.Event, e native.Event, row int) []model.Event {
+	if !e.Valid() {
 		return events
 	}
-	return append(events, collector.Event{
-		Kind:   collector.EventXID,
-		Entity: row,
-		Time:   time.UnixMicro(e.ts),
-		Code:   e.code,
-	})
+	return append(events, model.Event{Kind: model.EventXID, Entity: row, Time: time.UnixMicro(e.Time), Code: e.Code})
 }

@@ -9,51 +9,53 @@ import (
 	"testing"
 	"time"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/dcgm/watch"
+	"gpu_exporter/collector/model"
 )
 
-// TestXIDsOfSeveralWatches shows that each XID is told once where the events
-// need several watches, which are asked one after the other.
+// TestXIDsOfSeveralWatches shows that each XID is emitted once although several watches
+// are queried one after the other.
 func TestXIDsOfSeveralWatches(t *testing.T) {
-	a, b := watch{1, 1}, watch{2, 2}
-	on := map[watch]pair{a: pairOf(gpu, 0), b: pairOf(gpu, 1)}
+	a, b := native.Watch{Group: 1, Fields: 1}, native.Watch{Group: 2, Fields: 2}
+	on := map[native.Watch]native.Pair{a: native.PairOf(gpu, 0), b: native.PairOf(gpu, 1)}
 	now := int64(1000)
-	samples := map[watch][]event{a: {{on[a], 500, 31}}, b: {{on[b], 600, 31}}}
-	x := xids{valuesSince: func(w watch, since int64) ([]event, int64, code) {
+	samples := map[native.Watch][]native.Event{a: {{Entity: on[a], Time: 500, Code: 31}}, b: {{Entity: on[b], Time: 600, Code: 31}}}
+	x := xids{eventsSince: func(w native.Watch, since int64) ([]native.Event, int64, native.Code) {
 		now += 10
-		var out []event
+		var out []native.Event
 		for _, e := range samples[w] {
-			if e.ts >= since && e.ts <= now {
+			if e.Time >= since && e.Time <= now {
 				out = append(out, e)
 			}
 		}
-		return out, now + 1, codeOK
+		return out, now + 1, native.OK
 	}}
-	inv := &collector.Inventory{Entities: []collector.Entity{{Kind: gpu, ID: 0, Selected: true}, {Kind: gpu, ID: 1, Selected: true}}}
-	units := []*unit{{target: target{events: true}, watches: []watch{a, b}}}
-	if c := x.listen(units, inv); c != codeOK {
+	inv := &model.Inventory{Entities: []model.Entity{{Kind: gpu, ID: 0, Selected: true}, {Kind: gpu, ID: 1, Selected: true}}}
+	units := []*watch.Unit{{Target: watch.Target{Events: true}, Watches: []native.Watch{a, b}}}
+	if c := x.watch(units, inv); c != native.OK {
 		t.Fatal(c)
 	}
-	var told []string
+	var emitted []string
 	collect := func() {
 		t.Helper()
-		if c := x.hear(&reading{}); c != codeOK {
+		if c := x.poll(&reading{}); c != native.OK {
 			t.Fatal(c)
 		}
-		for _, e := range x.tell(true) {
-			told = append(told, fmt.Sprint(e.Code))
+		for _, e := range x.emit(true) {
+			emitted = append(emitted, fmt.Sprint(e.Code))
 		}
 	}
 	collect()
-	for code := range int64(20) { // each falls between the two questions of some round, whatever their order
+	for code := range int64(20) { // each falls between the two queries of a round, whatever their order
 		at := now + 1 + code
-		samples[a] = append(samples[a], event{on[a], at, 100 + code})
-		samples[b] = append(samples[b], event{on[b], at, 200 + code})
+		samples[a] = append(samples[a], native.Event{Entity: on[a], Time: at, Code: 100 + code})
+		samples[b] = append(samples[b], native.Event{Entity: on[b], Time: at, Code: 200 + code})
 		collect()
 	}
 	collect()
 	collect()
-	slices.Sort(told)
+	slices.Sort(emitted)
 	var want []string
 	for code := range 20 {
 		want = append(want, fmt.Sprint(100+code))
@@ -61,67 +63,68 @@ func TestXIDsOfSeveralWatches(t *testing.T) {
 	for code := range 20 {
 		want = append(want, fmt.Sprint(200+code))
 	}
-	if !slices.Equal(told, want) {
-		t.Errorf("told %v, want %v", told, want)
+	if !slices.Equal(emitted, want) {
+		t.Errorf("emitted %v, want %v", emitted, want)
 	}
-	// A watch that takes the place of the old ones goes on where they ended.
-	c := watch{3, 3}
+	// A new watch continues where the replaced watches ended.
+	c := native.Watch{Group: 3, Fields: 3}
 	samples[c] = append(slices.Clone(samples[a]), samples[b]...)
-	told = nil
-	if code := x.listen([]*unit{{target: target{events: true}, watches: []watch{c}}}, inv); code != codeOK {
+	emitted = nil
+	if code := x.watch([]*watch.Unit{{Target: watch.Target{Events: true}, Watches: []native.Watch{c}}}, inv); code != native.OK {
 		t.Fatal(code)
 	}
-	samples[c] = append(samples[c], event{on[a], now, 48})
+	samples[c] = append(samples[c], native.Event{Entity: on[a], Time: now, Code: 48})
 	collect()
-	if !slices.Equal(told, []string{"48"}) {
-		t.Errorf("a new watch tells %v, want 48", told)
+	if !slices.Equal(emitted, []string{"48"}) {
+		t.Errorf("a new watch emits %v, want 48", emitted)
 	}
 }
 
-// TestXIDOfReusedID: an XID that is heard between a re-split and the inventory that
-// shows it may be of either instance that had the id, and is told of the GPU. One of an
-// id that only one of them had is told of that instance.
+// TestXIDOfReusedID shows an XID between a repartition and its inventory. It may be of
+// either instance with the ID, so it is an event of the GPU, unless only one inventory
+// has the ID.
 func TestXIDOfReusedID(t *testing.T) {
 	n := newNode(t, "h100x8-mig")
 	cfg := defaultConfig()
-	cfg.Interval = 3 * time.Second // XIDs are asked for in between
+	cfg.Interval = 3 * time.Second // XIDs are polled in between
 	p := n.start(cfg)
-	p.sample("a first sample", func(*collector.Sample) error { return nil })
+	p.sample("a first sample", func(*model.Sample) error { return nil })
 	before := p.inv
 	n.command("mig gpu 1 1g.10gb*7") // it had two
 	n.command("xid 68 gpu 1 gi 0")
 	n.command("xid 69 gpu 2")
 	n.command("xid 70 gpu 1 gi 6")
-	want := map[int64]func(collector.Entity) bool{
-		68: func(e collector.Entity) bool { return e.Kind == gpu && e.ID == 1 },
-		69: func(e collector.Entity) bool { return e.Kind == gpu && e.ID == 2 },
-		70: func(e collector.Entity) bool { return e.Kind == inst && e.Profile == "1g.10gb" },
+	want := map[int64]func(model.Entity) bool{
+		68: func(e model.Entity) bool { return e.Kind == gpu && e.ID == 1 },
+		69: func(e model.Entity) bool { return e.Kind == gpu && e.ID == 2 },
+		70: func(e model.Entity) bool { return e.Kind == inst && e.Profile == "1g.10gb" },
 	}
-	for told := 0; told < len(want); {
+	for count := 0; count < len(want); {
 		events := p.frame("an XID").Events
 		if events == nil {
 			continue
 		}
 		for _, event := range events.List {
-			told++
+			count++
 			e := p.inv.Entities[event.Entity]
 			if of := want[event.Code]; of == nil || !of(e) {
-				t.Errorf("XID %d is told of %v %d, %s of entity %d, generation %d", event.Code, e.Kind, e.ID, e.Profile, e.Parent, p.inv.Generation)
+				t.Errorf("XID %d is an event of %v %d, %s of entity %d, generation %d", event.Code, e.Kind, e.ID, e.Profile, e.Parent, p.inv.Generation)
 			}
 		}
 	}
 	if p.inv == before {
 		t.Error("there is no new inventory")
 	}
-	// From then on it is known whose the id is.
+	// After the new inventory the ID is unambiguous.
 	n.command("xid 72 gpu 1 gi 0")
 	events, inv := p.events("another XID", 1)
 	if e := inv.Entities[events[0].Entity]; e.Kind != inst || e.Profile != "1g.10gb" {
-		t.Errorf("XID 72 is told of %v %d, %s", e.Kind, e.ID, e.Profile)
+		t.Errorf("XID 72 is an event of %v %d, %s", e.Kind, e.ID, e.Profile)
 	}
 }
 
-// TestXIDWhileInstancesCannotBeListed: nobody knows whose the id is.
+// TestXIDWhileInstancesCannotBeListed shows that an XID of an ambiguous ID is an event of
+// the GPU.
 func TestXIDWhileInstancesCannotBeListed(t *testing.T) {
 	for name, listedAgain := range map[string]bool{"listed again": true, "never listed again": false} {
 		t.Run(name, func(t *testing.T) {
@@ -129,13 +132,15 @@ func TestXIDWhileInstancesCannotBeListed(t *testing.T) {
 			cfg := defaultConfig()
 			cfg.Interval = 200 * time.Millisecond
 			p := n.start(cfg)
-			p.sample("a first sample", func(*collector.Sample) error { return nil })
+			p.sample("a first sample", func(*model.Sample) error { return nil })
 			n.command("fail dcgmGetGpuInstanceHierarchy -3")
 			n.command("mig gpu 5 3g.40gb*2")
 			n.command("xid 68 gpu 5 gi 0")
-			p.sample("a sample meanwhile", func(*collector.Sample) error { return nil })
+			p.sample("a sample meanwhile", func(*model.Sample) error { return nil })
 			if listedAgain {
-				time.Sleep(500 * time.Millisecond) // some samples
+				for range 3 {
+					p.sample("more samples", func(*model.Sample) error { return nil })
+				}
 				n.command("clear dcgmGetGpuInstanceHierarchy")
 			} else {
 				p.stdin.Close()
@@ -153,7 +158,7 @@ func TestXIDWhileInstancesCannotBeListed(t *testing.T) {
 				}
 				return
 			}
-			t.Error("the XID is not told")
+			t.Error("the XID is not reported")
 		})
 	}
 }

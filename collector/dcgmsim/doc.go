@@ -80,7 +80,7 @@
 //	recovery gpu I none|reset|reboot|drain-p2p|drain-and-reset  set the recovery action
 //	fabric gpu I unsupported|not-started|in-progress|success|failure [CODE]  set the fabric manager's status; CODE is the error of a failure
 //	health gpu I|switch S|cpu C SYSTEM pass|warn|fail [CODE]  set the result of a health check; CODE is a DCGM_FR_* number
-//	profiling gpu I|all frozen|zero [for-good]    break profiling until the next new watch; for-good: until profiling ok
+//	profiling gpu I|all frozen|zero|stalled [for-good]  break profiling until the next new watch; for-good: until profiling ok
 //	profiling gpu I|all locked [CODE]             let a different client hold the profiling lock; watching fails with CODE
 //	profiling gpu I|all ok                        repair profiling
 //	blank field F [gpu I|switch S|cpu C]          make a field blank

@@ -20,12 +20,11 @@ import (
 
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
 )
 
-// The library is loaded in child processes of the test binary only: the
-// loader's path is fixed when a process starts, and a fault that is injected
-// must not end the test.
+// Only child processes of the test binary load the library: the loader's path is fixed
+// when a process starts, and an injected fault must not end the test.
 const childVariable = "NVML_TEST_CHILD"
 
 func TestMain(m *testing.M) {
@@ -39,16 +38,16 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// answer is what a child says to one line of its input.
+// answer is a child's answer to one line of input.
 type answer struct {
 	Error     string // of the call as a whole
 	NoLibrary bool
 	NoDriver  bool
 	GPUs      []gpuAnswer
-	MIG       []collector.MIGDevice
-	Inventory *collector.Inventory
-	Processes *collector.Processes
-	Log       string // of the reader, so far
+	MIG       []model.MIGDevice
+	Inventory *model.Inventory
+	Processes *model.Processes
+	Log       string // of the reader
 }
 
 type gpuAnswer struct {
@@ -64,7 +63,7 @@ func serveChild(in io.Reader, out io.Writer) error {
 	var l *Library
 	var log bytes.Buffer
 	reader := NewReader(slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})))
-	inv := &collector.Inventory{}
+	inv := &model.Inventory{}
 	begun := make(chan answer)
 	lines := bufio.NewScanner(in)
 	for lines.Scan() {
@@ -120,8 +119,8 @@ func serveChild(in io.Reader, out io.Writer) error {
 	return lines.Err()
 }
 
-// inventory is the node as NVML alone sees it.
-func inventory(generation uint64) (*collector.Inventory, error) {
+// inventory returns an inventory of NVML's GPUs and MIG devices.
+func inventory(generation uint64) (*model.Inventory, error) {
 	l, err := open(nvml.New())
 	if err != nil {
 		return nil, err
@@ -131,22 +130,22 @@ func inventory(generation uint64) (*collector.Inventory, error) {
 	if err != nil {
 		return nil, err
 	}
-	inv := &collector.Inventory{Generation: generation}
-	var compute []collector.Entity
+	inv := &model.Inventory{Generation: generation}
+	var compute []model.Entity
 	for _, g := range gpus {
-		inv.Entities = append(inv.Entities, collector.Entity{
-			Kind: collector.KindGPU, UUID: g.UUID, Index: g.Index, MIGMode: g.MIGMode, Parent: collector.Unknown, Selected: true,
+		inv.Entities = append(inv.Entities, model.Entity{
+			Kind: model.KindGPU, UUID: g.UUID, Index: g.Index, MIGMode: g.MIGMode, Parent: model.Unknown, Selected: true,
 		})
 	}
 	for i, g := range gpus {
 		for j, m := range g.MIGDevices {
 			if j == 0 || m.GPUInstanceID != g.MIGDevices[j-1].GPUInstanceID {
-				inv.Entities = append(inv.Entities, collector.Entity{
-					Kind: collector.KindGPUInstance, Parent: i, InstanceID: m.GPUInstanceID, Selected: true,
+				inv.Entities = append(inv.Entities, model.Entity{
+					Kind: model.KindGPUInstance, Parent: i, InstanceID: m.GPUInstanceID, Selected: true,
 				})
 			}
-			compute = append(compute, collector.Entity{
-				Kind: collector.KindComputeInstance, UUID: m.UUID, Parent: len(inv.Entities) - 1, InstanceID: m.ComputeInstanceID, Selected: true,
+			compute = append(compute, model.Entity{
+				Kind: model.KindComputeInstance, UUID: m.UUID, Parent: len(inv.Entities) - 1, InstanceID: m.ComputeInstanceID, Selected: true,
 			})
 		}
 	}
@@ -154,8 +153,8 @@ func inventory(generation uint64) (*collector.Inventory, error) {
 	return inv, nil
 }
 
-// both reads MIG devices and processes at the same time, some times.
-func both(reader *Reader, inv *collector.Inventory) error {
+// both repeatedly reads MIG devices and processes at the same time.
+func both(reader *Reader, inv *model.Inventory) error {
 	devices := make(chan error)
 	go func() {
 		var errs []error
@@ -174,17 +173,17 @@ func both(reader *Reader, inv *collector.Inventory) error {
 	return errors.Join(errors.Join(errs...), <-devices)
 }
 
-// child is such a process.
+// child is a process that loads the library.
 type child struct {
 	t   *testing.T
 	in  io.Writer
 	out *json.Decoder
 	cmd *exec.Cmd
 
-	mayDie bool // of what is done to it
+	mayDie bool // a test makes it crash
 }
 
-// startChild starts one with LD_LIBRARY_PATH, and more, in its environment.
+// startChild starts a child with the given environment variables.
 func startChild(t *testing.T, env ...string) *child {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
@@ -220,7 +219,7 @@ func (c *child) ask(what string) answer {
 	c.t.Helper()
 	a, err := c.tryAsk(what)
 	if err != nil {
-		c.t.Fatalf("%s: the child gave no answer: %v", what, err)
+		c.t.Fatalf("%s: no answer: %v", what, err)
 	}
 	return a
 }
@@ -232,7 +231,7 @@ func (c *child) tryAsk(what string) (a answer, err error) {
 	return a, c.out.Decode(&a)
 }
 
-// mustAsk is ask for what must not fail.
+// mustAsk is ask, but fails the test on an error.
 func (c *child) mustAsk(what string) answer {
 	c.t.Helper()
 	a := c.ask(what)

@@ -1,14 +1,13 @@
 // Copyright The gpu_exporter Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package nvml reads from the driver's libnvidia-ml.so.1 what DCGM does not
-// tell: the UUIDs of MIG devices, by which device plugins name them and which
-// DCGM does not always know, and the processes on each device.
+// Package nvml reads what DCGM does not return from the driver's libnvidia-ml.so.1:
+// the UUIDs of MIG devices, by which device plugins identify them, and the processes
+// on each device.
 //
-// It must be used in the sampler process only, since a call into a stuck driver
-// does not return, and a broken library may end the process. It is the only
-// package that imports go-nvml. It knows nothing of pods: whose a process is, is
-// found out in the exporter process.
+// Only the sampler process may use it, because a call into a stuck driver does not
+// return and a broken library may end the process. No other package imports go-nvml.
+// It must not know pods: the exporter process finds the owners of processes.
 package nvml
 
 import (
@@ -21,54 +20,52 @@ import (
 	"github.com/NVIDIA/go-nvml/pkg/dl"
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
 )
 
-// libraryName is what go-nvml gives to dlopen, so LD_LIBRARY_PATH applies.
+// libraryName is the name that go-nvml passes to dlopen, so LD_LIBRARY_PATH applies.
 const libraryName = "libnvidia-ml.so.1"
 
 var (
-	// ErrNoLibrary says that there is no libnvidia-ml.so.1, as on a node
-	// without NVIDIA's driver or in a container that was not given it.
+	// ErrNoLibrary means that libnvidia-ml.so.1 does not exist, as on a node without
+	// NVIDIA's driver or in a container without access to it.
 	ErrNoLibrary = errors.New("no " + libraryName)
-	// ErrNoDriver says that the library is there, but the driver is not loaded
-	// or not the library's.
-	ErrNoDriver = errors.New("NVIDIA driver not loaded or not of the library's version")
-	// ErrLost says that a GPU has fallen off the bus.
+	// ErrNoDriver means that the library exists, but the driver is not loaded or has a
+	// different version.
+	ErrNoDriver = errors.New("NVIDIA driver not loaded, or its version differs from the library's")
+	// ErrLost means that a GPU has fallen off the bus.
 	ErrLost = errors.New("GPU is lost")
 )
 
-// GPU is a GPU as NVML names it.
+// GPU is a GPU in NVML's enumeration.
 type GPU struct {
-	Index    int // position in NVML's enumeration
-	UUID     string
-	Minor    int    // N of /dev/nvidiaN, or collector.Unknown
-	PCIBusID string // such as 00000000:18:00.0
-	MIGMode  bool
-	// MIGDevices are ordered by GPU instance and compute instance. There may be
-	// none although MIG is on.
-	MIGDevices []collector.MIGDevice
-	// Err says why some of the above is missing; ErrLost for a lost GPU, of
-	// which nothing but the index is known. It does not affect other GPUs.
+	Index   int
+	UUID    string
+	MIGMode bool
+	// MIGDevices are ordered by GPU instance and compute instance. A GPU in MIG mode
+	// may have none.
+	MIGDevices []model.MIGDevice
+	// Err is why some of the above is missing: ErrLost for a lost GPU, of which only
+	// the index is known. It does not affect other GPUs.
 	Err error
 }
 
-// Library is the open library, to be used from one goroutine. go-nvml keeps
-// global state: those that are open at the same time must be of one [Reader].
+// Library is the open library. One goroutine uses it. go-nvml has global state, so all
+// libraries that are open at the same time belong to one [Reader].
 type Library struct {
-	handle *dl.DynamicLibrary // keeps the library in the process while it is in use
+	handle *dl.DynamicLibrary // keeps the library loaded
 	lib    nvml.Interface
-	// What the library has functions for.
+	// The features that the library has functions for.
 	mig, placement, mps, utilization bool
-	processes                        error // why there are no lists of processes, or nil
+	processes                        error // why processes cannot be listed, or nil
 }
 
-// open loads and initialises the library. The error is ErrNoLibrary or
-// ErrNoDriver where one of them is the cause.
+// open loads and initialises the library. The error wraps ErrNoLibrary or ErrNoDriver if
+// that is the cause.
 func open(lib nvml.Interface) (*Library, error) {
-	// go-nvml would do this, too, but without the loader's text, and it calls
-	// functions without a look whether they are there. A call of a missing one
-	// ends the process ("symbol lookup error"), so all are looked up before.
+	// go-nvml opens the library too, but drops the loader's message. It calls functions
+	// without checking that they exist, and calling a missing one ends the process
+	// ("symbol lookup error"), so this looks up all functions first.
 	handle := dl.New(libraryName, dl.RTLD_LAZY|dl.RTLD_GLOBAL)
 	if err := handle.Open(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoLibrary, err)
@@ -86,8 +83,8 @@ func open(lib nvml.Interface) (*Library, error) {
 	return l, nil
 }
 
-// neededSymbols are the functions without which nothing can be read. Several
-// names of one function are alternatives: go-nvml takes the newest that exists.
+// neededSymbols are the functions that every read needs. Several names of one function
+// are alternatives: go-nvml uses the newest one that exists.
 func neededSymbols() [][]string {
 	return [][]string{
 		{"nvmlInit_v2", "nvmlInit"},
@@ -95,13 +92,11 @@ func neededSymbols() [][]string {
 		{"nvmlErrorString"},
 		{"nvmlDeviceGetCount_v2", "nvmlDeviceGetCount"},
 		{"nvmlDeviceGetHandleByIndex_v2", "nvmlDeviceGetHandleByIndex"},
-		{"nvmlDeviceGetPciInfo_v3", "nvmlDeviceGetPciInfo_v2", "nvmlDeviceGetPciInfo"},
 		{"nvmlDeviceGetUUID"},
-		{"nvmlDeviceGetMinorNumber"},
 	}
 }
 
-// migSymbols came with driver 450.
+// migSymbols exist since driver 450.
 func migSymbols() [][]string {
 	return [][]string{
 		{"nvmlDeviceGetMigMode"},
@@ -112,7 +107,7 @@ func migSymbols() [][]string {
 	}
 }
 
-// placementSymbols came with driver 450, too.
+// placementSymbols exist since driver 450 as well.
 func placementSymbols() [][]string {
 	return [][]string{{"nvmlDeviceGetGpuInstanceById"}, {"nvmlGpuInstanceGetInfo"}}
 }
@@ -135,9 +130,8 @@ func (l *Library) Close() error {
 	return errors.Join(err, l.handle.Close())
 }
 
-// GPUs reads all GPUs that the driver has, in the order of NVML's index, with
-// their MIG devices as they are now. What could not be read of a GPU is told
-// in its Err; the error is for a list that could not be had at all.
+// GPUs returns all GPUs in the order of NVML's index, with their current MIG devices. An
+// error of a GPU is in its Err; the returned error means that there is no list.
 func (l *Library) GPUs() ([]GPU, error) {
 	count, ret := l.lib.DeviceGetCount()
 	if ret != nvml.SUCCESS {
@@ -151,7 +145,7 @@ func (l *Library) GPUs() ([]GPU, error) {
 }
 
 func (l *Library) gpu(index int) GPU {
-	g := GPU{Index: index, Minor: collector.Unknown}
+	g := GPU{Index: index}
 	device, ret := l.lib.DeviceGetHandleByIndex(index)
 	if ret != nvml.SUCCESS {
 		g.Err = callError("nvmlDeviceGetHandleByIndex", ret)
@@ -163,19 +157,6 @@ func (l *Library) gpu(index int) GPU {
 	} else {
 		errs = append(errs, callError("nvmlDeviceGetUUID", ret))
 	}
-	// Not supported in a virtual machine with a vGPU.
-	if minor, ret := device.GetMinorNumber(); ret == nvml.SUCCESS {
-		g.Minor = minor
-	} else if ret != nvml.ERROR_NOT_SUPPORTED {
-		errs = append(errs, callError("nvmlDeviceGetMinorNumber", ret))
-	}
-	// The numbers and not the text: older versions of the call have no text
-	// with all of the domain.
-	if pci, ret := device.GetPciInfo(); ret == nvml.SUCCESS {
-		g.PCIBusID = fmt.Sprintf("%08X:%02X:%02X.0", pci.Domain, pci.Bus, pci.Device)
-	} else {
-		errs = append(errs, callError("nvmlDeviceGetPciInfo", ret))
-	}
 	if l.mig {
 		var err error
 		g.MIGMode, g.MIGDevices, err = l.migDevices(device, g.UUID)
@@ -185,7 +166,7 @@ func (l *Library) gpu(index int) GPU {
 	return g
 }
 
-func (l *Library) migDevices(parent nvml.Device, parentUUID string) (mode bool, devices []collector.MIGDevice, err error) {
+func (l *Library) migDevices(parent nvml.Device, parentUUID string) (mode bool, devices []model.MIGDevice, err error) {
 	mode, all, err := migHandles(parent)
 	errs := []error{err}
 	starts := make(map[int]int) // by GPU instance
@@ -208,14 +189,14 @@ func (l *Library) migDevices(parent nvml.Device, parentUUID string) (mode bool, 
 	return mode, devices, errors.Join(errs...)
 }
 
-// migHandle is a MIG device and the handle by which it can be asked.
+// migHandle is a MIG device and its NVML handle.
 type migHandle struct {
-	handle              nvml.Device
-	collector.MIGDevice // without its parent and placement
+	handle          nvml.Device
+	model.MIGDevice // without parent and placement
 }
 
-// migHandles lists the MIG devices of a GPU by GPU instance and compute
-// instance. Those that could not be read are missing, and told in the error.
+// migHandles lists the MIG devices of a GPU by GPU instance and compute instance. It
+// omits unreadable devices and returns their errors.
 func migHandles(parent nvml.Device) (mode bool, devices []migHandle, err error) {
 	current, _, ret := parent.GetMigMode()
 	switch {
@@ -232,7 +213,7 @@ func migHandles(parent nvml.Device) (mode bool, devices []migHandle, err error) 
 	for i := range most {
 		device, ret := parent.GetMigDeviceHandleByIndex(i)
 		if ret == nvml.ERROR_NOT_FOUND {
-			continue // places may be free, also before others that are not
+			continue // a free place; later places may be used
 		}
 		if ret != nvml.SUCCESS {
 			errs = append(errs, callError("nvmlDeviceGetMigDeviceHandleByIndex", ret))
@@ -240,7 +221,7 @@ func migHandles(parent nvml.Device) (mode bool, devices []migHandle, err error) 
 		}
 		d, err := migDevice(device)
 		if err != nil {
-			errs = append(errs, err) // it may just have been destroyed
+			errs = append(errs, err) // for example, just destroyed
 			continue
 		}
 		devices = append(devices, migHandle{device, d})
@@ -251,8 +232,8 @@ func migHandles(parent nvml.Device) (mode bool, devices []migHandle, err error) 
 	return true, devices, errors.Join(errs...)
 }
 
-func migDevice(device nvml.Device) (d collector.MIGDevice, err error) {
-	d.PlacementStart = collector.Unknown
+func migDevice(device nvml.Device) (d model.MIGDevice, err error) {
+	d.PlacementStart = model.Unknown
 	var ret nvml.Return
 	if d.UUID, ret = device.GetUUID(); ret != nvml.SUCCESS {
 		return d, callError("nvmlDeviceGetUUID of a MIG device", ret)
@@ -266,8 +247,8 @@ func migDevice(device nvml.Device) (d collector.MIGDevice, err error) {
 	return d, nil
 }
 
-// placementStart returns the first memory slice of a GPU instance. Only a
-// privileged user is told (nvml.h), so that not to know it is no error.
+// placementStart returns the first memory slice of a GPU instance. NVML returns it to
+// privileged users only (nvml.h), so an unknown placement is no error.
 func placementStart(parent nvml.Device, instance int) (int, error) {
 	gi, ret := parent.GetGpuInstanceById(instance)
 	call := "nvmlDeviceGetGpuInstanceById"
@@ -280,13 +261,13 @@ func placementStart(parent nvml.Device, instance int) (int, error) {
 	}
 	switch ret {
 	case nvml.ERROR_NO_PERMISSION, nvml.ERROR_NOT_SUPPORTED:
-		return collector.Unknown, nil
+		return model.Unknown, nil
 	}
-	return collector.Unknown, callError(call, ret)
+	return model.Unknown, callError(call, ret)
 }
 
 func callError(call string, ret nvml.Return) error {
-	// go-nvml's text lies in the library and goes away with it.
+	// go-nvml's text is memory of the library, which may be unloaded.
 	text := strings.Clone(ret.Error())
 	switch ret {
 	case nvml.ERROR_LIBRARY_NOT_FOUND:

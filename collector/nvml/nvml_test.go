@@ -16,15 +16,15 @@ import (
 	"gpu_exporter/collector/dcgmsim"
 )
 
-var update = flag.Bool("update", false, "write the files in testdata anew")
+var update = flag.Bool("update", false, "rewrite the files in testdata")
 
-// patience is for what must happen, but not at a certain time.
+// patience bounds the wait for a condition.
 const patience = 30 * time.Second
 
 func text(gpus []gpuAnswer) string {
 	var b strings.Builder
 	for _, g := range gpus {
-		fmt.Fprintf(&b, "gpu %d %s minor %d pci %s mig %t", g.Index, g.UUID, g.Minor, g.PCIBusID, g.MIGMode)
+		fmt.Fprintf(&b, "gpu %d %s mig %t", g.Index, g.UUID, g.MIGMode)
 		if g.Error != "" {
 			fmt.Fprintf(&b, " error %q lost %t", g.Error, g.Lost)
 		}
@@ -78,9 +78,9 @@ func changed(t *testing.T, scenario, command string) (before, after []gpuAnswer)
 	return before, n.mustAsk("gpus").GPUs
 }
 
-// TestResplit: the same open library sees a new MIG layout, without a trace of
-// the old one.
-func TestResplit(t *testing.T) {
+// TestRepartition shows that an open library sees a new MIG layout and nothing of the
+// old one.
+func TestRepartition(t *testing.T) {
 	before, after := changed(t, "a100x7-mig", "mig gpu 0 3g.20gb/1c,2c+2g.10gb")
 	if n := len(before[0].MIGDevices); n != 7 {
 		t.Errorf("%d MIG devices before, want 7:\n%s", n, text(before))
@@ -92,7 +92,7 @@ func TestResplit(t *testing.T) {
 	var got []string
 	for _, m := range after[0].MIGDevices {
 		if old[m.UUID] {
-			t.Errorf("%s is there before and after", m.UUID)
+			t.Errorf("%s exists before and after", m.UUID)
 		}
 		got = append(got, fmt.Sprintf("%d/%d", m.GPUInstanceID, m.ComputeInstanceID))
 	}
@@ -104,7 +104,7 @@ func TestResplit(t *testing.T) {
 	}
 }
 
-// TestLostGPU: a lost GPU says so and costs no other GPU anything.
+// TestLostGPU shows that a lost GPU is reported and does not affect other GPUs.
 func TestLostGPU(t *testing.T) {
 	before, after := changed(t, "h100x8", "lose gpu 2")
 	if len(after) != 8 || !after[2].Lost || after[2].UUID != "" {
@@ -112,15 +112,15 @@ func TestLostGPU(t *testing.T) {
 	}
 	before[2], after[2] = gpuAnswer{}, gpuAnswer{}
 	if text(before) != text(after) {
-		t.Errorf("others changed:\n%s\nafter\n%s", text(after), text(before))
+		t.Errorf("other GPUs changed:\n%s\nafter\n%s", text(after), text(before))
 	}
 }
 
-// TestDetachedGPU: a GPU that was taken from the driver is not in NVML's list,
-// and the ones behind it move up.
+// TestDetachedGPU shows that a detached GPU leaves NVML's list, which renumbers the GPUs
+// behind it.
 func TestDetachedGPU(t *testing.T) {
 	before, after := changed(t, "h100x8", "detach gpu 2")
-	if len(after) != 7 || after[2].UUID != before[3].UUID || after[2].Minor != before[3].Minor || after[2].Index != 2 {
+	if len(after) != 7 || after[2].UUID != before[3].UUID || after[2].Index != 2 {
 		t.Errorf("got\n%s\nafter\n%s", text(after), text(before))
 	}
 }
@@ -132,7 +132,7 @@ func TestMIGSwitchedOn(t *testing.T) {
 	}
 }
 
-// TestFaults: what fails is told where it fails; the rest is there.
+// TestFaults shows that a failed call is reported and costs only its own data.
 func TestFaults(t *testing.T) {
 	for _, tc := range []struct {
 		name, fault string
@@ -141,11 +141,8 @@ func TestFaults(t *testing.T) {
 		{"count", "fail nvmlDeviceGetCount_v2 999", func(a answer) bool {
 			return strings.Contains(a.Error, "nvmlDeviceGetCount") && strings.Contains(a.Error, "999")
 		}},
-		{"minor not supported", "fail nvmlDeviceGetMinorNumber 3", func(a answer) bool {
-			return len(a.GPUs) == 1 && a.GPUs[0].Minor == -1 && a.GPUs[0].Error == "" && len(a.GPUs[0].MIGDevices) == 7
-		}},
 		{"uuid", "fail nvmlDeviceGetUUID 999", func(a answer) bool {
-			return len(a.GPUs) == 1 && a.GPUs[0].PCIBusID != "" && strings.Contains(a.GPUs[0].Error, "nvmlDeviceGetUUID")
+			return len(a.GPUs) == 1 && len(a.GPUs[0].MIGDevices) == 0 && strings.Contains(a.GPUs[0].Error, "nvmlDeviceGetUUID")
 		}},
 		{"mig mode", "fail nvmlDeviceGetMigMode 999", func(a answer) bool {
 			return len(a.GPUs) == 1 && a.GPUs[0].UUID != "" && strings.Contains(a.GPUs[0].Error, "nvmlDeviceGetMigMode")
@@ -171,7 +168,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// TestMIGDevices: the devices of all GPUs, whatever is wrong with some.
+// TestMIGDevices shows that a failing GPU does not affect the MIG devices of others.
 func TestMIGDevices(t *testing.T) {
 	for _, tc := range []struct {
 		name, change string
@@ -208,7 +205,7 @@ func TestNoLibrary(t *testing.T) {
 	if a := c.ask("open"); !a.NoLibrary || a.NoDriver || !strings.Contains(a.Error, libraryName) {
 		t.Errorf("answer %+v", a)
 	}
-	// It may come later: a driver container that is not up yet.
+	// A driver container may provide it later.
 	if a := c.ask("open"); !a.NoLibrary {
 		t.Errorf("second answer %+v", a)
 	}
@@ -234,8 +231,7 @@ func TestOpenAgain(t *testing.T) {
 	}
 }
 
-// TestOldLibrary: functions that a library lacks are not called, since that
-// would end the process.
+// TestOldLibrary shows that missing functions are not called: that would end the process.
 func TestOldLibrary(t *testing.T) {
 	const one = `
 		#include <string.h>
@@ -244,25 +240,19 @@ func TestOldLibrary(t *testing.T) {
 		const char *nvmlErrorString(int rc) { return rc ? "failed" : "fine"; }
 		int nvmlDeviceGetCount(unsigned *n) { *n = 1; return 0; }
 		int nvmlDeviceGetHandleByIndex(unsigned i, void **d) { static int it; *d = &it; return i ? 2 : 0; }
-		int nvmlDeviceGetUUID(void *d, char *uuid, unsigned len) { strncpy(uuid, "GPU-old", len); return 0; }
-		int nvmlDeviceGetPciInfo(void *d, void *pci) {
-			struct { char legacy[16]; unsigned domain, bus, device, id; } *p = pci;
-			p->domain = 0; p->bus = 0x3b; p->device = 0;
-			return 0;
-		}
 	`
 	t.Run("without MIG", func(t *testing.T) {
-		dir := compile(t, one+`int nvmlDeviceGetMinorNumber(void *d, unsigned *n) { *n = 7; return 0; }`)
+		dir := compile(t, one+`int nvmlDeviceGetUUID(void *d, char *uuid, unsigned len) { strncpy(uuid, "GPU-old", len); return 0; }`)
 		c := startChild(t, "LD_LIBRARY_PATH="+dir)
 		c.mustAsk("open")
-		if got, want := text(c.mustAsk("gpus").GPUs), "gpu 0 GPU-old minor 7 pci 00000000:3B:00.0 mig false\n"; got != want {
+		if got, want := text(c.mustAsk("gpus").GPUs), "gpu 0 GPU-old mig false\n"; got != want {
 			t.Errorf("got %swant %s", got, want)
 		}
 		c.mustAsk("close")
 	})
 	t.Run("too old", func(t *testing.T) {
 		c := startChild(t, "LD_LIBRARY_PATH="+compile(t, one))
-		if a := c.ask("open"); !strings.Contains(a.Error, "has no function nvmlDeviceGetMinorNumber") {
+		if a := c.ask("open"); !strings.Contains(a.Error, "has no function nvmlDeviceGetUUID") {
 			t.Errorf("error %q", a.Error)
 		}
 	})
@@ -286,8 +276,8 @@ func compile(t *testing.T, source string) string {
 	return dir
 }
 
-// TestStuckAndCrash is of the stand-in: what a broken driver does to a call,
-// which nothing in the same process can bound. Hence the sampler process.
+// TestStuckAndCrash shows that the stand-in can hang and crash: nothing in the same
+// process can bound such a call, so the sampler is a process of its own.
 func TestStuckAndCrash(t *testing.T) {
 	n := startNode(t, "t4x1")
 	n.mustAsk("open")
@@ -300,17 +290,17 @@ func TestStuckAndCrash(t *testing.T) {
 	}()
 	select {
 	case err := <-answered:
-		t.Fatalf("a call that hangs came back: %v", err)
+		t.Fatalf("a hung call returned: %v", err)
 	case <-time.After(500 * time.Millisecond):
 	}
 	n.command(t, "clear")
 	if err := <-answered; err != nil {
-		t.Fatalf("a call that hangs no more: %v", err)
+		t.Fatalf("a released call: %v", err)
 	}
 
 	n.command(t, "crash nvmlDeviceGetUUID")
 	n.mayDie = true
 	if a, err := n.tryAsk("gpus"); err == nil {
-		t.Errorf("a crash was answered with %+v", a)
+		t.Errorf("a crash returned %+v", a)
 	}
 }

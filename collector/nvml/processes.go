@@ -14,23 +14,23 @@ import (
 	"github.com/NVIDIA/go-nvml/pkg/dl"
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
 )
 
 const (
-	// noInstance is the id of the instance of a process that is in none.
+	// noInstance is NVML's instance ID of a process outside of instances.
 	noInstance = math.MaxUint32
-	// samplingPeriod is how far apart the driver's samples of the utilisation are,
-	// at most (nvml.h, nvmlUtilization_t).
+	// samplingPeriod is the longest time between the driver's utilisation samples
+	// (nvml.h, nvmlUtilization_t).
 	samplingPeriod = time.Second
-	// reopenAfter is how long a library stays open with which something failed.
+	// reopenAfter is how long a library stays open while calls fail.
 	reopenAfter = time.Minute
 )
 
-// errLongProcessInfo says that the lists have another layout than their functions' names say.
-var errLongProcessInfo = errors.New("this driver lists processes in a form of its own, as 535.43 to 535.86 do: update it")
+// errLongProcessInfo means that the layout of the lists does not match the functions' names.
+var errLongProcessInfo = errors.New("this driver returns process lists in an incompatible layout, as 535.43 to 535.86 do: update it")
 
-// processSymbols are those of the lists of processes. go-nvml takes the newest.
+// processSymbols are the functions that list processes. go-nvml uses the newest.
 func processSymbols() [][]string {
 	return [][]string{
 		{"nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetComputeRunningProcesses_v2", "nvmlDeviceGetComputeRunningProcesses"},
@@ -38,22 +38,22 @@ func processSymbols() [][]string {
 	}
 }
 
-// mpsSymbols came with driver 470. What has no number does not have the layout of
-// version 1 that go-nvml would read (NVIDIA/go-nvml issue 28).
+// mpsSymbols exist since driver 470. The function without a version suffix does not have
+// the version 1 layout that go-nvml would read (NVIDIA/go-nvml issue 28).
 func mpsSymbols() [][]string {
 	return [][]string{{"nvmlDeviceGetMPSComputeRunningProcesses_v3", "nvmlDeviceGetMPSComputeRunningProcesses_v2"}}
 }
 
 func utilizationSymbols() [][]string { return [][]string{{"nvmlDeviceGetProcessUtilization"}} }
 
-// processSupport says why a library's lists of processes cannot be read.
+// processSupport returns why a library's process lists cannot be read, or nil.
 func processSupport(handle *dl.DynamicLibrary) error {
 	if missing := firstMissing(handle, processSymbols()); missing != "" {
 		return fmt.Errorf("%s has no function %s", libraryName, missing)
 	}
-	// Some drivers have longer entries in the lists of version 3 than nvml.h had
-	// before and has since: to read them would overwrite memory. Which drivers, and
-	// how to tell, is in XuehaiPan/nvitop's pull requests 79, 89 and 94.
+	// Some drivers return longer version 3 entries than every nvml.h declares: reading
+	// them would overwrite memory. XuehaiPan/nvitop's pull requests 79, 89 and 94 describe
+	// how to detect them.
 	has := func(name string) bool { return handle.Lookup(name) == nil }
 	if has("nvmlDeviceGetComputeRunningProcesses_v3") && has("nvmlDeviceGetConfComputeMemSizeInfo") &&
 		!has("nvmlDeviceGetRunningProcessDetailList") {
@@ -62,14 +62,13 @@ func processSupport(handle *dl.DynamicLibrary) error {
 	return nil
 }
 
-// Processes reads the processes on the selected GPUs of the inventory. What could
-// not be read of a device is told by its statuses, and logged when that changes;
-// the error is for a reading that could not be had at all.
+// Processes reads the processes on the selected GPUs of the inventory. A failure of a
+// device is in its statuses, and logged when it changes; the error means that nothing
+// could be read.
 //
-// The library stays open between readings. It is opened anew for another
-// inventory, since it knows the GPUs that there were when it was opened, and when
-// something failed.
-func (r *Reader) Processes(inv *collector.Inventory) (*collector.Processes, error) {
+// The library stays open between readings. It is reopened for a new inventory, because
+// it only knows the GPUs that existed when it was opened, and after failures.
+func (r *Reader) Processes(inv *model.Inventory) (*model.Processes, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.held != nil && r.of != inv.Generation {
@@ -88,65 +87,65 @@ func (r *Reader) Processes(inv *collector.Inventory) (*collector.Processes, erro
 		r.release()
 		return nil, err
 	}
-	r.settle(p.failures)
-	slices.SortFunc(p.devices, func(a, b collector.DeviceProcesses) int { return cmp.Compare(a.Entity, b.Entity) })
+	r.logFailures(p.failures)
+	slices.SortFunc(p.devices, func(a, b model.DeviceProcesses) int { return cmp.Compare(a.Entity, b.Entity) })
 	now := time.Now()
-	return &collector.Processes{Generation: inv.Generation, Time: now, Duration: now.Sub(start), Devices: p.devices}, nil
+	return &model.Processes{Generation: inv.Generation, Time: now, Duration: now.Sub(start), Devices: p.devices}, nil
 }
 
-// settle logs what failed and had not failed at the last pass, and closes the
-// library if that may be the library's fault.
-func (r *Reader) settle(failures []failure) {
-	found := make(map[trouble]string, len(failures))
+// logFailures logs the failures that the last pass did not have. It closes the library
+// if reopening it may help.
+func (r *Reader) logFailures(failures []failure) {
+	found := make(map[target]string, len(failures))
 	reopen := false
 	for _, f := range failures {
 		text := f.err.Error()
-		changed := r.troubles[f.trouble] != text
-		found[f.trouble] = text
+		changed := r.failures[f.target] != text
+		found[f.target] = text
 		log := r.log.Warn
 		switch f.status {
-		case collector.StatusNotSupported:
+		case model.StatusNotSupported:
 			log = r.log.Debug
-		case collector.StatusNotPermitted:
+		case model.StatusNotPermitted:
 		default:
 			reopen = reopen || changed || time.Since(r.opened) > reopenAfter
 		}
 		if changed {
-			log("Not all is known of the processes on a device", "missing", f.what, "uuid", f.uuid, "err", f.err)
+			log("the processes on a device are not completely known", "missing", f.data, "uuid", f.uuid, "err", f.err)
 		}
 	}
-	r.troubles = found
+	r.failures = found
 	if reopen {
 		r.release()
 	}
 }
 
-// trouble names what of which device could not be read.
-type trouble struct{ uuid, what string }
+// target names the data of a device that could not be read.
+type target struct{ uuid, data string }
 
-// What can be missing.
+// The data of a device.
 const (
 	processList        = "list"
 	processUtilization = "utilization"
 )
 
 type failure struct {
-	trouble
-	status collector.Status
+	target
+	status model.Status
 	err    error
 }
 
 // pass is one reading of all devices.
 type pass struct {
 	l        *Library
-	inv      *collector.Inventory
-	lastSeen map[string]uint64 // by GPU, the newest sample of the utilisation that counted already, in µs since 1970
-	devices  []collector.DeviceProcesses
+	inv      *model.Inventory
+	lastSeen map[string]uint64 // by GPU: the time of the newest utilisation sample that was used, in µs since 1970
+	devices  []model.DeviceProcesses
 	failures []failure
 }
 
-func (p *pass) fail(uuid, what string, status collector.Status, err error) {
-	p.failures = append(p.failures, failure{trouble{uuid, what}, status, err})
+func (p *pass) fail(uuid, data string, status model.Status, err error) {
+	p.failures = append(p.failures, failure{target{uuid, data}, status, err})
 }
 
 func (p *pass) read() error {
@@ -156,7 +155,7 @@ func (p *pass) read() error {
 	}
 	wanted := make(map[string]int)
 	for i, e := range p.inv.Entities {
-		if e.Kind == collector.KindGPU && e.Selected && e.UUID != "" {
+		if e.Kind == model.KindGPU && e.Selected && e.UUID != "" {
 			wanted[e.UUID] = i
 		}
 	}
@@ -174,29 +173,29 @@ func (p *pass) read() error {
 		}
 	}
 	for uuid, at := range wanted {
-		if lost || p.inv.Entities[at].State != collector.EntityUp {
-			p.unread(at, collector.StatusEntityLost)
+		if lost || p.inv.Entities[at].State != model.EntityUp {
+			p.unread(at, model.StatusEntityLost)
 			continue
 		}
-		p.unread(at, collector.StatusNotFound)
-		p.fail(uuid, processList, collector.StatusNotFound, errors.New("NVML does not list the GPU"))
+		p.unread(at, model.StatusNotFound)
+		p.fail(uuid, processList, model.StatusNotFound, errors.New("NVML does not list the GPU"))
 	}
 	return nil
 }
 
-// unread says of a GPU, or of its instances, why their processes are not known.
-func (p *pass) unread(gpu int, why collector.Status) {
+// unread sets the status of a GPU, or of its instances, whose processes are unknown.
+func (p *pass) unread(gpu int, why model.Status) {
 	if !p.inv.Entities[gpu].MIGMode {
-		p.devices = append(p.devices, collector.DeviceProcesses{Entity: gpu, Listed: why, Utilization: why})
+		p.devices = append(p.devices, model.DeviceProcesses{Entity: gpu, Listed: why, Utilization: why})
 		return
 	}
 	instances, compute := p.instances(gpu)
 	for _, at := range compute {
 		delete(instances, p.inv.Entities[at].Parent)
-		p.devices = append(p.devices, collector.DeviceProcesses{Entity: at, Listed: why, Utilization: why})
+		p.devices = append(p.devices, model.DeviceProcesses{Entity: at, Listed: why, Utilization: why})
 	}
 	for at := range instances {
-		p.devices = append(p.devices, collector.DeviceProcesses{Entity: at, Listed: why, Utilization: why})
+		p.devices = append(p.devices, model.DeviceProcesses{Entity: at, Listed: why, Utilization: why})
 	}
 }
 
@@ -205,9 +204,9 @@ func (p *pass) instances(gpu int) (instances map[int]bool, compute []int) {
 	instances = make(map[int]bool)
 	for i, e := range p.inv.Entities {
 		switch {
-		case e.Kind == collector.KindGPUInstance && e.Parent == gpu:
+		case e.Kind == model.KindGPUInstance && e.Parent == gpu:
 			instances[i] = true
-		case e.Kind == collector.KindComputeInstance && instances[e.Parent]:
+		case e.Kind == model.KindComputeInstance && instances[e.Parent]:
 			compute = append(compute, i)
 		}
 	}
@@ -221,14 +220,14 @@ func (p *pass) gpu(device nvml.Device, at int) {
 	if p.l.mig {
 		var err error
 		if mode, all, err = migHandles(device); err != nil {
-			p.unread(at, collector.StatusError)
-			p.fail(e.UUID, processList, collector.StatusError, err)
+			p.unread(at, model.StatusError)
+			p.fail(e.UUID, processList, model.StatusError, err)
 			return
 		}
 	}
 	switch {
-	case mode != e.MIGMode: // the next inventory will say so, too
-		p.unread(at, collector.StatusNoData)
+	case mode != e.MIGMode: // the next inventory will have the new mode
+		p.unread(at, model.StatusNoData)
 	case mode:
 		p.migGPU(device, at, all)
 	default:
@@ -239,65 +238,65 @@ func (p *pass) gpu(device nvml.Device, at int) {
 func (p *pass) wholeGPU(device nvml.Device, at int) {
 	uuid := p.inv.Entities[at].UUID
 	list, status, err := p.l.list(device)
-	if status != collector.StatusOK {
+	if status != model.StatusOK {
 		p.unread(at, status)
 		p.fail(uuid, processList, status, err)
 		return
 	}
-	d := collector.DeviceProcesses{Entity: at, Processes: merge(list)}
+	d := model.DeviceProcesses{Entity: at, Processes: merge(list)}
 	if d.Utilization, err = p.utilization(device, uuid, d.Processes); err != nil {
 		p.fail(uuid, processUtilization, d.Utilization, err)
 	}
 	p.devices = append(p.devices, d)
 }
 
-// migPlace is an instance of a GPU by NVML's ids; compute is noInstance for a GPU
-// instance as a whole.
+// migPlace is an instance of a GPU by NVML's IDs; compute is noInstance for a whole GPU
+// instance.
 type migPlace struct{ instance, compute uint32 }
 
-// migLists are lists of processes by where they run, and why one is missing.
+// migLists are process lists by instance, and the status of each missing list.
 type migLists struct {
 	of     map[migPlace][]listed
-	status map[migPlace]collector.Status
-	whole  collector.Status // of the GPU's own list
+	status map[migPlace]model.Status
+	whole  model.Status // of the GPU's own list
 }
 
-// migGPU reads the processes on the MIG devices of a GPU. Their utilisation is
-// known of none: NVML has none with MIG (nvml.h).
+// migGPU reads the processes on the MIG devices of a GPU. NVML has no utilisation in MIG
+// mode (nvml.h).
 func (p *pass) migGPU(device nvml.Device, at int, all []migHandle) {
 	found := p.listMIG(device, all)
 	if _, after, err := migHandles(device); err != nil || !slices.EqualFunc(all, after, func(a, b migHandle) bool { return a.MIGDevice == b.MIGDevice }) {
-		p.unread(at, collector.StatusNoData) // what was read may be of the old instances, or of the new
+		p.unread(at, model.StatusNoData) // the lists may be of old or new instances
 		return
 	}
 	uuids := make(map[migPlace]string, len(all))
 	for _, m := range all {
 		uuids[m.place()] = m.UUID
 	}
-	add := func(at int, place migPlace, status collector.Status) {
-		d := collector.DeviceProcesses{Entity: at, Listed: status, Utilization: status}
-		if status == collector.StatusOK {
-			d.Processes, d.Utilization = merge(found.of[place]), collector.StatusNotSupported
+	add := func(at int, place migPlace, status model.Status) {
+		d := model.DeviceProcesses{Entity: at, Listed: status, Utilization: status}
+		if status == model.StatusOK {
+			d.Processes, d.Utilization = merge(found.of[place]), model.StatusNotSupported
 		}
 		p.devices = append(p.devices, d)
 	}
 	instances, compute := p.instances(at)
-	split := make(map[int]bool)
+	hasCompute := make(map[int]bool)
 	for _, at := range compute {
 		e := &p.inv.Entities[at]
-		split[e.Parent] = true
+		hasCompute[e.Parent] = true
 		place := migPlace{uint32(p.inv.Entities[e.Parent].InstanceID), uint32(e.InstanceID)}
 		uuid, ok := uuids[place]
 		switch {
-		case !ok || e.UUID != "" && e.UUID != uuid: // gone, or another one by now
-			add(at, place, collector.StatusNotFound)
+		case !ok || e.UUID != "" && e.UUID != uuid: // destroyed or replaced
+			add(at, place, model.StatusNotFound)
 		default:
 			add(at, place, found.status[place])
 		}
 	}
 	for at := range instances {
 		place := migPlace{uint32(p.inv.Entities[at].InstanceID), noInstance}
-		if !split[at] || len(found.of[place]) > 0 {
+		if !hasCompute[at] || len(found.of[place]) > 0 {
 			add(at, place, found.whole)
 		}
 	}
@@ -307,13 +306,12 @@ func (m migHandle) place() migPlace {
 	return migPlace{uint32(m.GPUInstanceID), uint32(m.ComputeInstanceID)}
 }
 
-// listMIG lists the processes on the MIG devices of a GPU. The GPU itself has
-// them all, with the ids of their instances, but tells only those who may monitor
-// MIG (nvml.h). So a list that is refused, has no ids or is empty is not the last
-// word: then each device is asked.
+// listMIG lists the processes on the MIG devices of a GPU. The GPU's own list has all of
+// them with their instance IDs, but only for users who may monitor MIG (nvml.h). If that
+// list is refused, empty or without IDs, this reads the list of each device.
 func (p *pass) listMIG(device nvml.Device, all []migHandle) migLists {
 	list, whole, _ := p.l.list(device)
-	found := migLists{make(map[migPlace][]listed), make(map[migPlace]collector.Status), whole}
+	found := migLists{make(map[migPlace][]listed), make(map[migPlace]model.Status), whole}
 	if len(list) > 0 && !slices.ContainsFunc(list, func(l listed) bool { return l.instance == noInstance }) {
 		for _, process := range list {
 			place := migPlace{process.instance, process.compute}
@@ -323,10 +321,10 @@ func (p *pass) listMIG(device nvml.Device, all []migHandle) migLists {
 	}
 	for _, m := range all {
 		list, status, err := p.l.list(m.handle)
-		if status != collector.StatusOK && whole == collector.StatusOK {
-			continue // as in a host of vGPUs, where only the GPU can be asked: none is there
+		if status != model.StatusOK && whole == model.StatusOK {
+			continue // only the GPU can be listed, as on a vGPU host: there is no process
 		}
-		if status != collector.StatusOK {
+		if status != model.StatusOK {
 			p.fail(m.UUID, processList, status, err)
 		}
 		found.of[m.place()], found.status[m.place()] = list, status
@@ -336,40 +334,39 @@ func (p *pass) listMIG(device nvml.Device, all []migHandle) migLists {
 
 // listed is an entry of one of NVML's lists of processes.
 type listed struct {
-	collector.Process
+	model.Process
 	instance, compute uint32
 }
 
-// list returns what is in NVML's lists of a GPU or MIG device. If one cannot be
-// had, the others are not all of it: then there are none, and the status and the
-// error say why.
-func (l *Library) list(device nvml.Device) ([]listed, collector.Status, error) {
+// list returns the processes in NVML's lists of a GPU or MIG device. If one list fails,
+// the others would be incomplete: then it returns none, with the status and the error.
+func (l *Library) list(device nvml.Device) ([]listed, model.Status, error) {
 	if l.processes != nil {
-		return nil, collector.StatusNotSupported, l.processes
+		return nil, model.StatusNotSupported, l.processes
 	}
 	var all []listed
 	for _, of := range []struct {
 		call string
-		kind collector.ProcessKind
+		kind model.ProcessKind
 		read func() ([]nvml.ProcessInfo, nvml.Return)
 	}{
-		{"nvmlDeviceGetComputeRunningProcesses", collector.ProcessCompute, device.GetComputeRunningProcesses},
-		{"nvmlDeviceGetGraphicsRunningProcesses", collector.ProcessGraphics, device.GetGraphicsRunningProcesses},
-		{"nvmlDeviceGetMPSComputeRunningProcesses", collector.ProcessMPS, device.GetMPSComputeRunningProcesses},
+		{"nvmlDeviceGetComputeRunningProcesses", model.ProcessCompute, device.GetComputeRunningProcesses},
+		{"nvmlDeviceGetGraphicsRunningProcesses", model.ProcessGraphics, device.GetGraphicsRunningProcesses},
+		{"nvmlDeviceGetMPSComputeRunningProcesses", model.ProcessMPS, device.GetMPSComputeRunningProcesses},
 	} {
-		if of.kind == collector.ProcessMPS && !l.mps {
+		if of.kind == model.ProcessMPS && !l.mps {
 			continue
 		}
 		infos, ret := guarded(of.read)
-		if ret == nvml.ERROR_NOT_SUPPORTED && of.kind != collector.ProcessCompute {
-			continue // such processes cannot be there
+		if ret == nvml.ERROR_NOT_SUPPORTED && of.kind != model.ProcessCompute {
+			continue // there cannot be such processes
 		}
 		if ret != nvml.SUCCESS {
 			return nil, statusOf(ret), callError(of.call, ret)
 		}
 		for _, info := range infos {
 			if info.Pid == 0 {
-				return nil, collector.StatusError, fmt.Errorf("%s lists process 0: the driver and nvml.h differ", of.call)
+				return nil, model.StatusError, fmt.Errorf("%s lists process 0: the layouts of the driver and nvml.h differ", of.call)
 			}
 			process := listed{instance: info.GpuInstanceId, compute: info.ComputeInstanceId}
 			process.PID, process.Kind = info.Pid, of.kind
@@ -379,14 +376,14 @@ func (l *Library) list(device nvml.Device) ([]listed, collector.Status, error) {
 			all = append(all, process)
 		}
 	}
-	return all, collector.StatusOK, nil
+	return all, model.StatusOK, nil
 }
 
-// merge returns the processes of one device by PID. One that is in several lists
-// has in each all of its memory (nvml.h, usedGpuMemory), which must not count twice.
-func merge(list []listed) []collector.Process {
+// merge returns the processes of one device by PID. A process in several lists has all
+// of its memory in each (nvml.h, usedGpuMemory), which must not count twice.
+func merge(list []listed) []model.Process {
 	slices.SortStableFunc(list, func(a, b listed) int { return cmp.Compare(a.PID, b.PID) })
-	var all []collector.Process
+	var all []model.Process
 	for _, l := range list {
 		if len(all) == 0 || all[len(all)-1].PID != l.PID {
 			all = append(all, l.Process)
@@ -397,29 +394,27 @@ func merge(list []listed) []collector.Process {
 		p.MemoryKnown = p.MemoryKnown || l.MemoryKnown
 		switch {
 		case l.Kind == p.Kind:
-		case l.Kind == collector.ProcessMPS: // a client of MPS is in the list of compute processes, too
-			p.Kind = collector.ProcessMPS
-		case p.Kind != collector.ProcessMPS:
-			p.Kind = collector.ProcessComputeGraphics
+		case l.Kind == model.ProcessMPS: // the list of compute processes has MPS clients too
+			p.Kind = model.ProcessMPS
+		case p.Kind != model.ProcessMPS:
+			p.Kind = model.ProcessComputeGraphics
 		}
 	}
 	return all
 }
 
-// utilization fills in how much of the GPU the processes have used since the last
-// pass, and in no less than the last second, by the driver's samples. In a GPU's
-// first pass it is not known.
+// utilization sets the utilisation of the processes since the last pass, but at least of
+// the last second, from the driver's samples. It is unknown in a GPU's first pass.
 //
-// The driver keeps the last samples, those of 10 to 20 s, and NVML says of each
-// process that has done something since a given time how much that was on average
-// (nvml.h has one entry "per process running, that had some non-zero utilization").
-// The time must be given: with 0, the average would be that of all samples kept,
-// and a process that has stopped would be busy for as long.
-func (p *pass) utilization(device nvml.Device, uuid string, processes []collector.Process) (collector.Status, error) {
+// The driver keeps the samples of the last 10 to 20 s. NVML returns the average of each
+// process since a given time (nvml.h: one entry "per process running, that had some
+// non-zero utilization"). With time 0 the average would cover all samples, and a process
+// that has stopped would seem busy for 20 s.
+func (p *pass) utilization(device nvml.Device, uuid string, processes []model.Process) (model.Status, error) {
 	if !p.l.utilization {
-		return collector.StatusNotSupported, errors.New("the library has no nvmlDeviceGetProcessUtilization")
+		return model.StatusNotSupported, errors.New("the library has no nvmlDeviceGetProcessUtilization")
 	}
-	// What the driver has sampled by now it may hand out a little later.
+	// The driver may return a sample some time after it was taken.
 	now := uint64(time.Now().Add(-samplingPeriod).UnixMicro())
 	since, known := p.lastSeen[uuid]
 	since = min(since, now) // the clock may have been set back
@@ -428,7 +423,7 @@ func (p *pass) utilization(device nvml.Device, uuid string, processes []collecto
 	}
 	samples, ret := guarded(func() ([]nvml.ProcessUtilizationSample, nvml.Return) { return device.GetProcessUtilization(since) })
 	switch ret {
-	case nvml.SUCCESS, nvml.ERROR_NOT_FOUND: // not found: none did anything
+	case nvml.SUCCESS, nvml.ERROR_NOT_FOUND: // not found: no process was active
 	default:
 		delete(p.lastSeen, uuid)
 		return statusOf(ret), callError("nvmlDeviceGetProcessUtilization", ret)
@@ -436,29 +431,29 @@ func (p *pass) utilization(device nvml.Device, uuid string, processes []collecto
 	used := newUsage(samples, since, uint64(time.Now().UnixMicro()))
 	p.lastSeen[uuid] = max(used.newest, now)
 	if !known {
-		return collector.StatusNoData, nil
+		return model.StatusNoData, nil
 	}
 	for i := range processes {
 		process := &processes[i]
 		u := used.of[process.PID]
 		if u.impossible {
-			return collector.StatusError, fmt.Errorf("nvmlDeviceGetProcessUtilization says more than 100 %% of process %d", process.PID)
+			return model.StatusError, fmt.Errorf("nvmlDeviceGetProcessUtilization returned more than 100 %% for process %d", process.PID)
 		}
 		process.SM, process.Encoder, process.Decoder = u.mean(u.sm), u.mean(u.encoder), u.mean(u.decoder)
 	}
-	return collector.StatusOK, nil
+	return model.StatusOK, nil
 }
 
-// usage is the utilisation of processes that some samples tell.
+// usage is the utilisation of processes by PID.
 type usage struct {
 	of     map[uint32]processUsage
 	newest uint64 // µs since 1970
 }
 
-// processUsage is a sum of percentages, over n samples.
+// processUsage is a sum of percentages over n samples.
 type processUsage struct {
 	n, sm, encoder, decoder int
-	impossible              bool // a sample had what is no percentage
+	impossible              bool // a sample was above 100 %
 }
 
 func (u processUsage) mean(sum int) float64 {
@@ -468,9 +463,8 @@ func (u processUsage) mean(sum int) float64 {
 	return float64(sum) / float64(100*u.n)
 }
 
-// newUsage sums up the samples, of which there should be one a process. Some
-// drivers fill the rest of the list with garbage (Syllo/nvtop issue 110), most of
-// which is of times that were not asked for.
+// newUsage adds up the samples, normally one per process. Some drivers fill the rest of
+// the list with garbage (Syllo/nvtop issue 110), mostly with times outside of the range.
 func newUsage(samples []nvml.ProcessUtilizationSample, since, now uint64) usage {
 	u := usage{of: make(map[uint32]processUsage, len(samples))}
 	for _, s := range samples {
@@ -489,8 +483,8 @@ func newUsage(samples []nvml.ProcessUtilizationSample, since, now uint64) usage 
 	return u
 }
 
-// guarded makes a call of go-nvml that returns a list. go-nvml slices by what the
-// library returns, and panics where that contradicts itself.
+// guarded makes a go-nvml call that returns a list. go-nvml panics if the library
+// returns a length beyond the list.
 func guarded[T any](call func() ([]T, nvml.Return)) (list []T, ret nvml.Return) {
 	defer func() {
 		if recover() != nil {
@@ -500,21 +494,21 @@ func guarded[T any](call func() ([]T, nvml.Return)) (list []T, ret nvml.Return) 
 	return call()
 }
 
-// statusOf is the status of what a call did not give.
-func statusOf(ret nvml.Return) collector.Status {
+// statusOf returns the status of data that a failed call did not return.
+func statusOf(ret nvml.Return) model.Status {
 	switch ret {
 	case nvml.SUCCESS:
-		return collector.StatusOK
+		return model.StatusOK
 	case nvml.ERROR_NOT_SUPPORTED, nvml.ERROR_FUNCTION_NOT_FOUND:
-		return collector.StatusNotSupported
+		return model.StatusNotSupported
 	case nvml.ERROR_NO_PERMISSION:
-		return collector.StatusNotPermitted
-	case nvml.ERROR_NOT_FOUND, nvml.ERROR_INVALID_ARGUMENT: // the device of the handle has gone
-		return collector.StatusNotFound
+		return model.StatusNotPermitted
+	case nvml.ERROR_NOT_FOUND, nvml.ERROR_INVALID_ARGUMENT: // the device of the handle was destroyed
+		return model.StatusNotFound
 	case nvml.ERROR_GPU_IS_LOST, nvml.ERROR_RESET_REQUIRED:
-		return collector.StatusEntityLost
+		return model.StatusEntityLost
 	case nvml.ERROR_NO_DATA:
-		return collector.StatusNoData
+		return model.StatusNoData
 	}
-	return collector.StatusError
+	return model.StatusError
 }

@@ -13,24 +13,24 @@ import (
 
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
 )
 
-// describe writes a reading with the names of the inventory, one device a line.
-func describe(inv *collector.Inventory, p *collector.Processes) string {
+// describe returns a reading as text, one device per line.
+func describe(inv *model.Inventory, p *model.Processes) string {
 	var b strings.Builder
 	for _, d := range p.Devices {
 		e := &inv.Entities[d.Entity]
 		switch e.Kind {
-		case collector.KindGPU:
+		case model.KindGPU:
 			fmt.Fprintf(&b, "gpu %d", e.Index)
-		case collector.KindGPUInstance:
+		case model.KindGPUInstance:
 			fmt.Fprintf(&b, "gpu %d gi %d", inv.Entities[e.Parent].Index, e.InstanceID)
 		default:
 			gi := &inv.Entities[e.Parent]
 			fmt.Fprintf(&b, "gpu %d gi %d ci %d", inv.Entities[gi.Parent].Index, gi.InstanceID, e.InstanceID)
 		}
-		if d.Listed != collector.StatusOK {
+		if d.Listed != model.StatusOK {
 			fmt.Fprintf(&b, ": %v", d.Listed)
 		}
 		for i, process := range d.Processes {
@@ -41,7 +41,7 @@ func describe(inv *collector.Inventory, p *collector.Processes) string {
 			if process.MemoryKnown {
 				fmt.Fprintf(&b, " %d MiB", process.MemoryBytes>>20)
 			}
-			if d.Utilization == collector.StatusOK {
+			if d.Utilization == model.StatusOK {
 				fmt.Fprintf(&b, " sm %.2f", process.SM)
 			}
 			b.WriteString(";")
@@ -54,8 +54,8 @@ func describe(inv *collector.Inventory, p *collector.Processes) string {
 	return b.String()
 }
 
-// reading is the description of the node's processes, by the newest inventory.
-func (n *node) reading(inv *collector.Inventory) string {
+// reading returns a reading of the newest inventory as text.
+func (n *node) reading(inv *model.Inventory) string {
 	n.t.Helper()
 	a := n.mustAsk("processes")
 	if a.Processes.Generation != inv.Generation || a.Processes.Time.IsZero() {
@@ -64,8 +64,8 @@ func (n *node) reading(inv *collector.Inventory) string {
 	return describe(inv, a.Processes)
 }
 
-// becomes waits until a reading is as wanted.
-func (n *node) becomes(inv *collector.Inventory, want string) {
+// becomes waits for the wanted reading.
+func (n *node) becomes(inv *model.Inventory, want string) {
 	n.t.Helper()
 	var got string
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
@@ -76,7 +76,7 @@ func (n *node) becomes(inv *collector.Inventory, want string) {
 	n.t.Errorf("got\n%swant\n%s", got, want)
 }
 
-// TestProcesses: what is known of the processes of each kind, on whole GPUs.
+// TestProcesses shows each kind of process on whole GPUs.
 func TestProcesses(t *testing.T) {
 	n := startNode(t, "h100x8",
 		"process none",
@@ -92,7 +92,7 @@ func TestProcesses(t *testing.T) {
 	)
 	inv := n.mustAsk("inventory").Inventory
 
-	// Nothing is known of the time before the first reading.
+	// The first reading has no utilisation.
 	idle := "gpu 3 utilization no_data\ngpu 4 utilization no_data\ngpu 5 utilization no_data\ngpu 6 utilization no_data\ngpu 7 utilization no_data\n"
 	want := "gpu 0: 4711 compute 2048 MiB; 4712 compute+graphics 512 MiB; 4713 graphics 64 MiB; 4714 compute; utilization no_data\n" +
 		"gpu 1: 4711 compute 1024 MiB; utilization no_data\n" +
@@ -100,7 +100,7 @@ func TestProcesses(t *testing.T) {
 	if got := n.reading(inv); got != want {
 		t.Errorf("first reading\n%swant\n%s", got, want)
 	}
-	// The truth of the stand-in: the process's share of the GPU's load.
+	// The stand-in simulates the process's share of the GPU's load.
 	n.becomes(inv, "gpu 0: 4711 compute 2048 MiB sm 0.48; 4712 compute+graphics 512 MiB sm 0.16; 4713 graphics 64 MiB sm 0.00; 4714 compute sm 0.00;\n"+
 		"gpu 1: 4711 compute 1024 MiB sm 0.00;\n"+
 		"gpu 2: 20 mps 100 MiB sm 0.00; 30 mps 100 MiB sm 0.00;\n"+strings.ReplaceAll(idle, " utilization no_data", ""))
@@ -114,13 +114,13 @@ func TestProcesses(t *testing.T) {
 	}
 }
 
-// TestProcessVideo: the encoders' and decoders' use of a process.
+// TestProcessVideo shows the encoder and decoder utilisation of a process.
 func TestProcessVideo(t *testing.T) {
 	n := startNode(t, "t4x1", "process none", "load gpu 0 util 100", "process gpu 0 pid 7 share 100")
 	n.mustAsk("inventory")
 	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		d := n.mustAsk("processes").Processes.Devices[0]
-		if p := d.Processes[0]; d.Utilization == collector.StatusOK && p.SM == 1 {
+		if p := d.Processes[0]; d.Utilization == model.StatusOK && p.SM == 1 {
 			if p.Encoder <= 0 || p.Encoder > 0.2 || p.Decoder <= 0 || p.Decoder > 0.3 || p.Encoder == p.Decoder {
 				t.Errorf("encoder %v, decoder %v", p.Encoder, p.Decoder)
 			}
@@ -132,8 +132,8 @@ func TestProcessVideo(t *testing.T) {
 	}
 }
 
-// mig is a GPU with two compute instances in one GPU instance, and one in another
-// on which nothing runs.
+// mig is a GPU with a GPU instance of two compute instances, and an idle GPU instance of
+// one.
 var mig = []string{"mig gpu 0 3g.20gb/1c,2c+2g.10gb", "process none gpu 0",
 	"process gpu 0 pid 31 ci 0 memory 300", "process gpu 0 pid 30 ci 0 memory 200 graphics also",
 	"process gpu 0 pid 30 ci 1 memory 100"}
@@ -142,7 +142,8 @@ const migProcesses = "gpu 0 gi 1 ci 0: 30 compute+graphics 200 MiB; 31 compute 3
 	"gpu 0 gi 1 ci 1: 30 compute 100 MiB; utilization not_supported\n" +
 	"gpu 0 gi 3 ci 0 utilization not_supported\n"
 
-// TestMIGProcesses: each compute instance has its own, whoever is asked for them.
+// TestMIGProcesses shows that each compute instance has its own processes, whether the
+// GPU or the MIG device lists them.
 func TestMIGProcesses(t *testing.T) {
 	for _, tc := range []struct{ name, change, want string }{
 		{"all at once", "state", migProcesses},
@@ -163,9 +164,9 @@ func TestMIGProcesses(t *testing.T) {
 	}
 }
 
-// TestResplitProcesses: the processes of new instances are never those of the
-// inventory's, whatever their ids.
-func TestResplitProcesses(t *testing.T) {
+// TestRepartitionProcesses shows that processes on new instances are not attributed to
+// earlier instances with the same IDs.
+func TestRepartitionProcesses(t *testing.T) {
 	for _, tc := range []struct{ name, change, want string }{
 		{"the same again", "mig gpu 0 3g.20gb/1c,2c+2g.10gb",
 			"gpu 0 gi 1 ci 0: 20001 compute 6144 MiB; utilization not_supported\n" +
@@ -203,8 +204,7 @@ func TestResplitProcesses(t *testing.T) {
 	})
 }
 
-// TestProcessFaults: what fails is told with its reason, once, and costs nothing
-// else.
+// TestProcessFaults shows that a failed call is logged once and does not affect other data.
 func TestProcessFaults(t *testing.T) {
 	const fine = "gpu 0: 7 compute 10 MiB;"
 	for _, tc := range []struct{ name, fault, want, log string }{
@@ -226,18 +226,18 @@ func TestProcessFaults(t *testing.T) {
 			n.command(t, tc.fault)
 			for range 3 {
 				got := strings.TrimSpace(n.reading(inv))
-				// The second reading knows of the utilization, unless that is what fails.
+				// The second reading has the utilisation, unless that fails.
 				if want := strings.TrimSuffix(tc.want, " utilization no_data"); !strings.HasPrefix(got, strings.TrimSuffix(want, ";")) {
 					t.Fatalf("got %q, want %q", got, tc.want)
 				}
 			}
 			log := n.mustAsk("processes").Log
-			if got := strings.Count(log, "Not all is known"); got != min(1, len(tc.log)) || !strings.Contains(log, tc.log) {
+			if got := strings.Count(log, "are not completely known"); got != min(1, len(tc.log)) || !strings.Contains(log, tc.log) {
 				t.Errorf("want one line of %q:\n%s", tc.log, log)
 			}
 			n.command(t, "clear")
 			if got := n.reading(inv); !strings.HasPrefix(got, strings.TrimSuffix(fine, ";")) {
-				t.Errorf("when all is well again: %s", got)
+				t.Errorf("after the fault: %s", got)
 			}
 		})
 	}
@@ -261,7 +261,7 @@ func TestProcessFaults(t *testing.T) {
 		}
 		n.command(t, "clear")
 		if got := n.reading(inv); got != "gpu 0 utilization no_data\n" {
-			t.Errorf("when all is well again: %s", got)
+			t.Errorf("after the fault: %s", got)
 		}
 	})
 	t.Run("no library", func(t *testing.T) {
@@ -271,8 +271,7 @@ func TestProcessFaults(t *testing.T) {
 	})
 }
 
-// TestHungProcesses: a list that does not come keeps nobody from the MIG devices,
-// nor from closing.
+// TestHungProcesses shows that a hung list delays neither the MIG devices nor closing.
 func TestHungProcesses(t *testing.T) {
 	n := startNode(t, "a100x7-mig", "process none", "process gpu 0 pid 7 ci 6")
 	inv := n.mustAsk("inventory").Inventory
@@ -285,19 +284,18 @@ func TestHungProcesses(t *testing.T) {
 	n.command(t, "clear")
 	a := n.mustAsk("end processes")
 	if got := describe(inv, a.Processes); !strings.HasSuffix(got, "gpu 0 gi 13 ci 0: 7 compute 1024 MiB; utilization not_supported\n") {
-		t.Errorf("when it came after all:\n%s", got)
+		t.Errorf("after the hang:\n%s", got)
 	}
 }
 
-// TestReaderTwice reads MIG devices and processes at the same time. The race
-// detector watches.
+// TestReaderTwice reads MIG devices and processes at the same time, for the race detector.
 func TestReaderTwice(t *testing.T) {
 	n := startNode(t, "h100x8-mig")
 	n.mustAsk("inventory")
 	n.mustAsk("both")
 }
 
-// TestOddLibrary: a library that differs from nvml.h does no harm.
+// TestOddLibrary shows that a library which differs from nvml.h is harmless.
 func TestOddLibrary(t *testing.T) {
 	const base = `
 		#include <stdlib.h>
@@ -348,7 +346,7 @@ func TestOddLibrary(t *testing.T) {
 				if (!u) return 7;
 				u[0] = (struct sample){5, since + 1, 37100, 0, 50583, 0};
 				return 0;
-			}`, "gpu 0: 5 compute 1 MiB; 6 compute 2 MiB; utilization error", "more than 100 % of process 5"},
+			}`, "gpu 0: 5 compute 1 MiB; 6 compute 2 MiB; utilization error", "more than 100 % for process 5"},
 		{"garbage behind the samples", lists + `
 			int nvmlDeviceGetProcessUtilization(void *d, struct sample *u, unsigned *n, unsigned long long since) {
 				*n = 4;
@@ -369,28 +367,28 @@ func TestOddLibrary(t *testing.T) {
 				t.Errorf("got %q, want %q", got, tc.want)
 			}
 			if !strings.Contains(a.Log, tc.log) || tc.log == "" && strings.Contains(a.Log, "WARN") {
-				t.Errorf("the log does not say %q:\n%s", tc.log, a.Log)
+				t.Errorf("the log does not contain %q:\n%s", tc.log, a.Log)
 			}
 		})
 	}
 }
 
 func TestMerge(t *testing.T) {
-	entry := func(pid uint32, kind collector.ProcessKind, memory uint64) listed {
-		return listed{Process: collector.Process{PID: pid, Kind: kind, MemoryBytes: memory, MemoryKnown: memory > 0}}
+	entry := func(pid uint32, kind model.ProcessKind, memory uint64) listed {
+		return listed{Process: model.Process{PID: pid, Kind: kind, MemoryBytes: memory, MemoryKnown: memory > 0}}
 	}
-	const c, g, m = collector.ProcessCompute, collector.ProcessGraphics, collector.ProcessMPS
+	const c, g, m = model.ProcessCompute, model.ProcessGraphics, model.ProcessMPS
 	for name, tc := range map[string]struct {
 		list []listed
-		want []collector.Process
+		want []model.Process
 	}{
 		"none":         {nil, nil},
-		"order":        {[]listed{entry(2, c, 1), entry(1, g, 2)}, []collector.Process{{PID: 1, Kind: g, MemoryBytes: 2, MemoryKnown: true}, {PID: 2, Kind: c, MemoryBytes: 1, MemoryKnown: true}}},
-		"both":         {[]listed{entry(1, c, 5), entry(1, g, 5)}, []collector.Process{{PID: 1, Kind: collector.ProcessComputeGraphics, MemoryBytes: 5, MemoryKnown: true}}},
-		"client":       {[]listed{entry(1, c, 5), entry(1, m, 5)}, []collector.Process{{PID: 1, Kind: m, MemoryBytes: 5, MemoryKnown: true}}},
-		"all":          {[]listed{entry(1, c, 5), entry(1, g, 5), entry(1, m, 5)}, []collector.Process{{PID: 1, Kind: m, MemoryBytes: 5, MemoryKnown: true}}},
-		"known in one": {[]listed{entry(1, c, 0), entry(1, g, 5)}, []collector.Process{{PID: 1, Kind: collector.ProcessComputeGraphics, MemoryBytes: 5, MemoryKnown: true}}},
-		"unknown":      {[]listed{entry(1, c, 0)}, []collector.Process{{PID: 1, Kind: c}}},
+		"order":        {[]listed{entry(2, c, 1), entry(1, g, 2)}, []model.Process{{PID: 1, Kind: g, MemoryBytes: 2, MemoryKnown: true}, {PID: 2, Kind: c, MemoryBytes: 1, MemoryKnown: true}}},
+		"both":         {[]listed{entry(1, c, 5), entry(1, g, 5)}, []model.Process{{PID: 1, Kind: model.ProcessComputeGraphics, MemoryBytes: 5, MemoryKnown: true}}},
+		"client":       {[]listed{entry(1, c, 5), entry(1, m, 5)}, []model.Process{{PID: 1, Kind: m, MemoryBytes: 5, MemoryKnown: true}}},
+		"all":          {[]listed{entry(1, c, 5), entry(1, g, 5), entry(1, m, 5)}, []model.Process{{PID: 1, Kind: m, MemoryBytes: 5, MemoryKnown: true}}},
+		"known in one": {[]listed{entry(1, c, 0), entry(1, g, 5)}, []model.Process{{PID: 1, Kind: model.ProcessComputeGraphics, MemoryBytes: 5, MemoryKnown: true}}},
+		"unknown":      {[]listed{entry(1, c, 0)}, []model.Process{{PID: 1, Kind: c}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := merge(tc.list); !reflect.DeepEqual(got, tc.want) {
@@ -410,7 +408,7 @@ func TestNewUsage(t *testing.T) {
 		{Pid: 4, TimeStamp: 150, SmUtil: math.MaxInt32}, // impossible
 	}, 100, 200)
 	if u.newest != 150 {
-		t.Errorf("the newest is of %d, want 150", u.newest)
+		t.Errorf("newest time %d, want 150", u.newest)
 	}
 	for pid, want := range map[uint32][3]float64{1: {0.2, 0.1, 0.305}, 2: {1, 0, 0}, 3: {}} {
 		p := u.of[pid]

@@ -12,34 +12,33 @@ import (
 
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
 )
 
-// Reader reads through NVML what a sampler needs. MIGDevices and Processes may be
-// called at the same time: NVML allows that, and both use one library of go-nvml,
-// which changes its global state only when nobody has it open.
+// Reader reads MIG devices and processes. MIGDevices and Processes may run at the same
+// time: NVML allows that, and both use one library of go-nvml, which changes its global
+// state only when it is not open.
 type Reader struct {
 	log *slog.Logger
-	lib nvml.Interface // counts who has it open
+	lib nvml.Interface // counts its users
 
-	mu       sync.Mutex // held while processes are read
-	held     *Library   // what Processes keeps open; nil if it is closed
-	opened   time.Time  // since when
-	of       uint64     // the generation of the inventory since then
+	mu       sync.Mutex // locked while processes are read
+	held     *Library   // the open library of Processes, or nil
+	opened   time.Time  // when it was opened
+	of       uint64     // the generation of the inventory that it was opened for
 	lastSeen map[string]uint64
-	troubles map[trouble]string
+	failures map[target]string // of the last pass; logged when they change
 }
 
-// NewReader returns a reader. It opens nothing yet.
+// NewReader returns a reader, which has opened nothing yet.
 func NewReader(log *slog.Logger) *Reader {
-	return &Reader{log: log, lib: nvml.New(), lastSeen: make(map[string]uint64), troubles: make(map[trouble]string)}
+	return &Reader{log: log, lib: nvml.New(), lastSeen: make(map[string]uint64), failures: make(map[target]string)}
 }
 
-// MIGDevices lists the MIG devices of all GPUs as they are now. It opens and
-// closes the library each time, so that a driver which comes, goes or is updated
-// in between does no harm. GPUs that cannot be read are logged and left out; the
-// error is for a list that could not be had at all.
-func (r *Reader) MIGDevices() ([]collector.MIGDevice, error) {
+// MIGDevices lists the current MIG devices of all GPUs. It opens and closes the library
+// each time, so that it survives a driver that is loaded, unloaded or updated. It logs
+// and omits unreadable GPUs; the error means that there is no list.
+func (r *Reader) MIGDevices() ([]model.MIGDevice, error) {
 	l, err := open(r.lib)
 	if err != nil {
 		return nil, fmt.Errorf("opening NVML: %w", err)
@@ -49,23 +48,23 @@ func (r *Reader) MIGDevices() ([]collector.MIGDevice, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listing GPUs: %w", err)
 	}
-	var all []collector.MIGDevice
+	var all []model.MIGDevice
 	for _, g := range gpus {
 		switch {
 		case errors.Is(g.Err, ErrLost):
-			r.log.Debug("NVML calls a GPU lost", "index", g.Index)
+			r.log.Debug("NVML reports a lost GPU", "index", g.Index)
 		case g.Err != nil:
-			r.log.Warn("NVML does not tell all of a GPU", "index", g.Index, "uuid", g.UUID, "err", g.Err)
+			r.log.Warn("NVML returned only a part of a GPU's data", "index", g.Index, "uuid", g.UUID, "err", g.Err)
 		}
-		if g.UUID != "" { // without it, nobody knows whose they are
+		if g.UUID != "" { // the GPU of these devices is known
 			all = append(all, g.MIGDevices...)
 		}
 	}
 	return all, nil
 }
 
-// Close closes what Processes keeps open, unless it is still reading: a call that
-// does not return is left to the end of the process.
+// Close closes the library of Processes, unless it is in use: only the end of the
+// process ends a hung call.
 func (r *Reader) Close() {
 	if r.mu.TryLock() {
 		r.release()

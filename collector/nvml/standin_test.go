@@ -9,13 +9,13 @@ import (
 	"gpu_exporter/collector/dcgmsim"
 )
 
-// node is a simulated node and a child process that looks at it.
+// node is a simulated node and a child process on it.
 type node struct {
 	*child
 	sim *dcgmsim.Node
 }
 
-// startNode starts both; commands change the node before the child looks.
+// startNode starts both; commands change the node before the child starts.
 func startNode(t *testing.T, scenario string, commands ...string) *node {
 	t.Helper()
 	libraries, err := dcgmsim.BuildShared(t.Context())

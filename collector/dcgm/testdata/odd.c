@@ -2,10 +2,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * A libdcgm.so.4 that does what DCGM's documentation allows and the stand-in
- * does not: it answers in another order than it was asked in, answers for one
- * GPU of three with a failure of the whole request, and refuses one field.
- * The value of a field is 1000 * GPU + field.
+ * A libdcgm.so.4 that behaves as DCGM's documentation allows and the stand-in does
+ * not: it returns values in a different order than the request, fails every request
+ * with one of three GPUs, and refuses one field. The value of a field is
+ * 1000 * GPU + field.
  */
 #include <stdio.h>
 #include <string.h>

@@ -4,7 +4,7 @@
 // Command bench measures what gpu_exporter costs, as ratios against floors that
 // are measured in the same run on the same machine, and prints a table. It
 // drives the built binary over simulated nodes and must not be part of any test:
-// times depend on the machine.
+// times depend on the machine. BenchmarkSample in collector/dcgm measures the sampler.
 package main
 
 import (
@@ -38,8 +38,6 @@ func run() int {
 	flag.StringVar(&o.only, "only", "", "measure only the rows that contain this text")
 	bare := flag.String("bare", "", "serve this file as a bare handler: how bench starts its own floor")
 	encoding := flag.String("encoding", "", "Content-Encoding of -bare")
-	measure := flag.String("measure", "", "print what a \"sample\" or its \"floor\" costs: how bench measures the sampler")
-	counters := flag.String("counters", "", "counters file of -measure")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -48,8 +46,6 @@ func run() int {
 	switch {
 	case *bare != "":
 		err = serveBare(*bare, *encoding)
-	case *measure != "":
-		err = measureSampler(*measure, *counters)
 	default:
 		err = measureAll(ctx, o)
 	}
@@ -87,8 +83,6 @@ func measureAll(ctx context.Context, o options) error {
 			return b.scrapes(ctx, "dgx-h100", "dgx-h100", b.fabricCounters())
 		}},
 		{"owners", b.joining},
-		{"sampler h100x8", func(ctx context.Context) ([]row, error) { return b.sampler(ctx, "h100x8", b.counters()) }},
-		{"sampler dgx-h100", func(ctx context.Context) ([]row, error) { return b.sampler(ctx, "dgx-h100", b.fabricCounters()) }},
 		{"garbage", b.garbage},
 		{"start", b.start},
 		{"hang", b.hang},

@@ -43,7 +43,7 @@ static const struct command {
     {"recovery", NULL, "gpu I none|reset|reboot|drain-p2p|drain-and-reset", "set the recovery action", handle_recovery},
     {"fabric", NULL, "gpu I unsupported|not-started|in-progress|success|failure [CODE]", "set the fabric manager's status; CODE is the error of a failure", handle_fabric},
     {"health", NULL, "gpu I|switch S|cpu C SYSTEM pass|warn|fail [CODE]", "set the result of a health check; CODE is a DCGM_FR_* number", handle_health},
-    {"profiling", NULL, "gpu I|all frozen|zero [for-good]", "break profiling until the next new watch; for-good: until profiling ok", handle_profiling},
+    {"profiling", NULL, "gpu I|all frozen|zero|stalled [for-good]", "break profiling until the next new watch; for-good: until profiling ok", handle_profiling},
     {"profiling", NULL, "gpu I|all locked [CODE]", "let a different client hold the profiling lock; watching fails with CODE", handle_profiling},
     {"profiling", NULL, "gpu I|all ok", "repair profiling", handle_profiling},
     {"blank", NULL, "field F [gpu I|switch S|cpu C]", "make a field blank", handle_override},

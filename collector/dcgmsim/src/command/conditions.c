@@ -231,7 +231,7 @@ enum command_result handle_health(struct request *r)
 
 enum command_result handle_profiling(struct request *r)
 {
-    static const char *const modes[] = {"ok", "frozen", "zero", "locked", NULL}; /* enum node_profiling */
+    static const char *const modes[] = {"ok", "frozen", "zero", "stalled", "locked", NULL}; /* enum node_profiling */
     struct node_state *n = r->node;
     struct request_target target;
     if (!parse_target(r, 1, TARGET_GPU | TARGET_ALL, &target))
@@ -239,7 +239,7 @@ enum command_result handle_profiling(struct request *r)
     int mode = r->count == 4 || r->count == 5 ? choice(r->word[3], modes) : -1;
     bool permanent = r->count == 5 && strcmp(r->word[4], "for-good") == 0;
     long code = PROFILING_LIBRARY_ERROR;
-    bool valid = mode >= 0 && (r->count == 4 || (permanent && (mode == NODE_PROFILING_FROZEN || mode == NODE_PROFILING_ZERO)) ||
+    bool valid = mode >= 0 && (r->count == 4 || (permanent && mode >= NODE_PROFILING_FROZEN && mode <= NODE_PROFILING_STALLED) ||
                                (mode == NODE_PROFILING_LOCKED && parse_number(r->word[4], -100, -1, &code)));
     if (!valid)
         return COMMAND_USAGE;

@@ -62,6 +62,8 @@ enum read_result profiling_reading(struct engine *e, int gpu, const struct locat
     switch (profiling_fault(e, gpu)) {
     case NODE_PROFILING_LOCKED:
         return READ_BLANK;
+    case NODE_PROFILING_STALLED:
+        return READ_NO_DATA; /* the last sample stays the newest */
     case NODE_PROFILING_ZERO:
         memset(out, 0, sizeof *out);
         break;

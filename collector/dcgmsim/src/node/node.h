@@ -134,7 +134,7 @@ enum node_fabric_status {
     NODE_FABRIC_FAILURE
 };
 
-enum node_profiling { NODE_PROFILING_OK, NODE_PROFILING_FROZEN, NODE_PROFILING_ZERO, NODE_PROFILING_LOCKED };
+enum node_profiling { NODE_PROFILING_OK, NODE_PROFILING_FROZEN, NODE_PROFILING_ZERO, NODE_PROFILING_STALLED, NODE_PROFILING_LOCKED };
 
 struct node_ci { /* a compute instance: one MIG device of NVML */
     bool present;

@@ -1,0 +1,123 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package native
+
+import (
+	"bytes"
+	"math"
+
+	"gpu_exporter/collector/model"
+)
+
+// sentinels are the meanings of DCGM's *_BLANK + n (dcgm_structs.h), by n. All
+// other values of the range mean blank.
+var sentinels = [...]model.Status{
+	model.StatusBlank, model.StatusNotFound, model.StatusNotSupported, model.StatusNotPermitted,
+}
+
+const (
+	int32Blank = 0x7ffffff0
+	int64Blank = 0x7ffffffffffffff0
+	// doubleBlank is 2^47. DCGM reserves the numbers above it for more sentinels.
+	doubleBlank = 140737488355328.0
+	// doubleBlankRange bounds the sentinels. DCGM's own macro has no bound, which
+	// would drop sums of bytes above 128 TiB.
+	doubleBlankRange = 16
+)
+
+// int64Status returns StatusOK if v is a value and no sentinel. DCGM has one
+// integer type for fields, but some values pass through an int and have int32's
+// sentinels. The four int32 sentinels are dropped from every field: a counter
+// that passes 2147483632 exactly loses one sample.
+func int64Status(v int64) model.Status {
+	switch {
+	case v >= int64Blank:
+		if i := v - int64Blank; i < int64(len(sentinels)) {
+			return sentinels[i]
+		}
+		return model.StatusBlank
+	case v >= int32Blank && v < int32Blank+int64(len(sentinels)):
+		return sentinels[v-int32Blank]
+	}
+	return model.StatusOK
+}
+
+func doubleStatus(v float64) model.Status {
+	switch {
+	case math.IsNaN(v):
+		return model.StatusBlank
+	case v >= doubleBlank && v < doubleBlank+doubleBlankRange:
+		if i := int(v - doubleBlank); i < len(sentinels) {
+			return sentinels[i]
+		}
+		return model.StatusBlank
+	}
+	return model.StatusOK
+}
+
+// TextStatus returns StatusOK if v is a value and no sentinel.
+func TextStatus(v []byte) model.Status {
+	if len(v) == 0 {
+		return model.StatusBlank
+	}
+	if !bytes.HasPrefix(v, []byte("<<<")) {
+		return model.StatusOK
+	}
+	switch string(v) {
+	case "<<<NOT_FOUND>>>":
+		return model.StatusNotFound
+	case "<<<NOT_SUPPORTED>>>":
+		return model.StatusNotSupported
+	case "<<<NOT_PERM>>>", "<<<NOT_PERMISSIONED>>>":
+		return model.StatusNotPermitted
+	}
+	// <<<NULL>>> and any other text in this form (DCGM_STR_IS_BLANK).
+	if bytes.HasSuffix(v, []byte(">>>")) {
+		return model.StatusBlank
+	}
+	return model.StatusOK
+}
+
+// Valid reports whether the event's code is a value and no sentinel.
+func (e Event) Valid() bool { return int64Status(e.Code) == model.StatusOK }
+
+// Int64 returns the value of an integer cell, and whether it has one.
+func (c *Cell) Int64() (int64, bool) {
+	return c.Bits, c.Status == OK && c.Type == 'i' && int64Status(c.Bits) == model.StatusOK
+}
+
+// Number returns the value of a numeric cell, and whether it has a finite one.
+func (c *Cell) Number() (float64, bool) {
+	if c.Type == 'd' {
+		v := math.Float64frombits(uint64(c.Bits))
+		return v, c.Status == OK && doubleStatus(v) == model.StatusOK && !math.IsInf(v, 0)
+	}
+	v, ok := c.Int64()
+	return float64(v), ok
+}
+
+// Value returns the cell of a sample, for every type except strings. want is the
+// field's type. The value decides between integer and double, because DCGM's
+// headers do not state the type of every field.
+func (c *Cell) Value(want model.ValueType) model.Cell {
+	// The first two cases cover nearly all values.
+	switch {
+	case c.Status != OK:
+		return model.NoValue(c.Status.Status())
+	case c.Type == 'i' && want == model.ValueInt64 && uint64(c.Bits) < int32Blank:
+		return model.Int64Cell(c.Bits)
+	case c.Type == 'i' && want.Numeric(), c.Type == 't' && want == model.ValueTime:
+		if s := int64Status(c.Bits); s != model.StatusOK {
+			return model.NoValue(s)
+		}
+		return model.Int64Cell(c.Bits)
+	case c.Type == 'd' && want.Numeric():
+		v := math.Float64frombits(uint64(c.Bits))
+		if s := doubleStatus(v); s != model.StatusOK {
+			return model.NoValue(s)
+		}
+		return model.DoubleCell(v)
+	}
+	return model.NoValue(model.StatusUnexpectedType)
+}

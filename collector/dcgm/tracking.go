@@ -1,0 +1,172 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package dcgm
+
+import (
+	"fmt"
+	"time"
+
+	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/wire"
+)
+
+const (
+	// minPollInterval is the shortest time between two polls of the tracked fields.
+	minPollInterval = 10 * time.Millisecond
+	// trackWriteInterval bounds how long values are held back. A killed sampler loses
+	// the values that it has not written.
+	trackWriteInterval = time.Second
+	// maxPoints bounds the values held back, far below the limit of a frame.
+	maxPoints = 1 << 16
+)
+
+// pollInterval returns the time between two polls of the tracked fields, or 0 if
+// reading them with the samples suffices. It is half of the shortest interval, so that
+// no value is overwritten before it is read.
+func pollInterval(cfg wire.SamplerConfig) time.Duration {
+	shortest := cfg.Interval
+	for _, f := range cfg.Tracked {
+		if f.Every > 0 {
+			shortest = min(shortest, f.Every)
+		}
+	}
+	if shortest >= cfg.Interval {
+		return 0
+	}
+	return max(shortest/2, minPollInterval)
+}
+
+// tracker reads the tracked fields and collects each new value. It reuses its memory.
+type tracker struct {
+	lib    *native.Library
+	sample *reading
+	// fast are the requests of the fields that are polled between samples. Their cells
+	// are fastCells; fastTracks has the track of each.
+	fast       []native.Request
+	fastCells  []native.Cell
+	fastTracks []int
+	tracks     model.Tracks
+	// Of each track: the position in the sample's cells, the time at which its entity
+	// appeared, and the time of its newest value.
+	inSample       []int
+	appeared, seen []int64
+	points         int // not written yet
+	lastWrite      time.Time
+	out            model.Tracks // the tracks that have points
+}
+
+// newTracker returns a tracker of the plan of a reading.
+func newTracker(sample *reading) *tracker {
+	p := sample.plan
+	t := &tracker{lib: sample.lib, sample: sample, lastWrite: time.Now()}
+	t.tracks.Generation = p.inv.Generation
+	positions := sample.positions()
+	requests := make(map[string]int)
+	for row, e := range p.inv.Entities {
+		var fields []uint16
+		var tracks []int
+		for _, f := range p.tracked[row] {
+			if f.every > 0 {
+				fields, tracks = append(fields, f.field), append(tracks, len(t.tracks.List))
+			}
+			t.tracks.List = append(t.tracks.List, model.Track{Entity: row, Field: model.FieldID(f.field)})
+			t.inSample = append(t.inSample, positions[fieldOf{row, f.field}])
+			t.appeared = append(t.appeared, sample.appeared[row])
+		}
+		if len(fields) == 0 {
+			continue
+		}
+		key := fmt.Sprint(e.Kind, fields)
+		at, ok := requests[key]
+		if !ok {
+			at = len(t.fast)
+			requests[key] = at
+			t.fast = append(t.fast, native.Request{Fields: fields, Column: columns(len(fields))})
+		}
+		r := &t.fast[at]
+		r.Entities = append(r.Entities, native.PairOf(e.Kind, e.ID))
+		r.Base = append(r.Base, uint32(len(t.fastTracks)))
+		t.fastTracks = append(t.fastTracks, tracks...)
+	}
+	t.fastCells = make([]native.Cell, len(t.fastTracks))
+	t.seen = make([]int64, len(t.tracks.List))
+	return t
+}
+
+// columns returns the columns of a request whose cells are in the order of its fields.
+func columns(n int) []uint16 {
+	all := make([]uint16, n)
+	for i := range all {
+		all[i] = uint16(i)
+	}
+	return all
+}
+
+// poll collects new values: of all tracked fields from the newest sample, or else of
+// the fast fields from DCGM.
+func (t *tracker) poll(withSample bool) native.Code {
+	if withSample {
+		for i := range t.tracks.List {
+			t.collect(i, &t.sample.cells[t.inSample[i]])
+		}
+		return native.OK
+	}
+	for i := range t.fast {
+		if c := t.lib.Read(&t.fast[i], false, t.fastCells); c != native.OK {
+			return c
+		}
+	}
+	for i := range t.fastCells {
+		t.collect(t.fastTracks[i], &t.fastCells[i])
+	}
+	return native.OK
+}
+
+// collect adds the value of a cell to a track if it is new.
+func (t *tracker) collect(i int, c *native.Cell) {
+	if c.Status != native.OK || c.Time == t.seen[i] || c.Time <= t.appeared[i] {
+		return
+	}
+	t.seen[i] = c.Time
+	if v, ok := c.Number(); ok && t.points < maxPoints {
+		t.points++
+		t.tracks.List[i].Points = append(t.tracks.List[i].Points, model.Point{At: c.Time, Value: v})
+	}
+}
+
+// take returns the collected values, valid until the next poll, and forgets them.
+func (t *tracker) take() *model.Tracks {
+	t.out.Generation, t.out.List = t.tracks.Generation, t.out.List[:0]
+	for i := range t.tracks.List {
+		track := &t.tracks.List[i]
+		if len(track.Points) > 0 {
+			t.out.List = append(t.out.List, *track)
+			track.Points = track.Points[:0]
+		}
+	}
+	t.points, t.lastWrite = 0, time.Now()
+	return &t.out
+}
+
+// pollTracked polls the tracked fields. It writes the new values with a sample, and
+// between samples when enough time has passed.
+func (s *sampler) pollTracked(withSample bool) error {
+	if c := s.tracker.poll(withSample); c.EngineLost() {
+		return s.failed(c, model.FailureHostengineLost, "reading values between samples")
+	} else if c != native.OK {
+		s.log.Debug("values between samples were not read", "err", s.lib.Err(c, "reading values between samples"))
+	}
+	if !withSample && s.tracker.points < maxPoints/2 && time.Since(s.tracker.lastWrite) < trackWriteInterval {
+		return nil
+	}
+	return s.writeTracks()
+}
+
+func (s *sampler) writeTracks() error {
+	if s.tracker == nil || s.tracker.points == 0 {
+		return nil
+	}
+	return s.cfg.Frames.Write(wire.Frame{Tracks: s.tracker.take()})
+}

@@ -1,0 +1,185 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package dcgm
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"gpu_exporter/collector/dcgm/watch"
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/state"
+)
+
+// TestTrackedTargets shows that fast fields have watches of their own, except profiling
+// fields, which have one interval on a GPU.
+func TestTrackedTargets(t *testing.T) {
+	const fine = 100 * time.Millisecond
+	gpus, both := model.Kinds(gpu), model.Kinds(gpu, inst)
+	for name, tt := range map[string]struct {
+		tracked []model.TrackedField
+		want    []string
+	}{
+		"none": {nil, []string{
+			"[67 155] on 1/0 1/5", "[155] on 4/7 4/8", "[1001 1002] on 1/0", "[1001] on 4/7 4/8",
+		}},
+		"a column at a shorter interval": {
+			[]model.TrackedField{{Field: 155, Kinds: gpus, Every: fine}},
+			[]string{"[67] on 1/0 1/5", "100ms [155] on 1/0 1/5", "[155] on 4/7 4/8", "[1001 1002] on 1/0", "[1001] on 4/7 4/8"},
+		},
+		"parents of instances": {
+			[]model.TrackedField{{Field: 156, Kinds: gpus, Parents: true}},
+			[]string{"[67 155 156] on 1/0 1/5", "[156] on 1/1", "[155] on 4/7 4/8", "[1001 1002] on 1/0", "[1001] on 4/7 4/8"},
+		},
+		"not with its alternative": {
+			[]model.TrackedField{{Field: 203, Kinds: both, Every: fine, Unless: 1001}},
+			[]string{"[67 155] on 1/0 1/5", "100ms [203] on 1/5", "[155] on 4/7 4/8", "[1001 1002] on 1/0", "[1001] on 4/7 4/8"},
+		},
+		"profiling that the GPU does not have": {
+			[]model.TrackedField{{Field: 1005, Kinds: both}},
+			[]string{"[67 155] on 1/0 1/5", "[155] on 4/7 4/8", "[1001 1002] on 1/0", "[1001] on 4/7 4/8"},
+		},
+		"profiling that needs no more turns": {
+			[]model.TrackedField{{Field: 1004, Kinds: gpus}},
+			[]string{"[67 155] on 1/0 1/5", "[155] on 4/7 4/8", "[1001 1002 1004] on 1/0", "[1001] on 4/7 4/8"},
+		},
+		"profiling that needs more turns": {
+			[]model.TrackedField{{Field: 1006, Kinds: gpus}, {Field: 203, Kinds: gpus, Unless: 1006}},
+			[]string{"[67 155 203] on 1/0 1/5", "[155] on 4/7 4/8", "[1001 1002] on 1/0", "[1001] on 4/7 4/8"},
+		},
+		"profiling at a shorter interval": {
+			[]model.TrackedField{{Field: 1001, Kinds: gpus, Every: fine}},
+			[]string{"[67 155] on 1/0 1/5", "[155] on 4/7 4/8", "100ms [1001 1002] on 1/0", "[1001] on 4/7 4/8"},
+		},
+		"at the interval of the samples": {
+			[]model.TrackedField{{Field: 155, Kinds: gpus, Every: time.Second}},
+			[]string{"[67 155] on 1/0 1/5", "[155] on 4/7 4/8", "[1001 1002] on 1/0", "[1001] on 4/7 4/8"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPlan(testInventory(testColumns), selectors{}, testCapabilities)
+			p.track(tt.tracked, time.Second, false, nil)
+			var got []string
+			for _, target := range p.targets() {
+				if target.Events {
+					continue
+				}
+				var b strings.Builder
+				if target.Every > 0 {
+					fmt.Fprintf(&b, "%v ", target.Every)
+				}
+				fmt.Fprintf(&b, "%v on", target.Fields)
+				for _, e := range target.Entities {
+					fmt.Fprintf(&b, " %d/%d", e.Kind, e.ID)
+				}
+				got = append(got, b.String())
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(tt.want, "\n"))
+			}
+		})
+	}
+}
+
+// trackedValues receives frames until the second sample, and returns the tracked values
+// before it, by entity and field.
+func (p *process) trackedValues() map[string][]model.Point {
+	p.t.Helper()
+	points := make(map[string][]model.Point)
+	for samples := 0; samples < 2; {
+		f := p.frame("values between samples")
+		switch {
+		case f.Sample != nil:
+			samples++
+		case f.Tracks != nil:
+			if f.Tracks.Generation != p.inv.Generation {
+				p.t.Fatalf("values of inventory %d, after inventory %d", f.Tracks.Generation, p.inv.Generation)
+			}
+			for _, track := range f.Tracks.List {
+				e := p.inv.Entities[track.Entity]
+				key := fmt.Sprintf("%v %d: %d", e.Kind, e.ID, track.Field)
+				points[key] = append(points[key], track.Points...)
+			}
+		}
+	}
+	return points
+}
+
+// TestValuesBetweenSamples shows that fast fields have many values between two samples,
+// each reported once.
+func TestValuesBetweenSamples(t *testing.T) {
+	cfg := defaultConfig()
+	cfg.Interval = 2 * time.Second
+	cfg.Tracked = []model.TrackedField{
+		{Field: 155, Kinds: model.Kinds(gpu), Every: 100 * time.Millisecond, Parents: true},
+		{Field: 156, Kinds: model.Kinds(gpu), Parents: true},
+		{Field: 1001, Kinds: model.Kinds(gpu, inst)},
+		{Field: 203, Kinds: model.Kinds(gpu, inst), Every: 100 * time.Millisecond, Unless: 1001},
+		{Field: 190, Kinds: model.Kinds(gpu, inst), Every: 100 * time.Millisecond}, // not supported
+	}
+	points := newNode(t, "h100x8-mig").start(cfg).trackedValues()
+	for key, want := range map[string][2]int{
+		"gpu 3: 155":           {5, 25}, // DCGM may skip some of the twenty
+		"gpu 0: 155":           {5, 25}, // in MIG mode
+		"gpu 0: 156":           {1, 3},
+		"gpu_instance 0: 1001": {0, 2}, // the first one is blank
+		"gpu_instance 0: 155":  {0, 0},
+		"gpu 3: 203":           {0, 0}, // it has field 1001
+		"gpu 0: 1001":          {0, 0}, // its instances have it
+	} {
+		got := points[key]
+		if len(got) < want[0] || len(got) > want[1] {
+			t.Errorf("%s: %d values, want %d to %d", key, len(got), want[0], want[1])
+		}
+		for i := range got {
+			if i > 0 && got[i].At <= got[i-1].At {
+				t.Errorf("%s: the value of %d follows that of %d", key, got[i].At, got[i-1].At)
+			}
+		}
+	}
+}
+
+// TestUtilizationWithoutProfiling shows that GPUs without profiling track the driver's
+// utilisation instead.
+func TestUtilizationWithoutProfiling(t *testing.T) {
+	cfg := defaultConfig()
+	cfg.Interval = time.Second
+	cfg.Tracked = state.TrackedFields(nil, 100*time.Millisecond)
+	points := newNode(t, "t4x1").start(cfg).trackedValues()
+	if n := len(points["gpu 0: 203"]); n < 3 {
+		t.Errorf("%d values of the utilization", n)
+	}
+	if n := len(points["gpu 0: 1001"]); n > 0 {
+		t.Errorf("%d values of profiling, for which the GPU has no module", n)
+	}
+}
+
+// TestWithoutMoreTurns shows which fields the hardware counts without more turns.
+func TestWithoutMoreTurns(t *testing.T) {
+	a10 := capability{fields: map[uint16]metricGroup{
+		1001: {4, 0}, 1002: {1, 1}, 1004: {1, 1}, 1005: {2, 0}, 1006: {1, 2}, 1007: {1, 1}, 1008: {1, 3},
+	}}
+	hopper := capability{fields: map[uint16]metricGroup{1001: {}, 1002: {}, 1004: {}, 1006: {}, 1008: {}}}
+	wanted := []uint16{1001, 1002, 1004, 1005, 1006, 1007, 1008}
+	for name, tt := range map[string]struct {
+		of     capability
+		fields []uint16
+		want   []uint16
+	}{
+		"no turns":                 {hopper, []uint16{1001}, []uint16{1002, 1004, 1006, 1008}},
+		"one turn":                 {a10, []uint16{1001}, []uint16{1002, 1004, 1005, 1007}},
+		"one turn without columns": {a10, nil, []uint16{1001, 1002, 1004, 1005, 1007}},
+		"the turn of the columns":  {a10, []uint16{1008}, []uint16{1001, 1005}},
+		"two turns of the columns": {a10, []uint16{1004, 1008}, []uint16{1001, 1002, 1005, 1007}},
+		"all turns":                {a10, []uint16{1004, 1006, 1008}, []uint16{1001, 1002, 1005, 1007}},
+		"no profiling":             {capability{status: model.StatusModuleMissing}, nil, nil},
+	} {
+		if got := tt.of.withoutMoreTurns(tt.fields, watch.Without(wanted, tt.fields)); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %v, want %v", name, got, tt.want)
+		}
+	}
+}
