@@ -124,7 +124,7 @@ func (e *exporter) serve(ctx context.Context) error {
 	}
 	defer e.kernelLog.Close()
 	if engineReadsKernelLog(&e.cfg.Static) {
-		e.node.ExpectKernelSamples()
+		e.node.SetEngineReadsKernelLog()
 	}
 	e.publish()
 	handler, err := e.handler()

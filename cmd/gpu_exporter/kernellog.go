@@ -45,9 +45,9 @@ func newKernelLog(cfg *config.Static, env sampler.Environment, node *collector.N
 	}
 	return kmsg.NewFollower(kmsg.FollowerConfig{
 		Path: cmp.Or(path, config.DefaultKMsg), Required: cfg.KernelLog == config.KernelLogOn,
-		Opened: node.ExpectKernelSamples,
-		Tell:   func(x kmsg.XID) { node.AddKernelXID(kernelXID(x, time.Now())) },
-		Logger: logger,
+		Readable: node.SetKernelLog,
+		Deliver:  func(x kmsg.XID) { node.AddKernelXID(kernelXID(x, time.Now())) },
+		Logger:   logger,
 	}), nil
 }
 

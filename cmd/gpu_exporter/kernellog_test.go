@@ -39,15 +39,24 @@ func (n *node) xids(t *testing.T, labels ...string) int {
 	return int(v)
 }
 
-// told waits until DCGM has told of all XIDs so far: it tells in their order.
-func (n *node) told(t *testing.T) {
+// afterReports waits until DCGM has reported all earlier XIDs: it reports them in
+// order. How is the source of one more XID, as an argument of the stand-in's command xid.
+func (n *node) afterReports(t *testing.T, how string) {
 	t.Helper()
 	before := n.xids(t, `xid="62"`)
-	n.command(t, "xid 62 gpu 0")
-	n.eventually(t, "DCGM has told of all XIDs", func() bool { return n.xids(t, `xid="62"`) == before+1 })
+	n.command(t, "xid 62 gpu 0 "+how)
+	n.eventually(t, "one more XID is counted", func() bool { return n.xids(t, `xid="62"`) == before+1 })
+	samples := func() float64 {
+		v, _ := sumOf(n.scrape(t), "gpu_exporter_last_sample_timestamp_seconds")
+		return v
+	}
+	for range 3 { // DCGM's reports arrive with the samples
+		last := samples()
+		n.eventually(t, "the next sample", func() bool { return samples() > last })
+	}
 }
 
-// A hundred XIDs on each of eight GPUs are eight hundred, whoever tells of them.
+// A hundred XIDs on each of eight GPUs count as eight hundred, whatever their source.
 func TestEveryXIDOnce(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
@@ -55,11 +64,10 @@ func TestEveryXIDOnce(t *testing.T) {
 		code   int
 		source string
 	}{
-		"DCGM alone":                {startNode, 48, ""},
-		"DCGM, with a kernel log":   {loggedNode, 48, ""},
-		"kernel log alone":          {loggedNode, 48, "kmsg only"},
-		"both":                      {loggedNode, 48, "kmsg both"},
-		"both, and DCGM reads both": {loggedNode, 79, "kmsg twice"},
+		"DCGM":                                {startNode, 48, ""},
+		"kernel log":                          {loggedNode, 48, "kmsg only"},
+		"both":                                {loggedNode, 48, "kmsg both"},
+		"both, and DCGM reads the kernel log": {loggedNode, 79, "kmsg twice"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -69,7 +77,7 @@ func TestEveryXIDOnce(t *testing.T) {
 			}
 			code := fmt.Sprintf(`xid="%d"`, tc.code)
 			n.eventually(t, "they are counted", func() bool { return n.xids(t, code) >= 800 })
-			n.told(t)
+			n.afterReports(t, tc.source)
 			body := n.scrape(t)
 			for gpu := range 8 {
 				label := fmt.Sprintf(`gpu="%d"`, gpu)
@@ -121,33 +129,34 @@ func withComputedXIDs(t *testing.T) string {
 	return path
 }
 
-// DCGM takes in one XID a second. The kernel log has them at once, and what DCGM
-// tells later is none of the count.
-func TestXIDsThatDCGMTellsLate(t *testing.T) {
+// DCGM takes in one XID per second. The kernel log has them at once, and the later
+// reports of DCGM do not count.
+func TestXIDsThatDCGMReportsLate(t *testing.T) {
 	t.Parallel()
 	n := loggedNode(t, "h100x8", fast...)
 	n.command(t, "xid pace 1000")
 	n.command(t, "xid 48 gpu 1 count 3 kmsg both")
 	n.command(t, "xid 79 gpu 2 kmsg twice")
 	n.eventually(t, "they are counted", func() bool { return n.xids(t, `gpu="1"`, `xid="48"`) == 3 && n.xids(t, `gpu="2"`, `xid="79"`) == 1 })
-	n.told(t)
+	n.afterReports(t, "kmsg both")
 	if a, b := n.xids(t, `xid="48"`), n.xids(t, `xid="79"`); a != 3 || b != 1 {
 		t.Errorf("XID 48 %d times and 79 %d times, want 3 and 1", a, b)
 	}
 }
 
-// An XID on a compute instance counts for the GPU instance that DCGM names, which
-// the driver's line need not; one that DCGM misses, for the GPU after a while.
+// An XID counts for the GPU instance that the kernel log names, and for the GPU if it
+// names none.
 func TestXIDOnInstance(t *testing.T) {
 	t.Parallel()
 	n := loggedNode(t, "a100x7-mig", fast...)
 	n.command(t, "xid 13 gpu 0 ci 0 kmsg both")
 	n.command(t, "xid 13 gpu 0 ci 1 kmsg both")
-	n.command(t, "xid 31 gpu 0 ci 2")
-	n.command(t, "xid 43 gpu 0 ci 0 kmsg only")
+	n.command(t, "xid 31 gpu 0 ci 2 kmsg only")
+	n.command(t, "xid 43 gpu 0 kmsg only")
 	n.eventually(t, "they are counted", func() bool {
 		return n.xids(t, `xid="13"`, "GPU_I_ID=") == 2 && n.xids(t, `xid="31"`, "GPU_I_ID=") == 1 && n.xids(t, `xid="43"`) == 1
 	})
+	n.afterReports(t, "kmsg both")
 	if two, one := n.xids(t, `xid="13"`), n.xids(t, `xid="43"`, "GPU_I_ID="); two != 2 || one != 0 {
 		t.Errorf("XID 13 %d times in all, XID 43 %d times on an instance; want 2 and 0", two, one)
 	}
@@ -156,7 +165,7 @@ func TestXIDOnInstance(t *testing.T) {
 	}
 }
 
-// Between two samplers nobody hears of XIDs but the kernel log.
+// Between two samplers, only the kernel log has the XIDs.
 func TestLoggedXIDBetweenSamplers(t *testing.T) {
 	t.Parallel()
 	n := loggedNode(t, "h100x8", fast...)
@@ -171,27 +180,31 @@ func TestLoggedXIDBetweenSamplers(t *testing.T) {
 		restarts, _ := sumOf(body, "gpu_exporter_sampler_restarts_total")
 		return up == 1 && restarts >= 1
 	})
-	n.told(t)
+	n.afterReports(t, "kmsg both")
 	if a, b := n.xids(t, `gpu="1"`, `xid="48"`), n.xids(t, `gpu="3"`, `xid="74"`); a != 2 || b != 1 {
 		t.Errorf("XID 48 %d times and 74 %d times, want 2 and 1", a, b)
 	}
 }
 
-// A log that comes to be readable while the exporter runs is followed from then on,
-// and what DCGM told before counts once.
+// A log that becomes readable while the exporter runs is followed from then on. XIDs
+// that DCGM reported before count once, and so do later ones.
 func TestKernelLogComesLater(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "kmsg")
 	n := startNode(t, "h100x8", append(fast, "--path.kmsg="+path)...)
-	n.sim.KernelLog = path
 	n.has(t, 0, "gpu_exporter_kernel_log_up")
-	n.command(t, "xid 48 gpu 1 kmsg both")
-	n.told(t)
+	n.afterReports(t, "")
+	n.command(t, "xid 48 gpu 1")
+	n.eventually(t, "the first is counted", func() bool { return n.xids(t, `xid="48"`) == 1 })
+	n.sim.KernelLog = path
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	n.has(t, 1, "gpu_exporter_kernel_log_up")
 	n.command(t, "xid 48 gpu 1 kmsg both")
 	n.command(t, "xid 74 gpu 3 kmsg only")
 	n.eventually(t, "they are counted", func() bool { return n.xids(t, `xid="48"`) == 2 && n.xids(t, `xid="74"`) == 1 })
-	n.told(t)
+	n.afterReports(t, "kmsg both")
 	if got := n.xids(t, `xid="48"`); got != 2 {
 		t.Errorf("XID 48 %d times, want 2", got)
 	}

@@ -340,7 +340,7 @@ func TestKernelLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
-	form := regexp.MustCompile(`^3,(\d+),(\d+),-;NVRM: Xid \(PCI:(0000:[0-9a-f]{2}:00)\): (\d+), pid=(\d+), name=(\S+), `)
+	form := regexp.MustCompile(`^3,(\d+),(\d+),-;NVRM: Xid \(PCI:(0000:[0-9a-f]{2}:00(?: GPU-I:\d\d GPU-CI:\d\d)?)\): (\d+), pid=(\d+), name=(\S+), `)
 	var got []string
 	for _, line := range lines {
 		m := form.FindStringSubmatch(line)
@@ -349,7 +349,7 @@ func TestKernelLog(t *testing.T) {
 		}
 		got = append(got, m[1]+" "+m[3]+" "+m[4])
 	}
-	if want := []string{"1 0000:db:00 79", "2 0000:18:00 31", "3 0000:18:00 31", "4 0000:db:00 120"}; !slices.Equal(got, want) {
+	if want := []string{"1 0000:db:00 79", "2 0000:18:00 GPU-I:09 GPU-CI:00 31", "3 0000:18:00 GPU-I:09 GPU-CI:00 31", "4 0000:db:00 120"}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
 	if !strings.Contains(lines[0], "pid=4242, name=trainer, ") {

@@ -36,6 +36,7 @@ type Log struct {
 	poll   time.Duration
 
 	lost     atomic.Uint64
+	onLoss   func() // called after lost grows; nil: nothing
 	sequence uint64 // of the newest record; 0 before the first
 	gap      bool   // records were overwritten before the next
 	partial  []byte // of a plain file: the start of a line that is still being written
@@ -97,6 +98,14 @@ func (l *Log) Close() error { return l.file.Close() }
 // may be called at any time.
 func (l *Log) Lost() uint64 { return l.lost.Load() }
 
+// lose counts records that were not read.
+func (l *Log) lose(records uint64) {
+	l.lost.Add(records)
+	if l.onLoss != nil {
+		l.onLoss()
+	}
+}
+
 // Follow calls tell for each XID that is logged, in order, until ctx ends, which
 // is no error, or the log cannot be read any more.
 func (l *Log) Follow(ctx context.Context, tell func(XID)) error {
@@ -120,7 +129,7 @@ func (l *Log) Follow(ctx context.Context, tell func(XID)) error {
 		case errors.Is(err, syscall.EINVAL) && l.device && refused < maxRefused:
 			// A record longer than the buffer, which the kernel skips.
 			refused++
-			l.lost.Add(1)
+			l.lose(1)
 			l.sequence = 0 // this one is not to be counted again as a gap
 		case errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil:
 			return nil
@@ -179,7 +188,7 @@ func (l *Log) record(line string, tell func(XID)) {
 		if l.sequence != 0 && r.sequence > l.sequence+1 {
 			missing = r.sequence - l.sequence - 1
 		}
-		l.lost.Add(missing)
+		l.lose(missing)
 		l.gap = false
 	}
 	l.sequence = r.sequence

@@ -14,19 +14,21 @@ import (
 // retryInterval is how often a Follower tries a log that cannot be read.
 const retryInterval = 10 * time.Second
 
-const countedFromBoth = "XIDs are counted from DCGM and from the kernel log"
+const countedFromLog = "XIDs are counted from the kernel log"
 
 // FollowerConfig configures a [Follower].
 type FollowerConfig struct {
 	Path     string
-	Required bool      // Open returns an error if the log cannot be read
-	Opened   func()    // called before the records of a newly opened log
-	Tell     func(XID) // called for each XID
+	Required bool // Open returns an error if the log cannot be read
+	// Readable is called with true before the records of a newly opened log and after
+	// records were lost, and with false when the log can no longer be read.
+	Readable func(bool)
+	Deliver  func(XID) // called for each XID, in order
 	Logger   *slog.Logger
 }
 
 // Follower follows the kernel log at a path, and opens it again after a failure.
-// It reads a log from its end, so no XID is told twice. A nil Follower follows
+// It reads a log from its end, so it delivers no XID twice. A nil Follower follows
 // nothing.
 type Follower struct {
 	FollowerConfig
@@ -57,11 +59,11 @@ func (f *Follower) Open() error {
 	switch {
 	case err == nil:
 		f.replace(l)
-		f.Logger.Info(countedFromBoth, "file", f.Path)
+		f.Logger.Info(countedFromLog, "file", f.Path)
 	case f.Required:
 		return fmt.Errorf("%w: run with CAP_SYSLOG and with the log mounted, or without --xid.kernel-log=on", err)
 	default:
-		f.Logger.Info("XIDs are counted from DCGM alone until the kernel log is readable", "err", err)
+		f.Logger.Info("XIDs are counted from DCGM until the kernel log is readable", "err", err)
 	}
 	return nil
 }
@@ -90,7 +92,7 @@ func (f *Follower) Status() (up bool, lost uint64, ok bool) {
 
 // Run follows the log until ctx ends.
 func (f *Follower) Run(ctx context.Context) error {
-	recovered := countedFromBoth
+	recovered := countedFromLog
 	for f != nil {
 		l := f.open()
 		if l == nil {
@@ -100,7 +102,7 @@ func (f *Follower) Run(ctx context.Context) error {
 			f.replace(l)
 			f.Logger.Info(recovered, "file", f.Path)
 		}
-		err := l.Follow(ctx, f.Tell)
+		err := l.Follow(ctx, f.Deliver)
 		if err == nil {
 			return nil
 		}
@@ -108,8 +110,9 @@ func (f *Follower) Run(ctx context.Context) error {
 		f.up, f.lost, f.current = false, f.lost+l.Lost(), nil
 		f.mu.Unlock()
 		_ = l.Close() // opened for reading
-		f.Logger.Warn("The kernel log cannot be read: XIDs are counted from DCGM alone until it can", "file", f.Path, "err", err)
-		recovered = "The kernel log is read again"
+		f.Readable(false)
+		f.Logger.Warn("The kernel log is unreadable; XIDs are counted from DCGM until it is readable", "file", f.Path, "err", err)
+		recovered = "The kernel log is readable again; XIDs are counted from it"
 	}
 	return nil
 }
@@ -134,7 +137,8 @@ func (f *Follower) reopen(ctx context.Context) *Log {
 }
 
 func (f *Follower) replace(l *Log) {
-	f.Opened()
+	l.onLoss = func() { f.Readable(true) }
+	f.Readable(true)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.current, f.up = l, true

@@ -35,20 +35,27 @@ func (b *lockedBuffer) String() string {
 	return b.b.String()
 }
 
-// follower is a Follower that retries after a millisecond, what it tells, what it
-// logs, and how often it opened the log.
+// follower is a Follower that retries after a millisecond. It records what the
+// Follower delivers and logs, and how often the log became readable and unreadable.
 type follower struct {
 	*Follower
-	told   chan XID
-	log    lockedBuffer
-	opened atomic.Int32
+	delivered            chan XID
+	log                  lockedBuffer
+	readable, unreadable atomic.Int32
 }
 
 func newFollower(path string, required bool) *follower {
-	f := &follower{told: make(chan XID)}
+	f := &follower{delivered: make(chan XID)}
 	f.Follower = NewFollower(FollowerConfig{
-		Path: path, Required: required, Opened: func() { f.opened.Add(1) },
-		Tell: func(x XID) { f.told <- x }, Logger: slog.New(slog.NewTextHandler(&f.log, nil)),
+		Path: path, Required: required,
+		Readable: func(readable bool) {
+			if readable {
+				f.readable.Add(1)
+			} else {
+				f.unreadable.Add(1)
+			}
+		},
+		Deliver: func(x XID) { f.delivered <- x }, Logger: slog.New(slog.NewTextHandler(&f.log, nil)),
 	})
 	f.retry = time.Millisecond
 	return f
@@ -123,8 +130,8 @@ func TestFollowerWaitsForTheLog(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "kmsg")
 	f := newFollower(path, false)
 	stop := f.start(t)
-	if up, _, ok := f.Status(); !ok || up || f.opened.Load() != 0 {
-		t.Errorf("up: %v, known: %v, opened %d times", up, ok, f.opened.Load())
+	if up, _, ok := f.Status(); !ok || up || f.readable.Load() != 0 {
+		t.Errorf("up: %v, known: %v, opened %d times", up, ok, f.readable.Load())
 	}
 	appendXID(t, path+".new", 13)
 	if err := os.Rename(path+".new", path); err != nil {
@@ -132,12 +139,12 @@ func TestFollowerWaitsForTheLog(t *testing.T) {
 	}
 	f.awaitUp(t, true)
 	appendXID(t, path, 14)
-	if x := <-f.told; x.Code != 14 {
-		t.Errorf("told XID %d, want 14 alone", x.Code)
+	if x := <-f.delivered; x.Code != 14 {
+		t.Errorf("delivered XID %d, want 14 only", x.Code)
 	}
 	stop()
-	if log := f.log.String(); f.opened.Load() != 1 || strings.Count(log, "\n") != 2 || !strings.Contains(log, countedFromBoth) {
-		t.Errorf("opened %d times; logged:\n%s", f.opened.Load(), log)
+	if log := f.log.String(); f.readable.Load() != 1 || strings.Count(log, "\n") != 2 || !strings.Contains(log, countedFromLog) {
+		t.Errorf("opened %d times; logged:\n%s", f.readable.Load(), log)
 	}
 }
 
@@ -148,7 +155,7 @@ func TestFollowerReopensTheLog(t *testing.T) {
 	f := newFollower(path, false)
 	stop := f.start(t)
 	appendXID(t, path, 13)
-	if x, want := <-f.told, (XID{Bus: 0x18, Code: 13, GPUInstance: 5, ComputeInstance: Unknown, PID: 42, Process: "trainer", Text: "test"}); x != want {
+	if x, want := <-f.delivered, (XID{Bus: 0x18, Code: 13, GPUInstance: 5, ComputeInstance: Unknown, PID: 42, Process: "trainer", Text: "test"}); x != want {
 		t.Errorf("got %+v, want %+v", x, want)
 	}
 	if err := os.Remove(path); err != nil {
@@ -167,11 +174,14 @@ func TestFollowerReopensTheLog(t *testing.T) {
 	}
 	f.awaitUp(t, true)
 	appendXID(t, path, 14)
-	if x := <-f.told; x.Code != 14 {
+	if x := <-f.delivered; x.Code != 14 {
 		t.Errorf("got %+v", x)
 	}
 	stop()
-	if n := strings.Count(f.log.String(), "cannot be read"); n != 1 {
+	if n := strings.Count(f.log.String(), "is unreadable"); n != 1 {
 		t.Errorf("reported %d times:\n%s", n, &f.log)
+	}
+	if f.readable.Load() != 2 || f.unreadable.Load() != 1 {
+		t.Errorf("became readable %d and unreadable %d times, want 2 and 1", f.readable.Load(), f.unreadable.Load())
 	}
 }

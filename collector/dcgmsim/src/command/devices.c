@@ -16,10 +16,11 @@
 
 /*
  * Appends one record in the form of /dev/kmsg, "priority,sequence,microseconds,
- * flags;text", with the driver's message for an XID. One write per record keeps
- * the records of several processes apart.
+ * flags;text", with the driver's message for an XID. instance names the GPU
+ * instance and the compute instance as krcReportXid of the driver does. One write
+ * per record keeps the records of several processes apart.
  */
-static bool log_xid(struct node_state *n, const struct node_gpu *g, uint32_t position, uint32_t xid)
+static bool log_xid(struct node_state *n, const struct node_gpu *g, uint32_t position, const char *instance, uint32_t xid)
 {
     char line[256], process[96] = "pid='<unknown>', name=<unknown>";
     struct timespec up;
@@ -34,9 +35,9 @@ static bool log_xid(struct node_state *n, const struct node_gpu *g, uint32_t pos
         }
     }
     clock_gettime(CLOCK_MONOTONIC, &up);
-    int len = snprintf(line, sizeof line, "3,%llu,%lld,-;NVRM: Xid (PCI:%04x:%02x:%02x): %u, %s, simulated\n",
+    int len = snprintf(line, sizeof line, "3,%llu,%lld,-;NVRM: Xid (PCI:%04x:%02x:%02x%s): %u, %s, simulated\n",
                        (unsigned long long)++n->kernel_log_seq, (long long)up.tv_sec * 1000000 + up.tv_nsec / 1000,
-                       g->pci_domain, g->pci_bus, g->pci_device, xid, process);
+                       g->pci_domain, g->pci_bus, g->pci_device, instance, xid, process);
     ssize_t written = write(fd, line, (size_t)len);
     close(fd);
     return written == len;
@@ -80,12 +81,17 @@ enum command_result handle_xid(struct request *r)
         return COMMAND_USAGE;
     if (ci ? !g->ci[slot].present : gi ? !g->gi[slot].present : false)
         return answer_error(r, "GPU %u has no such instance", g->dcgm_id);
+    char instance[48] = "";
+    if (ci)
+        snprintf(instance, sizeof instance, " GPU-I:%02u GPU-CI:%02u", g->gi[g->ci[slot].gi].nvml_id, g->ci[slot].nvml_id);
+    else if (gi)
+        snprintf(instance, sizeof instance, " GPU-I:%02u", g->gi[slot].nvml_id);
     bool logged = true;
     node_lock(n);
     uint64_t seq = atomic_load(&n->xid_seq);
     for (long i = 0; i < count; i++) {
         if (log != KMSG_NONE)
-            logged = log_xid(n, g, (uint32_t)target.position, (uint32_t)xid) && logged;
+            logged = log_xid(n, g, (uint32_t)target.position, instance, (uint32_t)xid) && logged;
         for (int k = 0; k < journal_entries[log]; k++) {
             struct node_xid *x = &n->xid[++seq % NODE_MAX_JOURNAL];
             *x = (struct node_xid){.seq = seq,
