@@ -418,3 +418,26 @@ func TestQuietReasons(t *testing.T) {
 		t.Errorf("log: %s", log.String())
 	}
 }
+
+// TestPublish checks a table without a success: it is valid, and ages.
+func TestPublish(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := NewSource[table](Options{Name: "listed", Reasons: []Reason{Other}, MaxAge: time.Minute, Live: true})
+		one := &table{1}
+		s.Publish(one)
+		<-s.Changed()
+		if s.Table() != one || s.Status().Up {
+			t.Errorf("table %v, status %+v", s.Table(), s.Status())
+		}
+		time.Sleep(61 * time.Second)
+		if s.Table() != nil {
+			t.Error("a table without a success does not age")
+		}
+		s.Succeed(time.Now(), one)
+		s.Publish(&table{2}) // a list between two watches
+		time.Sleep(time.Hour)
+		if got := s.Table(); got == nil || got.n != 2 || !s.Status().Up {
+			t.Errorf("table %v, status %+v", got, s.Status())
+		}
+	})
+}
