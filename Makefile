@@ -70,12 +70,12 @@ fuzz: ## Run every fuzz target for a short time (FUZZTIME=10s)
 
 .PHONY: golden
 golden: build ## Rewrite the golden files after a change that is meant
-	$(GO) test ./collector ./collector/nvml -update
+	$(GO) test ./collector/field ./collector/metrics ./collector/nvml -update
 	$(GO) test ./cmd/gpu_exporter -run Promtool -update
 
 .PHONY: docs
 docs: ## Rewrite the pages and counters files that tell what is in the code
-	$(GO) test ./collector -run 'Page$$|^TestEverythingCounters$$' -update
+	$(GO) test ./collector/field ./collector/metrics -run 'Page$$|^TestEverythingCounters$$' -update
 	$(GO) test ./cmd/gpu_exporter -run 'Page$$' -update
 
 .PHONY: clean

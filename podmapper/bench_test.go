@@ -18,8 +18,8 @@ import (
 	"gpu_exporter/podmapper/kubelettest"
 )
 
-// kubeletProcess names the variable that makes of the test's program a kubelet
-// on the socket in it, so that what each side costs can be told apart.
+// kubeletProcess is a variable. It makes the test binary a kubelet on the socket that
+// it contains, so that the cost of each side can be measured.
 const kubeletProcess = "PODMAPPER_TEST_KUBELET"
 
 func TestMain(m *testing.M) {
@@ -33,8 +33,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// serveKubelet serves until its input ends, and then says how many connections
-// there were.
+// serveKubelet serves until its input ends, and then prints the number of connections.
 func serveKubelet(socket string) error {
 	k := kubelettest.New(socket)
 	k.SetPods(fullNode(250)...)
@@ -50,7 +49,7 @@ func serveKubelet(socket string) error {
 	return err
 }
 
-// fullNode has pods of two containers, of which one holds a share of a GPU.
+// fullNode returns pods of two containers. One of them holds a share of a GPU.
 func fullNode(n int) []*podresources.PodResources {
 	var all []*podresources.PodResources
 	for i := range n {

@@ -42,7 +42,7 @@ func TestLooksAreBounded(t *testing.T) {
 	})
 }
 
-// kubeletRoot makes the directories of a kubelet.
+// kubeletRoot creates the directories of a kubelet.
 func kubeletRoot(t *testing.T) (root, socket string) {
 	t.Helper()
 	root = t.TempDir()
@@ -61,8 +61,8 @@ func writeCheckpoint(t *testing.T, path string) {
 	}
 }
 
-// TestCheckpointRefreshes: a new pod is known as soon as the kubelet has written
-// it down, however far the next refresh is.
+// TestCheckpointRefreshes checks that a checkpoint makes a new pod known, long before
+// the next regular refresh.
 func TestCheckpointRefreshes(t *testing.T) {
 	root, socket := kubeletRoot(t)
 	kubelet := kubelettest.New(socket)
@@ -88,8 +88,7 @@ func TestCheckpointRefreshes(t *testing.T) {
 		}
 	}
 
-	// A kubelet that lists the pod only after it has written the checkpoint. It is
-	// known from the checkpoint on all the same.
+	// A kubelet that lists the pod late. The owner counts from the checkpoint on.
 	kubelet.SetPodsLater(2, kubelettest.Pod("ml", "late", "main", gpuResource, gpuA))
 	writeCheckpoint(t, filepath.Join(root, deviceDir, deviceCheckpoint))
 	eventually(t, "the late pod", func() bool { return pods(m.Table()) == "late" })
@@ -97,7 +96,7 @@ func TestCheckpointRefreshes(t *testing.T) {
 		t.Errorf("the late pod is known from %s on, want the checkpoint's time, %s", at, written)
 	}
 
-	// What else the kubelet writes does not matter.
+	// Other files of the kubelet are ignored.
 	eventually(t, "all looks", func() bool { return m.Status().LastSuccess.Sub(*m.written.Load()) >= lastLook })
 	written := m.written.Load()
 	for _, other := range []string{
@@ -111,7 +110,7 @@ func TestCheckpointRefreshes(t *testing.T) {
 	refreshes := m.Status().Refreshes
 	eventually(t, "another refresh", func() bool { return m.Status().Refreshes > refreshes })
 	if m.Table() != table {
-		t.Error("a checkpoint without a change gives another table")
+		t.Error("a checkpoint without a change results in a new table")
 	}
 }
 
@@ -128,12 +127,12 @@ func TestOtherFilesAreIgnored(t *testing.T) {
 	<-noticed
 	c.close() // nothing comes after that
 	if n := len(noticed); n != 0 {
-		t.Errorf("%d writes too many were noticed", n)
+		t.Errorf("%d notifications too many", n)
 	}
 }
 
-// TestCheckpointDirectory: absent it is mentioned once, for those who debug; it is
-// noticed when it comes, and when another one takes its place.
+// TestCheckpointDirectory checks a directory that is absent, which is logged once at
+// debug level, appears, and is replaced.
 func TestCheckpointDirectory(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), deviceDir)
 	noticed := make(chan struct{}, 100)
@@ -161,7 +160,7 @@ func TestCheckpointDirectory(t *testing.T) {
 		if err != nil {
 			continue
 		}
-		// A directory of that name was told from the one before.
+		// The new directory is watched instead of the old one.
 		for len(noticed) > 0 {
 			<-noticed
 		}
@@ -170,8 +169,8 @@ func TestCheckpointDirectory(t *testing.T) {
 	}
 }
 
-// TestNoInotify: where the limits are exhausted, the poll must do, and one line
-// says which limits.
+// TestNoInotify checks exhausted limits: one line names them, and the watch begins
+// when it can.
 func TestNoInotify(t *testing.T) {
 	dir := t.TempDir()
 	var log syncBuffer
@@ -203,7 +202,7 @@ func TestNoInotify(t *testing.T) {
 	<-noticed
 }
 
-// TestDefaultCheckpointDir: beside the socket's directory, as the kubelet has it.
+// TestDefaultCheckpointDir checks the paths, which are relative to the socket's.
 func TestDefaultCheckpointDir(t *testing.T) {
 	for _, tc := range []struct {
 		c    Config

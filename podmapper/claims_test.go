@@ -39,7 +39,7 @@ func migNode() []device.Device {
 	}
 }
 
-// published makes what slices say of devices of one driver and pool.
+// publish returns published devices of one driver and pool.
 func publish(driver string, devices map[string]device.PublishedDevice) *device.Published {
 	p := &device.Published{Version: 1, Devices: make(map[device.PublishedName]device.PublishedDevice)}
 	for name, d := range devices {
@@ -72,7 +72,7 @@ func claimedFrom(driver, pod string, devices ...string) *podresources.PodResourc
 	return kubelettest.Claim("ml", pod, "main", "claim-of-"+pod, list...)
 }
 
-// TestClaims: a claim's device is found by what its ResourceSlice says of it.
+// TestClaims checks how a claim's device is found by its ResourceSlice.
 func TestClaims(t *testing.T) {
 	for _, tc := range []struct {
 		name    string
@@ -165,8 +165,8 @@ func TestClaims(t *testing.T) {
 	}
 }
 
-// TestClaimsOfOthers: only what is a GPU, or must be one, is an owner or counted.
-func TestClaimsOfOthers(t *testing.T) {
+// TestClaimsOfOtherDrivers checks that only devices that are or must be GPUs count.
+func TestClaimsOfOtherDrivers(t *testing.T) {
 	for _, tc := range []struct {
 		name      string
 		driver    string
@@ -215,8 +215,8 @@ func TestClaimsOfOthers(t *testing.T) {
 	}
 }
 
-// TestClaimsShared: shared claims, several requests, several drivers, shares of
-// a device, and a device that a plugin gave as well.
+// TestClaimsShared checks shared claims, several requests, several drivers, shares of
+// a device, and a device that a device plugin allocated as well.
 func TestClaimsShared(t *testing.T) {
 	p := publish(nvidiaDriver, map[string]device.PublishedDevice{
 		"gpu-0": silent(device.PublishedDevice{Type: "gpu", UUID: gpuA}),
@@ -262,7 +262,7 @@ func TestClaimsShared(t *testing.T) {
 	}
 }
 
-// TestClaimsOff: without the setting, claims are not even listed.
+// TestClaimsOff checks that claims are ignored without the setting.
 func TestClaimsOff(t *testing.T) {
 	if got := unmarshal(t, resourceFilter{}, claimed("train", "gpu-0")); len(got) != 0 {
 		t.Errorf("assignments %+v", got)

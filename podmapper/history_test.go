@@ -14,7 +14,7 @@ import (
 	"gpu_exporter/podmapper/kubelettest"
 )
 
-// epochOf is a table with one pod.
+// epochOf returns an epoch with a table of one pod.
 func epochOf(version uint64, from, confirmed time.Time) epoch {
 	return epoch{&Table{Time: from, Version: version, Assignments: []Assignment{{Owner: Owner{Pod: fmt.Sprint(version)}}}}, confirmed}
 }
@@ -49,8 +49,7 @@ func TestHistoryAt(t *testing.T) {
 	}
 }
 
-// TestHistoryIsBounded: by age, by number and by size, and the newest is always
-// there.
+// TestHistoryIsBounded checks the bounds of age, number and size.
 func TestHistoryIsBounded(t *testing.T) {
 	start := time.Now()
 	var h history
@@ -81,7 +80,7 @@ func TestHistoryIsBounded(t *testing.T) {
 	}
 }
 
-// TestHistoryIsImmutable: who holds one does not see what follows.
+// TestHistoryIsImmutable checks that a history does not change when one is made from it.
 func TestHistoryIsImmutable(t *testing.T) {
 	now := time.Now()
 	h := history(nil).add(epochOf(1, now, now).table, now, minHistory)
@@ -92,7 +91,7 @@ func TestHistoryIsImmutable(t *testing.T) {
 	}
 }
 
-// TestTableAt: owners follow each other, each for the samples of its time.
+// TestTableAt checks that a sample gets the owners of its own time.
 func TestTableAt(t *testing.T) {
 	kubelet, socket := startKubelet(t, kubelettest.Pod("ml", "a", "main", gpuResource, gpuA))
 	m := newMapper(t, Config{Socket: socket})
@@ -132,8 +131,8 @@ func TestTableAt(t *testing.T) {
 	}
 }
 
-// TestTableTime: what is new is true from the checkpoint on that tells of it, and
-// what is gone only from the refresh on that does not list it.
+// TestTableTime checks when a table begins: with new owners at their checkpoint, with
+// fewer owners at the refresh.
 func TestTableTime(t *testing.T) {
 	a, b, c := kubelettest.Pod("ml", "a", "main", gpuResource, gpuA), kubelettest.Pod("ml", "b", "main", gpuResource, gpuB),
 		kubelettest.Pod("ml", "c", "main", gpuResource, gpuB)
@@ -163,18 +162,18 @@ func TestTableTime(t *testing.T) {
 	if table := refresh(); table.Time != written {
 		t.Errorf("a pod that is listed late is known from %s on, want %s", table.Time, written)
 	}
-	// A checkpoint that all refreshes because of it have followed says nothing.
+	// An old checkpoint, after which all its refreshes ran, does not count.
 	write(at(-2 * lastLook))
 	kubelet.SetPods(a, b)
 	before := time.Now()
 	if table := refresh(); table.Time.Before(before) {
-		t.Errorf("a pod without a checkpoint is known from %s on, before it was asked for at %s", table.Time, before)
+		t.Errorf("a pod without a checkpoint is known from %s on, before its refresh at %s", table.Time, before)
 	}
 	write(at(time.Microsecond))
 	kubelet.SetPods(a)
 	before = time.Now()
 	if table := refresh(); table.Time.Before(before) {
-		t.Errorf("the end of a pod is known from %s on, before it was asked for at %s", table.Time, before)
+		t.Errorf("the end of a pod is known from %s on, before its refresh at %s", table.Time, before)
 	}
 	// Times never go back.
 	last := m.Table()
@@ -185,7 +184,7 @@ func TestTableTime(t *testing.T) {
 	}
 }
 
-// TestTablesShareMemory: what two tables have in common is there once.
+// TestTablesShareMemory checks that two tables share their strings.
 func TestTablesShareMemory(t *testing.T) {
 	a, b := kubelettest.Pod("ml", "a", "main", gpuResource, gpuA), kubelettest.Pod("ml", "b", "main", gpuResource, gpuB)
 	kubelet, socket := startKubelet(t, a)
@@ -199,7 +198,7 @@ func TestTablesShareMemory(t *testing.T) {
 		kubelet.SetPods(a, b)
 	}
 	if ids[0] != gpuA || unsafe.StringData(ids[0]) != unsafe.StringData(ids[1]) {
-		t.Errorf("the ID %s is there twice", ids[0])
+		t.Errorf("the ID %s has two copies", ids[0])
 	}
 }
 
@@ -229,12 +228,12 @@ func TestReuse(t *testing.T) {
 	}
 }
 
-// TestChanged: told once for each table of another version, merged if nobody
-// takes it, and not for the same answer again.
+// TestChanged checks the notices: one for each new table, merged until they are
+// received, and none for an unchanged answer.
 func TestChanged(t *testing.T) {
 	kubelet, socket := startKubelet(t)
 	m := newMapper(t, Config{Socket: socket, CheckpointDir: filepath.Join(t.TempDir(), "none")})
-	told := func() bool {
+	notified := func() bool {
 		select {
 		case <-m.Changed():
 			return true
@@ -248,22 +247,22 @@ func TestChanged(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if told() {
-		t.Error("told before the first table")
+	if notified() {
+		t.Error("a notice before the first table")
 	}
 	refresh()
-	if !told() || told() {
-		t.Error("not told once of the first table")
+	if !notified() || notified() {
+		t.Error("not one notice of the first table")
 	}
 	refresh()
-	if told() {
-		t.Error("told of the same answer")
+	if notified() {
+		t.Error("a notice of the same answer")
 	}
 	for _, pod := range []string{"a", "b"} {
 		kubelet.SetPods(kubelettest.Pod("ml", pod, "main", gpuResource, gpuA))
 		refresh()
 	}
-	if !told() || told() {
+	if !notified() || notified() {
 		t.Error("two changes are not merged")
 	}
 }

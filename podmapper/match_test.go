@@ -15,7 +15,7 @@ import (
 	"gpu_exporter/podmapper/kubelettest"
 )
 
-// TestResolutions: each assignment is accounted for, in words.
+// TestResolutions checks the explanation of each assignment.
 func TestResolutions(t *testing.T) {
 	for _, tc := range []struct {
 		resource, id string
@@ -32,14 +32,14 @@ func TestResolutions(t *testing.T) {
 		{gpuResource, "GPU-gone", device.IDTypeUID, nil, "UUID of a GPU", "no GPU on this node has the UUID GPU-gone"},
 		{gpuResource, gpuA + "-3", device.IDTypeUID, nil, "UUID of a GPU", "starts with the UUID of GPU 0"},
 		{gpuResource, gpuA + "__1", device.IDTypeUID, nil, "no known form", "starts with the UUID of GPU 0"},
-		{gpuResource, "9", device.IDTypeUID, nil, "number of a GPU", "no GPU has the index 9; the node has 2 GPUs"},
-		{gpuResource, "9", device.IDTypeDeviceName, nil, "number of a GPU", "no GPU has the device file /dev/nvidia9; the node has 2 GPUs"},
-		{gpuResource, "nvidia9", device.IDTypeUID, nil, "device file of a GPU", "no GPU has the device file /dev/nvidia9"},
-		{gpuResource, "nvidia9/gi1", device.IDTypeUID, nil, "GPU instance below a device file", "no GPU has the device file /dev/nvidia9"},
-		{gpuResource, "nvidia0/gi3", device.IDTypeUID, nil, "GPU instance below a device file", "the GPU at /dev/nvidia0 has no instance gi3"},
+		{gpuResource, "9", device.IDTypeUID, nil, "number of a GPU", "no GPU on this node has the index 9; the node has 2 GPUs"},
+		{gpuResource, "9", device.IDTypeDeviceName, nil, "number of a GPU", "no GPU on this node has the device file /dev/nvidia9; the node has 2 GPUs"},
+		{gpuResource, "nvidia9", device.IDTypeUID, nil, "device file of a GPU", "no GPU on this node has the device file /dev/nvidia9"},
+		{gpuResource, "nvidia9/gi1", device.IDTypeUID, nil, "GPU instance below a device file", "no GPU on this node has the device file /dev/nvidia9"},
+		{gpuResource, "nvidia0/gi3", device.IDTypeUID, nil, "GPU instance below a device file", "no instance of GPU 1 matches nvidia0/gi3"},
 		{gpuResource, "MIG-gone", device.IDTypeUID, nil, "UUID of a MIG device", "no MIG device on this node has the UUID MIG-gone"},
 		{gpuResource, "MIG-GPU-gone/1/0", device.IDTypeUID, nil, "MIG device by GPU and instances", "no GPU on this node has the UUID"},
-		{gpuResource, "MIG-" + gpuB + "/3/0", device.IDTypeUID, nil, "MIG device by GPU and instances", "has no GPU instance 3"},
+		{gpuResource, "MIG-" + gpuB + "/3/0", device.IDTypeUID, nil, "MIG device by GPU and instances", "no instance of GPU 1 matches MIG-"},
 		{gpuResource, "tegra", device.IDTypeUID, nil, "integrated GPU", "the only GPU of a node; the node has 2 GPUs"},
 		{gpuResource, "0000:3b:00.0", device.IDTypeUID, nil, "no known form", "it has no known form"},
 		{"nvidia.com/pgpu", "0", device.IDTypeUID, nil, "no known form", "IOMMU groups"},
@@ -71,8 +71,8 @@ func TestTegra(t *testing.T) {
 	}
 }
 
-// TestLogUnmatched: each trouble is told once as long as it lasts, and once more
-// when it comes back.
+// TestLogUnmatched checks that each problem is logged once while it lasts, and again
+// when it returns.
 func TestLogUnmatched(t *testing.T) {
 	var log syncBuffer
 	m := newMapper(t, Config{Socket: "/nowhere", Logger: logTo(&log)})
@@ -89,7 +89,7 @@ func TestLogUnmatched(t *testing.T) {
 	}
 	for _, text := range []string{"pod=a", "id=GPU-lost", "no GPU on this node has the UUID GPU-lost", "hint="} {
 		if log.count(text) != 1 {
-			t.Errorf("the warning lacks %q", text)
+			t.Errorf("the warning has no %q", text)
 		}
 	}
 	match(lost, other)
@@ -118,6 +118,6 @@ func TestLogUnmatched(t *testing.T) {
 		t.Errorf("%d warnings for 1000 pods, want %d and one about the others", n, maxUnmatchedLines)
 	}
 	if log.count("devices=980") != 1 {
-		t.Error("the last warning does not say how many there are")
+		t.Error("the last warning has no number")
 	}
 }

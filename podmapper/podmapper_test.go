@@ -29,7 +29,7 @@ import (
 	"gpu_exporter/podmapper/kubelettest"
 )
 
-// patience is for what must happen, but not at a certain time.
+// patience is the time limit for conditions.
 const patience = 30 * time.Second
 
 func eventually(t *testing.T, what string, ok func() bool) {
@@ -189,9 +189,9 @@ func TestRunLeavesNothing(t *testing.T) {
 	eventually(t, "goroutines ended", func() bool { return runtime.NumGoroutine() <= before+2 })
 }
 
-// TestRestart: while the kubelet is away the table stays, its return is
-// noticed long before the next refresh is due, and its first answers, which
-// lack the pods, are not believed.
+// TestRestart checks a kubelet restart: the table remains, the new kubelet is noticed
+// long before the next refresh, and its first answers, without the pods, are not
+// accepted.
 func TestRestart(t *testing.T) {
 	train := kubelettest.Pod("ml", "train", "main", gpuResource, gpuA)
 	static := kubelettest.Pod("kube-system", "monitor", "main", gpuResource, gpuB)
@@ -283,7 +283,7 @@ func TestPodsEnd(t *testing.T) {
 	eventually(t, "only a", func() bool { return pods(m.Table()) == "a" })
 
 	// One ends while the kubelet restarts, and its device is another's: the kubelet
-	// knows what it says.
+	// must know.
 	m.Trigger()
 	eventually(t, "the connection is not new any more", func() bool { return m.Refresh(t.Context()) == nil && !m.Status().Confirming })
 	m.confirm = time.Hour
@@ -325,8 +325,8 @@ func TestHandedOver(t *testing.T) {
 	}
 }
 
-// TestErrors: whatever the kubelet does, the last good table stays, the reason
-// is told, and one log line at Warn says what to do.
+// TestErrors checks failures: the last good table remains, the status has the reason,
+// and one warning has a hint.
 func TestErrors(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
@@ -432,7 +432,7 @@ func TestNeverThere(t *testing.T) {
 		t.Errorf("%d warnings, want 1", n)
 	}
 	if log.count("--pod-resources-kubelet-socket") == 0 {
-		t.Error("the log does not say what to do")
+		t.Error("the log has no hint")
 	}
 
 	kubelet := kubelettest.New(socket)
@@ -492,8 +492,7 @@ func TestStrangers(t *testing.T) {
 			if err := m.Refresh(t.Context()); err == nil {
 				t.Error("a refresh succeeds")
 			}
-			// A server that says nothing is given up as a connection, too; which
-			// of the two deadlines is noticed first is open.
+			// The deadlines of the connection and of the call expire at the same time.
 			if s := m.Status(); s.Up || m.Table() != nil || s.Reason != tc.reason && s.Reason != poll.Unavailable {
 				t.Errorf("status %+v, want reason %s", s, tc.reason)
 			}
@@ -559,10 +558,10 @@ func TestTooOld(t *testing.T) {
 	eventually(t, "the warning", func() bool { return log.count("has expired") > 0 })
 	eventually(t, "more refreshes", func() bool { return m.Status().Refreshes > s.Refreshes+5 })
 	if n := log.count("has expired"); n != 1 {
-		t.Errorf("%d lines say that it is too old, want 1", n)
+		t.Errorf("%d lines about the expiry, want 1", n)
 	}
 
-	// A table that has expired is not worth a second look: what comes is taken.
+	// After the expiry, fewer owners need no confirmation.
 	kubelet.SetPods()
 	kubelet.SetError(nil)
 	eventually(t, "an empty table", func() bool { return m.Table() != nil && pods(m.Table()) == "" })

@@ -42,7 +42,7 @@ func tableOf(t *testing.T, idType device.IDType, names []string, pods ...*podres
 	return &Table{rules: rules{idType: idType}, Assignments: unmarshal(t, f, pods...)}
 }
 
-// unmarshal returns what is taken of the kubelet's answer with these pods.
+// unmarshal returns the assignments of an answer with these pods.
 func unmarshal(t testing.TB, f resourceFilter, pods ...*podresources.PodResources) []Assignment {
 	t.Helper()
 	all, truncated, err := f.collect(&podresources.ListPodResourcesResponse{PodResources: pods})
@@ -75,7 +75,7 @@ func TestMatchForms(t *testing.T) {
 		{migB + "::0", device.IDTypeUID, []string{"gpu 1 gi 2", "gpu 1 gi 2 ci 1"}},
 		{"MIG-" + gpuB + "/2/1", device.IDTypeUID, []string{"gpu 1 gi 2", "gpu 1 gi 2 ci 1"}},
 		{"MIG-" + gpuB + "/9/0", device.IDTypeUID, []string{"gpu 1 gi 9"}},
-		// Devices that are not there, and texts that say nothing.
+		// Devices that do not exist, and texts without a meaning.
 		{"GPU-gone", device.IDTypeUID, nil},
 		{"MIG-gone", device.IDTypeUID, nil},
 		{"nvidia1/gi2", device.IDTypeUID, nil},
@@ -247,7 +247,7 @@ func BenchmarkMatch(b *testing.B) {
 	}
 }
 
-// soleContainer gives the one container that has all the holds, if it is just one.
+// soleContainer returns the container of all owners, if it is one.
 func soleContainer(owners []Owner) (o Owner, ok bool) {
 	for _, p := range owners {
 		if p.Namespace != owners[0].Namespace || p.Pod != owners[0].Pod || p.Container != owners[0].Container {

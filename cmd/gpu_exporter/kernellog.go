@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"gpu_exporter/collector"
-	"gpu_exporter/collector/kmsg"
+	"gpu_exporter/collector/xid/kmsg"
 	"gpu_exporter/etc"
 )
 

@@ -29,7 +29,7 @@ func TestPromtoolCheckMetrics(t *testing.T) {
 	})
 	bodies := []string{n.scrape(t)}
 	for _, golden := range []string{"families.prom", "families-old-names.prom"} {
-		b, err := os.ReadFile(filepath.Join("../../collector/testdata", golden))
+		b, err := os.ReadFile(filepath.Join("../../collector/metrics/testdata", golden))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -60,39 +60,25 @@ const (
 
 // String returns a description of the form for people.
 func (f Form) String() string {
-	switch f {
-	case FormGPUUUID:
-		return "UUID of a GPU"
-	case FormNumber:
-		return "number of a GPU"
-	case FormDeviceName:
-		return "device file of a GPU"
-	case FormDeviceNameInstance:
-		return "GPU instance below a device file"
-	case FormMIGUUID:
-		return "UUID of a MIG device"
-	case FormMIGPath:
-		return "MIG device by GPU and instances"
-	case FormTegra:
-		return "integrated GPU"
-	case FormClaim:
-		return "device of a ResourceClaim"
-	case FormIndex:
-		return "NVML index of a GPU"
-	case FormPCIBusID:
-		return "PCI bus ID of a GPU"
-	case FormMIGIndex:
-		return "MIG device by index"
-	case FormMIGCapability:
-		return "MIG device by capability file"
-	case FormDCGM:
-		return "DCGM ID of a GPU"
-	case FormDCGMInstance:
-		return "GPU instance by DCGM ID"
-	case FormSlurm:
-		return "Slurm index of a GPU"
+	names := [...]string{
+		FormUnknown:            "no known form",
+		FormGPUUUID:            "UUID of a GPU",
+		FormNumber:             "number of a GPU",
+		FormDeviceName:         "device file of a GPU",
+		FormDeviceNameInstance: "GPU instance below a device file",
+		FormMIGUUID:            "UUID of a MIG device",
+		FormMIGPath:            "MIG device by GPU and instances",
+		FormTegra:              "integrated GPU",
+		FormClaim:              "device of a ResourceClaim",
+		FormIndex:              "NVML index of a GPU",
+		FormPCIBusID:           "PCI bus ID of a GPU",
+		FormMIGIndex:           "MIG device by index",
+		FormMIGCapability:      "MIG device by capability file",
+		FormDCGM:               "DCGM ID of a GPU",
+		FormDCGMInstance:       "GPU instance by DCGM ID",
+		FormSlurm:              "Slurm index of a GPU",
 	}
-	return "no known form"
+	return names[min(int(f), len(names)-1)]
 }
 
 // IDType decides the meaning of FormNumber. It affects no other form.

@@ -197,62 +197,44 @@ func (x *Index) Len() int { return len(x.devices) }
 
 // explain returns why an ID matches no device.
 func (x *Index) explain(id ID) Miss {
-	has := func(form Form) bool { return len(x.byID[ID{Form: form, Number: id.Number}]) > 0 }
+	gpu := ID{Number: id.Number} // of an instance
 	switch id.Form {
-	case FormGPUUUID:
-		return Miss{"no GPU on this node has the UUID " + id.UUID, hintLost}
-	case FormPCIBusID:
-		return Miss{"no GPU on this node has the PCI bus ID " + id.PCIBusID, hintLost}
-	case FormNumber, FormIndex:
-		if id.Form == FormNumber && x.idType == IDTypeDeviceName {
-			return x.noFile(id.Number)
-		}
-		return Miss{fmt.Sprintf("no GPU has the index %d; %s", id.Number, x.gpus()), hintLost}
-	case FormDeviceName:
-		return x.noFile(id.Number)
-	case FormDeviceNameInstance, FormMIGCapability:
-		if !has(FormDeviceName) {
-			return x.noFile(id.Number)
-		}
-		return Miss{fmt.Sprintf("the GPU at /dev/nvidia%d has no instance %s", id.Number, instanceName(id)), hintMIG}
-	case FormMIGUUID:
-		return Miss{"no MIG device on this node has the UUID " + id.UUID, hintMIG}
 	case FormMIGPath:
-		if len(x.byID[GPUUUID(id.UUID)]) == 0 {
-			return Miss{"no GPU on this node has the UUID " + id.UUID, hintLost}
-		}
-		return Miss{fmt.Sprintf("GPU %s has no GPU instance %d", id.UUID, id.GPUInstance), hintMIG}
+		gpu = GPUUUID(id.UUID)
+	case FormDeviceNameInstance, FormMIGCapability:
+		gpu.Form = FormDeviceName
 	case FormMIGIndex:
-		if !has(FormIndex) {
-			return Miss{fmt.Sprintf("no GPU has the index %d; %s", id.Number, x.gpus()), hintLost}
+		gpu.Form = FormIndex
+	case FormDCGMInstance:
+		gpu.Form = FormDCGM
+	}
+	if gpu.Form != FormUnknown {
+		if at := x.byID[gpu]; len(at) > 0 {
+			return Miss{fmt.Sprintf("no instance of GPU %d matches %s", x.devices[at[0]].Index, id), hintMIG}
 		}
-		return Miss{fmt.Sprintf("GPU %d has no MIG device with the index %d", id.Number, id.MIGIndex), hintMIG}
-	case FormTegra:
+		id = gpu
+	}
+	name := fmt.Sprintf("index %d", id.Number)
+	switch {
+	case id.Form == FormGPUUUID:
+		name = "UUID " + id.UUID
+	case id.Form == FormPCIBusID:
+		name = "PCI bus ID " + id.PCIBusID
+	case id.Form == FormDeviceName, id.Form == FormNumber && x.idType == IDTypeDeviceName:
+		name = fmt.Sprintf("device file /dev/nvidia%d", id.Number)
+	case id.Form == FormDCGM:
+		name = fmt.Sprintf("DCGM ID %d", id.Number)
+	case id.Form == FormMIGUUID:
+		return Miss{"no MIG device on this node has the UUID " + id.UUID, hintMIG}
+	case id.Form == FormTegra:
 		return Miss{"it means the only GPU of a node; " + x.gpus(), hintLost}
-	case FormDCGM, FormDCGMInstance:
-		if id.Form == FormDCGM || !has(FormDCGM) {
-			return Miss{fmt.Sprintf("no GPU has the DCGM ID %d; %s", id.Number, x.gpus()), hintLost}
-		}
-		return Miss{fmt.Sprintf("GPU %d has no GPU instance %d", id.Number, id.GPUInstance), hintMIG}
-	case FormSlurm:
-		if x.mig {
-			return Miss{"on a node with MIG, Slurm numbers MIG devices as well, so the number does not identify a device",
-				"the job's processes identify its MIG devices"}
-		}
-		return Miss{fmt.Sprintf("no GPU has the index %d; %s", id.Number, x.gpus()), hintLost}
+	case id.Form == FormSlurm && x.mig:
+		return Miss{"on a node with MIG, Slurm numbers MIG devices as well, so the number does not identify a device",
+			"the job's processes identify its MIG devices"}
+	case id.Form == FormUnknown:
+		return Miss{"it has no known form", "report the ID and its device plugin to the exporter's developers"}
 	}
-	return Miss{"it has no known form", "report the ID and its device plugin to the exporter's developers"}
-}
-
-func instanceName(id ID) string {
-	if id.Form == FormMIGCapability {
-		return fmt.Sprintf("gi%d/ci%d", id.GPUInstance, id.ComputeInstance)
-	}
-	return fmt.Sprintf("gi%d", id.GPUInstance)
-}
-
-func (x *Index) noFile(minor int) Miss {
-	return Miss{fmt.Sprintf("no GPU has the device file /dev/nvidia%d; %s", minor, x.gpus()), hintLost}
+	return Miss{fmt.Sprintf("no GPU on this node has the %s; %s", name, x.gpus()), hintLost}
 }
 
 func (x *Index) gpus() string {

@@ -59,32 +59,32 @@ func TestFind(t *testing.T) {
 		{"lost GPU", node(), "", parsed("GPU-gone"), nil, "no GPU on this node has the UUID GPU-gone"},
 		{"number as index", node(), IDTypeUID, parsed("0"), []int{0}, ""},
 		{"number as minor", node(), IDTypeDeviceName, parsed("0"), []int{1}, ""},
-		{"number of no index", node(), IDTypeUID, parsed("9"), nil, "no GPU has the index 9; the node has 2 GPUs"},
-		{"number of no minor", node(), IDTypeDeviceName, parsed("9"), nil, "no GPU has the device file /dev/nvidia9; the node has 2 GPUs"},
+		{"number of no index", node(), IDTypeUID, parsed("9"), nil, "no GPU on this node has the index 9; the node has 2 GPUs"},
+		{"number of no minor", node(), IDTypeDeviceName, parsed("9"), nil, "no GPU on this node has the device file /dev/nvidia9; the node has 2 GPUs"},
 		{"index, whatever numbers mean", node(), IDTypeDeviceName, ID{Form: FormIndex, Number: 0}, []int{0}, ""},
 		{"device file", node(), IDTypeUID, parsed("nvidia1"), []int{0}, ""},
-		{"no device file", node(), IDTypeUID, parsed("nvidia9"), nil, "no GPU has the device file /dev/nvidia9"},
+		{"no device file", node(), IDTypeUID, parsed("nvidia9"), nil, "no GPU on this node has the device file /dev/nvidia9"},
 		{"instance below a file", node(), "", parsed("nvidia0/gi2"), []int{2, 3, 4}, ""},
-		{"instance below no file", node(), "", parsed("nvidia9/gi2"), nil, "no GPU has the device file /dev/nvidia9"},
-		{"no instance below a file", node(), "", parsed("nvidia0/gi3"), nil, "the GPU at /dev/nvidia0 has no instance gi3"},
+		{"instance below no file", node(), "", parsed("nvidia9/gi2"), nil, "no GPU on this node has the device file /dev/nvidia9"},
+		{"no instance below a file", node(), "", parsed("nvidia0/gi3"), nil, "no instance of GPU 1 matches nvidia0/gi3"},
 		{"MIG UUID", node(), "", parsed(migB), []int{2, 4}, ""},
 		{"no MIG UUID", node(), "", parsed("MIG-gone"), nil, "no MIG device on this node has the UUID MIG-gone"},
 		{"MIG path", node(), "", parsed("MIG-" + gpuB + "/2/1"), []int{2, 4}, ""},
 		{"MIG path, compute instance not listed", node(), "", parsed("MIG-" + gpuB + "/9/0"), []int{5}, ""},
 		{"MIG path of a lost GPU", node(), "", parsed("MIG-GPU-gone/1/0"), nil, "no GPU on this node has the UUID GPU-gone"},
-		{"MIG path of no instance", node(), "", parsed("MIG-" + gpuB + "/3/0"), nil, "has no GPU instance 3"},
+		{"MIG path of no instance", node(), "", parsed("MIG-" + gpuB + "/3/0"), nil, "no instance of GPU 1 matches MIG-" + gpuB + "/3/"},
 		{"MIG index", node(), "", ID{Form: FormMIGIndex, Number: 1, MIGIndex: 1}, []int{2, 4}, ""},
-		{"no MIG index", node(), "", ID{Form: FormMIGIndex, Number: 1, MIGIndex: 7}, nil, "GPU 1 has no MIG device with the index 7"},
-		{"MIG index of no GPU", node(), "", ID{Form: FormMIGIndex, Number: 8}, nil, "no GPU has the index 8"},
+		{"no MIG index", node(), "", ID{Form: FormMIGIndex, Number: 1, MIGIndex: 7}, nil, "no instance of GPU 1 matches 1:7"},
+		{"MIG index of no GPU", node(), "", ID{Form: FormMIGIndex, Number: 8}, nil, "no GPU on this node has the index 8"},
 		{"MIG capability", node(), "", ID{Form: FormMIGCapability, Number: 0, GPUInstance: 2, ComputeInstance: 1}, []int{2, 4}, ""},
-		{"MIG capability of a compute instance that is gone", node(), "", ID{Form: FormMIGCapability, Number: 0, GPUInstance: 2, ComputeInstance: 3}, nil, "has no instance gi2/ci3"},
+		{"MIG capability of a compute instance that is gone", node(), "", ID{Form: FormMIGCapability, Number: 0, GPUInstance: 2, ComputeInstance: 3}, nil, "no instance of GPU 1 matches gpu0/gi2/ci3"},
 		{"DCGM", node(), "", ID{Form: FormDCGM, Number: 4}, []int{0}, ""},
 		{"DCGM, in MIG mode", node(), "", ID{Form: FormDCGM, Number: 5}, []int{1}, ""},
-		{"DCGM, no GPU", node(), "", ID{Form: FormDCGM, Number: 0}, nil, "no GPU has the DCGM ID 0"},
+		{"DCGM, no GPU", node(), "", ID{Form: FormDCGM, Number: 0}, nil, "no GPU on this node has the DCGM ID 0"},
 		{"DCGM instance", node(), "", ID{Form: FormDCGMInstance, Number: 5, GPUInstance: 2}, []int{2, 3, 4}, ""},
-		{"DCGM instance of another GPU", node(), "", ID{Form: FormDCGMInstance, Number: 4, GPUInstance: 2}, nil, "GPU 4 has no GPU instance 2"},
+		{"DCGM instance of another GPU", node(), "", ID{Form: FormDCGMInstance, Number: 4, GPUInstance: 2}, nil, "no instance of GPU 0 matches GPU 4 instance 2"},
 		{"Slurm", plain(), "", ID{Form: FormSlurm, Number: 1}, []int{1}, ""},
-		{"Slurm, no GPU", plain(), "", ID{Form: FormSlurm, Number: 7}, nil, "no GPU has the index 7"},
+		{"Slurm, no GPU", plain(), "", ID{Form: FormSlurm, Number: 7}, nil, "no GPU on this node has the index 7"},
 		{"Slurm on a node with MIG", node(), "", ID{Form: FormSlurm, Number: 0}, nil, "Slurm numbers MIG devices as well"},
 		{"Tegra", plain()[:1], "", parsed("tegra"), []int{0}, ""},
 		{"Tegra on a node with two GPUs", plain(), "", parsed("tegra"), nil, "the only GPU of a node; the node has 2 GPUs"},
@@ -130,7 +130,7 @@ func TestFindUsable(t *testing.T) {
 	if at, _ := x.FindUsable(parsed("MIG-" + gpuB + "/9/0")); !slices.Equal(at, []int{5}) {
 		t.Errorf("an instance: %v", at)
 	}
-	if at, miss := x.FindUsable(parsed("7")); at != nil || !strings.Contains(miss.Reason, "no GPU has the index 7") {
+	if at, miss := x.FindUsable(parsed("7")); at != nil || !strings.Contains(miss.Reason, "no GPU on this node has the index 7") {
 		t.Errorf("no GPU: %v, %+v", at, miss)
 	}
 	if at := x.Usable(); !slices.Equal(at, []int{0, 2, 3, 4, 5}) {

@@ -22,8 +22,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// cluster is an API server with ResourceSlices: TLS, discovery, list and watch
-// as the real one has them, and what goes wrong with it.
+// cluster is an API server with ResourceSlices: TLS, list and watch as of the real one,
+// and its failures.
 type cluster struct {
 	t       testing.TB
 	server  *httptest.Server
@@ -118,7 +118,7 @@ func (c *cluster) kubeconfig() string {
 	return path
 }
 
-// change does f under the lock, and tells all watches.
+// change calls f under the lock, and wakes all watches.
 func (c *cluster) change(f func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -127,7 +127,7 @@ func (c *cluster) change(f func()) {
 	c.wake = make(chan struct{})
 }
 
-// cut ends all watches, after what they still have to say.
+// cut ends all watches after their pending events.
 func (c *cluster) cut() { c.change(func() { c.epoch++ }) }
 
 // apply creates or changes a slice of a node.
@@ -154,7 +154,7 @@ func (c *cluster) delete(name string) {
 	})
 }
 
-// bookmark tells the watches how far they are, and ends them.
+// bookmark sends a bookmark to the watches, and ends them.
 func (c *cluster) bookmark() (resourceVersion string) {
 	c.change(func() {
 		c.revision++
@@ -188,7 +188,7 @@ func gpus(pool string, generation, count int, devices ...string) map[string]any 
 	}
 }
 
-// render gives a slice in the form of a version.
+// render returns a slice in the form of a version.
 func (o object) render(version, name string) map[string]any {
 	spec := map[string]any{"nodeName": o.node}
 	for k, v := range o.spec {
@@ -330,7 +330,7 @@ func refuse(w http.ResponseWriter, code int32, reason metav1.StatusReason, messa
 	fmt.Fprint(w, statusBody(code, reason, message))
 }
 
-// seen gives the requests so far that hold all the texts.
+// seen returns the requests so far that contain all texts.
 func (c *cluster) seen(texts ...string) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()

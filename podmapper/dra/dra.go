@@ -114,7 +114,7 @@ func New(c Config) (*Watcher, error) {
 		Update: func(version string, all map[string]slice) {
 			w.update(version, all, func(p *device.Published) { w.source.Succeed(time.Now(), p) })
 		},
-		Fail:          w.failed,
+		Fail: w.failed,
 	}
 	for _, version := range versions() {
 		w.watch.Resources = append(w.watch.Resources, schema.GroupVersionResource{Group: groupName, Version: version, Resource: resourceName})

@@ -26,7 +26,7 @@ import (
 
 const node = "node-a"
 
-// journal keeps the log, and tells of each line.
+// journal keeps the log, and signals each line.
 type journal struct {
 	mu    sync.Mutex
 	lines []string
@@ -50,7 +50,7 @@ func (j *journal) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// at gives the lines of a level and above.
+// at returns the lines of a level and above.
 func (j *journal) at(level slog.Level) []string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -132,7 +132,7 @@ func (w *watcher) until(what string, ok func() bool) {
 	}
 }
 
-// devices are what is published, as pool/name=uuid.
+// devices returns the published devices as pool/name=uuid.
 func (w *watcher) devices() string {
 	p := w.Published()
 	if p == nil {
@@ -431,7 +431,7 @@ func TestMaxAge(t *testing.T) {
 	c := newCluster(t, "v1")
 	c.apply("s1", node, gpus(node, 1, 1, "gpu-0=GPU-a"))
 	w := newWatcher(t, c, func(c *Config, _ *Watcher) { c.MaxAge = time.Nanosecond }).run()
-	// As long as the watch is there nothing is too old, however long it is silent.
+	// While the watch is up, nothing expires, however long it is silent.
 	w.until("up", func() bool { return w.Status().Up })
 	before := w.Published()
 	if before == nil {
@@ -526,7 +526,7 @@ func TestOlderServer(t *testing.T) {
 	w.untilDevices("node-a/gpu-0=GPU-old")
 }
 
-// A watch goes on from the last bookmark, without a list.
+// A watch continues from the last bookmark, without a list.
 func TestBookmark(t *testing.T) {
 	c := newCluster(t, "v1")
 	c.apply("s1", node, gpus(node, 1, 1, "gpu-0=GPU-a"))

@@ -1,9 +1,9 @@
 // Copyright The gpu_exporter Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package kubelettest is a kubelet for tests: it serves the real pod-resources
-// v1 API on a real unix socket, and can be made to fail in the ways a kubelet
-// does. It must not be imported outside tests.
+// Package kubelettest is a kubelet for tests. It serves the real pod-resources v1
+// API on a unix socket, and fails on request as a kubelet can fail. It must not be
+// imported outside tests.
 package kubelettest
 
 import (
@@ -21,7 +21,7 @@ import (
 	podresources "k8s.io/kubelet/pkg/apis/podresources/v1"
 )
 
-// Kubelet is a pod-resources server. Set its state at any time.
+// Kubelet is a pod-resources server. Its state can be set at any time.
 type Kubelet struct {
 	podresources.UnimplementedPodResourcesListerServer
 	socket string
@@ -42,13 +42,12 @@ type Kubelet struct {
 // New makes a kubelet that will listen on socket once it is started.
 func New(socket string) *Kubelet { return &Kubelet{socket: socket} }
 
-// Start listens and serves. An old socket file is replaced, as the kubelet
-// does.
+// Start listens and serves. Like the kubelet, it replaces an old socket file.
 func (k *Kubelet) Start() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.server != nil {
-		return errors.New("the kubelet runs already")
+		return errors.New("the kubelet is running already")
 	}
 	if err := os.Remove(k.socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("removing the old socket: %w", err)
@@ -61,8 +60,7 @@ func (k *Kubelet) Start() error {
 	return nil
 }
 
-// StartOn serves on a listener, which it closes in the end, in place of the
-// socket.
+// StartOn serves on a listener instead of the socket. Stop closes the listener.
 func (k *Kubelet) StartOn(l net.Listener) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -79,7 +77,7 @@ func (k *Kubelet) serve(l net.Listener) {
 	}()
 }
 
-// Stop ends the kubelet at once: its connections break and its socket is gone.
+// Stop ends the kubelet at once: its connections break and its socket disappears.
 func (k *Kubelet) Stop() {
 	k.mu.Lock()
 	server, done := k.server, k.done
@@ -91,22 +89,21 @@ func (k *Kubelet) Stop() {
 	}
 }
 
-// SetPods sets what List answers.
+// SetPods sets the answer of List.
 func (k *Kubelet) SetPods(pods ...*podresources.PodResources) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.pods, k.wait = pods, 0
 }
 
-// SetPodsLater sets what List answers after it has been called that many times
-// more.
+// SetPodsLater sets the answer of List after that many further calls.
 func (k *Kubelet) SetPodsLater(calls int, pods ...*podresources.PodResources) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.later, k.wait = pods, calls+1
 }
 
-// SetError makes List fail with err, a grpc status; nil makes it work again.
+// SetError makes List fail with err, a grpc status. Nil ends that.
 func (k *Kubelet) SetError(err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -150,9 +147,8 @@ func (k *Kubelet) List(ctx context.Context, _ *podresources.ListPodResourcesRequ
 	return &podresources.ListPodResourcesResponse{PodResources: pods}, nil
 }
 
-// Pod makes a pod with one container that holds devices of one resource. Like
-// the kubelet with topology information, it lists each device in an entry of
-// its own.
+// Pod returns a pod with one container that holds devices of one resource. Like a
+// kubelet with topology information, it lists each device in a separate entry.
 func Pod(namespace, name, container, resource string, deviceIDs ...string) *podresources.PodResources {
 	c := &podresources.ContainerResources{Name: container}
 	for _, id := range deviceIDs {
@@ -168,8 +164,8 @@ func Pod(namespace, name, container, resource string, deviceIDs ...string) *podr
 	}
 }
 
-// Claim makes a pod with one container that holds devices by one ResourceClaim
-// of the same namespace.
+// Claim returns a pod with one container that holds devices by one ResourceClaim of
+// the same namespace.
 func Claim(namespace, name, container, claim string, devices ...*podresources.ClaimResource) *podresources.PodResources {
 	return &podresources.PodResources{
 		Name: name, Namespace: namespace,
@@ -182,8 +178,7 @@ func Claim(namespace, name, container, claim string, devices ...*podresources.Cl
 	}
 }
 
-// ClaimDevice names a device of a DRA driver, with a CDI device as drivers
-// give it.
+// ClaimDevice returns a device of a DRA driver, with the CDI device of such drivers.
 func ClaimDevice(driver, pool, device string) *podresources.ClaimResource {
 	return &podresources.ClaimResource{
 		DriverName: driver, PoolName: pool, DeviceName: device,
@@ -191,8 +186,8 @@ func ClaimDevice(driver, pool, device string) *podresources.ClaimResource {
 	}
 }
 
-// WriteCheckpoint writes a file as the kubelet writes its checkpoints: another
-// one in the same directory that is then renamed.
+// WriteCheckpoint writes a file as the kubelet writes its checkpoints: it renames a
+// temporary file of the same directory.
 func WriteCheckpoint(path string) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".")
 	if err != nil {

@@ -21,9 +21,9 @@ import (
 	pods "k8s.io/kubelet/pkg/apis/pods/v1alpha1"
 )
 
-// PodsAPI is a server of the kubelet's Pods API. It tells pods as a kubelet 1.37
-// does: first all of them, in the order of their UIDs, then INITIAL_SYNC_COMPLETE,
-// and then what changes. Set its state at any time.
+// PodsAPI is a server of the kubelet's Pods API. Like kubelet 1.37, a watch sends all
+// pods in the order of their UIDs, then INITIAL_SYNC_COMPLETE, and then the changes.
+// Its state can be set at any time.
 type PodsAPI struct {
 	pods.UnimplementedPodsServer
 	socket string
@@ -45,7 +45,7 @@ func NewPodsAPI(socket string) *PodsAPI {
 	return &PodsAPI{socket: socket, watchers: make(map[chan *pods.WatchPodsEvent]bool)}
 }
 
-// Start listens and serves. An old socket file is replaced, as the kubelet does.
+// Start listens and serves. Like the kubelet, it replaces an old socket file.
 func (p *PodsAPI) Start() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -69,7 +69,7 @@ func (p *PodsAPI) Start() error {
 	return nil
 }
 
-// Stop ends the server at once: its connections break and its socket is gone.
+// Stop ends the server at once: its connections break and its socket disappears.
 func (p *PodsAPI) Stop() {
 	p.mu.Lock()
 	server, done := p.server, p.done
@@ -81,15 +81,15 @@ func (p *PodsAPI) Stop() {
 	}
 }
 
-// SetPods sets which pods a new watch tells. Those under way learn nothing of it,
-// as with a kubelet when the labels of a pod change and its status does not.
+// SetPods sets the pods of new watches. Existing watches receive nothing, as from a
+// kubelet when the labels of a pod change and its status does not.
 func (p *PodsAPI) SetPods(all ...*corev1.Pod) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.pods = slices.SortedFunc(slices.Values(all), func(a, b *corev1.Pod) int { return cmp.Compare(a.UID, b.UID) })
 }
 
-// Put adds or replaces a pod, by its UID, and tells all watches.
+// Put adds or replaces a pod, by its UID, and notifies all watches.
 func (p *PodsAPI) Put(pod *corev1.Pod) error {
 	p.mu.Lock()
 	kind := pods.EventType_ADDED
@@ -99,20 +99,20 @@ func (p *PodsAPI) Put(pod *corev1.Pod) error {
 	}
 	p.mu.Unlock()
 	p.SetPods(append(all, pod)...)
-	return p.tell(kind, pod)
+	return p.notify(kind, pod)
 }
 
-// Remove removes a pod and tells all watches.
+// Remove removes a pod and notifies all watches.
 func (p *PodsAPI) Remove(pod *corev1.Pod) error {
 	p.mu.Lock()
 	p.pods = slices.DeleteFunc(slices.Clone(p.pods), func(other *corev1.Pod) bool { return other.UID == pod.UID })
 	p.mu.Unlock()
-	return p.tell(pods.EventType_DELETED, &corev1.Pod{ // the kubelet tells no more
+	return p.notify(pods.EventType_DELETED, &corev1.Pod{ // the kubelet sends no more
 		ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
 	})
 }
 
-func (p *PodsAPI) tell(kind pods.EventType, pod *corev1.Pod) error {
+func (p *PodsAPI) notify(kind pods.EventType, pod *corev1.Pod) error {
 	b, err := pod.Marshal()
 	if err != nil {
 		return err
@@ -121,8 +121,7 @@ func (p *PodsAPI) tell(kind pods.EventType, pod *corev1.Pod) error {
 	return nil
 }
 
-// Send sends an event, which may be anything, to all watches. Like the kubelet,
-// it ends those that are too slow.
+// Send sends any event to all watches. Like the kubelet, it ends slow watches.
 func (p *PodsAPI) Send(e *pods.WatchPodsEvent) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -136,7 +135,7 @@ func (p *PodsAPI) Send(e *pods.WatchPodsEvent) {
 	}
 }
 
-// Drop ends all watches, as the kubelet does with those that are too slow.
+// Drop ends all watches, as the kubelet ends slow ones.
 func (p *PodsAPI) Drop() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -146,14 +145,14 @@ func (p *PodsAPI) Drop() {
 	clear(p.watchers)
 }
 
-// SetError makes watches fail with err, a grpc status; nil makes them work again.
+// SetError makes watches fail with err, a grpc status. Nil ends that.
 func (p *PodsAPI) SetError(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.err = err
 }
 
-// SetSilent makes new watches tell nothing at all.
+// SetSilent makes new watches send nothing.
 func (p *PodsAPI) SetSilent(silent bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -168,7 +167,7 @@ func (p *PodsAPI) Watches() int { return int(p.watches.Load()) }
 
 // WatchPods implements the Pods API.
 func (p *PodsAPI) WatchPods(_ *pods.WatchPodsRequest, stream grpc.ServerStreamingServer[pods.WatchPodsEvent]) error {
-	events := make(chan *pods.WatchPodsEvent, 100) // as many as the kubelet's
+	events := make(chan *pods.WatchPodsEvent, 100) // the size of the kubelet's channel
 	p.mu.Lock()
 	all, silent, err := p.pods, p.silent, p.err
 	if err == nil {

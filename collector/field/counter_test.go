@@ -1,0 +1,89 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package field
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// A label of one's own must not be one that the device has already: Prometheus
+// refuses the whole scrape for one series with a label twice.
+func TestNewCounterLabelNames(t *testing.T) {
+	const version = "DCGM_FI_DRIVER_VERSION"
+	for name, good := range map[string]bool{
+		"driver": true, "": true,
+		"gpu": false, "UUID": false, "nvlink": false, "pod": false, "a:b": false, "__name": false,
+	} {
+		_, err := NewCounter(version, name, "label", "")
+		if good != (err == nil) {
+			t.Errorf("%q: error %v", name, err)
+		}
+		if err != nil && !strings.Contains(err.Error(), "choose another name") {
+			t.Errorf("%q: the error does not say what to do: %v", name, err)
+		}
+	}
+	if _, err := NewCounter("DCGM_FI_DEV_GPU_TEMP", "a:b", "gauge", ""); err != nil {
+		t.Errorf("a metric may have a colon: %v", err)
+	}
+}
+
+// A metric cannot have the name of what Prometheus makes itself; a label can.
+func TestNewCounterPrometheusNames(t *testing.T) {
+	for _, name := range []string{"up", "ALERTS", "ALERTS_FOR_STATE"} {
+		_, err := NewCounter("DCGM_FI_DEV_GPU_TEMP", name, "", "")
+		if want := `"` + name + `" is the name of series that Prometheus makes itself: choose another name`; err == nil || err.Error() != want {
+			t.Errorf("error %v, want %s", err, want)
+		}
+		if _, err := NewCounter("DCGM_FI_DRIVER_VERSION", name, "label", ""); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// What dcgm-exporter computes is asked for by name as in a counters file; its type is
+// its own, and its name may be another.
+func TestNewCounterComputed(t *testing.T) {
+	for _, tc := range []struct {
+		name, metricType string
+		want             Counter
+	}{
+		{"", "", Counter{Computed: XIDErrorsCount, Name: "DCGM_EXP_XID_ERRORS_COUNT", Type: MetricGauge, Help: "H."}},
+		{"recent_xids", "counter", Counter{Computed: XIDErrorsCount, Name: "recent_xids", Type: MetricGauge, Help: "H."}},
+	} {
+		got, err := NewCounter("DCGM_EXP_XID_ERRORS_COUNT", tc.name, tc.metricType, "H.")
+		if err != nil || got != tc.want {
+			t.Errorf("%+v, %v; want %+v", got, err, tc.want)
+		}
+	}
+	for _, c := range ComputedCounters() {
+		fromFile, err := ParseCounters(strings.NewReader(c.Name+", gauge, "+c.Help), "x.csv")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := NewCounter(c.Name, "", "", ""); err != nil || got != fromFile.List[0] || got != c {
+			t.Errorf("%+v, %v; want %+v as in a counters file", got, err, fromFile.List[0])
+		}
+	}
+}
+
+func TestFamilyNames(t *testing.T) {
+	power, _ := ByID(155)
+	driver, _ := ByID(1)
+	for _, tc := range []struct {
+		counter Counter
+		want    []string
+	}{
+		{Counter{Field: power, Name: "P", Type: MetricGauge}, []string{"P"}},
+		{Counter{Field: power, Name: "P", Type: MetricGauge, Statistics: true}, []string{"P", "P_min", "P_max", "P_mean"}},
+		{Counter{Field: power, Name: "P", Type: MetricGauge, Histogram: true},
+			[]string{"P", "P_histogram", "P_histogram_bucket", "P_histogram_count", "P_histogram_sum"}},
+		{Counter{Field: driver, Name: "D", Type: MetricLabel, Statistics: true}, nil},
+	} {
+		if got := tc.counter.FamilyNames(); !slices.Equal(got, tc.want) {
+			t.Errorf("%+v: %q, want %q", tc.counter, got, tc.want)
+		}
+	}
+}

@@ -1,0 +1,404 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package field
+
+import (
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"gpu_exporter/collector/model"
+	"gpu_exporter/etc"
+)
+
+func TestParseCounters(t *testing.T) {
+	const file = "\ufeff# a comment\r\n" + `
+DCGM_FI_DEV_SM_CLOCK,  gauge, SM clock frequency (in MHz).
+	DCGM_FI_DEV_DEC_UTIL ,gauge,	Decoder utilization (in %).
+DCGM_FI_PROF_PCIE_TX_BYTES,counter,"Sent, with ""headers""."
+   # an indented comment
+DCGM_FI_DRIVER_VERSION, label, "Driver Version"
+DCGM_FI_DEV_BOARD_POWER_WATTS,gauge,
+dcgm_xid_errors,gauge,# is a letter here
+`
+	c, err := ParseCounters(strings.NewReader(file), "test.csv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	type line struct {
+		id   model.FieldID
+		name string
+		typ  MetricType
+		help string
+	}
+	var got []line
+	for _, m := range c.List {
+		got = append(got, line{m.Field.ID, m.Name, m.Type, m.Help})
+	}
+	want := []line{
+		{100, "DCGM_FI_DEV_SM_CLOCK", MetricGauge, "SM clock frequency (in MHz)."},
+		{207, "DCGM_FI_DEV_DEC_UTIL", MetricGauge, "Decoder utilization (in %)."},
+		{1009, "DCGM_FI_PROF_PCIE_TX_BYTES", MetricCounter, `Sent, with "headers".`},
+		{1, "DCGM_FI_DRIVER_VERSION", MetricLabel, "Driver Version"},
+		{155, "DCGM_FI_DEV_BOARD_POWER_WATTS", MetricGauge, ""},
+		{230, "dcgm_xid_errors", MetricGauge, "# is a letter here"},
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+	if len(c.Warnings) != 0 {
+		t.Errorf("warnings: %v", c.Warnings)
+	}
+	if got := c.Labels(); len(got) != 1 || got[0].Name != "DCGM_FI_DRIVER_VERSION" {
+		t.Errorf("labels: %v", got)
+	}
+	if got := c.Metrics(); len(got) != 5 || got[4].Name != "dcgm_xid_errors" {
+		t.Errorf("metrics: %v", got)
+	}
+}
+
+// TestCountersErrors parses each testdata/counters/bad-*.csv and compares all
+// that is said about it with the .txt beside it; -update rewrites these.
+func TestCountersErrors(t *testing.T) {
+	files, err := filepath.Glob("testdata/counters/bad-*.csv")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no files: %v", err)
+	}
+	for _, path := range files {
+		t.Run(filepath.Base(path), func(t *testing.T) {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = ParseCounters(strings.NewReader(string(text)), filepath.Base(path))
+			var all *CountersError
+			if !errors.As(err, &all) {
+				t.Fatalf("accepted, or another error: %v", err)
+			}
+			got := all.Error() + "\n"
+			golden := strings.TrimSuffix(path, ".csv") + ".txt"
+			if *update {
+				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != string(want) {
+				t.Errorf("got:\n%s\nwant:\n%s", got, want)
+			}
+		})
+	}
+}
+
+func TestCountersWarnings(t *testing.T) {
+	for _, tc := range []struct {
+		name, file string
+		list       []string // names kept
+		warnings   []string
+	}{
+		{
+			"another type than the field's nature",
+			"DCGM_FI_DEV_GPU_TEMP,counter,x\nDCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION,gauge,x\n",
+			[]string{"DCGM_FI_DEV_GPU_TEMP", "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"},
+			[]string{
+				"f.csv:1: DCGM_FI_DEV_GPU_TEMP is by nature a gauge, and the file makes it a counter: functions such as rate() will mislead",
+				"f.csv:2: DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION is by nature a counter, and the file makes it a gauge: functions such as rate() will mislead",
+			},
+		},
+		{
+			"the same line twice",
+			"DCGM_FI_DEV_GPU_TEMP,gauge,x\n\nDCGM_FI_DEV_GPU_TEMP,gauge,y\n",
+			[]string{"DCGM_FI_DEV_GPU_TEMP"},
+			[]string{"f.csv:3: DCGM_FI_DEV_GPU_TEMP stands on line 1 already: this line is ignored, remove it"},
+		},
+		{
+			"the same field under two names, to move dashboards",
+			"DCGM_FI_DEV_GPU_TEMP,gauge,x\nDCGM_FI_DEV_GPU_TEMP_CELSIUS,gauge,y\n",
+			[]string{"DCGM_FI_DEV_GPU_TEMP", "DCGM_FI_DEV_GPU_TEMP_CELSIUS"},
+			[]string{"f.csv:2: DCGM_FI_DEV_GPU_TEMP_CELSIUS is the same field (150) as DCGM_FI_DEV_GPU_TEMP on line 1: its values are exported under both names"},
+		},
+		{
+			"a changing number as label",
+			"DCGM_FI_DEV_POWER_USAGE,label,x\nDCGM_FI_CUDA_DRIVER_VERSION,label,x\n",
+			[]string{"DCGM_FI_DEV_POWER_USAGE", "DCGM_FI_CUDA_DRIVER_VERSION"},
+			[]string{"f.csv:1: DCGM_FI_DEV_POWER_USAGE is a number that keeps changing: as a label it makes new series each time; write gauge"},
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c, err := ParseCounters(strings.NewReader(tc.file), "f.csv")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var names, warnings []string
+			for _, m := range c.List {
+				names = append(names, m.Name)
+			}
+			for _, w := range c.Warnings {
+				warnings = append(warnings, w.String())
+			}
+			if !slices.Equal(names, tc.list) {
+				t.Errorf("kept %v, want %v", names, tc.list)
+			}
+			if !slices.Equal(warnings, tc.warnings) {
+				t.Errorf("warnings\n%s\nwant\n%s", strings.Join(warnings, "\n"), strings.Join(tc.warnings, "\n"))
+			}
+		})
+	}
+}
+
+func TestCountersFieldsAreReadOnce(t *testing.T) {
+	c, err := ParseCounters(strings.NewReader("DCGM_FI_DEV_GPU_UTIL,gauge,x\nDCGM_FI_DEV_GPU_TEMP,gauge,x\ndcgm_gpu_utilization,gauge,x\n"), "f.csv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := c.Fields(), []model.FieldID{203, 150}; !slices.Equal(got, want) {
+		t.Errorf("fields %v, want %v", got, want)
+	}
+}
+
+func TestEveryFieldInACountersFile(t *testing.T) {
+	for f := range All() {
+		for _, name := range append(f.Legacy(), f.Name) {
+			typ := f.Nature
+			if typ == MetricNone {
+				typ = MetricGauge
+			}
+			c, err := ParseCounters(strings.NewReader(name+","+typ.String()+",x\n"), "f.csv")
+			if exportable := f.Type.Numeric() || f.Type == model.ValueString; exportable != (err == nil) {
+				t.Errorf("%s, a %s: %v", name, f.Type, err)
+			}
+			if unit, ok := baseUnitByName(name); ok { // it is made of an older field
+				f.ID = unit.field
+			}
+			if err == nil && (c.List[0].Field.ID != f.ID || c.List[0].Name != name || len(c.Warnings) > 0) {
+				t.Errorf("%s became %+v with %v", name, c.List[0], c.Warnings)
+			}
+		}
+	}
+}
+
+// TestDefaultCounters compares our default file with the facts of dcgm-exporter's:
+// the same names, types and order, commented-out lines included.
+func TestDefaultCounters(t *testing.T) {
+	want, err := os.ReadFile("testdata/counters/default.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := ParseCounters(etc.DefaultCounters(), etc.DefaultCountersName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Warnings) != 0 {
+		t.Errorf("warnings about the default file: %v", c.Warnings)
+	}
+	if m, l := len(c.Metrics()), len(c.Labels()); m != 25 || l != 1 {
+		t.Errorf("%d metrics and %d labels, want 25 and 1", m, l)
+	}
+	var wantOn []string
+	for line := range strings.Lines(string(want)) {
+		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "on "); ok {
+			wantOn = append(wantOn, name)
+		}
+	}
+	var on []string
+	for _, m := range c.List {
+		on = append(on, m.Name+" "+m.Type.String())
+		if m.Help == "" {
+			t.Errorf("%s has no help", m.Name)
+		}
+	}
+	if !slices.Equal(on, wantOn) {
+		t.Errorf("counters %v\nwant %v", on, wantOn)
+	}
+
+	text, err := os.ReadFile("../../etc/default-counters.csv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for line := range strings.Lines(string(text)) {
+		state := "on "
+		if rest, off := strings.CutPrefix(line, "# "); off {
+			state, line = "off ", rest
+		}
+		if name, rest, ok := strings.Cut(line, ","); ok && strings.HasPrefix(name, "DCGM_") {
+			word, _, _ := strings.Cut(rest, ",")
+			lines = append(lines, state+strings.TrimSpace(name)+" "+strings.TrimSpace(word))
+		}
+	}
+	var wantLines []string
+	for line := range strings.Lines(string(want)) {
+		if !strings.HasPrefix(line, "#") {
+			wantLines = append(wantLines, strings.TrimSpace(line))
+		}
+	}
+	slices.Sort(lines) // order of the commented-out lines does not matter
+	slices.Sort(wantLines)
+	if !slices.Equal(lines, wantLines) {
+		t.Errorf("lines %v\nwant %v", lines, wantLines)
+	}
+}
+
+// TestDefaultCountersCommentedOut: each line that a user may uncomment works,
+// but for those that we do not have yet.
+func TestDefaultCountersCommentedOut(t *testing.T) {
+	text, err := os.ReadFile("../../etc/default-counters.csv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for line := range strings.Lines(string(text)) {
+		rest, off := strings.CutPrefix(line, "# ")
+		if !off || !strings.HasPrefix(rest, "DCGM_") {
+			continue
+		}
+		n++
+		c, err := ParseCounters(strings.NewReader(rest), "f.csv")
+		if err != nil {
+			t.Error(err)
+		} else if len(c.Warnings) > 0 {
+			t.Error(c.Warnings)
+		}
+	}
+	if n != 37 {
+		t.Errorf("%d lines commented out, want 37", n)
+	}
+}
+
+// TestCompatibilityFile: the names that dcgm-exporter 1.x used are accepted and
+// kept, and its duplicate lines do no harm.
+func TestCompatibilityFile(t *testing.T) {
+	c, err := LoadCounters("testdata/counters/1.x-compatibility.csv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, ok := ByName("dcgm_xid_errors"); !ok || got.ID != XIDErrors {
+		t.Errorf("dcgm_xid_errors is %v", got)
+	}
+	for _, m := range c.List {
+		if !strings.HasPrefix(m.Name, "dcgm_") {
+			t.Errorf("%s was renamed", m.Name)
+		}
+	}
+	if len(c.List) != 20 {
+		t.Errorf("%d counters, want 20", len(c.List))
+	}
+	if len(c.Warnings) != 2 {
+		t.Errorf("warnings %v, want one for each of the two duplicates", c.Warnings)
+	}
+}
+
+func TestLoadCountersMissingFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "none.csv")
+	_, err := LoadCounters(path)
+	if !errors.Is(err, os.ErrNotExist) {
+		t.Fatalf("error %v", err)
+	}
+	for _, want := range []string{path, "--collectors", "DCGM_EXPORTER_COLLECTORS", "built-in"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q does not mention %s", err, want)
+		}
+	}
+}
+
+func TestCountersBounds(t *testing.T) {
+	_, err := ParseCounters(strings.NewReader(strings.Repeat("DCGM_FI_DEV_GPU_TMEP,gauge,x\n", 5000)), "f.csv")
+	var all *CountersError
+	if !errors.As(err, &all) || len(all.Problems) != maxProblems+1 {
+		t.Errorf("%d problems, want %d and the last word", len(all.Problems), maxProblems)
+	}
+	_, err = ParseCounters(strings.NewReader(strings.Repeat("#", maxCountersFile+1)), "f.csv")
+	if err == nil || !strings.Contains(err.Error(), "longer than") {
+		t.Errorf("a huge file: %v", err)
+	}
+}
+
+// FuzzParseCounters: no input panics; what is accepted can be written down and
+// read again, and is what dcgm-exporter's own way of reading makes of it.
+func FuzzParseCounters(f *testing.F) {
+	files, err := filepath.Glob("testdata/counters/*.csv")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, path := range append(files, "../../etc/default-counters.csv") {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(string(text))
+	}
+	f.Add("DCGM_FI_DEV_GPU_TEMP,gauge,\"a \"\" b, c\"\n\"DCGM_FI_DRIVER_VERSION\" , \"label\" , x\r\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		c, err := ParseCounters(strings.NewReader(text), "f.csv")
+		if err != nil {
+			var all *CountersError
+			if !errors.As(err, &all) || len(all.Problems) == 0 {
+				t.Fatalf("unexpected kind of error: %v", err)
+			}
+			if n := strings.Count(err.Error(), "\n"); n != len(all.Problems)-1 {
+				t.Fatalf("%d problems on %d lines: %q", len(all.Problems), n+1, err)
+			}
+			return
+		}
+		var b strings.Builder
+		w := csv.NewWriter(&b)
+		for _, m := range c.List {
+			if err := w.Write([]string{m.Name, m.Type.String(), m.Help}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.Flush()
+		again, err := ParseCounters(strings.NewReader(b.String()), "f.csv")
+		if err != nil {
+			t.Fatalf("%v\nof\n%s", err, b.String())
+		}
+		if !slices.Equal(c.List, again.List) {
+			t.Fatalf("%v\nbecame\n%v", c.List, again.List)
+		}
+
+		if theirs, ok := asDCGMExporter(text); ok {
+			var ours []string
+			for _, m := range c.List {
+				ours = append(ours, fmt.Sprintf("%q", []string{m.Name, m.Type.String(), m.Help}))
+			}
+			if !slices.Equal(ours, theirs) {
+				t.Fatalf("ours   %v\ntheirs %v", ours, theirs)
+			}
+		}
+	})
+}
+
+// asDCGMExporter reads a counters file by the rules of dcgm-exporter's
+// internal/pkg/counters/counter_config.go, without duplicates, and says whether
+// these rules accept it.
+func asDCGMExporter(text string) ([]string, bool) {
+	r := csv.NewReader(strings.NewReader(text))
+	r.Comment = '#'
+	records, err := r.ReadAll()
+	if err != nil {
+		return nil, false
+	}
+	var list, seen []string
+	for _, record := range records {
+		for i := range record {
+			record[i] = strings.Trim(record[i], " ")
+		}
+		if len(record) != 3 || slices.ContainsFunc(record, func(s string) bool { return s != strings.TrimSpace(s) }) {
+			return nil, false
+		}
+		if !slices.Contains(seen, record[0]) {
+			seen = append(seen, record[0])
+			list = append(list, fmt.Sprintf("%q", record))
+		}
+	}
+	return list, true
+}

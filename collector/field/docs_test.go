@@ -1,0 +1,269 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package field
+
+import (
+	"cmp"
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"gpu_exporter/collector/model"
+)
+
+// The pages and the counters file that tell what is in the code. `make docs`
+// rewrites them after a change.
+
+// section is a part of the catalogue: the fields with ids up to last, after those
+// of the section before it.
+type section struct {
+	title string
+	last  model.FieldID
+}
+
+func sections() []section {
+	return []section{
+		{"The node", 6},
+		{"Identity and modes of GPUs, BAR1 memory", 99},
+		{"Clocks", 139},
+		{"Temperature, power, energy", 167},
+		{"NVLink fabric", 189},
+		{"Performance state, fan", 199},
+		{"PCIe traffic, utilization", 229},
+		{"XID errors, PCIe link, time throttled by policy", 249},
+		{"Memory", 284},
+		{"C2C links", 299},
+		{"ECC errors", 349},
+		{"Diagnostics", 384},
+		{"Remapped rows, retired pages", 399},
+		{"NVLinks of a GPU", 499},
+		{"vGPU", 570},
+		{"Place in the rack", 579},
+		{"Registers of NVLinks", 699},
+		{"NVSwitches and their links; throughput of a GPU's NVLinks", 1000},
+		{"Profiling", 1099},
+		{"CPUs", 1199},
+		{"NVLinks of Blackwell and newer", 1299},
+		{"ConnectX", 1399},
+		{"C2C links, NVLink error correction", 1419},
+		{"Time throttled by reason", 1424},
+		{"Power smoothing", 1500},
+		{"PCIe, IMEX, recovery", 1507},
+		{"Each NVLink", 1599},
+		{"In base units", 1999},
+	}
+}
+
+// bySection returns the fields with values that are kept, in sections.
+func bySection(keep func(Field) bool) (list [][]Field) {
+	all := sections()
+	list = make([][]Field, len(all))
+	for f := range All() {
+		if f.Type == model.ValueNone || !keep(f) {
+			continue
+		}
+		i := slices.IndexFunc(all, func(s section) bool { return f.ID <= s.last })
+		list[i] = append(list[i], f)
+	}
+	return list
+}
+
+func code(s string) string { return "`" + s + "`" }
+
+func codes(list []string) string {
+	quoted := make([]string, len(list))
+	for i, s := range list {
+		quoted[i] = code(s)
+	}
+	return strings.Join(quoted, ", ")
+}
+
+// cell makes a text fit for a table.
+func cell(s string) string { return strings.ReplaceAll(s, "|", `\|`) }
+
+// checkFile compares a file with what it must be, or writes it.
+func checkFile(t *testing.T, path, want string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != want {
+		t.Errorf("%s is not up to date, run make docs:\n%s", path, firstDifference(string(got), want))
+	}
+}
+
+// asPage puts a page together.
+func asPage(title, intro, body string) string {
+	return "<!-- Written by `make docs`: change the code, not this page. -->\n\n# " + title + "\n\n" + strings.TrimSpace(intro) + "\n" + body
+}
+
+const fieldsIntro = `
+What DCGM can tell, by field. ` + "`gpu_exporter fields`" + ` prints the same for one
+or some of them, and with ` + "`--node`" + ` says which of them a node has, and why it has
+not the others.
+
+A counters file may use any of the names; the first is DCGM 4.6's, the others are
+those of DCGM 4.x before it (as in dcgm-exporter up to 4.8) and of dcgm-exporter
+1.x. The metric is called as the file says.
+
+* **type** is what the values are by themselves: a gauge, a counter, or a text that
+  becomes a label. Fields that are binary structures or points in time, with –,
+  cannot be exported.
+* **asked of** is the kinds of entities that have a series. Compute instances have one
+  only if the configuration file asks for it.
+* A name **in base units** is one of DCGM 4.6.1 or 4.7 in Hz, bytes, J or a ratio. Its
+  values are made of the older field, so that a counters file can use it with every
+  DCGM 4.
+* Fields from 1001 to 1099 are DCGM's profiling fields: see ` + "`gpu_exporter doctor`" + `.
+`
+
+const computedSection = `
+## Computed by the exporter
+
+These are no fields of DCGM, but counters files and the configuration file ask for them
+in the same way.
+
+| name | type | of | meaning |
+|---|---|---|---|
+`
+
+// FIELDS.md has every field, and what can be asked for beside them.
+func TestFieldsPage(t *testing.T) {
+	var b strings.Builder
+	for i, fields := range bySection(func(Field) bool { return true }) {
+		fmt.Fprintf(&b, "\n## %s\n\n| id | names | type | unit | asked of | meaning |\n|---|---|---|---|---|---|\n", sections()[i].title)
+		for _, f := range fields {
+			nature, unit := "–", cmp.Or(f.Unit, "–")
+			if f.Nature != MetricNone {
+				nature = f.Nature.String()
+			}
+			var kinds []string
+			for kind := model.KindGPU; kind < model.KindCount; kind++ {
+				if f.On(kind) {
+					kinds = append(kinds, kind.String())
+				}
+			}
+			names, help := append([]string{f.Name}, f.Legacy()...), f.Help
+			if name := f.BaseUnitName(); name != "" {
+				names = slices.DeleteFunc(names, func(n string) bool { return n == name })
+				help += " In base units " + code(name) + "."
+			}
+			fmt.Fprintf(&b, "| %d | %s | %s | %s | %s | %s |\n", f.ID, codes(names), nature, unit, strings.Join(kinds, ", "), cell(help))
+		}
+	}
+	b.WriteString(computedSection)
+	for _, c := range ComputedCounters() {
+		var kinds []string
+		for kind := model.KindGPU; kind < model.KindCount; kind++ {
+			if c.Computed.On(kind) {
+				kinds = append(kinds, kind.String())
+			}
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", code(c.Name), c.Type, strings.Join(kinds, ", "), cell(c.Help))
+	}
+	checkFile(t, "FIELDS.md", asPage("DCGM fields", fieldsIntro, b.String()))
+}
+
+const everythingIntro = `# Written by make docs: every field of DCGM that is a number, under the names of
+# DCGM 4.x that dcgm-exporter used up to 4.8, with the types that fit the values.
+#
+# A node of eight H100 with four NVSwitches has 351 families of it with 7136 series:
+# take what you need into a file of your own. Lines with # in front are left out:
+# fields that repeat another one in another unit, bit masks and ids that make no sense
+# as a number, and texts, which would be labels on all series of their device.
+`
+
+// leftOut says whether a numeric field makes no sense as a metric.
+func leftOut(f Field) bool {
+	switch {
+	case f.ID >= 1600, // in another unit under an older id
+		f.ID == 58, f.ID == 59, f.ID == 63, f.ID == 64, // ids and masks
+		f.ID >= 70 && f.ID <= 73, f.ID >= 86 && f.ID <= 89, f.ID == 83, // masks of CPUs, a checksum
+		f.ID >= 866 && f.ID <= 869, f.ID >= 872 && f.ID <= 876, // PCI addresses
+		f.ID == 1215, f.ID == 1217: // 1216 and 1218 in the device's own form
+		return true
+	}
+	return false
+}
+
+// nameOf4x is the name of dcgm-exporter up to 4.8.
+func nameOf4x(f Field) string {
+	for _, name := range f.Legacy() {
+		if strings.HasPrefix(name, "DCGM_") && !strings.HasSuffix(name, "_FIELD_ID") {
+			return name
+		}
+	}
+	return f.Name
+}
+
+func counterLine(f Field) string {
+	mark, help := "", f.Help
+	if strings.ContainsAny(help, `,"`) {
+		help = `"` + strings.ReplaceAll(help, `"`, `""`) + `"`
+	}
+	if f.Type == model.ValueString && f.ID != 1 || f.Type != model.ValueString && leftOut(f) {
+		mark = "# "
+	}
+	return fmt.Sprintf("%s%s, %s, %s\n", mark, nameOf4x(f), f.Nature, help)
+}
+
+// etc/everything-counters.csv has every field, is read without a warning, and loses
+// none of the names of the default counters.
+func TestEverythingCounters(t *testing.T) {
+	var b strings.Builder
+	b.WriteString(everythingIntro)
+	for i, fields := range bySection(func(f Field) bool { return f.Type.Numeric() || f.Type == model.ValueString }) {
+		fmt.Fprintf(&b, "\n# %s\n", sections()[i].title)
+		for _, f := range fields {
+			b.WriteString(counterLine(f))
+		}
+	}
+	b.WriteString("\n# Computed by the exporter\n")
+	for _, c := range ComputedCounters() {
+		fmt.Fprintf(&b, "%s, %s, %s\n", c.Name, c.Type, c.Help)
+	}
+	checkFile(t, "../../etc/everything-counters.csv", b.String())
+
+	all, err := ParseCounters(strings.NewReader(b.String()), "everything-counters.csv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range all.Warnings {
+		t.Error(w)
+	}
+	defaults, err := LoadCounters("../../etc/default-counters.csv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range defaults.List {
+		if !slices.ContainsFunc(all.List, func(have Counter) bool { return have.Name == c.Name }) {
+			t.Errorf("%s of the default counters is missing", c.Name)
+		}
+	}
+}
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+func firstDifference(got, want string) string {
+	g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
+	for i := range g {
+		if i >= len(w) || g[i] != w[i] {
+			if i >= len(w) {
+				w = append(w, make([]string, i-len(w)+1)...)
+			}
+			return "got:  " + g[i] + "\nwant: " + w[i]
+		}
+	}
+	return "want goes on with: " + w[len(g)]
+}

@@ -1,0 +1,306 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package metrics
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/common/expfmt"
+
+	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/state"
+	"gpu_exporter/collector/wire"
+)
+
+// conditionsConfig asks for all that comes of health checks and clock events.
+func conditionsConfig(t *testing.T) Config {
+	t.Helper()
+	cfg := testConfig(t)
+	counters, err := field.ParseCounters(strings.NewReader(testCounters+`
+DCGM_EXP_CLOCK_EVENTS_COUNT, counter, Clock events in the window.
+DCGM_EXP_CLOCK_EVENTS_TOTAL, counter, Clock events.
+DCGM_EXP_GPU_HEALTH_STATUS, gauge, Health.
+DCGM_EXP_P2P_STATUS, gauge, P2P.
+`), "test.csv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Counters, cfg.ClockEventsWindow, cfg.HealthInterval = counters.List, time.Minute, 10*time.Second
+	return cfg
+}
+
+// testHealth is a check of the fixture, of which the first GPU has been watched for an
+// hour and the second for a second.
+func testHealth() *model.Health {
+	return &model.Health{
+		Generation: 1, Time: epoch, Duration: 3 * time.Millisecond,
+		Checked: []model.CheckedEntity{{Entity: 0, Since: epoch.Add(-time.Hour)}, {Entity: 1, Since: epoch.Add(-time.Second)}},
+		Incidents: []model.HealthIncident{
+			{Entity: 0, System: 4, Result: model.HealthWarn, Code: 6}, {Entity: 0, System: 4, Result: model.HealthFail, Code: 4}, {Entity: 0, System: 4, Result: model.HealthFail, Code: 4}, // memory, the same twice
+			{Entity: 1, System: model.HealthThermal, Result: model.HealthWarn, Code: 10},
+			{Entity: 0, System: model.HealthDevice, Result: model.HealthFail, Code: 4000},
+			{Entity: model.Unknown, System: 13, Result: model.HealthFail, Code: 122}, // the node's IMEX domain
+		},
+	}
+}
+
+func testPeers() *model.Peers {
+	return &model.Peers{Generation: 1, Time: epoch, Pairs: []model.Peer{
+		{Entity: 0, Peer: 1, P2P: 0, NVLinks: 18, Path: 6}, {Entity: 1, Peer: 0, P2P: 9, NVLinks: model.Unknown},
+	}}
+}
+
+// newConditions returns families of the fixture after a check, with two samples of
+// clock events.
+func newConditions(t *testing.T) (*Families, *state.Node, *time.Time) {
+	t.Helper()
+	f, node, clock := newTestFamilies(t, conditionsConfig(t))
+	inv, s := derivedSample(t, map[model.FieldID]int64{112: 0x1})
+	deliverSample(t, node, inv, s)
+	_, s = derivedSample(t, map[model.FieldID]int64{112: 0x9})
+	s.Time = epoch.Add(time.Second)
+	*clock = s.Time
+	for _, frame := range []wire.Frame{{Sample: s}, {Health: testHealth()}, {Peers: testPeers()}} {
+		if err := node.Deliver(frame); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return f, node, clock
+}
+
+func TestHealthGolden(t *testing.T) {
+	f, _, _ := newConditions(t)
+	var text strings.Builder
+	for line := range strings.Lines(string(encode(t, f, expfmt.TypeTextPlain))) {
+		for _, prefix := range []string{"gpu_health_", "gpu_exporter_health_", "gpu_p2p_", "gpu_peer_", "gpu_topology_", "DCGM_EXP_"} {
+			if strings.HasPrefix(strings.TrimPrefix(strings.TrimPrefix(line, "# HELP "), "# TYPE "), prefix) {
+				text.WriteString(line)
+			}
+		}
+	}
+	golden(t, "health.prom", []byte(text.String()))
+}
+
+// What is too old is not shown; how the checks do is.
+func TestStaleHealth(t *testing.T) {
+	f, node, clock := newConditions(t)
+	shown := func() (up, health, peers bool) {
+		body := encode(t, f, expfmt.TypeTextPlain)
+		return strings.Contains(string(body), "gpu_exporter_health_check_up 1"),
+			series(body, gpuHealthStatus.Name)+series(body, gpuHealthInfo.Name) != "", series(body, gpuP2PStatus.Name) != ""
+	}
+	if up, health, peers := shown(); !up || !health || !peers {
+		t.Fatalf("up %v, health %v, peers %v", up, health, peers)
+	}
+	*clock = epoch.Add(31 * time.Second)
+	if up, health, peers := shown(); up || health || !peers {
+		t.Errorf("after 31 s: up %v, health %v, peers %v", up, health, peers)
+	}
+	*clock = epoch.Add(time.Hour)
+	if up, health, peers := shown(); up || health || peers {
+		t.Errorf("after an hour: up %v, health %v, peers %v", up, health, peers)
+	}
+
+	*clock = epoch.Add(2 * time.Second)
+	if err := node.Deliver(wire.Frame{Health: &model.Health{Failure: "checking the health: no such module (-33)"}}); err != nil {
+		t.Fatal(err)
+	}
+	body := string(encode(t, f, expfmt.TypeTextPlain))
+	for _, want := range []string{"gpu_exporter_health_check_up 0\n", "gpu_exporter_health_check_failures_total 1\n", "gpu_health_status{"} {
+		if !strings.Contains(body, want) {
+			t.Errorf("after a failed check there is no %q", want)
+		}
+	}
+	if err := node.Deliver(wire.Frame{Health: testHealth()}); err != nil {
+		t.Fatal(err)
+	}
+	if up, health, _ := shown(); !up || !health {
+		t.Errorf("after a good check again: up %v, health %v", up, health)
+	}
+}
+
+// A new inventory does not take from what is in both what the last check found: the
+// next one comes after the sample.
+func TestHealthOfWhatStays(t *testing.T) {
+	f, node, _ := newConditions(t)
+	lines := func(labels string) (found []string) {
+		for line := range strings.Lines(string(encode(t, f, expfmt.TypeTextPlain))) {
+			for _, family := range []*definition{&gpuHealthStatus, &gpuHealthInfo, &gpuP2PStatus, &gpuPeerLinks} {
+				if strings.HasPrefix(line, family.Name+"{") && strings.Contains(line, labels) {
+					found = append(found, line)
+				}
+			}
+		}
+		return found
+	}
+	const first, second, imex = `gpu="0"`, `gpu="1"`, `code="122"`
+	before := lines(first)
+	if len(before) == 0 || len(lines(second)) == 0 || len(lines(imex)) != 1 {
+		t.Fatalf("before: %q, %q and %q", before, lines(second), lines(imex))
+	}
+	inv := testInventory(t)
+	inv.Generation = 2
+	deliverSample(t, node, inv, testSample(inv))
+	if after := lines(first); !slices.Equal(after, before) {
+		t.Errorf("of a GPU that stays\n%q\nwant\n%q", after, before)
+	}
+
+	inv = testInventory(t)
+	inv.Generation, inv.Entities[1].State = 3, model.EntityLost
+	s := testSample(inv)
+	s.Rows[1] = nil
+	deliverSample(t, node, inv, s)
+	if after := lines(second); len(after) != 0 {
+		t.Errorf("of a lost GPU, as itself or as a peer: %q", after)
+	}
+	if after := lines(first); len(after) == 0 || len(lines(imex)) != 1 {
+		t.Errorf("of the other and of the node %q and %q", after, lines(imex))
+	}
+}
+
+// Nobody who did not ask for health checks has families about them.
+func TestNoHealthFamilies(t *testing.T) {
+	cfg := testConfig(t)
+	f, node, _ := newTestFamilies(t, cfg)
+	if err := node.Deliver(wire.Frame{Health: testHealth()}); err != nil {
+		t.Fatal(err)
+	}
+	if body := string(encode(t, f, expfmt.TypeTextPlain)); strings.Contains(body, "health") {
+		t.Errorf("there is health:\n%s", body)
+	}
+}
+
+// What does not fit the inventory is refused, and what was there stays.
+func TestRejectedHealth(t *testing.T) {
+	change := func(with func(*model.Health)) wire.Frame {
+		h := testHealth()
+		with(h)
+		return wire.Frame{Health: h}
+	}
+	peers := func(with func(*model.Peers)) wire.Frame {
+		p := testPeers()
+		with(p)
+		return wire.Frame{Peers: p}
+	}
+	for name, frame := range map[string]wire.Frame{
+		"another generation":      change(func(h *model.Health) { h.Generation = 7 }),
+		"the future":              change(func(h *model.Health) { h.Time = epoch.Add(time.Hour) }),
+		"out of order":            change(func(h *model.Health) { h.Checked[1].Entity = 0 }),
+		"no such entity":          change(func(h *model.Health) { h.Checked[1].Entity = 6 }),
+		"incident on no entity":   change(func(h *model.Health) { h.Incidents[0].Entity = 6 }),
+		"incident below nothing":  change(func(h *model.Health) { h.Incidents[0].Entity = -2 }),
+		"no such system":          change(func(h *model.Health) { h.Incidents[0].System = 15 }),
+		"no such result":          change(func(h *model.Health) { h.Incidents[0].Result = 3 }),
+		"peers of another one":    peers(func(p *model.Peers) { p.Generation = 7 }),
+		"peers that are no GPUs":  peers(func(p *model.Peers) { p.Pairs[0].Peer = 3 }),
+		"a peer of its own":       peers(func(p *model.Peers) { p.Pairs[0].Peer = 0 }),
+		"no such path":            peers(func(p *model.Peers) { p.Pairs[0].Path = 7 }),
+		"fewer links than none":   peers(func(p *model.Peers) { p.Pairs[0].NVLinks = -2 }),
+		"peers without a second":  peers(func(p *model.Peers) { p.Pairs[0].Peer = model.Unknown }),
+		"peers beyond the others": peers(func(p *model.Peers) { p.Pairs[0].Entity = 6 }),
+	} {
+		f, node, _ := newConditions(t)
+		before := string(encode(t, f, expfmt.TypeTextPlain))
+		var rejected *model.RejectError
+		if err := node.Deliver(frame); !errors.As(err, &rejected) {
+			t.Errorf("%s: error %v", name, err)
+		}
+		if after := string(encode(t, f, expfmt.TypeTextPlain)); after != before {
+			t.Errorf("%s changes what is shown: %s", name, firstDifference(after, before))
+		}
+	}
+}
+
+// The state of each GPU is shown while it is known; the counters outlive the
+// sampler that counted.
+func TestProfilingFamilies(t *testing.T) {
+	f, node, clock := newTestFamilies(t, testConfig(t))
+	deliver := func(frames ...wire.Frame) {
+		t.Helper()
+		for _, frame := range frames {
+			if err := node.Deliver(frame); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	shows := func(when string, want ...string) {
+		t.Helper()
+		body := encode(t, f, expfmt.TypeTextPlain)
+		got := profilingLines(body)
+		if got != strings.Join(want, "\n") {
+			t.Errorf("%s:\n%s\nwant:\n%s", when, got, strings.Join(want, "\n"))
+		}
+	}
+	shows("before a sampler has said anything")
+	deliver(wire.Frame{Profiling: &model.Profiling{Generation: 1, GPUs: []model.GPUProfiling{{Entity: 0}, {Entity: 1, State: model.ProfilingFrozen, Rewatches: 2}}}})
+	shows("at first", "GPU-aaaa 0 active", "GPU-bbbb 2 frozen")
+	deliver(wire.Frame{Profiling: &model.Profiling{Generation: 1, GPUs: []model.GPUProfiling{{Entity: 0, State: model.ProfilingPaused}, {Entity: 1, State: model.ProfilingActive, Rewatches: 1}}}})
+	shows("later", "GPU-aaaa 0 paused", "GPU-bbbb 3 active")
+	if got := series(encode(t, f, expfmt.TypeTextPlain), gpuProfilingState.Name); strings.Count(got, "GPU-aaaa") != model.ProfilingStateCount {
+		t.Errorf("not all states of a GPU are there:\n%s", got)
+	}
+
+	inv := testInventory(t)
+	deliver(wire.Frame{Inventory: inv}, wire.Frame{Profiling: &model.Profiling{Generation: 1, GPUs: []model.GPUProfiling{{Entity: 0, State: model.ProfilingPaused}, {Entity: 1, Rewatches: 1}}}}, wire.Frame{Sample: testSample(inv)})
+	shows("by another sampler", "GPU-aaaa 0 paused", "GPU-bbbb 4 active")
+	next := testInventory(t)
+	next.Generation = 2
+	told := wire.Frame{Profiling: &model.Profiling{Generation: 2, GPUs: []model.GPUProfiling{{Entity: 0}, {Entity: 1}}}}
+	deliver(wire.Frame{Inventory: next})
+	shows("before anything else of a new inventory", "GPU-aaaa 0 paused", "GPU-bbbb 4 active")
+	deliver(told)
+	shows("before a sample of it", "GPU-aaaa 0 active", "GPU-bbbb 4 active")
+	sample := testSample(next)
+	deliver(wire.Frame{Sample: sample})
+	shows("with a sample of it", "GPU-aaaa 0 active", "GPU-bbbb 4 active")
+	next = testInventory(t)
+	next.Generation = 3
+	deliver(wire.Frame{Inventory: next})
+	shows("before a sampler that profiles nothing samples", "GPU-aaaa 0 active", "GPU-bbbb 4 active")
+	deliver(wire.Frame{Sample: testSample(next)})
+	shows("when it does")
+	deliver(wire.Frame{Profiling: &model.Profiling{Generation: 3, GPUs: told.Profiling.GPUs}})
+	*clock = clock.Add(time.Hour)
+	shows("without a fresh sample", "GPU-aaaa 0 ", "GPU-bbbb 4 ")
+}
+
+// profilingLines sums up the families of profiling: UUID, counter, and the state
+// that the GPU is in.
+func profilingLines(body []byte) string {
+	label := func(line, name string) string {
+		_, rest, _ := strings.Cut(line, name+`="`)
+		value, _, _ := strings.Cut(rest, `"`)
+		return value
+	}
+	states := map[string]string{}
+	for line := range strings.Lines(series(body, gpuProfilingState.Name)) {
+		if strings.HasSuffix(line, " 1\n") {
+			states[label(line, "UUID")] += label(line, "state")
+		}
+	}
+	var lines []string
+	for line := range strings.Lines(series(body, gpuProfilingRewatches.Name)) {
+		fields := strings.Fields(line)
+		uuid := label(line, "UUID")
+		lines = append(lines, uuid+" "+fields[len(fields)-1]+" "+states[uuid])
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Until when profiling is paused is shown while it is.
+func TestPauseFamily(t *testing.T) {
+	f, _, _ := newTestFamilies(t, testConfig(t))
+	if got := series(encode(t, f, expfmt.TypeTextPlain), profilingPausedUntil.Name); got != "" {
+		t.Errorf("without a pause: %s", got)
+	}
+	f.supervisor = fixedSupervisor{ProfilingPausedUntil: epoch}
+	if got, want := series(encode(t, f, expfmt.TypeTextPlain), profilingPausedUntil.Name), profilingPausedUntil.Name+" 1.70000000025e+09\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

@@ -1,0 +1,26 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package metrics
+
+import (
+	"slices"
+	"testing"
+
+	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/model"
+)
+
+// The names of every kind's identity labels are known as taken.
+func TestOwnLabelNames(t *testing.T) {
+	cfg := testConfig(t)
+	for _, inv := range []*model.Inventory{testInventory(t), fabricInventory()} {
+		for i := range inv.Entities {
+			for _, l := range cfg.identity(inv, i) {
+				if !slices.Contains(field.OwnLabelNames(), l.Name) {
+					t.Errorf("%s of a %s is not known as taken", l.Name, inv.Entities[i].Kind)
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,194 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package metrics
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/common/expfmt"
+
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/state"
+	"gpu_exporter/collector/wire"
+)
+
+// switchNode has the NVSwitches 0 and 1; the cells are those of the second, in the
+// order of SwitchFields and then its last SXid.
+func switchNode(t *testing.T, cells ...model.Cell) (*Families, *state.Node, *time.Time) {
+	t.Helper()
+	f, node, clock := newTestFamilies(t, testConfig(t))
+	inv := &model.Inventory{Generation: 2, Entities: []model.Entity{
+		{Kind: model.KindSwitch, ID: 0, Selected: true, Parent: model.Unknown, UUID: "SWX-0", PCIBusID: "00000000:05:00.0"},
+		{Kind: model.KindSwitch, ID: 1, Selected: true, Parent: model.Unknown, UUID: "SWX-1", PCIBusID: "00000000:06:00.0"},
+	}}
+	inv.Columns[model.KindSwitch] = append(SwitchFields(), 856)
+	deliver(t, node, wire.Frame{Inventory: inv})
+	if cells != nil {
+		deliver(t, node, wire.Frame{Sample: &model.Sample{Generation: 2, Time: epoch, Rows: [][]model.Cell{
+			{model.Int64Cell(40), model.Int64Cell(0), model.Int64Cell(0)}, append(cells, model.Int64Cell(12028))}}})
+	}
+	return f, node, clock
+}
+
+// A switch is up by what DCGM reads of it now; what cannot be read on a switch that
+// is well says nothing.
+func TestNVSwitchUp(t *testing.T) {
+	const (
+		up     = "gpu_nvswitch_up{nvswitch=\"nvswitch1\",hostname=\"node1\"} 1\n"
+		down   = "gpu_nvswitch_up{nvswitch=\"nvswitch1\",hostname=\"node1\"} 0\n"
+		first  = "gpu_nvswitch_up{nvswitch=\"nvswitch0\",hostname=\"node1\"} 1\n"
+		silent = "gpu_nvswitch_up{nvswitch=\"nvswitch0\",hostname=\"node1\"} 0\n"
+	)
+	for name, tc := range map[string]struct {
+		temperature, reset model.Cell
+		age                time.Duration
+		want               string
+	}{
+		"it answers":             {model.Int64Cell(40), model.Int64Cell(0), 0, first + up},
+		"in part":                {model.NoValue(model.StatusBlank), model.Int64Cell(1), 0, first + up},
+		"all is blank":           {model.NoValue(model.StatusBlank), model.NoValue(model.StatusBlank), 0, first + down},
+		"nothing is renewed":     {model.NoValue(model.StatusStale), model.NoValue(model.StatusNotSupported), 0, first + down},
+		"the fields are not had": {model.NoValue(model.StatusNotSupported), model.NoValue(model.StatusNotWatched), 0, first},
+		"no value yet":           {model.NoValue(model.StatusNoData), model.NoValue(model.StatusNoData), 0, first},
+		"no fresh sample":        {model.Int64Cell(40), model.Int64Cell(0), time.Minute, silent + down},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, _, clock := switchNode(t, tc.temperature, tc.reset)
+			*clock = clock.Add(tc.age)
+			body := encode(t, f, expfmt.TypeTextPlain)
+			if got := series(body, "gpu_nvswitch_up"); got != tc.want {
+				t.Errorf("got\n%swant\n%s", got, tc.want)
+			}
+		})
+	}
+}
+
+// A switch that a new engine does not find is down, and one of which it finds no
+// more than the number keeps its labels.
+func TestNVSwitchAfterRestart(t *testing.T) {
+	f, node, _ := switchNode(t, model.Int64Cell(40), model.Int64Cell(0))
+	inv := &model.Inventory{Generation: 1, Entities: []model.Entity{{Kind: model.KindSwitch, ID: 0, Selected: true, Parent: model.Unknown}}}
+	inv.Columns[model.KindSwitch] = SwitchFields()
+	blank := model.NoValue(model.StatusBlank)
+	deliver(t, node, wire.Frame{Inventory: inv})
+	deliver(t, node, wire.Frame{Sample: &model.Sample{Generation: 1, Time: epoch, LinksRead: epoch, SwitchesListed: true, Rows: [][]model.Cell{{blank, blank}}}})
+	body := encode(t, f, expfmt.TypeTextPlain)
+	const want = `gpu_nvswitch_info{nvswitch="nvswitch0",hostname="node1",pci_bus_id="00000000:05:00.0",uuid="SWX-0"} 1
+gpu_nvswitch_up{nvswitch="nvswitch0",hostname="node1"} 0
+gpu_nvswitch_up{nvswitch="nvswitch1",hostname="node1"} 0
+`
+	if got := series(body, "gpu_nvswitch_info") + series(body, "gpu_nvswitch_up"); got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+
+	inv = &model.Inventory{Generation: 2, Entities: []model.Entity{{Kind: model.KindSwitch, ID: 1, Selected: true, Parent: model.Unknown}}}
+	inv.Columns[model.KindSwitch] = SwitchFields()
+	deliver(t, node, wire.Frame{Inventory: inv})
+	deliver(t, node, wire.Frame{Sample: &model.Sample{Generation: 2, Time: epoch, LinksRead: epoch, SwitchesListed: true, Rows: [][]model.Cell{{model.Int64Cell(40), model.Int64Cell(0)}}}})
+	const back = `gpu_nvswitch_up{nvswitch="nvswitch1",hostname="node1"} 1
+gpu_nvswitch_up{nvswitch="nvswitch0",hostname="node1"} 0
+`
+	if got := series(encode(t, f, expfmt.TypeTextPlain), "gpu_nvswitch_up"); got != back {
+		t.Errorf("got\n%swant\n%s", got, back)
+	}
+}
+
+// Which links are up is withheld when that is too old, and nothing else is.
+func TestNVLinkUpAges(t *testing.T) {
+	const (
+		links = "gpu_nvlink_up{nvlink=\"0\",nvswitch=\"nvswitch0\",hostname=\"node1\"} 1\n" +
+			"gpu_nvlink_up{nvlink=\"1\",nvswitch=\"nvswitch0\",hostname=\"node1\"} 0\n"
+		known = "gpu_exporter_nvlink_read_up 1\n"
+		not   = "gpu_exporter_nvlink_read_up 0\n"
+	)
+	for name, tc := range map[string]struct {
+		maxAge    time.Duration
+		sinceRead time.Duration // when the sample was read
+		later     time.Duration // is the scrape
+		want      string
+	}{
+		"fresh":                      {30 * time.Second, time.Second, 0, links + known},
+		"as old as it may be":        {30 * time.Second, 25 * time.Second, 8 * time.Second, links + known},
+		"too old":                    {30 * time.Second, 25 * time.Second, 9 * time.Second, not},
+		"never read":                 {30 * time.Second, 0, 0, not},
+		"samples older than that":    {30 * time.Second, time.Second, 31 * time.Second, not},
+		"looked at once a second":    {time.Second, 3900 * time.Millisecond, 0, links + known},
+		"not looked at for a while":  {time.Second, 4100 * time.Millisecond, 0, not},
+		"read after a stuck reading": {30 * time.Second, -5 * time.Second, 0, links + known},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := testConfig(t)
+			cfg.MaxAge = tc.maxAge
+			f, node, clock := newTestFamilies(t, cfg)
+			inv := &model.Inventory{Generation: 2, Entities: []model.Entity{
+				{Kind: model.KindSwitch, Selected: true, Parent: model.Unknown},
+				{Kind: model.KindLink, ID: 0x003, Selected: true, Port: 0},
+				{Kind: model.KindLink, ID: 0x103, Selected: true, Port: 1, LinkDown: true},
+			}}
+			inv.Columns[model.KindSwitch] = SwitchFields()
+			sample := &model.Sample{Generation: 2, Time: epoch, Rows: [][]model.Cell{{model.Int64Cell(40), model.Int64Cell(0)}, nil, nil}}
+			if tc.sinceRead != 0 {
+				sample.LinksRead = epoch.Add(-tc.sinceRead)
+			}
+			deliver(t, node, wire.Frame{Inventory: inv})
+			deliver(t, node, wire.Frame{Sample: sample})
+			*clock = clock.Add(tc.later)
+			body := encode(t, f, expfmt.TypeTextPlain)
+			if got := series(body, "gpu_nvlink_up") + series(body, "gpu_exporter_nvlink_read_up"); got != tc.want {
+				t.Errorf("got\n%swant\n%s", got, tc.want)
+			}
+			if tc.later <= tc.maxAge && series(body, "gpu_nvswitch_up") == "" {
+				t.Error("the switch has no series")
+			}
+		})
+	}
+}
+
+// The links of a switch that a new engine does not find are down, as the switch is.
+func TestLinksOfGoneSwitch(t *testing.T) {
+	f, node, _ := newTestFamilies(t, testConfig(t))
+	links := []model.Entity{
+		{Kind: model.KindSwitch, ID: 1, Selected: true, Parent: model.Unknown},
+		{Kind: model.KindLink, ID: 0x01000003, Selected: true, Port: 0},
+		{Kind: model.KindLink, ID: 0x01002803, Selected: true, Port: 40},
+		{Kind: model.KindLink, ID: 0x01002903, Port: 41},
+	}
+	show := func(entities []model.Entity, read time.Time) string {
+		deliver(t, node, wire.Frame{Inventory: &model.Inventory{Generation: 1, Entities: entities}})
+		deliver(t, node, wire.Frame{Sample: &model.Sample{Generation: 1, Time: epoch, LinksRead: read, SwitchesListed: !read.IsZero(), Rows: make([][]model.Cell, len(entities))}})
+		body := encode(t, f, expfmt.TypeTextPlain)
+		if isDown, known := strings.Contains(string(body), "gpu_nvswitch_up{"), !read.IsZero(); len(entities) == 0 && isDown != known {
+			t.Errorf("the switch, of which it is known whether it is there: %v, is told to be down: %v", known, isDown)
+		}
+		return series(body, "gpu_nvlink_up")
+	}
+	const up = `gpu_nvlink_up{nvlink="0",nvswitch="nvswitch1",hostname="node1"} 1
+gpu_nvlink_up{nvlink="40",nvswitch="nvswitch1",hostname="node1"} 1
+`
+	down := strings.ReplaceAll(up, "} 1", "} 0")
+	for _, step := range []struct {
+		name     string
+		entities []model.Entity
+		read     time.Time
+		want     string
+	}{
+		{"there", links, epoch, up},
+		{"not found yet", nil, time.Time{}, ""},
+		{"not found", nil, epoch, down},
+		{"back", links, epoch, up},
+	} {
+		if got := show(step.entities, step.read); got != step.want {
+			t.Errorf("%s: got\n%swant\n%s", step.name, got, step.want)
+		}
+	}
+
+	// That it is gone is known also where the links cannot be read.
+	deliver(t, node, wire.Frame{Inventory: &model.Inventory{Generation: 1}}, wire.Frame{Sample: &model.Sample{Generation: 1, Time: epoch, SwitchesListed: true}})
+	body := encode(t, f, expfmt.TypeTextPlain)
+	if got := series(body, "gpu_nvswitch_up") + series(body, "gpu_nvlink_up"); got != "gpu_nvswitch_up{nvswitch=\"nvswitch1\",hostname=\"node1\"} 0\n" {
+		t.Errorf("where the links cannot be read:\n%s", got)
+	}
+}

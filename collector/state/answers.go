@@ -1,0 +1,70 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package state
+
+import (
+	"slices"
+
+	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/model"
+)
+
+// Answers says whether the newest sample has a value of the GPU at position i or,
+// where its instances are read in its place, of one of them.
+// Values of the node as a whole and the last XID do not count: DCGM has them for
+// a dead GPU too. What is read of every GPU as a whole counts: instances that were
+// just made, and profiling, may have no value yet.
+func Answers(v View, i int) bool {
+	if v.Inventory.Entities[i].State != model.EntityUp {
+		return false
+	}
+	if i < len(v.Sample.Derived) && slices.ContainsFunc(v.Sample.Derived[i], func(c model.Cell) bool { return c.Status == model.StatusOK }) {
+		return true
+	}
+	read := false
+	for j := range v.Inventory.Entities {
+		e := &v.Inventory.Entities[j]
+		if row := v.Sample.Rows[j]; (j == i || e.Parent == i && e.Kind == model.KindGPUInstance) && len(row) > 0 {
+			if read = true; hasValue(v.Inventory.Columns[e.Kind], row) {
+				return true
+			}
+		}
+	}
+	return !read // if nothing of it is read, its state is all that is known
+}
+
+func hasValue(columns []model.FieldID, row []model.Cell) bool {
+	for c, id := range columns {
+		if row[c].Status != model.StatusOK || id == field.XIDErrors {
+			continue
+		}
+		if field, ok := field.ByID(id); !ok || field.Level != model.KindGlobal {
+			return true
+		}
+	}
+	return false
+}
+
+// silence says why the GPU at position i does not answer, or "" if it does.
+func silence(v View, i int) string {
+	if Answers(v, i) {
+		return ""
+	}
+	if state := v.Inventory.Entities[i].State; state != model.EntityUp {
+		return state.String()
+	}
+	var n [model.StatusCount]int
+	most := model.StatusNoData
+	for j, row := range v.Sample.Rows {
+		if j != i && v.Inventory.Entities[j].Parent != i {
+			continue
+		}
+		for _, c := range row {
+			if n[c.Status]++; c.Status != model.StatusOK && n[c.Status] > n[most] {
+				most = c.Status
+			}
+		}
+	}
+	return "it has no values, most are: " + most.String()
+}

@@ -1,0 +1,87 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package state
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"gpu_exporter/collector/model"
+)
+
+// derivedSample returns the fixture with derived fields: the H100 has the given
+// ones, the A100, whose instances are read in its place, only its recovery action,
+// and the third GPU is lost.
+func derivedSample(t *testing.T, values map[model.FieldID]int64) (*model.Inventory, *model.Sample) {
+	t.Helper()
+	inv := testInventory(t)
+	inv.Derived = []model.FieldID{112, 1420, 1421, 1422, 1423, 1424, 1523}
+	s := testSample(inv)
+	s.Strings = append(s.Strings, "7a9d4a0e-6d0e-4a6c-8f0b-0c5a2f3b1d99")
+	s.Derived = make([][]model.Cell, len(inv.Entities))
+	for gpu, status := range []model.Status{model.StatusNotSupported, model.StatusNotSupported, model.StatusEntityLost} {
+		s.Derived[gpu] = slices.Repeat([]model.Cell{model.NoValue(status)}, len(inv.Derived))
+	}
+	for field, value := range values {
+		s.Derived[0][derivedColumn(t, inv, field)] = model.Int64Cell(value)
+	}
+	s.Derived[1][derivedColumn(t, inv, 1523)] = model.Int64Cell(0)
+	return inv, s
+}
+
+func derivedColumn(t *testing.T, inv *model.Inventory, field model.FieldID) int {
+	t.Helper()
+	column := slices.Index(inv.Derived, field)
+	if column < 0 {
+		t.Fatalf("field %d is not read", field)
+	}
+	return column
+}
+
+// A sample without the fields is no trouble, and neither is one before the last.
+func TestClockEventsOddSamples(t *testing.T) {
+	var c clockEventCounts
+	inv, s := derivedSample(t, map[model.FieldID]int64{112: 1})
+	c.add(testInventory(t), testSample(testInventory(t)))
+	c.window = time.Minute
+	for _, seconds := range []int{100, 90, 90, 91, 200} {
+		next := *s
+		next.Time = epoch.Add(time.Duration(seconds) * time.Second)
+		c.add(inv, &next)
+	}
+	got := c.copy()[model.EntityKey{UUID: "GPU-aaaa", Instance: model.Unknown}]
+	if got.Seconds[0] != 110 || got.Samples[0] != 3 || got.Window[0] != 1 {
+		t.Errorf("%v s, %d samples, %d in the last minute", got.Seconds[0], got.Samples[0], got.Window[0])
+	}
+}
+
+// The window of the clock events goes on while the GPU is lost, and long windows are
+// kept in parts.
+func TestClockEventsWindow(t *testing.T) {
+	c := clockEventCounts{window: time.Minute}
+	inv, s := derivedSample(t, map[model.FieldID]int64{112: 1})
+	key := model.EntityKey{UUID: "GPU-aaaa", Instance: model.Unknown}
+	add := func(at time.Duration) {
+		next := *s
+		next.Time = epoch.Add(at)
+		c.add(inv, &next)
+	}
+	for i := range 3000 { // 20 ms apart: a part of the window has five
+		add(time.Duration(i) * 20 * time.Millisecond)
+	}
+	state := c.gpus[key]
+	if state.Window[0] != 3000 || state.Samples[0] != 3000 || len(state.recent) > windowParts+1 {
+		t.Errorf("%d in the window, %d in all, %d parts", state.Window[0], state.Samples[0], len(state.recent))
+	}
+	add(90 * time.Second)
+	if got := state.Window[0]; got < 1490 || got > 1505 {
+		t.Errorf("%d in the last minute of 90 s, want some 1500", got)
+	}
+	s.Derived[0][derivedColumn(t, inv, 112)] = model.NoValue(model.StatusEntityLost)
+	add(5 * time.Minute)
+	if state.Window[0] != 0 || state.Samples[0] != 3001 {
+		t.Errorf("%d in the window after minutes without the GPU, %d in all", state.Window[0], state.Samples[0])
+	}
+}

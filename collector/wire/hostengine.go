@@ -1,0 +1,104 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package wire
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// defaultPort is DCGM_HE_PORT_NUMBER (dcgm_structs.h).
+const defaultPort = "5555"
+
+// Hostengine is where a standalone engine listens.
+type Hostengine struct {
+	// Target is what the DCGM call takes: host:port, a path, or a vsock URI.
+	Target string
+	// Host is the host's name or address; empty for sockets of this machine.
+	Host string
+	Unix bool
+	// URI says that the target needs dcgmConnect_v3, which DCGM has since 4.5.
+	// The other forms go through dcgmConnect_v2, which every DCGM 4 has.
+	URI bool
+}
+
+// ParseHostengine reads the address of a standalone engine: a host with or without
+// a port, an absolute path of a unix socket, or a tcp://, unix:// or vsock:// URI.
+func ParseHostengine(text string) (Hostengine, error) {
+	bad := func(why string) (Hostengine, error) {
+		return Hostengine{}, fmt.Errorf("%q: %s; write host, host:port, [ipv6]:port, /path, tcp://host:port, unix:///path or vsock://cid:port", text, why)
+	}
+	s := strings.TrimSpace(text)
+	if s == "" {
+		return bad("the address is empty")
+	}
+	scheme, rest, isURI := strings.Cut(s, "://")
+	if !isURI {
+		scheme, rest = "tcp", s
+		if strings.HasPrefix(s, "/") {
+			scheme = "unix"
+		}
+	}
+	switch strings.ToLower(scheme) {
+	case "unix":
+		if !strings.HasPrefix(rest, "/") {
+			return bad("the path of a unix socket must be absolute")
+		}
+		// sizeof(sockaddr_un.sun_path) is 108 with the terminating zero.
+		if len(rest) > 107 {
+			return bad("the path of a unix socket must be shorter than 108 bytes")
+		}
+		return Hostengine{Target: rest, Unix: true}, nil
+	case "vsock":
+		cid, port, hasPort := strings.Cut(rest, ":")
+		if _, err := strconv.ParseUint(cid, 10, 32); err != nil {
+			return bad("the vsock cid is not a number")
+		}
+		// DCGM 4.6 documents the default port for vsock and refuses to go without
+		// one (common/UriParser.cpp).
+		if !hasPort {
+			port = defaultPort
+		}
+		if !validPort(port) {
+			return bad("the port is not a number from 1 to 65535")
+		}
+		return Hostengine{Target: "vsock://" + cid + ":" + port, URI: true}, nil
+	case "tcp":
+		host, port := rest, defaultPort
+		switch {
+		case isIP(rest): // an IPv6 address without brackets, too
+		case strings.HasPrefix(rest, "[") && strings.HasSuffix(rest, "]"):
+			host = rest[1 : len(rest)-1]
+		case strings.Contains(rest, ":"):
+			var err error
+			if host, port, err = net.SplitHostPort(rest); err != nil {
+				return bad("it is neither host:port nor [ipv6]:port")
+			}
+		}
+		if host == "" {
+			return bad("the host is missing")
+		}
+		if strings.ContainsAny(host, " \t/[]") || !isIP(host) && (strings.Contains(host, ":") || rest[0] == '[') {
+			return bad("the host is not a name or an address")
+		}
+		if !validPort(port) {
+			return bad("the port is not a number from 1 to 65535")
+		}
+		return Hostengine{Target: net.JoinHostPort(host, port), Host: host}, nil
+	}
+	return bad("unknown scheme " + scheme)
+}
+
+func isIP(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return err == nil
+}
+
+func validPort(port string) bool {
+	n, err := strconv.ParseUint(port, 10, 16)
+	return err == nil && n > 0
+}
