@@ -46,8 +46,8 @@ func (n *node) post(t *testing.T, path string) (int, string) {
 	return resp.StatusCode, string(body)
 }
 
-// A changed configuration is put to use by SIGHUP, by POST /-/reload, and when the
-// file changes, even if it is a ConfigMap's: a link to a directory that is swapped.
+// SIGHUP, POST /-/reload and a change of the file apply a changed configuration, even if
+// the file is of a ConfigMap: a link to a directory that is swapped.
 // An invalid one changes nothing and is reported. Scrapes continue meanwhile.
 func TestReload(t *testing.T) {
 	t.Parallel()
