@@ -4,6 +4,7 @@
 package podmapper
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"log/slog"
@@ -11,119 +12,82 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
-	"time"
 
 	"github.com/fsnotify/fsnotify"
 )
 
-// What the kubelet writes when it has given devices to a container, below its
-// root directory. In kubelet 1.37 (pkg/kubelet/cm/devicemanager/manager.go,
+// The files that the kubelet writes when it has given devices to a container, below
+// its root directory. In kubelet 1.37 (pkg/kubelet/cm/devicemanager/manager.go,
 // cm/dra/manager.go, apis/podresources/server_v1.go):
 //
-//   - A pod is in the kubelet's list of pods before it is admitted, and its devices
-//     are in the device manager's memory before the checkpoint is written: what
-//     List answers after the checkpoint has them. The checkpoint is written once
-//     for each container.
-//   - Claims are prepared when the pod is started, after its admission. The claim
-//     checkpoint is written before the driver is called, without the devices, and
-//     once more with them, after List can show them.
-//   - Every write makes a temporary file and renames it, so that the directory is
-//     what has to be watched.
-//   - The end of a pod writes no device checkpoint; List just leaves the pod out.
-//     It writes the claim checkpoint, if the claim has no other pod.
-//   - The device checkpoint is also written whenever a device plugin reports the
-//     health of its devices.
+//   - A pod is in the kubelet's list before it is admitted, and its devices are in
+//     the device manager's memory before the checkpoint is written. A List after the
+//     checkpoint therefore contains them. Each container causes one checkpoint.
+//   - Claims are prepared after the admission. The claim checkpoint is written twice:
+//     before the driver is called, without the devices, and after List contains them.
+//   - Each write creates a temporary file and renames it, so the directory has to be
+//     watched.
+//   - The end of a pod writes no device checkpoint. It writes the claim checkpoint if
+//     no other pod uses the claim.
+//   - A change of the health of a device also writes the device checkpoint.
 const (
 	deviceDir        = "device-plugins"
 	deviceCheckpoint = "kubelet_internal_checkpoint"
-	claimCheckpoint  = "dra_manager_state" // in the root directory itself
+	claimCheckpoint  = "dra_manager_state" // in the root directory
 )
-
-// looks are when the kubelet is asked after a checkpoint was written. The first
-// should do; the others are for kubelets that list what they wrote only later.
-var looks = [...]time.Duration{0, 50 * time.Millisecond, 200 * time.Millisecond, lastLook}
-
-const (
-	lastLook = time.Second
-	// minPause is the time from one refresh to the next that a checkpoint causes.
-	// The kubelet takes 100 calls a second, from all clients together.
-	minPause = 100 * time.Millisecond
-)
-
-// nextLook says when to ask next because of a checkpoint that was written at
-// written, after a call at asked. A burst of writes is looked for like its last
-// one.
-func nextLook(written, asked time.Time) (at time.Time, ok bool) {
-	for _, d := range looks {
-		if at = written.Add(d); !at.After(asked) {
-			continue
-		}
-		if earliest := asked.Add(minPause); at.Before(earliest) {
-			at = earliest
-		}
-		return at, true
-	}
-	return time.Time{}, false
-}
 
 // checkpoint watches files that are written by renaming.
 type checkpoint struct {
-	files   map[string]string // the file to watch for, by its directory
-	notice  func()
+	files   map[string]string // the file's name, by directory
+	notify  func()
 	log     *slog.Logger
 	running sync.WaitGroup
 
 	mu      sync.Mutex
 	watcher *fsnotify.Watcher // nil before the first watch and after close
 	watched map[string]fs.FileInfo
-	logged  map[string]bool // trouble with a directory
+	logged  map[string]bool // problems with a directory
 }
 
-// newCheckpoint makes a checkpoint that watches nothing yet. It calls notice,
-// which must not block, for every write.
-func newCheckpoint(files map[string]string, notice func(), log *slog.Logger) *checkpoint {
-	return &checkpoint{files: files, notice: notice, log: log,
+// newCheckpoint makes a checkpoint that watches nothing yet. It calls notify, which
+// must not block, after each write.
+func newCheckpoint(files map[string]string, notify func(), log *slog.Logger) *checkpoint {
+	return &checkpoint{files: files, notify: notify, log: log,
 		watched: make(map[string]fs.FileInfo), logged: make(map[string]bool)}
 }
 
-// watching says whether all directories are watched.
+// watching reports whether all directories are watched.
 func (c *checkpoint) watching() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.watched) == len(c.files)
 }
 
-// watch begins to watch each directory that is there and is not watched yet, or
-// that was replaced. To do so again and again costs next to nothing. What was
-// written before is for a refresh right after it.
+// watch begins to watch each directory that exists and is not watched yet, or was
+// replaced. It is cheap, so it is called before each refresh.
 func (c *checkpoint) watch() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for dir := range c.files {
-		c.watchDir(dir)
-	}
-}
-
-func (c *checkpoint) watchDir(dir string) {
-	info, err := os.Stat(dir)
-	before, watched := c.watched[dir]
-	if watched {
-		if err == nil && os.SameFile(before, info) {
-			return
+		info, err := os.Stat(dir)
+		if before, watched := c.watched[dir]; watched {
+			if err == nil && os.SameFile(before, info) {
+				continue
+			}
+			_ = c.watcher.Remove(dir) // inotify removes a deleted directory itself
+			delete(c.watched, dir)
 		}
-		_ = c.watcher.Remove(dir) // inotify may have done that already
-		delete(c.watched, dir)
+		if err == nil {
+			err = c.add(dir)
+		}
+		if err != nil {
+			c.failed(dir, err)
+			continue
+		}
+		c.watched[dir] = info
+		delete(c.logged, dir)
+		c.log.Debug("Watching the kubelet's checkpoint", "dir", dir)
 	}
-	if err == nil {
-		err = c.add(dir)
-	}
-	if err != nil {
-		c.failed(dir, err)
-		return
-	}
-	c.watched[dir] = info
-	delete(c.logged, dir)
-	c.log.Debug("Kubelet's checkpoint is watched", "dir", dir)
 }
 
 func (c *checkpoint) add(dir string) error {
@@ -143,19 +107,18 @@ func (c *checkpoint) failed(dir string, err error) {
 		return
 	}
 	c.logged[dir] = true
+	level, hint := slog.LevelWarn, "run the exporter as a user that can read the directory (root by default)"
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		c.log.Debug("Kubelet's checkpoint cannot be watched; new pods are noticed at the next refresh", "dir", dir, "err", err)
+		level, hint = slog.LevelDebug, ""
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
-		c.log.Warn("Kubelet's checkpoint cannot be watched; new pods are noticed at the next refresh", "dir", dir, "err", err,
-			"hint", "raise the node's fs.inotify.max_user_watches and fs.inotify.max_user_instances")
-	default:
-		c.log.Warn("Kubelet's checkpoint cannot be watched; new pods are noticed at the next refresh", "dir", dir, "err", err,
-			"hint", "run the exporter as a user that may read the directory (root by default)")
+		hint = "raise the node's fs.inotify.max_user_watches and fs.inotify.max_user_instances"
 	}
+	c.log.Log(context.Background(), level, "The kubelet's checkpoint cannot be watched; new pods are noticed at the next refresh",
+		"dir", dir, "err", err, "hint", hint)
 }
 
-// receive passes events on until the watcher is closed.
+// receive handles events until the watcher is closed.
 func (c *checkpoint) receive(w *fsnotify.Watcher) {
 	for {
 		select {
@@ -169,7 +132,7 @@ func (c *checkpoint) receive(w *fsnotify.Watcher) {
 				return
 			}
 			if errors.Is(err, fsnotify.ErrEventOverflow) {
-				c.notice() // one of those lost may have been ours
+				c.notify() // a lost event may be one of the checkpoint
 				continue
 			}
 			c.log.Debug("Watching the kubelet's checkpoint failed", "err", err)
@@ -188,11 +151,11 @@ func (c *checkpoint) received(e fsnotify.Event) {
 	}
 	dir, name := filepath.Split(e.Name)
 	if c.files[filepath.Clean(dir)] == name && e.Has(fsnotify.Create|fsnotify.Write) {
-		c.notice()
+		c.notify()
 	}
 }
 
-// close stops watching and waits until nothing is passed on any more.
+// close stops watching. After it, notify is not called.
 func (c *checkpoint) close() {
 	c.mu.Lock()
 	w := c.watcher

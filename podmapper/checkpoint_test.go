@@ -9,62 +9,37 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"gpu_exporter/podmapper/kubelettest"
 )
 
-func TestNextLook(t *testing.T) {
-	const ms = time.Millisecond
-	start := time.Now()
-	for _, tc := range []struct {
-		name           string
-		written, asked time.Duration
-		want           time.Duration // negative: none
-	}{
-		{"at once", 0, -time.Hour, 0},
-		{"at once, but not right after a refresh", 0, -30 * ms, 70 * ms},
-		{"the second look is merged with a late first", 0, 70 * ms, 200 * ms},
-		{"the second look", 0, 0, 100 * ms},
-		{"the third look", 0, 100 * ms, 200 * ms},
-		{"the last look", 0, 200 * ms, time.Second},
-		{"no further look", 0, time.Second, -1},
-		{"a slow refresh covers what was due before it", 0, 700 * ms, time.Second},
-		{"long ago", 0, time.Hour, -1},
-		{"a burst begins anew with each write", 150 * ms, 100 * ms, 200 * ms},
-	} {
-		at, ok := nextLook(start.Add(tc.written), start.Add(tc.asked))
-		if ok != (tc.want >= 0) || ok && at.Sub(start) != tc.want {
-			t.Errorf("%s: %v after %s, want %s", tc.name, ok, at.Sub(start), tc.want)
-		}
-	}
-}
-
-// TestLooksAreBounded: however often the kubelet writes, it is not asked more
-// often than every minPause, and not for longer than lastLook after the last
-// write.
+// TestLooksAreBounded checks that however often the kubelet writes, List is not
+// called more often than every 100 ms, and that the last call follows the last write
+// by lastLook.
 func TestLooksAreBounded(t *testing.T) {
-	start := time.Now()
-	var asked []time.Time
-	last := start.Add(-time.Hour)
-	for written := start; written.Before(start.Add(10 * time.Second)); {
-		// The kubelet writes every 3 ms, until it stops.
-		next := written.Add(3 * time.Millisecond)
-		at, ok := nextLook(written, last)
-		if ok && at.Before(next) {
-			last = at
-			asked = append(asked, at)
+	synctest.Test(t, func(t *testing.T) {
+		m, kubelet := newPipedMapper(t, Config{Interval: time.Hour, MaxAge: time.Hour})
+		time.Sleep(time.Second)
+		calls := kubelet.Calls()
+		for range 3333 { // 10 s
+			m.checkpointWritten()
+			time.Sleep(3 * time.Millisecond)
 		}
-		written = next
-	}
-	if n := len(asked); n < 90 || n > 101 {
-		t.Errorf("%d calls in 10 s, want one every %s", n, minPause)
-	}
-	for i := 1; i < len(asked); i++ {
-		if pause := asked[i].Sub(asked[i-1]); pause < minPause {
-			t.Errorf("%s between two calls", pause)
+		if n := kubelet.Calls() - calls; n < 90 || n > 101 {
+			t.Errorf("%d calls in 10 s, want one every 100 ms", n)
 		}
-	}
+		time.Sleep(time.Minute)
+		if late := m.Status().LastSuccess.Sub(*m.written.Load()); late < lastLook || late > lastLook+200*time.Millisecond {
+			t.Errorf("the last refresh began %s after the last write, want %s", late, lastLook)
+		}
+		calls = kubelet.Calls()
+		time.Sleep(time.Minute)
+		if kubelet.Calls() != calls {
+			t.Error("refreshes continue")
+		}
+	})
 }
 
 // kubeletRoot makes the directories of a kubelet.
@@ -123,10 +98,7 @@ func TestCheckpointRefreshes(t *testing.T) {
 	}
 
 	// What else the kubelet writes does not matter.
-	eventually(t, "all looks", func() bool {
-		_, more := nextLook(*m.written.Load(), *m.asked.Load())
-		return !more
-	})
+	eventually(t, "all looks", func() bool { return m.Status().LastSuccess.Sub(*m.written.Load()) >= lastLook })
 	written := m.written.Load()
 	for _, other := range []string{
 		filepath.Join(root, "cpu_manager_state"), filepath.Join(root, deviceDir, "nvidia-gpu.sock"),

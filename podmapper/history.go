@@ -8,24 +8,25 @@ import (
 	"time"
 )
 
-// Limits of what is remembered. A sample is looked up when it is exposed, a few
-// intervals after it was taken at most.
+// Bounds of the history. A sample is joined with the owners of its time when it is
+// exposed, which is a few intervals after it was taken.
 const (
 	minHistory       = 2 * time.Minute
 	maxTables        = 64
 	maxHeldInHistory = 2 * maxAssignments
 )
 
-// history is what the kubelet said and when, oldest first. It is immutable.
+// history contains the tables and when they were valid, oldest first. It is
+// immutable.
 type history []epoch
 
-// epoch is a table and when the last of the refreshes that gave it began.
+// epoch is a table, and the start of the last refresh that returned it.
 type epoch struct {
 	table     *Table
 	confirmed time.Time
 }
 
-// last gives the newest epoch; its table is nil before the first.
+// last returns the newest epoch; its table is nil before the first.
 func (h history) last() epoch {
 	if len(h) == 0 {
 		return epoch{}
@@ -33,39 +34,38 @@ func (h history) last() epoch {
 	return h[len(h)-1]
 }
 
-// at gives the table that was true at t, if it was not older than maxAge then.
+// at returns the table that was valid at t, unless it was older than maxAge then.
+// Before the first table, that one counts.
 func (h history) at(t time.Time, maxAge time.Duration) *Table {
-	if len(h) == 0 {
-		return nil
+	for i, e := range slices.Backward(h) {
+		if i > 0 && e.table.Time.After(t) {
+			continue
+		}
+		if t.Sub(e.confirmed) > maxAge {
+			return nil
+		}
+		return e.table
 	}
-	i := len(h) - 1
-	for i > 0 && h[i].table.Time.After(t) {
-		i--
-	}
-	if t.Sub(h[i].confirmed) > maxAge {
-		return nil
-	}
-	return h[i].table
+	return nil
 }
 
-// confirm gives the history after a refresh at now that changed nothing.
+// confirm returns the history after a refresh at now that changed nothing.
 func (h history) confirm(now time.Time) history {
 	h = slices.Clone(h)
 	h[len(h)-1].confirmed = now
 	return h
 }
 
-// add gives the history with a new table, without what is older than age.
+// add returns the history with a new table, without what is older than age.
 func (h history) add(t *Table, now time.Time, age time.Duration) history {
-	h = append(slices.Clip(h), epoch{table: t, confirmed: now})
+	h = append(slices.Clone(h), epoch{table: t, confirmed: now})
 	held := 0
-	for _, e := range h {
+	for i, e := range slices.Backward(h) {
 		held += len(e.table.Assignments)
+		newest := i == len(h)-1
+		if !newest && (len(h)-i > maxTables || held > maxHeldInHistory || now.Sub(h[i+1].table.Time) > age) {
+			return slices.Clone(h[i+1:])
+		}
 	}
-	first := 0
-	for first < len(h)-1 && (len(h)-first > maxTables || held > maxHeldInHistory || now.Sub(h[first+1].table.Time) > age) {
-		held -= len(h[first].table.Assignments)
-		first++
-	}
-	return slices.Clone(h[first:])
+	return h
 }

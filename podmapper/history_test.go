@@ -146,7 +146,7 @@ func TestTableTime(t *testing.T) {
 		}
 		return m.Table()
 	}
-	at := func(d time.Duration) time.Time { return m.Status().LastSuccess.Add(d) }
+	at := func(d time.Duration) time.Time { return m.Status().TableTime.Add(d) }
 	write := func(at time.Time) { m.written.Store(&at) }
 	refresh()
 

@@ -11,6 +11,7 @@ import (
 
 	podresources "k8s.io/kubelet/pkg/apis/podresources/v1"
 
+	"gpu_exporter/podmapper/device"
 	"gpu_exporter/podmapper/kubelettest"
 )
 
@@ -18,30 +19,30 @@ import (
 func TestResolutions(t *testing.T) {
 	for _, tc := range []struct {
 		resource, id string
-		idType       IDType
+		idType       device.IDType
 		devices      []int
 		form, reason string
 	}{
-		{gpuResource, gpuA, IDTypeUID, []int{0}, "UUID of a GPU", ""},
-		{gpuResource, "GPU-" + strings.ToUpper(gpuA[4:]) + "::1", IDTypeUID, []int{0}, "UUID of a GPU", ""},
-		{gpuResource, "nvidia0/gi2::1", IDTypeUID, []int{2, 3, 4}, "GPU instance below a device file", ""},
-		{gpuResource, migA + "/vgpu1", IDTypeUID, []int{2, 3}, "UUID of a MIG device", ""},
-		{gpuResource, "MIG-" + gpuB + "/2/1", IDTypeUID, []int{4, 2}, "MIG device by GPU and instances", ""},
+		{gpuResource, gpuA, device.IDTypeUID, []int{0}, "UUID of a GPU", ""},
+		{gpuResource, "GPU-" + strings.ToUpper(gpuA[4:]) + "::1", device.IDTypeUID, []int{0}, "UUID of a GPU", ""},
+		{gpuResource, "nvidia0/gi2::1", device.IDTypeUID, []int{2, 3, 4}, "GPU instance below a device file", ""},
+		{gpuResource, migA + "/vgpu1", device.IDTypeUID, []int{2, 3}, "UUID of a MIG device", ""},
+		{gpuResource, "MIG-" + gpuB + "/2/1", device.IDTypeUID, []int{2, 4}, "MIG device by GPU and instances", ""},
 
-		{gpuResource, "GPU-gone", IDTypeUID, nil, "UUID of a GPU", "no GPU on this node has this UUID"},
-		{gpuResource, gpuA + "-3", IDTypeUID, nil, "UUID of a GPU", "starts with the UUID of GPU 0"},
-		{gpuResource, gpuA + "__1", IDTypeUID, nil, "no known form", "starts with the UUID of GPU 0"},
-		{gpuResource, "9", IDTypeUID, nil, "number of a GPU", "no GPU has the index 9; the node has 2 GPUs"},
-		{gpuResource, "9", IDTypeDeviceName, nil, "number of a GPU", "no GPU is /dev/nvidia9; the node has 2 GPUs"},
-		{gpuResource, "nvidia9", IDTypeUID, nil, "device file of a GPU", "no GPU is /dev/nvidia9"},
-		{gpuResource, "nvidia9/gi1", IDTypeUID, nil, "GPU instance below a device file", "no GPU is /dev/nvidia9"},
-		{gpuResource, "nvidia0/gi3", IDTypeUID, nil, "GPU instance below a device file", "the GPU at /dev/nvidia0 has no GPU instance 3"},
-		{gpuResource, "MIG-gone", IDTypeUID, nil, "UUID of a MIG device", "no MIG device on this node has this UUID"},
-		{gpuResource, "MIG-GPU-gone/1/0", IDTypeUID, nil, "MIG device by GPU and instances", "no GPU on this node has the UUID"},
-		{gpuResource, "MIG-" + gpuB + "/3/0", IDTypeUID, nil, "MIG device by GPU and instances", "its GPU has no GPU instance 3"},
-		{gpuResource, "tegra", IDTypeUID, nil, "integrated GPU", "the only GPU of a node; the node has 2 GPUs"},
-		{gpuResource, "0000:3b:00.0", IDTypeUID, nil, "no known form", "it has no known form"},
-		{"nvidia.com/pgpu", "0", IDTypeUID, nil, "no known form", "IOMMU groups"},
+		{gpuResource, "GPU-gone", device.IDTypeUID, nil, "UUID of a GPU", "no GPU on this node has the UUID GPU-gone"},
+		{gpuResource, gpuA + "-3", device.IDTypeUID, nil, "UUID of a GPU", "starts with the UUID of GPU 0"},
+		{gpuResource, gpuA + "__1", device.IDTypeUID, nil, "no known form", "starts with the UUID of GPU 0"},
+		{gpuResource, "9", device.IDTypeUID, nil, "number of a GPU", "no GPU has the index 9; the node has 2 GPUs"},
+		{gpuResource, "9", device.IDTypeDeviceName, nil, "number of a GPU", "no GPU has the device file /dev/nvidia9; the node has 2 GPUs"},
+		{gpuResource, "nvidia9", device.IDTypeUID, nil, "device file of a GPU", "no GPU has the device file /dev/nvidia9"},
+		{gpuResource, "nvidia9/gi1", device.IDTypeUID, nil, "GPU instance below a device file", "no GPU has the device file /dev/nvidia9"},
+		{gpuResource, "nvidia0/gi3", device.IDTypeUID, nil, "GPU instance below a device file", "the GPU at /dev/nvidia0 has no instance gi3"},
+		{gpuResource, "MIG-gone", device.IDTypeUID, nil, "UUID of a MIG device", "no MIG device on this node has the UUID MIG-gone"},
+		{gpuResource, "MIG-GPU-gone/1/0", device.IDTypeUID, nil, "MIG device by GPU and instances", "no GPU on this node has the UUID"},
+		{gpuResource, "MIG-" + gpuB + "/3/0", device.IDTypeUID, nil, "MIG device by GPU and instances", "has no GPU instance 3"},
+		{gpuResource, "tegra", device.IDTypeUID, nil, "integrated GPU", "the only GPU of a node; the node has 2 GPUs"},
+		{gpuResource, "0000:3b:00.0", device.IDTypeUID, nil, "no known form", "it has no known form"},
+		{"nvidia.com/pgpu", "0", device.IDTypeUID, nil, "no known form", "IOMMU groups"},
 	} {
 		t.Run(fmt.Sprintf("%s %q", tc.resource, tc.id), func(t *testing.T) {
 			m := tableOf(t, tc.idType, nil, kubelettest.Pod("ml", "train", "main", tc.resource, tc.id)).Match(node(), nil)
@@ -63,8 +64,8 @@ func TestResolutions(t *testing.T) {
 }
 
 func TestTegra(t *testing.T) {
-	m := tableOf(t, IDTypeUID, nil, kubelettest.Pod("ml", "train", "main", gpuResource, "tegra")).Match(
-		[]Device{{}, {Kind: KindGPU, GPUUUID: "GPU-orin"}}, nil)
+	m := tableOf(t, device.IDTypeUID, nil, kubelettest.Pod("ml", "train", "main", gpuResource, "tegra")).Match(
+		[]device.Device{{}, {Kind: device.KindGPU, GPUUUID: "GPU-orin"}}, nil)
 	if len(m.Owners[1]) != 1 || m.Unmatched != 0 {
 		t.Errorf("%+v: the only GPU has no owner", m)
 	}
@@ -76,7 +77,7 @@ func TestLogUnmatched(t *testing.T) {
 	var log syncBuffer
 	m := newMapper(t, Config{Socket: "/nowhere", Logger: logTo(&log)})
 	match := func(pods ...*podresources.PodResources) {
-		m.LogUnmatched(tableOf(t, IDTypeUID, nil, pods...).Match(node(), nil))
+		m.LogUnmatched(tableOf(t, device.IDTypeUID, nil, pods...).Match(node(), nil))
 	}
 
 	lost := kubelettest.Pod("ml", "a", "main", gpuResource, "GPU-lost")
@@ -86,7 +87,7 @@ func TestLogUnmatched(t *testing.T) {
 	if n := log.count("level=WARN"); n != 1 {
 		t.Errorf("%d warnings for one ID, want 1", n)
 	}
-	for _, text := range []string{"pod=a", "id=GPU-lost", "no GPU on this node has this UUID", "hint="} {
+	for _, text := range []string{"pod=a", "id=GPU-lost", "no GPU on this node has the UUID GPU-lost", "hint="} {
 		if log.count(text) != 1 {
 			t.Errorf("the warning lacks %q", text)
 		}

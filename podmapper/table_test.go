@@ -9,9 +9,9 @@ import (
 	"strings"
 	"testing"
 
-	"google.golang.org/protobuf/proto"
 	podresources "k8s.io/kubelet/pkg/apis/podresources/v1"
 
+	"gpu_exporter/podmapper/device"
 	"gpu_exporter/podmapper/kubelettest"
 )
 
@@ -19,21 +19,21 @@ const gpuResource = "nvidia.com/gpu"
 
 // node is a GPU without MIG, whose minor number differs from its index, and a
 // GPU cut into a 3g instance with two compute instances and a 1g one.
-func node() []Device {
-	return []Device{
-		{Kind: KindGPU, GPUUUID: gpuA, Index: 0, Minor: 1},
-		{Kind: KindGPU, GPUUUID: gpuB, Index: 1, Minor: 0},
-		{Kind: KindGPUInstance, GPUUUID: gpuB, Index: 1, Minor: 0, GPUInstance: 2, MIGUUIDs: []string{migA, migB}},
-		{Kind: KindComputeInstance, GPUUUID: gpuB, Index: 1, Minor: 0, GPUInstance: 2, ComputeInstance: 0, MIGUUIDs: []string{migA}},
-		{Kind: KindComputeInstance, GPUUUID: gpuB, Index: 1, Minor: 0, GPUInstance: 2, ComputeInstance: 1, MIGUUIDs: []string{migB}},
-		{Kind: KindGPUInstance, GPUUUID: gpuB, Index: 1, Minor: 0, GPUInstance: 9},
+func node() []device.Device {
+	return []device.Device{
+		{Kind: device.KindGPU, GPUUUID: gpuA, Index: 0, Minor: 1},
+		{Kind: device.KindGPU, GPUUUID: gpuB, Index: 1, Minor: 0},
+		{Kind: device.KindGPUInstance, GPUUUID: gpuB, Index: 1, Minor: 0, GPUInstance: 2, MIGUUIDs: []string{migA, migB}},
+		{Kind: device.KindComputeInstance, GPUUUID: gpuB, Index: 1, Minor: 0, GPUInstance: 2, ComputeInstance: 0, MIGUUIDs: []string{migA}},
+		{Kind: device.KindComputeInstance, GPUUUID: gpuB, Index: 1, Minor: 0, GPUInstance: 2, ComputeInstance: 1, MIGUUIDs: []string{migB}},
+		{Kind: device.KindGPUInstance, GPUUUID: gpuB, Index: 1, Minor: 0, GPUInstance: 9},
 		{}, // an entity that no container can hold
 	}
 }
 
 var nodeNames = []string{"gpu 0", "gpu 1", "gpu 1 gi 2", "gpu 1 gi 2 ci 0", "gpu 1 gi 2 ci 1", "gpu 1 gi 9", "other"}
 
-func tableOf(t *testing.T, idType IDType, names []string, pods ...*podresources.PodResources) *Table {
+func tableOf(t *testing.T, idType device.IDType, names []string, pods ...*podresources.PodResources) *Table {
 	t.Helper()
 	f := resourceFilter{names: make(map[string]bool), claims: true}
 	for _, n := range names {
@@ -42,18 +42,14 @@ func tableOf(t *testing.T, idType IDType, names []string, pods ...*podresources.
 	return &Table{rules: rules{idType: idType}, Assignments: unmarshal(t, f, pods...)}
 }
 
-// unmarshal gives what is taken of the kubelet's answer with these pods.
+// unmarshal returns what is taken of the kubelet's answer with these pods.
 func unmarshal(t testing.TB, f resourceFilter, pods ...*podresources.PodResources) []Assignment {
 	t.Helper()
-	wire, err := proto.Marshal(&podresources.ListPodResourcesResponse{PodResources: pods})
-	if err != nil {
-		t.Fatal(err)
+	all, truncated, err := f.collect(&podresources.ListPodResourcesResponse{PodResources: pods})
+	if err != nil || truncated != 0 {
+		t.Fatalf("%d truncated, error %v", truncated, err)
 	}
-	a := answer{filter: f}
-	if a.unmarshal(wire); a.err != nil {
-		t.Fatal(a.err)
-	}
-	return a.assignments
+	return all
 }
 
 // TestMatchForms: each form of ID gives an owner to exactly the devices that
@@ -61,33 +57,33 @@ func unmarshal(t testing.TB, f resourceFilter, pods ...*podresources.PodResource
 func TestMatchForms(t *testing.T) {
 	for _, tc := range []struct {
 		id     string
-		idType IDType
+		idType device.IDType
 		want   []string
 	}{
-		{gpuA, IDTypeUID, []string{"gpu 0"}},
-		{gpuA + "::1", IDTypeUID, []string{"gpu 0"}},
-		{gpuA, IDTypeDeviceName, []string{"gpu 0"}},
-		{gpuB, IDTypeUID, []string{"gpu 1"}},
-		{"0", IDTypeUID, []string{"gpu 0"}},
-		{"0", IDTypeDeviceName, []string{"gpu 1"}},
-		{"nvidia0", IDTypeUID, []string{"gpu 1"}},
-		{"nvidia0", IDTypeDeviceName, []string{"gpu 1"}},
-		{"nvidia1/vgpu2", IDTypeUID, []string{"gpu 0"}},
-		{"nvidia0/gi2", IDTypeUID, []string{"gpu 1 gi 2", "gpu 1 gi 2 ci 0", "gpu 1 gi 2 ci 1"}},
-		{"nvidia0/gi9/vgpu1", IDTypeUID, []string{"gpu 1 gi 9"}},
-		{migA, IDTypeUID, []string{"gpu 1 gi 2", "gpu 1 gi 2 ci 0"}},
-		{migB + "::0", IDTypeUID, []string{"gpu 1 gi 2", "gpu 1 gi 2 ci 1"}},
-		{"MIG-" + gpuB + "/2/1", IDTypeUID, []string{"gpu 1 gi 2", "gpu 1 gi 2 ci 1"}},
-		{"MIG-" + gpuB + "/9/0", IDTypeUID, []string{"gpu 1 gi 9"}},
+		{gpuA, device.IDTypeUID, []string{"gpu 0"}},
+		{gpuA + "::1", device.IDTypeUID, []string{"gpu 0"}},
+		{gpuA, device.IDTypeDeviceName, []string{"gpu 0"}},
+		{gpuB, device.IDTypeUID, []string{"gpu 1"}},
+		{"0", device.IDTypeUID, []string{"gpu 0"}},
+		{"0", device.IDTypeDeviceName, []string{"gpu 1"}},
+		{"nvidia0", device.IDTypeUID, []string{"gpu 1"}},
+		{"nvidia0", device.IDTypeDeviceName, []string{"gpu 1"}},
+		{"nvidia1/vgpu2", device.IDTypeUID, []string{"gpu 0"}},
+		{"nvidia0/gi2", device.IDTypeUID, []string{"gpu 1 gi 2", "gpu 1 gi 2 ci 0", "gpu 1 gi 2 ci 1"}},
+		{"nvidia0/gi9/vgpu1", device.IDTypeUID, []string{"gpu 1 gi 9"}},
+		{migA, device.IDTypeUID, []string{"gpu 1 gi 2", "gpu 1 gi 2 ci 0"}},
+		{migB + "::0", device.IDTypeUID, []string{"gpu 1 gi 2", "gpu 1 gi 2 ci 1"}},
+		{"MIG-" + gpuB + "/2/1", device.IDTypeUID, []string{"gpu 1 gi 2", "gpu 1 gi 2 ci 1"}},
+		{"MIG-" + gpuB + "/9/0", device.IDTypeUID, []string{"gpu 1 gi 9"}},
 		// Devices that are not there, and texts that say nothing.
-		{"GPU-gone", IDTypeUID, nil},
-		{"MIG-gone", IDTypeUID, nil},
-		{"nvidia1/gi2", IDTypeUID, nil},
-		{"MIG-" + gpuA + "/2/0", IDTypeUID, nil},
-		{"8", IDTypeUID, nil},
-		{"nvidia8", IDTypeUID, nil},
-		{"whatever", IDTypeUID, nil},
-		{"", IDTypeUID, nil},
+		{"GPU-gone", device.IDTypeUID, nil},
+		{"MIG-gone", device.IDTypeUID, nil},
+		{"nvidia1/gi2", device.IDTypeUID, nil},
+		{"MIG-" + gpuA + "/2/0", device.IDTypeUID, nil},
+		{"8", device.IDTypeUID, nil},
+		{"nvidia8", device.IDTypeUID, nil},
+		{"whatever", device.IDTypeUID, nil},
+		{"", device.IDTypeUID, nil},
 	} {
 		t.Run(fmt.Sprintf("%s %q", tc.idType, tc.id), func(t *testing.T) {
 			m := tableOf(t, tc.idType, nil, kubelettest.Pod("ml", "train", "main", gpuResource, tc.id)).Match(node(), nil)
@@ -108,11 +104,11 @@ func TestMatchForms(t *testing.T) {
 }
 
 func TestMatchUnknownMinor(t *testing.T) {
-	devices := []Device{
-		{Kind: KindGPU, GPUUUID: gpuA, Index: 0, Minor: NoMinor},
-		{Kind: KindGPU, GPUUUID: gpuB, Index: 1, Minor: NoMinor},
+	devices := []device.Device{
+		{Kind: device.KindGPU, GPUUUID: gpuA, Index: 0, Minor: device.Unknown},
+		{Kind: device.KindGPU, GPUUUID: gpuB, Index: 1, Minor: device.Unknown},
 	}
-	m := tableOf(t, IDTypeUID, nil, kubelettest.Pod("ml", "train", "main", gpuResource, "nvidia1")).Match(devices, nil)
+	m := tableOf(t, device.IDTypeUID, nil, kubelettest.Pod("ml", "train", "main", gpuResource, "nvidia1")).Match(devices, nil)
 	if len(m.Owners[0]) != 0 || len(m.Owners[1]) != 1 {
 		t.Errorf("owners %+v, want the index to stand in for the minor number", m.Owners)
 	}
@@ -122,7 +118,7 @@ func TestMatchUnknownMinor(t *testing.T) {
 // container are several holds of one container.
 func TestMatchSharing(t *testing.T) {
 	const shared = "nvidia.com/gpu.shared"
-	m := tableOf(t, IDTypeUID, nil,
+	m := tableOf(t, device.IDTypeUID, nil,
 		kubelettest.Pod("web", "b", "main", shared, gpuA+"::10", gpuA+"::9", gpuA+"::9"),
 		kubelettest.Pod("ml", "z", "main", shared, gpuA+"::0"),
 		kubelettest.Pod("ml", "a", "main", shared, gpuA+"::2"),
@@ -160,9 +156,9 @@ func TestMatchOrderIsStable(t *testing.T) {
 		kubelettest.Pod("ml", "b", "main", gpuResource, gpuA+"::1", migA),
 		kubelettest.Pod("dev", "c", "main", gpuResource, gpuA, migA, "GPU-gone"),
 	}
-	want := fmt.Sprint(tableOf(t, IDTypeUID, nil, pods...).Match(node(), nil).Owners)
+	want := fmt.Sprint(tableOf(t, device.IDTypeUID, nil, pods...).Match(node(), nil).Owners)
 	slices.Reverse(pods)
-	if got := fmt.Sprint(tableOf(t, IDTypeUID, nil, pods...).Match(node(), nil).Owners); got != want {
+	if got := fmt.Sprint(tableOf(t, device.IDTypeUID, nil, pods...).Match(node(), nil).Owners); got != want {
 		t.Errorf("reversed pods give\n%s\nwant\n%s", got, want)
 	}
 }
@@ -172,7 +168,7 @@ func TestMatchNothing(t *testing.T) {
 	if m := none.Match(node(), nil); len(m.Owners) != len(node()) || m.Unmatched != 0 {
 		t.Errorf("a nil table gives %+v", m)
 	}
-	m := tableOf(t, IDTypeUID, nil, kubelettest.Pod("ml", "a", "main", gpuResource, gpuA)).Match(nil, nil)
+	m := tableOf(t, device.IDTypeUID, nil, kubelettest.Pod("ml", "a", "main", gpuResource, gpuA)).Match(nil, nil)
 	if len(m.Owners) != 0 || m.Unmatched != 1 {
 		t.Errorf("a node without devices gives %+v", m)
 	}
@@ -184,26 +180,26 @@ func TestResources(t *testing.T) {
 		resource, id string
 		names        []string
 		listed       bool
-		form         Form
+		form         device.Form
 	}{
-		{"nvidia.com/gpu", gpuA, nil, true, FormGPUUUID},
-		{"nvidia.com/gpu.shared", gpuA + "::0", nil, true, FormGPUUUID},
-		{"nvidia.com/mig-1g.5gb", migA, nil, true, FormMIGUUID},
-		{"nvidia.com/mig-1g.5gb.shared", migA + "::1", nil, true, FormMIGUUID},
-		{"nvidia.com/a100-renamed", gpuA, nil, true, FormGPUUUID},
+		{"nvidia.com/gpu", gpuA, nil, true, device.FormGPUUUID},
+		{"nvidia.com/gpu.shared", gpuA + "::0", nil, true, device.FormGPUUUID},
+		{"nvidia.com/mig-1g.5gb", migA, nil, true, device.FormMIGUUID},
+		{"nvidia.com/mig-1g.5gb.shared", migA + "::1", nil, true, device.FormMIGUUID},
+		{"nvidia.com/a100-renamed", gpuA, nil, true, device.FormGPUUUID},
 		{"example.com/gpu", gpuA, nil, false, 0},
-		{"example.com/gpu", gpuA, []string{"example.com/gpu"}, true, FormGPUUUID},
+		{"example.com/gpu", gpuA, []string{"example.com/gpu"}, true, device.FormGPUUUID},
 		{"cpu", "0", nil, false, 0},
 		{"example.nvidia.com/gpu", gpuA, nil, false, 0},
-		{"nvidia.com/gpu", "3", nil, true, FormNumber},
-		{"nvidia.com/gpu.shared", "3::1", nil, true, FormNumber},
-		{"example.com/gpu", "3", []string{"example.com/gpu"}, true, FormNumber},
+		{"nvidia.com/gpu", "3", nil, true, device.FormNumber},
+		{"nvidia.com/gpu.shared", "3::1", nil, true, device.FormNumber},
+		{"example.com/gpu", "3", []string{"example.com/gpu"}, true, device.FormNumber},
 		// IOMMU groups of NVIDIA's KubeVirt and sandbox plugins, not GPUs.
-		{"nvidia.com/GA102GL_A10", "3", nil, true, FormUnknown},
-		{"nvidia.com/pgpu", "3", nil, true, FormUnknown},
-		{"nvidia.com/pgpu", "3", []string{"nvidia.com/pgpu"}, true, FormNumber},
+		{"nvidia.com/GA102GL_A10", "3", nil, true, device.FormUnknown},
+		{"nvidia.com/pgpu", "3", nil, true, device.FormUnknown},
+		{"nvidia.com/pgpu", "3", []string{"nvidia.com/pgpu"}, true, device.FormNumber},
 	} {
-		got := tableOf(t, IDTypeUID, tc.names, kubelettest.Pod("ml", "a", "main", tc.resource, tc.id)).Assignments
+		got := tableOf(t, device.IDTypeUID, tc.names, kubelettest.Pod("ml", "a", "main", tc.resource, tc.id)).Assignments
 		if len(got) > 0 != tc.listed {
 			t.Errorf("%s (names %q): %d assignments, want listed %v", tc.resource, tc.names, len(got), tc.listed)
 			continue
@@ -214,35 +210,24 @@ func TestResources(t *testing.T) {
 	}
 }
 
-func TestParseIDType(t *testing.T) {
-	for in, want := range map[string]IDType{"": IDTypeUID, "uid": IDTypeUID, "device-name": IDTypeDeviceName} {
-		if got, err := ParseIDType(in); err != nil || got != want {
-			t.Errorf("ParseIDType(%q) = %q, %v; want %q", in, got, err, want)
-		}
-	}
-	if _, err := ParseIDType("UID"); err == nil || !strings.Contains(err.Error(), "device-name") {
-		t.Errorf("ParseIDType(UID): error %v does not list the choices", err)
-	}
-}
-
 // BenchmarkMatch is what a change of the table or of the topology costs on a
 // node of 16 GPUs with 7 instances each, all of them taken: by device plugin, or
 // by claims of instances that were made for them and have no published UUID.
 func BenchmarkMatch(b *testing.B) {
-	var devices []Device
+	var devices []device.Device
 	var plugin, claims []*podresources.PodResources
-	slices := make(map[string]PublishedDevice)
+	slices := make(map[string]device.PublishedDevice)
 	for g := range 16 {
 		uuid := fmt.Sprintf("GPU-%036d", g)
-		devices = append(devices, Device{Kind: KindGPU, GPUUUID: uuid, Index: g, Minor: g})
+		devices = append(devices, device.Device{Kind: device.KindGPU, GPUUUID: uuid, Index: g, Minor: g})
 		for i := range 7 {
 			mig := fmt.Sprintf("MIG-%030d-%05d", g, i)
-			devices = append(devices, Device{Kind: KindGPUInstance, GPUUUID: uuid, Index: g, Minor: g, GPUInstance: i + 7,
+			devices = append(devices, device.Device{Kind: device.KindGPUInstance, GPUUUID: uuid, Index: g, Minor: g, GPUInstance: i + 7,
 				Profile: "1g.10gb", PlacementStart: i, MIGUUIDs: []string{mig}})
-			pod, device := fmt.Sprintf("pod-%d-%d", g, i), fmt.Sprintf("gpu-%d-mig-1g10gb-19-%d", g, i)
+			pod, name := fmt.Sprintf("pod-%d-%d", g, i), fmt.Sprintf("gpu-%d-mig-1g10gb-19-%d", g, i)
 			plugin = append(plugin, kubelettest.Pod("ml", pod, "main", "nvidia.com/mig-1g.10gb", mig))
-			claims = append(claims, claimed(pod, device))
-			slices[device] = placed(i, PublishedDevice{Type: "mig", ParentUUID: uuid, Profile: "1g.10gb"})
+			claims = append(claims, claimed(pod, name))
+			slices[name] = placed(i, device.PublishedDevice{Type: "mig", ParentUUID: uuid, Profile: "1g.10gb"})
 		}
 	}
 	published := publish(nvidiaDriver, slices)

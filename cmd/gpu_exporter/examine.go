@@ -62,10 +62,7 @@ func (e *exporter) Owners() *owners.Owners { return e.owners }
 // sources of owners and the libraries.
 func checkSetup(environ []string) func(config.Config) (warnings []string, err error) {
 	return func(c config.Config) (warnings []string, err error) {
-		o, err := owners.New(&c.Static, slog.New(slog.DiscardHandler))
-		if err == nil && o.SlicesError() != nil {
-			warnings = append(warnings, fmt.Sprintf("--kubernetes-enable-dra: %v", o.SlicesError()))
-		}
+		_, err = owners.New(&c.Static, slog.New(slog.DiscardHandler))
 		env, failure := newSamplerEnv(&c.Static, environ)
 		if errors.Is(failure, sampler.ErrNoStandIns) {
 			failure = nil // the machine that this configuration is for may have them

@@ -9,19 +9,16 @@ import (
 	"strings"
 )
 
-// Parse takes the content of a /proc/<pid>/cgroup apart. It is a pure function,
-// and takes any text; what it does not know it leaves out.
+// Parse parses /proc/<pid>/cgroup. It accepts any text and ignores unknown forms.
 //
-// Each line gives the path in one hierarchy. With cgroup v1 and with both
-// versions at once the container need not be in all of them, so the line that
-// says most counts, and the innermost container of it. Whoever may create
-// cgroups in a container (that is, a privileged one) can make its processes
-// appear in another container; what is in Outer is out of its reach.
+// Each line has the path in one hierarchy. In cgroup v1 and hybrid set-ups a
+// container need not be in all hierarchies, so the most detailed line wins. A
+// privileged container can create cgroups that imitate an inner container. It
+// cannot change Outer.
 //
-// Paths are those that the reader's cgroup namespace shows. From inside of one
-// they begin with "/..", and what is common to the reader and the process is
-// missing: a process in another container of the reader's pod has a
-// ContainerID and no PodUID, one in the reader's own container is in none.
+// Paths are relative to the reader's cgroup namespace. Inside a namespace they
+// start with "/.." and omit the common prefix. Example: a process in another
+// container of the reader's pod has a ContainerID and no PodUID.
 //
 // Sources of the forms: containerd internal/cri/server/podsandbox/helpers.go
 // (getCgroupsPath), runc libcontainer/cgroups/systemd, CRI-O
@@ -31,36 +28,33 @@ import (
 func Parse(content string) Place {
 	var best Place
 	for line := range strings.SplitSeq(content, "\n") {
-		_, rest, ok := strings.Cut(line, ":") // hierarchy number
-		if !ok {
+		fields := strings.SplitN(line, ":", 3) // hierarchy, controllers, path
+		if len(fields) < 3 {
 			continue
 		}
-		_, path, ok := strings.Cut(rest, ":") // controllers
-		if !ok {
-			continue
-		}
-		// A removed cgroup whose last process has not been reaped.
-		parts := components(strings.TrimSuffix(path, " (deleted)"))
-		if p := parseContainers(parts); p.says() > best.says() {
+		// The kernel marks a removed cgroup with an unreaped process as deleted.
+		// The clone lets the caller free the content.
+		parts := components(strings.Clone(strings.TrimSuffix(fields[2], " (deleted)")))
+		if p := parseContainers(parts); p.detail() > best.detail() {
 			best.Container, best.Outer = p.Container, p.Outer
 		}
-		if j := parseJob(parts); j.says() > best.Job.says() {
+		if j := parseJob(parts); j.detail() > best.Job.detail() {
 			best.Job = j
 		}
 	}
-	return best.clone()
+	return best
 }
 
-// says orders places by how much they say.
-func (p Place) says() int {
-	n := p.Container.says()
+// detail ranks places by the number of known properties.
+func (p Place) detail() int {
+	n := p.Container.detail()
 	for _, c := range p.Outer {
-		n += c.says()
+		n += c.detail()
 	}
 	return n
 }
 
-func (c Container) says() int {
+func (c Container) detail() int {
 	n := 0
 	if c != (Container{}) {
 		n += 4
@@ -74,7 +68,7 @@ func (c Container) says() int {
 	return n
 }
 
-func (j SlurmJob) says() int {
+func (j SlurmJob) detail() int {
 	n := 0
 	for _, s := range []string{j.ID + j.SLUID, j.Step, j.UID, j.Node} {
 		if s != "" {
@@ -84,58 +78,28 @@ func (j SlurmJob) says() int {
 	return n
 }
 
-// clone lets go of the text that the strings were cut out of.
-func (p Place) clone() Place {
-	p.Container = p.Container.clone()
-	p.Outer = slices.Clone(p.Outer)
-	for i := range p.Outer {
-		p.Outer[i] = p.Outer[i].clone()
-	}
-	j := &p.Job
-	for _, s := range []*string{&j.ID, &j.SLUID, &j.Step, &j.UID, &j.Node} {
-		*s = strings.Clone(*s)
-	}
-	return p
-}
-
-func (c Container) clone() Container {
-	return Container{
-		Runtime:     c.Runtime, // a constant
-		ContainerID: strings.Clone(c.ContainerID),
-		PodUID:      strings.Clone(c.PodUID),
-	}
-}
-
-// components cuts a path into its directories. Under a runtime with the
-// cgroupfs driver and a kubelet with systemd's, one directory is named
-// slice:prefix:name; it becomes the two that systemd would have made of it.
+// components splits a path into directory names. A runtime with the cgroupfs
+// driver under a kubelet with the systemd driver creates one directory named
+// slice:prefix:name. It is split into the two directories of systemd.
 func components(path string) []string {
 	var parts []string
 	for part := range strings.SplitSeq(path, "/") {
-		if part == "" {
-			continue
+		if unit := strings.SplitN(part, ":", 3); len(unit) == 3 {
+			parts = append(parts, unit[0])
+			part = unit[2]
+			if unit[1] != "" {
+				part = unit[1] + "-" + part
+			}
 		}
-		slice, unit, ok := strings.Cut(part, ":")
-		prefix, name, ok2 := strings.Cut(unit, ":")
-		if !ok || !ok2 {
-			parts = append(parts, part)
-			continue
-		}
-		if slice != "" {
-			parts = append(parts, slice)
-		}
-		if prefix != "" {
-			name = prefix + "-" + name
-		}
-		parts = append(parts, name)
+		parts = append(parts, part)
 	}
-	return parts
+	return slices.DeleteFunc(parts, func(part string) bool { return part == "" })
 }
 
 func parseContainers(parts []string) Place {
-	var found []Container // the outermost first
-	var pod string        // around what follows
-	around := func() string {
+	var found []Container // outermost first
+	var pod string        // UID of the pod that encloses the next directories
+	enclosingPod := func() string {
 		if len(found) == 0 {
 			return ""
 		}
@@ -148,12 +112,12 @@ func parseContainers(parts []string) Place {
 		case kind == unitContainer:
 			found = append(found, Container{Runtime: runtime, ContainerID: id, PodUID: pod})
 		case kind == unitMonitor:
-			// conmon is the runtime's, although CRI-O puts it below the pod.
-			pod = around()
+			// conmon belongs to the runtime, although CRI-O starts it below the pod.
+			pod = enclosingPod()
 		case part == "supervisor" && nspawnMachine(parent) != "":
-			// systemd-nspawn itself, beside the machine's "payload".
+			// systemd-nspawn itself; the machine is in "payload".
 			found = found[:len(found)-1]
-			pod = around()
+			pod = enclosingPod()
 		default:
 			if uid := podUID(part, parent); uid != "" {
 				pod = uid
@@ -161,7 +125,7 @@ func parseContainers(parts []string) Place {
 		}
 		parent = part
 	}
-	if pod != around() {
+	if pod != enclosingPod() {
 		found = append(found, Container{PodUID: pod})
 	}
 	if len(found) == 0 {
@@ -180,18 +144,18 @@ type unitKind uint8
 const (
 	unitOther unitKind = iota
 	unitContainer
-	unitMonitor // of a container, and outside of it
+	unitMonitor // monitors a container from outside
 )
 
-// parseUnit recognises the directory of a container: a unit of systemd,
-// <prefix>-<id>.scope, or of the cgroupfs driver, with or without a prefix.
+// parseUnit parses the directory of a container. The systemd driver names it
+// <prefix>-<id>.scope; the cgroupfs driver <id> or <prefix>-<id>.
 func parseUnit(part, parent string) (runtime, id string, kind unitKind) {
 	name := strings.TrimSuffix(part, ".scope")
 	if isContainerID(name) {
 		if parent == "docker" {
-			return RuntimeDocker, name, unitContainer
+			runtime = RuntimeDocker
 		}
-		return "", name, unitContainer
+		return runtime, name, unitContainer
 	}
 	if i := len(name) - containerIDLength; i > 0 && isContainerID(name[i:]) {
 		id = name[i:]
@@ -215,30 +179,24 @@ func parseUnit(part, parent string) (runtime, id string, kind unitKind) {
 	return "", "", unitOther
 }
 
-// containerIDLength is that of all the runtimes above.
+// containerIDLength is the same for all supported runtimes except systemd-nspawn.
 const containerIDLength = 64
 
-func isContainerID(s string) bool { return len(s) == containerIDLength && isHex(s) }
+const (
+	digits        = "0123456789"
+	letters       = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	hexDigits     = digits + "abcdef"
+	sluidAlphabet = digits + "ABCDEFGHJKMNPQRSTVWXYZ" // Crockford's base 32
+)
 
-func isHex(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return false
-		}
-	}
-	return true
-}
+// madeOf reports whether s has only characters of the alphabet.
+func madeOf(s, alphabet string) bool { return strings.Trim(s, alphabet) == "" }
 
-func isDigits(s string) bool {
-	for i := range len(s) {
-		if s[i] < '0' || s[i] > '9' {
-			return false
-		}
-	}
-	return s != ""
-}
+func isContainerID(s string) bool { return len(s) == containerIDLength && madeOf(s, hexDigits) }
 
-// nspawnMachine gives the name of a machine of systemd-nspawn.
+func isDigits(s string) bool { return s != "" && madeOf(s, digits) }
+
+// nspawnMachine returns the name of a systemd-nspawn machine, or "".
 func nspawnMachine(part string) string {
 	if s, ok := strings.CutPrefix(part, "systemd-nspawn@"); ok {
 		if s, ok = strings.CutSuffix(s, ".service"); ok {
@@ -265,8 +223,7 @@ func nspawnMachine(part string) string {
 	return name
 }
 
-// unescapeUnit undoes systemd's \x2d for the characters that a unit's name
-// cannot have.
+// unescapeUnit decodes systemd's escapes in unit names. Example: a\x2db is a-b.
 func unescapeUnit(s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
@@ -282,22 +239,18 @@ func unescapeUnit(s string) string {
 	return b.String()
 }
 
-// podUID recognises the directory of a pod: pod<uid> under the cgroupfs driver,
-// kubepods-burstable-pod<uid>.slice under systemd's, where the UID has "_" for
-// "-", and a kubelet with its own --cgroup-root has that before the name.
+// podUID returns the UID in the directory name of a pod, or "". The cgroupfs
+// driver uses pod<uid>; the systemd driver kubepods-burstable-pod<uid>.slice, with
+// "_" for "-" in the UID. A kubelet with --cgroup-root prepends that.
 func podUID(part, parent string) string {
 	if slice, ok := strings.CutSuffix(part, ".slice"); ok {
 		i := strings.LastIndex(slice, "-pod")
 		if i < 0 {
 			return ""
 		}
-		above, uid := slice[:i], slice[i+len("-pod"):]
-		above = strings.TrimSuffix(strings.TrimSuffix(above, "-burstable"), "-besteffort")
-		if above != "kubepods" && !strings.HasSuffix(above, "-kubepods") {
-			return ""
-		}
-		uid = strings.ReplaceAll(uid, "_", "-")
-		if !isPodUID(uid) {
+		above := strings.TrimSuffix(strings.TrimSuffix(slice[:i], "-burstable"), "-besteffort")
+		uid := strings.ReplaceAll(slice[i+len("-pod"):], "_", "-")
+		if above != "kubepods" && !strings.HasSuffix(above, "-kubepods") || !isPodUID(uid) {
 			return ""
 		}
 		return uid
@@ -310,59 +263,38 @@ func podUID(part, parent string) string {
 	case "kubepods", "burstable", "besteffort":
 		return uid
 	}
-	// From inside of a cgroup namespace the directories above are missing.
-	if len(uid) == 36 && isHex(strings.ReplaceAll(uid, "-", "")) || len(uid) == 32 && isHex(uid) {
+	// Inside a cgroup namespace the parent directories are missing.
+	if len(uid) == 36 && madeOf(uid, hexDigits+"-") || len(uid) == 32 && madeOf(uid, hexDigits) {
 		return uid
 	}
 	return ""
 }
 
-// isPodUID: the UID of a static pod may be any text that its manifest has.
+// isPodUID accepts more than UUIDs: the manifest of a static pod can set any UID.
 func isPodUID(s string) bool {
-	if s == "" || len(s) > 128 {
-		return false
-	}
-	for i := range len(s) {
-		c := s[i]
-		switch {
-		case c >= '0' && c <= '9', c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c == '-', c == '.':
-		default:
-			return false
-		}
-	}
-	return true
+	return s != "" && len(s) <= 128 && madeOf(s, digits+letters+"-.")
 }
 
-// ParseSlurmDir takes the name of the directory of a job below Slurm's own,
+// ParseSlurmDir parses the directory name of a job below Slurm's own directory:
 // job_<id> or a SLUID.
 func ParseSlurmDir(name string) (SlurmJob, bool) {
 	if id, ok := strings.CutPrefix(name, "job_"); ok {
-		// A number of 32 bits.
-		return SlurmJob{ID: id}, isDigits(id) && len(id) <= 10
+		return SlurmJob{ID: id}, isDigits(id) && len(id) <= 10 // uint32
 	}
 	return SlurmJob{SLUID: name}, isSLUID(name)
 }
 
-// isSLUID: Crockford's base 32, see Slurm's src/common/sluid.c.
+// isSLUID follows src/common/sluid.c of Slurm.
 func isSLUID(s string) bool {
-	if len(s) != 14 || s[0] != 's' {
-		return false
-	}
-	for i := 1; i < len(s); i++ {
-		if !strings.Contains("0123456789ABCDEFGHJKMNPQRSTVWXYZ", s[i:i+1]) {
-			return false
-		}
-	}
-	return true
+	return len(s) == 14 && s[0] == 's' && madeOf(s[1:], sluidAlphabet)
 }
 
-// parseJob recognises
+// parseJob finds the innermost Slurm job. The forms are
 //
 //	v1: <CgroupPrepend>/uid_<uid>/job_<id>/step_<step>/task_<n>
 //	v2: <CgroupSlice>/slurmstepd.scope/job_<id>/step_<step>/user/task_<n>
 //
-// The prefix of v1 is a setting, /slurm or /slurm_<node>, so the names below
-// must do.
+// The v1 prefix is configurable (/slurm or /slurm_<node>), so it is not required.
 func parseJob(parts []string) SlurmJob {
 	var found SlurmJob
 	for i, part := range parts {
@@ -392,29 +324,20 @@ func parseJob(parts []string) SlurmJob {
 		case inScope:
 			job.Node = strings.TrimSuffix(node, "_")
 		case step == "":
-			// Not enough to go by. With a step, it is a path from inside of a
-			// cgroup namespace.
+			// Only a step proves that it is a job, seen from a cgroup namespace.
 			continue
 		}
 		job.Step = step
-		found = job // the innermost
+		found = job
 	}
 	return found
 }
 
-// slurmStep gives the step of a directory step_<step>, or "".
+// slurmStep returns the step of a directory step_<step>, or "".
 func slurmStep(part string) string {
 	step, ok := strings.CutPrefix(part, "step_")
-	if !ok || len(step) > 32 {
+	if !ok || len(step) > 32 || !madeOf(step, digits+letters+"+") {
 		return ""
-	}
-	for i := range len(step) {
-		c := step[i]
-		switch {
-		case c >= '0' && c <= '9', c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c == '+':
-		default:
-			return ""
-		}
 	}
 	return step
 }

@@ -22,7 +22,7 @@ const (
 	uid2Unit = "90d81341_92de_11e7_8cf2_507b9d4141fa"
 )
 
-// v1 is the content of /proc/<pid>/cgroup with cgroup v1: the same path in
+// v1 returns the content of /proc/<pid>/cgroup with cgroup v1: the same path in
 // every hierarchy.
 func v1(path string) string {
 	var b strings.Builder
@@ -35,7 +35,7 @@ func v1(path string) string {
 	return b.String()
 }
 
-// v2 is it with cgroup v2.
+// v2 returns the content of /proc/<pid>/cgroup with cgroup v2.
 func v2(path string) string { return "0::" + path + "\n" }
 
 func in(runtime, id, pod string) Place {
@@ -55,17 +55,16 @@ func TestParse(t *testing.T) {
 		content string
 		want    Place
 	}{
-		// Kubernetes, cgroupfs driver. Which runtime it is cannot be seen,
-		// but for CRI-O.
+		// Kubernetes, cgroupfs driver. Only CRI-O's paths name the runtime.
 		{"kubepods, cgroupfs, burstable", v1("/kubepods/burstable/pod" + uid1 + "/" + id1), in("", id1, uid1)},
 		{"kubepods, cgroupfs, best effort", v2("/kubepods/besteffort/pod" + uid1 + "/" + id1), in("", id1, uid1)},
 		{"kubepods, cgroupfs, guaranteed", v1("/kubepods/pod" + uid1 + "/" + id1), in("", id1, uid1)},
 		{"kubepods, cgroupfs, static pod", v1("/kubepods/burstable/pod" + hash + "/" + id1), in("", id1, hash)},
-		{"kubepods, cgroupfs, static pod with a UID of its own", v2("/kubepods/burstable/poddcgm-on.node7/" + id1), in("", id1, "dcgm-on.node7")},
+		{"kubepods, cgroupfs, static pod with a UID from its manifest", v2("/kubepods/burstable/poddcgm-on.node7/" + id1), in("", id1, "dcgm-on.node7")},
 		{"kubepods, cgroupfs, CRI-O", v2("/kubepods/burstable/pod" + uid1 + "/crio-" + id1), in(RuntimeCRIO, id1, uid1)},
 		{"kubepods, cgroupfs, CRI-O's conmon", v2("/kubepods/burstable/pod" + uid1 + "/crio-conmon-" + id1), Place{}},
-		{"kubepods, a pod and no container", v2("/kubepods/burstable/pod" + uid1), in("", "", uid1)},
-		{"kubepods, a cgroup that the container made", v2("/kubepods/burstable/pod" + uid1 + "/" + id1 + "/podlike/init"), in("", id1, uid1)},
+		{"kubepods, a pod without a container", v2("/kubepods/burstable/pod" + uid1), in("", "", uid1)},
+		{"kubepods, a cgroup created inside the container", v2("/kubepods/burstable/pod" + uid1 + "/" + id1 + "/podlike/init"), in("", id1, uid1)},
 
 		// Kubernetes, systemd driver.
 		{"kubepods, systemd, containerd", v2("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod" + uid1Unit + ".slice/cri-containerd-" + id1 + ".scope"),
@@ -83,7 +82,7 @@ func TestParse(t *testing.T) {
 			in(RuntimeContainerd, id1, hash)},
 		{"kubelet systemd, containerd cgroupfs", v1("/system.slice/containerd.service/kubepods-burstable-pod" + hash + ".slice:cri-containerd:" + id2),
 			in(RuntimeContainerd, id2, hash)},
-		{"kubelet systemd, containerd cgroupfs, at the top", v2("/kubepods-besteffort-pod" + uid1Unit + ".slice:cri-containerd:" + id1),
+		{"kubelet systemd, containerd cgroupfs, top level", v2("/kubepods-besteffort-pod" + uid1Unit + ".slice:cri-containerd:" + id1),
 			in(RuntimeContainerd, id1, uid1)},
 		{"containerd cgroupfs without a pod", v2("/system.slice:cri-containerd:" + id1), in(RuntimeContainerd, id1, "")},
 		{"kubelet with --cgroup-root", v2("/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-burstable.slice/kubelet-kubepods-burstable-pod" + uid1Unit + ".slice/cri-containerd-" + id1 + ".scope"),
@@ -124,9 +123,9 @@ func TestParse(t *testing.T) {
 		{"systemd-nspawn, a payload's supervisor", v2("/machine.slice/systemd-nspawn@web.service/payload/system.slice/supervisor"), in(RuntimeNspawn, "web", "")},
 		{"a virtual machine of libvirt", v2("/machine.slice/machine-qemu\\x2d1\\x2dvm.scope/libvirt/emulator"), Place{}},
 
-		// From inside of a cgroup namespace.
+		// From inside a cgroup namespace.
 		{"another pod, seen from a pod, cgroupfs", v2("/../../pod" + uid2 + "/" + id2), in("", id2, uid2)},
-		{"another pod, seen from a pod, other class", v2("/../../../burstable/pod" + uid2 + "/" + id2), in("", id2, uid2)},
+		{"another pod of a different QoS class, seen from a pod", v2("/../../../burstable/pod" + uid2 + "/" + id2), in("", id2, uid2)},
 		{"another pod, seen from a pod, systemd", v2("/../../kubepods-burstable-pod" + uid2Unit + ".slice/cri-containerd-" + id2 + ".scope"), in(RuntimeContainerd, id2, uid2)},
 		{"another container, seen from the same pod", v2("/../cri-containerd-" + id2 + ".scope"), in(RuntimeContainerd, id2, "")},
 		{"a CRI-O container, seen from the same pod", v2("/../crio-" + id2), in(RuntimeCRIO, id2, "")},
@@ -134,41 +133,41 @@ func TestParse(t *testing.T) {
 		{"a Slurm job, seen from a container", v2("/../../slurmstepd.scope/job_42/step_0/user/task_0"), job(SlurmJob{ID: "42", Step: "0"})},
 		{"a Slurm step, seen from the scope", v2("/../job_42/step_batch/user/task_0"), job(SlurmJob{ID: "42", Step: "batch"})},
 
-		// v1 and v2 at once: the line that says something, wherever.
+		// Hybrid: the most detailed line wins.
 		{"hybrid, container in v1 only", "12:pids:/docker/" + id1 + "\n1:name=systemd:/docker/" + id1 + "\n0::/system.slice/containerd.service\n", in(RuntimeDocker, id1, "")},
 		{"hybrid, container in v2 only", "2:devices:/\n1:name=systemd:/system.slice/containerd.service\n0::/system.slice/docker-" + id1 + ".scope\n", in(RuntimeDocker, id1, "")},
 		{"hybrid, one controller only", "4:memory:/user.slice\n3:devices:/kubepods/pod" + uid1 + "/" + id1 + "\n2:cpu:/\n0::/\n", in("", id1, uid1)},
 		{"hybrid, the deepest line", "3:devices:/docker/" + id1 + "\n2:cpu:/docker/" + id1 + "/docker/" + id2 + "\n0::/docker/" + id1 + "\n",
 			in(RuntimeDocker, id2, "").within(Container{Runtime: RuntimeDocker, ContainerID: id1})},
-		{"hybrid, no hierarchy is interesting", "9:name=systemd:/\n8:pids:/\n4:memory:/process_api/fd988f2a0d9376f26a80f42bff6cad8a\n0::/\n", Place{}},
+		{"hybrid, no container in any hierarchy", "9:name=systemd:/\n8:pids:/\n4:memory:/process_api/fd988f2a0d9376f26a80f42bff6cad8a\n0::/\n", Place{}},
 
 		// Slurm.
 		{"Slurm, v1", v1("/slurm/uid_1000/job_42/step_0/task_0"), job(SlurmJob{ID: "42", Step: "0", UID: "1000"})},
 		{"Slurm, v1, some controllers", "11:freezer:/slurm/uid_1000/job_42/step_batch\n10:memory:/slurm/uid_1000/job_42/step_batch/task_0\n9:pids:/system.slice/slurmd.service\n",
 			job(SlurmJob{ID: "42", Step: "batch", UID: "1000"})},
 		{"Slurm, v1, several slurmd", v1("/slurm_node-7/uid_1000/job_42/step_extern"), job(SlurmJob{ID: "42", Step: "extern", UID: "1000", Node: "node-7"})},
-		{"Slurm, v1, own prefix", v1("/batch/uid_1000/job_42/step_interactive/task_0"), job(SlurmJob{ID: "42", Step: "interactive", UID: "1000"})},
+		{"Slurm, v1, custom prefix", v1("/batch/uid_1000/job_42/step_interactive/task_0"), job(SlurmJob{ID: "42", Step: "interactive", UID: "1000"})},
 		{"Slurm, v2", v2("/system.slice/slurmstepd.scope/job_42/step_batch/user/task_0"), job(SlurmJob{ID: "42", Step: "batch"})},
 		{"Slurm, v2, slurmstepd", v2("/system.slice/slurmstepd.scope/job_42/step_0/slurm"), job(SlurmJob{ID: "42", Step: "0"})},
 		{"Slurm, v2, heterogeneous", v2("/system.slice/slurmstepd.scope/job_43/step_0+1/user/task_special"), job(SlurmJob{ID: "43", Step: "0+1"})},
 		{"Slurm, v2, several slurmd", v2("/system.slice/node7_slurmstepd.scope/job_42/step_extern/user/task_0"), job(SlurmJob{ID: "42", Step: "extern", Node: "node7"})},
-		{"Slurm, v2, own slice", v2("/hpc.slice/slurmstepd.scope/job_42/step_interactive/user/task_0"), job(SlurmJob{ID: "42", Step: "interactive"})},
+		{"Slurm, v2, custom slice", v2("/hpc.slice/slurmstepd.scope/job_42/step_interactive/user/task_0"), job(SlurmJob{ID: "42", Step: "interactive"})},
 		{"Slurm 26.05, v2", v2("/system.slice/slurmstepd.scope/sEKNKTV3WPV500/step_batch/user/task_0"), job(SlurmJob{SLUID: "sEKNKTV3WPV500", Step: "batch"})},
-		{"Slurm's own", v2("/system.slice/slurmstepd.scope/system"), Place{}},
+		{"Slurm's system cgroup", v2("/system.slice/slurmstepd.scope/system"), Place{}},
 		{"slurmd", v2("/system.slice/slurmd.service"), Place{}},
 		{"a job in a pod", v2("/kubepods.slice/kubepods-pod" + uid1Unit + ".slice/cri-containerd-" + id1 + ".scope/system.slice/slurmstepd.scope/job_42/step_0/user/task_0"),
 			Place{Container: Container{Runtime: RuntimeContainerd, ContainerID: id1, PodUID: uid1}, Job: SlurmJob{ID: "42", Step: "0"}}},
 		{"a container in a job", v1("/slurm/uid_1000/job_42/step_0/task_0/libpod_parent/libpod-" + id1),
 			Place{Container: Container{Runtime: RuntimePodman, ContainerID: id1}, Job: SlurmJob{ID: "42", Step: "0", UID: "1000"}}},
-		{"something called a job", v2("/user.slice/job_42/run"), Place{}},
+		{"a directory named like a job", v2("/user.slice/job_42/run"), Place{}},
 
-		// What else there is.
+		// Unrelated and malformed paths.
 		{"a login", v2("/user.slice/user-1000.slice/session-4.scope"), Place{}},
 		{"a desktop", v2("/user.slice/user-1000.slice/user@1000.service/app.slice/app-org.gnome.Podcasts-4711.scope"), Place{}},
-		{"removed and not reaped", v2("/system.slice/docker-" + id1 + ".scope (deleted)"), in(RuntimeDocker, id1, "")},
+		{"removed cgroup with an unreaped process", v2("/system.slice/docker-" + id1 + ".scope (deleted)"), in(RuntimeDocker, id1, "")},
 		{"not a container ID", v2("/docker/" + id1[1:]), Place{}},
 		{"not hexadecimal", v2("/docker/" + strings.ToUpper(id1)), Place{}},
-		{"not of Kubernetes", v2("/podman/pods/pod-" + uid1), Place{}},
+		{"similar to a Kubernetes pod", v2("/podman/pods/pod-" + uid1), Place{}},
 		{"empty", "", Place{}},
 		{"no cgroup file", "nothing\nof:use\n", Place{}},
 		{"no newline at the end", "0::/docker/" + id1, in(RuntimeDocker, id1, "")},
@@ -193,7 +192,7 @@ func TestParseSlurmDir(t *testing.T) {
 		{"job_", SlurmJob{}, false},
 		{"job_42x", SlurmJob{}, false},
 		{"job_42949672930", SlurmJob{}, false},
-		{"sEKNKTV3WPV50U", SlurmJob{}, false}, // no U in that alphabet
+		{"sEKNKTV3WPV50U", SlurmJob{}, false}, // base 32 has no U
 		{"system", SlurmJob{}, false},
 		{"system.slice01", SlurmJob{}, false},
 	} {
@@ -204,8 +203,7 @@ func TestParseSlurmDir(t *testing.T) {
 	}
 }
 
-// FuzzParse: whatever a path is, what comes out is an ID by its own rules, and
-// is in the text.
+// FuzzParse checks that every parsed ID is well-formed and part of the content.
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{
 		v1("/kubepods/burstable/pod" + uid1 + "/" + id1),
@@ -224,12 +222,12 @@ func FuzzParse(f *testing.F) {
 		p := Parse(content)
 		for i, c := range append([]Container{p.Container}, p.Outer...) {
 			if i > 0 && c == (Container{}) {
-				t.Errorf("an empty container around: %+v", p)
+				t.Errorf("empty outer container: %+v", p)
 			}
 			switch c.Runtime {
 			case RuntimeNspawn:
 				if c.ContainerID == "" {
-					t.Errorf("a machine without a name: %+v", p)
+					t.Errorf("machine without a name: %+v", p)
 				}
 			case "", RuntimeContainerd, RuntimeCRIO, RuntimeDocker, RuntimePodman:
 				if c.ContainerID == "" && c.Runtime == "" {
@@ -250,10 +248,10 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("job %+v", j)
 		}
 		if p.NoJob() && j != (SlurmJob{}) {
-			t.Errorf("a step of no job: %+v", j)
+			t.Errorf("step without a job: %+v", j)
 		}
 		if utf8.ValidString(content) && !utf8.ValidString(j.Step+j.Node) {
-			t.Errorf("cut in the middle of a character: %+v", j)
+			t.Errorf("truncated character: %+v", j)
 		}
 	})
 }

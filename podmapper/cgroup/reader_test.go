@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"gpu_exporter/podmapper/internal/proc"
 )
 
 // procTree is a procfs of ordinary files.
@@ -51,7 +53,7 @@ func (p procTree) remove(pid int) {
 	}
 }
 
-// testReader reads a tree, with a clock of its own.
+// testReader returns a Reader of a tree and its clock.
 func testReader(root string) (*Reader, *time.Time) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	r := NewReader(root)
@@ -67,44 +69,44 @@ func wantContainer(t *testing.T, r *Reader, pid int, want string) {
 	}
 }
 
-func TestReaderRemembersByStartTime(t *testing.T) {
+func TestReaderCachesByStartTime(t *testing.T) {
 	tree := newProcTree(t)
 	r, now := testReader(tree.root)
 
 	tree.process(100, 7, v2("/docker/"+id1))
 	wantContainer(t, r, 100, id1)
 
-	// The same process is not read again within a minute ...
+	// The same process is not read again within a minute.
 	tree.write(100, "cgroup", v2("/docker/"+id2))
 	wantContainer(t, r, 100, id1)
-	// ... but is after it, however often it was asked for.
-	*now = now.Add(readAgain)
+	// It is read again later, although it was looked up in between.
+	*now = now.Add(maxCacheAge)
 	wantContainer(t, r, 100, id2)
 
-	// Another process with its ID is another one at once.
+	// A different process with the same PID is read at once.
 	tree.process(100, 8, v2("/docker/"+id3))
 	wantContainer(t, r, 100, id3)
 
 	tree.remove(100)
 	if _, err := r.Place(100); !errors.Is(err, ErrGone) {
-		t.Errorf("gone: %v", err)
+		t.Errorf("exited process: %v", err)
 	}
 }
 
-func TestReaderDoesNotRememberNoContainer(t *testing.T) {
+func TestReaderDoesNotCacheNoContainer(t *testing.T) {
 	tree := newProcTree(t)
 	r, _ := testReader(tree.root)
 	tree.process(100, 7, v2("/system.slice/containerd.service"))
 	if p, err := r.Place(100); !errors.Is(err, ErrNoContainer) || !p.NoContainer() || !p.NoJob() {
 		t.Errorf("Place = %+v, %v", p, err)
 	}
-	// The runtime moves its child into the container before it becomes the
-	// container's process.
+	// The runtime moves its child into the container before the child executes the
+	// container's program.
 	tree.write(100, "cgroup", v2("/docker/"+id1))
 	wantContainer(t, r, 100, id1)
 }
 
-func TestReaderForgetsWhatIsNotAskedFor(t *testing.T) {
+func TestReaderDropsExpiredEntries(t *testing.T) {
 	tree := newProcTree(t)
 	r, now := testReader(tree.root)
 	tree.process(100, 7, v2("/docker/"+id1))
@@ -112,148 +114,60 @@ func TestReaderForgetsWhatIsNotAskedFor(t *testing.T) {
 	wantContainer(t, r, 100, id1)
 	wantContainer(t, r, 200, id2)
 	for range 3 {
-		*now = now.Add(readAgain)
+		*now = now.Add(maxCacheAge)
 		wantContainer(t, r, 100, id1)
 	}
-	if got := len(r.young) + len(r.old); got != 2 {
-		// 100 in both halves, 200 in none.
-		t.Errorf("%d entries remembered: %v %v", got, r.young, r.old)
-	}
-	if _, ok := r.old[process{200, 7}]; ok {
-		t.Error("200 is remembered after three minutes")
+	if _, ok := r.cached[proc.ID{PID: 100, Start: 7}]; !ok || len(r.cached) != 1 {
+		t.Errorf("cached after three minutes: %v, want process 100 only", r.cached)
 	}
 }
 
 func TestReaderIsBounded(t *testing.T) {
 	r, now := testReader("")
-	for i := range 5 * maxPlaces {
-		r.remember(process{pid: i}, Place{Container: Container{ContainerID: id1}})
-		if got := len(r.young) + len(r.old); got > 2*maxPlaces {
+	for i := range 5 * maxCached {
+		r.store(proc.ID{PID: i}, Place{Container: Container{ContainerID: id1}})
+		if got := len(r.cached); got > maxCached {
 			t.Fatalf("%d entries after %d processes", got, i+1)
 		}
 	}
 	*now = now.Add(time.Second)
-	if _, ok := r.remembered(process{pid: 5*maxPlaces - 1}); !ok {
-		t.Error("the last one is forgotten")
+	if _, ok := r.lookup(proc.ID{PID: 5*maxCached - 1}); !ok {
+		t.Error("the newest entry is missing")
 	}
 }
 
 func TestReaderErrors(t *testing.T) {
 	tree := newProcTree(t)
 	r := NewReader(tree.root)
-	tree.write(100, "stat", stat(100, "python3", 0, 1)) // and no cgroup
+	tree.write(100, "stat", stat(100, "python3", 0, 1))
 	if _, err := r.Place(100); !errors.Is(err, ErrGone) {
-		t.Errorf("exited in between: %v", err)
+		t.Errorf("no cgroup file: %v", err)
 	}
 	tree.write(200, "stat", "nonsense")
 	if _, err := r.Place(200); err == nil || errors.Is(err, ErrGone) || errors.Is(err, ErrForbidden) {
-		t.Errorf("no procfs: %v", err)
-	}
-	if err := typed(&os.PathError{Op: "open", Path: "/proc/1/cgroup", Err: os.ErrPermission}); !errors.Is(err, ErrForbidden) {
-		t.Errorf("forbidden: %v", err)
+		t.Errorf("malformed stat: %v", err)
 	}
 }
 
-// TestReaderOnThisMachine reads the real procfs.
-func TestReaderOnThisMachine(t *testing.T) {
+// TestReaderOnRealProcfs reads the procfs of this machine. The test may run inside
+// or outside of a container.
+func TestReaderOnRealProcfs(t *testing.T) {
 	r := NewReader("")
-	// Where the test itself runs is not known, but it can be found out.
-	if p, err := r.Place(os.Getpid()); err != nil && !errors.Is(err, ErrNoContainer) {
+	p, err := r.Place(os.Getpid())
+	if err != nil && !errors.Is(err, ErrNoContainer) {
 		t.Errorf("own process: %v", err)
-	} else {
-		t.Logf("own process: %+v, %v", p, err)
 	}
+	t.Logf("own process: %+v, %v", p, err)
 	cmd := exec.Command("true")
 	if err := cmd.Run(); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := r.Place(cmd.Process.Pid); !errors.Is(err, ErrGone) {
-		t.Errorf("an exited process: %v", err)
+		t.Errorf("exited process: %v", err)
 	}
-	host, err := r.HostPIDs()
-	if err != nil {
+	if _, err := r.HostPIDs(); err != nil {
 		t.Errorf("HostPIDs: %v", err)
 	}
-	// The reader's own namespace must say the same.
-	link, err := os.Readlink("/proc/self/ns/pid")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if host != (link == initialNamespace) {
-		t.Errorf("HostPIDs = %v in %s", host, link)
-	}
-}
-
-func TestHostPIDs(t *testing.T) {
-	const kthreadd = 0x208040
-	for _, tt := range []struct {
-		name    string
-		two     string // content of 2/stat
-		self    string // link self/ns/pid
-		want    bool
-		wantErr bool
-	}{
-		{name: "on the host", two: stat(2, "kthreadd", kthreadd, 0), self: initialNamespace, want: true},
-		{name: "the host's procfs, seen from a container", two: stat(2, "kthreadd", kthreadd, 0), self: "pid:[4026532601]", want: true},
-		{name: "a container without a second process", self: "pid:[4026532601]"},
-		{name: "a container whose second process is a user's", two: stat(2, "kthreadd", 0x400100, 9213), self: "pid:[4026532601]"},
-		{name: "on the host, other users' processes hidden", self: initialNamespace, want: true},
-		{name: "no procfs", wantErr: true},
-		{name: "garbage", two: "2 kthreadd\n", self: initialNamespace, wantErr: true},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			tree := newProcTree(t)
-			if tt.two != "" {
-				tree.write(2, "stat", tt.two)
-			}
-			if tt.self != "" {
-				dir := filepath.Join(tree.root, "self", "ns")
-				if err := os.MkdirAll(dir, 0o755); err != nil {
-					t.Fatal(err)
-				}
-				if err := os.Symlink(tt.self, filepath.Join(dir, "pid")); err != nil {
-					t.Fatal(err)
-				}
-			}
-			got, err := NewReader(tree.root).HostPIDs()
-			if got != tt.want || (err != nil) != tt.wantErr {
-				t.Errorf("HostPIDs = %v, %v; want %v, error %v", got, err, tt.want, tt.wantErr)
-			}
-		})
-	}
-}
-
-func TestParseStat(t *testing.T) {
-	for _, tt := range []struct {
-		name, content string
-		want          Stat
-		ok            bool
-	}{
-		{"ordinary", stat(100, "python3", 0x400000, 123456), Stat{Start: 123456, Flags: 0x400000}, true},
-		{"a name with everything", stat(100, "a) R 1 (b\n) 7", 1, 99), Stat{Start: 99, Flags: 1}, true},
-		{"a kernel thread", "2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 0 0 0 20 0 1 0 24 0 0 18446744073709551615 0 0 0 0 0 0 0 2147483647 0 1 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n",
-			Stat{Start: 24, Flags: 2129984}, true},
-		{"cut off", "100 (python3) S 1 100", Stat{}, false},
-		{"empty", "", Stat{}, false},
-		{"no number", "1 (x) S 1 1 1 0 -1 x 0 0 0 0 0 0 0 0 20 0 1 0 24 0", Stat{}, false},
-		{"no start", "1 (x) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 -24 0", Stat{}, false},
-	} {
-		got, err := ParseStat(tt.content)
-		if got != tt.want || (err == nil) != tt.ok {
-			t.Errorf("%s: ParseStat = %+v, %v; want %+v, ok %v", tt.name, got, err, tt.want, tt.ok)
-		}
-	}
-}
-
-func FuzzParseStat(f *testing.F) {
-	f.Add(stat(100, "python3", 0x400000, 123456))
-	f.Add("1 (x) S 1 1 1 0 -1 x 0 0 0 0 0 0 0 0 20 0 1 0 24 0")
-	f.Add(")))")
-	f.Fuzz(func(t *testing.T, content string) {
-		if s, err := ParseStat(content); err != nil && s != (Stat{}) {
-			t.Errorf("%+v with %v", s, err)
-		}
-	})
 }
 
 func BenchmarkReader(b *testing.B) {

@@ -18,21 +18,23 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"gpu_exporter/podmapper/internal/poll"
 )
 
-// patience is for what must happen, but not at a certain time.
-const patience = 30 * time.Second
+// patience bounds the wait for a condition on an overloaded machine.
+const patience = 2 * time.Minute
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("still not after %s: %s", patience, what)
+			t.Fatalf("timed out after %s waiting for: %s", patience, what)
 		}
 	}
 }
 
-// syncBuffer takes the log of a running Watcher.
+// syncBuffer receives the log of a running Watcher.
 type syncBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -50,7 +52,7 @@ func (b *syncBuffer) String() string {
 	return b.b.String()
 }
 
-// warnings counts the lines of level WARN with s in them.
+// warnings counts the lines of level WARN that contain s.
 func (b *syncBuffer) warnings(s string) int {
 	n := 0
 	for line := range strings.Lines(b.String()) {
@@ -76,7 +78,7 @@ func newWatcher(t *testing.T, c Config) *Watcher {
 	return w
 }
 
-// run starts w.Run and ends it with the test.
+// run runs w.Run until the end of the test.
 func run(t *testing.T, w *Watcher) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -98,7 +100,7 @@ func refresh(t *testing.T, w *Watcher) *Table {
 	return w.Table()
 }
 
-// holds gives a table's holds in a line.
+// holds returns the holds of a table in one line.
 func holds(t *Table) string {
 	if t == nil {
 		return "unknown"
@@ -117,14 +119,14 @@ func gpu(n int) fakeContainer {
 func TestNew(t *testing.T) {
 	w := newWatcher(t, Config{Socket: filepath.Join(t.TempDir(), "none")})
 	if s := w.Status(); w.Table() != nil || s.Up || len(s.Failures) != len(Reasons()) {
-		t.Errorf("before anything: %v, %+v", w.Table(), s)
+		t.Errorf("before the first refresh: %v, %+v", w.Table(), s)
 	}
 	for _, c := range []Config{
 		{Socket: "tcp://127.0.0.1:2375"}, {Socket: "unix://"}, {Socket: "/" + strings.Repeat("x", 200)},
 		{Interval: -1}, {Timeout: -1}, {Interval: time.Hour, MaxAge: time.Minute},
 	} {
 		if _, err := New(c); err == nil {
-			t.Errorf("%+v is accepted", c)
+			t.Errorf("New(%+v) succeeded", c)
 		}
 	}
 }
@@ -151,21 +153,20 @@ func TestRefresh(t *testing.T) {
 		KeepLabel: func(key string) bool { return key == "team" }})
 	table := refresh(t, w)
 	if got, want := holds(table), "all=all, paused=2, train=1"; got != want {
-		t.Errorf("holds are %s, want %s", got, want)
+		t.Errorf("holds %s, want %s", got, want)
 	}
-	c, ok := table.Container(idOf("train"))
-	if want := (Container{ID: idOf("train"), Name: "train", Image: "image/train", ComposeProject: "ml", ComposeService: "train",
-		Labels: []KeyValue{{"team", "vision"}}}); !ok || fmt.Sprint(c) != fmt.Sprint(want) {
+	if c, want := table.Holds[2].Container, (Container{ID: idOf("train"), Name: "train", Image: "image/train", ComposeProject: "ml", ComposeService: "train",
+		Labels: []KeyValue{{"team", "vision"}}}); fmt.Sprint(c) != fmt.Sprint(want) {
 		t.Errorf("container %+v, want %+v", c, want)
 	}
 	for _, name := range []string{"web", "self"} {
-		if _, ok := table.Container(idOf(name)); !ok {
-			t.Errorf("%s is not known", name)
+		if w.known[idOf(name)] == nil {
+			t.Errorf("container %s is missing", name)
 		}
 	}
 	for _, name := range []string{"stopped", "k8s_main_p"} {
-		if c, ok := table.Container(idOf(name)); ok {
-			t.Errorf("there is %+v", c)
+		if c := w.known[idOf(name)]; c != nil {
+			t.Errorf("unexpected container %+v", c)
 		}
 	}
 	if u := table.Unresolved; len(u) != 1 || u[0].Name != "odd" || u[0].ID != idOf("odd") || u[0].Request != "first" || u[0].Reason == "" || u[0].Hint == "" {
@@ -178,9 +179,9 @@ func TestRefresh(t *testing.T) {
 	}
 	<-w.Changed()
 
-	// The same again is the same table, and inspects nothing again.
+	// A refresh without a change keeps the table and inspects nothing.
 	if again := refresh(t, w); again != table {
-		t.Errorf("version %d after %d without a change", again.Version, table.Version)
+		t.Errorf("a new table without a change: %s", holds(again))
 	}
 	for _, name := range []string{"train", "odd", "web"} {
 		if n := e.inspections(name); n != 1 {
@@ -192,61 +193,61 @@ func TestRefresh(t *testing.T) {
 			t.Errorf("%s was inspected %d times", name, n)
 		}
 	}
-	if n := log.warnings("Device of a container cannot be told"); n != 1 {
+	if n := log.warnings("Device request of a container is not resolved"); n != 1 {
 		t.Errorf("%d warnings:\n%s", n, log)
 	}
 	select {
 	case <-w.Changed():
-		t.Error("a change is reported where there is none")
+		t.Error("Changed without a change")
 	default:
 	}
 
-	// A name can change; what was published does not.
+	// A rename makes a new table and does not modify the former one.
 	e.remove("odd")
 	e.set("renamed-odd", fakeContainer{})
 	next := refresh(t, w)
-	if next == table || next.Version != table.Version+1 || next.Unresolved[0].Name != "renamed-odd" || table.Unresolved[0].Name != "odd" {
-		t.Errorf("after a rename: version %d, %+v; before: %+v", next.Version, next.Unresolved, table.Unresolved)
+	if next == table || next.Unresolved[0].Name != "renamed-odd" || table.Unresolved[0].Name != "odd" {
+		t.Errorf("after a rename: %+v; before: %+v", next.Unresolved, table.Unresolved)
 	}
 }
 
-// TestEvents: with an interval of an hour, all changes are noticed by events.
+// TestEvents has an interval of an hour, so only events cause refreshes.
 func TestEvents(t *testing.T) {
 	e := startEngine(t)
 	e.set("first", gpu(0))
 	w := newWatcher(t, Config{Socket: e.socket, Interval: time.Hour, MaxAge: 2 * time.Hour})
 	run(t, w)
-	eventually(t, "the engine is followed", func() bool { return w.Status().Watching })
+	eventually(t, "the stream of events", func() bool { return w.Status().Watching })
 	e.set("second", gpu(1))
 	e.report("start")
-	eventually(t, "a start", func() bool { return holds(w.Table()) == "first=0, second=1" })
+	eventually(t, "the container of a start event", func() bool { return holds(w.Table()) == "first=0, second=1" })
 	e.remove("first")
 	e.report("die")
-	eventually(t, "an end", func() bool { return holds(w.Table()) == "second=1" })
+	eventually(t, "the removal after a die event", func() bool { return holds(w.Table()) == "second=1" })
 	e.set("third", gpu(2))
-	e.report("exec_start") // of a health check; it is not even asked for
-	e.report("died")       // as Podman 4.3 has it
-	eventually(t, "another", func() bool { return holds(w.Table()) == "second=1, third=2" })
+	e.report("exec_start") // by a health check; the filter excludes it
+	e.report("died")       // the name of Podman 4.3
+	eventually(t, "the container of a died event", func() bool { return holds(w.Table()) == "second=1, third=2" })
 	e.remove("third")
 	e.remove("second")
 	e.set("renamed-second", gpu(1))
 	e.report("rename")
-	eventually(t, "a rename", func() bool { return holds(w.Table()) == "renamed-second=1" })
+	eventually(t, "the new name", func() bool { return holds(w.Table()) == "renamed-second=1" })
 
 	// An engine may report an event before its list shows it.
-	before := e.asked("/v1.44/containers/json")
+	before := e.requests("/v1.44/containers/json")
 	e.report("die")
-	eventually(t, "a look at once", func() bool { return e.asked("/v1.44/containers/json") > before })
+	eventually(t, "an immediate refresh", func() bool { return e.requests("/v1.44/containers/json") > before })
 	e.remove("renamed-second")
-	eventually(t, "a second look", func() bool { return holds(w.Table()) == "" })
+	eventually(t, "a delayed refresh", func() bool { return holds(w.Table()) == "" })
 }
 
-// TestEventsInBursts: many events cause few refreshes.
+// TestEventsInBursts checks that many events cause few refreshes.
 func TestEventsInBursts(t *testing.T) {
 	e := startEngine(t)
 	w := newWatcher(t, Config{Socket: e.socket, Interval: time.Hour, MaxAge: 2 * time.Hour})
 	run(t, w)
-	eventually(t, "the engine is followed", func() bool { return w.Status().Watching })
+	eventually(t, "the stream of events", func() bool { return w.Status().Watching })
 	start, before := time.Now(), w.Status().Refreshes
 	for range 2000 {
 		e.report("start")
@@ -260,7 +261,7 @@ func TestEventsInBursts(t *testing.T) {
 func TestWithoutEvents(t *testing.T) {
 	for name, events := range map[string]answer{
 		"forbidden": func(w http.ResponseWriter, _ *http.Request) {
-			http.Error(w, `{"message":"not for you"}`, http.StatusForbidden)
+			http.Error(w, `{"message":"denied by policy"}`, http.StatusForbidden)
 		},
 		"garbage":  func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "<html>") },
 		"too long": func(w http.ResponseWriter, _ *http.Request) { w.Write(bytes.Repeat([]byte("x"), maxEventBytes+1)) },
@@ -272,51 +273,51 @@ func TestWithoutEvents(t *testing.T) {
 			w := newWatcher(t, Config{Socket: e.socket, Interval: 20 * time.Millisecond, Logger: logTo(log)})
 			run(t, w)
 			e.set("train", gpu(0))
-			eventually(t, "the poll finds it", func() bool { return holds(w.Table()) == "train=0" })
-			eventually(t, "events are asked for again", func() bool { return e.asked("/v1.44/events") >= 2 })
+			eventually(t, "a refresh without events", func() bool { return holds(w.Table()) == "train=0" })
+			eventually(t, "a second request for events", func() bool { return e.requests("/v1.44/events") >= 2 })
 			e.remove("train")
-			eventually(t, "the poll misses it", func() bool { return holds(w.Table()) == "" })
-			if n := log.warnings("does not report events"); n != 1 || w.Status().Up == false {
+			eventually(t, "the removal without events", func() bool { return holds(w.Table()) == "" })
+			if n := log.warnings("does not report events"); n != 1 || !w.Status().Up {
 				t.Errorf("%d warnings:\n%s", n, log)
 			}
 		})
 	}
 }
 
-// TestEventsThatDoNotBegin: an engine that does not even answer does not keep the
-// table from being refreshed.
-func TestEventsThatDoNotBegin(t *testing.T) {
+// TestEventsNeverStart checks that a hanging request for events does not block
+// refreshes.
+func TestEventsNeverStart(t *testing.T) {
 	e := startEngine(t)
 	e.serve("/events", e.hang)
 	log := &syncBuffer{}
 	w := newWatcher(t, Config{Socket: e.socket, Interval: 20 * time.Millisecond, Timeout: 300 * time.Millisecond, Logger: logTo(log)})
 	run(t, w)
 	e.set("train", gpu(0))
-	eventually(t, "the poll finds it", func() bool { return holds(w.Table()) == "train=0" })
-	eventually(t, "the deadline", func() bool { return log.warnings("reason=timeout") == 1 })
+	eventually(t, "a refresh without events", func() bool { return holds(w.Table()) == "train=0" })
+	eventually(t, "the timeout of the stream", func() bool { return log.warnings("reason=timeout") == 1 })
 }
 
-// TestRestart: while the engine is away its table stays, and its return is noticed
-// long before the next refresh would be due.
+// TestRestart checks that the table remains while the engine is down, and that its
+// restart is detected long before the next regular refresh.
 func TestRestart(t *testing.T) {
 	e := startEngine(t)
 	e.set("train", gpu(0))
 	log := &syncBuffer{}
 	w := newWatcher(t, Config{Socket: e.socket, Interval: time.Hour, MaxAge: 2 * time.Hour, Logger: logTo(log)})
 	run(t, w)
-	eventually(t, "the engine is followed", func() bool { return w.Status().Watching })
+	eventually(t, "the stream of events", func() bool { return w.Status().Watching })
 	table := w.Table()
 	e.stop()
-	eventually(t, "that it is away", func() bool { s := w.Status(); return !s.Up && s.Failures[ReasonNoSocket] > 0 })
+	eventually(t, "the failure", func() bool { s := w.Status(); return !s.Up && s.Failures[ReasonNoSocket] > 0 })
 	if s := w.Status(); w.Table() != table || s.Watching || s.Err == nil || s.Reason != ReasonNoSocket {
-		t.Errorf("while it is away: %s, %+v", holds(w.Table()), s)
+		t.Errorf("while the engine is down: %s, %+v", holds(w.Table()), s)
 	}
 	e.set("next", gpu(1))
 	e.start()
-	eventually(t, "that it is back", func() bool { return holds(w.Table()) == "next=1, train=0" && w.Status().Watching })
+	eventually(t, "the recovery", func() bool { return holds(w.Table()) == "next=1, train=0" && w.Status().Watching })
 	e.remove("train")
 	e.report("die")
-	eventually(t, "an event", func() bool { return holds(w.Table()) == "next=1" })
+	eventually(t, "an event after the recovery", func() bool { return holds(w.Table()) == "next=1" })
 	if n := log.warnings("reason=no_socket"); n != 1 {
 		t.Errorf("%d warnings:\n%s", n, log)
 	}
@@ -331,14 +332,14 @@ func TestMaxAge(t *testing.T) {
 	eventually(t, "a table", func() bool { return w.Table() != nil })
 	table := w.Table()
 	e.stop()
-	eventually(t, "none", func() bool { return w.Table() == nil && log.warnings("not known any more") > 0 })
+	eventually(t, "the expiry", func() bool { return w.Table() == nil && log.warnings("has expired") > 0 })
 	failures := w.Status().Refreshes
 	eventually(t, "more failures", func() bool { return w.Status().Refreshes > failures+3 })
-	if s := w.Status(); s.Holds != 0 || log.warnings("not known any more") != 1 || log.warnings("cannot be asked") != 1 {
+	if s := w.Status(); s.Holds != 0 || log.warnings("has expired") != 1 || log.warnings("Owner source failed") != 1 {
 		t.Errorf("status %+v\n%s", s, log)
 	}
 	e.start()
-	eventually(t, "the same table again", func() bool { return w.Table() == table })
+	eventually(t, "the table", func() bool { return w.Table() == table })
 }
 
 func TestFailures(t *testing.T) {
@@ -347,8 +348,9 @@ func TestFailures(t *testing.T) {
 	status := func(code int, body string) answer {
 		return func(w http.ResponseWriter, _ *http.Request) { http.Error(w, body, code) }
 	}
-	megabyte := bytes.Repeat([]byte(" "), 1<<20)
+	megabyte := bytes.Repeat([]byte("x"), 1<<20)
 	flood := func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, `[{"Id":"`)
 		for range 64 {
 			if _, err := w.Write(megabyte); err != nil {
 				return
@@ -369,36 +371,36 @@ func TestFailures(t *testing.T) {
 		reason Reason
 		err    string
 	}{
-		{"an error", list, status(500, `{"message":"database is locked"}`), ReasonEngine, "database is locked"},
-		{"an error that is no JSON", list, status(503, strings.Repeat("x", 1<<20)), ReasonEngine, "503"},
-		{"not for us", list, status(403, `{"message":"denied by policy"}`), ReasonForbidden, "denied by policy"},
-		{"another program", list, status(404, "404 page not found"), ReasonUnsupported, "404"},
-		{"an API that is too old", list, status(400, `{"message":"client version 1.44 is too new. Maximum supported API version is 1.30"}`), ReasonUnsupported, "too new"},
-		{"elsewhere", list, func(w http.ResponseWriter, r *http.Request) {
+		{"internal error", list, status(500, `{"message":"database is locked"}`), ReasonEngine, "database is locked"},
+		{"internal error without JSON", list, status(503, strings.Repeat("x", 1<<20)), ReasonEngine, "503"},
+		{"denied", list, status(403, `{"message":"denied by policy"}`), ReasonForbidden, "denied by policy"},
+		{"different program", list, status(404, "404 page not found"), ReasonUnsupported, "404"},
+		{"old API", list, status(400, `{"message":"client version 1.44 is too new. Maximum supported API version is 1.30"}`), ReasonUnsupported, "too new"},
+		{"redirect", list, func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://example.invalid/", http.StatusFound)
 		}, ReasonOther, "302"},
-		{"a page", list, text("<html></html>"), ReasonMalformed, "invalid character"},
-		{"an object", list, text(`{"containers":[]}`), ReasonMalformed, "no list"},
-		{"other types", list, text(`[{"Id":5}]`), ReasonMalformed, "number"},
-		{"a path for an ID", list, text(`[{"Id":"../../images"}]`), ReasonMalformed, "no ID"},
-		{"half an answer", list, text(`[{"Id":"` + idOf("x") + `","Na`), ReasonUnavailable, "unexpected EOF"},
-		{"nothing", list, text(``), ReasonUnavailable, "EOF"},
+		{"HTML page", list, text("<html></html>"), ReasonMalformed, "invalid character"},
+		{"object", list, text(`{"containers":[]}`), ReasonMalformed, "not a list"},
+		{"wrong type", list, text(`[{"Id":5}]`), ReasonMalformed, "number"},
+		{"path instead of an ID", list, text(`[{"Id":"../../images"}]`), ReasonMalformed, "not a container ID"},
+		{"truncated response", list, text(`[{"Id":"` + idOf("x") + `","Na`), ReasonUnavailable, "unexpected EOF"},
+		{"empty response", list, text(``), ReasonUnavailable, "EOF"},
 		{"64 MiB", list, flood, ReasonTooLarge, "32 MiB"},
-		{"64 MiB that are announced", list, func(w http.ResponseWriter, r *http.Request) {
+		{"64 MiB with Content-Length", list, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Length", fmt.Sprint(64<<20))
 			flood(w, r)
 		}, ReasonTooLarge, "32 MiB"},
-		{"too many", list, many, ReasonTooLarge, "4096 containers"},
-		{"hanging up", list, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, ReasonUnavailable, "EOF"},
-		{"no HTTP", list, func(w http.ResponseWriter, _ *http.Request) {
+		{"too many containers", list, many, ReasonTooLarge, "4096 containers"},
+		{"closed connection", list, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, ReasonUnavailable, "EOF"},
+		{"not HTTP", list, func(w http.ResponseWriter, _ *http.Request) {
 			c, _, err := w.(http.Hijacker).Hijack()
 			if err == nil {
 				fmt.Fprint(c, "SSH-2.0-OpenSSH_9.6\r\n")
 				c.Close()
 			}
 		}, ReasonMalformed, "malformed HTTP"},
-		{"no answer", list, nil, ReasonTimeout, "deadline"},
-		{"no version", "/version", text("5"), ReasonMalformed, "version"},
+		{"no response", list, nil, ReasonTimeout, "deadline"},
+		{"malformed version", "/version", text("5"), ReasonMalformed, "version"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			e := startEngine(t)
@@ -406,7 +408,7 @@ func TestFailures(t *testing.T) {
 			log := &syncBuffer{}
 			w := newWatcher(t, Config{Socket: e.socket, Timeout: time.Minute, Logger: logTo(log)})
 			table := refresh(t, w)
-			w.api = nil // as after a restart
+			w.api.Store(nil) // as after a restart
 			if tc.answer == nil {
 				tc.answer = e.hang
 				w.engine.timeout = 50 * time.Millisecond
@@ -422,7 +424,7 @@ func TestFailures(t *testing.T) {
 				t.Errorf("status %+v", s)
 			}
 			if w.Table() != table {
-				t.Errorf("the table is %s now", holds(w.Table()))
+				t.Errorf("table after failures: %s", holds(w.Table()))
 			}
 			if n := log.warnings("hint="); n != 1 {
 				t.Errorf("%d warnings:\n%s", n, log)
@@ -430,7 +432,7 @@ func TestFailures(t *testing.T) {
 			e.serve(tc.path, nil)
 			w.engine.timeout = time.Minute
 			if refresh(t, w) != table {
-				t.Errorf("afterwards: %s", holds(w.Table()))
+				t.Errorf("table after the recovery: %s", holds(w.Table()))
 			}
 		})
 	}
@@ -458,19 +460,19 @@ func TestFailuresToConnect(t *testing.T) {
 			t.Errorf("%s: %v, %+v", tc.socket, err, w.Status())
 		}
 	}
-	// Root, who may open everything, is who runs this in most places.
-	if r := reasonOf(&net.OpError{Op: "dial", Err: syscall.EACCES}); r != ReasonForbidden {
-		t.Errorf("no permission is %s", r)
+	// Tests often run as root, which may open every socket.
+	if r := poll.ReasonOf(&net.OpError{Op: "dial", Err: syscall.EACCES}); r != ReasonForbidden {
+		t.Errorf("reason of EACCES: %s", r)
 	}
 	for _, r := range Reasons() {
-		if r.Hint() == "" {
+		if hint(r) == "" {
 			t.Errorf("no hint for %s", r)
 		}
 	}
 }
 
-// TestOneBadContainer: what cannot be read of one container costs the others
-// nothing.
+// TestOneBadContainer checks that a failed inspection does not affect the other
+// containers.
 func TestOneBadContainer(t *testing.T) {
 	e := startEngine(t)
 	for name, bad := range map[string]answer{
@@ -478,10 +480,10 @@ func TestOneBadContainer(t *testing.T) {
 		"fails": func(w http.ResponseWriter, _ *http.Request) {
 			http.Error(w, `{"message":"RWLayer is nil"}`, http.StatusInternalServerError)
 		},
-		"is garbage": func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"Config":3}`) },
-		"is large":   func(w http.ResponseWriter, _ *http.Request) { w.Write(bytes.Repeat([]byte(" "), maxInspectBytes+1)) },
-		"hangs up":   func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
-		"is gone":    func(w http.ResponseWriter, _ *http.Request) { http.Error(w, `{}`, http.StatusNotFound) },
+		"is malformed": func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"Config":3}`) },
+		"is large":     func(w http.ResponseWriter, _ *http.Request) { w.Write(bytes.Repeat([]byte(" "), maxInspectBytes+1)) },
+		"disconnects":  func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		"is gone":      func(w http.ResponseWriter, _ *http.Request) { http.Error(w, `{}`, http.StatusNotFound) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := startEngine(t)
@@ -493,28 +495,28 @@ func TestOneBadContainer(t *testing.T) {
 			log := &syncBuffer{}
 			w := newWatcher(t, Config{Socket: e.socket, Interval: 20 * time.Millisecond, Timeout: 200 * time.Millisecond, Logger: logTo(log)})
 			run(t, w)
-			eventually(t, "the others, and why not the one", func() bool {
+			eventually(t, "the other containers and the reason", func() bool {
 				return holds(w.Table()) == "c0=0, c2=2, c3=3" && w.Status().Up && len(w.Table().Unresolved) == 1 &&
-					strings.HasPrefix(w.Table().Unresolved[0].Reason, "the engine did not describe")
+					strings.HasPrefix(w.Table().Unresolved[0].Reason, "the inspection of the container failed")
 			})
 			if u := w.Table().Unresolved[0]; u.Name != "c1" || u.ID != idOf("c1") || u.Hint == "" {
 				t.Errorf("unresolved: %+v", u)
 			}
-			eventually(t, "a warning", func() bool { return log.warnings("does not describe a container") > 0 })
-			before := e.asked("/v1.44" + path)
-			eventually(t, "more tries", func() bool { return e.asked("/v1.44"+path) >= before+2 })
-			if n := log.warnings("does not describe a container"); n != 1 {
+			eventually(t, "a warning", func() bool { return log.warnings("Inspection of a container failed") > 0 })
+			before := e.requests("/v1.44" + path)
+			eventually(t, "retries", func() bool { return e.requests("/v1.44"+path) >= before+2 })
+			if n := log.warnings("Inspection of a container failed"); n != 1 {
 				t.Errorf("%d warnings:\n%s", n, log)
 			}
 			e.serve(path, nil)
-			eventually(t, "the one", func() bool { return holds(w.Table()) == "c0=0, c1=1, c2=2, c3=3" && len(w.Table().Unresolved) == 0 })
+			eventually(t, "the container after its recovery", func() bool { return holds(w.Table()) == "c0=0, c1=1, c2=2, c3=3" && len(w.Table().Unresolved) == 0 })
 		})
 	}
 }
 
-// TestEngineEndsInTheMiddle: what the list said is not lost when the engine then
-// goes away.
-func TestEngineEndsInTheMiddle(t *testing.T) {
+// TestEngineStopsDuringRefresh checks that a refresh which fails after the list
+// keeps the former table, and that the next one continues.
+func TestEngineStopsDuringRefresh(t *testing.T) {
 	e := startEngine(t)
 	e.set("old", gpu(0))
 	w := newWatcher(t, Config{Socket: e.socket})
@@ -534,15 +536,15 @@ func TestEngineEndsInTheMiddle(t *testing.T) {
 	for _, name := range []string{"a", "b"} {
 		e.serve("/containers/"+idOf(name)+"/json", nil)
 	}
-	eventually(t, "both", func() bool {
+	eventually(t, "both containers", func() bool {
 		for _, k := range w.known {
-			k.again = time.Time{}
+			k.nextTry = time.Time{}
 		}
 		return holds(refresh(t, w)) == "a=1, b=1"
 	})
 }
 
-// TestSlowEngine: containers that there was no time for are asked for next.
+// TestSlowEngine checks that one refresh is bounded in time and the next continues.
 func TestSlowEngine(t *testing.T) {
 	e := startEngine(t)
 	var names []string
@@ -557,28 +559,28 @@ func TestSlowEngine(t *testing.T) {
 	}
 	w := newWatcher(t, Config{Socket: e.socket, Interval: time.Hour, MaxAge: 2 * time.Hour, Timeout: 50 * time.Millisecond})
 	run(t, w)
-	eventually(t, "all", func() bool { return holds(w.Table()) == strings.Join(names, ", ") })
+	eventually(t, "all containers", func() bool { return holds(w.Table()) == strings.Join(names, ", ") })
 	if n := w.Status().Refreshes; n < 2 {
-		t.Errorf("%d refreshes were enough", n)
+		t.Errorf("%d refreshes", n)
 	}
 }
 
 func TestNegotiate(t *testing.T) {
 	for _, tc := range []struct{ name, version, prefix, engine string }{
 		{"Docker", `{"Platform":{"Name":"Docker Engine - Community"},"Components":[{"Name":"Engine"}],"Version":"29.0.1","ApiVersion":"1.52","MinAPIVersion":"1.44"}`, "/v1.44", "Docker Engine - Community 29.0.1"},
-		{"Docker of a distribution", `{"Platform":{"Name":""},"Components":[{"Name":"Engine"}],"Version":"20.10.24","ApiVersion":"1.41","MinAPIVersion":"1.12"}`, "/v1.41", "Docker Engine 20.10.24"},
-		{"Docker of tomorrow", `{"Version":"40.0","ApiVersion":"1.90","MinAPIVersion":"1.60"}`, "/v1.60", "Docker Engine 40.0"},
+		{"Docker from a distribution", `{"Platform":{"Name":""},"Components":[{"Name":"Engine"}],"Version":"20.10.24","ApiVersion":"1.41","MinAPIVersion":"1.12"}`, "/v1.41", "Docker Engine 20.10.24"},
+		{"future Docker", `{"Version":"40.0","ApiVersion":"1.90","MinAPIVersion":"1.60"}`, "/v1.60", "Docker Engine 40.0"},
 		{"Podman", `{"Platform":{"Name":"linux/amd64/debian-12"},"Components":[{"Name":"Podman Engine","Version":"4.3.1"}],"Version":"4.3.1","ApiVersion":"1.41","MinAPIVersion":"1.24"}`, "/v1.41", "Podman Engine 4.3.1"},
 		{"no version", `{}`, "", "Docker Engine"},
-		{"odd versions", `{"Version":"1\n2","ApiVersion":"v1","MinAPIVersion":"1.24"}`, "", "Docker Engine 1 2"},
+		{"malformed versions", `{"Version":"1\n2","ApiVersion":"v1","MinAPIVersion":"1.24"}`, "", "Docker Engine 1 2"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			e := startEngine(t)
 			e.serve("/version", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, tc.version) })
 			e.set("train", gpu(0))
 			w := newWatcher(t, Config{Socket: e.socket})
-			if got := holds(refresh(t, w)); got != "train=0" || e.asked(tc.prefix+"/containers/json") != 1 || e.asked(tc.prefix+"/containers/"+idOf("train")+"/json") != 1 {
-				t.Errorf("%s by way of %v", got, e.paths)
+			if got := holds(refresh(t, w)); got != "train=0" || e.requests(tc.prefix+"/containers/json") != 1 || e.requests(tc.prefix+"/containers/"+idOf("train")+"/json") != 1 {
+				t.Errorf("holds %s, requests %v", got, e.paths)
 			}
 			if got := w.Status().Engine; got != tc.engine {
 				t.Errorf("engine %q, want %q", got, tc.engine)
@@ -589,13 +591,13 @@ func TestNegotiate(t *testing.T) {
 		e := startEngine(t)
 		e.serve("/version", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "", code) })
 		refresh(t, newWatcher(t, Config{Socket: e.socket}))
-		if e.asked("/containers/json") != 1 {
-			t.Errorf("with status %d for the version: %v", code, e.paths)
+		if e.requests("/containers/json") != 1 {
+			t.Errorf("status %d for /version: requests %v", code, e.paths)
 		}
 	}
 }
 
-func TestRunLeavesNothing(t *testing.T) {
+func TestRunLeavesNoGoroutines(t *testing.T) {
 	e := startEngine(t)
 	e.set("train", gpu(0))
 	before := runtime.NumGoroutine()
@@ -604,20 +606,20 @@ func TestRunLeavesNothing(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- w.Run(ctx) }()
-		eventually(t, "the engine is followed", func() bool { return w.Status().Watching && w.Table() != nil })
+		eventually(t, "the stream of events", func() bool { return w.Status().Watching && w.Table() != nil })
 		cancel()
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
 		if s := w.Status(); s.Watching || s.Failures[ReasonUnavailable]+s.Failures[ReasonTimeout] > 0 {
-			t.Errorf("after the end: %+v", s)
+			t.Errorf("status after Run: %+v", s)
 		}
 	}
-	eventually(t, "goroutines ended", func() bool { return runtime.NumGoroutine() <= before+2 })
+	eventually(t, "the end of all goroutines", func() bool { return runtime.NumGoroutine() <= before+2 })
 }
 
-// TestHangingEngine: an engine that accepts connections and never answers costs
-// no goroutine more than at first, and readers nothing.
+// TestHangingEngine checks that an engine which accepts connections and never
+// responds does not leak goroutines.
 func TestHangingEngine(t *testing.T) {
 	e := startEngine(t)
 	e.serve("/version", e.hang)
@@ -625,6 +627,6 @@ func TestHangingEngine(t *testing.T) {
 	run(t, w)
 	eventually(t, "timeouts", func() bool { return w.Status().Failures[ReasonTimeout] >= 10 })
 	before := runtime.NumGoroutine()
-	eventually(t, "many more", func() bool { return w.Status().Failures[ReasonTimeout] >= 100 })
-	eventually(t, "no more goroutines", func() bool { return runtime.NumGoroutine() <= before+5 })
+	eventually(t, "more timeouts", func() bool { return w.Status().Failures[ReasonTimeout] >= 100 })
+	eventually(t, "a stable number of goroutines", func() bool { return runtime.NumGoroutine() <= before+5 })
 }

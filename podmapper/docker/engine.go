@@ -5,7 +5,6 @@ package docker
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -15,14 +14,17 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
 	"unicode"
+
+	"gpu_exporter/podmapper/internal/poll"
 )
 
-// Bounds of the engine's answers. A container is about 2 KiB of a list, and
-// rarely more than 20 KiB by itself.
+// Bounds of responses. A container has about 2 KiB in a list, and rarely more than
+// 20 KiB in an inspection.
 const (
 	maxVersionBytes = 1 << 20
 	maxListBytes    = 32 << 20
@@ -31,47 +33,44 @@ const (
 	maxErrorBytes   = 4 << 10
 	maxHeaderBytes  = 64 << 10
 	maxContainers   = 4096
-	maxMessage      = 200 // of an error or a name, in characters
+	maxMessage      = 200 // characters of an error or a name
 )
 
-// preferredAPI is asked for where it is served. Docker 25 and newer serve it, and
-// Docker 29 nothing older by default. Podman 4 has 1.41. DeviceRequests came
-// with 1.40, HostConfig.Annotations with 1.43.
-var preferredAPI = apiVersion{1, 44}
+// preferredAPI is the minor version of Docker's API 1.x to use. Docker 25 and
+// later have 1.44, and Docker 29 has nothing older by default. Podman 4 has 1.41.
+// DeviceRequests exist since 1.40, HostConfig.Annotations since 1.43.
+const preferredAPI = 44
 
-// apiVersion is a version of Docker's API.
-type apiVersion struct{ major, minor int }
+// parseAPIVersion returns the minor version of "1.<minor>".
+func parseAPIVersion(s string) (minor int, ok bool) { return cutNumber(s, "1.") }
 
-func (v apiVersion) compare(w apiVersion) int {
-	return cmp.Or(cmp.Compare(v.major, w.major), cmp.Compare(v.minor, w.minor))
+// cutNumber parses a decimal number after a prefix. Example: gi12 is 12 after gi.
+func cutNumber(s, prefix string) (int, bool) {
+	digits, ok := strings.CutPrefix(s, prefix)
+	n, err := strconv.ParseUint(digits, 10, 16)
+	return int(n), ok && err == nil
 }
 
-func parseAPIVersion(s string) (apiVersion, bool) {
-	var v apiVersion
-	major, minor, ok := strings.Cut(s, ".")
-	return v, ok && number(major, "", &v.major) && number(minor, "", &v.minor)
-}
-
-// api is what is known of the engine that answers.
+// api is the result of the version negotiation.
 type api struct {
-	prefix string // of paths, such as /v1.44; empty if versions are not known
-	name   string // of the engine, such as Podman Engine 4.3.1; for people
+	prefix string // of paths, such as /v1.44; empty if the engine reports no version
+	name   string // of the engine, such as Podman Engine 4.3.1
 }
 
-// engine asks a Docker-compatible engine through its socket.
+// engine is a client of a Docker-compatible engine.
 type engine struct {
 	socket  string
-	timeout time.Duration // for a call, and for the beginning of the events
+	timeout time.Duration // of one call
 	http    *http.Client
 }
 
 func newEngine(socket string, timeout time.Duration) *engine {
-	var dialer net.Dialer
+	dialer := net.Dialer{Timeout: timeout}
 	return &engine{
 		socket:  socket,
 		timeout: timeout,
 		http: &http.Client{
-			Transport: &http.Transport{ // no proxy: this never leaves the machine
+			Transport: &http.Transport{
 				DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 					return dialer.DialContext(ctx, "unix", socket)
 				},
@@ -79,6 +78,8 @@ func newEngine(socket string, timeout time.Duration) *engine {
 				MaxIdleConns:           2,
 				IdleConnTimeout:        2 * time.Minute,
 				MaxResponseHeaderBytes: maxHeaderBytes,
+				// The event stream has no other deadline. Engines send its header at once.
+				ResponseHeaderTimeout: timeout,
 			},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
@@ -87,7 +88,7 @@ func newEngine(socket string, timeout time.Duration) *engine {
 
 func (e *engine) close() { e.http.CloseIdleConnections() }
 
-// open begins a call. The body of the response is the caller's to close.
+// open starts a call. The caller closes the body of the response.
 func (e *engine) open(ctx context.Context, path string, query url.Values) (*http.Response, error) {
 	u := url.URL{Scheme: "http", Host: "docker", Path: path, RawQuery: query.Encode()}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
@@ -96,9 +97,9 @@ func (e *engine) open(ctx context.Context, path string, query url.Values) (*http
 	}
 	resp, err := e.http.Do(req)
 	if err != nil {
-		var asked *url.Error
-		if errors.As(err, &asked) {
-			err = asked.Err // it repeats the whole query
+		var wrapped *url.Error
+		if errors.As(err, &wrapped) {
+			err = wrapped.Err // without the query, which is long
 		}
 		return nil, err
 	}
@@ -106,22 +107,21 @@ func (e *engine) open(ctx context.Context, path string, query url.Values) (*http
 		return resp, nil
 	}
 	defer resp.Body.Close()
-	failed := &statusError{status: resp.StatusCode}
-	var answer struct{ Message string }
-	if body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBytes)); err == nil && json.Unmarshal(body, &answer) == nil {
-		failed.message = printable(answer.Message)
+	text := "status " + resp.Status
+	var body struct{ Message string }
+	if json.NewDecoder(io.LimitReader(resp.Body, maxErrorBytes)).Decode(&body) == nil && body.Message != "" {
+		text += ": " + printable(body.Message)
 	}
-	return nil, failed
+	return nil, poll.WithReason(statusReason(resp.StatusCode), errors.New(text))
 }
 
-// get makes a call and has its answer read, which ends in time and is not larger
-// than limit.
-func (e *engine) get(ctx context.Context, path string, query url.Values, limit int64, read func(io.Reader) error) error {
+// get makes a call and decodes up to limit bytes of its response.
+func (e *engine) get(ctx context.Context, path string, query url.Values, limit int64, decode func(io.Reader) error) error {
 	ctx, cancel := context.WithTimeout(ctx, e.timeout)
 	defer cancel()
 	resp, err := e.open(ctx, path, query)
 	if err == nil {
-		err = readBody(resp, limit, read)
+		err = readBody(resp, limit, decode)
 	}
 	if err != nil {
 		return fmt.Errorf("GET %s: %w", path, err)
@@ -129,38 +129,33 @@ func (e *engine) get(ctx context.Context, path string, query url.Values, limit i
 	return nil
 }
 
-func readBody(resp *http.Response, limit int64, read func(io.Reader) error) error {
+func readBody(resp *http.Response, limit int64, decode func(io.Reader) error) error {
 	defer resp.Body.Close()
-	tooLarge := fmt.Errorf("%w: more than %d MiB", errTooLarge, limit>>20)
-	if resp.ContentLength > limit {
-		return tooLarge
-	}
-	body := http.MaxBytesReader(nil, resp.Body, limit)
-	err := read(body)
 	var over *http.MaxBytesError
-	if errors.As(err, &over) {
-		return tooLarge
+	body := http.MaxBytesReader(nil, resp.Body, limit)
+	if resp.ContentLength <= limit {
+		err := decode(body)
+		if !errors.As(err, &over) {
+			// The connection is reusable only after the rest of the body, a newline.
+			_, _ = io.CopyN(io.Discard, body, 512)
+			return err
+		}
 	}
-	if err == nil {
-		// What is left, hardly more than a line's end, would cost the connection.
-		_, _ = io.CopyN(io.Discard, body, 512)
-	}
-	return err
+	return tooLarge("more than %d MiB", limit>>20)
 }
 
-// negotiate finds out which version of the API to use.
+// negotiate selects the version of the API.
 func (e *engine) negotiate(ctx context.Context) (api, error) {
 	var v struct {
 		Platform                           struct{ Name string }
 		Components                         []struct{ Name string }
-		Version, APIVersion, MinAPIVersion string // their keys are ApiVersion and MinAPIVersion; case does not matter
+		Version, APIVersion, MinAPIVersion string
 	}
 	err := e.get(ctx, "/version", nil, maxVersionBytes, func(r io.Reader) error { return json.NewDecoder(r).Decode(&v) })
-	var status *statusError
-	if errors.As(err, &status) && (status.status == http.StatusNotFound || status.status == http.StatusForbidden) {
-		return api{}, nil // a proxy may keep it back; paths do without a version
-	}
 	if err != nil {
+		if r := poll.ReasonOf(err); r == ReasonUnsupported || r == ReasonForbidden {
+			return api{}, nil // a proxy may block it; paths without a version work too
+		}
 		return api{}, err
 	}
 	a := api{name: v.Platform.Name}
@@ -168,19 +163,10 @@ func (e *engine) negotiate(ctx context.Context) (api, error) {
 		a.name = v.Components[0].Name // Podman's platform is the Linux distribution
 	}
 	a.name = printable(strings.TrimSpace(cmp.Or(a.name, "Docker Engine") + " " + v.Version))
-
-	newest, ok := parseAPIVersion(v.APIVersion)
-	if !ok {
-		return a, nil
+	if newest, ok := parseAPIVersion(v.APIVersion); ok {
+		oldest, _ := parseAPIVersion(v.MinAPIVersion)
+		a.prefix = fmt.Sprintf("/v1.%d", max(min(preferredAPI, newest), oldest))
 	}
-	use := preferredAPI
-	if newest.compare(use) < 0 {
-		use = newest
-	}
-	if oldest, ok := parseAPIVersion(v.MinAPIVersion); ok && oldest.compare(use) > 0 {
-		use = oldest
-	}
-	a.prefix = fmt.Sprintf("/v%d.%d", use.major, use.minor)
 	return a, nil
 }
 
@@ -192,8 +178,7 @@ type listed struct {
 	Labels map[string]string
 }
 
-// name picks the container's own name. With legacy links it also has names such
-// as /web/db.
+// name returns the container's own name. Legacy links add names such as /web/db.
 func (c *listed) name() string {
 	for _, n := range c.Names {
 		if n = strings.TrimPrefix(n, "/"); n != "" && !strings.Contains(n, "/") {
@@ -203,32 +188,29 @@ func (c *listed) name() string {
 	return c.ID[:min(len(c.ID), 12)]
 }
 
-// ofKubernetes says whether the kubelet made the container: by way of cri-dockerd,
-// which gives it these labels (kubelet pkg/kubelet/types/labels.go).
+// ofKubernetes reports whether the kubelet created the container, through
+// cri-dockerd. The labels are those of kubelet pkg/kubelet/types/labels.go.
 func (c *listed) ofKubernetes() bool {
 	return c.Labels["io.kubernetes.pod.uid"] != "" || c.Labels["io.kubernetes.pod.name"] != ""
 }
 
-// list gives the running and paused containers, one after the other. Without the
-// filter Podman would leave the paused ones out, which keep their GPU memory.
+// list calls each for every running and paused container. Podman omits paused
+// containers without the filter, but they keep their GPU memory.
 func (e *engine) list(ctx context.Context, a api, each func(listed) error) error {
 	query := url.Values{"filters": {`{"status":["running","paused"]}`}}
-	return e.get(ctx, a.prefix+"/containers/json", query, maxListBytes, func(r io.Reader) error {
-		return decodeList(r, each)
-	})
+	return e.get(ctx, a.prefix+"/containers/json", query, maxListBytes, func(r io.Reader) error { return decodeList(r, each) })
 }
 
-// decodeList decodes element by element, so that a list in memory is never larger
-// than what is kept of it.
+// decodeList decodes one element at a time to bound the memory.
 func decodeList(r io.Reader, each func(listed) error) error {
 	d := json.NewDecoder(r)
-	switch begin, err := d.Token(); {
+	switch start, err := d.Token(); {
 	case err != nil:
 		return err
-	case begin == nil:
+	case start == nil:
 		return nil // null
-	case begin != json.Delim('['):
-		return fmt.Errorf("%w: no list", errMalformed)
+	case start != json.Delim('['):
+		return malformed("not a list")
 	}
 	for d.More() {
 		var c listed
@@ -236,7 +218,7 @@ func decodeList(r io.Reader, each func(listed) error) error {
 			return err
 		}
 		if !isID(c.ID) {
-			return fmt.Errorf("%w: %q is no ID of a container", errMalformed, printable(c.ID))
+			return malformed("%q is not a container ID", printable(c.ID))
 		}
 		if err := each(c); err != nil {
 			return err
@@ -248,53 +230,28 @@ func decodeList(r io.Reader, each func(listed) error) error {
 
 const idLength = 64
 
-// isID is lenient about the length, but lets nothing through that would change
-// the meaning of a path.
+// isID accepts short IDs, but nothing that changes the meaning of a path.
 func isID(s string) bool {
-	if len(s) < 12 || len(s) > idLength {
-		return false
-	}
-	for i := range len(s) {
-		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return false
-		}
-	}
-	return true
+	return len(s) >= 12 && len(s) <= idLength && strings.Trim(s, "0123456789abcdef") == ""
 }
 
-// inspect gives all that the engine says of a container.
-func (e *engine) inspect(ctx context.Context, a api, id string) ([]byte, error) {
-	var answer []byte
-	err := e.get(ctx, a.prefix+"/containers/"+id+"/json", nil, maxInspectBytes, func(r io.Reader) error {
-		var err error
-		answer, err = io.ReadAll(r)
+// inspect returns the engine's description of a container.
+func (e *engine) inspect(ctx context.Context, a api, id string) (response []byte, err error) {
+	err = e.get(ctx, a.prefix+"/containers/"+id+"/json", nil, maxInspectBytes, func(r io.Reader) (err error) {
+		response, err = io.ReadAll(r)
 		return err
 	})
-	return answer, err
+	return response, err
 }
 
-// events calls opened when the engine begins to report events, and then happened
-// for each that can change the table, until ctx or the stream ends. It always
-// returns an error.
-func (e *engine) events(ctx context.Context, a api, opened, happened func()) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	// The stream has no end, but its beginning has a deadline: engines send the
-	// header without waiting for an event.
-	begin := time.AfterFunc(e.timeout, func() { cancel(context.DeadlineExceeded) })
-	defer begin.Stop()
-	// The filters spare the engine exec_start and health_status of every
-	// health check. Podman before 4.4 knows the event that it reports as die only as died.
+// events calls opened when the stream of events begins, and received for each
+// event that can change the table. It returns an error when the stream ends.
+func (e *engine) events(ctx context.Context, a api, opened, received func()) error {
+	// The filter excludes exec_start and health_status, which every health check
+	// causes. Podman before 4.4 reports die, but filters it by the name died.
 	query := url.Values{"filters": {`{"type":["container"],"event":["start","die","died","rename"]}`}}
 	resp, err := e.open(ctx, a.prefix+"/events", query)
-	if err == nil && !begin.Stop() {
-		resp.Body.Close()
-		err = context.DeadlineExceeded
-	}
 	if err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			err = cause
-		}
 		return fmt.Errorf("GET %s/events: %w", a.prefix, err)
 	}
 	defer resp.Body.Close()
@@ -302,59 +259,44 @@ func (e *engine) events(ctx context.Context, a api, opened, happened func()) err
 	lines := bufio.NewScanner(resp.Body)
 	lines.Buffer(nil, maxEventBytes)
 	for lines.Scan() {
-		// Docker can be asked for JSON sequences, and then marks their beginnings.
-		line := bytes.TrimLeft(lines.Bytes(), "\x1e \t")
-		if len(line) == 0 {
-			continue
+		if !json.Valid(lines.Bytes()) {
+			return fmt.Errorf("reading events: %w", malformed("not JSON"))
 		}
-		var event struct{ Type, Action string }
-		if err := json.Unmarshal(line, &event); err != nil {
-			return fmt.Errorf("events: %w: %w", errMalformed, err)
-		}
-		if event.Type == "" || event.Type == "container" {
-			happened()
-		}
+		received()
 	}
-	if err := lines.Err(); err != nil {
-		if errors.Is(err, bufio.ErrTooLong) {
-			err = errTooLarge
-		}
-		return fmt.Errorf("events: %w", err)
+	err = cmp.Or(lines.Err(), io.EOF)
+	if errors.Is(err, bufio.ErrTooLong) {
+		err = tooLarge("more than %d MiB", maxEventBytes>>20)
 	}
-	return fmt.Errorf("events: %w", io.EOF)
+	return fmt.Errorf("reading events: %w", err)
 }
 
-// socketPath takes a plain path or the URL forms of a unix socket, as in
-// DOCKER_HOST.
+// socketPath accepts a path, or a URL of a unix socket as in DOCKER_HOST.
 func socketPath(s string) (string, error) {
-	path := s
-	if rest, ok := strings.CutPrefix(s, "unix://"); ok {
-		path = rest
-	} else if rest, ok := strings.CutPrefix(s, "unix:"); ok {
-		path = rest
-	} else if scheme, _, ok := strings.Cut(s, "://"); ok {
-		return "", fmt.Errorf("docker socket %q: %s is not supported; give the path of a unix socket", s, scheme)
+	path, isURL := strings.CutPrefix(s, "unix:")
+	if isURL {
+		path = strings.TrimPrefix(path, "//")
+	}
+	if scheme, _, ok := strings.Cut(path, "://"); ok {
+		return "", fmt.Errorf("docker socket %q: %s is not supported; use the path of a unix socket", s, scheme)
 	}
 	// sun_path ends with a zero byte.
 	if limit := len(syscall.RawSockaddrUnix{}.Path) - 1; path == "" || len(path) > limit {
-		return "", fmt.Errorf("docker socket %q: a path of 1 to %d bytes is needed", s, limit)
+		return "", fmt.Errorf("docker socket %q: the path must have 1 to %d bytes", s, limit)
 	}
 	return path, nil
 }
 
-// printable makes a text of the engine fit for a line of a log.
+// printable makes text from the engine safe for one line of a log.
 func printable(s string) string {
-	var b strings.Builder
-	n := 0
-	for _, r := range s {
-		if n++; n > maxMessage {
-			b.WriteString("…")
-			break
-		}
+	s = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
-			r = ' '
+			return ' '
 		}
-		b.WriteRune(r)
+		return r
+	}, s[:min(len(s), 4*(maxMessage+1))])
+	if r := []rune(s); len(r) > maxMessage {
+		return string(r[:maxMessage]) + "…"
 	}
-	return b.String()
+	return s
 }

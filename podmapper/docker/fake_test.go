@@ -16,33 +16,33 @@ import (
 	"testing"
 )
 
-// fakeEngine serves the part of Docker's API that a Watcher uses, on a real
-// unix socket. Its state may be changed at any time.
+// fakeEngine serves the part of Docker's API that a Watcher uses on a unix socket.
+// Its methods may be called while it serves.
 type fakeEngine struct {
 	t      *testing.T
 	socket string
-	closed chan struct{} // ends handlers that hang
+	closed chan struct{} // ends hanging handlers
 
 	mu         sync.Mutex
 	server     *http.Server
 	containers map[string]fakeContainer // by name
-	followers  map[chan string][]string // the kinds of events that they asked for
+	followers  map[chan string][]string // open streams and their kinds of events
 	inspected  map[string]int           // by name
-	paths      map[string]int           // asked for
-	instead    map[string]answer        // by the end of the path
+	paths      map[string]int           // number of requests
+	instead    map[string]answer        // handlers by suffix of the path
 }
 
-// answer serves a request in place of the engine.
+// answer handles a request instead of the engine.
 type answer func(w http.ResponseWriter, r *http.Request)
 
 type fakeContainer struct {
 	state   string // running if empty
 	labels  map[string]string
-	inspect string // what is in its HostConfig
+	inspect string // fields of HostConfig
 	env     []string
 }
 
-// idOf makes an ID of a name.
+// idOf returns the ID of the container with a name.
 func idOf(name string) string {
 	return (fmt.Sprintf("%x", name) + strings.Repeat("0", idLength))[:idLength]
 }
@@ -64,7 +64,7 @@ func startEngine(t *testing.T) *fakeEngine {
 
 func (e *fakeEngine) start() {
 	e.t.Helper()
-	_ = os.Remove(e.socket) // there is none at first
+	_ = os.Remove(e.socket) // missing at the first start
 	l, err := net.Listen("unix", e.socket)
 	if err != nil {
 		e.t.Fatal(err)
@@ -76,7 +76,7 @@ func (e *fakeEngine) start() {
 	go server.Serve(l)
 }
 
-// stop ends the engine: its connections break, and its socket is gone.
+// stop stops the engine: it closes connections and removes the socket.
 func (e *fakeEngine) stop() {
 	e.mu.Lock()
 	server := e.server
@@ -84,7 +84,7 @@ func (e *fakeEngine) stop() {
 	server.Close()
 }
 
-// set starts or changes a container without a word.
+// set starts or changes a container without an event.
 func (e *fakeEngine) set(name string, c fakeContainer) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -97,7 +97,7 @@ func (e *fakeEngine) remove(name string) {
 	delete(e.containers, name)
 }
 
-// report sends an event to all who follow such events.
+// report sends an event to all streams that request its kind.
 func (e *fakeEngine) report(action string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -109,15 +109,14 @@ func (e *fakeEngine) report(action string) {
 	}
 }
 
-// serve has requests for paths that end so answered in place of the engine; nil
-// ends that.
+// serve replaces the handler of paths with this suffix. Nil restores it.
 func (e *fakeEngine) serve(path string, a answer) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.instead[path] = a
 }
 
-func (e *fakeEngine) asked(path string) int {
+func (e *fakeEngine) requests(path string) int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.paths[path]
@@ -129,7 +128,7 @@ func (e *fakeEngine) inspections(name string) int {
 	return e.inspected[name]
 }
 
-// hang waits for the end of the request or the test.
+// hang blocks until the end of the request or of the test.
 func (e *fakeEngine) hang(_ http.ResponseWriter, r *http.Request) {
 	select {
 	case <-r.Context().Done():
@@ -181,7 +180,7 @@ func (e *fakeEngine) list(w http.ResponseWriter, r *http.Request) {
 			c.state = "running"
 		}
 		if slices.Contains(filters.Status, c.state) {
-			// The ID stays when a container is renamed.
+			// A rename keeps the ID.
 			id := idOf(strings.TrimPrefix(name, "renamed-"))
 			all = append(all, map[string]any{"Id": id, "Names": []string{"/other/alias", "/" + name}, "Image": "sha256:1",
 				"Labels": c.labels, "State": c.state, "Ports": []any{}, "HostConfig": map[string]string{"NetworkMode": "bridge"}})

@@ -4,7 +4,6 @@
 package docker
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -13,37 +12,37 @@ import (
 	"strconv"
 	"strings"
 
-	"gpu_exporter/podmapper"
+	"gpu_exporter/podmapper/device"
 )
 
-// How a container gets devices, from the sources of moby 29 (daemon/devices.go,
+// How a container receives devices. Sources: moby 29 (daemon/devices.go,
 // devices_nvidia_linux.go, cdi.go, start_unix.go), docker/cli (opts/gpus.go),
 // NVIDIA Container Toolkit 1.18 (internal/config/image/cuda_image.go,
-// internal/modifier/cdi.go, pkg/nvcdi) with libnvidia-container
-// (src/cli/common.c), and Podman 4.3 to 6 (libpod/container_inspect.go):
+// internal/modifier/cdi.go, pkg/nvcdi), libnvidia-container (src/cli/common.c),
+// and Podman 4.3 to 6 (libpod/container_inspect.go).
 //
-//   - HostConfig.DeviceRequests: --gpus, and --device with the name of a CDI
-//     device. The driver "nvidia", or none and the capability gpu, is NVIDIA's: a
-//     positive Count means the first GPUs by index, a negative one all.
-//   - NVIDIA's container runtime takes NVIDIA_VISIBLE_DEVICES from the container's
-//     environment, be it from the image or from the user. Other runtimes ignore
-//     it. Docker writes the name of its default runtime into
-//     HostConfig.Runtime when it starts a container that asks for none.
-//   - A device request makes NVIDIA_VISIBLE_DEVICES of the container void: Docker
-//     appends its own for the runtime hook, and NVIDIA's CDI specs have
-//     NVIDIA_VISIBLE_DEVICES=void.
-//   - HostConfig.Devices: files of the host. A privileged container has all files
-//     of /dev anyway, which makes it the holder of nothing.
-//   - Podman shows CDI devices, also those of --gpus, only by the files that they
-//     brought into the container. Its HostConfig.Runtime is always "oci".
+//   - HostConfig.DeviceRequests has --gpus, and --device with a CDI device name. A
+//     request is NVIDIA's if its driver is "nvidia", or if it has no driver and
+//     the capability gpu. A positive Count requests the first GPUs by index, a
+//     negative one all GPUs.
+//   - NVIDIA's container runtime reads NVIDIA_VISIBLE_DEVICES from the
+//     container's environment, which the image or the user sets. Different
+//     runtimes ignore it. Docker stores the name of its default runtime in
+//     HostConfig.Runtime when it starts a container that requests none.
+//   - A device request overrides NVIDIA_VISIBLE_DEVICES. Docker appends its own
+//     value for the runtime hook, and NVIDIA's CDI specifications set it to void.
+//   - HostConfig.Devices has device files of the host. A privileged container has
+//     all files of /dev, so that does not make it an owner.
+//   - Podman reports CDI devices, including those of --gpus, only as the files
+//     that they add to the container. Its HostConfig.Runtime is always "oci".
 
-// inspection is what is used of the engine's answer.
+// inspection is the used part of the engine's description of a container.
 type inspection struct {
-	Config struct {
+	Config *struct {
 		Image string
 		Env   []string
 	}
-	HostConfig struct {
+	HostConfig *struct {
 		Runtime        string
 		Devices        []struct{ PathOnHost string }
 		DeviceRequests []deviceRequest
@@ -59,154 +58,114 @@ type deviceRequest struct {
 	Capabilities [][]string
 }
 
-// described is what an inspection says.
-type described struct {
+// description is the result of an inspection.
+type description struct {
 	image      string
 	devices    Devices
 	unresolved []Unresolved // without the container
 }
 
-// Bounds of what is kept of one container. A node has at most 16 GPUs of 7
-// instances.
+// Bounds per container. A node has at most 16 GPUs with 7 instances each.
 const (
 	maxDevices    = 512
 	maxUnresolved = 16
 )
 
-// describe takes the engine's answer apart. minors is called if the container
-// has device files of MIG.
-func describe(answer []byte, minors func() (migMinors, error)) (described, error) {
-	var present struct{ Config, HostConfig json.RawMessage }
-	if err := json.Unmarshal(answer, &present); err != nil {
-		return described{}, err
-	}
-	if len(present.Config) == 0 || len(present.HostConfig) == 0 {
-		return described{}, fmt.Errorf("%w: no Config or no HostConfig", errMalformed)
-	}
+// describe parses the engine's description of a container. It calls capabilities
+// only if the container has device files of MIG.
+func describe(response []byte, capabilities func() (migCapabilities, error)) (description, error) {
 	var i inspection
-	if err := json.Unmarshal(answer, &i); err != nil {
-		return described{}, err
+	if err := json.Unmarshal(response, &i); err != nil {
+		return description{}, err
 	}
-	s := newSelection()
-	s.files(&i, minors)
-	if !s.requests(i.HostConfig.DeviceRequests) {
-		s.environment(&i)
+	if i.Config == nil || i.HostConfig == nil {
+		return description{}, malformed("no Config or no HostConfig")
 	}
-	return described{image: i.Config.Image, devices: s.devices(), unresolved: s.unresolved}, nil
+	s := selection{ids: make(map[device.ID]bool)}
+	s.addFiles(&i, capabilities)
+	if !s.addRequests(i.HostConfig.DeviceRequests) {
+		s.addEnvironment(&i)
+	}
+	d := description{image: i.Config.Image, devices: Devices{All: s.all}, unresolved: s.unresolved}
+	if !s.all {
+		d.devices.IDs = slices.SortedFunc(maps.Keys(s.ids), device.ID.Compare)
+	}
+	return d, nil
 }
 
-// selection collects devices.
+// selection collects the devices of one container.
 type selection struct {
 	all        bool
-	ids        map[podmapper.DeviceID]bool
-	indexes    map[MIGIndex]bool
-	instances  map[MIGInstance]bool
+	ids        map[device.ID]bool
 	unresolved []Unresolved
 }
 
-func newSelection() *selection {
-	return &selection{
-		ids:       make(map[podmapper.DeviceID]bool),
-		indexes:   make(map[MIGIndex]bool),
-		instances: make(map[MIGInstance]bool),
-	}
-}
-
-func (s *selection) count() int { return len(s.ids) + len(s.indexes) + len(s.instances) }
-
-func (s *selection) devices() Devices {
-	if s.all {
-		return Devices{All: true}
-	}
-	return Devices{
-		IDs: slices.SortedFunc(maps.Keys(s.ids), func(a, b podmapper.DeviceID) int {
-			return cmp.Or(cmp.Compare(a.Form, b.Form), cmp.Compare(a.Number, b.Number), strings.Compare(a.UUID, b.UUID),
-				cmp.Compare(a.GPUInstance, b.GPUInstance), cmp.Compare(a.ComputeInstance, b.ComputeInstance))
-		}),
-		MIGIndexes: slices.SortedFunc(maps.Keys(s.indexes), func(a, b MIGIndex) int {
-			return cmp.Or(cmp.Compare(a.GPU, b.GPU), cmp.Compare(a.MIG, b.MIG))
-		}),
-		MIGInstances: slices.SortedFunc(maps.Keys(s.instances), func(a, b MIGInstance) int {
-			return cmp.Or(cmp.Compare(a.Minor, b.Minor), cmp.Compare(a.GPUInstance, b.GPUInstance), cmp.Compare(a.ComputeInstance, b.ComputeInstance))
-		}),
-	}
-}
-
-func (s *selection) doubt(request, reason, hint string) {
+func (s *selection) addUnresolved(request, reason, hint string) {
 	u := Unresolved{Request: printable(request), Reason: reason, Hint: hint}
 	if len(s.unresolved) < maxUnresolved && !slices.Contains(s.unresolved, u) {
 		s.unresolved = append(s.unresolved, u)
 	}
 }
 
-// full keeps a selection within bounds.
-func (s *selection) full() bool {
-	if s.count() < maxDevices {
-		return false
+func (s *selection) add(id device.ID) {
+	if len(s.ids) >= maxDevices {
+		s.addUnresolved("all devices", fmt.Sprintf("the container has more than %d devices; the rest is ignored", maxDevices), "name each device once")
+		return
 	}
-	s.doubt("all devices", fmt.Sprintf("the container has more than %d; the rest is left out", maxDevices), "name each device once")
-	return true
+	s.ids[id] = true
 }
 
-// requests reads DeviceRequests. It says whether they take the place of the
-// container's NVIDIA_VISIBLE_DEVICES.
-func (s *selection) requests(all []deviceRequest) bool {
+// addRequests adds the devices of DeviceRequests. It reports whether they override
+// the container's NVIDIA_VISIBLE_DEVICES.
+func (s *selection) addRequests(requests []deviceRequest) (override bool) {
 	var nvidia [][]string
-	instead := false
-	for i := range all {
-		r := &all[i]
+	for i := range requests {
+		r := &requests[i]
 		switch {
 		case r.Driver == "cdi":
 			for _, name := range r.DeviceIDs {
-				instead = s.cdi(name) || instead
+				override = s.addCDI(name) || override
 			}
-		case r.ofNVIDIA():
+		case r.isNVIDIA():
 			if names := s.requested(r); len(names) > 0 {
 				nvidia = append(nvidia, names)
 			}
 		}
 	}
 	if len(nvidia) == 0 {
-		return instead
+		return override
 	}
 	last := nvidia[len(nvidia)-1]
 	for _, names := range nvidia[:len(nvidia)-1] {
 		if !slices.Equal(names, last) {
-			s.doubt(strings.Join(names, ","),
-				"of several requests for GPUs an engine with NVIDIA's runtime hook fulfils only the last, and one with CDI all; it does not say which it has",
-				"ask for all devices in one request")
+			s.addUnresolved(strings.Join(names, ","),
+				"with several requests for GPUs, NVIDIA's runtime hook grants the last and CDI grants all; the engine does not report which one it uses",
+				"request all devices in one request")
 		}
 	}
 	for _, name := range visible(last) {
-		s.device(name)
+		s.addName(name)
 	}
 	return true
 }
 
-// ofNVIDIA says whether Docker gives the request to NVIDIA's driver. Without the
-// name of a driver, all capabilities of one of the lists must be the driver's.
-func (r *deviceRequest) ofNVIDIA() bool {
+// isNVIDIA reports whether Docker passes the request to NVIDIA's driver. Without a
+// driver name, all capabilities of one list must be the driver's.
+func (r *deviceRequest) isNVIDIA() bool {
 	switch r.Driver {
 	case "nvidia", "nvidia.cdi", "nvidia.runtime-hook":
 		return true
 	case "":
+		// The capabilities with which Docker registers NVIDIA's driver.
+		registered := []string{"gpu", "nvidia", "compute", "compat32", "graphics", "utility", "video", "display"}
 		return slices.ContainsFunc(r.Capabilities, func(all []string) bool {
-			return !slices.ContainsFunc(all, func(c string) bool { return !driverHas(c) })
+			return !slices.ContainsFunc(all, func(c string) bool { return !slices.Contains(registered, c) })
 		})
 	}
 	return false
 }
 
-// driverHas knows the capabilities that Docker's NVIDIA driver is registered with.
-func driverHas(capability string) bool {
-	switch capability {
-	case "gpu", "nvidia", "compute", "compat32", "graphics", "utility", "video", "display":
-		return true
-	}
-	return false
-}
-
-// requested gives the devices that are asked for, as Docker passes them on.
+// requested returns the names of the requested devices as Docker passes them on.
 func (s *selection) requested(r *deviceRequest) []string {
 	switch {
 	case len(r.DeviceIDs) > 0:
@@ -214,7 +173,7 @@ func (s *selection) requested(r *deviceRequest) []string {
 	case r.Count < 0:
 		return []string{"all"}
 	case r.Count > maxDevices:
-		s.doubt(fmt.Sprintf("Count %d", r.Count), "no node has so many GPUs", "use --gpus all")
+		s.addUnresolved(fmt.Sprintf("Count %d", r.Count), "no node has so many GPUs", "use --gpus all")
 		return nil
 	}
 	names := make([]string, r.Count)
@@ -224,7 +183,7 @@ func (s *selection) requested(r *deviceRequest) []string {
 	return names
 }
 
-// split takes a list of devices as in NVIDIA_VISIBLE_DEVICES.
+// split splits a list as in NVIDIA_VISIBLE_DEVICES.
 func split(list string) []string {
 	var names []string
 	for name := range strings.SplitSeq(list, ",") {
@@ -235,7 +194,7 @@ func split(list string) []string {
 	return names
 }
 
-// visible leaves of a list what NVIDIA's tools make of it.
+// visible applies the special names of NVIDIA's tools to a list.
 func visible(names []string) []string {
 	if slices.Contains(names, "void") {
 		return nil
@@ -251,196 +210,191 @@ func visible(names []string) []string {
 	return names
 }
 
-// device adds a device by its name.
-func (s *selection) device(name string) {
+// addName adds a device by a name of NVIDIA's container tools.
+func (s *selection) addName(name string) {
 	if strings.EqualFold(name, "all") {
 		s.all = true
 		return
 	}
-	if s.full() {
-		return
-	}
-	if id, replica := podmapper.ParseDeviceID(name); replica == "" {
+	if id, replica := device.ParseID(name); replica == "" {
 		switch id.Form {
-		case podmapper.FormNumber, podmapper.FormGPUUUID, podmapper.FormMIGUUID, podmapper.FormMIGPath:
-			s.ids[id] = true
+		case device.FormNumber:
+			s.add(device.ID{Form: device.FormIndex, Number: id.Number})
+			return
+		case device.FormGPUUUID, device.FormMIGUUID, device.FormMIGPath:
+			s.add(id)
 			return
 		}
 	}
-	if i, ok := parseMIGIndex(name); ok {
-		s.indexes[i] = true
+	gpu, mig, _ := strings.Cut(name, ":")
+	gpuIndex, ok1 := cutNumber(gpu, "")
+	migIndex, ok2 := cutNumber(mig, "")
+	if ok1 && ok2 {
+		s.add(device.ID{Form: device.FormMIGIndex, Number: gpuIndex, MIGIndex: migIndex})
 		return
 	}
 	if kind, _, ok := strings.Cut(name, "="); ok && strings.Contains(kind, "/") {
-		s.cdi(name)
+		s.addCDI(name)
 		return
 	}
-	reason := "it has no known form"
+	reason := "the name has an unknown form"
 	if strings.Count(name, ":") == 2 && strings.Contains(name, ".") {
-		reason = "it is the PCI address of a GPU"
+		reason = "the name is the PCI address of a GPU"
 	}
-	s.doubt(name, reason, "name GPUs by index or UUID, and MIG devices by UUID or as in 0:1")
+	s.addUnresolved(name, reason, "name GPUs by index or UUID, and MIG devices by UUID or by indexes such as 0:1")
 }
 
-func parseMIGIndex(name string) (MIGIndex, bool) {
-	gpu, mig, ok := strings.Cut(name, ":")
-	var i MIGIndex
-	ok = ok && number(gpu, "", &i.GPU) && number(mig, "", &i.MIG)
-	return i, ok
-}
-
-// cdi adds a device by its full CDI name, such as nvidia.com/gpu=0. It says
-// whether the device is one of NVIDIA's, or may be.
-func (s *selection) cdi(name string) bool {
-	const hint = "use a device that nvidia-ctk cdi list shows as nvidia.com/gpu=…"
-	kind, device, _ := strings.Cut(name, "=")
+// addCDI adds a device by its CDI name, such as nvidia.com/gpu=0. It reports
+// whether the device is or may be NVIDIA's.
+func (s *selection) addCDI(name string) bool {
+	const hint = "use a device nvidia.com/gpu=… from nvidia-ctk cdi list"
+	kind, dev, _ := strings.Cut(name, "=")
 	vendor, class, _ := strings.Cut(kind, "/")
 	switch vendor {
 	case "nvidia.com", "runtime.nvidia.com":
 	case "management.nvidia.com":
-		return true // the files of all devices, for containers that look after the driver
+		return true // the files of all devices, for containers that manage the driver
 	default:
 		if class != "gpu" || vendor == "amd.com" || vendor == "intel.com" {
 			return false
 		}
-		s.doubt(name, "it is not of a known vendor", hint)
+		s.addUnresolved(name, "its vendor is unknown", hint)
 		return true
 	}
 	switch class {
 	case "gpu":
 	case "gds", "mofed", "nvswitch", "gdrcopy", "imex-channel":
-		return true // no GPUs
+		return true // not GPUs
 	default:
-		s.doubt(name, "it is of no known class", hint)
+		s.addUnresolved(name, "its class is unknown", hint)
 		return true
 	}
-	// nvidia-ctk cdi generate --device-name-strategy=type-index
+	// nvidia-ctk cdi generate --device-name-strategy=type-index: gpu0, mig0:1
 	for _, prefix := range [...]string{"gpu", "mig"} {
-		if rest, ok := strings.CutPrefix(device, prefix); ok && rest != "" && rest[0] >= '0' && rest[0] <= '9' {
-			device = rest
+		if rest, ok := strings.CutPrefix(dev, prefix); ok && rest != "" && rest[0] >= '0' && rest[0] <= '9' {
+			dev = rest
 		}
 	}
 	switch {
-	case device == "none":
-	case device == "", strings.Contains(device, "="):
-		s.doubt(name, "it is no name of a CDI device", hint)
+	case dev == "none":
+	case dev == "", strings.Contains(dev, "="):
+		s.addUnresolved(name, "it is not the name of a CDI device", hint)
 	default:
-		s.device(device)
+		s.addName(dev)
 	}
 	return true
 }
 
-// files reads HostConfig.Devices.
-func (s *selection) files(i *inspection, minors func() (migMinors, error)) {
+// addFiles adds the devices of HostConfig.Devices.
+func (s *selection) addFiles(i *inspection, read func() (migCapabilities, error)) {
 	var gpus, caps []int
 	for _, d := range i.HostConfig.Devices {
 		file := path.Clean(d.PathOnHost)
-		var n int
-		switch {
-		case number(file, "/dev/nvidia", &n):
+		if n, ok := cutNumber(file, "/dev/nvidia"); ok {
 			gpus = append(gpus, n)
-		case number(file, "/dev/nvidia-caps/nvidia-cap", &n):
+		} else if n, ok := cutNumber(file, "/dev/nvidia-caps/nvidia-cap"); ok {
 			caps = append(caps, n)
 		}
 	}
-	var inParts map[int]bool // GPUs of which there are files of instances
+	var partitioned map[int]bool
 	if len(caps) > 0 {
-		known, err := minors()
+		known, err := read()
 		if err != nil {
-			s.doubt("/dev/nvidia-caps", "which MIG devices these files are cannot be read: "+err.Error(),
-				"the exporter must see the host's "+DefaultMIGMinors)
-			return // a GPU's own file is also that of its instances
+			s.addUnresolved("/dev/nvidia-caps", "the list of MIG device files is not readable: "+err.Error(),
+				"mount the host's "+DefaultMIGMinors)
+			return // the file of a GPU is also needed for its instances
 		}
-		inParts = s.capabilities(caps, known)
+		partitioned = s.addCapabilities(caps, known)
 	}
 	for _, n := range gpus {
-		if !inParts[n] && !s.full() {
-			s.ids[podmapper.DeviceID{Form: podmapper.FormDeviceName, Number: n}] = true
+		if !partitioned[n] {
+			s.add(device.ID{Form: device.FormDeviceName, Number: n})
 		}
 	}
 }
 
-// capabilities adds the MIG devices of nvidia-caps files, and says in which GPUs
-// they are.
-func (s *selection) capabilities(caps []int, known migMinors) map[int]bool {
-	inParts := make(map[int]bool)
-	around := make(map[MIGInstance]bool) // GPU instances
+// addCapabilities adds the MIG devices of /dev/nvidia-caps files. It returns the
+// minor numbers of their GPUs. A MIG device needs the files of its GPU instance
+// and of its compute instance.
+func (s *selection) addCapabilities(caps []int, known migCapabilities) map[int]bool {
+	partitioned := make(map[int]bool)
+	granted := make(map[device.ID]bool)
 	for _, n := range caps {
-		if a, ok := known[n]; ok {
-			inParts[a.Minor] = true
-			if !a.compute {
-				around[a.MIGInstance] = true
-			}
+		if id, ok := known[n]; ok {
+			partitioned[id.Number] = true
+			granted[id] = true
 		}
 	}
 	usable := make(map[int]bool)
 	for _, n := range caps {
-		a, ok := known[n]
-		if !ok || !a.compute || !around[MIGInstance{Minor: a.Minor, GPUInstance: a.GPUInstance}] || s.full() {
-			continue
+		id, ok := known[n]
+		instance := id
+		instance.ComputeInstance = device.Unknown
+		if ok && id != instance && granted[instance] {
+			usable[id.Number] = true
+			s.add(id)
 		}
-		usable[a.Minor] = true
-		s.instances[a.MIGInstance] = true
 	}
-	for _, n := range slices.Sorted(maps.Keys(inParts)) {
+	for _, n := range slices.Sorted(maps.Keys(partitioned)) {
 		if !usable[n] {
-			s.doubt(fmt.Sprintf("/dev/nvidia%d", n), "a MIG device needs the files of its GPU instance and of its compute instance, and one is missing",
-				"give the container both of /dev/nvidia-caps, or better a MIG device by its name")
+			s.addUnresolved(fmt.Sprintf("/dev/nvidia%d", n), "a MIG device needs the files of its GPU instance and of its compute instance, and one is missing",
+				"add both files of /dev/nvidia-caps, or request the MIG device by name")
 		}
 	}
-	return inParts
+	return partitioned
 }
 
 const (
 	visibleDevices = "NVIDIA_VISIBLE_DEVICES"
-	hintRequest    = "give devices with --gpus or --device nvidia.com/gpu=… (CDI)"
+	hintRequest    = "request devices with --gpus or --device nvidia.com/gpu=… (CDI)"
 )
 
-// environment reads what the container's runtime makes of its environment.
-func (s *selection) environment(i *inspection) {
+// addEnvironment adds the devices that the container's runtime derives from the
+// environment, annotations and mounts.
+func (s *selection) addEnvironment(i *inspection) {
 	env := variables(i.Config.Env)
 	list, set := env[visibleDevices]
-	if runtime := i.HostConfig.Runtime; !ofNVIDIA(runtime) {
-		if set && !ignoresEnvironment(runtime) && s.count() == 0 && len(visible(split(list))) > 0 {
-			reason := fmt.Sprintf("it is not known whether the runtime %s obeys the variable", printable(runtime))
+	if runtime := i.HostConfig.Runtime; !isNVIDIARuntime(runtime) {
+		if set && !ignoresEnvironment(runtime) && len(s.ids) == 0 && len(visible(split(list))) > 0 {
+			reason := fmt.Sprintf("it is unknown whether the runtime %s uses the variable", printable(runtime))
 			if runtime == "oci" {
-				reason = "Podman does not say whether the container has NVIDIA's runtime or hook, without which the variable means nothing"
+				reason = "Podman does not report whether the container has NVIDIA's runtime or hook, which use the variable"
 			}
-			s.doubt(visibleDevices+"="+list, reason, hintRequest)
+			s.addUnresolved(visibleDevices+"="+list, reason, hintRequest)
 		}
 		return
 	}
-	// In the order of the toolkit: annotations, mounts, the variables that its
-	// configuration prefers, and NVIDIA_VISIBLE_DEVICES.
-	if names := annotated(i.HostConfig.Annotations); len(names) > 0 {
+	// The order of the toolkit: annotations, mounts, the variables that its
+	// configuration prefers, NVIDIA_VISIBLE_DEVICES.
+	if names := annotatedDevices(i.HostConfig.Annotations); len(names) > 0 {
 		for _, name := range names {
-			s.cdi(name)
+			s.addCDI(name)
 		}
 		return
 	}
 	for _, m := range i.Mounts {
 		if strings.HasPrefix(path.Clean(m.Destination), "/var/run/nvidia-container-devices/") {
-			s.doubt(m.Destination, "it is not known whether NVIDIA's runtime is configured to take devices from mounts", hintRequest)
+			s.addUnresolved(m.Destination, "it is unknown whether NVIDIA's runtime is configured to read devices from mounts", hintRequest)
 			return
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(env)) {
-		if value := env[key]; ofSwarm(key, value) && value != list {
-			s.doubt(key+"="+value, "it is not known whether NVIDIA's runtime is configured to take devices from this variable of Docker Swarm (swarm-resource)",
+		if value := env[key]; isSwarmResource(key, value) && value != list {
+			s.addUnresolved(key+"="+value, "it is unknown whether NVIDIA's runtime is configured to read devices from this variable of Docker Swarm (swarm-resource)",
 				"set NVIDIA_VISIBLE_DEVICES of the service to the same devices")
 			return
 		}
 	}
 	if !set && env["CUDA_VERSION"] != "" && env["NVIDIA_REQUIRE_CUDA"] == "" {
-		list = "all" // images of CUDA from before the variable
+		list = "all" // CUDA images that predate the variable
 	}
 	for _, name := range visible(split(list)) {
-		s.device(name)
+		s.addName(name)
 	}
 }
 
-// variables gives an environment by name. As with NVIDIA's runtime, the last one
-// of a name counts.
+// variables returns an environment by name. As in NVIDIA's runtime, the last value
+// of a name wins.
 func variables(env []string) map[string]string {
 	all := make(map[string]string, len(env))
 	for _, e := range env {
@@ -451,13 +405,14 @@ func variables(env []string) map[string]string {
 	return all
 }
 
-// ofNVIDIA says whether a runtime is NVIDIA's, by the names that nvidia-ctk and
-// NVIDIA's documentation give it: nvidia, nvidia-cdi, nvidia-legacy.
-func ofNVIDIA(runtime string) bool {
+// isNVIDIARuntime recognizes the names from nvidia-ctk and NVIDIA's documentation:
+// nvidia, nvidia-cdi, nvidia-legacy.
+func isNVIDIARuntime(runtime string) bool {
 	return runtime == "nvidia" || strings.HasPrefix(runtime, "nvidia-")
 }
 
-// ignoresEnvironment says whether a runtime is known to know nothing of NVIDIA.
+// ignoresEnvironment reports whether a runtime is known to ignore NVIDIA's
+// variables.
 func ignoresEnvironment(runtime string) bool {
 	switch runtime {
 	case "", "runc", "crun", "youki":
@@ -466,8 +421,8 @@ func ignoresEnvironment(runtime string) bool {
 	return strings.HasPrefix(runtime, "io.containerd.runc.") || strings.HasPrefix(runtime, "io.containerd.runtime.")
 }
 
-// annotated gives the CDI devices in annotations.
-func annotated(annotations map[string]string) []string {
+// annotatedDevices returns the CDI devices in annotations.
+func annotatedDevices(annotations map[string]string) []string {
 	var names []string
 	for _, key := range slices.Sorted(maps.Keys(annotations)) {
 		if strings.HasPrefix(key, "cdi.k8s.io/") {
@@ -477,10 +432,9 @@ func annotated(annotations map[string]string) []string {
 	return names
 }
 
-// ofSwarm says whether a variable looks like one by which Docker Swarm tells a
-// service which GPUs of the node's generic resources are its own, such as
-// DOCKER_RESOURCE_NVIDIA-GPU=GPU-….
-func ofSwarm(key, value string) bool {
+// isSwarmResource recognizes the variable in which Docker Swarm passes the GPUs of
+// a service. Example: DOCKER_RESOURCE_NVIDIA-GPU=GPU-….
+func isSwarmResource(key, value string) bool {
 	resource, ok := strings.CutPrefix(key, "DOCKER_RESOURCE_")
 	return ok && value != "" && (strings.Contains(strings.ToUpper(resource), "GPU") ||
 		strings.HasPrefix(value, "GPU-") || strings.HasPrefix(value, "MIG-"))

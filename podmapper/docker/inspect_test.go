@@ -14,28 +14,31 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"gpu_exporter/podmapper/device"
+	"gpu_exporter/podmapper/internal/poll"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
 
-func testMinors() (migMinors, error) { return readMIGMinors("testdata/mig-minors") }
+func testMinors() (migCapabilities, error) { return readMIGMinors("testdata/mig-minors") }
 
-func (d described) text() string {
+func (d description) text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n", d.devices)
 	for _, u := range d.unresolved {
-		fmt.Fprintf(&b, "  cannot tell %s: %s\n", u.Request, u.Reason)
+		fmt.Fprintf(&b, "  unresolved %s: %s\n", u.Request, u.Reason)
 	}
 	return b.String()
 }
 
-// TestDescribe reads answers of engines. Those whose names begin with podman are
-// Podman 4.3.1's own, with device files and a CDI specification made for it.
+// TestDescribe parses responses of engines. Those named podman-* are from Podman
+// 4.3.1 with device files and a CDI specification made for this test.
 func TestDescribe(t *testing.T) {
 	var all strings.Builder
 	files, err := filepath.Glob("testdata/inspect/*.json")
 	if err != nil || len(files) == 0 {
-		t.Fatalf("no answers: %v", err)
+		t.Fatalf("no responses: %v", err)
 	}
 	for _, file := range files {
 		answer, err := os.ReadFile(file)
@@ -63,7 +66,7 @@ func TestDescribe(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := all.String(); got != string(want) {
-		t.Errorf("not as in %s (-update writes it):\n%s", golden, got)
+		t.Errorf("different from %s (-update rewrites it):\n%s", golden, got)
 	}
 }
 
@@ -72,30 +75,30 @@ func TestDescribeWithoutMIGMinors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := describe(answer, func() (migMinors, error) { return nil, fs.ErrNotExist })
+	d, err := describe(answer, func() (migCapabilities, error) { return nil, fs.ErrNotExist })
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !d.devices.None() || len(d.unresolved) != 1 || d.unresolved[0].Hint == "" {
-		t.Errorf("a MIG device that cannot be told is %s", d.text())
+		t.Errorf("an unreadable list of capabilities: %s", d.text())
 	}
 }
 
-func TestDescribeGarbage(t *testing.T) {
+func TestDescribeMalformed(t *testing.T) {
 	for _, answer := range []string{
 		``, `{`, `[]`, `null`, `{}`, `"x"`, `{"message":"no such container"}`, `{"Config":{}}`,
 		`{"Config":{},"HostConfig":[]}`, `{"Config":{"Env":{}},"HostConfig":{}}`, `{"Config":{},"HostConfig":{}} x`,
 		`{"Config":{},"HostConfig":{"DeviceRequests":[{"Count":"all"}]}}`,
 	} {
 		if d, err := describe([]byte(answer), testMinors); err == nil {
-			t.Errorf("%s is taken for %s", answer, d.text())
-		} else if r := reasonOf(err); r != ReasonMalformed {
+			t.Errorf("describe(%s) = %s", answer, d.text())
+		} else if r := poll.ReasonOf(err); r != ReasonMalformed {
 			t.Errorf("%s: reason %s of %v", answer, r, err)
 		}
 	}
 }
 
-// TestDescribeBounds: nothing makes a container hold more than a node can have.
+// TestDescribeBounds checks the bounds on the devices of one container.
 func TestDescribeBounds(t *testing.T) {
 	var names []string
 	for i := range 10 * maxDevices {
@@ -106,7 +109,7 @@ func TestDescribeBounds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := len(d.devices.MIGIndexes); n != maxDevices {
+	if n := len(d.devices.IDs); n != maxDevices {
 		t.Errorf("%d devices", n)
 	}
 	if n := len(d.unresolved); n != maxUnresolved {
@@ -119,21 +122,24 @@ func TestParseMIGMinors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := migMinors{
-		3: {MIGInstance{0, 0, 0}, false}, 4: {MIGInstance{0, 0, 0}, true},
-		30: {MIGInstance{0, 3, 0}, false}, 31: {MIGInstance{0, 3, 0}, true},
-		21: {MIGInstance{1, 2, 0}, false}, 22: {MIGInstance{1, 2, 0}, true}, 23: {MIGInstance{1, 2, 1}, true},
+	id := func(gpu, gi, ci int) device.ID {
+		return device.ID{Form: device.FormMIGCapability, Number: gpu, GPUInstance: gi, ComputeInstance: ci}
+	}
+	want := migCapabilities{
+		3: id(0, 0, device.Unknown), 4: id(0, 0, 0),
+		30: id(0, 3, device.Unknown), 31: id(0, 3, 0),
+		21: id(1, 2, device.Unknown), 22: id(1, 2, 0), 23: id(1, 2, 1),
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 	for _, content := range []string{"", "config 1\n", "gpu0/gi1/access\n", "gpu0/gi1/ci/access 3", "gpux/gi1/access 3", "gpu0/gi1/access -3", "gpu0/gi1/ci0/x/access 3"} {
-		if got, err := parseMIGMinors(strings.NewReader(content)); err == nil {
-			t.Errorf("%q is taken for %v", content, got)
+		if got, err := parseMIGMinors(content); err == nil {
+			t.Errorf("parseMIGMinors(%q) = %v", content, got)
 		}
 	}
 	if _, err := readMIGMinors("testdata/none"); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("without a file: %v", err)
+		t.Errorf("missing file: %v", err)
 	}
 }
 
@@ -155,13 +161,13 @@ func FuzzDescribe(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, answer []byte) {
-		d, err := describe(answer, func() (migMinors, error) { return minors, nil })
+		d, err := describe(answer, func() (migCapabilities, error) { return minors, nil })
 		if err != nil {
 			return
 		}
 		v := d.devices
-		if n := len(v.IDs) + len(v.MIGIndexes) + len(v.MIGInstances); n > maxDevices || v.All && n > 0 {
-			t.Errorf("all %t and %d others", v.All, n)
+		if n := len(v.IDs); n > maxDevices || v.All && n > 0 {
+			t.Errorf("all %t and %d IDs", v.All, n)
 		}
 		if len(d.unresolved) > maxUnresolved {
 			t.Errorf("%d unresolved", len(d.unresolved))
@@ -171,22 +177,12 @@ func FuzzDescribe(f *testing.F) {
 				t.Errorf("unresolved: %+v", u)
 			}
 		}
-		seen := make(map[any]bool)
-		for _, id := range v.IDs {
-			seen[id] = true
+		if !slices.IsSortedFunc(v.IDs, device.ID.Compare) || len(slices.Compact(slices.Clone(v.IDs))) != len(v.IDs) {
+			t.Errorf("not sorted or not unique: %s", v)
 		}
-		for _, m := range v.MIGIndexes {
-			seen[m] = true
-		}
-		for _, m := range v.MIGInstances {
-			seen[m] = true
-		}
-		if len(seen) != len(v.IDs)+len(v.MIGIndexes)+len(v.MIGInstances) {
-			t.Errorf("repetitions in %s", v)
-		}
-		again, err := describe(slices.Clone(answer), func() (migMinors, error) { return minors, nil })
+		again, err := describe(slices.Clone(answer), func() (migCapabilities, error) { return minors, nil })
 		if err != nil || !reflect.DeepEqual(again, d) {
-			t.Errorf("once %s, then %s, %v", d.text(), again.text(), err)
+			t.Errorf("two results: %s and %s, %v", d.text(), again.text(), err)
 		}
 	})
 }
@@ -198,9 +194,9 @@ func FuzzDecodeList(f *testing.F) {
 	f.Add(`[]`)
 	f.Add(`[{"Id":"../x"}]`)
 	f.Fuzz(func(t *testing.T, answer string) {
-		_ = decodeList(strings.NewReader(answer), func(c listed) error { // most are no lists
+		_ = decodeList(strings.NewReader(answer), func(c listed) error { // most inputs are malformed
 			if !isID(c.ID) || c.name() == "" || strings.Contains(c.name(), "/") {
-				t.Errorf("%q is called %q", c.ID, c.name())
+				t.Errorf("container %q has the name %q", c.ID, c.name())
 			}
 			return nil
 		})

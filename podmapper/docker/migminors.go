@@ -4,84 +4,61 @@
 package docker
 
 import (
-	"bufio"
-	"fmt"
-	"io"
-	"os"
+	"errors"
 	"strconv"
 	"strings"
+
+	"gpu_exporter/podmapper/device"
+	"gpu_exporter/podmapper/internal/proc"
 )
 
-// DefaultMIGMinors is where the driver says what its device files for MIG are,
+// DefaultMIGMinors is the driver's list of its MIG device files,
 // /dev/nvidia-caps/nvidia-capN.
 const DefaultMIGMinors = "/proc/driver/nvidia-caps/mig-minors"
 
-// migMinors says what a nvidia-capN is the access to, by N. The list has all
-// instances that there could be, so it does not change with the MIG layout.
-type migMinors map[int]migAccess
-
-// migAccess is a GPU instance, or a compute instance in one. A program needs the
-// files of both.
-type migAccess struct {
-	MIGInstance
-	compute bool
-}
+// migCapabilities maps N of nvidia-capN to an ID of FormMIGCapability. A GPU
+// instance has device.Unknown as its ComputeInstance. The list contains all
+// possible instances, so it is independent of the MIG layout.
+type migCapabilities map[int]device.ID
 
 // maxMinorsBytes bounds the file. It has about 32 × 15 × 9 lines.
 const maxMinorsBytes = 1 << 20
 
-func readMIGMinors(path string) (migMinors, error) {
-	f, err := os.Open(path)
+func readMIGMinors(path string) (migCapabilities, error) {
+	content, err := proc.ReadFile(path, maxMinorsBytes)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	return parseMIGMinors(io.LimitReader(f, maxMinorsBytes))
+	return parseMIGMinors(string(content))
 }
 
-// parseMIGMinors reads lines such as "gpu0/gi1/access 12" and "gpu0/gi1/ci0/access
-// 13"; see "Device Nodes and Capabilities" in NVIDIA's MIG user guide. The
-// number after gpu is the minor number of the GPU. Others, such as "config 1",
-// are no instances.
-func parseMIGMinors(r io.Reader) (migMinors, error) {
-	all := make(migMinors)
-	lines := bufio.NewScanner(r)
-	for lines.Scan() {
-		name, minor, ok := strings.Cut(lines.Text(), " ")
-		n, err := strconv.Atoi(minor)
-		if !ok || err != nil || n < 0 {
+// parseMIGMinors parses lines such as "gpu0/gi1/access 12" and
+// "gpu0/gi1/ci0/access 13", see "Device Nodes and Capabilities" in NVIDIA's MIG
+// user guide. The number after gpu is the minor number of the GPU.
+func parseMIGMinors(content string) (migCapabilities, error) {
+	all := make(migCapabilities)
+	for line := range strings.Lines(content) {
+		name, minor, _ := strings.Cut(strings.TrimSpace(line), " ")
+		instance, ok := strings.CutSuffix(name, "/access")
+		n, err := strconv.ParseUint(minor, 10, 31)
+		if !ok || err != nil {
 			continue
 		}
-		parts := strings.Split(name, "/")
-		if len(parts) < 3 || len(parts) > 4 || parts[len(parts)-1] != "access" {
-			continue
+		gpu, rest, _ := strings.Cut(instance, "/")
+		gi, ci, isCompute := strings.Cut(rest, "/")
+		id := device.ID{Form: device.FormMIGCapability, ComputeInstance: device.Unknown}
+		var ok1, ok2 bool
+		id.Number, ok1 = cutNumber(gpu, "gpu")
+		id.GPUInstance, ok2 = cutNumber(gi, "gi")
+		if isCompute {
+			id.ComputeInstance, ok = cutNumber(ci, "ci")
 		}
-		var a migAccess
-		a.compute = len(parts) == 4
-		ok = number(parts[0], "gpu", &a.Minor) && number(parts[1], "gi", &a.GPUInstance)
-		if a.compute {
-			ok = ok && number(parts[2], "ci", &a.ComputeInstance)
+		if ok && ok1 && ok2 {
+			all[int(n)] = id
 		}
-		if ok {
-			all[n] = a
-		}
-	}
-	if err := lines.Err(); err != nil {
-		return nil, err
 	}
 	if len(all) == 0 {
-		return nil, fmt.Errorf("no instances in it")
+		return nil, errors.New("the list has no MIG device files")
 	}
 	return all, nil
-}
-
-// number takes a text such as gi12 apart.
-func number(text, prefix string, n *int) bool {
-	digits, ok := strings.CutPrefix(text, prefix)
-	if !ok {
-		return false
-	}
-	v, err := strconv.ParseUint(digits, 10, 16)
-	*n = int(v)
-	return err == nil
 }

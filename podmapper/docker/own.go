@@ -4,41 +4,40 @@
 package docker
 
 import (
-	"bufio"
-	"io"
-	"os"
+	"path/filepath"
+	"slices"
 	"strings"
+
+	"gpu_exporter/podmapper/internal/proc"
 )
 
-// OwnContainer gives the ID of the container that this process runs in, or an
-// empty text outside of containers and where it cannot be told.
+// OwnContainer returns the ID of the container in which this process runs. It is
+// empty outside of containers, and if it is unknown.
 //
-// The process's cgroup does not tell: with cgroup v2 an engine gives a container
-// a namespace of its own, in which the path is "/". But Docker and Podman mount
-// files from a directory with the container's ID over /etc/hostname and others.
+// The process's cgroup does not have it: with cgroup v2 an engine creates a cgroup
+// namespace, in which the path is "/". But Docker and Podman mount files such as
+// /etc/hostname from a directory whose name is the container's ID.
 func OwnContainer() string {
-	f, err := os.Open("/proc/self/mountinfo")
+	content, err := proc.ReadFile(filepath.Join(proc.DefaultRoot, "self", "mountinfo"), maxMountinfoBytes)
 	if err != nil {
 		return ""
 	}
-	defer f.Close()
-	return ownContainer(f)
+	return ownContainer(string(content))
 }
 
-// ownContainer reads the format of proc_pid_mountinfo(5).
-func ownContainer(mountinfo io.Reader) string {
-	lines := bufio.NewScanner(mountinfo)
-	for lines.Scan() {
-		fields := strings.Fields(lines.Text())
-		if len(fields) < 5 {
+// maxMountinfoBytes bounds the mounts of the exporter's own container.
+const maxMountinfoBytes = 4 << 20
+
+// ownContainer parses proc_pid_mountinfo(5).
+func ownContainer(mountinfo string) string {
+	for line := range strings.Lines(mountinfo) {
+		fields := strings.Fields(line)
+		if len(fields) < 5 || !slices.Contains([]string{"/etc/hostname", "/etc/hosts", "/etc/resolv.conf"}, fields[4]) {
 			continue
 		}
-		switch root, mountPoint := fields[3], fields[4]; mountPoint {
-		case "/etc/hostname", "/etc/hosts", "/etc/resolv.conf":
-			for part := range strings.SplitSeq(root, "/") {
-				if len(part) == idLength && isID(part) {
-					return part
-				}
+		for part := range strings.SplitSeq(fields[3], "/") {
+			if len(part) == idLength && isID(part) {
+				return part
 			}
 		}
 	}

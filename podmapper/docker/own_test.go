@@ -3,10 +3,7 @@
 
 package docker
 
-import (
-	"strings"
-	"testing"
-)
+import "testing"
 
 func TestOwnContainer(t *testing.T) {
 	const id = "4fa6e0f0c8be4f2a8a7ab2e1f7f2f0f44fa6e0f0c8be4f2a8a7ab2e1f7f2f0f4"
@@ -19,13 +16,13 @@ func TestOwnContainer(t *testing.T) {
 `, id},
 		{"Kubernetes", `812 790 259:1 /var/lib/kubelet/pods/7ac7a5c1-7c4d-4a6e-9d5a-0d2f3e4b5c6d/etc-hosts /etc/hosts rw,relatime - ext4 /dev/sda1 rw
 `, ""},
-		{"a host that has mounts of containers", `95 29 0:50 / /var/lib/docker/containers/` + id + `/mounts/shm rw - tmpfs shm rw
+		{"host with mounts of containers", `95 29 0:50 / /var/lib/docker/containers/` + id + `/mounts/shm rw - tmpfs shm rw
 `, ""},
-		{"nothing", "", ""},
-		{"garbage", "/etc/hosts\n\x00\n", ""},
+		{"empty", "", ""},
+		{"malformed", "/etc/hosts\n\x00\n", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if got := ownContainer(strings.NewReader(tc.mountinfo)); got != tc.want {
+			if got := ownContainer(tc.mountinfo); got != tc.want {
 				t.Errorf("got %q, want %q", got, tc.want)
 			}
 		})

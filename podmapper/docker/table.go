@@ -5,100 +5,67 @@ package docker
 
 import (
 	"cmp"
-	"fmt"
+	"slices"
 	"strings"
 	"time"
 
-	"gpu_exporter/podmapper"
+	"gpu_exporter/podmapper/device"
 )
 
 // Container is a running or paused container.
 type Container struct {
 	ID    string // 64 hexadecimal digits
-	Name  string // without the slash in front
-	Image string // as it was asked for when the container was made
+	Name  string // without the leading slash
+	Image string // the reference with which the container was created
 	// ComposeProject and ComposeService are empty outside of Docker Compose.
 	ComposeProject, ComposeService string
-	// Labels are those that Config.KeepLabel lets through, sorted by key.
+	// Labels are those that Config.KeepLabel accepts, sorted by key.
 	Labels []KeyValue
 }
 
-// KeyValue is a label of a container, with its key as the engine has it.
+// KeyValue is a label of a container.
 type KeyValue struct{ Key, Value string }
 
 func compareContainers(a, b Container) int {
 	return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.ID, b.ID))
 }
 
-// MIGIndex names a MIG device as NVIDIA's container tools do in "0:1".
-type MIGIndex struct {
-	GPU int // NVML's index of the GPU
-	MIG int // of the MIG device in it, as nvmlDeviceGetMigDeviceHandleByIndex takes it
-}
-
-// String gives the form "0:1".
-func (m MIGIndex) String() string { return fmt.Sprintf("%d:%d", m.GPU, m.MIG) }
-
-// MIGInstance names a compute instance as the driver's device files do.
-type MIGInstance struct {
-	Minor           int // N of the GPU's /dev/nvidiaN
-	GPUInstance     int // NVML id
-	ComputeInstance int // NVML id
-}
-
-// String gives the path that the driver has for it in mig-minors.
-func (m MIGInstance) String() string {
-	return fmt.Sprintf("gpu%d/gi%d/ci%d", m.Minor, m.GPUInstance, m.ComputeInstance)
-}
-
-// Devices are those that a container holds, as the engine names them. All lists
-// are sorted and have everything once.
+// Devices are the devices of a container, as the engine names them.
 type Devices struct {
-	// All: every GPU and every MIG device of the node. The lists are empty then.
+	// All: every GPU and every MIG device of the node. IDs is empty then.
 	All bool
-	// IDs have the forms FormNumber (NVML's index), FormDeviceName (the minor
-	// number), FormGPUUUID, FormMIGUUID and FormMIGPath.
-	IDs          []podmapper.DeviceID
-	MIGIndexes   []MIGIndex
-	MIGInstances []MIGInstance
+	// IDs are sorted and unique. Their forms are FormIndex, FormDeviceName,
+	// FormGPUUUID, FormMIGUUID, FormMIGPath, FormMIGIndex and FormMIGCapability.
+	IDs []device.ID
 }
 
-// None says whether there are no devices.
-func (d Devices) None() bool {
-	return !d.All && len(d.IDs)+len(d.MIGIndexes)+len(d.MIGInstances) == 0
-}
+// None reports whether there are no devices.
+func (d Devices) None() bool { return !d.All && len(d.IDs) == 0 }
 
-// String lists the devices for people.
+// String lists the devices for logs.
 func (d Devices) String() string {
 	if d.All {
 		return "all"
 	}
-	var names []string
-	for _, id := range d.IDs {
-		names = append(names, id.String())
-	}
-	for _, m := range d.MIGIndexes {
-		names = append(names, m.String())
-	}
-	for _, m := range d.MIGInstances {
-		names = append(names, m.String())
+	names := make([]string, len(d.IDs))
+	for i, id := range d.IDs {
+		names[i] = id.String()
 	}
 	return strings.Join(names, " ")
 }
 
-// Hold is a container with the devices that it was given.
+// Hold is a container and its devices.
 type Hold struct {
 	Devices   Devices
 	Container Container
 }
 
-// Unresolved is something about a container's devices that cannot be told, and
-// is not guessed.
+// Unresolved is a request of a container for devices that are unknown.
 type Unresolved struct {
 	ID, Name string // of the container
-	Request  string // what asks for devices, as the engine has it
-	Reason   string // why it cannot be told
-	Hint     string // what to do about it
+	Request  string // in the engine's words
+	Reason   string // why the devices are unknown
+	Hint     string // what a user can do about it
 }
 
 func compareUnresolved(a, b Unresolved) int {
@@ -106,29 +73,56 @@ func compareUnresolved(a, b Unresolved) int {
 		strings.Compare(a.Request, b.Request), strings.Compare(a.Reason, b.Reason))
 }
 
-// Table says which containers hold which devices. It must not be modified. As
-// long as nothing changes it is the same Table, so pointers tell whether
-// anything is new.
+// Table is an immutable list of containers and their devices. The pointer changes
+// if and only if the content does.
 type Table struct {
-	// Version grows by one with each new content.
-	Version uint64
-	// Time is when the engine was asked for what is new.
+	// Time is the start of the refresh that found this content.
 	Time time.Time
-	// Holds are sorted by name and ID of the container; one for each container
-	// that has devices.
+	// Holds has one entry for each container with devices, sorted by name and ID.
 	Holds []Hold
-	// Unresolved are sorted by name and ID of the container.
+	// Unresolved is sorted by name and ID of the container.
 	Unresolved []Unresolved
 
-	containers map[string]Container // by ID, also those without devices
+	containers int // includes containers without devices, except those of Kubernetes
 }
 
-// Container gives a running container, with devices or without, by its full ID.
-// Kubernetes' containers are not among them. A nil table has none.
-func (t *Table) Container(id string) (Container, bool) {
+// Match is the join of a table and the devices of the node.
+type Match struct {
+	// Containers[i] hold device i of the index: sorted by name and ID, unique.
+	Containers [][]Container
+	// Unmatched are the unresolved requests of the table, and those that match no
+	// device of the node. Sorted.
+	Unmatched []Unresolved
+}
+
+// Match finds the containers that hold the devices of an index. A GPU in MIG mode
+// has no holder, because only its MIG devices are usable. Holders of a compute
+// instance also hold the GPU instance around it. A nil table has no holds.
+func (t *Table) Match(x *device.Index) Match {
+	m := Match{Containers: make([][]Container, x.Len())}
 	if t == nil {
-		return Container{}, false
+		return m
 	}
-	c, ok := t.containers[id]
-	return c, ok
+	m.Unmatched = slices.Clone(t.Unresolved)
+	for i := range t.Holds {
+		h := &t.Holds[i]
+		var held []int
+		if h.Devices.All {
+			held = x.Usable()
+		}
+		for _, id := range h.Devices.IDs {
+			found, miss := x.FindUsable(id)
+			if len(found) == 0 {
+				m.Unmatched = append(m.Unmatched, Unresolved{ID: h.Container.ID, Name: h.Container.Name,
+					Request: id.String(), Reason: miss.Reason, Hint: miss.Hint})
+			}
+			held = append(held, found...)
+		}
+		slices.Sort(held)
+		for _, at := range slices.Compact(held) {
+			m.Containers[at] = append(m.Containers[at], h.Container)
+		}
+	}
+	slices.SortFunc(m.Unmatched, compareUnresolved)
+	return m
 }

@@ -4,12 +4,15 @@
 package dra
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,7 +20,6 @@ import (
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/rest"
 )
 
 // cluster is an API server with ResourceSlices: TLS, discovery, list and watch
@@ -29,7 +31,6 @@ type cluster struct {
 
 	mu        sync.Mutex
 	wake      chan struct{} // closed and replaced at every change of what follows
-	discovery []string      // versions it says it serves
 	versions  []string      // versions with ResourceSlices
 	token     string
 	answer    func(*http.Request) (code int, body string) // instead of its own; code 0: its own
@@ -65,7 +66,7 @@ func newCluster(t testing.TB, versions ...string) *cluster {
 		t.Fatal(err)
 	}
 	c := &cluster{
-		t: t, address: listener.Addr().String(), wake: make(chan struct{}), discovery: versions, versions: versions,
+		t: t, address: listener.Addr().String(), wake: make(chan struct{}), versions: versions,
 		token: "good", revision: 100, objects: make(map[string]object), asked: make(chan struct{}, 1),
 	}
 	c.start(listener)
@@ -98,20 +99,23 @@ func (c *cluster) stop() {
 	c.server = nil
 }
 
-// config is a kubeconfig for the cluster.
-func (c *cluster) config() *rest.Config {
+// kubeconfig writes a kubeconfig for the cluster.
+func (c *cluster) kubeconfig() string {
+	c.t.Helper()
 	server := c.server
 	if server == nil { // the certificate is always the same
 		server = httptest.NewTLSServer(nil)
 		defer server.Close()
 	}
-	return &rest.Config{
-		Host:        "https://" + c.address,
-		BearerToken: "good",
-		TLSClientConfig: rest.TLSClientConfig{
-			CAData: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}),
-		},
+	ca := base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
+	text := fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":"c",
+"clusters":[{"name":"c","cluster":{"server":"https://%s","certificate-authority-data":%q}}],
+"users":[{"name":"u","user":{"token":"good"}}],"contexts":[{"name":"c","context":{"cluster":"c","user":"u"}}]}`, c.address, ca)
+	path := filepath.Join(c.t.TempDir(), "kubeconfig")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		c.t.Fatal(err)
 	}
+	return path
 }
 
 // change does f under the lock, and tells all watches.
@@ -216,7 +220,7 @@ func (o object) render(version, name string) map[string]any {
 func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	c.requests = append(c.requests, r.URL.RequestURI())
-	hang, answer, token, discovery, versions, epoch := c.hang, c.answer, c.token, c.discovery, c.versions, c.epoch
+	hang, answer, token, versions, epoch := c.hang, c.answer, c.token, c.versions, c.epoch
 	c.mu.Unlock()
 	select {
 	case c.asked <- struct{}{}:
@@ -244,14 +248,6 @@ func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	path := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
 	switch {
-	case len(path) == 2 && len(discovery) > 0:
-		group := metav1.APIGroup{TypeMeta: metav1.TypeMeta{Kind: "APIGroup", APIVersion: "v1"}, Name: groupName}
-		// Served from the least to the most wanted, to be chosen from.
-		for _, v := range slices.Backward(append(slices.Clone(discovery), "v1alpha3")) {
-			group.Versions = append(group.Versions, metav1.GroupVersionForDiscovery{GroupVersion: groupName + "/" + v, Version: v})
-		}
-		group.PreferredVersion = group.Versions[len(group.Versions)-1]
-		json.NewEncoder(w).Encode(group)
 	case len(path) == 4 && path[3] == resourceName && slices.Contains(versions, path[2]):
 		node, selected := strings.CutPrefix(r.URL.Query().Get("fieldSelector"), "spec.nodeName=")
 		all := !selected || c.blind

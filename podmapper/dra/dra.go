@@ -1,495 +1,286 @@
 // Copyright The gpu_exporter Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package dra knows which devices the drivers of dynamic resource allocation
-// publish on this node. The kubelet says only by which name a container holds a
-// device of a ResourceClaim; the ResourceSlices say which device that is.
+// Package dra reads which devices the drivers of dynamic resource allocation publish
+// on this node. The kubelet reports only the name of a claimed device; the
+// ResourceSlices describe it.
 //
-// It reads nothing but the ResourceSlices of its own node, and only in the
-// background. It knows neither claims nor GPUs: podmapper.Table.Match joins all
-// three. It must not block or fail a caller because of the API server.
+// It must read nothing but the ResourceSlices of its own node, in the background. It
+// knows neither claims nor GPUs: podmapper.Table.Match joins the three.
 //
-// Slices without spec.nodeName, whose devices several nodes can use
-// (spec.allNodes, spec.nodeSelector, spec.perDeviceNodeSelection), are left out:
-// to find those of a node, the slices of all nodes would have to be read. GPUs
-// are in the slices of their node.
+// Slices without spec.nodeName, whose devices several nodes can use (spec.allNodes,
+// spec.nodeSelector, spec.perDeviceNodeSelection), are ignored: a node would have to
+// read the slices of all nodes to find them. GPUs are in the slices of their node.
 package dra
 
 import (
 	"cmp"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
-	"math/rand/v2"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/client-go/rest"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
-	"gpu_exporter/podmapper"
+	"gpu_exporter/podmapper/device"
+	"gpu_exporter/podmapper/internal/kube"
+	"gpu_exporter/podmapper/internal/poll"
 )
 
-// Defaults of Config.
-const (
-	DefaultMaxAge  = time.Hour
-	DefaultTimeout = 30 * time.Second
-)
+// DefaultMaxAge is for Config.
+const DefaultMaxAge = time.Hour
 
 const (
-	firstRetry = time.Second
-	lastRetry  = time.Minute
-	// settleTime is how long a change of a pool may take. Drivers replace the
-	// slices of a pool one after the other.
+	groupName    = "resource.k8s.io"
+	resourceName = "resourceslices"
+	// settleTime is how long a change of a pool can take. Drivers replace the slices
+	// of a pool one after the other.
 	settleTime = 2 * time.Second
 )
 
-// Config says which slices to read, and from where.
+// versions of the API group, best first. Kubernetes 1.34 and newer serves v1; 1.33
+// serves v1beta2, and 1.32 and newer v1beta1, if that is enabled.
+func versions() []string { return []string{"v1", "v1beta2", "v1beta1"} }
+
+// Config configures a Watcher.
 type Config struct {
-	REST *rest.Config // how to reach the API server; required
-	Node string       // name of this node in Kubernetes; required
-	// MaxAge is for how long devices are given after the API server was last
-	// heard; 0 means DefaultMaxAge. What is published changes with the driver or
-	// the hardware, not with the pods, so a long time is safe.
+	Kubeconfig string // file; empty: the service account of the pod
+	Node       string // name of this node in Kubernetes
+	// MaxAge is how long devices are valid without the API server; zero:
+	// DefaultMaxAge. Published devices change with the driver or the hardware, and not
+	// with pods, so a long time is safe.
 	MaxAge  time.Duration
-	Timeout time.Duration // of one request; 0 means DefaultTimeout
+	Timeout time.Duration // of one request; zero: that of package kube
 	Logger  *slog.Logger  // nil: no log
 }
 
-// Watcher keeps what is published up to date. Its methods may be called from any
-// goroutine, and none but Run waits for anything.
+// Watcher keeps the published devices up to date. Its methods may be called from any
+// goroutine. Only Run waits.
 type Watcher struct {
-	api     *apiServer
-	node    string
-	maxAge  time.Duration
-	log     *slog.Logger
-	retries [2]time.Duration // the first and the longest pause
-	settle  time.Duration
+	source *poll.Source[device.Published]
+	watch  kube.Watch[slice]
+	log    *slog.Logger
+	maxAge time.Duration
+	settle time.Duration
 
-	published atomic.Pointer[podmapper.Published]
-	changed   chan struct{}
-
-	mu     sync.Mutex
-	status Status
-
-	// Used by Run only.
-	at       position
-	pause    time.Duration    // before the next try
-	slices   map[string]slice // by name of the object
-	gone     map[podmapper.PublishedName]departed
-	problems map[string]string // of slices that cannot be read, already logged
-	warned   map[Reason]bool   // logged since all was well
-	quiet    bool              // the log says that all is well
-	expired  bool              // that the devices are too old was logged
+	mu       sync.Mutex
+	version  string // of the API
+	slices   int
+	present  map[pool]bool // pools with a slice
+	devices  map[device.PublishedName]device.PublishedDevice
+	gone     map[device.PublishedName]departed
+	problems map[string]string // of slices, as logged
+	settling *time.Timer       // nil: no pool is incomplete
 }
 
-// position is where the next watch starts.
-type position struct {
-	version string
-	// resourceVersion is what is known; empty if the slices have to be listed.
-	resourceVersion string
-	// notBefore is the resource version that a list must have reached.
-	notBefore string
+// departed is a device of a pool without a slice.
+type departed struct {
+	device.PublishedDevice
+	since time.Time
 }
 
-// Status says how the reading goes.
+// Status is the state of a Watcher.
 type Status struct {
-	Up bool // the API server reports changes as they happen
-	// LastSuccess is when the API server was last heard; zero before. While Up it
-	// may be some minutes ago: nothing has changed since.
-	LastSuccess time.Time
-	// Failures counts by reason; every Reason is there.
-	Failures map[Reason]uint64
-	// Reason and Err are of the last failure while Up is false, if there was one.
-	Reason Reason
-	Err    error
-	// APIVersion is the one last read, such as v1; empty before.
-	APIVersion string
-	// Slices and Devices count what was last read, also when it is too old.
+	poll.Status
+	APIVersion string // last read, such as v1; empty before
+	// Slices and Devices count what was last read and published, even if it expired.
 	Slices, Devices int
 }
 
 // New makes a Watcher. It does not connect yet.
 func New(c Config) (*Watcher, error) {
 	w := &Watcher{
-		node:     c.Node,
 		maxAge:   cmp.Or(c.MaxAge, DefaultMaxAge),
-		log:      c.Logger,
-		retries:  [2]time.Duration{firstRetry, lastRetry},
-		pause:    firstRetry,
 		settle:   settleTime,
-		changed:  make(chan struct{}, 1),
-		at:       position{notBefore: "0"},
-		slices:   make(map[string]slice),
-		gone:     make(map[podmapper.PublishedName]departed),
+		gone:     make(map[device.PublishedName]departed),
 		problems: make(map[string]string),
-		warned:   make(map[Reason]bool),
-		status:   Status{Failures: make(map[Reason]uint64)},
 	}
-	if w.log == nil {
-		w.log = slog.New(slog.DiscardHandler)
+	if w.maxAge < 0 || c.Timeout < 0 {
+		return nil, fmt.Errorf("resource slices: maximum age %s and timeout %s must be positive", w.maxAge, c.Timeout)
 	}
-	for _, r := range Reasons() {
-		w.status.Failures[r] = 0
+	w.source = poll.NewSource[device.Published](poll.Options{
+		Name: "resource_slices", Reasons: Reasons(), Hint: hint, MaxAge: w.maxAge, Live: true, Log: c.Logger,
+	})
+	w.log = w.source.Log()
+	w.watch = kube.Watch[slice]{
+		Access:        kube.Access{Kubeconfig: c.Kubeconfig, Node: c.Node, Timeout: c.Timeout},
+		FieldSelector: "spec.nodeName=" + c.Node,
+		Trim:          func(o metav1.Object) (slice, bool) { return w.trim(o, c.Node) },
+		Listed:        func(version string, all map[string]slice) { w.update(version, all, w.source.Publish) },
+		Update: func(version string, all map[string]slice) {
+			w.update(version, all, func(p *device.Published) { w.source.Succeed(time.Now(), p) })
+		},
+		Fail:          w.failed,
 	}
-	timeout := cmp.Or(c.Timeout, DefaultTimeout)
-	switch {
-	case c.REST == nil:
-		return nil, errors.New("resource slices: it is not known how to reach the API server")
-	case c.Node == "":
-		return nil, errors.New("resource slices: the name of this node is not known")
-	case w.maxAge < 0 || timeout < 0:
-		return nil, fmt.Errorf("resource slices: maximum age %s and timeout %s must be positive", w.maxAge, timeout)
-	}
-	var err error
-	if w.api, err = newAPIServer(c.REST, c.Node, timeout); err != nil {
-		return nil, fmt.Errorf("resource slices: preparing the connection to the API server: %w", err)
+	for _, version := range versions() {
+		w.watch.Resources = append(w.watch.Resources, schema.GroupVersionResource{Group: groupName, Version: version, Resource: resourceName})
 	}
 	return w, nil
 }
 
-// Published gives the devices, or nil while they are not known: before the first
-// good answer, and when the API server has not been heard for MaxAge. As long as
-// the devices are the same, so is the result.
-func (w *Watcher) Published() *podmapper.Published {
-	p := w.published.Load()
-	if p == nil {
-		return nil
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.status.Up && time.Since(w.status.LastSuccess) > w.maxAge {
-		return nil
-	}
-	return p
-}
-
-// Changed has a value when Published has something else to give than at the last
-// one. It is never closed.
-func (w *Watcher) Changed() <-chan struct{} { return w.changed }
-
-func (w *Watcher) notify() {
-	select {
-	case w.changed <- struct{}{}:
-	default: // there is a notice already
-	}
-}
-
-// Status gives a copy of how the reading goes.
-func (w *Watcher) Status() Status {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	s := w.status
-	s.Failures = maps.Clone(s.Failures)
-	return s
-}
-
 // Run reads until ctx ends, and then returns nil. It must be called only once.
 func (w *Watcher) Run(ctx context.Context) error {
-	defer w.api.close()
-	for {
-		err := w.follow(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
-			w.failed(err)
-		}
-		wait := w.pause/2 + rand.N(w.pause)
-		if s, ok := apierrors.SuggestsClientDelay(err); ok {
-			wait = min(max(wait, time.Duration(s)*time.Second), w.retries[1])
-		}
-		w.pause = min(2*w.pause, w.retries[1])
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(wait):
-		}
+	w.watch.Run(ctx)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.settling != nil {
+		w.settling.Stop()
 	}
-}
-
-// follow brings the slices up to date and then follows their changes for one
-// watch. That the watch ends is no error; the next one goes on from there.
-func (w *Watcher) follow(ctx context.Context) error {
-	served, err := w.api.versions(ctx)
-	if err != nil {
-		w.at.resourceVersion = ""
-		return fmt.Errorf("asking which versions of %s are served: %w", groupName, err)
-	}
-	listed := false
-	if w.at.resourceVersion == "" || w.at.version != served[0] {
-		if err := w.list(ctx, served); err != nil {
-			w.at.resourceVersion = ""
-			return err
-		}
-		listed = true
-	}
-	good, err := w.watch(ctx)
-	if err == nil && !good {
-		err = errCutShort
-	}
-	if err == nil {
-		return nil
-	}
-	w.at.resourceVersion = ""
-	// What is asked for is not there any more: the version after an upgrade, or
-	// the changes since, after a while without a connection. To list helps.
-	if (apierrors.IsNotFound(err) || tooOld(err)) && (good || !listed) {
-		w.at.notBefore = ""
-		w.log.Debug("Resource slices have to be listed again", "err", err)
-		return nil
-	}
-	return fmt.Errorf("watching %s/%s %s of this node: %w", groupName, w.at.version, resourceName, err)
-}
-
-// list reads all slices, in the best version that has them.
-func (w *Watcher) list(ctx context.Context, served []string) error {
-	for _, version := range served {
-		objects, resourceVersion, err := w.api.list(ctx, version, w.at.notBefore)
-		if tooOld(err) && w.at.notBefore != "" { // such as after the restore of a backup
-			objects, resourceVersion, err = w.api.list(ctx, version, "")
-		}
-		if apierrors.IsNotFound(err) {
-			continue // the group's version is served, but not this resource in it
-		}
-		if err != nil {
-			return fmt.Errorf("listing %s/%s %s of this node: %w", groupName, version, resourceName, err)
-		}
-		w.at = position{version: version, resourceVersion: resourceVersion, notBefore: resourceVersion}
-		w.slices = make(map[string]slice, len(objects))
-		for _, object := range objects {
-			w.put(object)
-		}
-		maps.DeleteFunc(w.problems, func(name, _ string) bool { _, ok := w.slices[name]; return !ok })
-		w.heard(version)
-		if w.published.Load() == nil {
-			w.publish()
-		}
-		return nil
-	}
-	return errNotServed
-}
-
-// watch follows changes until the watch ends, and publishes them. It was good if
-// the server had something to say or kept it for a while.
-func (w *Watcher) watch(ctx context.Context) (good bool, err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	var reader sync.WaitGroup
-	defer reader.Wait()
-	defer cancel()
-	// A pool that is incomplete is waited for, but not for long: it may stay so.
-	var settled <-chan time.Time
-	update := func() {
-		if _, incomplete := join(w.slices); len(incomplete) == 0 {
-			settled = nil
-			w.publish()
-		} else if settled == nil {
-			settled = time.After(w.settle)
-		}
-	}
-	update()
-	defer func() {
-		if settled != nil {
-			w.publish()
-		}
-	}()
-
-	stream, err := w.api.watch(ctx, w.at.version, w.at.resourceVersion)
-	if err != nil {
-		return false, err
-	}
-	w.succeeded()
-	steady := time.After(w.retries[1])
-	events := make(chan event)
-	ended := make(chan error, 1)
-	reader.Go(func() { ended <- stream.each(events) })
-	for {
-		select {
-		case e := <-events:
-			if err := w.apply(e); err != nil {
-				return good, err
-			}
-			good = true
-			update()
-		case <-settled:
-			settled = nil
-			w.publish()
-		case <-steady:
-			good = true
-			w.steady()
-		case err := <-ended:
-			return good, err
-		}
-	}
-}
-
-// apply takes in one event of a watch.
-func (w *Watcher) apply(e event) error {
-	var object struct {
-		Metadata struct {
-			Name            string `json:"name"`
-			ResourceVersion string `json:"resourceVersion"`
-		} `json:"metadata"`
-	}
-	err := json.Unmarshal(e.Object, &object)
-	if err == nil && object.Metadata.ResourceVersion == "" {
-		err = errors.New("no resource version")
-	}
-	if err != nil {
-		return fmt.Errorf("%w: event %q: %w", errMalformed, e.Type, err)
-	}
-	switch e.Type {
-	case "ADDED", "MODIFIED":
-		w.put(e.Object)
-	case "DELETED":
-		delete(w.slices, object.Metadata.Name)
-		delete(w.problems, object.Metadata.Name)
-	}
-	w.at.resourceVersion, w.at.notBefore = object.Metadata.ResourceVersion, object.Metadata.ResourceVersion
-	w.heard(w.at.version)
 	return nil
 }
 
-// put takes in one slice.
-func (w *Watcher) put(object []byte) {
-	s, err := parseSlice(object)
-	switch {
-	case err == nil:
-		delete(w.problems, s.name)
-		if s.node != w.node {
-			delete(w.slices, s.name) // what stands between does not know field selectors
-			return
-		}
-	case w.problems[s.name] != err.Error():
-		w.problems[s.name] = err.Error()
-		w.log.Warn("ResourceSlice cannot be read in full; what is missing has no owner",
-			"slice", s.name, "err", err, "hint", "see the driver that published it")
-	}
-	w.slices[s.name] = s
-}
+// Published returns the devices, or nil while they are unknown: before the first
+// answer, and MaxAge after the last one. As long as the devices are the same, so is
+// the result.
+func (w *Watcher) Published() *device.Published { return w.source.Table() }
 
-// publish makes the slices known, if that changes anything.
-func (w *Watcher) publish() {
-	devices, incomplete := join(w.slices)
-	if len(incomplete) > 0 {
-		w.log.Debug("Pools of devices are incomplete", "pools", incomplete)
-	}
-	w.recall(devices)
+// Changed returns a channel that receives when Published returns something new.
+func (w *Watcher) Changed() <-chan struct{} { return w.source.Changed() }
+
+// Status returns a copy of the state.
+func (w *Watcher) Status() Status {
+	s := Status{Status: w.source.Status()}
 	w.mu.Lock()
-	w.status.Slices, w.status.Devices = len(w.slices), len(devices)
-	w.mu.Unlock()
-
-	next := &podmapper.Published{Version: 1, Devices: devices}
-	if before := w.published.Load(); before != nil {
-		if maps.Equal(before.Devices, devices) {
-			return
-		}
-		next.Version = before.Version + 1
+	defer w.mu.Unlock()
+	s.APIVersion, s.Slices = w.version, w.slices
+	if last, _ := w.source.Last(); last != nil {
+		s.Devices = len(last.Devices)
 	}
-	w.published.Store(next)
-	w.notify()
+	return s
 }
 
-// recall adds the devices of pools that are gone. A kubelet that starts deletes
-// all slices of its node (kubelet 1.37, NewDRAPluginManager in
-// pkg/kubelet/cm/dra/plugin), and the drivers publish them again only after half a
-// minute; but the containers that hold these devices run on. So the devices stay
-// known until their pool is back, or for the maximum age. Nobody can get a device
-// that no slice has, so this makes nobody an owner.
-func (w *Watcher) recall(devices map[podmapper.PublishedName]podmapper.PublishedDevice) {
-	now := time.Now()
-	present := make(map[pool]bool, len(w.slices))
-	for _, s := range w.slices {
-		present[s.pool] = true
+// trim parses a slice. One that cannot be parsed in full is logged once.
+func (w *Watcher) trim(o metav1.Object, node string) (slice, bool) {
+	object, ok := o.(*unstructured.Unstructured)
+	if !ok {
+		return slice{}, false
 	}
-	if before := w.published.Load(); before != nil {
-		for name, d := range before.Devices {
-			if _, known := w.gone[name]; !known {
-				w.gone[name] = departed{d, now}
+	s, err := parseSlice(object.Object)
+	if err == nil {
+		delete(w.problems, o.GetName())
+	} else if w.problems[o.GetName()] != err.Error() {
+		w.problems[o.GetName()] = err.Error()
+		w.log.Warn("ResourceSlice cannot be parsed in full; the missing devices have no owner",
+			"slice", o.GetName(), "err", err, "hint", "check the driver that published it")
+	}
+	return s, s.node == node // a proxy can ignore field selectors
+}
+
+// update receives all slices of the node. A change that leaves a pool incomplete is
+// published when the pool is complete, or when it does not become so.
+func (w *Watcher) update(version string, all map[string]slice, publish func(*device.Published)) {
+	devices, incomplete := join(all)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.version, w.slices, w.devices = version, len(all), devices
+	w.present = make(map[pool]bool, len(all))
+	for _, s := range all {
+		w.present[s.pool] = true
+	}
+	last, _ := w.source.Last()
+	if last == nil || len(incomplete) == 0 {
+		if w.settling != nil {
+			w.settling.Stop()
+			w.settling = nil
+		}
+		publish(w.next())
+		return
+	}
+	w.log.Debug("Pools of devices are incomplete", "pools", incomplete)
+	publish(last)
+	if w.settling == nil {
+		w.settling = time.AfterFunc(w.settle, func() {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if w.settling != nil {
+				w.settling = nil
+				w.source.Publish(w.next())
 			}
+		})
+	}
+}
+
+// next returns the devices to publish: the last ones, unless something changed. The
+// lock is held.
+func (w *Watcher) next() *device.Published {
+	last, _ := w.source.Last()
+	next := &device.Published{Version: 1, Devices: maps.Clone(w.devices)}
+	if last != nil {
+		next.Version = last.Version + 1
+		w.recall(last, next.Devices, time.Now())
+		if maps.Equal(last.Devices, next.Devices) {
+			return last
+		}
+	}
+	return next
+}
+
+// recall adds the devices of pools that have vanished. A kubelet that starts deletes
+// all slices of its node (kubelet 1.37, NewDRAPluginManager in
+// pkg/kubelet/cm/dra/plugin), and drivers publish them again after up to half a
+// minute, while containers still hold the devices. The devices therefore remain
+// until their pool is back, or for the maximum age. No container can get a device
+// that no slice has, so this makes no wrong owner.
+func (w *Watcher) recall(last *device.Published, devices map[device.PublishedName]device.PublishedDevice, now time.Time) {
+	for name, d := range last.Devices {
+		if _, known := w.gone[name]; !known {
+			w.gone[name] = departed{d, now}
 		}
 	}
 	for name, d := range w.gone {
-		_, back := devices[name]
-		switch {
-		case back, present[pool{name.Driver, name.Pool}], now.Sub(d.since) > w.maxAge:
+		if _, back := devices[name]; back || w.present[pool{name.Driver, name.Pool}] || now.Sub(d.since) > w.maxAge {
 			delete(w.gone, name)
-		default:
+		} else {
 			devices[name] = d.PublishedDevice
 		}
 	}
 }
 
-// departed is a device of a pool that has no slice any more.
-type departed struct {
-	podmapper.PublishedDevice
-	since time.Time
-}
-
-// heard notes that the API server said something.
-func (w *Watcher) heard(version string) {
-	w.mu.Lock()
-	w.status.LastSuccess = time.Now()
-	w.status.APIVersion = version
-	w.mu.Unlock()
-	if w.expired {
-		w.expired = false
-		w.notify()
-	}
-}
-
-// succeeded notes that changes are being followed.
-func (w *Watcher) succeeded() {
-	w.mu.Lock()
-	w.status.Up, w.status.Reason, w.status.Err = true, "", nil
-	w.mu.Unlock()
-	w.heard(w.at.version)
-	if len(w.warned) == 0 {
-		w.allIsWell()
-	}
-}
-
-// steady notes that they have been for a while. Only then is trouble over: some
-// servers let a watch begin that they cannot keep.
-func (w *Watcher) steady() {
-	w.pause = w.retries[0]
-	clear(w.warned)
-	w.allIsWell()
-}
-
-func (w *Watcher) allIsWell() {
-	if w.quiet {
-		return
-	}
-	w.quiet = true
-	w.log.Info("Resource slices are being read", "api_version", w.at.version, "slices", len(w.slices))
-}
-
+// failed receives the errors of the watch.
 func (w *Watcher) failed(err error) {
-	reason := reasonOf(err)
-	w.mu.Lock()
-	w.status.Up = false
-	w.status.Failures[reason]++
-	w.status.Reason, w.status.Err = reason, err
-	last := w.status.LastSuccess
-	w.mu.Unlock()
-
-	level := slog.LevelDebug
-	if !w.warned[reason] {
-		w.warned[reason] = true
-		w.quiet = false
-		level = slog.LevelWarn
+	if poll.ReasonOf(err) == poll.NotFound {
+		err = poll.WithReason(ReasonNotServed, fmt.Errorf("the API server serves none of %s %v: %w", groupName, versions(), err))
 	}
-	w.log.Log(context.Background(), level, "Resource slices cannot be read", "reason", reason, "err", err, "hint", reason.Hint())
+	w.source.Fail(time.Now(), err)
+}
 
-	if !w.expired && w.published.Load() != nil && w.Published() == nil {
-		w.expired = true
-		w.log.Warn("Resource slices are too old; devices of claims have no owner until the API server answers",
-			"age", time.Since(last).Round(time.Second), "max_age", w.maxAge)
-		w.notify()
+// Reason is the cause of a failure.
+type Reason = poll.Reason
+
+// ReasonNotServed means that the API server has no known version of the API.
+const ReasonNotServed Reason = "not_served"
+
+// Reasons returns every Reason of a Watcher, for metrics that start at zero.
+func Reasons() []Reason {
+	return []Reason{
+		poll.NoConfig, ReasonNotServed, poll.Forbidden, poll.Unauthorized, poll.Unavailable,
+		poll.Timeout, poll.RateLimited, poll.Malformed, poll.Other,
 	}
+}
+
+// hint returns what a user can do about a failure.
+func hint(r Reason) string {
+	switch r {
+	case poll.NoConfig:
+		return "run in a pod with a service account and NODE_NAME set from spec.nodeName, or set --kubernetes.kubeconfig and --kubernetes.node-name"
+	case ReasonNotServed:
+		return "the cluster needs dynamic resource allocation: Kubernetes 1.34 has it, 1.32 and 1.33 with the feature gate DynamicResourceAllocation and --runtime-config=resource.k8s.io/v1beta1=true"
+	case poll.Forbidden:
+		return "give the exporter's service account get, list and watch on resourceslices in the API group resource.k8s.io (a ClusterRole)"
+	case poll.Unauthorized:
+		return "check that the service account exists, and that its token is mounted and not expired"
+	case poll.Unavailable:
+		return "check that the API server runs and can be reached from this node"
+	case poll.Timeout:
+		return "check whether the API server is overloaded, and whether a firewall or a NetworkPolicy drops the connection"
+	case poll.RateLimited:
+		return "check the flow schemas of the API server (kubectl get flowschemas)"
+	case poll.Malformed:
+		return "check that the configured address is that of a Kubernetes API server"
+	}
+	return "check the API server's log"
 }

@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"os"
+	"path/filepath"
 	"runtime/pprof"
 	"slices"
 	"strings"
@@ -17,9 +19,9 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/rest"
 
-	"gpu_exporter/podmapper"
+	"gpu_exporter/podmapper/device"
+	"gpu_exporter/podmapper/internal/poll"
 )
 
 const node = "node-a"
@@ -71,7 +73,7 @@ type watcher struct {
 func newWatcher(t *testing.T, c *cluster, adjust ...func(*Config, *Watcher)) *watcher {
 	t.Helper()
 	w := &watcher{t: t, cluster: c, log: &journal{added: make(chan struct{}, 1)}}
-	config := Config{REST: c.config(), Node: node, Logger: slog.New(w.log)}
+	config := Config{Kubeconfig: c.kubeconfig(), Node: node, Logger: slog.New(w.log)}
 	for _, f := range adjust {
 		f(&config, &Watcher{})
 	}
@@ -79,7 +81,7 @@ func newWatcher(t *testing.T, c *cluster, adjust ...func(*Config, *Watcher)) *wa
 	if w.Watcher, err = New(config); err != nil {
 		t.Fatal(err)
 	}
-	w.pause, w.retries = time.Millisecond, [2]time.Duration{time.Millisecond, 20 * time.Millisecond}
+	w.watch.Retry = [2]time.Duration{time.Millisecond, 20 * time.Millisecond}
 	for _, f := range adjust {
 		f(&config, w.Watcher)
 	}
@@ -95,11 +97,18 @@ func (w *watcher) run() *watcher {
 		if err := <-done; err != nil {
 			w.t.Errorf("Run: %v", err)
 		}
-		var stacks strings.Builder
-		pprof.Lookup("goroutine").WriteTo(&stacks, 2)
-		for _, leaked := range []string{"dra.(*Watcher)", "dra.(*stream)", "dra.(*apiServer)"} {
-			if strings.Contains(stacks.String(), leaked) {
-				w.t.Errorf("%s is still running:\n%s", leaked, stacks.String())
+		// A canceled request may take a moment to end.
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			var stacks strings.Builder
+			pprof.Lookup("goroutine").WriteTo(&stacks, 2)
+			leaked := slices.ContainsFunc([]string{"dra.(*Watcher)", "kube.(*", "cache.(*Reflector)"}, func(name string) bool {
+				return strings.Contains(stacks.String(), name)
+			})
+			if !leaked {
+				return
+			}
+			if time.Now().After(deadline) {
+				w.t.Fatalf("goroutines are still running:\n%s", stacks.String())
 			}
 		}
 	})
@@ -107,8 +116,7 @@ func (w *watcher) run() *watcher {
 	return w
 }
 
-// until waits for a state. At each change of it something is logged, published
-// or asked.
+// until waits for a state.
 func (w *watcher) until(what string, ok func() bool) {
 	w.t.Helper()
 	giveUp := time.After(20 * time.Second)
@@ -117,8 +125,9 @@ func (w *watcher) until(what string, ok func() bool) {
 		case <-w.Changed():
 		case <-w.log.added:
 		case <-w.cluster.asked:
+		case <-time.After(20 * time.Millisecond):
 		case <-giveUp:
-			w.t.Fatalf("never %s: published %v, status %+v, log:\n%s", what, w.devices(), w.Status(), strings.Join(w.log.at(slog.LevelDebug), "\n"))
+			w.t.Fatalf("never %s: published %v, status %+v, log:\n%s", what, w.devices(), w.Status(), strings.Join(w.log.at(slog.LevelInfo), "\n"))
 		}
 	}
 }
@@ -148,7 +157,7 @@ func (w *watcher) untilFailed(reason Reason) {
 }
 
 func TestEachVersion(t *testing.T) {
-	for _, version := range knownVersions {
+	for _, version := range versions() {
 		t.Run(version, func(t *testing.T) {
 			c := newCluster(t, version)
 			c.apply("s1", node, gpus(node, 1, 1, "gpu-0=GPU-a", "gpu-1=GPU-b"))
@@ -161,10 +170,10 @@ func TestEachVersion(t *testing.T) {
 			if first.Version != 1 {
 				t.Errorf("version %d of the first devices", first.Version)
 			}
-			d := first.Devices[podmapper.PublishedName{Driver: "gpu.nvidia.com", Pool: node, Device: "gpu-0"}]
-			want := podmapper.PublishedDevice{
+			d := first.Devices[device.PublishedName{Driver: "gpu.nvidia.com", Pool: node, Device: "gpu-0"}]
+			want := device.PublishedDevice{
 				Type: "gpu", UUID: "GPU-a",
-				PlacementStart: podmapper.NotPublished, Index: podmapper.NotPublished, Minor: podmapper.NotPublished,
+				PlacementStart: device.Unknown, Index: device.Unknown, Minor: device.Unknown,
 			}
 			if d != want {
 				t.Errorf("device %+v, want %+v", d, want)
@@ -198,12 +207,12 @@ func TestEachVersion(t *testing.T) {
 				t.Errorf("status %+v", s)
 			}
 			for _, r := range c.seen(resourceName) {
-				if !strings.Contains(r, "fieldSelector=spec.nodeName%3Dnode-a") || !strings.HasPrefix(r, "/apis/"+groupName+"/"+version+"/") {
+				if !strings.Contains(r, "fieldSelector=spec.nodeName%3Dnode-a") {
 					t.Errorf("request %s", r)
 				}
 			}
-			if len(c.seen("watch=true", "allowWatchBookmarks=true", "timeoutSeconds=")) == 0 {
-				t.Error("no watch")
+			if n := len(c.seen("watch=true")); n == 0 || n != len(c.seen("/"+version+"/", "watch=true", "allowWatchBookmarks=true", "timeoutSeconds=")) {
+				t.Errorf("watches %q", c.seen("watch=true"))
 			}
 		})
 	}
@@ -218,18 +227,8 @@ func TestBestVersionIsUsed(t *testing.T) {
 	}
 }
 
-func TestVersionWithoutThisResource(t *testing.T) {
-	c := newCluster(t, "v1beta1")
-	c.discovery = []string{"v1", "v1beta2", "v1beta1"}
-	w := newWatcher(t, c).run()
-	w.until("up", func() bool { return w.Status().Up })
-	if v := w.Status().APIVersion; v != "v1beta1" {
-		t.Errorf("read in %s", v)
-	}
-}
-
-// After an upgrade of the cluster another version is served, and the devices
-// stay what they are.
+// After an upgrade of the cluster a different version is served, and the devices
+// remain.
 func TestVersionChanges(t *testing.T) {
 	c := newCluster(t, "v1beta1")
 	c.apply("s1", node, gpus(node, 1, 1, "gpu-0=GPU-a"))
@@ -237,17 +236,17 @@ func TestVersionChanges(t *testing.T) {
 	w.until("up", func() bool { return w.Status().Up })
 	before := w.Published()
 
-	for _, versions := range [][]string{{"v1beta1", "v1beta2"}, {"v1"}, {"v1beta2"}} {
-		c.change(func() { c.discovery, c.versions = versions, versions })
+	for _, versions := range [][]string{{"v1beta2"}, {"v1", "v1beta1"}, {"v1beta2", "v1beta1"}} {
+		c.change(func() { c.versions = versions })
 		c.bookmark()
-		best := versions[len(versions)-1]
+		best := versions[0]
 		w.until("watched in "+best, func() bool {
 			return len(c.seen("/"+best+"/", "watch=true", "resourceVersion="+c.newest())) > 0
 		})
 	}
 	w.stop()
 	if w.Published() != before {
-		t.Errorf("published anew: %+v and %+v", before, w.Published())
+		t.Errorf("published again: %+v and %+v", before, w.Published())
 	}
 	if n := failures(w); n != 0 {
 		t.Errorf("an upgrade counts as %d failures: %+v", n, w.Status())
@@ -261,16 +260,17 @@ func failures(w *watcher) (n uint64) {
 	return n
 }
 
-// Discovery may lag behind: the watch is what says that a version is gone.
+// A watch reports that a version no longer exists. Slices that appear meanwhile are
+// in the list of the next version.
 func TestWatchNotFound(t *testing.T) {
 	c := newCluster(t, "v1beta1")
 	c.apply("s1", node, gpus(node, 1, 1, "gpu-0=GPU-a"))
 	w := newWatcher(t, c).run()
 	w.until("up", func() bool { return w.Status().Up })
-	c.change(func() { c.versions = []string{"v1"} })
+	c.change(func() { c.versions = nil })
 	c.bookmark()
-	w.until("refused", func() bool { return len(c.seen("/v1beta1/", "watch=true")) > 1 })
-	c.change(func() { c.discovery = []string{"v1"} })
+	w.untilFailed(ReasonNotServed)
+	c.change(func() { c.versions = []string{"v1"} })
 	c.apply("s1", node, gpus(node, 2, 1, "gpu-0=GPU-a", "gpu-1=GPU-b"))
 	w.untilDevices("node-a/gpu-0=GPU-a node-a/gpu-1=GPU-b")
 	if v := w.Status().APIVersion; v != "v1" {
@@ -300,21 +300,21 @@ func TestTrouble(t *testing.T) {
 		reason Reason
 		says   string
 	}{
-		{"forbidden", answer(403, statusBody(403, metav1.StatusReasonForbidden, `resourceslices.resource.k8s.io is forbidden: User "system:serviceaccount:gpu:exporter" cannot list`), resourceName), nil, ReasonForbidden, "ClusterRole"},
-		{"only watch is forbidden", answer(403, statusBody(403, metav1.StatusReasonForbidden, "cannot watch"), resourceName, "watch=true"), nil, ReasonForbidden, "cannot watch"},
-		{"forbidden by a proxy", answer(403, "<html>no</html>", resourceName), nil, ReasonForbidden, "ClusterRole"},
-		{"token expired", func(c *cluster) { c.token = "new" }, func(c *cluster) { c.token = "good" }, ReasonUnauthorized, "token"},
-		{"DRA switched off", func(c *cluster) { c.discovery, c.versions = nil, nil }, func(c *cluster) { c.discovery, c.versions = []string{"v1"}, []string{"v1"} }, ReasonNotServed, "dynamic resource allocation"},
-		{"only unknown versions", func(c *cluster) { c.discovery = []string{"v2"} }, func(c *cluster) { c.discovery = []string{"v1"} }, ReasonNotServed, "has none of resource.k8s.io v1, v1beta2 and v1beta1"},
-		{"overloaded", answer(429, statusBody(429, metav1.StatusReasonTooManyRequests, "too many requests")), nil, ReasonRateLimited, "flow schemas"},
-		{"internal error", answer(500, statusBody(500, metav1.StatusReasonInternalError, "etcd has no leader")), nil, ReasonUnavailable, "etcd has no leader"},
-		{"gateway timeout", answer(504, "upstream"), nil, ReasonTimeout, "overloaded"},
-		{"another server", answer(200, "<html>welcome</html>"), nil, ReasonMalformed, "Kubernetes API server"},
-		{"a list of something else", answer(200, "{}", resourceName), nil, ReasonMalformed, "not an answer of this API"},
-		{"an event of nothing", answer(200, `{"type":"ADDED"}`, "watch=true"), nil, ReasonMalformed, "unexpected end of JSON input"},
-		{"a watch of something else", answer(200, "[]", "watch=true"), nil, ReasonMalformed, "cannot unmarshal array"},
-		{"a watch that fails", answer(200, `{"type":"ERROR","object":`+statusBody(500, metav1.StatusReasonInternalError, "etcd is lost")+`}`, "watch=true"), nil, ReasonUnavailable, "etcd is lost"},
-		{"a teapot", answer(418, ""), nil, ReasonOther, "the API server's log"},
+		{"forbidden", answer(403, statusBody(403, metav1.StatusReasonForbidden, `resourceslices.resource.k8s.io is forbidden: User "system:serviceaccount:gpu:exporter" cannot list`), resourceName), nil, poll.Forbidden, "ClusterRole"},
+		{"only watch is forbidden", answer(403, statusBody(403, metav1.StatusReasonForbidden, "cannot watch"), resourceName, "watch=true"), nil, poll.Forbidden, "cannot watch"},
+		{"forbidden by a proxy", answer(403, "<html>no</html>", resourceName), nil, poll.Forbidden, "ClusterRole"},
+		{"token expired", func(c *cluster) { c.token = "new" }, func(c *cluster) { c.token = "good" }, poll.Unauthorized, "token"},
+		{"DRA switched off", func(c *cluster) { c.versions = nil }, func(c *cluster) { c.versions = []string{"v1"} }, ReasonNotServed, "dynamic resource allocation"},
+		{"only unknown versions", func(c *cluster) { c.versions = []string{"v2"} }, func(c *cluster) { c.versions = []string{"v1"} }, ReasonNotServed, "serves none of resource.k8s.io [v1 v1beta2 v1beta1]"},
+		{"overloaded", answer(429, statusBody(429, metav1.StatusReasonTooManyRequests, "too many requests")), nil, poll.RateLimited, "flow schemas"},
+		{"internal error", answer(500, statusBody(500, metav1.StatusReasonInternalError, "etcd has no leader")), nil, poll.Unavailable, "etcd has no leader"},
+		{"gateway timeout", answer(504, "upstream"), nil, poll.Timeout, "overloaded"},
+		{"another server", answer(200, "<html>welcome</html>"), nil, poll.Malformed, "Kubernetes API server"},
+		{"a list of something else", answer(200, "{}", resourceName), nil, poll.Malformed, "Kubernetes API server"},
+		{"an event of nothing", answer(200, `{"type":"ADDED"}`, "watch=true"), nil, poll.Malformed, "unable to decode an event"},
+		{"a watch of something else", answer(200, "[]", "watch=true"), nil, poll.Malformed, "unable to decode an event"},
+		{"a watch that fails", answer(200, `{"type":"ERROR","object":`+statusBody(500, metav1.StatusReasonInternalError, "etcd is lost")+`}`, "watch=true"), nil, poll.Unavailable, "etcd is lost"},
+		{"a teapot", answer(418, ""), nil, poll.Other, "the API server's log"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := newCluster(t, "v1")
@@ -352,7 +352,7 @@ func TestTrouble(t *testing.T) {
 			w.untilDevices("node-a/gpu-0=GPU-b")
 			w.until("said to be well", func() bool {
 				lines := w.log.at(slog.LevelInfo)
-				return strings.Contains(lines[len(lines)-1], "Resource slices are being read")
+				return w.Status().Up && strings.Contains(lines[len(lines)-1], "Owner source is up")
 			})
 			if s := w.Status(); !s.Up || s.Err != nil || s.Reason != "" {
 				t.Errorf("status %+v", s)
@@ -376,23 +376,9 @@ func TestPollsWhereWatchIsForbidden(t *testing.T) {
 	c.apply("s1", node, gpus(node, 2, 1, "gpu-0=GPU-b"))
 	w.untilDevices("node-a/gpu-0=GPU-b")
 	w.stop()
-	if w.Status().Up || len(w.log.at(slog.LevelInfo)) != 1 {
+	if w.Status().Up || len(w.log.at(slog.LevelInfo)) != 1 { // the failure
 		t.Errorf("status %+v, log %q", w.Status(), w.log.at(slog.LevelInfo))
 	}
-}
-
-// Who may not ask which versions there are can still try them.
-func TestDiscoveryForbidden(t *testing.T) {
-	c := newCluster(t, "v1beta2")
-	c.answer = func(r *http.Request) (int, string) {
-		if r.URL.Path == "/apis/"+groupName {
-			return 403, statusBody(403, metav1.StatusReasonForbidden, "no discovery")
-		}
-		return 0, ""
-	}
-	c.apply("s1", node, gpus(node, 1, 1, "gpu-0=GPU-a"))
-	w := newWatcher(t, c).run()
-	w.untilDevices("node-a/gpu-0=GPU-a")
 }
 
 func TestTokenExpiredAtStart(t *testing.T) {
@@ -400,7 +386,7 @@ func TestTokenExpiredAtStart(t *testing.T) {
 	c.apply("s1", node, gpus(node, 1, 1, "gpu-0=GPU-a"))
 	c.token = "another"
 	w := newWatcher(t, c).run()
-	w.untilFailed(ReasonUnauthorized)
+	w.untilFailed(poll.Unauthorized)
 	if w.Published() != nil {
 		t.Error("devices from nowhere")
 	}
@@ -413,7 +399,7 @@ func TestServerDownAtStart(t *testing.T) {
 	c.apply("s1", node, gpus(node, 1, 1, "gpu-0=GPU-a"))
 	c.stop()
 	w := newWatcher(t, c).run()
-	w.untilFailed(ReasonUnavailable)
+	w.untilFailed(poll.Unavailable)
 	if p := w.Published(); p != nil || !w.Status().LastSuccess.IsZero() {
 		t.Errorf("devices from nowhere: %+v", p)
 	}
@@ -432,7 +418,7 @@ func TestSlowServer(t *testing.T) {
 		t.Errorf("New made %d requests", n)
 	}
 	w.run()
-	w.untilFailed(ReasonTimeout)
+	w.untilFailed(poll.Timeout)
 	if w.Published() != nil {
 		t.Error("devices from nowhere")
 	}
@@ -452,22 +438,26 @@ func TestMaxAge(t *testing.T) {
 		t.Fatal("too old while the watch is up")
 	}
 	c.stop()
-	w.untilFailed(ReasonUnavailable)
-	w.until("said to be too old", func() bool {
-		return slices.ContainsFunc(w.log.at(slog.LevelWarn), func(l string) bool { return strings.Contains(l, "too old") })
+	w.untilFailed(poll.Unavailable)
+	w.until("logged as expired", func() bool {
+		return slices.ContainsFunc(w.log.at(slog.LevelWarn), func(l string) bool { return strings.Contains(l, "has expired") })
 	})
+	expired := func() int {
+		return len(slices.DeleteFunc(w.log.at(slog.LevelWarn), func(l string) bool { return !strings.Contains(l, "has expired") }))
+	}
+	times := expired() // it can also expire between the list and the watch
 	if w.Published() != nil || w.Status().Devices != 1 {
 		t.Errorf("published %s, status %+v", w.devices(), w.Status())
 	}
-	w.until("failed more often", func() bool { return w.Status().Failures[ReasonUnavailable] >= 3 })
-	if lines := w.log.at(slog.LevelWarn); len(lines) != 2 {
+	w.until("failed more often", func() bool { return w.Status().Failures[poll.Unavailable] >= 3 })
+	if lines := w.log.at(slog.LevelWarn); len(lines) != times+1 || expired() != times {
 		t.Errorf("log:\n%s", strings.Join(lines, "\n"))
 	}
 
 	c.start(nil)
 	w.until("up again", func() bool { return w.Status().Up })
 	if w.Published() != before {
-		t.Errorf("the same devices are published anew: %+v and %+v", before, w.Published())
+		t.Errorf("the same devices are published again: %+v and %+v", before, w.Published())
 	}
 }
 
@@ -557,8 +547,8 @@ func TestWatchIsCutShort(t *testing.T) {
 	c := newCluster(t, "v1")
 	c.curt = true
 	c.apply("s1", node, gpus(node, 1, 1, "gpu-0=GPU-a"))
-	w := newWatcher(t, c, func(_ *Config, w *Watcher) { w.retries = [2]time.Duration{time.Millisecond, time.Hour} }).run()
-	w.untilFailed(ReasonUnavailable)
+	w := newWatcher(t, c, func(_ *Config, w *Watcher) { w.watch.Retry = [2]time.Duration{time.Millisecond, 20 * time.Millisecond} }).run()
+	w.untilFailed(poll.Unavailable)
 	c.change(func() {
 		c.revision++
 		c.objects["s1"] = object{node: node, spec: gpus(node, 2, 1, "gpu-0=GPU-b"), rev: c.revision}
@@ -631,7 +621,7 @@ func TestBadSlice(t *testing.T) {
 	})
 	c.apply("s3", node, gpus("other", 1, 1, "x=GPU-x"))
 	w.untilDevices(want + " other/x=GPU-x")
-	if lines := w.log.at(slog.LevelWarn); len(lines) != 1 || !strings.Contains(lines[0], "slice=s1") || !strings.Contains(lines[0], "device 1: json: cannot unmarshal number") {
+	if lines := w.log.at(slog.LevelWarn); len(lines) != 1 || !strings.Contains(lines[0], "slice=s1") || !strings.Contains(lines[0], "device 1: cannot restore map from int64") {
 		t.Errorf("warnings:\n%s", strings.Join(lines, "\n"))
 	}
 }
@@ -641,7 +631,7 @@ func TestStatusHasEveryReason(t *testing.T) {
 	want := make(map[Reason]uint64)
 	for _, r := range Reasons() {
 		want[r] = 0
-		if r.Hint() == "" {
+		if hint(r) == "" {
 			t.Errorf("no hint for %s", r)
 		}
 	}
@@ -649,52 +639,70 @@ func TestStatusHasEveryReason(t *testing.T) {
 	if !maps.Equal(s.Failures, want) {
 		t.Errorf("failures %v", s.Failures)
 	}
-	s.Failures[ReasonOther]++ // a copy
-	if w.Status().Failures[ReasonOther] != 0 {
+	s.Failures[poll.Other]++ // a copy
+	if w.Status().Failures[poll.Other] != 0 {
 		t.Error("the status can be changed from outside")
 	}
 }
 
-func TestNew(t *testing.T) {
-	good := Config{REST: &rest.Config{Host: "https://10.96.0.1"}, Node: node}
-	for _, tc := range []struct {
-		name   string
-		change func(*Config)
-		err    string
-	}{
-		{"good", func(*Config) {}, ""},
-		{"no configuration", func(c *Config) { c.REST = nil }, "how to reach the API server"},
-		{"no node", func(c *Config) { c.Node = "" }, "name of this node"},
-		{"negative age", func(c *Config) { c.MaxAge = -1 }, "must be positive"},
-		{"no such CA", func(c *Config) {
-			c.REST = &rest.Config{Host: "https://10.96.0.1", TLSClientConfig: rest.TLSClientConfig{CAFile: "testdata/none.crt"}}
-		}, "preparing the connection"},
-		{"bad address", func(c *Config) { c.REST = &rest.Config{Host: "https://a b"} }, "preparing the connection"},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			c := good
-			tc.change(&c)
-			_, err := New(c)
-			if tc.err == "" && err != nil || tc.err != "" && (err == nil || !strings.Contains(err.Error(), tc.err)) {
-				t.Errorf("error %v, want %q", err, tc.err)
-			}
-		})
+// A kubeconfig that appears late is used, and the log contains one warning.
+func TestLateKubeconfig(t *testing.T) {
+	c := newCluster(t, "v1")
+	c.apply("s1", node, gpus(node, 1, 1, "gpu-0=GPU-a"))
+	path := c.kubeconfig()
+	late := filepath.Join(t.TempDir(), "late")
+	w := newWatcher(t, c, func(c *Config, _ *Watcher) { c.Kubeconfig = late }).run()
+	w.until("without configuration", func() bool { return w.Status().Failures[poll.NoConfig] >= 3 })
+	if err := os.Rename(path, late); err != nil {
+		t.Fatal(err)
+	}
+	w.untilDevices("node-a/gpu-0=GPU-a")
+	if lines := w.log.at(slog.LevelWarn); len(lines) != 1 || !strings.Contains(lines[0], "NODE_NAME") {
+		t.Errorf("warnings:\n%s", strings.Join(lines, "\n"))
 	}
 }
 
-// Devices of a pool that does not come back are forgotten in the end.
-func TestGoneDevicesExpire(t *testing.T) {
-	name := podmapper.PublishedName{Driver: "gpu.nvidia.com", Pool: node, Device: "gpu-0"}
-	w := &Watcher{maxAge: time.Minute, gone: map[podmapper.PublishedName]departed{
-		name: {podmapper.PublishedDevice{UUID: "GPU-a"}, time.Now().Add(-59 * time.Second)},
-	}}
-	devices := map[podmapper.PublishedName]podmapper.PublishedDevice{}
-	if w.recall(devices); devices[name].UUID != "GPU-a" {
-		t.Errorf("after 59 s: %v", devices)
+func TestNew(t *testing.T) {
+	for _, c := range []Config{{MaxAge: -1}, {Timeout: -1}} {
+		if _, err := New(c); err == nil || !strings.Contains(err.Error(), "must be positive") {
+			t.Errorf("%+v: error %v", c, err)
+		}
 	}
-	w.gone[name] = departed{w.gone[name].PublishedDevice, time.Now().Add(-61 * time.Second)}
-	clear(devices)
-	if w.recall(devices); len(devices) != 0 || len(w.gone) != 0 {
-		t.Errorf("after 61 s: %v", devices)
+	w, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- w.Run(ctx) }()
+	for deadline := time.Now().Add(20 * time.Second); w.Status().Reason != poll.NoConfig; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("without the name of the node: %+v", w.Status())
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// Devices of a pool that does not return are dropped after the maximum age.
+func TestGoneDevicesExpire(t *testing.T) {
+	name := device.PublishedName{Driver: "gpu.nvidia.com", Pool: node, Device: "gpu-0"}
+	last := &device.Published{Devices: map[device.PublishedName]device.PublishedDevice{name: {UUID: "GPU-a"}}}
+	w := &Watcher{maxAge: time.Minute, gone: make(map[device.PublishedName]departed)}
+	start := time.Now()
+	for _, tc := range []struct {
+		after time.Duration
+		want  string
+	}{{0, "GPU-a"}, {59 * time.Second, "GPU-a"}, {61 * time.Second, ""}} {
+		devices := map[device.PublishedName]device.PublishedDevice{}
+		if w.recall(last, devices, start.Add(tc.after)); devices[name].UUID != tc.want {
+			t.Errorf("after %s: %v", tc.after, devices)
+		}
+		last = &device.Published{Devices: devices}
+	}
+	if len(w.gone) != 0 {
+		t.Errorf("still known: %v", w.gone)
 	}
 }

@@ -5,7 +5,6 @@ package dra
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -13,34 +12,31 @@ import (
 	"strconv"
 	"strings"
 
-	"gpu_exporter/podmapper"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"gpu_exporter/podmapper/device"
 )
 
-// slice is what one ResourceSlice says.
+// slice is the content of one ResourceSlice.
 type slice struct {
-	name       string // of the object
 	node       string // spec.nodeName
 	pool       pool
 	generation int64 // of the pool
 	count      int64 // slices of the pool in that generation, on all nodes
-	devices    []device
+	devices    []namedDevice
 }
 
 // pool is a set of slices that are replaced together.
 type pool struct{ driver, name string }
 
-type device struct {
+type namedDevice struct {
 	name string
-	podmapper.PublishedDevice
+	device.PublishedDevice
 }
 
-// The part of a ResourceSlice that is of interest, in the JSON of
-// resource.k8s.io v1, v1beta2 and v1beta1.
+// The relevant part of a ResourceSlice in resource.k8s.io v1, v1beta2 and v1beta1.
 type (
 	wireSlice struct {
-		Metadata struct {
-			Name string `json:"name"`
-		} `json:"metadata"`
 		Spec struct {
 			Driver   string `json:"driver"`
 			NodeName string `json:"nodeName"`
@@ -49,13 +45,13 @@ type (
 				Generation         int64  `json:"generation"`
 				ResourceSliceCount int64  `json:"resourceSliceCount"`
 			} `json:"pool"`
-			Devices []json.RawMessage `json:"devices"`
+			Devices []any `json:"devices"`
 		} `json:"spec"`
 	}
 	wireDevice struct {
-		Name string `json:"name"`
-		wireDescription
-		Basic wireDescription `json:"basic"` // v1beta1
+		Name            string `json:"name"`
+		wireDescription `json:",inline"`
+		Basic           wireDescription `json:"basic"` // v1beta1
 	}
 	wireDescription struct {
 		Attributes       map[string]wireAttribute `json:"attributes"`
@@ -71,28 +67,25 @@ type (
 		Ints    []int64  `json:"ints"`
 	}
 	wireAmount struct {
-		Value json.RawMessage `json:"value"`
+		Value any `json:"value"` // a quantity
 	}
 )
 
-// parseSlice reads a ResourceSlice of any of the three versions. A device that
-// cannot be read costs only itself: the slice is valid, and without that
-// device, also if there is an error.
-func parseSlice(object []byte) (slice, error) {
+// parseSlice parses a ResourceSlice of any of the three versions. If a device cannot
+// be parsed, the slice is valid without it, and there is an error.
+func parseSlice(object map[string]any) (slice, error) {
 	var wire wireSlice
-	if err := json.Unmarshal(object, &wire); err != nil {
-		return slice{name: wire.Metadata.Name}, err
+	if err := fromUnstructured(object, &wire); err != nil {
+		return slice{}, err
 	}
 	s := slice{
-		name:       wire.Metadata.Name,
 		node:       wire.Spec.NodeName,
 		pool:       pool{driver: wire.Spec.Driver, name: wire.Spec.Pool.Name},
 		generation: wire.Spec.Pool.Generation,
 		count:      wire.Spec.Pool.ResourceSliceCount,
-		devices:    make([]device, 0, len(wire.Spec.Devices)),
 	}
 	if s.pool.driver == "" || s.pool.name == "" {
-		return slice{name: s.name}, errors.New("it names no driver or no pool")
+		return slice{node: s.node}, errors.New("it has no driver or no pool")
 	}
 	var errs []error
 	for i, raw := range wire.Spec.Devices {
@@ -106,40 +99,48 @@ func parseSlice(object []byte) (slice, error) {
 	return s, errors.Join(errs...)
 }
 
-func parseDevice(driver string, raw []byte) (device, error) {
+func fromUnstructured(object map[string]any, into any) error {
+	return runtime.DefaultUnstructuredConverter.FromUnstructured(object, into)
+}
+
+func parseDevice(driver string, raw any) (namedDevice, error) {
+	object, ok := raw.(map[string]any)
+	if !ok {
+		return namedDevice{}, fmt.Errorf("it is a %T instead of an object", raw)
+	}
 	var wire wireDevice
-	if err := json.Unmarshal(raw, &wire); err != nil {
-		return device{}, err
+	if err := fromUnstructured(object, &wire); err != nil {
+		return namedDevice{}, err
 	}
 	if wire.Name == "" {
-		return device{}, errors.New("it has no name")
+		return namedDevice{}, errors.New("it has no name")
 	}
-	described := wire.wireDescription
-	if len(described.Attributes) == 0 {
-		described = wire.Basic
+	description := wire.wireDescription
+	if len(description.Attributes) == 0 {
+		description = wire.Basic
 	}
-	return device{name: wire.Name, PublishedDevice: described.device(driver)}, nil
+	return namedDevice{wire.Name, description.device(driver)}, nil
 }
 
 // device reads the attributes that NVIDIA's driver publishes, and forks and
-// simulations of it in the same words. The names of devices are not read: they
-// have changed their form several times.
+// simulations of it as well. Names of devices are not parsed, because their form has
+// changed several times.
 //
 // https://github.com/kubernetes-sigs/dra-driver-nvidia-gpu, cmd/gpu-kubelet-plugin,
-// deviceinfo.go, mig.go and partitions.go. pcieBusID was the name until 25.8;
-// index, parentIndex and minor are from before 25.8.
-func (w *wireDescription) device(driver string) podmapper.PublishedDevice {
+// deviceinfo.go, mig.go and partitions.go. pcieBusID was the name until 25.8; index,
+// parentIndex and minor are from before 25.8.
+func (w *wireDescription) device(driver string) device.PublishedDevice {
 	a := newAttributes(driver, w.Attributes)
-	d := podmapper.PublishedDevice{
-		Type:           a.text("type"),
-		UUID:           a.text("uuid"),
-		ParentUUID:     a.text("parentuuid"),
-		Profile:        a.text("profile"),
-		PlacementStart: podmapper.NotPublished,
-		PCIBusID:       cmp.Or(a.text("pcibusid"), a.text("pciebusid")),
+	d := device.PublishedDevice{
+		Type:           a.texts["type"],
+		UUID:           a.texts["uuid"],
+		ParentUUID:     a.texts["parentuuid"],
+		Profile:        a.texts["profile"],
+		PlacementStart: device.Unknown,
+		PCIBusID:       cmp.Or(a.texts["pcibusid"], a.texts["pciebusid"]),
 	}
-	if d.Type == typeMIG || d.ParentUUID != "" || d.Profile != "" {
-		// index of a MIG device is that among the MIG devices of its GPU.
+	if d.Type == device.TypeMIG || d.ParentUUID != "" || d.Profile != "" {
+		// The index of a MIG device is that among the MIG devices of its GPU.
 		d.Index, d.Minor = a.number("parentindex"), a.number("parentminor")
 		d.PlacementStart = w.firstMemorySlice()
 	} else {
@@ -148,15 +149,12 @@ func (w *wireDescription) device(driver string) podmapper.PublishedDevice {
 	return d
 }
 
-const typeMIG = "mig"
-
-// firstMemorySlice is where a MIG device starts, as NVML counts placements. A
-// device that is made for a claim takes its memory slices from the counters of
-// its GPU, memory-slice-0 and so on; one that exists has them as capacities,
-// memorySlice0 and so on.
+// firstMemorySlice returns the start of a MIG device, as NVML counts placements. A
+// device that is created for a claim consumes the counters memory-slice-0 and so on of
+// its GPU. An existing one has them as capacities, memorySlice0 and so on.
 func (w *wireDescription) firstMemorySlice() int {
 	for _, consumed := range w.ConsumesCounters {
-		if first := firstOf(consumed.Counters); first != podmapper.NotPublished {
+		if first := firstOf(consumed.Counters); first != device.Unknown {
 			return first
 		}
 	}
@@ -164,26 +162,18 @@ func (w *wireDescription) firstMemorySlice() int {
 }
 
 func firstOf(amounts map[string]wireAmount) int {
-	first := podmapper.NotPublished
+	first := device.Unknown
 	for name, amount := range amounts {
 		_, id := splitName(name)
 		number, ok := strings.CutPrefix(strings.ReplaceAll(id, "-", ""), "memoryslice")
-		if !ok || amount.zero() {
+		if value := fmt.Sprint(amount.Value); !ok || value == "" || value == "0" || amount.Value == nil {
 			continue
 		}
-		if n, err := strconv.ParseUint(number, 10, 8); err == nil && (first == podmapper.NotPublished || int(n) < first) {
+		if n, err := strconv.ParseUint(number, 10, 8); err == nil && (first == device.Unknown || int(n) < first) {
 			first = int(n)
 		}
 	}
 	return first
-}
-
-func (a wireAmount) zero() bool {
-	switch strings.Trim(string(a.Value), `"`) {
-	case "", "0", "null":
-		return true
-	}
-	return false
 }
 
 // attributes are those of a device, by name in lower case and without domain.
@@ -192,9 +182,9 @@ type attributes struct {
 	numbers map[string]int64
 }
 
-// newAttributes sorts out names. One without a domain is in the driver's own, so
-// both spellings are in use, sometimes together. Where several domains have the
-// name, the driver's own is preferred, then Kubernetes', then the first.
+// newAttributes resolves names. A name without a domain is in the driver's domain, so
+// both spellings exist, sometimes together. If several domains have the name, the
+// order is: the driver's own, that of Kubernetes, the alphabet.
 func newAttributes(driver string, wire map[string]wireAttribute) attributes {
 	a := attributes{texts: make(map[string]string), numbers: make(map[string]int64)}
 	rank := func(name string) int {
@@ -228,8 +218,8 @@ func newAttributes(driver string, wire map[string]wireAttribute) attributes {
 	return a
 }
 
-// splitName takes a QualifiedName apart, in lower case: drivers differ in how
-// they write UUID and PCI.
+// splitName splits a QualifiedName, in lower case: drivers differ in how they write
+// UUID and PCI.
 func splitName(name string) (domain, id string) {
 	name = strings.ToLower(name)
 	if domain, id, ok := strings.Cut(name, "/"); ok {
@@ -238,22 +228,18 @@ func splitName(name string) (domain, id string) {
 	return "", name
 }
 
-func (a attributes) text(id string) string { return a.texts[id] }
-
-// number takes what can be a number of a GPU.
+// number returns what can be a number of a GPU.
 func (a attributes) number(id string) int {
 	if n, ok := a.numbers[id]; ok && n >= 0 && n < 1<<20 {
 		return int(n)
 	}
-	return podmapper.NotPublished
+	return device.Unknown
 }
 
-// join gives the devices of all slices. Of each pool only the slices of the
-// newest generation count: the others are on their way out.
-//
-// A pool with fewer slices than it says is incomplete. It may have slices for
-// other nodes, or be in the middle of a change.
-func join(all map[string]slice) (devices map[podmapper.PublishedName]podmapper.PublishedDevice, notes []string) {
+// join returns the devices of all slices. Only the newest generation of a pool
+// counts; a driver is about to delete the others. It also returns the pools with fewer
+// slices than announced: they have slices for other nodes, or are being changed.
+func join(all map[string]slice) (devices map[device.PublishedName]device.PublishedDevice, incomplete []string) {
 	type extent struct{ generation, count, seen int64 }
 	pools := make(map[pool]extent)
 	for _, s := range all {
@@ -269,19 +255,19 @@ func join(all map[string]slice) (devices map[podmapper.PublishedName]podmapper.P
 	}
 	for p, e := range pools {
 		if e.seen < e.count {
-			notes = append(notes, fmt.Sprintf("%s/%s: %d of %d slices", p.driver, p.name, e.seen, e.count))
+			incomplete = append(incomplete, fmt.Sprintf("%s/%s: %d of %d slices", p.driver, p.name, e.seen, e.count))
 		}
 	}
-	slices.Sort(notes)
+	slices.Sort(incomplete)
 
-	devices = make(map[podmapper.PublishedName]podmapper.PublishedDevice)
-	contradicted := make(map[podmapper.PublishedName]bool)
+	devices = make(map[device.PublishedName]device.PublishedDevice)
+	contradicted := make(map[device.PublishedName]bool)
 	for _, s := range all {
 		if s.generation != pools[s.pool].generation {
 			continue
 		}
 		for _, d := range s.devices {
-			name := podmapper.PublishedName{Driver: s.pool.driver, Pool: s.pool.name, Device: d.name}
+			name := device.PublishedName{Driver: s.pool.driver, Pool: s.pool.name, Device: d.name}
 			if other, twice := devices[name]; twice && other != d.PublishedDevice {
 				contradicted[name] = true
 			}
@@ -289,7 +275,7 @@ func join(all map[string]slice) (devices map[podmapper.PublishedName]podmapper.P
 		}
 	}
 	for name := range contradicted {
-		delete(devices, name) // neither is believed
+		delete(devices, name) // neither description is reliable
 	}
-	return devices, notes
+	return devices, incomplete
 }

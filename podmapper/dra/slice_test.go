@@ -19,8 +19,9 @@ import (
 	resourcev1 "k8s.io/api/resource/v1"
 	resourcev1beta1 "k8s.io/api/resource/v1beta1"
 	resourcev1beta2 "k8s.io/api/resource/v1beta2"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
 
-	"gpu_exporter/podmapper"
+	"gpu_exporter/podmapper/device"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -38,6 +39,15 @@ func examples(t testing.TB) []string {
 	return files
 }
 
+// decode decodes an object as the dynamic client does.
+func decode(t testing.TB, text []byte) (object map[string]any) {
+	t.Helper()
+	if err := utiljson.Unmarshal(text, &object); err != nil {
+		t.Fatal(err)
+	}
+	return object
+}
+
 func readFile(t testing.TB, name string) []byte {
 	t.Helper()
 	b, err := os.ReadFile(name)
@@ -50,7 +60,7 @@ func readFile(t testing.TB, name string) []byte {
 func TestParseSlice(t *testing.T) {
 	for _, file := range examples(t) {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".json"), func(t *testing.T) {
-			s, err := parseSlice(readFile(t, file))
+			s, err := parseSlice(decode(t, readFile(t, file)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -80,7 +90,7 @@ func describe(s slice) string {
 			}
 		}
 		number := func(name string, value int) {
-			if value != podmapper.NotPublished {
+			if value != device.Unknown {
 				fmt.Fprintf(&b, " %s=%d", name, value)
 			}
 		}
@@ -137,18 +147,16 @@ func TestParseBadSlice(t *testing.T) {
 		devices      []string // that are found all the same
 		err          string
 	}{
-		{"not JSON", `<html>`, nil, "invalid character"},
-		{"not an object", `[]`, nil, "cannot unmarshal array"},
-		{"no driver", `{"spec":{"pool":{"name":"p"}}}`, nil, "it names no driver or no pool"},
-		{"no pool", `{"spec":{"driver":"d"}}`, nil, "it names no driver or no pool"},
+		{"no driver", `{"spec":{"pool":{"name":"p"}}}`, nil, "it has no driver or no pool"},
+		{"no pool", `{"spec":{"driver":"d"}}`, nil, "it has no driver or no pool"},
 		{
 			"one bad device among good ones",
 			`{"spec":{"driver":"d","pool":{"name":"p"},"devices":[{"name":"a"},{"name":"b","attributes":{"uuid":{"string":5}}},{},{"name":"c"}]}}`,
-			[]string{"a", "c"}, "device 1: json: cannot unmarshal number",
+			[]string{"a", "c"}, "device 1: ",
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			s, err := parseSlice([]byte(tc.object))
+			s, err := parseSlice(decode(t, []byte(tc.object)))
 			if err == nil || !strings.Contains(err.Error(), tc.err) {
 				t.Errorf("error %v, want %q", err, tc.err)
 			}
@@ -168,16 +176,16 @@ func TestFirstMemorySlice(t *testing.T) {
 		description string
 		want        int
 	}{
-		{`{}`, podmapper.NotPublished},
+		{`{}`, device.Unknown},
 		{`{"capacity":{"memorySlice4":{"value":"1"},"memorySlice5":{"value":"1"},"memory":{"value":"9856Mi"}}}`, 4},
 		{`{"capacity":{"gpu.nvidia.com/memorySlice10":{"value":"1"},"gpu.nvidia.com/memorySlice9":{"value":"1"}}}`, 9},
 		{`{"consumesCounters":[{"counters":{"memory-slice-0":{"value":"0"},"memory-slice-6":{"value":"1"}}}]}`, 6},
 		{`{"consumesCounters":[{"counters":{"memory":{"value":"1"}}},{"counters":{"memory-slice-2":{"value":1}}}]}`, 2},
 		{`{"consumesCounters":[{"counters":{"memory-slice-3":{"value":"1"}}}],"capacity":{"memorySlice0":{"value":"1"}}}`, 3},
-		{`{"capacity":{"memorySlice":{"value":"1"},"memorySliceA":{"value":"1"},"memorySlice-1x":{"value":"1"},"memorySlice999":{"value":"1"}}}`, podmapper.NotPublished},
+		{`{"capacity":{"memorySlice":{"value":"1"},"memorySliceA":{"value":"1"},"memorySlice-1x":{"value":"1"},"memorySlice999":{"value":"1"}}}`, device.Unknown},
 	} {
 		var w wireDescription
-		if err := json.Unmarshal([]byte(tc.description), &w); err != nil {
+		if err := fromUnstructured(decode(t, []byte(tc.description)), &w); err != nil {
 			t.Fatal(err)
 		}
 		if got := w.firstMemorySlice(); got != tc.want {
@@ -187,11 +195,11 @@ func TestFirstMemorySlice(t *testing.T) {
 }
 
 func TestJoin(t *testing.T) {
-	gpu := func(names ...string) []device {
-		var ds []device
+	gpu := func(names ...string) []namedDevice {
+		var ds []namedDevice
 		for _, n := range names {
 			name, uuid, _ := strings.Cut(n, "=")
-			ds = append(ds, device{name, podmapper.PublishedDevice{UUID: cmp.Or(uuid, "GPU-"+name)}})
+			ds = append(ds, namedDevice{name, device.PublishedDevice{UUID: cmp.Or(uuid, "GPU-"+name)}})
 		}
 		return ds
 	}
@@ -251,7 +259,11 @@ func FuzzParseSlice(f *testing.F) {
 	for _, file := range examples(f) {
 		f.Add(readFile(f, file))
 	}
-	f.Fuzz(func(t *testing.T, object []byte) {
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var object map[string]any
+		if utiljson.Unmarshal(text, &object) != nil {
+			return
+		}
 		s, err := parseSlice(object)
 		if again, _ := parseSlice(object); describe(again) != describe(s) {
 			t.Errorf("twice parsed, twice different:\n%s\n%s", describe(s), describe(again))
@@ -260,17 +272,17 @@ func FuzzParseSlice(f *testing.F) {
 			t.Errorf("devices of no pool: %+v", s)
 		}
 		for _, d := range s.devices {
-			if d.name == "" || d.PlacementStart < podmapper.NotPublished || d.Index < podmapper.NotPublished || d.Minor < podmapper.NotPublished {
+			if d.name == "" || d.PlacementStart < device.Unknown || d.Index < device.Unknown || d.Minor < device.Unknown {
 				t.Errorf("impossible device %+v", d)
 			}
-			mig := d.Type == typeMIG || d.ParentUUID != "" || d.Profile != ""
-			if !mig && d.PlacementStart != podmapper.NotPublished {
+			mig := d.Type == device.TypeMIG || d.ParentUUID != "" || d.Profile != ""
+			if !mig && d.PlacementStart != device.Unknown {
 				t.Errorf("a whole GPU has a place: %+v", d)
 			}
 		}
 		// What Kubernetes takes for a ResourceSlice is understood in full.
 		var known resourcev1.ResourceSlice
-		if json.Unmarshal(object, &known) == nil && known.Spec.Driver != "" && known.Spec.Pool.Name != "" &&
+		if json.Unmarshal(text, &known) == nil && known.Spec.Driver != "" && known.Spec.Pool.Name != "" &&
 			!slices.ContainsFunc(known.Spec.Devices, func(d resourcev1.Device) bool { return d.Name == "" }) &&
 			err == nil && len(s.devices) != len(known.Spec.Devices) {
 			t.Errorf("%d devices of %d", len(s.devices), len(known.Spec.Devices))

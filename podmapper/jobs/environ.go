@@ -5,125 +5,104 @@ package jobs
 
 import (
 	"bytes"
-	"context"
-	"errors"
-	"fmt"
-	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"syscall"
-	"time"
 
-	"gpu_exporter/podmapper"
 	"gpu_exporter/podmapper/cgroup"
+	"gpu_exporter/podmapper/device"
+	"gpu_exporter/podmapper/internal/proc"
 )
 
-// environment is what a process's environment says of its Slurm job. Slurm
-// gives it to the processes that it starts; see the section on output
-// environment variables in sbatch(1) and srun(1), src/common/env.c and
-// src/plugins/gres/common/gres_common.c.
+// environment has the variables that Slurm sets for the processes that it starts,
+// see the output environment variables of sbatch(1) and srun(1), src/common/env.c
+// and src/plugins/gres/common/gres_common.c.
 type environment struct {
-	jobID, sluid                         string
-	uid, user, account, partition, name  string
-	jobGPUs, stepGPUs                    []int
-	visible                              []podmapper.DeviceID // UUIDs in CUDA_VISIBLE_DEVICES
-	hetSize                              int                  // jobs in a heterogeneous job
-	hasJobGPUs, hasStepGPUs, hasAnything bool
+	job               Job // without Source
+	sluid             string
+	hetSize           int         // number of components of a heterogeneous job
+	jobGPUs, stepGPUs []int       // nil: not set
+	visible           []device.ID // UUIDs in CUDA_VISIBLE_DEVICES
 }
 
 const (
-	// maxEnvironBytes bounds what is read of an environment. Slurm's variables
-	// stand before those that the user's shell adds; sbatch sends 3 MiB at most,
-	// but such an environment has never been seen.
-	maxEnvironBytes = 1 << 20
-	// maxVariableBytes bounds a variable that is used.
-	maxVariableBytes = 1024
-	// maxGPUs bounds a list of GPUs.
-	maxGPUs = 256
+	// maxEnvironBytes bounds an environment. Slurm's variables precede those of the
+	// user's shell. sbatch sends up to 3 MiB, but real environments are far smaller.
+	maxEnvironBytes  = 1 << 20
+	maxVariableBytes = 1024 // of a variable in use
+	maxGPUs          = 256  // of a list of GPUs
 )
 
-// parseEnviron takes the content of a /proc/<pid>/environ apart. It keeps
-// nothing but the variables that it looks for.
+// parseEnviron parses /proc/<pid>/environ. It keeps no variables but Slurm's.
 func parseEnviron(content []byte) environment {
 	var e environment
+	texts := map[string]*string{
+		"SLURM_JOB_ID":        &e.job.ID,
+		"SLURM_JOB_SLUID":     &e.sluid,
+		"SLURM_JOB_UID":       &e.job.UID,
+		"SLURM_JOB_USER":      &e.job.User,
+		"SLURM_JOB_ACCOUNT":   &e.job.Account,
+		"SLURM_JOB_PARTITION": &e.job.Partition,
+		"SLURM_JOB_NAME":      &e.job.Name,
+	}
 	for variable := range bytes.SplitSeq(content, []byte{0}) {
 		key, value, ok := bytes.Cut(variable, []byte{'='})
 		if !ok || len(value) > maxVariableBytes {
 			continue
 		}
-		var text *string
+		text := string(value)
 		switch string(key) {
-		case "SLURM_JOB_ID":
-			text = &e.jobID
-		case "SLURM_JOB_SLUID":
-			text = &e.sluid
-		case "SLURM_JOB_UID":
-			text = &e.uid
-		case "SLURM_JOB_USER":
-			text = &e.user
-		case "SLURM_JOB_ACCOUNT":
-			text = &e.account
-		case "SLURM_JOB_PARTITION":
-			text = &e.partition
-		case "SLURM_JOB_NAME":
-			text = &e.name
 		case "SLURM_HET_SIZE":
-			e.hetSize, _ = strconv.Atoi(string(value)) // zero is as good as none
+			e.hetSize, _ = strconv.Atoi(text) // 0 if malformed
 		case "SLURM_JOB_GPUS":
-			e.jobGPUs, e.hasJobGPUs = parseNumbers(string(value))
+			e.jobGPUs = parseNumbers(text)
 		case "SLURM_STEP_GPUS":
-			e.stepGPUs, e.hasStepGPUs = parseNumbers(string(value))
+			e.stepGPUs = parseNumbers(text)
 		case "CUDA_VISIBLE_DEVICES":
-			e.visible = parseVisible(string(value))
-		}
-		if text != nil && isText(string(value)) {
-			*text = string(value)
+			e.visible = parseVisible(text)
+		default:
+			if field := texts[string(key)]; field != nil && isText(text) {
+				*field = text
+			}
 		}
 	}
-	for _, id := range []*string{&e.jobID, &e.uid} {
+	for _, id := range []*string{&e.job.ID, &e.job.UID} {
 		if _, err := strconv.ParseUint(*id, 10, 32); err != nil {
 			*id = ""
 		}
 	}
-	e.hasAnything = e.jobID != ""
 	return e
 }
 
-// parseNumbers takes a list such as 0,2,3. With anything else in it, it is not
-// Slurm's, and is not used.
-func parseNumbers(list string) ([]int, bool) {
+// parseNumbers parses a list such as 0,2,3. It returns nil for anything else,
+// because Slurm did not write it.
+func parseNumbers(list string) []int {
 	var numbers []int
 	for s := range strings.SplitSeq(list, ",") {
 		n, err := strconv.ParseUint(s, 10, 16)
 		if err != nil || len(numbers) == maxGPUs {
-			return nil, false
+			return nil
 		}
 		numbers = append(numbers, int(n))
 	}
 	slices.Sort(numbers)
-	return slices.Compact(numbers), true
+	return slices.Compact(numbers)
 }
 
-// parseVisible gives the devices of a CUDA_VISIBLE_DEVICES that has nothing but
-// whole UUIDs. Numbers in it depend on the process; what CUDA also takes, the
-// beginning of a UUID, means no certain device.
-func parseVisible(list string) []podmapper.DeviceID {
-	var ids []podmapper.DeviceID
+// parseVisible parses CUDA_VISIBLE_DEVICES if it has only complete UUIDs. Numbers
+// depend on the process, and CUDA accepts the start of a UUID, which is ambiguous.
+func parseVisible(list string) []device.ID {
+	var ids []device.ID
 	for s := range strings.SplitSeq(list, ",") {
-		id, replica := podmapper.ParseDeviceID(s)
-		whole := false
+		id, replica := device.ParseID(s)
+		complete := false
 		switch id.Form {
-		case podmapper.FormGPUUUID, podmapper.FormMIGUUID:
-			whole = len(id.UUID) == len("GPU-")+36
-		case podmapper.FormMIGPath:
-			whole = true
+		case device.FormGPUUUID, device.FormMIGUUID:
+			complete = len(id.UUID) == len("GPU-")+36
+		case device.FormMIGPath:
+			complete = true
 		}
-		if !whole || replica != "" || len(ids) == maxGPUs {
+		if !complete || replica != "" || len(ids) == maxGPUs {
 			return nil
 		}
 		ids = append(ids, id)
@@ -131,184 +110,65 @@ func parseVisible(list string) []podmapper.DeviceID {
 	return ids
 }
 
-// of says whether the environment is that of a process of the job. A
-// heterogeneous job has a number for each component; the environment has the
-// first (src/slurmd/slurmstepd/task.c).
-func (e environment) of(job cgroup.SlurmJob) bool {
+// isOf reports whether the environment is of a process of the job. Components of a
+// heterogeneous job have consecutive IDs, but all environments have the first ID
+// (src/slurmd/slurmstepd/task.c).
+func (e environment) isOf(job cgroup.SlurmJob) bool {
 	if job.SLUID != "" {
 		return e.sluid == job.SLUID
 	}
-	if e.jobID == job.ID {
-		return e.jobID != ""
+	if e.job.ID == job.ID {
+		return e.job.ID != ""
 	}
-	first, err1 := strconv.ParseUint(e.jobID, 10, 32)
+	first, err1 := strconv.ParseUint(e.job.ID, 10, 32)
 	id, err2 := strconv.ParseUint(job.ID, 10, 32)
 	return err1 == nil && err2 == nil && id > first && id-first < uint64(max(e.hetSize, 0))
 }
 
-// devices gives the devices of the job's step on this node.
+// devices returns the devices of a step on this node.
 //
-// SLURM_JOB_GPUS has those of the job on the node of the batch or interactive
-// step; a step on another node has it too, from there, so that it is only good
-// in those two. SLURM_STEP_GPUS has those of the step, on each node its own.
-// Neither names a MIG device, which CUDA_VISIBLE_DEVICES does, by UUID.
-func (e environment) devices(step string) []DeviceRef {
-	numbers, ok := e.stepGPUs, e.hasStepGPUs
+// SLURM_JOB_GPUS has the devices of the job on the node of its batch or interactive
+// step. Steps on different nodes inherit it, so it is valid only in these two.
+// SLURM_STEP_GPUS has the devices of a step on its own node. Only
+// CUDA_VISIBLE_DEVICES names MIG devices, by UUID.
+func (e environment) devices(step string) []device.ID {
+	numbers := e.stepGPUs
 	if step == "batch" || step == "interactive" {
-		numbers, ok = e.jobGPUs, e.hasJobGPUs
+		numbers = e.jobGPUs
 	}
-	if !ok {
-		return nil // no GPU, whatever the user made visible
+	if numbers == nil {
+		return nil // Slurm granted no GPU
 	}
-	var refs []DeviceRef
-	mig := slices.ContainsFunc(e.visible, func(id podmapper.DeviceID) bool { return id.Form != podmapper.FormGPUUUID })
+	mig := slices.ContainsFunc(e.visible, func(id device.ID) bool { return id.Form != device.FormGPUUUID })
 	if mig || len(e.visible) == len(numbers) {
-		for _, id := range e.visible {
-			refs = append(refs, DeviceRef{Kind: RefID, ID: id})
-		}
-		return refs
+		return e.visible
 	}
-	// No UUIDs, or the user has narrowed what Slurm wrote.
-	for _, n := range numbers {
-		refs = append(refs, DeviceRef{Kind: RefSlurm, Number: n})
+	// There are no UUIDs, or the user removed some.
+	ids := make([]device.ID, len(numbers))
+	for i, n := range numbers {
+		ids[i] = device.ID{Form: device.FormSlurm, Number: n}
 	}
-	return refs
+	return ids
 }
 
-// environReader reads environments of processes.
-//
-// That needs the process's mmap_lock, and may have to read the process's stack
-// back from swap. It hangs with a process that hangs, in a way that no signal
-// ends, so each read is a goroutine (and then a thread) that may be left behind,
-// and there is a fixed number of them.
-type environReader struct {
-	procRoot string
-	timeout  time.Duration
-	places   chan struct{}
-
-	mu    sync.Mutex
-	stuck map[process]bool // being read for longer than the timeout
-}
-
-// process is one process, also if its ID is given to another.
-type process struct {
-	pid   int
-	start uint64 // clock ticks since boot
-}
-
-const (
-	environTimeout = time.Second
-	maxEnvironRead = 4 // at once, those left behind included
-)
-
-var (
-	errGone    = errors.New("the process is gone")
-	errBlocked = errors.New("its environment could not be read in time")
-	// errBusy: too many processes are blocked already.
-	errBusy = fmt.Errorf("%w, as those of other processes could not", errBlocked)
-)
-
-func newEnvironReader(procRoot string) *environReader {
-	return &environReader{
-		procRoot: procRoot,
-		timeout:  environTimeout,
-		places:   make(chan struct{}, maxEnvironRead),
-		stuck:    make(map[process]bool),
-	}
-}
-
-// read reads the environment of a process, or gives up after a while.
-func (r *environReader) read(ctx context.Context, p process) (environment, error) {
-	r.mu.Lock()
-	stuck := r.stuck[p]
-	r.mu.Unlock()
-	if stuck {
-		return environment{}, errBlocked
-	}
-	select {
-	case r.places <- struct{}{}:
-	default:
-		return environment{}, errBusy
-	}
-	type result struct {
-		environment
-		error
-	}
-	done := make(chan result, 1)
-	go func() {
-		e, err := readEnviron(r.procRoot, p)
-		done <- result{e, err}
-		r.mu.Lock()
-		delete(r.stuck, p)
-		r.mu.Unlock()
-		<-r.places
-	}()
-	timer := time.NewTimer(r.timeout)
-	defer timer.Stop()
-	select {
-	case got := <-done:
-		return got.environment, got.error
-	case <-timer.C:
-	case <-ctx.Done():
-		return environment{}, ctx.Err()
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	select {
-	case got := <-done: // after all
-		return got.environment, got.error
-	default:
-		r.stuck[p] = true
-	}
-	return environment{}, errBlocked
-}
-
-func readEnviron(procRoot string, p process) (environment, error) {
-	// As in cgroup.Reader: all that is read below dir is of one process.
-	dir, err := os.OpenRoot(filepath.Join(procRoot, strconv.Itoa(p.pid)))
+// readEnviron reads the environment of a process. The read takes the process's
+// mmap_lock and may swap in its stack, so it hangs with a hung process, and no signal
+// ends it.
+func readEnviron(procRoot string, id proc.ID) (environment, error) {
+	p, err := proc.Open(procRoot, id.PID)
 	if err != nil {
-		return environment{}, processError(err)
+		return environment{}, err
 	}
-	defer func() { _ = dir.Close() }()
-	stat, err := readStat(dir)
+	defer p.Close()
+	if p.ID != id {
+		return environment{}, proc.ErrGone
+	}
+	content, err := p.Read("environ", maxEnvironBytes)
 	if err != nil {
-		return environment{}, processError(err)
-	}
-	if stat.Start != p.start {
-		return environment{}, errGone
-	}
-	file, err := dir.Open("environ")
-	if err != nil {
-		return environment{}, processError(err)
-	}
-	defer file.Close()
-	content, err := io.ReadAll(io.LimitReader(file, maxEnvironBytes))
-	if err != nil {
-		return environment{}, processError(err)
+		return environment{}, err
 	}
 	if len(content) == maxEnvironBytes {
-		content = content[:bytes.LastIndexByte(content, 0)+1] // the last variable is cut off
+		content = content[:bytes.LastIndexByte(content, 0)+1] // drop the truncated variable
 	}
 	return parseEnviron(content), nil
-}
-
-func readStat(dir *os.Root) (cgroup.Stat, error) {
-	file, err := dir.Open("stat")
-	if err != nil {
-		return cgroup.Stat{}, err
-	}
-	defer file.Close()
-	content, err := io.ReadAll(io.LimitReader(file, 4<<10))
-	if err != nil {
-		return cgroup.Stat{}, err
-	}
-	return cgroup.ParseStat(string(content))
-}
-
-// processError marks the errors of a process that has ended.
-func processError(err error) error {
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
-		return fmt.Errorf("%w: %w", errGone, err)
-	}
-	return err
 }

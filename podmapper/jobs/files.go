@@ -19,10 +19,13 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"gpu_exporter/podmapper/device"
+	"gpu_exporter/podmapper/internal/poll"
 )
 
-// Bounds of job files. A device is hardly ever shared by more than a few dozen
-// jobs, and an ID goes into a label.
+// Bounds of job files. At most a few dozen jobs share a device, and an ID is a label
+// value.
 const (
 	maxEntries   = 16384 // of the directory
 	maxFiles     = 1024
@@ -31,238 +34,191 @@ const (
 	maxLineBytes = 256
 )
 
-// A prolog writes a file in place, so that it can be read when it is empty or
-// cut off. A file is taken to be whole if it ends with a newline, or if it has
-// not changed for settleAfter. Until then, but no longer than waitFor, what it
-// said before is kept, and a file that is new says nothing. The same goes for a
-// file that cannot be read, or not be used.
+// A prolog writes a file in place, so a reader can find it empty or truncated. A file
+// is complete if it ends with a newline, or is unchanged for settleAfter. Until then,
+// but at most for waitFor, its former content remains valid; a new file has none. The
+// same applies to a file that is unreadable or malformed.
 const (
 	settleAfter = time.Second
 	waitFor     = 5 * time.Second
-	readSoon    = 250 * time.Millisecond
+	rereadAfter = 250 * time.Millisecond
 )
 
-// errChanging is that of a file that was written to while it was read.
-var errChanging = errors.New("it is being written")
-
-// jobFiles reads a directory of job files: each is called after the device, as
-// DCGM numbers it, <gpu> or <gpu>.<GPU instance>, and has the jobs on it, one a
-// line (NVIDIA/dcgm-exporter internal/pkg/transformation/hpc.go; instances since
-// 4.8.2). Unlike there, a blank line is no job.
+// jobFiles reads a directory of job files. A file is named after its device,
+// <DCGM ID of the GPU> or <DCGM ID>.<GPU instance>, and has one job per line
+// (NVIDIA/dcgm-exporter internal/pkg/transformation/hpc.go; instances since 4.8.2).
+// Unlike there, a blank line is not a job.
 type jobFiles struct {
 	dir    string
 	now    func() time.Time
 	settle time.Duration
 	wait   time.Duration
 
-	known map[string]*jobFile // by name; only of files that are there
+	known map[string]*jobFile // existing files by name
 }
 
-// jobFile is what is remembered of a file.
+// jobFile is the state of a file.
 type jobFile struct {
-	device DeviceRef
-	jobs   []string // that it is taken to have
-	// doubtful is since when it could not be taken as it is; zero if it can.
-	doubtful time.Time
-	// Of the last look, to see whether it is still being written.
-	stamp stamp
-	since time.Time // it has had this stamp
+	device device.ID
+	jobs   []string // that are valid
+	// incompleteSince is when the file stopped being usable; zero if it is usable.
+	incompleteSince time.Time
+	info            fs.FileInfo // of the last reading
+	unchangedSince  time.Time
 }
 
-// stamp changes when a file is written to.
-type stamp struct {
-	inode, device uint64
-	size          int64
-	modified      time.Time
-}
-
-func stampOf(info fs.FileInfo) stamp {
-	s := stamp{size: info.Size(), modified: info.ModTime()}
-	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
-		s.inode, s.device = sys.Ino, sys.Dev
-	}
-	return s
+// unchanged reports whether a file was neither written nor replaced.
+func unchanged(a, b fs.FileInfo) bool {
+	return a != nil && b != nil && os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
 }
 
 func newJobFiles(dir string) *jobFiles {
 	return &jobFiles{dir: dir, now: time.Now, settle: settleAfter, wait: waitFor, known: make(map[string]*jobFile)}
 }
 
-// read reads the directory. again is when to read it again for the sake of files
-// that may be half-written; zero if there are none.
-func (f *jobFiles) read(context.Context) (found reading, again time.Duration, err error) {
-	names, ignored, err := f.list()
+// read reads the directory. It must be repeated after again, unless that is zero,
+// because files may be incomplete.
+func (f *jobFiles) read(context.Context) (found *reading, again time.Duration, err error) {
+	names, err := f.list()
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			clear(f.known) // all files are removed
+			clear(f.known)
 		}
-		return reading{}, 0, err
+		return nil, 0, err
 	}
-	found.found, found.ignored = true, ignored
+	found = &reading{found: true}
 	if len(names) > maxFiles {
-		found.problem(f.dir, ReasonTooMany, fmt.Errorf("%d job files; only %d are read", len(names), maxFiles))
+		found.addProblem(f.dir, poll.WithReason(ReasonTooMany, fmt.Errorf("%d job files; only %d are read", len(names), maxFiles)))
 		found.incomplete = true
 		names = names[:maxFiles]
 	}
-	there := make(map[string]*jobFile, len(names))
+	existing := make(map[string]*jobFile, len(names))
 	for _, name := range names {
 		file := f.known[name]
 		if file == nil {
-			file = &jobFile{device: parseFileName(name)}
+			file = &jobFile{}
+			file.device, _ = parseFileName(name)
 		}
-		wait, err := f.look(name, file)
+		wait, err := f.update(name, file)
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // removed in between
+			continue // removed after the listing
 		}
-		there[name] = file
+		existing[name] = file
 		if wait > 0 && (again == 0 || wait < again) {
 			again = wait
 		}
 		if err != nil {
-			found.problem(name, fileReason(err), err)
+			found.addProblem(name, err)
 			found.unknown = append(found.unknown, file.device)
 		}
 		for _, id := range file.jobs {
 			found.holds = append(found.holds, Hold{file.device, Job{ID: id, Source: SourceFile}})
 		}
 	}
-	f.known = there
+	f.known = existing
 	return found, again, nil
 }
 
-// list gives the names of job files, and how many others there are.
-func (f *jobFiles) list() (names []string, ignored int, err error) {
+// list returns the sorted names of job files.
+func (f *jobFiles) list() ([]string, error) {
 	dir, err := os.Open(f.dir)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	defer dir.Close()
-	all, err := dir.Readdirnames(maxEntries)
-	if err != nil && !errors.Is(err, io.EOF) { // which it is without entries
-		return nil, 0, fmt.Errorf("listing %s: %w", f.dir, err)
+	names, err := dir.Readdirnames(maxEntries)
+	if err != nil && !errors.Is(err, io.EOF) { // io.EOF: no entries
+		return nil, fmt.Errorf("listing %s: %w", f.dir, err)
 	}
-	for _, name := range all {
-		if isFileName(name) {
-			names = append(names, name)
-		} else {
-			ignored++
-		}
-	}
-	slices.SortFunc(names, func(a, b string) int { return compareRefs(parseFileName(a), parseFileName(b)) })
-	return names, ignored, nil
+	names = slices.DeleteFunc(names, func(name string) bool {
+		_, ok := parseFileName(name)
+		return !ok
+	})
+	slices.Sort(names)
+	return names, nil
 }
 
-// look reads one file and updates what is remembered of it. again is when it has
-// to be read again because it may be half-written; zero if it need not. The
-// error says why it cannot be used.
-func (f *jobFiles) look(name string, file *jobFile) (again time.Duration, err error) {
+// update reads one file. It returns when to read an incomplete file again, and the
+// error of a file that is not usable.
+func (f *jobFiles) update(name string, file *jobFile) (again time.Duration, err error) {
 	now := f.now()
-	content, stamp, err := readWhole(filepath.Join(f.dir, name))
+	content, info, err := readJobFile(filepath.Join(f.dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, err
 	}
-	if stamp != file.stamp || file.since.IsZero() {
-		file.stamp, file.since = stamp, now
+	if !unchanged(info, file.info) {
+		file.info, file.unchangedSince = info, now
 	}
 	var ids []string
 	if err == nil {
 		ids, err = parseJobFile(content)
 	}
-	unchanged := now.Sub(stamp.modified) >= f.settle || now.Sub(file.since) >= f.settle
-	if err == nil && (unchanged || bytes.HasSuffix(content, []byte{'\n'})) {
-		file.jobs, file.doubtful = ids, time.Time{}
+	complete := bytes.HasSuffix(content, []byte{'\n'}) || now.Sub(file.unchangedSince) >= f.settle
+	if err == nil && (complete || now.Sub(info.ModTime()) >= f.settle) {
+		file.jobs, file.incompleteSince = ids, time.Time{}
 		return 0, nil
 	}
-	if file.doubtful.IsZero() {
-		file.doubtful = now
+	if file.incompleteSince.IsZero() {
+		file.incompleteSince = now
 	}
-	left := f.wait - now.Sub(file.doubtful)
+	left := f.wait - now.Sub(file.incompleteSince)
 	switch {
 	case left <= 0:
-		file.jobs = ids // which are none with an error
+		file.jobs = ids // empty after an error
 		return 0, err
-	case err == nil, errors.Is(err, errChanging):
-		return min(readSoon, left), nil
+	case err == nil, poll.ReasonOf(err) == ReasonChanging:
+		return min(rereadAfter, left), nil
 	}
 	return left, err
 }
 
-// readWhole reads a file of a bounded size. A FIFO or a device does not block
-// it.
-func readWhole(path string) ([]byte, stamp, error) {
+// readJobFile reads a file. A FIFO or a device does not block it.
+func readJobFile(path string) ([]byte, fs.FileInfo, error) {
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, stamp{}, err
+		return nil, nil, err
 	}
 	defer file.Close()
 	before, err := file.Stat()
 	if err != nil {
-		return nil, stamp{}, err
+		return nil, nil, err
 	}
 	if !before.Mode().IsRegular() {
-		return nil, stampOf(before), errNotRegular
+		return nil, before, poll.WithReason(ReasonNotRegular, errors.New("not a regular file"))
 	}
 	content, err := io.ReadAll(io.LimitReader(file, maxFileBytes+1))
 	if err != nil {
-		return nil, stampOf(before), err
+		return nil, before, err
 	}
 	if len(content) > maxFileBytes {
-		return nil, stampOf(before), fmt.Errorf("%w: over %d bytes", errTooLarge, maxFileBytes)
+		return nil, before, poll.WithReason(ReasonTooLarge, fmt.Errorf("the file has more than %d bytes", maxFileBytes))
 	}
 	after, err := file.Stat()
 	if err != nil {
-		return nil, stampOf(before), err
+		return nil, before, err
 	}
-	if stampOf(before) != stampOf(after) || after.Size() != int64(len(content)) {
-		return nil, stampOf(after), errChanging
+	if !unchanged(before, after) || after.Size() != int64(len(content)) {
+		return nil, after, poll.WithReason(ReasonChanging, errors.New("the file changed while it was read"))
 	}
-	return content, stampOf(after), nil
+	return content, after, nil
 }
 
-var (
-	errNotRegular = errors.New("not a regular file")
-	errTooLarge   = errors.New("too large")
-	errNotText    = errors.New("not a list of jobs")
-)
-
-func fileReason(err error) Reason {
-	switch {
-	case errors.Is(err, fs.ErrPermission):
-		return ReasonForbidden
-	case errors.Is(err, errNotRegular):
-		return ReasonNotRegular
-	case errors.Is(err, errTooLarge):
-		return ReasonTooLarge
-	case errors.Is(err, errNotText):
-		return ReasonNotText
-	case errors.Is(err, errChanging):
-		return ReasonChanging
-	}
-	return ReasonUnreadable
-}
-
-// parseJobFile gives the jobs in a file: a line each, verbatim but for a
-// carriage return at its end, without blank lines and repetitions. A file with
-// anything that is no text has none.
+// parseJobFile returns the lines of a file without carriage returns, blank lines and
+// duplicates.
 func parseJobFile(content []byte) ([]string, error) {
 	var ids []string
 	seen := make(map[string]bool)
 	for line := range bytes.SplitSeq(content, []byte{'\n'}) {
 		id := string(bytes.TrimSuffix(line, []byte{'\r'}))
-		if strings.TrimSpace(id) == "" && isText(id) {
+		switch {
+		case len(id) > maxLineBytes && strings.TrimSpace(id) != "":
+			return nil, poll.WithReason(ReasonTooLarge, fmt.Errorf("a line has %d bytes; a job ID has at most %d", len(id), maxLineBytes))
+		case !isText(id):
+			return nil, poll.WithReason(ReasonNotText, fmt.Errorf("line %q has control characters or is not UTF-8", id))
+		case strings.TrimSpace(id) == "", seen[id]:
 			continue
-		}
-		if len(id) > maxLineBytes {
-			return nil, fmt.Errorf("%w: a line of %d bytes; a job's ID has %d at most", errTooLarge, len(id), maxLineBytes)
-		}
-		if !isText(id) {
-			return nil, fmt.Errorf("%w: line %q has a character that is not printable, or is not UTF-8", errNotText, id)
-		}
-		if seen[id] {
-			continue
-		}
-		if len(ids) == maxFileJobs {
-			return nil, fmt.Errorf("%w: over %d jobs", errTooLarge, maxFileJobs)
+		case len(ids) == maxFileJobs:
+			return nil, poll.WithReason(ReasonTooLarge, fmt.Errorf("the file has more than %d jobs", maxFileJobs))
 		}
 		seen[id] = true
 		ids = append(ids, id)
@@ -270,33 +226,24 @@ func parseJobFile(content []byte) ([]string, error) {
 	return ids, nil
 }
 
-// isText says whether s can be shown to people: UTF-8 without control
-// characters, other than a tab.
+// isText reports whether s is UTF-8 without control characters except tabs.
 func isText(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return r != '\t' && unicode.IsControl(r) })
 }
 
-// isFileName: dcgm-exporter compares names with its labels as texts, so 01 is
-// no GPU.
-func isFileName(name string) bool {
-	gpu, instance, ok := strings.Cut(name, ".")
-	return isNumber(gpu) && (!ok || isNumber(instance))
+// parseFileName returns the device of a job file. dcgm-exporter compares names with
+// label values as texts, so 01 is not a GPU.
+func parseFileName(name string) (device.ID, bool) {
+	gpu, instance, isInstance := strings.Cut(name, ".")
+	number, ok := parseNumber(gpu)
+	if !isInstance {
+		return device.ID{Form: device.FormDCGM, Number: number}, ok
+	}
+	gi, instanceOK := parseNumber(instance)
+	return device.ID{Form: device.FormDCGMInstance, Number: number, GPUInstance: gi}, ok && instanceOK
 }
 
-func isNumber(s string) bool {
-	if s == "" || len(s) > 9 || s[0] == '0' && s != "0" {
-		return false
-	}
-	return !strings.ContainsFunc(s, func(r rune) bool { return r < '0' || r > '9' })
-}
-
-// parseFileName takes a name that isFileName accepts.
-func parseFileName(name string) DeviceRef {
-	gpu, instance, ok := strings.Cut(name, ".")
-	d := DeviceRef{Kind: RefDCGM, Instance: NoInstance}
-	d.Number, _ = strconv.Atoi(gpu) // it is a number
-	if ok {
-		d.Instance, _ = strconv.Atoi(instance)
-	}
-	return d
+func parseNumber(s string) (int, bool) {
+	n, err := strconv.ParseUint(s, 10, 31)
+	return int(n), err == nil && len(s) <= 9 && (s == "0" || s[0] != '0')
 }

@@ -10,16 +10,17 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"gpu_exporter/podmapper/device"
 )
 
-// jobDir is a directory of job files with a clock of its own, at which its
-// files are written.
+// jobDir is a directory of job files with its own clock. Files are written at the
+// time of that clock.
 type jobDir struct {
 	t     *testing.T
 	files *jobFiles
@@ -44,7 +45,7 @@ func (d *jobDir) write(name, content string) {
 	}
 }
 
-// read gives the holds as "device: job", and what else was said.
+// read returns the holds as "device: job", when to read again, and the problems.
 func (d *jobDir) read() ([]string, time.Duration, []Problem) {
 	d.t.Helper()
 	found, again, err := d.files.read(context.Background())
@@ -77,7 +78,7 @@ func TestJobFiles(t *testing.T) {
 	d.write("2", "")
 	d.write("3.0", "44\n")
 	d.write("3.10", "45\n46\n")
-	// dcgm-exporter compares names with its labels, as texts.
+	// dcgm-exporter compares names with label values as texts.
 	for _, name := range []string{"README", ".3.swp", "01", "1.", ".5", "1.2.3", "-1", "1e5", "4294967296", "MIG-265a219d-a49f-578a-825d-222c72699c16"} {
 		d.write(name, "47\n")
 	}
@@ -85,89 +86,88 @@ func TestJobFiles(t *testing.T) {
 
 	found, again, err := d.files.read(context.Background())
 	if err != nil || again != 0 || len(found.problems) != 0 {
-		t.Errorf("again in %v, problems %v, %v", again, found.problems, err)
+		t.Errorf("again after %v, problems %v, %v", again, found.problems, err)
 	}
 	want := []string{
-		"GPU 0: 41", "GPU 0: 42", "GPU 3 instance 0: 44", "GPU 3 instance 10: 45", "GPU 3 instance 10: 46",
-		"GPU 10: 43", `GPU 10: run of 7/8 "x"`,
+		"GPU 0: 41", "GPU 0: 42", "GPU 10: 43", `GPU 10: run of 7/8 "x"`,
+		"GPU 3 instance 0: 44", "GPU 3 instance 10: 45", "GPU 3 instance 10: 46",
 	}
 	if got := texts(found.holds); !slices.Equal(got, want) {
 		t.Errorf("got %q\nwant %q", got, want)
 	}
-	if !found.found || found.ignored != 10 {
-		t.Errorf("found %v, ignored %d", found.found, found.ignored)
+	if !found.found {
+		t.Error("not found")
 	}
 }
 
-// TestHalfWritten: a prolog opens the file, which empties it, and then writes
-// into it.
-func TestHalfWritten(t *testing.T) {
+// TestPartialFiles imitates a prolog that truncates a file and then writes to it.
+func TestPartialFiles(t *testing.T) {
 	d := newJobDir(t)
 	d.write("0", "41\n")
-	d.want("whole", "GPU 0: 41")
+	d.want("complete", "GPU 0: 41")
 
 	d.write("0", "")
-	d.want("emptied just now", "GPU 0: 41")
+	d.want("truncated to zero", "GPU 0: 41")
 	d.write("0", "4")
-	if got, again, _ := d.read(); !slices.Equal(got, []string{"GPU 0: 41"}) || again != readSoon {
-		t.Errorf("cut off: %q, again in %v", got, again)
+	if got, again, _ := d.read(); !slices.Equal(got, []string{"GPU 0: 41"}) || again != rereadAfter {
+		t.Errorf("truncated: %q, again after %v", got, again)
 	}
 	d.write("0", "42\n")
-	d.want("whole again", "GPU 0: 42")
+	d.want("complete again", "GPU 0: 42")
 
-	// A new file that is cut off says nothing.
+	// A new, truncated file has no jobs.
 	d.write("1", "4")
-	d.want("new and cut off", "GPU 0: 42")
+	d.want("new and truncated", "GPU 0: 42")
 	d.write("1", "43")
-	d.want("new, not yet at rest", "GPU 0: 42")
+	d.want("new, not settled", "GPU 0: 42")
 	d.clock = d.clock.Add(settleAfter)
-	d.want("at rest without a newline", "GPU 0: 42", "GPU 1: 43")
+	d.want("settled without a newline", "GPU 0: 42", "GPU 1: 43")
 
-	// No job, by an empty file, and by none.
+	// An empty file and a removed file have no jobs.
 	d.write("0", "")
-	d.want("emptied just now", "GPU 0: 42", "GPU 1: 43")
+	d.want("truncated to zero", "GPU 0: 42", "GPU 1: 43")
 	d.clock = d.clock.Add(settleAfter)
 	d.want("empty", "GPU 1: 43")
 	if err := os.Remove(d.path("1")); err != nil {
 		t.Fatal(err)
 	}
 	d.want("removed")
-	// A file with the name of a removed one has no past.
+	// A new file does not inherit the jobs of a removed one.
 	d.write("1", "4")
 	d.want("new again")
 }
 
-// TestHalfWrittenForEver: the wait has an end.
-func TestHalfWrittenForEver(t *testing.T) {
+// TestNeverComplete checks that the wait for a complete file is bounded.
+func TestNeverComplete(t *testing.T) {
 	d := newJobDir(t)
 	d.write("0", "41\n")
-	d.want("whole", "GPU 0: 41")
+	d.want("complete", "GPU 0: 41")
 	for i := 0; ; i++ {
 		d.write("0", fmt.Sprintf("42\n%d", i))
-		if time.Duration(i)*readSoon >= waitFor {
+		if time.Duration(i)*rereadAfter >= waitFor {
 			break
 		}
-		d.want(fmt.Sprintf("never at rest, look %d", i), "GPU 0: 41")
-		d.clock = d.clock.Add(readSoon)
+		d.want(fmt.Sprintf("reading %d", i), "GPU 0: 41")
+		d.clock = d.clock.Add(rereadAfter)
 	}
-	d.want("taken as it is", "GPU 0: 20", "GPU 0: 42")
+	d.want("after the wait", "GPU 0: 20", "GPU 0: 42")
 }
 
-// TestClockOfAnotherHost: files on a shared file system have the server's time.
-func TestClockOfAnotherHost(t *testing.T) {
+// TestClockSkew: files on a shared file system have the server's time.
+func TestClockSkew(t *testing.T) {
 	d := newJobDir(t)
 	ahead := d.clock.Add(time.Hour)
 	d.write("0", "41")
 	if err := os.Chtimes(d.path("0"), ahead, ahead); err != nil {
 		t.Fatal(err)
 	}
-	d.want("not yet seen at rest")
+	d.want("not settled")
 	d.clock = d.clock.Add(settleAfter)
-	d.want("seen at rest", "GPU 0: 41")
+	d.want("settled", "GPU 0: 41")
 }
 
-// TestOddFiles: each costs itself alone.
-func TestOddFiles(t *testing.T) {
+// TestUnusableFiles checks that an unusable file does not affect the others.
+func TestUnusableFiles(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		write func(d *jobDir, path string) error
@@ -186,7 +186,7 @@ func TestOddFiles(t *testing.T) {
 		}, ReasonTooLarge},
 		{"binary", func(d *jobDir, _ string) error { d.write("1", "42\x00\n"); return nil }, ReasonNotText},
 		{"latin-1", func(d *jobDir, _ string) error { d.write("1", "gr\xfcn\n"); return nil }, ReasonNotText},
-		{"loop of links", func(_ *jobDir, path string) error { return os.Symlink("1", path) }, ReasonUnreadable},
+		{"symlink loop", func(_ *jobDir, path string) error { return os.Symlink("1", path) }, ReasonUnreadable},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			d := newJobDir(t)
@@ -201,15 +201,15 @@ func TestOddFiles(t *testing.T) {
 			}
 			got, again, problems := d.read()
 			if !slices.Equal(got, []string{"GPU 0: 41", "GPU 1: 42"}) || again != waitFor {
-				t.Errorf("at first: %q, again in %v", got, again)
+				t.Errorf("first reading: %q, again after %v", got, again)
 			}
 			if len(problems) != 1 || problems[0].Name != "1" || problems[0].Reason != tt.want || problems[0].Err == nil {
-				t.Errorf("problems %+v, want one of 1 with reason %s", problems, tt.want)
+				t.Errorf("problems %+v, want one with file 1 and reason %s", problems, tt.want)
 			}
 			d.clock = d.clock.Add(waitFor)
 			got, again, problems = d.read()
 			if !slices.Equal(got, []string{"GPU 0: 41"}) || again != 0 || len(problems) != 1 {
-				t.Errorf("later: %q, again in %v, problems %v", got, again, problems)
+				t.Errorf("after the wait: %q, again after %v, problems %v", got, again, problems)
 			}
 		})
 	}
@@ -223,19 +223,19 @@ func (d *jobDir) content(name string) string {
 	return string(b)
 }
 
-func TestFileReasons(t *testing.T) {
+func TestReasonOf(t *testing.T) {
 	for err, want := range map[error]Reason{
 		&fs.PathError{Op: "open", Path: "0", Err: syscall.EACCES}: ReasonForbidden,
 		&fs.PathError{Op: "read", Path: "0", Err: syscall.EIO}:    ReasonUnreadable,
-		errChanging: ReasonChanging,
+		fmt.Errorf("environment: %w", errNoSlot):                  ReasonBlocked,
 	} {
-		if got := fileReason(err); got != want {
+		if got := reasonOf(err); got != want {
 			t.Errorf("%v: %s, want %s", err, got, want)
 		}
 	}
 }
 
-func TestLinkedFiles(t *testing.T) {
+func TestSymlinks(t *testing.T) {
 	d := newJobDir(t)
 	other := t.TempDir()
 	if err := os.WriteFile(filepath.Join(other, "jobs"), []byte("41\n"), 0o644); err != nil {
@@ -286,7 +286,7 @@ func FuzzParseJobFile(f *testing.F) {
 			}
 			seen[id] = true
 			if !slices.Contains(lines, id) && !slices.Contains(lines, id+"\r") {
-				t.Errorf("job %q is no line", id)
+				t.Errorf("job %q is not a line", id)
 			}
 		}
 	})
@@ -297,16 +297,16 @@ func FuzzFileName(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, name string) {
-		if !isFileName(name) {
+		id, ok := parseFileName(name)
+		if !ok {
 			return
 		}
-		d := parseFileName(name)
-		back := fmt.Sprint(d.Number)
-		if d.Instance != NoInstance {
-			back += fmt.Sprintf(".%d", d.Instance)
+		back := fmt.Sprint(id.Number)
+		if id.Form == device.FormDCGMInstance {
+			back += fmt.Sprintf(".%d", id.GPUInstance)
 		}
-		if back != name || !reflect.DeepEqual(d, parseFileName(back)) {
-			t.Errorf("%q is %+v", name, d)
+		if back != name {
+			t.Errorf("parseFileName(%q) = %+v", name, id)
 		}
 	})
 }

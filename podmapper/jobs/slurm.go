@@ -8,33 +8,37 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
-	"gpu_exporter/podmapper"
 	"gpu_exporter/podmapper/cgroup"
+	"gpu_exporter/podmapper/device"
+	"gpu_exporter/podmapper/internal/poll"
+	"gpu_exporter/podmapper/internal/proc"
 )
 
-// Bounds of one look at Slurm's cgroups.
+// Bounds of one scan of Slurm's cgroups.
 const (
 	maxSlurmRoots = 16
 	maxSlurmJobs  = 1024
 	maxStepDirs   = 16384 // directories below those of jobs
-	maxDepth      = 4     // of them: step, user, task, and one to spare
-	// The environments that one look reads, which the next ones then remember,
-	// and the processes of a task among which the oldest is looked for.
+	maxDepth      = 4     // of them: step, user, task, and a spare level
+	// maxReads bounds the environments read in one scan. The next scans remember
+	// them.
 	maxReads     = 256
-	maxProcesses = 32
-	// maxTries is how often a process that says nothing is asked: it may be on
-	// the way from slurmstepd to the user's program.
-	maxTries = 3
-	// maxProcsBytes bounds what is read of a cgroup.procs and a devices.list.
-	maxProcsBytes = 1 << 20
+	maxProcesses = 32 // of a task, to find the oldest
+	// maxTries bounds the reads of a process without Slurm's variables: it may be a
+	// copy of slurmstepd that becomes the user's program.
+	maxTries      = 3
+	maxProcsBytes = 1 << 20 // of cgroup.procs and devices.list
+
+	environTimeout  = time.Second
+	maxEnvironReads = 4 // concurrent, including those that timed out
 )
 
 // slurmTree finds the jobs of this node in Slurm's cgroups. They are
@@ -42,447 +46,376 @@ const (
 //	v1: <controller>/slurm[_<node>]/uid_<uid>/job_<id>/step_<step>[/task_<n>]
 //	v2: <slice>/[<node>_]slurmstepd.scope/(job_<id>|<SLUID>)/step_<step>/user/task_<n>
 //
-// (src/plugins/cgroup/v1/xcgroup.c and v2/cgroup_v2.c, cgroup_v2.html). Which
-// GPUs a job has is in its devices.list with cgroup v1, sometimes; with v2 it is
-// in a BPF program, which is not read. Otherwise the environment tells that
-// Slurm gave the first process of each task, also while the job uses no GPU.
+// (src/plugins/cgroup/v1/xcgroup.c and v2/cgroup_v2.c, cgroup_v2.html). With cgroup
+// v1, devices.list may contain the GPUs of a job. With v2 a BPF program has them,
+// which is not readable. In general they are in the environment that Slurm gives to
+// the first process of each task, even while the job uses no GPU.
 type slurmTree struct {
 	cgroupRoot, procRoot string
-	patterns             []string // of Slurm's own directories; empty: the usual ones
-	required             bool     // not finding any is an error
-	environ              *environReader
+	required             bool          // the absence of Slurm is an error
+	timeout              time.Duration // of reading an environment
+	slots                chan struct{} // held by reads of environments
 
-	// seen are the processes of the last look, so that each is read once.
-	seen map[process]*seenProcess
+	// processes are those of the last scan, so that each environment is read once.
+	processes map[proc.ID]*slurmProcess
 }
 
-type seenProcess struct {
+type slurmProcess struct {
 	environment environment
 	tries       int
-	err         error // of the last try
+	err         error        // of the last try
+	pending     *environRead // a read that timed out; it may never end
 }
 
-// done says whether the process need not be read again.
-func (s *seenProcess) done() bool { return s.environment.hasAnything || s.tries >= maxTries }
+type environRead struct {
+	environment environment
+	err         error
+	done        chan struct{}
+}
 
-func newSlurmTree(cgroupRoot, procRoot string, patterns []string, required bool) *slurmTree {
+var (
+	errBlocked = errors.New("reading the environment timed out")
+	errNoSlot  = fmt.Errorf("%w for too many processes", errBlocked)
+)
+
+func newSlurmTree(cgroupRoot, procRoot string, required bool) *slurmTree {
 	return &slurmTree{
 		cgroupRoot: cgroupRoot,
 		procRoot:   procRoot,
-		patterns:   patterns,
 		required:   required,
-		environ:    newEnvironReader(procRoot),
-		seen:       make(map[process]*seenProcess),
+		timeout:    environTimeout,
+		slots:      make(chan struct{}, maxEnvironReads),
+		processes:  make(map[proc.ID]*slurmProcess),
 	}
 }
 
-// slurmRoot is a directory that has those of jobs, or of users with jobs.
-type slurmRoot struct {
-	path string
-	node string
-}
-
-// roots finds Slurm's own directories.
-func (s *slurmTree) roots() ([]slurmRoot, error) {
-	var paths []string
-	add := func(patterns ...string) error {
+// roots finds Slurm's own directories, which have those of jobs (v2) or users (v1).
+func (s *slurmTree) roots() []string {
+	// v2, alone or in a hybrid set-up. CgroupSlice may be nested.
+	alternatives := [][]string{{
+		"*.slice/*slurmstepd.scope", "*.slice/*.slice/*slurmstepd.scope",
+		"unified/*.slice/*slurmstepd.scope", "unified/*.slice/*.slice/*slurmstepd.scope",
+	}}
+	// v1: each controller has the same jobs, and devices also has their GPUs.
+	for _, controller := range []string{"devices", "freezer", "memory", "cpuset", "cpu,cpuacct", "cpuacct"} {
+		alternatives = append(alternatives, []string{controller + "/slurm", controller + "/slurm_*"})
+	}
+	var roots []string
+	for _, patterns := range alternatives {
 		for _, pattern := range patterns {
-			if !filepath.IsAbs(pattern) {
-				pattern = filepath.Join(s.cgroupRoot, pattern)
-			}
-			found, err := filepath.Glob(pattern)
-			if err != nil {
-				return fmt.Errorf("cgroups of Slurm %q: %w", pattern, err)
-			}
-			paths = append(paths, found...)
+			paths, _ := filepath.Glob(filepath.Join(s.cgroupRoot, pattern)) // fails only for a malformed pattern
+			roots = append(roots, slices.DeleteFunc(paths, func(path string) bool {
+				info, err := os.Stat(path)
+				return err != nil || !info.IsDir()
+			})...)
 		}
-		return nil
-	}
-	if len(s.patterns) > 0 {
-		if err := add(s.patterns...); err != nil {
-			return nil, err
-		}
-	} else {
-		// v2, and v2 beside v1; CgroupSlice may be a slice in a slice.
-		for _, base := range []string{"", "unified"} {
-			for _, slice := range []string{"*.slice", "*.slice/*.slice"} {
-				if err := add(filepath.Join(base, slice, "*slurmstepd.scope")); err != nil {
-					return nil, err
-				}
-			}
-		}
-		// v1: the same jobs in each controller that Slurm uses. One is enough,
-		// and devices says more than others.
-		for _, controller := range []string{"devices", "freezer", "memory", "cpuset", "cpu,cpuacct", "cpuacct"} {
-			if len(paths) > 0 {
-				break
-			}
-			if err := add(filepath.Join(controller, "slurm"), filepath.Join(controller, "slurm_*")); err != nil {
-				return nil, err
-			}
+		if len(roots) > 0 {
+			break
 		}
 	}
-	var roots []slurmRoot
-	for _, path := range paths {
-		if info, err := os.Stat(path); err == nil && info.IsDir() && len(roots) < maxSlurmRoots {
-			roots = append(roots, slurmRoot{path: path, node: nodeOf(filepath.Base(path))})
-		}
-	}
-	return roots, nil
+	return roots[:min(len(roots), maxSlurmRoots)]
 }
 
-// nodeOf gives the node's name that is in the name of one of Slurm's
-// directories, if Slurm was built for several slurmd.
+// nodeOf returns Slurm's node name in the name of a root. It is empty unless Slurm is
+// built for several slurmd per host.
 func nodeOf(name string) string {
 	if node, ok := strings.CutSuffix(name, "slurmstepd.scope"); ok {
 		return strings.TrimSuffix(node, "_")
 	}
-	node, ok := strings.CutPrefix(name, "slurm_")
-	if !ok {
-		return ""
+	if node, ok := strings.CutPrefix(name, "slurm_"); ok {
+		return node
 	}
-	return node
+	return ""
 }
 
-// errNoSlurm counts as an absence, not as a failure to look.
 var errNoSlurm = fmt.Errorf("no cgroup of Slurm: %w", fs.ErrNotExist)
 
-// look is one look at the tree.
-type look struct {
+// scan is one scan of the tree.
+type scan struct {
 	*slurmTree
 	ctx   context.Context
 	found *reading
-	dirs  int // that were opened below jobs
+	jobs  map[cgroup.SlurmJob]*jobFacts
+	alive int // jobs
+	dirs  int // below jobs
 	reads int // of environments
-	asked map[process]*seenProcess
-	holds map[Hold]bool
-	// What kept it from being complete.
+	seen  map[proc.ID]*slurmProcess
+	// The causes of an incomplete scan.
 	tooMany    bool
-	unreadable map[Reason]error // environments, by reason
+	unreadable map[Reason]error // environments
 }
 
-// read looks at all jobs. It never fails for the sake of one of them.
-func (s *slurmTree) read(ctx context.Context) (reading, error) {
-	roots, err := s.roots()
-	if err != nil {
-		return reading{}, err
+// jobFacts collects what is known of a job.
+type jobFacts struct {
+	key     cgroup.SlurmJob
+	alive   bool // it has processes
+	job     Job  // from the environments of its processes; the first one wins
+	devices []device.ID
+	// minors are the GPUs that the kernel allows, if they are known and not all that
+	// Slurm itself may use. Otherwise Slurm may not constrain devices.
+	minors      []int
+	constrained bool
+}
+
+// read scans all jobs. A failure of one job does not affect the others.
+func (s *slurmTree) read(ctx context.Context) (*reading, error) {
+	roots := s.roots()
+	found := &reading{slurm: make(map[slurmKey]Job), found: len(roots) > 0}
+	if !found.found && s.required {
+		clear(s.processes)
+		return nil, errNoSlurm
 	}
-	found := reading{slurm: make(map[slurmKey]Job)}
-	if len(roots) == 0 {
-		clear(s.seen)
-		if s.required {
-			return reading{}, errNoSlurm
-		}
-		return found, nil
-	}
-	found.found = true
-	l := &look{
+	c := &scan{
 		slurmTree:  s,
 		ctx:        ctx,
-		found:      &found,
-		asked:      make(map[process]*seenProcess),
-		holds:      make(map[Hold]bool),
+		found:      found,
+		jobs:       make(map[cgroup.SlurmJob]*jobFacts),
+		seen:       make(map[proc.ID]*slurmProcess),
 		unreadable: make(map[Reason]error),
 	}
 	var failed error
 	for _, root := range roots {
-		found.roots = append(found.roots, root.path)
-		if err := l.root(root); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := c.scanRoot(root); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			failed = cmp.Or(failed, err)
 		}
 	}
 	if ctx.Err() != nil {
-		return reading{}, ctx.Err()
+		return nil, ctx.Err()
 	}
-	if failed != nil && len(found.slurm) == 0 {
-		return reading{}, failed
+	if failed != nil && c.alive == 0 {
+		return nil, failed
+	}
+	s.processes = c.seen
+	for _, facts := range c.jobs {
+		if facts.alive { // Slurm does not always remove the cgroups of ended jobs
+			found.addSlurmJob(facts)
+		}
 	}
 	if failed != nil {
-		found.problem(s.cgroupRoot, treeReason(failed), failed)
+		found.addProblem(s.cgroupRoot, failed)
 	}
-	s.seen = l.asked
-	for hold := range l.holds {
-		found.holds = append(found.holds, hold)
+	if c.tooMany {
+		found.addProblem(s.cgroupRoot, poll.WithReason(ReasonTooMany, errors.New("Slurm has more jobs, steps or processes than one scan reads")))
 	}
-	if l.tooMany {
-		found.problem(s.cgroupRoot, ReasonTooMany, errors.New("more jobs, steps or processes of Slurm than are looked at"))
+	for reason, err := range c.unreadable {
+		found.addProblem("environ", poll.WithReason(reason, err))
 	}
-	for reason, err := range l.unreadable {
-		found.problem("environ", reason, err)
-	}
-	found.incomplete = len(found.problems) > 0 // whatever failed, it may have told of a device
+	found.incomplete = len(found.problems) > 0 // any of them may hide a device
 	return found, nil
 }
 
-func treeReason(err error) Reason {
-	if errors.Is(err, fs.ErrPermission) {
-		return ReasonForbidden
+func (r *reading) addSlurmJob(facts *jobFacts) {
+	key, job := facts.key, facts.job
+	job.ID = cmp.Or(key.ID, job.ID, key.SLUID)
+	job.UID = cmp.Or(key.UID, job.UID)
+	r.slurm[keyOf(key)] = job
+
+	devices := facts.devices
+	// A job with MIG devices also has the device file of their GPU.
+	mig := slices.ContainsFunc(devices, func(id device.ID) bool {
+		return id.Form == device.FormMIGUUID || id.Form == device.FormMIGPath
+	})
+	if facts.constrained && !mig {
+		devices = nil
+		for _, n := range facts.minors {
+			devices = append(devices, device.ID{Form: device.FormDeviceName, Number: n})
+		}
 	}
-	return ReasonUnreadable
+	for _, id := range devices {
+		r.holds = append(r.holds, Hold{id, job})
+	}
 }
 
-// root looks at the jobs of one slurmd.
-func (l *look) root(root slurmRoot) error {
-	entries, err := readDir(root.path)
-	if err != nil {
-		return err
-	}
-	around, _ := l.gpuFiles(root.path)
-	for _, entry := range entries {
-		path := filepath.Join(root.path, entry)
-		uid, ok := strings.CutPrefix(entry, "uid_")
+// scanRoot scans the jobs of one slurmd.
+func (c *scan) scanRoot(root string) error {
+	inherited, _ := c.readGPUs(root)
+	return filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case c.ctx.Err() != nil:
+			return c.ctx.Err()
+		case err != nil && path == root:
+			return err
+		case err != nil:
+			return fs.SkipDir // the job has ended
+		case !entry.IsDir() || path == root:
+			return nil
+		}
+		key := cgroup.SlurmJob{Node: nodeOf(filepath.Base(root))}
+		parts := strings.Split(path[len(root)+1:], "/") // [uid_<uid>/]job_<id>/step_<step>/…
+		if uid, ok := strings.CutPrefix(parts[0], "uid_"); ok {
+			key.UID = uid
+			if parts = parts[1:]; len(parts) == 0 {
+				return nil
+			}
+		}
+		job, ok := cgroup.ParseSlurmDir(parts[0])
 		if !ok {
-			l.job(path, root.node, "", around)
-			continue
+			return fs.SkipDir
 		}
-		jobs, err := readDir(path)
-		if err != nil {
-			continue // its last job has ended
+		key.ID, key.SLUID = job.ID, job.SLUID
+		if len(parts) > 1 {
+			return c.scanStep(path, parts[1:], c.jobs[key])
 		}
-		for _, name := range jobs {
-			l.job(filepath.Join(path, name), root.node, uid, around)
+		if c.alive >= maxSlurmJobs {
+			c.tooMany = true
+			return fs.SkipDir
 		}
+		facts := &jobFacts{key: key, job: Job{Source: SourceSlurm}}
+		c.jobs[key] = facts
+		minors, known := c.readGPUs(path)
+		facts.minors, facts.constrained = minors, known && !slices.Equal(minors, inherited)
+		c.readPIDs(path, facts)
+		return nil
+	})
+}
+
+// scanStep scans a directory of a step. parts is its path below that of the job.
+func (c *scan) scanStep(path string, parts []string, facts *jobFacts) error {
+	step, ok := strings.CutPrefix(parts[0], "step_")
+	if !ok {
+		return fs.SkipDir
+	}
+	if c.dirs >= maxStepDirs || len(parts) > maxDepth {
+		c.tooMany = true
+		return fs.SkipDir
+	}
+	c.dirs++
+	pids := c.readPIDs(path, facts)
+	if parts[len(parts)-1] == "slurm" {
+		return fs.SkipDir // slurmstepd
+	}
+	// The extern step has only a sleep, without variables, and adopted logins.
+	if step != "extern" {
+		c.scanTask(pids, step, facts)
 	}
 	return nil
 }
 
-// job looks at the directory of a job. around are the GPUs that Slurm itself may
-// use.
-func (l *look) job(path, node, uid string, around []int) {
-	key, ok := cgroup.ParseSlurmDir(filepath.Base(path))
-	if !ok || l.ctx.Err() != nil {
-		return
-	}
-	if len(l.found.slurm) >= maxSlurmJobs {
-		l.tooMany = true
-		return
-	}
-	key.Node, key.UID = node, uid
-	facts := jobFacts{of: key, job: Job{Source: SourceSlurm}}
-	steps, err := readDir(path)
-	if err != nil {
-		return // it has ended
-	}
-	for _, name := range steps {
-		if step, ok := strings.CutPrefix(name, "step_"); ok {
-			l.step(filepath.Join(path, name), step, 1, &facts)
-		}
-	}
-	if !facts.alive && !l.hasProcesses(path) {
-		return // Slurm does not always remove the cgroups of a job that has ended
-	}
-	job := facts.job
-	job.ID = cmp.Or(key.ID, job.ID, key.SLUID)
-	job.UID = cmp.Or(uid, job.UID)
-	l.found.slurm[keyOf(key)] = job
-
-	refs := facts.devices
-	if minors, told := l.gpuFiles(path); told && !slices.Equal(minors, around) && !facts.mig() {
-		// What the kernel enforces. With the same GPUs as Slurm itself the job
-		// may have all of them, or Slurm may not constrain devices.
-		refs = nil
-		for _, n := range minors {
-			refs = append(refs, DeviceRef{Kind: RefID, ID: podmapper.DeviceID{Form: podmapper.FormDeviceName, Number: n}})
-		}
-	}
-	for _, ref := range refs {
-		l.holds[Hold{ref, job}] = true
-	}
-}
-
-// jobFacts is what is gathered of a job.
-type jobFacts struct {
-	of      cgroup.SlurmJob
-	alive   bool
-	job     Job // what the environments of its processes say, the first one first
-	devices []DeviceRef
-}
-
-// describe adds what an environment says of the job.
-func (j *Job) describe(e environment) {
-	j.ID = cmp.Or(j.ID, e.jobID)
-	j.UID = cmp.Or(j.UID, e.uid)
-	j.User = cmp.Or(j.User, e.user)
-	j.Account = cmp.Or(j.Account, e.account)
-	j.Partition = cmp.Or(j.Partition, e.partition)
-	j.Name = cmp.Or(j.Name, e.name)
-}
-
-// mig says whether the job has MIG devices. The device file of the GPU around
-// them is then the job's too.
-func (f *jobFacts) mig() bool {
-	return slices.ContainsFunc(f.devices, func(d DeviceRef) bool {
-		return d.ID.Form == podmapper.FormMIGUUID || d.ID.Form == podmapper.FormMIGPath
-	})
-}
-
-// step looks at a directory of a step, and those below it.
-func (l *look) step(path, step string, depth int, facts *jobFacts) {
-	if l.dirs >= maxStepDirs || depth > maxDepth {
-		l.tooMany = true
-		return
-	}
-	l.dirs++
-	// A cgroup around threaded ones (v2) cannot be read; those below it count.
-	pids, _ := readProcs(path)
-	facts.alive = facts.alive || len(pids) > 0
-	if slices.Contains(pids, 0) && l.unreadable[ReasonNoHostPIDs] == nil {
-		l.unreadable[ReasonNoHostPIDs] = fmt.Errorf("processes in %s are not in the exporter's PID namespace", path)
-	}
-	// The extern step has a sleep, which knows nothing, and what was adopted from
-	// logins.
-	if step != "extern" {
-		l.task(pids, step, facts)
-	}
-	below, err := readDir(path)
-	if err != nil {
-		return
-	}
-	for _, name := range below {
-		if name == "slurm" {
-			continue // slurmstepd
-		}
-		l.step(filepath.Join(path, name), step, depth+1, facts)
-	}
-}
-
-// task asks the oldest of the processes of a task that knows its job: the one
-// that Slurm started. Later ones have what the user's program gave them.
-func (l *look) task(pids []int, step string, facts *jobFacts) {
+// scanTask uses the oldest process of a task that has the job's environment, which
+// is the one that Slurm started. User programs can change the environments of later
+// processes.
+func (c *scan) scanTask(pids []int, step string, facts *jobFacts) {
 	if len(pids) > maxProcesses {
-		pids = pids[:maxProcesses] // v1 sorts them, and v2 has the older ones first
+		pids = pids[:maxProcesses] // v1 sorts PIDs, v2 lists older ones first
 	}
-	var processes []process
+	var ids []proc.ID
 	for _, pid := range pids {
-		if pid == 0 {
-			continue
-		}
-		if start, err := startTime(l.procRoot, pid); err == nil {
-			processes = append(processes, process{pid, start})
+		if p, err := proc.Open(c.procRoot, pid); err == nil {
+			ids = append(ids, p.ID)
+			p.Close()
 		}
 	}
-	slices.SortFunc(processes, func(a, b process) int {
-		return cmp.Or(cmp.Compare(a.start, b.start), cmp.Compare(a.pid, b.pid))
+	slices.SortFunc(ids, func(a, b proc.ID) int {
+		return cmp.Or(cmp.Compare(a.Start, b.Start), cmp.Compare(a.PID, b.PID))
 	})
-	for _, p := range processes {
-		e := l.ask(p)
-		if !e.of(facts.of) {
-			continue
+	for _, id := range ids {
+		if e := c.environ(id); e.isOf(facts.key) {
+			facts.job.complete(e.job)
+			facts.devices = append(facts.devices, e.devices(step)...)
+			break
 		}
-		facts.job.describe(e)
-		facts.devices = append(facts.devices, e.devices(step)...)
-		break
 	}
 }
 
-// ask gives the environment of a process, as it was read in an earlier look if
-// there was one.
-func (l *look) ask(p process) environment {
-	s := l.seen[p]
-	if s == nil {
-		s = &seenProcess{}
+// environ returns the environment of a process. It reads it once.
+func (c *scan) environ(id proc.ID) environment {
+	p := c.processes[id]
+	if p == nil {
+		p = &slurmProcess{}
 	}
-	l.asked[p] = s
-	switch {
-	case s.done():
-	case l.reads >= maxReads:
-		l.tooMany = true
+	c.seen[id] = p
+	timeout := time.Duration(0) // of a read by an earlier scan
+	if p.pending == nil && p.environment.job.ID == "" && p.tries < maxTries {
+		if c.reads >= maxReads {
+			c.tooMany = true
+			return p.environment
+		}
+		c.reads++
+		timeout = c.timeout
+		p.pending, p.err = c.startRead(id)
+	}
+	if p.pending != nil {
+		p.await(c.ctx, timeout)
+	}
+	if p.err != nil && c.ctx.Err() == nil {
+		if reason := reasonOf(p.err); c.unreadable[reason] == nil {
+			c.unreadable[reason] = fmt.Errorf("environment of process %d: %w", id.PID, p.err)
+		}
+	}
+	return p.environment
+}
+
+// startRead reads an environment in a goroutine that may never end.
+func (s *slurmTree) startRead(id proc.ID) (*environRead, error) {
+	select {
+	case s.slots <- struct{}{}:
 	default:
-		l.reads++
-		s.environment, s.err = l.environ.read(l.ctx, p)
-		switch {
-		case s.err == nil:
-			s.tries++
-		case errors.Is(s.err, errGone):
-			s.err = nil
-		}
+		return nil, errNoSlot
 	}
-	if s.err != nil && l.ctx.Err() == nil {
-		reason := treeReason(s.err)
-		if errors.Is(s.err, errBlocked) {
-			reason = ReasonBlocked
-		}
-		if l.unreadable[reason] == nil {
-			l.unreadable[reason] = fmt.Errorf("environment of process %d: %w", p.pid, s.err)
-		}
-	}
-	return s.environment
+	read := &environRead{done: make(chan struct{})}
+	go func() {
+		read.environment, read.err = readEnviron(s.procRoot, id)
+		close(read.done)
+		<-s.slots
+	}()
+	return read, nil
 }
 
-// gpuFiles gives the GPUs of a cgroup v1's list of devices.
-func (l *look) gpuFiles(path string) (minors []int, told bool) {
-	content, err := readBounded(filepath.Join(path, "devices.list"))
-	if err != nil {
-		return nil, false // not the controller devices, or ended
+// await waits for the pending read.
+func (p *slurmProcess) await(ctx context.Context, timeout time.Duration) {
+	select {
+	case <-p.pending.done:
+	case <-time.After(timeout):
+	case <-ctx.Done():
 	}
-	minors, told, err = parseDeviceList(content)
-	if err != nil {
-		l.found.problem(path, ReasonUnreadable, err)
-		return nil, false
+	select {
+	case <-p.pending.done:
+		p.environment, p.err = p.pending.environment, p.pending.err
+		p.pending = nil
+	default:
+		p.err = errBlocked
+		return
 	}
-	return minors, told
+	if p.err == nil {
+		p.tries++
+	} else if errors.Is(p.err, proc.ErrGone) {
+		p.err = nil
+	}
 }
 
-// hasProcesses: with cgroup v1 a job's own directory may have some.
-func (l *look) hasProcesses(path string) bool {
-	pids, err := readProcs(path)
-	if err == nil && len(pids) > 0 {
-		return true
+// readGPUs reads the GPUs in devices.list of a v1 cgroup.
+func (c *scan) readGPUs(path string) (minors []int, known bool) {
+	content, err := proc.ReadFile(filepath.Join(path, "devices.list"), maxProcsBytes)
+	if err != nil {
+		return nil, false // a different controller, or the job has ended
 	}
-	// slurmstepd alone, before the first task.
-	procs, _ := filepath.Glob(filepath.Join(path, "step_*", "slurm"))
-	return slices.ContainsFunc(procs, func(dir string) bool {
-		pids, err := readProcs(dir)
-		return err == nil && len(pids) > 0
-	})
+	minors, known, err = parseDeviceList(string(content))
+	if err != nil {
+		c.found.addProblem(path, err)
+	}
+	return minors, known
 }
 
-func startTime(procRoot string, pid int) (uint64, error) {
-	content, err := readBounded(filepath.Join(procRoot, strconv.Itoa(pid), "stat"))
+// readPIDs returns the PIDs of a cgroup of a job. 0 is a process outside of the
+// exporter's PID namespace. cgroup.procs of a threaded v2 domain is unreadable, but
+// its children have theirs.
+func (c *scan) readPIDs(dir string, facts *jobFacts) []int {
+	content, err := proc.ReadFile(filepath.Join(dir, "cgroup.procs"), maxProcsBytes)
 	if err != nil {
-		return 0, err
-	}
-	stat, err := cgroup.ParseStat(content)
-	return stat.Start, err
-}
-
-// readProcs gives the processes of a cgroup. 0 is one that the reader's PID
-// namespace does not have.
-func readProcs(dir string) ([]int, error) {
-	content, err := readBounded(filepath.Join(dir, "cgroup.procs"))
-	if err != nil {
-		return nil, err
+		return nil
 	}
 	var pids []int
-	for line := range strings.Lines(content) {
-		if pid, err := strconv.Atoi(strings.TrimSpace(line)); err == nil && pid >= 0 {
+	for _, field := range strings.Fields(string(content)) {
+		if pid, err := strconv.Atoi(field); err == nil && pid >= 0 {
 			pids = append(pids, pid)
 		}
 	}
-	return pids, nil
-}
-
-func readBounded(path string) (string, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return "", err
+	if len(pids) > 0 && !facts.alive {
+		facts.alive = true
+		c.alive++
 	}
-	defer file.Close()
-	content, err := io.ReadAll(io.LimitReader(file, maxProcsBytes))
-	return string(content), err
-}
-
-// readDir gives the names of the directories in a directory, sorted.
-func readDir(path string) ([]string, error) {
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return nil, err
+	if slices.Contains(pids, 0) && c.unreadable[ReasonNoHostPIDs] == nil {
+		c.unreadable[ReasonNoHostPIDs] = fmt.Errorf("processes in %s are not in the exporter's PID namespace", dir)
 	}
-	var names []string
-	for _, e := range entries {
-		if e.IsDir() {
-			names = append(names, e.Name())
-		}
-	}
-	return names, nil
+	return pids
 }

@@ -17,8 +17,9 @@ import (
 	"testing"
 	"time"
 
-	"gpu_exporter/podmapper"
 	"gpu_exporter/podmapper/cgroup"
+	"gpu_exporter/podmapper/device"
+	"gpu_exporter/podmapper/internal/proc"
 )
 
 const (
@@ -44,7 +45,7 @@ func (n *node) write(path, content string) {
 	}
 }
 
-// cgroup makes a cgroup with processes, and those around it without.
+// cgroup makes a cgroup with processes, and its parents without any.
 func (n *node) cgroup(path string, pids ...int) {
 	n.t.Helper()
 	if dir := filepath.Dir(path); dir != "." {
@@ -59,13 +60,13 @@ func (n *node) cgroup(path string, pids ...int) {
 	n.write(filepath.Join(n.cgroups, path, "cgroup.procs"), b.String())
 }
 
-// devices gives a cgroup v1 its list.
+// devices writes the devices.list of a v1 cgroup.
 func (n *node) devices(path string, lines ...string) {
 	n.t.Helper()
 	n.write(filepath.Join(n.cgroups, path, "devices.list"), strings.Join(lines, "\n")+"\n")
 }
 
-// process makes a process that was started later the higher its ID is.
+// process makes a process. Its start time is its PID.
 func (n *node) process(pid int, environ ...string) {
 	n.t.Helper()
 	dir := filepath.Join(n.proc, strconv.Itoa(pid))
@@ -80,9 +81,9 @@ func (n *node) remove(path string) {
 	}
 }
 
-func (n *node) tree() *slurmTree { return newSlurmTree(n.cgroups, n.proc, nil, false) }
+func (n *node) tree() *slurmTree { return newSlurmTree(n.cgroups, n.proc, false) }
 
-func look1(t *testing.T, s *slurmTree) reading {
+func scanOnce(t *testing.T, s *slurmTree) *reading {
 	t.Helper()
 	found, err := s.read(context.Background())
 	if err != nil {
@@ -91,10 +92,10 @@ func look1(t *testing.T, s *slurmTree) reading {
 	return found
 }
 
-// wantHolds looks until nothing can be new.
-func wantHolds(t *testing.T, s *slurmTree, want ...string) reading {
+// wantHolds scans once and compares the holds.
+func wantHolds(t *testing.T, s *slurmTree, want ...string) *reading {
 	t.Helper()
-	found := look1(t, s)
+	found := scanOnce(t, s)
 	if got := texts(found.holds); !slices.Equal(got, want) {
 		t.Errorf("got %q\nwant %q", got, want)
 	}
@@ -107,38 +108,39 @@ func TestSlurmV2(t *testing.T) {
 	n := newNode(t)
 	n.cgroup(scope+"/system", 90)
 	n.process(90)
-	// A batch job that does nothing yet, with a login adopted into it.
+	// An idle batch job with an adopted login.
 	n.cgroup(scope+"/job_42/step_batch/slurm", 100)
-	n.cgroup(scope+"/job_42/step_batch/user/task_0", 102, 101) // not in the order of their start
+	n.cgroup(scope+"/job_42/step_batch/user/task_0", 102, 101) // not in the order of start times
 	n.cgroup(scope+"/job_42/step_extern/user/task_0", 99)
 	n.process(99, "SLURM_JOB_ID=42", "SLURM_JOB_GPUS=7", "SLURM_STEP_GPUS=7")
 	n.process(100, "SLURM_JOB_ID=42", "SLURM_JOB_GPUS=7")
 	n.process(101, "PATH=/bin", "SLURM_JOB_ID=42", "SLURM_JOB_GPUS=1,2", "SLURM_JOB_USER=ada", "SLURM_JOB_UID=1000",
 		"SLURM_JOB_ACCOUNT=physics", "SLURM_JOB_PARTITION=a100", "SLURM_JOB_NAME=train me", "CUDA_VISIBLE_DEVICES=0,1")
 	n.process(102, "SLURM_JOB_ID=42", "SLURM_JOB_GPUS=5", "SLURM_JOB_USER=mallory")
-	// One whose steps are on this node only: each has GPUs of its own.
+	// A job with only steps on this node. Each step has its own GPUs.
 	n.cgroup(scope+"/job_43/step_0/user/task_0", 110)
 	n.cgroup(scope+"/job_43/step_0/user/task_1", 111)
 	n.cgroup(scope+"/job_43/step_1/user/task_0", 112)
-	n.process(110, "SLURM_JOB_ID=43", "SLURM_JOB_GPUS=6", "SLURM_STEP_GPUS=0", "SLURM_JOB_USER=bob") // JOB_GPUS is that of the batch host
+	n.process(110, "SLURM_JOB_ID=43", "SLURM_JOB_GPUS=6", "SLURM_STEP_GPUS=0", "SLURM_JOB_USER=bob") // JOB_GPUS is from the batch host
 	n.process(111, "SLURM_JOB_ID=43", "SLURM_JOB_GPUS=6", "SLURM_STEP_GPUS=3", "SLURM_JOB_PARTITION=a100")
 	n.process(112, "SLURM_JOB_ID=43", "SLURM_JOB_GPUS=6") // a step without GPUs
-	// One that shares GPU 1, in an interactive step.
+	// An interactive step that shares GPU 1.
 	n.cgroup(scope+"/job_44/step_interactive/user/task_0", 120)
 	n.process(120, "SLURM_JOB_ID=44", "SLURM_JOB_GPUS=1")
-	// One without GPUs.
+	// A job without GPUs.
 	n.cgroup(scope+"/job_45/step_batch/user/task_0", 130)
 	n.process(130, "SLURM_JOB_ID=45", "CUDA_VISIBLE_DEVICES="+gpuUUID)
-	// One that has ended, which Slurm did not clean up.
+	// An ended job whose cgroup Slurm did not remove.
 	n.cgroup(scope + "/job_46/step_batch/user/task_0")
-	// One that is being started: there is slurmstepd only.
+	// A starting job with slurmstepd only.
 	n.cgroup(scope+"/job_47/step_batch/slurm", 140)
 	n.process(140)
 
-	found := wantHolds(t, n.tree(),
-		"Slurm's GPU 0: 43", "Slurm's GPU 1: 42", "Slurm's GPU 1: 44", "Slurm's GPU 2: 42", "Slurm's GPU 3: 43")
-	if !found.found || len(found.problems) != 0 || !slices.Equal(found.roots, []string{filepath.Join(n.cgroups, scope)}) {
-		t.Errorf("found %v in %v, problems %v", found.found, found.roots, found.problems)
+	tree := n.tree()
+	found := wantHolds(t, tree,
+		"Slurm GPU 0: 43", "Slurm GPU 1: 42", "Slurm GPU 1: 44", "Slurm GPU 2: 42", "Slurm GPU 3: 43")
+	if !found.found || len(found.problems) != 0 || !slices.Equal(tree.roots(), []string{filepath.Join(n.cgroups, scope)}) {
+		t.Errorf("found %v in %v, problems %v", found.found, tree.roots(), found.problems)
 	}
 	want := map[slurmKey]Job{
 		{id: "42"}: {ID: "42", UID: "1000", User: "ada", Account: "physics", Partition: "a100", Name: "train me", Source: SourceSlurm},
@@ -152,7 +154,7 @@ func TestSlurmV2(t *testing.T) {
 	}
 }
 
-// TestSlurmForms: where the directories are, and what the environment is like.
+// TestSlurmForms has the variants of directories and environments.
 func TestSlurmForms(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
@@ -161,24 +163,24 @@ func TestSlurmForms(t *testing.T) {
 		want    []string
 	}{
 		{"several slurmd", "system.slice/node7_slurmstepd.scope/job_42/step_batch/user/task_0",
-			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=0"}, []string{"Slurm's GPU 0: 42"}},
-		{"own slice", "hpc.slice/slurmstepd.scope/job_42/step_batch/user/task_0",
-			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=0"}, []string{"Slurm's GPU 0: 42"}},
+			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=0"}, []string{"Slurm GPU 0: 42"}},
+		{"custom slice", "hpc.slice/slurmstepd.scope/job_42/step_batch/user/task_0",
+			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=0"}, []string{"Slurm GPU 0: 42"}},
 		{"own slice in a slice", "hpc.slice/hpc-gpu.slice/slurmstepd.scope/job_42/step_batch/user/task_0",
-			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=0"}, []string{"Slurm's GPU 0: 42"}},
-		{"v2 beside v1", "unified/system.slice/slurmstepd.scope/job_42/step_batch/user/task_0",
-			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=0"}, []string{"Slurm's GPU 0: 42"}},
+			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=0"}, []string{"Slurm GPU 0: 42"}},
+		{"hybrid", "unified/system.slice/slurmstepd.scope/job_42/step_batch/user/task_0",
+			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=0"}, []string{"Slurm GPU 0: 42"}},
 		{"SLUID", scope + "/sEKNKTV3WPV500/step_batch/user/task_0",
-			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_SLUID=sEKNKTV3WPV500", "SLURM_JOB_GPUS=0"}, []string{"Slurm's GPU 0: 42"}},
-		{"SLUID of another run", scope + "/sEKNKTV3WPV500/step_batch/user/task_0",
+			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_SLUID=sEKNKTV3WPV500", "SLURM_JOB_GPUS=0"}, []string{"Slurm GPU 0: 42"}},
+		{"SLUID of a different run", scope + "/sEKNKTV3WPV500/step_batch/user/task_0",
 			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_SLUID=sEKNKTV3WPV501", "SLURM_JOB_GPUS=0"}, nil},
 		{"v1, freezer", "freezer/slurm/uid_1000/job_42/step_batch",
-			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=0"}, []string{"Slurm's GPU 0: 42"}},
+			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=0"}, []string{"Slurm GPU 0: 42"}},
 		{"v1, several slurmd", "memory/slurm_node7/uid_1000/job_42/step_0/task_0",
-			[]string{"SLURM_JOB_ID=42", "SLURM_STEP_GPUS=0"}, []string{"Slurm's GPU 0: 42"}},
+			[]string{"SLURM_JOB_ID=42", "SLURM_STEP_GPUS=0"}, []string{"Slurm GPU 0: 42"}},
 		{"heterogeneous, second component", scope + "/job_43/step_0+1/user/task_0",
-			[]string{"SLURM_JOB_ID=42", "SLURM_HET_SIZE=2", "SLURM_STEP_GPUS=0"}, []string{"Slurm's GPU 0: 43"}},
-		{"another job's environment", scope + "/job_43/step_0/user/task_0",
+			[]string{"SLURM_JOB_ID=42", "SLURM_HET_SIZE=2", "SLURM_STEP_GPUS=0"}, []string{"Slurm GPU 0: 43"}},
+		{"environment of a different job", scope + "/job_43/step_0/user/task_0",
 			[]string{"SLURM_JOB_ID=42", "SLURM_STEP_GPUS=0"}, nil},
 		{"MIG", scope + "/job_42/step_batch/user/task_0",
 			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=3", "CUDA_VISIBLE_DEVICES=" + migUUID}, []string{migUUID + ": 42"}},
@@ -186,13 +188,13 @@ func TestSlurmForms(t *testing.T) {
 			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=3", "CUDA_VISIBLE_DEVICES=MIG-" + gpuUUID + "/3/0"}, []string{"MIG-" + gpuUUID + "/3/0: 42"}},
 		{"env_uuid in gres.conf", scope + "/job_42/step_batch/user/task_0",
 			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=3", "CUDA_VISIBLE_DEVICES=" + gpuUUID}, []string{gpuUUID + ": 42"}},
-		{"narrowed by the user", scope + "/job_42/step_batch/user/task_0",
-			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=2,3", "CUDA_VISIBLE_DEVICES=" + gpuUUID}, []string{"Slurm's GPU 2: 42", "Slurm's GPU 3: 42"}},
-		{"the beginning of a UUID", scope + "/job_42/step_batch/user/task_0",
-			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=3", "CUDA_VISIBLE_DEVICES=GPU-604ac76c"}, []string{"Slurm's GPU 3: 42"}},
-		{"a list that is not Slurm's", scope + "/job_42/step_batch/user/task_0",
+		{"reduced by the user", scope + "/job_42/step_batch/user/task_0",
+			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=2,3", "CUDA_VISIBLE_DEVICES=" + gpuUUID}, []string{"Slurm GPU 2: 42", "Slurm GPU 3: 42"}},
+		{"start of a UUID", scope + "/job_42/step_batch/user/task_0",
+			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=3", "CUDA_VISIBLE_DEVICES=GPU-604ac76c"}, []string{"Slurm GPU 3: 42"}},
+		{"malformed list", scope + "/job_42/step_batch/user/task_0",
 			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=all"}, nil},
-		{"an empty list", scope + "/job_42/step_batch/user/task_0",
+		{"empty list", scope + "/job_42/step_batch/user/task_0",
 			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS="}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -206,8 +208,8 @@ func TestSlurmForms(t *testing.T) {
 	}
 }
 
-// TestSlurmDevicesList: cgroup v1 tells the GPUs of a job where devices are
-// denied unless allowed, which is so in containers.
+// TestSlurmDevicesList: with cgroup v1, devices.list has the GPUs of a job if the
+// default is to deny devices, as in containers.
 func TestSlurmDevicesList(t *testing.T) {
 	const root = "devices/slurm/"
 	common := []string{"c 1:3 rwm", "c 5:0 rw", "c 195:255 rwm", "c 195:254 rwm", "c 508:* rwm"}
@@ -228,27 +230,27 @@ func TestSlurmDevicesList(t *testing.T) {
 	t.Run("constrained", func(t *testing.T) {
 		n := newNode(t)
 		n.devices(root, list(0, 1, 2, 3)...)
-		// Minor numbers need not be in the order of the bus, so they win.
+		// Minor numbers may differ from the bus order, so they take precedence.
 		n.devices(newJob(n, 42, 100, "SLURM_JOB_GPUS=0,1"), list(2, 3)...)
-		n.devices(newJob(n, 43, 101, "X=y"), list(1)...)             // nothing is known but this
-		n.devices(newJob(n, 44, 102, "SLURM_JOB_GPUS=3"), list()...) // left from where it was submitted
+		n.devices(newJob(n, 43, 101, "X=y"), list(1)...)             // no variables
+		n.devices(newJob(n, 44, 102, "SLURM_JOB_GPUS=3"), list()...) // inherited from the submitting shell
 		n.devices(newJob(n, 45, 103, "SLURM_JOB_GPUS=0,1,2,3"), list(0, 1, 2, 3)...)
 		wantHolds(t, n.tree(),
-			"Slurm's GPU 0: 45", "Slurm's GPU 1: 45", "Slurm's GPU 2: 45", "Slurm's GPU 3: 45",
-			"nvidia1: 43", "nvidia2: 42", "nvidia3: 42")
+			"nvidia1: 43", "nvidia2: 42", "nvidia3: 42",
+			"Slurm GPU 0: 45", "Slurm GPU 1: 45", "Slurm GPU 2: 45", "Slurm GPU 3: 45")
 	})
 	t.Run("not constrained", func(t *testing.T) {
 		n := newNode(t)
 		n.devices(root, list(0, 1)...)
-		n.devices(newJob(n, 42, 100, "X=y"), list(0, 1)...) // has none, for all that is known
+		n.devices(newJob(n, 42, 100, "X=y"), list(0, 1)...) // no known GPU
 		n.devices(newJob(n, 43, 101, "SLURM_JOB_GPUS=1"), list(0, 1)...)
-		wantHolds(t, n.tree(), "Slurm's GPU 1: 43")
+		wantHolds(t, n.tree(), "Slurm GPU 1: 43")
 	})
 	t.Run("everything is allowed", func(t *testing.T) {
 		n := newNode(t)
 		n.devices(root, "a *:* rwm")
 		n.devices(newJob(n, 42, 100, "SLURM_JOB_GPUS=1"), "a *:* rwm")
-		wantHolds(t, n.tree(), "Slurm's GPU 1: 42")
+		wantHolds(t, n.tree(), "Slurm GPU 1: 42")
 	})
 	t.Run("MIG", func(t *testing.T) {
 		n := newNode(t)
@@ -258,11 +260,11 @@ func TestSlurmDevicesList(t *testing.T) {
 		n.devices(dir, list(1)...)
 		wantHolds(t, n.tree(), migUUID+": 42")
 	})
-	t.Run("garbage", func(t *testing.T) {
+	t.Run("malformed", func(t *testing.T) {
 		n := newNode(t)
 		n.devices(root, list(0, 1)...)
-		n.devices(newJob(n, 42, 100, "SLURM_JOB_GPUS=1"), "no list")
-		if found := wantHolds(t, n.tree(), "Slurm's GPU 1: 42"); len(found.problems) != 1 {
+		n.devices(newJob(n, 42, 100, "SLURM_JOB_GPUS=1"), "malformed")
+		if found := wantHolds(t, n.tree(), "Slurm GPU 1: 42"); len(found.problems) != 1 {
 			t.Errorf("problems %v", found.problems)
 		}
 	})
@@ -272,12 +274,12 @@ func TestParseDeviceList(t *testing.T) {
 	for _, tt := range []struct {
 		content string
 		want    []int
-		told    bool
+		known   bool
 		bad     bool
 	}{
 		{"a *:* rwm\n", nil, false, false},
 		{"c 195:1 rwm\nc 195:0 rw\nb 8:0 rwm\nc 195:255 rwm\nc 1:3 rwm\nc 195:1 r\n", []int{0, 1}, true, false},
-		{"c *:* m\nc 195:7 m\n", nil, true, false}, // making device files only
+		{"c *:* m\nc 195:7 m\n", nil, true, false}, // only creation of device files
 		{"c 195:* rwm\n", nil, false, false},
 		{"c *:* rwm\n", nil, false, false},
 		{"", nil, true, false},
@@ -286,34 +288,34 @@ func TestParseDeviceList(t *testing.T) {
 		{"d 195:1 rwm\n", nil, false, true},
 		{"c 195:x rwm\n", nil, false, true},
 	} {
-		got, told, err := parseDeviceList(tt.content)
-		if !slices.Equal(got, tt.want) || told != tt.told || (err != nil) != tt.bad {
-			t.Errorf("parseDeviceList(%q) = %v, %v, %v", tt.content, got, told, err)
+		got, known, err := parseDeviceList(tt.content)
+		if !slices.Equal(got, tt.want) || known != tt.known || (err != nil) != tt.bad {
+			t.Errorf("parseDeviceList(%q) = %v, %v, %v", tt.content, got, known, err)
 		}
 	}
 }
 
-// TestSlurmReadsEachProcessOnce: environments are not read again at each look.
+// TestSlurmReadsEachProcessOnce checks that environments are cached.
 func TestSlurmReadsEachProcessOnce(t *testing.T) {
 	n := newNode(t)
 	task := scope + "/job_42/step_batch/user/task_0"
 	n.cgroup(task, 100)
 	s := n.tree()
 
-	// It is a copy of slurmstepd at first, and becomes the user's program.
+	// A copy of slurmstepd becomes the user's program.
 	n.process(100, "PATH=/bin")
 	wantHolds(t, s)
 	n.process(100, "SLURM_JOB_ID=42", "SLURM_JOB_GPUS=1")
-	wantHolds(t, s, "Slurm's GPU 1: 42")
+	wantHolds(t, s, "Slurm GPU 1: 42")
 	n.process(100, "SLURM_JOB_ID=42", "SLURM_JOB_GPUS=2")
-	wantHolds(t, s, "Slurm's GPU 1: 42")
+	wantHolds(t, s, "Slurm GPU 1: 42")
 
-	// Another process with its ID is read.
+	// A different process with the same PID is read.
 	n.process(100, "SLURM_JOB_ID=42", "SLURM_JOB_GPUS=3")
 	n.write(filepath.Join(n.proc, "100/stat"), "100 (train) S 1 1 1 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 999 0 0\n")
-	wantHolds(t, s, "Slurm's GPU 3: 42")
+	wantHolds(t, s, "Slurm GPU 3: 42")
 
-	// One that says nothing is given up after a while.
+	// A process without the variables is read a bounded number of times.
 	n.cgroup(task, 200)
 	n.process(200, "PATH=/bin")
 	for range maxTries {
@@ -322,87 +324,85 @@ func TestSlurmReadsEachProcessOnce(t *testing.T) {
 	n.process(200, "SLURM_JOB_ID=42", "SLURM_JOB_GPUS=1")
 	wantHolds(t, s)
 
-	// What is gone is forgotten.
+	// Ended processes are dropped from the cache.
 	n.remove(filepath.Join(n.cgroups, scope, "job_42"))
-	if found := wantHolds(t, s); !found.found || len(found.slurm) != 0 || len(s.seen) != 0 {
-		t.Errorf("found %v, jobs %v, processes %v", found.found, found.slurm, s.seen)
+	if found := wantHolds(t, s); !found.found || len(found.slurm) != 0 || len(s.processes) != 0 {
+		t.Errorf("found %v, jobs %v, processes %v", found.found, found.slurm, s.processes)
 	}
 }
 
-// TestSlurmProcessHangs: reading the environment of a process may never end. A
-// FIFO without a writer stands in for one.
+// TestSlurmProcessHangs imitates processes whose environment is not readable with
+// FIFOs that have an idle writer.
 func TestSlurmProcessHangs(t *testing.T) {
 	n := newNode(t)
-	const jobs = maxEnvironRead + 2
+	const jobs = maxEnvironReads + 2
 	for i := range jobs {
 		n.cgroup(fmt.Sprintf("%s/job_%d/step_batch/user/task_0", scope, 42+i), 100+i)
 		n.process(100+i, fmt.Sprintf("SLURM_JOB_ID=%d", 42+i), "SLURM_JOB_GPUS=1")
 	}
-	// All but the first job and the last one hang.
-	hanging := make([]process, maxEnvironRead)
+	// The processes of all jobs except the first and the last hang.
+	hanging := make([]proc.ID, maxEnvironReads)
+	writers := make([]*os.File, maxEnvironReads)
 	for i := range hanging {
-		hanging[i] = process{101 + i, uint64(101 + i)}
+		hanging[i] = proc.ID{PID: 101 + i, Start: uint64(101 + i)}
 		fifo := filepath.Join(n.proc, strconv.Itoa(101+i), "environ")
 		n.remove(fifo)
 		if err := syscall.Mkfifo(fifo, 0o644); err != nil {
 			t.Fatal(err)
 		}
+		var err error
+		if writers[i], err = os.OpenFile(fifo, os.O_RDWR, 0); err != nil {
+			t.Fatal(err)
+		}
 	}
 	s := n.tree()
-	s.environ.timeout = time.Millisecond // the hanging ones hang however long one waits
-	stuck := func() (n int) {
-		s.environ.mu.Lock()
-		defer s.environ.mu.Unlock()
-		for _, p := range hanging {
-			if s.environ.stuck[p] {
+	s.timeout = time.Millisecond // any timeout is exceeded by a hung process
+	blocked := func() (n int) {
+		for _, id := range hanging {
+			if p := s.processes[id]; p != nil && p.pending != nil {
 				n++
 			}
 		}
 		return n
 	}
 
-	// The others may be too late for so short a time, and be read next time.
-	var found reading
-	for stuck() < len(hanging) {
-		found = look1(t, s)
+	// The others may exceed the short timeout as well, and are read later.
+	for blocked() < len(hanging) {
+		scanOnce(t, s)
 	}
-	found = look1(t, s)
+	found := scanOnce(t, s)
 	if len(found.slurm) != jobs {
 		t.Errorf("jobs %v", found.slurm)
 	}
 	if len(found.problems) != 1 || found.problems[0].Reason != ReasonBlocked || !errors.Is(found.problems[0].Err, errBlocked) {
 		t.Errorf("problems %v", found.problems)
 	}
-	if got := len(s.environ.places); got != maxEnvironRead {
-		t.Errorf("%d readers, want the %d that hang", got, maxEnvironRead)
+	if got := len(s.slots); got != maxEnvironReads {
+		t.Errorf("%d readers, want the %d that hang", got, maxEnvironReads)
 	}
 
-	// They wake up, and the rest is read.
-	for _, p := range hanging {
-		path := filepath.Join(n.proc, strconv.Itoa(p.pid), "environ")
-		fifo, err := os.OpenFile(path, os.O_RDWR, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		fifo.Close()
-		n.remove(path)
-		n.process(p.pid, fmt.Sprintf("SLURM_JOB_ID=%d", p.pid-58), "SLURM_JOB_GPUS=1")
+	// The hung processes continue, and everything is read.
+	for i, p := range hanging {
+		writers[i].Close()
+		n.remove(filepath.Join(n.proc, strconv.Itoa(p.PID), "environ"))
+		n.process(p.PID, fmt.Sprintf("SLURM_JOB_ID=%d", p.PID-58), "SLURM_JOB_GPUS=1")
 	}
-	for range maxEnvironRead {
-		s.environ.places <- struct{}{}
+	for range maxEnvironReads {
+		s.slots <- struct{}{}
 	}
-	for range maxEnvironRead {
-		<-s.environ.places
+	for range maxEnvironReads {
+		<-s.slots
 	}
-	s.environ.timeout = time.Minute
-	if found := look1(t, s); len(found.holds) != jobs || len(found.problems) != 0 {
+	s.timeout = time.Minute
+	scanOnce(t, s) // the results of the late reads, which are empty
+	if found := scanOnce(t, s); len(found.holds) != jobs || len(found.problems) != 0 {
 		t.Errorf("holds %v, problems %v", found.holds, found.problems)
 	}
 }
 
-// TestSlurmOtherPIDNamespace: without the host's process IDs the jobs are known,
-// and their GPUs are not.
-func TestSlurmOtherPIDNamespace(t *testing.T) {
+// TestSlurmPIDNamespace: without the host's PIDs the jobs are known, but not their
+// GPUs.
+func TestSlurmPIDNamespace(t *testing.T) {
 	n := newNode(t)
 	n.cgroup(scope+"/job_42/step_batch/user/task_0", 0)
 	found := wantHolds(t, n.tree())
@@ -416,73 +416,59 @@ func TestSlurmIsBounded(t *testing.T) {
 	for i := range maxSlurmJobs + 1 {
 		n.cgroup(fmt.Sprintf("%s/job_%d", scope, i+1), 1)
 	}
-	found := look1(t, n.tree())
+	found := scanOnce(t, n.tree())
 	if len(found.slurm) != maxSlurmJobs || !found.incomplete || len(found.problems) != 1 || found.problems[0].Reason != ReasonTooMany {
 		t.Errorf("%d jobs, problems %v", len(found.slurm), found.problems)
 	}
 
-	// More environments than one look reads: the next one goes on.
+	// The next scan continues with the environments beyond the bound of one scan.
 	n = newNode(t)
 	for i := range maxReads + 1 {
 		n.cgroup(fmt.Sprintf("%s/job_%d/step_batch", scope, i+1), i+1)
 		n.process(i+1, fmt.Sprintf("SLURM_JOB_ID=%d", i+1), "SLURM_JOB_GPUS=0")
 	}
 	s := n.tree()
-	if found := look1(t, s); len(found.holds) != maxReads || len(found.problems) != 1 || found.problems[0].Reason != ReasonTooMany {
+	if found := scanOnce(t, s); len(found.holds) != maxReads || len(found.problems) != 1 || found.problems[0].Reason != ReasonTooMany {
 		t.Errorf("%d holds, problems %v", len(found.holds), found.problems)
 	}
-	if found := look1(t, s); len(found.holds) != maxReads+1 || len(found.problems) != 0 {
+	if found := scanOnce(t, s); len(found.holds) != maxReads+1 || len(found.problems) != 0 {
 		t.Errorf("%d holds, problems %v", len(found.holds), found.problems)
 	}
 }
 
-func TestSlurmDirs(t *testing.T) {
-	n := newNode(t)
-	task := "kubepods.slice/pod7.slice/cri-7.scope/" + scope + "/job_42/step_batch"
-	n.cgroup(task, 100)
-	n.process(100, "SLURM_JOB_ID=42", "SLURM_JOB_GPUS=0")
-	if found := wantHolds(t, n.tree()); found.found {
-		t.Errorf("found by itself: %v", found.roots)
-	}
-	for _, pattern := range []string{"kubepods.slice/*/*/" + scope, filepath.Join(n.cgroups, "kubepods.slice/*/*/*/*.scope")} {
-		wantHolds(t, newSlurmTree(n.cgroups, n.proc, []string{pattern}, true), "Slurm's GPU 0: 42")
-	}
-}
-
-// TestSlurmOnThisMachine looks at the real cgroups.
-func TestSlurmOnThisMachine(t *testing.T) {
-	found := look1(t, newSlurmTree(DefaultCgroupRoot, cgroup.DefaultProcRoot, nil, false))
-	t.Logf("found %v, jobs %v, problems %v", found.roots, found.slurm, found.problems)
-	if found.found != (len(found.roots) > 0) {
-		t.Errorf("found %v in %v", found.found, found.roots)
+// TestSlurmOnRealCgroups scans the cgroups of this machine.
+func TestSlurmOnRealCgroups(t *testing.T) {
+	tree := newSlurmTree(DefaultCgroupRoot, proc.DefaultRoot, false)
+	found := scanOnce(t, tree)
+	t.Logf("found %v, jobs %v, problems %v", tree.roots(), found.slurm, found.problems)
+	if found.found != (len(tree.roots()) > 0) {
+		t.Errorf("found %v in %v", found.found, tree.roots())
 	}
 }
 
 func TestReadEnviron(t *testing.T) {
 	n := newNode(t)
-	r := newEnvironReader(n.proc)
-	ctx := context.Background()
 	n.process(100, "SLURM_JOB_ID=42")
-	if e, err := r.read(ctx, process{100, 100}); err != nil || e.jobID != "42" {
+	if e, err := readEnviron(n.proc, proc.ID{PID: 100, Start: 100}); err != nil || e.job.ID != "42" {
 		t.Errorf("%+v, %v", e, err)
 	}
-	for name, p := range map[string]process{"gone": {101, 101}, "another process": {100, 99}} {
-		if _, err := r.read(ctx, p); !errors.Is(err, errGone) {
+	for name, p := range map[string]proc.ID{"exited": {PID: 101, Start: 101}, "reused PID": {PID: 100, Start: 99}} {
+		if _, err := readEnviron(n.proc, p); !errors.Is(err, proc.ErrGone) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	// A variable that is cut off by the bound is not used.
+	// A variable that the bound truncates is not used.
 	n.process(100, "SLURM_JOB_ID=42", "X="+strings.Repeat("x", maxEnvironBytes-2*16-4), "SLURM_JOB_GPUS=1,2,3,4,5")
-	if e, err := r.read(ctx, process{100, 100}); err != nil || e.jobID != "42" || e.hasJobGPUs {
+	if e, err := readEnviron(n.proc, proc.ID{PID: 100, Start: 100}); err != nil || e.job.ID != "42" || e.jobGPUs != nil {
 		t.Errorf("%+v, %v", e, err)
 	}
-	// The real thing.
-	real := newEnvironReader(cgroup.DefaultProcRoot)
-	start, err := startTime(cgroup.DefaultProcRoot, os.Getpid())
+	// The procfs of this machine.
+	self, err := proc.Open(proc.DefaultRoot, os.Getpid())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := real.read(ctx, process{os.Getpid(), start}); err != nil {
+	defer self.Close()
+	if _, err := readEnviron(proc.DefaultRoot, self.ID); err != nil {
 		t.Errorf("own process: %v", err)
 	}
 }
@@ -493,7 +479,7 @@ func TestParseEnviron(t *testing.T) {
 		"SLURM_JOB_ID=4294967293", "SLURM_JOB_UID=x", "SLURM_JOB_NAME=" + long, "SLURM_JOB_USER=a\x01b", "SLURM_JOB_ACCOUNT=a=b",
 		"SLURM_JOB_GPUS=3,1,1", "SLURM_STEP_GPUS=0-3", "CUDA_VISIBLE_DEVICES=" + strings.ToUpper(gpuUUID[4:]), "noequals", "=",
 	}, "\x00")))
-	want := environment{jobID: "4294967293", account: "a=b", jobGPUs: []int{1, 3}, hasJobGPUs: true, hasAnything: true}
+	want := environment{job: Job{ID: "4294967293", Account: "a=b"}, jobGPUs: []int{1, 3}}
 	if !reflect.DeepEqual(e, want) {
 		t.Errorf("%+v\nwant %+v", e, want)
 	}
@@ -505,20 +491,20 @@ func FuzzParseEnviron(f *testing.F) {
 	f.Add([]byte("SLURM_JOB_NAME=\xff\x00=\x00\x00"), "", "")
 	f.Fuzz(func(t *testing.T, content []byte, id, step string) {
 		e := parseEnviron(content)
-		for _, s := range []string{e.jobID, e.sluid, e.uid, e.user, e.account, e.partition, e.name} {
+		for _, s := range []string{e.job.ID, e.sluid, e.job.UID, e.job.User, e.job.Account, e.job.Partition, e.job.Name} {
 			if len(s) > maxVariableBytes || !isText(s) || !strings.Contains(string(content), s) {
 				t.Errorf("text %q", s)
 			}
 		}
-		if e.of(cgroup.SlurmJob{ID: id}) && e.jobID == "" {
-			t.Errorf("of job %q without one", id)
+		if e.isOf(cgroup.SlurmJob{ID: id}) && e.job.ID == "" {
+			t.Errorf("an environment without a job matches %q", id)
 		}
 		refs := e.devices(step)
 		if len(refs) > maxGPUs {
 			t.Errorf("%d devices", len(refs))
 		}
 		for _, r := range refs {
-			if r.Kind == RefID && r.ID.Form == podmapper.FormUnknown || r.Kind == RefDCGM {
+			if r.Form == device.FormUnknown || r.Form == device.FormDCGM {
 				t.Errorf("device %+v", r)
 			}
 		}
@@ -530,9 +516,9 @@ func FuzzParseDeviceList(f *testing.F) {
 	f.Add("c 195:0 rwm\nc 195:255 rwm\n")
 	f.Add("c :: x\n\n \n")
 	f.Fuzz(func(t *testing.T, content string) {
-		minors, told, err := parseDeviceList(content)
-		if len(minors) > 0 && (!told || err != nil) {
-			t.Errorf("%v, %v, %v", minors, told, err)
+		minors, known, err := parseDeviceList(content)
+		if len(minors) > 0 && (!known || err != nil) {
+			t.Errorf("%v, %v, %v", minors, known, err)
 		}
 		for i, m := range minors {
 			if m < 0 || m > maxMinor || i > 0 && m <= minors[i-1] {

@@ -5,17 +5,16 @@ package jobs
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"time"
 
-	"gpu_exporter/podmapper"
 	"gpu_exporter/podmapper/cgroup"
+	"gpu_exporter/podmapper/device"
 )
 
-// Source says where a job is known from.
+// Source is the origin of a job.
 type Source string
 
 // The sources of jobs.
@@ -24,23 +23,21 @@ const (
 	SourceSlurm Source = "slurm" // Slurm's cgroups
 )
 
-// Job is a batch job. What is not known is empty.
+// Job is a batch job. Unknown fields are empty.
 type Job struct {
-	// ID is a line of a job file as it stands there; of a Slurm job its number,
-	// or its SLUID where the number is not known.
-	ID string
-	// UID is the number of the job's user.
-	UID string
-	// User, Account, Partition and Name are what the environment says that Slurm
-	// gave the job's processes. The job itself could have changed them.
+	// ID is a line of a job file, verbatim. For a Slurm job it is the number, or the
+	// SLUID if the number is unknown.
+	ID  string
+	UID string // numeric user ID
+	// User, Account, Partition and Name are from the environment of the job's
+	// processes. Slurm sets them, but the job can change them.
 	User, Account, Partition, Name string
 	Source                         Source
 }
 
 func compareJobs(a, b Job) int {
 	return cmp.Or(
-		// Numbers of jobs: "10" comes after "9".
-		cmp.Compare(len(a.ID), len(b.ID)),
+		cmp.Compare(len(a.ID), len(b.ID)), // 10 follows 9
 		strings.Compare(a.ID, b.ID),
 		strings.Compare(string(a.Source), string(b.Source)),
 		strings.Compare(a.UID, b.UID),
@@ -51,98 +48,71 @@ func compareJobs(a, b Job) int {
 	)
 }
 
-// RefKind says by what a DeviceRef names a device.
-type RefKind uint8
-
-// The kinds of DeviceRef.
-const (
-	// RefDCGM is DCGM's number of a GPU, which dcgm-exporter has in its label
-	// gpu, or that and NVML's number of a GPU instance, in the label GPU_I_ID. A
-	// job file's name is one.
-	RefDCGM RefKind = iota
-	// RefSlurm is a place in Slurm's list of the node's GPUs, which it puts into
-	// SLURM_JOB_GPUS and SLURM_STEP_GPUS. The list is in the order of the PCI bus
-	// (gres.conf(5)), as NVML's is; but where Slurm hands out MIG devices, each
-	// of them has a place of its own.
-	RefSlurm
-	// RefID is one of the forms of a device plugin's IDs: FormDeviceName, for
-	// /dev/nvidiaN, FormGPUUUID, FormMIGUUID or FormMIGPath.
-	RefID
-)
-
-// NoInstance is the DeviceRef.Instance of a GPU.
-const NoInstance = -1
-
-// DeviceRef names a device. It can be compared.
-type DeviceRef struct {
-	Kind     RefKind
-	Number   int                // RefDCGM, RefSlurm
-	Instance int                // RefDCGM: of the GPU, or NoInstance
-	ID       podmapper.DeviceID // RefID
+// complete sets the empty fields from a second description of the job.
+func (j *Job) complete(k Job) {
+	j.ID = cmp.Or(j.ID, k.ID)
+	j.UID = cmp.Or(j.UID, k.UID)
+	j.User = cmp.Or(j.User, k.User)
+	j.Account = cmp.Or(j.Account, k.Account)
+	j.Partition = cmp.Or(j.Partition, k.Partition)
+	j.Name = cmp.Or(j.Name, k.Name)
 }
 
-// String names the device for people.
-func (d DeviceRef) String() string {
-	switch d.Kind {
-	case RefDCGM:
-		if d.Instance != NoInstance {
-			return fmt.Sprintf("GPU %d instance %d", d.Number, d.Instance)
-		}
-		return fmt.Sprintf("GPU %d", d.Number)
-	case RefSlurm:
-		return fmt.Sprintf("Slurm's GPU %d", d.Number)
-	}
-	return d.ID.String()
-}
-
-func compareRefs(a, b DeviceRef) int {
-	return cmp.Or(
-		cmp.Compare(a.Kind, b.Kind),
-		cmp.Compare(a.Number, b.Number),
-		cmp.Compare(a.Instance, b.Instance),
-		cmp.Compare(a.ID.Form, b.ID.Form),
-		strings.Compare(a.ID.UUID, b.ID.UUID),
-		cmp.Compare(a.ID.Number, b.ID.Number),
-		cmp.Compare(a.ID.GPUInstance, b.ID.GPUInstance),
-		cmp.Compare(a.ID.ComputeInstance, b.ID.ComputeInstance),
-	)
-}
-
-// Hold is a job that has a device.
+// Hold is a job and one of its devices. The forms of the device are FormDCGM and
+// FormDCGMInstance for job files, and FormSlurm, FormDeviceName, FormGPUUUID,
+// FormMIGUUID and FormMIGPath for Slurm.
 type Hold struct {
-	Device DeviceRef
+	Device device.ID
 	Job    Job
 }
 
 func compareHolds(a, b Hold) int {
-	return cmp.Or(compareRefs(a.Device, b.Device), compareJobs(a.Job, b.Job))
+	return cmp.Or(a.Device.Compare(b.Device), compareJobs(a.Job, b.Job))
 }
 
-// Table says which jobs hold which devices. It must not be modified. Tables with
-// the same content are the same one, so pointers tell whether anything is new.
+// Table is an immutable list of jobs and their devices. The pointer changes if and
+// only if the content does.
 type Table struct {
-	// Version grows by one with each new content.
-	Version uint64
-	// Time is when this content was first seen.
+	// Time is when this content was first read. It is zero before the first reading.
 	Time time.Time
-	// Holds are sorted by device and job, each once. A device that several jobs
-	// share has one for each.
+	// Holds are sorted by device and job, and unique. A shared device has several.
 	Holds []Hold
-	// Unknown are devices whose job files cannot be read. Incomplete says that there
-	// are jobs of which the devices cannot be told, or more than are looked at.
-	Unknown    []DeviceRef
+	// Unknown are devices whose job files are unreadable.
+	Unknown []device.ID
+	// Incomplete: there are jobs with unknown devices, or too many jobs.
 	Incomplete bool
 
-	slurm map[slurmKey]Job // all jobs of Slurm on the node, also those without a device
+	slurm map[slurmKey]Job // all Slurm jobs, including those without devices
 }
 
-// slurmKey tells Slurm's jobs on this node apart.
+// slurmKey identifies a Slurm job on this node.
 type slurmKey struct{ node, id, sluid string }
 
 func keyOf(j cgroup.SlurmJob) slurmKey { return slurmKey{j.Node, j.ID, j.SLUID} }
 
-// Job says what is known of the Slurm job that a process was found in: at least
-// what the process's own cgroup says.
+// newTable joins the readings of all sources.
+func newTable(readings []*reading) *Table {
+	t := &Table{slurm: make(map[slurmKey]Job)}
+	for _, r := range readings {
+		if r == nil {
+			continue
+		}
+		t.Unknown = append(t.Unknown, r.unknown...)
+		t.Incomplete = t.Incomplete || r.incomplete
+		t.Holds = append(t.Holds, r.holds...)
+		maps.Copy(t.slurm, r.slurm)
+	}
+	slices.SortFunc(t.Holds, compareHolds)
+	t.Holds = slices.Compact(t.Holds)
+	return t
+}
+
+func (t *Table) equal(u *Table) bool {
+	return slices.Equal(t.Holds, u.Holds) && slices.Equal(t.Unknown, u.Unknown) && t.Incomplete == u.Incomplete && maps.Equal(t.slurm, u.slurm)
+}
+
+// Job returns what is known of the Slurm job of a process. It is never less than
+// the process's cgroup contains.
 func (t *Table) Job(j cgroup.SlurmJob) Job {
 	known := Job{ID: cmp.Or(j.ID, j.SLUID), Source: SourceSlurm}
 	if t != nil {
@@ -154,7 +124,78 @@ func (t *Table) Job(j cgroup.SlurmJob) Job {
 	return known
 }
 
-// same says whether two tables say the same.
-func (t *Table) same(u *Table) bool {
-	return slices.Equal(t.Holds, u.Holds) && slices.Equal(t.Unknown, u.Unknown) && t.Incomplete == u.Incomplete && maps.Equal(t.slurm, u.slurm)
+// Match is the join of a table and the devices of the node.
+type Match struct {
+	// Jobs[i] hold device i of the index: sorted, unique.
+	Jobs [][]Job
+	// Unknown[i] reports whether device i may have further jobs.
+	Unknown []bool
+	// Unmatched are the holds of no device. On a node with MIG they include Slurm's
+	// numbers and device files, which do not identify an instance.
+	Unmatched []Hold
+}
+
+// Match finds the jobs that hold the devices of an index. running[i] has the Slurm
+// jobs of the processes on device i, see cgroup.Reader; nil if they are unknown.
+//
+// The number of a job file has dcgm-exporter's meaning: the GPU itself, even in MIG
+// mode, without its instances. A number with an instance is the GPU instance and,
+// unlike there, the compute instances in it. A job from both sources is one job
+// with the properties of both, and the file as its source. A nil table has no
+// holds.
+func (t *Table) Match(x *device.Index, running [][]cgroup.SlurmJob) Match {
+	m := Match{Jobs: make([][]Job, x.Len()), Unknown: make([]bool, x.Len())}
+	if t != nil {
+		t.match(x, &m)
+	}
+	for i := range min(len(running), x.Len()) {
+		for _, j := range running[i] {
+			if j.ID != "" || j.SLUID != "" {
+				m.Jobs[i] = append(m.Jobs[i], t.Job(j))
+			}
+		}
+	}
+	for i := range m.Jobs {
+		m.Jobs[i] = mergeJobs(m.Jobs[i])
+	}
+	return m
+}
+
+func (t *Table) match(x *device.Index, m *Match) {
+	for _, h := range t.Holds {
+		find := x.Find
+		if h.Device.Form == device.FormDeviceName {
+			find = x.FindUsable // the jobs on all instances of a GPU have its file
+		}
+		found, _ := find(h.Device)
+		for _, at := range found {
+			m.Jobs[at] = append(m.Jobs[at], h.Job)
+		}
+		if len(found) == 0 {
+			m.Unmatched = append(m.Unmatched, h)
+		}
+	}
+	for i := range m.Unknown {
+		m.Unknown[i] = t.Incomplete
+	}
+	for _, id := range t.Unknown {
+		found, _ := x.Find(id)
+		for _, at := range found {
+			m.Unknown[at] = true
+		}
+	}
+}
+
+// mergeJobs sorts the jobs of a device and joins the descriptions of the same job.
+func mergeJobs(jobs []Job) []Job {
+	slices.SortFunc(jobs, compareJobs) // file before slurm
+	var merged []Job
+	for _, j := range jobs {
+		if n := len(merged); n > 0 && merged[n-1].ID == j.ID {
+			merged[n-1].complete(j)
+			continue
+		}
+		merged = append(merged, j)
+	}
+	return merged
 }

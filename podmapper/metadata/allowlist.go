@@ -9,10 +9,10 @@ import (
 	"regexp"
 )
 
-// ParseAllowlist makes a predicate of regular expressions: it holds for keys
-// that any of them matches. They are not anchored and are applied to the key as
-// it is in the pod, with its prefix, as dcgm-exporter does. Without expressions
-// it holds for all keys. The error names each expression that is none.
+// ParseAllowlist compiles regular expressions into a predicate that accepts a key if
+// any expression matches it. As in dcgm-exporter, expressions are not anchored and
+// match the key of the pod with its prefix. An empty list accepts all keys. The error
+// names each invalid expression.
 func ParseAllowlist(expressions []string) (func(key string) bool, error) {
 	if len(expressions) == 0 {
 		return func(string) bool { return true }, nil
@@ -20,7 +20,7 @@ func ParseAllowlist(expressions []string) (func(key string) bool, error) {
 	var list []*regexp.Regexp
 	var errs []error
 	for i, e := range expressions {
-		if e == "" { // matches everything, which is hardly what a list is for
+		if e == "" { // it matches every key, which is hardly the purpose of a list
 			errs = append(errs, fmt.Errorf("expression %d is empty: remove it, or write .* to allow every key", i+1))
 			continue
 		}

@@ -4,6 +4,8 @@
 package metadata
 
 import (
+	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -21,31 +23,45 @@ import (
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/rest"
 )
 
-// cluster is an API server: it lists and watches the metadata of pods, in
-// protobuf over HTTP/2 with TLS, and serves owners. It answers as a kube-apiserver
-// 1.37 does, and fails a test that asks for more than metadata of its own node.
+const (
+	protobuf = "application/vnd.kubernetes.protobuf"
+	testNode = "node-1"
+)
+
+// Events of a watch.
+const (
+	eventAdded    = "ADDED"
+	eventModified = "MODIFIED"
+	eventDeleted  = "DELETED"
+	eventBookmark = "BOOKMARK"
+	eventError    = "ERROR"
+)
+
+// cluster is an API server like kube-apiserver 1.37: it lists and watches the metadata
+// of pods, in protobuf over HTTP/2 with TLS, and serves owners. A request for more than
+// the metadata of the pods of its node fails the test.
 type cluster struct {
-	t      *testing.T
-	server *httptest.Server
-	token  string // file with the token that clients send
+	t          *testing.T
+	server     *httptest.Server
+	token      string // file with the token of the clients
+	kubeconfig string // file
 
 	mu       sync.Mutex
 	accepted string // token
 	version  int
-	oldest   int // the version from which changes are remembered
+	oldest   int // version since which changes are known
 	pods     map[string]metav1.PartialObjectMetadata
 	history  []happening
-	news     chan struct{}     // closed at each change
+	news     chan struct{}     // closed by each change
 	objects  map[string]served // by path
-	requests []string          // paths and queries, without the order of parameters
+	requests []string          // path and sorted query
 	fail     func(*http.Request) (code int, body string)
-	adjust   func(*rest.Config) error
 	ends     chan struct{} // closed to end all watches
-	paged    bool          // answer in pages also from the cache
+	paged    bool          // lists from the cache have pages, too
 }
 
 type happening struct {
@@ -59,12 +75,11 @@ type served struct {
 	code int  // instead of it, if not 0
 }
 
-const testNode = "node-1"
-
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
+	dir := t.TempDir()
 	c := &cluster{
-		t: t, accepted: "token", version: 100, token: filepath.Join(t.TempDir(), "token"),
+		t: t, accepted: "token", version: 100, token: filepath.Join(dir, "token"), kubeconfig: filepath.Join(dir, "kubeconfig"),
 		pods: make(map[string]metav1.PartialObjectMetadata), objects: make(map[string]served), news: make(chan struct{}), ends: make(chan struct{}),
 	}
 	c.renewToken()
@@ -73,31 +88,36 @@ func newCluster(t *testing.T) *cluster {
 	c.server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	c.server.StartTLS()
 	t.Cleanup(func() {
+		c.endWatches()
 		c.server.CloseClientConnections()
 		c.server.Close()
 	})
+	c.configure(c.server.URL, c.certificate())
 	return c
 }
 
-// config is what a pod would have from its service account.
-func (c *cluster) config() (*rest.Config, error) {
-	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.server.Certificate().Raw})
-	config := &rest.Config{Host: c.server.URL, BearerTokenFile: c.token, TLSClientConfig: rest.TLSClientConfig{CAData: ca}}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.adjust != nil {
-		return config, c.adjust(config)
-	}
-	return config, nil
+// certificate returns that of the server, in base64.
+func (c *cluster) certificate() string {
+	return base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.server.Certificate().Raw}))
 }
 
-// adjustConfig makes clients get another configuration; nil: the right one.
-func (c *cluster) adjustConfig(f func(*rest.Config) error) { c.change(func() { c.adjust = f }) }
+// configure writes a kubeconfig for the clients. Without a certificate they trust only
+// public authorities.
+func (c *cluster) configure(address, certificate string) {
+	c.t.Helper()
+	content := fmt.Sprintf(`{"apiVersion": "v1", "kind": "Config", "current-context": "x",
+"clusters": [{"name": "x", "cluster": {"server": %q, "certificate-authority-data": %q}}],
+"users": [{"name": "x", "user": {"tokenFile": %q}}],
+"contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}]}`, address, certificate, c.token)
+	if err := os.WriteFile(c.kubeconfig, []byte(content), 0o600); err != nil {
+		c.t.Fatal(err)
+	}
+}
 
-// expireToken makes the token that clients have a bad one.
+// expireToken makes the server reject the token of the clients.
 func (c *cluster) expireToken() { c.change(func() { c.accepted += "+" }) }
 
-// renewToken puts a good token into the file.
+// renewToken writes an accepted token into the file.
 func (c *cluster) renewToken() {
 	c.t.Helper()
 	c.mu.Lock()
@@ -107,7 +127,8 @@ func (c *cluster) renewToken() {
 	}
 }
 
-// failWith makes requests fail for which f gives a code; nil makes all work.
+// failWith makes requests fail for which f returns a code; 200 is a page of a proxy. Nil
+// ends the failures.
 func (c *cluster) failWith(f func(*http.Request) (code int, body string)) {
 	c.change(func() { c.fail = f })
 }
@@ -156,8 +177,8 @@ func (c *cluster) wake() {
 	c.news = make(chan struct{})
 }
 
-// forget makes the server forget what has happened so far: watches end, and
-// cannot begin from there.
+// forget makes the server forget all changes so far. Watches end, and cannot continue
+// from an old version.
 func (c *cluster) forget() {
 	c.change(func() {
 		c.version++
@@ -166,7 +187,7 @@ func (c *cluster) forget() {
 	})
 }
 
-// endWatches ends the watches that are under way.
+// endWatches ends the current watches.
 func (c *cluster) endWatches() {
 	c.change(func() {
 		close(c.ends)
@@ -174,7 +195,7 @@ func (c *cluster) endWatches() {
 	})
 }
 
-// asked gives the requests so far that contain a text.
+// asked returns the requests so far that contain a text.
 func (c *cluster) asked(text string) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -191,13 +212,20 @@ func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	c.mu.Lock()
 	c.requests = append(c.requests, r.URL.Path+"?"+query.Encode())
-	fail, accepted := c.fail, c.accepted
+	// A later endWatches ends this request if it passes.
+	fail, accepted, ends := c.fail, c.accepted, c.ends
 	o, known := c.objects[r.URL.Path]
 	c.mu.Unlock()
 
 	if fail != nil {
-		if code, body := fail(r); code != 0 {
-			http.Error(w, body, code)
+		switch code, body := fail(r); code {
+		case 0:
+		case http.StatusOK:
+			w.Header().Set("Content-Type", "text/html")
+			io.WriteString(w, body)
+			return
+		default:
+			c.status(w, r, code, body)
 			return
 		}
 	}
@@ -207,7 +235,7 @@ func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case r.URL.Path == "/api/v1/pods" && query.Get("watch") == "true":
-		c.watch(w, r)
+		c.watch(w, r, ends)
 	case r.URL.Path == "/api/v1/pods":
 		c.list(w, r)
 	case r.URL.Path == "/apis/apps/v1", r.URL.Path == "/apis/batch/v1", r.URL.Path == "/apis/ray.io/v1":
@@ -221,7 +249,8 @@ func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// status answers with a Status, in the form that the client prefers.
+// status answers with a Status, in the form that the client prefers. It has no
+// Retry-After header, with which client-go would repeat the request itself.
 func (c *cluster) status(w http.ResponseWriter, r *http.Request, code int, message string) {
 	s := metav1.Status{Code: int32(code), Message: message, Status: metav1.StatusFailure}
 	if strings.HasPrefix(r.Header.Get("Accept"), protobuf) {
@@ -235,12 +264,12 @@ func (c *cluster) status(w http.ResponseWriter, r *http.Request, code int, messa
 	json.NewEncoder(w).Encode(s)
 }
 
-// ofNode checks that no more is asked for than the metadata of one node's pods.
+// ofNode checks that a request is for the metadata of the pods of the node.
 func (c *cluster) ofNode(r *http.Request, accept string) {
 	if got := r.URL.Query().Get("fieldSelector"); got != "spec.nodeName="+testNode {
 		c.t.Errorf("%s asks for the pods of %q", r.URL, got)
 	}
-	if got := r.Header.Get("Accept"); got != accept {
+	if got := r.Header.Get("Accept"); !strings.HasPrefix(got, accept+",") {
 		c.t.Errorf("%s accepts %q", r.URL, got)
 	}
 }
@@ -260,7 +289,7 @@ func (c *cluster) list(w http.ResponseWriter, r *http.Request) {
 		uids = uids[at:]
 	}
 	limit, _ := strconv.Atoi(query.Get("limit"))
-	if (c.paged || query.Get("resourceVersion") != "0") && len(uids) > limit {
+	if (c.paged || query.Get("resourceVersion") != "0") && limit > 0 && len(uids) > limit {
 		list.Continue = uids[limit]
 		uids = uids[:limit]
 	}
@@ -271,7 +300,7 @@ func (c *cluster) list(w http.ResponseWriter, r *http.Request) {
 	w.Write(envelope(c.t, kindList, &list))
 }
 
-func (c *cluster) watch(w http.ResponseWriter, r *http.Request) {
+func (c *cluster) watch(w http.ResponseWriter, r *http.Request, ends <-chan struct{}) {
 	c.ofNode(r, "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1")
 	from, err := strconv.Atoi(r.URL.Query().Get("resourceVersion"))
 	if err != nil || r.URL.Query().Get("allowWatchBookmarks") != "true" || r.URL.Query().Get("timeoutSeconds") == "" {
@@ -279,9 +308,6 @@ func (c *cluster) watch(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", protobuf+";stream=watch")
 	w.WriteHeader(http.StatusOK)
-	c.mu.Lock()
-	ends := c.ends
-	c.mu.Unlock()
 	for {
 		w.(http.Flusher).Flush()
 		c.mu.Lock()
@@ -294,7 +320,7 @@ func (c *cluster) watch(w http.ResponseWriter, r *http.Request) {
 		}
 		c.mu.Unlock()
 		if expired {
-			w.Write(frame(c.t, eventError, kindStatus, &metav1.Status{Code: http.StatusGone, Message: "too old resource version"}))
+			w.Write(frame(c.t, eventError, kindStatus, &metav1.Status{Code: http.StatusGone, Reason: metav1.StatusReasonExpired, Message: "too old resource version"}))
 			return
 		}
 		for _, f := range frames {
@@ -329,10 +355,12 @@ func (c *cluster) discover(w http.ResponseWriter, r *http.Request) {
 }
 
 func (c *cluster) object(w http.ResponseWriter, r *http.Request, o served) {
-	if accept := r.Header.Get("Accept"); strings.Contains(accept, "application/json,") || !strings.Contains(accept, "as=PartialObjectMetadata;") {
+	if accept := r.Header.Get("Accept"); !strings.HasPrefix(accept, protobuf+";as=PartialObjectMetadata;g=meta.k8s.io;v=v1,") {
 		c.t.Errorf("%s accepts %q", r.URL, accept)
 	}
-	meta := metav1.PartialObjectMetadata{ObjectMeta: o.meta}
+	meta := metav1.PartialObjectMetadata{
+		TypeMeta: metav1.TypeMeta{APIVersion: "meta.k8s.io/v1", Kind: kindObject}, ObjectMeta: o.meta,
+	}
 	if o.json {
 		w.Header().Set("Content-Type", "application/json")
 		json.NewEncoder(w).Encode(meta)
@@ -342,8 +370,7 @@ func (c *cluster) object(w http.ResponseWriter, r *http.Request, o served) {
 	w.Write(envelope(c.t, kindObject, &meta))
 }
 
-// own adds an owner, and gives the reference to it. The kind of above is zero
-// for a topmost one.
+// own adds an owner and returns the reference to it.
 func (c *cluster) own(path string, o served, above ...metav1.OwnerReference) metav1.OwnerReference {
 	parts := strings.Split(path, "/") // "", apis, group, version, namespaces, ns, resource, name
 	o.meta.Name, o.meta.Namespace, o.meta.OwnerReferences = parts[7], parts[5], above
@@ -362,4 +389,40 @@ func (c *cluster) own(path string, o served, above ...metav1.OwnerReference) met
 	return metav1.OwnerReference{
 		APIVersion: fmt.Sprintf("%s/%s", parts[2], parts[3]), Kind: kind, Name: parts[7], UID: o.meta.UID, Controller: yes(),
 	}
+}
+
+const (
+	kindList   = "PartialObjectMetadataList"
+	kindObject = "PartialObjectMetadata"
+	kindStatus = "Status"
+)
+
+// marshaler is an object with a protobuf form.
+type marshaler interface{ Marshal() ([]byte, error) }
+
+func marshal(t testing.TB, m marshaler) []byte {
+	t.Helper()
+	b, err := m.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// envelope returns an object in the form of the API server.
+func envelope(t testing.TB, kind string, m marshaler) []byte {
+	t.Helper()
+	version := "meta.k8s.io/v1"
+	if kind == kindStatus {
+		version = "v1"
+	}
+	u := runtime.Unknown{TypeMeta: runtime.TypeMeta{APIVersion: version, Kind: kind}, Raw: marshal(t, m)}
+	return append([]byte("k8s\x00"), marshal(t, &u)...)
+}
+
+// frame returns an event of a watch in the form of the API server.
+func frame(t testing.TB, event, kind string, m marshaler) []byte {
+	t.Helper()
+	b := marshal(t, &metav1.WatchEvent{Type: event, Object: runtime.RawExtension{Raw: envelope(t, kind, m)}})
+	return append(binary.BigEndian.AppendUint32(nil, uint32(len(b))), b...)
 }

@@ -7,31 +7,31 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
 	"slices"
 	"strings"
 	"time"
+
+	"gpu_exporter/podmapper/internal/poll"
 )
 
-// logInterval is how often it is looked whether the directories have changed.
+// logInterval is the interval of reading the log directories.
 const logInterval = 2 * time.Second
 
-// logged is what the names in the log directories say. It is immutable; nil
-// says nothing.
+// logNames is what the names in the log directories contain. It is immutable; a nil
+// *logNames is empty.
 //
 // The kubelet writes these names (pkg/kubelet/kuberuntime/helpers.go,
-// BuildPodLogsDirectory, and legacy.go, logSymlink), and keeps them until it
-// removes the pod or the container.
-type logged struct {
+// BuildPodLogsDirectory, and legacy.go, logSymlink). They remain until it removes the
+// pod or the container.
+type logNames struct {
 	pods       map[string]podName      // by UID
 	containers map[string]logContainer // by ID
-	// of gives the containers of the pods of a name, sorted by ID.
-	of map[podName][]Container
-	// uids tells how many UIDs of that name there are.
-	uids map[podName]int
+	// containersOf contains the containers of all pods of a name, sorted by ID.
+	containersOf map[podName][]Container
+	uids         map[podName]int // number of UIDs of a name
 }
 
 type logContainer struct {
@@ -39,24 +39,20 @@ type logContainer struct {
 	name string
 }
 
-func newLogged(pods map[string]podName, containers map[string]logContainer) *logged {
-	l := &logged{pods: pods, containers: containers, of: make(map[podName][]Container), uids: make(map[podName]int)}
+func newLogNames(pods map[string]podName, containers map[string]logContainer) *logNames {
+	l := &logNames{pods: pods, containers: containers, containersOf: make(map[podName][]Container), uids: make(map[podName]int)}
 	for _, name := range pods {
 		l.uids[name]++
 	}
 	for _, id := range slices.Sorted(maps.Keys(containers)) {
 		c := containers[id]
-		l.of[c.pod] = append(l.of[c.pod], Container{ID: id, Name: c.name})
+		l.containersOf[c.pod] = append(l.containersOf[c.pod], Container{ID: id, Name: c.name})
 	}
 	return l
 }
 
-// certain says whether a name means one pod, so that its containers are known
-// to be that one's.
-func (l *logged) certain(name podName) bool { return l.uids[name] <= 1 }
-
-// replaced says whether another pod has the name of this one by now.
-func (l *logged) replaced(p *Pod) bool {
+// replaced reports whether only other pods have the name of this one.
+func (l *logNames) replaced(p *Pod) bool {
 	if l == nil {
 		return false
 	}
@@ -64,23 +60,24 @@ func (l *logged) replaced(p *Pod) bool {
 	return l.uids[name] > 0 && l.pods[p.CgroupUID] != name
 }
 
-// complete gives a pod with the containers that the directories know of.
-func (l *logged) complete(p *Pod) *Pod {
+// complete returns a pod with its containers, if the source does not report them and
+// no other pod has the same name.
+func (l *logNames) complete(p *Pod) *Pod {
 	if l == nil || p.Containers != nil {
 		return p
 	}
 	name := podName{p.Namespace, p.Name}
-	if l.pods[p.CgroupUID] != name || !l.certain(name) || len(l.of[name]) == 0 {
+	if l.pods[p.CgroupUID] != name || l.uids[name] > 1 || len(l.containersOf[name]) == 0 {
 		return p
 	}
 	with := *p
-	with.Containers = l.of[name]
+	with.Containers = l.containersOf[name]
 	return &with
 }
 
-// others gives the pods that are not in p. Containers of which it is not
-// certain whose of several pods they are come in a pod without UID.
-func (l *logged) others(p *Pods) []*Pod {
+// missingFrom returns the pods that p does not contain. If the pods of several UIDs
+// share a name, their containers are in a pod without UID.
+func (l *logNames) missingFrom(p *Pods) []*Pod {
 	if l == nil {
 		return nil
 	}
@@ -91,37 +88,33 @@ func (l *logged) others(p *Pods) []*Pod {
 		}
 		name := l.pods[uid]
 		pod := &Pod{Namespace: name.namespace, Name: name.name, UID: uid, CgroupUID: uid}
-		if l.certain(name) {
-			pod.Containers = l.of[name]
+		if l.uids[name] == 1 {
+			pod.Containers = l.containersOf[name]
 		}
 		pods = append(pods, pod)
 	}
-	for name, containers := range l.of {
-		if l.uids[name] == 1 {
-			continue
+	for name, containers := range l.containersOf {
+		if l.uids[name] != 1 {
+			pods = append(pods, &Pod{Namespace: name.namespace, Name: name.name, Containers: containers})
 		}
-		pods = append(pods, &Pod{Namespace: name.namespace, Name: name.name, Containers: containers})
 	}
 	return pods
 }
 
-// logDir reads the directories.
-type logDir struct {
-	pods, containers listing
-	interval         time.Duration
-	report           func(*logged, error)
-}
-
-func newLogDir(pods, containers string, report func(*logged, error)) *logDir {
-	return &logDir{pods: listing{path: pods}, containers: listing{path: containers}, interval: logInterval, report: report}
-}
-
-// run reads until ctx ends.
-func (d *logDir) run(ctx context.Context) {
-	ticker := time.NewTicker(d.interval)
+// readLogDirs reads the log directories until ctx ends, while they are needed.
+func (s *Store) readLogDirs(ctx context.Context) {
+	d := logDirs{pods: s.c.LogDir, containers: s.c.ContainerLogDir}
+	ticker := time.NewTicker(s.logInterval)
 	defer ticker.Stop()
 	for {
-		d.poll()
+		now := time.Now()
+		if !s.needsLogDir(now) {
+			s.logDir.Stop()
+		} else if names, err := d.read(); err != nil {
+			s.logDir.Fail(now, err)
+		} else {
+			s.logDir.Succeed(now, names)
+		}
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
@@ -130,92 +123,59 @@ func (d *logDir) run(ctx context.Context) {
 	}
 }
 
-// poll reports what has changed, and errors each time. Without one of the
-// directories the other is used.
-func (d *logDir) poll() {
-	podsChanged, err := d.pods.read()
-	containersChanged, err2 := d.containers.read()
+// logDirs reads the log directories.
+type logDirs struct {
+	pods, containers string // paths
+	entries          []string
+	last             *logNames
+}
+
+// read returns the same pointer while nothing changes. It needs only one of the two
+// directories.
+func (d *logDirs) read() (*logNames, error) {
+	podEntries, err := readNames(d.pods)
+	containerEntries, err2 := readNames(d.containers)
 	if err != nil && err2 != nil {
-		reason := ReasonOther
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			reason = ReasonNoDirectory
-		case errors.Is(err, fs.ErrPermission):
-			reason = ReasonForbidden
+		err = fmt.Errorf("reading the log directories: %w", err)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = poll.WithReason(reasonNoDirectory, err)
 		}
-		d.report(nil, failed(reason, "reading the names of log directories: %w", err))
-		return
+		return nil, err
 	}
-	if !podsChanged && !containersChanged {
-		return
+	entries := slices.Concat(podEntries, containerEntries)
+	if d.last != nil && slices.Equal(entries, d.entries) {
+		return d.last, nil
 	}
-	pods := make(map[string]podName, len(d.pods.names))
-	for _, entry := range d.pods.names {
+	pods := make(map[string]podName, len(podEntries))
+	for _, entry := range podEntries {
 		if uid, name, ok := parseLogDirectory(entry); ok {
 			pods[uid] = name
 		}
 	}
-	containers := make(map[string]logContainer, len(d.containers.names))
-	for _, entry := range d.containers.names {
+	containers := make(map[string]logContainer, len(containerEntries))
+	for _, entry := range containerEntries {
 		if id, c, ok := parseLogSymlink(entry); ok {
 			containers[id] = c
 		}
 	}
-	d.report(newLogged(pods, containers), nil)
+	d.entries, d.last = entries, newLogNames(pods, containers)
+	return d.last, nil
 }
 
-// listing is the names in a directory.
-type listing struct {
-	path     string
-	names    []string
-	modified time.Time
-	readAt   time.Time
-}
-
-// read says whether it has read anything new.
-func (l *listing) read() (changed bool, err error) {
-	info, err := os.Stat(l.path)
-	if err != nil {
-		changed = l.names != nil
-		*l = listing{path: l.path}
-		return changed, err
-	}
-	// A change right after the last look may have left the time as it was.
-	if info.ModTime().Equal(l.modified) && l.readAt.Sub(l.modified) > time.Second {
-		return false, nil
-	}
-	l.modified, l.readAt = info.ModTime(), time.Now()
-	names, err := names(l.path)
-	if err != nil {
-		changed = l.names != nil
-		*l = listing{path: l.path}
-		return changed, err
-	}
-	slices.Sort(names)
-	changed = l.names == nil || !slices.Equal(l.names, names)
-	l.names = names
-	return changed, nil
-}
-
-// names gives those in a directory; never nil without an error.
-func names(path string) ([]string, error) {
+// readNames returns the sorted names in a directory.
+func readNames(path string) ([]string, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
 	names, err := f.Readdirnames(-1)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("reading %s: %w", path, err)
-	}
-	if names == nil {
-		names = []string{}
-	}
-	return names, nil
+	slices.Sort(names)
+	return names, err
 }
 
-// parseLogDirectory takes <namespace>_<name>_<uid>. None of the three can have
-// an underscore.
+// parseLogDirectory parses <namespace>_<name>_<uid>. None of them can contain an
+// underscore.
 func parseLogDirectory(entry string) (uid string, name podName, ok bool) {
 	parts := strings.Split(entry, "_")
 	if len(parts) != 3 || parts[0] == "" || parts[1] == "" || parts[2] == "" {
@@ -224,8 +184,8 @@ func parseLogDirectory(entry string) (uid string, name podName, ok bool) {
 	return parts[2], podName{parts[0], parts[1]}, true
 }
 
-// parseLogSymlink takes <pod>_<namespace>_<container>-<ID>.log. The kubelet cuts
-// longer names than 255 bytes in the middle of the ID; these are left out.
+// parseLogSymlink parses <pod>_<namespace>_<container>-<ID>.log. The kubelet cuts
+// names longer than 255 bytes in the middle of the ID; these are rejected.
 func parseLogSymlink(entry string) (id string, c logContainer, ok bool) {
 	const idLength = 64
 	parts := strings.Split(strings.TrimSuffix(entry, ".log"), "_")

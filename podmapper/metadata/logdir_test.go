@@ -4,13 +4,13 @@
 package metadata
 
 import (
-	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"gpu_exporter/podmapper/internal/poll"
 )
 
 func TestParseLogNames(t *testing.T) {
@@ -73,13 +73,12 @@ func FuzzParseLogNames(f *testing.F) {
 	})
 }
 
-// indexOf gives what is published of records and directories.
+// indexOf returns the table of records and directories.
 func indexOf(records []*record, pods map[string]podName, containers map[string]logContainer) *Pods {
-	return index(SourceAPIServer, records, newLogged(pods, containers))
+	return newPods(SourceAPIServer, records, newLogNames(pods, containers))
 }
 
-// The directories complete what the API server says, and are not believed where
-// they are not certain.
+// The directories complete the pods of the API server, unless they are ambiguous.
 func TestLogsComplete(t *testing.T) {
 	web := podName{"ml", "web-0"}
 	a, b := id('a'), id('b')
@@ -110,12 +109,12 @@ func TestLogsComplete(t *testing.T) {
 			want: []string{"ml/web-0 u-mirror cgroup=u-1 main@aa"}, named: "u-1", container: "u-mirror",
 		},
 		{
-			name: "two pods had the name: whose container it is, is not known, but its name is",
+			name: "two pods of the name: the pod of the container is ambiguous",
 			pods: map[string]podName{"u-1": web, "u-2": web}, containers: map[string]logContainer{a: {web, "main"}},
 			want: []string{"ml/web-0  main@aa", "ml/web-0 u-1", "ml/web-0 u-2"}, named: "", container: "",
 		},
 		{
-			name:    "two pods had the name, and one of them is known",
+			name:    "two pods of the name, of which the source knows one",
 			records: []*record{{pod: &Pod{Namespace: "ml", Name: "web-0", UID: "u-2", CgroupUID: "u-2"}}},
 			pods:    map[string]podName{"u-1": web, "u-2": web}, containers: map[string]logContainer{a: {web, "main"}},
 			want: []string{"ml/web-0  main@aa", "ml/web-0 u-1", "ml/web-0 u-2"}, named: "u-2", container: "",
@@ -146,77 +145,73 @@ func TestLogsComplete(t *testing.T) {
 	}
 }
 
-// Whoever may create pods can claim to mirror another. That one stays itself.
+// A pod that pretends to mirror another pod does not replace it.
 func TestFakeMirrorPod(t *testing.T) {
 	real1 := &record{pod: &Pod{Namespace: "ml", Name: "train", UID: "u-1", CgroupUID: "u-1"}}
 	fake := &record{pod: &Pod{Namespace: "evil", Name: "fake", UID: "u-2", CgroupUID: "u-1"}}
 	for _, records := range [][]*record{{real1, fake}, {fake, real1}} {
-		if p := index(SourceAPIServer, records, nil).ByCgroupUID("u-1"); p.Name != "train" {
+		if p := newPods(SourceAPIServer, records, nil).ByCgroupUID("u-1"); p.Name != "train" {
 			t.Errorf("the pod is %q", p.Name)
 		}
 	}
 }
 
-func TestLogDir(t *testing.T) {
+func TestLogDirs(t *testing.T) {
 	dir := t.TempDir()
 	pods, containers := filepath.Join(dir, "pods"), filepath.Join(dir, "containers")
-	var got *logged
-	var failure error
-	reports := 0
-	d := newLogDir(pods, containers, func(l *logged, err error) { got, failure, reports = l, err, reports+1 })
+	d := logDirs{pods: pods, containers: containers}
+	read := func() *logNames {
+		t.Helper()
+		names, err := d.read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return names
+	}
+	reason := func() Reason {
+		_, err := d.read()
+		if err == nil {
+			return ""
+		}
+		return poll.ReasonOf(err)
+	}
+	do := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 
-	d.poll()
-	if reasonOf(failure) != ReasonNoDirectory || !errors.Is(failure, fs.ErrNotExist) {
-		t.Errorf("without directories: %v", failure)
+	if r := reason(); r != reasonNoDirectory {
+		t.Errorf("without directories: %q", r)
 	}
-	if err := os.Mkdir(pods, 0o755); err != nil {
-		t.Fatal(err)
+	do(os.Mkdir(pods, 0o755))
+	if got := read(); len(got.pods) != 0 {
+		t.Errorf("an empty directory: %v", got)
 	}
-	d.poll()
-	if failure != nil || len(got.pods) != 0 {
-		t.Errorf("an empty directory: %v, %v", got, failure)
-	}
-	if err := os.Mkdir(filepath.Join(pods, "ml_a_u-1"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	d.poll()
+	do(os.Mkdir(filepath.Join(pods, "ml_a_u-1"), 0o755))
+	got := read()
 	if got.pods["u-1"] != (podName{"ml", "a"}) {
 		t.Errorf("with a pod: %v", got)
 	}
-	before := reports
-	d.poll()
-	if reports != before {
-		t.Error("nothing has changed, and it is reported")
+	if read() != got {
+		t.Error("without a change there are new names")
 	}
-	if err := os.Mkdir(containers, 0o755); err != nil {
-		t.Fatal(err)
+	do(os.Mkdir(containers, 0o755))
+	do(os.WriteFile(filepath.Join(containers, "a_ml_main-"+id('a')+".log"), nil, 0o644))
+	if c := read().containers[id('a')]; c != (logContainer{podName{"ml", "a"}, "main"}) {
+		t.Errorf("with a container: %+v", c)
 	}
-	if err := os.WriteFile(filepath.Join(containers, "a_ml_main-"+id('a')+".log"), nil, 0o644); err != nil {
-		t.Fatal(err)
+	do(os.RemoveAll(pods))
+	if got := read(); len(got.pods) != 0 || len(got.containers) != 1 {
+		t.Errorf("without the directory of pods: %+v", got)
 	}
-	d.poll()
-	if c := got.containers[id('a')]; c != (logContainer{podName{"ml", "a"}, "main"}) {
-		t.Errorf("with a container: %+v", got)
+	do(os.RemoveAll(containers))
+	if r := reason(); r != reasonNoDirectory {
+		t.Errorf("without any directory: %q", r)
 	}
-	if err := os.RemoveAll(pods); err != nil {
-		t.Fatal(err)
-	}
-	d.poll()
-	if failure != nil || len(got.pods) != 0 || len(got.containers) != 1 {
-		t.Errorf("without the pods' directory: %+v, %v", got, failure)
-	}
-	if err := os.RemoveAll(containers); err != nil {
-		t.Fatal(err)
-	}
-	d.poll()
-	if reasonOf(failure) != ReasonNoDirectory {
-		t.Errorf("without any: %v", failure)
-	}
-	if err := os.WriteFile(pods, nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	d.poll()
-	if reasonOf(failure) != ReasonOther {
-		t.Errorf("a file: %v", failure)
+	do(os.WriteFile(pods, nil, 0o644))
+	if r := reason(); r == reasonNoDirectory || r == poll.Forbidden || r == "" {
+		t.Errorf("a file: %q", r)
 	}
 }

@@ -8,272 +8,208 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/cache"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/flowcontrol"
+
+	"gpu_exporter/podmapper/internal/kube"
+	"gpu_exporter/podmapper/internal/poll"
 )
 
-// ownerTime is how long news of pods wait for the lookup of their owners, so
-// that a pod does not first appear without its workload.
+// Bounds of the lookup of owners.
+const (
+	maxOwners     = 4096 // remembered owners, and kinds
+	maxOwnerDepth = 10   // from a pod to its topmost owner
+	// maxTries is the number of failed lookups after which a pod gets the highest
+	// known owner. Until then its workload is unknown, so that it does not change.
+	maxTries = 3
+	forever  = 1 << 62 // of an entry; the caches are bounded by their size
+)
+
+// ownerTime bounds the lookups before a table is published. A pod should not appear
+// without its workload first.
 const ownerTime = 2 * time.Second
 
-// Limits of the lookup of owners.
-const (
-	maxOwners   = 4096
-	maxOwnerGap = 10 // from a pod to the topmost owner
-	// maxTries is how often a lookup that may yet succeed is tried before the
-	// pod has the highest owner that is known.
-	maxTries = 3
-)
-
-// How long to wait before an owner is looked up again: after trouble, and after
-// an answer that hardly changes, such as that we may not.
+// Pauses before an owner is looked up again: after a failure that can pass, and
+// after one that rarely does, such as a missing permission.
 const (
 	ownerRetry     = 20 * time.Second
 	ownerLongRetry = 10 * time.Minute
 )
 
-// ownerRate is how often owners are looked up. A node of thousands must not
-// strain the API server when it starts.
-const ownerRate = 50 * time.Millisecond
+// Rate of the lookups. All nodes of a cluster can start at the same time.
+const (
+	ownersPerSecond = 20
+	ownerBurst      = 40
+)
 
-// owners finds the workloads of pods: it follows the controllers upward, with
-// one request for each owner that is not known. It belongs to one goroutine.
-type owners struct {
-	failed           func(owner, error)
-	retry, longRetry time.Duration
+// labelTemplateHash is on the pods of a Deployment. Their ReplicaSet is named after
+// the Deployment and this hash.
+const labelTemplateHash = "pod-template-hash"
 
-	known     map[string]*ownerEntry    // by UID
-	resources map[string]resourceOfKind // by API version and kind
-	next      time.Time                 // when the next request may be made
+// owner is the controller of a pod or of another owner. It is in the namespace of
+// the pod, or in none.
+type owner struct{ apiVersion, kind, name, uid string }
+
+// controllerOf returns the controller of an object. It is zero without one.
+func controllerOf(o metav1.Object) owner {
+	c := metav1.GetControllerOfNoCopy(o)
+	if c == nil {
+		return owner{}
+	}
+	return owner{apiVersion: c.APIVersion, kind: c.Kind, name: c.Name, uid: string(c.UID)}
+}
+
+// direct returns the workload that a pod shows without a lookup: its controller, or
+// the Deployment of its ReplicaSet. The node is the controller of mirror pods.
+func (r *record) direct() Workload {
+	c := r.controller
+	if c.uid == "" || c.apiVersion == "v1" && c.kind == "Node" {
+		return Workload{}
+	}
+	if c.kind == "ReplicaSet" && strings.HasPrefix(c.apiVersion, "apps/") && r.templateHash != "" {
+		if name, ok := strings.CutSuffix(c.name, "-"+r.templateHash); ok && name != "" {
+			return Workload{Kind: "Deployment", Name: name}
+		}
+	}
+	return Workload{Kind: c.kind, Name: c.name}
+}
+
+// ownerLookup finds the workloads of pods. It follows the controllers upwards, with
+// one request for each unknown owner. It is for one goroutine, except client.
+type ownerLookup struct {
+	failed func(owner, error)
+	client atomic.Pointer[kube.Client]
+	limit  flowcontrol.RateLimiter
+	known  *cache.LRUExpireCache // *ownerEntry by UID
+	kinds  *cache.LRUExpireCache // kindResource by schema.GroupVersionKind
+	paused time.Time             // no request before, because the API server is in trouble
 }
 
 // ownerEntry is what is known of one owner.
 type ownerEntry struct {
-	above   owner // its controller; zero if it has none
-	found   bool  // above is known
-	tries   int   // that failed
-	lasting bool  // it failed for a reason that stays
-	retry   time.Time
-	used    bool // since the last cleaning
+	above owner // its controller; zero if it has none
+	found bool  // above is known
+	tries int   // failed lookups
+	final bool  // it failed for a reason that rarely passes
+	retry time.Time
 }
 
-// resourceOfKind says where objects of a kind are.
-type resourceOfKind struct {
-	name       string
+func (e *ownerEntry) pending() bool { return !e.found && !e.final && e.tries < maxTries }
+
+type kindResource struct {
+	schema.GroupVersionResource
 	namespaced bool
 }
 
-func newOwners(failed func(owner, error)) *owners {
-	return &owners{
-		failed: failed, retry: ownerRetry, longRetry: ownerLongRetry,
-		known: make(map[string]*ownerEntry), resources: make(map[string]resourceOfKind),
+func newOwnerLookup(failed func(owner, error)) *ownerLookup {
+	return &ownerLookup{
+		failed: failed, known: cache.NewLRUExpireCache(maxOwners), kinds: cache.NewLRUExpireCache(maxOwners),
+		limit: flowcontrol.NewTokenBucketRateLimiter(ownersPerSecond, ownerBurst),
 	}
 }
 
-// top gives the workload of a pod, as far as it is known by now. If one of the
-// owners cannot be looked up, it is the highest one that is known.
-func (o *owners) top(r *record) Workload {
-	at := r.controller
-	if belongsToNode(at) {
-		return Workload{}
+// workload returns the workload of a pod. It is the highest known owner if a lookup
+// fails for good. Pending means that it is not known yet.
+func (o *ownerLookup) workload(ctx context.Context, r *record) (w Workload, pending bool) {
+	if r.direct() == (Workload{}) {
+		return Workload{}, false
 	}
-	for range maxOwnerGap {
-		e := o.known[at.uid]
+	at := r.controller
+	for range maxOwnerDepth {
+		e := o.entry(ctx, r.pod.Namespace, at)
 		switch {
-		case e == nil, !e.found && !e.lasting && e.tries < maxTries:
-			return Workload{}
-		case !e.found:
-			if at == r.controller {
-				return direct(at, r.templateHash)
-			}
-			return Workload{Kind: at.kind, Name: at.name}
-		case e.above == owner{}:
-			return Workload{Kind: at.kind, Name: at.name}
+		case e.pending():
+			return Workload{}, true
+		case !e.found && at == r.controller:
+			return r.direct(), false
+		case !e.found, e.above == owner{}:
+			return Workload{Kind: at.kind, Name: at.name}, false
 		}
 		at = e.above
 	}
-	return Workload{Kind: at.kind, Name: at.name}
+	return Workload{Kind: at.kind, Name: at.name}, false
 }
 
-// direct gives the workload as far as a pod itself tells: its controller, and
-// above a ReplicaSet of a Deployment the Deployment. Its controller names the
-// ReplicaSet after the Deployment and the hash that it also puts on the pods.
-func direct(at owner, templateHash string) Workload {
-	if belongsToNode(at) {
-		return Workload{}
+// entry returns what is known of an owner, after a lookup if that may help.
+func (o *ownerLookup) entry(ctx context.Context, namespace string, at owner) *ownerEntry {
+	e := &ownerEntry{}
+	if known, ok := o.known.Get(at.uid); ok {
+		e = known.(*ownerEntry)
+	} else {
+		o.known.Add(at.uid, e, forever)
 	}
-	if at.kind == "ReplicaSet" && strings.HasPrefix(at.apiVersion, "apps/") && templateHash != "" {
-		if name, ok := strings.CutSuffix(at.name, "-"+templateHash); ok && name != "" {
-			return Workload{Kind: "Deployment", Name: name}
-		}
+	now := time.Now()
+	client := o.client.Load()
+	if e.found || now.Before(e.retry) || now.Before(o.paused) || client == nil || ctx.Err() != nil || !o.limit.TryAccept() {
+		return e
 	}
-	return Workload{Kind: at.kind, Name: at.name}
-}
-
-// belongsToNode says whether a pod has no workload: it has no controller, or it
-// is a static pod, whose mirror pod belongs to the node.
-func belongsToNode(o owner) bool {
-	return o.uid == "" || o.apiVersion == "v1" && o.kind == "Node"
-}
-
-// find looks up owners of these pods that are not known, for no longer than
-// ownerTime. It says after what time there is more to look up; 0 if never.
-func (o *owners) find(ctx context.Context, client *apiClient, records []*record) (again time.Duration) {
-	ctx, cancel := context.WithTimeout(ctx, ownerTime)
-	defer cancel()
-	o.clean()
-	var next time.Time
-	for _, r := range records {
-		if belongsToNode(r.controller) {
-			continue
-		}
-		at := r.controller
-		for range maxOwnerGap {
-			e := o.entry(at.uid)
-			if !e.found && !time.Now().Before(e.retry) {
-				if !o.mayAsk(ctx) { // the others wait for the next turn
-					return max(time.Until(o.next), ownerRate)
-				}
-				o.look(ctx, client, r.pod.Namespace, at, e)
-			}
-			if !e.found {
-				if next.IsZero() || e.retry.Before(next) {
-					next = e.retry
-				}
-				break
-			}
-			if e.above == (owner{}) {
-				break
-			}
-			at = e.above
-		}
+	above, err := o.controllerOf(ctx, client, namespace, at)
+	switch {
+	case err == nil:
+		e.above, e.found = above, true
+		return e
+	case errors.Is(ctx.Err(), context.Canceled): // the caller stops
+		return e
 	}
-	if next.IsZero() {
-		return 0
+	now = time.Now()
+	e.tries++
+	e.retry = now.Add(ownerRetry)
+	switch poll.ReasonOf(err) {
+	case poll.Timeout, poll.Unavailable, poll.RateLimited:
+		o.paused = e.retry
+	case poll.Forbidden, poll.NotFound, poll.Unsupported, poll.Malformed, poll.TooLarge:
+		e.final, e.retry = true, now.Add(ownerLongRetry)
 	}
-	return max(time.Until(next), ownerRate)
-}
-
-func (o *owners) entry(uid string) *ownerEntry {
-	e := o.known[uid]
-	if e == nil {
-		e = &ownerEntry{}
-		o.known[uid] = e
-	}
-	e.used = true
+	o.failed(at, fmt.Errorf("looking up the owner of pods %s %s/%s: %w", at.kind, namespace, at.name, err))
 	return e
 }
 
-// clean forgets owners that no pod has had since the last time, once there are
-// many.
-func (o *owners) clean() {
-	if len(o.known) < maxOwners {
-		return
-	}
-	for uid, e := range o.known {
-		if !e.used {
-			delete(o.known, uid)
-		}
-		e.used = false
-	}
-	if len(o.known) >= maxOwners {
-		clear(o.known)
-	}
-}
-
-// mayAsk waits until the next request may be made, or says at once that it may
-// not be made before ctx ends.
-func (o *owners) mayAsk(ctx context.Context) bool {
-	now := time.Now()
-	// Requests that were not made lately may be made at once, up to a second's
-	// worth of them.
-	if least := now.Add(-time.Second); o.next.Before(least) {
-		o.next = least
-	}
-	if end, ok := ctx.Deadline(); ok && end.Before(o.next) {
-		return false
-	}
-	if wait := o.next.Sub(now); wait > 0 {
-		timer := time.NewTimer(wait)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			return false
-		}
-	}
-	o.next = o.next.Add(ownerRate)
-	return ctx.Err() == nil
-}
-
-// look asks for one owner.
-func (o *owners) look(ctx context.Context, client *apiClient, namespace string, at owner, e *ownerEntry) {
-	above, err := o.controllerOf(ctx, client, namespace, at)
-	if err == nil {
-		e.above, e.found = above, true
-		return
-	}
-	if errors.Is(err, context.Canceled) {
-		return // not its fault
-	}
-	e.tries++
-	switch reasonOf(err) {
-	case ReasonTimeout, ReasonUnavailable, ReasonRateLimited:
-		// The others would fare no better.
-		o.next = time.Now().Add(o.retry)
-		e.retry = o.next
-	case ReasonForbidden, ReasonNotFound, ReasonUnsupported, ReasonMalformed, ReasonTooLarge:
-		e.lasting = true
-		e.retry = time.Now().Add(o.longRetry)
-	default:
-		e.retry = time.Now().Add(o.retry)
-	}
-	o.failed(at, fmt.Errorf("looking up the owner of pods %s %s/%s: %w", at.kind, namespace, at.name, err))
-}
-
-func (o *owners) controllerOf(ctx context.Context, client *apiClient, namespace string, at owner) (owner, error) {
-	resource, err := o.resource(ctx, client, at)
+// controllerOf requests the metadata of an owner and returns its controller.
+func (o *ownerLookup) controllerOf(ctx context.Context, client *kube.Client, namespace string, at owner) (owner, error) {
+	r, err := o.resource(ctx, client, at)
 	if err != nil {
 		return owner{}, err
 	}
-	path := versionPath(at.apiVersion)
-	if resource.namespaced {
-		path = append(path, "namespaces", namespace)
+	if !r.namespaced {
+		namespace = ""
 	}
-	uid, above, err := client.controllerOf(ctx, append(path, resource.name, at.name))
-	if err == nil && uid != at.uid {
-		err = failed(ReasonNotFound, "another object has its name by now")
+	object, err := client.Metadata.Resource(r.GroupVersionResource).Namespace(namespace).Get(ctx, at.name, metav1.GetOptions{})
+	switch {
+	case err != nil:
+		return owner{}, kube.WithReason(err)
+	case string(object.UID) != at.uid:
+		return owner{}, poll.WithReason(poll.NotFound, errors.New("a newer object has its name"))
 	}
-	return above, err
+	return controllerOf(object), nil
 }
 
-// resource finds out where objects of the kind of an owner are.
-func (o *owners) resource(ctx context.Context, client *apiClient, at owner) (resourceOfKind, error) {
-	// Whoever creates a pod chooses these texts.
-	for _, part := range append(strings.Split(at.apiVersion, "/"), at.name) {
-		if part == "" || part == "." || part == ".." || strings.ContainsAny(part, "/%?#") {
-			return resourceOfKind{}, failed(ReasonNotFound, "%q in %q is not the name of an object", at.name, at.apiVersion)
+// resource returns the resource of the kind of an owner.
+func (o *ownerLookup) resource(ctx context.Context, client *kube.Client, at owner) (kindResource, error) {
+	gv, err := schema.ParseGroupVersion(at.apiVersion)
+	// Everyone who may create pods chooses these texts, which become a path.
+	for _, part := range []string{gv.Group, gv.Version, at.name} {
+		if problems := rest.IsValidPathSegmentName(part); len(problems) > 0 || at.name == "" || gv.Version == "" {
+			err = fmt.Errorf("the API version %q or the name %q is invalid", at.apiVersion, at.name)
 		}
 	}
-	if strings.Count(at.apiVersion, "/") > 1 {
-		return resourceOfKind{}, failed(ReasonNotFound, "%q is not an API version", at.apiVersion)
-	}
-	key := at.apiVersion + " " + at.kind
-	if known, ok := o.resources[key]; ok {
-		return known, nil
-	}
-	list, err := client.resources(ctx, at.apiVersion)
 	if err != nil {
-		return resourceOfKind{}, fmt.Errorf("asking for the resources of %s: %w", at.apiVersion, err)
+		return kindResource{}, poll.WithReason(poll.NotFound, err)
 	}
-	for _, r := range list {
-		if r.Kind == at.kind && !strings.Contains(r.Name, "/") && r.Name != "" {
-			if len(o.resources) >= maxOwners {
-				clear(o.resources)
-			}
-			found := resourceOfKind{name: r.Name, namespaced: r.Namespaced}
-			o.resources[key] = found
-			return found, nil
-		}
+	gvk := gv.WithKind(at.kind)
+	if known, ok := o.kinds.Get(gvk); ok {
+		return known.(kindResource), nil
 	}
-	return resourceOfKind{}, failed(ReasonNotFound, "%s has no kind %s", at.apiVersion, at.kind)
+	gvr, namespaced, err := client.Resource(ctx, gvk)
+	if err != nil {
+		return kindResource{}, err
+	}
+	found := kindResource{gvr, namespaced}
+	o.kinds.Add(gvk, found, forever)
+	return found, nil
 }

@@ -4,43 +4,44 @@
 package metadata
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"gpu_exporter/podmapper/internal/kube"
+	"gpu_exporter/podmapper/internal/poll"
 )
 
-func client(t *testing.T, c *cluster) *apiClient {
+// lookup returns an ownerLookup with a client of c.
+func lookup(t *testing.T, c *cluster, failed func(owner, error)) *ownerLookup {
 	t.Helper()
-	config, err := c.config()
+	client, err := kube.Access{Kubeconfig: c.kubeconfig, Node: testNode, Timeout: patience}.Client()
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := newAPIClient(config, patience)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(a.close)
-	return a
+	t.Cleanup(client.Close)
+	o := newOwnerLookup(failed)
+	o.client.Store(client)
+	return o
 }
 
-// recordOf gives the record of a pod in namespace ml.
+// recordOf returns the record of a pod in the namespace ml.
 func recordOf(t *testing.T, name, templateHash string, above ...metav1.OwnerReference) *record {
 	t.Helper()
 	p := pod("ml", name, "u-"+name, nil, above...)
 	if templateHash != "" {
 		p.Labels = map[string]string{labelTemplateHash: templateHash}
 	}
-	o, err := newDecoder(nil, nil, nil).pod(marshal(t, p))
+	r, err := reader(t, Want{Workload: true}).newRecord(p)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newShelf()
-	s.put(o)
-	return s.records[string(p.UID)]
+	return r
 }
 
 func TestWorkload(t *testing.T) {
@@ -82,15 +83,15 @@ func TestWorkload(t *testing.T) {
 		{name: "CronJob", above: []metav1.OwnerReference{job}, want: Workload{"CronJob", "nightly"}, direct: Workload{"Job", "nightly-29"}},
 		{name: "custom resources, in JSON", above: []metav1.OwnerReference{rayCluster}, want: Workload{"RayJob", "tune"}, direct: Workload{"RayCluster", "tune-x"}},
 		{name: "forbidden, and the pod says more", templateHash: "88", above: []metav1.OwnerReference{hidden},
-			want: Workload{"Deployment", "hidden"}, direct: Workload{"Deployment", "hidden"}, reason: ReasonForbidden},
+			want: Workload{"Deployment", "hidden"}, direct: Workload{"Deployment", "hidden"}, reason: poll.Forbidden},
 		{name: "forbidden further up", above: []metav1.OwnerReference{hiddenAbove},
-			want: Workload{"RayJob", "secret"}, direct: Workload{"StatefulSet", "mid"}, reason: ReasonForbidden},
-		{name: "not there any more", above: []metav1.OwnerReference{gone}, want: Workload{"Job", "gone"}, direct: Workload{"Job", "gone"}, reason: ReasonNotFound},
-		{name: "another one of the name", above: []metav1.OwnerReference{replaced}, want: Workload{"Job", "nightly-29"}, direct: Workload{"Job", "nightly-29"}, reason: ReasonNotFound},
-		{name: "a kind that is not served", above: []metav1.OwnerReference{unknownKind}, want: Workload{"Sweep", "s"}, direct: Workload{"Sweep", "s"}, reason: ReasonNotFound},
-		{name: "a group that is not served", above: []metav1.OwnerReference{unknownGroup}, want: Workload{"Sweep", "s"}, direct: Workload{"Sweep", "s"}, reason: ReasonNotFound},
+			want: Workload{"RayJob", "secret"}, direct: Workload{"StatefulSet", "mid"}, reason: poll.Forbidden},
+		{name: "not there any more", above: []metav1.OwnerReference{gone}, want: Workload{"Job", "gone"}, direct: Workload{"Job", "gone"}, reason: poll.NotFound},
+		{name: "another one of the name", above: []metav1.OwnerReference{replaced}, want: Workload{"Job", "nightly-29"}, direct: Workload{"Job", "nightly-29"}, reason: poll.NotFound},
+		{name: "a kind that is not served", above: []metav1.OwnerReference{unknownKind}, want: Workload{"Sweep", "s"}, direct: Workload{"Sweep", "s"}, reason: poll.NotFound},
+		{name: "a group that is not served", above: []metav1.OwnerReference{unknownGroup}, want: Workload{"Sweep", "s"}, direct: Workload{"Sweep", "s"}, reason: poll.NotFound},
 		{name: "a path instead of a name", above: []metav1.OwnerReference{crooked},
-			want: Workload{"ReplicaSet", crooked.Name}, direct: Workload{"ReplicaSet", crooked.Name}, reason: ReasonNotFound},
+			want: Workload{"ReplicaSet", crooked.Name}, direct: Workload{"ReplicaSet", crooked.Name}, reason: poll.NotFound},
 		{name: "its own owner", above: []metav1.OwnerReference{loop}, want: Workload{"Deployment", "loop"}, direct: Workload{"Deployment", "loop"}},
 		{name: "static pod", above: []metav1.OwnerReference{node}},
 		{name: "an owner that does not control", above: []metav1.OwnerReference{follower}},
@@ -98,24 +99,24 @@ func TestWorkload(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			failures := make(map[Reason]int)
-			o := newOwners(func(_ owner, err error) { failures[reasonOf(err)]++ })
+			o := lookup(t, c, func(_ owner, err error) { failures[poll.ReasonOf(err)]++ })
 			r := recordOf(t, "p", tc.templateHash, tc.above...)
-			a := client(t, c)
-			again := o.find(t.Context(), a, []*record{r, r})
-			if got := o.top(r); got != tc.want {
-				t.Errorf("workload %+v, want %+v", got, tc.want)
+			if got, pending := o.workload(t.Context(), r); got != tc.want || pending {
+				t.Errorf("workload %+v, pending %t, want %+v", got, pending, tc.want)
 			}
-			if got := direct(r.controller, r.templateHash); got != tc.direct {
-				t.Errorf("from the pod alone %+v, want %+v", got, tc.direct)
+			if r.pod.Workload != tc.direct {
+				t.Errorf("from the pod alone %+v, want %+v", r.pod.Workload, tc.direct)
 			}
-			if (again > 0) != (tc.reason != "") || len(failures) > 1 || tc.reason != "" && failures[tc.reason] != 1 {
-				t.Errorf("again after %s, failures %v", again, failures)
+			if len(failures) > 1 || tc.reason != "" && failures[tc.reason] != 1 || tc.reason == "" && len(failures) > 0 {
+				t.Errorf("failures %v", failures)
 			}
-			// What is known is not asked for again, and neither is what failed.
+			// Neither a known owner nor a failed one is requested again.
 			before := len(c.asked(""))
-			o.find(t.Context(), a, []*record{r})
+			if got, _ := o.workload(t.Context(), r); got != tc.want {
+				t.Errorf("the workload has become %+v", got)
+			}
 			if n := len(c.asked("")); n != before {
-				t.Errorf("asked again: %q", c.asked("")[before:])
+				t.Errorf("requested again: %q", c.asked("")[before:])
 			}
 		})
 	}
@@ -124,68 +125,72 @@ func TestWorkload(t *testing.T) {
 	}
 }
 
-// While an owner cannot be looked up for a reason that will pass, the workload
-// is not known; in the end it is the highest owner that is.
+// The workload is unknown while a lookup fails for a reason that can pass. After
+// maxTries it is the highest known owner.
 func TestWorkloadInTrouble(t *testing.T) {
 	c := newCluster(t)
-	set := c.own("/apis/batch/v1/namespaces/ml/jobs/j", served{}, c.own("/apis/batch/v1/namespaces/ml/cronjobs/c", served{}))
-	var tries atomic.Int32
+	job := c.own("/apis/batch/v1/namespaces/ml/jobs/j", served{}, c.own("/apis/batch/v1/namespaces/ml/cronjobs/c", served{}))
 	c.failWith(func(r *http.Request) (int, string) {
 		if strings.HasSuffix(r.URL.Path, "/jobs/j") {
-			tries.Add(1)
 			return http.StatusServiceUnavailable, ""
 		}
 		return 0, ""
 	})
 	failures := 0
-	o := newOwners(func(owner, error) { failures++ })
-	o.retry = time.Millisecond
-	r, a := recordOf(t, "p", "", set), client(t, c)
-	find := func() {
-		if again := o.find(t.Context(), a, []*record{r}); again <= 0 {
-			t.Fatal("nothing is to be looked up again")
+	o := lookup(t, c, func(owner, error) { failures++ })
+	r := recordOf(t, "p", "", job)
+	for try := 1; try <= maxTries; try++ {
+		w, pending := o.workload(t.Context(), r)
+		if failures != try {
+			t.Errorf("%d failures after %d tries", failures, try)
 		}
-		time.Sleep(time.Until(o.known[r.controller.uid].retry))
-	}
-	for range maxTries - 1 {
-		find()
-		if w := o.top(r); w != (Workload{}) {
-			t.Errorf("after %d tries the workload is %+v", tries.Load(), w)
+		if last := try == maxTries; pending == last || (w != Workload{}) != last || last && w != (Workload{"Job", "j"}) {
+			t.Errorf("after %d tries the workload is %+v, pending %t", try, w, pending)
 		}
-	}
-	find()
-	if w := o.top(r); w != (Workload{"Job", "j"}) || failures != maxTries {
-		t.Errorf("after %d tries the workload is %+v", tries.Load(), w)
+		// Another owner is not requested meanwhile.
+		requests := len(c.asked(""))
+		if _, pending := o.workload(t.Context(), recordOf(t, "q", "", metav1.OwnerReference{
+			APIVersion: "batch/v1", Kind: "Job", Name: "k", UID: "u-k", Controller: yes(),
+		})); !pending || len(c.asked("")) != requests {
+			t.Error("the API server is not left alone after a failure")
+		}
+		o.expire(r)
 	}
 	c.failWith(nil)
-	if again := o.find(t.Context(), a, []*record{r}); again != 0 || o.top(r) != (Workload{"CronJob", "c"}) {
-		t.Errorf("afterwards the workload is %+v", o.top(r))
+	if w, pending := o.workload(t.Context(), r); pending || w != (Workload{"CronJob", "c"}) {
+		t.Errorf("afterwards the workload is %+v", w)
 	}
 }
 
-// Many owners are not looked up all at once, and the pods that are known by then
-// are not kept waiting.
-func TestOwnersAreNotRushed(t *testing.T) {
-	o := newOwners(func(owner, error) {})
-	for range int(time.Second/ownerRate) + 1 {
-		if !o.mayAsk(t.Context()) {
-			t.Fatal("the first second's worth is not allowed at once")
+// expire ends the pause after a failed lookup.
+func (o *ownerLookup) expire(r *record) {
+	e, _ := o.known.Get(r.controller.uid)
+	e.(*ownerEntry).retry, o.paused = time.Time{}, time.Time{}
+}
+
+// The number of requests at a time is bounded, and so is the number of known owners.
+func TestOwnerBounds(t *testing.T) {
+	c := newCluster(t)
+	o := lookup(t, c, func(owner, error) {})
+	pendingPods := 0
+	const many = 10 * ownerBurst
+	began := time.Now()
+	for i := range many {
+		name := fmt.Sprintf("set-%d", i)
+		_, pending := o.workload(t.Context(), recordOf(t, name, "", c.own("/apis/apps/v1/namespaces/ml/statefulsets/"+name, served{})))
+		if pending {
+			pendingPods++
 		}
 	}
-	if next := time.Until(o.next); next <= 0 || next > ownerRate {
-		t.Errorf("the next one is allowed after %s", next)
+	allowed := ownerBurst + 1 + int(time.Since(began).Seconds()*ownersPerSecond)
+	if got := many - pendingPods; got < ownerBurst || got > allowed {
+		t.Errorf("%d lookups, of which %d are allowed", got, allowed)
 	}
-}
-
-// Owners of pods that are gone are forgotten.
-func TestOwnersAreForgotten(t *testing.T) {
-	o := newOwners(func(owner, error) {})
 	for i := range maxOwners {
-		o.known[strings.Repeat("x", i)] = &ownerEntry{used: i == 7}
+		o.workload(t.Context(), recordOf(t, "p", "", metav1.OwnerReference{APIVersion: "v1", Kind: "Job", UID: types.UID(fmt.Sprint(i)), Name: "j", Controller: yes()}))
 	}
-	o.clean()
-	if len(o.known) != 1 || o.known["xxxxxxx"] == nil {
-		t.Errorf("%d owners are left", len(o.known))
+	if n := len(o.known.Keys()); n != maxOwners {
+		t.Errorf("%d owners are known", n)
 	}
 }
 
@@ -196,7 +201,7 @@ func TestWorkloadComesWithThePod(t *testing.T) {
 	set := c.own("/apis/apps/v1/namespaces/ml/replicasets/web-1", served{}, deployment)
 	secret := c.own("/apis/ray.io/v1/namespaces/ml/rayclusters/r", served{code: http.StatusForbidden})
 	c.put(meta(pod("ml", "web-1-x", "u-1", nil, set)), meta(pod("ml", "ray", "u-2", nil, secret)))
-	r := newRig(t, func(conf *Config) { conf.Source, conf.REST = SourceAPIServer, c.config })
+	r := newRig(t, func(conf *Config) { conf.Source, conf.Kubeconfig = SourceAPIServer, c.kubeconfig })
 	r.run()
 	eventually(t, "the pods", func() bool { return len(r.Pods().All()) > 0 })
 	r.wait("the first pods", "ml/ray u-2 RayCluster/r", "ml/web-1-x u-1 Deployment/web")
@@ -208,7 +213,7 @@ func TestWorkloadComesWithThePod(t *testing.T) {
 	if n := len(c.asked("replicasets/")); n != 1 {
 		t.Errorf("the ReplicaSet is asked for %d times", n)
 	}
-	if n := r.OwnerFailures()[ReasonForbidden]; n != 1 || r.log.count("RayCluster") == 0 {
+	if n := r.OwnerFailures()[poll.Forbidden]; n != 1 || r.log.count("RayCluster") == 0 {
 		t.Errorf("%d failures are counted", n)
 	}
 }

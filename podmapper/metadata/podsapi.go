@@ -7,268 +7,177 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"net"
+	"slices"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/protowire"
+	corev1 "k8s.io/api/core/v1"
 	podsv1alpha1 "k8s.io/kubelet/pkg/apis/pods/v1alpha1"
+
+	"gpu_exporter/podmapper/internal/poll"
 )
 
-// DefaultPodsSocket is where the kubelet serves the Pods API.
+// DefaultPodsSocket is the socket of the kubelet's Pods API.
 const DefaultPodsSocket = "/var/lib/kubelet/pods-api/pods-api.sock"
 
-// watchFor is how long a watch is used before the next one begins. The kubelet
-// (1.37) tells of a pod when its status changes, so labels that change alone are
-// not told; and a kubelet that hangs has nothing to tell, either.
+// watchFor is how long one watch is used. The kubelet (1.37) sends a pod when its
+// status changes, so a new watch finds labels that have changed alone, and a kubelet
+// that hangs.
 const watchFor = 2 * time.Minute
 
-// How long to wait after a failure of the Pods API. A restart of the kubelet
-// takes about a second.
-const (
-	podsAPIMinDelay = 200 * time.Millisecond
-	podsAPIMaxDelay = 30 * time.Second
-)
+// maxMessage bounds one pod. etcd accepts 1.5 MiB by default; the manifest of a static
+// pod has no bound.
+const maxMessage = 16 << 20
 
-// window is for what the kubelet may send ahead, in bytes: the least that HTTP/2
-// can have. More would only lie in memory.
+// window is what the kubelet may send ahead, in bytes: the minimum of HTTP/2. More
+// would only use memory.
 const window = 64 << 10
 
 var (
-	errSilent  = errors.New("no word from the kubelet in time")
-	errRenewal = errors.New("time for another watch")
+	errSilent  = poll.WithReason(poll.Timeout, errors.New("no message from the kubelet in time"))
+	errRenewal = errors.New("time for a new watch")
 )
 
-// podsAPI watches the kubelet's Pods API.
-type podsAPI struct {
-	socket   string
-	timeout  time.Duration // between two messages, until all pods are told
-	watchFor time.Duration
-	decoder  *decoder
-	workload bool                   // workloads are asked for
-	report   func([]*record, error) // all pods, or what went wrong
-	oddity   func(error)            // something that costs one pod only
-
-	shelf *shelf
-}
-
-// run watches until ctx ends. Each watch has a connection of its own, so that a
-// kubelet that was replaced is not talked to any longer.
-func (k *podsAPI) run(ctx context.Context) {
-	delay := backoff{min: podsAPIMinDelay, max: podsAPIMaxDelay}
+// followPodsAPI watches the Pods API until a watch fails. Each watch has its own
+// connection, so that it reaches the kubelet that listens now.
+func (s *Store) followPodsAPI(ctx context.Context, pods *podSet) {
 	for {
-		synced, err := k.watch(ctx)
-		if ctx.Err() != nil {
+		err := s.watchPodsAPI(ctx, pods)
+		switch {
+		case ctx.Err() != nil:
 			return
-		}
-		if synced {
-			delay.reset()
-		}
-		if errors.Is(err, errRenewal) {
-			continue
-		}
-		k.report(nil, err)
-		if !delay.wait(ctx, 0) {
+		case !errors.Is(err, errRenewal):
+			s.podsAPI.Fail(time.Now(), fmt.Errorf("watching pods through %s: %w", s.c.PodsSocket, err))
 			return
 		}
 	}
 }
 
-// watch does one watch, and says whether it told all pods before it ended.
-func (k *podsAPI) watch(ctx context.Context) (synced bool, err error) {
+func (s *Store) watchPodsAPI(ctx context.Context, pods *podSet) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	silence := time.AfterFunc(k.timeout, func() { cancel(errSilent) })
+	silence := time.AfterFunc(s.c.Timeout, func() { cancel(errSilent) })
 	defer silence.Stop()
 
-	c, err := dialPodsAPI(k.socket)
+	// An error of gRPC's own dialing is only a text.
+	socket, err := (&net.Dialer{}).DialContext(ctx, "unix", s.c.PodsSocket)
 	if err != nil {
-		return false, failed(ReasonOther, "preparing the connection to the kubelet: %w", err)
+		return err
 	}
-	defer func() { _ = c.Close() }() // an error says that it is closed
-	fail := func(err error) error {
-		cause := context.Cause(ctx)
-		switch {
-		case errors.Is(cause, errRenewal):
-			return errRenewal
-		case errors.Is(cause, errSilent):
-			return failed(ReasonTimeout, "watching pods through %s: %w", k.socket, errSilent)
-		}
-		return failed(c.reason(err), "watching pods through %s: %w", k.socket, err)
-	}
-
-	k.shelf.begin()
-	stream, err := c.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, podsv1alpha1.Pods_WatchPods_FullMethodName)
-	if err != nil {
-		return false, fail(err)
-	}
-	if err := errors.Join(stream.SendMsg(nil), stream.CloseSend()); err != nil {
-		return false, fail(err)
-	}
-	for {
-		e := podEvent{decoder: k.decoder}
-		if err := stream.RecvMsg(&e); err != nil {
-			return synced, fail(err)
-		}
-		now := time.Now()
-		switch {
-		case e.err != nil:
-			k.oddity(fmt.Errorf("reading a pod from the kubelet: %w", e.err))
-		case e.kind == podsv1alpha1.EventType_ADDED, e.kind == podsv1alpha1.EventType_MODIFIED:
-			if k.workload {
-				e.object.pod.Workload = direct(e.object.controller, e.object.templateHash)
-			}
-			k.shelf.put(e.object)
-		case e.kind == podsv1alpha1.EventType_DELETED:
-			k.shelf.remove(e.object.pod.UID, now)
-		case e.kind == podsv1alpha1.EventType_INITIAL_SYNC_COMPLETE && !synced:
-			synced = true
-			k.shelf.end(now)
-			silence.Stop()
-			renewal := time.AfterFunc(k.watchFor, func() { cancel(errRenewal) })
-			defer renewal.Stop()
-		}
-		if synced {
-			k.report(k.shelf.sorted(now), nil)
-		} else {
-			silence.Reset(k.timeout)
-		}
-	}
-}
-
-// podsAPIConn is a connection to the Pods API.
-type podsAPIConn struct {
-	*grpc.ClientConn
-	dialError atomic.Pointer[error] // of the last dial; grpc gives only its text
-}
-
-func dialPodsAPI(socket string) (*podsAPIConn, error) {
-	c := &podsAPIConn{}
-	conn, err := grpc.NewClient(
-		"passthrough:///kubelet", // a path is not a URL
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
-			c.dialError.Store(&err)
-			return conn, err
-		}),
-		grpc.WithAuthority("localhost"),
+	defer socket.Close()
+	conn, err := grpc.NewClient("passthrough:///kubelet",
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return socket, nil }),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithStaticStreamWindowSize(window),
 		grpc.WithStaticConnWindowSize(window),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxObject), grpc.ForceCodecV2(podEventCodec{})),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
 	)
-	c.ClientConn = conn
-	return c, err
-}
-
-// reason sorts an error of a watch.
-func (c *podsAPIConn) reason(err error) Reason {
-	if errors.Is(err, io.EOF) {
-		return ReasonUnavailable // the kubelet ended the watch
+	if err != nil {
+		return err
 	}
-	switch status.Code(err) {
-	case codes.Unavailable:
-		if dial := c.dialError.Load(); dial != nil {
+	defer func() { _ = conn.Close() }() // it fails only if it is closed already
+	fail := func(err error) error {
+		if cause := context.Cause(ctx); cause != nil {
+			return cause
+		}
+		return withPodsAPIReason(err)
+	}
+	watch, err := podsv1alpha1.NewPodsClient(conn).WatchPods(ctx, &podsv1alpha1.WatchPodsRequest{})
+	if err != nil {
+		return fail(err)
+	}
+	var initial []*record // until the kubelet has sent all pods
+	synced := false
+	for {
+		event, err := watch.Recv()
+		if err != nil {
+			return fail(err)
+		}
+		now := time.Now()
+		if !synced {
+			silence.Reset(s.c.Timeout)
+		}
+		switch event.Type {
+		case podsv1alpha1.EventType_ADDED, podsv1alpha1.EventType_MODIFIED, podsv1alpha1.EventType_DELETED:
+			r, err := s.decode(event.Pod)
 			switch {
-			case errors.Is(*dial, fs.ErrNotExist):
-				return ReasonNoSocket
-			case errors.Is(*dial, fs.ErrPermission):
-				return ReasonForbidden
+			case err != nil:
+				s.omit(s.podsAPI, err)
+			case event.Type == podsv1alpha1.EventType_DELETED:
+				pods.end(r.pod.UID, now)
+			case synced:
+				pods.put(r)
+			default:
+				initial = append(initial, r)
+			}
+		case podsv1alpha1.EventType_INITIAL_SYNC_COMPLETE:
+			if !synced {
+				synced = true
+				silence.Stop()
+				defer time.AfterFunc(s.watchFor, func() { cancel(errRenewal) }).Stop()
+				pods.replace(slices.Values(initial), now)
+				initial = nil
 			}
 		}
-		return ReasonUnavailable
-	case codes.FailedPrecondition: // the kubelet has just been started
-		return ReasonUnavailable
-	case codes.PermissionDenied, codes.Unauthenticated:
-		return ReasonForbidden
-	case codes.DeadlineExceeded:
-		return ReasonTimeout
+		if synced {
+			s.publishFrom(SourcePodsAPI, pods.table(now))
+		}
+	}
+}
+
+// decode makes a record of a pod in its wire form.
+func (s *Store) decode(b []byte) (*record, error) {
+	var pod corev1.Pod
+	if err := pod.Unmarshal(b); err != nil {
+		return nil, poll.WithReason(poll.Malformed, fmt.Errorf("decoding a pod: %w", err))
+	}
+	r, err := s.newRecord(&pod)
+	if err != nil {
+		return nil, err
+	}
+	for _, containers := range [][]corev1.ContainerStatus{
+		pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses, pod.Status.EphemeralContainerStatuses,
+	} {
+		for _, c := range containers {
+			id := c.ContainerID
+			if _, after, ok := strings.Cut(id, "://"); ok {
+				id = after
+			}
+			if id != "" { // a container that has not started has none
+				r.pod.Containers = append(r.pod.Containers, Container{ID: id, Name: c.Name})
+			}
+		}
+	}
+	slices.SortFunc(r.pod.Containers, func(a, b Container) int { return strings.Compare(a.ID, b.ID) })
+	return r, r.validate()
+}
+
+// withPodsAPIReason adds the reason to an error of the kubelet.
+func withPodsAPIReason(err error) error {
+	switch status.Code(err) {
+	case codes.FailedPrecondition: // the kubelet starts
+		return poll.WithReason(poll.Unavailable, err)
 	case codes.ResourceExhausted:
-		if strings.Contains(status.Convert(err).Message(), "larger than max") {
-			return ReasonTooLarge
+		if poll.ReasonOf(err) != poll.TooLarge {
+			return poll.WithReason(reasonDropped, err)
 		}
-		return ReasonDropped
-	case codes.Unimplemented:
-		return ReasonUnsupported
 	}
-	return ReasonOther
+	return err
 }
 
-// podEvent takes a WatchPodsEvent. It reads only what is kept of the pod, so
-// that a manifest of 64 KiB does not become objects of several times that.
-type podEvent struct {
-	decoder *decoder
-	kind    podsv1alpha1.EventType
-	object  object
-	// err says what is wrong with the message. Unmarshal does not return it, as
-	// the watch would end with it.
-	err error
-}
-
-// Fields of WatchPodsEvent (k8s.io/kubelet/pkg/apis/pods/v1alpha1/api.proto).
-const (
-	podEventType protowire.Number = 1
-	podEventPod  protowire.Number = 2
-)
-
-// podEventCodec gives messages to a podEvent; the request has no fields.
-type podEventCodec struct{}
-
-func (podEventCodec) Name() string                         { return "proto" }
-func (podEventCodec) Marshal(any) (mem.BufferSlice, error) { return nil, nil }
-
-func (podEventCodec) Unmarshal(data mem.BufferSlice, v any) error {
-	e, ok := v.(*podEvent)
-	if !ok {
-		return fmt.Errorf("cannot unmarshal into %T", v)
-	}
-	b := data.MaterializeToBuffer(mem.DefaultBufferPool())
-	defer b.Free()
-	e.unmarshal(b.ReadOnlyData())
-	return nil
-}
-
-func (e *podEvent) unmarshal(b []byte) {
-	var pod []byte
-	e.err = fields(b, func(field protowire.Number, value []byte, n uint64) error {
-		switch field {
-		case podEventType:
-			e.kind = podsv1alpha1.EventType(int32(n))
-		case podEventPod:
-			pod = value
-		}
-		return nil
-	})
-	if e.err != nil {
-		return
-	}
-	switch e.kind {
-	case podsv1alpha1.EventType_ADDED, podsv1alpha1.EventType_MODIFIED, podsv1alpha1.EventType_DELETED:
-		e.object, e.err = e.decoder.pod(pod)
-	}
-}
-
-// socketPath takes a plain path or the URL forms of a unix socket.
+// socketPath returns the path in a plain path or in a URL of a unix socket.
 func socketPath(s string) (string, error) {
-	path := s
-	if rest, ok := strings.CutPrefix(s, "unix://"); ok {
-		path = rest
-	} else if rest, ok := strings.CutPrefix(s, "unix:"); ok {
-		path = rest
-	}
+	path := strings.TrimPrefix(strings.TrimPrefix(s, "unix:"), "//")
 	// sun_path ends with a zero byte.
 	if limit := len(syscall.RawSockaddrUnix{}.Path) - 1; path == "" || len(path) > limit {
-		return "", fmt.Errorf("socket of the Pods API %q: a path of 1 to %d bytes is needed", s, limit)
+		return "", fmt.Errorf("socket of the Pods API %q: the path must have 1 to %d bytes", s, limit)
 	}
 	return path, nil
 }

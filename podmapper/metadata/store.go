@@ -8,58 +8,67 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"k8s.io/client-go/rest"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/wait"
+
+	"gpu_exporter/podmapper/internal/kube"
+	"gpu_exporter/podmapper/internal/poll"
 )
 
 // Defaults of Config.
 const (
-	DefaultMaxAge          = time.Hour
-	DefaultTimeout         = 30 * time.Second
-	DefaultLogDir          = "/var/log/pods"
-	DefaultContainerLogDir = "/var/log/containers"
+	DefaultMaxAge  = time.Hour
+	DefaultTimeout = 30 * time.Second
 )
 
-// changeOverTime is how long a Pods API that was there must be gone before
-// something else is used: longer than a kubelet takes to restart.
-const changeOverTime = time.Minute
+// Pauses between two tries of a source. A restart of the kubelet takes about a
+// second.
+const (
+	firstRetry = 500 * time.Millisecond
+	lastRetry  = 30 * time.Second
+)
 
-// sweepTime is how often it is looked for pods that have ended and for data that
-// is too old.
+// standInTime is how long the Pods API must be down before the log directories are
+// used as well: longer than a kubelet takes to restart.
+const standInTime = time.Minute
+
+// sweepTime is the interval of the removal of pods that have ended.
 const sweepTime = 10 * time.Second
 
-// Config says what to read, and from where.
+// Config configures a Store.
 type Config struct {
 	Node       string // name of this node in Kubernetes; for the API server
-	PodsSocket string // of the kubelet's Pods API; empty means DefaultPodsSocket
-	// REST says how to reach the API server. Run calls it for each connection
-	// that it makes, so that credentials that have changed are taken up. Nil: the
-	// API server is never asked.
-	REST func() (*rest.Config, error)
-	// LogDir and ContainerLogDir are where the kubelet keeps its logs by pod and
-	// by container; both empty: they are not read.
+	PodsSocket string // of the kubelet's Pods API; empty: DefaultPodsSocket
+	// Kubeconfig is a file for the API server. Empty: the service account of the pod
+	// that the process runs in. It is read again before each connection.
+	Kubeconfig string
+	// LogDir and ContainerLogDir are the kubelet's directories of logs by pod and by
+	// container. Both empty: they are not read.
 	LogDir, ContainerLogDir string
 	Want                    Want
-	// Source is SourcePodsAPI, SourceAPIServer, or SourceAuto (the same as
-	// empty). For identities alone the API server is not asked, whatever Source
-	// is.
+	// Source is SourcePodsAPI, SourceAPIServer or SourceAuto (the same as empty).
+	// If Want is empty, no request is sent to the API server.
 	Source Source
-	// MaxAge is for how long pods are given after their source failed; 0 means
-	// DefaultMaxAge. While the API server is away no pod comes to the node, and
-	// the metadata of those on it hardly change. Pods of which the log
-	// directories know a successor of the same name are not given.
+	// MaxAge is how long pods remain after their source failed. Zero: DefaultMaxAge.
+	// Without the API server no pod comes to the node. Pods that have been replaced,
+	// according to the log directories, do not remain.
 	MaxAge  time.Duration
-	Timeout time.Duration // of one request; 0 means DefaultTimeout
+	Timeout time.Duration // of one request; zero: DefaultTimeout
 	Logger  *slog.Logger  // nil: no log
 }
 
-// Want says what is asked for beyond identities.
+// Want is what is read in addition to identities.
 type Want struct {
 	Labels, Annotations func(key string) bool // which to keep; nil: none
 	Workload, UID       bool
@@ -67,362 +76,323 @@ type Want struct {
 
 func (w Want) any() bool { return w.Labels != nil || w.Annotations != nil || w.Workload || w.UID }
 
-// Store keeps the pods of this node up to date. Its methods may be called from
-// any goroutine, and none but Run waits for anything.
-//
-// It uses the Pods API where that is served. Where it is not, it asks the API
-// server for what is wanted, takes identities from the log directories, and
-// changes over once the kubelet serves the API.
+// SourceStatus is the state of one source.
+type SourceStatus struct {
+	poll.Status
+	// InUse means that the Store relies on the source now: unless it is Up, something
+	// is missing.
+	InUse bool
+}
+
+// Store keeps the pods of this node up to date. Its methods may be called from any
+// goroutine; only Run waits for anything.
 type Store struct {
-	c   Config
-	log *slog.Logger
-	// The constants of these names, but for tests.
-	watchFor, changeOver, apiDelay, logInterval time.Duration
+	c    Config
+	once *onceLogger
+	// Constants, except in tests.
+	watchFor, sweep, logInterval time.Duration
+	retry                        wait.Backoff
+
+	podsAPI, apiServer *poll.Source[table]
+	logDir             *poll.Source[logNames]
+	workloads          *poll.Source[struct{}] // counts failed lookups
+	owners             *ownerLookup
+	active             atomic.Pointer[activation]
 
 	published atomic.Pointer[Pods]
 	changed   chan struct{}
-	dirty     chan struct{} // something was reported
-
-	mu            sync.Mutex
-	podsAPI       *feed
-	apiServer     *feed
-	logDir        *feed
-	logs          *logged
-	ownerFailures map[Reason]uint64
-	ownerWarned   map[ownerTrouble]bool
-	started       time.Time
-	elsewhere     bool // the Pods API is not to be relied on
 }
 
-// ownerTrouble is what is logged once.
-type ownerTrouble struct {
-	reason           Reason
-	apiVersion, kind string
+// activation is the choice of a source: SourcePodsAPI, SourceAPIServer or none.
+type activation struct {
+	source Source
+	since  time.Time
 }
 
-// New makes a Store. It does not read anything yet.
+// New makes a Store. It only looks for the socket of the Pods API.
 func New(c Config) (*Store, error) {
 	c.Source = cmp.Or(c.Source, SourceAuto)
 	c.MaxAge = cmp.Or(c.MaxAge, DefaultMaxAge)
 	c.Timeout = cmp.Or(c.Timeout, DefaultTimeout)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
 	socket, err := socketPath(cmp.Or(c.PodsSocket, DefaultPodsSocket))
 	c.PodsSocket = socket
-	log := c.Logger
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("pod metadata: %w", err)
 	case c.Source != SourceAuto && c.Source != SourcePodsAPI && c.Source != SourceAPIServer:
 		return nil, fmt.Errorf("pod metadata: source %q is none of %s, %s and %s", c.Source, SourceAuto, SourcePodsAPI, SourceAPIServer)
-	case c.Source == SourceAPIServer && c.REST == nil:
-		return nil, errors.New("pod metadata: it is not known how to reach the API server")
 	case c.Source == SourceAPIServer && c.Node == "":
 		return nil, errors.New("pod metadata: the name of this node is not known")
 	case c.MaxAge < 0 || c.Timeout < 0:
 		return nil, fmt.Errorf("pod metadata: maximum age %s and timeout %s must be positive", c.MaxAge, c.Timeout)
 	}
-	var quietly []Reason
-	if c.Source == SourceAuto { // most clusters have none yet
-		quietly = []Reason{ReasonNoSocket, ReasonUnsupported}
-	}
 	s := &Store{
-		c:             c,
-		log:           log,
-		watchFor:      watchFor,
-		changeOver:    changeOverTime,
-		apiDelay:      apiMinDelay,
-		logInterval:   logInterval,
-		changed:       make(chan struct{}, 1),
-		dirty:         make(chan struct{}, 1),
-		podsAPI:       newFeed(SourcePodsAPI, quietly...),
-		apiServer:     newFeed(SourceAPIServer),
-		logDir:        newFeed(SourceLogDir),
-		ownerFailures: make(map[Reason]uint64),
-		ownerWarned:   make(map[ownerTrouble]bool),
+		c: c, once: &onceLogger{log: c.Logger, seen: make(map[string]bool)},
+		watchFor: watchFor, sweep: sweepTime, logInterval: logInterval,
+		retry:   wait.Backoff{Duration: firstRetry, Cap: lastRetry, Factor: 2, Jitter: 1, Steps: 64},
+		changed: make(chan struct{}, 1),
 	}
-	for _, r := range OwnerReasons() {
-		s.ownerFailures[r] = 0
-	}
+	s.podsAPI = poll.NewSource[table](s.options(SourcePodsAPI))
+	s.apiServer = poll.NewSource[table](s.options(SourceAPIServer))
+	s.logDir = poll.NewSource[logNames](s.options(SourceLogDir))
+	s.workloads = poll.NewSource[struct{}](poll.Options{Name: "workloads", Reasons: OwnerReasons()})
+	s.owners = newOwnerLookup(s.ownerFailed)
+	source, _ := s.choose()
+	s.active.Store(&activation{source, time.Now()})
 	return s, nil
 }
 
-// Pods gives the pods as they are known now. It is nil until the first source
-// has answered, and it is the same as long as nothing changes.
+func (s *Store) options(source Source) poll.Options {
+	return poll.Options{
+		Name: string(source), Reasons: source.Reasons(), Hint: source.Hint,
+		Level: func(r Reason) slog.Level {
+			if r == poll.NoSocket && s.c.Source == SourceAuto { // the kubelet is older than 1.37
+				return slog.LevelDebug
+			}
+			return slog.LevelWarn
+		},
+		MaxAge: s.c.MaxAge, Live: source != SourceLogDir, Log: s.c.Logger,
+	}
+}
+
+// Pods returns the current table. It is nil before the first answer of a source, and
+// the same pointer while nothing changes.
 func (s *Store) Pods() *Pods { return s.published.Load() }
 
-// Changed has a value when Pods has something else to give than at the last one.
-// It is never closed.
+// Changed returns a channel that receives when Pods returns a new table. It is for
+// one receiver. Several changes can be one message.
 func (s *Store) Changed() <-chan struct{} { return s.changed }
 
-// Status gives a copy of how the reading goes, for each source that Config
-// allows.
+// Status returns the state of each source that the configuration allows.
 func (s *Store) Status() map[Source]SourceStatus {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := time.Now()
+	active := s.active.Load().source
 	status := make(map[Source]SourceStatus, 3)
 	if s.mayUsePodsAPI() {
-		alone := !s.mayUseAPIServer() && !s.mayUseLogDir()
-		status[SourcePodsAPI] = s.podsAPI.status(!s.elsewhere || alone || s.c.Source == SourcePodsAPI, now)
+		status[SourcePodsAPI] = SourceStatus{s.podsAPI.Status(), active == SourcePodsAPI}
 	}
 	if s.mayUseAPIServer() {
-		status[SourceAPIServer] = s.apiServer.status(s.elsewhere, now)
+		status[SourceAPIServer] = SourceStatus{s.apiServer.Status(), active == SourceAPIServer}
 	}
 	if s.mayUseLogDir() {
-		status[SourceLogDir] = s.logDir.status(s.elsewhere, now)
+		status[SourceLogDir] = SourceStatus{s.logDir.Status(), s.needsLogDir(time.Now())}
 	}
 	return status
 }
 
-// OwnerFailures counts the owners that could not be read from the API server, by
-// reason; every one of OwnerReasons is there. The workload of a pod is then the
-// highest owner that is known.
-func (s *Store) OwnerFailures() map[Reason]uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return maps.Clone(s.ownerFailures)
+// OwnerFailures counts the failed lookups of owners, by reason. It contains all of
+// OwnerReasons.
+func (s *Store) OwnerFailures() map[Reason]uint64 { return s.workloads.Status().Failures }
+
+func (s *Store) mayUsePodsAPI() bool   { return s.c.Source != SourceAPIServer }
+func (s *Store) mayUseAPIServer() bool { return s.c.Source != SourcePodsAPI && s.c.Want.any() }
+func (s *Store) mayUseLogDir() bool    { return s.c.LogDir != "" || s.c.ContainerLogDir != "" }
+
+// choose returns the source to read next. It is empty if only the log directories
+// can be read. The error is why SourceAuto does not choose the Pods API.
+func (s *Store) choose() (source Source, err error) {
+	switch s.c.Source {
+	case SourcePodsAPI:
+		return SourcePodsAPI, nil
+	case SourceAuto:
+		_, err = os.Stat(s.c.PodsSocket)
+		if !errors.Is(err, fs.ErrNotExist) || !s.mayUseAPIServer() && !s.mayUseLogDir() {
+			return SourcePodsAPI, nil
+		}
+		err = poll.WithReason(poll.NoSocket, err)
+	}
+	if s.mayUseAPIServer() {
+		source = SourceAPIServer
+	}
+	return source, err
 }
 
-func (s *Store) mayUsePodsAPI() bool { return s.c.Source != SourceAPIServer }
-func (s *Store) mayUseLogDir() bool  { return s.c.LogDir != "" || s.c.ContainerLogDir != "" }
-func (s *Store) mayUseAPIServer() bool {
-	return s.c.Source != SourcePodsAPI && s.c.REST != nil && s.c.Want.any()
+// needsLogDir reports whether the log directories add to the active source.
+func (s *Store) needsLogDir(now time.Time) bool {
+	active := s.active.Load()
+	if !s.mayUseLogDir() || active.source != SourcePodsAPI {
+		return s.mayUseLogDir()
+	}
+	status := s.podsAPI.Status()
+	return !status.Up && now.Sub(active.since) >= standInTime && now.Sub(status.LastSuccess) >= standInTime
 }
 
 // Run reads until ctx ends, and then returns nil. It must be called only once.
 func (s *Store) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	var sources sync.WaitGroup
-	defer sources.Wait()
+	var readers sync.WaitGroup
+	defer readers.Wait()
 	defer cancel()
-
-	s.mu.Lock()
-	s.started = time.Now()
-	s.mu.Unlock()
-	if s.mayUsePodsAPI() {
-		sources.Go(func() { s.readPodsAPI(ctx) })
-	}
-	var stop func() // ends the sources that are used instead
-	defer func() {
-		if stop != nil {
-			stop()
-		}
-	}()
-	sweep := time.NewTicker(min(sweepTime, s.changeOver))
-	defer sweep.Stop()
+	readers.Go(func() { s.readSource(ctx) })
+	readers.Go(func() { s.readLogDirs(ctx) })
+	timer := time.NewTimer(s.sweep)
+	defer timer.Stop()
 	for {
-		switch elsewhere := s.decide(time.Now()); {
-		case elsewhere && stop == nil:
-			stop = s.readElsewhere(ctx)
-		case !elsewhere && stop != nil:
-			stop()
-			stop = nil
-		}
-		s.publish(time.Now())
 		select {
-		case <-s.dirty:
-		case <-sweep.C:
+		case <-s.podsAPI.Changed():
+		case <-s.apiServer.Changed():
+		case <-s.logDir.Changed():
+		case <-timer.C:
 		case <-ctx.Done():
 			return nil
 		}
+		timer.Reset(s.sweep)
+		if pending := s.publish(ctx, time.Now()); pending {
+			timer.Reset(min(s.sweep, time.Second))
+		}
 	}
 }
 
-// decide says whether other sources than the Pods API are needed. Once they are,
-// they are until it has told all pods.
-func (s *Store) decide(now time.Time) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	k := s.podsAPI
-	switch {
-	case !s.mayUsePodsAPI():
-		s.elsewhere = true
-	case k.up:
-		s.elsewhere = false
-	case s.elsewhere:
-	case k.downSince.IsZero() && (k.reason == ReasonNoSocket || k.reason == ReasonUnsupported || k.reason == ReasonForbidden):
-		s.elsewhere = true // it was never there
-	case k.downSince.IsZero():
-		s.elsewhere = now.Sub(s.started) >= s.changeOver
-	default:
-		s.elsewhere = now.Sub(k.downSince) >= s.changeOver
+// readSource reads one source at a time. It chooses the source again when reading
+// has failed.
+func (s *Store) readSource(ctx context.Context) {
+	var pods *podSet
+	retry := s.retry
+	for ctx.Err() == nil {
+		began := time.Now()
+		source, err := s.choose()
+		if err != nil {
+			s.podsAPI.Fail(began, err)
+		}
+		if pods == nil || source != s.active.Load().source {
+			pods = newPodSet()
+			s.active.Store(&activation{source, began})
+			s.c.Logger.Info("Source of pod metadata", "source", source, "pods_socket", s.c.PodsSocket)
+		}
+		switch source {
+		case SourcePodsAPI:
+			s.followPodsAPI(ctx, pods)
+		case SourceAPIServer:
+			s.followAPIServer(ctx, pods)
+		}
+		if time.Since(began) > lastRetry {
+			retry = s.retry
+		}
+		select {
+		case <-time.After(retry.Step()):
+		case <-ctx.Done():
+		}
 	}
-	return s.elsewhere
 }
 
-func (s *Store) readPodsAPI(ctx context.Context) {
-	k := &podsAPI{
-		socket:   s.c.PodsSocket,
-		timeout:  s.c.Timeout,
-		watchFor: s.watchFor,
-		decoder:  newDecoder(s.c.Want.Labels, s.c.Want.Annotations, s.log),
-		workload: s.c.Want.Workload,
-		report:   func(r []*record, err error) { s.reported(s.podsAPI, r, err) },
-		oddity:   func(err error) { s.oddity(s.podsAPI, err) },
-		shelf:    newShelf(),
-	}
-	k.run(ctx)
-}
-
-// readElsewhere starts the sources that are used without the Pods API, and gives
-// a function that ends them.
-func (s *Store) readElsewhere(ctx context.Context) (stop func()) {
+// followAPIServer watches the API server until a request fails.
+func (s *Store) followAPIServer(ctx context.Context, pods *podSet) {
 	ctx, cancel := context.WithCancel(ctx)
-	var running sync.WaitGroup
-	if s.mayUseLogDir() {
-		d := newLogDir(s.c.LogDir, s.c.ContainerLogDir, s.logsReported)
-		d.interval = s.logInterval
-		running.Go(func() { d.run(ctx) })
+	defer cancel()
+	watch := kube.Watch[*record]{
+		Access:        kube.Access{Kubeconfig: s.c.Kubeconfig, Node: s.c.Node, Timeout: s.c.Timeout},
+		Resources:     []schema.GroupVersionResource{{Version: "v1", Resource: "pods"}},
+		FieldSelector: fields.OneTermEqualSelector("spec.nodeName", s.c.Node).String(),
+		Metadata:      true,
+		Trim: func(o metav1.Object) (*record, bool) {
+			r, err := s.newRecord(o)
+			if err != nil {
+				s.omit(s.apiServer, err)
+			}
+			return r, err == nil
+		},
+		Update: func(_ string, objects map[string]*record) {
+			now := time.Now()
+			pods.replace(maps.Values(objects), now)
+			s.publishFrom(SourceAPIServer, pods.table(now))
+		},
+		Fail: func(err error) {
+			if poll.ReasonOf(err) == poll.NotFound {
+				err = poll.WithReason(poll.Unsupported, err)
+			}
+			s.apiServer.Fail(time.Now(), err)
+			cancel()
+		},
+		Connected: s.owners.client.Store,
 	}
-	if s.mayUseAPIServer() {
-		if s.c.Source == SourceAuto {
-			s.log.Info("The kubelet has no Pods API; the API server is asked for the metadata of pods", "socket", s.c.PodsSocket)
-		}
-		a := &apiServer{
-			rest:    s.c.REST,
-			node:    s.c.Node,
-			timeout: s.c.Timeout,
-			delay:   backoff{min: s.apiDelay, max: apiMaxDelay},
-			decoder: newDecoder(s.c.Want.Labels, s.c.Want.Annotations, s.log),
-			report:  func(r []*record, err error) { s.reported(s.apiServer, r, err) },
-			oddity:  func(err error) { s.oddity(s.apiServer, err) },
-			shelf:   newShelf(),
-		}
-		if s.c.Want.Workload {
-			a.owners = newOwners(s.ownerFailed)
-		}
-		running.Go(func() { a.run(ctx) })
+	watch.Run(ctx)
+}
+
+// publishFrom publishes a table of the active source. The other source becomes
+// obsolete.
+func (s *Store) publishFrom(source Source, t *table) {
+	from, other := s.podsAPI, s.apiServer
+	if source == SourceAPIServer {
+		from, other = other, from
 	}
-	return func() {
-		cancel()
-		running.Wait()
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		now := time.Now()
-		s.apiServer.stop(now)
-		s.logDir.stop(now)
-		s.logs = nil
-	}
+	from.Succeed(time.Now(), t)
+	other.Forget()
 }
 
-func (s *Store) wake() {
-	select {
-	case s.dirty <- struct{}{}:
-	default: // there is a notice already
-	}
+// omit records that one pod cannot be read.
+func (s *Store) omit(source *poll.Source[table], err error) {
+	reason := poll.ReasonOf(err)
+	source.Count(reason)
+	s.once.warn(string(reason), "A pod cannot be decoded and is omitted", "reason", reason, "err", err)
 }
 
-func (s *Store) reported(f *feed, records []*record, err error) {
-	s.note(f, err, func() { f.records = records })
-}
-
-func (s *Store) logsReported(logs *logged, err error) {
-	s.note(s.logDir, err, func() { s.logs = logs })
-}
-
-func (s *Store) note(f *feed, err error, keep func()) {
-	s.mu.Lock()
-	var n *notice
-	if now := time.Now(); err != nil {
-		n = f.failed(err, now)
-	} else {
-		keep()
-		n = f.succeeded(now)
-	}
-	s.mu.Unlock()
-	n.log(s.log)
-	s.wake()
-}
-
-func (s *Store) oddity(f *feed, err error) {
-	s.mu.Lock()
-	n := f.odd(err)
-	s.mu.Unlock()
-	n.log(s.log)
-}
-
+// ownerFailed counts and logs a failed lookup.
 func (s *Store) ownerFailed(o owner, err error) {
-	s.mu.Lock()
-	reason := reasonOf(err)
-	if _, known := s.ownerFailures[reason]; !known {
-		reason = ReasonOther
+	reason := poll.ReasonOf(err)
+	s.workloads.Count(reason)
+	if reason == poll.NotFound { // an owner can end before its pods
+		s.c.Logger.Debug("The owner of a pod does not exist", "api_version", o.apiVersion, "kind", o.kind, "name", o.name, "err", err)
+		return
 	}
-	s.ownerFailures[reason]++
-	level := slog.LevelDebug
-	// An owner may go before its pods.
-	if trouble := (ownerTrouble{reason, o.apiVersion, o.kind}); reason != ReasonNotFound && !s.ownerWarned[trouble] && len(s.ownerWarned) < maxOwners {
-		s.ownerWarned[trouble] = true
-		level = slog.LevelWarn
-	}
-	s.mu.Unlock()
-
 	hint := SourceAPIServer.Hint(reason)
-	if reason == ReasonForbidden {
+	if reason == poll.Forbidden {
 		hint = "allow the service account to get objects of this kind"
 	}
-	s.log.Log(context.Background(), level, "An owner of pods cannot be read; their workload is the highest owner that is known",
+	s.once.warn(fmt.Sprint(reason, o.apiVersion, o.kind), "The owner of a pod cannot be read; the workload is its highest known owner",
 		"api_version", o.apiVersion, "kind", o.kind, "name", o.name, "reason", reason, "err", err, "hint", hint)
 }
 
-// publish makes known what the sources say, if that changes anything.
-func (s *Store) publish(now time.Time) {
-	s.mu.Lock()
-	best := s.best(now)
-	var source Source
-	var records []*record
-	up := false
-	if best != nil {
-		source, records, up = best.source, best.records, best.up
+// publish joins the sources and publishes the result if it differs. Pending means
+// that a workload is not known yet.
+func (s *Store) publish(ctx context.Context, now time.Time) (pending bool) {
+	source, records, up := s.best()
+	var logs *logNames
+	if s.needsLogDir(now) {
+		logs = s.logDir.Table()
 	}
-	logs := s.logs
-	if !s.logDir.fresh(now, s.c.MaxAge) {
-		logs = nil
-	}
-	s.mu.Unlock()
-
 	before := s.published.Load()
-	if before == nil && best == nil && logs == nil {
-		return
+	if before == nil && source == "" && logs == nil {
+		return false
 	}
-	current := make([]*record, 0, len(records))
-	for _, r := range records {
-		if r.gone.IsZero() || now.Sub(r.gone) < linger {
-			current = append(current, r)
+	records = slices.DeleteFunc(slices.Clone(records), func(r *record) bool {
+		return !r.remains(now) || !up && logs.replaced(r.pod)
+	})
+	if source == SourceAPIServer && s.c.Want.Workload {
+		ctx, cancel := context.WithTimeout(ctx, ownerTime)
+		defer cancel()
+		for i, r := range records {
+			workload, unknown := s.owners.workload(ctx, r)
+			pending = pending || unknown
+			if workload != r.pod.Workload {
+				with, pod := *r, *r.pod
+				pod.Workload, with.pod = workload, &pod
+				records[i] = &with
+			}
 		}
 	}
-	if !up {
-		current = slices.DeleteFunc(current, func(r *record) bool { return logs.replaced(r.pod) })
+	if ctx.Err() != nil {
+		return false
 	}
-	next := index(source, current, logs)
-	if before.equal(next) {
-		return
+	if next := newPods(source, records, logs); !before.equal(next) {
+		s.published.Store(next)
+		select {
+		case s.changed <- struct{}{}:
+		default:
+		}
 	}
-	next.Version, next.Time = 1, now
-	if before != nil {
-		next.Version = before.Version + 1
-	}
-	s.published.Store(next)
-	select {
-	case s.changed <- struct{}{}:
-	default: // there is a notice already
-	}
+	return pending
 }
 
-// best gives the source to believe, or nil: one that is up, else the one that
-// was up last.
-func (s *Store) best(now time.Time) *feed {
-	k, a := s.podsAPI, s.apiServer
-	switch {
-	case k.up:
-		return k
-	case a.up:
-		return a
-	case !k.fresh(now, s.c.MaxAge) && !a.fresh(now, s.c.MaxAge):
-		return nil
-	case k.downSince.After(a.downSince) || a.records == nil:
-		return k
+// best returns the source with valid records, or an empty one. The inactive source
+// is valid until the active one has answered.
+func (s *Store) best() (source Source, records []*record, up bool) {
+	if t := s.podsAPI.Table(); t != nil {
+		source, records, up = SourcePodsAPI, t.records, s.podsAPI.Status().Up
 	}
-	return a
+	if t := s.apiServer.Table(); t != nil {
+		source, records, up = SourceAPIServer, t.records, s.apiServer.Status().Up
+	}
+	return source, records, up
 }

@@ -6,9 +6,9 @@ package metadata
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -24,25 +24,25 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/rest"
 	podsv1alpha1 "k8s.io/kubelet/pkg/apis/pods/v1alpha1"
 
+	"gpu_exporter/podmapper/internal/poll"
 	"gpu_exporter/podmapper/kubelettest"
 )
 
-// patience is for what must happen, but not at a certain time.
-const patience = 30 * time.Second
+// patience bounds the wait for a condition. The machine can be oversubscribed.
+const patience = 2 * time.Minute
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("still not after %s: %s", patience, what)
+			t.Fatalf("not within %s: %s", patience, what)
 		}
 	}
 }
 
-// rig is a Store with all its sources in reach.
+// rig is a Store with all its sources.
 type rig struct {
 	*Store
 	t       *testing.T
@@ -52,8 +52,8 @@ type rig struct {
 	stop    func()
 }
 
-// newRig makes a Store that is not patient with the sources. The function may
-// change its configuration.
+// newRig makes a Store with short intervals. change, if set, changes its
+// configuration.
 func newRig(t *testing.T, change func(*Config)) *rig {
 	t.Helper()
 	dir := t.TempDir()
@@ -77,7 +77,8 @@ func newRig(t *testing.T, change func(*Config)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.apiDelay, s.changeOver, s.logInterval = 10*time.Millisecond, 50*time.Millisecond, 10*time.Millisecond
+	s.retry.Duration, s.retry.Cap = 10*time.Millisecond, 100*time.Millisecond
+	s.sweep, s.logInterval = 50*time.Millisecond, 10*time.Millisecond
 	r.Store = s
 	return r
 }
@@ -119,7 +120,7 @@ func (r *rig) logContainer(pod, namespace, container, id string) {
 	}
 }
 
-// wait waits until all pods are those that are described so: see describe.
+// wait waits until describe returns these lines.
 func (r *rig) wait(what string, want ...string) {
 	r.t.Helper()
 	var got []string
@@ -134,10 +135,14 @@ func (r *rig) wait(what string, want ...string) {
 // waitFor waits for the status of a source.
 func (r *rig) waitFor(s Source, what string, ok func(SourceStatus) bool) {
 	r.t.Helper()
-	eventually(r.t, what, func() bool { return ok(r.Status()[s]) })
+	for deadline := time.Now().Add(patience); !ok(r.Status()[s]); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("not within %s: %s: %+v", patience, what, r.Status()[s])
+		}
+	}
 }
 
-// describe gives a line for each pod.
+// describe returns a line for each pod.
 func describe(p *Pods) []string {
 	var lines []string
 	for _, pod := range p.All() {
@@ -195,16 +200,20 @@ func meta(p *corev1.Pod) metav1.PartialObjectMetadata {
 	return metav1.PartialObjectMetadata{ObjectMeta: p.ObjectMeta}
 }
 
-// noAPIServer is for tests in which it must not be asked.
-func noAPIServer(t *testing.T) func() (*rest.Config, error) {
-	return func() (*rest.Config, error) {
-		t.Error("the API server is asked")
-		return nil, errors.New("not in this test")
-	}
+// noAPIServer returns the kubeconfig of an API server that must not receive requests.
+func noAPIServer(t *testing.T) string {
+	t.Helper()
+	c := newCluster(t)
+	t.Cleanup(func() {
+		if n := len(c.asked("")); n > 0 {
+			t.Errorf("the API server has received %d requests", n)
+		}
+	})
+	return c.kubeconfig
 }
 
 func TestPodsAPI(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.REST = noAPIServer(t) })
+	r := newRig(t, func(c *Config) { c.Kubeconfig = noAPIServer(t) })
 	train := with(pod("ml", "train", "u-1", map[string]string{"team": "vision"}), running("main", "containerd://"+id('a')))
 	web := pod("ml", "web-77-x", "u-2", map[string]string{labelTemplateHash: "77"},
 		metav1.OwnerReference{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web-77", UID: "u-r", Controller: yes()})
@@ -232,27 +241,28 @@ func TestPodsAPI(t *testing.T) {
 	if p, name := first.ByContainerID(id('b')); p != nil || name != "" {
 		t.Errorf("by an unknown ID: %v, %q", p, name)
 	}
-	if first.Source != SourcePodsAPI || first.Version != 1 || first.Time.IsZero() {
-		t.Errorf("source %q, version %d, time %s", first.Source, first.Version, first.Time)
+	if first.Source != SourcePodsAPI {
+		t.Errorf("source %q", first.Source)
 	}
 
-	// A change of the status that changes nothing for us is no change.
+	// A change of the status that does not concern the table is no change.
 	restarted := with(train, running("main", "containerd://"+id('a')))
 	restarted.Status.PodIP = "10.0.0.1"
+	events := r.podsAPI.Status().Refreshes
 	put(t, r.kubelet, restarted)
+	eventually(t, "the event", func() bool { return r.podsAPI.Status().Refreshes > events })
+	if r.publish(t.Context(), time.Now()); r.Pods() != first {
+		t.Error("an event without a change gives a new table")
+	}
 	put(t, r.kubelet, with(train, running("main", "containerd://"+id('b')))) // a container was restarted
 	r.wait("a container's new ID",
 		"ml/train u-1 team=vision main@bb",
 		"ml/web-77-x u-2 pod-template-hash=77 Deployment/web")
-	if v := r.Pods().Version; v != 2 {
-		t.Errorf("version %d after one change", v)
-	}
 	if got := describe(first); got[0] != "ml/train u-1 team=vision main@aa" {
 		t.Errorf("what was published has become %q", got[0])
 	}
 
-	// A pod of the same name takes over at once, and the one that ended is still
-	// found by its UID.
+	// A new pod of the name replaces the old one at once. The old one remains by UID.
 	if err := r.kubelet.Remove(train); err != nil {
 		t.Fatal(err)
 	}
@@ -270,8 +280,7 @@ func put(t *testing.T, k *kubelettest.PodsAPI, p *corev1.Pod) {
 	}
 }
 
-// The kubelet does not tell when labels change and the status of the pod does
-// not: the next watch tells.
+// The kubelet sends no event if only labels change. The next watch finds them.
 func TestPodsAPIRenewal(t *testing.T) {
 	r := newRig(t, nil)
 	r.watchFor = 20 * time.Millisecond
@@ -301,27 +310,32 @@ func TestPodsAPIFailures(t *testing.T) {
 		mend   func(r *rig)
 		reason Reason
 	}{
-		{"kubelet gone", func(r *rig) { r.kubelet.Stop() }, (*rig).startKubelet, ReasonNoSocket},
+		{"kubelet gone", func(r *rig) { r.kubelet.Stop() }, (*rig).startKubelet, poll.NoSocket},
 		{"kubelet starting", func(r *rig) {
 			r.kubelet.SetError(status.Error(codes.FailedPrecondition, "Kubelet is initializing"))
 			r.kubelet.Drop()
-		}, func(r *rig) { r.kubelet.SetError(nil) }, ReasonUnavailable},
+		}, func(r *rig) { r.kubelet.SetError(nil) }, poll.Unavailable},
 		{"feature gate off", func(r *rig) {
 			r.kubelet.SetError(status.Error(codes.Unimplemented, "unknown service"))
 			r.kubelet.Drop()
-		}, func(r *rig) { r.kubelet.SetError(nil) }, ReasonUnsupported},
-		{"watch ended as we were slow", func(r *rig) { r.kubelet.Drop() }, func(*rig) {}, ReasonDropped},
+		}, func(r *rig) { r.kubelet.SetError(nil) }, poll.Unsupported},
+		{"watch ended as we were slow", func(r *rig) { r.kubelet.Drop() }, func(*rig) {}, reasonDropped},
 		{"kubelet hangs", func(r *rig) {
 			r.kubelet.SetSilent(true)
 			r.kubelet.Drop()
-		}, func(r *rig) { r.kubelet.SetSilent(false) }, ReasonTimeout},
+		}, func(r *rig) { r.kubelet.SetSilent(false) }, poll.Timeout},
 		{"a pod too large", func(r *rig) {
-			r.kubelet.Send(&podsv1alpha1.WatchPodsEvent{Type: podsv1alpha1.EventType_ADDED, Pod: make([]byte, maxObject+1)})
-		}, func(*rig) {}, ReasonTooLarge},
+			r.kubelet.Send(&podsv1alpha1.WatchPodsEvent{Type: podsv1alpha1.EventType_ADDED, Pod: make([]byte, maxMessage+1)})
+		}, func(*rig) {}, poll.TooLarge},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			r := newRig(t, func(c *Config) { c.Timeout = 200 * time.Millisecond })
-			r.changeOver = time.Hour
+			t.Parallel()
+			r := newRig(t, func(c *Config) {
+				c.Source = SourcePodsAPI
+				if tc.reason == poll.Timeout {
+					c.Timeout = time.Second
+				}
+			})
 			r.kubelet.SetPods(a)
 			r.startKubelet()
 			r.run()
@@ -343,7 +357,7 @@ func TestPodsAPIFailures(t *testing.T) {
 	}
 }
 
-// One pod that cannot be read costs only itself.
+// A malformed pod does not affect the other pods.
 func TestPodsAPIOddPod(t *testing.T) {
 	r := newRig(t, nil)
 	r.kubelet.SetPods(pod("ml", "a", "u-1", nil))
@@ -354,72 +368,171 @@ func TestPodsAPIOddPod(t *testing.T) {
 	r.kubelet.Send(&podsv1alpha1.WatchPodsEvent{Type: 99})
 	put(t, r.kubelet, pod("ml", "b", "u-2", nil))
 	r.wait("the other pods", "ml/a u-1", "ml/b u-2")
-	if s := r.Status()[SourcePodsAPI]; !s.Up || s.Failures[ReasonMalformed] != 1 {
+	if s := r.Status()[SourcePodsAPI]; !s.Up || s.Failures[poll.Malformed] != 1 {
 		t.Errorf("status %+v", s)
 	}
 }
 
-// Where the kubelet has no Pods API the API server is asked, and once it has
-// one, no longer.
+func TestChoose(t *testing.T) {
+	labels := Want{Labels: all}
+	for _, tc := range []struct {
+		name   string
+		source Source
+		want   Want
+		socket bool
+		logs   bool
+		choice Source
+	}{
+		{"auto with a socket", SourceAuto, labels, true, true, SourcePodsAPI},
+		{"auto without a socket", SourceAuto, labels, false, true, SourceAPIServer},
+		{"auto for identities with a socket", SourceAuto, Want{}, true, true, SourcePodsAPI},
+		{"auto for identities without a socket", SourceAuto, Want{}, false, true, ""},
+		{"auto for identities without any source", SourceAuto, Want{}, false, false, SourcePodsAPI},
+		{"Pods API without a socket", SourcePodsAPI, labels, false, true, SourcePodsAPI},
+		{"API server with a socket", SourceAPIServer, labels, true, true, SourceAPIServer},
+		{"API server for identities", SourceAPIServer, Want{}, true, true, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := newRig(t, func(c *Config) {
+				c.Source, c.Want = tc.source, tc.want
+				if !tc.logs {
+					c.LogDir, c.ContainerLogDir = "", ""
+				}
+				if tc.socket { // a kubelet that restarts leaves such a file
+					if err := os.WriteFile(c.PodsSocket, nil, 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+			})
+			got, err := r.choose()
+			if got != tc.choice {
+				t.Errorf("chose %q, want %q", got, tc.choice)
+			}
+			if absent := tc.source == SourceAuto && tc.choice != SourcePodsAPI; absent != (err != nil) || absent && poll.ReasonOf(err) != poll.NoSocket {
+				t.Errorf("error %v", err)
+			}
+			inUse := map[Source]bool{}
+			for source, status := range r.Status() {
+				inUse[source] = status.InUse
+			}
+			want := map[Source]bool{}
+			if tc.source == SourceAuto {
+				want[SourcePodsAPI] = tc.choice == SourcePodsAPI
+			}
+			if tc.source == SourcePodsAPI {
+				want[SourcePodsAPI] = true
+			}
+			if tc.source != SourcePodsAPI && tc.want.any() {
+				want[SourceAPIServer] = tc.choice == SourceAPIServer
+			}
+			if tc.logs {
+				want[SourceLogDir] = tc.choice != SourcePodsAPI
+			}
+			if !maps.Equal(inUse, want) {
+				t.Errorf("in use are %v, want %v", inUse, want)
+			}
+		})
+	}
+}
+
+// With SourceAuto the API server is used if the kubelet has no Pods API. The source
+// changes only after a failure.
 func TestAuto(t *testing.T) {
 	c := newCluster(t)
-	r := newRig(t, func(conf *Config) { conf.REST = c.config })
+	r := newRig(t, func(conf *Config) { conf.Kubeconfig = c.kubeconfig })
 	a := pod("ml", "a", "u-1", map[string]string{"team": "x"})
 	c.put(meta(a))
 	r.logPod("ml_a_u-1")
 	r.logContainer("a", "ml", "main", id('c'))
 	r.run()
-	// The API server gives no containers, and the directories no labels.
+	// The API server does not report containers, and the directories no labels.
 	r.wait("pods of the API server with their containers", "ml/a u-1 team=x main@cc")
 	if r.Pods().Source != SourceAPIServer {
 		t.Errorf("the source is %q", r.Pods().Source)
 	}
 	s := r.Status()
-	if s[SourcePodsAPI].InUse || s[SourcePodsAPI].Reason != ReasonNoSocket || !s[SourceAPIServer].InUse || !s[SourceAPIServer].Up || !s[SourceLogDir].Up {
+	if s[SourcePodsAPI].InUse || s[SourcePodsAPI].Reason != poll.NoSocket || !s[SourceAPIServer].InUse || !s[SourceAPIServer].Up || !s[SourceLogDir].InUse {
 		t.Errorf("status %+v", s)
 	}
 	if n := r.log.count("level=WARN"); n != 0 {
-		t.Errorf("%d warnings that the kubelet has no Pods API, which most have not", n)
+		t.Errorf("%d warnings about the missing Pods API, which is normal", n)
 	}
 
 	r.kubelet.SetPods(with(a, running("main", "containerd://"+id('d'))))
 	r.startKubelet()
+	c.put(meta(pod("ml", "late", "u-9", nil)))
+	r.wait("another pod of the API server", "ml/a u-1 team=x main@cc", "ml/late u-9")
+	if n := r.kubelet.Connections(); n != 0 {
+		t.Errorf("%d connections to the kubelet while the API server works", n)
+	}
+
+	c.failWith(func(*http.Request) (int, string) { return http.StatusForbidden, "" })
+	c.endWatches()
 	r.wait("pods of the kubelet", "ml/a u-1 team=x main@dd")
-	eventually(t, "the change of the source", func() bool { return r.Pods().Source == SourcePodsAPI })
-	c.put(meta(pod("ml", "late", "u-9", nil))) // a watch would tell
-	r.waitFor(SourceAPIServer, "an API server that is left alone", func(s SourceStatus) bool { return !s.InUse && !s.Up })
-	if s := r.Status()[SourcePodsAPI]; !s.Up || !s.InUse {
+	if r.Pods().Source != SourcePodsAPI {
+		t.Errorf("the source is %q", r.Pods().Source)
+	}
+	eventually(t, "unused log directories", func() bool { return !r.Status()[SourceLogDir].InUse })
+	if s := r.Status(); !s[SourcePodsAPI].Up || !s[SourcePodsAPI].InUse || s[SourceAPIServer].InUse || s[SourceAPIServer].Up {
 		t.Errorf("status %+v", s)
 	}
 
-	// A kubelet that stays away is one without the API.
+	c.failWith(nil)
+	requests := len(c.asked(""))
+	b := pod("ml", "b", "u-2", nil)
+	put(t, r.kubelet, b)
+	r.wait("another pod of the kubelet", "ml/a u-1 team=x main@dd", "ml/b u-2")
+	if n := len(c.asked("")); n != requests {
+		t.Errorf("%d requests to the API server while the Pods API works", n-requests)
+	}
 	r.kubelet.Stop()
 	r.wait("pods of the API server again", "ml/a u-1 team=x main@cc", "ml/late u-9")
 }
 
-// A kubelet that restarts is waited for.
-func TestAutoKubeletRestart(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.REST = noAPIServer(t) })
-	r.changeOver = time.Hour
+// The last pods remain during a restart of the kubelet.
+func TestKubeletRestart(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Source, c.Kubeconfig = SourcePodsAPI, noAPIServer(t) })
+	r.logPod("ml_other_u-9")
 	r.kubelet.SetPods(pod("ml", "a", "u-1", nil))
 	r.startKubelet()
 	r.run()
 	r.wait("the pod", "ml/a u-1")
 	r.kubelet.Stop()
-	r.waitFor(SourcePodsAPI, "the loss", func(s SourceStatus) bool { return !s.Up && s.Reason == ReasonNoSocket })
-	if got := describe(r.Pods()); len(got) != 1 {
+	r.waitFor(SourcePodsAPI, "the loss", func(s SourceStatus) bool { return !s.Up && s.Reason == poll.NoSocket })
+	if got := describe(r.Pods()); !slices.Equal(got, []string{"ml/a u-1"}) {
 		t.Errorf("without a kubelet: %q", got)
 	}
 	r.kubelet.SetPods(pod("ml", "a", "u-1", map[string]string{"team": "x"}))
 	r.startKubelet()
-	r.wait("the new kubelet's pods", "ml/a u-1 team=x")
+	r.wait("pods of the new kubelet", "ml/a u-1 team=x")
 }
 
-// For identities alone the API server is never asked.
+// The log directories are used if the Pods API is down for longer than a restart.
+func TestLogDirStandsIn(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Source = SourcePodsAPI })
+	now := time.Now()
+	if r.needsLogDir(now) || !r.needsLogDir(now.Add(standInTime+time.Second)) {
+		t.Error("at the start the log directories are not needed for a minute, and then they are")
+	}
+	r.kubelet.SetPods(pod("ml", "a", "u-1", nil))
+	r.startKubelet()
+	r.run()
+	r.wait("the pod", "ml/a u-1")
+	if r.needsLogDir(now.Add(time.Hour)) {
+		t.Error("the log directories are needed while the Pods API is up")
+	}
+	r.kubelet.Stop()
+	r.waitFor(SourcePodsAPI, "the loss", func(s SourceStatus) bool { return !s.Up })
+	if now = time.Now(); r.needsLogDir(now) || !r.needsLogDir(now.Add(standInTime+time.Second)) {
+		t.Error("after the loss the log directories are not needed for a minute, and then they are")
+	}
+}
+
+// For identities alone the API server receives no request.
 func TestIdentityOnly(t *testing.T) {
 	for _, source := range []Source{SourceAuto, SourceAPIServer} {
 		t.Run(string(source), func(t *testing.T) {
-			r := newRig(t, func(c *Config) { c.Source, c.Want, c.REST = source, Want{}, noAPIServer(t) })
+			r := newRig(t, func(c *Config) { c.Source, c.Want, c.Kubeconfig = source, Want{}, noAPIServer(t) })
 			r.logPod("ml_a_u-1")
 			r.logContainer("a", "ml", "main", id('a'))
 			r.run()
@@ -443,7 +556,7 @@ func TestIdentityOnly(t *testing.T) {
 func TestAPIServer(t *testing.T) {
 	c := newCluster(t)
 	r := newRig(t, func(conf *Config) {
-		conf.Source, conf.REST = SourceAPIServer, c.config
+		conf.Source, conf.Kubeconfig = SourceAPIServer, c.kubeconfig
 		conf.Want.Annotations = func(key string) bool { return key == "owner" }
 	})
 	a := pod("ml", "a", "u-1", map[string]string{"team": "x"})
@@ -468,11 +581,9 @@ func TestAPIServer(t *testing.T) {
 		t.Errorf("%d requests for one list and one watch: %q", n, c.asked("/api/v1/pods?"))
 	}
 
-	// The server forgets what has been: routine.
+	// An expired resource version is routine.
 	c.forget()
-	eventually(t, "another list, of the newest state", func() bool {
-		return len(c.asked("/api/v1/pods?fieldSelector=spec.nodeName%3Dnode-1&limit=100")) == 2
-	})
+	eventually(t, "another list", func() bool { return len(c.asked("/api/v1/pods?"))-len(c.asked("watch=true")) > 1 })
 	c.put(meta(pod("ml", "c", "u-4", nil)))
 	eventually(t, "a pod after that", func() bool { return r.Pods().ByName("ml", "c") != nil })
 	if s := r.Status()[SourceAPIServer]; !s.Up || total(s.Failures) != 0 {
@@ -480,66 +591,76 @@ func TestAPIServer(t *testing.T) {
 	}
 }
 
-// A server that sends pages is asked for all of them.
+// All pages of a list are read.
 func TestAPIServerPages(t *testing.T) {
 	c := newCluster(t)
 	c.paged = true
-	const many = 2*pageSize + 50
+	const many = 1050 // three pages of client-go
 	for i := range many {
 		c.put(meta(pod("ml", fmt.Sprintf("p%03d", i), fmt.Sprintf("u-%03d", i), nil)))
 	}
-	r := newRig(t, func(conf *Config) { conf.Source, conf.REST = SourceAPIServer, c.config })
+	r := newRig(t, func(conf *Config) { conf.Source, conf.Kubeconfig = SourceAPIServer, c.kubeconfig })
 	r.run()
 	eventually(t, "all pods", func() bool { return len(r.Pods().All()) == many })
 	if n := len(c.asked("continue=")); n != 2 {
-		t.Errorf("%d pages were asked for after the first", n)
+		t.Errorf("%d requests for further pages", n)
 	}
 }
 
 func TestAPIServerFailures(t *testing.T) {
-	always := func(code int) func(*cluster) {
+	type action = func(*cluster)
+	always := func(code int) action {
 		return func(c *cluster) {
-			c.failWith(func(*http.Request) (int, string) { return code, `{"message":"because"}` })
+			c.failWith(func(*http.Request) (int, string) { return code, "because" })
 		}
 	}
 	works := func(c *cluster) { c.failWith(nil) }
-	reached := func(c *cluster) { c.adjustConfig(nil) }
+	// Rejected credentials make the Store read the kubeconfig again.
+	configured := func(change action) action {
+		return func(c *cluster) {
+			change(c)
+			c.expireToken()
+		}
+	}
+	repaired := func(c *cluster) {
+		c.configure(c.server.URL, c.certificate())
+		c.renewToken()
+	}
 	for _, tc := range []struct {
 		name       string
-		fail, heal func(*cluster)
+		fail, heal action
 		reason     Reason
 		text       string // in the error
 	}{
-		{"token expired", (*cluster).expireToken, (*cluster).renewToken, ReasonUnauthorized, "401 Unauthorized"},
-		{"forbidden", always(http.StatusForbidden), works, ReasonForbidden, "403 Forbidden: because"},
-		{"wrong version", always(http.StatusNotFound), works, ReasonUnsupported, "404 Not Found"},
-		{"cannot give metadata", always(http.StatusNotAcceptable), works, ReasonUnsupported, "406"},
-		{"in trouble", always(http.StatusInternalServerError), works, ReasonUnavailable, "500"},
-		{"overloaded", always(http.StatusTooManyRequests), works, ReasonRateLimited, "429"},
-		{"a proxy's page", func(c *cluster) {
-			c.failWith(func(*http.Request) (int, string) { return http.StatusOK, "<html>Sign in</html>" })
-		}, works, ReasonUnsupported, "text/plain"},
+		{"token expired", (*cluster).expireToken, (*cluster).renewToken, poll.Unauthorized, "Unauthorized"},
+		{"forbidden", always(http.StatusForbidden), works, poll.Forbidden, "because"},
+		{"wrong version", always(http.StatusNotFound), works, poll.Unsupported, "because"},
+		{"metadata not served", always(http.StatusNotAcceptable), works, poll.Unsupported, "because"},
+		{"in trouble", always(http.StatusInternalServerError), works, poll.Unavailable, "because"},
+		{"overloaded", always(http.StatusTooManyRequests), works, poll.RateLimited, "because"},
+		{"page of a proxy", always(http.StatusOK), works, poll.Malformed, "text/html"},
 		{"slow", func(c *cluster) {
 			c.failWith(func(r *http.Request) (int, string) {
 				<-r.Context().Done()
 				return http.StatusServiceUnavailable, ""
 			})
-		}, works, ReasonTimeout, "no answer in time"},
-		{"connection refused", func(c *cluster) {
-			c.adjustConfig(func(config *rest.Config) error { config.Host = "https://127.0.0.1:1"; return nil })
-		}, reached, ReasonUnavailable, "connection refused"},
-		{"certificate of somebody else", func(c *cluster) {
-			c.adjustConfig(func(config *rest.Config) error { config.CAData = nil; return nil })
-		}, reached, ReasonOther, "certificate"},
-		{"no kubeconfig", func(c *cluster) {
-			c.adjustConfig(func(*rest.Config) error { return errors.New("no such file") })
-		}, reached, ReasonNoConfig, "no such file"},
+		}, works, poll.Timeout, ""},
+		{"connection refused", configured(func(c *cluster) { c.configure("https://127.0.0.1:1", c.certificate()) }),
+			repaired, poll.Unavailable, "connection refused"},
+		{"unknown authority", configured(func(c *cluster) { c.configure(c.server.URL, "") }),
+			repaired, poll.Other, "certificate"},
+		{"no kubeconfig", configured(func(c *cluster) { os.Remove(c.kubeconfig) }),
+			repaired, poll.NoConfig, "no such file"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
 			c := newCluster(t)
 			c.put(meta(pod("ml", "a", "u-1", nil)))
 			r := newRig(t, func(conf *Config) {
-				conf.Source, conf.REST, conf.Timeout = SourceAPIServer, c.config, 300*time.Millisecond
+				conf.Source, conf.Kubeconfig = SourceAPIServer, c.kubeconfig
+				if tc.reason == poll.Timeout {
+					conf.Timeout = time.Second
+				}
 			})
 			// From the start.
 			tc.fail(c)
@@ -566,15 +687,17 @@ func TestAPIServerFailures(t *testing.T) {
 			tc.heal(c)
 			r.wait("the other pod", "ml/a u-1", "ml/b u-2")
 			r.waitFor(SourceAPIServer, "recovery", func(s SourceStatus) bool { return s.Up && s.Err == nil && s.Failures[tc.reason] > 1 })
-			if n := r.log.count("level=WARN"); n > 2 {
-				t.Errorf("%d warnings of two outages", n)
+			for _, reason := range SourceAPIServer.Reasons() {
+				if n := r.log.count("level=WARN msg=\"Owner source failed\" source=api_server reason=" + string(reason)); n > 2 {
+					t.Errorf("%d warnings about %s in two outages", n, reason)
+				}
 			}
 		})
 	}
 }
 
-// What is too old is not given any more, and neither is a pod that another one
-// of its name has replaced, as the directories tell.
+// Old pods expire, and so do pods that have been replaced according to the log
+// directories.
 func TestTooOld(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
@@ -589,8 +712,9 @@ func TestTooOld(t *testing.T) {
 			c := newCluster(t)
 			label := map[string]string{"team": "x"}
 			c.put(meta(pod("ml", "a", "u-1", label)), meta(pod("ml", "b", "u-2", label)))
-			r := newRig(t, func(conf *Config) { conf.Source, conf.REST, conf.MaxAge = SourceAPIServer, c.config, tc.maxAge })
-			r.changeOver = 10 * time.Millisecond // how often it is looked
+			r := newRig(t, func(conf *Config) {
+				conf.Source, conf.Kubeconfig, conf.MaxAge = SourceAPIServer, c.kubeconfig, tc.maxAge
+			})
 			r.run()
 			r.wait("good pods", "ml/a u-1 team=x", "ml/b u-2 team=x")
 			c.failWith(func(*http.Request) (int, string) { return http.StatusForbidden, "" })
@@ -604,12 +728,10 @@ func TestTooOld(t *testing.T) {
 }
 
 func TestNewErrors(t *testing.T) {
-	config := func() (*rest.Config, error) { return &rest.Config{}, nil }
 	for want, c := range map[string]Config{
-		"a path of 1 to":         {PodsSocket: strings.Repeat("x", 200)},
+		"must have 1 to":         {PodsSocket: strings.Repeat("x", 200)},
 		`source "etcd" is none`:  {Source: "etcd"},
-		"how to reach":           {Source: SourceAPIServer, Node: "n"},
-		"the name of this node":  {Source: SourceAPIServer, REST: config},
+		"the name of this node":  {Source: SourceAPIServer},
 		"must be positive":       {MaxAge: -1},
 		"-1ns must be positive":  {Timeout: -1},
 		`source "log_directory"`: {Source: SourceLogDir},
@@ -620,9 +742,9 @@ func TestNewErrors(t *testing.T) {
 	}
 }
 
-// Every reason has its count from the start.
+// Every reason has a count from the start, and a hint.
 func TestStatusHasAllReasons(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.REST = noAPIServer(t) })
+	r := newRig(t, func(c *Config) { c.Kubeconfig = noAPIServer(t) })
 	for source, s := range r.Status() {
 		if len(s.Failures) != len(source.Reasons()) || len(s.Failures) == 0 {
 			t.Errorf("%s: %v, want all of %v", source, s.Failures, source.Reasons())
@@ -641,7 +763,7 @@ func TestStatusHasAllReasons(t *testing.T) {
 	}
 }
 
-// Run leaves no goroutine behind, whatever it was at.
+// Run leaves no goroutine behind, whatever it does when it is stopped.
 func TestRunLeavesNothing(t *testing.T) {
 	c := newCluster(t)
 	owner := c.own("/apis/apps/v1/namespaces/ml/replicasets/web", served{})
@@ -651,7 +773,7 @@ func TestRunLeavesNothing(t *testing.T) {
 	before := runtime.NumGoroutine()
 	for i := range 20 {
 		r := newRig(t, func(conf *Config) {
-			conf.REST = c.config
+			conf.Kubeconfig = c.kubeconfig
 			if i%2 == 0 {
 				conf.PodsSocket = kubelet.c.PodsSocket
 			}
@@ -662,8 +784,10 @@ func TestRunLeavesNothing(t *testing.T) {
 		})
 		r.stop()
 	}
-	http.DefaultClient.CloseIdleConnections()
-	eventually(t, "goroutines ended", func() bool { return runtime.NumGoroutine() <= before+2 })
+	eventually(t, "goroutines ended", func() bool {
+		c.server.CloseClientConnections() // client-go keeps them for 90 s
+		return runtime.NumGoroutine() <= before+2
+	})
 }
 
 // Nothing that a scrape calls waits for a source that hangs.
@@ -673,18 +797,24 @@ func TestReadersDoNotWait(t *testing.T) {
 		<-r.Context().Done()
 		return http.StatusServiceUnavailable, ""
 	})
-	r := newRig(t, func(conf *Config) { conf.REST = c.config })
-	r.kubelet.SetSilent(true)
-	r.startKubelet()
-	r.run()
-	eventually(t, "requests that hang", func() bool { return r.kubelet.Watches() > 0 && len(c.asked("pods")) > 0 })
-	before := runtime.NumGoroutine()
-	for range 1000 {
-		r.Pods().ByName("ml", "a")
-		r.Status()
-		r.OwnerFailures()
-	}
-	if after := runtime.NumGoroutine(); after > before+10 {
-		t.Errorf("%d goroutines grew to %d", before, after)
+	for _, source := range []Source{SourcePodsAPI, SourceAPIServer} {
+		t.Run(string(source), func(t *testing.T) {
+			r := newRig(t, func(conf *Config) { conf.Source, conf.Kubeconfig = source, c.kubeconfig })
+			r.kubelet.SetSilent(true)
+			r.startKubelet()
+			r.run()
+			eventually(t, "a request that hangs", func() bool {
+				return source == SourcePodsAPI && r.kubelet.Watches() > 0 || source == SourceAPIServer && len(c.asked("pods")) > 0
+			})
+			before := runtime.NumGoroutine()
+			for range 1000 {
+				r.Pods().ByName("ml", "a")
+				r.Status()
+				r.OwnerFailures()
+			}
+			if after := runtime.NumGoroutine(); after > before+10 {
+				t.Errorf("%d goroutines grew to %d", before, after)
+			}
+		})
 	}
 }

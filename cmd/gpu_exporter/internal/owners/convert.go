@@ -7,8 +7,7 @@ import (
 	"cmp"
 
 	"gpu_exporter/collector"
-	"gpu_exporter/podmapper"
-	"gpu_exporter/podmapper/docker"
+	"gpu_exporter/podmapper/device"
 	"gpu_exporter/podmapper/jobs"
 	"gpu_exporter/podmapper/metadata"
 )
@@ -35,17 +34,18 @@ func (j *join) owners() *collector.Ownership {
 			})
 		}
 	}
+	x := device.NewIndex(devices(j.inventory), device.IDTypeUID)
 	if j.inputs.jobs != nil {
-		j.addJobs(o)
+		j.addJobs(o, x)
 	}
 	if j.inputs.engine != nil {
-		j.addContainers(o)
+		j.addContainers(o, x)
 	}
 	return o
 }
 
-func (j *join) addJobs(o *collector.Ownership) {
-	m := j.inputs.jobs.Match(jobDevices(j.inventory), j.running)
+func (j *join) addJobs(o *collector.Ownership, x *device.Index) {
+	m := j.inputs.jobs.Match(x, j.running)
 	if n := len(strays(m)); n > 0 {
 		o.Strays["job_files"] = n
 	}
@@ -73,8 +73,8 @@ func strays(m jobs.Match) []jobs.Hold {
 	return all
 }
 
-func (j *join) addContainers(o *collector.Ownership) {
-	m := j.inputs.engine.Match(engineDevices(j.inventory))
+func (j *join) addContainers(o *collector.Ownership, x *device.Index) {
+	m := j.inputs.engine.Match(x)
 	o.Strays["docker"] = len(m.Unmatched)
 	for i, all := range m.Containers {
 		for _, c := range all {
@@ -107,23 +107,23 @@ func labels(all []metadata.KeyValue) []collector.Label {
 
 // devices describes the entities that a container can hold, at the positions of
 // the entities.
-func devices(inv *collector.Inventory) []podmapper.Device {
-	all := make([]podmapper.Device, len(inv.Entities))
+func devices(inv *collector.Inventory) []device.Device {
+	all := make([]device.Device, len(inv.Entities))
 	for i := range inv.Entities {
 		e := &inv.Entities[i]
 		gpu, ok := inv.GPU(i)
 		if !ok {
 			continue
 		}
-		d := podmapper.Device{
-			GPUUUID: gpu.UUID, Index: gpu.Index, Minor: gpu.Minor, PCIBusID: gpu.PCIBusID,
-			GPUInstance: collector.Unknown, ComputeInstance: collector.Unknown, PlacementStart: podmapper.NotPublished,
+		d := device.Device{
+			GPUUUID: gpu.UUID, Index: gpu.Index, Minor: gpu.Minor, DCGMID: int(gpu.ID), PCIBusID: gpu.PCIBusID, MIGMode: gpu.MIGMode,
+			GPUInstance: device.Unknown, ComputeInstance: device.Unknown, MIGIndex: device.Unknown, PlacementStart: device.Unknown,
 		}
 		switch e.Kind {
 		case collector.KindGPU:
-			d.Kind = podmapper.KindGPU
+			d.Kind = device.KindGPU
 		case collector.KindGPUInstance:
-			d.Kind, d.GPUInstance, d.Profile, d.PlacementStart = podmapper.KindGPUInstance, e.InstanceID, e.Profile, e.PlacementStart
+			d.Kind, d.GPUInstance, d.Profile, d.PlacementStart = device.KindGPUInstance, e.InstanceID, e.Profile, e.PlacementStart
 			for _, child := range inv.Entities[i+1:] {
 				if child.Kind == collector.KindComputeInstance && child.Parent == i && child.UUID != "" {
 					d.MIGUUIDs = append(d.MIGUUIDs, child.UUID)
@@ -131,7 +131,7 @@ func devices(inv *collector.Inventory) []podmapper.Device {
 			}
 		case collector.KindComputeInstance:
 			parent := &inv.Entities[e.Parent]
-			d.Kind, d.GPUInstance, d.ComputeInstance = podmapper.KindComputeInstance, parent.InstanceID, e.InstanceID
+			d.Kind, d.GPUInstance, d.ComputeInstance = device.KindComputeInstance, parent.InstanceID, e.InstanceID
 			d.Profile, d.PlacementStart = parent.Profile, parent.PlacementStart
 			if e.UUID != "" {
 				d.MIGUUIDs = []string{e.UUID}
@@ -140,28 +140,6 @@ func devices(inv *collector.Inventory) []podmapper.Device {
 			continue
 		}
 		all[i] = d
-	}
-	return all
-}
-
-func jobDevices(inv *collector.Inventory) []jobs.Device {
-	all := make([]jobs.Device, len(inv.Entities))
-	for i, d := range devices(inv) {
-		all[i].Device = d
-		if gpu, ok := inv.GPU(i); ok {
-			all[i].ID, all[i].MIG = int(gpu.ID), gpu.MIGMode
-		}
-	}
-	return all
-}
-
-func engineDevices(inv *collector.Inventory) []docker.Device {
-	all := make([]docker.Device, len(inv.Entities))
-	for i, d := range devices(inv) {
-		all[i] = docker.Device{Device: d, MIGIndex: docker.NoIndex}
-		if gpu, ok := inv.GPU(i); ok {
-			all[i].MIG = gpu.MIGMode
-		}
 	}
 	return all
 }

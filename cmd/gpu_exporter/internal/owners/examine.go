@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"gpu_exporter/collector"
+	"gpu_exporter/podmapper/device"
 	"gpu_exporter/podmapper/jobs"
 )
 
@@ -66,14 +67,11 @@ func (o *Owners) Examine(inv *collector.Inventory) Report {
 	}
 	o.examineMetadata(&r)
 	o.examineEngine(&r, inv)
-	if o.noSlices != nil {
-		r.add("ResourceSlices", "API server", Broken, o.noSlices.Error(), "")
-	}
 	if o.published != nil {
 		if s := o.published.Status(); s.Up {
 			r.add("ResourceSlices", "API server", OK, fmt.Sprintf("%d devices in %d slices, resource.k8s.io/%s", s.Devices, s.Slices, s.APIVersion), "")
 		} else {
-			r.add("ResourceSlices", "API server", Broken, errorText(s.Err), s.Reason.Hint())
+			r.add("ResourceSlices", "API server", Broken, errorText(s.Err), s.Hint)
 		}
 	}
 	if o.jobs != nil {
@@ -88,7 +86,7 @@ func (o *Owners) examineMapping(r *Report, inv *collector.Inventory) {
 	}
 	s := o.mapper.Status()
 	if !s.Up {
-		r.add("kubelet", "pod-resources", Broken, errorText(s.Err), s.Reason.Hint())
+		r.add("kubelet", "pod-resources", Broken, errorText(s.Err), s.Hint)
 		return
 	}
 	r.add("kubelet", "pod-resources", OK, fmt.Sprintf("%d device IDs held by containers", s.Assignments), "")
@@ -123,7 +121,7 @@ func (o *Owners) examineMetadata(r *Report) {
 		case s.Err != nil && known:
 			r.add("pods", string(source), Noted, errorText(s.Err), "another source replaces it")
 		case s.Err != nil:
-			r.add("pods", string(source), Lacking, errorText(s.Err), source.Hint(s.Reason))
+			r.add("pods", string(source), Lacking, errorText(s.Err), s.Hint)
 		}
 	}
 	if !known {
@@ -137,12 +135,12 @@ func (o *Owners) examineEngine(r *Report, inv *collector.Inventory) {
 	}
 	s := o.engine.Status()
 	if !s.Up {
-		r.add("docker", "engine", Broken, errorText(s.Err), s.Reason.Hint())
+		r.add("docker", "engine", Broken, errorText(s.Err), s.Hint)
 		return
 	}
 	r.add("docker", "engine", OK, fmt.Sprintf("%s, %d of %d containers hold devices", s.Engine, s.Holds, s.Containers), "")
 	if inv != nil {
-		for _, u := range o.engine.Table().Match(engineDevices(inv)).Unmatched {
+		for _, u := range o.engine.Table().Match(device.NewIndex(devices(inv), device.IDTypeUID)).Unmatched {
 			r.add("docker", u.Name, Lacking, u.Request+": "+u.Reason, u.Hint)
 		}
 	}
@@ -150,7 +148,7 @@ func (o *Owners) examineEngine(r *Report, inv *collector.Inventory) {
 
 func (o *Owners) examineJobs(r *Report, inv *collector.Inventory) {
 	if inv != nil {
-		for _, h := range strays(o.jobs.Table().Match(jobDevices(inv), nil)) {
+		for _, h := range strays(o.jobs.Table().Match(device.NewIndex(devices(inv), device.IDTypeUID), nil)) {
 			r.add("job files", h.Device.String(), Lacking, "job "+h.Job.ID+" is on a device that this node does not have", "see the scheduler's prolog")
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"gpu_exporter/collector"
 	"gpu_exporter/podmapper"
 	"gpu_exporter/podmapper/cgroup"
+	"gpu_exporter/podmapper/device"
 	"gpu_exporter/podmapper/docker"
 	"gpu_exporter/podmapper/jobs"
 	"gpu_exporter/podmapper/metadata"
@@ -40,7 +41,7 @@ type join struct {
 // if and only if a source has news. A source without data is nil.
 type inputs struct {
 	mapping   *podmapper.Table
-	published *podmapper.Published
+	published *device.Published
 	pods      *metadata.Pods
 	jobs      *jobs.Table
 	engine    *docker.Table
@@ -51,7 +52,7 @@ type inputs struct {
 func (o *Owners) inputs() inputs {
 	var in inputs
 	asked := o.mapper != nil || o.engine != nil
-	in.complete = o.noSlices == nil
+	in.complete = true
 	if o.mapper != nil {
 		in.mapping = o.mapper.Table()
 		in.complete = in.complete && in.mapping != nil
@@ -84,7 +85,7 @@ func (o *Owners) inputs() inputs {
 // only has its first data, which then also applies to the time before.
 func (in *inputs) since(old *inputs) time.Time {
 	oldJobs := old.jobs
-	if oldJobs != nil && oldJobs.Version == 0 {
+	if oldJobs != nil && oldJobs.Time.IsZero() { // nothing has been read
 		oldJobs = nil
 	}
 	return slices.MaxFunc([]time.Time{
@@ -92,7 +93,7 @@ func (in *inputs) since(old *inputs) time.Time {
 		replaced(old.mapping, in.mapping, func(t *podmapper.Table) time.Time { return t.Time }),
 		replaced(old.engine, in.engine, func(t *docker.Table) time.Time { return t.Time }),
 		// These have no time of their own.
-		replaced(old.published, in.published, func(*podmapper.Published) time.Time { return time.Now() }),
+		replaced(old.published, in.published, func(*device.Published) time.Time { return time.Now() }),
 		replaced(old.pods, in.pods, func(*metadata.Pods) time.Time { return time.Now() }),
 	}, time.Time.Compare)
 }

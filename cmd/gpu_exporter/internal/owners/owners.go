@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,12 +45,12 @@ type Owners struct {
 	log       *slog.Logger
 	mapper    *podmapper.Mapper
 	published *dra.Watcher
-	noSlices  error // why published is nil although DRA is configured
 	pods      *metadata.Store
 	jobs      *jobs.Finder
 	engine    *docker.Watcher
 	processes *cgroup.Reader // nil unless the processes on the devices are read
 
+	sources  []source
 	readings chan reading  // at most one: the newest
 	changed  chan struct{} // at most one notice
 	table    atomic.Pointer[table]
@@ -60,6 +61,22 @@ type Owners struct {
 	latest, shown, before *collector.Inventory
 	// sampled and sampledBefore are the times of the two newest samples.
 	sampled, sampledBefore time.Time
+}
+
+// source is one of the configured sources.
+type source struct {
+	name string
+	refresher
+	answered func() bool // it has succeeded or failed
+}
+
+type refresher interface {
+	Run(context.Context) error
+	Changed() <-chan struct{} // for one receiver
+}
+
+func (o *Owners) add(name string, r refresher, answered func() bool) {
+	o.sources = append(o.sources, source{name, r, answered})
 }
 
 // New creates the configured sources. It reads nothing yet.
@@ -82,10 +99,6 @@ func (o *Owners) usage() bool { return o.cfg.Kubernetes && (o.cfg.PodUsage || o.
 // devices.
 func (o *Owners) NeedsProcesses() bool { return o.processes != nil }
 
-// SlicesError returns why ResourceSlices cannot be read although DRA is configured,
-// or nil.
-func (o *Owners) SlicesError() error { return o.noSlices }
-
 // Changed receives a notice after the table has changed. It is for one receiver.
 func (o *Owners) Changed() <-chan struct{} { return o.changed }
 
@@ -107,46 +120,27 @@ func (o *Owners) Run(ctx context.Context) error {
 			return nil
 		})
 	}
-	// A nil channel never receives.
-	var mapping, slices, pods, jobs, engine <-chan struct{}
-	if o.mapper != nil {
-		start("pod mapping", o.mapper.Run)
-		mapping = o.mapper.Changed()
+	follow := func(changed <-chan struct{}, expiry <-chan time.Time) func(context.Context) error {
+		return func(ctx context.Context) error {
+			for {
+				select {
+				case <-ctx.Done():
+					return nil
+				case <-changed:
+				case <-expiry:
+				}
+				o.update()
+			}
+		}
 	}
-	if o.published != nil {
-		start("ResourceSlices", o.published.Run)
-		slices = o.published.Changed()
-	}
-	if o.pods != nil {
-		start("pod metadata", o.pods.Run)
-		pods = o.pods.Changed()
-	}
-	if o.jobs != nil {
-		start("jobs", o.jobs.Run)
-		jobs = o.jobs.Changed()
-	}
-	if o.engine != nil {
-		start("Docker", o.engine.Run)
-		engine = o.engine.Changed()
+	for _, s := range o.sources {
+		start(s.name, s.Run)
+		start(s.name, follow(s.Changed(), nil))
 	}
 	start("processes", o.locateReadings)
-	start("owners", func(ctx context.Context) error {
-		expiry := time.NewTicker(expiryPoll)
-		defer expiry.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-mapping:
-			case <-slices:
-			case <-pods:
-			case <-jobs:
-			case <-engine:
-			case <-expiry.C:
-			}
-			o.update()
-		}
-	})
+	expiry := time.NewTicker(expiryPoll)
+	defer expiry.Stop()
+	start("expiry", follow(nil, expiry.C))
 	return group.Wait()
 }
 
@@ -193,37 +187,7 @@ func (o *Owners) await(ctx context.Context, holds func() bool) {
 	}
 }
 
-// answered reports whether every source has answered or failed.
+// answered reports whether every source has succeeded or failed.
 func (o *Owners) answered() bool {
-	if o.mapper != nil {
-		if s := o.mapper.Status(); !s.Up && s.Err == nil {
-			return false
-		}
-	}
-	if o.published != nil {
-		if s := o.published.Status(); !s.Up && s.Err == nil {
-			return false
-		}
-	}
-	if o.engine != nil {
-		if s := o.engine.Status(); !s.Up && s.Err == nil {
-			return false
-		}
-	}
-	if o.jobs != nil {
-		status := o.jobs.Status()
-		for _, s := range []jobs.SourceStatus{status.Files, status.Slurm} {
-			if s.Enabled && !s.Up && s.Err == nil {
-				return false
-			}
-		}
-	}
-	if o.pods != nil {
-		for _, s := range o.pods.Status() {
-			if s.InUse && !s.Up && s.Err == nil {
-				return false
-			}
-		}
-	}
-	return true
+	return !slices.ContainsFunc(o.sources, func(s source) bool { return !s.answered() })
 }

@@ -17,6 +17,7 @@ import (
 	"gpu_exporter/cmd/gpu_exporter/internal/config"
 	"gpu_exporter/collector"
 	"gpu_exporter/podmapper"
+	"gpu_exporter/podmapper/device"
 	"gpu_exporter/podmapper/docker"
 	"gpu_exporter/podmapper/kubelettest"
 )
@@ -57,7 +58,7 @@ func (o *Owners) pod(inv *collector.Inventory, at time.Time) string {
 }
 
 func mapping(seconds int64, pod string) *podmapper.Table {
-	id, _ := podmapper.ParseDeviceID(gpuUUID)
+	id, _ := device.ParseID(gpuUUID)
 	return &podmapper.Table{Time: time.Unix(seconds, 0), Assignments: []podmapper.Assignment{{
 		Owner: podmapper.Owner{Namespace: "ml", Pod: pod, Container: "main"}, ID: gpuUUID, Known: id,
 	}}}

@@ -9,12 +9,10 @@ import (
 	"log/slog"
 	"path/filepath"
 
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
-
 	"gpu_exporter/cmd/gpu_exporter/internal/config"
 	"gpu_exporter/podmapper"
 	"gpu_exporter/podmapper/cgroup"
+	"gpu_exporter/podmapper/device"
 	"gpu_exporter/podmapper/docker"
 	"gpu_exporter/podmapper/dra"
 	"gpu_exporter/podmapper/jobs"
@@ -26,7 +24,7 @@ func (o *Owners) addKubernetes() error {
 	if !c.Kubernetes {
 		return nil
 	}
-	idType, err := podmapper.ParseIDType(c.GPUIDType)
+	idType, err := device.ParseIDType(c.GPUIDType)
 	if err != nil {
 		return err
 	}
@@ -36,22 +34,18 @@ func (o *Owners) addKubernetes() error {
 	if err != nil {
 		return fmt.Errorf("setting up the pod mapping: %w", err)
 	}
+	o.add("pod mapping", o.mapper, func() bool { s := o.mapper.Status(); return s.Up || s.Err != nil })
 	if err := o.addMetadata(); err != nil {
 		return err
 	}
 	if !c.DRA {
 		return nil
 	}
-	api, err := apiConfig(c.Kubeconfig)
-	if err != nil { // only owners by ResourceClaim are lost
-		o.noSlices = err
-		o.log.Error("Devices of ResourceClaims have no owners", "err", err)
-		return nil
-	}
-	o.published, err = dra.New(dra.Config{REST: api, Node: c.Host(), Logger: o.log})
+	o.published, err = dra.New(dra.Config{Kubeconfig: c.Kubeconfig, Node: c.Host(), Logger: o.log})
 	if err != nil {
 		return fmt.Errorf("setting up the reading of ResourceSlices: %w", err)
 	}
+	o.add("ResourceSlices", o.published, func() bool { s := o.published.Status(); return s.Up || s.Err != nil })
 	return nil
 }
 
@@ -78,7 +72,7 @@ func (o *Owners) addMetadata() error {
 	o.pods, err = metadata.New(metadata.Config{
 		Node:       c.Host(),
 		PodsSocket: c.PodsSocket,
-		REST:       func() (*rest.Config, error) { return apiConfig(c.Kubeconfig) },
+		Kubeconfig: c.Kubeconfig,
 		LogDir:     c.PodLogs, ContainerLogDir: filepath.Join(filepath.Dir(c.PodLogs), "containers"),
 		Want:   want,
 		Source: sources[c.MetadataSource], // none: the store decides
@@ -87,23 +81,15 @@ func (o *Owners) addMetadata() error {
 	if err != nil {
 		return fmt.Errorf("setting up the reading of pod metadata: %w", err)
 	}
-	return nil
-}
-
-// apiConfig returns how to reach the API server.
-func apiConfig(kubeconfig string) (*rest.Config, error) {
-	if kubeconfig == "" {
-		api, err := rest.InClusterConfig()
-		if err != nil {
-			return nil, fmt.Errorf("reaching the API server: %w (outside of a pod, set --kubernetes.kubeconfig)", err)
+	o.add("pod metadata", o.pods, func() bool {
+		for _, s := range o.pods.Status() {
+			if s.InUse && !s.Up && s.Err == nil {
+				return false
+			}
 		}
-		return api, nil
-	}
-	api, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
-	if err != nil {
-		return nil, fmt.Errorf("reading --kubernetes.kubeconfig=%s: %w", kubeconfig, err)
-	}
-	return api, nil
+		return true
+	})
+	return nil
 }
 
 func (o *Owners) addJobs() (err error) {
@@ -115,6 +101,10 @@ func (o *Owners) addJobs() (err error) {
 	if err != nil {
 		return fmt.Errorf("setting up the reading of jobs: %w", err)
 	}
+	o.add("jobs", o.jobs, func() bool {
+		s := o.jobs.Status()
+		return (!s.Files.Enabled || s.Files.Up || s.Files.Err != nil) && (!s.Slurm.Enabled || s.Slurm.Up || s.Slurm.Err != nil)
+	})
 	return nil
 }
 
@@ -133,6 +123,7 @@ func (o *Owners) addDocker() error {
 	if o.engine, err = docker.New(engine); err != nil {
 		return fmt.Errorf("setting up the Docker engine: %w", err)
 	}
+	o.add("Docker", o.engine, func() bool { s := o.engine.Status(); return s.Up || s.Err != nil })
 	return nil
 }
 

@@ -9,9 +9,6 @@ import (
 
 	"gpu_exporter/collector"
 	"gpu_exporter/podmapper"
-	"gpu_exporter/podmapper/docker"
-	"gpu_exporter/podmapper/dra"
-	"gpu_exporter/podmapper/jobs"
 	"gpu_exporter/podmapper/metadata"
 )
 
@@ -25,7 +22,7 @@ func (o *Owners) MappingStatus() (collector.SourceStatus, bool) {
 		return collector.SourceStatus{}, false
 	}
 	s := o.mapper.Status()
-	return sourceStatus(s.Up, s.LastSuccess, s.Duration, podmapper.Reasons(), s.Failures), true
+	return sourceStatus(s.Up, s.LastSuccess, s.Duration, s.Failures), true
 }
 
 // Sources returns the status of the other sources in use, by name.
@@ -40,30 +37,27 @@ func (o *Owners) Sources() map[string]collector.SourceStatus {
 	}
 	if o.pods != nil {
 		for source, s := range inUse(o.pods.Status()) {
-			all[string(source)] = sourceStatus(s.Up, s.LastSuccess, 0, source.Reasons(), s.Failures)
+			all[string(source)] = sourceStatus(s.Up, s.LastSuccess, 0, s.Failures)
 		}
-		workloads := sourceStatus(true, time.Time{}, 0, metadata.OwnerReasons(), o.pods.OwnerFailures())
+		workloads := sourceStatus(true, time.Time{}, 0, o.pods.OwnerFailures())
 		workloads.Part = true
 		all["workloads"] = workloads
 	}
-	if o.noSlices != nil {
-		all["resource_slices"] = collector.SourceStatus{Failures: map[string]uint64{"no_config": 1}}
-	}
 	if o.published != nil {
 		s := o.published.Status()
-		all["resource_slices"] = sourceStatus(s.Up, s.LastSuccess, 0, dra.Reasons(), s.Failures)
+		all["resource_slices"] = sourceStatus(s.Up, s.LastSuccess, 0, s.Failures)
 	}
 	if o.engine != nil {
 		s := o.engine.Status()
-		all["docker"] = sourceStatus(s.Up, s.LastSuccess, s.Duration, docker.Reasons(), s.Failures)
+		all["docker"] = sourceStatus(s.Up, s.LastSuccess, s.Duration, s.Failures)
 	}
 	if o.jobs != nil {
 		s := o.jobs.Status()
 		if s.Files.Enabled {
-			all["job_files"] = sourceStatus(s.Files.Up, s.Files.LastSuccess, s.Files.Duration, jobs.Reasons(jobs.SourceFile), s.Files.Failures)
+			all["job_files"] = sourceStatus(s.Files.Up, s.Files.LastSuccess, s.Files.Duration, s.Files.Failures)
 		}
 		if s.Slurm.Enabled && (s.Slurm.Found || !s.Slurm.Up) {
-			all["slurm"] = sourceStatus(s.Slurm.Up, s.Slurm.LastSuccess, s.Slurm.Duration, jobs.Reasons(jobs.SourceSlurm), s.Slurm.Failures)
+			all["slurm"] = sourceStatus(s.Slurm.Up, s.Slurm.LastSuccess, s.Slurm.Duration, s.Slurm.Failures)
 		}
 	}
 	return all
@@ -80,10 +74,10 @@ func inUse(all map[metadata.Source]metadata.SourceStatus) map[metadata.Source]me
 }
 
 // sourceStatus converts a status. Every reason gets a count.
-func sourceStatus[R ~string](up bool, success time.Time, took time.Duration, reasons []R, failures map[R]uint64) collector.SourceStatus {
-	s := collector.SourceStatus{Up: up, LastSuccess: success, Duration: took, Failures: make(map[string]uint64, len(reasons))}
-	for _, r := range reasons {
-		s.Failures[string(r)] = failures[r]
+func sourceStatus(up bool, success time.Time, took time.Duration, failures map[podmapper.Reason]uint64) collector.SourceStatus {
+	s := collector.SourceStatus{Up: up, LastSuccess: success, Duration: took, Failures: make(map[string]uint64, len(failures))}
+	for reason, n := range failures {
+		s.Failures[string(reason)] = n
 	}
 	return s
 }
