@@ -59,8 +59,8 @@ func TestBuiltInCounters(t *testing.T) {
 			}
 			check := exec.CommandContext(t.Context(), promtool, "check", "metrics")
 			check.Stdin = strings.NewReader(body)
-			said, _ := check.CombinedOutput() // its status says whether there are complaints
-			for line := range strings.Lines(string(said)) {
+			output, _ := check.CombinedOutput() // its status reports complaints
+			for line := range strings.Lines(string(output)) {
 				about, complaint, _ := strings.Cut(strings.TrimSpace(line), " ")
 				theirs := strings.HasPrefix(about, "DCGM_") || strings.Contains(complaint, "camelCase")
 				if !theirs || !slices.ContainsFunc(compatibilityComplaints, func(known string) bool { return strings.Contains(complaint, known) }) {

@@ -46,9 +46,9 @@ func (n *node) post(t *testing.T, path string) (int, string) {
 	return resp.StatusCode, string(body)
 }
 
-// A changed configuration is put to use by SIGHUP, by POST /-/reload, and when the
-// file changes, even if it is a ConfigMap's: a link to a directory that is swapped.
-// A bad one changes nothing and says why. Scrapes go on all the while.
+// SIGHUP, POST /-/reload and a change of the file apply a changed configuration, even if
+// the file is of a ConfigMap: a link to a directory that is swapped.
+// An invalid one changes nothing and is reported. Scrapes continue meanwhile.
 func TestReload(t *testing.T) {
 	t.Parallel()
 	// A ConfigMap volume: name → ..data/name, ..data → a directory of that version.
@@ -128,7 +128,7 @@ func TestReload(t *testing.T) {
 	}
 	successful := func(want float64) {
 		t.Helper()
-		n.eventually(t, "the metric tells how the reload went", func() bool {
+		n.eventually(t, "the metric has the result of the reload", func() bool {
 			v, count := sumOf(n.scrape(t), "gpu_exporter_config_last_reload_successful")
 			return count == 1 && v == want
 		})
@@ -207,7 +207,7 @@ func TestReload(t *testing.T) {
 	}
 }
 
-// Fields are kept from GPUs of some models, and given to those of others only.
+// Fields can be removed from some models, and added to some models.
 func TestModels(t *testing.T) {
 	t.Parallel()
 	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), `
@@ -243,20 +243,20 @@ models:
 		t.Errorf("%v cells are excluded, want 4", v)
 	}
 	const unmatched = "An entry of models matches no GPU here"
-	n.eventually(t, "what matches no GPU is told", func() bool { return strings.Contains(n.log.String(), unmatched) })
+	n.eventually(t, "an entry that matches no GPU is logged", func() bool { return strings.Contains(n.log.String(), unmatched) })
 	for _, want := range []string{"match=H100 gpus=", "DCGM_FI_DEV_GPU_TEMP, for GPUs that match"} {
 		if !strings.Contains(n.log.String(), want) {
-			t.Errorf("the log lacks %q", want)
+			t.Errorf("%q is missing in the log", want)
 		}
 	}
 	if got := strings.Count(n.log.String(), unmatched); got != 1 {
-		t.Errorf("told %d times", got)
+		t.Errorf("logged %d times", got)
 	}
 	writeFile(t, path, "fields: [DCGM_FI_DEV_GPU_TEMP]\ninclude: []\nmodels: [{match: B200, without: [150]}]\n")
 	n.eventually(t, "also after a reload", func() bool { return strings.Contains(n.log.String(), "match=B200 gpus=") })
 }
 
-// The order in which things are asked for makes no other sampler; anything else does.
+// A change of order needs no new sampler; any other change does.
 func TestInOrder(t *testing.T) {
 	t.Parallel()
 	config := func() collector.SamplerConfig {
@@ -291,8 +291,8 @@ func TestInOrder(t *testing.T) {
 	}
 }
 
-// How a reload went is told at once, and not with the next sample.
-func TestReloadIsTold(t *testing.T) {
+// The metrics have the result of a reload at once, not with the next sample.
+func TestReloadMetrics(t *testing.T) {
 	t.Parallel()
 	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), "collect-interval: 10m\n")
 	n := startNode(t, "t4x1", "--config.file="+path)
@@ -302,14 +302,14 @@ func TestReloadIsTold(t *testing.T) {
 	}{{"collect-interval: 10\n  nonsense", 0}, {"collect-interval: 10m\n", 1}} {
 		writeFile(t, path, tc.text)
 		n.post(t, "/-/reload")
-		n.eventually(t, "the metric tells how it went", func() bool {
+		n.eventually(t, "the metric has the result", func() bool {
 			v, count := sumOf(n.scrape(t), "gpu_exporter_config_last_reload_successful")
 			return count == 1 && v == tc.successful
 		})
 	}
 }
 
-// A file is read again although others in its directory are written all the time.
+// A file is read again although another one in its directory keeps changing.
 func TestReloadInABusyDirectory(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -239,7 +239,7 @@ func TestFlagsAndVariables(t *testing.T) {
 		{env: "DCGM_EXPORTER_GPU_BIND_UNBIND_POLL_INTERVAL=2s", want: func(*Config) {},
 			warning: "DCGM_EXPORTER_GPU_BIND_UNBIND_POLL_INTERVAL: no effect"},
 
-		// What came with dcgm-exporter 4.8.3 and 4.8.4.
+		// Flags of dcgm-exporter 4.8.3 and 4.8.4.
 		{args: "--max-concurrent-scrapes=7", want: func(c *Config) { c.MaxRequests = 7 }},
 		{env: "DCGM_EXPORTER_MAX_CONCURRENT_SCRAPES=16", want: func(c *Config) { c.MaxRequests = 16 }},
 		{args: "--web.max-requests=3", env: "DCGM_EXPORTER_MAX_CONCURRENT_SCRAPES=16", want: func(c *Config) { c.MaxRequests = 3 }},
@@ -266,7 +266,7 @@ func TestFlagsAndVariables(t *testing.T) {
 		{args: "--docker.socket=/a --container-runtime-socket=/b", want: func(c *Config) { c.DockerSocket = "/b" }},
 		{args: "--docker.socket=/a --docker.socket=", want: func(*Config) {}},
 
-		// What happens anyway harms nobody, by flag or by variable.
+		// Values that match the fixed behaviour are accepted, by flag or by variable.
 		{args: "-m none --fake-gpus=false --dump-enabled=false --dump-directory=/tmp/dcgm-exporter-debug --dump-retention=24 --dump-compression " +
 			"--config-file= --container-labels=false --health-require-gpus=false", want: func(*Config) {}},
 		{args: "-m= --no-dump-enabled", want: func(*Config) {}},
@@ -388,8 +388,8 @@ func TestConfigErrors(t *testing.T) {
 	}
 }
 
-// What dcgm-exporter up to 4.8.4 has and we have not says so, and what to do, whether
-// it comes as a flag or as a variable.
+// A flag or variable of dcgm-exporter up to 4.8.4 that is not available is an error with
+// advice.
 func TestMissingOptions(t *testing.T) {
 	for _, tt := range []struct{ flag, variable, want string }{
 		{"--config-file=a.yaml", "DCGM_EXPORTER_CONFIG_FILE=a.yaml", "write its settings in the form of etc/gpu_exporter.yaml, and pass that file with --config.file"},

@@ -23,7 +23,7 @@ func writeFile(t *testing.T, path, text string) string {
 	return path
 }
 
-// parsed is what flags and variables come to, the latter as in the table of config_test.go.
+// parsed returns the configuration of flags and variables, both separated by blanks.
 func parsed(t *testing.T, args, env string) (Config, error) {
 	t.Helper()
 	var stdout strings.Builder
@@ -38,8 +38,8 @@ func loaded(t *testing.T, path string) (Config, string, error) {
 	return c, strings.ReplaceAll(strings.Join(warnings, "\n"), filepath.Dir(path)+"/", ""), err
 }
 
-// A flag wins over a variable, that over the file, the file over the default; also
-// where two options mean the same.
+// A flag wins over a variable, the variable over the file, and the file over the default;
+// also under different names of the flag.
 func TestPrecedence(t *testing.T) {
 	t.Chdir(t.TempDir())
 	writeFile(t, "file.yml", "http_server_config: {http2: false}\n")
@@ -94,7 +94,7 @@ nvidia-resource-names: [example.com/gpu]
 	}
 }
 
-// Every mistake in a file is told at once, with its line and what to do.
+// All mistakes in a file are reported at once, with their lines and advice.
 func TestConfigFileMistakes(t *testing.T) {
 	const nothing = "c.yaml: the file is empty, and may have been truncated: write {} for all defaults"
 	for name, tc := range map[string]struct{ text, want string }{
@@ -170,7 +170,7 @@ c.yaml:5: DCGM_FI_PROF_PCIE_TX_BYTES is a counter here, and statistics and histo
 		"comments only": {"\n# collect-interval: 1s\n", nothing},
 		"cut off":       {"---\n", nothing},
 		"null":          {"~\n", nothing},
-		"included files, and a mistake beside them": {`collect-intervall: 20s
+		"included files, and more mistakes": {`collect-intervall: 20s
 sample.max-age: 1s
 devices: x
 include: [none.csv, bad.csv,
@@ -295,7 +295,7 @@ c.yaml:4: kubernetes must be true or false`},
 	}
 }
 
-// A resolution is compared with the interval that counts in the end.
+// A resolution is compared with the effective interval.
 func TestResolutionAndInterval(t *testing.T) {
 	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), "collect-interval: 1s\nfields: [{field: 155, statistics: true, resolution: 2s}]\n")
 	for args, want := range map[string]string{
@@ -311,9 +311,8 @@ func TestResolutionAndInterval(t *testing.T) {
 	}
 }
 
-// What is said to be as without the file is, and a counters file by flag spares
-// those that the file includes.
-func TestConfigFileThatSaysNothing(t *testing.T) {
+// {} is the configuration without a file, and --collectors replaces the included files.
+func TestEmptyMapping(t *testing.T) {
 	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), "{}\n")
 	c, err := parsed(t, "--config.file="+path, "")
 	def, _ := parsed(t, "", "")
@@ -327,7 +326,7 @@ func TestConfigFileThatSaysNothing(t *testing.T) {
 	}
 }
 
-// Fields stand beside the default counters, or in place of those of the same name.
+// Fields extend the counters files, and replace counters of the same name.
 func TestConfigFileFields(t *testing.T) {
 	dir := t.TempDir()
 	writeFile(t, filepath.Join(dir, "a.csv"), "DCGM_FI_DEV_GPU_TEMP, gauge, T.\n")
@@ -370,14 +369,14 @@ models:
 	if len(rules) != 2 || rules[0].Only || !rules[1].Only {
 		t.Errorf("rules on models %+v", rules)
 	}
-	// A counters file by flag stands in place of the included ones.
+	// --collectors replaces the included files.
 	c, err = parsed(t, "--config.file="+path+" -f "+filepath.Join(dir, "b.csv"), "")
 	if err != nil || c.CountersName != filepath.Join(dir, "b.csv")+" and the fields of "+path {
 		t.Errorf("%v, %v", c.CountersName, err)
 	}
 }
 
-// What is odd about a line of a counters file is as odd about a field here.
+// The warnings about lines of a counters file apply to fields, too.
 func TestOddFields(t *testing.T) {
 	dir := t.TempDir()
 	path := writeFile(t, filepath.Join(dir, "c.yaml"), `include: []
@@ -410,8 +409,8 @@ c.yaml:14: hot is the same field (140) as DCGM_FI_DEV_MEMORY_TEMP_CELSIUS at c.y
 	}
 }
 
-// What GPUs of some models have beside the others: a field that all have stays with
-// all, and a name means the same everywhere.
+// Fields of some models extend those of all GPUs: a field that all GPUs have is not taken
+// from the other models, and a name has one meaning.
 func TestModelFields(t *testing.T) {
 	const both = "include: []\nfields: [DCGM_FI_DEV_GPU_TEMP, {field: DCGM_FI_DEV_FB_USED, name: used}]\nmodels:\n"
 	for name, tc := range map[string]struct{ models, counters, rules, warning, err string }{
@@ -473,7 +472,7 @@ func TestModelFields(t *testing.T) {
 	}
 }
 
-// All names that clash are told, with where they stand.
+// All clashes of names are reported, with their places.
 func TestClashingNames(t *testing.T) {
 	dir := t.TempDir()
 	writeFile(t, filepath.Join(dir, "a.csv"), "# ours\nDCGM_FI_DEV_FB_USED, gauge, U.\nDCGM_FI_DEV_POWER_USAGE, gauge, P.\n")
@@ -499,7 +498,7 @@ c.yaml:11: DCGM_FI_DEV_FB_USED_min and DCGM_FI_DEV_FB_USED (c.yaml:4) both expor
 	}
 }
 
-// The example that we ship is valid and says what is the default anyway.
+// The shipped example is valid, and its values are the defaults.
 func TestExampleConfigFile(t *testing.T) {
 	c, err := parsed(t, "--config.file=../../../../etc/gpu_exporter.yaml", "")
 	if err != nil {
@@ -513,7 +512,7 @@ func TestExampleConfigFile(t *testing.T) {
 	if !reflect.DeepEqual(c, def) {
 		t.Errorf("got\n%+v\nwant\n%+v", c, def)
 	}
-	// What is commented out in it is valid too.
+	// The lines that are commented out are valid, too.
 	text, err := os.ReadFile("../../../../etc/gpu_exporter.yaml")
 	if err != nil {
 		t.Fatal(err)

@@ -30,10 +30,10 @@ type setting struct {
 	// commands are the only ones that have this flag; empty: all. These flags are no keys
 	// of the configuration file.
 	commands []string
-	// inert says why a flag of dcgm-exporter has no effect. Setting it to anything but
+	// inert is the reason why a flag of dcgm-exporter has no effect. Setting it to anything but
 	// the default is a warning.
 	inert string
-	// instead says what replaces a flag of dcgm-exporter that is not available. Setting
+	// instead is the replacement of a flag of dcgm-exporter that is not available. Setting
 	// it to anything but the default is an error.
 	instead string
 	// needs is a flag without which this one has no effect.

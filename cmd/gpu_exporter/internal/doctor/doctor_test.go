@@ -62,7 +62,7 @@ func (d *diagnosis) find(about, name string) *owners.Finding {
 	return nil
 }
 
-// On a machine without anything the doctor says what is missing and what to do.
+// On a machine without DCGM, the doctor reports what is missing, with advice.
 func TestDoctorOnABareMachine(t *testing.T) {
 	t.Parallel()
 	d, status, text := examined(t, "-k", "--pod-resources-kubelet-socket="+filepath.Join(t.TempDir(), "kubelet.sock"))
@@ -102,7 +102,7 @@ func TestDoctorOnAHealthyNode(t *testing.T) {
 	}
 }
 
-// Each device ID is told with what it was taken for, or why it is nothing.
+// Each device ID is listed with its device, or the reason why it has none.
 func TestDoctorResolvesDeviceIDs(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(t.TempDir(), "kubelet.sock")
@@ -134,7 +134,7 @@ func TestDoctorResolvesDeviceIDs(t *testing.T) {
 		t.Errorf("stranger: %+v", dev)
 	}
 	if !strings.Contains(text, "GPU-00000000-0000-0000-0000-000000000000") {
-		t.Errorf("the text lacks the unknown ID:\n%s", text)
+		t.Errorf("the unknown ID is missing in the text:\n%s", text)
 	}
 }
 

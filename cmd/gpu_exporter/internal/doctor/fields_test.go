@@ -52,7 +52,7 @@ func TestFieldsSelection(t *testing.T) {
 		{"energy --type=counter,label", "156 1611"},
 		{"0", "-"},                  // the id of what is computed is none
 		{"dcgm_exp_*_total", "0 0"}, // is computed
-		{"xid_errors", "230 0 0"},   // beside a field
+		{"xid_errors", "230 0 0"},   // and a field
 		{"dcgm_exp --entity=gpu_instance", "0 0"},
 		{"dcgm_exp --entity=link", "-"},
 		{"dcgm_exp --type=gauge", "0 0 0 0"},
@@ -236,7 +236,7 @@ func TestFieldsOfANode(t *testing.T) {
 	}
 }
 
-// A lost GPU, and one that lacks a field, are told apart from the others.
+// A lost GPU and a GPU without a value are listed separately.
 func TestFieldsDifferBetweenGPUs(t *testing.T) {
 	t.Parallel()
 	fields := fieldsOnNode(t, "h100x8", "lose gpu 3", "blank field 140 gpu 5")

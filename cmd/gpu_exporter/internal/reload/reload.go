@@ -199,7 +199,7 @@ func (r *Reloader) Run(ctx context.Context) error {
 		}
 	}
 	watch()
-	timer := time.NewTimer(checkInterval)
+	timer := time.NewTimer(settleTime) // a file may have changed before it was watched
 	defer timer.Stop()
 	var since time.Time // of the first event after the last check
 	for {
