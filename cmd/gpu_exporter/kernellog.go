@@ -93,7 +93,7 @@ func engineReadsKernelLog(cfg *config.Static) bool {
 	if err != nil {
 		return false
 	}
-	l.Close()
+	_ = l.Close() // opened for reading
 	return true
 }
 
@@ -105,7 +105,7 @@ func (e *exporter) KernelLog() (path string, err error) {
 	}
 	l, err := kmsg.Open(e.kernelLog.Path)
 	if err == nil {
-		l.Close()
+		_ = l.Close() // opened for reading
 	}
 	return e.kernelLog.Path, err
 }
