@@ -24,7 +24,13 @@ import (
 	"github.com/prometheus/common/promslog"
 
 	"gpu_exporter/collector"
-	"gpu_exporter/collector/supervisor"
+)
+
+// The file descriptors of package supervisor. Standard output and standard error
+// belong to the libraries.
+const (
+	framesFD  = 3
+	recordsFD = 4 // the sampler's own log
 )
 
 // grace bounds how long native code may take to return after the exporter has
@@ -58,10 +64,10 @@ func Main(args []string, stdin io.Reader, stderr io.Writer) int {
 			_, _ = fmt.Fprintln(stderr, "gpu_exporter sampler:", err)
 			return 1
 		}
-		stderr = os.NewFile(supervisor.RecordsFD, "records")
+		stderr = os.NewFile(recordsFD, "records")
 	}
 	logger := promslog.New(&promslog.Config{Level: level, Format: format, Writer: stderr}).With("component", "dcgm")
-	return run(stdin, os.NewFile(supervisor.FramesFD, "frames"), logger, sampleDCGM, grace)
+	return run(stdin, os.NewFile(framesFD, "frames"), logger, sampleDCGM, grace)
 }
 
 // run reads its configuration from stdin and samples until stdin ends. It returns

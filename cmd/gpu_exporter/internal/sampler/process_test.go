@@ -240,6 +240,13 @@ func TestSamplerLogsAsTheExporter(t *testing.T) {
 	}
 }
 
+// Exporter and sampler agree on the numbers of their pipes.
+func TestFileDescriptors(t *testing.T) {
+	if framesFD != supervisor.FramesFD || recordsFD != supervisor.RecordsFD {
+		t.Errorf("frames %d, records %d", framesFD, recordsFD)
+	}
+}
+
 // The hidden subcommand explains that it is not run by hand.
 func TestSamplerByHand(t *testing.T) {
 	for _, input := range []string{"", "hello\n", `{"Interval":`} {
