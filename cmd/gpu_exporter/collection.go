@@ -71,7 +71,7 @@ func (e *exporter) newCollection(cfg config) (*collection, error) {
 	}
 	var source collector.OwnerSource // not a nil *owners, which is no nil interface
 	if e.owners != nil {
-		source = e.owners
+		source = ownerSource{e.owners, e.node}
 	}
 	c.families = collector.NewFamilies(collector.FamiliesConfig{
 		Counters:      counters.List,

@@ -56,8 +56,24 @@ type sources struct {
 	known     bool // all of them, as far as they are asked
 }
 
-// Ownership implements collector.OwnerSource.
-func (o *owners) Ownership(m collector.Moment) *collector.Ownership {
+// moment is what the owners depend on: the devices, the processes on them, and the time.
+type moment struct {
+	Inventory *collector.Inventory
+	Processes *collector.Processes
+	At        time.Time
+}
+
+// ownerSource implements collector.OwnerSource.
+type ownerSource struct {
+	*owners
+	node *collector.Node
+}
+
+func (s ownerSource) Ownership(inv *collector.Inventory, at time.Time) *collector.Ownership {
+	return s.at(moment{inv, s.node.Processes(), at})
+}
+
+func (o *owners) at(m moment) *collector.Ownership {
 	now := sources{inventory: m.Inventory}
 	if o.mapper != nil {
 		now.table = o.mapper.TableAt(m.At)
@@ -100,7 +116,7 @@ func (o *owners) Ownership(m collector.Moment) *collector.Ownership {
 
 // runningJobs are the Slurm jobs of the processes on each entity, of the newest
 // reading that is known well enough.
-func (o *owners) runningJobs(m collector.Moment) [][]cgroup.SlurmJob {
+func (o *owners) runningJobs(m moment) [][]cgroup.SlurmJob {
 	if m.Processes == nil || o.places == nil || !o.jobs.Status().Slurm.Found {
 		return nil
 	}

@@ -131,7 +131,7 @@ func TestHealthOfWhatStays(t *testing.T) {
 	f, node, _ := newConditions(t)
 	lines := func(labels string) (found []string) {
 		for line := range strings.Lines(string(encode(t, f, expfmt.TypeTextPlain))) {
-			for _, family := range []*definition{&gpuHealthStatus, &gpuHealthInfo, &gpuP2PStatus, &gpuPeerLinks} {
+			for _, family := range []*Definition{&gpuHealthStatus, &gpuHealthInfo, &gpuP2PStatus, &gpuPeerLinks} {
 				if strings.HasPrefix(line, family.Name+"{") && strings.Contains(line, labels) {
 					found = append(found, line)
 				}

@@ -74,7 +74,7 @@ func newHeldNode(countersPath string) (*heldNode, error) {
 	return h, nil
 }
 
-func (h *heldNode) Ownership(collector.Moment) *collector.Ownership { return h.owners }
+func (h *heldNode) Ownership(*collector.Inventory, time.Time) *collector.Ownership { return h.owners }
 
 func (h *heldNode) Places(*collector.Processes) (map[uint32]collector.ProcessPlace, bool) {
 	return h.places, true

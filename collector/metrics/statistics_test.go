@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -204,36 +205,50 @@ func TestStatisticsGolden(t *testing.T) {
 	}
 }
 
-// A value is written within its own minimum and maximum, however it is rounded.
-func TestStatisticsRound(t *testing.T) {
+// Values, minimum, maximum and mean are in the unit of the counter. A value that was
+// tracked alone equals all of them.
+func TestStatisticsInUnitOfCounter(t *testing.T) {
 	for _, tc := range []struct {
 		field model.FieldID
 		scale float64
 		cell  model.Cell
-		want  string
+		want  float64
 	}{
-		{155, 0, model.DoubleCell(0.1234567), "0.123457"},
-		{155, 0, model.DoubleCell(0.1234562), "0.123456"},
-		{155, 1e-3, model.DoubleCell(100.4567891), "0.100457"},
-		{155, 1000, model.DoubleCell(0.12345678), "123.456780"},
-		{203, field.Percent, model.Int64Cell(37), "0.370000"},
-		{150, 0, model.Int64Cell(2500000), "2.5e+06"},
-		{252, 1 << 20, model.Int64Cell(3), "3.145728e+06"},
+		{155, 0, model.DoubleCell(0.1234567), 0.1234567},
+		{155, 1e-3, model.DoubleCell(100.4567891), 0.1004567891},
+		{155, 1000, model.DoubleCell(0.12345678), 123.45678},
+		{203, field.Percent, model.Int64Cell(37), 0.37},
+		{150, 0, model.Int64Cell(2500000), 2500000},
+		{252, 1 << 20, model.Int64Cell(3), 3145728},
 	} {
+		cfg := testConfig(t)
 		dcgmField, _ := field.ByID(tc.field)
-		c := field.Counter{Field: dcgmField, Type: field.MetricGauge, Scale: tc.scale}
-		own := []Series{{Value: fieldValue(tc.cell)}}
-		seen := own[0].Value.Float64()
-		scale(c, own)
-		if got := string(statistic(c, seen).append(nil)); got != tc.want {
-			t.Errorf("field %d times %v: %s, want %s", tc.field, tc.scale, got, tc.want)
+		c := field.Counter{Field: dcgmField, Name: "x", Type: field.MetricGauge, Scale: tc.scale, Statistics: true, Resolution: 100 * time.Millisecond}
+		cfg.Counters = []field.Counter{c}
+		f, node, _ := newTestFamilies(t, cfg)
+		node.Track(state.TrackedFields(cfg.Counters, time.Second), time.Second)
+		inv := testInventory(t)
+		inv.Columns[model.KindGPU], inv.Columns[model.KindGPUInstance] = []model.FieldID{tc.field}, nil
+		sample := &model.Sample{Generation: 1, Time: epoch, Rows: make([][]model.Cell, len(inv.Entities))}
+		sample.Rows[0] = []model.Cell{tc.cell}
+		deliver(t, node, wire.Frame{Inventory: inv}, tracksOf(epoch, 0, map[model.FieldID]float64{tc.field: tc.cell.Float64()}), wire.Frame{Sample: sample})
+		body := encode(t, f, expfmt.TypeTextPlain)
+		value := func(name string) float64 {
+			line := strings.TrimSpace(series(body, name))
+			v, err := strconv.ParseFloat(line[strings.LastIndexByte(line, ' ')+1:], 64)
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			return v
 		}
-		value, err := strconv.ParseFloat(string(own[0].Value.append(nil)), 64)
-		if err != nil {
-			t.Fatal(err)
+		got := value("x")
+		if math.Abs(got-tc.want) > 1e-9*tc.want {
+			t.Errorf("field %d times %v: %v, want %v", tc.field, tc.scale, got, tc.want)
 		}
-		if statistic, _ := strconv.ParseFloat(tc.want, 64); statistic != value {
-			t.Errorf("field %d times %v: the value is %v, its minimum and maximum %v", tc.field, tc.scale, value, statistic)
+		for _, suffix := range []string{field.SuffixMin, field.SuffixMax, field.SuffixMean} {
+			if statistic := value("x" + suffix); statistic != got {
+				t.Errorf("field %d times %v: %s is %v, the value %v", tc.field, tc.scale, suffix, statistic, got)
+			}
 		}
 	}
 }

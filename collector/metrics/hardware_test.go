@@ -74,7 +74,7 @@ func TestDerivedGolden(t *testing.T) {
 	inv, s := everyDerived(t)
 	deliverSample(t, node, inv, s)
 	families := map[string]bool{gpuClockEventSeconds.Name: true, gpuFabricInfo.Name: true}
-	for _, r := range derivedRows {
+	for _, r := range hardwareRows {
 		families[r.family.Name] = true
 	}
 	var text strings.Builder

@@ -17,8 +17,8 @@ func TestOwnLabelNames(t *testing.T) {
 	for _, inv := range []*model.Inventory{testInventory(t), fabricInventory()} {
 		for i := range inv.Entities {
 			for _, l := range cfg.identity(inv, i) {
-				if !slices.Contains(field.OwnLabelNames(), l.Name) {
-					t.Errorf("%s of a %s is not known as taken", l.Name, inv.Entities[i].Kind)
+				if !slices.Contains(field.OwnLabelNames(), l.GetName()) {
+					t.Errorf("%s of a %s is not known as taken", l.GetName(), inv.Entities[i].Kind)
 				}
 			}
 		}
