@@ -119,7 +119,7 @@ gpu_exporter: see --help
 `},
 		{args: "[x --entity=gpus --type=gouge", status: 1, stderr: `
 gpu_exporter: error: "[x" is no pattern: close each [
-gpu_exporter: error: --entity: "gpus" is no kind of entity: use gpu, vgpu, nvswitch, gpu_instance, compute_instance, link, cpu, cpu_core, connectx or global
+gpu_exporter: error: --entity: "gpus" is no kind of entity: use gpu, nvswitch, gpu_instance, compute_instance, link, cpu, cpu_core, connectx or global
 gpu_exporter: error: --type: "gouge" is no type: use counter, gauge, label, binary, double, int64 or string
 gpu_exporter: see --help
 `},

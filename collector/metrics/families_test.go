@@ -320,7 +320,6 @@ func fabricInventory() *model.Inventory {
 		{Kind: model.KindCPU, ID: 1, Parent: model.Unknown},
 		{Kind: model.KindCPUCore, ID: 73, Parent: 7},
 		{Kind: model.KindConnectX, ID: 4, Parent: model.Unknown},
-		{Kind: model.KindVGPU, ID: 5, Parent: model.Unknown},
 	}}
 	for i := range inv.Entities {
 		inv.Entities[i].Selected = true
@@ -339,7 +338,7 @@ func TestEntitiesGolden(t *testing.T) {
 	driver, _ := field.ByID(1)
 	temperature, _ := field.ByID(150)
 	cfg.Counters = []field.Counter{
-		{Field: temperature, Name: "DCGM_FI_DEV_GPU_TEMP", Type: field.MetricGauge, Help: "Temperature.", Kinds: model.Kinds(model.KindGPU, model.KindVGPU,
+		{Field: temperature, Name: "DCGM_FI_DEV_GPU_TEMP", Type: field.MetricGauge, Help: "Temperature.", Kinds: model.Kinds(model.KindGPU,
 			model.KindSwitch, model.KindGPUInstance, model.KindComputeInstance, model.KindLink, model.KindCPU, model.KindCPUCore, model.KindConnectX)},
 		{Field: driver, Name: "DCGM_FI_DRIVER_VERSION", Type: field.MetricLabel},
 	}
