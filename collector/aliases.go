@@ -29,6 +29,7 @@ type EntityKind = model.EntityKind
 type EntityState = model.EntityState
 type Event = model.Event
 type EventKind = model.EventKind
+type Events = model.Events
 type Exposition = metrics.Exposition
 type Failure = model.Failure
 type Families = metrics.Families

@@ -103,7 +103,7 @@ func reportFailure(frames *collector.FrameWriter, err error, logger *slog.Logger
 	if errors.As(err, &failed) {
 		fail = failed.Failure
 	}
-	if err := frames.WriteFailure(fail); err != nil {
+	if err := frames.Write(collector.Frame{Failure: &fail}); err != nil {
 		logger.Error("Sampler cannot report its failure", "failure", fail.Message, "err", err)
 	}
 }

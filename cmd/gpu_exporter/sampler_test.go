@@ -28,7 +28,7 @@ const envSampler = "TEST_SAMPLER"
 var samplings = map[string]sampling{
 	"steady": func(ctx context.Context, c collector.SamplerConfig, _ <-chan collector.SamplerCommand, frames *collector.FrameWriter, logger *slog.Logger) error {
 		logger.Info("sampling", "interval", c.Interval)
-		if err := frames.WriteInventory(&collector.Inventory{Generation: 1, DCGMVersion: c.Devices}); err != nil {
+		if err := frames.Write(collector.Frame{Inventory: &collector.Inventory{Generation: 1, DCGMVersion: c.Devices}}); err != nil {
 			return err
 		}
 		<-ctx.Done()
@@ -41,7 +41,7 @@ var samplings = map[string]sampling{
 		return errors.New("broken")
 	},
 	"hangs": func(_ context.Context, _ collector.SamplerConfig, _ <-chan collector.SamplerCommand, frames *collector.FrameWriter, _ *slog.Logger) error {
-		if err := frames.WriteInventory(&collector.Inventory{Generation: 1}); err != nil {
+		if err := frames.Write(collector.Frame{Inventory: &collector.Inventory{Generation: 1}}); err != nil {
 			return err
 		}
 		select {} // as a call into a stuck driver

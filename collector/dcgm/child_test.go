@@ -94,7 +94,7 @@ func runChild() int {
 	var failed *FailureError
 	switch {
 	case errors.As(err, &failed):
-		if err := frames.WriteFailure(failed.Failure); err != nil {
+		if err := frames.Write(collector.Frame{Failure: &failed.Failure}); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
 		return 1
@@ -370,10 +370,10 @@ func (p *process) events(what string, n int) (events []collector.Event, inv *col
 	deadline := time.Now().Add(patience)
 	for len(events) < n && time.Now().Before(deadline) {
 		if f := p.frame(what); f.Events != nil {
-			if f.Generation != p.inv.Generation {
-				p.t.Fatalf("events of generation %d, current is %d", f.Generation, p.inv.Generation)
+			if f.Events.Generation != p.inv.Generation {
+				p.t.Fatalf("events of generation %d, current is %d", f.Events.Generation, p.inv.Generation)
 			}
-			events, inv = append(events, f.Events...), p.inv
+			events, inv = append(events, f.Events.List...), p.inv
 		}
 	}
 	if len(events) != n {

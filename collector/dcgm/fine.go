@@ -365,5 +365,5 @@ func (s *sampler) writeTracks() error {
 	}
 	tracks := s.tracker.take()
 	s.profiler.withhold(s.inv, tracks)
-	return s.cfg.Frames.WriteTracks(tracks)
+	return s.cfg.Frames.Write(collector.Frame{Tracks: tracks})
 }

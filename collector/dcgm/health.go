@@ -102,14 +102,14 @@ func (h *healthReader) finish(r healthResult) {
 // check failed is true of any.
 func (s *sampler) writeHealth(r healthResult) error {
 	if r.err != nil || r.health.Generation == s.inv.Generation {
-		if err := s.cfg.Frames.WriteHealth(r.health); err != nil {
+		if err := s.cfg.Frames.Write(collector.Frame{Health: r.health}); err != nil {
 			return err
 		}
 	}
 	if r.peers == nil || r.peers.Generation != s.inv.Generation {
 		return nil
 	}
-	return s.cfg.Frames.WritePeers(r.peers)
+	return s.cfg.Frames.Write(collector.Frame{Peers: r.peers})
 }
 
 // healthChecker makes the native calls. It belongs to one goroutine, and shares with

@@ -58,5 +58,5 @@ func (s *sampler) writeProcesses(p *collector.Processes) error {
 	if p == nil || p.Generation != s.inv.Generation {
 		return nil
 	}
-	return s.cfg.Frames.WriteProcesses(p)
+	return s.cfg.Frames.Write(collector.Frame{Processes: p})
 }

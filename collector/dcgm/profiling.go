@@ -493,7 +493,7 @@ func (p *profiler) report(generation uint64) *collector.Profiling {
 // writeProfiling writes how profiling stands, if that changed.
 func (s *sampler) writeProfiling() error {
 	if said := s.profiler.report(s.inv.Generation); said != nil {
-		return s.cfg.Frames.WriteProfiling(said)
+		return s.cfg.Frames.Write(collector.Frame{Profiling: said})
 	}
 	return nil
 }

@@ -337,7 +337,7 @@ func (s *sampler) rebuild(topologyChanged bool) (rebuilt bool, err error) {
 	}
 	// Before the watches: dcgmWatchFields waits until everything was read from the
 	// driver, which may take long, and this frame says that we live.
-	if err := s.cfg.Frames.WriteInventory(inv); err != nil {
+	if err := s.cfg.Frames.Write(collector.Frame{Inventory: inv}); err != nil {
 		return false, err
 	}
 	s.inv, s.changed, s.fabricChanged = inv, false, false

@@ -103,7 +103,7 @@ func (s *sampler) write(sample *collector.Sample, found news, now time.Time) err
 		return nil
 	}
 	s.skip = 0
-	return s.cfg.Frames.WriteSample(sample)
+	return s.cfg.Frames.Write(collector.Frame{Sample: sample})
 }
 
 // tellRest writes what has come since the newest sample, before the engine ends.
@@ -252,5 +252,5 @@ func (s *sampler) writeEvents(events []collector.Event) error {
 	if len(events) == 0 {
 		return nil
 	}
-	return s.cfg.Frames.WriteEvents(s.inv.Generation, events)
+	return s.cfg.Frames.Write(collector.Frame{Events: &collector.Events{Generation: s.inv.Generation, List: events}})
 }

@@ -98,7 +98,11 @@ func TestXIDOfReusedID(t *testing.T) {
 		70: func(e collector.Entity) bool { return e.Kind == inst && e.Profile == "1g.10gb" },
 	}
 	for told := 0; told < len(want); {
-		for _, event := range p.frame("an XID").Events {
+		events := p.frame("an XID").Events
+		if events == nil {
+			continue
+		}
+		for _, event := range events.List {
 			told++
 			e := p.inv.Entities[event.Entity]
 			if of := want[event.Code]; of == nil || !of(e) {
@@ -141,11 +145,11 @@ func TestXIDWhileInstancesCannotBeListed(t *testing.T) {
 				if f.Inventory != nil {
 					p.inv = f.Inventory
 				}
-				if len(f.Events) == 0 {
+				if f.Events == nil {
 					continue
 				}
-				if e := p.inv.Entities[f.Events[0].Entity]; len(f.Events) != 1 || e.Kind != gpu || e.ID != 5 {
-					t.Errorf("%d XIDs, the first of %v %d, %s", len(f.Events), e.Kind, e.ID, e.Profile)
+				if e := p.inv.Entities[f.Events.List[0].Entity]; len(f.Events.List) != 1 || e.Kind != gpu || e.ID != 5 {
+					t.Errorf("%d XIDs, the first of %v %d, %s", len(f.Events.List), e.Kind, e.ID, e.Profile)
 				}
 				return
 			}

@@ -38,7 +38,7 @@ func TestXIDErrorsCount(t *testing.T) {
 	f.owners = testOwners()
 	add := func(row int, code int64, at time.Time) {
 		t.Helper()
-		if err := node.Deliver(wire.Frame{Generation: 1, Events: []model.Event{{Kind: model.EventXID, Entity: row, Time: at, Code: code}}}); err != nil {
+		if err := node.Deliver(wire.Frame{Events: &model.Events{Generation: 1, List: []model.Event{{Kind: model.EventXID, Entity: row, Time: at, Code: code}}}}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -184,11 +184,11 @@ func newTestNode(t *testing.T) (*state.Node, *time.Time) {
 	for _, f := range []wire.Frame{
 		{Inventory: inv},
 		{Sample: testSample(inv)},
-		{Generation: 1, Events: []model.Event{
+		{Events: &model.Events{Generation: 1, List: []model.Event{
 			{Kind: model.EventXID, Entity: 1, Time: epoch, Code: 79},
 			{Kind: model.EventXID, Entity: 5, Time: epoch, Code: 31},
 			{Kind: model.EventXID, Entity: 5, Time: epoch.Add(-time.Second), Code: 31},
-		}},
+		}}},
 	} {
 		if err := node.Deliver(f); err != nil {
 			t.Fatal(err)

@@ -32,10 +32,10 @@ func TestKernelXID(t *testing.T) {
 	node.AddKernelXID(kernelXID(0x77, model.Unknown, 79))              // where no GPU is
 	node.AddKernelXID(model.KernelXID{Domain: 1, Bus: 0x18, Code: 79}) // nor here
 	node.AddKernelXID(model.KernelXID{Bus: 0x18, Device: 1, Code: 79}) // nor here
-	deliver(t, node, wire.Frame{Generation: 1, Events: []model.Event{
+	deliver(t, node, wire.Frame{Events: &model.Events{Generation: 1, List: []model.Event{
 		{Kind: model.EventXID, Entity: 0, Time: epoch, Code: 48},
 		{Kind: model.EventXID, Entity: 5, Time: epoch, Code: 74}, // in a compute instance of instance 11
-	}}, wire.Frame{Sample: testSample(testInventory(t))})
+	}}}, wire.Frame{Sample: testSample(testInventory(t))})
 	*clock = clock.Add(10 * time.Second)
 	body := encode(t, f, expfmt.TypeTextPlain)
 	for _, want := range []string{

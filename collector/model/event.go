@@ -4,10 +4,28 @@
 package model
 
 import (
+	"fmt"
 	"time"
 )
 
-// Event is something that happened to an entity, as opposed to a value of it.
+// Events are what happened to the entities of one inventory, in the order in which
+// the source reported them.
+type Events struct {
+	Generation uint64 // of the inventory
+	List       []Event
+}
+
+// Validate checks the events against their inventory.
+func (e *Events) Validate(inv *Inventory) error {
+	for _, event := range e.List {
+		if event.Kind != EventXID || event.Entity < 0 || event.Entity >= len(inv.Entities) {
+			return fmt.Errorf("event of kind %d on entity %d of %d", event.Kind, event.Entity, len(inv.Entities))
+		}
+	}
+	return nil
+}
+
+// Event is something that happened to an entity, in contrast to a value of it.
 type Event struct {
 	Kind   EventKind
 	Entity int // position in the inventory of the same generation

@@ -50,7 +50,13 @@ func (p *Processes) Validate(inv *Inventory) error {
 		if d.Listed != StatusOK && len(d.Processes) > 0 {
 			return fmt.Errorf("%d processes of entity %d, whose processes are not known: %v", len(d.Processes), d.Entity, d.Listed)
 		}
+		if int(d.Listed) >= StatusCount || int(d.Utilization) >= StatusCount {
+			return fmt.Errorf("processes of entity %d have unknown status %d or %d", d.Entity, d.Listed, d.Utilization)
+		}
 		for j := range d.Processes {
+			if err := d.Processes[j].validate(); err != nil {
+				return fmt.Errorf("process %d on entity %d: %w", d.Processes[j].PID, d.Entity, err)
+			}
 			if j > 0 && d.Processes[j].PID <= d.Processes[j-1].PID {
 				return fmt.Errorf("processes of entity %d are not in order", d.Entity)
 			}
@@ -72,6 +78,18 @@ type Process struct {
 	// Shares of the device's time from 0 to 1, on average since the reading before;
 	// 0 where the device's Utilization is not StatusOK.
 	SM, Encoder, Decoder float64
+}
+
+func (p *Process) validate() error {
+	if int(p.Kind) >= ProcessKindCount {
+		return fmt.Errorf("unknown kind %d", p.Kind)
+	}
+	for _, share := range [...]float64{p.SM, p.Encoder, p.Decoder} {
+		if !(share >= 0 && share <= 1) { // true for NaN, too
+			return fmt.Errorf("share %v is not from 0 to 1", share)
+		}
+	}
+	return nil
 }
 
 // ProcessKind is how a process uses a device.

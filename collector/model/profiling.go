@@ -67,6 +67,9 @@ func (p *Profiling) Validate(inv *Inventory) error {
 		if kind := inv.Entities[g.Entity].Kind; kind != KindGPU {
 			return fmt.Errorf("profiling of entity %d, a %v", g.Entity, kind)
 		}
+		if int(g.State) >= ProfilingStateCount {
+			return fmt.Errorf("profiling of entity %d has unknown state %d", g.Entity, g.State)
+		}
 	}
 	return nil
 }

@@ -182,6 +182,9 @@ func (s *Sample) validateRow(i int, row []Cell, columns int) error {
 		return fmt.Errorf("row %d has %d cells for %d columns", i, len(row), columns)
 	}
 	for _, c := range row {
+		if int(c.Status) >= StatusCount {
+			return fmt.Errorf("row %d has a cell of unknown status %d", i, c.Status)
+		}
 		if c.Type == ValueString && c.Status == StatusOK && c.Bits >= uint64(len(s.Strings)) {
 			return fmt.Errorf("row %d refers to string %d of %d", i, c.Bits, len(s.Strings))
 		}

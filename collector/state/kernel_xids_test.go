@@ -108,7 +108,7 @@ func TestXIDsAroundAResplit(t *testing.T) {
 		return 0
 	}
 	event := func(t *testing.T, n *Node, instance int, code int64) {
-		deliver(t, n, wire.Frame{Generation: n.latest.Generation, Events: []model.Event{{Kind: model.EventXID, Entity: row(n, instance), Code: code, Time: epoch}}})
+		deliver(t, n, wire.Frame{Events: &model.Events{Generation: n.latest.Generation, List: []model.Event{{Kind: model.EventXID, Entity: row(n, instance), Code: code, Time: epoch}}}})
 	}
 	for name, tc := range map[string]struct {
 		happens func(t *testing.T, n *Node, clock *time.Time)
@@ -148,9 +148,9 @@ func TestXIDsAroundAResplit(t *testing.T) {
 		}, map[xid.Key]uint64{{EntityKey: small, Code: 61}: 1, {EntityKey: other, Code: 61}: 1}},
 		"logged, and DCGM tells of the GPU": {func(t *testing.T, n *Node, clock *time.Time) {
 			n.AddKernelXID(kernelXID(0x2a, 11, 61))
-			deliver(t, n, wire.Frame{Generation: 1, Events: []model.Event{{Kind: model.EventXID, Entity: 1, Code: 61, Time: epoch}}})
+			deliver(t, n, wire.Frame{Events: &model.Events{Generation: 1, List: []model.Event{{Kind: model.EventXID, Entity: 1, Code: 61, Time: epoch}}}})
 			n.AddKernelXID(kernelXID(0x2a, 12, 62))
-			deliver(t, n, wire.Frame{Generation: 1, Events: []model.Event{{Kind: model.EventXID, Entity: 1, Code: 62, Time: epoch}}})
+			deliver(t, n, wire.Frame{Events: &model.Events{Generation: 1, List: []model.Event{{Kind: model.EventXID, Entity: 1, Code: 62, Time: epoch}}}})
 			resplit(t, n, 2)
 			sample(t, n, *clock)
 		}, map[xid.Key]uint64{{EntityKey: gpu, Code: 61}: 1, {EntityKey: other, Code: 62}: 1}},

@@ -104,10 +104,10 @@ func (n *Node) Deliver(f wire.Frame) error {
 		return n.setHealth(f.Health)
 	case f.Peers != nil:
 		return n.setPeers(f.Peers)
-	case f.Failure != nil:
+	case f.Events != nil:
+		return n.addEvents(f.Events)
+	default: // a failure concerns the supervisor only
 		return nil
-	default:
-		return n.addEvents(f.Generation, f.Events)
 	}
 }
 
@@ -272,18 +272,16 @@ func (n *Node) setProcesses(p *model.Processes) error {
 	return nil
 }
 
-func (n *Node) addEvents(generation uint64, events []model.Event) error {
+func (n *Node) addEvents(events *model.Events) error {
 	n.mu.Lock()
 	defer n.unlock()
-	if n.latest == nil || n.latest.Generation != generation {
-		return &model.RejectError{Reason: model.RejectInventory, Err: fmt.Errorf("events of inventory %d", generation)}
+	if n.latest == nil || n.latest.Generation != events.Generation {
+		return &model.RejectError{Reason: model.RejectInventory, Err: fmt.Errorf("events of inventory %d", events.Generation)}
 	}
-	for _, e := range events { // all or none: a frame that is rejected may be told again
-		if e.Kind != model.EventXID || e.Entity < 0 || e.Entity >= len(n.latest.Entities) {
-			return &model.RejectError{Reason: model.RejectInvalid, Err: fmt.Errorf("event of kind %d on entity %d", e.Kind, e.Entity)}
-		}
+	if err := events.Validate(n.latest); err != nil {
+		return &model.RejectError{Reason: model.RejectInvalid, Err: err}
 	}
-	for _, e := range events {
+	for _, e := range events.List {
 		now, key := n.Clock(), model.KeyOf(n.latest, e.Entity)
 		if n.reused[e.Entity] {
 			key.Instance, key.Profile = model.Unknown, "" // it may be of either

@@ -106,11 +106,11 @@ func newTestNode(t *testing.T) (*Node, *time.Time) {
 	for _, f := range []wire.Frame{
 		{Inventory: inv},
 		{Sample: testSample(inv)},
-		{Generation: 1, Events: []model.Event{
+		{Events: &model.Events{Generation: 1, List: []model.Event{
 			{Kind: model.EventXID, Entity: 1, Time: epoch, Code: 79},
 			{Kind: model.EventXID, Entity: 5, Time: epoch, Code: 31},
 			{Kind: model.EventXID, Entity: 5, Time: epoch.Add(-time.Second), Code: 31},
-		}},
+		}}},
 	} {
 		if err := node.Deliver(f); err != nil {
 			t.Fatal(err)
@@ -168,13 +168,13 @@ func TestNodeRejects(t *testing.T) {
 			return wire.Frame{Inventory: inv}
 		}, model.RejectInvalid},
 		"event on nobody": {func(*model.Inventory, *model.Sample) wire.Frame {
-			return wire.Frame{Generation: 1, Events: []model.Event{{Kind: model.EventXID, Entity: 6}}}
+			return wire.Frame{Events: &model.Events{Generation: 1, List: []model.Event{{Kind: model.EventXID, Entity: 6}}}}
 		}, model.RejectInvalid},
 		"events of which one is wrong": {func(*model.Inventory, *model.Sample) wire.Frame {
-			return wire.Frame{Generation: 1, Events: []model.Event{{Kind: model.EventXID, Code: 13}, {Kind: model.EventXID, Entity: 6}}}
+			return wire.Frame{Events: &model.Events{Generation: 1, List: []model.Event{{Kind: model.EventXID, Code: 13}, {Kind: model.EventXID, Entity: 6}}}}
 		}, model.RejectInvalid},
 		"event of other time": {func(*model.Inventory, *model.Sample) wire.Frame {
-			return wire.Frame{Generation: 2, Events: []model.Event{{Kind: model.EventXID}}}
+			return wire.Frame{Events: &model.Events{Generation: 2, List: []model.Event{{Kind: model.EventXID}}}}
 		}, model.RejectInventory},
 	} {
 		t.Run(name, func(t *testing.T) {

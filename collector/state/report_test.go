@@ -33,7 +33,7 @@ func TestReport(t *testing.T) {
 		inv := testInventory(t)
 		s := testSample(inv)
 		change(inv, s)
-		if err := errors.Join(node.Deliver(wire.Frame{Inventory: inv}), node.Deliver(wire.Frame{Sample: s}), node.Deliver(wire.Frame{Generation: 1, Events: events})); err != nil {
+		if err := errors.Join(node.Deliver(wire.Frame{Inventory: inv}), node.Deliver(wire.Frame{Sample: s}), node.Deliver(wire.Frame{Events: &model.Events{Generation: 1, List: events}})); err != nil {
 			t.Fatal(err)
 		}
 		return log.String()

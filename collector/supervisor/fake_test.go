@@ -22,30 +22,6 @@ import (
 	"gpu_exporter/collector/wire"
 )
 
-// writeFrame writes f with the call for what it is.
-func writeFrame(w *wire.FrameWriter, f wire.Frame) error {
-	switch {
-	case f.Inventory != nil:
-		return w.WriteInventory(f.Inventory)
-	case f.Sample != nil:
-		return w.WriteSample(f.Sample)
-	case f.Tracks != nil:
-		return w.WriteTracks(f.Tracks)
-	case f.Processes != nil:
-		return w.WriteProcesses(f.Processes)
-	case f.Health != nil:
-		return w.WriteHealth(f.Health)
-	case f.Peers != nil:
-		return w.WritePeers(f.Peers)
-	case f.Profiling != nil:
-		return w.WriteProfiling(f.Profiling)
-	case f.Failure != nil:
-		return w.WriteFailure(*f.Failure)
-	default:
-		return w.WriteEvents(f.Generation, f.Events)
-	}
-}
-
 // The tests here have samplers of clay, that live in this process and on the
 // clock of a synctest bubble: it makes bounds of a minute exact, and it can make
 // a process that SIGKILL does not end.
@@ -165,7 +141,7 @@ func waitExit(code int) syscall.WaitStatus { return syscall.WaitStatus(code << 8
 // send writes frames; it returns false when nobody reads any more.
 func (p *clay) send(frames ...wire.Frame) bool {
 	for _, f := range frames {
-		if writeFrame(p.w, f) != nil {
+		if p.w.Write(f) != nil {
 			return false
 		}
 		now := time.Now()
@@ -183,7 +159,7 @@ func smallInventory() wire.Frame {
 }
 
 func smallEvents() wire.Frame {
-	return wire.Frame{Generation: 1, Events: []model.Event{{Kind: model.EventXID}}}
+	return wire.Frame{Events: &model.Events{Generation: 1, List: []model.Event{{Kind: model.EventXID}}}}
 }
 
 // until sends the frame at once and then every interval, until d has passed or
@@ -921,7 +897,7 @@ func TestNextSamplerGoesOnWhereEventsEnded(t *testing.T) {
 		t.Errorf("without an event the next begins at %v, want %v, when sampling began", since, start)
 	}
 	newest := start.Add(time.Hour)
-	s.heard(wire.Frame{Events: []model.Event{{Time: newest}, {Time: start}}})
+	s.heard(wire.Frame{Events: &model.Events{List: []model.Event{{Time: newest}, {Time: start}}}})
 	s.Reconfigure(wire.SamplerConfig{Interval: time.Second})
 	if since := s.nextConfig().EventsSince; !since.Equal(newest.Add(time.Microsecond)) {
 		t.Errorf("the next begins at %v, want just after %v", since, newest)

@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 // quick are timings for tests with processes. Those that can only end a test
 // too early are generous.
 var quick = timing{
-	tick: 20 * time.Millisecond, silence: 2 * time.Second, startup: 30 * time.Second,
+	tick: 20 * time.Millisecond, silence: 5 * time.Second, startup: 30 * time.Second,
 	stop: 500 * time.Millisecond, reap: time.Second, drain: 5 * time.Second,
 	backoffMin: 5 * time.Millisecond, backoffMax: 50 * time.Millisecond, stable: time.Hour,
 }
@@ -63,9 +63,9 @@ var behaviours = map[string]func(*actor){
 	"well": func(a *actor) { a.heedStdin(); a.sample(forever) },
 	"none": func(a *actor) { // no GPU
 		a.heedStdin()
-		_ = a.w.WriteInventory(&model.Inventory{Generation: 1, Time: time.Now()})
+		_ = a.w.Write(wire.Frame{Inventory: &model.Inventory{Generation: 1, Time: time.Now()}})
 		for {
-			a.must(a.w.WriteSample(&model.Sample{Generation: 1, Time: time.Now()}))
+			a.must(a.w.Write(wire.Frame{Sample: &model.Sample{Generation: 1, Time: time.Now()}}))
 			time.Sleep(a.cfg.Interval)
 		}
 	},
@@ -75,16 +75,16 @@ var behaviours = map[string]func(*actor){
 		signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
 		a.inventory()
 		for {
-			_ = a.w.WriteSample(a.newSample())
+			_ = a.w.Write(wire.Frame{Sample: a.newSample()})
 			time.Sleep(a.cfg.Interval)
 		}
 	},
 	"last words": func(a *actor) {
 		a.inventory()
 		for range 5 {
-			a.must(a.w.WriteSample(a.newSample()))
+			a.must(a.w.Write(wire.Frame{Sample: a.newSample()}))
 		}
-		a.must(a.w.WriteFailure(model.Failure{Reason: model.FailureHostengineLost, Message: "connection not valid"}))
+		a.must(a.w.Write(wire.Frame{Failure: &model.Failure{Reason: model.FailureHostengineLost, Message: "connection not valid"}}))
 		os.Exit(1)
 	},
 	"exit":                                  func(a *actor) { a.sample(2); os.Exit(3) },
@@ -116,7 +116,7 @@ var behaviours = map[string]func(*actor){
 		a.heedStdin()
 		a.inventory()
 		for {
-			a.must(a.w.WriteSample(&model.Sample{Generation: 1, Time: time.Now().Add(time.Hour), Rows: make([][]model.Cell, 1)}))
+			a.must(a.w.Write(wire.Frame{Sample: &model.Sample{Generation: 1, Time: time.Now().Add(time.Hour), Rows: make([][]model.Cell, 1)}}))
 			time.Sleep(a.cfg.Interval)
 		}
 	},
@@ -145,7 +145,7 @@ var behaviours = map[string]func(*actor){
 		a.inventory()
 		var leaked [][]byte
 		for {
-			a.must(a.w.WriteSample(a.newSample()))
+			a.must(a.w.Write(wire.Frame{Sample: a.newSample()}))
 			if len(leaked) < 64 { // 1 GiB, should nobody stop it
 				b := make([]byte, 16<<20)
 				for i := 0; i < len(b); i += 4096 {
@@ -161,7 +161,7 @@ var behaviours = map[string]func(*actor){
 			a.heedStdin()
 			a.sample(forever)
 		}
-		a.must(a.w.WriteFailure(model.Failure{Reason: model.FailureLibraryMissing, Message: "libdcgm.so.4 is not there"}))
+		a.must(a.w.Write(wire.Frame{Failure: &model.Failure{Reason: model.FailureLibraryMissing, Message: "libdcgm.so.4 is not there"}}))
 		os.Exit(1)
 	},
 	"child": func(a *actor) { // leaves one behind that holds all pipes
@@ -247,15 +247,15 @@ func (a *actor) newSample() *model.Sample {
 
 // inventory writes one that tells the configuration.
 func (a *actor) inventory() {
-	a.must(a.w.WriteInventory(&model.Inventory{Generation: 1, Time: time.Now(), DriverVersion: a.cfg.Devices,
-		Entities: []model.Entity{{Kind: model.KindGPU, Parent: model.Unknown, UUID: "GPU-0"}}}))
+	a.must(a.w.Write(wire.Frame{Inventory: &model.Inventory{Generation: 1, Time: time.Now(), DriverVersion: a.cfg.Devices,
+		Entities: []model.Entity{{Kind: model.KindGPU, Parent: model.Unknown, UUID: "GPU-0"}}}}))
 }
 
 // sample writes an inventory and n samples.
 func (a *actor) sample(n int) {
 	a.inventory()
 	for ; n != 0; n-- {
-		a.must(a.w.WriteSample(a.newSample()))
+		a.must(a.w.Write(wire.Frame{Sample: a.newSample()}))
 		time.Sleep(a.cfg.Interval)
 	}
 }
@@ -264,7 +264,7 @@ func (a *actor) sample(n int) {
 func (a *actor) half() {
 	pr, pw := io.Pipe()
 	go func() {
-		_ = wire.NewFrameWriter(pw).WriteSample(a.newSample())
+		_ = wire.NewFrameWriter(pw).Write(wire.Frame{Sample: a.newSample()})
 		pw.Close()
 	}()
 	whole, err := io.ReadAll(pr)

@@ -228,7 +228,10 @@ func (s *Supervisor) heard(f wire.Frame) {
 	if f.Sample != nil && s.eventsSince.IsZero() {
 		s.eventsSince = f.Sample.Time
 	}
-	for _, e := range f.Events {
+	if f.Events == nil {
+		return
+	}
+	for _, e := range f.Events.List {
 		if next := e.Time.Add(time.Microsecond); next.After(s.eventsSince) {
 			s.eventsSince = next
 		}

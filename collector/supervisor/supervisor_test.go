@@ -188,7 +188,7 @@ func TestSupervisorRuns(t *testing.T) {
 // Zero GPUs are a node like any other.
 func TestSupervisorRunsWithoutGPU(t *testing.T) {
 	st := setStage(t, "none", nil)
-	st.moreSamples(200) // 4 s, twice the bound on silence
+	st.moreSamples(500) // 10 s, twice the bound on silence
 	if n := len(st.notes("pids")); n != 1 {
 		t.Errorf("%d samplers were started", n)
 	}
@@ -206,7 +206,7 @@ func TestSupervisorRestarts(t *testing.T) {
 		"exit":                                  {restartExit, "", "exit status 3"},
 		"fault":                                 {restartCrash, "", "exit status 2"},
 		"segv":                                  {restartCrash, "", "segmentation fault"},
-		"garbage":                               {restartBadFrame, rejectBadFrame, "magic"},
+		"garbage":                               {restartBadFrame, rejectBadFrame, "exceeds the limit"},
 		"cut and go on":                         {restartBadFrame, rejectBadFrame, "bad frame"},
 		"cut and exit":                          {restartExit, rejectBadFrame, "exit status 0 in the middle of a frame"},
 		"child":                                 {restartExit, "", "exit status 3"},
