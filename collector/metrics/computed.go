@@ -10,6 +10,7 @@ import (
 
 	"gpu_exporter/collector/field"
 	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/state"
 	"gpu_exporter/collector/xid"
 )
 
@@ -26,15 +27,16 @@ func (p *page) addComputed(family *family, computed field.ComputedCounter) {
 		for n := range p.layout.entities[i].variants {
 			c := computedSeries{p, family, i, n}
 			isGPU := computed.On(p.v.Inventory.Entities[i].Kind)
+			events, counted := p.v.ClockEvents[c.key()]
 			switch {
 			case computed == field.XIDErrorsCount:
 				c.addXIDErrorsCount()
 			case computed == field.XIDErrorsTotal:
 				c.addXIDErrorsTotal(action)
-			case computed == field.ClockEventsCount && isGPU:
-				c.addClockEventsCount()
-			case computed == field.ClockEventsTotal && isGPU:
-				c.addClockEventsTotal()
+			case computed == field.ClockEventsCount && isGPU && counted:
+				c.addClockEventsCount(events)
+			case computed == field.ClockEventsTotal && isGPU && counted:
+				c.addClockEventsTotal(events)
 			case computed == field.GPUHealthStatus && isGPU:
 				c.addHealthStatus()
 			case computed == field.P2PStatus && isGPU:
@@ -85,11 +87,7 @@ func (c *computedSeries) addXIDErrorsTotal(action []int64) {
 	}
 }
 
-func (c *computedSeries) addClockEventsCount() {
-	events, ok := c.v.ClockEvents[c.key()]
-	if !ok {
-		return
-	}
+func (c *computedSeries) addClockEventsCount(events state.ClockEvents) {
 	window, found := decimal(c.cfg.ClockEventsWindow.Milliseconds()), false
 	for reason, n := range events.Window {
 		if n > 0 {
@@ -102,11 +100,7 @@ func (c *computedSeries) addClockEventsCount() {
 	}
 }
 
-func (c *computedSeries) addClockEventsTotal() {
-	events, ok := c.v.ClockEvents[c.key()]
-	if !ok {
-		return
-	}
+func (c *computedSeries) addClockEventsTotal(events state.ClockEvents) {
 	for reason, n := range events.Samples {
 		c.add(float64(n), "clock_event", field.ClockEventReason(reason))
 	}

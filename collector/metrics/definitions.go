@@ -23,28 +23,22 @@ const (
 // Devices.
 var (
 	gpuUp   = Definition{"gpu_up", gauge, "Whether the GPU answers: 1 if the newest sample is fresh and has a value of it, else 0.", nil}
-	gpuInfo = Definition{"gpu_info", gauge, "Identity of the GPU or GPU instance, always 1.",
-		[]string{"brand", "driver_version", "minor", "nvml_index", "serial", "vbios_version"}}
+	gpuInfo = Definition{"gpu_info", gauge, "Identity of the GPU or GPU instance, always 1.", []string{"brand", "driver_version", "minor", "nvml_index", "serial", "vbios_version"}}
 )
 
 // Owners of devices.
 var (
-	gpuOwners  = Definition{"gpu_owners", gauge, "Number of containers and jobs that hold the device.", nil}
-	gpuPodInfo = Definition{"gpu_pod_info", gauge, "Container that holds the device or a share of it, always 1.",
-		[]string{"container", "namespace", "pod", "replica"}}
-	gpuPodLabels = Definition{"gpu_pod_labels", gauge, "Labels and annotations of a pod that holds a device, prefixed with label_ and annotation_, always 1.",
-		[]string{"namespace", "pod"}}
-	gpuPodProcesses = Definition{"gpu_pod_processes", gauge, "Number of processes of the container on the device.", []string{"container", "namespace", "pod"}}
-	gpuPodMemory    = Definition{"gpu_pod_memory_used_bytes", gauge, "Device memory that the container's processes use, in bytes.", []string{"container", "namespace", "pod"}}
-	gpuPodKinds     = Definition{"gpu_pod_process_memory_used_bytes", gauge, "Device memory that the container's processes of one type use, in bytes.",
-		[]string{"container", "namespace", "pod", "type"}}
-	gpuPodSM      = Definition{"gpu_pod_sm_utilization_ratio", gauge, "Ratio of the time since the last sample in which kernels of the container ran on the device, 0 to 1.", []string{"container", "namespace", "pod"}}
-	gpuPodEncoder = Definition{"gpu_pod_encoder_utilization_ratio", gauge, "Ratio of the time since the last sample in which the container used the device's encoders, 0 to 1.", []string{"container", "namespace", "pod"}}
-	gpuPodDecoder = Definition{"gpu_pod_decoder_utilization_ratio", gauge, "Ratio of the time since the last sample in which the container used the device's decoders, 0 to 1.", []string{"container", "namespace", "pod"}}
-	gpuJobInfo    = Definition{"gpu_job_info", gauge, "Batch job that holds the device, always 1.",
-		[]string{"account", "job_id", "job_name", "partition", "source", "user"}}
-	gpuContainerInfo = Definition{"gpu_container_info", gauge, "Container of an engine without Kubernetes that holds the device, always 1.",
-		[]string{"compose_project", "compose_service", "container_id", "container_name", "image"}}
+	gpuOwners        = Definition{"gpu_owners", gauge, "Number of containers and jobs that hold the device.", nil}
+	gpuPodInfo       = Definition{"gpu_pod_info", gauge, "Container that holds the device or a share of it, always 1.", []string{"container", "namespace", "pod", "replica"}}
+	gpuPodLabels     = Definition{"gpu_pod_labels", gauge, "Labels and annotations of a pod that holds a device, prefixed with label_ and annotation_, always 1.", []string{"namespace", "pod"}}
+	gpuPodProcesses  = Definition{"gpu_pod_processes", gauge, "Number of processes of the container on the device.", []string{"container", "namespace", "pod"}}
+	gpuPodMemory     = Definition{"gpu_pod_memory_used_bytes", gauge, "Device memory that the container's processes use, in bytes.", []string{"container", "namespace", "pod"}}
+	gpuPodKinds      = Definition{"gpu_pod_process_memory_used_bytes", gauge, "Device memory that the container's processes of one type use, in bytes.", []string{"container", "namespace", "pod", "type"}}
+	gpuPodSM         = Definition{"gpu_pod_sm_utilization_ratio", gauge, "Ratio of the time since the last sample in which kernels of the container ran on the device, 0 to 1.", []string{"container", "namespace", "pod"}}
+	gpuPodEncoder    = Definition{"gpu_pod_encoder_utilization_ratio", gauge, "Ratio of the time since the last sample in which the container used the device's encoders, 0 to 1.", []string{"container", "namespace", "pod"}}
+	gpuPodDecoder    = Definition{"gpu_pod_decoder_utilization_ratio", gauge, "Ratio of the time since the last sample in which the container used the device's decoders, 0 to 1.", []string{"container", "namespace", "pod"}}
+	gpuJobInfo       = Definition{"gpu_job_info", gauge, "Batch job that holds the device, always 1.", []string{"account", "job_id", "job_name", "partition", "source", "user"}}
+	gpuContainerInfo = Definition{"gpu_container_info", gauge, "Container of an engine without Kubernetes that holds the device, always 1.", []string{"compose_project", "compose_service", "container_id", "container_name", "image"}}
 )
 
 // Hardware of whole GPUs.
@@ -74,17 +68,14 @@ var (
 
 // Conditions: clock events, health, profiling and the topology between GPUs.
 var (
-	gpuClockEventSeconds = Definition{"gpu_clock_event_seconds_total", counter, "Time that the reason limited the clocks, in seconds.", []string{"reason"}}
-	gpuHealthStatus      = Definition{"gpu_health_status", gauge, "Result of DCGM's health check of a system: 0 pass, 1 warning, 2 failure.", []string{"system"}}
-	gpuHealthInfo        = Definition{"gpu_health_incident_info", gauge, "Incident that DCGM's health check found, always 1.",
-		[]string{"code", "error", "severity", "system"}}
+	gpuClockEventSeconds  = Definition{"gpu_clock_event_seconds_total", counter, "Time that the reason limited the clocks, in seconds.", []string{"reason"}}
+	gpuHealthStatus       = Definition{"gpu_health_status", gauge, "Result of DCGM's health check of a system: 0 pass, 1 warning, 2 failure.", []string{"system"}}
+	gpuHealthInfo         = Definition{"gpu_health_incident_info", gauge, "Incident that DCGM's health check found, always 1.", []string{"code", "error", "severity", "system"}}
 	gpuProfilingState     = Definition{"gpu_profiling_state", gauge, "State of the profiling fields (DCGM_FI_PROF_*) of the GPU: 1 for the current state, else 0.", []string{"state"}}
 	gpuProfilingRewatches = Definition{"gpu_profiling_rewatches_total", counter, "Number of times that the exporter watched the GPU's profiling fields again after their values stopped.", nil}
-	gpuP2PStatus          = Definition{"gpu_p2p_status", gauge, "NVLink peer-to-peer status: 0 OK, 1 chipset, 2 GPU or 3 topology not supported, 4 disabled by registry key, 5 not supported, 6 unknown.",
-		[]string{"peer_gpu", "peer_uuid"}}
-	gpuPeerLinks    = Definition{"gpu_peer_nvlinks", gauge, "Number of active NVLinks between the GPU and the peer, direct or through switches.", []string{"peer_gpu", "peer_uuid"}}
-	gpuTopologyInfo = Definition{"gpu_topology_info", gauge, "Longest PCIe path between the GPU and the peer, always 1.",
-		[]string{"path", "peer_gpu", "peer_uuid"}}
+	gpuP2PStatus          = Definition{"gpu_p2p_status", gauge, "NVLink peer-to-peer status: 0 OK, 1 chipset, 2 GPU or 3 topology not supported, 4 disabled by registry key, 5 not supported, 6 unknown.", []string{"peer_gpu", "peer_uuid"}}
+	gpuPeerLinks          = Definition{"gpu_peer_nvlinks", gauge, "Number of active NVLinks between the GPU and the peer, direct or through switches.", []string{"peer_gpu", "peer_uuid"}}
+	gpuTopologyInfo       = Definition{"gpu_topology_info", gauge, "Longest PCIe path between the GPU and the peer, always 1.", []string{"path", "peer_gpu", "peer_uuid"}}
 )
 
 // Integrals over time since the exporter started.

@@ -30,8 +30,12 @@ type Exposition struct {
 func (e *Exposition) Append(dst []byte, format expfmt.Format) ([]byte, error) {
 	families := slices.Concat(e.Families, e.Process)
 	slices.SortFunc(families, compareFamilies)
-	if dst == nil {
-		dst = make([]byte, 0, textSize(families))
+	if dst == nil { // most series take less than 250 bytes of text
+		size := 0
+		for _, f := range families {
+			size += 500 + 250*len(f.Metric)
+		}
+		dst = make([]byte, 0, size)
 	}
 	out := bytes.NewBuffer(dst)
 	encoder := expfmt.NewEncoder(out, format)
@@ -52,22 +56,3 @@ func (e *Exposition) Append(dst []byte, format expfmt.Format) ([]byte, error) {
 }
 
 func compareFamilies(a, b *dto.MetricFamily) int { return strings.Compare(a.GetName(), b.GetName()) }
-
-// textSize estimates the size of the text, so that its buffer is allocated once. It
-// takes the first series of each family as typical.
-func textSize(families []*dto.MetricFamily) int {
-	const comments, value, quotes, spare = 64, 24, 4, 16 << 10
-	size := spare
-	for _, f := range families {
-		size += len(f.GetHelp()) + 2*len(f.GetName()) + comments
-		if len(f.Metric) == 0 {
-			continue
-		}
-		line := len(f.GetName()) + value
-		for _, l := range f.Metric[0].Label {
-			line += len(l.GetName()) + len(l.GetValue()) + quotes
-		}
-		size += line * len(f.Metric)
-	}
-	return size
-}

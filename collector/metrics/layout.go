@@ -32,8 +32,11 @@ type layout struct {
 type entityLayout struct {
 	identity []*dto.LabelPair // nil if the entity is not selected
 	device   bool             // it is a selected GPU or GPU instance, which the gpu_* families are about
-	fields   []*dto.LabelPair // values of the counters of type label, sorted by name
-	variants []variant        // usually one; see [Config.variants]
+	// fieldValues are the values of the counters of type label, and fields the labels
+	// of those that are not empty, sorted by name.
+	fieldValues []string
+	fields      []*dto.LabelPair
+	variants    []variant // usually one; see [Config.variants]
 	// whole are the labels of the device as a whole if its variants are those of its
 	// owners, else nil.
 	whole      []*dto.LabelPair
@@ -88,11 +91,11 @@ func (l *layout) setEntity(cfg *Config, v state.View, i int, taken func(string) 
 		return
 	}
 	for _, c := range l.labelCounters {
-		if value := l.labelValue(cfg.Counters, v.Sample, c, i); value != "" {
-			e.fields = append(e.fields, pair(cfg.Counters[c].Name, value))
-		}
+		value := l.labelValue(cfg.Counters, v.Sample, c, i)
+		e.fieldValues = append(e.fieldValues, value)
+		e.fields = append(e.fields, pair(cfg.Counters[c].Name, value))
 	}
-	slices.SortFunc(e.fields, byName)
+	e.fields = sortedByName(nonEmpty(e.fields))
 	holders := l.ownership.of(holderOf(v.Inventory, i))
 	e.variants = cfg.variants(e.fields, holders, taken)
 	for n := range e.variants {
@@ -124,24 +127,10 @@ func (l *layout) covers(v state.View, ownership *Ownership, counters []field.Cou
 		return false
 	}
 	for i := range l.entities {
-		if l.entities[i].identity == nil {
-			continue
-		}
-		fields, found := l.entities[i].fields, 0
-		for _, c := range l.labelCounters {
-			value := l.labelValue(counters, v.Sample, c, i)
-			if value == "" {
-				continue
-			}
-			if !slices.ContainsFunc(fields, func(p *dto.LabelPair) bool {
-				return p.GetName() == counters[c].Name && p.GetValue() == value
-			}) {
+		for n, value := range l.entities[i].fieldValues {
+			if l.labelValue(counters, v.Sample, l.labelCounters[n], i) != value {
 				return false
 			}
-			found++
-		}
-		if found != len(fields) {
-			return false
 		}
 	}
 	return true
