@@ -16,7 +16,7 @@ import (
 func SwitchFields() []model.FieldID { return []model.FieldID{858, 864} }
 
 // switchUp reports whether the newest sample has a value of the switch at position i.
-// known is false if the switch or its library lacks the fields.
+// known is false if the switch or its library does not have the fields.
 func (p *page) switchUp(i int) (up, known bool) {
 	columns := p.v.Inventory.Columns[model.KindSwitch]
 	for c, cell := range p.v.Sample.Rows[i] {
