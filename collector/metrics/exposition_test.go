@@ -9,6 +9,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	dto "github.com/prometheus/client_model/go"
@@ -16,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/wire"
 )
 
 // simpleFamily returns a gauge with one series.
@@ -99,4 +101,23 @@ func TestLabelValuesAreUTF8(t *testing.T) {
 	if want := "a{model=\"x\uFFFDy\"} 1\n"; err != nil || !strings.Contains(string(body), want) {
 		t.Errorf("%s (%v), want %s", body, err, want)
 	}
+}
+
+// Expositions share labels with each other and with those that are being built.
+func TestExpositionsAreEncodedConcurrently(t *testing.T) {
+	f, node, _ := newTestFamilies(t, testConfig(t))
+	f.owners = testOwners()
+	var wg sync.WaitGroup
+	for range 4 {
+		deliver(t, node, wire.Frame{Sample: testSample(testInventory(t))})
+		e := Exposition{Families: f.Build()}
+		for _, typ := range []expfmt.FormatType{expfmt.TypeTextPlain, expfmt.TypeOpenMetrics, expfmt.TypeProtoDelim} {
+			wg.Go(func() {
+				if body, err := e.Append(nil, expfmt.NewFormat(typ)); err != nil || len(body) == 0 {
+					t.Errorf("%d bytes, error %v", len(body), err)
+				}
+			})
+		}
+	}
+	wg.Wait()
 }

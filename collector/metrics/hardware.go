@@ -39,13 +39,14 @@ var hardwareRows = slices.Concat(
 	rowsOf(&gpuViolation, nanoseconds, []oneRow{
 		{240, "power"}, {241, "thermal"}, {242, "sync_boost"}, {243, "board_limit"}, {244, "low_utilization"}, {245, "reliability"}}),
 	rowsOf(&gpuBelowClocks, nanoseconds, []oneRow{{246, "application"}, {247, "base"}}),
-	fabricStateRows(),
+	// dcgmFabricManagerStatus_t (dcgm_structs.h), of which 0 is "no fabric" and 6 "the driver library is too old".
+	stateRows(&gpuFabricState, 170, 1, 6, "not_started", "in_progress", "success", "failure"),
 	rowsOf(&gpuFabricError, signed, []oneRow{{171, ""}}),
 	// NVML_GPU_FABRIC_HEALTH_* (nvml.h), of which 0 is "not supported".
-	stateRows(&gpuFabricHealth, 175, 1, "healthy", "unhealthy", "limited_capacity"),
+	stateRows(&gpuFabricHealth, 175, 1, noValue, "healthy", "unhealthy", "limited_capacity"),
 	faultRows(),
 	// nvmlDeviceGpuRecoveryAction_t (nvml.h); drivers after 4.6's header have the last three.
-	stateRows(&gpuRecoveryAction, 1523, 0, "none", "gpu_reset", "node_reboot", "drain_p2p", "drain_and_reset",
+	stateRows(&gpuRecoveryAction, 1523, 0, noValue, "none", "gpu_reset", "node_reboot", "drain_p2p", "drain_and_reset",
 		"recover_imex_domain", "bus_reset", "system_reboot"),
 	rowsOf(&gpuRemappedRows, unsigned, []oneRow{{394, "correctable"}, {393, "uncorrectable"}}),
 	rowsOf(&gpuRemapPending, truth, []oneRow{{396, ""}}),
@@ -85,33 +86,23 @@ func truth(v int64) (float64, bool) { return bit(v != 0), v >= 0 }
 
 func nanoseconds(v int64) (float64, bool) { return float64(v) / 1e9, v >= 0 }
 
+// noValue is a value that no field has.
+const noValue = -1
+
 // stateRows returns one row for each state, of which the current one is 1. The first
-// state has the value from; smaller values are no state, and larger ones "other".
-func stateRows(family *Definition, field model.FieldID, from int64, states ...string) []hardwareRow {
-	rows := make([]hardwareRow, 0, len(states)+1)
-	beyond := from + int64(len(states))
-	for i, state := range states {
+// state has the value from; larger values than the last one are "other". Smaller
+// values and unknown are no state.
+func stateRows(family *Definition, field model.FieldID, from, unknown int64, states ...string) []hardwareRow {
+	var rows []hardwareRow
+	add := func(state string, is func(int64) bool) {
 		rows = append(rows, hardwareRow{family, field, []string{state}, func(v int64) (float64, bool) {
-			return bit(v == from+int64(i)), v >= from
+			return bit(is(v)), v >= from && v != unknown
 		}})
 	}
-	return append(rows, hardwareRow{family, field, []string{"other"}, func(v int64) (float64, bool) {
-		return bit(v >= beyond), v >= from
-	}})
-}
-
-// fabricStateRows decode dcgmFabricManagerStatus_t (dcgm_structs.h). 0 is no fabric,
-// and 6 a driver library that is too old to report it.
-func fabricStateRows() []hardwareRow {
-	const tooOld = 6
-	rows := stateRows(&gpuFabricState, 170, 1, "not_started", "in_progress", "success", "failure")
-	for i := range rows {
-		state := rows[i].value
-		rows[i].value = func(v int64) (float64, bool) {
-			value, ok := state(v)
-			return value, ok && v != tooOld
-		}
+	for i, state := range states {
+		add(state, func(v int64) bool { return v == from+int64(i) })
 	}
+	add("other", func(v int64) bool { return v >= from+int64(len(states)) })
 	return rows
 }
 

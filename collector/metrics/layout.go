@@ -51,7 +51,10 @@ type variant struct {
 	fields     []*dto.LabelPair // values of the counters of type label, and pod labels
 	attributes []*dto.LabelPair // owner and job
 	series     []*dto.LabelPair // identity, fields and attributes
-	owner      int              // position among the owners, or Unknown
+	// perProcess are series with the pod's UID, which dcgm-exporter always adds to
+	// values that it splits by processes; set for VirtualGPUs.
+	perProcess []*dto.LabelPair
+	owner      int // position among the owners, or Unknown
 }
 
 func newLayout(cfg *Config, v state.View, ownership *Ownership) layout {
@@ -104,6 +107,14 @@ func (l *layout) setEntity(cfg *Config, v state.View, i int, taken func(string) 
 	}
 	if cfg.Owners.VirtualGPUs && len(holders.Owners) > 0 {
 		e.whole = slices.Concat(e.identity, e.fields)
+		for n := range e.variants {
+			variant := &e.variants[n]
+			variant.perProcess = variant.series
+			if m := holders.Owners[variant.owner].Metadata; m != nil && m.UID != "" && !cfg.Owners.UID {
+				attributes := sortedByName(variant.attributes, with(nil, "pod_uid", m.UID))
+				variant.perProcess = slices.Concat(e.identity, variant.fields, attributes)
+			}
+		}
 	}
 	switch entity.Kind {
 	case model.KindSwitch:

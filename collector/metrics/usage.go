@@ -5,9 +5,6 @@ package metrics
 
 import (
 	"math"
-	"slices"
-
-	dto "github.com/prometheus/client_model/go"
 
 	"gpu_exporter/collector/field"
 	"gpu_exporter/collector/model"
@@ -199,7 +196,7 @@ func (p *page) addPerProcess(family *family, c field.Counter, entity int) {
 		return
 	}
 	owners := p.layout.ownership.of(entity).Owners
-	for n, v := range p.layout.entities[entity].variants {
+	for _, v := range p.layout.entities[entity].variants {
 		// The first owner in the container has the container's usage.
 		first := v.owner
 		for first > 0 && owners[first].sameContainer(owners[first-1]) {
@@ -208,23 +205,9 @@ func (p *page) addPerProcess(family *family, c field.Counter, entity int) {
 		used := p.usage.owners[entity][first]
 		switch {
 		case c.Field.ID == field.GPUUtil && used.known && used.rated:
-			family.add(p.perProcessLabels(entity, n), math.Round(used.sm*100)*c.Factor())
+			family.add(v.perProcess, math.Round(used.sm*100)*c.Factor())
 		case c.Field.ID == field.FBUsed && used.known && used.memoryKnown:
-			family.add(p.perProcessLabels(entity, n), float64(used.memory>>20)*c.Factor())
+			family.add(v.perProcess, float64(used.memory>>20)*c.Factor())
 		}
 	}
-}
-
-// perProcessLabels returns the labels of a variant with the pod's UID, which
-// dcgm-exporter always adds to values that it splits by processes.
-func (p *page) perProcessLabels(entity, n int) []*dto.LabelPair {
-	return p.cached(labelsKey{family: "per_process", entity: entity, variant: n}, func() []*dto.LabelPair {
-		e := &p.layout.entities[entity]
-		v := &e.variants[n]
-		attributes := v.attributes
-		if m := p.layout.ownership.of(entity).Owners[v.owner].Metadata; m != nil && m.UID != "" && !p.cfg.Owners.UID {
-			attributes = sortedByName(attributes, with(nil, "pod_uid", m.UID))
-		}
-		return slices.Concat(e.identity, v.fields, attributes)
-	})
 }
