@@ -26,13 +26,13 @@ func (cfg *Config) variants(fields []*dto.LabelPair, h *Holders, taken func(stri
 		}
 		return variant{fields: all, attributes: cfg.ownerAttributes(o), owner: i}
 	}
-	switch _, single := h.single(); {
+	switch {
 	case cfg.Owners.VirtualGPUs && len(h.Owners) > 0:
 		variants = variants[:0]
 		for i := range h.Owners {
 			variants = append(variants, of(i))
 		}
-	case single:
+	case h.single():
 		variants[0] = of(0)
 	}
 	if !cfg.Owners.HPCJobs {

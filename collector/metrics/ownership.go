@@ -4,6 +4,7 @@
 package metrics
 
 import (
+	"slices"
 	"time"
 
 	"gpu_exporter/collector/model"
@@ -87,18 +88,9 @@ func (h *Holders) count() int {
 	return n
 }
 
-// single returns the only container of a pod that holds the entity, and false if
-// there are several or none.
-func (h *Holders) single() (Owner, bool) {
-	if len(h.Owners) == 0 {
-		return Owner{}, false
-	}
-	for _, other := range h.Owners[1:] {
-		if !other.sameContainer(h.Owners[0]) {
-			return Owner{}, false
-		}
-	}
-	return h.Owners[0], true
+// single reports whether exactly one container of a pod holds the entity.
+func (h *Holders) single() bool {
+	return len(h.Owners) > 0 && !slices.ContainsFunc(h.Owners, func(o Owner) bool { return !o.sameContainer(h.Owners[0]) })
 }
 
 // Ownership is the holders of the entities of one inventory. It is immutable. A nil

@@ -11,7 +11,8 @@ import (
 // newHistogram returns a native histogram of the values of one field of one entity.
 func newHistogram() prometheus.Histogram {
 	return prometheus.NewHistogram(prometheus.HistogramOpts{
-		Name:                           "values",
+		Name: "values", Help: "Values of a field.", // not published
+
 		NativeHistogramBucketFactor:    1.1, // schema 3: each bucket is 9 % wider than the one before
 		NativeHistogramMaxBucketNumber: 160,
 	})
