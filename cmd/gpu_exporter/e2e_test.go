@@ -32,8 +32,8 @@ var fast = []string{"--collect-interval=200ms", "--sample.max-age=2s"}
 
 var labelValue = regexp.MustCompile(`="(?:[^"\\]|\\.)*"`)
 
-// skeleton reduces an exposition to a line for each DCGM family: name, type,
-// label names in their order, and whether values are written as integers.
+// skeleton reduces an exposition to a line for each DCGM family: name, type
+// and label names in their order.
 func skeleton(body string) string {
 	types, lines := map[string]string{}, map[string]string{}
 	for line := range strings.Lines(body) {
@@ -44,12 +44,8 @@ func skeleton(body string) string {
 		if !ok || !strings.HasPrefix(name, "DCGM_") {
 			continue
 		}
-		labels, number, _ := strings.Cut(rest, "} ")
-		form := "int"
-		if strings.Contains(number, ".") {
-			form = "float"
-		}
-		lines[name] = fmt.Sprintf("%s %s %s %s", name, types[name], labelValue.ReplaceAllString(labels, ""), form)
+		labels, _, _ := strings.Cut(rest, "} ")
+		lines[name] = fmt.Sprintf("%s %s %s", name, types[name], labelValue.ReplaceAllString(labels, ""))
 	}
 	var all []string
 	for _, line := range lines {

@@ -97,7 +97,7 @@ func (f Field) On(kind model.EntityKind) bool {
 	}
 	switch kind {
 	case model.KindGPU:
-		return f.Level == model.KindGPUInstance || f.Level == model.KindComputeInstance || f.Level == model.KindVGPU
+		return f.Level == model.KindGPUInstance || f.Level == model.KindComputeInstance
 	case model.KindGPUInstance:
 		return f.Level == model.KindGPU || f.Level == model.KindComputeInstance
 	case model.KindCPU:
@@ -115,7 +115,8 @@ func (f Field) AnsweredBy(kind model.EntityKind) bool {
 	case f.Type == model.ValueNone || f.On(kind):
 		return f.On(kind)
 	case f.Level == model.KindGlobal:
-		return true
+		_, ok := model.KindByName(kind.String()) // the numbers have a gap
+		return ok
 	case kind.OfGPU():
 		return f.On(model.KindGPU)
 	case kind == model.KindCPUCore:

@@ -121,7 +121,7 @@ func TestFieldByName(t *testing.T) {
 		{"DCGM_FI_DRIVER_VERSION", 1, model.ValueString, model.KindGlobal, MetricLabel, ""},
 		{"DCGM_FI_PROF_DRAM_ACTIVE", 1005, model.ValueDouble, model.KindGPUInstance, MetricGauge, "ratio"},
 		{"DCGM_FI_DEV_XID_ERRORS", XIDErrors, model.ValueInt64, model.KindComputeInstance, MetricGauge, ""},
-		{"DCGM_FI_DEV_VGPU_LICENSE_STATUS", 526, model.ValueInt64, model.KindVGPU, MetricGauge, ""},
+		{"DCGM_FI_DEV_VGPU_LICENSE_STATUS", 526, model.ValueInt64, model.KindGPU, MetricGauge, ""},
 		{"DCGM_FI_DEV_NVSWITCH_TEMPERATURE_CURRENT", 858, model.ValueInt64, model.KindSwitch, MetricGauge, "celsius"},
 		{"DCGM_FI_DEV_NVSWITCH_LINK_THROUGHPUT_TX", 780, model.ValueInt64, model.KindLink, MetricCounter, ""},
 		{"DCGM_FI_DEV_CPU_TEMP_CURRENT", 1110, model.ValueDouble, model.KindCPU, MetricGauge, "celsius"},
@@ -174,7 +174,7 @@ func TestFieldProfiling(t *testing.T) {
 
 func TestFieldOn(t *testing.T) {
 	all := []model.EntityKind{
-		model.KindGlobal, model.KindGPU, model.KindVGPU, model.KindSwitch, model.KindGPUInstance,
+		model.KindGlobal, model.KindGPU, model.KindSwitch, model.KindGPUInstance,
 		model.KindComputeInstance, model.KindLink, model.KindCPU, model.KindCPUCore, model.KindConnectX,
 	}
 	for _, tc := range []struct {
@@ -185,7 +185,7 @@ func TestFieldOn(t *testing.T) {
 		{"DCGM_FI_DEV_GPU_TEMP", []model.EntityKind{model.KindGPU, model.KindGPUInstance}},
 		{"DCGM_FI_PROF_DRAM_ACTIVE", []model.EntityKind{model.KindGPU, model.KindGPUInstance}},
 		{"DCGM_FI_DEV_FB_USED", []model.EntityKind{model.KindGPU, model.KindGPUInstance, model.KindComputeInstance}},
-		{"DCGM_FI_DEV_VGPU_LICENSE_STATUS", []model.EntityKind{model.KindGPU, model.KindVGPU}},
+		{"DCGM_FI_DEV_VGPU_LICENSE_STATUS", []model.EntityKind{model.KindGPU, model.KindGPUInstance}},
 		{"DCGM_FI_DEV_NVSWITCH_LINK_STATUS", []model.EntityKind{model.KindLink}},
 		{"DCGM_FI_DEV_NVSWITCH_PHYS_ID", []model.EntityKind{model.KindSwitch}},
 		{"DCGM_FI_DEV_CPU_UTIL_TOTAL", []model.EntityKind{model.KindCPU, model.KindCPUCore}},
@@ -208,7 +208,7 @@ func TestFieldAnsweredBy(t *testing.T) {
 		name string
 		by   []model.EntityKind
 	}{
-		{"DCGM_FI_CUDA_DRIVER_VERSION", []model.EntityKind{model.KindGPU, model.KindVGPU, model.KindSwitch, model.KindGPUInstance, model.KindComputeInstance, model.KindLink, model.KindCPU, model.KindCPUCore, model.KindConnectX}},
+		{"DCGM_FI_CUDA_DRIVER_VERSION", []model.EntityKind{model.KindGPU, model.KindSwitch, model.KindGPUInstance, model.KindComputeInstance, model.KindLink, model.KindCPU, model.KindCPUCore, model.KindConnectX}},
 		{"DCGM_FI_DEV_GPU_TEMP", []model.EntityKind{model.KindGPU, model.KindGPUInstance, model.KindComputeInstance}},
 		{"DCGM_FI_DEV_FB_USED", []model.EntityKind{model.KindGPU, model.KindGPUInstance, model.KindComputeInstance}},
 		{"DCGM_FI_DEV_GPU_UUID", []model.EntityKind{model.KindGPU, model.KindSwitch, model.KindGPUInstance, model.KindComputeInstance}},

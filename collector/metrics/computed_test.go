@@ -15,8 +15,8 @@ import (
 	"gpu_exporter/collector/wire"
 )
 
-// computedConfig is testConfig with the computed counters about XIDs, which the
-// file calls what dcgm-exporter's files call them.
+// computedConfig is testConfig with the computed counters about XIDs, under the names
+// and types of dcgm-exporter's files.
 func computedConfig(t *testing.T) Config {
 	t.Helper()
 	cfg := testConfig(t)
@@ -31,8 +31,8 @@ DCGM_EXP_XID_ERRORS_TOTAL, gauge, XIDs.
 	return cfg
 }
 
-// The labels are those of the entity's fields with the counter's own among them,
-// and then those of the pod, as with dcgm-exporter.
+// As with dcgm-exporter, the label fields and the counter's own labels are sorted
+// together, before the labels of the pod.
 func TestXIDErrorsCount(t *testing.T) {
 	f, node, clock := newTestFamilies(t, computedConfig(t))
 	f.owners = testOwners()
@@ -47,7 +47,7 @@ func TestXIDErrorsCount(t *testing.T) {
 	const pod = `container="main",namespace="ml",pod="train-0"}`
 	got := func() string { return series(encode(t, f, expfmt.TypeTextPlain), family) }
 
-	// What came before anybody asked is not in the window.
+	// XIDs from before the window was configured are not in it.
 	if want := gpu0 + `window_size_in_ms="300000",` + pod + " 0\n"; !strings.Contains(got(), want) {
 		t.Errorf("no XID yet: got\n%s\nwant %s", got(), want)
 	}
@@ -82,19 +82,19 @@ func TestXIDErrorsCount(t *testing.T) {
 	}
 	later(2 * time.Minute)
 	if want := `xid="31",` + pod + " 2\n"; !strings.Contains(got(), want) {
-		t.Errorf("one has left the window: got\n%s\nwant %s", got(), want)
+		t.Errorf("after one left the window: got\n%s\nwant %s", got(), want)
 	}
 	later(4 * time.Minute)
 	if want := gpu0 + `window_size_in_ms="300000",` + pod + " 0\n"; !strings.Contains(got(), want) {
-		t.Errorf("all have left the window: got\n%s\nwant %s", got(), want)
+		t.Errorf("after all left the window: got\n%s\nwant %s", got(), want)
 	}
 	if total := series(encode(t, f, expfmt.TypeTextPlain), "DCGM_EXP_XID_ERRORS_TOTAL"); !strings.Contains(total, `gpu="0"`) || !strings.Contains(total, `xid="999",`+pod+" 1\n") {
-		t.Errorf("the total is of all time:\n%s", total)
+		t.Errorf("the total does not cover all time:\n%s", total)
 	}
 }
 
-// A counter that alerts need exists before its first event; as a counter,
-// whatever the file calls it.
+// A counter that alerts need exists before its first event. Its type is counter,
+// regardless of the type in the file.
 func TestXIDErrorsTotal(t *testing.T) {
 	f, _, _ := newTestFamilies(t, computedConfig(t))
 	body := encode(t, f, expfmt.TypeTextPlain)
@@ -108,11 +108,11 @@ func TestXIDErrorsTotal(t *testing.T) {
 		}
 	}
 	if !strings.Contains(string(body), "# TYPE DCGM_EXP_XID_ERRORS_TOTAL counter\n") {
-		t.Error("it is no counter")
+		t.Error("its type is not counter")
 	}
 }
 
-// Nobody is asked for the field of a counter that has none.
+// A computed counter has no field to read.
 func TestComputedCounterHasNoField(t *testing.T) {
 	cfg := computedConfig(t)
 	for _, c := range cfg.Counters {

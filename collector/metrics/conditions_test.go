@@ -18,7 +18,7 @@ import (
 	"gpu_exporter/collector/wire"
 )
 
-// conditionsConfig asks for all that comes of health checks and clock events.
+// conditionsConfig selects all families of health checks and clock events.
 func conditionsConfig(t *testing.T) Config {
 	t.Helper()
 	cfg := testConfig(t)
@@ -35,8 +35,8 @@ DCGM_EXP_P2P_STATUS, gauge, P2P.
 	return cfg
 }
 
-// testHealth is a check of the fixture, of which the first GPU has been watched for an
-// hour and the second for a second.
+// testHealth is a check of the fixture. DCGM has watched the first GPU for an hour and
+// the second for a second.
 func testHealth() *model.Health {
 	return &model.Health{
 		Generation: 1, Time: epoch, Duration: 3 * time.Millisecond,
@@ -87,7 +87,7 @@ func TestHealthGolden(t *testing.T) {
 	golden(t, "health.prom", []byte(text.String()))
 }
 
-// What is too old is not shown; how the checks do is.
+// Results that are too old are withheld; the state of the checks is not.
 func TestStaleHealth(t *testing.T) {
 	f, node, clock := newConditions(t)
 	shown := func() (up, health, peers bool) {
@@ -114,7 +114,7 @@ func TestStaleHealth(t *testing.T) {
 	body := string(encode(t, f, expfmt.TypeTextPlain))
 	for _, want := range []string{"gpu_exporter_health_check_up 0\n", "gpu_exporter_health_check_failures_total 1\n", "gpu_health_status{"} {
 		if !strings.Contains(body, want) {
-			t.Errorf("after a failed check there is no %q", want)
+			t.Errorf("after a failed check %q is missing", want)
 		}
 	}
 	if err := node.Deliver(wire.Frame{Health: testHealth()}); err != nil {
@@ -125,13 +125,13 @@ func TestStaleHealth(t *testing.T) {
 	}
 }
 
-// A new inventory does not take from what is in both what the last check found: the
-// next one comes after the sample.
-func TestHealthOfWhatStays(t *testing.T) {
+// A new inventory keeps the results of the last check for the entities in both,
+// because the next check follows the sample.
+func TestHealthAcrossInventories(t *testing.T) {
 	f, node, _ := newConditions(t)
 	lines := func(labels string) (found []string) {
 		for line := range strings.Lines(string(encode(t, f, expfmt.TypeTextPlain))) {
-			for _, family := range []*definition{&gpuHealthStatus, &gpuHealthInfo, &gpuP2PStatus, &gpuPeerLinks} {
+			for _, family := range []*Definition{&gpuHealthStatus, &gpuHealthInfo, &gpuP2PStatus, &gpuPeerLinks} {
 				if strings.HasPrefix(line, family.Name+"{") && strings.Contains(line, labels) {
 					found = append(found, line)
 				}
@@ -148,7 +148,7 @@ func TestHealthOfWhatStays(t *testing.T) {
 	inv.Generation = 2
 	deliverSample(t, node, inv, testSample(inv))
 	if after := lines(first); !slices.Equal(after, before) {
-		t.Errorf("of a GPU that stays\n%q\nwant\n%q", after, before)
+		t.Errorf("GPU in both inventories\n%q\nwant\n%q", after, before)
 	}
 
 	inv = testInventory(t)
@@ -157,14 +157,14 @@ func TestHealthOfWhatStays(t *testing.T) {
 	s.Rows[1] = nil
 	deliverSample(t, node, inv, s)
 	if after := lines(second); len(after) != 0 {
-		t.Errorf("of a lost GPU, as itself or as a peer: %q", after)
+		t.Errorf("lost GPU, as itself or as a peer: %q", after)
 	}
 	if after := lines(first); len(after) == 0 || len(lines(imex)) != 1 {
-		t.Errorf("of the other and of the node %q and %q", after, lines(imex))
+		t.Errorf("other GPU %q, node %q", after, lines(imex))
 	}
 }
 
-// Nobody who did not ask for health checks has families about them.
+// Without health checks there are no families about them.
 func TestNoHealthFamilies(t *testing.T) {
 	cfg := testConfig(t)
 	f, node, _ := newTestFamilies(t, cfg)
@@ -172,11 +172,11 @@ func TestNoHealthFamilies(t *testing.T) {
 		t.Fatal(err)
 	}
 	if body := string(encode(t, f, expfmt.TypeTextPlain)); strings.Contains(body, "health") {
-		t.Errorf("there is health:\n%s", body)
+		t.Errorf("health families without health checks:\n%s", body)
 	}
 }
 
-// What does not fit the inventory is refused, and what was there stays.
+// A frame that does not match the inventory is rejected and changes nothing.
 func TestRejectedHealth(t *testing.T) {
 	change := func(with func(*model.Health)) wire.Frame {
 		h := testHealth()
@@ -212,13 +212,12 @@ func TestRejectedHealth(t *testing.T) {
 			t.Errorf("%s: error %v", name, err)
 		}
 		if after := string(encode(t, f, expfmt.TypeTextPlain)); after != before {
-			t.Errorf("%s changes what is shown: %s", name, firstDifference(after, before))
+			t.Errorf("%s changes the page: %s", name, firstDifference(after, before))
 		}
 	}
 }
 
-// The state of each GPU is shown while it is known; the counters outlive the
-// sampler that counted.
+// The states need a fresh sample. The counters survive the sampler that counted.
 func TestProfilingFamilies(t *testing.T) {
 	f, node, clock := newTestFamilies(t, testConfig(t))
 	deliver := func(frames ...wire.Frame) {
@@ -237,41 +236,40 @@ func TestProfilingFamilies(t *testing.T) {
 			t.Errorf("%s:\n%s\nwant:\n%s", when, got, strings.Join(want, "\n"))
 		}
 	}
-	shows("before a sampler has said anything")
+	shows("before the first frame")
 	deliver(wire.Frame{Profiling: &model.Profiling{Generation: 1, GPUs: []model.GPUProfiling{{Entity: 0}, {Entity: 1, State: model.ProfilingFrozen, Rewatches: 2}}}})
 	shows("at first", "GPU-aaaa 0 active", "GPU-bbbb 2 frozen")
 	deliver(wire.Frame{Profiling: &model.Profiling{Generation: 1, GPUs: []model.GPUProfiling{{Entity: 0, State: model.ProfilingPaused}, {Entity: 1, State: model.ProfilingActive, Rewatches: 1}}}})
 	shows("later", "GPU-aaaa 0 paused", "GPU-bbbb 3 active")
 	if got := series(encode(t, f, expfmt.TypeTextPlain), gpuProfilingState.Name); strings.Count(got, "GPU-aaaa") != model.ProfilingStateCount {
-		t.Errorf("not all states of a GPU are there:\n%s", got)
+		t.Errorf("states of a GPU are missing:\n%s", got)
 	}
 
 	inv := testInventory(t)
 	deliver(wire.Frame{Inventory: inv}, wire.Frame{Profiling: &model.Profiling{Generation: 1, GPUs: []model.GPUProfiling{{Entity: 0, State: model.ProfilingPaused}, {Entity: 1, Rewatches: 1}}}}, wire.Frame{Sample: testSample(inv)})
-	shows("by another sampler", "GPU-aaaa 0 paused", "GPU-bbbb 4 active")
+	shows("after a restart of the sampler", "GPU-aaaa 0 paused", "GPU-bbbb 4 active")
 	next := testInventory(t)
 	next.Generation = 2
-	told := wire.Frame{Profiling: &model.Profiling{Generation: 2, GPUs: []model.GPUProfiling{{Entity: 0}, {Entity: 1}}}}
+	profiling := wire.Frame{Profiling: &model.Profiling{Generation: 2, GPUs: []model.GPUProfiling{{Entity: 0}, {Entity: 1}}}}
 	deliver(wire.Frame{Inventory: next})
-	shows("before anything else of a new inventory", "GPU-aaaa 0 paused", "GPU-bbbb 4 active")
-	deliver(told)
-	shows("before a sample of it", "GPU-aaaa 0 active", "GPU-bbbb 4 active")
+	shows("with only a new inventory", "GPU-aaaa 0 paused", "GPU-bbbb 4 active")
+	deliver(profiling)
+	shows("before its first sample", "GPU-aaaa 0 active", "GPU-bbbb 4 active")
 	sample := testSample(next)
 	deliver(wire.Frame{Sample: sample})
-	shows("with a sample of it", "GPU-aaaa 0 active", "GPU-bbbb 4 active")
+	shows("with its first sample", "GPU-aaaa 0 active", "GPU-bbbb 4 active")
 	next = testInventory(t)
 	next.Generation = 3
 	deliver(wire.Frame{Inventory: next})
-	shows("before a sampler that profiles nothing samples", "GPU-aaaa 0 active", "GPU-bbbb 4 active")
+	shows("before the first sample of a sampler without profiling", "GPU-aaaa 0 active", "GPU-bbbb 4 active")
 	deliver(wire.Frame{Sample: testSample(next)})
-	shows("when it does")
-	deliver(wire.Frame{Profiling: &model.Profiling{Generation: 3, GPUs: told.Profiling.GPUs}})
+	shows("after the first sample of a sampler without profiling")
+	deliver(wire.Frame{Profiling: &model.Profiling{Generation: 3, GPUs: profiling.Profiling.GPUs}})
 	*clock = clock.Add(time.Hour)
 	shows("without a fresh sample", "GPU-aaaa 0 ", "GPU-bbbb 4 ")
 }
 
-// profilingLines sums up the families of profiling: UUID, counter, and the state
-// that the GPU is in.
+// profilingLines summarizes the profiling families: UUID, counter and current state.
 func profilingLines(body []byte) string {
 	label := func(line, name string) string {
 		_, rest, _ := strings.Cut(line, name+`="`)
@@ -293,7 +291,7 @@ func profilingLines(body []byte) string {
 	return strings.Join(lines, "\n")
 }
 
-// Until when profiling is paused is shown while it is.
+// The end of a pause is published while profiling is paused.
 func TestPauseFamily(t *testing.T) {
 	f, _, _ := newTestFamilies(t, testConfig(t))
 	if got := series(encode(t, f, expfmt.TypeTextPlain), profilingPausedUntil.Name); got != "" {

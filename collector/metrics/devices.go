@@ -4,64 +4,51 @@
 package metrics
 
 import (
-	"slices"
 	"strconv"
+
+	dto "github.com/prometheus/client_model/go"
 
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/state"
 )
 
-// appendDevices appends the gpu_* families. They go on while samples do not
-// come: who the GPUs are and what happened to them stays known.
-func (f *Families) appendDevices(families []Family, v state.View, ownership *Ownership, fresh bool) []Family {
-	if v.Inventory == nil {
-		return families
-	}
-	up, info := gpuUp.family(), gpuInfo.family()
-	for i := range v.Inventory.Entities {
-		l := &f.layout.entities[i]
-		if l.own == nil {
+// addDevices adds the identity of the devices and whether they answer. A GPU keeps
+// its series when it is lost, and without a fresh sample.
+func (p *page) addDevices() {
+	for i := range p.v.Inventory.Entities {
+		l := &p.layout.entities[i]
+		if !l.device {
 			continue
 		}
-		e := &v.Inventory.Entities[i]
-		if e.Kind == model.KindGPU {
-			up.Series = append(up.Series, Series{l.own, Bool(fresh && state.Answers(v, i))})
+		if p.v.Inventory.Entities[i].Kind == model.KindGPU {
+			p.add(&gpuUp, l.identity, bit(p.fresh && state.Answers(p.v, i)))
 		}
-		info.Series = append(info.Series, Series{f.layout.render(renderedKey{i, gpuInfo.Name, 0, 0}, func() []Label {
-			return slices.Concat(l.identity, infoLabels(v.Inventory, i))
-		}), Number(1)})
+		p.add(&gpuInfo, l.info, 1)
 	}
-	for i := range v.Gone {
-		if gone := &v.Gone[i]; model.FindGPU(v.Inventory, gone.UUID) == nil {
-			up.Series = append(up.Series, Series{NewLabelSet(f.cfg.goneIdentity(gone)...), Bool(false)})
-		}
+	for _, gpu := range p.goneGPUs() {
+		p.add(&gpuUp, p.cfg.wholeGPU(gpu), 0)
 	}
-	families = append(families, up, info)
-	families = f.appendFabric(families, v, fresh)
-	families = f.appendProfiling(families, v, fresh)
-	families = f.appendHolders(families, v, ownership)
-	families = f.appendStatistics(families, v, fresh)
-	families = f.appendIntegrals(families, v)
-	return f.appendXIDs(families, v)
 }
 
-func infoLabels(inv *model.Inventory, i int) []Label {
-	gpu, _ := inv.GPU(i)
-	var labels []Label
-	add := func(name, value string) {
-		if value != "" {
-			labels = append(labels, Label{name, value})
+// goneGPUs returns the known GPUs that the inventory does not list any more.
+func (p *page) goneGPUs() (gone []*model.Entity) {
+	for i := range p.v.Gone {
+		if gpu := &p.v.Gone[i]; model.FindGPU(p.v.Inventory, gpu.UUID) == nil {
+			gone = append(gone, gpu)
 		}
 	}
-	add("brand", gpu.Brand)
-	add("driver_version", inv.DriverVersion)
-	if gpu.Minor != model.Unknown {
-		add("minor", strconv.Itoa(gpu.Minor))
+	return gone
+}
+
+// gpuInfoLabels returns the labels of gpu_info without those whose value is unknown.
+func gpuInfoLabels(identity []*dto.LabelPair, inv *model.Inventory, i int) []*dto.LabelPair {
+	gpu, _ := inv.GPU(i)
+	number := func(n int) string {
+		if n == model.Unknown {
+			return ""
+		}
+		return strconv.Itoa(n)
 	}
-	if gpu.Index != model.Unknown {
-		add("nvml_index", strconv.Itoa(gpu.Index))
-	}
-	add("serial", gpu.Serial)
-	add("vbios_version", gpu.VBIOS)
-	return labels
+	return append(with(identity), nonEmpty(with(nil, "brand", gpu.Brand, "driver_version", inv.DriverVersion,
+		"minor", number(gpu.Minor), "nvml_index", number(gpu.Index), "serial", gpu.Serial, "vbios_version", gpu.VBIOS))...)
 }

@@ -5,97 +5,119 @@ package metrics
 
 import (
 	"bytes"
-	"math"
-	"math/rand/v2"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 
-	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"google.golang.org/protobuf/proto"
 
 	"gpu_exporter/collector/field"
-	"gpu_exporter/collector/state"
+	"gpu_exporter/collector/wire"
 )
 
-// Our histograms are those of client_golang.
-func TestHistogramAsClientGolang(t *testing.T) {
-	random := rand.New(rand.NewPCG(1, 2))
-	power := make([]float64, 5000)
-	for i := range power {
-		power[i] = 70 + 630*random.Float64()
+// simpleFamily returns a gauge with one series.
+func simpleFamily(name string) *dto.MetricFamily {
+	f := newFamily(name, "Help.", field.MetricGauge)
+	f.add(with(nil, "gpu", "0"), 1)
+	return f.MetricFamily
+}
+
+// The families of the node and of the process form one sorted page, in every format
+// that a scraper can negotiate.
+func TestExpositionMergesFamilies(t *testing.T) {
+	e := Exposition{
+		Families: []*dto.MetricFamily{simpleFamily("b"), simpleFamily("d")},
+		Process:  []*dto.MetricFamily{simpleFamily("a"), simpleFamily("c"), simpleFamily("e")},
 	}
-	for name, values := range map[string][]float64{
-		"none":             nil,
-		"zeros":            {0, 0, math.Copysign(0, -1)},
-		"bounds":           {1, 2, 4, 0.5, 1024, math.Nextafter(2, 3), math.Nextafter(2, 1)},
-		"per cent":         {0, 1, 2, 3, 50, 99, 100, 100},
-		"temperatures":     {-5, -0.25, 31, 32, 33, 90},
-		"power":            power,
-		"far apart":        {1e-300, 1e300, math.MaxFloat64, math.SmallestNonzeroFloat64},
-		"no numbers ":      {math.NaN(), 1},
-		"the highest bits": {1 << 62, 1<<62 + 1<<20},
-	} {
-		t.Run(name, func(t *testing.T) {
-			// A growth of 1.1 at the most is what schema 3 is for.
-			theirs := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "x", Help: "X.", NativeHistogramBucketFactor: 1.1})
-			var ours state.NativeHistogram
-			for _, v := range values {
-				if !math.IsNaN(v) {
-					theirs.Observe(v)
-				}
-				ours.Observe(v)
+	for _, format := range expfmt.DefaultOpenMetricsAcceptedFormats() {
+		body, err := e.Append([]byte("# kept\n"), format)
+		if err != nil {
+			t.Fatalf("%s: %v", format, err)
+		}
+		body, ok := bytes.CutPrefix(body, []byte("# kept\n"))
+		if !ok {
+			t.Errorf("%s: the content of dst is lost", format)
+		}
+		if eof := bytes.HasSuffix(body, []byte("# EOF\n")); eof != (format.FormatType() == expfmt.TypeOpenMetrics) {
+			t.Errorf("%s: ends with # EOF: %v", format, eof)
+		}
+		switch format.FormatType() {
+		case expfmt.TypeTextPlain, expfmt.TypeProtoDelim:
+		default:
+			continue // without a decoder
+		}
+		var names []string
+		decoder := expfmt.NewDecoder(bytes.NewReader(body), format)
+		for {
+			var f dto.MetricFamily
+			if err := decoder.Decode(&f); errors.Is(err, io.EOF) {
+				break
+			} else if err != nil {
+				t.Fatalf("%s: %v", format, err)
 			}
-			var want dto.Metric
-			if err := theirs.Write(&want); err != nil {
-				t.Fatal(err)
-			}
-			want.Histogram.CreatedTimestamp = nil
-			got := histogramProto(ours.Snapshot())
-			if math.Abs(got.GetSampleSum()-want.Histogram.GetSampleSum()) <= 1e-9*math.Abs(got.GetSampleSum()) {
-				got.SampleSum = want.Histogram.SampleSum // they add up in another order
-			}
-			if !proto.Equal(got, want.Histogram) {
-				t.Errorf("got\n%v\nwant\n%v", got, want.Histogram)
-			}
-		})
+			names = append(names, f.GetName())
+		}
+		if format.FormatType() == expfmt.TypeTextPlain {
+			slices.Sort(names) // the decoder of text has no order
+		}
+		if !slices.Equal(names, []string{"a", "b", "c", "d", "e"}) {
+			t.Errorf("%s: %v", format, names)
+		}
 	}
 }
 
-// The text formats have the histogram as client_golang's encoder writes it.
-func TestHistogramInText(t *testing.T) {
-	var h state.NativeHistogram
-	for _, v := range []float64{0.5, 3, 3, 100} {
-		h.Observe(v)
-	}
-	family := Family{Name: "gpu_x_histogram", Help: "Of \"X\".", Type: field.MetricHistogram, Histograms: []HistogramSeries{
-		{NewLabelSet(Label{"gpu", "0"}, Label{"model", `a "b"`}), h.Snapshot()},
-		{NewLabelSet(), h.Snapshot()},
-	}}
+// A family that cannot be encoded is left out and named, and the rest is served.
+func TestExpositionWithoutABrokenFamily(t *testing.T) {
+	broken := simpleFamily("broken")
+	broken.Metric = append(broken.Metric, &dto.Metric{Counter: &dto.Counter{Value: proto.Float64(1)}}) // not a gauge
+	e := Exposition{Families: []*dto.MetricFamily{simpleFamily("a"), broken}, Process: []*dto.MetricFamily{simpleFamily("c")}}
 	for _, typ := range []expfmt.FormatType{expfmt.TypeTextPlain, expfmt.TypeOpenMetrics} {
 		format := expfmt.NewFormat(typ)
-		got, err := (&Exposition{Families: []Family{family}}).Append(nil, format)
+		got, err := e.Append(nil, format)
+		if err == nil || !strings.Contains(err.Error(), "encoding broken: ") {
+			t.Errorf("%s: error %v", format, err)
+		}
+		whole := Exposition{Families: e.Families[:1], Process: e.Process}
+		want, err := whole.Append(nil, format)
 		if err != nil {
 			t.Fatal(err)
 		}
-		// The reference implementation, by way of the protobuf form.
-		var want bytes.Buffer
-		enc := expfmt.NewEncoder(&want, format)
-		if err := enc.Encode(family.proto()); err != nil {
-			t.Fatal(err)
-		}
-		if closer, ok := enc.(expfmt.Closer); ok {
-			closer.Close()
-		}
-		if typ == expfmt.TypeOpenMetrics {
-			got, want = normalFloats(got), *bytes.NewBuffer(normalFloats(want.Bytes()))
-		}
-		if !bytes.Equal(got, want.Bytes()) {
-			t.Errorf("got\n%s\nwant\n%s", got, want.Bytes())
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s: got\n%s\nwant\n%s", format, got, want)
 		}
 	}
 }
 
-// normalFloats takes away the ".0" that OpenMetrics encoders like to write and
-// parsers do not need.
-func normalFloats(b []byte) []byte { return bytes.ReplaceAll(b, []byte(".0\n"), []byte("\n")) }
+// Invalid UTF-8 in a label value would make Prometheus reject the whole page.
+func TestLabelValuesAreUTF8(t *testing.T) {
+	f := newFamily("a", "Help.", field.MetricGauge)
+	f.add(with(nil, "model", "x\xffy"), 1)
+	body, err := (&Exposition{Families: []*dto.MetricFamily{f.MetricFamily}}).Append(nil, expfmt.NewFormat(expfmt.TypeTextPlain))
+	if want := "a{model=\"x\uFFFDy\"} 1\n"; err != nil || !strings.Contains(string(body), want) {
+		t.Errorf("%s (%v), want %s", body, err, want)
+	}
+}
+
+// Expositions share labels with each other and with those that are being built.
+func TestExpositionsAreEncodedConcurrently(t *testing.T) {
+	f, node, _ := newTestFamilies(t, testConfig(t))
+	f.owners = testOwners()
+	var wg sync.WaitGroup
+	for range 4 {
+		deliver(t, node, wire.Frame{Sample: testSample(testInventory(t))})
+		e := Exposition{Families: f.Build()}
+		for _, typ := range []expfmt.FormatType{expfmt.TypeTextPlain, expfmt.TypeOpenMetrics, expfmt.TypeProtoDelim} {
+			wg.Go(func() {
+				if body, err := e.Append(nil, expfmt.NewFormat(typ)); err != nil || len(body) == 0 {
+					t.Errorf("%d bytes, error %v", len(body), err)
+				}
+			})
+		}
+	}
+	wg.Wait()
+}

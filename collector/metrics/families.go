@@ -5,9 +5,9 @@ package metrics
 
 import (
 	"slices"
-	"strconv"
-	"strings"
 	"time"
+
+	dto "github.com/prometheus/client_model/go"
 
 	"gpu_exporter/collector/field"
 	"gpu_exporter/collector/model"
@@ -15,169 +15,198 @@ import (
 	"gpu_exporter/collector/xid"
 )
 
-// Config says how values become families.
+// Config configures the families.
 type Config struct {
-	// Counters are what the counters file lists.
+	// Counters are the content of the counters file.
 	Counters []field.Counter
-	// XIDs is the catalogue behind err_msg and the XID counters created at 0.
+	// XIDs is the source of err_msg and of the XID counters that start at 0.
 	XIDs *xid.Catalogue
-	// HostnameLabel is the label's name, hostname or Hostname; Hostname its value.
-	// An empty value leaves the label out.
+	// HostnameLabel is the name of the label, hostname or Hostname. An empty Hostname
+	// leaves the label out.
 	HostnameLabel, Hostname string
-	// OldNames gives dcgm-exporter's labels from before 2.0: uuid, pod_name, …
+	// OldNames selects dcgm-exporter's labels from before 2.0: uuid, pod_name, …
 	OldNames bool
-	// ReplaceBlanks writes model names with dashes for blanks.
+	// ReplaceBlanks replaces blanks in model names by dashes.
 	ReplaceBlanks bool
 	// LinksFromOne numbers the NVLinks of GPUs from 1, as dcgm-exporter does.
 	LinksFromOne bool
-	// MaxAge is how old a sample may be before its series are withheld.
+	// MaxAge is the age at which a sample's series are withheld.
 	MaxAge time.Duration
-	// XIDWindow is how far DCGM_EXP_XID_ERRORS_COUNT looks back.
-	XIDWindow time.Duration
-	// KernelLog says how the kernel log is followed, or that it is not; nil if it
-	// never is.
+	// XIDWindow is the window of DCGM_EXP_XID_ERRORS_COUNT, and ClockEventsWindow
+	// that of DCGM_EXP_CLOCK_EVENTS_COUNT.
+	XIDWindow, ClockEventsWindow time.Duration
+	// KernelLog returns the status of the kernel log, and false if it is not
+	// followed. It may be nil.
 	KernelLog func() (model.KernelLogStatus, bool)
 	Owners    OwnerForm
-	// HealthInterval is the time between health checks; 0 if there are none.
+	// HealthInterval is the time between health checks, or 0 without them.
 	HealthInterval time.Duration
-	// ClockEventsWindow is how long DCGM_EXP_CLOCK_EVENTS_COUNT looks back.
-	ClockEventsWindow time.Duration
 }
 
-// OwnerForm says how owners become labels and series. The zero value is
-// dcgm-exporter's default form, but for shared devices.
+// OwnerForm selects how owners become labels and series. The zero value is
+// dcgm-exporter's default form, except for shared devices.
 type OwnerForm struct {
-	// UID and Workload add the pod's UID, and the topmost object it belongs to.
+	// UID and Workload add the pod's UID, and the topmost object that it belongs to.
 	UID, Workload bool
-	// SeriesLabels puts the pod's labels and annotations on its devices' series;
-	// LabelsFamily puts them into gpu_pod_labels.
+	// SeriesLabels adds the pod's labels and annotations to its devices' series;
+	// LabelsFamily publishes them in gpu_pod_labels.
 	SeriesLabels, LabelsFamily bool
-	// Claims adds the ResourceClaim that gave the device.
+	// Claims adds the ResourceClaim that allocated the device.
 	Claims bool
-	// HPCJobs repeats the series of a device for each job from a job file, with
-	// the label hpc_job, as dcgm-exporter does.
+	// HPCJobs repeats the series of a device for each job of a job file, with the
+	// label hpc_job, as dcgm-exporter does.
 	HPCJobs bool
 	// VirtualGPUs repeats the series of a device for each of its owners, as
 	// dcgm-exporter does with --kubernetes-virtual-gpus.
 	VirtualGPUs bool
-	// Usage adds the gpu_pod_* families that tell what each owner uses.
+	// Usage adds the gpu_pod_* families about what each owner uses.
 	Usage bool
 }
 
-// Families builds the families of a node. It is not safe for concurrent use: it
-// keeps what does not change from sample to sample, such as rendered labels.
+// Families builds the families of a node. It keeps labels from sample to sample and
+// is not safe for concurrent use.
 type Families struct {
 	cfg        Config
 	node       *state.Node
 	supervisor interface{ Status() model.SamplerStatus }
-	owners     OwnerSource // nil if nobody is asked for owners
+	owners     OwnerSource // nil without a source of owners
 	layout     layout
 	usage      usage
-	xidInfos   map[int64]*LabelSet // by code
-	lengths    map[string]int      // how many series each family last had
-	single     map[Label]*LabelSet // label sets of one label, such as a reason
-	count      int                 // how many families there were before those without series were taken out
+	cache      map[labelsKey][]*dto.LabelPair // of this layout
 }
 
-// New returns a builder of the families of node, which is put to use by
-// [Families.Keep]. owners may be nil.
+// New returns a builder of the families of node. Call [Families.Keep] when it
+// replaces another one. owners may be nil.
 func New(cfg Config, node *state.Node, supervisor interface{ Status() model.SamplerStatus }, owners OwnerSource) *Families {
-	return &Families{cfg: cfg, node: node, supervisor: supervisor, owners: owners, xidInfos: map[int64]*LabelSet{}, lengths: map[string]int{}, single: map[Label]*LabelSet{}}
+	return &Families{cfg: cfg, node: node, supervisor: supervisor, owners: owners, cache: map[labelsKey][]*dto.LabelPair{}}
 }
 
-// Keep has the node keep what these families need of the past. It is to be called
-// when they take the place of others.
+// Keep makes the node keep the history that these families need.
 func (f *Families) Keep() {
-	f.node.KeepXIDs(f.cfg.xidWindow())
-	f.node.KeepClockEvents(f.cfg.clockEventsWindow())
+	window := func(computed field.ComputedCounter, length time.Duration) time.Duration {
+		if slices.ContainsFunc(f.cfg.Counters, func(c field.Counter) bool { return c.Computed == computed }) {
+			return length
+		}
+		return 0
+	}
+	f.node.KeepXIDs(window(field.XIDErrorsCount, f.cfg.XIDWindow))
+	f.node.KeepClockEvents(window(field.ClockEventsCount, f.cfg.ClockEventsWindow))
 }
 
-// buffer returns an empty list for the series of a family, with room for as many as
-// it had the last time: that is how many it has nearly always.
-func (f *Families) buffer(name string) []Series { return make([]Series, 0, f.lengths[name]) }
-
-// Build returns the families at this moment, sorted by name.
-func (f *Families) Build() []Family {
+// Build returns the families of this moment, sorted by name. They must not be
+// modified: they share labels with those of other samples.
+func (f *Families) Build() []*dto.MetricFamily {
 	v := f.node.View()
-	fresh := v.Sample != nil && v.Age <= f.cfg.MaxAge
-	var ownership *Ownership
-	if f.owners != nil && v.Inventory != nil {
-		at := f.node.Clock()
-		if fresh {
-			at = v.Sample.Time // its values are of those who held the devices then
-		}
-		ownership = f.owners.Ownership(v.Inventory, at)
-	}
-	if v.Inventory != nil && !f.layout.covers(v, ownership, f.cfg.Counters) {
-		f.layout = newLayout(&f.cfg, v, ownership)
-	}
-	f.attribute(v, ownership)
-	families := make([]Family, 0, f.count)
-	if fresh {
-		families = f.appendFields(families, v)
-		families = f.appendDerived(families, v)
+	p := page{
+		Families: f, v: v, fresh: v.Sample != nil && v.Age <= f.cfg.MaxAge,
+		defined: make(map[*Definition]*family, len(f.cfg.Counters)+64),
 	}
 	if v.Inventory != nil {
-		families = f.appendClockEvents(families, v, fresh)
-		families = f.appendPeers(families, v)
+		if f.owners != nil {
+			at := f.node.Clock()
+			if p.fresh {
+				at = v.Sample.Time // the values are those of the owners at that time
+			}
+			p.ownership = f.owners.Ownership(v.Inventory, at)
+		}
+		if !f.layout.covers(v, p.ownership, f.cfg.Counters) {
+			f.layout = newLayout(&f.cfg, v, p.ownership)
+			clear(f.cache)
+		}
 	}
-	families = f.appendHealth(families, v)
-	families = f.appendDevices(families, v, ownership, fresh)
-	families = f.appendState(families, v, ownership)
-	f.count = len(families)
-	for i := range families {
-		f.lengths[families[i].Name] = len(families[i].Series)
+	f.attribute(v, p.ownership)
+	if p.fresh {
+		p.addFields()
+		p.addHardware()
 	}
-	families = slices.DeleteFunc(families, func(f Family) bool { return len(f.Series)+len(f.Histograms) == 0 })
-	slices.SortFunc(families, func(a, b Family) int { return strings.Compare(a.Name, b.Name) })
-	return families
+	if v.Inventory != nil {
+		p.addClockEvents()
+		p.addPeers()
+		p.addDevices()
+		p.addLinks()
+		p.addProfiling()
+		p.addOwners()
+		p.addUsage()
+		p.addStatistics()
+		p.addIntegrals()
+		p.addXIDs()
+	}
+	p.addHealth()
+	p.addExporter()
+	p.families = slices.DeleteFunc(p.families, func(f *dto.MetricFamily) bool { return len(f.Metric) == 0 })
+	slices.SortFunc(p.families, compareFamilies)
+	return p.families
 }
 
-// appendFields appends one family for each counter with a value somewhere.
-func (f *Families) appendFields(families []Family, v state.View) []Family {
-	for i, c := range f.cfg.Counters {
-		if c.Type == field.MetricLabel {
-			continue
-		}
-		if c.Computed != 0 {
-			families = append(families, f.computed(c, v))
-			continue
-		}
-		family := Family{Name: c.Name, Help: c.Help, Type: c.Type, Series: f.buffer(c.Name)}
-		for e := range v.Inventory.Entities {
-			cell, ok := f.layout.cell(v.Sample, i, e)
-			if !ok || !cell.Type.Numeric() {
-				continue
-			}
-			l := &f.layout.entities[e]
-			if l.device != nil && perProcess(c.Field.ID) {
-				family.Series = f.appendPerProcess(family.Series, e, c.Field.ID, cell)
-				continue
-			}
-			for n := range l.variants {
-				labels := l.variants[n].series
-				if c.Field.ID == field.XIDErrors {
-					labels = f.xidLabels(e, n, cell.Int64())
-				}
-				family.Series = append(family.Series, Series{labels, fieldValue(cell)})
-			}
-		}
-		scale(c, family.Series)
-		families = append(families, family)
-	}
-	return families
+// page is the families of one moment under construction.
+type page struct {
+	*Families
+	v         state.View
+	ownership *Ownership
+	fresh     bool // the sample is young enough to publish its values
+	families  []*dto.MetricFamily
+	defined   map[*Definition]*family
 }
 
-// xidLabels returns the labels of the last-XID gauge, which dcgm-exporter gives
-// the code and its text as attributes.
-func (f *Families) xidLabels(entity, n int, code int64) *LabelSet {
-	return f.layout.render(renderedKey{entity, "last_xid", code, n}, func() []Label {
-		e := &f.layout.entities[entity]
-		v := &e.variants[n]
-		attributes := append(slices.Clone(v.attributes),
-			Label{"err_code", strconv.FormatInt(code, 10)},
-			Label{"err_msg", f.cfg.XIDs.Message(code)})
-		slices.SortFunc(attributes, byName)
-		return slices.Concat(e.identity, v.fields, attributes)
+// newFamily appends a family. It is left out if it has no series in the end.
+func (p *page) newFamily(name, help string, typ field.MetricType) *family {
+	f := newFamily(name, help, typ)
+	p.families = append(p.families, f.MetricFamily)
+	return f
+}
+
+// add appends a series to the family of the definition.
+func (p *page) add(d *Definition, labels []*dto.LabelPair, value float64) {
+	f := p.defined[d]
+	if f == nil {
+		f = p.newFamily(d.Name, d.Help, d.Type)
+		p.defined[d] = f
+	}
+	f.add(labels, value)
+}
+
+// addEntity appends a series of the entity at position i with the values of the
+// definition's labels.
+func (p *page) addEntity(d *Definition, i int, value float64, labels ...string) {
+	p.add(d, p.labels(d, i, p.layout.entities[i].identity, labels...), value)
+}
+
+// addOwn appends a series about the exporter with the values of the definition's
+// labels.
+func (p *page) addOwn(d *Definition, value float64, labels ...string) {
+	p.add(d, p.labels(d, model.Unknown, nil, labels...), value)
+}
+
+// labelsKey identifies cached labels of an entity; without one, entity is Unknown.
+type labelsKey struct {
+	family          string
+	entity, variant int
+	values          [4]string
+}
+
+// labels returns the identity with the values of the definition's labels. It caches
+// the result by definition, entity and values.
+func (f *Families) labels(d *Definition, entity int, identity []*dto.LabelPair, values ...string) []*dto.LabelPair {
+	if len(values) == 0 {
+		return identity
+	}
+	key := labelsKey{family: d.Name, entity: entity}
+	copy(key.values[:], values)
+	return f.cached(key, func() []*dto.LabelPair {
+		labels := with(identity)
+		for i, value := range key.values[:len(values)] {
+			labels = append(labels, pair(d.Labels[i], value))
+		}
+		return labels
 	})
+}
+
+// cached returns the labels for the key, which the first call makes.
+func (f *Families) cached(key labelsKey, labels func() []*dto.LabelPair) []*dto.LabelPair {
+	known, ok := f.cache[key]
+	if !ok {
+		known = labels()
+		f.cache[key] = known
+	}
+	return known
 }

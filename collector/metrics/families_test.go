@@ -12,7 +12,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -45,7 +44,7 @@ func golden(t *testing.T, name string, got []byte) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got, want) {
-		t.Errorf("%s differs (run with -update if that is right):\n%s", path, firstDifference(string(got), string(want)))
+		t.Errorf("%s differs (run with -update if that is correct):\n%s", path, firstDifference(string(got), string(want)))
 	}
 }
 
@@ -59,10 +58,10 @@ func firstDifference(got, want string) string {
 			return "got:  " + g[i] + "\nwant: " + w[i]
 		}
 	}
-	return "want goes on with: " + w[len(g)]
+	return "missing: " + w[len(g)]
 }
 
-// epoch is when every fixture is read.
+// epoch is the time of every fixture.
 var epoch = time.Unix(1_700_000_000, 250_000_000)
 
 const testCounters = `
@@ -152,7 +151,7 @@ func testSample(inv *model.Inventory) *model.Sample {
 	}
 }
 
-// fixedOwners is an OwnerSource of one moment.
+// fixedOwners is an OwnerSource with a constant state.
 type fixedOwners struct {
 	ownership *Ownership
 	status    SourceStatus
@@ -170,7 +169,7 @@ func (f fixedOwners) MappingStatus() (SourceStatus, bool) { return f.status, tru
 
 func (f fixedOwners) Sources() map[string]SourceStatus { return f.sources }
 
-// fixedSupervisor is a supervisor of one moment.
+// fixedSupervisor is a supervisor with a constant state.
 type fixedSupervisor model.SamplerStatus
 
 func (f fixedSupervisor) Status() model.SamplerStatus { return model.SamplerStatus(f) }
@@ -198,8 +197,8 @@ func newTestNode(t *testing.T) (*state.Node, *time.Time) {
 	return node, &clock
 }
 
-// newTestFamilies returns a builder over the fixture, received at epoch, and
-// the clock it goes by.
+// newTestFamilies returns a builder of the fixture, received at epoch, its node and
+// its clock.
 func newTestFamilies(t *testing.T, cfg Config) (*Families, *state.Node, *time.Time) {
 	t.Helper()
 	node, clock := newTestNode(t)
@@ -231,8 +230,8 @@ func series(body []byte, name string) string {
 	return b.String()
 }
 
-// testOwners is a pod that holds a GPU and batch job and container beside it, and
-// two pods that share an instance, of which one has it by a claim.
+// testOwners has a pod, batch jobs and a container that hold one GPU, two pods that
+// share an instance, and a pod that holds an instance through a claim.
 func testOwners() fixedOwners {
 	train := &PodMetadata{
 		UID: "0a1b", WorkloadKind: "Job", Workload: "train",
@@ -268,7 +267,7 @@ func testOwners() fixedOwners {
 	}
 }
 
-// testProcesses are those of the owners of testOwners, and of a stranger.
+// testProcesses has processes of the owners of testOwners, and one of no pod.
 func testProcesses() *model.Processes {
 	return &model.Processes{Generation: 1, Time: epoch, Devices: []model.DeviceProcesses{
 		{Entity: 0, Processes: []model.Process{
@@ -308,7 +307,7 @@ func TestExpositionGolden(t *testing.T) {
 	}
 }
 
-// fabricInventory has one entity of each kind; of a link, also one that is down.
+// fabricInventory has one entity of each kind, and a link that is down.
 func fabricInventory() *model.Inventory {
 	inv := &model.Inventory{Generation: 1, Time: epoch, DriverVersion: "570.133.20", Entities: []model.Entity{
 		{Kind: model.KindGPU, Parent: model.Unknown, UUID: "GPU-aaaa", PCIBusID: "00000000:18:00.0", Model: "NVIDIA H100 80GB HBM3", Index: 0, Minor: 0},
@@ -321,7 +320,6 @@ func fabricInventory() *model.Inventory {
 		{Kind: model.KindCPU, ID: 1, Parent: model.Unknown},
 		{Kind: model.KindCPUCore, ID: 73, Parent: 7},
 		{Kind: model.KindConnectX, ID: 4, Parent: model.Unknown},
-		{Kind: model.KindVGPU, ID: 5, Parent: model.Unknown},
 	}}
 	for i := range inv.Entities {
 		inv.Entities[i].Selected = true
@@ -334,13 +332,13 @@ func fabricInventory() *model.Inventory {
 	return inv
 }
 
-// Every kind of entity has its labels; a link's owners are those of its GPU.
+// Every kind of entity has its labels. A link has the owners of its GPU.
 func TestEntitiesGolden(t *testing.T) {
 	cfg := testConfig(t)
 	driver, _ := field.ByID(1)
 	temperature, _ := field.ByID(150)
 	cfg.Counters = []field.Counter{
-		{Field: temperature, Name: "DCGM_FI_DEV_GPU_TEMP", Type: field.MetricGauge, Help: "Temperature.", Kinds: model.Kinds(model.KindGPU, model.KindVGPU,
+		{Field: temperature, Name: "DCGM_FI_DEV_GPU_TEMP", Type: field.MetricGauge, Help: "Temperature.", Kinds: model.Kinds(model.KindGPU,
 			model.KindSwitch, model.KindGPUInstance, model.KindComputeInstance, model.KindLink, model.KindCPU, model.KindCPUCore, model.KindConnectX)},
 		{Field: driver, Name: "DCGM_FI_DRIVER_VERSION", Type: field.MetricLabel},
 	}
@@ -364,8 +362,8 @@ func TestEntitiesGolden(t *testing.T) {
 	}
 }
 
-// A counter is of the kinds that it asks for, though another one has the same field
-// read on more.
+// A counter has series of its own kinds only, even if another counter reads the same
+// field on more kinds.
 func TestKindsOfACounter(t *testing.T) {
 	cfg := testConfig(t)
 	temperature, _ := field.ByID(150)
@@ -390,7 +388,7 @@ func TestKindsOfACounter(t *testing.T) {
 	}
 }
 
-// What we write must be what Prometheus' own parser reads, in every format.
+// The text and protobuf formats have equal content for Prometheus' own parsers.
 func TestExpositionParses(t *testing.T) {
 	f, _, _ := newTestFamilies(t, testConfig(t))
 	parse := func(r io.Reader, format expfmt.Format) map[string]*dto.MetricFamily {
@@ -404,7 +402,7 @@ func TestExpositionParses(t *testing.T) {
 				t.Fatal(err)
 			}
 			if families[mf.GetName()] != nil {
-				t.Errorf("family %s comes twice", mf.GetName())
+				t.Errorf("family %s is repeated", mf.GetName())
 			}
 			families[mf.GetName()] = &mf
 		}
@@ -433,8 +431,8 @@ func TestExpositionParses(t *testing.T) {
 	}
 }
 
-// Our own families pass the linter of promtool check metrics; DCGM's names
-// cannot, and are dcgm-exporter's.
+// The gpu_* and gpu_exporter_* families pass the linter of promtool check metrics.
+// DCGM's names are those of dcgm-exporter and cannot.
 func TestOwnFamiliesLint(t *testing.T) {
 	f, _, _ := newTestFamilies(t, testConfig(t))
 	f.owners = fixedOwners{ownership: &Ownership{Known: true, Mapped: true}, status: SourceStatus{LastSuccess: epoch}}
@@ -443,7 +441,7 @@ func TestOwnFamiliesLint(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, p := range problems {
-		// modelName is dcgm-exporter's label, which ours join on.
+		// modelName is dcgm-exporter's label, and families join on it.
 		known := p.Text == "label names should be written in 'snake_case' not 'camelCase'"
 		if !known && !strings.HasPrefix(p.Metric, "DCGM_") {
 			t.Errorf("%s: %s", p.Metric, p.Text)
@@ -456,14 +454,14 @@ func TestFamiliesWithheldWhenStale(t *testing.T) {
 	*clock = epoch.Add(31 * time.Second)
 	body := encode(t, f, expfmt.TypeTextPlain)
 	if strings.Contains(string(body), "\nDCGM_") {
-		t.Errorf("a stale sample is shown:\n%s", body)
+		t.Errorf("a stale sample is published:\n%s", body)
 	}
 	if got := series(body, "gpu_up"); strings.Count(got, "} 0\n") != 3 {
 		t.Errorf("gpu_up without a fresh sample:\n%s", got)
 	}
 	for _, name := range []string{"gpu_xid_errors_total", "gpu_info", "gpu_exporter_last_sample_timestamp_seconds", "gpu_exporter_sampler_restarts_total"} {
 		if series(body, name) == "" {
-			t.Errorf("%s went away with the sample", name)
+			t.Errorf("%s disappeared with the sample", name)
 		}
 	}
 	if got := series(body, "gpu_exporter_sampler_up"); got != "gpu_exporter_sampler_up 0\n" {
@@ -478,8 +476,7 @@ func TestLostGPUKeepsItsIdentity(t *testing.T) {
 	if !strings.Contains(up(), bbbb+"1\n") {
 		t.Fatalf("not up at first:\n%s", up())
 	}
-	// A new sampler that finds GPU 1 lost cannot read who it is, and does not
-	// find GPU 0 at all.
+	// A new sampler finds GPU 1 lost without its identity, and does not find GPU 0.
 	inv := &model.Inventory{Generation: 1, Time: epoch, Entities: []model.Entity{
 		{Kind: model.KindGPU, State: model.EntityLost, Selected: true, ID: 1, Parent: model.Unknown, Index: model.Unknown, Minor: model.Unknown},
 	}}
@@ -496,7 +493,7 @@ func TestLostGPUKeepsItsIdentity(t *testing.T) {
 	if n := strings.Count(got, "} 0\n"); n != 3 {
 		t.Errorf("%d GPUs down, want 3:\n%s", n, got)
 	}
-	// It is remembered, and yet not shown, by a sampler that is not to look at it.
+	// A GPU that is not selected any more has no series.
 	inv = &model.Inventory{Generation: 2, Time: epoch, Entities: []model.Entity{{Kind: model.KindGPU, State: model.EntityLost, ID: 1, Parent: model.Unknown, Index: model.Unknown, Minor: model.Unknown}}}
 	if err := errors.Join(
 		node.Deliver(wire.Frame{Inventory: inv}),
@@ -505,7 +502,7 @@ func TestLostGPUKeepsItsIdentity(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := up(); strings.Contains(got, "GPU-bbbb") {
-		t.Errorf("what is not selected is shown:\n%s", got)
+		t.Errorf("an unselected GPU has series:\n%s", got)
 	}
 	// Both come back.
 	if err := errors.Join(
@@ -519,8 +516,7 @@ func TestLostGPUKeepsItsIdentity(t *testing.T) {
 	}
 }
 
-// An engine that does not even list a GPU any more takes neither its gpu_up nor
-// the XID away that says why.
+// A GPU that the engine no longer lists keeps its gpu_up and its XIDs.
 func TestGoneGPUKeepsItsCounters(t *testing.T) {
 	f, node, _ := newTestFamilies(t, testConfig(t))
 	inv := testInventory(t)
@@ -542,8 +538,8 @@ func TestGoneGPUKeepsItsCounters(t *testing.T) {
 	}
 }
 
-// With -d f a split GPU is not read itself: it is as silent as its instances.
-func TestSplitGPUAnswersThroughItsInstances(t *testing.T) {
+// With --devices=f a GPU in MIG mode is not read itself. It is up if an instance answers.
+func TestMIGGPUAnswersThroughItsInstances(t *testing.T) {
 	f, node, _ := newTestFamilies(t, testConfig(t))
 	up := func(change func(rows [][]model.Cell)) string {
 		inv := testInventory(t)
@@ -570,7 +566,7 @@ func TestSplitGPUAnswersThroughItsInstances(t *testing.T) {
 	}
 }
 
-// A scrape between a new inventory and its first sample still sees the old pair.
+// Between a new inventory and its first sample, the old pair is published.
 func TestInventoryAloneChangesNothing(t *testing.T) {
 	f, node, _ := newTestFamilies(t, testConfig(t))
 	before := encode(t, f, expfmt.TypeTextPlain)
@@ -593,7 +589,7 @@ func TestXIDCountersSurviveASamplerAndAReusedEntityID(t *testing.T) {
 	if !strings.Contains(count(), instance) {
 		t.Fatalf("the XIDs of a compute instance are missing:\n%s", count())
 	}
-	// Re-split: entity 7 is another instance now.
+	// After a repartition, entity 7 is a different instance.
 	inv := testInventory(t)
 	inv.Generation = 2
 	inv.Entities[3].InstanceID, inv.Entities[3].Profile = 9, "3g.20gb"
@@ -601,16 +597,16 @@ func TestXIDCountersSurviveASamplerAndAReusedEntityID(t *testing.T) {
 	if err := errors.Join(node.Deliver(wire.Frame{Inventory: inv}), node.Deliver(wire.Frame{Sample: s})); err != nil {
 		t.Fatal(err)
 	}
-	// The XIDs stay those of the instance that had them.
+	// The XIDs still belong to the former instance.
 	if got := count(); strings.Contains(got, `GPU_I_ID="9",hostname="node1",xid="31"} 2`) || strings.Count(got, instance) != 1 || !strings.Contains(got, `UUID="GPU-bbbb",pci_bus_id="00000000:2A:00.0",device="nvidia1",modelName="NVIDIA A100-SXM4-40GB",hostname="node1",xid="79"} 1`) {
-		t.Errorf("after the re-split:\n%s", got)
+		t.Errorf("after the repartition:\n%s", got)
 	}
-	// And back.
+	// The old partition returns.
 	if err := errors.Join(node.Deliver(wire.Frame{Inventory: testInventory(t)}), node.Deliver(wire.Frame{Sample: testSample(testInventory(t))})); err != nil {
 		t.Fatal(err)
 	}
 	if strings.Count(count(), instance) != 1 {
-		t.Errorf("after the way back:\n%s", count())
+		t.Errorf("after the old partition returned:\n%s", count())
 	}
 }
 
@@ -624,7 +620,7 @@ func TestUnselectedGPUHasNoSeries(t *testing.T) {
 		t.Fatal(err)
 	}
 	if body := encode(t, f, expfmt.TypeTextPlain); strings.Contains(string(body), "GPU-aaaa") {
-		t.Errorf("it has:\n%s", body)
+		t.Errorf("an unselected GPU has series:\n%s", body)
 	}
 }
 
@@ -638,7 +634,7 @@ func TestOwnersShareADevice(t *testing.T) {
 		labels bool
 		rows   int
 	}{
-		"nobody":                      {nil, false, 0},
+		"none":                        {nil, false, 0},
 		"one":                         {[]Owner{owner("a", "")}, true, 1},
 		"two replicas, one container": {[]Owner{owner("a", "0"), owner("a", "1")}, true, 2},
 		"two pods":                    {[]Owner{owner("a", "0"), owner("b", "1")}, false, 2},
@@ -656,16 +652,6 @@ func TestOwnersShareADevice(t *testing.T) {
 				t.Errorf("%d series of one device", got)
 			}
 		})
-	}
-}
-
-// Numbers look as client_golang writes them, whichever way they are written here.
-func TestNumbersAsClientGolang(t *testing.T) {
-	for _, v := range []float64{0, math.Copysign(0, -1), 1, -1, 0.5, -2.5, 1e-7, 999_999, 1e6, -999_999, -1e6, 1_000_001, 1.7e9, 1 << 53, 1e21, 1e300, math.SmallestNonzeroFloat64, math.Inf(-1)} {
-		want := strconv.FormatFloat(v, 'g', -1, 64)
-		if got := string(Number(v).append(nil)); got != want {
-			t.Errorf("%g is written %s, want %s", v, got, want)
-		}
 	}
 }
 

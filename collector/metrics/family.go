@@ -4,140 +4,111 @@
 package metrics
 
 import (
-	"math"
+	"slices"
 	"strconv"
 	"strings"
 
+	dto "github.com/prometheus/client_model/go"
+
 	"gpu_exporter/collector/field"
-	"gpu_exporter/collector/model"
 )
 
-// scale multiplies the values of the series by the counter's factor. Whole numbers
-// stay whole where the factor is; else six decimals are written, as dcgm-exporter
-// writes doubles.
-func scale(c field.Counter, series []Series) {
-	if c.Scale == 0 {
-		return
+// family is a metric family under construction. Its series are allocated in blocks,
+// because a sample has thousands of them.
+type family struct {
+	*dto.MetricFamily
+	// The unused parts of the current block.
+	metrics  []dto.Metric
+	values   []float64
+	gauges   []dto.Gauge
+	counters []dto.Counter
+}
+
+// firstBlock is the size of a family's first block: most nodes have 8 GPUs.
+const firstBlock = 8
+
+func newFamily(name, help string, typ field.MetricType) *family {
+	proto := dto.MetricType_GAUGE
+	switch typ {
+	case field.MetricCounter:
+		proto = dto.MetricType_COUNTER
+	case field.MetricHistogram:
+		proto = dto.MetricType_HISTOGRAM
 	}
-	whole := int64(c.Scale)
-	for i := range series {
-		v := &series[i].Value
-		if v.form == formInt && float64(whole) == c.Scale {
-			*v = Value{uint64(int64(v.bits) * whole), formInt}
-			continue
+	return &family{MetricFamily: &dto.MetricFamily{Name: &name, Help: &help, Type: &proto}}
+}
+
+// add appends a series. The labels are shared, not copied.
+func (f *family) add(labels []*dto.LabelPair, value float64) {
+	isCounter := *f.Type == dto.MetricType_COUNTER
+	if len(f.metrics) == 0 {
+		size := max(firstBlock, len(f.Metric))
+		if labels == nil {
+			size = 1 // the only series of its family
 		}
-		*v = Number(v.Float64() * c.Scale)
-		v.form = formFixed
+		f.metrics, f.values = make([]dto.Metric, size), make([]float64, size)
+		f.Metric = slices.Grow(f.Metric, size)
+		if isCounter {
+			f.counters = make([]dto.Counter, size)
+		} else {
+			f.gauges = make([]dto.Gauge, size)
+		}
 	}
-}
-
-// Label is one name and value. Names are valid in every exposition format.
-type Label struct{ Name, Value string }
-
-// LabelSet is an immutable list of labels in the order in which they are
-// written. Series of one entity share it, and its text is rendered once.
-type LabelSet struct {
-	labels []Label
-	text   string
-}
-
-// NewLabelSet returns the set of the given labels, which it keeps.
-func NewLabelSet(labels ...Label) *LabelSet {
-	if len(labels) == 0 {
-		return &LabelSet{}
+	m, v := &f.metrics[0], &f.values[0]
+	f.metrics, f.values = f.metrics[1:], f.values[1:]
+	m.Label, *v = labels, value
+	if isCounter {
+		m.Counter, f.counters = &f.counters[0], f.counters[1:]
+		m.Counter.Value = v
+	} else {
+		m.Gauge, f.gauges = &f.gauges[0], f.gauges[1:]
+		m.Gauge.Value = v
 	}
-	var b strings.Builder
-	for i, l := range labels {
-		b.WriteByte("{,"[min(i, 1)])
-		b.WriteString(l.Name)
-		b.WriteString(`="`)
-		// Bytes that are not UTF-8 would make Prometheus reject the whole scrape.
-		b.WriteString(labelEscaper.Replace(strings.ToValidUTF8(l.Value, "\uFFFD")))
-		b.WriteByte('"')
+	f.Metric = append(f.Metric, m)
+}
+
+// addHistogram appends a series of a family of histograms.
+func (f *family) addHistogram(labels []*dto.LabelPair, h *dto.Histogram) {
+	f.Metric = append(f.Metric, &dto.Metric{Label: labels, Histogram: h})
+}
+
+// pair returns a label. Prometheus rejects the whole page for a value that is not
+// UTF-8, so invalid bytes are replaced.
+func pair(name, value string) *dto.LabelPair {
+	value = strings.ToValidUTF8(value, "\uFFFD")
+	return &dto.LabelPair{Name: &name, Value: &value}
+}
+
+// with returns the labels followed by more, which are names and values in turn.
+func with(labels []*dto.LabelPair, more ...string) []*dto.LabelPair {
+	all := make([]*dto.LabelPair, len(labels), len(labels)+len(more)/2)
+	copy(all, labels)
+	for i := 0; i+1 < len(more); i += 2 {
+		all = append(all, pair(more[i], more[i+1]))
 	}
-	b.WriteByte('}')
-	return &LabelSet{labels: labels, text: b.String()}
+	return all
 }
 
-// The exposition formats escape label values alike.
-var labelEscaper = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
+func byName(a, b *dto.LabelPair) int { return strings.Compare(a.GetName(), b.GetName()) }
 
-// Family is one metric family. Its series stand in the order in which they are
-// written.
-type Family struct {
-	Name   string
-	Help   string
-	Type   field.MetricType // gauge, counter or histogram
-	Series []Series
-	// Histograms are what a family of type histogram has in place of Series.
-	Histograms []HistogramSeries
+// sortedByName returns all the labels in one list, sorted by name.
+func sortedByName(labels ...[]*dto.LabelPair) []*dto.LabelPair {
+	all := slices.Concat(labels...)
+	slices.SortStableFunc(all, byName)
+	return all
 }
 
-// Series is one time series' value at the time of the exposition.
-type Series struct {
-	Labels *LabelSet
-	Value  Value
+// nonEmpty removes the labels without a value.
+func nonEmpty(labels []*dto.LabelPair) []*dto.LabelPair {
+	return slices.DeleteFunc(labels, func(l *dto.LabelPair) bool { return l.GetValue() == "" })
 }
 
-// Value is a number together with how it is written.
-type Value struct {
-	bits uint64
-	form valueForm
-}
-
-type valueForm uint8
-
-const (
-	formShortest valueForm = iota // as client_golang writes a float
-	formInt                       // dcgm-exporter's %d
-	formFixed                     // dcgm-exporter's %f
-)
-
-// Number returns v, written as Prometheus libraries write it.
-func Number(v float64) Value { return Value{math.Float64bits(v), formShortest} }
-
-// Integer returns v, written with all its digits.
-func Integer(v uint64) Value { return Value{v, formInt} }
-
-// Bool returns 1 for true and 0 for false.
-func Bool(v bool) Value {
-	if v {
-		return Number(1)
+// bit returns 1 for true and 0 for false.
+func bit(b bool) float64 {
+	if b {
+		return 1
 	}
-	return Number(0)
+	return 0
 }
 
-// fieldValue returns the value of a cell, written as dcgm-exporter writes it:
-// integers plain, doubles with six decimals.
-func fieldValue(c model.Cell) Value {
-	if c.Type == model.ValueDouble {
-		return Value{c.Bits, formFixed}
-	}
-	return Value{c.Bits, formInt}
-}
-
-// Float64 returns the number.
-func (v Value) Float64() float64 {
-	if v.form == formInt {
-		return float64(int64(v.bits))
-	}
-	return math.Float64frombits(v.bits)
-}
-
-func (v Value) append(dst []byte) []byte {
-	if v.form == formInt {
-		return strconv.AppendInt(dst, int64(v.bits), 10)
-	}
-	f := math.Float64frombits(v.bits)
-	switch {
-	case math.IsInf(f, 1):
-		return append(dst, "+Inf"...)
-	case v.form == formFixed:
-		return strconv.AppendFloat(dst, f, 'f', 6, 64)
-	}
-	// Most are small whole numbers, which look the same and are sooner written.
-	if n := int64(f); float64(n) == f && -1e6 < f && f < 1e6 && v.bits != 1<<63 {
-		return strconv.AppendInt(dst, n, 10)
-	}
-	return strconv.AppendFloat(dst, f, 'g', -1, 64)
-}
+func decimal[N ~int | ~int64 | ~uint32](n N) string { return strconv.FormatInt(int64(n), 10) }

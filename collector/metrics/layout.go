@@ -5,71 +5,56 @@ package metrics
 
 import (
 	"slices"
+	"strconv"
+
+	dto "github.com/prometheus/client_model/go"
 
 	"gpu_exporter/collector/field"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/state"
 )
 
-// layout is what stays the same between samples as long as nobody joins, leaves
-// or changes owner: the rendered labels, and where each counter's cells are.
+// layout is what samples of one inventory share while no owner and no label field
+// changes: the labels, and the column of each counter.
 type layout struct {
 	inventory *model.Inventory
 	ownership *Ownership
 	entities  []entityLayout
-	// columns are, for each counter and kind, the column of the counter's field,
-	// or -1.
+	// columns are, for each counter and kind, the column of the counter's field, or -1.
 	columns [][model.KindCount]int
-	global  []bool // whether the counter's field is about the node
-	// labelCounters are the positions of the counters of type label.
-	labelCounters []int
-	rendered      map[renderedKey]*LabelSet
-	derived       derivedLayout
-	// podLabels are the series of gpu_pod_labels; nil until they are asked for.
-	podLabels []Series
+	// hardware are the columns of hardwareRows, or -1.
+	hardware      []int
+	labelCounters []int // positions of the counters of type label
+	podLabels     [][]*dto.LabelPair
 }
 
-// entityLayout is one entity's labels.
+// entityLayout is the labels of one entity.
 type entityLayout struct {
-	identity []Label       // gpu, UUID, …, hostname
-	fields   []Label       // values of the counters of type label, sorted by name
-	variants []variant     // what the entity's values carry: one, unless a compatibility form repeats them
-	device   *LabelSet     // of the device as a whole, where variants are its owners'; else nil
-	self     *LabelSet     // identity alone
-	own      *LabelSet     // the same of a GPU or GPU instance, nil of all else: what the gpu_* families carry
-	owners   []ownerLayout // in the order of its owners
-	xids     []xidLabelSet // in the order of the codes shown
-	// integrals are those of each integral with a label; nil until they are asked for.
-	integrals []*LabelSet
+	identity []*dto.LabelPair // nil if the entity is not selected
+	device   bool             // it is a selected GPU or GPU instance, which the gpu_* families are about
+	// fieldValues are the values of the counters of type label, and fields the labels
+	// of those that are not empty, sorted by name.
+	fieldValues []string
+	fields      []*dto.LabelPair
+	variants    []variant // usually one; see [Config.variants]
+	// whole are the labels of the device as a whole if its variants are those of its
+	// owners, else nil.
+	whole      []*dto.LabelPair
+	info       []*dto.LabelPair // of gpu_info and gpu_nvswitch_info
+	owners     []ownerLayout    // in the order of its owners
+	jobs       [][]*dto.LabelPair
+	containers [][]*dto.LabelPair
 }
 
-// xidLabelSet is the identity of an entity with an XID.
-type xidLabelSet struct {
-	code   int64
-	labels *LabelSet
-}
-
-// variant is one of the label sets that the values of an entity are written with.
+// variant is one of the label sets of an entity's values.
 type variant struct {
-	fields     []Label // values of the counters of type label, and pod labels
-	attributes []Label // owner and job
-	series     *LabelSet
+	fields     []*dto.LabelPair // values of the counters of type label, and pod labels
+	attributes []*dto.LabelPair // owner and job
+	series     []*dto.LabelPair // identity, fields and attributes
+	// perProcess are series with the pod's UID, which dcgm-exporter always adds to
+	// values that it splits by processes; set for VirtualGPUs.
+	perProcess []*dto.LabelPair
 	owner      int // position among the owners, or Unknown
-}
-
-// ownerLayout is the labels of one owner of an entity.
-type ownerLayout struct {
-	info  *LabelSet // of gpu_pod_info
-	usage *LabelSet // of its container; nil for a replica after the first in one container
-	kinds [model.ProcessKindCount]*LabelSet
-}
-
-// renderedKey names a label set that an entity needs beside its usual ones.
-type renderedKey struct {
-	entity  int
-	family  string
-	code    int64
-	variant int
 }
 
 func newLayout(cfg *Config, v state.View, ownership *Ownership) layout {
@@ -78,96 +63,112 @@ func newLayout(cfg *Config, v state.View, ownership *Ownership) layout {
 		ownership: ownership,
 		entities:  make([]entityLayout, len(v.Inventory.Entities)),
 		columns:   make([][model.KindCount]int, len(cfg.Counters)),
-		global:    make([]bool, len(cfg.Counters)),
-		rendered:  map[renderedKey]*LabelSet{},
-		derived:   newDerivedLayout(v.Inventory),
+		hardware:  make([]int, len(hardwareRows)),
 	}
 	for i, c := range cfg.Counters {
 		if c.Type == field.MetricLabel {
 			l.labelCounters = append(l.labelCounters, i)
 		}
-		l.global[i] = c.Field.Level == model.KindGlobal
 		for kind := range l.columns[i] {
-			l.columns[i][kind] = -1 // also where the field is read there for another counter
+			l.columns[i][kind] = -1 // even if another counter reads the field on this kind
 			if c.On(model.EntityKind(kind)) {
 				l.columns[i][kind] = slices.Index(v.Inventory.Columns[kind], c.Field.ID)
 			}
 		}
 	}
+	for i, r := range hardwareRows {
+		l.hardware[i] = slices.Index(v.Inventory.Derived, r.field)
+	}
 	taken := cfg.takenNames()
 	for i := range l.entities {
-		e := &l.entities[i]
-		e.identity = cfg.identity(v.Inventory, i)
-		if e.identity == nil {
-			continue
-		}
-		for _, c := range l.labelCounters {
-			if value := l.labelValue(v.Sample, c, i); value != "" {
-				e.fields = append(e.fields, Label{cfg.Counters[c].Name, value})
-			}
-		}
-		slices.SortFunc(e.fields, byName)
-		e.self = NewLabelSet(e.identity...)
-		if kind := v.Inventory.Entities[i].Kind; kind == model.KindGPU || kind == model.KindGPUInstance {
-			e.own = e.self
-		}
-		holders := ownership.of(holderOf(v.Inventory, i))
-		e.variants = cfg.variants(e.fields, holders, taken)
-		for v := range e.variants {
-			e.variants[v].series = NewLabelSet(slices.Concat(e.identity, e.variants[v].fields, e.variants[v].attributes)...)
-		}
-		if cfg.Owners.VirtualGPUs && len(holders.Owners) > 0 {
-			e.device = NewLabelSet(slices.Concat(e.identity, e.fields)...)
-		}
-		if e.own == nil {
-			continue // it is held by its GPU's owners, and does not count by itself
-		}
-		e.owners = cfg.ownerLayouts(e.identity, holders.Owners)
+		l.setEntity(cfg, v, i, taken)
 	}
+	l.podLabels = l.podLabelRows(cfg)
 	return l
 }
 
-// covers says whether the layout is still right for the view.
+func (l *layout) setEntity(cfg *Config, v state.View, i int, taken func(string) bool) {
+	e, entity := &l.entities[i], &v.Inventory.Entities[i]
+	e.identity = cfg.identity(v.Inventory, i)
+	if e.identity == nil {
+		return
+	}
+	for _, c := range l.labelCounters {
+		value := l.labelValue(cfg.Counters, v.Sample, c, i)
+		e.fieldValues = append(e.fieldValues, value)
+		e.fields = append(e.fields, pair(cfg.Counters[c].Name, value))
+	}
+	e.fields = sortedByName(nonEmpty(e.fields))
+	holders := l.ownership.of(holderOf(v.Inventory, i))
+	e.variants = cfg.variants(e.fields, holders, taken)
+	for n := range e.variants {
+		variant := &e.variants[n]
+		variant.series = slices.Concat(e.identity, variant.fields, variant.attributes)
+	}
+	if cfg.Owners.VirtualGPUs && len(holders.Owners) > 0 {
+		e.whole = slices.Concat(e.identity, e.fields)
+		for n := range e.variants {
+			variant := &e.variants[n]
+			variant.perProcess = variant.series
+			if m := holders.Owners[variant.owner].Metadata; m != nil && m.UID != "" && !cfg.Owners.UID {
+				attributes := sortedByName(variant.attributes, with(nil, "pod_uid", m.UID))
+				variant.perProcess = slices.Concat(e.identity, variant.fields, attributes)
+			}
+		}
+	}
+	switch entity.Kind {
+	case model.KindSwitch:
+		e.info = with(e.identity, "pci_bus_id", entity.PCIBusID, "uuid", entity.UUID)
+	case model.KindGPU, model.KindGPUInstance: // other entities are held by the owners of their GPU
+		e.device = true
+		e.info = gpuInfoLabels(e.identity, v.Inventory, i)
+		e.owners = cfg.ownerLayouts(e.identity, holders.Owners)
+		for n := range holders.Jobs {
+			e.jobs = append(e.jobs, jobLabels(e.identity, &holders.Jobs[n]))
+		}
+		for n := range holders.Containers {
+			e.containers = append(e.containers, containerLabels(e.identity, &holders.Containers[n]))
+		}
+	}
+}
+
+// covers reports whether the layout is valid for the view.
 func (l *layout) covers(v state.View, ownership *Ownership, counters []field.Counter) bool {
 	if l.inventory != v.Inventory || l.ownership != ownership {
 		return false
 	}
 	for i := range l.entities {
-		fields, found := l.entities[i].fields, 0
-		for _, c := range l.labelCounters {
-			value := l.labelValue(v.Sample, c, i)
-			if value == "" {
-				continue
-			}
-			if !slices.Contains(fields, Label{counters[c].Name, value}) {
+		for n, value := range l.entities[i].fieldValues {
+			if l.labelValue(counters, v.Sample, l.labelCounters[n], i) != value {
 				return false
 			}
-			found++
-		}
-		if found != len(fields) {
-			return false
 		}
 	}
 	return true
 }
 
-// labelValue returns the text of a label counter on an entity, or "" where there
-// is none.
-func (l *layout) labelValue(s *model.Sample, counter, entity int) string {
+// labelValue returns the text of a label counter on an entity, or "" without one. A
+// field of the node is read on GPUs; other entities take the first value.
+func (l *layout) labelValue(counters []field.Counter, s *model.Sample, counter, entity int) string {
 	cell, ok := l.cell(s, counter, entity)
-	if !ok {
-		cell, ok = l.globalCell(s, counter, entity)
+	kind := l.inventory.Entities[entity].Kind
+	if !ok && counters[counter].Field.Level == model.KindGlobal && (!kind.OfGPU() || kind == model.KindComputeInstance) {
+		for i := 0; i < l.inventory.Devices() && !ok; i++ {
+			cell, ok = l.cell(s, counter, i)
+		}
 	}
-	if !ok {
+	switch {
+	case !ok:
 		return ""
+	case cell.Type == model.ValueInt64:
+		return decimal(cell.Int64())
+	case cell.Type == model.ValueDouble:
+		return strconv.FormatFloat(cell.Float64(), 'f', 6, 64) // as dcgm-exporter does
 	}
-	if !cell.Type.Numeric() {
-		return s.String(cell)
-	}
-	return string(fieldValue(cell).append(nil))
+	return s.String(cell)
 }
 
-// cell returns the value of a counter's field on an entity, if there is one.
+// cell returns the value of a counter's field on an entity, and false without one.
 func (l *layout) cell(s *model.Sample, counter, entity int) (model.Cell, bool) {
 	kind := l.inventory.Entities[entity].Kind
 	column := l.columns[counter][kind]
@@ -176,28 +177,4 @@ func (l *layout) cell(s *model.Sample, counter, entity int) (model.Cell, bool) {
 	}
 	cell := s.Rows[entity][column]
 	return cell, cell.Status == model.StatusOK
-}
-
-// globalCell returns the value of a label counter that is about the node, for an
-// entity of a kind that is not asked for it.
-func (l *layout) globalCell(s *model.Sample, counter, entity int) (model.Cell, bool) {
-	if !l.global[counter] || l.inventory.Entities[entity].Kind.OfGPU() && l.inventory.Entities[entity].Kind != model.KindComputeInstance {
-		return model.Cell{}, false
-	}
-	for i := range l.inventory.Devices() {
-		if cell, ok := l.cell(s, counter, i); ok {
-			return cell, true
-		}
-	}
-	return model.Cell{}, false
-}
-
-// render returns the label set for key, made by the first call for it.
-func (l *layout) render(key renderedKey, labels func() []Label) *LabelSet {
-	set, ok := l.rendered[key]
-	if !ok {
-		set = NewLabelSet(labels()...)
-		l.rendered[key] = set
-	}
-	return set
 }

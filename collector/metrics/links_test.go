@@ -15,8 +15,8 @@ import (
 	"gpu_exporter/collector/wire"
 )
 
-// switchNode has the NVSwitches 0 and 1; the cells are those of the second, in the
-// order of SwitchFields and then its last SXid.
+// switchNode has two NVSwitches. The cells are those of the second, in the order of
+// SwitchFields; its last SXid follows.
 func switchNode(t *testing.T, cells ...model.Cell) (*Families, *state.Node, *time.Time) {
 	t.Helper()
 	f, node, clock := newTestFamilies(t, testConfig(t))
@@ -33,8 +33,8 @@ func switchNode(t *testing.T, cells ...model.Cell) (*Families, *state.Node, *tim
 	return f, node, clock
 }
 
-// A switch is up by what DCGM reads of it now; what cannot be read on a switch that
-// is well says nothing.
+// A switch is up if one of its fields has a value now. Fields that a healthy switch
+// does not have do not count.
 func TestNVSwitchUp(t *testing.T) {
 	const (
 		up     = "gpu_nvswitch_up{nvswitch=\"nvswitch1\",hostname=\"node1\"} 1\n"
@@ -47,13 +47,13 @@ func TestNVSwitchUp(t *testing.T) {
 		age                time.Duration
 		want               string
 	}{
-		"it answers":             {model.Int64Cell(40), model.Int64Cell(0), 0, first + up},
-		"in part":                {model.NoValue(model.StatusBlank), model.Int64Cell(1), 0, first + up},
-		"all is blank":           {model.NoValue(model.StatusBlank), model.NoValue(model.StatusBlank), 0, first + down},
-		"nothing is renewed":     {model.NoValue(model.StatusStale), model.NoValue(model.StatusNotSupported), 0, first + down},
-		"the fields are not had": {model.NoValue(model.StatusNotSupported), model.NoValue(model.StatusNotWatched), 0, first},
-		"no value yet":           {model.NoValue(model.StatusNoData), model.NoValue(model.StatusNoData), 0, first},
-		"no fresh sample":        {model.Int64Cell(40), model.Int64Cell(0), time.Minute, silent + down},
+		"it answers":              {model.Int64Cell(40), model.Int64Cell(0), 0, first + up},
+		"one field answers":       {model.NoValue(model.StatusBlank), model.Int64Cell(1), 0, first + up},
+		"all is blank":            {model.NoValue(model.StatusBlank), model.NoValue(model.StatusBlank), 0, first + down},
+		"all is stale":            {model.NoValue(model.StatusStale), model.NoValue(model.StatusNotSupported), 0, first + down},
+		"the fields do not exist": {model.NoValue(model.StatusNotSupported), model.NoValue(model.StatusNotWatched), 0, first},
+		"no value yet":            {model.NoValue(model.StatusNoData), model.NoValue(model.StatusNoData), 0, first},
+		"no fresh sample":         {model.Int64Cell(40), model.Int64Cell(0), time.Minute, silent + down},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, _, clock := switchNode(t, tc.temperature, tc.reset)
@@ -66,8 +66,8 @@ func TestNVSwitchUp(t *testing.T) {
 	}
 }
 
-// A switch that a new engine does not find is down, and one of which it finds no
-// more than the number keeps its labels.
+// A switch that a new engine does not list is down. A switch that it lists by number
+// only keeps its labels.
 func TestNVSwitchAfterRestart(t *testing.T) {
 	f, node, _ := switchNode(t, model.Int64Cell(40), model.Int64Cell(0))
 	inv := &model.Inventory{Generation: 1, Entities: []model.Entity{{Kind: model.KindSwitch, ID: 0, Selected: true, Parent: model.Unknown}}}
@@ -96,7 +96,7 @@ gpu_nvswitch_up{nvswitch="nvswitch0",hostname="node1"} 0
 	}
 }
 
-// Which links are up is withheld when that is too old, and nothing else is.
+// Stale link states are withheld, and nothing else.
 func TestNVLinkUpAges(t *testing.T) {
 	const (
 		links = "gpu_nvlink_up{nvlink=\"0\",nvswitch=\"nvswitch0\",hostname=\"node1\"} 1\n" +
@@ -115,8 +115,8 @@ func TestNVLinkUpAges(t *testing.T) {
 		"too old":                    {30 * time.Second, 25 * time.Second, 9 * time.Second, not},
 		"never read":                 {30 * time.Second, 0, 0, not},
 		"samples older than that":    {30 * time.Second, time.Second, 31 * time.Second, not},
-		"looked at once a second":    {time.Second, 3900 * time.Millisecond, 0, links + known},
-		"not looked at for a while":  {time.Second, 4100 * time.Millisecond, 0, not},
+		"short age limit":            {time.Second, 3900 * time.Millisecond, 0, links + known},
+		"too old for a short limit":  {time.Second, 4100 * time.Millisecond, 0, not},
 		"read after a stuck reading": {30 * time.Second, -5 * time.Second, 0, links + known},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -147,7 +147,7 @@ func TestNVLinkUpAges(t *testing.T) {
 	}
 }
 
-// The links of a switch that a new engine does not find are down, as the switch is.
+// A switch that a new engine does not list is down, and so are its links.
 func TestLinksOfGoneSwitch(t *testing.T) {
 	f, node, _ := newTestFamilies(t, testConfig(t))
 	links := []model.Entity{
@@ -161,7 +161,7 @@ func TestLinksOfGoneSwitch(t *testing.T) {
 		deliver(t, node, wire.Frame{Sample: &model.Sample{Generation: 1, Time: epoch, LinksRead: read, SwitchesListed: !read.IsZero(), Rows: make([][]model.Cell, len(entities))}})
 		body := encode(t, f, expfmt.TypeTextPlain)
 		if isDown, known := strings.Contains(string(body), "gpu_nvswitch_up{"), !read.IsZero(); len(entities) == 0 && isDown != known {
-			t.Errorf("the switch, of which it is known whether it is there: %v, is told to be down: %v", known, isDown)
+			t.Errorf("switches listed: %v, the switch is down: %v", known, isDown)
 		}
 		return series(body, "gpu_nvlink_up")
 	}
@@ -175,9 +175,9 @@ gpu_nvlink_up{nvlink="40",nvswitch="nvswitch1",hostname="node1"} 1
 		read     time.Time
 		want     string
 	}{
-		{"there", links, epoch, up},
-		{"not found yet", nil, time.Time{}, ""},
-		{"not found", nil, epoch, down},
+		{"listed", links, epoch, up},
+		{"not listed yet", nil, time.Time{}, ""},
+		{"not listed", nil, epoch, down},
 		{"back", links, epoch, up},
 	} {
 		if got := show(step.entities, step.read); got != step.want {
@@ -185,10 +185,10 @@ gpu_nvlink_up{nvlink="40",nvswitch="nvswitch1",hostname="node1"} 1
 		}
 	}
 
-	// That it is gone is known also where the links cannot be read.
+	// A gone switch is down even if the links cannot be read.
 	deliver(t, node, wire.Frame{Inventory: &model.Inventory{Generation: 1}}, wire.Frame{Sample: &model.Sample{Generation: 1, Time: epoch, SwitchesListed: true}})
 	body := encode(t, f, expfmt.TypeTextPlain)
 	if got := series(body, "gpu_nvswitch_up") + series(body, "gpu_nvlink_up"); got != "gpu_nvswitch_up{nvswitch=\"nvswitch1\",hostname=\"node1\"} 0\n" {
-		t.Errorf("where the links cannot be read:\n%s", got)
+		t.Errorf("without readable links:\n%s", got)
 	}
 }

@@ -8,23 +8,32 @@ import (
 	"strconv"
 	"strings"
 
+	dto "github.com/prometheus/client_model/go"
+
 	"gpu_exporter/collector/field"
 	"gpu_exporter/collector/model"
 )
 
-// variants returns the label sets under which the values of an entity are
-// written, still without its identity. There is one; or one for each owner and
-// for each job, where dcgm-exporter's form of these is asked for.
-func (cfg *Config) variants(fields []Label, h *Holders, taken func(string) bool) []variant {
+// variants returns the label sets of an entity's values, without its identity. There
+// is one. dcgm-exporter's repeated forms have one for each owner, and for each job.
+func (cfg *Config) variants(fields []*dto.LabelPair, h *Holders, taken func(string) bool) []variant {
 	variants := []variant{{fields: fields, owner: model.Unknown}}
-	switch owner, single := h.single(); {
+	of := func(i int) variant {
+		o := h.Owners[i]
+		all := fields
+		if cfg.Owners.SeriesLabels {
+			all = sortedByName(fields, pairs(podLabels(o.Metadata, taken)))
+		}
+		return variant{fields: all, attributes: cfg.ownerAttributes(o), owner: i}
+	}
+	switch {
 	case cfg.Owners.VirtualGPUs && len(h.Owners) > 0:
 		variants = variants[:0]
-		for i, o := range h.Owners {
-			variants = append(variants, variant{cfg.ownerFields(fields, o, taken), cfg.ownerAttributes(o), nil, i})
+		for i := range h.Owners {
+			variants = append(variants, of(i))
 		}
-	case single:
-		variants[0] = variant{cfg.ownerFields(fields, owner, taken), cfg.ownerAttributes(owner), nil, 0}
+	case h.single():
+		variants[0] = of(0)
 	}
 	if !cfg.Owners.HPCJobs {
 		return variants
@@ -35,8 +44,7 @@ func (cfg *Config) variants(fields []Label, h *Holders, taken func(string) bool)
 			continue
 		}
 		for _, v := range variants {
-			v.attributes = append(slices.Clone(v.attributes), Label{"hpc_job", job.ID})
-			slices.SortFunc(v.attributes, byName)
+			v.attributes = sortedByName(v.attributes, with(nil, "hpc_job", job.ID))
 			repeated = append(repeated, v)
 		}
 	}
@@ -46,82 +54,70 @@ func (cfg *Config) variants(fields []Label, h *Holders, taken func(string) bool)
 	return repeated
 }
 
-// ownerFields adds the pod's labels to the label fields of its device.
-func (cfg *Config) ownerFields(fields []Label, o Owner, taken func(string) bool) []Label {
-	if !cfg.Owners.SeriesLabels {
-		return fields
-	}
-	all := slices.Concat(fields, podLabels(o.Metadata, taken))
-	slices.SortFunc(all, byName)
-	return all
-}
-
 // ownerAttributes returns dcgm-exporter's labels of an owner, sorted by name.
-func (cfg *Config) ownerAttributes(o Owner) []Label {
-	labels := slices.Concat(cfg.containerLabels(o), cfg.claimLabels(o.Claim), cfg.podAttributes(o.Metadata))
-	if cfg.Owners.VirtualGPUs && o.Replica != "" {
-		labels = append(labels, Label{"vgpu", o.Replica})
+func (cfg *Config) ownerAttributes(o Owner) []*dto.LabelPair {
+	container := with(nil, "container", o.Container, "namespace", o.Namespace, "pod", o.Pod)
+	if cfg.OldNames {
+		container = with(nil, "container_name", o.Container, "pod_name", o.Pod, "pod_namespace", o.Namespace)
 	}
-	slices.SortFunc(labels, byName)
-	return labels
+	if cfg.Owners.VirtualGPUs && o.Replica != "" {
+		container = append(container, pair("vgpu", o.Replica))
+	}
+	return sortedByName(container, cfg.claimLabels(o.Claim), cfg.podAttributes(o.Metadata))
 }
 
 // claimLabels returns dcgm-exporter's labels of a ResourceClaim.
-func (cfg *Config) claimLabels(c Claim) []Label {
+func (cfg *Config) claimLabels(c Claim) []*dto.LabelPair {
 	if !cfg.Owners.Claims || c == (Claim{}) {
 		return nil
 	}
-	return slices.DeleteFunc([]Label{
-		{"dra_claim_name", c.Name}, {"dra_claim_namespace", c.Namespace},
-		{"dra_device_name", c.Device}, {"dra_driver_name", c.Driver},
-		{"dra_mig_device_uuid", c.MIGUUID}, {"dra_mig_profile", c.MIGProfile},
-		{"dra_pool_name", c.Pool},
-	}, func(l Label) bool { return l.Value == "" })
+	return nonEmpty(with(nil, "dra_claim_name", c.Name, "dra_claim_namespace", c.Namespace,
+		"dra_device_name", c.Device, "dra_driver_name", c.Driver,
+		"dra_mig_device_uuid", c.MIGUUID, "dra_mig_profile", c.MIGProfile, "dra_pool_name", c.Pool))
 }
 
-// containerLabels returns the labels that name a container.
-func (cfg *Config) containerLabels(o Owner) []Label {
-	if cfg.OldNames {
-		return []Label{{"container_name", o.Container}, {"pod_name", o.Pod}, {"pod_namespace", o.Namespace}}
-	}
-	return []Label{{"container", o.Container}, {"namespace", o.Namespace}, {"pod", o.Pod}}
-}
-
-// podAttributes returns what was asked for of a pod beside its name and labels.
-func (cfg *Config) podAttributes(m *PodMetadata) []Label {
+// podAttributes returns the configured attributes of a pod.
+func (cfg *Config) podAttributes(m *PodMetadata) []*dto.LabelPair {
 	if m == nil {
 		return nil
 	}
-	var labels []Label
+	var labels []*dto.LabelPair
 	if cfg.Owners.UID && m.UID != "" {
-		labels = append(labels, Label{"pod_uid", m.UID})
+		labels = with(labels, "pod_uid", m.UID)
 	}
 	if cfg.Owners.Workload && m.Workload != "" {
-		labels = append(labels, Label{"workload", m.Workload}, Label{"workload_kind", m.WorkloadKind})
+		labels = with(labels, "workload", m.Workload, "workload_kind", m.WorkloadKind)
 	}
 	return labels
 }
 
-// ownerLayouts renders the labels that the gpu_pod_* families have for each
-// owner of one entity. They do not change with OldNames: no family of that name
-// was in dcgm-exporter.
-func (cfg *Config) ownerLayouts(identity []Label, owners []Owner) []ownerLayout {
+// ownerLayout is the labels of one owner of an entity.
+type ownerLayout struct {
+	info []*dto.LabelPair // of gpu_pod_info
+	// usage are those of its container; nil for a further replica in one container.
+	usage []*dto.LabelPair
+	kinds [model.ProcessKindCount][]*dto.LabelPair
+}
+
+// ownerLayouts returns the labels of the gpu_pod_* families. OldNames does not apply
+// to them, because dcgm-exporter has no such families.
+func (cfg *Config) ownerLayouts(identity []*dto.LabelPair, owners []Owner) []ownerLayout {
 	layouts := make([]ownerLayout, len(owners))
 	for i, o := range owners {
-		base := append(slices.Clone(identity), Label{"container", o.Container}, Label{"namespace", o.Namespace}, Label{"pod", o.Pod})
-		layouts[i].info = NewLabelSet(slices.Concat(base, []Label{{"replica", o.Replica}}, cfg.claimLabels(o.Claim), cfg.podAttributes(o.Metadata))...)
+		base := with(identity, "container", o.Container, "namespace", o.Namespace, "pod", o.Pod)
+		layouts[i].info = slices.Concat(with(base, "replica", o.Replica), cfg.claimLabels(o.Claim), cfg.podAttributes(o.Metadata))
 		if !cfg.Owners.Usage || i > 0 && o.sameContainer(owners[i-1]) {
 			continue
 		}
-		layouts[i].usage = NewLabelSet(base...)
+		layouts[i].usage = base
 		for kind := range layouts[i].kinds {
-			layouts[i].kinds[kind] = NewLabelSet(append(slices.Clone(base), Label{"type", model.ProcessKind(kind).String()})...)
+			layouts[i].kinds[kind] = with(base, "type", model.ProcessKind(kind).String())
 		}
 	}
 	return layouts
 }
 
-// takenNames returns which label names a pod's label cannot have.
+// takenNames returns a function that reports whether a pod's label cannot have a name.
 func (cfg *Config) takenNames() func(string) bool {
 	taken := map[string]bool{cfg.HostnameLabel: true}
 	for _, name := range field.OwnLabelNames() {
@@ -135,15 +131,15 @@ func (cfg *Config) takenNames() func(string) bool {
 	return func(name string) bool { return taken[name] }
 }
 
-// Names of Kubernetes' labels and annotations are not names of Prometheus' labels.
-// The rules that make them so are deterministic, and never lose a value:
+// The names of labels and annotations in Kubernetes are converted to label names of
+// Prometheus. The rules are deterministic and never lose a value:
 //
-//   - each byte that is no letter, digit or underscore becomes an underscore;
-//     a name that then begins with a digit gets an underscore in front;
-//   - a name that the exporter's own labels have, or that Prometheus reserves
-//     (two underscores in front), gets pod_label_ in front;
-//   - of several that then are the same, the first by the name in Kubernetes keeps
-//     it, and the others get _2, _3 and so on.
+//   - each byte other than a letter, digit or underscore becomes an underscore, and a
+//     name that begins with a digit gets an underscore in front: 2nd-tier is _2nd_tier;
+//   - a name that is taken, or that Prometheus reserves with two underscores, gets
+//     pod_label_ in front: gpu is pod_label_gpu;
+//   - of several equal names, the first by its name in Kubernetes keeps it, and the
+//     others get _2, _3 and so on.
 
 // sanitized returns a valid label name for a name in Kubernetes.
 func sanitized(name string) string {
@@ -161,8 +157,7 @@ func sanitized(name string) string {
 	return string(b)
 }
 
-// podLabels returns pod labels and annotations as labels of a series, sorted by
-// name. taken says which names are not free.
+// podLabels returns pod labels and annotations as labels of a series, sorted by name.
 func podLabels(m *PodMetadata, taken func(name string) bool) []Label {
 	if m == nil {
 		return nil
@@ -183,17 +178,16 @@ func podLabels(m *PodMetadata, taken func(name string) bool) []Label {
 	return distinct(labels)
 }
 
-// prefixed returns labels under a prefix of their own, where no name of ours can
-// be, sorted by name.
-func prefixed(prefix string, labels []Label) []Label {
+// prefixed returns labels under a prefix that no label of ours has, sorted by name.
+func prefixed(prefix string, labels []Label) []*dto.LabelPair {
 	named := make([]Label, len(labels))
 	for i, l := range labels {
 		named[i] = Label{prefix + sanitized(l.Name), l.Value}
 	}
-	return distinct(named)
+	return pairs(distinct(named))
 }
 
-// distinct numbers the repetitions of a name and sorts by name.
+// distinct numbers repeated names in place, and sorts by name.
 func distinct(labels []Label) []Label {
 	used := make(map[string]bool, len(labels))
 	for i, l := range labels {
@@ -203,6 +197,14 @@ func distinct(labels []Label) []Label {
 		}
 		used[name], labels[i].Name = true, name
 	}
-	slices.SortFunc(labels, byName)
+	slices.SortFunc(labels, func(a, b Label) int { return strings.Compare(a.Name, b.Name) })
 	return labels
+}
+
+func pairs(labels []Label) []*dto.LabelPair {
+	all := make([]*dto.LabelPair, len(labels))
+	for i, l := range labels {
+		all[i] = pair(l.Name, l.Value)
+	}
+	return all
 }

@@ -14,7 +14,7 @@ func TestPodLabels(t *testing.T) {
 	taken := testConfigTakenNames(t)
 	for _, tc := range []struct {
 		name   string
-		labels []Label // in the order of their names, as in PodMetadata
+		labels []Label // sorted by name, as in PodMetadata
 		want   []Label
 	}{
 		{"plain", []Label{{"team", "vision"}}, []Label{{"team", "vision"}}},
@@ -46,8 +46,8 @@ func testConfigTakenNames(t *testing.T) func(string) bool {
 	return cfg.takenNames()
 }
 
-// Whatever the names in Kubernetes are, each value is there once, under a name
-// that is valid, free and the only one of its kind.
+// Each value appears once, under a valid, free and unique name, for any names in
+// Kubernetes.
 func FuzzPodLabels(f *testing.F) {
 	f.Add("gpu", "a-b", "a.b")
 	f.Add("", "__x", "9")

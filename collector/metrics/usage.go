@@ -4,31 +4,31 @@
 package metrics
 
 import (
-	"slices"
+	"math"
 
 	"gpu_exporter/collector/field"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/state"
 )
 
-// usage is what each container uses of each device that it holds, by the
+// usage is what each container uses of each device that it holds, according to the
 // processes of one reading.
 type usage struct {
 	processes *model.Processes
 	places    map[uint32]ProcessPlace // of processes
-	old       bool                    // the reading is too old to be shown
+	old       bool                    // the reading is too old to publish
 	inventory *model.Inventory
 	ownership *Ownership
-	// owners are, for each entity, what its owners use, in their order; nil for an
-	// entity of which that is not known.
+	// owners are, for each entity, the usage of its owners in their order, or nil if
+	// that is unknown.
 	owners [][]ownerUsage
-	// troubles counts the processes that are nobody's use.
+	// troubles counts the processes that were attributed to no owner.
 	troubles map[ProcessTrouble]int
 }
 
 // ownerUsage is what one container uses of one device.
 type ownerUsage struct {
-	known       bool // false: a process may be this container's or another's
+	known       bool // false if some process may be this container's or another one's
 	processes   int
 	memory      uint64 // bytes
 	memoryKnown bool
@@ -38,7 +38,7 @@ type ownerUsage struct {
 	sm, encode, decode float64 // ratios of the whole device
 }
 
-// attribute finds out whose the processes are, unless that is known already.
+// attribute attributes the newest processes to owners, unless it did so already.
 func (f *Families) attribute(v state.View, ownership *Ownership) {
 	if !f.cfg.Owners.Usage || f.owners == nil || v.Processes == nil || v.Inventory == nil {
 		f.usage = usage{}
@@ -55,8 +55,8 @@ func (f *Families) attribute(v state.View, ownership *Ownership) {
 	f.usage.old = f.usage.processes == nil || f.node.Clock().Sub(f.usage.processes.Time) > f.cfg.MaxAge
 }
 
-// newUsage sums up the processes of each owner. A GPU instance has the processes
-// of the compute instances in it.
+// newUsage adds up the processes of each owner. The processes of a compute instance
+// count for its GPU instance.
 func newUsage(inv *model.Inventory, p *model.Processes, ownership *Ownership, places map[uint32]ProcessPlace) usage {
 	u := usage{
 		inventory: inv, processes: p, places: places, ownership: ownership,
@@ -78,8 +78,7 @@ func newUsage(inv *model.Inventory, p *model.Processes, ownership *Ownership, pl
 	return u
 }
 
-// add counts the processes on one device for the owners of the entity at a
-// position.
+// add counts the processes on one device for the owners of the entity at a position.
 func (u *usage) add(at int, d *model.DeviceProcesses, owners []Owner) {
 	first := u.owners[at] == nil
 	if first {
@@ -88,7 +87,7 @@ func (u *usage) add(at int, d *model.DeviceProcesses, owners []Owner) {
 	all := u.owners[at]
 	for i := range all {
 		listed, rated := d.Listed == model.StatusOK, d.Listed == model.StatusOK && d.Utilization == model.StatusOK
-		// An instance with several devices is known if all of them are.
+		// The usage of an instance with several devices is known if that of each is.
 		all[i].known = listed && (first || all[i].known)
 		all[i].memoryKnown = listed && (first || all[i].memoryKnown)
 		all[i].rated = rated && (first || all[i].rated)
@@ -105,7 +104,7 @@ func (u *usage) add(at int, d *model.DeviceProcesses, owners []Owner) {
 	}
 }
 
-// ownerOf finds the first of the owners that is the container of a process.
+// ownerOf returns the first of the owners that is the container of a process.
 func ownerOf(where ProcessPlace, owners []Owner) (int, ProcessTrouble) {
 	if where.Trouble != "" {
 		return 0, where.Trouble
@@ -119,7 +118,7 @@ func ownerOf(where ProcessPlace, owners []Owner) (int, ProcessTrouble) {
 		case found == model.Unknown:
 			found = i
 		case !o.sameContainer(owners[found]):
-			return 0, processContainer // only the pod is known, and two of its containers hold the device
+			return 0, processContainer // only its pod is known, and two containers of that hold the device
 		}
 	}
 	if found == model.Unknown {
@@ -128,7 +127,7 @@ func ownerOf(where ProcessPlace, owners []Owner) (int, ProcessTrouble) {
 	return found, ""
 }
 
-// markUnknown takes back what is known of the owners that a process might be of.
+// markUnknown marks the usage of the owners that a process may belong to as unknown.
 func markUnknown(all []ownerUsage, owners []Owner, where ProcessPlace, trouble ProcessTrouble) {
 	for i := range all {
 		switch trouble {
@@ -156,51 +155,59 @@ func (o *ownerUsage) count(p model.Process) {
 	o.decode += p.Decoder
 }
 
-// perProcess says whether dcgm-exporter splits a field by the owners' processes.
+// addUsage adds what each owner uses of each device. A reading that is too old is
+// attributed to no owner.
+func (p *page) addUsage() {
+	if p.ownership == nil || p.usage.old {
+		return
+	}
+	for i, owners := range p.usage.owners {
+		for n, used := range owners {
+			l := &p.layout.entities[i]
+			if !l.device || l.owners[n].usage == nil || !used.known {
+				continue
+			}
+			labels := l.owners[n].usage
+			p.add(&gpuPodProcesses, labels, float64(used.processes))
+			if used.memoryKnown {
+				p.add(&gpuPodMemory, labels, float64(used.memory))
+				for kind, bytes := range used.kinds {
+					if bytes > 0 {
+						p.add(&gpuPodKinds, l.owners[n].kinds[kind], float64(bytes))
+					}
+				}
+			}
+			if used.rated {
+				p.add(&gpuPodSM, labels, used.sm)
+				p.add(&gpuPodEncoder, labels, used.encode)
+				p.add(&gpuPodDecoder, labels, used.decode)
+			}
+		}
+	}
+}
+
+// perProcess reports whether dcgm-exporter splits a field by the owners' processes.
 func perProcess(id model.FieldID) bool { return id == field.GPUUtil || id == field.FBUsed }
 
-// appendPerProcess appends dcgm-exporter's form of a value that is split by
-// processes: that of the device, and one for each owner. Where dcgm-exporter
-// writes 0 for what it cannot tell, nothing is written.
-func (f *Families) appendPerProcess(series []Series, entity int, id model.FieldID, cell model.Cell) []Series {
-	l := &f.layout.entities[entity]
-	series = append(series, Series{l.device, fieldValue(cell)})
-	if f.usage.old || f.usage.owners == nil || f.usage.owners[entity] == nil {
-		return series
+// addPerProcess adds a value of the device for each of its owners, as dcgm-exporter
+// does. dcgm-exporter publishes 0 if it is unknown; here it is omitted.
+func (p *page) addPerProcess(family *family, c field.Counter, entity int) {
+	if p.usage.old || p.usage.owners == nil || p.usage.owners[entity] == nil {
+		return
 	}
-	owners := f.layout.ownership.of(entity).Owners
-	for n, v := range l.variants {
-		used := f.usage.owners[entity][firstInContainer(owners, v.owner)]
+	owners := p.layout.ownership.of(entity).Owners
+	for _, v := range p.layout.entities[entity].variants {
+		// The first owner in the container has the container's usage.
+		first := v.owner
+		for first > 0 && owners[first].sameContainer(owners[first-1]) {
+			first--
+		}
+		used := p.usage.owners[entity][first]
 		switch {
-		case id == field.GPUUtil && used.known && used.rated:
-			series = append(series, Series{f.perProcessLabels(entity, n), Integer(uint64(used.sm*100 + 0.5))})
-		case id == field.FBUsed && used.known && used.memoryKnown:
-			series = append(series, Series{f.perProcessLabels(entity, n), Integer(used.memory >> 20)})
+		case c.Field.ID == field.GPUUtil && used.known && used.rated:
+			family.add(v.perProcess, math.Round(used.sm*100)*c.Factor())
+		case c.Field.ID == field.FBUsed && used.known && used.memoryKnown:
+			family.add(v.perProcess, float64(used.memory>>20)*c.Factor())
 		}
 	}
-	return series
-}
-
-// perProcessLabels returns the labels of a variant with the pod's UID, which
-// dcgm-exporter always writes where it splits by processes.
-func (f *Families) perProcessLabels(entity, n int) *LabelSet {
-	return f.layout.render(renderedKey{entity, "per_process", 0, n}, func() []Label {
-		e := &f.layout.entities[entity]
-		v := &e.variants[n]
-		attributes := slices.Clone(v.attributes)
-		if m := f.layout.ownership.of(entity).Owners[v.owner].Metadata; m != nil && m.UID != "" && !f.cfg.Owners.UID {
-			attributes = append(attributes, Label{"pod_uid", m.UID})
-			slices.SortFunc(attributes, byName)
-		}
-		return slices.Concat(e.identity, v.fields, attributes)
-	})
-}
-
-// firstInContainer returns the first owner in the container of the owner at
-// position i, which has the container's usage.
-func firstInContainer(owners []Owner, i int) int {
-	for i > 0 && owners[i].sameContainer(owners[i-1]) {
-		i--
-	}
-	return i
 }

@@ -14,7 +14,7 @@ import (
 	"gpu_exporter/collector/wire"
 )
 
-// places is where the processes of a test run.
+// places are the places of the processes of a test.
 type places map[uint32]ProcessPlace
 
 func (p places) of(r *model.Processes) map[uint32]ProcessPlace {
@@ -33,8 +33,8 @@ func (p places) of(r *model.Processes) map[uint32]ProcessPlace {
 
 const mib = 1 << 20
 
-// TestUsage: what each owner uses is the sum of its processes; who has none uses
-// 0; and where a process might be an owner's, nothing is said of that owner.
+// The usage of an owner is the sum of its processes, and 0 without any. It is unknown
+// if some process may belong to the owner.
 func TestUsage(t *testing.T) {
 	inv := testInventory(t)
 	owners := &Ownership{Entities: []Holders{
@@ -49,7 +49,7 @@ func TestUsage(t *testing.T) {
 	}}
 	where := places{
 		10: {Namespace: "ml", Pod: "a", Container: "main"},
-		11: {Namespace: "ml", Pod: "a"}, // of which only the pod is known; it has one container here
+		11: {Namespace: "ml", Pod: "a"}, // only its pod is known, which has one container on the device
 		20: {Namespace: "ml", Pod: "b", Container: "side"},
 		21: {Namespace: "ml", Pod: "b"}, // one of two containers
 		30: {Namespace: "ml", Pod: "mig", Container: "main"},
@@ -79,35 +79,35 @@ func TestUsage(t *testing.T) {
 		ownership *Ownership
 	}{
 		{
-			name:   "each its own",
+			name:   "processes of several owners",
 			device: model.DeviceProcesses{Entity: 0, Processes: []model.Process{compute(10, 3*mib, 0.5), compute(11, 2*mib, 0.125), compute(20, mib, 0.25)}},
 			want:   map[int]used{0: {true, 2, 5 * mib, true, true, 0.625}, 2: {true, 0, 0, true, true, 0}, 3: {true, 1, mib, true, true, 0.25}},
 		},
 		{
-			name:   "nobody",
+			name:   "no process",
 			device: model.DeviceProcesses{Entity: 0},
 			want:   map[int]used{0: {true, 0, 0, true, true, 0}, 3: {true, 0, 0, true, true, 0}},
 		},
 		{
-			name:     "strangers and what has ended take nothing from what is known",
+			name:     "processes of other pods and ended processes do not matter",
 			device:   model.DeviceProcesses{Entity: 0, Processes: []model.Process{compute(40, mib, 0.1), compute(50, mib, 0.1), compute(99, mib, 0.1), compute(10, mib, 0.5)}},
 			want:     map[int]used{0: {true, 1, mib, true, true, 0.5}, 2: {true, 0, 0, true, true, 0}},
 			troubles: map[ProcessTrouble]int{processNoOwner: 1, ProcessOutside: 1, ProcessGone: 1},
 		},
 		{
-			name:     "a process of some pod leaves all in doubt",
+			name:     "a process of an unknown pod makes all owners unknown",
 			device:   model.DeviceProcesses{Entity: 0, Processes: []model.Process{compute(60, mib, 0.1), compute(10, mib, 0.5)}},
 			want:     map[int]used{0: {false, 1, mib, true, true, 0.5}, 2: {false, 0, 0, true, true, 0}},
 			troubles: map[ProcessTrouble]int{ProcessUnknownPod: 1},
 		},
 		{
-			name:     "a process of one of two containers leaves these in doubt",
+			name:     "a process of one of two containers makes both unknown",
 			device:   model.DeviceProcesses{Entity: 0, Processes: []model.Process{compute(21, mib, 0.1), compute(10, mib, 0.5)}},
 			want:     map[int]used{0: {true, 1, mib, true, true, 0.5}, 2: {false, 0, 0, true, true, 0}, 3: {false, 0, 0, true, true, 0}},
 			troubles: map[ProcessTrouble]int{processContainer: 1},
 		},
 		{
-			name:   "memory that the driver does not tell",
+			name:   "memory unknown to the driver",
 			device: model.DeviceProcesses{Entity: 0, Processes: []model.Process{unknownMemory, compute(10, mib, 0.5)}},
 			want:   map[int]used{0: {true, 1, mib, true, true, 0.5}, 3: {true, 1, 0, false, true, 0}},
 		},
@@ -122,7 +122,7 @@ func TestUsage(t *testing.T) {
 			want:   map[int]used{0: {}},
 		},
 		{
-			name:   "a compute instance's are its GPU instance's",
+			name:   "processes of a compute instance count for its GPU instance",
 			device: model.DeviceProcesses{Entity: 5, Utilization: model.StatusNotSupported, Processes: []model.Process{compute(30, 7*mib, 0)}},
 			entity: 3,
 			want:   map[int]used{0: {true, 1, 7 * mib, true, false, 0}},
@@ -146,7 +146,7 @@ func TestUsage(t *testing.T) {
 	}
 }
 
-// A reading of processes that is older than the samples' limit is shown no more.
+// A reading of processes older than the age limit of samples is withheld.
 func TestUsageWithheldWhenStale(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Owners.Usage = true
@@ -164,6 +164,6 @@ func TestUsageWithheldWhenStale(t *testing.T) {
 		t.Errorf("31 s later: %q", got)
 	}
 	if got := series(body, "gpu_exporter_processes_last_read_timestamp_seconds"); got == "" {
-		t.Error("nothing tells that processes are not read any more")
+		t.Error("the time of the last reading is missing")
 	}
 }

@@ -19,8 +19,8 @@ func kernelXID(bus uint8, instance int, code int64) model.KernelXID {
 	return model.KernelXID{Bus: bus, GPUInstance: instance, Code: code, Time: epoch}
 }
 
-// An XID of the kernel log counts for the GPU at its address, or for the instance
-// that the driver names; and once, if DCGM tells of it too.
+// An XID of the kernel log counts for the GPU at its address, or for the instance that
+// the driver names. It counts once if DCGM reports it too.
 func TestKernelXID(t *testing.T) {
 	f, node, clock := newTestFamilies(t, testConfig(t))
 	f.cfg.KernelLog = func() (model.KernelLogStatus, bool) { return model.KernelLogStatus{Up: true, Lost: 3}, true }
@@ -28,11 +28,11 @@ func TestKernelXID(t *testing.T) {
 	node.AddKernelXID(kernelXID(0x18, model.Unknown, 48))
 	node.AddKernelXID(kernelXID(0x2a, 12, 48)) // on an instance
 	node.AddKernelXID(kernelXID(0x2a, 11, 74))
-	node.AddKernelXID(kernelXID(0x2a, 99, 74))                         // on one that is not there
+	node.AddKernelXID(kernelXID(0x2a, 99, 74))                         // on one that does not exist
 	node.AddKernelXID(kernelXID(0x3a, model.Unknown, 79))              // on a lost GPU
-	node.AddKernelXID(kernelXID(0x77, model.Unknown, 79))              // where no GPU is
-	node.AddKernelXID(model.KernelXID{Domain: 1, Bus: 0x18, Code: 79}) // nor here
-	node.AddKernelXID(model.KernelXID{Bus: 0x18, Device: 1, Code: 79}) // nor here
+	node.AddKernelXID(kernelXID(0x77, model.Unknown, 79))              // at an address without a GPU
+	node.AddKernelXID(model.KernelXID{Domain: 1, Bus: 0x18, Code: 79}) // likewise
+	node.AddKernelXID(model.KernelXID{Bus: 0x18, Device: 1, Code: 79}) // likewise
 	deliver(t, node, wire.Frame{Events: &model.Events{Generation: 1, List: []model.Event{
 		{Kind: model.EventXID, Entity: 0, Time: epoch, Code: 48},
 		{Kind: model.EventXID, Entity: 5, Time: epoch, Code: 74}, // in a compute instance of instance 11

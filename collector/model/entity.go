@@ -5,30 +5,32 @@ package model
 
 import (
 	"fmt"
+	"slices"
 )
 
-// KindByName returns the kind with the name that [EntityKind.String] gives.
+// KindByName returns the kind with the name that [EntityKind.String] returns.
 func KindByName(name string) (EntityKind, bool) {
-	for kind, known := range kindNames {
-		if known == name {
-			return EntityKind(kind), true
-		}
+	kind := slices.Index(kindNames[:], name)
+	if name == "" || kind < 0 {
+		return 0, false
 	}
-	return 0, false
+	return EntityKind(kind), true
 }
 
-// KindNames are the names of all kinds that can be read.
-func KindNames() []string { return append([]string(nil), kindNames[KindGPU:]...) }
+// KindNames returns the names of all kinds that can be read.
+func KindNames() []string {
+	names := slices.Clone(kindNames[KindGPU:])
+	return slices.DeleteFunc(names, func(name string) bool { return name == "" })
+}
 
 // EntityKind says what an entity is. The numbers are those of
 // dcgm_field_entity_group_t in dcgm_fields.h, so that they need no translation.
 type EntityKind uint8
 
-// The kinds of entities that DCGM knows.
+// The kinds of entities that are read. DCGM never lists kind 2, a vGPU.
 const (
 	KindGlobal          EntityKind = 0 // the node itself
 	KindGPU             EntityKind = 1
-	KindVGPU            EntityKind = 2
 	KindSwitch          EntityKind = 3
 	KindGPUInstance     EntityKind = 4
 	KindComputeInstance EntityKind = 5
@@ -41,12 +43,12 @@ const (
 )
 
 var kindNames = [KindCount]string{
-	"global", "gpu", "vgpu", "nvswitch", "gpu_instance", "compute_instance",
+	"global", "gpu", "", "nvswitch", "gpu_instance", "compute_instance",
 	"link", "cpu", "cpu_core", "connectx",
 }
 
 func (k EntityKind) String() string {
-	if int(k) < len(kindNames) {
+	if int(k) < len(kindNames) && kindNames[k] != "" {
 		return kindNames[k]
 	}
 	return fmt.Sprintf("kind(%d)", uint8(k))

@@ -8,33 +8,33 @@ import (
 	"testing"
 )
 
-// A histogram with too many buckets becomes coarser, and loses nothing.
+// A histogram with too many buckets becomes coarser, and counts every value.
 func TestHistogramIsBounded(t *testing.T) {
-	var h NativeHistogram
-	count := uint64(0)
+	h := newHistogram()
+	h.Observe(1)
+	if schema := snapshot(h).GetSchema(); schema != 3 {
+		t.Errorf("schema %d at first, want 3", schema)
+	}
+	count := uint64(1)
 	for e := -100; e < 100; e++ {
 		for _, sign := range []float64{1, -1} {
 			h.Observe(sign * math.Ldexp(1.2, e))
 			count++
 		}
 	}
-	s := h.Snapshot()
-	if n := len(s.Positive) + len(s.Negative); n > maxBuckets || s.Schema >= firstSchema {
-		t.Fatalf("%d buckets of schema %d", n, s.Schema)
+	s := snapshot(h)
+	if n := len(s.GetPositiveDelta()) + len(s.GetNegativeDelta()); n > 160 || s.GetSchema() >= 3 {
+		t.Errorf("%d buckets of schema %d", n, s.GetSchema())
 	}
-	var found uint64
-	for _, side := range [][]Bucket{s.Positive, s.Negative} {
-		for i, b := range side {
-			found += b.Count
-			if i > 0 && b.Index <= side[i-1].Index {
-				t.Errorf("bucket %d follows %d", b.Index, side[i-1].Index)
-			}
+	found := s.GetZeroCount()
+	for _, deltas := range [][]int64{s.GetPositiveDelta(), s.GetNegativeDelta()} {
+		bucket := int64(0)
+		for _, delta := range deltas {
+			bucket += delta
+			found += uint64(bucket)
 		}
 	}
-	if found+s.Zero != count || s.Count != count {
-		t.Errorf("%d in buckets and %d counted, of %d", found+s.Zero, s.Count, count)
-	}
-	if i := bucketOf(1.2, s.Schema); upperBound(i, s.Schema) < 1.2 || upperBound(i-1, s.Schema) >= 1.2 {
-		t.Errorf("1.2 lies in the bucket %d of schema %d", i, s.Schema)
+	if found != count || s.GetSampleCount() != count {
+		t.Errorf("%d in buckets and %d counted, of %d", found, s.GetSampleCount(), count)
 	}
 }

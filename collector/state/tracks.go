@@ -8,6 +8,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
 	"gpu_exporter/collector/field"
 	"gpu_exporter/collector/model"
 )
@@ -78,7 +81,7 @@ type trackState struct {
 	at     int64 // of the newest point
 	window Window
 	// histogram is nil if none is wanted.
-	histogram *NativeHistogram
+	histogram prometheus.Histogram
 }
 
 // Track says what is made of the values between samples, which come at the
@@ -131,7 +134,7 @@ func (t *tracking) take(inv *model.Inventory, tracks *model.Tracks) {
 			t.tracks[key] = s
 		}
 		if field.Histogram && s.histogram == nil {
-			s.histogram = &NativeHistogram{}
+			s.histogram = newHistogram()
 		}
 		step := t.step(track.Field)
 		for _, p := range track.Points {
@@ -194,7 +197,7 @@ func (t *tracking) keep(inv *model.Inventory) {
 // TrackView is what tracks had come to at a sample. It is immutable.
 type TrackView struct {
 	Statistics map[TrackAt]Window
-	Histograms map[TrackAt]*Histogram
+	Histograms map[TrackAt]*dto.Histogram
 	IntegralView
 }
 
@@ -228,9 +231,9 @@ func (t *tracking) close(inv *model.Inventory, sample *model.Sample, gone []mode
 			s.window = Window{}
 			if s.histogram != nil {
 				if v.Histograms == nil {
-					v.Histograms = map[TrackAt]*Histogram{}
+					v.Histograms = map[TrackAt]*dto.Histogram{}
 				}
-				v.Histograms[at] = s.histogram.Snapshot()
+				v.Histograms[at] = snapshot(s.histogram)
 			}
 		}
 	}

@@ -225,7 +225,7 @@ func (c *Config) HostnameValue(hostname func() (string, error)) (string, error) 
 func CollectedKinds() []collector.EntityKind {
 	return []collector.EntityKind{
 		collector.KindGPU, collector.KindGPUInstance, collector.KindComputeInstance, collector.KindSwitch, collector.KindLink,
-		collector.KindCPU, collector.KindCPUCore, collector.KindConnectX, collector.KindVGPU,
+		collector.KindCPU, collector.KindCPUCore, collector.KindConnectX,
 	}
 }
 

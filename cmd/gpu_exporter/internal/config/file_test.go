@@ -132,7 +132,7 @@ c.yaml:2: unknown key "config.file" in the file: the keys are the names of the f
 		"no YAML further down":           {"x: 1\n\n  a: b\n", "c.yaml:3: mapping values are not allowed in this context"},
 		"no YAML in the second document": {"devices: f\n...\ny: }\n", "c.yaml:2: did not find expected <document start>"},
 		"two documents":                  {"devices: f\n---\ndevices: g\n", "c.yaml:2: a second document starts after ---: write all settings into one"},
-		"kind":                           {"fields: [{field: 150, kinds: [gpus]}]\n", `c.yaml:1: unknown kind "gpus": use gpu, vgpu, nvswitch, gpu_instance, compute_instance, link, cpu, cpu_core or connectx`},
+		"kind":                           {"fields: [{field: 150, kinds: [gpus]}]\n", `c.yaml:1: unknown kind "gpus": use gpu, nvswitch, gpu_instance, compute_instance, link, cpu, cpu_core or connectx`},
 		"kinds that have no such field": {`fields:
   - {field: DCGM_FI_DEV_GPU_TEMP, kinds: [nvswitch]}
   - field: DCGM_FI_PROF_SM_ACTIVE
@@ -145,12 +145,12 @@ c.yaml:2: unknown key "config.file" in the file: the keys are the names of the f
   - {field: DCGM_FI_DEV_NVLINK_COUNT_TX_BYTES, kinds: link}
 models:
   - match: T4
-    fields: [{field: DCGM_FI_DEV_GPU_TEMP, kinds: vgpu}]
+    fields: [{field: DCGM_FI_DEV_GPU_TEMP, kinds: connectx}]
 `, `c.yaml:2: kinds: DCGM_FI_DEV_GPU_TEMP has no values on nvswitch: use gpu, gpu_instance or compute_instance
 c.yaml:7: kinds: active has no values on link: use gpu, gpu_instance or compute_instance
 c.yaml:8: kinds: active has no values on cpu: use gpu, gpu_instance or compute_instance
 c.yaml:9: kinds: DCGM_FI_DEV_NVSWITCH_LINK_THROUGHPUT_TX has no values on nvswitch: use link
-c.yaml:13: kinds: DCGM_FI_DEV_GPU_TEMP has no values on vgpu: use gpu, gpu_instance or compute_instance`},
+c.yaml:13: kinds: DCGM_FI_DEV_GPU_TEMP has no values on connectx: use gpu, gpu_instance or compute_instance`},
 		"an empty entry":         {"models: [{match: A100}]\n", "c.yaml:1: an entry of models changes nothing: add without or fields, or remove it"},
 		"statistics of text":     {"fields: [{field: 150, name: t, type: label, statistics: true}]\n", "c.yaml:1: t is no series of numbers: leave resolution, statistics and histogram out"},
 		"resolution for nothing": {"fields:\n  - {field: 155, resolution: 200ms, statistics: false}\n", "c.yaml:2: resolution has no effect without statistics or histogram: remove it, or enable one of them"},

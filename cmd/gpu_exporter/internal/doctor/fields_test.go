@@ -126,7 +126,7 @@ ID  NAME                       TYPE     VALUE  UNIT  LEVEL         READ ON      
 		{args: "203 --type=counter", status: 1, stderr: "gpu_exporter: error: no field matches\n"},
 		{args: "[x --entity=gpus --type=gouge", status: 1, stderr: `
 gpu_exporter: error: "[x" is not a pattern: close each [
-gpu_exporter: error: --entity: unknown kind of entity "gpus": use gpu, vgpu, nvswitch, gpu_instance, compute_instance, link, cpu, cpu_core, connectx or global
+gpu_exporter: error: --entity: unknown kind of entity "gpus": use gpu, nvswitch, gpu_instance, compute_instance, link, cpu, cpu_core, connectx or global
 gpu_exporter: error: --type: unknown type "gouge": use counter, gauge, label, binary, double, int64 or string
 `},
 	}

@@ -98,7 +98,7 @@ func goName(column, word string) (string, error) {
 			"string": "model.ValueString", "timestamp": "model.ValueTime", "binary": "model.ValueBlob",
 		},
 		"level": {
-			"global": "model.KindGlobal", "gpu": "model.KindGPU", "vgpu": "model.KindVGPU", "nvswitch": "model.KindSwitch",
+			"global": "model.KindGlobal", "gpu": "model.KindGPU", "nvswitch": "model.KindSwitch",
 			"gpu_instance": "model.KindGPUInstance", "compute_instance": "model.KindComputeInstance",
 			"link": "model.KindLink", "cpu": "model.KindCPU", "cpu_core": "model.KindCPUCore", "connectx": "model.KindConnectX",
 		},

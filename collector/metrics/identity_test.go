@@ -11,14 +11,14 @@ import (
 	"gpu_exporter/collector/model"
 )
 
-// The names of every kind's identity labels are known as taken.
+// field.OwnLabelNames has the identity labels of every kind.
 func TestOwnLabelNames(t *testing.T) {
 	cfg := testConfig(t)
 	for _, inv := range []*model.Inventory{testInventory(t), fabricInventory()} {
 		for i := range inv.Entities {
 			for _, l := range cfg.identity(inv, i) {
-				if !slices.Contains(field.OwnLabelNames(), l.Name) {
-					t.Errorf("%s of a %s is not known as taken", l.Name, inv.Entities[i].Kind)
+				if !slices.Contains(field.OwnLabelNames(), l.GetName()) {
+					t.Errorf("%s of a %s is not in OwnLabelNames", l.GetName(), inv.Entities[i].Kind)
 				}
 			}
 		}

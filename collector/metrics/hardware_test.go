@@ -16,9 +16,8 @@ import (
 	"gpu_exporter/collector/wire"
 )
 
-// derivedSample returns the fixture with derived fields: the H100 has the given
-// ones, the A100, whose instances are read in its place, only its recovery action,
-// and the third GPU is lost.
+// derivedSample returns the fixture with derived fields. The H100 has the given ones,
+// the A100 only its recovery action, and the third GPU is lost.
 func derivedSample(t *testing.T, values map[model.FieldID]int64) (*model.Inventory, *model.Sample) {
 	t.Helper()
 	inv := testInventory(t)
@@ -45,7 +44,7 @@ func derivedColumn(t *testing.T, inv *model.Inventory, field model.FieldID) int 
 	return column
 }
 
-// deliver gives the families a new inventory and a sample of it.
+// deliverSample delivers a new inventory and a sample of it.
 func deliverSample(t *testing.T, node *state.Node, inv *model.Inventory, s *model.Sample) {
 	t.Helper()
 	for _, frame := range []wire.Frame{{Inventory: inv}, {Sample: s}} {
@@ -55,7 +54,7 @@ func deliverSample(t *testing.T, node *state.Node, inv *model.Inventory, s *mode
 	}
 }
 
-// everyDerived has a value of nearly each field.
+// everyDerived has a value of nearly every derived field.
 func everyDerived(t *testing.T) (*model.Inventory, *model.Sample) {
 	t.Helper()
 	inv, s := derivedSample(t, map[model.FieldID]int64{
@@ -74,7 +73,7 @@ func TestDerivedGolden(t *testing.T) {
 	inv, s := everyDerived(t)
 	deliverSample(t, node, inv, s)
 	families := map[string]bool{gpuClockEventSeconds.Name: true, gpuFabricInfo.Name: true}
-	for _, r := range derivedRows {
+	for _, r := range hardwareRows {
 		families[r.family.Name] = true
 	}
 	var text strings.Builder
@@ -87,13 +86,13 @@ func TestDerivedGolden(t *testing.T) {
 	golden(t, "derived.prom", []byte(text.String()))
 }
 
-// Each case is a field's value and what becomes of it on the H100; "" is no series.
+// Each case is the value of a field and of the series on the H100; "" is no series.
 func TestDerivedDecoding(t *testing.T) {
 	for _, c := range []struct {
 		field model.FieldID
 		value int64
 		name  string
-		label string // of the series that must be there; "" is all of the family
+		label string // of the wanted series; "" is any of the family
 		want  string // its value
 	}{
 		{112, 0, "gpu_clock_event_active", `reason="gpu_idle"`, "0"},
@@ -105,7 +104,7 @@ func TestDerivedDecoding(t *testing.T) {
 		{170, 2, "gpu_fabric_state", `state="in_progress"`, "1"},
 		{170, 4, "gpu_fabric_state", `state="failure"`, "1"},
 		{170, 5, "gpu_fabric_state", `state="other"`, "1"},
-		{170, 6, "gpu_fabric_state", "", ""}, // the library cannot tell
+		{170, 6, "gpu_fabric_state", "", ""}, // the driver library is too old
 		{170, 9, "gpu_fabric_state", `state="other"`, "1"},
 		{171, -11, "gpu_fabric_error_code", "", "-11"},
 		{174, 0, "gpu_fabric_fault", "", ""},
@@ -144,9 +143,9 @@ func TestDerivedDecoding(t *testing.T) {
 	}
 }
 
-// What the counters file does not name is no counter's field without a value, and
-// values that are too old are not shown.
-func TestDerivedBeside(t *testing.T) {
+// Derived fields do not count as fields of the counters file, and stale values are
+// withheld.
+func TestDerivedFieldsAreSeparate(t *testing.T) {
 	f, node, clock := newTestFamilies(t, testConfig(t))
 	before := series(encode(t, f, expfmt.TypeTextPlain), fieldsUnsupported.Name)
 	inv, s := everyDerived(t)
@@ -156,7 +155,7 @@ func TestDerivedBeside(t *testing.T) {
 		t.Errorf("fields without a value:\n%s\nwith derived ones:\n%s", before, after)
 	}
 	if got := series(body, "gpu_recovery_action"); !strings.Contains(got, "GPU-bbbb") || strings.Contains(got, "GPU-cccc") || strings.Contains(got, "GPU_I_ID") {
-		t.Errorf("not of just the GPUs that answer:\n%s", got)
+		t.Errorf("not exactly the GPUs that answer:\n%s", got)
 	}
 	*clock = epoch.Add(time.Hour)
 	if got := series(encode(t, f, expfmt.TypeTextPlain), "gpu_recovery_action"); got != "" {
@@ -164,8 +163,8 @@ func TestDerivedBeside(t *testing.T) {
 	}
 }
 
-// Reasons that the driver does not count are integrated from sample to sample, and
-// go on where they were after a restart of the sampler and a loss of the GPU.
+// Reasons that the driver does not count are integrated from sample to sample. They
+// continue after a restart of the sampler and a loss of the GPU.
 func TestClockEventSeconds(t *testing.T) {
 	f, node, clock := newTestFamilies(t, testConfig(t))
 	seconds := func(reason string) string {
@@ -199,16 +198,16 @@ func TestClockEventSeconds(t *testing.T) {
 	sample(10*time.Second, map[model.FieldID]int64{112: idle | slowdown, 1420: 8e9})
 	check("idle at both ends, slow at one", map[string]string{"gpu_idle": "10", "hw_slowdown": "5", "power_cap": "8"})
 	sample(10*time.Second, map[model.FieldID]int64{112: cap})
-	check("the driver does not tell now, and samples never stand in", map[string]string{"gpu_idle": "15", "hw_slowdown": "10", "power_cap": ""})
+	check("a driver count is absent, not replaced by samples", map[string]string{"gpu_idle": "15", "hw_slowdown": "10", "power_cap": ""})
 	sample(10*time.Second, map[model.FieldID]int64{112: cap, 1420: 9e9, 1423: 5e9})
-	check("what was begun from samples goes on from samples", map[string]string{"hw_thermal": "0", "power_cap": "9"})
+	check("a count from samples continues from samples", map[string]string{"hw_thermal": "0", "power_cap": "9"})
 	sample(10*time.Second, nil)
 	sample(10*time.Second, map[model.FieldID]int64{112: idle})
-	check("nothing is known of the time in between", map[string]string{"gpu_idle": "15"})
+	check("a time without values is left out", map[string]string{"gpu_idle": "15"})
 	sample(10*time.Second, map[model.FieldID]int64{112: idle})
-	check("and then it goes on", map[string]string{"gpu_idle": "25"})
+	check("and then the count continues", map[string]string{"gpu_idle": "25"})
 	sample(time.Hour, map[model.FieldID]int64{112: idle})
 	check("an hour without samples", map[string]string{"gpu_idle": "25"})
 	*clock = at.Add(time.Hour)
-	check("what samples told stays", map[string]string{"gpu_idle": "25", "power_cap": ""})
+	check("a count from samples remains", map[string]string{"gpu_idle": "25", "power_cap": ""})
 }

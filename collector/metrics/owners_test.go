@@ -10,8 +10,8 @@ import (
 	"github.com/prometheus/common/expfmt"
 )
 
-// A device counts as free only where all who could hold it are known; one that is
-// known to be held shows so in any case.
+// A device is free only if all its possible holders are known. A known holder counts
+// in any case.
 func TestOwnersOfDevices(t *testing.T) {
 	job := []Job{{ID: "42"}}
 	for name, tc := range map[string]struct {
@@ -19,11 +19,11 @@ func TestOwnersOfDevices(t *testing.T) {
 		first  Holders // of GPU 0; GPU 3 has no holders
 		counts []string
 	}{
-		"all are known":               {true, Holders{Jobs: job}, []string{`gpu="0" 1`, `gpu="3" 0`}},
-		"some are not known":          {false, Holders{Jobs: job}, []string{`gpu="0" 1`}},
-		"none is known":               {false, Holders{}, nil},
-		"those of a GPU are not":      {true, Holders{Unknown: true}, []string{`gpu="3" 0`}},
-		"those of a GPU are, in part": {true, Holders{Unknown: true, Jobs: job}, []string{`gpu="0" 1`, `gpu="3" 0`}},
+		"all holders are known":     {true, Holders{Jobs: job}, []string{`gpu="0" 1`, `gpu="3" 0`}},
+		"some holders are unknown":  {false, Holders{Jobs: job}, []string{`gpu="0" 1`}},
+		"no holder is known":        {false, Holders{}, nil},
+		"unknown on one GPU":        {true, Holders{Unknown: true}, []string{`gpu="3" 0`}},
+		"partly unknown on one GPU": {true, Holders{Unknown: true, Jobs: job}, []string{`gpu="0" 1`, `gpu="3" 0`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, _, _ := newTestFamilies(t, testConfig(t))

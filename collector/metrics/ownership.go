@@ -4,31 +4,30 @@
 package metrics
 
 import (
+	"slices"
 	"time"
 
 	"gpu_exporter/collector/model"
 )
 
+// Label is a name and a value, such as a label of a pod.
+type Label struct{ Name, Value string }
+
 // Owner is a container of a pod that holds a device or a share of it.
 type Owner struct {
 	Namespace, Pod, Container string
-	// Replica tells the shares of one device apart; empty for a whole device.
+	// Replica distinguishes the shares of one device; empty for a whole device.
 	Replica string
-	// Claim is zero for a device that no ResourceClaim gave.
+	// Claim is zero if no ResourceClaim allocated the device.
 	Claim Claim
-	// Metadata is nil where it was not asked for or is not known.
+	// Metadata is nil if it is unknown or not requested.
 	Metadata *PodMetadata
 }
 
-// sameContainer says whether two owners are shares of one container.
-func (o Owner) sameContainer(p Owner) bool { return o.container() == p.container() }
-
-func (o Owner) container() containerKey {
-	return containerKey{o.Namespace, o.Pod, o.Container}
+// sameContainer reports whether two owners are shares of one container.
+func (o Owner) sameContainer(p Owner) bool {
+	return o.Namespace == p.Namespace && o.Pod == p.Pod && o.Container == p.Container
 }
-
-// containerKey names a container of a pod of this node.
-type containerKey struct{ namespace, pod, container string }
 
 // Claim is the ResourceClaim (DRA) by which a container holds a device.
 type Claim struct {
@@ -38,24 +37,23 @@ type Claim struct {
 	MIGProfile, MIGUUID string
 }
 
-// PodMetadata is what is known of a pod beside its name. Labels and annotations
-// are those that the allowlists let through, with the names that they have in
-// Kubernetes, sorted by name.
+// PodMetadata describes a pod. Labels and annotations are those that the allowlists
+// admit, with their names in Kubernetes, sorted by name.
 type PodMetadata struct {
 	UID                 string
 	Labels, Annotations []Label
 	// The topmost object that the pod belongs to, such as a Deployment; empty for
-	// a pod on its own.
+	// a pod without one.
 	WorkloadKind, Workload string
 }
 
 // Job is a batch job that holds a device.
 type Job struct {
 	ID, Name, User, Account, Partition string
-	Source                             string // where it is known from: JobFile or JobSlurm
+	Source                             string // JobFile or JobSlurm
 }
 
-// Where a job is known from.
+// The sources of jobs.
 const (
 	JobFile  = "file"  // a file that the scheduler's prolog wrote
 	JobSlurm = "slurm" // Slurm's cgroups
@@ -66,20 +64,20 @@ type Container struct {
 	ID, Name, Image string
 	Project         string  // of docker compose
 	Service         string  // of docker compose
-	Labels          []Label // that the allowlist lets through, sorted by name
+	Labels          []Label // those that the allowlist admits, sorted by name
 }
 
-// Holders are those who hold one entity. They are sorted, so that nothing flips
-// between scrapes.
+// Holders are the owners, jobs and containers that hold one entity. They are sorted,
+// so that their order is stable between scrapes.
 type Holders struct {
 	Owners     []Owner
 	Jobs       []Job
 	Containers []Container
-	// Unknown says that there may be others: what would tell cannot be read.
+	// Unknown reports that there may be more, because a source cannot be read.
 	Unknown bool
 }
 
-// count says how many hold the entity; replicas in one container are one.
+// count returns the number of holders. Replicas in one container count once.
 func (h *Holders) count() int {
 	n := len(h.Jobs) + len(h.Containers)
 	for i, o := range h.Owners {
@@ -90,31 +88,22 @@ func (h *Holders) count() int {
 	return n
 }
 
-// single returns the only container of a pod that holds the entity, if there is
-// just one.
-func (h *Holders) single() (Owner, bool) {
-	if len(h.Owners) == 0 {
-		return Owner{}, false
-	}
-	for _, other := range h.Owners[1:] {
-		if !other.sameContainer(h.Owners[0]) {
-			return Owner{}, false
-		}
-	}
-	return h.Owners[0], true
+// single reports whether exactly one container of a pod holds the entity.
+func (h *Holders) single() bool {
+	return len(h.Owners) > 0 && !slices.ContainsFunc(h.Owners, func(o Owner) bool { return !o.sameContainer(h.Owners[0]) })
 }
 
-// Ownership says who holds the entities of one inventory at one moment. It is
-// immutable; a nil Ownership knows of no holder.
+// Ownership is the holders of the entities of one inventory. It is immutable. A nil
+// Ownership has no holders.
 type Ownership struct {
-	// Entities stand in the order of [model.Inventory.Entities].
+	// Entities are in the order of [model.Inventory.Entities].
 	Entities []Holders
-	// Known says that there are sources of holders, and that what all of them say is
-	// known and not too old: an entity without a holder is then free.
+	// Known reports that every source of holders answered recently and completely, so
+	// an entity without a holder is free.
 	Known bool
-	// Unmatched is the number of allocated device IDs that are none of the
-	// inventory's devices, if Mapped; Strays, by source, that of devices held outside
-	// Kubernetes that are none.
+	// Unmatched is the number of allocated device IDs that match no device of the
+	// inventory, if Mapped. Strays is, by source, the number of devices held outside
+	// Kubernetes that match none.
 	Unmatched int
 	Mapped    bool
 	Strays    map[string]int
@@ -127,42 +116,44 @@ func (o *Ownership) of(i int) *Holders {
 	return &o.Entities[i]
 }
 
-// ProcessPlace says where a process runs.
+// ProcessPlace is where a process runs.
 type ProcessPlace struct {
 	Namespace, Pod string
-	Container      string // empty where only the pod is known
+	Container      string // empty if only the pod is known
 	// Trouble is why Pod is empty.
 	Trouble ProcessTrouble
 }
 
-// ProcessTrouble is why no pod is known for a process; empty if one is.
+// ProcessTrouble is the reason why the pod of a process is unknown; empty if it is
+// known.
 type ProcessTrouble string
 
-// The reasons why the usage of a process is nobody's.
+// The reasons why a process is attributed to no owner.
 const (
-	ProcessGone       ProcessTrouble = "gone"        // it ended meanwhile
+	ProcessGone       ProcessTrouble = "gone"        // it ended
 	ProcessNoHostPIDs ProcessTrouble = "no_host_pid" // the exporter does not see the host's process IDs
-	ProcessForbidden  ProcessTrouble = "forbidden"   // its cgroup may not be read
-	ProcessUnreadable ProcessTrouble = "unreadable"  // its cgroup could not be read for another reason
+	ProcessForbidden  ProcessTrouble = "forbidden"   // permission to read its cgroup is missing
+	ProcessUnreadable ProcessTrouble = "unreadable"  // its cgroup cannot be read for another reason
 	ProcessOutside    ProcessTrouble = "outside"     // it is in no pod
-	ProcessUnknownPod ProcessTrouble = "unknown_pod" // it is in a pod of which only the UID is known
+	ProcessUnknownPod ProcessTrouble = "unknown_pod" // only the UID of its pod is known
 	processNoOwner    ProcessTrouble = "no_owner"    // its pod does not hold the device
 	processContainer  ProcessTrouble = "unknown_container"
 )
 
-// processTroubles lists them all, for metrics that start at 0.
+// processTroubles returns all reasons, for metrics that start at 0.
 func processTroubles() []ProcessTrouble {
 	return []ProcessTrouble{ProcessGone, ProcessNoHostPIDs, ProcessForbidden, ProcessUnreadable, ProcessOutside, ProcessUnknownPod, processNoOwner, processContainer}
 }
 
-// SourceStatus is how one source of owners is doing.
+// SourceStatus is the state of one source of owners.
 type SourceStatus struct {
 	Up          bool      // the last refresh succeeded
 	LastSuccess time.Time // zero before the first
 	Duration    time.Duration
 	// Failures counts failed refreshes by reason, all reasons present.
 	Failures map[string]uint64
-	// Part says that it only counts failures, of a part of another source.
+	// Part reports that only Failures is set: it counts those of a part of another
+	// source.
 	Part bool
 }
 

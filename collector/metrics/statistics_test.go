@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,9 +28,9 @@ func takenAt(s *model.Sample, at time.Time) *model.Sample {
 	return s
 }
 
-// The counter of energy comes with the samples, power every second: it does not
-// stand in for the counter in between.
-func TestEnergyIsTheCountersAlone(t *testing.T) {
+// The energy counter is read with each sample, and power every second. Power does not
+// replace the counter between samples.
+func TestEnergyFromTheCounterOnly(t *testing.T) {
 	f, node, clock := newTestFamilies(t, testConfig(t))
 	node.Track(state.TrackedFields(nil, time.Second), 5*time.Second)
 	inv, _ := node.Newest()
@@ -65,8 +66,8 @@ func tracksOf(at time.Time, entity int, values map[model.FieldID]float64) wire.F
 	return wire.Frame{Tracks: t}
 }
 
-// Integrals begin at 0, go on with another sampler, keep instances with a reused
-// id apart, and stay when their GPU is gone.
+// Integrals start at 0, continue after a restart of the sampler, distinguish instances
+// with a reused ID, and remain when their GPU is gone.
 func TestIntegralsThroughTheNode(t *testing.T) {
 	f, node, clock := newTestFamilies(t, testConfig(t))
 	node.Track(state.TrackedFields(nil, time.Second), time.Second)
@@ -115,27 +116,27 @@ func TestIntegralsThroughTheNode(t *testing.T) {
 		t.Errorf("after a second at 0.5: %s", got)
 	}
 
-	// Another sampler, whose first value comes four seconds later.
+	// The first value of a new sampler is four seconds later.
 	*clock = epoch.Add(5 * time.Second)
 	deliver(wire.Frame{Inventory: testInventory(t)}, tracksOf(epoch.Add(5*time.Second), instance, map[model.FieldID]float64{1001: 0.5}), sample())
 	if got := busy(label); got != "2.5" {
 		t.Errorf("after a gap of four seconds: %s", got)
 	}
 	if body := encode(t, f, expfmt.TypeTextPlain); !strings.Contains(string(body), `gpu_exporter_integrated_gap_seconds_total{family="gpu_busy_seconds_total"} 3`) {
-		t.Errorf("three seconds were bridged: %s", series(body, "gpu_exporter_integrated_gap_seconds_total"))
+		t.Errorf("three seconds are not bridged: %s", series(body, "gpu_exporter_integrated_gap_seconds_total"))
 	}
 
-	// The id is another instance's now.
+	// A different instance has the ID.
 	other := testInventory(t)
 	other.Entities[instance].InstanceID += 100
 	deliver(wire.Frame{Inventory: other}, tracksOf(epoch.Add(6*time.Second), instance, map[model.FieldID]float64{1001: 1}), sample())
 	if got := busy(label); got != "none" {
-		t.Errorf("of the instance that is gone: %s", got)
+		t.Errorf("instance that is gone: %s", got)
 	}
-	// It comes back, and goes on from there; the time without it is not its own.
+	// The instance returns and its integral continues without the time in between.
 	deliver(wire.Frame{Inventory: testInventory(t)}, tracksOf(epoch.Add(7*time.Second), instance, map[model.FieldID]float64{1001: 1}), sample())
 	if got := busy(label); got != "2.5" {
-		t.Errorf("of the instance that has come back: %s", got)
+		t.Errorf("instance that returned: %s", got)
 	}
 
 	*clock = epoch.Add(10 * time.Second)
@@ -147,11 +148,11 @@ func TestIntegralsThroughTheNode(t *testing.T) {
 	gone.Columns = [model.KindCount][]model.FieldID{}
 	deliver(wire.Frame{Inventory: gone}, wire.Frame{Sample: &model.Sample{Generation: 1, Time: epoch.Add(9 * time.Second), Rows: make([][]model.Cell, 1)}})
 	if got := series(encode(t, f, expfmt.TypeTextPlain), "gpu_energy_joules_total"); !strings.Contains(got, uuid) || !strings.Contains(got, "} 2.5\n") {
-		t.Errorf("of the GPU that is gone:\n%s", got)
+		t.Errorf("GPU that is gone:\n%s", got)
 	}
 }
 
-// What a counter with statistics and a histogram adds to the exposition.
+// A counter with statistics and a histogram adds four families.
 func TestStatisticsGolden(t *testing.T) {
 	cfg := testConfig(t)
 	dcgmField, _ := field.ByID(155)
@@ -190,8 +191,8 @@ func TestStatisticsGolden(t *testing.T) {
 	}
 	golden(t, "statistics.prom", shown())
 
-	// A sample that nothing was seen before has no statistics; the histogram stays,
-	// also when the sample is too old to be shown.
+	// A sample without tracked values has no statistics. The histogram remains, even
+	// without a fresh sample.
 	if err := node.Deliver(wire.Frame{Sample: testSample(testInventory(t))}); err != nil {
 		t.Fatal(err)
 	}
@@ -204,36 +205,50 @@ func TestStatisticsGolden(t *testing.T) {
 	}
 }
 
-// A value is written within its own minimum and maximum, however it is rounded.
-func TestStatisticsRound(t *testing.T) {
+// Values, minimum, maximum and mean are in the unit of the counter. A value that was
+// tracked alone equals all of them.
+func TestStatisticsInUnitOfCounter(t *testing.T) {
 	for _, tc := range []struct {
 		field model.FieldID
 		scale float64
 		cell  model.Cell
-		want  string
+		want  float64
 	}{
-		{155, 0, model.DoubleCell(0.1234567), "0.123457"},
-		{155, 0, model.DoubleCell(0.1234562), "0.123456"},
-		{155, 1e-3, model.DoubleCell(100.4567891), "0.100457"},
-		{155, 1000, model.DoubleCell(0.12345678), "123.456780"},
-		{203, field.Percent, model.Int64Cell(37), "0.370000"},
-		{150, 0, model.Int64Cell(2500000), "2.5e+06"},
-		{252, 1 << 20, model.Int64Cell(3), "3.145728e+06"},
+		{155, 0, model.DoubleCell(0.1234567), 0.1234567},
+		{155, 1e-3, model.DoubleCell(100.4567891), 0.1004567891},
+		{155, 1000, model.DoubleCell(0.12345678), 123.45678},
+		{203, field.Percent, model.Int64Cell(37), 0.37},
+		{150, 0, model.Int64Cell(2500000), 2500000},
+		{252, 1 << 20, model.Int64Cell(3), 3145728},
 	} {
+		cfg := testConfig(t)
 		dcgmField, _ := field.ByID(tc.field)
-		c := field.Counter{Field: dcgmField, Type: field.MetricGauge, Scale: tc.scale}
-		own := []Series{{Value: fieldValue(tc.cell)}}
-		seen := own[0].Value.Float64()
-		scale(c, own)
-		if got := string(statistic(c, seen).append(nil)); got != tc.want {
-			t.Errorf("field %d times %v: %s, want %s", tc.field, tc.scale, got, tc.want)
+		c := field.Counter{Field: dcgmField, Name: "x", Type: field.MetricGauge, Scale: tc.scale, Statistics: true, Resolution: 100 * time.Millisecond}
+		cfg.Counters = []field.Counter{c}
+		f, node, _ := newTestFamilies(t, cfg)
+		node.Track(state.TrackedFields(cfg.Counters, time.Second), time.Second)
+		inv := testInventory(t)
+		inv.Columns[model.KindGPU], inv.Columns[model.KindGPUInstance] = []model.FieldID{tc.field}, nil
+		sample := &model.Sample{Generation: 1, Time: epoch, Rows: make([][]model.Cell, len(inv.Entities))}
+		sample.Rows[0] = []model.Cell{tc.cell}
+		deliver(t, node, wire.Frame{Inventory: inv}, tracksOf(epoch, 0, map[model.FieldID]float64{tc.field: tc.cell.Float64()}), wire.Frame{Sample: sample})
+		body := encode(t, f, expfmt.TypeTextPlain)
+		value := func(name string) float64 {
+			line := strings.TrimSpace(series(body, name))
+			v, err := strconv.ParseFloat(line[strings.LastIndexByte(line, ' ')+1:], 64)
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			return v
 		}
-		value, err := strconv.ParseFloat(string(own[0].Value.append(nil)), 64)
-		if err != nil {
-			t.Fatal(err)
+		got := value("x")
+		if math.Abs(got-tc.want) > 1e-9*tc.want {
+			t.Errorf("field %d times %v: %v, want %v", tc.field, tc.scale, got, tc.want)
 		}
-		if statistic, _ := strconv.ParseFloat(tc.want, 64); statistic != value {
-			t.Errorf("field %d times %v: the value is %v, its minimum and maximum %v", tc.field, tc.scale, value, statistic)
+		for _, suffix := range []string{field.SuffixMin, field.SuffixMax, field.SuffixMean} {
+			if statistic := value("x" + suffix); statistic != got {
+				t.Errorf("field %d times %v: %s is %v, the value %v", tc.field, tc.scale, suffix, statistic, got)
+			}
 		}
 	}
 }

@@ -1,0 +1,124 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package metrics
+
+import (
+	"strings"
+
+	dto "github.com/prometheus/client_model/go"
+
+	"gpu_exporter/collector/model"
+)
+
+// identity returns the identity labels of an entity, or nil if it is not selected.
+// They have dcgm-exporter's order and spelling, which differs between GPUs and
+// links (internal/pkg/rendermetrics/render_metrics.go). An instance has the UUID,
+// bus ID, device and model of its GPU.
+func (cfg *Config) identity(inv *model.Inventory, i int) []*dto.LabelPair {
+	e := &inv.Entities[i]
+	if !e.Selected {
+		return nil
+	}
+	id := decimal(e.ID)
+	switch e.Kind {
+	case model.KindGPU, model.KindGPUInstance, model.KindComputeInstance:
+		return cfg.gpuIdentity(inv, i)
+	case model.KindSwitch:
+		return cfg.switchIdentity(e.ID)
+	case model.KindLink:
+		return cfg.linkIdentity(inv, i)
+	case model.KindCPU:
+		return cfg.withHostname(with(nil, "cpu", id))
+	case model.KindCPUCore:
+		return cfg.withHostname(with(nil, "cpucore", id, "cpu", decimal(inv.Entities[e.Parent].ID)))
+	case model.KindConnectX:
+		return cfg.withHostname(with(nil, "connectx", id))
+	}
+	return nil
+}
+
+func (cfg *Config) withHostname(labels []*dto.LabelPair) []*dto.LabelPair {
+	if cfg.Hostname == "" {
+		return labels
+	}
+	return append(labels, pair(cfg.HostnameLabel, cfg.Hostname))
+}
+
+// gpuLabels returns the labels that the GPU and its instances share.
+func (cfg *Config) gpuLabels(gpu *model.Entity) []*dto.LabelPair {
+	uuid, id := "UUID", decimal(gpu.ID)
+	if cfg.OldNames {
+		uuid = "uuid"
+	}
+	return with(nil, "gpu", id, uuid, gpu.UUID, "pci_bus_id", gpu.PCIBusID,
+		"device", "nvidia"+id, "modelName", cfg.modelName(gpu))
+}
+
+func (cfg *Config) modelName(gpu *model.Entity) string {
+	if cfg.ReplaceBlanks {
+		return strings.Join(strings.Fields(gpu.Model), "-")
+	}
+	return gpu.Model
+}
+
+func (cfg *Config) gpuIdentity(inv *model.Inventory, i int) []*dto.LabelPair {
+	gpu, ok := inv.GPU(i)
+	if !ok {
+		return nil
+	}
+	e := &inv.Entities[i]
+	switch e.Kind {
+	case model.KindGPUInstance:
+		return cfg.instanceIdentity(gpu, e.Profile, e.InstanceID)
+	case model.KindComputeInstance:
+		parent := &inv.Entities[e.Parent]
+		labels := with(cfg.gpuLabels(gpu), "GPU_I_PROFILE", parent.Profile, "GPU_I_ID", decimal(parent.InstanceID),
+			"GPU_CI_ID", decimal(e.InstanceID))
+		return cfg.withHostname(labels)
+	}
+	return cfg.wholeGPU(gpu)
+}
+
+// wholeGPU returns the identity labels of a GPU, which the inventory need not have.
+func (cfg *Config) wholeGPU(gpu *model.Entity) []*dto.LabelPair {
+	return cfg.withHostname(cfg.gpuLabels(gpu))
+}
+
+// instanceIdentity returns the identity labels of a GPU instance, which the
+// inventory need not have.
+func (cfg *Config) instanceIdentity(gpu *model.Entity, profile string, id int) []*dto.LabelPair {
+	return cfg.withHostname(with(cfg.gpuLabels(gpu), "GPU_I_PROFILE", profile, "GPU_I_ID", decimal(id)))
+}
+
+func (cfg *Config) linkIdentity(inv *model.Inventory, i int) []*dto.LabelPair {
+	e := &inv.Entities[i]
+	parent := &inv.Entities[e.Parent]
+	if parent.Kind != model.KindGPU {
+		return cfg.switchLinkIdentity(parent.ID, e.Port)
+	}
+	port := e.Port
+	if cfg.LinksFromOne {
+		port++
+	}
+	id := decimal(parent.ID)
+	return cfg.withHostname(with(nil, "nvlink", decimal(port), "gpu", id, "gpu_uuid", parent.UUID,
+		"pci_bus_id", parent.PCIBusID, "device", "nvidia"+id, "model_name", cfg.modelName(parent)))
+}
+
+func (cfg *Config) switchIdentity(id uint32) []*dto.LabelPair {
+	return cfg.withHostname(with(nil, "nvswitch", "nvswitch"+decimal(id)))
+}
+
+func (cfg *Config) switchLinkIdentity(id uint32, port int) []*dto.LabelPair {
+	return append(with(nil, "nvlink", decimal(port)), cfg.switchIdentity(id)...)
+}
+
+// holderOf returns the position of the entity that has the owners of the entity at
+// position i: a link has those of its GPU.
+func holderOf(inv *model.Inventory, i int) int {
+	if e := &inv.Entities[i]; e.Kind == model.KindLink {
+		return e.Parent
+	}
+	return i
+}
