@@ -38,9 +38,7 @@ func TestXIDErrorsCount(t *testing.T) {
 	f.owners = testOwners()
 	add := func(row int, code int64, at time.Time) {
 		t.Helper()
-		if err := node.Deliver(wire.Frame{Events: &model.Events{Generation: 1, List: []model.Event{{Kind: model.EventXID, Entity: row, Time: at, Code: code}}}}); err != nil {
-			t.Fatal(err)
-		}
+		deliver(t, node, wire.Frame{Events: &model.Events{Generation: 1, List: []model.Event{{Kind: model.EventXID, Entity: row, Time: at, Code: code}}}})
 	}
 	const family = "DCGM_EXP_XID_ERRORS_COUNT"
 	const gpu0 = family + `{gpu="0",UUID="GPU-aaaa",pci_bus_id="00000000:18:00.0",device="nvidia0",modelName="NVIDIA H100 80GB HBM3",hostname="node1",DCGM_FI_DRIVER_VERSION="570.133.20",`
@@ -74,11 +72,7 @@ func TestXIDErrorsCount(t *testing.T) {
 		inv := testInventory(t)
 		s := testSample(inv)
 		s.Time = *clock
-		for _, frame := range []wire.Frame{{Inventory: inv}, {Sample: s}} {
-			if err := node.Deliver(frame); err != nil {
-				t.Fatal(err)
-			}
-		}
+		deliver(t, node, wire.Frame{Inventory: inv}, wire.Frame{Sample: s})
 	}
 	later(2 * time.Minute)
 	if want := `xid="31",` + pod + " 2\n"; !strings.Contains(got(), want) {

@@ -62,15 +62,11 @@ func newConditions(t *testing.T) (*Families, *state.Node, *time.Time) {
 	t.Helper()
 	f, node, clock := newTestFamilies(t, conditionsConfig(t))
 	inv, s := derivedSample(t, map[model.FieldID]int64{112: 0x1})
-	deliverSample(t, node, inv, s)
+	deliver(t, node, wire.Frame{Inventory: inv}, wire.Frame{Sample: s})
 	_, s = derivedSample(t, map[model.FieldID]int64{112: 0x9})
 	s.Time = epoch.Add(time.Second)
 	*clock = s.Time
-	for _, frame := range []wire.Frame{{Sample: s}, {Health: testHealth()}, {Peers: testPeers()}} {
-		if err := node.Deliver(frame); err != nil {
-			t.Fatal(err)
-		}
-	}
+	deliver(t, node, wire.Frame{Sample: s}, wire.Frame{Health: testHealth()}, wire.Frame{Peers: testPeers()})
 	return f, node, clock
 }
 
@@ -108,18 +104,14 @@ func TestStaleHealth(t *testing.T) {
 	}
 
 	*clock = epoch.Add(2 * time.Second)
-	if err := node.Deliver(wire.Frame{Health: &model.Health{Failure: "checking the health: no such module (-33)"}}); err != nil {
-		t.Fatal(err)
-	}
+	deliver(t, node, wire.Frame{Health: &model.Health{Failure: "checking the health: no such module (-33)"}})
 	body := string(encode(t, f, expfmt.TypeTextPlain))
 	for _, want := range []string{"gpu_exporter_health_check_up 0\n", "gpu_exporter_health_check_failures_total 1\n", "gpu_health_status{"} {
 		if !strings.Contains(body, want) {
 			t.Errorf("after a failed check %q is missing", want)
 		}
 	}
-	if err := node.Deliver(wire.Frame{Health: testHealth()}); err != nil {
-		t.Fatal(err)
-	}
+	deliver(t, node, wire.Frame{Health: testHealth()})
 	if up, health, _ := shown(); !up || !health {
 		t.Errorf("after a good check again: up %v, health %v", up, health)
 	}
@@ -146,7 +138,7 @@ func TestHealthAcrossInventories(t *testing.T) {
 	}
 	inv := testInventory(t)
 	inv.Generation = 2
-	deliverSample(t, node, inv, testSample(inv))
+	deliver(t, node, wire.Frame{Inventory: inv}, wire.Frame{Sample: testSample(inv)})
 	if after := lines(first); !slices.Equal(after, before) {
 		t.Errorf("GPU in both inventories\n%q\nwant\n%q", after, before)
 	}
@@ -155,7 +147,7 @@ func TestHealthAcrossInventories(t *testing.T) {
 	inv.Generation, inv.Entities[1].State = 3, model.EntityLost
 	s := testSample(inv)
 	s.Rows[1] = nil
-	deliverSample(t, node, inv, s)
+	deliver(t, node, wire.Frame{Inventory: inv}, wire.Frame{Sample: s})
 	if after := lines(second); len(after) != 0 {
 		t.Errorf("lost GPU, as itself or as a peer: %q", after)
 	}
@@ -168,9 +160,7 @@ func TestHealthAcrossInventories(t *testing.T) {
 func TestNoHealthFamilies(t *testing.T) {
 	cfg := testConfig(t)
 	f, node, _ := newTestFamilies(t, cfg)
-	if err := node.Deliver(wire.Frame{Health: testHealth()}); err != nil {
-		t.Fatal(err)
-	}
+	deliver(t, node, wire.Frame{Health: testHealth()})
 	if body := string(encode(t, f, expfmt.TypeTextPlain)); strings.Contains(body, "health") {
 		t.Errorf("health families without health checks:\n%s", body)
 	}
@@ -223,9 +213,7 @@ func TestProfilingFamilies(t *testing.T) {
 	deliver := func(frames ...wire.Frame) {
 		t.Helper()
 		for _, frame := range frames {
-			if err := node.Deliver(frame); err != nil {
-				t.Fatal(err)
-			}
+			deliver(t, node, frame)
 		}
 	}
 	shows := func(when string, want ...string) {

@@ -298,9 +298,7 @@ func TestExpositionGolden(t *testing.T) {
 			cfg := testConfig(t)
 			tc.change(&cfg)
 			f, node, _ := newTestFamilies(t, cfg)
-			if err := node.Deliver(wire.Frame{Processes: testProcesses()}); err != nil {
-				t.Fatal(err)
-			}
+			deliver(t, node, wire.Frame{Processes: testProcesses()})
 			f.owners = owners
 			golden(t, name, encode(t, f, tc.format))
 		})
@@ -352,11 +350,7 @@ func TestEntitiesGolden(t *testing.T) {
 		}
 		sample.Rows[0] = append(sample.Rows[0], model.StringCell(0))
 		sample.Rows[1] = append(sample.Rows[1], model.Int64Cell(40))
-		for _, frame := range []wire.Frame{{Inventory: inv}, {Sample: sample}} {
-			if err := node.Deliver(frame); err != nil {
-				t.Fatal(err)
-			}
-		}
+		deliver(t, node, wire.Frame{Inventory: inv}, wire.Frame{Sample: sample})
 		f.owners = fixedOwners{ownership: &Ownership{Known: true, Mapped: true, Entities: []Holders{{Owners: []Owner{{Namespace: "ns", Pod: "pod", Container: "c"}}}}}}
 		golden(t, name, encode(t, f, expfmt.TypeTextPlain))
 	}
@@ -480,12 +474,9 @@ func TestLostGPUKeepsItsIdentity(t *testing.T) {
 	inv := &model.Inventory{Generation: 1, Time: epoch, Entities: []model.Entity{
 		{Kind: model.KindGPU, State: model.EntityLost, Selected: true, ID: 1, Parent: model.Unknown, Index: model.Unknown, Minor: model.Unknown},
 	}}
-	if err := errors.Join(
-		node.Deliver(wire.Frame{Inventory: inv}),
-		node.Deliver(wire.Frame{Sample: &model.Sample{Generation: 1, Time: epoch, Rows: make([][]model.Cell, 1)}}),
-	); err != nil {
-		t.Fatal(err)
-	}
+	deliver(t, node,
+		wire.Frame{Inventory: inv},
+		wire.Frame{Sample: &model.Sample{Generation: 1, Time: epoch, Rows: make([][]model.Cell, 1)}})
 	got := up()
 	if !strings.Contains(got, bbbb+"0\n") || !strings.Contains(got, `UUID="GPU-aaaa"`) || strings.Contains(got, `UUID=""`) {
 		t.Errorf("after the loss:\n%s", got)
@@ -495,22 +486,16 @@ func TestLostGPUKeepsItsIdentity(t *testing.T) {
 	}
 	// A GPU that is not selected any more has no series.
 	inv = &model.Inventory{Generation: 2, Time: epoch, Entities: []model.Entity{{Kind: model.KindGPU, State: model.EntityLost, ID: 1, Parent: model.Unknown, Index: model.Unknown, Minor: model.Unknown}}}
-	if err := errors.Join(
-		node.Deliver(wire.Frame{Inventory: inv}),
-		node.Deliver(wire.Frame{Sample: &model.Sample{Generation: 2, Time: epoch, Rows: make([][]model.Cell, 1)}}),
-	); err != nil {
-		t.Fatal(err)
-	}
+	deliver(t, node,
+		wire.Frame{Inventory: inv},
+		wire.Frame{Sample: &model.Sample{Generation: 2, Time: epoch, Rows: make([][]model.Cell, 1)}})
 	if got := up(); strings.Contains(got, "GPU-bbbb") {
 		t.Errorf("an unselected GPU has series:\n%s", got)
 	}
 	// Both come back.
-	if err := errors.Join(
-		node.Deliver(wire.Frame{Inventory: testInventory(t)}),
-		node.Deliver(wire.Frame{Sample: testSample(testInventory(t))}),
-	); err != nil {
-		t.Fatal(err)
-	}
+	deliver(t, node,
+		wire.Frame{Inventory: testInventory(t)},
+		wire.Frame{Sample: testSample(testInventory(t))})
 	if got := up(); !strings.Contains(got, bbbb+"1\n") || strings.Count(got, "\n") != 3 {
 		t.Errorf("after the return:\n%s", got)
 	}
@@ -524,9 +509,7 @@ func TestGoneGPUKeepsItsCounters(t *testing.T) {
 	inv.Entities = inv.Entities[:1]
 	s := testSample(inv)
 	s.Rows = s.Rows[:1]
-	if err := errors.Join(node.Deliver(wire.Frame{Inventory: inv}), node.Deliver(wire.Frame{Sample: s})); err != nil {
-		t.Fatal(err)
-	}
+	deliver(t, node, wire.Frame{Inventory: inv}, wire.Frame{Sample: s})
 	body := encode(t, f, expfmt.TypeTextPlain)
 	for _, want := range []string{
 		`gpu_up{gpu="1",UUID="GPU-bbbb",pci_bus_id="00000000:2A:00.0",device="nvidia1",modelName="NVIDIA A100-SXM4-40GB",hostname="node1"} 0`,
@@ -546,9 +529,7 @@ func TestMIGGPUAnswersThroughItsInstances(t *testing.T) {
 		s := testSample(inv)
 		s.Rows[1] = nil
 		change(s.Rows)
-		if err := errors.Join(node.Deliver(wire.Frame{Inventory: inv}), node.Deliver(wire.Frame{Sample: s})); err != nil {
-			t.Fatal(err)
-		}
+		deliver(t, node, wire.Frame{Inventory: inv}, wire.Frame{Sample: s})
 		body := series(encode(t, f, expfmt.TypeTextPlain), "gpu_up")
 		return body[strings.Index(body, "GPU-bbbb"):]
 	}
@@ -573,9 +554,7 @@ func TestInventoryAloneChangesNothing(t *testing.T) {
 	inv := testInventory(t)
 	inv.Generation = 2
 	inv.Entities = inv.Entities[:1]
-	if err := node.Deliver(wire.Frame{Inventory: inv}); err != nil {
-		t.Fatal(err)
-	}
+	deliver(t, node, wire.Frame{Inventory: inv})
 	after := encode(t, f, expfmt.TypeTextPlain)
 	if string(before) != string(after) {
 		t.Errorf("changed: %s", firstDifference(string(after), string(before)))
@@ -594,17 +573,13 @@ func TestXIDCountersSurviveASamplerAndAReusedEntityID(t *testing.T) {
 	inv.Generation = 2
 	inv.Entities[3].InstanceID, inv.Entities[3].Profile = 9, "3g.20gb"
 	s := testSample(inv)
-	if err := errors.Join(node.Deliver(wire.Frame{Inventory: inv}), node.Deliver(wire.Frame{Sample: s})); err != nil {
-		t.Fatal(err)
-	}
+	deliver(t, node, wire.Frame{Inventory: inv}, wire.Frame{Sample: s})
 	// The XIDs still belong to the former instance.
 	if got := count(); strings.Contains(got, `GPU_I_ID="9",hostname="node1",xid="31"} 2`) || strings.Count(got, instance) != 1 || !strings.Contains(got, `UUID="GPU-bbbb",pci_bus_id="00000000:2A:00.0",device="nvidia1",modelName="NVIDIA A100-SXM4-40GB",hostname="node1",xid="79"} 1`) {
 		t.Errorf("after the repartition:\n%s", got)
 	}
 	// The old partition returns.
-	if err := errors.Join(node.Deliver(wire.Frame{Inventory: testInventory(t)}), node.Deliver(wire.Frame{Sample: testSample(testInventory(t))})); err != nil {
-		t.Fatal(err)
-	}
+	deliver(t, node, wire.Frame{Inventory: testInventory(t)}, wire.Frame{Sample: testSample(testInventory(t))})
 	if strings.Count(count(), instance) != 1 {
 		t.Errorf("after the old partition returned:\n%s", count())
 	}
@@ -616,9 +591,7 @@ func TestUnselectedGPUHasNoSeries(t *testing.T) {
 	inv.Entities[0].Selected = false
 	s := testSample(inv)
 	s.Rows[0] = nil
-	if err := errors.Join(node.Deliver(wire.Frame{Inventory: inv}), node.Deliver(wire.Frame{Sample: s})); err != nil {
-		t.Fatal(err)
-	}
+	deliver(t, node, wire.Frame{Inventory: inv}, wire.Frame{Sample: s})
 	if body := encode(t, f, expfmt.TypeTextPlain); strings.Contains(string(body), "GPU-aaaa") {
 		t.Errorf("an unselected GPU has series:\n%s", body)
 	}

@@ -12,7 +12,6 @@ import (
 	"github.com/prometheus/common/expfmt"
 
 	"gpu_exporter/collector/model"
-	"gpu_exporter/collector/state"
 	"gpu_exporter/collector/wire"
 )
 
@@ -44,16 +43,6 @@ func derivedColumn(t *testing.T, inv *model.Inventory, field model.FieldID) int 
 	return column
 }
 
-// deliverSample delivers a new inventory and a sample of it.
-func deliverSample(t *testing.T, node *state.Node, inv *model.Inventory, s *model.Sample) {
-	t.Helper()
-	for _, frame := range []wire.Frame{{Inventory: inv}, {Sample: s}} {
-		if err := node.Deliver(frame); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 // everyDerived has a value of nearly every derived field.
 func everyDerived(t *testing.T) (*model.Inventory, *model.Sample) {
 	t.Helper()
@@ -71,7 +60,7 @@ func everyDerived(t *testing.T) (*model.Inventory, *model.Sample) {
 func TestDerivedGolden(t *testing.T) {
 	f, node, _ := newTestFamilies(t, testConfig(t))
 	inv, s := everyDerived(t)
-	deliverSample(t, node, inv, s)
+	deliver(t, node, wire.Frame{Inventory: inv}, wire.Frame{Sample: s})
 	families := map[string]bool{gpuClockEventSeconds.Name: true, gpuFabricInfo.Name: true}
 	for _, r := range hardwareRows {
 		families[r.family.Name] = true
@@ -130,7 +119,7 @@ func TestDerivedDecoding(t *testing.T) {
 	} {
 		f, node, _ := newTestFamilies(t, testConfig(t))
 		inv, s := derivedSample(t, map[model.FieldID]int64{c.field: c.value})
-		deliverSample(t, node, inv, s)
+		deliver(t, node, wire.Frame{Inventory: inv}, wire.Frame{Sample: s})
 		got := ""
 		for line := range strings.Lines(series(encode(t, f, expfmt.TypeTextPlain), c.name)) {
 			if strings.Contains(line, "GPU-aaaa") && strings.Contains(line, c.label) {
@@ -149,7 +138,7 @@ func TestDerivedFieldsAreSeparate(t *testing.T) {
 	f, node, clock := newTestFamilies(t, testConfig(t))
 	before := series(encode(t, f, expfmt.TypeTextPlain), fieldsUnsupported.Name)
 	inv, s := everyDerived(t)
-	deliverSample(t, node, inv, s)
+	deliver(t, node, wire.Frame{Inventory: inv}, wire.Frame{Sample: s})
 	body := encode(t, f, expfmt.TypeTextPlain)
 	if after := series(body, fieldsUnsupported.Name); after != before {
 		t.Errorf("fields without a value:\n%s\nwith derived ones:\n%s", before, after)
@@ -182,7 +171,7 @@ func TestClockEventSeconds(t *testing.T) {
 		*clock = at
 		inv, s := derivedSample(t, values)
 		s.Time = at
-		deliverSample(t, node, inv, s)
+		deliver(t, node, wire.Frame{Inventory: inv}, wire.Frame{Sample: s})
 	}
 	check := func(what string, want map[string]string) {
 		t.Helper()

@@ -42,11 +42,7 @@ func TestEnergyFromTheCounterOnly(t *testing.T) {
 		if second%5 == 0 {
 			values[156] = 1e6 + 500e3*float64(second)
 		}
-		for _, frame := range []wire.Frame{tracksOf(at, 0, values), {Sample: takenAt(testSample(inv), at)}} {
-			if err := node.Deliver(frame); err != nil {
-				t.Fatal(err)
-			}
-		}
+		deliver(t, node, tracksOf(at, 0, values), wire.Frame{Sample: takenAt(testSample(inv), at)})
 	}
 	body := string(encode(t, f, expfmt.TypeTextPlain))
 	if want := `gpu_energy_joules_total{gpu="0",UUID="GPU-aaaa",pci_bus_id="00000000:18:00.0",device="nvidia0",modelName="NVIDIA H100 80GB HBM3",hostname="node1"} 30000`; !strings.Contains(body, want+"\n") {
@@ -172,11 +168,7 @@ func TestStatisticsGolden(t *testing.T) {
 		}
 		tracks.List = append(tracks.List, track)
 	}
-	for _, frame := range []wire.Frame{{Tracks: tracks}, {Sample: testSample(testInventory(t))}} {
-		if err := node.Deliver(frame); err != nil {
-			t.Fatal(err)
-		}
-	}
+	deliver(t, node, wire.Frame{Tracks: tracks}, wire.Frame{Sample: testSample(testInventory(t))})
 	shown := func() []byte {
 		var b bytes.Buffer
 		for line := range strings.Lines(string(encode(t, f, expfmt.TypeTextPlain))) {
@@ -193,9 +185,7 @@ func TestStatisticsGolden(t *testing.T) {
 
 	// A sample without tracked values has no statistics. The histogram remains, even
 	// without a fresh sample.
-	if err := node.Deliver(wire.Frame{Sample: testSample(testInventory(t))}); err != nil {
-		t.Fatal(err)
-	}
+	deliver(t, node, wire.Frame{Sample: testSample(testInventory(t))})
 	if got := shown(); bytes.Contains(got, []byte("_min{")) || !bytes.Contains(got, []byte("_histogram_count{")) {
 		t.Errorf("after an empty window:\n%s", got)
 	}

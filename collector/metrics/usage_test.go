@@ -152,9 +152,7 @@ func TestUsageWithheldWhenStale(t *testing.T) {
 	cfg.Owners.Usage = true
 	f, node, clock := newTestFamilies(t, cfg)
 	f.owners = fixedOwners{ownership: &Ownership{Entities: []Holders{0: {Owners: []Owner{{Namespace: "ml", Pod: "a", Container: "main"}}}, 5: {}}}}
-	if err := node.Deliver(wire.Frame{Processes: &model.Processes{Generation: 1, Time: epoch, Devices: []model.DeviceProcesses{{Entity: 0}}}}); err != nil {
-		t.Fatal(err)
-	}
+	deliver(t, node, wire.Frame{Processes: &model.Processes{Generation: 1, Time: epoch, Devices: []model.DeviceProcesses{{Entity: 0}}}})
 	if got := series(encode(t, f, expfmt.TypeTextPlain), "gpu_pod_memory_used_bytes"); !strings.HasSuffix(got, `pod="a"} 0`+"\n") {
 		t.Errorf("fresh: %q", got)
 	}
