@@ -8,15 +8,19 @@ import (
 	"slices"
 
 	"gpu_exporter/cmd/gpu_exporter/internal/config"
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/metrics"
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/state"
+	"gpu_exporter/collector/wire"
 )
 
 // collection is what a reload replaces: the configuration of the sampler and the
 // builder of the metric families.
 type collection struct {
 	cfg      config.Config
-	sampler  collector.SamplerConfig
-	families *collector.Families
+	sampler  wire.SamplerConfig
+	families *metrics.Families
 	compared bool // with the models of the node's GPUs
 }
 
@@ -27,12 +31,12 @@ func (e *exporter) newCollection(cfg config.Config) (*collection, error) {
 		return nil, err
 	}
 	c := &collection{cfg: cfg}
-	c.sampler = collector.SamplerConfig{
+	c.sampler = wire.SamplerConfig{
 		Interval:     cfg.Interval,
 		Fields:       watchedFields(cfg.Counters),
 		Models:       cfg.Models,
-		Derived:      collector.DerivedFields(),
-		Tracked:      collector.TrackedFields(cfg.Counters, cfg.Resolution),
+		Derived:      metrics.DerivedFields(),
+		Tracked:      state.TrackedFields(cfg.Counters, cfg.Resolution),
 		Devices:      cfg.Devices,
 		Switches:     cfg.Switches,
 		CPUs:         cfg.CPUs,
@@ -42,7 +46,7 @@ func (e *exporter) newCollection(cfg config.Config) (*collection, error) {
 
 		HealthInterval: cfg.HealthEvery(),
 	}
-	c.families = collector.NewFamilies(collector.FamiliesConfig{
+	c.families = metrics.New(metrics.Config{
 		Counters:      cfg.Counters,
 		XIDs:          cfg.XIDs,
 		HostnameLabel: cfg.HostnameLabel,
@@ -56,7 +60,7 @@ func (e *exporter) newCollection(cfg config.Config) (*collection, error) {
 		ClockEventsWindow: cfg.ClockWindow,
 		HealthInterval:    cfg.HealthEvery(),
 		KernelLog:         e.kernelLogStatus,
-		Owners: collector.OwnerForm{
+		Owners: metrics.OwnerForm{
 			UID:          cfg.PodUID,
 			Workload:     cfg.Workload,
 			SeriesLabels: cfg.ShowsPodLabels() && cfg.PodLabelsForm == config.PodLabelsOnSeries,
@@ -73,7 +77,7 @@ func (e *exporter) newCollection(cfg config.Config) (*collection, error) {
 // unmatched returns the entries of models that match none of the GPUs, each once.
 func (c *collection) unmatched(gpus []string) (matches []string) {
 	for _, match := range c.cfg.ModelMatches {
-		expression, err := collector.ModelExpression(match)
+		expression, err := wire.ModelExpression(match)
 		if err == nil && !slices.ContainsFunc(gpus, expression.MatchString) && !slices.Contains(matches, match) {
 			matches = append(matches, match)
 		}
@@ -83,8 +87,8 @@ func (c *collection) unmatched(gpus []string) (matches []string) {
 
 // watchedFields returns the fields to read for each kind of entity, in the order of
 // the counters. Fields with the state of a switch are always read.
-func watchedFields(counters []collector.Counter) map[collector.EntityKind][]collector.FieldID {
-	fields := map[collector.EntityKind][]collector.FieldID{}
+func watchedFields(counters []field.Counter) map[model.EntityKind][]model.FieldID {
+	fields := map[model.EntityKind][]model.FieldID{}
 	for _, kind := range config.CollectedKinds() {
 		for _, c := range counters {
 			if c.On(kind) && !slices.Contains(fields[kind], c.Field.ID) {
@@ -92,9 +96,9 @@ func watchedFields(counters []collector.Counter) map[collector.EntityKind][]coll
 			}
 		}
 	}
-	for _, f := range collector.SwitchFields() {
-		if !slices.Contains(fields[collector.KindSwitch], f) {
-			fields[collector.KindSwitch] = append(fields[collector.KindSwitch], f)
+	for _, f := range metrics.SwitchFields() {
+		if !slices.Contains(fields[model.KindSwitch], f) {
+			fields[model.KindSwitch] = append(fields[model.KindSwitch], f)
 		}
 	}
 	return fields

@@ -15,7 +15,7 @@ import (
 	"gpu_exporter/cmd/gpu_exporter/internal/doctor"
 	"gpu_exporter/cmd/gpu_exporter/internal/owners"
 	"gpu_exporter/cmd/gpu_exporter/internal/sampler"
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
 )
 
 // newSamplerEnv prepares the sampler's environment. The caller closes it, also after
@@ -53,7 +53,7 @@ func openNode(environ []string, stderr io.Writer) doctor.Open {
 func (e *exporter) Sample(ctx context.Context) error { return e.takeSamples(ctx) }
 
 // Newest implements doctor.Node.
-func (e *exporter) Newest() (*collector.Inventory, *collector.Sample) { return e.node.Newest() }
+func (e *exporter) Newest() (*model.Inventory, *model.Sample) { return e.node.Newest() }
 
 // Owners implements doctor.Node.
 func (e *exporter) Owners() *owners.Owners { return e.owners }

@@ -29,7 +29,9 @@ import (
 	"gpu_exporter/cmd/gpu_exporter/internal/reload"
 	"gpu_exporter/cmd/gpu_exporter/internal/sampler"
 	"gpu_exporter/cmd/gpu_exporter/internal/web"
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/state"
+	"gpu_exporter/collector/supervisor"
+	"gpu_exporter/collector/wire"
 	"gpu_exporter/collector/xid/kmsg"
 )
 
@@ -43,8 +45,8 @@ type exporter struct {
 	cfg        config.Config
 	log        *slog.Logger
 	env        sampler.Environment
-	node       *collector.Node
-	supervisor *collector.Supervisor
+	node       *state.Node
+	supervisor *supervisor.Supervisor
 	kernelLog  *kmsg.Follower // nil if no kernel log is followed
 	owners     *owners.Owners
 	registry   *prometheus.Registry
@@ -66,7 +68,7 @@ type exporter struct {
 func newExporter(cfg config.Config, env sampler.Environment, logger, supervisorLog *slog.Logger, records io.Writer) (*exporter, error) {
 	e := &exporter{
 		cfg: cfg, log: logger, env: env,
-		node: collector.NewNode(logger, cfg.XIDs), registry: prometheus.NewRegistry(), reloaded: make(chan struct{}, 1),
+		node: state.NewNode(logger, cfg.XIDs), registry: prometheus.NewRegistry(), reloaded: make(chan struct{}, 1),
 		metrics: web.NewMetrics(cfg.MaxRequests, logger),
 	}
 	var err error
@@ -76,7 +78,7 @@ func newExporter(cfg config.Config, env sampler.Environment, logger, supervisorL
 	if e.kernelLog, err = newKernelLog(&cfg.Static, env, e.node, logger); err != nil {
 		return nil, err
 	}
-	e.supervisor = collector.NewSupervisor(collector.SupervisorConfig{
+	e.supervisor = supervisor.New(supervisor.Config{
 		// The path of the program may hold another version when a sampler is restarted.
 		Command:     append([]string{"/proc/self/exe"}, sampler.Args(cfg.LogLevel, cfg.LogFormat)...),
 		Env:         env.Env,
@@ -108,7 +110,7 @@ func newExporter(cfg config.Config, env sampler.Environment, logger, supervisorL
 
 // deliver passes a frame of the sampler on to the node and, if it is accepted, to
 // the owners.
-func (e *exporter) deliver(f collector.Frame) error {
+func (e *exporter) deliver(f wire.Frame) error {
 	if err := e.node.Deliver(f); err != nil {
 		return err
 	}

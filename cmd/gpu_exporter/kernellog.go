@@ -14,13 +14,15 @@ import (
 
 	"gpu_exporter/cmd/gpu_exporter/internal/config"
 	"gpu_exporter/cmd/gpu_exporter/internal/sampler"
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/state"
+	"gpu_exporter/collector/wire"
 	"gpu_exporter/collector/xid/kmsg"
 )
 
 // newKernelLog returns a follower of the kernel log that reports XIDs to the node,
 // or nil if none is to be followed. It opens nothing.
-func newKernelLog(cfg *config.Static, env sampler.Environment, node *collector.Node, logger *slog.Logger) (*kmsg.Follower, error) {
+func newKernelLog(cfg *config.Static, env sampler.Environment, node *state.Node, logger *slog.Logger) (*kmsg.Follower, error) {
 	path := cfg.KMsg
 	switch {
 	case cfg.KernelLog == config.KernelLogOff:
@@ -54,17 +56,17 @@ func newKernelLog(cfg *config.Static, env sampler.Environment, node *collector.N
 // kernelXID converts an XID. Its time is when it was read, a moment after it was
 // written: the kernel's clock in the record is off by minutes after a month, and
 // stops while the machine sleeps.
-func kernelXID(x kmsg.XID, now time.Time) collector.KernelXID {
-	return collector.KernelXID{
+func kernelXID(x kmsg.XID, now time.Time) model.KernelXID {
+	return model.KernelXID{
 		Domain: x.Domain, Bus: x.Bus, Device: x.Device,
 		Code: x.Code, GPUInstance: x.GPUInstance, Time: now,
 		PID: x.PID, Process: x.Process, Text: x.Text,
 	}
 }
 
-func (e *exporter) kernelLogStatus() (collector.KernelLogStatus, bool) {
+func (e *exporter) kernelLogStatus() (model.KernelLogStatus, bool) {
 	up, lost, ok := e.kernelLog.Status()
-	return collector.KernelLogStatus{Up: up, Lost: lost}, ok
+	return model.KernelLogStatus{Up: up, Lost: lost}, ok
 }
 
 // engineIsLocal reports whether the engine is known to run on this machine.
@@ -72,7 +74,7 @@ func engineIsLocal(address string) bool {
 	if address == "" {
 		return true
 	}
-	h, err := collector.ParseHostengine(address)
+	h, err := wire.ParseHostengine(address)
 	if err != nil {
 		return false // package config has reported it
 	}

@@ -16,7 +16,7 @@ import (
 
 	"gpu_exporter/cmd/gpu_exporter/internal/config"
 	"gpu_exporter/cmd/gpu_exporter/internal/sampler"
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/state"
 	"gpu_exporter/collector/xid/kmsg"
 )
 
@@ -278,7 +278,7 @@ func TestNewKernelLog(t *testing.T) {
 			if tc.cfg.KernelLog == "" {
 				tc.cfg.KernelLog = config.KernelLogAuto
 			}
-			k, err := newKernelLog(&tc.cfg, tc.env, collector.NewNode(slog.New(slog.DiscardHandler), nil), slog.New(slog.NewTextHandler(&log, nil)))
+			k, err := newKernelLog(&tc.cfg, tc.env, state.NewNode(slog.New(slog.DiscardHandler), nil), slog.New(slog.NewTextHandler(&log, nil)))
 			if tc.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tc.err) {
 					t.Errorf("error %v", err)

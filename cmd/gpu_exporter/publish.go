@@ -9,7 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/metrics"
+	"gpu_exporter/collector/model"
 )
 
 // gatherInterval bounds how often the process's own metrics are gathered. That
@@ -45,7 +46,7 @@ func (e *exporter) publishLoop(ctx context.Context) error {
 }
 
 // publish builds a new exposition for the scrapes and returns it.
-func (e *exporter) publish() *collector.Exposition {
+func (e *exporter) publish() *metrics.Exposition {
 	e.gather()
 	inv, sample := e.node.Newest()
 	c := e.adopt()
@@ -53,7 +54,7 @@ func (e *exporter) publish() *collector.Exposition {
 	for now := e.adopt(); now != c; now = e.adopt() { // the first sample of a new configuration arrived meanwhile
 		c, families = now, now.families.Build()
 	}
-	exposition := &collector.Exposition{Families: families, Process: e.process}
+	exposition := &metrics.Exposition{Families: families, Process: e.process}
 	e.metrics.Publish(exposition.Append)
 	if sample != nil {
 		e.served.Store(true)
@@ -77,13 +78,13 @@ func (e *exporter) gather() {
 
 // compareModels logs, once per configuration, the entries of models that match no
 // GPU.
-func (e *exporter) compareModels(c *collection, inv *collector.Inventory) {
+func (e *exporter) compareModels(c *collection, inv *model.Inventory) {
 	if c.compared {
 		return
 	}
 	var gpus []string
 	for i := range inv.Entities {
-		if gpu := &inv.Entities[i]; gpu.Kind == collector.KindGPU {
+		if gpu := &inv.Entities[i]; gpu.Kind == model.KindGPU {
 			gpus = append(gpus, gpu.Model)
 		}
 	}

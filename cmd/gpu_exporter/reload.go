@@ -10,7 +10,8 @@ import (
 	"strings"
 
 	"gpu_exporter/cmd/gpu_exporter/internal/config"
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/wire"
 )
 
 // reload replaces the running configuration by next, or returns an error and changes
@@ -55,14 +56,14 @@ func (e *exporter) reloadEnded() {
 }
 
 // inOrder sorts the lists whose order has no meaning, to compare configurations.
-func inOrder(c collector.SamplerConfig) collector.SamplerConfig {
-	fields := make(map[collector.EntityKind][]collector.FieldID, len(c.Fields))
+func inOrder(c wire.SamplerConfig) wire.SamplerConfig {
+	fields := make(map[model.EntityKind][]model.FieldID, len(c.Fields))
 	for kind, ids := range c.Fields {
 		fields[kind] = slices.Sorted(slices.Values(ids))
 	}
 	c.Fields = fields
-	c.Tracked = slices.SortedFunc(slices.Values(c.Tracked), func(a, b collector.TrackedField) int { return cmp.Compare(a.Field, b.Field) })
-	c.Models = slices.SortedFunc(slices.Values(c.Models), func(a, b collector.ModelRule) int {
+	c.Tracked = slices.SortedFunc(slices.Values(c.Tracked), func(a, b model.TrackedField) int { return cmp.Compare(a.Field, b.Field) })
+	c.Models = slices.SortedFunc(slices.Values(c.Models), func(a, b wire.ModelRule) int {
 		return cmp.Or(cmp.Compare(a.Field, b.Field), cmp.Compare(a.Match, b.Match))
 	})
 	return c

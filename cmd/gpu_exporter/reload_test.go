@@ -16,7 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/wire"
 )
 
 func writeFile(t *testing.T, path, text string) string {
@@ -259,29 +260,29 @@ models:
 // A change of order needs no new sampler; any other change does.
 func TestInOrder(t *testing.T) {
 	t.Parallel()
-	config := func() collector.SamplerConfig {
-		return collector.SamplerConfig{
+	config := func() wire.SamplerConfig {
+		return wire.SamplerConfig{
 			Interval: time.Second,
-			Fields:   map[collector.EntityKind][]collector.FieldID{collector.KindGPU: {150, 155}, collector.KindLink: {1525}},
-			Models:   []collector.ModelRule{{Field: 150, Match: "a"}, {Field: 150, Match: "b"}, {Field: 155, Match: "a", Only: true}},
-			Tracked:  []collector.TrackedField{{Field: 155, Every: time.Second}, {Field: 203}},
+			Fields:   map[model.EntityKind][]model.FieldID{model.KindGPU: {150, 155}, model.KindLink: {1525}},
+			Models:   []wire.ModelRule{{Field: 150, Match: "a"}, {Field: 150, Match: "b"}, {Field: 155, Match: "a", Only: true}},
+			Tracked:  []model.TrackedField{{Field: 155, Every: time.Second}, {Field: 203}},
 		}
 	}
 	for name, tc := range map[string]struct {
-		change func(*collector.SamplerConfig)
+		change func(*wire.SamplerConfig)
 		same   bool
 	}{
-		"nothing": {func(*collector.SamplerConfig) {}, true},
-		"order": {func(c *collector.SamplerConfig) {
-			slices.Reverse(c.Fields[collector.KindGPU])
+		"nothing": {func(*wire.SamplerConfig) {}, true},
+		"order": {func(c *wire.SamplerConfig) {
+			slices.Reverse(c.Fields[model.KindGPU])
 			slices.Reverse(c.Models)
 			slices.Reverse(c.Tracked)
 		}, true},
-		"a field more":   {func(c *collector.SamplerConfig) { c.Fields[collector.KindLink] = []collector.FieldID{1525, 1526} }, false},
-		"another kind":   {func(c *collector.SamplerConfig) { c.Fields[collector.KindSwitch] = []collector.FieldID{858} }, false},
-		"another rule":   {func(c *collector.SamplerConfig) { c.Models[0].Only = true }, false},
-		"another step":   {func(c *collector.SamplerConfig) { c.Tracked[0].Every = time.Minute }, false},
-		"other interval": {func(c *collector.SamplerConfig) { c.Interval = time.Minute }, false},
+		"a field more":   {func(c *wire.SamplerConfig) { c.Fields[model.KindLink] = []model.FieldID{1525, 1526} }, false},
+		"another kind":   {func(c *wire.SamplerConfig) { c.Fields[model.KindSwitch] = []model.FieldID{858} }, false},
+		"another rule":   {func(c *wire.SamplerConfig) { c.Models[0].Only = true }, false},
+		"another step":   {func(c *wire.SamplerConfig) { c.Tracked[0].Every = time.Minute }, false},
+		"other interval": {func(c *wire.SamplerConfig) { c.Interval = time.Minute }, false},
 	} {
 		c := config()
 		tc.change(&c)

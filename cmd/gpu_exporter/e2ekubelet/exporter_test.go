@@ -25,19 +25,19 @@ import (
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
-	"github.com/prometheus/common/model"
+	promodel "github.com/prometheus/common/model"
 	"golang.org/x/sys/unix"
 
-	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgmsim"
+	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/nvml"
 )
 
 // gpus are the simulated GPUs of testdata/node.scenario.
 type gpus struct {
 	*dcgmsim.Node
-	uuids []string              // of the GPUs, by DCGM id
-	mig   []collector.MIGDevice // in NVML's order
+	uuids []string          // of the GPUs, by DCGM id
+	mig   []model.MIGDevice // in NVML's order
 }
 
 func newGPUs(t *testing.T, m *machine) *gpus {
@@ -214,7 +214,7 @@ func (e *exporter) scrape(ctx context.Context) (exposition, error) {
 	if err != nil {
 		return nil, err
 	}
-	parser := expfmt.NewTextParser(model.UTF8Validation)
+	parser := expfmt.NewTextParser(promodel.UTF8Validation)
 	families, err := parser.TextToMetricFamilies(strings.NewReader(body))
 	if err != nil {
 		return nil, err

@@ -14,89 +14,95 @@ import (
 
 	"github.com/prometheus/common/expfmt"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/metrics"
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/state"
+	"gpu_exporter/collector/supervisor"
+	"gpu_exporter/collector/wire"
+	"gpu_exporter/collector/xid"
 	"gpu_exporter/etc"
 )
 
 // heldNode is a node of 16 GPUs with seven instances each, all of whose values
 // are there, and 256 owners, so that most instances are shared.
 type heldNode struct {
-	inventory *collector.Inventory
-	processes *collector.Processes // one of each owner
-	counters  *collector.Counters
-	xids      *collector.XIDCatalogue
-	places    map[uint32]collector.ProcessPlace
-	owners    *collector.Ownership
+	inventory *model.Inventory
+	processes *model.Processes // one of each owner
+	counters  *field.Counters
+	xids      *xid.Catalogue
+	places    map[uint32]metrics.ProcessPlace
+	owners    *metrics.Ownership
 }
 
 const heldOwners = 256
 
 func newHeldNode(countersPath string) (*heldNode, error) {
-	counters, err := collector.LoadCounters(countersPath)
+	counters, err := field.LoadCounters(countersPath)
 	if err != nil {
 		return nil, err
 	}
-	xids, err := collector.ParseXIDCatalogue(etc.XIDCatalogue(), etc.XIDCatalogueName)
+	xids, err := xid.ParseCatalogue(etc.XIDCatalogue(), etc.XIDCatalogueName)
 	if err != nil {
 		return nil, err
 	}
-	inv := &collector.Inventory{Generation: 1, Time: time.Now(), DriverVersion: "570.133.20"}
+	inv := &model.Inventory{Generation: 1, Time: time.Now(), DriverVersion: "570.133.20"}
 	for _, c := range counters.List {
-		inv.Columns[collector.KindGPUInstance] = append(inv.Columns[collector.KindGPUInstance], c.Field.ID)
+		inv.Columns[model.KindGPUInstance] = append(inv.Columns[model.KindGPUInstance], c.Field.ID)
 	}
-	entity := func(kind collector.EntityKind, id, parent int) collector.Entity {
-		return collector.Entity{Kind: kind, ID: uint32(id), Parent: parent, Selected: true, Index: collector.Unknown, Minor: collector.Unknown,
-			InstanceID: collector.Unknown, Port: collector.Unknown, PlacementStart: collector.Unknown}
+	entity := func(kind model.EntityKind, id, parent int) model.Entity {
+		return model.Entity{Kind: kind, ID: uint32(id), Parent: parent, Selected: true, Index: model.Unknown, Minor: model.Unknown,
+			InstanceID: model.Unknown, Port: model.Unknown, PlacementStart: model.Unknown}
 	}
 	for g := range 16 {
-		gpu := entity(collector.KindGPU, g, collector.Unknown)
+		gpu := entity(model.KindGPU, g, model.Unknown)
 		gpu.UUID, gpu.PCIBusID, gpu.Model, gpu.MIGMode = fmt.Sprintf("GPU-%08x-9b29-4a1c-b0a6-0f6c8f5ed3a0", g), fmt.Sprintf("00000000:%02X:00.0", g), "NVIDIA H100 80GB HBM3", true
 		inv.Entities = append(inv.Entities, gpu)
 	}
-	o := &collector.Ownership{Known: true, Mapped: true, Entities: make([]collector.Holders, 16, 16+16*7)}
+	o := &metrics.Ownership{Known: true, Mapped: true, Entities: make([]metrics.Holders, 16, 16+16*7)}
 	for i := range 16 * 7 {
-		instance := entity(collector.KindGPUInstance, i, i/7)
+		instance := entity(model.KindGPUInstance, i, i/7)
 		instance.InstanceID, instance.Profile = 7+i%7, "1g.10gb"
 		inv.Entities = append(inv.Entities, instance)
-		o.Entities = append(o.Entities, collector.Holders{})
+		o.Entities = append(o.Entities, metrics.Holders{})
 	}
-	h := &heldNode{inventory: inv, counters: counters, xids: xids, owners: o, places: map[uint32]collector.ProcessPlace{}, processes: &collector.Processes{Generation: 1, Time: time.Now()}}
+	h := &heldNode{inventory: inv, counters: counters, xids: xids, owners: o, places: map[uint32]metrics.ProcessPlace{}, processes: &model.Processes{Generation: 1, Time: time.Now()}}
 	for i := range 16 * 7 {
-		h.processes.Devices = append(h.processes.Devices, collector.DeviceProcesses{Entity: 16 + i, Utilization: collector.StatusNotSupported})
+		h.processes.Devices = append(h.processes.Devices, model.DeviceProcesses{Entity: 16 + i, Utilization: model.StatusNotSupported})
 	}
 	for n := range heldOwners {
-		h.places[uint32(n)] = collector.ProcessPlace{Namespace: "research", Pod: heldPod(n), Container: "main"}
+		h.places[uint32(n)] = metrics.ProcessPlace{Namespace: "research", Pod: heldPod(n), Container: "main"}
 		d := &h.processes.Devices[n%(16*7)]
-		d.Processes = append(d.Processes, collector.Process{PID: uint32(n), MemoryBytes: 1 << 30, MemoryKnown: true, SM: 0.25})
+		d.Processes = append(d.Processes, model.Process{PID: uint32(n), MemoryBytes: 1 << 30, MemoryKnown: true, SM: 0.25})
 		holders := &o.Entities[16+n%(16*7)]
-		holders.Owners = append(holders.Owners, collector.Owner{Namespace: "research", Pod: heldPod(n), Container: "main", Replica: fmt.Sprint(n / (16 * 7))})
+		holders.Owners = append(holders.Owners, metrics.Owner{Namespace: "research", Pod: heldPod(n), Container: "main", Replica: fmt.Sprint(n / (16 * 7))})
 	}
 	return h, nil
 }
 
-func (h *heldNode) Ownership(*collector.Inventory, time.Time) *collector.Ownership { return h.owners }
+func (h *heldNode) Ownership(*model.Inventory, time.Time) *metrics.Ownership { return h.owners }
 
-func (h *heldNode) Places(*collector.Processes) (map[uint32]collector.ProcessPlace, bool) {
+func (h *heldNode) Places(*model.Processes) (map[uint32]metrics.ProcessPlace, bool) {
 	return h.places, true
 }
 
 func heldPod(n int) string { return fmt.Sprintf("llm-training-%d", n) }
 
-func (h *heldNode) MappingStatus() (collector.SourceStatus, bool) {
-	return collector.SourceStatus{}, true
+func (h *heldNode) MappingStatus() (metrics.SourceStatus, bool) {
+	return metrics.SourceStatus{}, true
 }
 
-func (h *heldNode) Sources() map[string]collector.SourceStatus { return nil }
+func (h *heldNode) Sources() map[string]metrics.SourceStatus { return nil }
 
 // encoding returns the CPU time that building and encoding the families of one
 // sample takes, and the size of the text.
-func (h *heldNode) encoding(owners collector.OwnerSource, usage bool, rounds int) (time.Duration, int, error) {
-	node := collector.NewNode(slog.New(slog.DiscardHandler), h.xids)
-	families := collector.NewFamilies(collector.FamiliesConfig{
+func (h *heldNode) encoding(owners metrics.OwnerSource, usage bool, rounds int) (time.Duration, int, error) {
+	node := state.NewNode(slog.New(slog.DiscardHandler), h.xids)
+	families := metrics.New(metrics.Config{
 		Counters: h.counters.List, XIDs: h.xids, HostnameLabel: "hostname", Hostname: "node-1.example.com", MaxAge: time.Minute,
-		Owners: collector.OwnerForm{Usage: usage},
-	}, node, collector.NewSupervisor(collector.SupervisorConfig{}), owners)
-	err := node.Deliver(collector.Frame{Inventory: h.inventory})
+		Owners: metrics.OwnerForm{Usage: usage},
+	}, node, supervisor.New(supervisor.Config{}), owners)
+	err := node.Deliver(wire.Frame{Inventory: h.inventory})
 	if err != nil {
 		return 0, 0, err
 	}
@@ -109,17 +115,17 @@ func (h *heldNode) encoding(owners collector.OwnerSource, usage bool, rounds int
 				return 0, 0, err
 			}
 		}
-		sample := &collector.Sample{Generation: 1, Time: time.Now(), Rows: make([][]collector.Cell, len(h.inventory.Entities))}
+		sample := &model.Sample{Generation: 1, Time: time.Now(), Rows: make([][]model.Cell, len(h.inventory.Entities))}
 		for i := range h.inventory.Entities {
 			for range h.inventory.Columns[h.inventory.Entities[i].Kind] {
-				sample.Rows[i] = append(sample.Rows[i], collector.DoubleCell(float64(i)+0.25))
+				sample.Rows[i] = append(sample.Rows[i], model.DoubleCell(float64(i)+0.25))
 			}
 		}
 		processes := *h.processes // a new reading for each sample
-		if err := errors.Join(node.Deliver(collector.Frame{Processes: &processes}), node.Deliver(collector.Frame{Sample: sample})); err != nil {
+		if err := errors.Join(node.Deliver(wire.Frame{Processes: &processes}), node.Deliver(wire.Frame{Sample: sample})); err != nil {
 			return 0, 0, err
 		}
-		body, err = (&collector.Exposition{Families: families.Build()}).Append(body[:0], expfmt.NewFormat(expfmt.TypeTextPlain))
+		body, err = (&metrics.Exposition{Families: families.Build()}).Append(body[:0], expfmt.NewFormat(expfmt.TypeTextPlain))
 		if err != nil {
 			return 0, 0, err
 		}
@@ -139,7 +145,7 @@ func (b *bench) joining(context.Context) ([]row, error) {
 	var sizes [3]int
 	for range b.options.rounds {
 		for i, kind := range []struct {
-			owners collector.OwnerSource
+			owners metrics.OwnerSource
 			usage  bool
 			times  *[]time.Duration
 		}{{nil, false, &bare}, {h, false, &joined}, {h, true, &used}} {

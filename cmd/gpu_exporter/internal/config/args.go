@@ -16,7 +16,7 @@ import (
 	"github.com/prometheus/common/version"
 	"github.com/prometheus/exporter-toolkit/web"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
 )
 
 // ProgramName is the name of the program in messages.
@@ -60,7 +60,7 @@ func (c *CommandLine) settings() []*setting {
 		{name: "output", def: OutputText, arg: "FORMAT", commands: []string{Doctor, Fields}, target: oneOf(&c.Output, OutputText, OutputJSON),
 			help: "Format of the output: text or json."},
 		{name: "entity", arg: "KIND", commands: []string{Fields}, target: list(&c.FieldKinds),
-			help: "List only the fields of these kinds of entities: " + ListOf(collector.KindNames()) + ". Repeatable, or separated by commas."},
+			help: "List only the fields of these kinds of entities: " + ListOf(model.KindNames()) + ". Repeatable, or separated by commas."},
 		{name: "type", arg: "TYPE", commands: []string{Fields}, target: list(&c.FieldTypes),
 			help: "List only fields of these types, such as counter, gauge, label, int64 or string. Repeatable, or separated by commas."},
 		{name: "node", commands: []string{Fields}, target: boolean(&c.Node),

@@ -18,7 +18,10 @@ import (
 
 	"github.com/prometheus/exporter-toolkit/web"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/wire"
+	"gpu_exporter/collector/xid"
 )
 
 // Config is a complete, validated configuration.
@@ -31,11 +34,11 @@ type Config struct {
 type Live struct {
 	// Counters lists what is exported: the counters files, and the fields of the
 	// configuration file.
-	Counters     []collector.Counter
-	CountersName string                // where Counters come from, for messages
-	Models       []collector.ModelRule // which GPUs have which of the fields
-	ModelMatches []string              // regular expressions of all entries of models
-	XIDs         *collector.XIDCatalogue
+	Counters     []field.Counter
+	CountersName string           // where Counters come from, for messages
+	Models       []wire.ModelRule // which GPUs have which of the fields
+	ModelMatches []string         // regular expressions of all entries of models
+	XIDs         *xid.Catalogue
 	ConfigFile   string // path of the configuration file; empty: none
 	// Files are the files that this configuration was read from.
 	Files []string
@@ -203,7 +206,7 @@ func (c *Config) HostnameValue(hostname func() (string, error)) (string, error) 
 		return "", nil
 	}
 	if c.Hostengine != "" && !c.Kubernetes {
-		engine, err := collector.ParseHostengine(c.Hostengine)
+		engine, err := wire.ParseHostengine(c.Hostengine)
 		if err != nil {
 			return "", fmt.Errorf("reading the address of the host engine: %w", err)
 		}
@@ -222,10 +225,10 @@ func (c *Config) HostnameValue(hostname func() (string, error)) (string, error) 
 }
 
 // CollectedKinds returns the kinds of entities whose fields are read.
-func CollectedKinds() []collector.EntityKind {
-	return []collector.EntityKind{
-		collector.KindGPU, collector.KindGPUInstance, collector.KindComputeInstance, collector.KindSwitch, collector.KindLink,
-		collector.KindCPU, collector.KindCPUCore, collector.KindConnectX,
+func CollectedKinds() []model.EntityKind {
+	return []model.EntityKind{
+		model.KindGPU, model.KindGPUInstance, model.KindComputeInstance, model.KindSwitch, model.KindLink,
+		model.KindCPU, model.KindCPUCore, model.KindConnectX,
 	}
 }
 

@@ -13,7 +13,8 @@ import (
 	"strings"
 	"time"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/wire"
 	"gpu_exporter/etc"
 )
 
@@ -37,16 +38,16 @@ func builtInCounters() []string {
 func isBuiltIn(path string) bool { return strings.HasPrefix(path, builtInPrefix) }
 
 // readCounters reads the counters file at path, or a built-in one.
-func readCounters(path string) (*collector.Counters, error) {
+func readCounters(path string) (*field.Counters, error) {
 	name, builtIn := strings.CutPrefix(path, builtInPrefix)
 	if !builtIn {
-		return collector.LoadCounters(path)
+		return field.LoadCounters(path)
 	}
 	text, ok := etc.Counters(name)
 	if !ok {
 		return nil, fmt.Errorf("%s: unknown built-in counters file: use %s, or the path of a file", path, ListOf(builtInCounters()))
 	}
-	return collector.ParseCounters(text, etc.CountersFile(name))
+	return field.ParseCounters(text, etc.CountersFile(name))
 }
 
 // place is where a counter is defined.
@@ -60,11 +61,11 @@ func (p place) String() string { return fmt.Sprintf("%s:%d", p.file, p.line) }
 // merger joins counters files with the fields and models of the configuration file.
 type merger struct {
 	file     string // path of the configuration file
-	list     []collector.Counter
+	list     []field.Counter
 	places   map[string]place // of the counters, by name
-	rules    []collector.ModelRule
+	rules    []wire.ModelRule
 	warnings []string
-	problems []collector.Problem
+	problems []field.Problem
 }
 
 // countersFiles returns the counters files to read, and what messages call them.
@@ -148,15 +149,15 @@ func (l *loader) countersProblem(f includedFile, err error) {
 }
 
 func (m *merger) warn(file string, line int, format string, args ...any) {
-	m.warnings = append(m.warnings, collector.Problem{File: file, Line: line, Message: fmt.Sprintf(format, args...)}.String())
+	m.warnings = append(m.warnings, field.Problem{File: file, Line: line, Message: fmt.Sprintf(format, args...)}.String())
 }
 
 func (m *merger) find(name string) int {
-	return slices.IndexFunc(m.list, func(c collector.Counter) bool { return c.Name == name })
+	return slices.IndexFunc(m.list, func(c field.Counter) bool { return c.Name == name })
 }
 
 // addFile adds the counters of a file. The first of two with the same name wins.
-func (m *merger) addFile(path string, counters *collector.Counters) {
+func (m *merger) addFile(path string, counters *field.Counters) {
 	for _, w := range counters.Warnings {
 		m.warnings = append(m.warnings, w.String())
 	}
@@ -184,7 +185,7 @@ func (m *merger) addField(f fieldEntry) {
 }
 
 // checkOdd warns as the parser of counters files does.
-func (m *merger) checkOdd(f fieldEntry, others []collector.Counter) {
+func (m *merger) checkOdd(f fieldEntry, others []field.Counter) {
 	if odd := f.Odd(); odd != "" {
 		m.warn(m.file, f.line, "%s", odd)
 	}
@@ -200,11 +201,11 @@ func (m *merger) addModels(models []modelEntry) {
 	general := slices.Clone(m.list)
 	for _, model := range models {
 		for _, w := range model.without {
-			m.rules = append(m.rules, collector.ModelRule{Field: w.Field.ID, Match: model.match})
+			m.rules = append(m.rules, wire.ModelRule{Field: w.Field.ID, Match: model.match})
 		}
-		var others []collector.Counter
+		var others []field.Counter
 		for _, f := range model.fields {
-			isSame := func(c collector.Counter) bool { return c.Computed == 0 && c.Field.ID == f.Field.ID }
+			isSame := func(c field.Counter) bool { return c.Computed == 0 && c.Field.ID == f.Field.ID }
 			if i := slices.IndexFunc(general, isSame); i >= 0 {
 				m.warn(m.file, f.line, "models: %s, for GPUs that match %q, has no effect: the field is exported for all GPUs as %s: remove one of the two",
 					f.Name, model.match, general[i].Name)
@@ -212,13 +213,13 @@ func (m *merger) addModels(models []modelEntry) {
 			}
 			m.checkOdd(f, others)
 			others = append(others, f.Counter)
-			m.rules = append(m.rules, collector.ModelRule{Field: f.Field.ID, Match: model.match, Only: true})
+			m.rules = append(m.rules, wire.ModelRule{Field: f.Field.ID, Match: model.match, Only: true})
 			switch i := m.find(f.Name); {
 			case i < 0:
 				m.places[f.Name] = place{m.file, f.line}
 				m.list = append(m.list, f.Counter)
 			case m.list[i] != f.Counter:
-				m.problems = append(m.problems, collector.Problem{File: m.file, Line: f.line, Message: fmt.Sprintf(
+				m.problems = append(m.problems, field.Problem{File: m.file, Line: f.line, Message: fmt.Sprintf(
 					"models: %s, for GPUs that match %q, differs from the counter of that name at %s: give it another name, or the same field, type, help and other settings",
 					f.Name, model.match, m.places[f.Name])})
 			}
@@ -237,7 +238,7 @@ func (m *merger) checkFamilyNames() {
 				continue
 			}
 			at := m.places[c.Name]
-			m.problems = append(m.problems, collector.Problem{File: at.file, Line: at.line, Message: fmt.Sprintf(
+			m.problems = append(m.problems, field.Problem{File: at.file, Line: at.line, Message: fmt.Sprintf(
 				"%s and %s (%s) both export the metric %s, by their names, statistics or histograms: give one of them another name",
 				c.Name, other, m.places[other], name)})
 		}
@@ -246,7 +247,7 @@ func (m *merger) checkFamilyNames() {
 
 // addHistograms adds the histograms of --sample.histograms. A histogram has the field's
 // own values, so that a counter in another unit gets none.
-func addHistograms(counters []collector.Counter, resolution time.Duration) {
+func addHistograms(counters []field.Counter, resolution time.Duration) {
 	for i := range counters {
 		c := &counters[i]
 		if c.Scale != 0 || c.NoStatistics() != "" {

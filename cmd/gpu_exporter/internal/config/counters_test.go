@@ -9,7 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/xid"
 	"gpu_exporter/etc"
 )
 
@@ -47,11 +48,11 @@ func TestIncludedFiles(t *testing.T) {
 }
 
 func TestFamilyNamesMustDiffer(t *testing.T) {
-	power, _ := collector.FieldByID(155)
+	power, _ := field.ByID(155)
 	m := merger{
-		list: []collector.Counter{
-			{Field: power, Name: "board_power", Type: collector.MetricGauge, Statistics: true},
-			{Field: power, Name: "board_power_mean", Type: collector.MetricGauge},
+		list: []field.Counter{
+			{Field: power, Name: "board_power", Type: field.MetricGauge, Statistics: true},
+			{Field: power, Name: "board_power_mean", Type: field.MetricGauge},
 		},
 		places: map[string]place{"board_power": {"a", 1}, "board_power_mean": {"a", 2}},
 	}
@@ -100,10 +101,10 @@ func TestXIDCatalogue(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if x, _ := c.XIDs.Lookup(109); x.Severity != collector.XIDInfo || x.Meaning != "The application's business" {
+	if x, _ := c.XIDs.Lookup(109); x.Severity != xid.Info || x.Meaning != "The application's business" {
 		t.Errorf("109 is %+v", x)
 	}
-	if x, ok := c.XIDs.Lookup(79); !ok || x.Severity != collector.XIDCritical {
+	if x, ok := c.XIDs.Lookup(79); !ok || x.Severity != xid.Critical {
 		t.Errorf("79 is %+v", x)
 	}
 	writeFile(t, path, header+"109,X,urgent,,,Y\n")

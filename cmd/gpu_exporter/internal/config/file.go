@@ -17,7 +17,7 @@ import (
 
 	"gopkg.in/yaml.v3"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/field"
 )
 
 // maxFileSize bounds a configuration file, in bytes.
@@ -49,7 +49,7 @@ type includedFile struct {
 type fileReader struct {
 	file     file
 	settings map[string]*setting
-	problems []collector.Problem
+	problems []field.Problem
 }
 
 func (r *fileReader) fail(node *yaml.Node, format string, args ...any) {
@@ -60,7 +60,7 @@ func (r *fileReader) fail(node *yaml.Node, format string, args ...any) {
 }
 
 func (r *fileReader) failAt(line int, format string, args ...any) {
-	r.problems = append(r.problems, collector.Problem{File: r.file.path, Line: line, Message: fmt.Sprintf(format, args...)})
+	r.problems = append(r.problems, field.Problem{File: r.file.path, Line: line, Message: fmt.Sprintf(format, args...)})
 }
 
 // noAliases rejects an alias. An error about its content could not name a line, and
@@ -68,12 +68,12 @@ func (r *fileReader) failAt(line int, format string, args ...any) {
 const noAliases = "%s: aliases are not supported: write the value itself, or put a text in quotes"
 
 // readFile reads a configuration file. The result has what is valid in it.
-func readFile(path string, settings map[string]*setting) (file, []collector.Problem) {
+func readFile(path string, settings map[string]*setting) (file, []field.Problem) {
 	r := fileReader{file: file{path: path, values: map[*setting]fileValue{}}, settings: settings}
 	f, err := os.Open(path)
 	if err != nil {
 		// Not a mistake in the file, but in the flag that names it.
-		return r.file, []collector.Problem{{File: "--config.file", Message: fmt.Sprintf("reading the configuration file: %v: check the path", err)}}
+		return r.file, []field.Problem{{File: "--config.file", Message: fmt.Sprintf("reading the configuration file: %v: check the path", err)}}
 	}
 	defer func() { _ = f.Close() }() // opened for reading
 	text, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
@@ -210,7 +210,7 @@ func nearest(name string, names []string) string {
 	}
 	plain := func(s string) string { return strings.NewReplacer("_", "-", ".", "-").Replace(strings.ToLower(s)) }
 	for _, candidate := range names {
-		if d := collector.EditDistance(plain(name), plain(candidate), limit); len(candidate) > 2 && d <= limit && (best == "" || d < limit) {
+		if d := field.EditDistance(plain(name), plain(candidate), limit); len(candidate) > 2 && d <= limit && (best == "" || d < limit) {
 			best, limit = candidate, d
 		}
 	}

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
 )
 
 func writeFile(t *testing.T, path, text string) string {
@@ -359,7 +359,7 @@ models:
 	if power := c.Counters[3]; !power.Statistics || power.Histogram {
 		t.Errorf("a resolution alone asks for %+v, want statistics", power)
 	}
-	if first.Help != "Hot." || first.Resolution != 200*time.Millisecond || !first.Statistics || !first.Histogram || first.Kinds != collector.Kinds(collector.KindGPU) {
+	if first.Help != "Hot." || first.Resolution != 200*time.Millisecond || !first.Statistics || !first.Histogram || first.Kinds != model.Kinds(model.KindGPU) {
 		t.Errorf("counter %+v", first)
 	}
 	if warnings != "b.csv:2: DCGM_FI_DEV_GPU_TEMP is ignored: it is in a.csv:1 already\n"+

@@ -8,12 +8,14 @@ import (
 
 	"gopkg.in/yaml.v3"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/wire"
 )
 
 // fieldEntry is an entry of fields.
 type fieldEntry struct {
-	collector.Counter
+	field.Counter
 	line, resolutionLine int
 }
 
@@ -49,17 +51,17 @@ func (r *fileReader) field(node *yaml.Node) (entry fieldEntry, ok bool) {
 	entry.line = node.Line
 	before := len(r.problems)
 	failed := func() bool { return len(r.problems) > before }
-	var field, name, metricType, help string
-	var more collector.Counter // what a counters file cannot contain
+	var f, name, metricType, help string
+	var more field.Counter // what a counters file cannot contain
 	var kinds []*yaml.Node
 	noStatistics := false
 	at := node // of the field's name
 	if node.Kind == yaml.ScalarNode {
-		field = node.Value
+		f = node.Value
 	} else {
 		r.mapping(node, "a field", handlers{
 			"field": func(key, value *yaml.Node) {
-				r.text(&field)(key, value)
+				r.text(&f)(key, value)
 				at = value
 			},
 			"name": r.text(&name),
@@ -80,14 +82,14 @@ func (r *fileReader) field(node *yaml.Node) (entry fieldEntry, ok bool) {
 			"histogram": r.boolean(&more.Histogram),
 			"kinds":     func(key, value *yaml.Node) { kinds = r.texts(value, key.Value) },
 		})
-		if field == "" && !failed() {
+		if f == "" && !failed() {
 			r.fail(node, "the key field is missing: write field: and the name or number of a field")
 		}
 	}
 	if failed() {
 		return entry, false
 	}
-	c, err := collector.NewCounter(field, name, metricType, help)
+	c, err := field.NewCounter(f, name, metricType, help)
 	if err != nil {
 		r.fail(at, "%v", err)
 		return entry, false
@@ -112,15 +114,15 @@ func (r *fileReader) field(node *yaml.Node) (entry fieldEntry, ok bool) {
 }
 
 // kinds reads the kinds of entities on which a field is read.
-func (r *fileReader) kinds(nodes []*yaml.Node, c collector.Counter) (set collector.KindSet) {
+func (r *fileReader) kinds(nodes []*yaml.Node, c field.Counter) (set model.KindSet) {
 	if c.Computed != 0 {
 		return 0
 	}
 	for _, node := range nodes {
-		kind, ok := collector.KindByName(node.Value)
+		kind, ok := model.KindByName(node.Value)
 		switch {
-		case !ok || kind == collector.KindGlobal:
-			r.fail(node, "unknown kind %q: use %s", node.Value, ListOf(collector.KindNames()))
+		case !ok || kind == model.KindGlobal:
+			r.fail(node, "unknown kind %q: use %s", node.Value, ListOf(model.KindNames()))
 		case !c.Field.AnsweredBy(kind):
 			var names []string
 			for _, kind := range CollectedKinds() {
@@ -130,7 +132,7 @@ func (r *fileReader) kinds(nodes []*yaml.Node, c collector.Counter) (set collect
 			}
 			r.fail(node, "kinds: %s has no values on %v: use %s", c.Name, kind, ListOf(names))
 		}
-		set |= collector.Kinds(kind)
+		set |= model.Kinds(kind)
 	}
 	return set
 }
@@ -152,13 +154,13 @@ func (r *fileReader) model(node *yaml.Node) (entry modelEntry) {
 	r.mapping(node, "an entry of models", handlers{
 		"match": func(key, value *yaml.Node) {
 			r.text(&entry.match)(key, value)
-			if _, err := collector.ModelExpression(entry.match); err != nil {
+			if _, err := wire.ModelExpression(entry.match); err != nil {
 				r.fail(value, "match: %q is not a regular expression: %v", entry.match, err)
 			}
 		},
 		"without": func(_, value *yaml.Node) {
 			for _, item := range r.texts(value, "without") {
-				switch c, err := collector.NewCounter(item.Value, "", "", ""); {
+				switch c, err := field.NewCounter(item.Value, "", "", ""); {
 				case err != nil:
 					r.fail(item, "%v", err)
 				case c.Computed != 0:

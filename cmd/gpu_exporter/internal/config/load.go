@@ -10,7 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/xid"
 	"gpu_exporter/etc"
 )
 
@@ -30,7 +31,7 @@ type loader struct {
 	table    []*setting
 	settings map[string]*setting // by names
 	file     file
-	problems []collector.Problem
+	problems []field.Problem
 	warnings []string
 }
 
@@ -121,13 +122,13 @@ func (l *loader) warn(format string, args ...any) {
 // fail reports the lines of an error that is not about the configuration file.
 func (l *loader) fail(err error) {
 	for line := range strings.SplitSeq(err.Error(), "\n") {
-		l.problems = append(l.problems, collector.Problem{Message: line})
+		l.problems = append(l.problems, field.Problem{Message: line})
 	}
 }
 
 // failAt reports a mistake in the configuration file.
 func (l *loader) failAt(line int, format string, args ...any) {
-	l.problems = append(l.problems, collector.Problem{File: l.file.path, Line: line, Message: fmt.Sprintf(format, args...)})
+	l.problems = append(l.problems, field.Problem{File: l.file.path, Line: line, Message: fmt.Sprintf(format, args...)})
 }
 
 func (l *loader) failSetting(s *setting, format string, args ...any) {
@@ -144,7 +145,7 @@ func (l *loader) err() error {
 	if len(l.problems) == 0 {
 		return nil
 	}
-	slices.SortStableFunc(l.problems, func(a, b collector.Problem) int { return a.Line - b.Line })
+	slices.SortStableFunc(l.problems, func(a, b field.Problem) int { return a.Line - b.Line })
 	e := &Error{InFile: true}
 	for _, p := range l.problems {
 		line := p.Message
@@ -185,7 +186,7 @@ func (l *loader) derive() {
 // loadXIDs reads the XID catalogue.
 func (l *loader) loadXIDs() {
 	c := l.config
-	xids, err := collector.ParseXIDCatalogue(etc.XIDCatalogue(), etc.XIDCatalogueName)
+	xids, err := xid.ParseCatalogue(etc.XIDCatalogue(), etc.XIDCatalogueName)
 	if err != nil {
 		l.fail(err)
 		return
@@ -201,7 +202,7 @@ func (l *loader) loadXIDs() {
 		return
 	}
 	defer func() { _ = f.Close() }() // opened for reading
-	changes, err := collector.ParseXIDCatalogue(f, c.xidCatalogue)
+	changes, err := xid.ParseCatalogue(f, c.xidCatalogue)
 	if err != nil {
 		l.fail(err)
 		return

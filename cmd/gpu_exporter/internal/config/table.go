@@ -12,7 +12,8 @@ import (
 
 	"github.com/prometheus/common/promslog"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/wire"
 )
 
 // The sections of --help and FLAGS.md, in their order.
@@ -126,7 +127,7 @@ func (l *Live) settings() []*setting {
 func (s *Static) settings() []*setting {
 	return []*setting{
 		{name: "remote-hostengine-info", aliases: "r", env: "DCGM_REMOTE_HOSTENGINE_INFO", arg: "ADDRESS", section: sectionSampling,
-			target: checked(&s.Hostengine, func(s string) error { _, err := collector.ParseHostengine(s); return err }),
+			target: checked(&s.Hostengine, func(s string) error { _, err := wire.ParseHostengine(s); return err }),
 			help:   "Use the DCGM host engine at this address instead of an embedded one: HOST:PORT, [IPV6]:PORT, the path of a unix socket, tcp://, unix:// or vsock://."},
 		{name: "dcgm.library-path", arg: "DIR", section: sectionSampling, target: text(&s.LibraryPath),
 			help: "Directory with libdcgm.so.4. It is searched before the system's directories."},
@@ -269,7 +270,7 @@ func compatibility() []*setting {
 }
 
 func selector(s string) error {
-	_, err := collector.ParseSelector(s)
+	_, err := model.ParseSelector(s)
 	return err
 }
 

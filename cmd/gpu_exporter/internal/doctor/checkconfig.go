@@ -11,7 +11,8 @@ import (
 	"text/tabwriter"
 
 	"gpu_exporter/cmd/gpu_exporter/internal/config"
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/wire"
 )
 
 // CheckConfig is the command check-config: it prints what would be exported. The
@@ -43,7 +44,7 @@ func CheckConfig(line config.CommandLine, check func(config.Config) (warnings []
 
 // describeReading describes on which entities and how often a counter is read, such as
 // "gpu,gpu_instance every 1s +_histogram".
-func describeReading(m collector.Counter, models []collector.ModelRule) string {
+func describeReading(m field.Counter, models []wire.ModelRule) string {
 	var kinds []string
 	for _, kind := range config.CollectedKinds() {
 		if m.On(kind) {

@@ -16,7 +16,8 @@ import (
 
 	"gpu_exporter/cmd/gpu_exporter/internal/config"
 	"gpu_exporter/cmd/gpu_exporter/internal/owners"
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/model"
 )
 
 // Node is an exporter that serves nothing.
@@ -25,7 +26,7 @@ type Node interface {
 	// error is the reason why it has not.
 	Sample(ctx context.Context) error
 	// Newest returns the inventory and the sample, or nil as long as there is none.
-	Newest() (*collector.Inventory, *collector.Sample)
+	Newest() (*model.Inventory, *model.Sample)
 	Owners() *owners.Owners
 	// KernelLog returns the path of the kernel log, or "" if it is not followed. The
 	// error is the reason why it cannot be read.
@@ -157,17 +158,17 @@ func (d *diagnosis) examineOwners(ctx context.Context, node Node) {
 	}
 }
 
-func (d *diagnosis) examineGPUs(inv *collector.Inventory) {
+func (d *diagnosis) examineGPUs(inv *model.Inventory) {
 	found := false
 	for i := range inv.Entities {
 		g := &inv.Entities[i]
-		if g.Kind != collector.KindGPU {
+		if g.Kind != model.KindGPU {
 			continue
 		}
 		found = true
 		state, detail, advice := owners.OK, "", ""
 		switch {
-		case g.State != collector.EntityUp:
+		case g.State != model.EntityUp:
 			state, detail, advice = owners.Broken, ", "+g.State.String(), "see dmesg for XIDs; a lost GPU needs a reset or a reboot"
 		case !g.Selected:
 			state, detail = owners.Noted, ", not selected by --devices"
@@ -189,10 +190,10 @@ func (d *diagnosis) examineGPUs(inv *collector.Inventory) {
 }
 
 // instances lists the GPU instances of a GPU in words.
-func instances(inv *collector.Inventory, gpu int) string {
+func instances(inv *model.Inventory, gpu int) string {
 	var all []string
 	for _, e := range inv.Entities {
-		if e.Kind == collector.KindGPUInstance && e.Parent == gpu {
+		if e.Kind == model.KindGPUInstance && e.Parent == gpu {
 			all = append(all, fmt.Sprintf("%d %s", e.InstanceID, e.Profile))
 		}
 	}
@@ -201,9 +202,9 @@ func instances(inv *collector.Inventory, gpu int) string {
 
 // examineFields reports which fields have no value, where and why. Fields with the same
 // result share a line.
-func (d *diagnosis) examineFields(inv *collector.Inventory, s *collector.Sample, counters []collector.Counter) {
+func (d *diagnosis) examineFields(inv *model.Inventory, s *model.Sample, counters []field.Counter) {
 	type missing struct {
-		status    collector.Status
+		status    model.Status
 		where     string
 		profiling bool
 	}
@@ -211,15 +212,15 @@ func (d *diagnosis) examineFields(inv *collector.Inventory, s *collector.Sample,
 	fields := map[missing][]string{}
 	total, good := 0, 0
 	for _, c := range counters {
-		without := map[collector.Status][]int{}
+		without := map[model.Status][]int{}
 		entities := 0
 		for i := range inv.Entities {
 			column := slices.Index(inv.Columns[inv.Entities[i].Kind], c.Field.ID)
-			if column < 0 || len(s.Rows[i]) == 0 || inv.Entities[i].State != collector.EntityUp {
+			if column < 0 || len(s.Rows[i]) == 0 || inv.Entities[i].State != model.EntityUp {
 				continue
 			}
 			entities++
-			if status := s.Rows[i][column].Status; status != collector.StatusOK {
+			if status := s.Rows[i][column].Status; status != model.StatusOK {
 				without[status] = append(without[status], i)
 			} else {
 				good++
@@ -242,7 +243,7 @@ func (d *diagnosis) examineFields(inv *collector.Inventory, s *collector.Sample,
 }
 
 // entityNames names up to three of the entities, of which total have the same field.
-func entityNames(inv *collector.Inventory, at []int, total int) string {
+func entityNames(inv *model.Inventory, at []int, total int) string {
 	const most = 3
 	if len(at) == total {
 		return "all entities that could have a value"
@@ -258,33 +259,33 @@ func entityNames(inv *collector.Inventory, at []int, total int) string {
 }
 
 // missingValue judges a field without a value.
-func missingValue(profiling bool, status collector.Status) (owners.State, string) {
+func missingValue(profiling bool, status model.Status) (owners.State, string) {
 	switch status {
-	case collector.StatusNotPermitted:
+	case model.StatusNotPermitted:
 		if profiling {
 			return owners.Lacking, "profiling needs root with CAP_SYS_ADMIN, or the driver's option NVreg_RestrictProfilingToAdminUsers=0"
 		}
 		return owners.Lacking, "run the exporter, or nv-hostengine, as root"
-	case collector.StatusModuleMissing:
+	case model.StatusModuleMissing:
 		return owners.Lacking, "install datacenter-gpu-manager-4-proprietary, which has DCGM's profiling module"
-	case collector.StatusNotWatched, collector.StatusError, collector.StatusUnexpectedType, collector.StatusStale:
+	case model.StatusNotWatched, model.StatusError, model.StatusUnexpectedType, model.StatusStale:
 		return owners.Lacking, "see the log with --log.level=debug"
 	}
 	return owners.Noted, "" // the hardware has no such value, or not yet
 }
 
 // entityName returns a name such as "GPU 0 instance 7".
-func entityName(inv *collector.Inventory, i int) string {
+func entityName(inv *model.Inventory, i int) string {
 	e := &inv.Entities[i]
 	gpu, ok := inv.GPU(i)
 	switch {
 	case !ok:
 		return fmt.Sprintf("%s %d", e.Kind, e.ID)
-	case e.Kind == collector.KindGPU:
+	case e.Kind == model.KindGPU:
 		return fmt.Sprintf("GPU %d", e.ID)
-	case e.Kind == collector.KindGPUInstance:
+	case e.Kind == model.KindGPUInstance:
 		return fmt.Sprintf("GPU %d instance %d", gpu.ID, e.InstanceID)
-	case e.Kind == collector.KindComputeInstance:
+	case e.Kind == model.KindComputeInstance:
 		return fmt.Sprintf("GPU %d instance %d/%d", gpu.ID, inv.Entities[e.Parent].InstanceID, e.InstanceID)
 	}
 	return fmt.Sprintf("GPU %d %s %d", gpu.ID, e.Kind, e.ID)

@@ -15,7 +15,8 @@ import (
 	"text/tabwriter"
 
 	"gpu_exporter/cmd/gpu_exporter/internal/config"
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/model"
 )
 
 // Fields is the command fields: it prints the fields that the arguments select, and
@@ -25,7 +26,7 @@ func Fields(ctx context.Context, line config.CommandLine, open Open, stdout, std
 	if err != nil {
 		return fail(stderr, err)
 	}
-	fields := slices.DeleteFunc(describeAll(), func(f field) bool { return !q.matches(f) })
+	fields := slices.DeleteFunc(describeAll(), func(f description) bool { return !q.matches(f) })
 	if len(fields) == 0 {
 		return fail(stderr, errors.New("no field matches"+q.suggestion()))
 	}
@@ -39,7 +40,7 @@ func Fields(ctx context.Context, line config.CommandLine, open Open, stdout, std
 	}
 	write := writeFields
 	if line.Output == config.OutputJSON {
-		write = func(w io.Writer, fields []field, _ bool) error { return writeJSON(w, fields) }
+		write = func(w io.Writer, fields []description, _ bool) error { return writeJSON(w, fields) }
 	}
 	if err := write(stdout, fields, line.Node); err != nil {
 		return fail(stderr, fmt.Errorf("printing: %w", err))
@@ -69,8 +70,8 @@ func newQuery(line config.CommandLine) (q query, err error) {
 		}
 	}
 	for _, name := range q.kinds {
-		if _, ok := collector.KindByName(name); !ok {
-			err = errors.Join(err, fmt.Errorf("--entity: unknown kind of entity %q: use %s", name, config.ListOf(append(collector.KindNames(), collector.KindGlobal.String()))))
+		if _, ok := model.KindByName(name); !ok {
+			err = errors.Join(err, fmt.Errorf("--entity: unknown kind of entity %q: use %s", name, config.ListOf(append(model.KindNames(), model.KindGlobal.String()))))
 		}
 	}
 	known := fieldTypes()
@@ -85,11 +86,11 @@ func newQuery(line config.CommandLine) (q query, err error) {
 // fieldTypes returns the metric types and value types of all fields.
 func fieldTypes() []string {
 	var metrics, values []string
-	for f := range collector.Fields() {
-		if f.Type == collector.ValueNone {
+	for f := range field.All() {
+		if f.Type == model.ValueNone {
 			continue
 		}
-		if f.Nature != collector.MetricNone {
+		if f.Nature != field.MetricNone {
 			metrics = append(metrics, f.Nature.String())
 		}
 		values = append(values, f.Type.String())
@@ -99,7 +100,7 @@ func fieldTypes() []string {
 	return append(slices.Compact(metrics), slices.Compact(values)...)
 }
 
-func (q query) matches(f field) bool {
+func (q query) matches(f description) bool {
 	ofType := func(word string) bool { return word == f.Type || word == f.ValueType }
 	ofKind := func(kind string) bool { return kind == f.Level || slices.Contains(f.Kinds, kind) }
 	return (len(q.types) == 0 || slices.ContainsFunc(q.types, ofType)) &&
@@ -110,26 +111,26 @@ func (q query) matches(f field) bool {
 // suggestion completes the message that no field matches.
 func (q query) suggestion() string {
 	for _, pattern := range q.patterns {
-		if s := collector.SuggestField(pattern); s != "" {
+		if s := field.Suggest(pattern); s != "" {
 			return fmt.Sprintf(" (did you mean %s?)", s)
 		}
 	}
 	return ""
 }
 
-// field is a field as it is printed. The keys are a stable interface.
-type field struct {
-	ID          collector.FieldID `json:"id"` // 0 if it is computed
-	Name        string            `json:"name"`
-	LegacyNames []string          `json:"legacy_names"`
-	Type        string            `json:"type"`       // gauge, counter, label or none
-	ValueType   string            `json:"value_type"` // int64, double, string, timestamp or binary
-	Unit        string            `json:"unit"`       // empty: a count, code, state or text
-	Level       string            `json:"level"`      // the smallest kind of entity that has the field
-	Kinds       []string          `json:"kinds"`      // the kinds on which it is read
-	Profiling   bool              `json:"profiling"`
-	Help        string            `json:"help"`
-	Computed    bool              `json:"computed"` // by the exporter: DCGM has no such field
+// description is a field as it is printed. The keys are a stable interface.
+type description struct {
+	ID          model.FieldID `json:"id"` // 0 if it is computed
+	Name        string        `json:"name"`
+	LegacyNames []string      `json:"legacy_names"`
+	Type        string        `json:"type"`       // gauge, counter, label or none
+	ValueType   string        `json:"value_type"` // int64, double, string, timestamp or binary
+	Unit        string        `json:"unit"`       // empty: a count, code, state or text
+	Level       string        `json:"level"`      // the smallest kind of entity that has the field
+	Kinds       []string      `json:"kinds"`      // the kinds on which it is read
+	Profiling   bool          `json:"profiling"`
+	Help        string        `json:"help"`
+	Computed    bool          `json:"computed"` // by the exporter: DCGM has no such field
 	// BaseUnitName is the name with which a counters file gets the values in base units.
 	BaseUnitName string `json:"base_unit_name"`
 	// Node is what the entities of this node have, by kind; nil without --node.
@@ -140,9 +141,9 @@ type field struct {
 
 // matches reports whether a lower-case pattern is the id of the field, or matches one of
 // its names.
-func (f field) matches(pattern string) bool {
+func (f description) matches(pattern string) bool {
 	if id, err := strconv.ParseUint(pattern, 10, 16); err == nil {
-		return collector.FieldID(id) == f.ID && !f.Computed
+		return model.FieldID(id) == f.ID && !f.Computed
 	}
 	glob := strings.ContainsAny(pattern, "*?[")
 	return slices.ContainsFunc(f.names, func(name string) bool {
@@ -157,13 +158,13 @@ func (f field) matches(pattern string) bool {
 
 // describeAll describes all fields that have a value, and the counters that the exporter
 // computes.
-func describeAll() []field {
-	var all []field
-	for f := range collector.Fields() {
-		if f.Type == collector.ValueNone {
+func describeAll() []description {
+	var all []description
+	for f := range field.All() {
+		if f.Type == model.ValueNone {
 			continue // the edge of a range of ids
 		}
-		d := field{
+		d := description{
 			ID: f.ID, Name: f.Name, LegacyNames: append([]string{}, f.Legacy()...),
 			Type: f.Nature.String(), ValueType: f.Type.String(), Unit: f.Unit,
 			Level: f.Level.String(), Kinds: kindNames(f.On), Profiling: f.Profiling(), Help: f.Help,
@@ -174,10 +175,10 @@ func describeAll() []field {
 		}
 		all = append(all, d)
 	}
-	for _, c := range collector.ComputedCounters() {
+	for _, c := range field.ComputedCounters() {
 		kinds := kindNames(c.Computed.On)
-		all = append(all, field{
-			Name: c.Name, LegacyNames: []string{}, Type: c.Type.String(), ValueType: collector.ValueInt64.String(),
+		all = append(all, description{
+			Name: c.Name, LegacyNames: []string{}, Type: c.Type.String(), ValueType: model.ValueInt64.String(),
 			Level: kinds[len(kinds)-1], Kinds: kinds, Help: c.Help, Computed: true, names: []string{c.Name},
 		})
 	}
@@ -185,7 +186,7 @@ func describeAll() []field {
 }
 
 // kindNames returns the collected kinds that have something, from large to small.
-func kindNames(on func(collector.EntityKind) bool) []string {
+func kindNames(on func(model.EntityKind) bool) []string {
 	names := []string{}
 	for _, kind := range config.CollectedKinds() {
 		if on(kind) {
@@ -195,7 +196,7 @@ func kindNames(on func(collector.EntityKind) bool) []string {
 	return names
 }
 
-func writeFields(w io.Writer, fields []field, node bool) error {
+func writeFields(w io.Writer, fields []description, node bool) error {
 	where := "READ ON"
 	if node {
 		where = "ON THIS NODE"

@@ -15,8 +15,9 @@ import (
 	"testing"
 
 	"gpu_exporter/cmd/gpu_exporter/internal/config"
-	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgmsim"
+	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/model"
 )
 
 // runFields runs the command fields without a node.
@@ -67,7 +68,7 @@ func TestFieldsSelection(t *testing.T) {
 				}
 				return
 			}
-			var fields []field
+			var fields []f
 			if err := json.Unmarshal([]byte(stdout), &fields); err != nil || status != 0 {
 				t.Fatalf("status %d, %v\n%s", status, err, stderr)
 			}
@@ -154,21 +155,21 @@ func TestFieldsListsAll(t *testing.T) {
 	if status != 0 {
 		t.Fatalf("status %d: %s", status, stderr)
 	}
-	for _, c := range collector.ComputedCounters() {
+	for _, c := range field.ComputedCounters() {
 		if !strings.Contains(stdout, " "+c.Name+" ") {
 			t.Errorf("%s is not listed", c.Name)
 		}
 	}
-	for f := range collector.Fields() {
+	for f := range field.All() {
 		listed := strings.Contains(stdout, "\n"+strconv.Itoa(int(f.ID))+" ")
-		if want := f.Type != collector.ValueNone; listed != want {
+		if want := f.Type != model.ValueNone; listed != want {
 			t.Errorf("%s: listed %v, want %v", f.Name, listed, want)
 		}
 	}
 }
 
 // fieldsOnNode runs fields --node on a simulated node, after the commands that steer it.
-func fieldsOnNode(t *testing.T, scenario string, commands ...string) map[collector.FieldID]field {
+func fieldsOnNode(t *testing.T, scenario string, commands ...string) map[model.FieldID]f {
 	t.Helper()
 	sim := dcgmsim.NewNode(filepath.Join(filepath.Dir(built(t)), "sim"), t.TempDir(), scenario)
 	for _, command := range commands {
@@ -184,11 +185,11 @@ func fieldsOnNode(t *testing.T, scenario string, commands ...string) map[collect
 	if err != nil {
 		t.Fatalf("%v: %s", err, &stderr)
 	}
-	var list []field
+	var list []f
 	if err := json.Unmarshal(out, &list); err != nil {
 		t.Fatal(err)
 	}
-	byID := make(map[collector.FieldID]field, len(list))
+	byID := make(map[model.FieldID]f, len(list))
 	for _, f := range list {
 		if f.Computed {
 			if f.Node != nil {
@@ -205,7 +206,7 @@ func fieldsOnNode(t *testing.T, scenario string, commands ...string) map[collect
 // cell has a reason.
 func TestFieldsOfANode(t *testing.T) {
 	t.Parallel()
-	for scenario, want := range map[string]map[collector.FieldID]string{
+	for scenario, want := range map[string]map[model.FieldID]string{
 		"h100x8":     {150: "gpu ok", 60: "gpu not_read", 1130: "no such entity", 1525: "link ok"},
 		"mixed4":     {150: "gpu ok", 1001: "gpu 0 ok, 1,3,5 module_not_loaded"},
 		"dgx-h100":   {858: "nvswitch ok", 1002: "gpu ok", 1524: "nvswitch blank"},
@@ -221,8 +222,8 @@ func TestFieldsOfANode(t *testing.T) {
 					t.Errorf("%s: %q, want %q", fields[id].Name, got, text)
 				}
 			}
-			odd := []string{collector.StatusNotWatched.String(), collector.StatusError.String(), collector.StatusUnexpectedType.String(),
-				collector.StatusNotFound.String(), collector.StatusEntityLost.String(), collector.StatusExcluded.String()}
+			odd := []string{model.StatusNotWatched.String(), model.StatusError.String(), model.StatusUnexpectedType.String(),
+				model.StatusNotFound.String(), model.StatusEntityLost.String(), model.StatusExcluded.String()}
 			for _, f := range fields {
 				for _, k := range f.Node {
 					for _, s := range k.Statuses {
@@ -240,7 +241,7 @@ func TestFieldsOfANode(t *testing.T) {
 func TestFieldsDifferBetweenGPUs(t *testing.T) {
 	t.Parallel()
 	fields := fieldsOnNode(t, "h100x8", "lose gpu 3", "blank field 140 gpu 5")
-	for id, want := range map[collector.FieldID]string{
+	for id, want := range map[model.FieldID]string{
 		150: "gpu 0-2,4-7 ok, 3 entity_lost",
 		140: "gpu 0-2,4,6-7 ok, 3 entity_lost, 5 blank",
 	} {

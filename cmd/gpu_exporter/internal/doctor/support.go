@@ -12,7 +12,8 @@ import (
 	"strings"
 
 	"gpu_exporter/cmd/gpu_exporter/internal/config"
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/model"
 )
 
 // kindSupport is what the entities of one kind have of a field.
@@ -20,7 +21,7 @@ type kindSupport struct {
 	Kind      string `json:"kind"`
 	Entities  int    `json:"entities"`  // on which the field was read
 	Supported int    `json:"supported"` // that have a value
-	// Statuses are in the order of [collector.Status]: ok comes first.
+	// Statuses are in the order of [model.Status]: ok comes first.
 	Statuses []statusSupport `json:"statuses"`
 }
 
@@ -36,7 +37,7 @@ const notRead = "not_read"
 
 // addSupport samples the node with nothing but the fields, and sets what its entities
 // have.
-func addSupport(ctx context.Context, c config.Config, open Open, fields []field) (err error) {
+func addSupport(ctx context.Context, c config.Config, open Open, fields []description) (err error) {
 	c = supportConfig(c, fields)
 	if len(c.Counters) == 0 {
 		return nil // all of them are binary or computed
@@ -56,7 +57,7 @@ func addSupport(ctx context.Context, c config.Config, open Open, fields []field)
 		return errors.New("sampling the node: no sample")
 	}
 	for i := range fields {
-		if f, ok := collector.FieldByID(fields[i].ID); ok && !fields[i].Computed {
+		if f, ok := field.ByID(fields[i].ID); ok && !fields[i].Computed {
 			fields[i].Node = supportOf(inv, sample, f)
 		}
 	}
@@ -65,17 +66,17 @@ func addSupport(ctx context.Context, c config.Config, open Open, fields []field)
 
 // supportConfig asks for the fields on all entities that could have them, and for
 // nothing else.
-func supportConfig(c config.Config, fields []field) config.Config {
+func supportConfig(c config.Config, fields []description) config.Config {
 	c.Counters, c.Models = nil, nil
 	for _, described := range fields {
-		f, ok := collector.FieldByID(described.ID)
-		if !ok || described.Computed || !f.Type.Numeric() && f.Type != collector.ValueString {
+		f, ok := field.ByID(described.ID)
+		if !ok || described.Computed || !f.Type.Numeric() && f.Type != model.ValueString {
 			continue
 		}
-		counter := collector.Counter{Field: f, Name: f.Name, Type: f.Nature, Help: f.Help}
+		counter := field.Counter{Field: f, Name: f.Name, Type: f.Nature, Help: f.Help}
 		for _, kind := range config.CollectedKinds() {
 			if f.On(kind) {
-				counter.Kinds |= collector.Kinds(kind)
+				counter.Kinds |= model.Kinds(kind)
 			}
 		}
 		c.Counters = append(c.Counters, counter)
@@ -90,7 +91,7 @@ func supportConfig(c config.Config, fields []field) config.Config {
 }
 
 // supportOf returns what the entities have of a field, for each kind on which it is read.
-func supportOf(inv *collector.Inventory, s *collector.Sample, f collector.Field) []kindSupport {
+func supportOf(inv *model.Inventory, s *model.Sample, f field.Field) []kindSupport {
 	all := []kindSupport{}
 	for _, kind := range config.CollectedKinds() {
 		if !f.On(kind) {
@@ -98,7 +99,7 @@ func supportOf(inv *collector.Inventory, s *collector.Sample, f collector.Field)
 		}
 		column := slices.Index(inv.Columns[kind], f.ID)
 		k := kindSupport{Kind: kind.String(), Statuses: []statusSupport{}}
-		byStatus := map[collector.Status][]uint32{}
+		byStatus := map[model.Status][]uint32{}
 		var unread []uint32
 		for i := range inv.Entities {
 			switch e := &inv.Entities[i]; {
@@ -113,7 +114,7 @@ func supportOf(inv *collector.Inventory, s *collector.Sample, f collector.Field)
 		for _, status := range slices.Sorted(maps.Keys(byStatus)) {
 			ids := byStatus[status]
 			k.Entities += len(ids)
-			if status == collector.StatusOK {
+			if status == model.StatusOK {
 				k.Supported = len(ids)
 			}
 			k.Statuses = append(k.Statuses, statusSupport{status.String(), len(ids), ids})
@@ -153,7 +154,7 @@ func supportText(support []kindSupport) string {
 
 // knownByID reports whether people know entities of the kind by DCGM's ids.
 func knownByID(kind string) bool {
-	return slices.Contains([]string{collector.KindGPU.String(), collector.KindSwitch.String(), collector.KindCPU.String()}, kind)
+	return slices.Contains([]string{model.KindGPU.String(), model.KindSwitch.String(), model.KindCPU.String()}, kind)
 }
 
 // idRanges writes sorted ids as 0-3,5.

@@ -6,27 +6,28 @@ package owners
 import (
 	"cmp"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/metrics"
+	"gpu_exporter/collector/model"
 	"gpu_exporter/podmapper/device"
 	"gpu_exporter/podmapper/jobs"
 	"gpu_exporter/podmapper/metadata"
 )
 
 // owners converts the matches of all sources, for each entity of the inventory.
-func (j *join) owners() *collector.Ownership {
-	o := &collector.Ownership{
+func (j *join) owners() *metrics.Ownership {
+	o := &metrics.Ownership{
 		Known:     j.inputs.complete,
 		Mapped:    j.inputs.mapping != nil,
-		Entities:  make([]collector.Holders, len(j.inventory.Entities)),
+		Entities:  make([]metrics.Holders, len(j.inventory.Entities)),
 		Unmatched: j.match.Unmatched,
 		Strays:    map[string]int{},
 	}
 	for i, owners := range j.match.Owners {
 		for _, owner := range owners {
 			claim := owner.Claim
-			o.Entities[i].Owners = append(o.Entities[i].Owners, collector.Owner{
+			o.Entities[i].Owners = append(o.Entities[i].Owners, metrics.Owner{
 				Namespace: owner.Namespace, Pod: owner.Pod, Container: owner.Container, Replica: cmp.Or(owner.Replica, claim.Share),
-				Claim: collector.Claim{
+				Claim: metrics.Claim{
 					Namespace: claim.Namespace, Name: claim.Name, Driver: claim.Driver, Pool: claim.Pool, Device: claim.Device,
 					MIGProfile: claim.MIGProfile, MIGUUID: claim.MIGUUID,
 				},
@@ -44,7 +45,7 @@ func (j *join) owners() *collector.Ownership {
 	return o
 }
 
-func (j *join) addJobs(o *collector.Ownership, x *device.Index) {
+func (j *join) addJobs(o *metrics.Ownership, x *device.Index) {
 	m := j.inputs.jobs.Match(x, j.running)
 	if n := len(strays(m)); n > 0 {
 		o.Strays["job_files"] = n
@@ -52,7 +53,7 @@ func (j *join) addJobs(o *collector.Ownership, x *device.Index) {
 	for i, all := range m.Jobs {
 		o.Entities[i].Unknown = m.Unknown[i]
 		for _, job := range all {
-			o.Entities[i].Jobs = append(o.Entities[i].Jobs, collector.Job{
+			o.Entities[i].Jobs = append(o.Entities[i].Jobs, metrics.Job{
 				ID: job.ID, Name: job.Name, User: cmp.Or(job.User, job.UID),
 				Account: job.Account, Partition: job.Partition, Source: string(job.Source),
 			})
@@ -73,41 +74,41 @@ func strays(m jobs.Match) []jobs.Hold {
 	return all
 }
 
-func (j *join) addContainers(o *collector.Ownership, x *device.Index) {
+func (j *join) addContainers(o *metrics.Ownership, x *device.Index) {
 	m := j.inputs.engine.Match(x)
 	o.Strays["docker"] = len(m.Unmatched)
 	for i, all := range m.Containers {
 		for _, c := range all {
-			container := collector.Container{ID: c.ID, Name: c.Name, Image: c.Image, Project: c.ComposeProject, Service: c.ComposeService}
+			container := metrics.Container{ID: c.ID, Name: c.Name, Image: c.Image, Project: c.ComposeProject, Service: c.ComposeService}
 			for _, l := range c.Labels {
-				container.Labels = append(container.Labels, collector.Label{Name: l.Key, Value: l.Value})
+				container.Labels = append(container.Labels, metrics.Label{Name: l.Key, Value: l.Value})
 			}
 			o.Entities[i].Containers = append(o.Entities[i].Containers, container)
 		}
 	}
 }
 
-func podMetadata(p *metadata.Pod) *collector.PodMetadata {
+func podMetadata(p *metadata.Pod) *metrics.PodMetadata {
 	if p == nil {
 		return nil
 	}
-	return &collector.PodMetadata{
+	return &metrics.PodMetadata{
 		UID: p.UID, Labels: labels(p.Labels), Annotations: labels(p.Annotations),
 		WorkloadKind: p.Workload.Kind, Workload: p.Workload.Name,
 	}
 }
 
-func labels(all []metadata.KeyValue) []collector.Label {
-	named := make([]collector.Label, len(all))
+func labels(all []metadata.KeyValue) []metrics.Label {
+	named := make([]metrics.Label, len(all))
 	for i, kv := range all {
-		named[i] = collector.Label{Name: kv.Key, Value: kv.Value}
+		named[i] = metrics.Label{Name: kv.Key, Value: kv.Value}
 	}
 	return named
 }
 
 // devices describes the entities that a container can hold, at the positions of
 // the entities.
-func devices(inv *collector.Inventory) []device.Device {
+func devices(inv *model.Inventory) []device.Device {
 	all := make([]device.Device, len(inv.Entities))
 	for i := range inv.Entities {
 		e := &inv.Entities[i]
@@ -120,16 +121,16 @@ func devices(inv *collector.Inventory) []device.Device {
 			GPUInstance: device.Unknown, ComputeInstance: device.Unknown, MIGIndex: device.Unknown, PlacementStart: device.Unknown,
 		}
 		switch e.Kind {
-		case collector.KindGPU:
+		case model.KindGPU:
 			d.Kind = device.KindGPU
-		case collector.KindGPUInstance:
+		case model.KindGPUInstance:
 			d.Kind, d.GPUInstance, d.Profile, d.PlacementStart = device.KindGPUInstance, e.InstanceID, e.Profile, e.PlacementStart
 			for _, child := range inv.Entities[i+1:] {
-				if child.Kind == collector.KindComputeInstance && child.Parent == i && child.UUID != "" {
+				if child.Kind == model.KindComputeInstance && child.Parent == i && child.UUID != "" {
 					d.MIGUUIDs = append(d.MIGUUIDs, child.UUID)
 				}
 			}
-		case collector.KindComputeInstance:
+		case model.KindComputeInstance:
 			parent := &inv.Entities[e.Parent]
 			d.Kind, d.GPUInstance, d.ComputeInstance = device.KindComputeInstance, parent.InstanceID, e.InstanceID
 			d.Profile, d.PlacementStart = parent.Profile, parent.PlacementStart

@@ -8,7 +8,7 @@ import (
 	"maps"
 	"slices"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
 	"gpu_exporter/podmapper/device"
 	"gpu_exporter/podmapper/jobs"
 )
@@ -55,7 +55,7 @@ func (r *Report) add(about, name string, state State, detail, advice string) {
 
 // Examine reports the state of every source, and what the owners hold on the
 // devices of inv, which may be nil. Settle must have started the sources.
-func (o *Owners) Examine(inv *collector.Inventory) Report {
+func (o *Owners) Examine(inv *model.Inventory) Report {
 	var r Report
 	o.examineMapping(&r, inv)
 	if o.usage() {
@@ -80,7 +80,7 @@ func (o *Owners) Examine(inv *collector.Inventory) Report {
 	return r
 }
 
-func (o *Owners) examineMapping(r *Report, inv *collector.Inventory) {
+func (o *Owners) examineMapping(r *Report, inv *model.Inventory) {
 	if o.mapper == nil {
 		return
 	}
@@ -129,7 +129,7 @@ func (o *Owners) examineMetadata(r *Report) {
 	}
 }
 
-func (o *Owners) examineEngine(r *Report, inv *collector.Inventory) {
+func (o *Owners) examineEngine(r *Report, inv *model.Inventory) {
 	if o.engine == nil {
 		return
 	}
@@ -146,7 +146,7 @@ func (o *Owners) examineEngine(r *Report, inv *collector.Inventory) {
 	}
 }
 
-func (o *Owners) examineJobs(r *Report, inv *collector.Inventory) {
+func (o *Owners) examineJobs(r *Report, inv *model.Inventory) {
 	if inv != nil {
 		for _, h := range strays(o.jobs.Table().Match(device.NewIndex(devices(inv), device.IDTypeUID), nil)) {
 			r.add("job files", h.Device.String(), Lacking, "job "+h.Job.ID+" is on a device that this node does not have", "see the scheduler's prolog")

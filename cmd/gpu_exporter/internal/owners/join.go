@@ -7,7 +7,9 @@ import (
 	"slices"
 	"time"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/metrics"
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/wire"
 	"gpu_exporter/podmapper"
 	"gpu_exporter/podmapper/cgroup"
 	"gpu_exporter/podmapper/device"
@@ -29,12 +31,12 @@ type table struct {
 // join is who owned the devices of an inventory from one moment on. It is
 // immutable.
 type join struct {
-	inventory *collector.Inventory
+	inventory *model.Inventory
 	from      time.Time
 	inputs    inputs
 	running   [][]cgroup.SlurmJob // jobs of the processes on each entity
 	match     podmapper.Match
-	ownership *collector.Ownership
+	ownership *metrics.Ownership
 }
 
 // inputs are the tables of the sources. They are immutable, so a pointer changes
@@ -111,7 +113,7 @@ func replaced[T any](old, data *T, at func(*T) time.Time) time.Time {
 }
 
 // Observe takes a frame of the sampler that the node has accepted.
-func (o *Owners) Observe(f collector.Frame) {
+func (o *Owners) Observe(f wire.Frame) {
 	switch {
 	case f.Inventory != nil:
 		o.mu.Lock()
@@ -150,7 +152,7 @@ func (o *Owners) publish(in inputs, where *placed) {
 	old := o.table.Load()
 	next := &table{placed: where}
 	changed := where != old.placed
-	for i, inv := range []*collector.Inventory{o.before, o.shown, o.latest} {
+	for i, inv := range []*model.Inventory{o.before, o.shown, o.latest} {
 		if inv == nil || i == 2 && inv == o.shown {
 			continue
 		}
@@ -172,7 +174,7 @@ func (o *Owners) publish(in inputs, where *placed) {
 
 // relevant returns the joins of an inventory that a sample may still need: that
 // of the sample before the newest, which may be being shown, and later ones.
-func (o *Owners) relevant(all []*join, inv *collector.Inventory) []*join {
+func (o *Owners) relevant(all []*join, inv *model.Inventory) []*join {
 	var joins []*join
 	for _, j := range all {
 		if j.inventory != inv {
@@ -190,7 +192,7 @@ func (o *Owners) relevant(all []*join, inv *collector.Inventory) []*join {
 }
 
 // join returns the join of an inventory, which is last if nothing has changed.
-func (o *Owners) join(inv *collector.Inventory, in inputs, where *placed, last *join) *join {
+func (o *Owners) join(inv *model.Inventory, in inputs, where *placed, last *join) *join {
 	j := &join{inventory: inv, inputs: in}
 	if last == nil {
 		last = &join{}
@@ -222,8 +224,8 @@ func (o *Owners) join(inv *collector.Inventory, in inputs, where *placed, last *
 
 // Ownership returns the owners of an inventory at a time. It returns nil for an
 // inventory that is not in use.
-func (o *Owners) Ownership(inv *collector.Inventory, at time.Time) *collector.Ownership {
-	var oldest *collector.Ownership
+func (o *Owners) Ownership(inv *model.Inventory, at time.Time) *metrics.Ownership {
+	var oldest *metrics.Ownership
 	for _, j := range slices.Backward(o.table.Load().joins) {
 		if j.inventory != inv {
 			continue

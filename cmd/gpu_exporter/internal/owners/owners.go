@@ -22,7 +22,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"gpu_exporter/cmd/gpu_exporter/internal/config"
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
 	"gpu_exporter/podmapper"
 	"gpu_exporter/podmapper/cgroup"
 	"gpu_exporter/podmapper/docker"
@@ -58,7 +58,7 @@ type Owners struct {
 	mu sync.Mutex // held while a table is joined; guards the fields below
 	// latest is the newest inventory. shown is the inventory of the newest sample,
 	// and before the inventory of the sample before it, if it was different.
-	latest, shown, before *collector.Inventory
+	latest, shown, before *model.Inventory
 	// sampled and sampledBefore are the times of the two newest samples.
 	sampled, sampledBefore time.Time
 }
@@ -163,7 +163,7 @@ func (o *Owners) Settle(ctx context.Context) (stop func()) {
 
 // AwaitPlaces waits, for a limited time, until the processes of a reading are
 // located.
-func (o *Owners) AwaitPlaces(ctx context.Context, p *collector.Processes) {
+func (o *Owners) AwaitPlaces(ctx context.Context, p *model.Processes) {
 	if o.processes == nil || p == nil {
 		return
 	}

@@ -15,7 +15,9 @@ import (
 	"time"
 
 	"gpu_exporter/cmd/gpu_exporter/internal/config"
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/metrics"
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/wire"
 	"gpu_exporter/podmapper"
 	"gpu_exporter/podmapper/device"
 	"gpu_exporter/podmapper/docker"
@@ -24,9 +26,9 @@ import (
 
 const gpuUUID = "GPU-0a1b2c3d-0000-4000-8000-000000000001"
 
-func oneGPU() *collector.Inventory {
-	return &collector.Inventory{Entities: []collector.Entity{{
-		Kind: collector.KindGPU, Parent: collector.Unknown, UUID: gpuUUID, Minor: collector.Unknown, Selected: true,
+func oneGPU() *model.Inventory {
+	return &model.Inventory{Entities: []model.Entity{{
+		Kind: model.KindGPU, Parent: model.Unknown, UUID: gpuUUID, Minor: model.Unknown, Selected: true,
 	}}}
 }
 
@@ -49,7 +51,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 }
 
 // pod returns the pod on the only GPU at a time, or a dash.
-func (o *Owners) pod(inv *collector.Inventory, at time.Time) string {
+func (o *Owners) pod(inv *model.Inventory, at time.Time) string {
 	ownership := o.Ownership(inv, at)
 	if ownership == nil || len(ownership.Entities[0].Owners) == 0 {
 		return "-"
@@ -74,7 +76,7 @@ func TestOwnersAtTheTimeOfTheSample(t *testing.T) {
 		defer o.mu.Unlock()
 		o.publish(in, nil)
 	}
-	expect := func(inv *collector.Inventory, want map[int64]string) {
+	expect := func(inv *model.Inventory, want map[int64]string) {
 		t.Helper()
 		for seconds, pod := range want {
 			if got := o.pod(inv, at(seconds)); got != pod {
@@ -83,7 +85,7 @@ func TestOwnersAtTheTimeOfTheSample(t *testing.T) {
 		}
 	}
 	first, second := oneGPU(), oneGPU()
-	o.Observe(collector.Frame{Inventory: first})
+	o.Observe(wire.Frame{Inventory: first})
 	expect(first, map[int64]string{10: "-"})
 	a, b := mapping(20, "a"), mapping(30, "b")
 	set(inputs{mapping: a})
@@ -95,7 +97,7 @@ func TestOwnersAtTheTimeOfTheSample(t *testing.T) {
 	expect(first, map[int64]string{29: "a", 35: "b", 45: "b"})
 
 	// A new inventory starts with the newest owners; the old one keeps its history.
-	o.Observe(collector.Frame{Inventory: second})
+	o.Observe(wire.Frame{Inventory: second})
 	set(inputs{mapping: b, engine: engine})
 	expect(second, map[int64]string{10: "b"})
 	expect(first, map[int64]string{29: "a", 35: "b"})
@@ -106,7 +108,7 @@ func TestOwnersAtTheTimeOfTheSample(t *testing.T) {
 	// The old inventory is dropped after the second sample of the new one, and so is
 	// the history before the sample before the newest.
 	for _, seconds := range []int64{61, 62} {
-		o.Observe(collector.Frame{Sample: &collector.Sample{Time: at(seconds)}})
+		o.Observe(wire.Frame{Sample: &model.Sample{Time: at(seconds)}})
 	}
 	set(inputs{mapping: mapping(70, "d"), engine: engine})
 	if got := o.Ownership(first, at(35)); got != nil {
@@ -128,12 +130,12 @@ func TestOwnersAtTheTimeOfTheSample(t *testing.T) {
 func TestOwnershipIsStable(t *testing.T) {
 	o := newOwners(t, config.Static{Slurm: config.SlurmOff})
 	inv := oneGPU()
-	o.Observe(collector.Frame{Inventory: inv})
+	o.Observe(wire.Frame{Inventory: inv})
 	<-o.Changed()
 	before := o.Ownership(inv, time.Now())
 	for range 3 {
 		o.update()
-		o.Observe(collector.Frame{Sample: &collector.Sample{Time: time.Now()}})
+		o.Observe(wire.Frame{Sample: &model.Sample{Time: time.Now()}})
 	}
 	if o.Ownership(inv, time.Now()) != before {
 		t.Error("another pointer although nothing changed")
@@ -165,7 +167,7 @@ func TestTableFollowsTheKubelet(t *testing.T) {
 	t.Cleanup(kubelet.Stop)
 	o := newOwners(t, config.Static{Slurm: config.SlurmAuto, GPUIDType: "uid", Kubernetes: true, KubeletSocket: socket})
 	inv := oneGPU()
-	o.Observe(collector.Frame{Inventory: inv})
+	o.Observe(wire.Frame{Inventory: inv})
 	t.Cleanup(o.Settle(t.Context()))
 	if got := o.pod(inv, time.Now()); got != "a" {
 		t.Errorf("pod %s after settling, want a", got)
@@ -192,7 +194,7 @@ func TestTableFollowsTheKubelet(t *testing.T) {
 func TestSettleWithoutKubelet(t *testing.T) {
 	o := newOwners(t, config.Static{Slurm: config.SlurmAuto, GPUIDType: "uid", Kubernetes: true, KubeletSocket: filepath.Join(t.TempDir(), "kubelet.sock")})
 	inv := oneGPU()
-	o.Observe(collector.Frame{Inventory: inv})
+	o.Observe(wire.Frame{Inventory: inv})
 	o.Settle(t.Context())()
 	if ownership := o.Ownership(inv, time.Now()); ownership.Known || ownership.Mapped {
 		t.Errorf("known: %v, mapped: %v", ownership.Known, ownership.Mapped)
@@ -204,11 +206,11 @@ func TestSettleWithoutKubelet(t *testing.T) {
 
 // The kind and the numbers of each device are those of the entity.
 func TestDevicesOfAnInventory(t *testing.T) {
-	inv := &collector.Inventory{Entities: []collector.Entity{
-		{Kind: collector.KindGPU, Parent: collector.Unknown, UUID: "GPU-a", Index: 1, Minor: 2, PCIBusID: "00000000:18:00.0"},
-		{Kind: collector.KindGPUInstance, Parent: 0, InstanceID: 9, Profile: "1g.10gb", PlacementStart: 4},
-		{Kind: collector.KindComputeInstance, Parent: 1, InstanceID: 0, UUID: "MIG-a"},
-		{Kind: collector.KindLink, Parent: 0},
+	inv := &model.Inventory{Entities: []model.Entity{
+		{Kind: model.KindGPU, Parent: model.Unknown, UUID: "GPU-a", Index: 1, Minor: 2, PCIBusID: "00000000:18:00.0"},
+		{Kind: model.KindGPUInstance, Parent: 0, InstanceID: 9, Profile: "1g.10gb", PlacementStart: 4},
+		{Kind: model.KindComputeInstance, Parent: 1, InstanceID: 0, UUID: "MIG-a"},
+		{Kind: model.KindLink, Parent: 0},
 	}}
 	all := devices(inv)
 	if gi := all[1]; gi.GPUInstance != 9 || gi.Profile != "1g.10gb" || gi.PlacementStart != 4 || len(gi.MIGUUIDs) != 1 || gi.GPUUUID != "GPU-a" {
@@ -254,13 +256,13 @@ func TestProcessesAreLocated(t *testing.T) {
 	if !o.NeedsProcesses() {
 		t.Fatal("processes are not read")
 	}
-	inv := &collector.Inventory{Entities: []collector.Entity{
-		{Kind: collector.KindGPU, Parent: collector.Unknown}, {Kind: collector.KindGPUInstance}, {Kind: collector.KindComputeInstance, Parent: 1},
+	inv := &model.Inventory{Entities: []model.Entity{
+		{Kind: model.KindGPU, Parent: model.Unknown}, {Kind: model.KindGPUInstance}, {Kind: model.KindComputeInstance, Parent: 1},
 	}}
-	processes := &collector.Processes{Devices: []collector.DeviceProcesses{{Entity: 2, Processes: []collector.Process{{PID: 1}, {PID: 3}, {PID: 9}}}}}
-	o.Observe(collector.Frame{Inventory: inv})
+	processes := &model.Processes{Devices: []model.DeviceProcesses{{Entity: 2, Processes: []model.Process{{PID: 1}, {PID: 3}, {PID: 9}}}}}
+	o.Observe(wire.Frame{Inventory: inv})
 	<-o.Changed()
-	o.Observe(collector.Frame{Processes: processes})
+	o.Observe(wire.Frame{Processes: processes})
 	if _, located := o.Places(processes); located {
 		t.Fatal("located before Run")
 	}
@@ -272,7 +274,7 @@ func TestProcessesAreLocated(t *testing.T) {
 	if !located {
 		t.Fatal("not located")
 	}
-	want := map[uint32]collector.ProcessTrouble{1: collector.ProcessOutside, 3: collector.ProcessUnknownPod, 9: collector.ProcessGone}
+	want := map[uint32]metrics.ProcessTrouble{1: metrics.ProcessOutside, 3: metrics.ProcessUnknownPod, 9: metrics.ProcessGone}
 	for pid, trouble := range want {
 		if got := places[pid].Trouble; got != trouble {
 			t.Errorf("process %d: %q, want %q", pid, got, trouble)
@@ -282,7 +284,7 @@ func TestProcessesAreLocated(t *testing.T) {
 	if len(running[0]) != 0 || len(running[1]) != 1 || !slices.Equal(running[1], running[2]) || running[1][0].ID != "7" || running[1][0].Step != "" {
 		t.Errorf("jobs: %+v", running)
 	}
-	if _, located := o.Places(&collector.Processes{}); located {
+	if _, located := o.Places(&model.Processes{}); located {
 		t.Error("another reading is located")
 	}
 	cancel()

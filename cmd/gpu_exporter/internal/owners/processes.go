@@ -8,27 +8,28 @@ import (
 	"errors"
 	"slices"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/metrics"
+	"gpu_exporter/collector/model"
 	"gpu_exporter/podmapper/cgroup"
 	"gpu_exporter/podmapper/metadata"
 )
 
 // reading is a reading of processes and the inventory that it belongs to.
 type reading struct {
-	inventory *collector.Inventory
-	processes *collector.Processes
+	inventory *model.Inventory
+	processes *model.Processes
 }
 
 // placed is where the processes of a reading run. It is immutable.
 type placed struct {
 	reading
-	pods    map[uint32]collector.ProcessPlace // by PID
-	running [][]cgroup.SlurmJob               // by entity
+	pods    map[uint32]metrics.ProcessPlace // by PID
+	running [][]cgroup.SlurmJob             // by entity
 }
 
 // Places returns where the processes of a reading run, by PID. It returns false
 // until they are located.
-func (o *Owners) Places(p *collector.Processes) (map[uint32]collector.ProcessPlace, bool) {
+func (o *Owners) Places(p *model.Processes) (map[uint32]metrics.ProcessPlace, bool) {
 	where := o.table.Load().placed
 	if where == nil || where.processes != p {
 		return nil, false
@@ -65,7 +66,7 @@ func (o *Owners) locateReadings(ctx context.Context) error {
 }
 
 func (o *Owners) locate(r reading) *placed {
-	where := &placed{reading: r, pods: map[uint32]collector.ProcessPlace{}, running: make([][]cgroup.SlurmJob, len(r.inventory.Entities))}
+	where := &placed{reading: r, pods: map[uint32]metrics.ProcessPlace{}, running: make([][]cgroup.SlurmJob, len(r.inventory.Entities))}
 	var pods *metadata.Pods
 	if o.pods != nil {
 		pods = o.pods.Pods()
@@ -96,37 +97,37 @@ func (p *placed) addJob(entity int, job cgroup.SlurmJob) {
 		if !slices.Contains(p.running[at], job) {
 			p.running[at] = append(p.running[at], job)
 		}
-		if p.inventory.Entities[at].Kind != collector.KindComputeInstance {
+		if p.inventory.Entities[at].Kind != model.KindComputeInstance {
 			return
 		}
 	}
 }
 
 // podOf returns the pod that a place belongs to, or why there is none.
-func podOf(pods *metadata.Pods, place cgroup.Place, err error) collector.ProcessPlace {
+func podOf(pods *metadata.Pods, place cgroup.Place, err error) metrics.ProcessPlace {
 	switch {
 	case errors.Is(err, cgroup.ErrGone):
-		return collector.ProcessPlace{Trouble: collector.ProcessGone}
+		return metrics.ProcessPlace{Trouble: metrics.ProcessGone}
 	case errors.Is(err, cgroup.ErrForbidden):
-		return collector.ProcessPlace{Trouble: collector.ProcessForbidden}
+		return metrics.ProcessPlace{Trouble: metrics.ProcessForbidden}
 	case errors.Is(err, cgroup.ErrNoContainer):
-		return collector.ProcessPlace{Trouble: collector.ProcessOutside}
+		return metrics.ProcessPlace{Trouble: metrics.ProcessOutside}
 	case err != nil:
-		return collector.ProcessPlace{Trouble: collector.ProcessUnreadable}
+		return metrics.ProcessPlace{Trouble: metrics.ProcessUnreadable}
 	}
 	// The innermost container with a pod: a container that a pod's own Docker runs
 	// belongs to the pod.
 	containers := append([]cgroup.Container{place.Container}, place.Outer...)
 	i := slices.IndexFunc(containers, func(c cgroup.Container) bool { return c.PodUID != "" })
 	if i < 0 {
-		return collector.ProcessPlace{Trouble: collector.ProcessOutside}
+		return metrics.ProcessPlace{Trouble: metrics.ProcessOutside}
 	}
 	pod, name := pods.ByContainerID(containers[i].ContainerID)
 	if pod == nil {
 		pod = pods.ByCgroupUID(containers[i].PodUID)
 	}
 	if pod == nil {
-		return collector.ProcessPlace{Trouble: collector.ProcessUnknownPod}
+		return metrics.ProcessPlace{Trouble: metrics.ProcessUnknownPod}
 	}
-	return collector.ProcessPlace{Namespace: pod.Namespace, Pod: pod.Name, Container: name}
+	return metrics.ProcessPlace{Namespace: pod.Namespace, Pod: pod.Name, Container: name}
 }

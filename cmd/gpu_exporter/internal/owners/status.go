@@ -7,7 +7,7 @@ import (
 	"maps"
 	"time"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/metrics"
 	"gpu_exporter/podmapper"
 	"gpu_exporter/podmapper/metadata"
 )
@@ -17,19 +17,19 @@ const noHostPIDs = "no_host_pids"
 
 // MappingStatus returns the status of the kubelet's pod-resources API, and false
 // if it is not configured.
-func (o *Owners) MappingStatus() (collector.SourceStatus, bool) {
+func (o *Owners) MappingStatus() (metrics.SourceStatus, bool) {
 	if o.mapper == nil {
-		return collector.SourceStatus{}, false
+		return metrics.SourceStatus{}, false
 	}
 	s := o.mapper.Status()
 	return sourceStatus(s.Up, s.LastSuccess, s.Duration, s.Failures), true
 }
 
 // Sources returns the status of the other sources in use, by name.
-func (o *Owners) Sources() map[string]collector.SourceStatus {
-	all := map[string]collector.SourceStatus{}
+func (o *Owners) Sources() map[string]metrics.SourceStatus {
+	all := map[string]metrics.SourceStatus{}
 	if o.usage() {
-		s := collector.SourceStatus{Up: o.processes != nil, Failures: map[string]uint64{noHostPIDs: 0}}
+		s := metrics.SourceStatus{Up: o.processes != nil, Failures: map[string]uint64{noHostPIDs: 0}}
 		if !s.Up {
 			s.Failures[noHostPIDs] = 1
 		}
@@ -74,8 +74,8 @@ func inUse(all map[metadata.Source]metadata.SourceStatus) map[metadata.Source]me
 }
 
 // sourceStatus converts a status. Every reason gets a count.
-func sourceStatus(up bool, success time.Time, took time.Duration, failures map[podmapper.Reason]uint64) collector.SourceStatus {
-	s := collector.SourceStatus{Up: up, LastSuccess: success, Duration: took, Failures: make(map[string]uint64, len(failures))}
+func sourceStatus(up bool, success time.Time, took time.Duration, failures map[podmapper.Reason]uint64) metrics.SourceStatus {
+	s := metrics.SourceStatus{Up: up, LastSuccess: success, Duration: took, Failures: make(map[string]uint64, len(failures))}
 	for reason, n := range failures {
 		s.Failures[string(reason)] = n
 	}

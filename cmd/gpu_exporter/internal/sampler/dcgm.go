@@ -8,13 +8,13 @@ import (
 	"errors"
 	"log/slog"
 
-	"gpu_exporter/collector"
 	"gpu_exporter/collector/dcgm"
 	"gpu_exporter/collector/nvml"
+	"gpu_exporter/collector/wire"
 )
 
 // sampleDCGM samples through the native libraries.
-func sampleDCGM(ctx context.Context, c collector.SamplerConfig, commands <-chan collector.SamplerCommand, frames *collector.FrameWriter, logger *slog.Logger) error {
+func sampleDCGM(ctx context.Context, c wire.SamplerConfig, commands <-chan wire.SamplerCommand, frames *wire.FrameWriter, logger *slog.Logger) error {
 	reader := nvml.NewReader(logger)
 	err := dcgm.Run(ctx, dcgm.Config{
 		Sampler:    c,

@@ -23,7 +23,8 @@ import (
 
 	"github.com/prometheus/common/promslog"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/wire"
 )
 
 // The file descriptors of package supervisor. Standard output and standard error
@@ -38,10 +39,10 @@ const (
 const grace = 2 * time.Second
 
 // sampling reads samples and writes frames until ctx ends.
-type sampling func(ctx context.Context, c collector.SamplerConfig, commands <-chan collector.SamplerCommand, frames *collector.FrameWriter, logger *slog.Logger) error
+type sampling func(ctx context.Context, c wire.SamplerConfig, commands <-chan wire.SamplerCommand, frames *wire.FrameWriter, logger *slog.Logger) error
 
 // samplingError carries the failure that the sampler reports to the exporter.
-type samplingError struct{ collector.Failure }
+type samplingError struct{ model.Failure }
 
 func (e *samplingError) Error() string { return e.Message }
 
@@ -74,7 +75,7 @@ func Main(args []string, stdin io.Reader, stderr io.Writer) int {
 // within grace of that end, even if native code hangs. The process then exits, so
 // no sampler outlives its exporter.
 func run(stdin io.Reader, pipe io.Writer, logger *slog.Logger, sample sampling, grace time.Duration) int {
-	c, err := collector.ReadSamplerConfig(stdin)
+	c, err := wire.ReadSamplerConfig(stdin)
 	if err != nil {
 		logger.Error("Sampler cannot start: it is run by the exporter, not by hand", "err", err)
 		return 1
@@ -82,9 +83,9 @@ func run(stdin io.Reader, pipe io.Writer, logger *slog.Logger, sample sampling, 
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	result := make(chan error, 1)
-	commands := make(chan collector.SamplerCommand, 1)
+	commands := make(chan wire.SamplerCommand, 1)
 	go func() {
-		frames := collector.NewFrameWriter(pipe)
+		frames := wire.NewFrameWriter(pipe)
 		err := sample(ctx, c, commands, frames, logger)
 		if err != nil && !errors.Is(err, context.Canceled) {
 			reportFailure(frames, err, logger) // blocks if nothing reads the pipe
@@ -94,7 +95,7 @@ func run(stdin io.Reader, pipe io.Writer, logger *slog.Logger, sample sampling, 
 	closed := make(chan struct{})
 	go func() {
 		defer close(closed)
-		err := collector.ReadSamplerCommands(stdin, func(c collector.SamplerCommand) {
+		err := wire.ReadSamplerCommands(stdin, func(c wire.SamplerCommand) {
 			// Only the newest command counts. Native code that hangs must not keep this
 			// goroutine from noticing the end of stdin.
 			select {
@@ -133,13 +134,13 @@ func ignoreGroupSignals() {
 }
 
 // reportFailure sends the exporter the reason why sampling ended.
-func reportFailure(frames *collector.FrameWriter, err error, logger *slog.Logger) {
-	fail := collector.Failure{Reason: "other", Message: err.Error()}
+func reportFailure(frames *wire.FrameWriter, err error, logger *slog.Logger) {
+	fail := model.Failure{Reason: "other", Message: err.Error()}
 	var failed *samplingError
 	if errors.As(err, &failed) {
 		fail = failed.Failure
 	}
-	if err := frames.Write(collector.Frame{Failure: &fail}); err != nil {
+	if err := frames.Write(wire.Frame{Failure: &fail}); err != nil {
 		logger.Error("Sampler cannot report its failure", "failure", fail.Message, "err", err)
 	}
 }

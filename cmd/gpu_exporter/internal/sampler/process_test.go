@@ -18,8 +18,9 @@ import (
 	"testing"
 	"time"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/supervisor"
+	"gpu_exporter/collector/wire"
 )
 
 // TestMain makes the test binary the sampler process of some tests.
@@ -39,22 +40,22 @@ const envSampler = "TEST_SAMPLER"
 
 // samplings are ways of sampling without native libraries.
 var samplings = map[string]sampling{
-	"steady": func(ctx context.Context, c collector.SamplerConfig, _ <-chan collector.SamplerCommand, frames *collector.FrameWriter, logger *slog.Logger) error {
+	"steady": func(ctx context.Context, c wire.SamplerConfig, _ <-chan wire.SamplerCommand, frames *wire.FrameWriter, logger *slog.Logger) error {
 		logger.Info("sampling", "interval", c.Interval)
-		if err := frames.Write(collector.Frame{Inventory: &collector.Inventory{Generation: 1, DCGMVersion: c.Devices}}); err != nil {
+		if err := frames.Write(wire.Frame{Inventory: &model.Inventory{Generation: 1, DCGMVersion: c.Devices}}); err != nil {
 			return err
 		}
 		<-ctx.Done()
 		return ctx.Err()
 	},
-	"fails": func(context.Context, collector.SamplerConfig, <-chan collector.SamplerCommand, *collector.FrameWriter, *slog.Logger) error {
-		return fmt.Errorf("starting: %w", &samplingError{collector.Failure{Reason: "library_missing", Message: "no libdcgm.so.4"}})
+	"fails": func(context.Context, wire.SamplerConfig, <-chan wire.SamplerCommand, *wire.FrameWriter, *slog.Logger) error {
+		return fmt.Errorf("starting: %w", &samplingError{model.Failure{Reason: "library_missing", Message: "no libdcgm.so.4"}})
 	},
-	"fails without a reason": func(context.Context, collector.SamplerConfig, <-chan collector.SamplerCommand, *collector.FrameWriter, *slog.Logger) error {
+	"fails without a reason": func(context.Context, wire.SamplerConfig, <-chan wire.SamplerCommand, *wire.FrameWriter, *slog.Logger) error {
 		return errors.New("broken")
 	},
-	"hangs": func(_ context.Context, _ collector.SamplerConfig, _ <-chan collector.SamplerCommand, frames *collector.FrameWriter, _ *slog.Logger) error {
-		if err := frames.Write(collector.Frame{Inventory: &collector.Inventory{Generation: 1}}); err != nil {
+	"hangs": func(_ context.Context, _ wire.SamplerConfig, _ <-chan wire.SamplerCommand, frames *wire.FrameWriter, _ *slog.Logger) error {
+		if err := frames.Write(wire.Frame{Inventory: &model.Inventory{Generation: 1}}); err != nil {
 			return err
 		}
 		select {} // as a call into a stuck driver
@@ -73,7 +74,7 @@ func runTestSampler(way string) int {
 type samplerProcess struct {
 	*exec.Cmd
 	stdin  io.WriteCloser
-	frames *collector.FrameReader
+	frames *wire.FrameReader
 	stderr bytes.Buffer // complete after exit
 }
 
@@ -101,7 +102,7 @@ func startSampler(t *testing.T, way string) *samplerProcess {
 	if err := r.SetReadDeadline(time.Now().Add(2 * time.Minute)); err != nil {
 		t.Fatal(err)
 	}
-	p.frames = collector.NewFrameReader(r)
+	p.frames = wire.NewFrameReader(r)
 	t.Cleanup(func() {
 		_ = r.Close()
 		if p.ProcessState == nil {
@@ -114,12 +115,12 @@ func startSampler(t *testing.T, way string) *samplerProcess {
 
 func (p *samplerProcess) configure(t *testing.T) {
 	t.Helper()
-	if _, err := (collector.SamplerConfig{Interval: time.Second, Devices: "g:0"}).WriteTo(p.stdin); err != nil {
+	if _, err := (wire.SamplerConfig{Interval: time.Second, Devices: "g:0"}).WriteTo(p.stdin); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func (p *samplerProcess) next(t *testing.T) collector.Frame {
+func (p *samplerProcess) next(t *testing.T) wire.Frame {
 	t.Helper()
 	frame, err := p.frames.Next()
 	if err != nil {
@@ -177,7 +178,7 @@ func TestSamplerSurvivesGroupSignals(t *testing.T) {
 }
 
 func TestSamplerReportsFailure(t *testing.T) {
-	for way, want := range map[string]collector.Failure{
+	for way, want := range map[string]model.Failure{
 		"fails":                  {Reason: "library_missing", Message: "no libdcgm.so.4"},
 		"fails without a reason": {Reason: "other", Message: "broken"},
 	} {

@@ -12,9 +12,9 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/prometheus/common/model"
+	promodel "github.com/prometheus/common/model"
 
-	"gpu_exporter/collector"
+	"gpu_exporter/collector/model"
 )
 
 const (
@@ -31,9 +31,9 @@ const (
 // hardware counters (Nsight, CUPTI) can work. A nil Profiling is switched off.
 type Profiling struct {
 	Pause  func(time.Duration) (until time.Time) // 0 resumes
-	Status func() collector.SupervisorStatus
+	Status func() model.SamplerStatus
 	// GPUs returns the state of each GPU, or nil before the sampler has reported it.
-	GPUs   func() (*collector.Profiling, *collector.Inventory)
+	GPUs   func() (*model.Profiling, *model.Inventory)
 	Logger *slog.Logger
 }
 
@@ -60,8 +60,8 @@ func (p *Profiling) pause(w http.ResponseWriter, r *http.Request) {
 	if text := r.URL.Query().Get("for"); text != "" {
 		var err error
 		if d, err = time.ParseDuration(text); err != nil {
-			var days model.Duration // also knows days
-			if days, err = model.ParseDuration(text); err != nil {
+			var days promodel.Duration // also knows days
+			if days, err = promodel.ParseDuration(text); err != nil {
 				http.Error(w, fmt.Sprintf("for=%q is not a duration: write one such as 10m.", text), http.StatusBadRequest)
 				return
 			}
@@ -110,11 +110,11 @@ func (p *Profiling) done(paused bool) bool {
 	}
 	for _, g := range profiling.GPUs {
 		switch g.State {
-		case collector.ProfilingPaused:
+		case model.ProfilingPaused:
 			if !paused {
 				return false
 			}
-		case collector.ProfilingActive, collector.ProfilingFrozen, collector.ProfilingLocked:
+		case model.ProfilingActive, model.ProfilingFrozen, model.ProfilingLocked:
 			if paused {
 				return false
 			}
