@@ -19,7 +19,7 @@ import (
 // known, and a GPU with instances whose places are not known.
 func migNode() []device.Device {
 	const c = "GPU-c"
-	instance := func(gpu string, index, id int, profile string, start int, uuid string) Device {
+	instance := func(gpu string, index, id int, profile string, start int, uuid string) device.Device {
 		return device.Device{Kind: device.KindGPUInstance, GPUUUID: gpu, Index: index, Minor: index, GPUInstance: id,
 			Profile: profile, PlacementStart: start, MIGUUIDs: []string{uuid}}
 	}

@@ -68,7 +68,7 @@ func TestFieldsSelection(t *testing.T) {
 				}
 				return
 			}
-			var fields []f
+			var fields []description
 			if err := json.Unmarshal([]byte(stdout), &fields); err != nil || status != 0 {
 				t.Fatalf("status %d, %v\n%s", status, err, stderr)
 			}
@@ -169,7 +169,7 @@ func TestFieldsListsAll(t *testing.T) {
 }
 
 // fieldsOnNode runs fields --node on a simulated node, after the commands that steer it.
-func fieldsOnNode(t *testing.T, scenario string, commands ...string) map[model.FieldID]f {
+func fieldsOnNode(t *testing.T, scenario string, commands ...string) map[model.FieldID]description {
 	t.Helper()
 	sim := dcgmsim.NewNode(filepath.Join(filepath.Dir(built(t)), "sim"), t.TempDir(), scenario)
 	for _, command := range commands {
@@ -185,7 +185,7 @@ func fieldsOnNode(t *testing.T, scenario string, commands ...string) map[model.F
 	if err != nil {
 		t.Fatalf("%v: %s", err, &stderr)
 	}
-	var list []f
+	var list []description
 	if err := json.Unmarshal(out, &list); err != nil {
 		t.Fatal(err)
 	}
