@@ -53,7 +53,10 @@ func openNode(environ []string, stderr io.Writer) doctor.Open {
 func (e *exporter) Sample(ctx context.Context) error { return e.takeSamples(ctx) }
 
 // Newest implements doctor.Node.
-func (e *exporter) Newest() (*model.Inventory, *model.Sample) { return e.node.Newest() }
+func (e *exporter) Newest() (*model.Inventory, *model.Sample) { return e.collector.Newest() }
+
+// KernelLog implements doctor.Node.
+func (e *exporter) KernelLog() (string, error) { return e.collector.KernelLog() }
 
 // Owners implements doctor.Node.
 func (e *exporter) Owners() *owners.Owners { return e.owners }

@@ -29,38 +29,29 @@ import (
 	"gpu_exporter/cmd/gpu_exporter/internal/reload"
 	"gpu_exporter/cmd/gpu_exporter/internal/sampler"
 	"gpu_exporter/cmd/gpu_exporter/internal/web"
-	"gpu_exporter/collector/state"
-	"gpu_exporter/collector/supervisor"
-	"gpu_exporter/collector/wire"
-	"gpu_exporter/collector/xid/kmsg"
+	"gpu_exporter/collector"
 )
 
-// samplerMemoryLimit is the resident size above which a sampler is replaced. DCGM
-// needs far less; a leak reaches it in less than a week.
-const samplerMemoryLimit = 1 << 30
+// gatherInterval bounds how often the process's own metrics are gathered. That
+// costs as much as all other metrics together.
+const gatherInterval = time.Second
 
-// exporter connects the sampler's supervisor, the state of the node, the owners of
-// its devices and the metrics.
+// exporter connects the collector, the owners of the devices, and the HTTP server.
 type exporter struct {
-	cfg        config.Config
-	log        *slog.Logger
-	env        sampler.Environment
-	node       *state.Node
-	supervisor *supervisor.Supervisor
-	kernelLog  *kmsg.Follower // nil if no kernel log is followed
-	owners     *owners.Owners
-	registry   *prometheus.Registry
-	metrics    *web.Metrics
-	reloader   *reload.Reloader // nil for a single sample
-	served     atomic.Bool      // a sample has been published
-	process    []*dto.MetricFamily
-	gathered   time.Time // of process
+	log       *slog.Logger
+	env       sampler.Environment
+	collector *collector.Collector
+	owners    *owners.Owners
+	registry  *prometheus.Registry
+	metrics   *web.Metrics
+	reloader  *reload.Reloader // nil for a single sample
+	process   []*dto.MetricFamily
+	gathered  time.Time   // of process
+	regather  atomic.Bool // although process is not old
 
-	// reloaded receives after each reload, at most one notice at a time.
-	reloaded  chan struct{}
-	mu        sync.Mutex
-	latest    *collection // of the newest configuration
-	collected *collection // of the newest sample; see adopt
+	mu       sync.Mutex
+	cfg      config.Config
+	compared bool // the entries of models with the models of the GPUs
 }
 
 // newExporter creates the parts and starts none of them. The supervisor logs to
@@ -68,34 +59,35 @@ type exporter struct {
 func newExporter(cfg config.Config, env sampler.Environment, logger, supervisorLog *slog.Logger, records io.Writer) (*exporter, error) {
 	e := &exporter{
 		cfg: cfg, log: logger, env: env,
-		node: state.NewNode(logger, cfg.XIDs), registry: prometheus.NewRegistry(), reloaded: make(chan struct{}, 1),
-		metrics: web.NewMetrics(cfg.MaxRequests, logger),
+		registry: prometheus.NewRegistry(), metrics: web.NewMetrics(cfg.MaxRequests, logger),
 	}
 	var err error
 	if e.owners, err = owners.New(&cfg.Static, logger); err != nil {
 		return nil, err
 	}
-	if e.kernelLog, err = newKernelLog(&cfg.Static, env, e.node, logger); err != nil {
-		return nil, err
-	}
-	e.supervisor = supervisor.New(supervisor.Config{
-		// The path of the program may hold another version when a sampler is restarted.
-		Command:     append([]string{"/proc/self/exe"}, sampler.Args(cfg.LogLevel, cfg.LogFormat)...),
-		Env:         env.Env,
-		Deliver:     e.deliver,
-		Links:       e.node.Links,
-		Logger:      supervisorLog,
-		Records:     records,
-		MemoryLimit: samplerMemoryLimit,
-	})
-	first, err := e.newCollection(cfg)
+	kernelLog, err := kernelLogPath(&cfg.Static, env, logger)
 	if err != nil {
 		return nil, err
 	}
-	e.latest = first
+	settings, err := e.settings(cfg)
+	if err != nil {
+		return nil, err
+	}
+	e.collector = collector.New(collector.Config{
+		// The path of the program may hold another version when a sampler is restarted.
+		Command:              append([]string{"/proc/self/exe"}, sampler.Args(cfg.LogLevel, cfg.LogFormat)...),
+		Env:                  env.Env,
+		XIDs:                 cfg.XIDs,
+		KernelLog:            kernelLog,
+		KernelLogRequired:    cfg.KernelLog == config.KernelLogOn,
+		EngineReadsKernelLog: engineReadsKernelLog(&cfg.Static),
+		Owners:               e.owners,
+		Observe:              e.owners.Observe,
+		Log:                  logger,
+		SupervisorLog:        supervisorLog,
+		SamplerLog:           records,
+	}, settings)
 	logger.Info("Counters loaded", "file", cfg.CountersName, "counters", len(cfg.Counters))
-	e.adopt()
-	e.supervisor.Reconfigure(first.sampler)
 	for _, c := range []prometheus.Collector{
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -108,27 +100,13 @@ func newExporter(cfg config.Config, env sampler.Environment, logger, supervisorL
 	return e, nil
 }
 
-// deliver passes a frame of the sampler on to the node and, if it is accepted, to
-// the owners.
-func (e *exporter) deliver(f wire.Frame) error {
-	if err := e.node.Deliver(f); err != nil {
-		return err
-	}
-	e.owners.Observe(f)
-	return nil
-}
-
 // serve samples, publishes and answers scrapes until ctx ends or a part fails.
 func (e *exporter) serve(ctx context.Context) error {
-	// The kernel log must be open before a sampler reports XIDs.
-	if err := e.kernelLog.Open(); err != nil {
+	if err := e.collector.Open(); err != nil {
 		return err
 	}
-	defer e.kernelLog.Close()
-	if engineReadsKernelLog(&e.cfg.Static) {
-		e.node.SetEngineReadsKernelLog()
-	}
-	e.publish()
+	defer e.collector.Close()
+	e.publish(e.collector.Families())
 	handler, err := e.handler()
 	if err != nil {
 		return err
@@ -150,29 +128,52 @@ func (e *exporter) serve(ctx context.Context) error {
 		})
 	}
 	start("HTTP server", func(ctx context.Context) error { return web.Serve(ctx, handler, e.cfg.WebFlags(), e.log) })
-	start("sampler supervisor", e.supervisor.Run)
-	start("publisher", e.publishLoop)
+	start("sampler supervisor", e.collector.RunSampler)
+	start("kernel log", e.collector.RunKernelLog)
+	start("publisher", func(ctx context.Context) error { return e.collector.RunPublisher(ctx, e.owners.Changed(), e.publish) })
 	start("owners", e.owners.Run)
 	start("reloading", e.reloader.Run)
-	if e.kernelLog != nil {
-		start("kernel log", e.kernelLog.Run)
-	}
 	return group.Wait()
 }
 
 func (e *exporter) handler() (http.Handler, error) {
 	endpoints := web.Endpoints{
 		Metrics: promhttp.InstrumentMetricHandler(e.registry, e.metrics),
-		Ready:   e.ready,
+		Ready:   e.collector.Ready,
 		Reload:  e.reloader,
 		Pprof:   e.cfg.Pprof,
 	}
 	if e.cfg.AdminAPI {
 		endpoints.Profiling = &web.Profiling{
-			Pause: e.supervisor.PauseProfiling, Status: e.supervisor.Status, GPUs: e.node.Profiling, Logger: e.log,
+			Pause: e.collector.PauseProfiling, Status: e.collector.SamplerStatus, GPUs: e.collector.Profiling, Logger: e.log,
 		}
 	}
 	return endpoints.Handler()
+}
+
+// publish makes the families, and those of the process, the answer to scrapes.
+func (e *exporter) publish(families []*dto.MetricFamily) {
+	e.metrics.Publish(e.exposition(families).Append)
+	e.compareModels()
+}
+
+// exposition adds the families of the process, which are gathered again if they are old.
+func (e *exporter) exposition(families []*dto.MetricFamily) *collector.Exposition {
+	if time.Since(e.gathered) >= gatherInterval || e.regather.Swap(false) {
+		process, err := e.registry.Gather()
+		if err != nil {
+			// The families without an error are returned all the same.
+			e.log.Warn("Some metrics of the exporter process cannot be gathered", "err", err)
+		}
+		e.process, e.gathered = process, time.Now()
+	}
+	return &collector.Exposition{Families: families, Process: e.process}
+}
+
+// reloaded publishes the metrics of a reload.
+func (e *exporter) reloaded() {
+	e.regather.Store(true)
+	e.collector.Refresh()
 }
 
 // metricsURL returns the address of /metrics on this machine.
@@ -183,22 +184,4 @@ func metricsURL(addresses []string) string {
 		}
 	}
 	return "/metrics"
-}
-
-// ready reports whether a fresh sample exists, and if not, why.
-func (e *exporter) ready() (bool, string) {
-	if _, fresh := e.node.Freshness(e.shown().cfg.MaxAge); fresh && e.served.Load() {
-		return true, ""
-	}
-	reason := e.node.Staleness()
-	status := e.supervisor.Status()
-	switch {
-	case status.Unreapable:
-		reason += ": a killed sampler is stuck in the kernel, and no other can start"
-	case status.LastFailure.Message != "":
-		reason += ": " + status.LastFailure.Message
-	case !status.Running:
-		reason += ": no sampler is running"
-	}
-	return false, reason
 }

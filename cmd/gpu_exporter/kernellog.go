@@ -10,63 +10,38 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"time"
 
 	"gpu_exporter/cmd/gpu_exporter/internal/config"
 	"gpu_exporter/cmd/gpu_exporter/internal/sampler"
-	"gpu_exporter/collector/model"
-	"gpu_exporter/collector/state"
-	"gpu_exporter/collector/wire"
-	"gpu_exporter/collector/xid/kmsg"
+	"gpu_exporter/collector"
 )
 
-// newKernelLog returns a follower of the kernel log that reports XIDs to the node,
-// or nil if none is to be followed. It opens nothing.
-func newKernelLog(cfg *config.Static, env sampler.Environment, node *state.Node, logger *slog.Logger) (*kmsg.Follower, error) {
-	path := cfg.KMsg
+// kernelLogPath returns the path of the kernel log with the XIDs of the node's GPUs, or
+// "" if none is followed.
+func kernelLogPath(cfg *config.Static, env sampler.Environment, logger *slog.Logger) (string, error) {
 	switch {
 	case cfg.KernelLog == config.KernelLogOff:
-		return nil, nil
-	case path != "":
+		return "", nil
+	case cfg.KMsg != "":
+		return cfg.KMsg, nil
 	case cfg.Simulate != "": // this machine's log has no simulated GPUs
-		path = env.KernelLog
-		if path == "" && cfg.KernelLog == config.KernelLogOn {
-			return nil, errors.New("--xid.kernel-log=on: the simulated node has no kernel log: set DCGMSIM_KMSG to a file, or omit the flag")
+		if env.KernelLog == "" {
+			if cfg.KernelLog == config.KernelLogOn {
+				return "", errors.New("--xid.kernel-log=on: the simulated node has no kernel log: set DCGMSIM_KMSG to a file, or omit the flag")
+			}
+			return "", nil
 		}
-		if path == "" {
-			return nil, nil
-		}
-		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o666)
+		f, err := os.OpenFile(env.KernelLog, os.O_WRONLY|os.O_CREATE, 0o666)
 		if err != nil {
-			return nil, fmt.Errorf("creating the simulated node's kernel log: %w", err)
+			return "", fmt.Errorf("creating the simulated node's kernel log: %w", err)
 		}
 		f.Close()
+		return env.KernelLog, nil
 	case cfg.KernelLog == config.KernelLogAuto && !engineIsLocal(cfg.Hostengine):
 		logger.Info("The kernel log is not followed: DCGM's engine may run on another machine", "engine", cfg.Hostengine, "if_not", "--xid.kernel-log=on")
-		return nil, nil
+		return "", nil
 	}
-	return kmsg.NewFollower(kmsg.FollowerConfig{
-		Path: cmp.Or(path, config.DefaultKMsg), Required: cfg.KernelLog == config.KernelLogOn,
-		Readable: node.SetKernelLog,
-		Deliver:  func(x kmsg.XID) { node.AddKernelXID(kernelXID(x, time.Now())) },
-		Logger:   logger,
-	}), nil
-}
-
-// kernelXID converts an XID. Its time is when it was read, a moment after it was
-// written: the kernel's clock in the record is off by minutes after a month, and
-// stops while the machine sleeps.
-func kernelXID(x kmsg.XID, now time.Time) model.KernelXID {
-	return model.KernelXID{
-		Domain: x.Domain, Bus: x.Bus, Device: x.Device,
-		Code: x.Code, GPUInstance: x.GPUInstance, Time: now,
-		PID: x.PID, Process: x.Process, Text: x.Text,
-	}
-}
-
-func (e *exporter) kernelLogStatus() (model.KernelLogStatus, bool) {
-	up, lost, ok := e.kernelLog.Status()
-	return model.KernelLogStatus{Up: up, Lost: lost}, ok
+	return config.DefaultKMsg, nil
 }
 
 // engineIsLocal reports whether the engine is known to run on this machine.
@@ -74,7 +49,7 @@ func engineIsLocal(address string) bool {
 	if address == "" {
 		return true
 	}
-	h, err := wire.ParseHostengine(address)
+	h, err := collector.ParseHostengine(address)
 	if err != nil {
 		return false // package config has reported it
 	}
@@ -85,29 +60,5 @@ func engineIsLocal(address string) bool {
 // engineReadsKernelLog reports whether DCGM's engine may read the kernel log. An
 // embedded engine has the exporter's permissions.
 func engineReadsKernelLog(cfg *config.Static) bool {
-	if cfg.Hostengine != "" {
-		return true
-	}
-	if cfg.Simulate != "" {
-		return false
-	}
-	l, err := kmsg.Open(config.DefaultKMsg)
-	if err != nil {
-		return false
-	}
-	_ = l.Close() // opened for reading
-	return true
-}
-
-// KernelLog implements doctor.Node: it returns the path of the kernel log, empty if
-// none is followed, and why it cannot be read.
-func (e *exporter) KernelLog() (path string, err error) {
-	if e.kernelLog == nil {
-		return "", nil
-	}
-	l, err := kmsg.Open(e.kernelLog.Path)
-	if err == nil {
-		_ = l.Close() // opened for reading
-	}
-	return e.kernelLog.Path, err
+	return cfg.Hostengine != "" || cfg.Simulate == "" && collector.ProbeKernelLog(cmp.Or(cfg.KMsg, config.DefaultKMsg)) == nil
 }

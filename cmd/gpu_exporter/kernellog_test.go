@@ -16,8 +16,6 @@ import (
 
 	"gpu_exporter/cmd/gpu_exporter/internal/config"
 	"gpu_exporter/cmd/gpu_exporter/internal/sampler"
-	"gpu_exporter/collector/state"
-	"gpu_exporter/collector/xid/kmsg"
 )
 
 // loggedNode is startNode with a kernel log.
@@ -249,7 +247,7 @@ func TestKernelLogState(t *testing.T) {
 }
 
 // Which log is followed, if any.
-func TestNewKernelLog(t *testing.T) {
+func TestKernelLogPath(t *testing.T) {
 	sim := filepath.Join(t.TempDir(), "kmsg")
 	simulated, bare := sampler.Environment{KernelLog: sim}, sampler.Environment{}
 	for name, tc := range map[string]struct {
@@ -278,7 +276,7 @@ func TestNewKernelLog(t *testing.T) {
 			if tc.cfg.KernelLog == "" {
 				tc.cfg.KernelLog = config.KernelLogAuto
 			}
-			k, err := newKernelLog(&tc.cfg, tc.env, state.NewNode(slog.New(slog.DiscardHandler), nil), slog.New(slog.NewTextHandler(&log, nil)))
+			path, err := kernelLogPath(&tc.cfg, tc.env, slog.New(slog.NewTextHandler(&log, nil)))
 			if tc.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tc.err) {
 					t.Errorf("error %v", err)
@@ -288,10 +286,6 @@ func TestNewKernelLog(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			path := ""
-			if k != nil {
-				path = k.Path
-			}
 			if path != tc.path {
 				t.Errorf("follows %q, want %q", path, tc.path)
 			}
@@ -299,17 +293,5 @@ func TestNewKernelLog(t *testing.T) {
 				t.Errorf("log: %s", &log)
 			}
 		})
-	}
-}
-
-// The doctor learns which log is followed, and why it cannot be read.
-func TestKernelLogForTheDoctor(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "absent")
-	e := &exporter{kernelLog: kmsg.NewFollower(kmsg.FollowerConfig{Path: path})}
-	if got, err := e.KernelLog(); got != path || err == nil {
-		t.Errorf("path %q, error %v", got, err)
-	}
-	if got, err := new(exporter).KernelLog(); got != "" || err != nil {
-		t.Errorf("path %q, error %v without a log", got, err)
 	}
 }

@@ -32,8 +32,8 @@ func (e *exporter) once(ctx context.Context, w io.Writer) error {
 	if err := e.takeSamples(ctx); err != nil {
 		return err
 	}
-	e.owners.AwaitPlaces(ctx, e.node.Processes())
-	body, err := e.publish().Append(nil, expfmt.NewFormat(expfmt.TypeTextPlain))
+	e.owners.AwaitPlaces(ctx, e.collector.Processes())
+	body, err := e.exposition(e.collector.Families()).Append(nil, expfmt.NewFormat(expfmt.TypeTextPlain))
 	if err != nil {
 		e.log.Warn("Some metrics cannot be encoded", "err", err)
 	}
@@ -48,7 +48,7 @@ func (e *exporter) once(ctx context.Context, w io.Writer) error {
 func (e *exporter) takeSamples(ctx context.Context) error {
 	supervised, stop := context.WithCancel(ctx)
 	done := make(chan error, 1)
-	go func() { done <- e.supervisor.Run(supervised) }()
+	go func() { done <- e.collector.RunSampler(supervised) }()
 	defer func() {
 		stop()
 		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
@@ -60,14 +60,14 @@ func (e *exporter) takeSamples(ctx context.Context) error {
 	defer poll.Stop()
 	for samples := 0; samples < onceSamples; {
 		select {
-		case <-e.node.Changed():
+		case <-e.collector.Changed():
 			samples++
 		case <-poll.C:
-			if fail := e.supervisor.Status().LastFailure; fail.Message != "" {
+			if fail := e.collector.SamplerStatus().LastFailure; fail.Message != "" {
 				return fmt.Errorf("%s (%s)", fail.Message, fail.Reason)
 			}
 		case <-ctx.Done():
-			_, reason := e.ready()
+			_, reason := e.collector.Ready()
 			return fmt.Errorf("no sample: %s", reason)
 		}
 	}

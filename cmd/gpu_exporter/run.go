@@ -115,7 +115,7 @@ func runExporter(ctx context.Context, line config.CommandLine, stdout, stderr io
 		defer reload.OnHangup(func() { logger.Info("SIGHUP is ignored: one sample is taken with the configuration as it was") })()
 		return e.once(ctx, stdout)
 	}
-	e.reloader = reload.New(reload.Config{Log: logger, Files: line.Config.Files, Load: line.Again, Apply: e.reload, Done: e.reloadEnded})
+	e.reloader = reload.New(reload.Config{Log: logger, Files: line.Config.Files, Load: line.Again, Apply: e.reload, Done: e.reloaded})
 	if err := e.reloader.Register(e.registry); err != nil {
 		return err
 	}

@@ -224,6 +224,17 @@ func (c *Config) HostnameValue(hostname func() (string, error)) (string, error) 
 	return name, nil
 }
 
+// UnmatchedModels returns the entries of models that match none of the GPUs, each once.
+func (c Config) UnmatchedModels(gpus []string) (matches []string) {
+	for _, match := range c.ModelMatches {
+		expression, err := wire.ModelExpression(match)
+		if err == nil && !slices.ContainsFunc(gpus, expression.MatchString) && !slices.Contains(matches, match) {
+			matches = append(matches, match)
+		}
+	}
+	return matches
+}
+
 // CollectedKinds returns the kinds of entities whose fields are read.
 func CollectedKinds() []model.EntityKind {
 	return []model.EntityKind{
