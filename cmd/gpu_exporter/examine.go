@@ -15,7 +15,7 @@ import (
 	"gpu_exporter/cmd/gpu_exporter/internal/doctor"
 	"gpu_exporter/cmd/gpu_exporter/internal/owners"
 	"gpu_exporter/cmd/gpu_exporter/internal/sampler"
-	"gpu_exporter/collector/model"
+	"gpu_exporter/collector"
 )
 
 // newSamplerEnv prepares the sampler's environment. The caller closes it, also after
@@ -45,21 +45,22 @@ func openNode(environ []string, stderr io.Writer) doctor.Open {
 			return nil, env.Close, err
 		}
 		e, err := newExporter(c, env, logger, logger, records)
-		return e, env.Close, err
+		if err != nil {
+			return nil, env.Close, err
+		}
+		return examined{e.collector, e}, env.Close, nil
 	}
 }
 
-// Sample implements doctor.Node.
-func (e *exporter) Sample(ctx context.Context) error { return e.takeSamples(ctx) }
+// examined implements doctor.Node.
+type examined struct {
+	*collector.Collector
+	exporter *exporter
+}
 
-// Newest implements doctor.Node.
-func (e *exporter) Newest() (*model.Inventory, *model.Sample) { return e.collector.Newest() }
+func (x examined) Sample(ctx context.Context) error { return x.exporter.takeSamples(ctx) }
 
-// KernelLog implements doctor.Node.
-func (e *exporter) KernelLog() (string, error) { return e.collector.KernelLog() }
-
-// Owners implements doctor.Node.
-func (e *exporter) Owners() *owners.Owners { return e.owners }
+func (x examined) Owners() *owners.Owners { return x.exporter.owners }
 
 // checkSetup returns a function that finds mistakes in what a configuration names: the
 // sources of owners and the libraries.
