@@ -65,7 +65,7 @@ func TestReload(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	const base = "collect-interval: 200ms\nsample.max-age: 5s\nfields: [DCGM_FI_DEV_GPU_TEMP, DCGM_FI_PROF_GR_ENGINE_ACTIVE"
+	const base = "collect-interval: 200ms\nsample.max-age: 1m\nfields: [DCGM_FI_DEV_GPU_TEMP, DCGM_FI_PROF_GR_ENGINE_ACTIVE"
 	publish(base + "]\ninclude: []\n")
 	path := filepath.Join(dir, "c.yaml")
 	if err := os.Symlink("..data/c.yaml", path); err != nil {
