@@ -234,13 +234,13 @@ func TestSupervisorRestarts(t *testing.T) {
 				}
 			}
 			if !strings.Contains(st.logs.String(), "reason="+c.reason) {
-				t.Errorf("the log does not tell the reason:\n%s", &st.logs)
+				t.Errorf("the reason is missing from the log:\n%s", &st.logs)
 			}
 		})
 	}
 }
 
-// A Go runtime that dies of a fault says where; that must not be lost.
+// The stack trace that the Go runtime prints for a fault is logged.
 func TestSupervisorLogsTraceOfCrash(t *testing.T) {
 	st := startSupervisor(t, "once fault", nil)
 	eventually(t, "the crash", func() bool { return st.s.Status().Restarts[restartCrash] == 1 })

@@ -29,7 +29,7 @@ type ending struct {
 // watch returns when the sampler has exited or must be stopped.
 func (s *Supervisor) watch(ctx context.Context, r *run, cfg wire.SamplerConfig) ending {
 	t := &s.cfg.timing
-	dog := watchdog{
+	watchdog := watchdog{
 		silence: max(3*cfg.Interval, t.silence),
 		startup: max(3*cfg.Interval, t.startup),
 		checked: r.started,
@@ -65,7 +65,7 @@ func (s *Supervisor) watch(ctx context.Context, r *run, cfg wire.SamplerConfig) 
 		case <-overdue:
 			return ifOverdue
 		case <-tick.C:
-			if f := cmp.Or(dog.check(r, time.Now()), s.checkMemory(r)); f != nil {
+			if f := cmp.Or(watchdog.check(r, time.Now()), s.checkMemory(r)); f != nil {
 				return ending{failure: *f}
 			}
 		}
