@@ -11,13 +11,13 @@ import (
 	"io"
 	"log/slog"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 )
 
 const (
 	maxOutputLine = 16 << 10
-	// Enough for the goroutine trace of a crash, and no more than a log can take.
+	// The limit admits the goroutine trace of a crash, and keeps a flood out of the log.
 	outputWindow         = 10 * time.Second
 	outputLinesPerWindow = 200
 )
@@ -27,30 +27,24 @@ type outputStream string
 const (
 	streamStdout outputStream = "stdout"
 	streamStderr outputStream = "stderr"
-	// streamRecords carries the sampler's own log, in the form of the exporter's.
+	// streamRecords carries the sampler's own log, already in the exporter's format.
 	streamRecords outputStream = "records"
 )
 
 type outputLine struct {
-	stream outputStream
-	text   string
-	cut    bool
-	// dropped stands alone: so many lines are missing here.
-	dropped int
+	stream    outputStream
+	text      string
+	truncated bool
 }
 
-// outputLog logs what the sampler prints. The lines pass through a channel that
-// is never waited for, so that a log that blocks does not block the sampler.
+// outputLog logs the output of samplers. Readers never wait for the log: they drop and
+// count lines when its queue is full, so that a blocked log does not block the sampler.
 type outputLog struct {
 	log     *slog.Logger
-	records io.Writer // nil: the sampler's own log is dropped
+	records io.Writer // nil: the sampler's own log is discarded
 	lines   chan outputLine
 	done    chan struct{}
-
-	mu      sync.Mutex
-	window  time.Time // when the current window began
-	passed  int       // lines in the window
-	dropped int       // lines not logged, not reported yet
+	dropped atomic.Int64 // not yet reported
 }
 
 func newOutputLog(log *slog.Logger, records io.Writer) *outputLog {
@@ -60,30 +54,55 @@ func newOutputLog(log *slog.Logger, records io.Writer) *outputLog {
 func (o *outputLog) open() {
 	o.lines = make(chan outputLine, outputLinesPerWindow)
 	o.done = make(chan struct{})
-	go func() {
-		defer close(o.done)
-		for line := range o.lines {
-			o.write(line)
-		}
-	}()
+	go o.run()
 }
 
-// close waits at most d for the log. There must be no reader left.
+// close waits at most d for the log. The caller has ended all readers.
 func (o *outputLog) close(d time.Duration) {
 	close(o.lines)
-	within(o.done, d)
+	closedWithin(o.done, d)
 }
 
-// read logs r line by line until its end.
+// run logs a limited number of lines per window, and reports the dropped ones.
+func (o *outputLog) run() {
+	defer close(o.done)
+	defer o.reportDropped()
+	window := time.NewTicker(outputWindow)
+	defer window.Stop()
+	logged := 0
+	for {
+		select {
+		case line, ok := <-o.lines:
+			switch {
+			case !ok:
+				return
+			case logged == outputLinesPerWindow:
+				o.dropped.Add(1)
+			default:
+				logged++
+				o.write(line)
+			}
+		case <-window.C:
+			logged = 0
+			o.reportDropped()
+		}
+	}
+}
+
+// read queues r line by line until it ends.
 func (o *outputLog) read(stream outputStream, r io.Reader) {
 	lines := bufio.NewReaderSize(r, maxOutputLine)
 	for {
 		text, err := lines.ReadSlice('\n')
-		cut := errors.Is(err, bufio.ErrBufferFull)
-		if text = bytes.TrimRight(text, "\r\n"); len(text) != 0 && o.admit(time.Now()) {
-			o.send(outputLine{stream: stream, text: string(text), cut: cut})
+		truncated := errors.Is(err, bufio.ErrBufferFull)
+		if text = bytes.TrimRight(text, "\r\n"); len(text) != 0 {
+			select {
+			case o.lines <- outputLine{stream, string(text), truncated}:
+			default:
+				o.dropped.Add(1)
+			}
 		}
-		for errors.Is(err, bufio.ErrBufferFull) { // the rest of a line that was cut
+		for errors.Is(err, bufio.ErrBufferFull) { // skip the rest of a truncated line
 			_, err = lines.ReadSlice('\n')
 		}
 		if err != nil {
@@ -92,83 +111,27 @@ func (o *outputLog) read(stream outputStream, r io.Reader) {
 	}
 }
 
-// admit says whether a line still fits into the current window.
-func (o *outputLog) admit(now time.Time) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.turn(now)
-	if o.passed >= outputLinesPerWindow {
-		o.dropped++
-		return false
-	}
-	o.passed++
-	return true
-}
-
-func (o *outputLog) send(line outputLine) {
-	select {
-	case o.lines <- line:
-	default:
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		o.dropped++
+func (o *outputLog) reportDropped() {
+	if n := o.dropped.Swap(0); n != 0 {
+		o.log.Warn("Sampler printed too much; lines were dropped", "lines", n)
 	}
 }
 
-// tick has a window end also when no line comes.
-func (o *outputLog) tick() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.turn(time.Now())
-}
-
-// flush reports at once how many lines were dropped.
-func (o *outputLog) flush() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.report()
-}
-
-// turn begins a new window if it is time. The mutex must be held.
-func (o *outputLog) turn(now time.Time) {
-	if now.Sub(o.window) >= outputWindow {
-		o.window, o.passed = now, 0
-		o.report()
-	}
-}
-
-// report logs how many lines were dropped. The mutex must be held.
-func (o *outputLog) report() {
-	if o.dropped == 0 {
-		return
-	}
-	select {
-	case o.lines <- outputLine{dropped: o.dropped}:
-		o.dropped = 0
-	default: // the log is stuck; next time
-	}
-}
-
-// write logs one line. A line of the records stream is a record already.
+// write logs one line. Lines of streamRecords are formatted records.
 func (o *outputLog) write(line outputLine) {
-	ctx := context.Background()
-	if line.dropped != 0 {
-		o.log.WarnContext(ctx, "too much output of the sampler, lines were dropped", "lines", line.dropped)
+	if line.stream == streamRecords {
+		if o.records != nil {
+			_, _ = io.WriteString(o.records, line.text+"\n") // no other log could report the error
+		}
 		return
 	}
 	level := slog.LevelInfo
-	switch line.stream {
-	case streamRecords:
-		if o.records != nil {
-			_, _ = io.WriteString(o.records, line.text+"\n") // a log that fails cannot be reported
-		}
-		return
-	case streamStderr:
-		level = slog.LevelWarn // mostly complaints
+	if line.stream == streamStderr {
+		level = slog.LevelWarn
 	}
 	attrs := []slog.Attr{slog.String("stream", string(line.stream))}
-	if line.cut {
-		attrs = append(attrs, slog.Bool("cut", true))
+	if line.truncated {
+		attrs = append(attrs, slog.Bool("truncated", true))
 	}
-	o.log.LogAttrs(ctx, level, strings.ToValidUTF8(line.text, "\uFFFD"), attrs...)
+	o.log.LogAttrs(context.Background(), level, strings.ToValidUTF8(line.text, "\uFFFD"), attrs...)
 }

@@ -16,12 +16,12 @@ import (
 	"time"
 )
 
-// logRecords is a log that remembers.
+// logRecords is a slog.Handler that keeps the records and their text.
 type logRecords struct {
 	mu      sync.Mutex
 	records []slog.Record
 	text    bytes.Buffer
-	shared  *logRecords // of the handlers derived from it
+	shared  *logRecords // nil: this one; otherwise the one that keeps the records
 	with    []slog.Attr
 }
 
@@ -63,7 +63,7 @@ func (l *logRecords) String() string {
 	return l.text.String()
 }
 
-// Write takes the text of records.
+// Write receives formatted records.
 func (l *logRecords) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -96,14 +96,13 @@ func (l *logRecords) countFrom(level slog.Level) int {
 	return n
 }
 
-// logOutput returns what becomes of output.
+// logOutput returns the log of an output.
 func logOutput(t *testing.T, stream outputStream, r io.Reader) *logRecords {
 	t.Helper()
 	var logs logRecords
 	o := newOutputLog(slog.New(&logs), &logs)
 	o.open()
 	o.read(stream, r)
-	o.flush()
 	o.close(10 * time.Second)
 	return &logs
 }
@@ -123,9 +122,9 @@ func TestOutputLines(t *testing.T) {
 		"empty lines":        {streamStdout, "\n\r\n\na\r\n", []string{`level=INFO msg=a stream=stdout component=dcgm`}},
 		"nothing":            {streamStdout, "", nil},
 		"control characters": {streamStdout, "a\x1b[31mb\x00c\n", []string{`level=INFO msg="a\x1b[31mb\x00c" stream=stdout component=dcgm`}},
-		"no UTF-8":           {streamStdout, "a\xff\xfeb\n", []string{"level=INFO msg=\"a\uFFFDb\" stream=stdout component=dcgm"}},
+		"not UTF-8":          {streamStdout, "a\xff\xfeb\n", []string{"level=INFO msg=\"a\uFFFDb\" stream=stdout component=dcgm"}},
 		"long line": {streamStdout, long + long + long + "tail\nnext\n", []string{
-			`level=INFO msg=` + long + ` stream=stdout cut=true component=dcgm`,
+			`level=INFO msg=` + long + ` stream=stdout truncated=true component=dcgm`,
 			`level=INFO msg=next stream=stdout component=dcgm`}},
 		"a record of the sampler": {streamRecords, `{"level":"ERROR","msg":"watching fields"}` + "\n", []string{`{"level":"ERROR","msg":"watching fields"}`}},
 		"a record on stderr":      {streamStderr, `{"level":"INFO"}` + "\n", []string{`level=WARN msg="{\"level\":\"INFO\"}" stream=stderr component=dcgm`}},
@@ -143,7 +142,7 @@ func TestOutputLines(t *testing.T) {
 	}
 }
 
-// A flood is limited, and what is missing is counted.
+// A flood of lines is limited, and the dropped lines are counted.
 func TestOutputFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var logs logRecords
@@ -158,7 +157,7 @@ func TestOutputFlood(t *testing.T) {
 		flood := func(n int) {
 			for i := range n {
 				fmt.Fprintf(w, "line %d\n", i)
-				if i%50 == 0 { // or the channel is what limits it
+				if i%50 == 0 { // so that the queue is not full
 					synctest.Wait()
 				}
 			}
@@ -166,43 +165,39 @@ func TestOutputFlood(t *testing.T) {
 		}
 		flood(1000)
 		if n := logs.count(slog.LevelWarn, "line"); n != outputLinesPerWindow {
-			t.Errorf("%d of 1000 lines are logged, want %d", n, outputLinesPerWindow)
+			t.Errorf("%d of 1000 lines logged, want %d", n, outputLinesPerWindow)
 		}
-		// No further line has to come for the rest to be reported.
+		// The report does not need another line.
 		time.Sleep(outputWindow)
-		o.tick()
 		synctest.Wait()
 		if !strings.Contains(logs.String(), "lines were dropped\" lines=800 component=dcgm") {
-			t.Errorf("the 800 dropped lines are not reported:\n%.500s", logs.String())
+			t.Errorf("800 dropped lines are not reported:\n%.500s", logs.String())
 		}
 		flood(10)
 		if n := logs.count(slog.LevelWarn, "line "); n != outputLinesPerWindow+10 {
-			t.Errorf("%d lines in all, want the 10 after the flood, too", n)
+			t.Errorf("%d lines in total, want 10 after the flood", n)
 		}
-		// At the end of a sampler at once.
+		// The end of the log does not wait for the end of the window.
 		flood(500)
 		w.Close()
 		<-read
-		o.flush()
-		synctest.Wait()
+		o.close(time.Second)
 		if !strings.Contains(logs.String(), "lines=310") {
 			t.Errorf("the last dropped lines are not reported:\n%s", logs.String()[len(logs.String())-300:])
 		}
-		o.close(time.Second)
 	})
 }
 
-// A log that blocks does not block the sampler, nor the end.
-func TestOutputDoesNotWaitForTheLog(t *testing.T) {
+// A blocked log blocks neither the sampler nor the end of the supervisor.
+func TestOutputDoesNotWaitForLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stuck := make(chan struct{})
 		o := newOutputLog(slog.New(blockedHandler{stuck}), nil)
 		o.open()
-		// More than all buffers hold; it returns at all.
+		// More lines than all buffers hold.
 		o.read(streamStdout, strings.NewReader(strings.Repeat("x\n", 100*outputLinesPerWindow)))
 		time.Sleep(outputWindow)
 		o.read(streamStdout, strings.NewReader(strings.Repeat("x\n", 100*outputLinesPerWindow)))
-		o.flush()
 		begin := time.Now()
 		o.close(time.Second)
 		if d := time.Since(begin); d != time.Second {
@@ -225,7 +220,7 @@ func (b blockedHandler) Handle(context.Context, slog.Record) error {
 	return nil
 }
 
-// What the log does not want is not made up for it.
+// The level of the logger applies to the output.
 func TestOutputRespectsLevel(t *testing.T) {
 	var out bytes.Buffer
 	o := newOutputLog(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelWarn})), nil)

@@ -5,12 +5,12 @@ package supervisor
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
-	"strconv"
 	"sync"
 	"syscall"
 
@@ -24,20 +24,21 @@ const (
 	RecordsFD = 4 // the sampler's own log
 )
 
-// process is a sampler as the supervisor needs it.
+// process is a sampler process. Tests replace it.
 type process interface {
 	pid() int
 	frames() io.Reader
 	output() (stdout, stderr, records io.Reader)
+	// resident returns the resident size in bytes.
 	resident() (uint64, error)
-	// command hands a command over; it does not wait until it is read. Of several
-	// that are not read yet the last one counts.
+	// command replaces a command that is not yet written, and never blocks. Calls must
+	// not overlap, or follow closeStdin or close.
 	command(wire.SamplerCommand)
 	closeStdin()
 	kill()
-	// wait blocks until the process is reaped, which may be never.
+	// wait blocks until the process is reaped, which may never happen.
 	wait() syscall.WaitStatus
-	// close closes this side of all pipes.
+	// close closes the supervisor's ends of all pipes.
 	close()
 }
 
@@ -47,16 +48,14 @@ type startFunc func(command, env []string, cfg wire.SamplerConfig) (process, err
 type osProcess struct {
 	cmd                                   *exec.Cmd
 	stdin, frame, records, stdout, stderr *os.File
-	commands                              commandQueue
-	statm                                 *os.File
-	statmBuf                              [128]byte
+	commands                              chan wire.SamplerCommand // holds the newest
+	endStdin                              func()
 
 	mu     sync.Mutex
 	reaped bool
 }
 
-// startProcess starts a sampler. It must be called on a thread that outlives
-// the sampler.
+// startProcess starts a sampler. The calling thread must outlive the sampler.
 func startProcess(command, env []string, cfg wire.SamplerConfig) (process, error) {
 	if len(command) == 0 {
 		return nil, errors.New("starting sampler: no command")
@@ -66,58 +65,66 @@ func startProcess(command, env []string, cfg wire.SamplerConfig) (process, error
 		return nil, fmt.Errorf("starting sampler: %w", err)
 	}
 
-	var ours, theirs [5]*os.File // stdin, stdout, stderr, frames, records: as the sampler numbers them
-	closeAll := func(files []*os.File) {
-		for _, f := range files {
-			if f != nil {
-				f.Close()
-			}
-		}
-	}
+	var ours, theirs [5]*os.File // indexed by the sampler's file descriptors
 	for i := range ours {
 		r, w, err := os.Pipe()
 		if err != nil {
-			closeAll(ours[:])
-			closeAll(theirs[:])
+			closeFiles(append(ours[:], theirs[:]...))
 			return nil, fmt.Errorf("starting sampler: %w", err)
 		}
 		ours[i], theirs[i] = r, w
-		if i == 0 {
-			ours[i], theirs[i] = w, r
-		}
 	}
+	ours[0], theirs[0] = theirs[0], ours[0] // stdin
 
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = theirs[0], theirs[1], theirs[2]
 	cmd.ExtraFiles = theirs[3:]
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		// A group of its own: Ctrl-C in a terminal is for the exporter, which
-		// then stops the sampler in order; and all of the group can be killed.
+		// Ctrl-C in a terminal must reach only the exporter, which then stops the
+		// sampler in order. The group also allows killing the sampler's children.
 		Setpgid: true,
-		// A sampler that is stopped, or whose runtime is stuck, does not notice
-		// the end of its standard input. The kernel clears this setting if the
-		// binary has file capabilities (prctl(2)); then the pipe is all there is.
+		// A stopped sampler does not notice the end of its standard input. The kernel
+		// clears this setting if the binary has file capabilities (prctl(2)).
 		Pdeathsig: syscall.SIGKILL,
 	}
 	err := cmd.Start()
-	closeAll(theirs[:])
+	closeFiles(theirs[:])
 	if err != nil {
-		closeAll(ours[:])
+		closeFiles(ours[:])
 		return nil, fmt.Errorf("starting sampler: %w", err)
 	}
 	p := &osProcess{cmd: cmd, stdin: ours[0], stdout: ours[1], stderr: ours[2], frame: ours[FramesFD], records: ours[RecordsFD]}
-	// Left nil where there is no /proc; resident then says so.
-	p.statm, _ = os.Open(fmt.Sprintf("/proc/%d/statm", cmd.Process.Pid))
-	// A sampler that never reads could block this for ever. If it has died
-	// already, its exit status tells more than the write error.
-	p.commands = newCommandQueue()
+	p.startStdin(config.Bytes())
+	return p, nil
+}
+
+func closeFiles(files []*os.File) {
+	for _, f := range files {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// startStdin writes the configuration and then the commands. It does not block on a
+// sampler that never reads. Write errors mean that the sampler died; its exit status
+// explains more.
+func (p *osProcess) startStdin(config []byte) {
+	p.commands = make(chan wire.SamplerCommand, 1)
+	p.endStdin = sync.OnceFunc(func() {
+		close(p.commands)
+		p.stdin.Close()
+	})
 	go func() {
-		if _, err := p.stdin.Write(config.Bytes()); err == nil {
-			p.commands.writeTo(p.stdin)
+		_, err := p.stdin.Write(config)
+		commands := json.NewEncoder(p.stdin) // ends each value with a newline
+		for c := range p.commands {
+			if err == nil {
+				err = commands.Encode(c)
+			}
 		}
 	}()
-	return p, nil
 }
 
 func (p *osProcess) pid() int { return p.cmd.Process.Pid }
@@ -128,53 +135,46 @@ func (p *osProcess) output() (stdout, stderr, records io.Reader) {
 	return p.stdout, p.stderr, p.records
 }
 
-func (p *osProcess) command(c wire.SamplerCommand) { p.commands.put(c) }
+func (p *osProcess) command(c wire.SamplerCommand) {
+	select {
+	case <-p.commands: // not yet read
+	default:
+	}
+	p.commands <- c
+}
 
-func (p *osProcess) closeStdin() { p.commands.close(); p.stdin.Close() }
+func (p *osProcess) closeStdin() { p.endStdin() }
 
 func (p *osProcess) close() {
-	p.commands.close()
-	for _, f := range []*os.File{p.stdin, p.stdout, p.stderr, p.frame, p.records, p.statm} {
-		if f != nil {
-			f.Close()
-		}
-	}
+	p.endStdin()
+	closeFiles([]*os.File{p.stdout, p.stderr, p.frame, p.records})
 }
 
-// resident reads the second field of /proc/PID/statm, the resident pages; see
-// proc_pid_statm(5).
+// resident reads the second field of /proc/PID/statm, see proc_pid_statm(5).
 func (p *osProcess) resident() (uint64, error) {
-	if p.statm == nil {
-		return 0, errors.New("reading resident size: no statm file")
+	var size, resident uint64 // pages
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.cmd.Process.Pid))
+	if err == nil {
+		_, err = fmt.Sscan(string(b), &size, &resident)
 	}
-	n, err := p.statm.ReadAt(p.statmBuf[:], 0)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return 0, fmt.Errorf("reading resident size: %w", err)
-	}
-	fields := bytes.Fields(p.statmBuf[:n])
-	if len(fields) < 2 {
-		return 0, fmt.Errorf("reading resident size: unexpected content %q", p.statmBuf[:n])
-	}
-	pages, err := strconv.ParseUint(string(fields[1]), 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("reading resident size: %w", err)
+		return 0, fmt.Errorf("reading the resident size: %w", err)
 	}
-	return pages * uint64(os.Getpagesize()), nil
+	return resident * uint64(os.Getpagesize()), nil
 }
 
-// kill kills the sampler and whatever it has started.
+// kill kills the sampler and its children.
 func (p *osProcess) kill() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.reaped {
-		// The only error is that there is nothing left to kill.
-		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // fails only if the group is empty
 	}
 }
 
 func (p *osProcess) wait() syscall.WaitStatus {
-	// Wait for the death without reaping, so that the number of the group still
-	// belongs to it when the rest of the group is killed.
+	// Wait for the death without reaping, so that the group keeps its ID until the
+	// children are killed.
 	const pPID = 1 // P_PID of waitid(2)
 	errno := syscall.EINTR
 	for errno == syscall.EINTR {
@@ -187,9 +187,9 @@ func (p *osProcess) wait() syscall.WaitStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.reaped = true
-	_ = p.cmd.Wait() // what it says stands in ProcessState
+	_ = p.cmd.Wait() // ProcessState has the result
 	if p.cmd.ProcessState == nil {
-		return syscall.WaitStatus(255 << 8) // somebody else has reaped it
+		return syscall.WaitStatus(255 << 8) // reaped by other code in this process
 	}
 	ws, _ := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
 	return ws

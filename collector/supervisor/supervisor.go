@@ -5,13 +5,13 @@ package supervisor
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,49 +19,46 @@ import (
 	"gpu_exporter/collector/wire"
 )
 
-// Why a sampler was replaced. Besides these words, [model.Failure.Reason] of the
-// sampler's last frame is one.
+// The reasons for replacing a sampler, in addition to [model.Failure.Reason] of the
+// failure that the sampler reports.
 const (
 	restartExit         = "exit"         // it exited
-	restartCrash        = "crash"        // it died of a fault of its own
-	restartKilled       = "killed"       // something else than this process killed it
+	restartCrash        = "crash"        // a fault in it killed it
+	restartKilled       = "killed"       // another process killed it
 	restartTimeout      = "timeout"      // no frame was accepted for too long
-	restartBadFrame     = "bad_frame"    // what it sent is not a stream of frames
-	restartMemory       = "memory"       // it was over its memory limit
+	restartBadFrame     = "bad_frame"    // its frame stream is corrupt
+	restartMemory       = "memory"       // it exceeded its memory limit
 	restartStart        = "start_failed" // the operating system did not start it
 	restartReconfigured = "reconfigured" // the configuration changed
 )
 
 const (
-	rejectBadFrame = "bad_frame" // not a frame
+	rejectBadFrame = "bad_frame"
 
 	reasonOther = "other"
-	// maxReasons bounds the distinct reasons that are counted: each becomes a
-	// series, and the words come from another process.
+	// maxReasons bounds the label values, because the sampler chooses some of them.
 	maxReasons = 32
 )
 
-// Config is what a [Supervisor] is made from.
+// Config configures a [Supervisor]. [Supervisor.Reconfigure] sets the configuration of
+// the sampler.
 type Config struct {
 	// Command is the command line of a sampler: the path of this binary and the
 	// hidden subcommand.
 	Command []string
 	// Env is added to the environment that the sampler inherits.
 	Env []string
-	// Sampler is the configuration that the first sampler gets.
-	Sampler wire.SamplerConfig
-	// Deliver takes over a frame with an inventory, a sample or events. Calls
-	// do not overlap, and all frames of one sampler come before the first of the
-	// next. An error rejects the frame, see [model.RejectError]. It must not block.
+	// Deliver receives every frame except a failure. Calls do not overlap, and all
+	// frames of one sampler precede the first of the next. An error rejects the frame,
+	// see [model.RejectError]. It must not block.
 	Deliver func(wire.Frame) error
-	// Links, if not nil, returns the links that a new sampler is to be told of.
+	// Links, if not nil, returns the links that a new sampler must know.
 	Links  func() []model.KnownLinks
 	Logger *slog.Logger
-	// Records receives the sampler's own log, line by line; nil: it is dropped. The
-	// sampler writes it to [RecordsFD] in the form of the exporter's log.
+	// Records receives the sampler's own log, one record per line. The sampler writes
+	// it to [RecordsFD] in the format of the exporter's log. Nil discards it.
 	Records io.Writer
-	// MemoryLimit is the resident size in bytes over which a sampler is
-	// replaced. 0 means no limit.
+	// MemoryLimit is the largest resident size of a sampler in bytes. 0 disables it.
 	MemoryLimit uint64
 
 	timing timing
@@ -70,22 +67,21 @@ type Config struct {
 
 // timing holds the durations of the supervisor, so that tests can shorten them.
 type timing struct {
-	tick    time.Duration // between looks at the sampler's health
-	silence time.Duration // without an accepted frame, unless 3 intervals are more
-	startup time.Duration // until the inventory, and from there to the first sample, likewise
-	stop    time.Duration // for a sampler to exit on its own
+	tick    time.Duration // between checks of the sampler
+	silence time.Duration // without an accepted frame; at least 3 intervals
+	startup time.Duration // until the inventory, and from it to the first sample; at least 3 intervals
+	stop    time.Duration // for a sampler to exit by itself
 	reap    time.Duration // for a killed sampler to be reaped
-	drain   time.Duration // to read what a dead sampler left in its pipes
-	// The backoff between restarts, and how long samples must have come for it
-	// to start over.
+	drain   time.Duration // to read the pipes of a dead sampler
+	// Restarts back off from backoffMin to backoffMax. Samples for the time stable
+	// reset the back-off.
 	backoffMin, backoffMax, stable time.Duration
 }
 
-// The start-up bound is not the bound on silence: the first client of a driver
-// without persistence mode initialises every GPU, which takes seconds for each,
-// embedded DCGM adds about a second at 16 GPUs, and connecting to a standalone
-// engine that is not there takes 5 s to fail. A sampler killed in the middle of
-// that would never come up. Stopping takes embedded DCGM up to 1.5 s.
+// defaultTiming has a longer limit for start-up than for silence. Without persistence
+// mode, the first client of the driver initializes every GPU, at several seconds each.
+// Embedded DCGM adds about 1 s for 16 GPUs. Connecting to an absent hostengine fails
+// after 5 s. Embedded DCGM takes up to 1.5 s to stop.
 var defaultTiming = timing{
 	tick:       time.Second,
 	silence:    10 * time.Second,
@@ -98,8 +94,8 @@ var defaultTiming = timing{
 	stable:     time.Minute,
 }
 
-// backoff returns how long to wait after the given number of sampler ends in a
-// row without a stable run, which is none after the first. random is in [0, 1).
+// backoff returns the delay before the next start. failures counts the samplers that
+// ended in a row without a stable run; 0 means no delay. random is in [0, 1).
 func (t *timing) backoff(failures int, random float64) time.Duration {
 	if failures == 0 {
 		return 0
@@ -115,15 +111,13 @@ func (t *timing) backoff(failures int, random float64) time.Duration {
 	return d + time.Duration(random*float64(d)/4)
 }
 
-// Supervisor keeps one sampler process running and takes in what it sends.
+// Supervisor keeps one sampler process running and delivers its frames.
 //
-// There is never more than one: two embedded engines fight over the profiling
-// hardware. A sampler holds no state worth keeping, so the answer to whatever
-// goes wrong in one is a new one.
+// At most one sampler exists, because two embedded engines compete for the profiling
+// hardware. A sampler keeps no state, so every fault is handled by replacing it.
 //
-// No sampler outlives the process that supervises it: it gets the end of its
-// standard input when that process dies, by whatever cause, and SIGKILL from
-// the kernel in case it does not listen.
+// No sampler outlives the supervising process. When that process dies, the sampler
+// receives the end of its standard input, and SIGKILL from the kernel.
 type Supervisor struct {
 	cfg          Config
 	log          *slog.Logger
@@ -132,13 +126,13 @@ type Supervisor struct {
 
 	mu          sync.Mutex
 	sampler     wire.SamplerConfig
-	eventsSince time.Time // where the next sampler goes on with events
-	replaces    bool      // a sampler that works is to be replaced, and none has sampled since
+	eventsSince time.Time // the next sampler reports events from here on
+	replaces    bool      // the next sample replaces that of a sampler with another configuration
 	profiling   profilingPause
 	status      model.SamplerStatus
 }
 
-// New returns a supervisor that does nothing before [Supervisor.Run].
+// New returns a supervisor. [Supervisor.Run] starts it.
 func New(cfg Config) *Supervisor {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -154,7 +148,6 @@ func New(cfg Config) *Supervisor {
 		log:          cfg.Logger,
 		output:       newOutputLog(cfg.Logger, cfg.Records),
 		reconfigured: make(chan struct{}, 1),
-		sampler:      cfg.Sampler,
 	}
 	s.status.Restarts = zeroed(restartExit, restartCrash, restartKilled, restartTimeout,
 		restartBadFrame, restartMemory, restartStart, restartReconfigured,
@@ -180,7 +173,9 @@ func (s *Supervisor) Status() model.SamplerStatus {
 	status := s.status
 	status.Restarts = maps.Clone(status.Restarts)
 	status.FramesRejected = maps.Clone(status.FramesRejected)
-	status.ProfilingPausedUntil = s.profiling.end()
+	if s.profiling.remaining() > 0 {
+		status.ProfilingPausedUntil = s.profiling.until
+	}
 	return status
 }
 
@@ -190,8 +185,8 @@ func (s *Supervisor) update(f func(*model.SamplerStatus)) {
 	f(&s.status)
 }
 
-// Reconfigure has the sampler replaced by one with the given configuration, as
-// soon as the old one is gone. It does not wait for that.
+// Reconfigure replaces the sampler by one with the given configuration, once the old
+// one has exited. It does not wait.
 func (s *Supervisor) Reconfigure(cfg wire.SamplerConfig) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -203,7 +198,7 @@ func (s *Supervisor) Reconfigure(cfg wire.SamplerConfig) {
 	}
 }
 
-// nextConfig returns the newest configuration and forgets that it is new.
+// nextConfig returns the newest configuration for a sampler that is about to start.
 func (s *Supervisor) nextConfig() wire.SamplerConfig {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -217,15 +212,15 @@ func (s *Supervisor) nextConfig() wire.SamplerConfig {
 	if s.cfg.Links != nil {
 		cfg.Links = s.cfg.Links()
 	}
-	cfg.ProfilingPause = s.profiling.left()
-	s.profiling.told = s.profiling.until
+	cfg.ProfilingPause = s.profiling.remaining()
+	s.profiling.sent = s.profiling.until
 	return cfg
 }
 
-// heard remembers where the next sampler is to go on with events: after the
-// newest that was taken in, or, before there is one, where sampling began.
-// Events' times are by the engine's clock, which need not be ours.
-func (s *Supervisor) heard(f wire.Frame) {
+// advanceEvents sets where the next sampler continues with events: after the newest
+// delivered event, or at the first sample. The engine's clock may differ from ours, so
+// only timestamps of frames are used.
+func (s *Supervisor) advanceEvents(f wire.Frame) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if f.Sample != nil && s.eventsSince.IsZero() {
@@ -241,12 +236,11 @@ func (s *Supervisor) heard(f wire.Frame) {
 	}
 }
 
-// Run keeps a sampler running until ctx is done, then stops it and returns. It
-// is to be called once. An error means that a sampler is left that cannot be
-// killed; Run returns within seconds nevertheless.
+// Run keeps a sampler running until ctx ends, then stops it and returns within
+// seconds. The error reports a killed sampler that still exists. Call it once.
 func (s *Supervisor) Run(ctx context.Context) error {
 	// The kernel kills the sampler when the thread that started it ends
-	// (PR_SET_PDEATHSIG), so that thread has to last as long as this function.
+	// (PR_SET_PDEATHSIG), so this thread must last as long as this function.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 
@@ -255,7 +249,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 
 	var (
 		failures int
-		logged   model.Failure // by which the last sampler gave up, already logged
+		logged   model.Failure // the newest failure that a sampler reported
 	)
 	for {
 		end := s.runOne(ctx, s.nextConfig())
@@ -266,186 +260,123 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		if end.stable || end.reconfigured {
 			failures = 0
 		}
-		delay := s.cfg.timing.backoff(failures, rand.Float64())
 		if end.sampled {
 			logged = model.Failure{}
 		}
-		switch {
-		case end.reconfigured:
-			s.log.Info("sampler stopped for a new configuration")
-		case end.bySampler && end.failure == logged:
-			s.log.Debug("sampler still cannot work", "reason", end.failure.Reason,
-				"error", end.failure.Message, "retry_in", delay)
-		case end.bySampler:
-			logged = end.failure
-			s.log.Error("sampler cannot work, it will be tried again", "reason", end.failure.Reason,
-				"error", end.failure.Message, "retry_in", delay)
-		default:
-			s.log.Warn("sampler ended, it will be restarted", "reason", end.failure.Reason,
-				"error", end.failure.Message, "retry_in", delay)
+		delay := s.cfg.timing.backoff(failures, rand.Float64())
+		if end.reconfigured {
+			s.log.Info("Sampler stopped for a new configuration")
+		} else {
+			level, message := slog.LevelWarn, "Sampler ended and is restarted"
+			if end.reported {
+				level, message = slog.LevelError, "Sampler cannot work and is retried"
+				if end.failure == logged {
+					level = slog.LevelDebug
+				}
+				logged = end.failure
+			}
+			s.log.Log(ctx, level, message, "reason", end.failure.Reason, "err", end.failure.Message, "retry_in", delay)
 		}
-		if !s.pause(ctx, delay) {
-			return nil
-		}
+		s.backOff(ctx, delay)
 	}
 }
 
-// pause waits until the next sampler may be started. It returns false when ctx
-// is done.
-func (s *Supervisor) pause(ctx context.Context, d time.Duration) bool {
+// backOff waits until the next sampler may start. A new configuration takes effect at
+// once.
+func (s *Supervisor) backOff(ctx context.Context, d time.Duration) {
 	s.update(func(st *model.SamplerStatus) { st.NextStart = time.Now().Add(d) })
 	defer s.update(func(st *model.SamplerStatus) { st.NextStart = time.Time{} })
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-		return false
-	case <-s.reconfigured: // whoever changes something wants to see it at once
+	case <-s.reconfigured:
 	case <-timer.C:
 	}
-	return ctx.Err() == nil
 }
 
-// ending is how one sampler came to its end.
-type ending struct {
-	reconfigured bool
-	failure      model.Failure // unless reconfigured
-	bySampler    bool          // the failure is the sampler's own word
-	sampled      bool          // a sample was accepted
-	stable       bool
-	err          error // it is not gone, and ctx is done
-}
-
-// runOne starts a sampler and returns when it is gone, or when ctx is done and
-// it would not go.
+// runOne starts a sampler and returns when it no longer exists. If ctx ends and a
+// killed sampler still exists, it returns an error.
 func (s *Supervisor) runOne(ctx context.Context, cfg wire.SamplerConfig) ending {
 	if ctx.Err() != nil {
 		return ending{}
 	}
 	proc, err := s.cfg.start(s.cfg.Command, s.cfg.Env, cfg)
 	if err != nil {
-		f := model.Failure{Reason: restartStart, Message: err.Error()}
-		s.countEnd(f.Reason, &f)
-		return ending{failure: f}
+		end := ending{failure: model.Failure{Reason: restartStart, Message: err.Error()}}
+		s.countEnd(end)
+		return end
 	}
-	r := s.attach(proc)
+	r := s.startRun(proc)
 	s.update(func(st *model.SamplerStatus) { st.Running, st.PID, st.Started = true, proc.pid(), r.started })
-	s.log.Debug("sampler started", "pid", proc.pid())
-	s.hears(proc)
-	defer s.hears(nil)
-
-	why := s.watch(ctx, r, cfg)
+	s.log.Debug("Sampler started", "pid", proc.pid())
+	s.setPauseTarget(proc)
+	end := s.watch(ctx, r, cfg)
+	s.setPauseTarget(nil)
 	s.update(func(st *model.SamplerStatus) { st.Running, st.Sampling, st.Started = false, false, time.Time{} })
-	if why.how == ownEnd {
-		return s.ownEnd(r)
-	}
 
-	end := ending{failure: why.failure, reconfigured: why.reconfigured}
-	end.bySampler = r.lastWord() != nil && why.failure == *r.lastWord()
-	switch {
-	case ctx.Err() != nil:
-	case end.reconfigured:
-		s.countEnd(restartReconfigured, nil)
-	default:
-		s.countEnd(why.failure.Reason, &why.failure)
+	if end.exited {
+		s.release(r, s.cfg.timing.drain)
+		end.failure, end.reported = r.endFailure(), r.failure != nil
 	}
-	end.err = s.stop(ctx, r, why.how == askToExit)
-	end.sampled, end.stable = r.sampled(), s.wasStable(r)
+	if ctx.Err() == nil {
+		s.countEnd(end)
+	}
+	if !end.exited {
+		end.err = s.stop(ctx, r, end.graceful)
+	}
+	if end.err == nil {
+		s.update(func(st *model.SamplerStatus) { st.PID, st.Unreapable = 0, false })
+	}
+	end.sampled, end.stable = r.sampled(), r.sampledFor(s.cfg.timing.stable)
 	return end
 }
 
-// ownEnd finds out why a sampler that is gone went.
-func (s *Supervisor) ownEnd(r *attached) ending {
-	s.release(r, s.cfg.timing.drain)
-	end := ending{sampled: r.sampled(), stable: s.wasStable(r)}
-	switch {
-	case r.lastWord() != nil:
-		end.failure, end.bySampler = *r.lastWord(), true
-	case garbled(r.readErr):
-		end.failure = model.Failure{Reason: restartBadFrame, Message: r.readErr.Error()}
-	default:
-		end.failure = describeExit(r.exit)
-		if errors.Is(r.readErr, io.ErrUnexpectedEOF) {
-			end.failure.Message += " in the middle of a frame"
-		}
-	}
-	s.countEnd(end.failure.Reason, &end.failure)
-	s.update(func(st *model.SamplerStatus) { st.PID = 0 })
-	return end
-}
-
-func (s *Supervisor) wasStable(r *attached) bool {
-	first := r.firstSample.Load()
-	return first != 0 && time.Since(r.started)-time.Duration(first) >= s.cfg.timing.stable
-}
-
-// stop makes the sampler go. When it returns without an error, it is gone.
-func (s *Supervisor) stop(ctx context.Context, r *attached, ask bool) error {
+// stop ends the sampler. The error means that it still exists.
+func (s *Supervisor) stop(ctx context.Context, r *run, graceful bool) error {
 	t := &s.cfg.timing
-	if ask {
+	if graceful {
 		r.proc.closeStdin()
 	}
-	if !ask || !within(r.exited, t.stop) {
+	if !graceful || !closedWithin(r.exited, t.stop) {
 		r.proc.kill()
 	}
-	if within(r.exited, t.reap) {
+	if closedWithin(r.exited, t.reap) {
 		s.release(r, t.drain)
-		s.update(func(st *model.SamplerStatus) { st.PID = 0 })
 		return nil
 	}
 
 	s.release(r, 0)
 	s.update(func(st *model.SamplerStatus) { st.Unreapable = true })
-	s.log.Error("killed sampler does not go away, it is probably stuck in a driver call; none is started before it does",
+	s.log.Error("Killed sampler still exists, probably stuck in a driver call; no other is started until it is gone",
 		"pid", r.proc.pid())
 	select {
 	case <-r.exited:
 	case <-ctx.Done():
-		return fmt.Errorf("stopping sampler: process %d was killed but does not go away", r.proc.pid())
+		return fmt.Errorf("stopping sampler: process %d was killed but still exists", r.proc.pid())
 	}
-	s.update(func(st *model.SamplerStatus) { st.Unreapable, st.PID = false, 0 })
-	s.log.Info("killed sampler is gone at last", "pid", r.proc.pid())
+	s.log.Info("Killed sampler is gone", "pid", r.proc.pid())
 	return nil
 }
 
-// within waits for c to be closed, but not longer than d.
-func within(c <-chan struct{}, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-c:
-		return true
-	case <-timer.C:
-		return false
-	}
-}
-
-// countEnd counts the end of a sampler. f is nil if it was meant to end.
-func (s *Supervisor) countEnd(reason string, f *model.Failure) {
+func (s *Supervisor) countEnd(end ending) {
 	s.update(func(st *model.SamplerStatus) {
-		count(st.Restarts, reason)
-		if f != nil {
-			st.LastFailure = *f
+		if end.reconfigured {
+			count(st.Restarts, restartReconfigured)
+			return
 		}
+		count(st.Restarts, end.failure.Reason)
+		st.LastFailure = end.failure
 	})
 }
 
-// count counts under a reason, or under "other" if it is no fit label value.
+// count counts a reason. Invalid label values, and those beyond maxReasons, are counted
+// as "other".
 func count(m map[string]uint64, reason string) {
-	if _, known := m[reason]; !known && (len(m) >= maxReasons || !isWord(reason)) {
+	const allowed = "abcdefghijklmnopqrstuvwxyz0123456789_"
+	valid := reason != "" && len(reason) <= 40 && strings.Trim(reason, allowed) == ""
+	if _, known := m[reason]; !known && (len(m) >= maxReasons || !valid) {
 		reason = reasonOther
 	}
 	m[reason]++
-}
-
-func isWord(s string) bool {
-	if s == "" || len(s) > 40 {
-		return false
-	}
-	for _, c := range []byte(s) {
-		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' {
-			return false
-		}
-	}
-	return true
 }

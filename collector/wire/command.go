@@ -12,19 +12,19 @@ import (
 	"time"
 )
 
-// SamplerCommand is what a running sampler is told: a line of JSON each, after
-// the configuration, on its standard input. The newest one holds.
+// SamplerCommand changes a running sampler. Commands follow the configuration on the
+// sampler's standard input, as one line of JSON each. The newest one applies.
 type SamplerCommand struct {
-	// ProfilingPause is for how long from now the profiling fields are not watched;
-	// 0 ends a pause. A duration, so that a step of the clock does not change it.
+	// ProfilingPause is the time from now during which profiling fields are not watched;
+	// 0 ends a pause. It is a duration, so that a step of the clock does not change it.
 	ProfilingPause time.Duration
 }
 
-// maxCommandLine bounds a line; ours are far shorter.
+// maxCommandLine bounds a line in bytes. Commands have about 30.
 const maxCommandLine = 4 << 10
 
-// ReadSamplerCommands calls deliver for each command that comes from r, until r
-// ends, which is no error.
+// ReadSamplerCommands calls deliver for each command until the end of r. It skips
+// invalid lines and returns their errors at the end.
 func ReadSamplerCommands(r io.Reader, deliver func(SamplerCommand)) error {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, maxCommandLine)
@@ -32,7 +32,7 @@ func ReadSamplerCommands(r io.Reader, deliver func(SamplerCommand)) error {
 	for lines.Scan() {
 		var c SamplerCommand
 		if err := json.Unmarshal(lines.Bytes(), &c); err != nil {
-			errs = append(errs, fmt.Errorf("decoding a command: %w", err))
+			errs = append(errs, fmt.Errorf("decoding command: %w", err))
 			continue
 		}
 		deliver(c)

@@ -15,10 +15,10 @@ func TestReadSamplerCommands(t *testing.T) {
 		want int
 		err  string
 	}{
-		"none":                      {"", 0, ""},
-		"one without \n":            {`{"ProfilingPause":1}`, 1, ""},
-		"garbage costs only itself": {"{\"ProfilingPause\":1}\nnonsense\n{}\n", 2, "decoding a command"},
-		"too long":                  {"{}\n" + long, 1, "reading commands"},
+		"none":               {"", 0, ""},
+		"one without \n":     {`{"ProfilingPause":1}`, 1, ""},
+		"garbage is skipped": {"{\"ProfilingPause\":1}\nnonsense\n{}\n", 2, "decoding command"},
+		"too long":           {"{}\n" + long, 1, "reading commands"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := 0

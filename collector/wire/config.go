@@ -13,58 +13,58 @@ import (
 	"gpu_exporter/collector/model"
 )
 
-// SamplerConfig is all that a sampler process needs to know. The supervisor
-// hands it over as one line of JSON on the sampler's standard input, which then
-// stays open: its end tells the sampler that the exporter is gone.
+// SamplerConfig configures a sampler process. The supervisor writes it as one line of
+// JSON to the sampler's standard input, which then remains open. Its end means that the
+// exporter has exited.
 type SamplerConfig struct {
-	// Replaces says that the sampler takes the place of a working one because of
-	// another configuration. The supervisor sets it. The old sample serves until the
-	// new one has what takes more than one reading, which is profiling.
+	// Replaces is set by the supervisor if the sampler replaces a working one with
+	// another configuration. The old sample is served until the new sampler has values
+	// that need more than one reading (profiling).
 	Replaces bool
 	// Interval is the time between samples, and the update interval of the watches.
 	Interval time.Duration
 	// Fields are the fields to read, per kind of entity.
 	Fields map[model.EntityKind][]model.FieldID
-	// Models says which fields GPUs of some models are not asked for.
+	// Models excludes fields from GPUs of some models.
 	Models []ModelRule
-	// Revision comes back in every inventory: it tells which configuration of this
-	// exporter the sampler has.
+	// Revision is returned in every inventory. It identifies the configuration that the
+	// sampler uses.
 	Revision uint64
-	// Derived are the fields to read on each GPU for our own families about it.
+	// Derived are the fields to read on each GPU for the gpu_* families.
 	Derived []model.FieldID
-	// Tracked are the fields of which every value is wanted, also between samples.
+	// Tracked are the fields whose values between samples are read too.
 	Tracked []model.TrackedField
-	// Devices is the device selector of --devices; see ParseSelector.
+	// Devices is the device selector of --devices.
 	Devices string
-	// Switches selects NVSwitches (g) and their links by port (i), CPUs selects CPUs
-	// (g) and their cores (i), in the notation of Devices; empty is all.
+	// Switches selects NVSwitches (g) and their links by port (i). CPUs selects CPUs (g)
+	// and their cores (i). Both use the notation of Devices; empty selects all.
 	Switches, CPUs string
 	// Hostengine is the address of a standalone engine; empty means embedded.
 	Hostengine string
-	// EventsSince is when to begin with events that the engine still has; zero is
-	// now. The supervisor sets it for every sampler but the first: a standalone
-	// engine has what came between two samplers, an embedded one has not.
+	// EventsSince is the time of the first event to report; zero means now. The
+	// supervisor sets it for every sampler except the first. Only a standalone engine
+	// records events between two samplers.
 	EventsSince time.Time
-	// Links are those that earlier samplers knew. The supervisor sets it: DCGM does not
-	// tell a link that is down from one that never was.
+	// Links are the links that earlier samplers reported. The supervisor sets it, because
+	// DCGM does not distinguish a link that went down from an absent one.
 	Links []model.KnownLinks
-	// HealthInterval is the time between health checks; 0 is none.
+	// HealthInterval is the time between health checks; 0 disables them.
 	HealthInterval time.Duration
-	// Processes says that the processes on the devices are read, too.
+	// Processes enables reading the processes on the devices.
 	Processes bool
-	// ProfilingPause is for how long the profiling fields are not watched at first;
-	// 0 means not at all.
+	// ProfilingPause is the time from the start during which profiling fields are not
+	// watched.
 	ProfilingPause time.Duration
-	// DCGMLogLevel is DCGM's own level name; empty or NONE means silent.
+	// DCGMLogLevel is DCGM's name of a log level; empty or NONE disables its log.
 	DCGMLogLevel string
 }
 
-// ModelRule keeps a field from GPUs of some models, and from what lies in them.
+// ModelRule excludes a field from GPUs of some models, including their instances and
+// links.
 type ModelRule struct {
 	Field model.FieldID
-	// Match is as for [ModelExpression]. GPUs that it matches
-	// lack the field; with Only, all others do, unless another such rule of the
-	// field matches them.
+	// Match is a pattern for [ModelExpression]. The field is excluded from matching GPUs.
+	// With Only, it is excluded from GPUs that no rule of the field with Only matches.
 	Match string
 	Only  bool
 }
@@ -74,7 +74,7 @@ func ModelExpression(match string) (*regexp.Regexp, error) {
 	return regexp.Compile("^(?:" + match + ")$")
 }
 
-// WriteTo writes the configuration as the sampler reads it.
+// WriteTo writes the configuration as one line of JSON.
 func (c SamplerConfig) WriteTo(w io.Writer) (int64, error) {
 	line, err := json.Marshal(c)
 	if err != nil {
@@ -87,7 +87,7 @@ func (c SamplerConfig) WriteTo(w io.Writer) (int64, error) {
 	return int64(n), nil
 }
 
-// ReadSamplerConfig reads what WriteTo wrote and leaves the rest of r unread.
+// ReadSamplerConfig reads one line of JSON. It does not read beyond the line.
 func ReadSamplerConfig(r io.Reader) (SamplerConfig, error) {
 	var (
 		c    SamplerConfig

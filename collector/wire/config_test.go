@@ -49,7 +49,7 @@ func TestSamplerConfigRoundTrip(t *testing.T) {
 			if !reflect.DeepEqual(got, want) {
 				t.Errorf("got  %+v\nwant %+v", got, want)
 			}
-			// The life line behind it is not touched.
+			// The commands after the configuration are not read.
 			if line.String() != "rest" {
 				t.Errorf("%q is left, want %q", line.String(), "rest")
 			}
@@ -63,7 +63,7 @@ func TestSamplerConfigErrors(t *testing.T) {
 		in   io.Reader
 		want error // nil for any
 	}{
-		"nobody there":         {strings.NewReader(""), io.EOF},
+		"empty":                {strings.NewReader(""), io.EOF},
 		"exporter died midway": {strings.NewReader(`{"Interval":1`), io.EOF},
 		"pipe is broken":       {iotest.ErrReader(broken), broken},
 		"not JSON":             {strings.NewReader("interval=5s\n"), nil},
@@ -77,6 +77,6 @@ func TestSamplerConfigErrors(t *testing.T) {
 		})
 	}
 	if _, err := (SamplerConfig{}).WriteTo(brokenWriter{}); !errors.Is(err, io.ErrClosedPipe) {
-		t.Errorf("writing to nobody: %v, want io.ErrClosedPipe", err)
+		t.Errorf("writing to a closed pipe: %v, want io.ErrClosedPipe", err)
 	}
 }

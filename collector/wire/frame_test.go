@@ -21,8 +21,7 @@ import (
 	"gpu_exporter/collector/model"
 )
 
-// frameTime has a nanosecond part and no monotonic reading, as what comes out
-// of a frame.
+// frameTime has a nanosecond part and no monotonic reading, like a decoded time.
 var frameTime = time.Unix(1_790_000_000, 123_456_789)
 
 // frameInventoryOf returns an inventory of GPUs with instances, links and CPUs.
@@ -109,7 +108,7 @@ var frameCases = map[string]Frame{
 			{Entity: 9, System: model.HealthPower, Result: model.HealthWarn, Code: 12},
 		},
 	}},
-	"health, failed": {Health: &model.Health{Generation: 3, Time: frameTime, Failure: "checking: it is not loaded (-33)"}},
+	"health, failed": {Health: &model.Health{Generation: 3, Time: frameTime, Failure: "checking: module not loaded (-33)"}},
 	"peers": {Peers: &model.Peers{Generation: 3, Time: frameTime, Pairs: []model.Peer{
 		{Entity: 0, Peer: 1, P2P: 5, NVLinks: model.Unknown, Path: 6}, {Entity: 1, Peer: 0, P2P: model.Unknown, NVLinks: 18},
 	}}},
@@ -137,7 +136,7 @@ func TestFrameRoundTrip(t *testing.T) {
 		})
 		all = append(all, want)
 	}
-	// One after the other, and in the smallest pieces that a pipe can deliver.
+	// The whole stream, in the smallest pieces that a pipe can deliver.
 	t.Run("stream", func(t *testing.T) {
 		r := NewFrameReader(iotest.OneByteReader(bytes.NewReader(frameBytes(t, all...))))
 		for _, want := range all {
@@ -341,7 +340,7 @@ func FuzzFrameReader(f *testing.F) {
 	for _, frame := range frameCases {
 		f.Add(frameBytes(f, frame)[lengthSize:])
 	}
-	f.Add([]byte("text that is no frame, and longer than a length\n"))
+	f.Add([]byte("text instead of a frame, longer than a length\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var frames []Frame
 		read := func(stream []byte) {

@@ -14,15 +14,15 @@ import (
 // defaultPort is DCGM_HE_PORT_NUMBER (dcgm_structs.h).
 const defaultPort = "5555"
 
-// Hostengine is where a standalone engine listens.
+// Hostengine is the address of a standalone engine.
 type Hostengine struct {
-	// Target is what the DCGM call takes: host:port, a path, or a vsock URI.
+	// Target is the argument of the DCGM call: host:port, a path, or a vsock URI.
 	Target string
-	// Host is the host's name or address; empty for sockets of this machine.
+	// Host is a name or an IP address; empty for a unix or vsock socket.
 	Host string
 	Unix bool
-	// URI says that the target needs dcgmConnect_v3, which DCGM has since 4.5.
-	// The other forms go through dcgmConnect_v2, which every DCGM 4 has.
+	// URI is set if the target needs dcgmConnect_v3, which DCGM has since 4.5. The
+	// other forms use dcgmConnect_v2, which every DCGM 4 has.
 	URI bool
 }
 
@@ -58,8 +58,8 @@ func ParseHostengine(text string) (Hostengine, error) {
 		if _, err := strconv.ParseUint(cid, 10, 32); err != nil {
 			return bad("the vsock cid is not a number")
 		}
-		// DCGM 4.6 documents the default port for vsock and refuses to go without
-		// one (common/UriParser.cpp).
+		// DCGM 4.6 documents a default port for vsock, but requires one
+		// (common/UriParser.cpp).
 		if !hasPort {
 			port = defaultPort
 		}
@@ -70,7 +70,7 @@ func ParseHostengine(text string) (Hostengine, error) {
 	case "tcp":
 		host, port := rest, defaultPort
 		switch {
-		case isIP(rest): // an IPv6 address without brackets, too
+		case isIP(rest): // includes an IPv6 address without brackets
 		case strings.HasPrefix(rest, "[") && strings.HasSuffix(rest, "]"):
 			host = rest[1 : len(rest)-1]
 		case strings.Contains(rest, ":"):

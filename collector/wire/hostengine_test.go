@@ -52,7 +52,7 @@ func FuzzParseHostengine(f *testing.F) {
 		if err != nil {
 			return
 		}
-		// What is accepted must mean the same when it is read again.
+		// Parsing the target again returns the same address.
 		again := a.Target
 		if b, err := ParseHostengine(again); err != nil || b != a {
 			t.Errorf("ParseHostengine(%q) = %+v, but its target gives %+v, %v", text, a, b, err)

@@ -111,9 +111,9 @@ func TestEnvironmentLibraryPath(t *testing.T) {
 		{name: "given", config: config.Static{LibraryPath: with}, want: []string{"LD_LIBRARY_PATH=" + with}},
 		{name: "given, in front of others", config: config.Static{LibraryPath: with},
 			environ: []string{"LD_LIBRARY_PATH=/opt"}, want: []string{"LD_LIBRARY_PATH=" + with + ":/opt"}},
-		{name: "not there", config: config.Static{LibraryPath: without}, want: []string{"LD_LIBRARY_PATH=" + without},
+		{name: "missing", config: config.Static{LibraryPath: without}, want: []string{"LD_LIBRARY_PATH=" + without},
 			warning: "has no libdcgm.so.4 (no such file or directory)"},
-		{name: "not there, unchecked", config: config.Static{LibraryPath: without, SkipStartupCheck: true}, want: []string{"LD_LIBRARY_PATH=" + without}},
+		{name: "missing, unchecked", config: config.Static{LibraryPath: without, SkipStartupCheck: true}, want: []string{"LD_LIBRARY_PATH=" + without}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

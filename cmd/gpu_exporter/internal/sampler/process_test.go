@@ -193,7 +193,7 @@ func TestSamplerReportsFailure(t *testing.T) {
 	}
 }
 
-// The sampler logs in the exporter's level and format, to a pipe of its own.
+// The sampler logs in the exporter's level and format, to a separate pipe.
 func TestSamplerLogsAsTheExporter(t *testing.T) {
 	for name, tc := range map[string]struct {
 		args []string

@@ -19,7 +19,7 @@ import (
 )
 
 // Encode appends an exposition to dst in a format. With an error it may still
-// return a body, which lacks the metrics that could not be encoded.
+// return a body without the metrics that could not be encoded.
 type Encode func(dst []byte, format expfmt.Format) ([]byte, error)
 
 // maxVariants bounds the bodies that are kept of one exposition. The scrapers of
@@ -148,7 +148,7 @@ func (m *Metrics) encode(p *page, v variant) ([]byte, error) {
 }
 
 // compressor keeps its encoders, whose tables take some hundred kilobytes. Only
-// the first request for a body compresses, so these requests can take turns.
+// the first request for a body compresses, so these requests can wait for each other.
 type compressor struct {
 	mu   sync.Mutex
 	gzip *gzip.Writer
@@ -179,6 +179,6 @@ func (c *compressor) compress(coding string, src []byte) (_ []byte, err error) {
 	if err = errors.Join(err, c.gzip.Close()); err != nil {
 		return nil, fmt.Errorf("compressing with gzip: %w", err)
 	}
-	c.gzip.Reset(nil) // lets go of the body
+	c.gzip.Reset(nil) // releases the body
 	return out.Bytes(), nil
 }

@@ -35,7 +35,7 @@ type negotiator struct {
 
 type acceptHeaders struct{ accept, acceptEncoding string }
 
-// Clients choose the headers, so what is kept of them is bounded.
+// Clients choose the headers, so the number and size of the kept ones are bounded.
 const (
 	maxKnownHeaders = 64
 	maxHeaderLength = 512

@@ -48,11 +48,11 @@ func (p *Profiling) addTo(mux *http.ServeMux) {
 		mux.HandleFunc("/-/profiling/", off)
 		return
 	}
-	mux.Handle("/-/profiling", getOnly(func(w http.ResponseWriter, _ *http.Request) { p.answer(w, http.StatusOK) }))
+	mux.HandleFunc("GET /-/profiling", func(w http.ResponseWriter, _ *http.Request) { p.answer(w, http.StatusOK) })
 	// A web page in an operator's browser must not pause anything.
 	sameOrigin := http.NewCrossOriginProtection()
-	mux.Handle("/-/profiling/pause", sameOrigin.Handler(postOnly(p.pause)))
-	mux.Handle("/-/profiling/resume", sameOrigin.Handler(postOnly(p.resume)))
+	mux.Handle("POST /-/profiling/pause", sameOrigin.Handler(http.HandlerFunc(p.pause)))
+	mux.Handle("POST /-/profiling/resume", sameOrigin.Handler(http.HandlerFunc(p.resume)))
 }
 
 func (p *Profiling) pause(w http.ResponseWriter, r *http.Request) {
@@ -151,15 +151,4 @@ func (p *Profiling) answer(w http.ResponseWriter, status int) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(a) // fails only if the client is gone
-}
-
-func postOnly(h http.HandlerFunc) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodPost {
-			w.Header().Set("Allow", "POST")
-			http.Error(w, "Method not allowed: use POST.", http.StatusMethodNotAllowed)
-			return
-		}
-		h(w, r)
-	})
 }

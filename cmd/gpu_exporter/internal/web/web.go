@@ -61,26 +61,26 @@ func (e *Endpoints) Handler() (http.Handler, error) {
 		return nil, err
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/metrics", getOnly(e.Metrics.ServeHTTP))
-	mux.Handle("/", getOnly(landing.ServeHTTP))
+	mux.Handle("GET /metrics", e.Metrics) // GET includes HEAD
+	mux.Handle("GET /{$}", landing)
 	// dcgm-exporter's health check and headers. The exporter is healthy while it
 	// answers, also during a reload.
-	mux.Handle("/health", getOnly(func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
 		ok, _ := e.Ready()
 		w.Header().Set("X-Reload-In-Progress", "false")
 		w.Header().Set("X-Registry-Available", strconv.FormatBool(ok))
 		WriteText(w, http.StatusOK, "OK")
-	}))
-	mux.Handle("/-/healthy", getOnly(func(w http.ResponseWriter, _ *http.Request) {
+	})
+	mux.HandleFunc("GET /-/healthy", func(w http.ResponseWriter, _ *http.Request) {
 		WriteText(w, http.StatusOK, "gpu_exporter is healthy.\n")
-	}))
-	mux.Handle("/-/ready", getOnly(func(w http.ResponseWriter, _ *http.Request) {
+	})
+	mux.HandleFunc("GET /-/ready", func(w http.ResponseWriter, _ *http.Request) {
 		if ok, why := e.Ready(); !ok {
 			WriteText(w, http.StatusServiceUnavailable, "gpu_exporter is not ready: "+why+"\n")
 			return
 		}
 		WriteText(w, http.StatusOK, "gpu_exporter is ready.\n")
-	}))
+	})
 	mux.Handle("/-/reload", e.Reload)
 	e.Profiling.addTo(mux)
 	if e.Pprof {
@@ -115,18 +115,6 @@ func landingPage(withPprof bool) (http.Handler, error) {
 	return page, nil
 }
 
-// getOnly rejects methods other than GET and HEAD.
-func getOnly(h http.HandlerFunc) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			w.Header().Set("Allow", "GET, HEAD")
-			http.Error(w, "Method not allowed: use GET or HEAD.", http.StatusMethodNotAllowed)
-			return
-		}
-		h(w, r)
-	})
-}
-
 // WriteText writes a short answer that no client may cache.
 func WriteText(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -135,8 +123,8 @@ func WriteText(w http.ResponseWriter, status int, text string) {
 	_, _ = w.Write([]byte(text)) // fails only if the client is gone
 }
 
-// Serve listens as the flags of exporter-toolkit say, until ctx ends or listening
-// fails. Then it lets the requests in progress finish for a limited time.
+// Serve listens as configured by the flags of exporter-toolkit, until ctx ends or
+// listening fails. Then it lets the requests in progress finish for a limited time.
 func Serve(ctx context.Context, handler http.Handler, flags *toolkit.FlagConfig, logger *slog.Logger) error {
 	t := defaultTimeouts()
 	server := newServer(handler, t, logger)

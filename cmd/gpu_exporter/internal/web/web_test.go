@@ -222,15 +222,15 @@ func TestSlowClients(t *testing.T) {
 
 	// A client that requests and does not read occupies the only slot for a scrape
 	// until the write timeout.
-	deaf, err := net.Dial("tcp", address)
+	slow, err := net.Dial("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = deaf.Close() }()
-	if err := deaf.(*net.TCPConn).SetReadBuffer(64 << 10); err != nil {
+	defer func() { _ = slow.Close() }()
+	if err := slow.(*net.TCPConn).SetReadBuffer(64 << 10); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := io.WriteString(deaf, "GET /metrics HTTP/1.1\r\nHost: node\r\n\r\n"); err != nil {
+	if _, err := io.WriteString(slow, "GET /metrics HTTP/1.1\r\nHost: node\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
 	<-begun
@@ -246,8 +246,8 @@ func TestSlowClients(t *testing.T) {
 	}
 	eventually(t, "health is answered meanwhile", answers("/health"))
 	<-ended
-	if n, err := io.Copy(io.Discard, deaf); n >= int64(len(body)) {
-		t.Errorf("the deaf client could read all of the body (error %v)", err)
+	if n, err := io.Copy(io.Discard, slow); n >= int64(len(body)) {
+		t.Errorf("the slow client could read all of the body (error %v)", err)
 	}
 	eventually(t, "the next scrape is answered", answers("/metrics"))
 }

@@ -22,56 +22,55 @@ import (
 	"gpu_exporter/collector/wire"
 )
 
-// The test binary plays the processes: "sampler DIR BEHAVIOUR" is a sampler,
-// "exporter DIR COMMAND…" a process that supervises one. In DIR they leave notes.
+// TestMain also runs the processes of the tests: "sampler DIR BEHAVIOUR" is a sampler,
+// "exporter DIR COMMAND…" a process that supervises one. They write notes to DIR.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 3 {
 		switch os.Args[1] {
 		case "sampler":
-			playSampler(os.Args[2], os.Args[3])
+			runSampler(os.Args[2], os.Args[3])
 		case "exporter":
-			playExporter(os.Args[2], os.Args[3:])
+			runExporter(os.Args[2], os.Args[3:])
 		}
 	}
 	os.Exit(m.Run())
 }
 
-// quick are timings for tests with processes. Those that can only end a test
-// too early are generous.
+// quick is the timing of tests with processes. Limits are generous where exceeding them
+// on a slow machine would fail a test.
 var quick = timing{
-	tick: 20 * time.Millisecond, silence: 5 * time.Second, startup: 30 * time.Second,
-	stop: 500 * time.Millisecond, reap: time.Second, drain: 5 * time.Second,
+	tick: 20 * time.Millisecond, silence: 5 * time.Second, startup: time.Minute,
+	stop: 3 * time.Second, reap: 5 * time.Second, drain: 10 * time.Second,
 	backoffMin: 5 * time.Millisecond, backoffMax: 50 * time.Millisecond, stable: time.Hour,
 }
 
-// samplerCommand is the command line of a sampler with a behaviour.
 func samplerCommand(dir, behaviour string) []string {
 	return []string{os.Args[0], "sampler", dir, behaviour}
 }
 
-// actor is a process that plays a sampler.
-type actor struct {
+// testSampler is a sampler process of a test.
+type testSampler struct {
 	dir    string
 	cfg    wire.SamplerConfig
 	frames *os.File
 	w      *wire.FrameWriter
 }
 
-// behaviours are what a sampler can do wrong, or right. When one returns, the
-// sampler exits with 0.
-var behaviours = map[string]func(*actor){
-	"well": func(a *actor) { a.heedStdin(); a.sample(forever) },
-	"none": func(a *actor) { // no GPU
-		a.heedStdin()
+// behaviours are the correct and faulty samplers. When one returns, the sampler exits
+// with 0.
+var behaviours = map[string]func(*testSampler){
+	"healthy": func(a *testSampler) { a.exitWithStdin(); a.sample(forever) },
+	"no GPU": func(a *testSampler) {
+		a.exitWithStdin()
 		_ = a.w.Write(wire.Frame{Inventory: &model.Inventory{Generation: 1, Time: time.Now()}})
 		for {
 			a.must(a.w.Write(wire.Frame{Sample: &model.Sample{Generation: 1, Time: time.Now()}}))
 			time.Sleep(a.cfg.Interval)
 		}
 	},
-	"mute": func(a *actor) { a.heedStdin(); wait() },
-	"hang": func(a *actor) { a.heedStdin(); a.sample(2); wait() },
-	"deaf": func(a *actor) { // to signals, to standard input and to nobody reading
+	"no frames": func(a *testSampler) { a.exitWithStdin(); blockForever() },
+	"hangs":     func(a *testSampler) { a.exitWithStdin(); a.sample(2); blockForever() },
+	"ignores stdin": func(a *testSampler) { // and signals and a closed frame pipe
 		signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
 		a.inventory()
 		for {
@@ -79,7 +78,7 @@ var behaviours = map[string]func(*actor){
 			time.Sleep(a.cfg.Interval)
 		}
 	},
-	"last words": func(a *actor) {
+	"reports failure": func(a *testSampler) {
 		a.inventory()
 		for range 5 {
 			a.must(a.w.Write(wire.Frame{Sample: a.newSample()}))
@@ -87,66 +86,66 @@ var behaviours = map[string]func(*actor){
 		a.must(a.w.Write(wire.Frame{Failure: &model.Failure{Reason: model.FailureHostengineLost, Message: "connection not valid"}}))
 		os.Exit(1)
 	},
-	"exit":                                  func(a *actor) { a.sample(2); os.Exit(3) },
-	"exit before reading the configuration": nil, // see playSampler
-	"fault": func(a *actor) {
+	"exits":          func(a *testSampler) { a.sample(2); os.Exit(3) },
+	"exits at start": nil, // see runSampler
+	"Go fault": func(a *testSampler) {
 		a.sample(2)
 		var inventory *model.Inventory
 		_ = inventory.Entities[0] // SIGSEGV, which the Go runtime turns into a panic
 	},
-	"segv": func(a *actor) { // as without a Go runtime that catches it
+	"native fault": func(a *testSampler) { // no Go runtime catches the signal
 		a.sample(2)
 		a.must(syscall.Exec("/bin/sh", []string{"sh", "-c", "kill -SEGV $$"}, os.Environ()))
 	},
-	"garbage": func(a *actor) {
-		a.heedStdin()
+	"garbage": func(a *testSampler) {
+		a.exitWithStdin()
 		a.sample(2)
 		_, err := io.WriteString(a.frames, "NVML: driver/library version mismatch\n")
 		a.must(err)
-		wait()
+		blockForever()
 	},
-	"cut and exit": func(a *actor) { a.sample(2); a.half() },
-	"cut and go on": func(a *actor) {
-		a.heedStdin()
+	"truncated frame, exits": func(a *testSampler) { a.sample(2); a.writeHalfFrame() },
+	"truncated frame, continues": func(a *testSampler) {
+		a.exitWithStdin()
 		a.sample(2)
-		a.half()
+		a.writeHalfFrame()
 		a.sample(forever)
 	},
-	"future": func(a *actor) {
-		a.heedStdin()
+	"future": func(a *testSampler) {
+		a.exitWithStdin()
 		a.inventory()
 		for {
 			a.must(a.w.Write(wire.Frame{Sample: &model.Sample{Generation: 1, Time: time.Now().Add(time.Hour), Rows: make([][]model.Cell, 1)}}))
 			time.Sleep(a.cfg.Interval)
 		}
 	},
-	"flood": func(a *actor) {
-		a.heedStdin()
+	"flood": func(a *testSampler) {
+		a.exitWithStdin()
 		for _, f := range []*os.File{os.Stdout, os.Stderr} {
 			go func() {
 				long := strings.Repeat("x", 100<<10) + "\n"
 				for {
-					fmt.Fprintln(f, "libdcgm says something")
+					fmt.Fprintln(f, "a line of libdcgm")
 					fmt.Fprint(f, long)
 				}
 			}()
 		}
 		a.sample(forever)
 	},
-	"log": func(a *actor) {
-		a.heedStdin()
+	"log": func(a *testSampler) {
+		a.exitWithStdin()
 		fmt.Println("printed by the library")
 		slog.New(slog.NewTextHandler(os.NewFile(RecordsFD, "records"), nil)).Error("cannot watch", "field", 150)
 		fmt.Fprintln(os.Stderr, "complained by the library")
 		a.sample(forever)
 	},
-	"leak": func(a *actor) {
-		a.heedStdin()
+	"leak": func(a *testSampler) {
+		a.exitWithStdin()
 		a.inventory()
 		var leaked [][]byte
 		for {
 			a.must(a.w.Write(wire.Frame{Sample: a.newSample()}))
-			if len(leaked) < 64 { // 1 GiB, should nobody stop it
+			if len(leaked) < 64 { // at most 1 GiB
 				b := make([]byte, 16<<20)
 				for i := 0; i < len(b); i += 4096 {
 					b[i] = 1
@@ -156,15 +155,15 @@ var behaviours = map[string]func(*actor){
 			time.Sleep(a.cfg.Interval)
 		}
 	},
-	"library missing": func(a *actor) {
+	"library missing": func(a *testSampler) {
 		if _, err := os.Stat(filepath.Join(a.dir, "library")); err == nil {
-			a.heedStdin()
+			a.exitWithStdin()
 			a.sample(forever)
 		}
-		a.must(a.w.Write(wire.Frame{Failure: &model.Failure{Reason: model.FailureLibraryMissing, Message: "libdcgm.so.4 is not there"}}))
+		a.must(a.w.Write(wire.Frame{Failure: &model.Failure{Reason: model.FailureLibraryMissing, Message: "libdcgm.so.4 is missing"}}))
 		os.Exit(1)
 	},
-	"child": func(a *actor) { // leaves one behind that holds all pipes
+	"child": func(a *testSampler) { // leaves a child that holds all pipes
 		cmd := exec.Command("sleep", "1000")
 		cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = os.Stdout, os.Stderr, []*os.File{a.frames}
 		a.must(cmd.Start())
@@ -172,8 +171,8 @@ var behaviours = map[string]func(*actor){
 		a.sample(2)
 		os.Exit(3)
 	},
-	"env": func(a *actor) {
-		a.heedStdin()
+	"env": func(a *testSampler) {
+		a.exitWithStdin()
 		a.note("env", os.Getenv("SUPERVISOR_TEST"))
 		a.sample(forever)
 	},
@@ -181,32 +180,32 @@ var behaviours = map[string]func(*actor){
 
 const forever = -1
 
-func wait() {
+func blockForever() {
 	for {
 		time.Sleep(time.Hour)
 	}
 }
 
-// playSampler is a sampler. A behaviour that begins with "once " is for the
-// first one of a directory; the others behave well.
-func playSampler(dir, behaviour string) {
-	a := &actor{dir: dir, frames: os.NewFile(FramesFD, "frames")}
+// runSampler is the main function of a sampler. The prefix "once " restricts a behaviour
+// to the first sampler of a directory; the next ones are healthy.
+func runSampler(dir, behaviour string) {
+	a := &testSampler{dir: dir, frames: os.NewFile(FramesFD, "frames")}
 	a.w = wire.NewFrameWriter(a.frames)
 	if rest, once := strings.CutPrefix(behaviour, "once "); once {
-		behaviour = "well"
+		behaviour = "healthy"
 		if f, err := os.OpenFile(filepath.Join(dir, "once"), os.O_CREATE|os.O_EXCL, 0o600); err == nil {
 			f.Close()
 			behaviour = rest
 		}
 	}
 	a.note("pids", os.Getpid())
-	// Two at once is what must never be. The lock ends with the process.
+	// Two samplers must never overlap. The lock ends with the process.
 	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	a.must(err)
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		a.note("overlap", os.Getpid())
 	}
-	if behaviour == "exit before reading the configuration" {
+	if behaviour == "exits at start" {
 		os.Exit(3)
 	}
 	a.cfg, err = wire.ReadSamplerConfig(os.Stdin)
@@ -215,8 +214,8 @@ func playSampler(dir, behaviour string) {
 	os.Exit(0)
 }
 
-// heedStdin exits when the exporter goes, as a sampler has to.
-func (a *actor) heedStdin() {
+// exitWithStdin exits when the exporter closes standard input, as every sampler must.
+func (a *testSampler) exitWithStdin() {
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		a.note("eof", os.Getpid())
@@ -224,35 +223,36 @@ func (a *actor) heedStdin() {
 	}()
 }
 
-func (a *actor) note(file string, line any) {
+func (a *testSampler) note(file string, line any) {
 	f, err := os.OpenFile(filepath.Join(a.dir, file), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	a.must(err)
 	fmt.Fprintln(f, line)
 	f.Close()
 }
 
-func (a *actor) must(err error) {
+func (a *testSampler) must(err error) {
 	if err != nil {
 		if errors.Is(err, syscall.EPIPE) {
-			os.Exit(0) // the supervisor does not listen any more
+			os.Exit(0) // the supervisor closed the pipe
 		}
 		fmt.Fprintln(os.Stderr, "sampler of the test:", err)
 		os.Exit(4)
 	}
 }
 
-func (a *actor) newSample() *model.Sample {
+func (a *testSampler) newSample() *model.Sample {
 	return &model.Sample{Generation: 1, Time: time.Now(), Rows: make([][]model.Cell, 1)}
 }
 
-// inventory writes one that tells the configuration.
-func (a *actor) inventory() {
+// inventory writes an inventory whose driver version is the device selector of the
+// configuration.
+func (a *testSampler) inventory() {
 	a.must(a.w.Write(wire.Frame{Inventory: &model.Inventory{Generation: 1, Time: time.Now(), DriverVersion: a.cfg.Devices,
 		Entities: []model.Entity{{Kind: model.KindGPU, Parent: model.Unknown, UUID: "GPU-0"}}}}))
 }
 
-// sample writes an inventory and n samples.
-func (a *actor) sample(n int) {
+// sample writes an inventory and n samples, or samples without end if n is forever.
+func (a *testSampler) sample(n int) {
 	a.inventory()
 	for ; n != 0; n-- {
 		a.must(a.w.Write(wire.Frame{Sample: a.newSample()}))
@@ -260,8 +260,7 @@ func (a *actor) sample(n int) {
 	}
 }
 
-// half writes half a frame.
-func (a *actor) half() {
+func (a *testSampler) writeHalfFrame() {
 	pr, pw := io.Pipe()
 	go func() {
 		_ = wire.NewFrameWriter(pw).Write(wire.Frame{Sample: a.newSample()})
@@ -273,13 +272,12 @@ func (a *actor) half() {
 	a.must(err)
 }
 
-// playExporter supervises a sampler until something ends it, and notes that
-// there are samples.
-func playExporter(dir string, command []string) {
+// runExporter is the main function of an exporter. It creates the file "samples" when
+// the first sample arrives.
+func runExporter(dir string, command []string) {
 	noted := false
 	s := New(Config{
 		Command: command,
-		Sampler: wire.SamplerConfig{Interval: 20 * time.Millisecond},
 		Logger:  slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		timing:  quick,
 		Deliver: func(f wire.Frame) error {
@@ -290,6 +288,7 @@ func playExporter(dir string, command []string) {
 			return nil
 		},
 	})
+	s.Reconfigure(wire.SamplerConfig{Interval: 20 * time.Millisecond})
 	if err := s.Run(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}

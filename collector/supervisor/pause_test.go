@@ -5,17 +5,19 @@ package supervisor
 
 import (
 	"io"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
 	"gpu_exporter/collector/wire"
 )
 
-// A pause is told to the running sampler without replacing it, and to those that
-// follow it with what is left of it.
+// The running sampler receives a pause as a command, and its successors receive the
+// rest of it in their configuration.
 func TestSupervisorPausesProfiling(t *testing.T) {
-	inBubble(t, Config{Sampler: wire.SamplerConfig{Interval: time.Second}}, (*clay).behave, func(t *testing.T, s *Supervisor, w *clayWorld) {
-		later(5 * time.Second)
+	runFake(t, Config{}, everySecond, (*fakeProcess).sampleForever, func(t *testing.T, s *Supervisor, w *fakeHost) {
+		advance(5 * time.Second)
 		first := w.started()[0]
 		if first.cfg.ProfilingPause != 0 || !s.Status().ProfilingPausedUntil.IsZero() {
 			t.Errorf("paused from the start: %v, until %v", first.cfg.ProfilingPause, s.Status().ProfilingPausedUntil)
@@ -25,72 +27,74 @@ func TestSupervisorPausesProfiling(t *testing.T) {
 			t.Errorf("until %v, status %v, want %v", until, s.Status().ProfilingPausedUntil, want)
 		}
 		if c := <-first.commands; c.ProfilingPause != 10*time.Minute {
-			t.Errorf("the sampler was told %v", c)
+			t.Errorf("command %v, want 10m", c)
 		}
-		later(4 * time.Minute)
+		advance(4 * time.Minute)
 		first.die(waitExit(1))
-		later(5 * time.Second)
+		advance(5 * time.Second)
 		all := w.started()
-		if len(all) != 2 || all[1].cfg.ProfilingPause != all[1].born.Sub(until)*-1 {
-			t.Fatalf("%d samplers, the last with a pause of %v, want 2 and %v", len(all), all[1].cfg.ProfilingPause, until.Sub(all[1].born))
+		if len(all) != 2 || all[1].cfg.ProfilingPause != all[1].startedAt.Sub(until)*-1 {
+			t.Fatalf("%d samplers, the last with a pause of %v, want 2 and %v", len(all), all[1].cfg.ProfilingPause, until.Sub(all[1].startedAt))
 		}
 		if len(all[1].commands) != 0 {
-			t.Error("the second sampler was told what its configuration says")
+			t.Error("the second sampler received a command in addition to its configuration")
 		}
 		s.PauseProfiling(0)
 		if c := <-all[1].commands; c.ProfilingPause != 0 || !s.Status().ProfilingPausedUntil.IsZero() {
-			t.Errorf("told %v, until %v after the end", c, s.Status().ProfilingPausedUntil)
+			t.Errorf("after resuming: command %v, paused until %v", c, s.Status().ProfilingPausedUntil)
 		}
-		// A pause ends by itself.
+		// A pause also ends when its time is over.
 		s.PauseProfiling(time.Minute)
-		later(2 * time.Minute)
+		advance(2 * time.Minute)
 		all[1].die(waitExit(1))
-		later(5 * time.Second)
+		advance(5 * time.Second)
 		if all = w.started(); !s.Status().ProfilingPausedUntil.IsZero() || all[2].cfg.ProfilingPause != 0 {
-			t.Errorf("after its end: until %v, the next sampler's pause is %v", s.Status().ProfilingPausedUntil, all[2].cfg.ProfilingPause)
+			t.Errorf("after the pause: until %v, the next sampler's pause is %v", s.Status().ProfilingPausedUntil, all[2].cfg.ProfilingPause)
 		}
 	})
 }
 
-// What is asked for while no sampler runs is in the next one's configuration.
+// A pause requested while no sampler runs is in the next one's configuration.
 func TestSupervisorPausesNextSampler(t *testing.T) {
-	inBubble(t, Config{Sampler: wire.SamplerConfig{Interval: time.Second}}, func(p *clay) { p.die(waitExit(1)) }, func(t *testing.T, s *Supervisor, w *clayWorld) {
-		later(2500 * time.Millisecond) // between two starts
+	runFake(t, Config{}, everySecond, func(p *fakeProcess) { p.die(waitExit(1)) }, func(t *testing.T, s *Supervisor, w *fakeHost) {
+		advance(2500 * time.Millisecond) // between two starts
 		n := len(w.started())
 		s.PauseProfiling(time.Hour)
-		later(10 * time.Minute)
+		advance(10 * time.Minute)
 		if all := w.started(); len(all) <= n || all[n].cfg.ProfilingPause <= 59*time.Minute {
 			t.Errorf("%d samplers before, %d after; a pause of %v", n, len(all), all[len(all)-1].cfg.ProfilingPause)
 		}
 	})
 }
 
-// A sampler that does not read blocks nobody, and reads the newest when it does.
-func TestCommandQueue(t *testing.T) {
-	q := newCommandQueue()
-	for i := range 1000 {
-		q.put(wire.SamplerCommand{ProfilingPause: time.Duration(i)})
+// Commands to a sampler that does not read do not block. It then reads the newest.
+func TestCommandsDoNotBlock(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
 	}
-	r, w := io.Pipe()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		q.writeTo(w)
-		w.Close()
-	}()
+	defer r.Close()
+	p := &osProcess{stdin: w}
+	config := []byte(strings.Repeat("x", 1<<20)) // more than a pipe holds
+	p.startStdin(config)
+	for i := range 1000 {
+		p.command(wire.SamplerCommand{ProfilingPause: time.Duration(i)})
+	}
+	if _, err := io.ReadFull(r, config); err != nil {
+		t.Fatal(err)
+	}
 	got := make(chan wire.SamplerCommand)
 	end := make(chan error)
 	go func() { end <- wire.ReadSamplerCommands(r, func(c wire.SamplerCommand) { got <- c }) }()
 	if c := <-got; c.ProfilingPause != 999 {
 		t.Errorf("read %v, want the newest, 999", c)
 	}
-	q.put(wire.SamplerCommand{ProfilingPause: 5})
+	p.command(wire.SamplerCommand{ProfilingPause: 5})
 	if c := <-got; c.ProfilingPause != 5 {
 		t.Errorf("read %v, want 5", c)
 	}
-	q.close()
-	q.close()
-	<-done
+	p.closeStdin()
+	p.close()
 	if err := <-end; err != nil {
 		t.Errorf("reading to the end: %v", err)
 	}
