@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"time"
 
 	"gpu_exporter/cmd/gpu_exporter/internal/config"
 	"gpu_exporter/cmd/gpu_exporter/internal/sampler"
@@ -48,20 +47,9 @@ func newKernelLog(cfg *config.Static, env sampler.Environment, node *state.Node,
 	return kmsg.NewFollower(kmsg.FollowerConfig{
 		Path: cmp.Or(path, config.DefaultKMsg), Required: cfg.KernelLog == config.KernelLogOn,
 		Readable: node.SetKernelLog,
-		Deliver:  func(x kmsg.XID) { node.AddKernelXID(kernelXID(x, time.Now())) },
+		Deliver:  node.AddKernelXID,
 		Logger:   logger,
 	}), nil
-}
-
-// kernelXID converts an XID. Its time is when it was read, a moment after it was
-// written: the kernel's clock in the record is off by minutes after a month, and
-// stops while the machine sleeps.
-func kernelXID(x kmsg.XID, now time.Time) model.KernelXID {
-	return model.KernelXID{
-		Domain: x.Domain, Bus: x.Bus, Device: x.Device,
-		Code: x.Code, GPUInstance: x.GPUInstance, Time: now,
-		PID: x.PID, Process: x.Process, Text: x.Text,
-	}
 }
 
 func (e *exporter) kernelLogStatus() (model.KernelLogStatus, bool) {
