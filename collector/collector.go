@@ -83,7 +83,7 @@ func New(cfg Config, settings Settings) *Collector {
 		c.kernelLog = kmsg.NewFollower(kmsg.FollowerConfig{
 			Path: cfg.KernelLog, Required: cfg.KernelLogRequired,
 			Readable: c.state.SetKernelLog,
-			Deliver:  func(x kmsg.XID) { c.state.AddKernelXID(kernelXID(x, time.Now())) },
+			Deliver:  c.state.AddKernelXID,
 			Logger:   cfg.Log,
 		})
 	}
@@ -255,14 +255,3 @@ func ProbeKernelLog(path string) error {
 
 // ParseHostengine reads the address of a standalone engine; see [wire.ParseHostengine].
 func ParseHostengine(address string) (wire.Hostengine, error) { return wire.ParseHostengine(address) }
-
-// kernelXID converts an XID. Its time is when it was read, a moment after it was
-// written: the kernel's clock in the record is off by minutes after a month, and
-// stops while the machine sleeps.
-func kernelXID(x kmsg.XID, now time.Time) model.KernelXID {
-	return model.KernelXID{
-		Domain: x.Domain, Bus: x.Bus, Device: x.Device,
-		Code: x.Code, GPUInstance: x.GPUInstance, Time: now,
-		PID: x.PID, Process: x.Process, Text: x.Text,
-	}
-}

@@ -5,7 +5,7 @@ package xid
 
 import "time"
 
-// Source is where XIDs are counted from.
+// Source is the source that counts XIDs.
 type Source uint8
 
 // The sources.
@@ -27,6 +27,9 @@ const (
 	// DCGM's engine takes one XID per second from the driver (EventThreadMain of its
 	// cache manager), so it is late by ten minutes after a burst of 600.
 	reportLag = 10 * time.Minute
+	// readLag bounds how much later this process reads a record of the kernel log than
+	// DCGM reports its XID. Usually the record is first.
+	readLag = 5 * time.Second
 	// repeatWindow is the longest time between DCGM's two reports of one XID; see
 	// [Arbiter.EngineReadsKernelLog]. Separate GSP timeouts are 6 s apart.
 	repeatWindow = 5 * time.Second
@@ -51,11 +54,9 @@ type Arbiter struct {
 	// It may then report XIDs 79, 119 and 120 twice.
 	EngineReadsKernelLog bool
 
-	source  Source
-	changed time.Time // when the kernel log became the source or had a gap; zero: at the start
-	// ahead is by how many reports the kernel log leads, for each GPU and code. It is
-	// negative only after a change of the source.
-	ahead map[gpuCode]lead
+	source   Source
+	changed  time.Time // when the kernel log became the source or had a gap; zero: at the start
+	balances map[gpuCode]balance
 	// repeats holds the XIDs whose second report from DCGM is expected, with the
 	// engine's time of the first.
 	repeats map[gpuCode]time.Time
@@ -66,14 +67,17 @@ type gpuCode struct {
 	code int64
 }
 
-type lead struct {
-	reports int
-	last    time.Time
+// balance compares the two sources' reports of one code on one GPU. It expires reportLag
+// after the newest report.
+type balance struct {
+	lead   int  // the reports of the kernel log minus those of DCGM
+	both   bool // DCGM's reports count too: it made one around a change of the source
+	newest time.Time
 }
 
 // NewArbiter returns an arbiter whose source is DCGM.
 func NewArbiter() Arbiter {
-	return Arbiter{ahead: map[gpuCode]lead{}, repeats: map[gpuCode]time.Time{}}
+	return Arbiter{balances: map[gpuCode]balance{}, repeats: map[gpuCode]time.Time{}}
 }
 
 // Source returns the current source.
@@ -95,7 +99,10 @@ func (a *Arbiter) SetKernelLog(readable bool, now time.Time) {
 // Logged takes a record of the kernel log about a GPU and reports whether it is new.
 func (a *Arbiter) Logged(uuid string, code int64, now time.Time) bool {
 	id := gpuCode{uuid, code}
-	return a.add(id, a.lead(id, now)+1, now) > 0
+	b := a.balance(id, now)
+	b.lead++
+	a.set(id, b, now)
+	return b.lead > 0 || !b.both
 }
 
 // Reported takes a report of DCGM about a GPU or an instance of it and reports whether
@@ -109,33 +116,38 @@ func (a *Arbiter) Reported(uuid string, code int64, at, now time.Time) bool {
 		}
 		a.repeats[id] = at
 	}
-	lead := a.lead(id, now)
-	switch {
-	case lead > 0: // the kernel log had it
-		a.add(id, lead-1, now)
-		return false
-	case a.source == SourceDCGM:
+	b := a.balance(id, now)
+	if a.source == SourceKernelLog && !b.both && !a.changed.IsZero() && now.Sub(a.changed) <= reportLag {
+		// The records of earlier reports that did not count are still to come, and count.
+		b.lead, b.both = max(b.lead, 0), true
+	}
+	if b.lead <= 0 && a.source == SourceDCGM {
 		return true
-	case a.changed.IsZero() || now.Sub(a.changed) > reportLag:
-		return false
 	}
-	a.add(id, lead-1, now)
-	return true
+	isNew := b.lead <= 0 && b.both
+	b.lead--
+	a.set(id, b, now)
+	return isNew
 }
 
-// lead returns by how many reports the kernel log leads.
-func (a *Arbiter) lead(id gpuCode, now time.Time) int {
-	if l := a.ahead[id]; now.Sub(l.last) <= reportLag {
-		return l.reports
+// balance returns the balance at a time.
+func (a *Arbiter) balance(id gpuCode, now time.Time) balance {
+	b := a.balances[id]
+	age := now.Sub(b.newest)
+	if age > reportLag {
+		return balance{} // the source that is behind missed the XIDs
 	}
-	return 0 // the other source missed them
+	if b.lead < 0 && !b.both && age > readLag {
+		b.lead = 0 // the kernel log does not have them
+	}
+	return b
 }
 
-func (a *Arbiter) add(id gpuCode, reports int, now time.Time) int {
-	if reports == 0 {
-		delete(a.ahead, id)
-	} else {
-		a.ahead[id] = lead{reports, now}
+func (a *Arbiter) set(id gpuCode, b balance, now time.Time) {
+	if b.lead == 0 && !b.both {
+		delete(a.balances, id)
+		return
 	}
-	return reports
+	b.newest = now
+	a.balances[id] = b
 }

@@ -14,7 +14,7 @@ import (
 	"gpu_exporter/collector/model"
 )
 
-// epoch is when every fixture is read.
+// epoch is the time of the fixtures.
 var epoch = time.Unix(1_700_000_000, 250_000_000)
 
 // countedIn plays steps, each a second after the previous one, and returns how often
@@ -96,6 +96,11 @@ func TestArbiter(t *testing.T) {
 		{"log becomes readable, DCGM first with a logged XID", false, "readable, dcgm 31, log 31", "31: 1"},
 		{"log is readable for long", false, "readable, +11m, dcgm 31, log 31, dcgm 31", "31: 1"},
 		{"log loses records that DCGM reports", true, "log 31, +1h, readable, dcgm 31 x2, log 31, dcgm 31", "31: 4"},
+		{"log becomes readable, old XID late, new ones across the end of the lag", false, "readable, dcgm 31, +9m, log 31, dcgm 31, +9m, log 31, dcgm 31", "31: 3"},
+		{"log becomes readable, old XID late, report of a new one after the lag", false, "readable, dcgm 31, +9m55s, log 31, +1m, dcgm 31", "31: 2"},
+		{"DCGM is first, then log becomes unreadable", true, "dcgm 31, log 31, unreadable, dcgm 31", "31: 2"},
+		{"DCGM reports more, then log becomes unreadable", true, "dcgm 31 x5, +1m, log 31, unreadable, dcgm 31 x2", "31: 2"},
+		{"DCGM is first with an XID before a gap", true, "dcgm 31, readable, dcgm 31, log 31, log 31", "31: 2"},
 		{"log changes twice", true, "log 31, unreadable, dcgm 31, dcgm 31, readable, log 31, dcgm 31", "31: 3"},
 
 		{"engine reads the log, DCGM reports twice", false, "dcgm 79 x2", "79: 1"},
@@ -125,9 +130,9 @@ func TestArbiterEngineWithoutKernelLog(t *testing.T) {
 	}
 }
 
-// Whatever the order of the reports around a change of the source, each XID that both
-// sources report counts once.
-func FuzzArbiterAroundChange(f *testing.F) {
+// Each XID that both sources report around a change of the source counts once, in any
+// order of the reports.
+func FuzzArbiterOrder(f *testing.F) {
 	f.Add([]byte{0, 1, 1, 0, 0, 1}, false)
 	f.Add([]byte{0, 0, 0, 1, 0, 1}, true)
 	f.Fuzz(func(t *testing.T, steps []byte, becomesReadable bool) {
@@ -162,8 +167,69 @@ func FuzzArbiterAroundChange(f *testing.F) {
 	})
 }
 
-// The window of recent XIDs uses the monotonic clock: steps of the wall clock, and an
-// engine whose clock is ahead, do not keep XIDs in it.
+// Each XID counts once, whenever the kernel log becomes readable, becomes unreadable or
+// loses records, and however late DCGM reports the XID within reportLag.
+func FuzzArbiterAroundChanges(f *testing.F) {
+	const (
+		pass = iota // time passes
+		occur
+		toggle // the kernel log becomes readable or unreadable
+		lose   // an XID occurs, and the kernel log loses its record
+	)
+	step := func(what, amount byte) byte { return amount<<2 | what }
+	f.Add(true, []byte{step(occur, 9), step(occur, 0), step(toggle, 0), step(occur, 3), step(pass, 63)})
+	f.Add(false, []byte{step(occur, 63), step(toggle, 0), step(occur, 5), step(pass, 40), step(occur, 20), step(pass, 30), step(occur, 1)})
+	f.Add(true, []byte{step(occur, 7), step(lose, 60), step(occur, 1), step(toggle, 0), step(occur, 1), step(toggle, 0), step(occur, 9)})
+	f.Fuzz(func(t *testing.T, readable bool, steps []byte) {
+		a := NewArbiter()
+		if readable {
+			a.StartWithKernelLog()
+		}
+		now, occurred, counted := epoch, 0, 0
+		var due []time.Time // when DCGM reports each XID, in order
+		count := func(isNew bool) {
+			if isNew {
+				counted++
+			}
+		}
+		report := func(until time.Time) {
+			for len(due) > 0 && !due[0].After(until) {
+				count(a.Reported("GPU-a", 31, due[0], due[0]))
+				due = due[1:]
+			}
+		}
+		for _, s := range steps {
+			amount := reportLag * time.Duration(s>>2) / 63
+			switch s & 3 {
+			case pass:
+				now = now.Add(amount)
+				report(now)
+			case toggle:
+				readable = !readable
+				a.SetKernelLog(readable, now)
+			default:
+				at := now.Add(amount)
+				if n := len(due); n > 0 && due[n-1].After(at) {
+					at = due[n-1]
+				}
+				due = append(due, at)
+				occurred++
+				if readable && s&3 == lose {
+					a.SetKernelLog(true, now)
+				} else if readable {
+					count(a.Logged("GPU-a", 31, now))
+				}
+			}
+		}
+		report(now.Add(reportLag))
+		if counted != occurred {
+			t.Fatalf("%d XIDs count as %d", occurred, counted)
+		}
+	})
+}
+
+// The window of recent XIDs uses the monotonic clock: XIDs leave it in time in spite of
+// steps of the wall clock and of an engine whose clock is ahead.
 func TestRecentXIDsWhenClocksDiffer(t *testing.T) {
 	c := NewCounts()
 	c.Window = 30 * time.Millisecond

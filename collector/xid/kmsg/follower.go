@@ -9,12 +9,12 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"gpu_exporter/collector/model"
 )
 
-// retryInterval is how often a Follower tries a log that cannot be read.
+// retryInterval is the time between two attempts to open an unreadable log.
 const retryInterval = 10 * time.Second
-
-const countedFromLog = "XIDs are counted from the kernel log"
 
 // FollowerConfig configures a [Follower].
 type FollowerConfig struct {
@@ -23,7 +23,7 @@ type FollowerConfig struct {
 	// Readable is called with true before the records of a newly opened log and after
 	// records were lost, and with false when the log can no longer be read.
 	Readable func(bool)
-	Deliver  func(XID) // called for each XID, in order
+	Deliver  func(model.KernelXID) // called for each XID, in order
 	Logger   *slog.Logger
 }
 
@@ -35,10 +35,9 @@ type Follower struct {
 	retry time.Duration
 
 	mu      sync.Mutex
-	tried   bool
-	up      bool
+	tried   bool   // Open was called
 	lost    uint64 // in logs before the current one
-	current *Log   // nil until the log is readable
+	current *Log   // nil while the log is unreadable
 }
 
 // NewFollower returns a Follower. It opens nothing.
@@ -52,31 +51,47 @@ func (f *Follower) Open() error {
 	if f == nil {
 		return nil
 	}
-	l, err := Open(f.Path)
+	err := f.open()
 	f.mu.Lock()
 	f.tried = true
 	f.mu.Unlock()
-	switch {
-	case err == nil:
-		f.replace(l)
-		f.Logger.Info(countedFromLog, "file", f.Path)
-	case f.Required:
+	if err != nil && f.Required {
 		return fmt.Errorf("%w: run with CAP_SYSLOG and with the log mounted, or without --xid.kernel-log=on", err)
-	default:
+	}
+	if err != nil {
 		f.Logger.Info("XIDs are counted from DCGM until the kernel log is readable", "err", err)
 	}
 	return nil
 }
 
+func (f *Follower) open() error {
+	l, err := Open(f.Path)
+	if err != nil {
+		return err
+	}
+	l.onLoss = func() { f.Readable(true) }
+	f.Readable(true)
+	f.mu.Lock()
+	f.current = l
+	f.mu.Unlock()
+	f.Logger.Info("XIDs are counted from the kernel log", "file", f.Path)
+	return nil
+}
+
 // Close closes the log.
 func (f *Follower) Close() {
-	if l := f.open(); l != nil {
-		_ = l.Close() // opened for reading
+	if f == nil {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.current != nil {
+		_ = f.current.Close() // opened for reading
 	}
 }
 
-// Status reports whether the log is being read, and how many records were
-// overwritten before they were read. It returns false before Open.
+// Status reports whether the log is readable, and how many records the kernel overwrote
+// before they were read. ok is false before Open.
 func (f *Follower) Status() (up bool, lost uint64, ok bool) {
 	if f == nil {
 		return false, 0, false
@@ -87,69 +102,31 @@ func (f *Follower) Status() (up bool, lost uint64, ok bool) {
 	if f.current != nil {
 		lost += f.current.Lost()
 	}
-	return f.up, lost, f.tried
+	return f.current != nil, lost, f.tried
 }
 
-// Run follows the log until ctx ends.
+// Run follows the log until ctx ends. Call it after Open.
 func (f *Follower) Run(ctx context.Context) error {
-	recovered := countedFromLog
-	for f != nil {
-		l := f.open()
+	for f != nil && ctx.Err() == nil {
+		l := f.current // only Open and this goroutine write it
 		if l == nil {
-			if l = f.reopen(ctx); l == nil {
-				return nil
+			if wait(ctx, f.retry); ctx.Err() == nil {
+				if err := f.open(); err != nil {
+					f.Logger.Debug("The kernel log is still unreadable", "err", err)
+				}
 			}
-			f.replace(l)
-			f.Logger.Info(recovered, "file", f.Path)
+			continue
 		}
 		err := l.Follow(ctx, f.Deliver)
 		if err == nil {
 			return nil
 		}
 		f.mu.Lock()
-		f.up, f.lost, f.current = false, f.lost+l.Lost(), nil
+		f.lost, f.current = f.lost+l.Lost(), nil
 		f.mu.Unlock()
 		_ = l.Close() // opened for reading
 		f.Readable(false)
 		f.Logger.Warn("The kernel log is unreadable; XIDs are counted from DCGM until it is readable", "file", f.Path, "err", err)
-		recovered = "The kernel log is readable again; XIDs are counted from it"
 	}
 	return nil
-}
-
-// reopen opens the log as soon as that is possible. It returns nil if ctx ends
-// before.
-func (f *Follower) reopen(ctx context.Context) *Log {
-	retry := time.NewTicker(f.retry)
-	defer retry.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-retry.C:
-		}
-		l, err := Open(f.Path)
-		if err == nil {
-			return l
-		}
-		f.Logger.Debug("The kernel log is still not readable", "err", err)
-	}
-}
-
-func (f *Follower) replace(l *Log) {
-	l.onLoss = func() { f.Readable(true) }
-	f.Readable(true)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.current, f.up = l, true
-}
-
-// open returns the open log, or nil.
-func (f *Follower) open() *Log {
-	if f == nil {
-		return nil
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.current
 }

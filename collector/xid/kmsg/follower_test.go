@@ -15,9 +15,11 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"gpu_exporter/collector/model"
 )
 
-// lockedBuffer is a log that a test reads while it is written.
+// lockedBuffer is a log that a test may read during writes.
 type lockedBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -39,13 +41,13 @@ func (b *lockedBuffer) String() string {
 // Follower delivers and logs, and how often the log became readable and unreadable.
 type follower struct {
 	*Follower
-	delivered            chan XID
+	delivered            chan model.KernelXID
 	log                  lockedBuffer
 	readable, unreadable atomic.Int32
 }
 
 func newFollower(path string, required bool) *follower {
-	f := &follower{delivered: make(chan XID)}
+	f := &follower{delivered: make(chan model.KernelXID)}
 	f.Follower = NewFollower(FollowerConfig{
 		Path: path, Required: required,
 		Readable: func(readable bool) {
@@ -55,7 +57,7 @@ func newFollower(path string, required bool) *follower {
 				f.unreadable.Add(1)
 			}
 		},
-		Deliver: func(x XID) { f.delivered <- x }, Logger: slog.New(slog.NewTextHandler(&f.log, nil)),
+		Deliver: func(x model.KernelXID) { f.delivered <- x }, Logger: slog.New(slog.NewTextHandler(&f.log, nil)),
 	})
 	f.retry = time.Millisecond
 	return f
@@ -105,12 +107,12 @@ func appendXID(t *testing.T, path string, code int) {
 	}
 }
 
-// An unreadable log is logged, and is an error only if it is required.
-func TestFollowerOfAnUnreadableLog(t *testing.T) {
+// An unreadable kernel log is logged, and is an error only if it is required.
+func TestFollowerUnreadableLog(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "absent")
 	f := newFollower(path, false)
 	if _, _, ok := f.Status(); ok {
-		t.Error("it has a status before Open")
+		t.Error("Status returns ok before Open")
 	}
 	log := func() string { return f.log.String() }
 	if err := f.Open(); err != nil || strings.Count(log(), "\n") != 1 || !strings.Contains(log(), "level=INFO") {
@@ -124,8 +126,8 @@ func TestFollowerOfAnUnreadableLog(t *testing.T) {
 	}
 }
 
-// A log that cannot be read at the start is down, and tried until it can be read.
-// Its older records do not count.
+// A log that is unreadable at the start is down, and Run retries until it is readable.
+// Older records are not delivered.
 func TestFollowerWaitsForTheLog(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "kmsg")
 	f := newFollower(path, false)
@@ -143,19 +145,20 @@ func TestFollowerWaitsForTheLog(t *testing.T) {
 		t.Errorf("delivered XID %d, want 14 only", x.Code)
 	}
 	stop()
-	if log := f.log.String(); f.readable.Load() != 1 || strings.Count(log, "\n") != 2 || !strings.Contains(log, countedFromLog) {
+	if log := f.log.String(); f.readable.Load() != 1 || strings.Count(log, "\n") != 2 || !strings.Contains(log, "XIDs are counted from the kernel log") {
 		t.Errorf("opened %d times; logged:\n%s", f.readable.Load(), log)
 	}
 }
 
-// A log that fails is reported once, and followed again as soon as it can be read.
+// A failed log is reported once, and followed again as soon as it is readable.
 func TestFollowerReopensTheLog(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "kmsg")
 	appendXID(t, path, 1) // before the start
 	f := newFollower(path, false)
 	stop := f.start(t)
 	appendXID(t, path, 13)
-	if x, want := <-f.delivered, (XID{Bus: 0x18, Code: 13, GPUInstance: 5, ComputeInstance: Unknown, PID: 42, Process: "trainer", Text: "test"}); x != want {
+	x := <-f.delivered
+	if want := (model.KernelXID{Bus: 0x18, Code: 13, GPUInstance: 5, Time: x.Time, PID: 42, Process: "trainer", Text: "test"}); x != want || time.Since(x.Time).Abs() > 10*time.Minute {
 		t.Errorf("got %+v, want %+v", x, want)
 	}
 	if err := os.Remove(path); err != nil {

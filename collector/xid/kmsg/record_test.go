@@ -6,11 +6,13 @@ package kmsg
 import (
 	"strings"
 	"testing"
+
+	"gpu_exporter/collector/model"
 )
 
-// xid is an XID on 0000:18:00 with what most lines lack left unknown.
-func xid(code int64, change func(*XID)) *XID {
-	x := &XID{Bus: 0x18, Code: code, GPUInstance: Unknown, ComputeInstance: Unknown}
+// xid returns an XID of the GPU at 0000:18:00, without an instance or a process.
+func xid(code int64, change func(*model.KernelXID)) *model.KernelXID {
+	x := &model.KernelXID{Bus: 0x18, Code: code, GPUInstance: model.Unknown}
 	if change != nil {
 		change(x)
 	}
@@ -18,32 +20,33 @@ func xid(code int64, change func(*XID)) *XID {
 }
 
 func TestParseXID(t *testing.T) {
-	for text, want := range map[string]*XID{
-		"NVRM: Xid (PCI:0000:18:00): 79, GPU has fallen off the bus.": xid(79, func(x *XID) { x.Text = "GPU has fallen off the bus." }),
-		"NVRM: Xid (PCI:0000:18:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.": xid(79, func(x *XID) {
+	for text, want := range map[string]*model.KernelXID{
+		"NVRM: Xid (PCI:0000:18:00): 79, GPU has fallen off the bus.": xid(79, func(x *model.KernelXID) { x.Text = "GPU has fallen off the bus." }),
+		"NVRM: Xid (PCI:0000:18:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.": xid(79, func(x *model.KernelXID) {
 			x.Text = "GPU has fallen off the bus."
 		}),
-		"NVRM: Xid (PCI:0000:18:00): 31, pid=4242, Ch 00000008, intr 10000000": xid(31, func(x *XID) { x.PID, x.Text = 4242, "Ch 00000008, intr 10000000" }),
-		"NVRM: Xid (PCI:0000:18:00 GPU-I:05): 94, pid=7194, name=python3, Contained: CE User Channel (0x9). RST: No, D-RST: No": xid(94, func(x *XID) {
+		"NVRM: Xid (PCI:0000:18:00): 31, pid=4242, Ch 00000008, intr 10000000": xid(31, func(x *model.KernelXID) { x.PID, x.Text = 4242, "Ch 00000008, intr 10000000" }),
+		"NVRM: Xid (PCI:0000:18:00 GPU-I:05): 94, pid=7194, name=python3, Contained: CE User Channel (0x9). RST: No, D-RST: No": xid(94, func(x *model.KernelXID) {
 			x.GPUInstance, x.PID, x.Process, x.Text = 5, 7194, "python3", "Contained: CE User Channel (0x9). RST: No, D-RST: No"
 		}),
-		"NVRM: Xid (PCI:0000:18:00 GPU-I:13 GPU-CI:02): 13, pid=1, name=a b (c): d, Graphics Exception": xid(13, func(x *XID) {
-			x.GPUInstance, x.ComputeInstance, x.PID, x.Process, x.Text = 13, 2, 1, "a b (c): d", "Graphics Exception"
+		"NVRM: Xid (PCI:0000:18:00 GPU-I:13 GPU-CI:02): 13, pid=1, name=a b (c): d, Graphics Exception": xid(13, func(x *model.KernelXID) {
+			x.GPUInstance, x.PID, x.Process, x.Text = 13, 1, "a b (c): d", "Graphics Exception"
 		}),
-		"NVRM: Xid (PCI:0000:18:00): 45, pid=9, name=x, Ch 3 caused by previous Xid 31": xid(45, func(x *XID) {
+		"NVRM: Xid (PCI:0000:18:00): 45, pid=9, name=x, Ch 3 caused by previous Xid 31": xid(45, func(x *model.KernelXID) {
 			x.PID, x.Process, x.Text = 9, "x", "Ch 3 caused by previous Xid 31"
 		}),
-		"NVRM: Xid (PCI:b8d4a:c1:1f): 154, GPU recovery action changed from 0x0 (None) to 0x2 (Node Reboot Required)": xid(154, func(x *XID) {
+		"NVRM: Xid (PCI:b8d4a:c1:1f): 154, GPU recovery action changed from 0x0 (None) to 0x2 (Node Reboot Required)": xid(154, func(x *model.KernelXID) {
 			x.Domain, x.Bus, x.Device, x.Text = 0xb8d4a, 0xc1, 0x1f, "GPU recovery action changed from 0x0 (None) to 0x2 (Node Reboot Required)"
 		}),
 		"NVRM: Xid (PCI:0000:18:00): 8": xid(8, nil),
 
 		"NVRM: GPU 0000:18:00.0: GPU has fallen off the bus.":     nil,
 		"nvidia-nvswitch0: SXid (PCI:0000:18:00.0): 12028, Fatal": nil,
-		"[42.0] NVRM: Xid (PCI:0000:18:00): 79, gone":             nil, // not at the start: somebody quotes it
+		"[42.0] NVRM: Xid (PCI:0000:18:00): 79, gone":             nil, // not at the start: a quotation
 		"NVRM: Xid (PCI:0000:18:00.0): 79, gone":                  nil,
 		"NVRM: Xid (PCI:0000:18): 79, gone":                       nil,
 		"NVRM: Xid (PCI:0000:18:20): 79, gone":                    nil,
+		"NVRM: Xid (PCI:0000:18:1ff): 79, gone":                   nil,
 		"NVRM: Xid (PCI:0000:18:00): -79, gone":                   nil,
 		"NVRM: Xid (PCI:0000:18:00): , gone":                      nil,
 		"NVRM: Xid (PCI:0000:18:00) 79":                           nil,
@@ -76,7 +79,7 @@ func TestParseRecord(t *testing.T) {
 	}
 }
 
-// FuzzParse: no input panics, and what is told of an XID stands in its line.
+// FuzzParse: no input panics, and the texts of an XID occur in its line.
 func FuzzParse(f *testing.F) {
 	f.Add("3,7,1234,-;NVRM: Xid (PCI:0000:18:00 GPU-I:05 GPU-CI:00): 13, pid=7194, name=python3, Graphics Exception")
 	f.Add("3,7,1234,-;NVRM: Xid (PCI:0000:18:00): 79, pid='<unknown>', name=<unknown>, gone")
@@ -90,7 +93,7 @@ func FuzzParse(f *testing.F) {
 		if !ok {
 			return
 		}
-		if x.Code < 0 || x.Device > 31 || x.GPUInstance < Unknown || x.ComputeInstance < Unknown || x.PID < 0 {
+		if x.Code < 0 || x.Device > 31 || x.GPUInstance < model.Unknown || x.PID < 0 {
 			t.Errorf("%q: %+v", line, x)
 		}
 		if !strings.Contains(line, x.Process) || !strings.Contains(line, x.Text) {

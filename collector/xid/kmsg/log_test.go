@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,16 +14,18 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"gpu_exporter/collector/model"
 )
 
 const patience = 30 * time.Second
 
-// line is a record of the kernel's on an XID.
+// line returns a record of the kernel with an XID.
 func line(sequence, code int) string {
 	return fmt.Sprintf("3,%d,1000,-;NVRM: Xid (PCI:0000:18:00): %d, test\n", sequence, code)
 }
 
-// following is a goroutine in Follow.
+// following is a goroutine that runs Follow.
 type following struct {
 	codes chan int64
 	done  chan error
@@ -36,7 +37,7 @@ func follow(t *testing.T, l *Log) *following {
 	ctx, stop := context.WithCancel(t.Context())
 	f := &following{codes: make(chan int64), done: make(chan error, 1), stop: stop}
 	go func() {
-		f.done <- l.Follow(ctx, func(x XID) {
+		f.done <- l.Follow(ctx, func(x model.KernelXID) {
 			select {
 			case f.codes <- x.Code:
 			case <-ctx.Done():
@@ -57,7 +58,7 @@ func (f *following) expect(t *testing.T, want ...int64) {
 		case err := <-f.done:
 			t.Fatalf("Follow returned %v after %v; want %v", err, got, want)
 		case <-time.After(patience):
-			t.Fatalf("waited in vain for %v, have %v", want, got)
+			t.Fatalf("timed out: got %v, want %v", got, want)
 		}
 	}
 	if !slices.Equal(got, want) {
@@ -103,12 +104,12 @@ func openFile(t *testing.T, content string) (string, *Log) {
 	return path, l
 }
 
-// Only what is written after Open is told: in whatever pieces, from a program or
-// the kernel, truncated or replaced.
+// Follow delivers the records that the kernel writes after Open, in pieces of any size, and
+// through truncation and replacement of the file.
 func TestFollowFile(t *testing.T) {
 	path, l := openFile(t, line(1, 1)+line(2, 2)[:20])
-	appendTo(t, path, line(2, 2)[20:]) // its start was there before
-	appendTo(t, path, line(3, 3))      // before Follow, after Open
+	appendTo(t, path, line(2, 2)[20:]) // its start precedes Open
+	appendTo(t, path, line(3, 3))      // between Open and Follow
 	f := follow(t, l)
 	f.expect(t, 3)
 	appendTo(t, path, line(4, 4)+"nonsense\n SUBSYSTEM=pci\n"+line(5, 5)+line(6, 6)[:30])
@@ -123,7 +124,7 @@ func TestFollowFile(t *testing.T) {
 	if err := os.Rename(path, path+".1"); err != nil {
 		t.Fatal(err)
 	}
-	appendTo(t, path+".1", line(10, 10)) // by whoever has it open
+	appendTo(t, path+".1", line(10, 10)) // the writer still has it open
 	f.expect(t, 10)
 	appendTo(t, path, line(11, 11))
 	f.expect(t, 11)
@@ -135,13 +136,14 @@ func TestFollowFile(t *testing.T) {
 	}
 }
 
-// What is written to a file after its end was seen and before another one takes its
-// name is told, too.
-func TestFollowRenamed(t *testing.T) {
+// Records that are written between the last read of a file and its replacement are
+// delivered too.
+func TestFollowReplacedFile(t *testing.T) {
 	path, l := openFile(t, line(1, 1))
-	renamed := false
+	read, renamed := l.read, false
 	l.read = func(b []byte) (int, error) {
-		if !renamed {
+		n, err := read(b)
+		if n == 0 && !renamed { // at the end
 			renamed = true
 			appendTo(t, path, line(2, 2))
 			if err := os.Rename(path, path+".1"); err != nil {
@@ -149,15 +151,15 @@ func TestFollowRenamed(t *testing.T) {
 			}
 			appendTo(t, path, line(3, 3))
 		}
-		return 0, io.EOF
+		return n, err
 	}
 	f := follow(t, l)
 	f.expect(t, 2, 3)
 	f.end(t)
 }
 
-// The device hands out one record for each read, and says EPIPE where it has
-// overwritten some and EINVAL for one that is too long.
+// The device returns one record per read. It returns EPIPE if it has overwritten records,
+// and EINVAL for a record that is too long.
 func TestFollowDevice(t *testing.T) {
 	type step struct {
 		text string
@@ -204,7 +206,7 @@ func TestFollowDevice(t *testing.T) {
 			}
 		})
 	}
-	t.Run("refused for good", func(t *testing.T) {
+	t.Run("always refused", func(t *testing.T) {
 		_, l := openFile(t, "")
 		l.device = true
 		l.read = func([]byte) (int, error) { return 0, syscall.EINVAL }
@@ -215,24 +217,23 @@ func TestFollowDevice(t *testing.T) {
 	})
 }
 
-// The kernel's own log: a waiting read ends with the context, and a program's
-// record is no XID.
+// A blocked read of the real device ends with the context.
 func TestFollowKernel(t *testing.T) {
 	l, err := Open("/dev/kmsg")
 	if err != nil {
-		t.Skipf("no kernel log to read here: %v", err)
+		t.Skipf("the kernel log is unreadable: %v", err)
 	}
 	defer l.Close()
 	if !l.device {
-		t.Fatal("/dev/kmsg is not taken for a device")
+		t.Fatal("/dev/kmsg is not recognized as a device")
 	}
 	f := follow(t, l)
 	select {
 	case code := <-f.codes:
-		t.Errorf("XID %d, is there a GPU?", code)
+		t.Errorf("delivered XID %d; does this machine have a GPU?", code)
 	case err := <-f.done:
 		t.Errorf("Follow returned %v", err)
-	case <-time.After(100 * time.Millisecond): // it waits
+	case <-time.After(100 * time.Millisecond): // the read blocks
 	}
 	f.end(t)
 }
