@@ -189,7 +189,7 @@ func fieldsOnNode(t *testing.T, scenario string, commands ...string) map[model.F
 	if err := json.Unmarshal(out, &list); err != nil {
 		t.Fatal(err)
 	}
-	byID := make(map[model.FieldID]f, len(list))
+	byID := make(map[model.FieldID]description, len(list))
 	for _, f := range list {
 		if f.Computed {
 			if f.Node != nil {
