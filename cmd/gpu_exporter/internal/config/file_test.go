@@ -178,7 +178,7 @@ include: [none.csv, bad.csv,
 fields:
   - {field: 150, resolution: 10s, statistics: true}
 `, `c.yaml:1: unknown key "collect-intervall": did you mean collect-interval?
-c.yaml:3: devices: device selector "x": "x" at position 1 is neither g nor i; write f, g, i, g:<ids>, i:<ids> or g:<ids>+i:<ids>, with ids such as 0,2-4
+c.yaml:3: devices: device selector "x": "x" does not begin with g or i; write f, g, i, g:<ids>, i:<ids> or g:<ids>+i:<ids>, with ids such as 0,2-4
 c.yaml:4: include: the counters file none.csv does not exist: check the path (a relative one starts at this file's directory)
 c.yaml:4: include: bad.csv:2: unknown field DCGM_FI_DEV_GPU_TMP: did you mean DCGM_FI_DEV_GPU_TEMP?
 c.yaml:4: include: bad.csv:3: DCGM_FI_DEV_POWER_USAGE has the unknown type gouge: write gauge, counter or label
@@ -260,7 +260,7 @@ collect-intervall: 5s
 web.max-requests: 99999999999999999999
 kubernetes: perhaps
 sample.resolution: 6s
-`, `c.yaml:1: devices: device selector "x": "x" at position 1 is neither g nor i; write f, g, i, g:<ids>, i:<ids> or g:<ids>+i:<ids>, with ids such as 0,2-4
+`, `c.yaml:1: devices: device selector "x": "x" does not begin with g or i; write f, g, i, g:<ids>, i:<ids> or g:<ids>+i:<ids>, with ids such as 0,2-4
 c.yaml:2: unknown key "collect-intervall": did you mean collect-interval?
 c.yaml:3: web.max-requests: "99999999999999999999" is not a number from 1 to 100000
 c.yaml:4: kubernetes must be true or false`},
