@@ -9,30 +9,29 @@ import (
 	"gpu_exporter/collector/model"
 )
 
-// baseUnit is a name for a field in base units. DCGM 4.6.1 and 4.7 have fields of
-// their own for these, which an older engine lacks. The values are the same ones,
-// so they are made of the older field wherever a counters file asks for the name,
-// and exist with every DCGM 4.
+// baseUnit is a name of a field in base units. DCGM 4.6.1 and 4.7 have separate fields for
+// these names, which older engines do not support. The exporter converts the values of
+// the older field instead, so that the name works with every DCGM 4.
 type baseUnit struct {
 	name  string
-	field model.FieldID // what DCGM has had before
-	scale float64       // from its unit to the base unit
+	field model.FieldID // the older field
+	scale float64       // from the older field's unit to the base unit
 	help  string
 }
 
 const (
 	mega = 1e6
 	mebi = 1 << 20
-	// nvlinkUnit is what DCGM's "MB/s" of NVLinks are: KiB/s divided by 1000
+	// nvlinkUnit is DCGM's "MB/s" of NVLinks: KiB/s divided by 1000
 	// (dcgmlib/src/DcgmCacheManager.cpp, ReadAndCacheNvLinkBandwidth).
 	nvlinkUnit = 1000 * 1024
 )
 
-// baseUnits are those of DCGM 4.6.1 (ids 1600 to 1612; go-dcgm v1.4611.0) and of
-// 4.7 (1613 to 1616, 1625 to 1628 and 1648) as "Field Identifiers" and "DCGM
-// Exporter Metrics" in NVIDIA's DCGM documentation have them. go-dcgm v1.4611.0 takes
-// DCGM_FI_DEV_GPU_UTIL_RATIO for field 203, in percent; DCGM 4.7 and dcgm-exporter
-// 4.9 mean a ratio by it, as the name says.
+// baseUnits are the names of DCGM 4.6.1 (IDs 1600 to 1612; go-dcgm v1.4611.0) and of 4.7
+// (1613 to 1616, 1625 to 1628 and 1648). Source: "Field Identifiers" and "DCGM Exporter
+// Metrics" in NVIDIA's DCGM documentation. go-dcgm v1.4611.0 resolves
+// DCGM_FI_DEV_GPU_UTIL_RATIO to field 203, in percent. In DCGM 4.7 and dcgm-exporter 4.9 it
+// is a ratio.
 var baseUnits = []baseUnit{
 	{"DCGM_FI_DEV_BAR1_CAPACITY_BYTES", 90, mebi, "BAR1 memory in total (in bytes)."},
 	{"DCGM_FI_DEV_BAR1_USED_BYTES", 92, mebi, "BAR1 memory in use (in bytes)."},
@@ -46,7 +45,7 @@ var baseUnits = []baseUnit{
 	{"DCGM_FI_DEV_MEMORY_MAX_CLOCK_HERTZ", 114, mega, "Highest clock of the memory (in Hz)."},
 	{"DCGM_FI_DEV_VIDEO_MAX_CLOCK_HERTZ", 115, mega, "Highest clock of the video engines (in Hz)."},
 	{"DCGM_FI_DEV_GPU_ENERGY_JOULES_TOTAL", 156, 1e-3, "Energy consumed since the driver was loaded (in J)."},
-	{"DCGM_FI_DEV_FAN_SPEED_RATIO", 191, Percent, "Fan speed, of the highest at tolerable noise (ratio)."},
+	{"DCGM_FI_DEV_FAN_SPEED_RATIO", 191, Percent, "Fan speed relative to the maximum at tolerable noise (ratio)."},
 	{"DCGM_FI_DEV_GPU_UTIL_RATIO", 203, Percent, "Time in which a kernel ran on the GPU (ratio)."},
 	{"DCGM_FI_DEV_MEMORY_UTIL_RATIO", 204, Percent, "Time in which memory was read or written (ratio)."},
 	{"DCGM_FI_DEV_ENC_UTIL_RATIO", 206, Percent, "Time in which the video encoder was busy (ratio)."},
@@ -58,26 +57,20 @@ var baseUnits = []baseUnit{
 	{"DCGM_FI_DEV_NVLINK_THROUGHPUT_BYTES_PER_SECOND", 449, nvlinkUnit, "Data sent and received over all NVLinks (in bytes/s)."},
 }
 
-func baseUnitByName(name string) (baseUnit, bool) {
-	i := slices.IndexFunc(baseUnits, func(u baseUnit) bool { return u.name == name })
-	if i < 0 {
-		return baseUnit{}, false
+func findBaseUnit(match func(baseUnit) bool) (baseUnit, bool) {
+	if i := slices.IndexFunc(baseUnits, match); i >= 0 {
+		return baseUnits[i], true
 	}
-	return baseUnits[i], true
+	return baseUnit{}, false
 }
 
-// BaseUnitName returns the name under which a counters file has the field in a base
-// unit, or "".
+// BaseUnitName returns the name that selects the field in base units, or "".
 func (f Field) BaseUnitName() string {
-	for i := range baseUnits {
-		if baseUnits[i].field == f.ID {
-			return baseUnits[i].name
-		}
-	}
-	return ""
+	unit, _ := findBaseUnit(func(u baseUnit) bool { return u.field == f.ID })
+	return unit.name
 }
 
-// DCGMName returns a name under which the field is in DCGM's own unit.
+// DCGMName returns a name that selects the field in DCGM's own unit.
 func (f Field) DCGMName() string {
 	if legacy := f.Legacy(); len(legacy) > 0 && f.BaseUnitName() == f.Name {
 		return legacy[0]

@@ -8,13 +8,13 @@ import (
 	"testing"
 )
 
-// Each name is in a base unit, is made of a number in another unit, and is as help and
-// unit of DCGM's own field of that name say, where go-dcgm has one.
+// TestBaseUnitsAreConsistent: each scale matches the unit of the older field, and the help
+// text equals that of DCGM's new field, if go-dcgm has it.
 func TestBaseUnitsAreConsistent(t *testing.T) {
 	for _, u := range baseUnits {
 		f, ok := ByID(u.field)
 		if !ok || !f.Type.Numeric() || f.BaseUnitName() != u.name {
-			t.Errorf("%s is made of field %d, %+v", u.name, u.field, f)
+			t.Errorf("%s is converted from field %d, %+v", u.name, u.field, f)
 		}
 		scale := map[string]float64{"MiB": mebi, "MHz": mega, "mJ": 1e-3, "percent": Percent, "MB/s": nvlinkUnit}[f.Unit]
 		if scale != u.scale {
@@ -32,7 +32,7 @@ func TestBaseUnitsAreConsistent(t *testing.T) {
 	}
 }
 
-// Statistics are in the unit of the name, too.
+// TestStatisticsInBaseUnits: the factor of the name applies.
 func TestStatisticsInBaseUnits(t *testing.T) {
 	c, err := NewCounter("DCGM_FI_DEV_SM_CLOCK_HERTZ", "", "", "")
 	if err != nil {

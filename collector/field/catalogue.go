@@ -4,7 +4,6 @@
 package field
 
 import (
-	"fmt"
 	"iter"
 	"sort"
 	"strings"
@@ -12,7 +11,7 @@ import (
 	"gpu_exporter/collector/model"
 )
 
-// The fields that the exporter treats in a way of their own.
+// The fields that the exporter processes specially.
 const (
 	ClocksEventReasons model.FieldID = 112 // DCGM_FI_DEV_CLOCKS_EVENT_REASONS
 	GPUUtil            model.FieldID = 203 // DCGM_FI_DEV_GPU_UTIL
@@ -20,102 +19,78 @@ const (
 	FBUsed             model.FieldID = 252 // DCGM_FI_DEV_FB_USED
 )
 
-// MetricType says what becomes of a field: a gauge, a counter, or a label on
-// the other series of its entity.
+// MetricType is the metric type of a field: a gauge, a counter, or a label on the other
+// series of its entity.
 type MetricType uint8
 
-// The metric types. MetricNone is the nature of fields that no series or label
-// can carry.
+// The metric types.
 const (
-	MetricNone MetricType = iota
+	MetricNone MetricType = iota // the field cannot be a series or a label
 	MetricGauge
 	MetricCounter
 	MetricLabel
-	// MetricHistogram is that of families of ours: no counters file can ask for it.
-	MetricHistogram
+	MetricHistogram // for derived families only; counters files cannot request it
 )
 
 // String returns the word of the counters file.
 func (t MetricType) String() string {
-	switch t {
-	case MetricNone:
-		return "none"
-	case MetricGauge:
-		return "gauge"
-	case MetricCounter:
-		return "counter"
-	case MetricLabel:
-		return "label"
-	case MetricHistogram:
-		return "histogram"
-	}
-	return fmt.Sprintf("metric(%d)", uint8(t))
+	return model.NameOf([]string{"none", "gauge", "counter", "label", "histogram"}, t, "metric")
 }
 
-// Field is what is known about one DCGM field. It is comparable.
+// Field describes a DCGM field. It is comparable.
 type Field struct {
 	ID   model.FieldID
 	Name string // as of DCGM 4.6
-	Unit string // empty where the value is a count, code, state or text
-	// Help is one sentence, in words of our own.
+	Unit string // empty if the value is a count, code, state or text
+	// Help is one sentence.
 	Help   string
 	legacy string // separated by spaces
 	Type   model.ValueType
-	// Level is the smallest entity that the field is about. See [Field.On].
+	// Level is the smallest kind of entity that has the field. See [Field.On].
 	Level model.EntityKind
-	// Nature is what the values are by themselves. A counters file may say
-	// otherwise, and is followed.
+	// Nature is the metric type that fits the values. A counters file may use another.
 	Nature MetricType
 }
 
-// Legacy returns the other names that resolve to the field: those of DCGM 4.x
-// before 4.6, then the lower-case ones of dcgm-exporter 1.x.
+// Legacy returns the legacy names of the field: the names of DCGM 4.x before 4.6, then the
+// lower-case names of dcgm-exporter 1.x.
 func (f Field) Legacy() []string { return strings.Fields(f.legacy) }
 
-// Profiling says whether the field needs DCGM's profiling (DCP) support.
+// Names returns all names of the field, the current name first.
+func (f Field) Names() []string { return append([]string{f.Name}, f.Legacy()...) }
+
+// Profiling reports whether the field needs DCGM's profiling (DCP) support.
 func (f Field) Profiling() bool { return f.ID >= 1001 && f.ID <= 1099 }
 
-// On says whether entities of the kind are asked for the field. DCGM gives the
-// level at which it keeps a field, and answers for what contains that level. A
-// GPU's own values are also asked of its instances, where DCGM repeats them, and
-// global values of both, as dcgm-exporter does
-// (internal/pkg/devicewatcher/device_watcher.go, shouldIncludeField). Values of
-// links are not asked of switches, nor global ones of what is no GPU, where
-// dcgm-exporter writes the same family twice.
+// On reports whether the exporter reads the field on entities of the kind by default. DCGM
+// registers a level for each field, and has values for entities that contain that level.
+// In addition, GPUs and GPU instances have global values, and instances have their GPU's
+// values, as with dcgm-exporter (internal/pkg/devicewatcher/device_watcher.go,
+// shouldIncludeField). Values of links are not read on switches, and global values only on
+// GPUs: dcgm-exporter exports such families twice.
 func (f Field) On(kind model.EntityKind) bool {
-	if f.Type == model.ValueNone {
-		return false
-	}
-	if f.Level == kind {
-		return true
-	}
-	switch kind {
-	case model.KindGPU, model.KindGPUInstance:
-		if f.Level == model.KindGlobal {
-			return true
-		}
-	}
+	levels := model.Kinds(kind)
 	switch kind {
 	case model.KindGPU:
-		return f.Level == model.KindGPUInstance || f.Level == model.KindComputeInstance
+		levels |= model.Kinds(model.KindGlobal, model.KindGPUInstance, model.KindComputeInstance)
 	case model.KindGPUInstance:
-		return f.Level == model.KindGPU || f.Level == model.KindComputeInstance
+		levels |= model.Kinds(model.KindGlobal, model.KindGPU, model.KindComputeInstance)
 	case model.KindCPU:
-		return f.Level == model.KindCPUCore
+		levels |= model.Kinds(model.KindCPUCore)
 	}
-	return false
+	return f.Type != model.ValueNone && levels.Has(f.Level)
 }
 
-// AnsweredBy says whether entities of the kind may have values of the field if they
-// are asked, which On leaves out where they would repeat those of another entity: a
-// GPU's on what lies in it, a CPU's on its cores, and the node's everywhere. DCGM has
-// the totals of NVLinks by link, too, and gives switches a UUID as it does GPUs.
+// AnsweredBy reports whether entities of the kind can have values of the field. It
+// includes kinds for which On returns false because the values repeat another entity's: a
+// GPU's on its instances, a CPU's on its cores, and the node's on every entity. DCGM also
+// has the NVLink totals per link, and UUIDs of switches.
 func (f Field) AnsweredBy(kind model.EntityKind) bool {
 	switch {
 	case f.Type == model.ValueNone || f.On(kind):
 		return f.On(kind)
 	case f.Level == model.KindGlobal:
-		_, ok := model.KindByName(kind.String()) // the numbers have a gap
+		_, ok := model.KindByName(kind.String()) // false for the unused number 2
 		return ok
 	case kind.OfGPU():
 		return f.On(model.KindGPU)
@@ -127,13 +102,7 @@ func (f Field) AnsweredBy(kind model.EntityKind) bool {
 	return kind == model.KindSwitch && f.ID == 54
 }
 
-// fieldName is a row of nameTable.
-type fieldName struct {
-	name string
-	id   model.FieldID
-}
-
-// All yields every field, by id.
+// All yields every field, by ID.
 func All() iter.Seq[Field] {
 	return func(yield func(Field) bool) {
 		for i := range fieldTable {
@@ -144,7 +113,7 @@ func All() iter.Seq[Field] {
 	}
 }
 
-// ByID returns the field with the id.
+// ByID returns the field with the ID.
 func ByID(id model.FieldID) (Field, bool) {
 	i := sort.Search(len(fieldTable), func(i int) bool { return fieldTable[i].ID >= id })
 	if i < len(fieldTable) && fieldTable[i].ID == id {
@@ -153,20 +122,25 @@ func ByID(id model.FieldID) (Field, bool) {
 	return Field{}, false
 }
 
-// ByName returns the field that go-dcgm resolves the name to. Some names
-// of DCGM 4.6 are no new names of an older field but fields of their own, in
-// another unit: DCGM_FI_DEV_SM_CLOCK is field 100 (MHz) and
-// DCGM_FI_DEV_SM_CLOCK_HERTZ is field 1603.
+// ByName returns the field with the name, current or legacy, as go-dcgm resolves it. Some
+// names of DCGM 4.6 belong to a new field in another unit: DCGM_FI_DEV_SM_CLOCK is field
+// 100 (MHz), and DCGM_FI_DEV_SM_CLOCK_HERTZ is field 1603.
 func ByName(name string) (Field, bool) {
-	i := sort.Search(len(nameTable), func(i int) bool { return nameTable[i].name >= name })
-	if i < len(nameTable) && nameTable[i].name == name {
-		return ByID(nameTable[i].id)
+	for f := range All() {
+		if f.Name == name {
+			return f, true
+		}
+		for legacy := range strings.FieldsSeq(f.legacy) {
+			if legacy == name {
+				return f, true
+			}
+		}
 	}
 	return Field{}, false
 }
 
-// clockEventReasonNames are the reasons of field 112 in the order of its bits
-// (DCGM_CLOCKS_EVENT_REASON_* in dcgm_fields.h), by dcgm-exporter's names.
+// clockEventReasonNames are dcgm-exporter's names of the reasons of field 112, in the
+// order of its bits (DCGM_CLOCKS_EVENT_REASON_* in dcgm_fields.h).
 var clockEventReasonNames = [...]string{
 	"gpu_idle", "clocks_setting", "power_cap", "hw_slowdown", "sync_boost",
 	"sw_thermal", "hw_thermal", "hw_power_brake", "display_clocks",

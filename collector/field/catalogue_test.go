@@ -15,35 +15,43 @@ import (
 	"gpu_exporter/collector/model"
 )
 
-// TestCatalogueHasAllOfGoDCGM fails when the go-dcgm that go.mod requires knows a
-// name, or an id for it, that the table does not.
-func TestCatalogueHasAllOfGoDCGM(t *testing.T) {
+// TestCatalogueMatchesGoDCGM compares the names and IDs of the table with go-dcgm's.
+func TestCatalogueMatchesGoDCGM(t *testing.T) {
 	names, err := godcgm.Names(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(names) < 1000 {
-		t.Fatalf("go-dcgm has %d names: its source has changed its form", len(names))
+		t.Fatalf("go-dcgm has only %d names: the form of its source has changed", len(names))
 	}
 	for _, n := range names {
 		f, ok := ByName(n.Name)
 		switch {
 		case !ok:
-			t.Errorf("%s (field %d) is missing: run go generate ./collector", n.Name, n.ID)
+			t.Errorf("%s (field %d) is missing: run go generate ./collector/field", n.Name, n.ID)
 		case f.ID != model.FieldID(n.ID):
 			t.Errorf("%s is field %d, and %d in go-dcgm", n.Name, f.ID, n.ID)
 		case n.Name != f.Name && !slices.Contains(f.Legacy(), n.Name):
 			t.Errorf("field %d does not list its name %s", f.ID, n.Name)
 		case n.Legacy && n.Name == f.Name:
-			t.Errorf("field %d goes by its legacy name %s", f.ID, n.Name)
+			t.Errorf("the name of field %d is the legacy name %s", f.ID, n.Name)
 		}
 	}
-	if len(nameTable) != len(names) {
-		t.Errorf("the table has %d names, go-dcgm %d: run go generate ./collector", len(nameTable), len(names))
+	total := 0
+	for f := range All() {
+		for _, name := range f.Names() {
+			total++
+			if got, ok := ByName(name); !ok || got.ID != f.ID {
+				t.Errorf("%s is a name of field %d and of field %d", name, f.ID, got.ID)
+			}
+		}
+	}
+	if total != len(names) {
+		t.Errorf("the table has %d names, go-dcgm %d: run go generate ./collector/field", total, len(names))
 	}
 }
 
-func TestCatalogueIsWhatTheGeneratorWrites(t *testing.T) {
+func TestCatalogueIsGenerated(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "table.go")
 	cmd := exec.CommandContext(t.Context(), "go", "run", "./internal/fieldgen", "-o", out)
 	if text, err := cmd.CombinedOutput(); err != nil {
@@ -58,20 +66,17 @@ func TestCatalogueIsWhatTheGeneratorWrites(t *testing.T) {
 		t.Fatal(err)
 	}
 	if string(got) != string(want) {
-		t.Error("catalogue_table.go is not what fieldgen writes: run go generate ./collector")
+		t.Error("catalogue_table.go is out of date: run go generate ./collector/field")
 	}
 }
 
 func TestCatalogueIsConsistent(t *testing.T) {
 	if !slices.IsSortedFunc(fieldTable[:], func(a, b Field) int { return int(a.ID) - int(b.ID) }) {
-		t.Error("fieldTable is not sorted by id")
-	}
-	if !slices.IsSortedFunc(nameTable[:], func(a, b fieldName) int { return strings.Compare(a.name, b.name) }) {
-		t.Error("nameTable is not sorted by name")
+		t.Error("fieldTable is not sorted by ID")
 	}
 	for f := range All() {
 		if got, ok := ByID(f.ID); !ok || got != f {
-			t.Errorf("FieldByID(%d) = %v, %v", f.ID, got, ok)
+			t.Errorf("ByID(%d) = %v, %v", f.ID, got, ok)
 		}
 		if f.Help == "" || strings.HasPrefix(f.Help, " ") || !strings.HasSuffix(f.Help, ".") {
 			t.Errorf("%s has the help %q", f.Name, f.Help)
@@ -82,8 +87,8 @@ func TestCatalogueIsConsistent(t *testing.T) {
 		if f.Type.Numeric() != (f.Nature == MetricGauge || f.Nature == MetricCounter) {
 			t.Errorf("%s is a %s and by nature a %s", f.Name, f.Type, f.Nature)
 		}
-		// The base-unit names say their unit themselves, but for one: field 203
-		// kept the percent of DCGM_FI_DEV_GPU_UTIL under its new name.
+		// Names in base units end with their unit, except that field 203 is still in
+		// percent under its new name.
 		for suffix, unit := range map[string]string{
 			"_CELSIUS": "celsius", "_WATTS": "W", "_HERTZ": "Hz", "_RATIO": "ratio",
 			"_JOULES_TOTAL": "J", "_BYTES_TOTAL": "bytes", "_NS": "ns",
@@ -104,20 +109,20 @@ func TestFieldByName(t *testing.T) {
 		nature MetricType
 		unit   string
 	}{
-		// Today's and the 4.6 name of one field, and that of dcgm-exporter 1.x.
+		// The legacy name, the 4.6 name and the name of dcgm-exporter 1.x of one field.
 		{"DCGM_FI_DEV_GPU_UTIL", 203, model.ValueInt64, model.KindGPU, MetricGauge, "percent"},
 		{"DCGM_FI_DEV_GPU_UTIL_RATIO", 203, model.ValueInt64, model.KindGPU, MetricGauge, "percent"},
 		{"dcgm_gpu_utilization", 203, model.ValueInt64, model.KindGPU, MetricGauge, "percent"},
 		{"DCGM_FI_DEV_POWER_USAGE", 155, model.ValueDouble, model.KindGPU, MetricGauge, "W"},
 		{"DCGM_FI_DEV_BOARD_POWER_WATTS", 155, model.ValueDouble, model.KindGPU, MetricGauge, "W"},
-		// Names that look like a pair and are two fields in two units.
+		// Similar names of two fields in two units.
 		{"DCGM_FI_DEV_SM_CLOCK", 100, model.ValueInt64, model.KindGPU, MetricGauge, "MHz"},
 		{"DCGM_FI_DEV_SM_CLOCK_HERTZ", 1603, model.ValueInt64, model.KindGPU, MetricGauge, "Hz"},
 		{"DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", 156, model.ValueInt64, model.KindGPU, MetricCounter, "mJ"},
 		{"DCGM_FI_DEV_GPU_ENERGY_JOULES_TOTAL", 1611, model.ValueDouble, model.KindGPU, MetricCounter, "J"},
 		{"DCGM_FI_DEV_BAR1_TOTAL", 90, model.ValueInt64, model.KindComputeInstance, MetricGauge, "MiB"},
 		{"DCGM_FI_DEV_BAR1_CAPACITY_BYTES", 1600, model.ValueInt64, model.KindComputeInstance, MetricGauge, "bytes"},
-		// One of each level.
+		// One field of each level.
 		{"DCGM_FI_DRIVER_VERSION", 1, model.ValueString, model.KindGlobal, MetricLabel, ""},
 		{"DCGM_FI_PROF_DRAM_ACTIVE", 1005, model.ValueDouble, model.KindGPUInstance, MetricGauge, "ratio"},
 		{"DCGM_FI_DEV_XID_ERRORS", XIDErrors, model.ValueInt64, model.KindComputeInstance, MetricGauge, ""},
@@ -127,10 +132,10 @@ func TestFieldByName(t *testing.T) {
 		{"DCGM_FI_DEV_CPU_TEMP_CURRENT", 1110, model.ValueDouble, model.KindCPU, MetricGauge, "celsius"},
 		{"DCGM_FI_DEV_CPU_UTIL_TOTAL", 1100, model.ValueDouble, model.KindCPUCore, MetricGauge, "ratio"},
 		{"DCGM_FI_DEV_CONNECTX_HEALTH", 1300, model.ValueInt64, model.KindConnectX, MetricGauge, ""},
-		// A binary one, and the edge of a range.
+		// A binary field, and the edge of a range.
 		{"DCGM_FI_DEV_SUPPORTED_CLOCKS", 130, model.ValueBlob, model.KindGPU, MetricNone, ""},
 		{"DCGM_FI_LAST_NVSWITCH_FIELD_ID", 899, model.ValueNone, model.KindGlobal, MetricNone, ""},
-		// The NVLink throughput is a rate (MB/s), whatever its name says.
+		// The NVLink throughput is a rate (MB/s), despite its name.
 		{"DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL", 449, model.ValueInt64, model.KindGPU, MetricGauge, "MB/s"},
 	} {
 		f, ok := ByName(tc.name)
@@ -202,7 +207,7 @@ func TestFieldOn(t *testing.T) {
 	}
 }
 
-// What can be asked for beyond what is by default, and what cannot.
+// TestFieldAnsweredBy covers the kinds that the configuration can select for a field.
 func TestFieldAnsweredBy(t *testing.T) {
 	for _, tc := range []struct {
 		name string

@@ -12,136 +12,181 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"gpu_exporter/collector/model"
 )
 
-// Factor is what values are multiplied by.
-func (c Counter) Factor() float64 {
-	if c.Scale == 0 {
-		return 1
-	}
-	return c.Scale
+// Counter is a field, and the metric or label that it becomes.
+type Counter struct {
+	// Field is zero if the counter is computed.
+	Field Field
+	// Computed is zero if the counter is a field.
+	Computed ComputedCounter
+	// Name is the name of the metric or label. By default it is the name that the counters
+	// file uses for the field: current, legacy, or of dcgm-exporter 1.x.
+	Name string
+	Type MetricType // gauge, counter or label
+	Help string
+	// Scale is the factor from the field's unit to the metric's unit; 0 means 1. It is set
+	// for names in base units.
+	Scale float64
+
+	// Only the configuration file can set the following.
+
+	// Kinds are the kinds of entities on which the field is read, out of those of
+	// [Field.AnsweredBy]; 0 means those of [Field.On] except compute instances.
+	Kinds model.KindSet
+	// Resolution is the interval of readings between two samples; 0 means none.
+	Resolution time.Duration
+	// Statistics adds the minimum, maximum and mean since the previous sample, Histogram a
+	// native histogram. Both need a resolution.
+	Statistics, Histogram bool
 }
+
+// Factor returns the factor from the field's unit to the metric's unit.
+func (c Counter) Factor() float64 { return cmp.Or(c.Scale, 1) }
 
 var metricName = regexp.MustCompile(`^[a-zA-Z_:][a-zA-Z0-9_:]*$`)
 
-// reservedPrefixes begin the names of families that the exporter has of its own.
+// reservedPrefixes are the prefixes of the exporter's own families.
 var reservedPrefixes = []string{"gpu_", "go_", "process_", "promhttp_", "scrape_"}
 
-// prometheusNames are those of series that Prometheus makes itself.
+// prometheusNames are the names of series that Prometheus generates.
 var prometheusNames = []string{"up", "ALERTS", "ALERTS_FOR_STATE"}
 
-// NewCounter returns the counter that the words describe: a field by its name or
-// id, or a computed counter by its name, and the name, type and help of its metric,
-// of which those that are empty are the field's. The error says what is wrong and
-// what to do.
+// NewCounter returns the counter of a field, by name or ID, or of a computed counter, by
+// name. Empty values of name, metricType and help mean the field's.
 func NewCounter(field, name, metricType, help string) (Counter, error) {
-	c, err := counterOf(field, metricType, help)
-	if err != nil {
-		return Counter{}, err
-	}
-	if name != "" {
-		if err := checkName(name, c.Type); err != nil {
-			return Counter{}, err
-		}
-		c.Name = name
-	}
-	return c, nil
-}
-
-// counterOf is NewCounter for a metric with the field's name.
-func counterOf(field, metricType, help string) (Counter, error) {
-	p := countersParser{first: map[string]int{}}
-	if computed, itsHelp, ok := computedByName(field); ok {
-		p.computed(0, computed, field, cmp.Or(metricType, computed.Nature().String()), cmp.Or(help, itsHelp))
-		if len(p.problems) > 0 {
-			return Counter{}, errors.New(p.problems[0].Message)
-		}
-		return p.counters.List[0], nil
-	}
-	f, ok := ByName(field)
 	if id, err := strconv.ParseUint(field, 10, 16); err == nil {
-		if f, ok = ByID(model.FieldID(id)); !ok {
+		f, ok := ByID(model.FieldID(id))
+		if !ok {
 			return Counter{}, fmt.Errorf("DCGM has no field %d", id)
 		}
 		field = f.DCGMName()
 	}
-	var scale float64
-	if unit, inBaseUnit := baseUnitByName(field); !ok || inBaseUnit {
-		f, scale, ok = p.field(0, field)
-		if inBaseUnit {
-			help = cmp.Or(help, unit.help)
+	c, err := resolve(field)
+	if err != nil {
+		return Counter{}, err
+	}
+	if metricType == "" {
+		err = c.setType(c.Type)
+	} else {
+		err = c.parseType(metricType)
+	}
+	if err == nil && help != "" {
+		err = c.setHelp(help)
+	}
+	if err == nil && name != "" {
+		err = checkName(name, c.Type)
+		c.Name = name
+	}
+	if err != nil {
+		return Counter{}, err
+	}
+	return c, nil
+}
+
+// resolve returns the counter with the name, and with the field's type and help text. With
+// an error, the counter has only its name.
+func resolve(name string) (Counter, error) {
+	for _, c := range ComputedCounters() {
+		if c.Name == name {
+			return c, nil
 		}
 	}
-	metric, typeOK := f.Nature, true
-	if metricType != "" {
-		metric, typeOK = p.metricType(0, field, metricType)
+	if unit, ok := findBaseUnit(func(u baseUnit) bool { return u.name == name }); ok {
+		f, _ := ByID(unit.field)
+		return Counter{Field: f, Name: name, Type: f.Nature, Help: unit.help, Scale: unit.scale}, nil
 	}
-	helpOK := p.help(0, field, cmp.Or(help, f.Help))
-	if !ok || !typeOK || !helpOK {
-		return Counter{}, errors.New(leaveOut(p.problems[0].Message))
+	if f, ok := ByName(name); ok {
+		return Counter{Field: f, Name: name, Type: f.Nature, Help: f.Help}, nil
 	}
-	if reason := refuse(f, scale, metric); reason != "" {
-		return Counter{}, fmt.Errorf("%s %s", field, leaveOut(reason))
+	unknown := Counter{Name: name}
+	if name == "" {
+		return unknown, errors.New("the field name is missing: write name, type and help, separated by commas")
 	}
-	return Counter{Field: f, Name: field, Type: metric, Help: cmp.Or(help, f.Help), Scale: scale}, nil
+	if s := Suggest(name); s != "" {
+		return unknown, fmt.Errorf("unknown field %s: did you mean %s?", shown(name), s)
+	}
+	return unknown, fmt.Errorf("unknown field %s: DCGM has no field of this name", shown(name))
 }
 
-// leaveOut makes of advice for a counters file some for a field that stands elsewhere.
-func leaveOut(message string) string {
-	return strings.ReplaceAll(message, "remove the line", "leave the field out")
+// parseType sets the metric type to a word of a counters file.
+func (c *Counter) parseType(word string) error {
+	switch word {
+	case "gauge":
+		return c.setType(MetricGauge)
+	case "counter":
+		return c.setType(MetricCounter)
+	case "label":
+		return c.setType(MetricLabel)
+	case "histogram", "summary":
+		return fmt.Errorf("%s cannot be a %s: DCGM returns one number, not a distribution; write gauge or counter", shown(c.Name), word)
+	case "":
+		return fmt.Errorf("%s has no type: write gauge, counter or label", shown(c.Name))
+	}
+	return fmt.Errorf("%s has the unknown type %s: write gauge, counter or label", shown(c.Name), shown(word))
 }
 
-// checkName says what is wrong with a name that is not the field's.
+// setType sets the metric type, if the field can have it.
+func (c *Counter) setType(metric MetricType) error {
+	f := c.Field
+	switch {
+	case c.Computed != 0 && metric == MetricLabel:
+		return fmt.Errorf("%s cannot be a label, because it has several values: write %s", c.Name, c.Type)
+	case c.Computed != 0:
+		return nil // the type is fixed; dcgm-exporter's files call gauges counters
+	case c.Scale != 0 && metric == MetricLabel:
+		return fmt.Errorf("%s is a number that keeps changing and cannot be a label: write %s", c.Name, f.Nature)
+	case f.Type == model.ValueNone && f.Name != "":
+		return fmt.Errorf("%s marks the edge of a range of field IDs and has no value: remove it", c.Name)
+	case f.Type == model.ValueBlob:
+		return fmt.Errorf("%s is a binary structure and cannot be exported: remove it", c.Name)
+	case f.Type == model.ValueTime:
+		return fmt.Errorf("%s is a time in DCGM's own form and cannot be exported: remove it", c.Name)
+	case f.Type == model.ValueString && metric != MetricLabel:
+		return fmt.Errorf("%s is text and cannot be a %s: write label, to add it to the other series of its entity", c.Name, metric)
+	}
+	c.Type = metric
+	return nil
+}
+
+// setHelp sets the help text, if the exposition formats can contain it.
+func (c *Counter) setHelp(help string) error {
+	if !utf8.ValidString(help) {
+		return fmt.Errorf("the help text of %s is not UTF-8: save the file as UTF-8", shown(c.Name))
+	}
+	if i := strings.IndexFunc(help, unicode.IsControl); i >= 0 {
+		r, _ := utf8.DecodeRuneInString(help[i:])
+		return fmt.Errorf("the help text of %s has the control character %U: write it on one line, with spaces", shown(c.Name), r)
+	}
+	c.Help = help
+	return nil
+}
+
+// checkName checks a name that the configuration gives to a metric or label.
 func checkName(name string, metric MetricType) error {
 	if !metricName.MatchString(name) {
-		return fmt.Errorf("%q is no name for a metric: use letters, digits, _ and :, and no digit first", name)
+		return fmt.Errorf("%q is not a valid metric name: use letters, digits, _ and :, and no digit first", name)
 	}
 	if metric == MetricLabel {
 		if strings.Contains(name, ":") || strings.HasPrefix(name, "__") || slices.Contains(OwnLabelNames(), name) {
-			return fmt.Errorf("%q is no name for a label here: it is one of the device's, or begins with __, or has a colon: choose another name", name)
+			return fmt.Errorf("%q cannot be a label: the device has such a label, or the name begins with __ or contains a colon; choose another name", name)
 		}
 	} else if slices.Contains(prometheusNames, name) {
-		return fmt.Errorf("%q is the name of series that Prometheus makes itself: choose another name", name)
+		return fmt.Errorf("%q is the name of a series that Prometheus generates: choose another name", name)
 	}
 	for _, prefix := range reservedPrefixes {
 		if strings.HasPrefix(name, prefix) {
-			return fmt.Errorf("%q begins with %s, which is for the exporter's own metrics: choose another name", name, prefix)
+			return fmt.Errorf("%q begins with %s, which is reserved for the exporter's own metrics: choose another name", name, prefix)
 		}
 	}
 	return nil
 }
 
-// Counter is one line of a counters file: a field, and the metric or label that
-// becomes of it.
-type Counter struct {
-	// Field is zero if the counter is computed.
-	Field Field
-	// Computed says which of dcgm-exporter's own counters it is, if it is one.
-	Computed ComputedCounter
-	// Name is the name as it stands in the file, and so the name of the metric
-	// or label: current, legacy or that of dcgm-exporter 1.x.
-	Name string
-	Type MetricType // gauge, counter or label
-	Help string
-	// Scale is what values of the field are multiplied by; 0 is 1. It is set for
-	// names in base units of which the field is in another unit.
-	Scale float64
-
-	// What a counters file cannot say, and the configuration file can.
-
-	// Kinds are the kinds of entities that are asked, of those of [Field.AnsweredBy];
-	// 0 is those of [Field.On] but compute instances.
-	Kinds model.KindSet
-	// Resolution is how often the field is looked at between two samples; 0 is not.
-	Resolution time.Duration
-	// Statistics adds the minimum, maximum and mean since the last sample,
-	// Histogram a native histogram of what was seen. Both want a resolution.
-	Statistics, Histogram bool
-}
-
-// On says whether entities of the kind are asked for the counter's field.
+// On reports whether the counter's field is read on entities of the kind.
 func (c Counter) On(kind model.EntityKind) bool {
 	if c.Computed != 0 {
 		return false
@@ -149,43 +194,24 @@ func (c Counter) On(kind model.EntityKind) bool {
 	if c.Kinds != 0 {
 		return c.Kinds.Has(kind)
 	}
-	// Beside its GPU instance, a compute instance would count twice in every sum.
+	// A compute instance repeats its GPU instance, so every sum would count it twice.
 	return kind != model.KindComputeInstance && c.Field.On(kind)
 }
 
-// refuse says why values of the field cannot become a metric of that type, or
-// returns "".
-func refuse(f Field, scale float64, metric MetricType) string {
-	switch {
-	case scale != 0 && metric == MetricLabel:
-		return fmt.Sprintf("is a number that keeps changing and cannot be a label: write %s", f.Nature)
-	case f.Type == model.ValueNone:
-		return "marks the edge of a range of field ids and has no value: remove the line"
-	case f.Type == model.ValueBlob:
-		return "is a binary structure, not one value: it cannot be exported; remove the line"
-	case f.Type == model.ValueTime:
-		return "is a point in time in DCGM's own form: it cannot be exported; remove the line"
-	case f.Type == model.ValueString && metric != MetricLabel:
-		return fmt.Sprintf("is a text, and a %s is a number: write label, to put it on the other series of its entity", metric)
-	}
-	return ""
-}
-
-// Odd says what is odd about the counter's type, or returns "".
+// Odd returns a warning about the counter's type, or "".
 func (c Counter) Odd() string {
 	field := c.Field
 	switch {
 	case c.Computed != 0:
 	case c.Type == MetricLabel && (field.Type == model.ValueDouble || field.Nature == MetricCounter):
-		return fmt.Sprintf("%s is a number that keeps changing: as a label it makes new series each time; write %s", c.Name, field.Nature)
+		return fmt.Sprintf("%s is a number that keeps changing, so that a label creates new series each time: write %s", c.Name, field.Nature)
 	case c.Type != MetricLabel && c.Type != field.Nature && !customary(field, c.Type):
-		return fmt.Sprintf("%s is by nature a %s, and the file makes it a %s: functions such as rate() will mislead", c.Name, field.Nature, c.Type)
+		return fmt.Sprintf("%s is a %s, but is configured as a %s: functions such as rate() return wrong results", c.Name, field.Nature, c.Type)
 	}
 	return ""
 }
 
-// Repeats says whether values of the counter are also those of other, under another
-// name.
+// Repeats reports whether the other counter has the same values under another name.
 func (c Counter) Repeats(other Counter) bool {
 	if c.Computed != 0 || other.Computed != 0 || c.Field.ID != other.Field.ID || c.Name == other.Name {
 		return false
@@ -198,10 +224,9 @@ func (c Counter) Repeats(other Counter) bool {
 	return false
 }
 
-// customary says whether the type, although not the field's nature, is what
-// people write and expect: dcgm-exporter's own files, their commented-out lines
-// included, call the NVLink throughput, PCIe traffic and pending page
-// retirements counters.
+// customary reports whether the type is common although it is not the field's nature.
+// dcgm-exporter's files declare the NVLink throughput, the PCIe traffic and the pending
+// page retirements as counters.
 func customary(f Field, metric MetricType) bool {
 	if metric != MetricCounter {
 		return false
@@ -213,8 +238,8 @@ func customary(f Field, metric MetricType) bool {
 	return false
 }
 
-// OwnLabelNames are the names that a device's series can have without any pod's
-// label, whatever the configuration.
+// OwnLabelNames returns the names of all labels that a device's series can have in any
+// configuration, except the labels of pods.
 func OwnLabelNames() []string {
 	return []string{
 		"gpu", "UUID", "uuid", "pci_bus_id", "device", "modelName", "GPU_I_PROFILE", "GPU_I_ID", "GPU_CI_ID", "hostname", "Hostname",
@@ -226,9 +251,7 @@ func OwnLabelNames() []string {
 	}
 }
 
-// The suffixes of the families that a counter with statistics adds to its own,
-// and of its histogram. They cannot be confused with names of fields, which are
-// in capitals, or with labels of theirs.
+// The suffixes of the families of a counter's statistics and histogram.
 const (
 	SuffixMin       = "_min"
 	SuffixMax       = "_max"
@@ -236,10 +259,9 @@ const (
 	SuffixHistogram = "_histogram"
 )
 
-// FamilyNames returns the names of the families that come of the counter: its
-// own, and those of its statistics and histogram, with the names that the histogram's
-// series have in text. A configuration in which two counters have one in common
-// cannot be served.
+// FamilyNames returns the names of the counter's families: its own, those of its
+// statistics and histogram, and the names of the histogram's series in the text format.
+// The families of two counters must have different names.
 func (c Counter) FamilyNames() []string {
 	if c.Type == MetricLabel {
 		return nil
@@ -257,39 +279,37 @@ func (c Counter) FamilyNames() []string {
 	return names
 }
 
-// NoStatistics says why the smallest, greatest and mean value of the counter would
-// say nothing, nor a histogram, and what to do; or returns "".
+// NoStatistics returns the reason why the counter cannot have statistics and a histogram,
+// with the remedy, or "".
 func (c Counter) NoStatistics() string {
-	const without = "leave resolution, statistics and histogram out"
+	const remedy = "remove resolution, statistics and histogram"
 	switch {
 	case !c.Field.Type.Numeric() || c.Type == MetricLabel:
-		return "is no series of numbers: " + without
+		return "is not a series of numbers: " + remedy
 	case c.Field.Nature == MetricCounter:
-		return "only grows, so that its newest value says all: " + without
+		return "only increases, so that its newest value is sufficient: " + remedy
 	case c.Type == MetricCounter:
-		return "is a counter here, and statistics and histogram are of gauges: write type: gauge, or leave them out"
+		return "is configured as a counter, and statistics and histogram need a gauge: write type: gauge, or remove them"
 	case c.Field.coded():
-		return "is a code or a bit mask, and no quantity: " + without
+		return "is a code or a bit mask, not a quantity: " + remedy
 	}
 	return ""
 }
 
-// coded says whether a numeric field is a code, an id or a bit mask: there is no
-// more or less of it.
+// coded reports whether the numeric field is a code, an ID or a bit mask.
 func (f Field) coded() bool {
 	switch f.ID {
-	case 58, 59, 63, 64, // ids of PCI, compute capability, other GPUs
+	case 58, 59, 63, 64, // PCI IDs, compute capability, NVLink peers
 		70, 71, 72, 73, 86, 87, 88, 89, // affinity
-		112, 174, // reasons of clocks, health of the fabric
-		XIDErrors, 856, 857, // codes of XIDs and of NVSwitches' errors
+		112, 174, // clock event reasons, fabric health
+		XIDErrors, 856, 857, // XIDs and errors of NVSwitches
 		1305, 1306, 1307, 1308, 1309: // registers of ConnectX
 		return true
 	}
 	return false
 }
 
-// Tracked says whether the counter asks for more than the newest value. A label
-// has none, and values that are no numbers have no minimum.
+// Tracked reports whether the counter needs every value, not only the newest.
 func (c Counter) Tracked() bool {
 	return c.Type != MetricLabel && c.Field.Type.Numeric() && (c.Statistics || c.Histogram)
 }

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// A label of one's own must not be one that the device has already: Prometheus
-// refuses the whole scrape for one series with a label twice.
+// TestNewCounterLabelNames: a label must not have the name of a device's own label.
+// Prometheus rejects the whole scrape if a series has a label twice.
 func TestNewCounterLabelNames(t *testing.T) {
 	const version = "DCGM_FI_DRIVER_VERSION"
 	for name, good := range map[string]bool{
@@ -22,7 +22,7 @@ func TestNewCounterLabelNames(t *testing.T) {
 			t.Errorf("%q: error %v", name, err)
 		}
 		if err != nil && !strings.Contains(err.Error(), "choose another name") {
-			t.Errorf("%q: the error does not say what to do: %v", name, err)
+			t.Errorf("%q: the error names no remedy: %v", name, err)
 		}
 	}
 	if _, err := NewCounter("DCGM_FI_DEV_GPU_TEMP", "a:b", "gauge", ""); err != nil {
@@ -30,11 +30,12 @@ func TestNewCounterLabelNames(t *testing.T) {
 	}
 }
 
-// A metric cannot have the name of what Prometheus makes itself; a label can.
+// TestNewCounterPrometheusNames: a metric must not have the name of a series that Prometheus
+// generates. A label can.
 func TestNewCounterPrometheusNames(t *testing.T) {
 	for _, name := range []string{"up", "ALERTS", "ALERTS_FOR_STATE"} {
 		_, err := NewCounter("DCGM_FI_DEV_GPU_TEMP", name, "", "")
-		if want := `"` + name + `" is the name of series that Prometheus makes itself: choose another name`; err == nil || err.Error() != want {
+		if want := `"` + name + `" is the name of a series that Prometheus generates: choose another name`; err == nil || err.Error() != want {
 			t.Errorf("error %v, want %s", err, want)
 		}
 		if _, err := NewCounter("DCGM_FI_DRIVER_VERSION", name, "label", ""); err != nil {
@@ -43,8 +44,8 @@ func TestNewCounterPrometheusNames(t *testing.T) {
 	}
 }
 
-// What dcgm-exporter computes is asked for by name as in a counters file; its type is
-// its own, and its name may be another.
+// TestNewCounterComputed: a computed counter is selected by name as in a counters file. Its
+// type is fixed, and its name can be changed.
 func TestNewCounterComputed(t *testing.T) {
 	for _, tc := range []struct {
 		name, metricType string

@@ -25,7 +25,7 @@ DCGM_FI_PROF_PCIE_TX_BYTES,counter,"Sent, with ""headers""."
    # an indented comment
 DCGM_FI_DRIVER_VERSION, label, "Driver Version"
 DCGM_FI_DEV_BOARD_POWER_WATTS,gauge,
-dcgm_xid_errors,gauge,# is a letter here
+dcgm_xid_errors,gauge,# is part of the help
 `
 	c, err := ParseCounters(strings.NewReader(file), "test.csv")
 	if err != nil {
@@ -47,7 +47,7 @@ dcgm_xid_errors,gauge,# is a letter here
 		{1009, "DCGM_FI_PROF_PCIE_TX_BYTES", MetricCounter, `Sent, with "headers".`},
 		{1, "DCGM_FI_DRIVER_VERSION", MetricLabel, "Driver Version"},
 		{155, "DCGM_FI_DEV_BOARD_POWER_WATTS", MetricGauge, ""},
-		{230, "dcgm_xid_errors", MetricGauge, "# is a letter here"},
+		{230, "dcgm_xid_errors", MetricGauge, "# is part of the help"},
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %v\nwant %v", got, want)
@@ -55,16 +55,10 @@ dcgm_xid_errors,gauge,# is a letter here
 	if len(c.Warnings) != 0 {
 		t.Errorf("warnings: %v", c.Warnings)
 	}
-	if got := c.Labels(); len(got) != 1 || got[0].Name != "DCGM_FI_DRIVER_VERSION" {
-		t.Errorf("labels: %v", got)
-	}
-	if got := c.Metrics(); len(got) != 5 || got[4].Name != "dcgm_xid_errors" {
-		t.Errorf("metrics: %v", got)
-	}
 }
 
-// TestCountersErrors parses each testdata/counters/bad-*.csv and compares all
-// that is said about it with the .txt beside it; -update rewrites these.
+// TestCountersErrors compares the errors of each testdata/counters/bad-*.csv with the .txt
+// file of the same name. The flag -update rewrites the .txt files.
 func TestCountersErrors(t *testing.T) {
 	files, err := filepath.Glob("testdata/counters/bad-*.csv")
 	if err != nil || len(files) == 0 {
@@ -79,7 +73,7 @@ func TestCountersErrors(t *testing.T) {
 			_, err = ParseCounters(strings.NewReader(string(text)), filepath.Base(path))
 			var all *CountersError
 			if !errors.As(err, &all) {
-				t.Fatalf("accepted, or another error: %v", err)
+				t.Fatalf("error %v, want a CountersError", err)
 			}
 			got := all.Error() + "\n"
 			golden := strings.TrimSuffix(path, ".csv") + ".txt"
@@ -106,19 +100,19 @@ func TestCountersWarnings(t *testing.T) {
 		warnings   []string
 	}{
 		{
-			"another type than the field's nature",
+			"a type that differs from the field's nature",
 			"DCGM_FI_DEV_GPU_TEMP,counter,x\nDCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION,gauge,x\n",
 			[]string{"DCGM_FI_DEV_GPU_TEMP", "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"},
 			[]string{
-				"f.csv:1: DCGM_FI_DEV_GPU_TEMP is by nature a gauge, and the file makes it a counter: functions such as rate() will mislead",
-				"f.csv:2: DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION is by nature a counter, and the file makes it a gauge: functions such as rate() will mislead",
+				"f.csv:1: DCGM_FI_DEV_GPU_TEMP is a gauge, but is configured as a counter: functions such as rate() return wrong results",
+				"f.csv:2: DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION is a counter, but is configured as a gauge: functions such as rate() return wrong results",
 			},
 		},
 		{
 			"the same line twice",
 			"DCGM_FI_DEV_GPU_TEMP,gauge,x\n\nDCGM_FI_DEV_GPU_TEMP,gauge,y\n",
 			[]string{"DCGM_FI_DEV_GPU_TEMP"},
-			[]string{"f.csv:3: DCGM_FI_DEV_GPU_TEMP stands on line 1 already: this line is ignored, remove it"},
+			[]string{"f.csv:3: DCGM_FI_DEV_GPU_TEMP is already on line 1: this line is ignored, remove it"},
 		},
 		{
 			"the same field under two names, to move dashboards",
@@ -130,7 +124,7 @@ func TestCountersWarnings(t *testing.T) {
 			"a changing number as label",
 			"DCGM_FI_DEV_POWER_USAGE,label,x\nDCGM_FI_CUDA_DRIVER_VERSION,label,x\n",
 			[]string{"DCGM_FI_DEV_POWER_USAGE", "DCGM_FI_CUDA_DRIVER_VERSION"},
-			[]string{"f.csv:1: DCGM_FI_DEV_POWER_USAGE is a number that keeps changing: as a label it makes new series each time; write gauge"},
+			[]string{"f.csv:1: DCGM_FI_DEV_POWER_USAGE is a number that keeps changing, so that a label creates new series each time: write gauge"},
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -155,16 +149,6 @@ func TestCountersWarnings(t *testing.T) {
 	}
 }
 
-func TestCountersFieldsAreReadOnce(t *testing.T) {
-	c, err := ParseCounters(strings.NewReader("DCGM_FI_DEV_GPU_UTIL,gauge,x\nDCGM_FI_DEV_GPU_TEMP,gauge,x\ndcgm_gpu_utilization,gauge,x\n"), "f.csv")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, want := c.Fields(), []model.FieldID{203, 150}; !slices.Equal(got, want) {
-		t.Errorf("fields %v, want %v", got, want)
-	}
-}
-
 func TestEveryFieldInACountersFile(t *testing.T) {
 	for f := range All() {
 		for _, name := range append(f.Legacy(), f.Name) {
@@ -176,7 +160,7 @@ func TestEveryFieldInACountersFile(t *testing.T) {
 			if exportable := f.Type.Numeric() || f.Type == model.ValueString; exportable != (err == nil) {
 				t.Errorf("%s, a %s: %v", name, f.Type, err)
 			}
-			if unit, ok := baseUnitByName(name); ok { // it is made of an older field
+			if unit, ok := findBaseUnit(func(u baseUnit) bool { return u.name == name }); ok { // converted from an older field
 				f.ID = unit.field
 			}
 			if err == nil && (c.List[0].Field.ID != f.ID || c.List[0].Name != name || len(c.Warnings) > 0) {
@@ -186,8 +170,8 @@ func TestEveryFieldInACountersFile(t *testing.T) {
 	}
 }
 
-// TestDefaultCounters compares our default file with the facts of dcgm-exporter's:
-// the same names, types and order, commented-out lines included.
+// TestDefaultCounters compares the default file with dcgm-exporter's: names, types and
+// order, including the commented-out lines.
 func TestDefaultCounters(t *testing.T) {
 	want, err := os.ReadFile("testdata/counters/default.txt")
 	if err != nil {
@@ -200,8 +184,8 @@ func TestDefaultCounters(t *testing.T) {
 	if len(c.Warnings) != 0 {
 		t.Errorf("warnings about the default file: %v", c.Warnings)
 	}
-	if m, l := len(c.Metrics()), len(c.Labels()); m != 25 || l != 1 {
-		t.Errorf("%d metrics and %d labels, want 25 and 1", m, l)
+	if len(c.List) != 26 {
+		t.Errorf("%d counters, want 25 metrics and 1 label", len(c.List))
 	}
 	var wantOn []string
 	for line := range strings.Lines(string(want)) {
@@ -248,8 +232,7 @@ func TestDefaultCounters(t *testing.T) {
 	}
 }
 
-// TestDefaultCountersCommentedOut: each line that a user may uncomment works,
-// but for those that we do not have yet.
+// TestDefaultCountersCommentedOut: every commented-out line is valid.
 func TestDefaultCountersCommentedOut(t *testing.T) {
 	text, err := os.ReadFile("../../etc/default-counters.csv")
 	if err != nil {
@@ -274,8 +257,8 @@ func TestDefaultCountersCommentedOut(t *testing.T) {
 	}
 }
 
-// TestCompatibilityFile: the names that dcgm-exporter 1.x used are accepted and
-// kept, and its duplicate lines do no harm.
+// TestCompatibilityFile: names of dcgm-exporter 1.x are accepted and kept, and its duplicate
+// lines cause only warnings.
 func TestCompatibilityFile(t *testing.T) {
 	c, err := LoadCounters("testdata/counters/1.x-compatibility.csv")
 	if err != nil {
@@ -314,7 +297,7 @@ func TestCountersBounds(t *testing.T) {
 	_, err := ParseCounters(strings.NewReader(strings.Repeat("DCGM_FI_DEV_GPU_TMEP,gauge,x\n", 5000)), "f.csv")
 	var all *CountersError
 	if !errors.As(err, &all) || len(all.Problems) != maxProblems+1 {
-		t.Errorf("%d problems, want %d and the last word", len(all.Problems), maxProblems)
+		t.Errorf("%d problems, want %d and the summary", len(all.Problems), maxProblems)
 	}
 	_, err = ParseCounters(strings.NewReader(strings.Repeat("#", maxCountersFile+1)), "f.csv")
 	if err == nil || !strings.Contains(err.Error(), "longer than") {
@@ -322,8 +305,8 @@ func TestCountersBounds(t *testing.T) {
 	}
 }
 
-// FuzzParseCounters: no input panics; what is accepted can be written down and
-// read again, and is what dcgm-exporter's own way of reading makes of it.
+// FuzzParseCounters checks that no input panics, that an accepted file can be written and
+// parsed again, and that dcgm-exporter's rules give the same result.
 func FuzzParseCounters(f *testing.F) {
 	files, err := filepath.Glob("testdata/counters/*.csv")
 	if err != nil {
@@ -377,9 +360,9 @@ func FuzzParseCounters(f *testing.F) {
 	})
 }
 
-// asDCGMExporter reads a counters file by the rules of dcgm-exporter's
-// internal/pkg/counters/counter_config.go, without duplicates, and says whether
-// these rules accept it.
+// asDCGMExporter parses a counters file by the rules of dcgm-exporter's
+// internal/pkg/counters/counter_config.go, without duplicates. It returns false if these
+// rules reject the file.
 func asDCGMExporter(text string) ([]string, bool) {
 	r := csv.NewReader(strings.NewReader(text))
 	r.Comment = '#'

@@ -15,11 +15,11 @@ import (
 	"gpu_exporter/collector/model"
 )
 
-// The pages and the counters file that tell what is in the code. `make docs`
-// rewrites them after a change.
+// These tests compare FIELDS.md and etc/everything-counters.csv with the code. `make docs`
+// rewrites both.
 
-// section is a part of the catalogue: the fields with ids up to last, after those
-// of the section before it.
+// section is a section of the page: the fields with IDs up to last that are not in an
+// earlier section.
 type section struct {
 	title string
 	last  model.FieldID
@@ -58,7 +58,7 @@ func sections() []section {
 	}
 }
 
-// bySection returns the fields with values that are kept, in sections.
+// bySection returns the fields with values for which keep returns true, by section.
 func bySection(keep func(Field) bool) (list [][]Field) {
 	all := sections()
 	list = make([][]Field, len(all))
@@ -82,10 +82,10 @@ func codes(list []string) string {
 	return strings.Join(quoted, ", ")
 }
 
-// cell makes a text fit for a table.
+// cell escapes a text for a table.
 func cell(s string) string { return strings.ReplaceAll(s, "|", `\|`) }
 
-// checkFile compares a file with what it must be, or writes it.
+// checkFile compares a file with the wanted content. With -update it writes the file.
 func checkFile(t *testing.T, path, want string) {
 	t.Helper()
 	if *update {
@@ -99,50 +99,48 @@ func checkFile(t *testing.T, path, want string) {
 		t.Fatal(err)
 	}
 	if string(got) != want {
-		t.Errorf("%s is not up to date, run make docs:\n%s", path, firstDifference(string(got), want))
+		t.Errorf("%s is out of date, run make docs:\n%s", path, firstDifference(string(got), want))
 	}
 }
 
-// asPage puts a page together.
+// asPage returns a complete page.
 func asPage(title, intro, body string) string {
 	return "<!-- Written by `make docs`: change the code, not this page. -->\n\n# " + title + "\n\n" + strings.TrimSpace(intro) + "\n" + body
 }
 
 const fieldsIntro = `
-What DCGM can tell, by field. ` + "`gpu_exporter fields`" + ` prints the same for one
-or some of them, and with ` + "`--node`" + ` says which of them a node has, and why it has
-not the others.
+This page lists the fields of DCGM. ` + "`gpu_exporter fields`" + ` prints the same
+information for selected fields. With ` + "`--node`" + `, it reports which fields the node
+supports, and why the others have no value.
 
-A counters file may use any of the names; the first is DCGM 4.6's, the others are
-those of DCGM 4.x before it (as in dcgm-exporter up to 4.8) and of dcgm-exporter
-1.x. The metric is called as the file says.
+A counters file can use any of the names, and the metric has the name that the file uses.
+The first name is DCGM 4.6's. The others are those of earlier DCGM 4.x (as in
+dcgm-exporter up to 4.8) and of dcgm-exporter 1.x.
 
-* **type** is what the values are by themselves: a gauge, a counter, or a text that
-  becomes a label. Fields that are binary structures or points in time, with –,
-  cannot be exported.
-* **asked of** is the kinds of entities that have a series. Compute instances have one
-  only if the configuration file asks for it.
-* A name **in base units** is one of DCGM 4.6.1 or 4.7 in Hz, bytes, J or a ratio. Its
-  values are made of the older field, so that a counters file can use it with every
-  DCGM 4.
-* Fields from 1001 to 1099 are DCGM's profiling fields: see ` + "`gpu_exporter doctor`" + `.
+* **type** is the metric type that fits the values: a gauge, a counter, or a label for
+  text. Binary structures and times have the type – and cannot be exported.
+* **read on** lists the kinds of entities that have a series. Compute instances have a
+  series only if the configuration file enables it.
+* A name **in base units** is a name of DCGM 4.6.1 or 4.7 in Hz, bytes, J or a ratio. The
+  exporter converts the values of the older field, so the name works with every DCGM 4.
+* Fields 1001 to 1099 are DCGM's profiling fields: see ` + "`gpu_exporter doctor`" + `.
 `
 
 const computedSection = `
 ## Computed by the exporter
 
-These are no fields of DCGM, but counters files and the configuration file ask for them
-in the same way.
+The exporter computes these counters. Counters files and the configuration file select
+them like fields of DCGM.
 
-| name | type | of | meaning |
+| name | type | read on | meaning |
 |---|---|---|---|
 `
 
-// FIELDS.md has every field, and what can be asked for beside them.
+// TestFieldsPage checks FIELDS.md: all fields and computed counters.
 func TestFieldsPage(t *testing.T) {
 	var b strings.Builder
 	for i, fields := range bySection(func(Field) bool { return true }) {
-		fmt.Fprintf(&b, "\n## %s\n\n| id | names | type | unit | asked of | meaning |\n|---|---|---|---|---|---|\n", sections()[i].title)
+		fmt.Fprintf(&b, "\n## %s\n\n| id | names | type | unit | read on | meaning |\n|---|---|---|---|---|---|\n", sections()[i].title)
 		for _, f := range fields {
 			nature, unit := "–", cmp.Or(f.Unit, "–")
 			if f.Nature != MetricNone {
@@ -175,29 +173,29 @@ func TestFieldsPage(t *testing.T) {
 	checkFile(t, "FIELDS.md", asPage("DCGM fields", fieldsIntro, b.String()))
 }
 
-const everythingIntro = `# Written by make docs: every field of DCGM that is a number, under the names of
-# DCGM 4.x that dcgm-exporter used up to 4.8, with the types that fit the values.
+const everythingIntro = `# Generated by make docs: all numeric fields of DCGM, under the names of DCGM 4.x that
+# dcgm-exporter used up to 4.8, with the types that fit the values.
 #
-# A node of eight H100 with four NVSwitches has 351 families of it with 7136 series:
-# take what you need into a file of your own. Lines with # in front are left out:
-# fields that repeat another one in another unit, bit masks and ids that make no sense
-# as a number, and texts, which would be labels on all series of their device.
+# A node with eight H100 GPUs and four NVSwitches exports 351 families with 7136 series.
+# Copy the lines that you need to another file. Lines that begin with # are disabled: fields
+# that repeat another field in another unit, bit masks, IDs, and texts. Texts would become
+# labels on all series of their device.
 `
 
-// leftOut says whether a numeric field makes no sense as a metric.
-func leftOut(f Field) bool {
+// disabled reports whether a numeric field is useless as a metric.
+func disabled(f Field) bool {
 	switch {
-	case f.ID >= 1600, // in another unit under an older id
-		f.ID == 58, f.ID == 59, f.ID == 63, f.ID == 64, // ids and masks
+	case f.ID >= 1600, // repeats an older field in another unit
+		f.ID == 58, f.ID == 59, f.ID == 63, f.ID == 64, // IDs and masks
 		f.ID >= 70 && f.ID <= 73, f.ID >= 86 && f.ID <= 89, f.ID == 83, // masks of CPUs, a checksum
 		f.ID >= 866 && f.ID <= 869, f.ID >= 872 && f.ID <= 876, // PCI addresses
-		f.ID == 1215, f.ID == 1217: // 1216 and 1218 in the device's own form
+		f.ID == 1215, f.ID == 1217: // repeat 1216 and 1218 in the device's own form
 		return true
 	}
 	return false
 }
 
-// nameOf4x is the name of dcgm-exporter up to 4.8.
+// nameOf4x returns the name of the field in dcgm-exporter up to 4.8.
 func nameOf4x(f Field) string {
 	for _, name := range f.Legacy() {
 		if strings.HasPrefix(name, "DCGM_") && !strings.HasSuffix(name, "_FIELD_ID") {
@@ -212,14 +210,14 @@ func counterLine(f Field) string {
 	if strings.ContainsAny(help, `,"`) {
 		help = `"` + strings.ReplaceAll(help, `"`, `""`) + `"`
 	}
-	if f.Type == model.ValueString && f.ID != 1 || f.Type != model.ValueString && leftOut(f) {
+	if f.Type == model.ValueString && f.ID != 1 || f.Type != model.ValueString && disabled(f) {
 		mark = "# "
 	}
 	return fmt.Sprintf("%s%s, %s, %s\n", mark, nameOf4x(f), f.Nature, help)
 }
 
-// etc/everything-counters.csv has every field, is read without a warning, and loses
-// none of the names of the default counters.
+// TestEverythingCounters checks etc/everything-counters.csv: it has all fields, causes no
+// warnings, and contains the default counters.
 func TestEverythingCounters(t *testing.T) {
 	var b strings.Builder
 	b.WriteString(everythingIntro)
@@ -265,5 +263,5 @@ func firstDifference(got, want string) string {
 			return "got:  " + g[i] + "\nwant: " + w[i]
 		}
 	}
-	return "want goes on with: " + w[len(g)]
+	return "want continues with: " + w[len(g)]
 }

@@ -4,30 +4,14 @@
 package model
 
 import (
-	"fmt"
 	"slices"
 )
 
-// KindByName returns the kind with the name that [EntityKind.String] returns.
-func KindByName(name string) (EntityKind, bool) {
-	kind := slices.Index(kindNames[:], name)
-	if name == "" || kind < 0 {
-		return 0, false
-	}
-	return EntityKind(kind), true
-}
-
-// KindNames returns the names of all kinds that can be read.
-func KindNames() []string {
-	names := slices.Clone(kindNames[KindGPU:])
-	return slices.DeleteFunc(names, func(name string) bool { return name == "" })
-}
-
-// EntityKind says what an entity is. The numbers are those of
-// dcgm_field_entity_group_t in dcgm_fields.h, so that they need no translation.
+// EntityKind is the kind of an entity. The numbers equal those of
+// dcgm_field_entity_group_t in dcgm_fields.h.
 type EntityKind uint8
 
-// The kinds of entities that are read. DCGM never lists kind 2, a vGPU.
+// The kinds of entities that are collected. DCGM never lists kind 2, a vGPU.
 const (
 	KindGlobal          EntityKind = 0 // the node itself
 	KindGPU             EntityKind = 1
@@ -42,21 +26,27 @@ const (
 	KindCount = 10
 )
 
-var kindNames = [KindCount]string{
+var kindNames = []string{
 	"global", "gpu", "", "nvswitch", "gpu_instance", "compute_instance",
 	"link", "cpu", "cpu_core", "connectx",
 }
 
-func (k EntityKind) String() string {
-	if int(k) < len(kindNames) && kindNames[k] != "" {
-		return kindNames[k]
-	}
-	return fmt.Sprintf("kind(%d)", uint8(k))
+func (k EntityKind) String() string { return NameOf(kindNames, k, "kind") }
+
+// KindByName returns the kind whose [EntityKind.String] is name.
+func KindByName(name string) (EntityKind, bool) {
+	kind := slices.Index(kindNames, name)
+	return EntityKind(max(kind, 0)), kind >= 0 && name != ""
 }
 
-// OfGPU says whether an entity of the kind is a GPU or lies in one.
+// KindNames returns the names of all kinds except the node.
+func KindNames() []string {
+	return slices.DeleteFunc(slices.Clone(kindNames[KindGPU:]), func(name string) bool { return name == "" })
+}
+
+// OfGPU reports whether entities of the kind are GPUs or parts of GPUs.
 func (k EntityKind) OfGPU() bool {
-	return k == KindGPU || k == KindGPUInstance || k == KindComputeInstance
+	return Kinds(KindGPU, KindGPUInstance, KindComputeInstance).Has(k)
 }
 
 // KindSet is a set of kinds.
@@ -71,77 +61,69 @@ func Kinds(kinds ...EntityKind) KindSet {
 	return s
 }
 
-// Has says whether the kind is in the set.
+// Has reports whether the set contains the kind.
 func (s KindSet) Has(k EntityKind) bool { return s&(1<<k) != 0 }
 
-// EntityState says whether an entity can be asked for values.
+// EntityState is the availability of an entity. Only entities that are up have values.
 type EntityState uint8
 
 // The states of an entity.
 const (
 	EntityUp       EntityState = iota
-	EntityLost                 // fell off the bus, or the driver no longer answers for it
+	EntityLost                 // fell off the bus, or the driver cannot reach it
 	EntityDetached             // unbound from the driver
 )
 
 func (s EntityState) String() string {
-	switch s {
-	case EntityUp:
-		return "up"
-	case EntityLost:
-		return "lost"
-	case EntityDetached:
-		return "detached"
-	}
-	return fmt.Sprintf("state(%d)", uint8(s))
+	return NameOf([]string{"up", "lost", "detached"}, s, "state")
 }
 
-// Unknown stands in an Entity's numeric identity fields for "not known".
+// Unknown is the value of a numeric identity field of [Entity] that is not known.
 const Unknown = -1
 
-// Entity is one thing on the node with values of its own. Fields that do not
+// Entity is a GPU, a part of a GPU, or another device of the node. Fields that do not
 // apply to its kind are empty or [Unknown].
 type Entity struct {
 	Kind  EntityKind
 	State EntityState
-	// Selected says that --devices asks for the entity, or for an instance in it.
+	// Selected: --devices selects the entity, or an instance in it.
 	Selected bool
-	// ID is DCGM's entity id. It need not equal NVML's index or the minor, and
-	// for instances it is reused after a MIG reconfiguration.
+	// ID is DCGM's entity ID. It may differ from NVML's index and from the minor number.
+	// IDs of instances are reused after a MIG repartition.
 	ID uint32
-	// Parent is the position of the parent in [Inventory.Entities]: the GPU of
-	// an instance, the GPU instance of a compute instance, the GPU or switch of a
-	// link, the CPU of a core; else Unknown.
+	// Parent is the position of the parent in [Inventory.Entities], or Unknown: the GPU
+	// of an instance, the GPU instance of a compute instance, the GPU or switch of a
+	// link, the CPU of a core.
 	Parent int
-	// UUID is GPU-… for a GPU and MIG-… for a compute instance. A GPU instance
-	// has none of its own: NVML names the MIG device, which is the pair.
+	// UUID is GPU-… for a GPU and MIG-… for a compute instance. GPU instances have no
+	// UUID: NVML identifies the MIG device, which is a pair of instances.
 	UUID string
 
-	// Of a GPU.
+	// Fields of a GPU.
 	PCIBusID string
 	Model    string
 	Brand    string
 	Serial   string
 	VBIOS    string
 	Index    int // NVML's index
-	Minor    int // of /dev/nvidiaN
+	Minor    int // N of /dev/nvidiaN
 	MIGMode  bool
 
-	// Of a GPU instance or compute instance.
-	InstanceID int    // NVML's id, unique in the parent
+	// Fields of a GPU instance or compute instance.
+	InstanceID int    // NVML's ID, unique in the parent
 	Profile    string // such as 1g.10gb
 
-	// Of a GPU instance: the first memory slice of the GPU that it has, as in
+	// PlacementStart is the first memory slice of a GPU instance, as in
 	// nvmlGpuInstancePlacement_t.
 	PlacementStart int
 
-	// Of a link.
+	// Fields of a link.
 	Port     int  // 0-based
-	LinkDown bool // it exists, and carries nothing
+	LinkDown bool // the link exists, but is inactive
 }
 
-// MIGDevice is what NVML says of one MIG device: the pair of a GPU instance and
-// a compute instance that carries the MIG-… UUID.
+// MIGDevice is NVML's view of a MIG device: the pair of a GPU instance and a compute
+// instance that has the MIG-… UUID.
 type MIGDevice struct {
 	UUID              string
 	ParentUUID        string

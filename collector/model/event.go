@@ -8,8 +8,7 @@ import (
 	"time"
 )
 
-// Events are what happened to the entities of one inventory, in the order in which
-// the source reported them.
+// Events are the events on the entities of one inventory, in the order of the source.
 type Events struct {
 	Generation uint64 // of the inventory
 	List       []Event
@@ -18,14 +17,17 @@ type Events struct {
 // Validate checks the events against their inventory.
 func (e *Events) Validate(inv *Inventory) error {
 	for _, event := range e.List {
-		if event.Kind != EventXID || event.Entity < 0 || event.Entity >= len(inv.Entities) {
-			return fmt.Errorf("event of kind %d on entity %d of %d", event.Kind, event.Entity, len(inv.Entities))
+		if event.Kind != EventXID {
+			return fmt.Errorf("event of unknown kind %d", event.Kind)
+		}
+		if err := inv.checkEntity("event", event.Entity, -1, anyKind); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// Event is something that happened to an entity, in contrast to a value of it.
+// Event is an event on an entity.
 type Event struct {
 	Kind   EventKind
 	Entity int // position in the inventory of the same generation
@@ -33,32 +35,32 @@ type Event struct {
 	Code   int64 // the XID
 }
 
-// EventKind says what happened.
+// EventKind is the kind of an event.
 type EventKind uint8
 
 // EventXID is an XID error, from DCGM's field 230.
 const EventXID EventKind = 1
 
-// KernelXID is an XID error that the kernel log tells of.
+// KernelXID is an XID error from the kernel log.
 type KernelXID struct {
 	// Domain, Bus and Device are the PCI address of the GPU.
 	Domain      uint32
 	Bus, Device uint8
 	Code        int64
-	// GPUInstance is NVML's id of the GPU instance that the driver puts it down
-	// to, or [Unknown].
+	// GPUInstance is NVML's ID of the GPU instance to which the driver attributes the
+	// error, or [Unknown].
 	GPUInstance int
 	Time        time.Time
-	// Process is the name of the process that the driver names, PID its id; empty
-	// and 0 if there is none. Text is what else the driver says.
+	// Process and PID are the name and ID of the process that the driver names, or empty
+	// and 0. Text is the rest of the driver's message.
 	Process string
 	PID     int
 	Text    string
 }
 
-// KernelLogStatus says how the kernel log is followed.
+// KernelLogStatus is the state of the kernel log reader.
 type KernelLogStatus struct {
 	Up bool
-	// Lost is how many records were overwritten before they were read.
+	// Lost is the number of records that were overwritten before they were read.
 	Lost uint64
 }

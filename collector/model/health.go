@@ -8,16 +8,14 @@ import (
 	"time"
 )
 
-// Health is the outcome of one health check by DCGM. It is immutable once
-// published.
+// Health is the result of one health check by DCGM. It is immutable once published.
 type Health struct {
-	// Generation is the inventory that the entities are of.
-	Generation uint64
+	Generation uint64        // of the inventory
 	Time       time.Time     // when the check was complete
 	Duration   time.Duration // how long it took
-	// Failure is why the check could not be made; then there is no more of it.
+	// Failure is the reason why the check failed. Checked and Incidents are then empty.
 	Failure string
-	// Checked are in the order of their entities, each there once.
+	// Checked is in the order of the entities, without duplicates.
 	Checked   []CheckedEntity
 	Incidents []HealthIncident
 }
@@ -25,25 +23,25 @@ type Health struct {
 // CheckedEntity is an entity that a health check covers.
 type CheckedEntity struct {
 	Entity int // position in [Inventory.Entities]
-	// Since is since when DCGM has been gathering what its checks look at.
+	// Since is when DCGM started to gather the values that its checks examine.
 	Since time.Time
 }
 
-// HealthIncident is something that a health check found.
+// HealthIncident is a problem that a health check found.
 type HealthIncident struct {
-	// Entity is a position in [Inventory.Entities], or Unknown for the node: DCGM has
-	// incidents of no entity of its own, those of the IMEX domain.
+	// Entity is a position in [Inventory.Entities], or Unknown for the node. Incidents of
+	// the IMEX domain have no entity.
 	Entity int
 	System HealthSystem
 	Result HealthResult
 	Code   uint32 // dcgmError_t; see [HealthErrorName]
 }
 
-// HealthSystem is the part of an entity that a health check is about: the number of
-// the bit in dcgmHealthSystems_t.
+// HealthSystem is the part of an entity that a health check examines: the number of the
+// bit in dcgmHealthSystems_t.
 type HealthSystem uint8
 
-// The systems that are told apart here.
+// The systems that the exporter distinguishes.
 const (
 	HealthPCIe           HealthSystem = 0
 	HealthThermal        HealthSystem = 7
@@ -51,26 +49,21 @@ const (
 	HealthSwitchNonFatal HealthSystem = 10
 	HealthSwitchFatal    HealthSystem = 11
 
-	// HealthDevice stands for the entity as a whole. It is DCGM_HEALTH_WATCH_ALL,
-	// which an incident has that is of no one system.
+	// HealthDevice is the entity as a whole: DCGM_HEALTH_WATCH_ALL, the system of
+	// incidents that concern several systems.
 	HealthDevice HealthSystem = 14
 
 	HealthSystemCount = int(HealthDevice) + 1
 )
 
-var healthSystemNames = [HealthSystemCount]string{
+var healthSystemNames = []string{
 	"pcie", "nvlink", "pmu", "mcu", "memory", "sm", "inforom", "thermal", "power", "driver",
 	"nvswitch_nonfatal", "nvswitch_fatal", "connectx", "imex", "device",
 }
 
-func (s HealthSystem) String() string {
-	if int(s) < len(healthSystemNames) {
-		return healthSystemNames[s]
-	}
-	return fmt.Sprintf("system(%d)", uint8(s))
-}
+func (s HealthSystem) String() string { return NameOf(healthSystemNames, s, "system") }
 
-// HealthResult is what a health check makes of a system; larger is worse.
+// HealthResult is the result of a health check of a system; larger is worse.
 type HealthResult uint8
 
 // The results.
@@ -82,16 +75,11 @@ const (
 	healthResults = int(HealthFail) + 1
 )
 
-var healthResultNames = [healthResults]string{"pass", "warn", "fail"}
-
 func (r HealthResult) String() string {
-	if int(r) < len(healthResultNames) {
-		return healthResultNames[r]
-	}
-	return fmt.Sprintf("result(%d)", uint8(r))
+	return NameOf([]string{"pass", "warn", "fail"}, r, "result")
 }
 
-// HealthSystemsOf returns the systems of an entity of the kind that checks are about.
+// HealthSystemsOf returns the systems that DCGM checks on entities of the kind.
 func HealthSystemsOf(kind EntityKind) []HealthSystem {
 	switch kind {
 	case KindGPU:
@@ -109,18 +97,20 @@ func (s HealthSystem) Settles() bool {
 	return s == HealthPCIe || s == HealthThermal || s == HealthPower
 }
 
-// Validate checks the outcome against the inventory that it says it belongs to.
+// Validate checks the result against its inventory.
 func (h *Health) Validate(inv *Inventory) error {
 	last := -1
 	for _, c := range h.Checked {
-		if c.Entity <= last || c.Entity >= len(inv.Entities) {
-			return fmt.Errorf("health of entity %d after that of %d, of %d entities", c.Entity, last, len(inv.Entities))
+		if err := inv.checkEntity("health", c.Entity, last, anyKind); err != nil {
+			return err
 		}
 		last = c.Entity
 	}
 	for _, i := range h.Incidents {
-		if i.Entity < Unknown || i.Entity >= len(inv.Entities) {
-			return fmt.Errorf("health incident on entity %d of %d", i.Entity, len(inv.Entities))
+		if i.Entity != Unknown {
+			if err := inv.checkEntity("health incident", i.Entity, -1, anyKind); err != nil {
+				return err
+			}
 		}
 		if int(i.System) >= HealthSystemCount || int(i.Result) >= healthResults {
 			return fmt.Errorf("health incident of %v with %v", i.System, i.Result)
@@ -129,8 +119,7 @@ func (h *Health) Validate(inv *Inventory) error {
 	return nil
 }
 
-// Result returns the worst that the check found on a system of an entity, and the
-// code of that.
+// Result returns the worst result for a system of an entity, and its error code.
 func (h *Health) Result(entity int, system HealthSystem) (HealthResult, uint32) {
 	worst, code := HealthPass, uint32(0)
 	for _, i := range h.Incidents {

@@ -7,10 +7,10 @@ import (
 	"strconv"
 )
 
-// HealthErrorName returns what DCGM calls an error code of a health check, without
-// DCGM_FR_ (dcgm_errors.h of DCGM 4.6); the number for a code that is newer.
+// HealthErrorName returns DCGM's name of a health check's error code without the prefix
+// DCGM_FR_, or the number of a code that is newer than dcgm_errors.h of DCGM 4.6.
 func HealthErrorName(code uint32) string {
-	if int64(code) < int64(len(healthErrors)) {
+	if code < uint32(len(healthErrors)) {
 		return healthErrors[code]
 	}
 	return strconv.FormatUint(uint64(code), 10)

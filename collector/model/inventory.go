@@ -8,31 +8,30 @@ import (
 	"time"
 )
 
-// Inventory is what the node consists of and which fields are read on it. It is
-// immutable once published.
+// Inventory is the list of the node's entities and of the fields that are read on them.
+// It is immutable once published.
 type Inventory struct {
-	// Generation grows with each inventory of one sampler; a sample belongs to
-	// the inventory with the same generation.
+	// Generation grows with each inventory of one sampler. A sample belongs to the
+	// inventory with the same generation.
 	Generation uint64
-	// Revision is that of the configuration that the sampler was given.
+	// Revision is the revision of the sampler's configuration.
 	Revision      uint64
 	Time          time.Time
 	DriverVersion string
 	DCGMVersion   string
-	// InstancesUnknown says that the instances of GPUs in MIG mode could not be listed
-	// for too long. They are left out then.
+	// InstancesUnknown: DCGM has failed for too long to list the instances of MIG GPUs,
+	// so the inventory omits them.
 	InstancesUnknown bool
-	// Entities are ordered by kind, parent and id; parents stand before children.
+	// Entities are ordered by kind, parent and ID. Parents precede their children.
 	Entities []Entity
-	// Columns are, for each kind, the fields that a row of that kind holds.
+	// Columns are the fields of the rows of each kind.
 	Columns [KindCount][]FieldID
-	// Derived are the fields that a row of [Sample.Derived] holds.
+	// Derived are the fields of the rows of [Sample.Derived].
 	Derived []FieldID
 }
 
-// Devices returns how many entities stand before the last GPU instance, or the last
-// GPU where there are no instances, that one included: the others are no devices
-// that somebody can hold.
+// Devices returns the number of entities up to and including the last GPU or GPU
+// instance. A container cannot hold any of the entities after it.
 func (inv *Inventory) Devices() int {
 	for i := len(inv.Entities) - 1; i >= 0; i-- {
 		if kind := inv.Entities[i].Kind; kind == KindGPU || kind == KindGPUInstance {
@@ -42,20 +41,17 @@ func (inv *Inventory) Devices() int {
 	return 0
 }
 
-// InstancesUnknownOf says whether the entity at position i is a GPU whose instances are
-// left out: what is read of instances in a GPU's place is not to be read of it.
+// InstancesUnknownOf reports whether the entity at position i is a GPU whose instances
+// are omitted. Fields that are read on instances must not be read on such a GPU instead.
 func (inv *Inventory) InstancesUnknownOf(i int) bool {
 	e := &inv.Entities[i]
 	return inv.InstancesUnknown && e.Kind == KindGPU && e.MIGMode
 }
 
-// GPU returns the GPU that the entity at position i is or belongs to, and
-// whether there is one.
+// GPU returns the entity at position i, or its ancestor, that is a GPU. It returns false
+// if the entity is not part of a GPU.
 func (inv *Inventory) GPU(i int) (*Entity, bool) {
-	for range inv.Entities {
-		if i < 0 || i >= len(inv.Entities) {
-			return nil, false
-		}
+	for i >= 0 && i < len(inv.Entities) { // ends, because parents precede their children
 		e := &inv.Entities[i]
 		if e.Kind == KindGPU {
 			return e, true
@@ -65,18 +61,18 @@ func (inv *Inventory) GPU(i int) (*Entity, bool) {
 	return nil, false
 }
 
-// PositionsIn returns, for each entity, where it is in the other inventory, or Unknown
-// if it is not there or not up.
+// PositionsIn returns the position of each entity in the other inventory, or Unknown if
+// the entity is absent or not up.
 func (inv *Inventory) PositionsIn(other *Inventory) []int {
-	there := make(map[FieldKey]int, len(other.Entities))
+	up := make(map[FieldKey]int, len(other.Entities))
 	for i := range other.Entities {
 		if other.Entities[i].State == EntityUp {
-			there[FieldKeyOf(other, i, 0)] = i
+			up[FieldKeyOf(other, i, 0)] = i
 		}
 	}
 	positions := make([]int, len(inv.Entities))
 	for i := range positions {
-		at, ok := there[FieldKeyOf(inv, i, 0)]
+		at, ok := up[FieldKeyOf(inv, i, 0)]
 		if !ok {
 			at = Unknown
 		}
@@ -85,18 +81,25 @@ func (inv *Inventory) PositionsIn(other *Inventory) []int {
 	return positions
 }
 
-// Validate checks what the rest of the package relies on.
+// Validate checks the kinds, parents and placements of the entities.
 func (inv *Inventory) Validate() error {
+	parentKinds := map[EntityKind]KindSet{
+		KindGPUInstance:     Kinds(KindGPU),
+		KindComputeInstance: Kinds(KindGPUInstance),
+		KindLink:            Kinds(KindGPU, KindSwitch),
+		KindCPUCore:         Kinds(KindCPU),
+	}
 	for i := range inv.Entities {
 		e := &inv.Entities[i]
 		if int(e.Kind) >= KindCount {
 			return fmt.Errorf("entity %d has unknown kind %d", i, e.Kind)
 		}
-		if e.Parent != Unknown && (e.Parent < 0 || e.Parent >= i) {
-			return fmt.Errorf("entity %d has parent %d, which does not stand before it", i, e.Parent)
+		if e.Parent < Unknown || e.Parent >= i {
+			return fmt.Errorf("parent %d does not precede entity %d", e.Parent, i)
 		}
-		if !inv.hasParent(e) {
-			return fmt.Errorf("entity %d, of kind %v, has no parent of the right kind", i, e.Kind)
+		kinds, isPart := parentKinds[e.Kind]
+		if isPart && (e.Parent == Unknown || !kinds.Has(inv.Entities[e.Parent].Kind)) {
+			return fmt.Errorf("entity %d of kind %v has no parent of the right kind", i, e.Kind)
 		}
 		if e.PlacementStart < Unknown {
 			return fmt.Errorf("entity %d starts at memory slice %d", i, e.PlacementStart)
@@ -105,64 +108,58 @@ func (inv *Inventory) Validate() error {
 	return nil
 }
 
-// hasParent says whether an entity that is part of another one is so, and of the
-// right kind.
-func (inv *Inventory) hasParent(e *Entity) bool {
-	is := func(kinds ...EntityKind) bool {
-		return e.Parent != Unknown && Kinds(kinds...).Has(inv.Entities[e.Parent].Kind)
+const anyKind = KindSet(1<<KindCount - 1)
+
+// checkEntity checks a reference to the entity at a position. The entity must be of one of
+// the kinds and follow the entity at position last.
+func (inv *Inventory) checkEntity(what string, entity, last int, kinds KindSet) error {
+	if entity <= last || entity >= len(inv.Entities) {
+		return fmt.Errorf("%s of entity %d after that of %d, of %d entities", what, entity, last, len(inv.Entities))
 	}
-	switch e.Kind {
-	case KindGPUInstance:
-		return is(KindGPU)
-	case KindComputeInstance:
-		return is(KindGPUInstance)
-	case KindLink:
-		return is(KindGPU, KindSwitch)
-	case KindCPUCore:
-		return is(KindCPU)
+	if kind := inv.Entities[entity].Kind; !kinds.Has(kind) {
+		return fmt.Errorf("%s of entity %d, a %v", what, entity, kind)
 	}
-	return true
+	return nil
 }
 
-// KnownLinks are the ports of a GPU or NVSwitch that have a link, be that up or down.
+// KnownLinks are the ports of a GPU or NVSwitch that have a link, up or down.
 type KnownLinks struct {
-	GPU    string // its UUID; empty for a switch
-	Switch uint32 // DCGM's id
+	GPU    string // UUID; empty for a switch
+	Switch uint32 // DCGM's ID
 	Ports  []int
 }
 
 // FindGPU returns the GPU with the UUID, or nil.
 func FindGPU(inv *Inventory, uuid string) *Entity {
-	for i := range inv.Entities {
-		if e := &inv.Entities[i]; e.Kind == KindGPU && e.UUID == uuid {
-			return e
-		}
-	}
-	return nil
+	return inv.find(func(e *Entity) bool { return e.Kind == KindGPU && e.UUID == uuid })
 }
 
-// FindSwitch looks for an NVSwitch by its number, which is that of its place.
+// FindSwitch returns the NVSwitch with the ID, or nil. The ID identifies the slot.
 func FindSwitch(inv *Inventory, id uint32) *Entity {
+	return inv.find(func(e *Entity) bool { return e.Kind == KindSwitch && e.ID == id })
+}
+
+func (inv *Inventory) find(match func(*Entity) bool) *Entity {
 	for i := range inv.Entities {
-		if e := &inv.Entities[i]; e.Kind == KindSwitch && e.ID == id {
-			return e
+		if match(&inv.Entities[i]) {
+			return &inv.Entities[i]
 		}
 	}
 	return nil
 }
 
-// ReadAsInstances says of which GPUs, by position, the instances are read in the GPU's place, or
-// would be if they were known.
+// ReadAsInstances returns the positions of the GPUs whose instances are read in place of
+// the GPU, including GPUs whose instances are unknown.
 func (inv *Inventory) ReadAsInstances(s *Sample) map[int]bool {
-	split := map[int]bool{}
+	gpus := map[int]bool{}
 	for i := range inv.Entities {
 		e := &inv.Entities[i]
 		if inv.InstancesUnknownOf(i) && len(s.Rows[i]) == 0 {
-			split[i] = true
+			gpus[i] = true
 		}
 		if e.Kind == KindGPUInstance && e.Selected && len(s.Rows[e.Parent]) == 0 {
-			split[e.Parent] = true
+			gpus[e.Parent] = true
 		}
 	}
-	return split
+	return gpus
 }

@@ -8,42 +8,41 @@ import (
 	"strings"
 )
 
-// EntityKey names a GPU, or an instance of it, across inventories and samplers.
-// DCGM's entity ids cannot: they are reused after a MIG reconfiguration.
+// EntityKey identifies a GPU or GPU instance across inventories and samplers. DCGM's
+// entity IDs are unsuitable, because they are reused after a MIG repartition.
 type EntityKey struct {
 	UUID     string // of the GPU
-	Instance int    // NVML's GPU instance id, or Unknown for the GPU itself
+	Instance int    // NVML's GPU instance ID, or Unknown for the GPU itself
 	Profile  string
 }
 
-// KeyOf returns the key of the GPU or GPU instance that the entity at
-// position i is or lies in.
+// KeyOf returns the key of the entity at position i, or of the GPU or GPU instance that
+// contains it.
 func KeyOf(inv *Inventory, i int) EntityKey {
 	key := EntityKey{Instance: Unknown}
 	for i >= 0 && i < len(inv.Entities) {
-		switch e := &inv.Entities[i]; e.Kind {
+		e := &inv.Entities[i]
+		switch e.Kind {
 		case KindGPU:
 			key.UUID = e.UUID
 			return key
 		case KindGPUInstance:
 			key.Instance, key.Profile = e.InstanceID, e.Profile
-			i = e.Parent
-		default:
-			i = e.Parent
 		}
+		i = e.Parent
 	}
 	return key
 }
 
-// FieldKey names a field of an entity across inventories and samplers.
+// FieldKey identifies a field of an entity across inventories and samplers.
 type FieldKey struct {
 	Entity EntityKey
 	Kind   EntityKind
-	ID     uint32 // of an entity that is not in a GPU, or whose UUID is unknown; else 0
+	ID     uint32 // DCGM's ID if the entity is not a GPU or GPU instance, or the UUID is unknown; else 0
 	Field  FieldID
 }
 
-// FieldKeyOf returns the key of the field on the entity at a position.
+// FieldKeyOf returns the key of a field on the entity at a position.
 func FieldKeyOf(inv *Inventory, entity int, field FieldID) FieldKey {
 	e := &inv.Entities[entity]
 	key := FieldKey{Entity: KeyOf(inv, entity), Kind: e.Kind, Field: field}
@@ -53,13 +52,13 @@ func FieldKeyOf(inv *Inventory, entity int, field FieldID) FieldKey {
 	return key
 }
 
-// PCIAddress is where a GPU is, without the function.
+// PCIAddress is the PCI address of a GPU without the function number.
 type PCIAddress struct {
 	Domain      uint32
 	Bus, Device uint8
 }
 
-// ParsePCIAddress reads a bus id as DCGM writes it: 00000000:18:00.0.
+// ParsePCIAddress parses a bus ID in DCGM's form, such as 00000000:18:00.0.
 func ParsePCIAddress(busID string) (PCIAddress, bool) {
 	busID, _, _ = strings.Cut(busID, ".")
 	parts := strings.Split(busID, ":")

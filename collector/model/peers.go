@@ -8,54 +8,48 @@ import (
 	"time"
 )
 
-// Peers says how the GPUs of the node reach each other. It is immutable once
-// published.
+// Peers is the topology of the node's GPUs. It is immutable once published.
 type Peers struct {
-	// Generation is the inventory that the entities are of.
-	Generation uint64
+	Generation uint64 // of the inventory
 	Time       time.Time
 	Pairs      []Peer
 }
 
-// Peer is how one GPU reaches another one.
+// Peer is the connection from one GPU to another.
 type Peer struct {
 	Entity, Peer int // positions in [Inventory.Entities]
-	// P2P is dcgmNvLinkGpuP2PStatus_t: whether they reach each other over NVLink. 0
-	// is yes, anything else why not; Unknown.
+	// P2P is the status of peer access over NVLink (dcgmNvLinkGpuP2PStatus_t), or
+	// Unknown. 0 means that it works.
 	P2P int
-	// NVLinks is the number of links that are up between them, or Unknown.
+	// NVLinks is the number of active links between the two GPUs, or Unknown.
 	NVLinks int
-	// Path is what their PCIe traffic goes through at the most.
-	Path PeerPath
+	Path    PeerPath
 }
 
-// PeerPath is the PCIe path between two GPUs: dcgmGpuTopologyLevel_t, as the number
-// of the bit plus 1.
+// PeerPath is the farthest component on the PCIe path between two GPUs: the number of the
+// bit in dcgmGpuTopologyLevel_t plus 1.
 type PeerPath uint8
 
-// PeerPathUnknown says that the path is not known.
+// PeerPathUnknown is the path that DCGM does not report.
 const PeerPathUnknown PeerPath = 0
 
-const peerPaths = 7
+// peerPathNames are the names in nvidia-smi topo, except BOARD, for which it has no name.
+var peerPathNames = []string{"unknown", "BOARD", "PIX", "PXB", "PHB", "NODE", "SYS"}
 
-// peerPathNames are those of nvidia-smi topo, where it has one.
-var peerPathNames = [peerPaths]string{"", "BOARD", "PIX", "PXB", "PHB", "NODE", "SYS"}
-
-func (p PeerPath) String() string {
-	if int(p) < len(peerPathNames) {
-		return peerPathNames[p]
-	}
-	return fmt.Sprintf("path(%d)", uint8(p))
-}
+func (p PeerPath) String() string { return NameOf(peerPathNames, p, "path") }
 
 // Validate checks the topology against its inventory.
 func (p *Peers) Validate(inv *Inventory) error {
-	gpu := func(i int) bool { return i >= 0 && i < len(inv.Entities) && inv.Entities[i].Kind == KindGPU }
 	for _, pair := range p.Pairs {
-		if !gpu(pair.Entity) || !gpu(pair.Peer) || pair.Entity == pair.Peer {
-			return fmt.Errorf("entities %d and %d are no two GPUs", pair.Entity, pair.Peer)
+		for _, entity := range []int{pair.Entity, pair.Peer} {
+			if err := inv.checkEntity("topology", entity, -1, Kinds(KindGPU)); err != nil {
+				return err
+			}
 		}
-		if pair.P2P < Unknown || pair.NVLinks < Unknown || int(pair.Path) >= peerPaths {
+		if pair.Entity == pair.Peer {
+			return fmt.Errorf("entity %d is its own peer", pair.Entity)
+		}
+		if pair.P2P < Unknown || pair.NVLinks < Unknown || int(pair.Path) >= len(peerPathNames) {
 			return fmt.Errorf("entities %d and %d: P2P status %d, %d links, %v", pair.Entity, pair.Peer, pair.P2P, pair.NVLinks, pair.Path)
 		}
 	}

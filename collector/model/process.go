@@ -11,44 +11,37 @@ import (
 // Processes is one reading of the processes on the node's devices. It is
 // immutable once published.
 type Processes struct {
-	// Generation is the inventory that the devices are of.
-	Generation uint64
+	Generation uint64        // of the inventory
 	Time       time.Time     // when the reading was complete
 	Duration   time.Duration // how long it took
-	// Devices are in the order of their entities, each there once: the GPUs, and
-	// in place of a GPU in MIG mode its instances.
+	// Devices is in the order of the entities, without duplicates. It contains the GPUs,
+	// and the instances of a MIG GPU in place of that GPU.
 	Devices []DeviceProcesses
 }
 
 // DeviceProcesses are the processes on one device.
 type DeviceProcesses struct {
-	// Entity is a position in [Inventory.Entities]: that of a GPU, of a compute
-	// instance, or of a GPU instance of which no compute instance is known.
+	// Entity is the position in [Inventory.Entities] of a GPU, of a compute instance, or
+	// of a GPU instance without a known compute instance.
 	Entity int
-	// Listed says whether Processes was read. If it is not StatusOK, it is why
-	// not, and there are none; if it is, no Processes means that none runs.
+	// Listed is StatusOK if Processes was read, else the reason why it was not.
 	Listed Status
-	// Utilization says whether the processes' SM, Encoder and Decoder were read.
+	// Utilization is StatusOK if the processes' SM, Encoder and Decoder were read.
 	Utilization Status
-	Processes   []Process // by PID, each there once
+	Processes   []Process // by PID, without duplicates
 }
 
-// Validate checks the reading against the inventory that it says it belongs to.
+// Validate checks the reading against its inventory.
 func (p *Processes) Validate(inv *Inventory) error {
 	last := -1
 	for i := range p.Devices {
 		d := &p.Devices[i]
-		if d.Entity <= last || d.Entity >= len(inv.Entities) {
-			return fmt.Errorf("processes of entity %d after those of %d, of %d entities", d.Entity, last, len(inv.Entities))
+		if err := inv.checkEntity("processes", d.Entity, last, Kinds(KindGPU, KindGPUInstance, KindComputeInstance)); err != nil {
+			return err
 		}
 		last = d.Entity
-		switch e := &inv.Entities[d.Entity]; e.Kind {
-		case KindGPU, KindGPUInstance, KindComputeInstance:
-		default:
-			return fmt.Errorf("processes of entity %d, a %v", d.Entity, e.Kind)
-		}
 		if d.Listed != StatusOK && len(d.Processes) > 0 {
-			return fmt.Errorf("%d processes of entity %d, whose processes are not known: %v", len(d.Processes), d.Entity, d.Listed)
+			return fmt.Errorf("%d processes of entity %d with status %v", len(d.Processes), d.Entity, d.Listed)
 		}
 		if int(d.Listed) >= StatusCount || int(d.Utilization) >= StatusCount {
 			return fmt.Errorf("processes of entity %d have unknown status %d or %d", d.Entity, d.Listed, d.Utilization)
@@ -67,16 +60,15 @@ func (p *Processes) Validate(inv *Inventory) error {
 
 // Process is a process on one device.
 type Process struct {
-	// PID is the process's number in the sampler's PID namespace. Of processes that
-	// are not in it the driver says nothing (os_find_ns_pid in its kernel module).
+	// PID is the process ID in the sampler's PID namespace. The driver omits processes
+	// outside that namespace (os_find_ns_pid in its kernel module).
 	PID  uint32
 	Kind ProcessKind
-	// MemoryBytes is the device memory that the process uses, whatever its kind,
-	// if MemoryKnown.
+	// MemoryBytes is the device memory of the process. It is valid if MemoryKnown.
 	MemoryBytes uint64
 	MemoryKnown bool
-	// Shares of the device's time from 0 to 1, on average since the reading before;
-	// 0 where the device's Utilization is not StatusOK.
+	// SM, Encoder and Decoder are shares of the device's time since the previous reading,
+	// from 0 to 1. They are 0 if the device's Utilization is not StatusOK.
 	SM, Encoder, Decoder float64
 }
 
@@ -85,14 +77,14 @@ func (p *Process) validate() error {
 		return fmt.Errorf("unknown kind %d", p.Kind)
 	}
 	for _, share := range [...]float64{p.SM, p.Encoder, p.Decoder} {
-		if !(share >= 0 && share <= 1) { // true for NaN, too
-			return fmt.Errorf("share %v is not from 0 to 1", share)
+		if !(share >= 0 && share <= 1) { // also true for NaN
+			return fmt.Errorf("share %v is outside 0 to 1", share)
 		}
 	}
 	return nil
 }
 
-// ProcessKind is how a process uses a device.
+// ProcessKind is the way in which a process uses a device.
 type ProcessKind uint8
 
 // The kinds of processes.
@@ -100,16 +92,11 @@ const (
 	ProcessCompute ProcessKind = iota
 	ProcessGraphics
 	ProcessComputeGraphics // both
-	ProcessMPS             // computes as a client of the Multi-Process Service
+	ProcessMPS             // a client of the Multi-Process Service
 
 	ProcessKindCount = int(ProcessMPS) + 1
 )
 
-var processKindNames = [ProcessKindCount]string{"compute", "graphics", "compute+graphics", "mps"}
+var processKindNames = []string{"compute", "graphics", "compute+graphics", "mps"}
 
-func (k ProcessKind) String() string {
-	if int(k) < len(processKindNames) {
-		return processKindNames[k]
-	}
-	return fmt.Sprintf("kind(%d)", uint8(k))
-}
+func (k ProcessKind) String() string { return NameOf(processKindNames, k, "kind") }

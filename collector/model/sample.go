@@ -9,16 +9,14 @@ import (
 	"time"
 )
 
-//go:generate go run ./internal/fieldgen -o catalogue_table.go
-
-// FieldID is DCGM's number for a field.
+// FieldID is DCGM's number of a field.
 type FieldID uint16
 
 // ValueType is the type of a field's values.
 type ValueType uint8
 
-// The value types. ValueNone is the type of the names that mark the edges of an
-// id range, and of a cell without a value.
+// The value types. ValueNone is the type of names that mark the edge of an ID range, and
+// of a cell without a value.
 const (
 	ValueNone ValueType = iota
 	ValueInt64
@@ -29,64 +27,45 @@ const (
 )
 
 func (t ValueType) String() string {
-	switch t {
-	case ValueNone:
-		return "none"
-	case ValueInt64:
-		return "int64"
-	case ValueDouble:
-		return "double"
-	case ValueString:
-		return "string"
-	case ValueTime:
-		return "timestamp"
-	case ValueBlob:
-		return "binary"
-	}
-	return fmt.Sprintf("type(%d)", uint8(t))
+	return NameOf([]string{"none", "int64", "double", "string", "timestamp", "binary"}, t, "type")
 }
 
-// Numeric says whether values of the type are numbers that can be a series.
+// Numeric reports whether values of the type can be the value of a series.
 func (t ValueType) Numeric() bool { return t == ValueInt64 || t == ValueDouble }
 
-// Status says why a cell has a value or has none.
+// Status is the reason why a cell has no value, or StatusOK.
 type Status uint8
 
-// The statuses of a cell. All but StatusOK mean that there is no value.
+// The statuses of a cell. Only StatusOK means that the cell has a value.
 const (
 	StatusOK             Status = iota
-	StatusNoData                // nothing sampled yet, or nothing happened yet (XID)
-	StatusNotSupported          // this entity cannot have the field
-	StatusNotPermitted          // needs a privilege that DCGM lacks
+	StatusNoData                // not sampled yet, or no event yet (XID)
+	StatusNotSupported          // the entity does not support the field
+	StatusNotPermitted          // DCGM misses a privilege
 	StatusNotFound              // DCGM does not know the entity or field
-	StatusNotWatched            // no watch covers entity and field
+	StatusNotWatched            // no watch covers the entity and field
 	StatusModuleMissing         // the DCGM module for the field is not loaded
 	StatusEntityLost            // the GPU is lost or detached
-	StatusBlank                 // DCGM has a blank where a value should be
-	StatusUnexpectedType        // the value is not of the field's type
+	StatusBlank                 // DCGM returned a blank value
+	StatusUnexpectedType        // the value's type is not the field's type
 	StatusError                 // any other DCGM error
-	StatusStale                 // DCGM has a value, but stopped renewing it
-	StatusExcluded              // the configuration keeps the field from GPUs of this model
+	StatusStale                 // DCGM does not update the value any more
+	StatusExcluded              // the configuration excludes the field for this GPU model
 
 	StatusCount = int(StatusExcluded) + 1
 )
 
-var statusNames = [StatusCount]string{
+var statusNames = []string{
 	"ok", "no_data", "not_supported", "not_permitted", "not_found",
 	"not_watched", "module_not_loaded", "entity_lost", "blank",
 	"unexpected_type", "error", "stale", "excluded",
 }
 
-// String returns the status as it stands in a reason label.
-func (s Status) String() string {
-	if int(s) < len(statusNames) {
-		return statusNames[s]
-	}
-	return fmt.Sprintf("status(%d)", uint8(s))
-}
+// String returns the value of the reason label.
+func (s Status) String() string { return NameOf(statusNames, s, "status") }
 
-// Cell is the reading of one field on one entity. Only with StatusOK does it
-// hold a value, of the type that it says.
+// Cell is the reading of one field on one entity. It has a value only if its status is
+// StatusOK.
 type Cell struct {
 	Bits   uint64
 	Status Status
@@ -96,8 +75,8 @@ type Cell struct {
 // Int64Cell returns a cell with the value v.
 func Int64Cell(v int64) Cell { return Cell{Bits: uint64(v), Type: ValueInt64} }
 
-// DoubleCell returns a cell with the value v. NaN is a blank: DCGM means
-// "no value" by it, and so would a reader of the exposition.
+// DoubleCell returns a cell with the value v. NaN becomes a blank, because DCGM uses it
+// for "no value".
 func DoubleCell(v float64) Cell {
 	if math.IsNaN(v) {
 		return Cell{Status: StatusBlank, Type: ValueDouble}
@@ -124,20 +103,18 @@ func (c Cell) Float64() float64 {
 
 // Sample is one reading of all watched fields. It is immutable once published.
 type Sample struct {
-	Generation uint64
+	Generation uint64        // of the inventory
 	Time       time.Time     // when the reading was complete
 	Duration   time.Duration // how long it took
-	// LinksRead is when it was last read which links are up, which is in the inventory;
-	// zero if never.
+	// LinksRead is when the sampler last read the link states of the inventory, or zero.
 	LinksRead time.Time
-	// SwitchesListed says whether the sampler has found out which NVSwitches there are.
+	// SwitchesListed: the sampler has listed the NVSwitches.
 	SwitchesListed bool
-	// Rows stand in the order of [Inventory.Entities], cells in the order of the
-	// columns of the entity's kind. An entity that is not read has no cells.
+	// Rows are in the order of [Inventory.Entities], and the cells of a row in the order
+	// of the columns of the entity's kind. Entities that are not read have no cells.
 	Rows [][]Cell
-	// Derived are the rows, in the same order, that our own families of a GPU as a
-	// whole derive from; only GPUs have cells in theirs, and a GPU has them even if
-	// its instances are read in its place. Empty if none are read.
+	// Derived are the rows for the derived families of whole GPUs, in the order of Rows.
+	// Only GPUs have cells, including GPUs whose instances are read in their place.
 	Derived [][]Cell
 	Strings []string
 }
@@ -150,7 +127,7 @@ func (s *Sample) String(c Cell) string {
 	return ""
 }
 
-// Validate checks the sample against the inventory that it says it belongs to.
+// Validate checks the sample against its inventory.
 func (s *Sample) Validate(inv *Inventory) error {
 	if s.Generation != inv.Generation {
 		return fmt.Errorf("sample of inventory %d, current is %d", s.Generation, inv.Generation)
@@ -168,7 +145,7 @@ func (s *Sample) Validate(inv *Inventory) error {
 	}
 	for i, row := range s.Derived {
 		if len(row) != 0 && inv.Entities[i].Kind != KindGPU {
-			return fmt.Errorf("row %d is a derived one of a %v", i, inv.Entities[i].Kind)
+			return fmt.Errorf("derived row %d belongs to a %v", i, inv.Entities[i].Kind)
 		}
 		if err := s.validateRow(i, row, len(inv.Derived)); err != nil {
 			return err
@@ -183,7 +160,7 @@ func (s *Sample) validateRow(i int, row []Cell, columns int) error {
 	}
 	for _, c := range row {
 		if int(c.Status) >= StatusCount {
-			return fmt.Errorf("row %d has a cell of unknown status %d", i, c.Status)
+			return fmt.Errorf("row %d has a cell with unknown status %d", i, c.Status)
 		}
 		if c.Type == ValueString && c.Status == StatusOK && c.Bits >= uint64(len(s.Strings)) {
 			return fmt.Errorf("row %d refers to string %d of %d", i, c.Bits, len(s.Strings))

@@ -40,14 +40,14 @@ func TestSampleString(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	if got := s.String(StringCell(2)); got != "" {
-		t.Errorf("a string that is not there is %q", got)
+		t.Errorf("an absent string is %q", got)
 	}
 	if got := s.String(StringCell(-1)); got != "" {
 		t.Errorf("a string at -1 is %q", got)
 	}
 }
 
-// Every status needs a word of its own: it becomes a label value.
+// TestStatusNames: every status has a distinct name, which is valid as a label value.
 func TestStatusNames(t *testing.T) {
 	seen := map[string]bool{}
 	for s := range Status(StatusCount) {
@@ -75,12 +75,12 @@ func TestSampleValidate(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		change func(*Sample)
-		says   string // empty: it is valid
+		want   string // part of the error; empty: valid
 	}{
-		"as it should be":         {func(*Sample) {}, ""},
+		"valid":                   {func(*Sample) {}, ""},
 		"an entity is not read":   {func(s *Sample) { s.Rows[1] = nil }, ""},
 		"a blank string":          {func(s *Sample) { s.Strings = nil; s.Rows[0][1] = NoValue(StatusBlank) }, ""},
-		"other inventory":         {func(s *Sample) { s.Generation = 1 }, "sample of inventory 1, current is 2"},
+		"another inventory":       {func(s *Sample) { s.Generation = 1 }, "sample of inventory 1, current is 2"},
 		"a row is missing":        {func(s *Sample) { s.Rows = s.Rows[:2] }, "2 rows for 3 entities"},
 		"a cell is missing":       {func(s *Sample) { s.Rows[1] = s.Rows[1][:1] }, "row 1 has 1 cells for 2 columns"},
 		"a cell without a column": {func(s *Sample) { s.Rows[2] = []Cell{Int64Cell(1)} }, "row 2 has 1 cells for 0 columns"},
@@ -90,11 +90,11 @@ func TestSampleValidate(t *testing.T) {
 			s := sample()
 			c.change(s)
 			err := s.Validate(inventory())
-			if c.says == "" && err != nil {
+			if c.want == "" && err != nil {
 				t.Error(err)
 			}
-			if c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
-				t.Errorf("got %v, want it to say %q", err, c.says)
+			if c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("got %v, want %q", err, c.want)
 			}
 		})
 	}
@@ -109,14 +109,14 @@ func TestInventoryValidate(t *testing.T) {
 		"parent before child":        {[]Entity{{Kind: KindGPU, Parent: Unknown}, {Kind: KindGPUInstance, Parent: 0}}, true},
 		"child before parent":        {[]Entity{{Kind: KindGPUInstance, Parent: 1}, {Kind: KindGPU, Parent: Unknown}}, false},
 		"its own parent":             {[]Entity{{Kind: KindGPU, Parent: 0}}, false},
-		"parent that is not there":   {[]Entity{{Kind: KindGPU, Parent: -2}}, false},
-		"kind that does not exist":   {[]Entity{{Kind: KindCount, Parent: Unknown}}, false},
-		"part of nothing":            {[]Entity{{Kind: KindGPU, Parent: Unknown}, {Kind: KindComputeInstance, Parent: Unknown}}, false},
+		"absent parent":              {[]Entity{{Kind: KindGPU, Parent: -2}}, false},
+		"unknown kind":               {[]Entity{{Kind: KindCount, Parent: Unknown}}, false},
+		"instance without parent":    {[]Entity{{Kind: KindGPU, Parent: Unknown}, {Kind: KindComputeInstance, Parent: Unknown}}, false},
 		"instance in a CPU":          {[]Entity{{Kind: KindCPU, Parent: Unknown}, {Kind: KindGPUInstance, Parent: 0}}, false},
-		"link of nothing":            {[]Entity{{Kind: KindLink, Parent: Unknown}}, false},
+		"link without parent":        {[]Entity{{Kind: KindLink, Parent: Unknown}}, false},
 		"link of a CPU":              {[]Entity{{Kind: KindCPU, Parent: Unknown}, {Kind: KindLink, Parent: 0}}, false},
 		"link of a switch":           {[]Entity{{Kind: KindSwitch, Parent: Unknown}, {Kind: KindLink, Parent: 0}}, true},
-		"core of nothing":            {[]Entity{{Kind: KindCPUCore, Parent: Unknown}}, false},
+		"core without parent":        {[]Entity{{Kind: KindCPUCore, Parent: Unknown}}, false},
 		"core of a CPU":              {[]Entity{{Kind: KindCPU, Parent: Unknown}, {Kind: KindCPUCore, Parent: 0}}, true},
 		"compute instance, 3 levels": {[]Entity{{Kind: KindGPU, Parent: Unknown}, {Kind: KindGPUInstance, Parent: 0}, {Kind: KindComputeInstance, Parent: 1}}, true},
 	} {
@@ -144,7 +144,7 @@ func TestInventoryGPU(t *testing.T) {
 	}
 	for _, i := range []int{-1, 4} {
 		if gpu, ok := inv.GPU(i); ok {
-			t.Errorf("there is no entity %d, but its GPU is %+v", i, gpu)
+			t.Errorf("the GPU of the absent entity %d is %+v", i, gpu)
 		}
 	}
 }

@@ -7,41 +7,41 @@ import (
 	"time"
 )
 
-// Failure is the sampler's last word: why it cannot go on.
+// Failure is the reason why a sampler exits.
 type Failure struct {
-	// Reason is a word for a metric label, such as library_missing.
+	// Reason is the value of a metric label, such as library_missing.
 	Reason string
-	// Message is for people: what is wrong and what to do.
+	// Message describes the problem and its remedy.
 	Message string
 }
 
-// Words for [Failure.Reason]: why a sampler gave up. They stand in
-// [SamplerStatus.Restarts] from the start; others may be used too.
+// Values of [Failure.Reason]. [SamplerStatus.Restarts] has all of them from the start, and
+// may have more.
 const (
-	FailureConfig              = "config"                 // it cannot use its configuration
-	FailureLibraryMissing      = "library_missing"        // libdcgm.so.4 is not there
-	FailureSymbolMissing       = "library_symbol_missing" // libdcgm.so.4 is another than we can use
+	FailureConfig              = "config"                 // invalid configuration
+	FailureLibraryMissing      = "library_missing"        // no libdcgm.so.4
+	FailureSymbolMissing       = "library_symbol_missing" // libdcgm.so.4 is incompatible
 	FailureLibraryUpdated      = "library_updated"        // libdcgm.so.4 was replaced on disk
-	FailureDriverLoaded        = "driver_loaded"          // the driver came after DCGM had started without
+	FailureDriverLoaded        = "driver_loaded"          // the driver was loaded after DCGM started
 	FailureInitFailed          = "init_failed"            // DCGM did not start
 	FailureHostengineUnreached = "hostengine_unreachable" // nv-hostengine does not listen
 	FailureHostengineLost      = "hostengine_lost"        // the connection to nv-hostengine broke
-	FailureEngineStalled       = "engine_stalled"         // DCGM answers with values that are never new
-	FailureEngineBlank         = "engine_blank"           // DCGM has no value of anything any more
-	FailureDiscoveryFailed     = "discovery_failed"       // DCGM does not say which GPUs there are
-	FailureWatchFailed         = "watch_failed"           // DCGM refuses to watch anything
+	FailureEngineStalled       = "engine_stalled"         // DCGM returns only old values
+	FailureEngineBlank         = "engine_blank"           // DCGM returns only blank values
+	FailureDiscoveryFailed     = "discovery_failed"       // DCGM does not list the GPUs
+	FailureWatchFailed         = "watch_failed"           // DCGM rejects all watches
 )
 
-// Words for [RejectError.Reason] that stand in [SamplerStatus.FramesRejected]
-// from the start. Others may be used too.
+// Values of [RejectError.Reason]. [SamplerStatus.FramesRejected] has all of them from the
+// start, and may have more.
 const (
-	RejectFuture    = "future"             // a sample taken later than now
-	RejectInventory = "inventory_mismatch" // it belongs to another inventory
-	RejectInvalid   = "invalid"            // it contradicts itself or its inventory
+	RejectFuture    = "future"             // the sample's time is in the future
+	RejectInventory = "inventory_mismatch" // the frame belongs to another inventory
+	RejectInvalid   = "invalid"            // the frame contradicts itself or its inventory
 )
 
-// RejectError is returned by [supervisor.Config.Deliver] for a well-formed frame
-// that must not be used. Reason is a word for a metric label.
+// RejectError is returned by [supervisor.Config.Deliver] for a well-formed frame that must
+// not be used. Reason is the value of a metric label.
 type RejectError struct {
 	Reason string
 	Err    error
@@ -52,24 +52,23 @@ func (e *RejectError) Error() string { return e.Reason + ": " + e.Err.Error() }
 // Unwrap returns the underlying error.
 func (e *RejectError) Unwrap() error { return e.Err }
 
-// SamplerStatus says how the sampler is.
+// SamplerStatus is the state of the sampler process.
 type SamplerStatus struct {
-	// Running says that a sampler process is there and meant to be, Sampling that
-	// it has delivered a sample.
+	// Running: a sampler process runs and is not being stopped. Sampling: it has also
+	// delivered a sample.
 	Running, Sampling bool
-	PID               int       // while a sampler is there, be it running, stopping or unreapable
-	Started           time.Time // when the running sampler was, else zero
-	// NextStart is when the next sampler will be started, if one waits for that.
+	PID               int       // of a running, stopping or unreapable sampler; else 0
+	Started           time.Time // when the running sampler was started; else zero
+	// NextStart is when the next sampler will be started; zero if none is scheduled.
 	NextStart time.Time
-	// Unreapable says that a killed sampler does not go away, stuck in the
-	// kernel. None other is started meanwhile.
+	// Unreapable: a killed sampler is stuck in the kernel. No other sampler is started
+	// until it exits.
 	Unreapable bool
-	// Restarts counts the samplers that ended by the reason, FramesRejected the
-	// frames that were not used. Both hold all known reasons.
+	// Restarts counts the ended samplers by reason, FramesRejected the rejected frames.
 	Restarts       map[string]uint64
 	FramesRejected map[string]uint64
-	// ProfilingPausedUntil is when the pause of profiling ends, zero if there is none.
+	// ProfilingPausedUntil is when the pause of profiling ends; zero if not paused.
 	ProfilingPausedUntil time.Time
-	// LastFailure is why the last sampler ended that was not meant to.
+	// LastFailure is why the last sampler ended unexpectedly.
 	LastFailure Failure
 }

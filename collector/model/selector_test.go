@@ -58,7 +58,7 @@ func TestParseSelector(t *testing.T) {
 	}
 }
 
-// canonical is the selector in the notation that ParseSelector reads.
+// canonical returns the selector in the notation of ParseSelector.
 func canonical(s Selector) string {
 	var parts []string
 	for _, part := range []struct {
@@ -82,32 +82,32 @@ func canonical(s Selector) string {
 
 func TestParseSelectorErrors(t *testing.T) {
 	for _, tc := range []struct{ text, want string }{
-		{"", `device selector "": it is empty; `},
-		{"  ", "it is empty"},
-		{"x", `"x" at position 1 is neither g nor i`},
-		{"0,1", `"0" at position 1 is neither g nor i`},
-		{"G:0", `"G" at position 1 is neither g nor i`},
-		{"g:0;i:1", `after g: in "0;": "0;" is not a number`},
-		{"g+x", `"x" at position 3 is neither g nor i`},
-		{" g+é", `"é" at position 4 is neither g nor i`},
-		{"f:0", "f takes no ids"},
-		{"f+g", "f stands alone"},
-		{"g+f", "f stands alone"},
-		{"g:0+g:1", "g stands there twice"},
-		{"i+i", "i stands there twice"},
-		{"g:", `after g: an id is missing in ""`},
-		{"g:0,", `after g: an id is missing in "0,"`},
-		{"g:,0", "an id is missing"},
-		{"g:0-", `after g: in "0-": an id is missing`},
-		{"g:-1", `after g: in "-1": an id is missing`},
-		{"g:0-1-2", `after g: in "0-1-2": "1-2" is not a number`},
-		{"g:+1", `after g: an id is missing in ""`},
-		{"i:3-1", `after i: the range "3-1" runs backwards`},
-		{"i:a", `after i: in "a": "a" is not a number`},
-		{"g:4294967296", "4294967296 is above the highest id, 4294967295"},
-		{"g+", "nothing follows the +"},
-		{"g:0:1", `"0:1" is not a number`},
-		{"g++i", `"+" at position 3 is neither g nor i`},
+		{"", `device selector "": "" does not begin with g or i; `},
+		{"  ", `"" does not begin with g or i`},
+		{"x", `"x" does not begin with g or i`},
+		{"0,1", `"0,1" does not begin with g or i`},
+		{"G:0", `"G:0" does not begin with g or i`},
+		{"g:0;i:1", `after g: "0;" is not an ID between 0 and 4294967295`},
+		{"g+x", `"x" does not begin with g or i`},
+		{" g+é", `"é" does not begin with g or i`},
+		{"f:0", `"f:0" does not begin with g or i`},
+		{"f+g", `"f+g" does not begin with g or i`},
+		{"g+f", `"f" does not begin with g or i`},
+		{"g:0+g:1", "g occurs twice"},
+		{"i+i", "i occurs twice"},
+		{"g:", `after g: "" is not an ID`},
+		{"g:0,", `after g: "" is not an ID`},
+		{"g:,0", `"" is not an ID`},
+		{"g:0-", `after g: "" is not an ID`},
+		{"g:-1", `after g: "" is not an ID`},
+		{"g:0-1-2", `after g: "1-2" is not an ID`},
+		{"g:+1", `after g: "" is not an ID`},
+		{"i:3-1", `after i: the range "3-1" is descending`},
+		{"i:a", `after i: "a" is not an ID`},
+		{"g:4294967296", `"4294967296" is not an ID between 0 and 4294967295`},
+		{"g+", `"" does not begin with g or i`},
+		{"g:0:1", `"0:1" is not an ID`},
+		{"g++i", `"+i" does not begin with g or i`},
 	} {
 		_, err := ParseSelector(tc.text)
 		if err == nil {
@@ -137,8 +137,8 @@ func TestSelectorUnmatched(t *testing.T) {
 	}
 }
 
-// FuzzParseSelector: no input panics, and what is accepted reads the same from
-// its own text.
+// FuzzParseSelector checks that no input panics, and that an accepted selector can be
+// written and parsed again.
 func FuzzParseSelector(f *testing.F) {
 	for _, s := range []string{"f", "g", "i:0,2-4", "g:0,1+i:2-4", "gi", "g:0-", "i+g:+", " g : 1 ", "g:99999999999"} {
 		f.Add(s)

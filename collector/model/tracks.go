@@ -9,62 +9,62 @@ import (
 	"time"
 )
 
-// TrackedField is a field of which every value is wanted, and not only the newest
-// at each sample: integrals, statistics and histograms are made of them.
+// TrackedField is a field of which the exporter needs every value, in addition to the
+// newest of each sample. Integrals, statistics and histograms are computed from them.
 type TrackedField struct {
 	Field FieldID
 	Kinds KindSet
-	// Every is how often DCGM is to have a new value; 0 is once a sample.
+	// Every is the interval of DCGM's watch; 0 means once per sample.
 	Every time.Duration
-	// Unless is a profiling field that does better: entities that have it do
-	// without this one. 0 is none.
+	// Unless is a more precise profiling field, or 0. Entities that have it do not track
+	// this field.
 	Unless FieldID
-	// Parents says that GPUs are asked, too, of which only the instances are read.
+	// Parents: the field is also tracked on GPUs whose instances are read in their place.
 	Parents bool
-	// Statistics and Histogram say what is made of the values besides integrals.
+	// Statistics and Histogram enable results in addition to integrals.
 	Statistics, Histogram bool
 }
 
-// Merge adds what another request for the same field needs.
+// Merge adds the needs of another request for the same field.
 func (t *TrackedField) Merge(other TrackedField) {
 	t.Kinds |= other.Kinds
 	if other.Every > 0 && (t.Every == 0 || other.Every < t.Every) {
 		t.Every = other.Every
 	}
-	t.Unless = 0 // the counter's values are wanted wherever they are
+	t.Unless = 0 // a counter of the configuration needs the field on all entities
 	t.Statistics = t.Statistics || other.Statistics
 	t.Histogram = t.Histogram || other.Histogram
 }
 
-// Tracks is what was seen of the tracked fields since the last frame of its kind.
-// It belongs to the sample that follows.
+// Tracks are the values of the tracked fields since the previous frame of tracks. They
+// belong to the sample that follows.
 type Tracks struct {
 	Generation uint64
 	List       []Track
 }
 
-// Track is the values of one field on one entity, in the order of their time.
+// Track is the values of one field on one entity, in the order of time.
 type Track struct {
 	Entity int // position in the inventory of the same generation
 	Field  FieldID
 	Points []Point
 }
 
-// Point is a value and when DCGM took it: µs since 1970 by the engine's clock.
+// Point is a value and its time.
 type Point struct {
-	At    int64
+	At    int64 // µs since 1970 by the engine's clock
 	Value float64
 }
 
 // Validate checks the tracks against their inventory.
 func (t *Tracks) Validate(inv *Inventory) error {
 	for i := range t.List {
-		if e := t.List[i].Entity; e < 0 || e >= len(inv.Entities) {
-			return fmt.Errorf("a track of entity %d of %d", e, len(inv.Entities))
+		if err := inv.checkEntity("track", t.List[i].Entity, -1, anyKind); err != nil {
+			return err
 		}
 		for _, p := range t.List[i].Points {
 			if math.IsNaN(p.Value) || math.IsInf(p.Value, 0) {
-				return fmt.Errorf("a track of field %d has a value that is no number", t.List[i].Field)
+				return fmt.Errorf("track of field %d has a value that is not finite", t.List[i].Field)
 			}
 		}
 	}

@@ -116,7 +116,7 @@ web:
 `, `c.yaml:1: unknown key "collect_interval": did you mean collect-interval?
 c.yaml:2: kubernetes must be true or false
 c.yaml:4: unknown field DCGM_FI_DEV_GPU_TMEP: did you mean DCGM_FI_DEV_GPU_TEMP?
-c.yaml:5: "gpu_temperature" begins with gpu_, which is for the exporter's own metrics: choose another name
+c.yaml:5: "gpu_temperature" begins with gpu_, which is reserved for the exporter's own metrics: choose another name
 c.yaml:8: resolution: 5ms is not between 100ms and 24h0m0s (a bare number is in milliseconds: for seconds write 5s)
 c.yaml:9: unknown key "feild": did you mean field?
 c.yaml:11: devices is set on line 10 already: remove one of them
@@ -152,7 +152,7 @@ c.yaml:8: kinds: active has no values on cpu: use gpu, gpu_instance or compute_i
 c.yaml:9: kinds: DCGM_FI_DEV_NVSWITCH_LINK_THROUGHPUT_TX has no values on nvswitch: use link
 c.yaml:13: kinds: DCGM_FI_DEV_GPU_TEMP has no values on connectx: use gpu, gpu_instance or compute_instance`},
 		"an empty entry":         {"models: [{match: A100}]\n", "c.yaml:1: an entry of models changes nothing: add without or fields, or remove it"},
-		"statistics of text":     {"fields: [{field: 150, name: t, type: label, statistics: true}]\n", "c.yaml:1: t is no series of numbers: leave resolution, statistics and histogram out"},
+		"statistics of text":     {"fields: [{field: 150, name: t, type: label, statistics: true}]\n", "c.yaml:1: t is not a series of numbers: remove resolution, statistics and histogram"},
 		"resolution for nothing": {"fields:\n  - {field: 155, resolution: 200ms, statistics: false}\n", "c.yaml:2: resolution has no effect without statistics or histogram: remove it, or enable one of them"},
 		"statistics of what is no quantity": {`fields:
   - {field: DCGM_FI_DEV_XID_ERRORS, statistics: true}
@@ -162,10 +162,10 @@ c.yaml:13: kinds: DCGM_FI_DEV_GPU_TEMP has no values on connectx: use gpu, gpu_i
     type: counter
     statistics: true
   - {field: DCGM_FI_PROF_PCIE_RX_BYTES, statistics: true}
-`, `c.yaml:2: DCGM_FI_DEV_XID_ERRORS is a code or a bit mask, and no quantity: leave resolution, statistics and histogram out
-c.yaml:3: DCGM_FI_DEV_PCIE_REPLAY_COUNTER only grows, so that its newest value says all: leave resolution, statistics and histogram out
-c.yaml:4: replays only grows, so that its newest value says all: leave resolution, statistics and histogram out
-c.yaml:5: DCGM_FI_PROF_PCIE_TX_BYTES is a counter here, and statistics and histogram are of gauges: write type: gauge, or leave them out`},
+`, `c.yaml:2: DCGM_FI_DEV_XID_ERRORS is a code or a bit mask, not a quantity: remove resolution, statistics and histogram
+c.yaml:3: DCGM_FI_DEV_PCIE_REPLAY_COUNTER only increases, so that its newest value is sufficient: remove resolution, statistics and histogram
+c.yaml:4: replays only increases, so that its newest value is sufficient: remove resolution, statistics and histogram
+c.yaml:5: DCGM_FI_PROF_PCIE_TX_BYTES is configured as a counter, and statistics and histogram need a gauge: write type: gauge, or remove them`},
 		"nothing":       {"", nothing},
 		"comments only": {"\n# collect-interval: 1s\n", nothing},
 		"cut off":       {"---\n", nothing},
@@ -178,7 +178,7 @@ include: [none.csv, bad.csv,
 fields:
   - {field: 150, resolution: 10s, statistics: true}
 `, `c.yaml:1: unknown key "collect-intervall": did you mean collect-interval?
-c.yaml:3: devices: device selector "x": "x" at position 1 is neither g nor i; write f, g, i, g:<ids>, i:<ids> or g:<ids>+i:<ids>, with ids such as 0,2-4
+c.yaml:3: devices: device selector "x": "x" does not begin with g or i; write f, g, i, g:<ids>, i:<ids> or g:<ids>+i:<ids>, with ids such as 0,2-4
 c.yaml:4: include: the counters file none.csv does not exist: check the path (a relative one starts at this file's directory)
 c.yaml:4: include: bad.csv:2: unknown field DCGM_FI_DEV_GPU_TMP: did you mean DCGM_FI_DEV_GPU_TEMP?
 c.yaml:4: include: bad.csv:3: DCGM_FI_DEV_POWER_USAGE has the unknown type gouge: write gauge, counter or label
@@ -206,7 +206,7 @@ models:
     without: [DCGM_EXP_P2P_STATUS]
     fields:
       - DCGM_EXP_P2P_STATUS
-`, `c.yaml:3: DCGM_EXP_XID_ERRORS_TOTAL cannot be a label, it has many values at once: write counter
+`, `c.yaml:3: DCGM_EXP_XID_ERRORS_TOTAL cannot be a label, because it has several values: write counter
 c.yaml:4: DCGM_EXP_P2P_STATUS is computed by the exporter: remove kinds, resolution, statistics and histogram
 c.yaml:5: unknown field DCGM_EXP_CLOCK_EVENT_COUNT: did you mean DCGM_EXP_CLOCK_EVENTS_COUNT?
 c.yaml:8: DCGM_EXP_P2P_STATUS is computed by the exporter for all GPUs: models cannot add or remove it; use fields or a counters file
@@ -238,11 +238,11 @@ c.yaml:7: *a: aliases are not supported: write the value itself, or put a text i
   - {field: DCGM_FI_DEV_GPU_TEMP, type: none}
   - {field: DCGM_FI_DRIVER_VERSION, type: gauge}
   - {field: 0}
-`, `c.yaml:2: DCGM_FI_SYSTEM_PCI_TOPOLOGY is a binary structure, not one value: it cannot be exported; leave the field out
-c.yaml:3: DCGM_FI_SYSTEM_PCI_TOPOLOGY is a binary structure, not one value: it cannot be exported; leave the field out
+`, `c.yaml:2: DCGM_FI_SYSTEM_PCI_TOPOLOGY is a binary structure and cannot be exported: remove it
+c.yaml:3: DCGM_FI_SYSTEM_PCI_TOPOLOGY is a binary structure and cannot be exported: remove it
 c.yaml:4: DCGM_FI_DEV_GPU_TEMP has the unknown type none: write gauge, counter or label
-c.yaml:5: DCGM_FI_DRIVER_VERSION is a text, and a gauge is a number: write label, to put it on the other series of its entity
-c.yaml:6: DCGM_FI_SYSTEM_FIELD_UNKNOWN marks the edge of a range of field ids and has no value: leave the field out`},
+c.yaml:5: DCGM_FI_DRIVER_VERSION is text and cannot be a gauge: write label, to add it to the other series of its entity
+c.yaml:6: DCGM_FI_SYSTEM_FIELD_UNKNOWN marks the edge of a range of field IDs and has no value: remove it`},
 		"contradictions": {`log-format: text
 log.format: json
 log.level: warn
@@ -260,7 +260,7 @@ collect-intervall: 5s
 web.max-requests: 99999999999999999999
 kubernetes: perhaps
 sample.resolution: 6s
-`, `c.yaml:1: devices: device selector "x": "x" at position 1 is neither g nor i; write f, g, i, g:<ids>, i:<ids> or g:<ids>+i:<ids>, with ids such as 0,2-4
+`, `c.yaml:1: devices: device selector "x": "x" does not begin with g or i; write f, g, i, g:<ids>, i:<ids> or g:<ids>+i:<ids>, with ids such as 0,2-4
 c.yaml:2: unknown key "collect-intervall": did you mean collect-interval?
 c.yaml:3: web.max-requests: "99999999999999999999" is not a number from 1 to 100000
 c.yaml:4: kubernetes must be true or false`},
@@ -398,11 +398,11 @@ models:
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = `c.yaml:3: DCGM_FI_DEV_GPU_TEMP is by nature a gauge, and the file makes it a counter: functions such as rate() will mislead
-c.yaml:4: energy is by nature a counter, and the file makes it a gauge: functions such as rate() will mislead
-c.yaml:7: watts is a number that keeps changing: as a label it makes new series each time; write gauge
+	const want = `c.yaml:3: DCGM_FI_DEV_GPU_TEMP is a gauge, but is configured as a counter: functions such as rate() return wrong results
+c.yaml:4: energy is a counter, but is configured as a gauge: functions such as rate() return wrong results
+c.yaml:7: watts is a number that keeps changing, so that a label creates new series each time: write gauge
 c.yaml:8: temperature is the same field (150) as DCGM_FI_DEV_GPU_TEMP at c.yaml:3: its values are exported under both names
-c.yaml:14: DCGM_FI_DEV_MEMORY_TEMP_CELSIUS is by nature a gauge, and the file makes it a counter: functions such as rate() will mislead
+c.yaml:14: DCGM_FI_DEV_MEMORY_TEMP_CELSIUS is a gauge, but is configured as a counter: functions such as rate() return wrong results
 c.yaml:14: hot is the same field (140) as DCGM_FI_DEV_MEMORY_TEMP_CELSIUS at c.yaml:14: its values are exported under both names`
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)

@@ -1,21 +1,20 @@
 // Copyright The gpu_exporter Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package godcgm reads the names of DCGM's fields out of the source of the
-// go-dcgm module that this module requires, as text. It serves the generator of
-// the table of collector/field and the test that compares the two; nothing that runs
-// in the exporter may import it.
+// Package godcgm reads the names of DCGM's fields from the source text of the go-dcgm
+// module in go.mod. The generator of collector/field's table and its test use it. The
+// exporter must not import it.
 package godcgm
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"go/ast"
-	"go/parser"
-	"go/token"
+	"maps"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,8 +30,7 @@ type Name struct {
 	Legacy bool // in go-dcgm's map of legacy names
 }
 
-// Names returns all of them, sorted by name. It asks the go command where the
-// module lies.
+// Names returns all names, sorted by name. The go command locates the module.
 func Names(ctx context.Context) ([]Name, error) {
 	cmd := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", Module)
 	dir, err := cmd.Output()
@@ -50,76 +48,32 @@ func Names(ctx context.Context) ([]Name, error) {
 	return Read(filepath.Join(path, "pkg", "dcgm", "const_fields.go"))
 }
 
-// Read returns the names in go-dcgm's const_fields.go, sorted by name. Where a
-// name is in both maps, the current one wins, as in go-dcgm's GetFieldID.
+// entry matches an element of go-dcgm's maps from names to IDs.
+var entry = regexp.MustCompile(`(?m)^\s*"(\w+)":\s*(\d+),`)
+
+// Read returns the names in go-dcgm's const_fields.go, sorted by name. If both maps have a
+// name, the current one wins, as in go-dcgm's GetFieldID.
 func Read(path string) ([]Name, error) {
-	file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading go-dcgm's fields: %w", err)
 	}
-	current, err := mapLiteral(file, "dcgmFields")
-	if err != nil {
-		return nil, fmt.Errorf("reading go-dcgm's fields: %w", err)
+	_, tables, hasCurrent := strings.Cut(string(text), "\nvar dcgmFields = ")
+	current, legacy, hasLegacy := strings.Cut(tables, "\nvar legacyDCGMFields = ")
+	if !hasCurrent || !hasLegacy {
+		return nil, fmt.Errorf("%s does not define dcgmFields before legacyDCGMFields", path)
 	}
-	legacy, err := mapLiteral(file, "legacyDCGMFields")
-	if err != nil {
-		return nil, fmt.Errorf("reading go-dcgm's legacy fields: %w", err)
-	}
-	names := make([]Name, 0, len(current)+len(legacy))
-	for name, id := range current {
-		names = append(names, Name{name, id, false})
-	}
-	for name, id := range legacy {
-		if _, ok := current[name]; !ok {
-			names = append(names, Name{name, id, true})
-		}
-	}
-	slices.SortFunc(names, func(a, b Name) int { return strings.Compare(a.Name, b.Name) })
-	return names, nil
-}
-
-func mapLiteral(file *ast.File, name string) (map[string]uint16, error) {
-	for _, decl := range file.Decls {
-		gen, ok := decl.(*ast.GenDecl)
-		if !ok || gen.Tok != token.VAR {
-			continue
-		}
-		for _, spec := range gen.Specs {
-			vs := spec.(*ast.ValueSpec)
-			if len(vs.Names) != 1 || vs.Names[0].Name != name || len(vs.Values) != 1 {
-				continue
+	names := map[string]Name{}
+	for i, source := range []string{current, legacy} {
+		for _, match := range entry.FindAllStringSubmatch(source, -1) {
+			id, err := strconv.ParseUint(match[2], 10, 16)
+			if err != nil {
+				return nil, fmt.Errorf("ID of %s: %w", match[1], err)
 			}
-			lit, ok := vs.Values[0].(*ast.CompositeLit)
-			if !ok {
-				return nil, fmt.Errorf("%s is not a map literal", name)
+			if _, exists := names[match[1]]; !exists {
+				names[match[1]] = Name{match[1], uint16(id), i == 1}
 			}
-			return pairs(lit)
 		}
 	}
-	return nil, fmt.Errorf("there is no variable %s", name)
-}
-
-func pairs(lit *ast.CompositeLit) (map[string]uint16, error) {
-	m := make(map[string]uint16, len(lit.Elts))
-	for _, elt := range lit.Elts {
-		kv, ok := elt.(*ast.KeyValueExpr)
-		if !ok {
-			return nil, errors.New("an element is not a pair")
-		}
-		key, ok1 := kv.Key.(*ast.BasicLit)
-		value, ok2 := kv.Value.(*ast.BasicLit)
-		if !ok1 || !ok2 {
-			return nil, errors.New("a pair is not made of literals")
-		}
-		name, err := strconv.Unquote(key.Value)
-		if err != nil {
-			return nil, fmt.Errorf("name %s: %w", key.Value, err)
-		}
-		id, err := strconv.ParseUint(value.Value, 10, 16)
-		if err != nil {
-			return nil, fmt.Errorf("id of %s: %w", name, err)
-		}
-		m[name] = uint16(id)
-	}
-	return m, nil
+	return slices.SortedFunc(maps.Values(names), func(a, b Name) int { return strings.Compare(a.Name, b.Name) }), nil
 }
