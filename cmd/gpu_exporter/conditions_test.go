@@ -3,7 +3,9 @@
 
 package main
 
-import "testing"
+import (
+	"testing"
+)
 
 const conditionCounters = `
 DCGM_FI_DEV_GPU_TEMP, gauge, Temperature.
@@ -68,33 +70,4 @@ func TestConditions(t *testing.T) {
 		}
 		return now > seconds+1 && count > samples+3
 	})
-}
-
-// A health check that hangs delays no sample, and that there is none shows.
-func TestHungHealthCheck(t *testing.T) {
-	t.Parallel()
-	n := startNode(t, "h100x8", "--collect-interval=200ms", "--sample.max-age=1s", "--health.interval=1s")
-	up := func() float64 {
-		v, found := sumOf(n.scrape(t), "gpu_exporter_health_check_up")
-		if found != 1 {
-			t.Fatal("nothing says whether the health is checked")
-		}
-		return v
-	}
-	n.eventually(t, "the health is checked", func() bool { return up() == 1 })
-	sampler := n.samplerPID()
-	n.command(t, "hang dcgmHealthCheck")
-	n.eventually(t, "it is not", func() bool { return up() == 0 })
-	body := n.scrape(t)
-	if _, found := sumOf(body, "gpu_health_status"); found != 0 {
-		t.Errorf("%d series of a health that nobody has checked", found)
-	}
-	if v, found := sumOf(body, "gpu_up"); v != 8 || found != 8 {
-		t.Errorf("%v of %d GPUs are up: samples are delayed", v, found)
-	}
-	if n.samplerPID() != sampler {
-		t.Error("the sampler was replaced")
-	}
-	n.command(t, "clear")
-	n.eventually(t, "the health is checked again", func() bool { return up() == 1 })
 }

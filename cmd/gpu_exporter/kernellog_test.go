@@ -5,14 +5,11 @@ package main
 
 import (
 	"bytes"
-	"fmt"
 	"log/slog"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"gpu_exporter/cmd/gpu_exporter/internal/config"
 	"gpu_exporter/cmd/gpu_exporter/internal/sampler"
@@ -56,79 +53,6 @@ func (n *node) afterReports(t *testing.T, how string) {
 	}
 }
 
-// A hundred XIDs on each of eight GPUs count as eight hundred, whatever their source.
-func TestEveryXIDOnce(t *testing.T) {
-	t.Parallel()
-	for name, tc := range map[string]struct {
-		start  func(*testing.T, string, ...string) *node
-		code   int
-		source string
-	}{
-		"DCGM":                                {startNode, 48, ""},
-		"kernel log":                          {loggedNode, 48, "kmsg only"},
-		"both":                                {loggedNode, 48, "kmsg both"},
-		"both, and DCGM reads the kernel log": {loggedNode, 79, "kmsg twice"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			n := tc.start(t, "h100x8", "--collect-interval=1s", "--collectors="+withComputedXIDs(t))
-			for gpu := range 8 {
-				n.command(t, fmt.Sprintf("xid %d gpu %d count 100 %s", tc.code, gpu, tc.source))
-			}
-			code := fmt.Sprintf(`xid="%d"`, tc.code)
-			n.eventually(t, "they are counted", func() bool { return n.xids(t, code) >= 800 })
-			n.afterReports(t, tc.source)
-			body := n.scrape(t)
-			for gpu := range 8 {
-				label := fmt.Sprintf(`gpu="%d"`, gpu)
-				for _, family := range []string{"gpu_xid_errors_total", "DCGM_EXP_XID_ERRORS_TOTAL", "DCGM_EXP_XID_ERRORS_COUNT"} {
-					if v, _ := sumOf(body, family, label, code); v != 100 {
-						t.Errorf("%s of GPU %d: %v, want 100", family, gpu, v)
-					}
-				}
-			}
-		})
-	}
-}
-
-// What DCGM has heard since the newest sample is told before another sampler takes
-// over: its engine ends with it.
-func TestXIDsBeforeAReload(t *testing.T) {
-	t.Parallel()
-	file := filepath.Join(t.TempDir(), "gpu_exporter.yaml")
-	configure := func(interval string) {
-		if err := os.WriteFile(file, []byte("collect-interval: "+interval+"\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	configure("6s")
-	n := startNode(t, "h100x8", "--config.file="+file)
-	listens := func(interval string) func() bool { // what comes while no engine runs, DCGM does not hear
-		return func() bool { return strings.Contains(n.log.String(), "interval="+interval+"\n") }
-	}
-	n.eventually(t, "the first sampler listens", listens("6s"))
-	for i, interval := range []string{"5s", "4s", "3s"} {
-		n.command(t, fmt.Sprintf("xid 48 gpu %d count 3", i))
-		time.Sleep(300 * time.Millisecond) // until DCGM has heard
-		configure(interval)
-		if status, body := n.post(t, "/-/reload"); status != http.StatusOK {
-			t.Fatalf("status %d: %s", status, body)
-		}
-		n.eventually(t, "the next sampler listens", listens(interval))
-		n.eventually(t, "they are counted", func() bool { return n.xids(t, `xid="48"`) == 3*(i+1) })
-	}
-}
-
-func withComputedXIDs(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "counters.csv")
-	counters := "DCGM_FI_DEV_GPU_TEMP, gauge, GPU temperature (in C).\nDCGM_EXP_XID_ERRORS_COUNT, gauge, XIDs in the window.\nDCGM_EXP_XID_ERRORS_TOTAL, counter, XIDs.\n"
-	if err := os.WriteFile(path, []byte(counters), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
 // DCGM takes in one XID per second. The kernel log has them at once, and the later
 // reports of DCGM do not count.
 func TestXIDsThatDCGMReportsLate(t *testing.T) {
@@ -141,27 +65,6 @@ func TestXIDsThatDCGMReportsLate(t *testing.T) {
 	n.afterReports(t, "kmsg both")
 	if a, b := n.xids(t, `xid="48"`), n.xids(t, `xid="79"`); a != 3 || b != 1 {
 		t.Errorf("XID 48 %d times and 79 %d times, want 3 and 1", a, b)
-	}
-}
-
-// An XID counts for the GPU instance that the kernel log names, and for the GPU if it
-// names none.
-func TestXIDOnInstance(t *testing.T) {
-	t.Parallel()
-	n := loggedNode(t, "a100x7-mig", fast...)
-	n.command(t, "xid 13 gpu 0 ci 0 kmsg both")
-	n.command(t, "xid 13 gpu 0 ci 1 kmsg both")
-	n.command(t, "xid 31 gpu 0 ci 2 kmsg only")
-	n.command(t, "xid 43 gpu 0 kmsg only")
-	n.eventually(t, "they are counted", func() bool {
-		return n.xids(t, `xid="13"`, "GPU_I_ID=") == 2 && n.xids(t, `xid="31"`, "GPU_I_ID=") == 1 && n.xids(t, `xid="43"`) == 1
-	})
-	n.afterReports(t, "kmsg both")
-	if two, one := n.xids(t, `xid="13"`), n.xids(t, `xid="43"`, "GPU_I_ID="); two != 2 || one != 0 {
-		t.Errorf("XID 13 %d times in all, XID 43 %d times on an instance; want 2 and 0", two, one)
-	}
-	if _, count := sumOf(n.scrape(t), "gpu_xid_errors_total", `xid="13"`, "GPU_I_ID="); count != 2 {
-		t.Errorf("XID 13 on %d instances, want 2", count)
 	}
 }
 

@@ -97,6 +97,9 @@ func (b *lockedBuffer) String() string {
 	return b.b.String()
 }
 
+// fast are the flags of nodes that should notice things soon.
+var fast = []string{"--collect-interval=200ms", "--sample.max-age=2s"}
+
 // startNode starts the built exporter on a simulated node and waits until it is
 // ready. It is stopped with the test.
 func startNode(t *testing.T, scenario string, args ...string) *node {
@@ -181,6 +184,25 @@ func (n *node) scrape(t *testing.T) string {
 	return body
 }
 
+// post sends a request without a body.
+func (n *node) post(t *testing.T, path string) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+n.address+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(body)
+}
+
 // eventually polls until the condition holds.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
@@ -246,6 +268,42 @@ lines:
 	return sum, count
 }
 
+// has waits until the sum of the series of a family is a value.
+func (n *node) has(t *testing.T, value float64, family string, labels ...string) {
+	t.Helper()
+	var got float64
+	var count int
+	defer func() {
+		if t.Failed() {
+			t.Logf("%s%q was last %v in %d series", family, labels, got, count)
+		}
+	}()
+	n.eventually(t, fmt.Sprintf("%s%q is %v", family, labels, value), func() bool {
+		got, count = sumOf(n.scrape(t), family, labels...)
+		return count > 0 && got == value
+	})
+}
+
+// valueOf waits until the series of a family with the labels are so many with such a sum.
+func (n *node) valueOf(t *testing.T) func(want float64, count int, family string, labels ...string) {
+	return func(want float64, count int, family string, labels ...string) {
+		t.Helper()
+		n.eventually(t, fmt.Sprintf("%s%v is %v in sum of %d", family, labels, want, count), func() bool {
+			sum, series := sumOf(n.scrape(t), family, labels...)
+			return sum == want && series == count
+		})
+	}
+}
+
+func (n *node) uuid(t *testing.T, gpu string) string {
+	t.Helper()
+	m := regexp.MustCompile(`gpu_up\{gpu="` + gpu + `",UUID="([^"]+)"`).FindStringSubmatch(n.scrape(t))
+	if m == nil {
+		t.Fatalf("no GPU %s", gpu)
+	}
+	return m[1]
+}
+
 // samplerPID returns the process id of the sampler, or 0 if there is none.
 func (n *node) samplerPID() int {
 	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", n.cmd.Process.Pid, n.cmd.Process.Pid))
@@ -267,13 +325,42 @@ func (n *node) samplerPID() int {
 	return 0
 }
 
-// scrapeValue returns the sum of a family at a URL.
-func scrapeValue(t *testing.T, url, family string) float64 {
+func kill(t *testing.T, n *node) {
 	t.Helper()
-	n := node{address: strings.TrimSuffix(strings.TrimPrefix(url, "http://"), "/metrics")}
-	v, count := sumOf(n.scrape(t), family)
-	if count == 0 {
-		t.Errorf("%s has no %s", url, family)
+	pid := n.samplerPID()
+	if pid == 0 {
+		t.Fatal("no sampler to kill")
 	}
-	return v
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// signal sends a signal to the sampler.
+func (n *node) signal(t *testing.T, s syscall.Signal) {
+	t.Helper()
+	pid := n.samplerPID()
+	if pid == 0 {
+		t.Fatal("there is no sampler")
+	}
+	if err := syscall.Kill(pid, s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func writeFile(t *testing.T, path, text string) string {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func countersFile(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "counters.csv")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }

@@ -97,6 +97,39 @@ scrape_configs:
 	api.expectNoComplaint()
 }
 
+// A real Prometheus that scrapes native histograms can ask for quantiles of what
+// was seen between samples.
+func TestNativeHistogramsInPrometheus(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes half a minute; go test without -short, or make test, runs it")
+	}
+	t.Parallel()
+	n := startNode(t, "h100x8", "--collect-interval=1s", "--sample.resolution=100ms", "--sample.histograms")
+	n.command(t, "load gpu all bursts")
+
+	api := startPrometheus(t, fmt.Sprintf(`
+global: {scrape_interval: 1s, scrape_timeout: 1s, scrape_native_histograms: true}
+scrape_configs:
+  - job_name: gpu
+    static_configs: [{targets: [%q]}]
+`, n.address))
+	sleepUntil(t, time.Now().Add(25*time.Second))
+
+	// Power is near its lowest for 70 % of the time, and near its highest for 28 %.
+	const family = `DCGM_FI_DEV_POWER_USAGE_histogram{gpu="0"}`
+	api.expect(`count(up == 1)`, 1)
+	api.between(`histogram_count(rate(`+family+`[20s]))`, 5, 11)
+	low, high := api.value(`histogram_quantile(0.5, rate(`+family+`[20s]))`), api.value(`histogram_quantile(0.95, rate(`+family+`[20s]))`)
+	if low < 50 || low > 200 || high < 400 {
+		t.Errorf("half of the time power is below %.0f W, for 95 %% below %.0f W", low, high)
+	}
+	api.between(`histogram_fraction(300, 1000, rate(`+family+`[20s]))`, 0.2, 0.4)
+	api.expect(`count(DCGM_FI_DEV_GPU_UTIL_histogram)`, 8)
+	api.expect(`count(DCGM_FI_DEV_GPU_TEMP_histogram)`, 8)
+	api.expect(`count(DCGM_FI_PROF_GR_ENGINE_ACTIVE_histogram)`, 8)
+	api.expectNoComplaint()
+}
+
 // migInstances is the number of GPU instances of scenario h100x8-mig.
 const migInstances = 17
 
@@ -248,4 +281,15 @@ func (p promAPI) between(query string, low, high float64) {
 	if got := p.value(query); got < low || got > high {
 		p.t.Errorf("%s is %v, want %v to %v", query, got, low, high)
 	}
+}
+
+// scrapeValue returns the sum of a family at a URL.
+func scrapeValue(t *testing.T, url, family string) float64 {
+	t.Helper()
+	n := node{address: strings.TrimSuffix(strings.TrimPrefix(url, "http://"), "/metrics")}
+	v, count := sumOf(n.scrape(t), family)
+	if count == 0 {
+		t.Errorf("%s has no %s", url, family)
+	}
+	return v
 }

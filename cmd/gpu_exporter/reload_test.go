@@ -4,7 +4,6 @@
 package main
 
 import (
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -19,33 +18,6 @@ import (
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/wire"
 )
-
-func writeFile(t *testing.T, path, text string) string {
-	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-// post sends a request without a body.
-func (n *node) post(t *testing.T, path string) (int, string) {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+n.address+path, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, string(body)
-}
 
 // SIGHUP, POST /-/reload and a change of the file apply a changed configuration, even if
 // the file is of a ConfigMap: a link to a directory that is swapped.
@@ -206,55 +178,6 @@ func TestReload(t *testing.T) {
 	if status, _ := n.tryGet(t, "/-/reload"); status != http.StatusMethodNotAllowed {
 		t.Errorf("GET /-/reload answers %d", status)
 	}
-}
-
-// Fields can be removed from some models, and added to some models.
-func TestModels(t *testing.T) {
-	t.Parallel()
-	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), `
-include: []
-fields: [DCGM_FI_DEV_GPU_TEMP, DCGM_FI_DEV_FB_USED]
-models:
-  - {match: Tesla T4, without: [DCGM_FI_DEV_FB_USED]}
-  - {match: .*H100.*, fields: [DCGM_FI_DEV_POWER_USAGE, DCGM_FI_DEV_GPU_TEMP]}
-  - {match: H100, without: [DCGM_FI_DEV_GPU_TEMP]} # it is of the whole name
-  - {match: .*H100.*, without: [DCGM_FI_PROF_SM_ACTIVE]} # which no counter asks for
-`)
-	n := startNode(t, "mixed4", append(fast, "--config.file="+path)...)
-	body := n.scrape(t)
-	for family, want := range map[string]int{"DCGM_FI_DEV_GPU_TEMP": 4, "DCGM_FI_DEV_FB_USED": 3, "DCGM_FI_DEV_POWER_USAGE": 1} {
-		_, all := sumOf(body, family)
-		_, h100 := sumOf(body, family, `modelName="NVIDIA H100`)
-		if all != want || h100 != 1 {
-			t.Errorf("%s: %d series, %d of an H100, want %d and 1", family, all, h100, want)
-		}
-	}
-	n.eventually(t, "there are integrals", func() bool {
-		body = n.scrape(t)
-		_, count := sumOf(body, "gpu_engine_active_seconds_total", `modelName="NVIDIA H100`, `engine="dram"`)
-		return count == 1
-	})
-	if _, sm := sumOf(body, "gpu_engine_active_seconds_total", `modelName="NVIDIA H100`, `engine="sm"`); sm != 0 {
-		t.Error("the H100 is asked for what only an integral is made of")
-	}
-	if _, t4 := sumOf(body, "DCGM_FI_DEV_FB_USED", `modelName="Tesla T4"`); t4 != 0 {
-		t.Errorf("the T4 has %d", t4)
-	}
-	if v, _ := sumOf(body, "gpu_exporter_fields_unsupported", `"excluded"`); v != 4 {
-		t.Errorf("%v cells are excluded, want 4", v)
-	}
-	const unmatched = "An entry of models matches no GPU here"
-	n.eventually(t, "an entry that matches no GPU is logged", func() bool { return strings.Contains(n.log.String(), unmatched) })
-	for _, want := range []string{"match=H100 gpus=", "DCGM_FI_DEV_GPU_TEMP, for GPUs that match"} {
-		if !strings.Contains(n.log.String(), want) {
-			t.Errorf("%q is missing in the log", want)
-		}
-	}
-	if got := strings.Count(n.log.String(), unmatched); got != 1 {
-		t.Errorf("logged %d times", got)
-	}
-	writeFile(t, path, "fields: [DCGM_FI_DEV_GPU_TEMP]\ninclude: []\nmodels: [{match: B200, without: [150]}]\n")
-	n.eventually(t, "also after a reload", func() bool { return strings.Contains(n.log.String(), "match=B200 gpus=") })
 }
 
 // A change of order needs no new sampler; any other change does.

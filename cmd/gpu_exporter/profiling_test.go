@@ -10,18 +10,6 @@ import (
 	"testing"
 )
 
-// signal sends a signal to the sampler.
-func (n *node) signal(t *testing.T, s syscall.Signal) {
-	t.Helper()
-	pid := n.samplerPID()
-	if pid == 0 {
-		t.Fatal("there is no sampler")
-	}
-	if err := syscall.Kill(pid, s); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // Profiling can be paused and resumed over HTTP, if that is switched on; a pause
 // outlives a sampler, and costs no other value.
 func TestProfilingPause(t *testing.T) {
