@@ -5,12 +5,12 @@ package main
 
 import (
 	"bytes"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 )
 
+// TestCheckConfig runs the subcommand check-config on valid and invalid configurations.
 func TestCheckConfig(t *testing.T) {
 	dir := t.TempDir()
 	for name, content := range map[string]string{
@@ -20,9 +20,7 @@ func TestCheckConfig(t *testing.T) {
 		"good.yml":  "http_server_config: {http2: false}\n",
 		"bad.yml":   "tls_server_config: {cert_file: none.pem, key_file: none.pem}\n",
 	} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		writeFile(t, filepath.Join(dir, name), content)
 	}
 	t.Chdir(dir)
 	tests := []struct {
@@ -62,14 +60,14 @@ func TestCheckConfig(t *testing.T) {
 				}
 			}
 			if tt.stderr == nil && stderr.Len() > 0 {
-				t.Errorf("errors without need:\n%s", &stderr)
+				t.Errorf("unexpected errors:\n%s", &stderr)
 			}
 		})
 	}
 }
 
-// Mistakes in flags and variables refer to --help, mistakes in the configuration file do
-// not.
+// TestSeeHelp: errors in flags and variables refer to --help, errors in the configuration
+// file do not.
 func TestSeeHelp(t *testing.T) {
 	dir := t.TempDir()
 	good := writeFile(t, filepath.Join(dir, "good.yaml"), "devices: g\n")
@@ -96,7 +94,8 @@ func TestSeeHelp(t *testing.T) {
 	}
 }
 
-func TestRunReportsEveryProblem(t *testing.T) {
+// TestRunReportsEveryError: all invalid flags are reported, each in one line.
+func TestRunReportsEveryError(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	code := run([]string{"-c", "1", "--web.max-requests=0"}, nil, &stdout, &stderr, nil)
 	lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")

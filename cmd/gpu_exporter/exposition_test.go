@@ -15,8 +15,8 @@ import (
 
 var labelValue = regexp.MustCompile(`="(?:[^"\\]|\\.)*"`)
 
-// skeleton reduces an exposition to a line for each DCGM family: name, type
-// and label names in their order.
+// skeleton reduces an exposition to one line for each DCGM family: name, type and label
+// names in their order.
 func skeleton(body string) string {
 	types, lines := map[string]string{}, map[string]string{}
 	for line := range strings.Lines(body) {
@@ -38,8 +38,8 @@ func skeleton(body string) string {
 	return strings.Join(all, "\n") + "\n"
 }
 
-// testdata/dcgm-exporter-h100x8.txt is the skeleton of what dcgm-exporter prints
-// on a node of eight H100.
+// TestSameShapeAsDCGMExporter compares with testdata/dcgm-exporter-h100x8.txt, the
+// skeleton of dcgm-exporter's page on a node of eight H100.
 func TestSameShapeAsDCGMExporter(t *testing.T) {
 	t.Parallel()
 	want, err := os.ReadFile("testdata/dcgm-exporter-h100x8.txt")
@@ -90,11 +90,12 @@ func TestScenarios(t *testing.T) {
 	}
 }
 
-// Profiling capability is each GPU's own: H100 has it, A100 and T4 need a module.
+// TestProfilingPerGPU: on a mixed node, H100 has profiling values. A100 and T4 have none,
+// because they need a module that is not loaded.
 func TestProfilingPerGPU(t *testing.T) {
 	t.Parallel()
 	n := startNode(t, "mixed4", fast...)
-	n.eventually(t, "some GPU has profiling values", func() bool {
+	n.eventually(t, "a GPU has profiling values", func() bool {
 		_, count := sumOf(n.scrape(t), "DCGM_FI_PROF_GR_ENGINE_ACTIVE")
 		return count > 0
 	})
@@ -105,12 +106,13 @@ func TestProfilingPerGPU(t *testing.T) {
 		}
 	}
 	if v, _ := sumOf(body, "gpu_exporter_fields_unsupported", `"module_not_loaded"`); v == 0 {
-		t.Error("no field counted as lacking its module")
+		t.Error("no field is counted as module_not_loaded")
 	}
 }
 
-// What a configuration file asks of a field between samples is served.
-func TestStatisticsOfAField(t *testing.T) {
+// TestFieldStatistics: the configuration file enables statistics and a histogram of one
+// field. The histogram continues after a sampler restart.
+func TestFieldStatistics(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "gpu_exporter.yaml")
 	const text = `
@@ -129,14 +131,14 @@ fields:
 		high, highs := sumOf(body, "board_power_max", `gpu="0"`)
 		return lows == 1 && means == 1 && highs == 1 && high > 2*low && low < mean && mean < high
 	})
-	n.eventually(t, "a second has more values than one", func() bool {
+	n.eventually(t, "the histogram has more than 10 values", func() bool {
 		body := n.scrape(t)
 		before, _ := sumOf(body, "board_power_histogram_count", `gpu="0"`)
 		return before > 10
 	})
 	before, _ := sumOf(n.scrape(t), "board_power_histogram_count", `gpu="0"`)
-	kill(t, n)
-	n.eventually(t, "the histogram goes on with another sampler", func() bool {
+	n.killSampler(t)
+	n.eventually(t, "the histogram continues with the next sampler", func() bool {
 		body := n.scrape(t)
 		after, _ := sumOf(body, "board_power_histogram_count", `gpu="0"`)
 		restarts, _ := sumOf(body, "gpu_exporter_sampler_restarts_total")
@@ -144,7 +146,7 @@ fields:
 	})
 }
 
-// Fields can be removed from some models, and added to some models.
+// TestModels: the configuration file adds and removes fields by GPU model.
 func TestModels(t *testing.T) {
 	t.Parallel()
 	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), `
@@ -153,8 +155,8 @@ fields: [DCGM_FI_DEV_GPU_TEMP, DCGM_FI_DEV_FB_USED]
 models:
   - {match: Tesla T4, without: [DCGM_FI_DEV_FB_USED]}
   - {match: .*H100.*, fields: [DCGM_FI_DEV_POWER_USAGE, DCGM_FI_DEV_GPU_TEMP]}
-  - {match: H100, without: [DCGM_FI_DEV_GPU_TEMP]} # it is of the whole name
-  - {match: .*H100.*, without: [DCGM_FI_PROF_SM_ACTIVE]} # which no counter asks for
+  - {match: H100, without: [DCGM_FI_DEV_GPU_TEMP]} # the pattern must match the whole name
+  - {match: .*H100.*, without: [DCGM_FI_PROF_SM_ACTIVE]} # no counter has this field
 `)
 	n := startNode(t, "mixed4", append(fast, "--config.file="+path)...)
 	body := n.scrape(t)
@@ -165,16 +167,16 @@ models:
 			t.Errorf("%s: %d series, %d of an H100, want %d and 1", family, all, h100, want)
 		}
 	}
-	n.eventually(t, "there are integrals", func() bool {
+	n.eventually(t, "the integrals exist", func() bool {
 		body = n.scrape(t)
 		_, count := sumOf(body, "gpu_engine_active_seconds_total", `modelName="NVIDIA H100`, `engine="dram"`)
 		return count == 1
 	})
 	if _, sm := sumOf(body, "gpu_engine_active_seconds_total", `modelName="NVIDIA H100`, `engine="sm"`); sm != 0 {
-		t.Error("the H100 is asked for what only an integral is made of")
+		t.Error("the H100 has the integral of an excluded field")
 	}
 	if _, t4 := sumOf(body, "DCGM_FI_DEV_FB_USED", `modelName="Tesla T4"`); t4 != 0 {
-		t.Errorf("the T4 has %d", t4)
+		t.Errorf("the T4 has %d series of an excluded field", t4)
 	}
 	if v, _ := sumOf(body, "gpu_exporter_fields_unsupported", `"excluded"`); v != 4 {
 		t.Errorf("%v cells are excluded, want 4", v)
@@ -190,5 +192,5 @@ models:
 		t.Errorf("logged %d times", got)
 	}
 	writeFile(t, path, "fields: [DCGM_FI_DEV_GPU_TEMP]\ninclude: []\nmodels: [{match: B200, without: [150]}]\n")
-	n.eventually(t, "also after a reload", func() bool { return strings.Contains(n.log.String(), "match=B200 gpus=") })
+	n.eventually(t, "an entry that matches no GPU is logged after a reload", func() bool { return strings.Contains(n.log.String(), "match=B200 gpus=") })
 }

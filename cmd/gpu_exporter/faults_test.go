@@ -14,11 +14,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"gpu_exporter/collector/dcgmsim"
 )
 
+// TestLostGPU: a lost GPU keeps its labels with gpu_up 0, also after a sampler restart.
 func TestLostGPU(t *testing.T) {
 	t.Parallel()
 	n := startNode(t, "h100x8", fast...)
@@ -32,36 +32,36 @@ func TestLostGPU(t *testing.T) {
 	n.eventually(t, "the GPU is down under its own labels", func() bool { return strings.Contains(n.scrape(t), lost) })
 	body := n.scrape(t)
 	if _, count := sumOf(body, "DCGM_FI_DEV_GPU_TEMP"); count != 7 {
-		t.Errorf("%d GPUs have a temperature, want the 7 others", count)
+		t.Errorf("%d GPUs have a temperature, want 7", count)
 	}
-	// A sampler that starts now cannot read who the lost GPU is.
-	kill(t, n)
+	// A sampler that starts now cannot read the identity of the lost GPU.
+	n.killSampler(t)
 	n.eventually(t, "a new sampler has taken over", func() bool {
 		v, _ := sumOf(n.scrape(t), "gpu_exporter_sampler_restarts_total", `"killed"`)
 		_, count := sumOf(n.scrape(t), "DCGM_FI_DEV_GPU_TEMP")
 		return v == 1 && count == 7
 	})
 	if !strings.Contains(n.scrape(t), lost) {
-		t.Errorf("identity lost with the sampler:\n%s", n.scrape(t))
+		t.Errorf("the new sampler has lost the identity:\n%s", n.scrape(t))
 	}
 	n.command(t, "return gpu 3")
-	n.eventually(t, "the GPU is back", func() bool {
+	n.eventually(t, "the GPU has values again", func() bool {
 		body := n.scrape(t)
 		_, count := sumOf(body, "DCGM_FI_DEV_GPU_TEMP")
 		return count == 8 && strings.Contains(body, "gpu_up"+identity[1]+" 1\n")
 	})
 	if restarts, _ := sumOf(n.scrape(t), "gpu_exporter_sampler_restarts_total"); restarts != 1 {
-		t.Errorf("%v restarts, want only the one of the test", restarts)
+		t.Errorf("%v restarts, want 1", restarts)
 	}
 }
 
-// Any native call may hang. Scrapes go on; series go once they are stale; the
-// sampler is replaced; and all is well again when the calls return.
+// TestHang: if a native call hangs, scrapes still succeed, stale series disappear and the
+// sampler is replaced. The values return when the calls work again.
 func TestHang(t *testing.T) {
 	t.Parallel()
 	for call, node := range map[string]struct {
 		scenario string
-		trigger  string // what makes the sampler call it
+		trigger  string // command that makes the sampler call the function
 	}{
 		"dcgmEntitiesGetLatestValues": {"h100x8", ""},
 		"dcgmGetEntityGroupEntities":  {"h100x8", ""},
@@ -94,8 +94,8 @@ func TestHang(t *testing.T) {
 				v, _ := sumOf(n.scrape(t), "gpu_exporter_sampler_restarts_total", `"timeout"`)
 				return v >= 1
 			})
-			n.command(t, "clear") // which also returns the lost GPU
-			n.eventually(t, "values are back", func() bool {
+			n.command(t, "clear") // also returns the lost GPU
+			n.eventually(t, "the values return", func() bool {
 				body := n.scrape(t)
 				up, _ := sumOf(body, "gpu_up")
 				_, values := sumOf(body, "DCGM_FI_DEV_GPU_TEMP")
@@ -105,6 +105,7 @@ func TestHang(t *testing.T) {
 	}
 }
 
+// TestCrash: a crash of the sampler is counted, and the next sampler works.
 func TestCrash(t *testing.T) {
 	t.Parallel()
 	n := startNode(t, "h100x8", fast...)
@@ -114,13 +115,14 @@ func TestCrash(t *testing.T) {
 		return v >= 1
 	})
 	n.command(t, "clear")
-	n.eventually(t, "values are back", func() bool {
+	n.eventually(t, "the values return", func() bool {
 		_, count := sumOf(n.scrape(t), "DCGM_FI_DEV_GPU_TEMP")
 		return count == 8
 	})
 }
 
-func TestFailingCallCostsNoScrape(t *testing.T) {
+// TestFailingCall: if reading the values fails, scrapes still succeed.
+func TestFailingCall(t *testing.T) {
 	t.Parallel()
 	n := startNode(t, "h100x8", fast...)
 	n.command(t, "fail dcgmEntitiesGetLatestValues -3")
@@ -129,19 +131,20 @@ func TestFailingCallCostsNoScrape(t *testing.T) {
 		return gpus == 8 && up == 0
 	})
 	n.command(t, "clear")
-	n.eventually(t, "values are back", func() bool {
+	n.eventually(t, "the values return", func() bool {
 		_, count := sumOf(n.scrape(t), "DCGM_FI_DEV_GPU_TEMP")
 		return count == 8
 	})
 }
 
+// TestNoLibrary: a missing libdcgm is reported, and the exporter retries.
 func TestNoLibrary(t *testing.T) {
 	t.Parallel()
 	n := launchNode(t, "", fast...)
 	n.eventually(t, "the missing library is counted", func() bool {
 		status, body := n.tryGet(t, "/metrics")
 		v, _ := sumOf(body, "gpu_exporter_sampler_restarts_total", `"library_missing"`)
-		return status == http.StatusOK && v >= 2 // it keeps trying
+		return status == http.StatusOK && v >= 2 // retried
 	})
 	if status, why := n.tryGet(t, "/-/ready"); status != http.StatusServiceUnavailable || !strings.Contains(why, "libdcgm.so.4") {
 		t.Errorf("/-/ready: %d %s", status, why)
@@ -151,7 +154,8 @@ func TestNoLibrary(t *testing.T) {
 	}
 }
 
-func TestExporterKilledLeavesNoOrphan(t *testing.T) {
+// TestNoOrphan: a sampler exits when the exporter is killed, even if a native call hangs.
+func TestNoOrphan(t *testing.T) {
 	t.Parallel()
 	for _, hang := range []bool{false, true} {
 		t.Run(fmt.Sprintf("hang=%v", hang), func(t *testing.T) {
@@ -165,29 +169,27 @@ func TestExporterKilledLeavesNoOrphan(t *testing.T) {
 				t.Fatal(err)
 			}
 			<-n.exited
-			for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-				err := syscall.Kill(sampler, 0)
-				if errors.Is(err, syscall.ESRCH) || zombie(sampler) {
-					return
-				}
-				if time.Now().After(deadline) {
+			t.Cleanup(func() {
+				if t.Failed() {
 					_ = syscall.Kill(sampler, syscall.SIGKILL)
-					t.Fatalf("sampler %d is still there", sampler)
 				}
-			}
+			})
+			eventually(t, "the sampler exits", func() bool {
+				return errors.Is(syscall.Kill(sampler, 0), syscall.ESRCH) || zombie(sampler)
+			})
 		})
 	}
 }
 
-// zombie says whether a process is dead and only waits for its new parent, which
-// in a container may never ask.
+// zombie reports whether a process has exited and waits to be reaped. In a container, its
+// new parent may never reap it.
 func zombie(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return err == nil && strings.Contains(string(stat[bytes.LastIndexByte(stat, ')')+1:][:3]), "Z")
 }
 
-// A host engine that is killed or frozen costs values, not scrapes, and the
-// exporter finds it again.
+// TestHostengine: while a host engine is killed or frozen, values are withheld and scrapes
+// succeed. The exporter reconnects to the next engine.
 func TestHostengine(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
@@ -218,7 +220,7 @@ func TestHostengine(t *testing.T) {
 			if err := tc.fail(engine); err != nil {
 				t.Fatal(err)
 			}
-			n.eventually(t, "the loss is noticed and every GPU is down", func() bool {
+			n.eventually(t, "the loss is counted and every GPU is down", func() bool {
 				body := n.scrape(t)
 				lost, _ := sumOf(body, "gpu_exporter_sampler_restarts_total", `"`+tc.reason+`"`)
 				up, gpus := sumOf(body, "gpu_up")
@@ -228,29 +230,29 @@ func TestHostengine(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer start().Close()
-			n.eventually(t, "values come again", flows)
+			n.eventually(t, "the values return", flows)
 		})
 	}
 }
 
-// A health check that hangs delays no sample, and that there is none shows.
+// TestHungHealthCheck: a health check that hangs is reported and does not delay samples.
 func TestHungHealthCheck(t *testing.T) {
 	t.Parallel()
 	n := startNode(t, "h100x8", "--collect-interval=200ms", "--sample.max-age=1s", "--health.interval=1s")
 	up := func() float64 {
 		v, found := sumOf(n.scrape(t), "gpu_exporter_health_check_up")
 		if found != 1 {
-			t.Fatal("nothing says whether the health is checked")
+			t.Fatal("gpu_exporter_health_check_up is missing")
 		}
 		return v
 	}
 	n.eventually(t, "the health is checked", func() bool { return up() == 1 })
 	sampler := n.samplerPID()
 	n.command(t, "hang dcgmHealthCheck")
-	n.eventually(t, "it is not", func() bool { return up() == 0 })
+	n.eventually(t, "the health is not checked", func() bool { return up() == 0 })
 	body := n.scrape(t)
 	if _, found := sumOf(body, "gpu_health_status"); found != 0 {
-		t.Errorf("%d series of a health that nobody has checked", found)
+		t.Errorf("%d series of gpu_health_status without a check", found)
 	}
 	if v, found := sumOf(body, "gpu_up"); v != 8 || found != 8 {
 		t.Errorf("%v of %d GPUs are up: samples are delayed", v, found)

@@ -16,13 +16,13 @@ import (
 	"time"
 )
 
-// hostProc is a procfs of a host, in files.
+// hostProc is a directory that imitates the procfs of a host.
 type hostProc string
 
 func newHostProc(t *testing.T) hostProc {
 	t.Helper()
 	p := hostProc(t.TempDir())
-	// Only the host's PID namespace has the kernel's threads.
+	// Kernel threads exist only in the host's PID namespace.
 	p.write(t, 2, "stat", "2 (kthreadd) S 0 0 0 0 -1 2129984"+strings.Repeat(" 0", 43))
 	return p
 }
@@ -38,15 +38,15 @@ func (p hostProc) write(t *testing.T, pid int, name, content string) {
 	}
 }
 
-// process puts a process into a control group.
+// process adds a process in a control group.
 func (p hostProc) process(t *testing.T, pid int, cgroup string) {
 	t.Helper()
 	p.write(t, pid, "stat", fmt.Sprintf("%d (python) R 1 0 0 0 -1 4194304%s", pid, strings.Repeat(" 0", 43)))
 	p.write(t, pid, "cgroup", "0::"+cgroup+"\n")
 }
 
-// Batch jobs are known from the files that a prolog writes, in dcgm-exporter's
-// form and as a family of their own.
+// TestJobFiles: the files of a prolog assign batch jobs to GPUs. The jobs are exposed in
+// dcgm-exporter's form and as gpu_job_info.
 func TestJobFiles(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -62,7 +62,7 @@ func TestJobFiles(t *testing.T) {
 	}
 	write("0", "1001\n1002\n")
 	write("1", "1003\n")
-	if err := os.Mkdir(filepath.Join(dir, "2"), 0o755); err != nil { // which is no file of jobs, and costs only itself
+	if err := os.Mkdir(filepath.Join(dir, "2"), 0o755); err != nil { // not a file: affects GPU 2 only
 		t.Fatal(err)
 	}
 	n := startNode(t, "h100x8", append(fast, "--hpc-job-mapping-dir="+dir)...)
@@ -94,11 +94,11 @@ func TestJobFiles(t *testing.T) {
 			return strings.Join(got, " ") == want
 		})
 	}
-	owners("2 1 - 0 0 0 0 0") // who has GPU 2 cannot be read
+	owners("2 1 - 0 0 0 0 0") // the jobs of GPU 2 are unknown
 	if err := os.Remove(filepath.Join(dir, "1")); err != nil {
 		t.Fatal(err)
 	}
-	n.eventually(t, "a job that ended has left", func() bool {
+	n.eventually(t, "the job that ended has no row", func() bool {
 		_, count := sumOf(n.scrape(t), "gpu_job_info", `job_id="1003"`)
 		return count == 0
 	})
@@ -109,7 +109,7 @@ func TestJobFiles(t *testing.T) {
 	owners("- - - - - - - -")
 }
 
-// Slurm's jobs are known from where their processes are, without a prolog.
+// TestSlurmJobs: Slurm jobs are found by the cgroups of their processes, without a prolog.
 func TestSlurmJobs(t *testing.T) {
 	t.Parallel()
 	proc := newHostProc(t)
@@ -132,7 +132,7 @@ func TestSlurmJobs(t *testing.T) {
 	}
 }
 
-// dockerEngine is the API of an engine with one container.
+// dockerEngine serves the API of a Docker engine with one container.
 func dockerEngine(t *testing.T, inspect string) (socket string) {
 	t.Helper()
 	socket = filepath.Join(t.TempDir(), "docker.sock")
@@ -172,7 +172,7 @@ func dockerEngine(t *testing.T, inspect string) (socket string) {
 	return socket
 }
 
-// A container of a plain Docker engine is shown on the GPUs that it was given.
+// TestDockerContainers: a container of a Docker engine has a row for each of its GPUs.
 func TestDockerContainers(t *testing.T) {
 	t.Parallel()
 	socket := dockerEngine(t, `{"Id":"`+strings.Repeat("c", 64)+`","Name":"/notebook","State":{"Status":"running","Running":true},
@@ -185,25 +185,28 @@ func TestDockerContainers(t *testing.T) {
 		t.Errorf("%d rows, want one for each of two GPUs", count)
 	}
 	if strings.Contains(body, "secret") {
-		t.Error("a label is shown that was not asked for")
+		t.Error("a label that no expression matches is exposed")
 	}
 	n.has(t, 1, "gpu_exporter_owner_source_up", `source="docker"`)
 	n.has(t, 2, "gpu_owners")
 }
 
-// Where nobody is asked who holds the devices, there is no count of them.
-func TestNobodyIsAskedForOwners(t *testing.T) {
+// TestNoOwnerSource: without a source of owners, gpu_owners is absent.
+func TestNoOwnerSource(t *testing.T) {
 	t.Parallel()
 	for name, args := range map[string][]string{
-		"no Slurm to be found": {"--path.cgroupfs=" + t.TempDir()},
-		"not looked for":       {"--slurm.jobs=off"},
+		"no Slurm on the machine": {"--path.cgroupfs=" + t.TempDir()},
+		"Slurm disabled":          {"--slurm.jobs=off"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			n := startNode(t, "h100x8", append(fast, args...)...)
 			n.has(t, 8, "gpu_up")
-			time.Sleep(300 * time.Millisecond) // whoever answers has done so by then
-			if _, count := sumOf(n.scrape(t), "gpu_owners"); count != 0 {
-				t.Errorf("%d series", count)
+			for range 3 { // a source would have answered before the third sample
+				n.nextSample(t)
+				if _, count := sumOf(n.scrape(t), "gpu_owners"); count != 0 {
+					t.Fatalf("%d series of gpu_owners", count)
+				}
 			}
 		})
 	}

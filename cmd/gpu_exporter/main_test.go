@@ -8,11 +8,11 @@ import (
 	"testing"
 )
 
-// envProgram makes the test binary run the program, which also starts it as its
-// sampler.
+// envProgram makes the test binary run the program. The program starts the same binary
+// as its sampler.
 const envProgram = "TEST_PROGRAM"
 
-// TestMain makes the test binary the exporter, and its sampler, of some tests.
+// TestMain runs the tests, or the program if envProgram is set.
 func TestMain(m *testing.M) {
 	if os.Getenv(envProgram) != "" {
 		os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Environ()))

@@ -23,7 +23,7 @@ const (
 	uidB = "0a1b2c3d-0000-4000-8000-00000000000b"
 )
 
-// logDirectory is the kubelet's directory of logs, whose names tell the UIDs of
+// logDirectory creates the kubelet's directory of pod logs, whose names contain the UIDs of
 // pods.
 func logDirectory(t *testing.T, pods ...string) string {
 	t.Helper()
@@ -36,12 +36,13 @@ func logDirectory(t *testing.T, pods ...string) string {
 	return dir
 }
 
+// podCgroup returns the control group of a container. Its ID repeats one hex digit.
 func podCgroup(uid, container string) string {
 	return "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod" + strings.ReplaceAll(uid, "-", "_") +
 		".slice/cri-containerd-" + strings.Repeat(container, 64) + ".scope"
 }
 
-// startKubelet starts a kubelet for a test.
+// startKubelet starts a simulated kubelet.
 func startKubelet(t *testing.T) (kubelet *kubelettest.Kubelet, socket string) {
 	t.Helper()
 	socket = filepath.Join(t.TempDir(), "kubelet.sock")
@@ -56,29 +57,18 @@ func startKubelet(t *testing.T) (kubelet *kubelettest.Kubelet, socket string) {
 // firstMIGDevice is on GPU 0 of scenario h100x8-mig; see collector/nvml/testdata.
 const firstMIGDevice = "MIG-bebc783d-a031-524e-9ca3-055daed0bee5"
 
+// TestPods: pods hold a whole GPU, shares of a GPU and a MIG device. The owners remain
+// while the kubelet is down, and a metric reports that it is down.
 func TestPods(t *testing.T) {
 	t.Parallel()
-	socket := filepath.Join(t.TempDir(), "kubelet.sock")
-	kubelet := kubelettest.New(socket)
-	if err := kubelet.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer kubelet.Stop()
-
+	kubelet, socket := startKubelet(t)
 	n := startNode(t, "h100x8-mig", append(fast, "-k", "--pod-resources-kubelet-socket="+socket)...)
-	uuid := func(gpu string) string {
-		m := regexp.MustCompile(`gpu_up\{gpu="` + gpu + `",UUID="([^"]+)"`).FindStringSubmatch(n.scrape(t))
-		if m == nil {
-			t.Fatalf("no GPU %s", gpu)
-		}
-		return m[1]
-	}
 	kubelet.SetPods(
-		kubelettest.Pod("ml", "whole", "main", "nvidia.com/gpu", uuid("6")),
-		kubelettest.Pod("ml", "shared-a", "main", "nvidia.com/gpu.shared", uuid("7")+"::0"),
-		kubelettest.Pod("ml", "shared-b", "main", "nvidia.com/gpu.shared", uuid("7")+"::1"),
+		kubelettest.Pod("ml", "whole", "main", "nvidia.com/gpu", n.uuid(t, "6")),
+		kubelettest.Pod("ml", "shared-a", "main", "nvidia.com/gpu.shared", n.uuid(t, "7")+"::0"),
+		kubelettest.Pod("ml", "shared-b", "main", "nvidia.com/gpu.shared", n.uuid(t, "7")+"::1"),
 		kubelettest.Pod("ml", "slice", "main", "nvidia.com/mig-1g.10gb", firstMIGDevice),
-		kubelettest.Pod("ml", "stranger", "main", "nvidia.com/gpu", "GPU-00000000-0000-0000-0000-000000000000"),
+		kubelettest.Pod("ml", "unmatched", "main", "nvidia.com/gpu", "GPU-00000000-0000-0000-0000-000000000000"),
 	)
 	n.eventually(t, "the pods are on their devices", func() bool {
 		body := n.scrape(t)
@@ -91,7 +81,7 @@ func TestPods(t *testing.T) {
 		t.Errorf("%d series of the shared GPU, want one", count)
 	}
 	if _, count := sumOf(body, "DCGM_FI_DEV_GPU_TEMP", `gpu="7"`, "pod="); count != 0 {
-		t.Error("a shared GPU's series is labelled with a pod")
+		t.Error("a series of a shared GPU has the label pod")
 	}
 	if _, count := sumOf(body, "gpu_pod_info", `gpu="7"`); count != 2 {
 		t.Errorf("%d owners of the shared GPU, want 2", count)
@@ -102,19 +92,18 @@ func TestPods(t *testing.T) {
 	if _, count := sumOf(body, "DCGM_FI_DEV_FB_USED", `pod="slice"`); count != 1 {
 		t.Errorf("the MIG pod is on %d series, want only its instance's", count)
 	}
-	// The kubelet goes: owners stay, and a metric tells.
 	kubelet.Stop()
 	n.eventually(t, "the mapping is down", func() bool {
 		v, count := sumOf(n.scrape(t), "gpu_exporter_pod_mapping_up")
 		return count == 1 && v == 0
 	})
 	if _, count := sumOf(n.scrape(t), "DCGM_FI_DEV_GPU_TEMP", `pod="whole"`); count != 1 {
-		t.Error("the owners went with the kubelet")
+		t.Error("the owners disappeared with the kubelet")
 	}
 }
 
-// Labels, UID and workload of a pod are on its device's series, from the kubelet's
-// own Pods API, without any API server; and go with their source's last word.
+// TestPodMetadata: the kubelet's Pods API provides a pod's labels, UID and workload for the
+// series of its device. They remain while the Pods API is down.
 func TestPodMetadata(t *testing.T) {
 	t.Parallel()
 	kubelet, socket := startKubelet(t)
@@ -141,18 +130,18 @@ func TestPodMetadata(t *testing.T) {
 		return count == 1
 	})
 	if body := n.scrape(t); strings.Contains(body, "secret") || strings.Contains(body, "other=") {
-		t.Error("what no expression matches is shown")
+		t.Error("a label or annotation that no expression matches is exposed")
 	}
 	n.has(t, 1, "gpu_exporter_owner_source_up", `source="pods_api"`)
 	api.Stop()
 	n.has(t, 0, "gpu_exporter_owner_source_up", `source="pods_api"`)
 	if _, count := sumOf(n.scrape(t), "DCGM_FI_DEV_GPU_TEMP", `gpu="2"`, `app_kubernetes_io_name="llm"`, `pod="train-5d4f-x"`); count != 1 {
-		t.Error("the labels went with their source at once")
+		t.Error("the labels disappeared with their source")
 	}
 }
 
-// Where the kubelet does not say who holds the devices, no device counts as free.
-func TestUnknownOwnersAreNoFreeDevices(t *testing.T) {
+// TestNoKubelet: while the kubelet cannot be reached, no device counts as free.
+func TestNoKubelet(t *testing.T) {
 	t.Parallel()
 	n := startNode(t, "h100x8", append(fast, "-k", "--pod-resources-kubelet-socket="+filepath.Join(t.TempDir(), "kubelet.sock"))...)
 	n.has(t, 0, "gpu_exporter_pod_mapping_up")
@@ -164,9 +153,8 @@ func TestUnknownOwnersAreNoFreeDevices(t *testing.T) {
 	}
 }
 
-// A source that says something new does not change what was true at the time of
-// What two pods use of the GPU that they share is told by their processes: by
-// cgroup and the names in the kubelet's directory of logs, without any API.
+// TestUsageOfASharedGPU attributes the processes on a shared GPU to two pods, by their
+// cgroups and the names in the kubelet's directory of pod logs, without an API server.
 func TestUsageOfASharedGPU(t *testing.T) {
 	t.Parallel()
 	kubelet, socket := startKubelet(t)
@@ -194,7 +182,7 @@ func TestUsageOfASharedGPU(t *testing.T) {
 	n.has(t, 2, "gpu_pod_processes", `pod="a"`)
 	n.has(t, 1024<<20, "gpu_pod_process_memory_used_bytes", `pod="a"`, `type="mps"`)
 	n.has(t, 1, "gpu_exporter_processes_unattributed", `reason="outside"`)
-	n.eventually(t, "the time of the SMs is told", func() bool {
+	n.eventually(t, "the SM utilization is reported", func() bool {
 		v, count := sumOf(n.scrape(t), "gpu_pod_sm_utilization_ratio", `pod="a"`)
 		return count == 1 && v > 0.55 && v < 0.65 // 75 % of 80 %
 	})
@@ -203,17 +191,17 @@ func TestUsageOfASharedGPU(t *testing.T) {
 		t.Errorf("%d series of the shared GPU, want one", count)
 	}
 
-	// A process of a pod whose name is not known could be of either.
+	// A process of an unknown pod may belong to either pod.
 	proc.process(t, 3001, podCgroup("0a1b2c3d-0000-4000-8000-00000000000c", "c"))
 	n.command(t, "process gpu 7 pid 3001 memory 100")
 	n.has(t, 1, "gpu_exporter_processes_unattributed", `reason="unknown_pod"`)
 	if _, count := sumOf(n.scrape(t), "gpu_pod_memory_used_bytes", gpu); count != 0 {
-		t.Errorf("what may be another's use is told of %d pods", count)
+		t.Errorf("%d pods have a usage that may belong to the unknown pod", count)
 	}
 }
 
-// dcgm-exporter's form of shared GPUs, on request: a copy of each series for each
-// pod, and what is split by processes beside the device's own.
+// TestVirtualGPUs: --kubernetes-virtual-gpus selects dcgm-exporter's form of shared GPUs.
+// Each pod has a copy of each series. Memory by process is in addition to the device's.
 func TestVirtualGPUs(t *testing.T) {
 	t.Parallel()
 	kubelet, socket := startKubelet(t)
@@ -233,19 +221,19 @@ func TestVirtualGPUs(t *testing.T) {
 	n.has(t, 0, "DCGM_FI_DEV_FB_USED", `gpu="7"`, `pod="b"`, `pod_uid="`+uidB+`"`, `vgpu="1"`)
 	body := n.scrape(t)
 	if _, count := sumOf(body, "DCGM_FI_DEV_FB_USED", `gpu="7"`); count != 3 {
-		t.Errorf("%d series of memory, want the device's and two pods'", count)
+		t.Errorf("%d series of memory, want one of the device and two of pods", count)
 	}
 	if _, count := sumOf(body, "DCGM_FI_DEV_GPU_TEMP", `gpu="7"`); count != 2 {
 		t.Errorf("%d series of temperature, want one for each pod", count)
 	}
 	if _, count := sumOf(body, "DCGM_FI_DEV_GPU_TEMP", `gpu="7"`, "pod_uid="); count != 0 {
-		t.Error("the UID is on series that dcgm-exporter has it not on")
+		t.Error("a series that has no pod_uid in dcgm-exporter has one here")
 	}
 }
 
-// Through re-splits of a GPU, with pods that come and go, a pod is on its own
-// instance's series and never on another's, although instances' ids are reused.
-func TestPodsThroughResplits(t *testing.T) {
+// TestPodsThroughRepartitions repartitions a GPU while pods start and stop. A pod's labels
+// are only on the series of its own instance, although instance IDs are reused.
+func TestPodsThroughRepartitions(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
 	checkpoints, socket := filepath.Join(root, "device-plugins"), filepath.Join(root, "pod-resources", "kubelet.sock")
@@ -283,12 +271,12 @@ func TestPodsThroughResplits(t *testing.T) {
 	for round := range 9 {
 		l := layouts[round%len(layouts)]
 		set()
-		n.eventually(t, "the pods are gone", func() bool {
+		n.eventually(t, "no series has a pod", func() bool {
 			_, count := sumOf(n.scrape(t), family, `gpu="0"`, "pod=")
 			return count == 0
 		})
 		n.command(t, "mig gpu 0 "+l.layout)
-		n.eventually(t, "the GPU is split anew", func() bool {
+		n.eventually(t, "the new instances exist", func() bool {
 			body := n.scrape(t)
 			_, count := sumOf(body, family, `gpu="0"`, `GPU_I_PROFILE="`+l.profile+`"`)
 			return count == l.count && len(instances(body)) == l.count
@@ -302,7 +290,7 @@ func TestPodsThroughResplits(t *testing.T) {
 			body := n.scrape(t)
 			for line := range strings.Lines(body) {
 				if m := held.FindStringSubmatch(line); m != nil && (m[1] != m[2] || !strings.Contains(line, fmt.Sprintf(`pod="r%d-`, round))) {
-					t.Fatalf("a pod is on another instance: %s", line)
+					t.Fatalf("a pod is on the wrong instance: %s", line)
 				}
 			}
 			_, count := sumOf(body, family, `gpu="0"`, fmt.Sprintf(`pod="r%d-gi`, round))

@@ -4,12 +4,14 @@
 package main
 
 import (
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -19,12 +21,13 @@ import (
 	"gpu_exporter/collector/wire"
 )
 
-// SIGHUP, POST /-/reload and a change of the file apply a changed configuration, even if
-// the file is of a ConfigMap: a link to a directory that is swapped.
-// An invalid one changes nothing and is reported. Scrapes continue meanwhile.
+// TestReload: SIGHUP, POST /-/reload and a change of the file apply the new configuration,
+// also of a ConfigMap volume, which swaps a symbolic link. An invalid configuration is
+// reported and changes nothing. All scrapes meanwhile have the values that both
+// configurations contain.
 func TestReload(t *testing.T) {
 	t.Parallel()
-	// A ConfigMap volume: name → ..data/name, ..data → a directory of that version.
+	// A ConfigMap volume: name → ..data/name, ..data → directory of the version.
 	dir := t.TempDir()
 	version := 0
 	publish := func(text string) {
@@ -42,7 +45,7 @@ func TestReload(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	const base = "collect-interval: 200ms\nsample.max-age: 5s\nfields: [DCGM_FI_DEV_GPU_TEMP, DCGM_FI_PROF_GR_ENGINE_ACTIVE"
+	const base = "collect-interval: 200ms\nsample.max-age: 1m\nfields: [DCGM_FI_DEV_GPU_TEMP, DCGM_FI_PROF_GR_ENGINE_ACTIVE"
 	publish(base + "]\ninclude: []\n")
 	path := filepath.Join(dir, "c.yaml")
 	if err := os.Symlink("..data/c.yaml", path); err != nil {
@@ -60,7 +63,6 @@ func TestReload(t *testing.T) {
 		return total == 1 && profiled == 8 && active == 8 && healthy == 8 && peers == 56
 	})
 
-	// All the while, scrapes have what both configurations have.
 	done, scrapes := make(chan struct{}), atomic.Int64{}
 	stopped := make(chan struct{})
 	go func() {
@@ -80,21 +82,22 @@ func TestReload(t *testing.T) {
 			up, gpus := sumOf(body, "gpu_up")
 			xids, _ := sumOf(body, "gpu_xid_errors_total", `gpu="1"`, `xid="94"`)
 			if status != http.StatusOK || temperatures != 8 || profiled != 8 || states != 8 || healthy != 8 || peers != 56 || up != 8 || gpus != 8 || xids != 1 {
-				t.Errorf("scrape %d: status %d, %d temperatures, %d profiled, %v of known state, %d of known health, %d pairs of peers, %v of %d GPUs up, %v XIDs",
+				t.Errorf("scrape %d: status %d, %d temperatures, %d profiling values, %v profiling states, %d health states, %d pairs of peers, %v of %d GPUs up, %v XIDs",
 					scrapes.Load(), status, temperatures, profiled, states, healthy, peers, up, gpus, xids)
 				return
 			}
 			scrapes.Add(1)
 		}
 	}()
-	finish := func() {
+	finish := sync.OnceFunc(func() {
 		close(done)
 		<-stopped
-	}
+	})
+	defer finish()
 
 	shows := func(family string, want int) {
 		t.Helper()
-		n.eventually(t, family+" is as configured", func() bool {
+		n.eventually(t, fmt.Sprintf("%s has %d series", family, want), func() bool {
 			_, count := sumOf(n.scrape(t), family)
 			return count == want
 		})
@@ -108,10 +111,10 @@ func TestReload(t *testing.T) {
 	}
 	sampler := n.samplerPID()
 
-	publish(base + ", DCGM_FI_DEV_POWER_USAGE]\ninclude: []\n") // and nothing more: the file changed
+	publish(base + ", DCGM_FI_DEV_POWER_USAGE]\ninclude: []\n") // applied because the file changed
 	shows("DCGM_FI_DEV_POWER_USAGE", 8)
 	if now := n.samplerPID(); now == sampler {
-		t.Error("the sampler is the old one")
+		t.Error("the sampler was not replaced")
 	}
 
 	publish(base + ", DCGM_FI_DEV_POWER_USAG, {field: 1, kind: gpu}]\n")
@@ -119,12 +122,12 @@ func TestReload(t *testing.T) {
 	if status, body := n.post(t, "/-/reload"); status != http.StatusInternalServerError || !strings.Contains(body, "c.yaml:3: unknown field DCGM_FI_DEV_POWER_USAG: did you mean DCGM_FI_DEV_POWER_USAGE?\n") {
 		t.Errorf("reload answers %d: %s", status, body)
 	}
-	n.eventually(t, "each of the mistakes has a record", func() bool {
+	n.eventually(t, "each error has a record", func() bool {
 		log := n.log.String()
 		return strings.Contains(log, `trigger="HTTP request" errors=2`) && !strings.Contains(log, `\n`)
 	})
 	shows("DCGM_FI_DEV_POWER_USAGE", 8)
-	publish("") // as if it were cut off
+	publish("") // like a truncated file
 	if status, body := n.post(t, "/-/reload"); status != http.StatusInternalServerError || !strings.Contains(body, "c.yaml: the file is empty") {
 		t.Errorf("reload of an empty file answers %d: %s", status, body)
 	}
@@ -138,21 +141,21 @@ func TestReload(t *testing.T) {
 	shows("my_watts", 8)
 	shows("DCGM_FI_DEV_POWER_USAGE", 0)
 
-	// The same again costs no sampler.
+	// The same configuration does not replace the sampler.
 	sampler = n.samplerPID()
 	if status, body := n.post(t, "/-/reload"); status != http.StatusOK {
 		t.Errorf("reload answers %d: %s", status, body)
 	}
-	publish(base + ", {field: 155, name: my_watts}, DCGM_FI_DEV_FB_USED]\ninclude: []\n") // in another order
+	publish(base + ", {field: 155, name: my_watts}, DCGM_FI_DEV_FB_USED]\ninclude: []\n") // in a different order
 	if status, body := n.post(t, "/-/reload"); status != http.StatusOK {
 		t.Errorf("reload answers %d: %s", status, body)
 	}
 	shows("my_watts", 8)
-	publish("# elsewhere\n" + base + ", {field: 155, name: my_watts}, DCGM_FI_DEV_FB_USED]\ninclude: []\n")
+	publish("# on different lines\n" + base + ", {field: 155, name: my_watts}, DCGM_FI_DEV_FB_USED]\ninclude: []\n")
 	if status, body := n.post(t, "/-/reload"); status != http.StatusOK {
 		t.Errorf("reload answers %d: %s", status, body)
 	}
-	n.eventually(t, "the same on other lines is no change", func() bool { return strings.Count(n.log.String(), "changed=false") >= 2 })
+	n.eventually(t, "different lines are not a change", func() bool { return strings.Count(n.log.String(), "changed=false") >= 2 })
 	if now := n.samplerPID(); now != sampler {
 		t.Error("a reload without a change, or in another order, replaced the sampler")
 	}
@@ -163,7 +166,7 @@ func TestReload(t *testing.T) {
 	}
 	shows("my_watts", 0)
 	shows("DCGM_FI_DEV_MEMORY_TEMP", 0)
-	n.eventually(t, "what cannot be reloaded is named", func() bool { return strings.Contains(n.log.String(), "settings=kubernetes\n") })
+	n.eventually(t, "the log names the setting that needs a restart", func() bool { return strings.Contains(n.log.String(), "settings=kubernetes\n") })
 
 	for i := range 10 {
 		extra := []string{"]", ", DCGM_FI_DEV_POWER_USAGE]"}[i%2]
@@ -180,7 +183,8 @@ func TestReload(t *testing.T) {
 	}
 }
 
-// A change of order needs no new sampler; any other change does.
+// TestInOrder: the order of fields and rules does not matter to a sampler, everything else
+// does.
 func TestInOrder(t *testing.T) {
 	t.Parallel()
 	config := func() wire.SamplerConfig {
@@ -201,11 +205,11 @@ func TestInOrder(t *testing.T) {
 			slices.Reverse(c.Models)
 			slices.Reverse(c.Tracked)
 		}, true},
-		"a field more":   {func(c *wire.SamplerConfig) { c.Fields[model.KindLink] = []model.FieldID{1525, 1526} }, false},
-		"another kind":   {func(c *wire.SamplerConfig) { c.Fields[model.KindSwitch] = []model.FieldID{858} }, false},
-		"another rule":   {func(c *wire.SamplerConfig) { c.Models[0].Only = true }, false},
-		"another step":   {func(c *wire.SamplerConfig) { c.Tracked[0].Every = time.Minute }, false},
-		"other interval": {func(c *wire.SamplerConfig) { c.Interval = time.Minute }, false},
+		"added field":      {func(c *wire.SamplerConfig) { c.Fields[model.KindLink] = []model.FieldID{1525, 1526} }, false},
+		"added kind":       {func(c *wire.SamplerConfig) { c.Fields[model.KindSwitch] = []model.FieldID{858} }, false},
+		"changed rule":     {func(c *wire.SamplerConfig) { c.Models[0].Only = true }, false},
+		"changed step":     {func(c *wire.SamplerConfig) { c.Tracked[0].Every = time.Minute }, false},
+		"changed interval": {func(c *wire.SamplerConfig) { c.Interval = time.Minute }, false},
 	} {
 		c := config()
 		tc.change(&c)
@@ -215,7 +219,7 @@ func TestInOrder(t *testing.T) {
 	}
 }
 
-// The metrics have the result of a reload at once, not with the next sample.
+// TestReloadMetrics: the metrics have the result of a reload before the next sample.
 func TestReloadMetrics(t *testing.T) {
 	t.Parallel()
 	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), "collect-interval: 10m\n")
@@ -233,7 +237,8 @@ func TestReloadMetrics(t *testing.T) {
 	}
 }
 
-// A file is read again although another one in its directory keeps changing.
+// TestReloadInABusyDirectory: a changed file is applied although a different file in its
+// directory changes continuously.
 func TestReloadInABusyDirectory(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -258,7 +263,7 @@ func TestReloadInABusyDirectory(t *testing.T) {
 		}
 	}()
 	writeFile(t, path, "fields: [{field: 150, name: second}]\n")
-	n.eventually(t, "the file is read again", func() bool {
+	n.eventually(t, "the changed file is applied", func() bool {
 		_, count := sumOf(n.scrape(t), "second")
 		return count == 1
 	})

@@ -6,7 +6,6 @@ package main
 import (
 	"flag"
 	"fmt"
-	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -15,9 +14,9 @@ import (
 	"time"
 )
 
-var resplits = flag.Int("resplits", 10, "how often TestResplits splits a GPU anew, twice a second")
+var repartitions = flag.Int("repartitions", 10, "how often TestRepartitions repartitions a GPU, twice a second")
 
-// topologyCounters has something of every kind of entity.
+// topologyCounters has fields of every kind of entity.
 const topologyCounters = `
 DCGM_FI_DEV_GPU_TEMP, gauge, Temperature.
 DCGM_FI_DEV_FB_TOTAL, gauge, Memory.
@@ -26,30 +25,31 @@ DCGM_FI_DEV_NVLINK_TX_THROUGHPUT_PER_LINK, gauge, Throughput.
 DCGM_FI_DEV_NVSWITCH_POWER_VDD, gauge, Power of a switch.
 `
 
-func TestMIGResplit(t *testing.T) {
+// TestRepartition: repartitioning a GPU does not restart the sampler.
+func TestRepartition(t *testing.T) {
 	t.Parallel()
 	n := startNode(t, "a100x7-mig", fast...)
 	n.command(t, "mig gpu 0 3g.20gb*2")
-	n.eventually(t, "the new instances are there and the old ones are not", func() bool {
+	n.eventually(t, "only the new instances exist", func() bool {
 		body := n.scrape(t)
 		_, all := sumOf(body, "DCGM_FI_DEV_FB_USED", "GPU_I_ID=")
 		_, three := sumOf(body, "DCGM_FI_DEV_FB_USED", `GPU_I_PROFILE="3g.20gb"`)
 		return all == 2 && three == 2
 	})
 	if restarts, _ := sumOf(n.scrape(t), "gpu_exporter_sampler_restarts_total"); restarts != 0 {
-		t.Errorf("it took %v restarts of the sampler", restarts)
+		t.Errorf("%v restarts of the sampler", restarts)
 	}
 }
 
-// A GPU that is split anew twice a second never shows a series that is wrong: a
-// scrape has the instances of one layout, that of now or of one interval ago,
-// with the memory that each has; the other GPUs go on; nothing grows.
-func TestResplits(t *testing.T) {
+// TestRepartitions repartitions a GPU twice a second. Every scrape has the instances of one
+// layout, the current one or that of one interval ago, with the memory of their profiles.
+// The other GPUs keep their values, and no resource leaks.
+func TestRepartitions(t *testing.T) {
 	t.Parallel()
 	n := startNode(t, "h100x8-mig", "--collect-interval=100ms", "--collectors="+countersFile(t, topologyCounters))
 	layouts := []string{"3g.40gb*2", "1g.10gb*7", "2g.20gb*3", "4g.40gb+2g.20gb", "none"}
 	series := regexp.MustCompile(`^DCGM_FI_DEV_FB_TOTAL\{gpu="0".*GPU_I_PROFILE="([^"]*)",GPU_I_ID="(\d+)".*\} (\d+)`)
-	// shape is the instances of GPU 0 with their memory, in a form to compare.
+	// shape returns the instances of GPU 0 as PROFILE/ID=MEMORY.
 	shape := func(body string) string {
 		var all []string
 		for line := range strings.Lines(body) {
@@ -86,7 +86,7 @@ func TestResplits(t *testing.T) {
 		slices.Sort(got)
 		return slices.Equal(got, profiles(layout))
 	}
-	memory := map[string]string{} // of each profile, learnt at leisure
+	memory := map[string]string{} // by profile
 	learn := func(layout string) {
 		n.command(t, "mig gpu 0 "+layout)
 		n.eventually(t, "the layout "+layout, func() bool { return is(shape(n.scrape(t)), layout) })
@@ -115,40 +115,41 @@ func TestResplits(t *testing.T) {
 
 	old := layouts[len(layouts)-1]
 	scrapes, slowest := 0, time.Duration(0)
-	for i := range *resplits {
+	for i := range *repartitions {
 		layout := layouts[i%len(layouts)]
 		n.command(t, "mig gpu 0 "+layout)
-		split := time.Now()
-		// Scrape for 500 ms, and then until the new layout is seen.
+		begin := time.Now()
+		// Scrape for 500 ms, and longer if the new layout is not visible yet. The next
+		// repartition must not begin earlier, because a scrape could have three layouts.
 		seen := time.Duration(0)
-		for time.Since(split) < 500*time.Millisecond || seen == 0 && layout != "none" {
-			if time.Since(split) > 2*time.Minute {
-				t.Fatalf("split %d into %s is never seen", i, layout)
+		for time.Since(begin) < 500*time.Millisecond || seen == 0 {
+			if time.Since(begin) > patience {
+				t.Fatalf("repartition %d into %s did not become visible", i, layout)
 			}
 			body := n.scrape(t)
 			scrapes++
 			got := shape(body)
-			// A value that the engine read before the split may lag by an interval of ours and one of its own.
-			late := strictDurations && sampled(body) > float64(split.UnixMilli())/1e3+0.3
+			// A value may lag by one interval of the sampler and one of the engine.
+			late := strictDurations && sampled(body) > float64(begin.UnixMilli())/1e3+0.3
 			switch {
 			case is(got, layout):
 				if seen == 0 {
-					seen = time.Since(split)
+					seen = time.Since(begin)
 				}
-			case got == "" || seen == 0 && !late && is(got, old): // no value yet, or the layout before
+			case got == "" || seen == 0 && !late && is(got, old): // no value yet, or the previous layout
 			default:
-				t.Fatalf("split %d into %s, before %s: a scrape has %s", i, layout, old, got)
+				t.Fatalf("repartition %d from %s into %s: a scrape has %s", i, old, layout, got)
 			}
 			for _, s := range strings.Fields(got) {
 				if want := memory[s[:strings.IndexByte(s, '/')]]; s[strings.IndexByte(s, '=')+1:] != want {
-					t.Fatalf("split %d into %s: %s, want memory %s", i, layout, s, want)
+					t.Fatalf("repartition %d into %s: %s, want memory %s", i, layout, s, want)
 				}
 			}
 			if _, others := sumOf(body, "DCGM_FI_DEV_GPU_TEMP", `gpu="6"`); others == 0 {
-				t.Fatalf("split %d: GPU 6 has no value", i)
+				t.Fatalf("repartition %d: GPU 6 has no value", i)
 			}
 			if total, _ := sumOf(body, "gpu_xid_errors_total", `gpu="3"`, `xid="94"`); total != 1 {
-				t.Fatalf("split %d: GPU 3 counts %v XIDs", i, total)
+				t.Fatalf("repartition %d: GPU 3 counts %v XIDs", i, total)
 			}
 			time.Sleep(10 * time.Millisecond)
 		}
@@ -156,24 +157,28 @@ func TestResplits(t *testing.T) {
 		old = layout
 	}
 	learn(layouts[len(layouts)-1])
-	after := size(n.scrape(t))
-	for name := range maps.Keys(before) {
-		if after[name] > before[name]+3 {
-			t.Errorf("%s grew from %v to %v", name, before[name], after[name])
+	var after map[string]float64
+	n.eventually(t, fmt.Sprintf("at most 3 more of %v", before), func() bool {
+		after = size(n.scrape(t))
+		for name := range before {
+			if after[name] > before[name]+3 {
+				return false
+			}
 		}
-	}
+		return true
+	})
 	if now := n.samplerPID(); now != sampler {
 		t.Errorf("the sampler was replaced: %d, %d", sampler, now)
 	}
-	t.Logf("%d repartitions, %d scrapes, the slowest seen after %v; before %v, after %v", *resplits, scrapes, slowest, before, after)
+	t.Logf("%d repartitions, %d scrapes, the slowest visible after %v; before %v, after %v", *repartitions, scrapes, slowest, before, after)
 	if strictDurations && slowest > 500*time.Millisecond {
-		t.Errorf("a repartition was seen after %v, want 500 ms", slowest)
+		t.Errorf("a repartition was visible after %v, want 500 ms", slowest)
 	}
 }
 
-// MIG instances that cannot be listed are not shown as what they were, as others may
-// have their ids by now, nor their GPUs in their place.
-func TestInstancesUnknown(t *testing.T) {
+// TestUnknownInstances: while the MIG instances cannot be listed, neither they nor their
+// GPUs have values, because different instances may have the same IDs by now.
+func TestUnknownInstances(t *testing.T) {
 	t.Parallel()
 	n := startNode(t, "h100x8-mig", fast...)
 	value := n.valueOf(t)
@@ -187,7 +192,7 @@ func TestInstancesUnknown(t *testing.T) {
 	instances(17)
 	value(1, 1, "gpu_exporter_mig_read_up")
 	_, wholes := sumOf(n.scrape(t), "DCGM_FI_DEV_GPU_TEMP")
-	wholes -= 17 // one of them in MIG mode, without instances
+	wholes -= 17 // including GPU 5 in MIG mode, which has no instances
 	n.command(t, "fail dcgmGetGpuInstanceHierarchy -3")
 	n.command(t, "mig gpu 5 3g.40gb*2")
 	withheld := func() {
@@ -196,17 +201,17 @@ func TestInstancesUnknown(t *testing.T) {
 		instances(0)
 		body := n.scrape(t)
 		if _, count := sumOf(body, "DCGM_FI_DEV_GPU_TEMP"); count != wholes-1 {
-			t.Errorf("%d temperatures, want those of the %d GPUs without MIG", count, wholes-1)
+			t.Errorf("%d temperatures, want %d of GPUs that are not in MIG mode", count, wholes-1)
 		}
 		if _, count := sumOf(body, "gpu_busy_seconds_total", `gpu="5"`); count != 0 {
-			t.Errorf("GPU 5 is busy in %d series", count)
+			t.Errorf("GPU 5 has %d series of gpu_busy_seconds_total", count)
 		}
 		if up, count := sumOf(body, "gpu_up"); up != 8 || count != 8 {
 			t.Errorf("%v of %d GPUs are up", up, count)
 		}
 	}
 	withheld()
-	kill(t, n)
+	n.killSampler(t)
 	value(1, 1, "gpu_exporter_sampler_restarts_total", `"killed"`)
 	value(1, 1, "gpu_exporter_sampler_up")
 	withheld()

@@ -13,29 +13,29 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"gpu_exporter/cmd/gpu_exporter/internal/config"
 	"gpu_exporter/collector/dcgmsim"
 )
 
-// The program names the scenarios without linking the package that has them.
+// TestScenarioNames compares the names in package config with those of the stand-in, which
+// must not be linked into the program.
 func TestScenarioNames(t *testing.T) {
 	if got, want := slices.Sorted(slices.Values(config.Scenarios())), slices.Sorted(slices.Values(dcgmsim.Scenarios())); !slices.Equal(got, want) {
-		t.Errorf("--simulate knows %q, the stand-in %q", got, want)
+		t.Errorf("--simulate has %q, the stand-in %q", got, want)
 	}
 }
 
-// A mistake in a scenario file is one line at the start, not a sampler that is
-// tried for ever.
-func TestScenarioWithAMistake(t *testing.T) {
+// TestScenarioWithAnError: an error in a scenario file is reported at the start in one
+// line, instead of by samplers that fail repeatedly.
+func TestScenarioWithAnError(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "node.scenario")
 	if err := os.WriteFile(file, []byte("gpu t4 cuont 2\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, command := range []string{"serve", "once", "check-config"} {
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		out, err := exec.CommandContext(ctx, built(t), command, "--simulate="+file, "--web.listen-address=127.0.0.1:0").CombinedOutput()
 		cancel()
 		if err == nil || !strings.Contains(string(out), file+":1: ") {
@@ -44,6 +44,7 @@ func TestScenarioWithAMistake(t *testing.T) {
 	}
 }
 
+// TestOnce: the subcommand once prints one sample, or one line with the error.
 func TestOnce(t *testing.T) {
 	t.Parallel()
 	once := func(t *testing.T, args ...string) (stdout, stderr string, err error) {

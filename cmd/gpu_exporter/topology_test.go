@@ -14,8 +14,8 @@ import (
 	"gpu_exporter/collector/dcgmsim"
 )
 
-// What comes and goes on a node is right after one interval, and what stays goes
-// on: no process is started anew for it.
+// TestLiveTopology: lost and returned GPUs, links and switches and a repartition are
+// visible without a restart of the sampler, and counters continue.
 func TestLiveTopology(t *testing.T) {
 	t.Parallel()
 	n := startNode(t, "dgx-h100", append(fast, "--collectors="+countersFile(t, topologyCounters))...)
@@ -38,7 +38,6 @@ func TestLiveTopology(t *testing.T) {
 	value(1, 1, "gpu_up", `gpu="2"`)
 	value(216, 216, "gpu_nvlink_up")
 
-	// Whatever the counters name of switches.
 	value(4, 4, "gpu_nvswitch_up")
 	n.command(t, "switch 2 lost")
 	value(0, 1, "gpu_nvswitch_up", `nvswitch="nvswitch2"`)
@@ -64,7 +63,7 @@ func TestLiveTopology(t *testing.T) {
 		_, links := sumOf(body, "gpu_nvlink_up", `gpu="1"`)
 		return instances == 2 && links == 0
 	})
-	n.eventually(t, "the instances are busy in GPU 1's place, and it draws energy", func() bool {
+	n.eventually(t, "the instances have busy seconds instead of GPU 1, which has the energy", func() bool {
 		body := n.scrape(t)
 		_, busy := sumOf(body, "gpu_busy_seconds_total", `gpu="1"`)
 		_, source := sumOf(body, "gpu_busy_source_info", `gpu="1"`)
@@ -74,7 +73,7 @@ func TestLiveTopology(t *testing.T) {
 	})
 	n.command(t, "mig gpu 1 off")
 	value(216, 216, "gpu_nvlink_up")
-	n.eventually(t, "GPU 1 goes on where it was", func() bool {
+	n.eventually(t, "the busy seconds of GPU 1 continue", func() bool {
 		after, series := sumOf(n.scrape(t), "gpu_busy_seconds_total", `gpu="1"`)
 		return series == 1 && after >= before
 	})
@@ -84,8 +83,8 @@ func TestLiveTopology(t *testing.T) {
 	}
 }
 
-// Which links are up is withheld when it cannot be read any more, and told again when
-// it can; all else goes on.
+// TestLinkStatesAge: while the link states cannot be read, gpu_nvlink_up is withheld and
+// all other values continue.
 func TestLinkStatesAge(t *testing.T) {
 	t.Parallel()
 	for _, fault := range []string{"fail dcgmGetNvLinkLinkStatus -3", "hang dcgmGetNvLinkLinkStatus"} {
@@ -103,7 +102,7 @@ func TestLinkStatesAge(t *testing.T) {
 				t.Errorf("gpu_exporter_nvlink_read_up is %v in %d series", up, count)
 			}
 			if _, count := sumOf(body, "gpu_exporter_nvlink_last_read_timestamp_seconds"); count != 1 {
-				t.Error("it is not told when the links were last read")
+				t.Error("gpu_exporter_nvlink_last_read_timestamp_seconds is missing")
 			}
 			if up, _ := sumOf(body, "gpu_up"); up != 8 {
 				t.Errorf("%v GPUs are up", up)
@@ -111,16 +110,16 @@ func TestLinkStatesAge(t *testing.T) {
 			if up, _ := sumOf(body, "gpu_nvswitch_up"); up != 4 {
 				t.Errorf("%v switches are up", up)
 			}
-			// A sampler that starts now knows no more.
-			kill(t, n)
+			// A sampler that starts now cannot read them either.
+			n.killSampler(t)
 			value(1, 1, "gpu_exporter_sampler_restarts_total", `"killed"`)
 			value(1, 1, "gpu_exporter_sampler_up")
 			body = n.scrape(t)
 			if _, count := sumOf(body, "gpu_nvlink_up"); count != 0 {
-				t.Errorf("a new sampler shows %d links", count)
+				t.Errorf("a new sampler reports %d links", count)
 			}
 			if up, count := sumOf(body, "gpu_nvswitch_up"); strings.HasPrefix(fault, "fail") && up != 4 || int(up) != count {
-				t.Errorf("a new sampler shows %v of %d switches up", up, count)
+				t.Errorf("a new sampler reports %v of %d switches up", up, count)
 			}
 			n.command(t, "clear dcgmGetNvLinkLinkStatus")
 			value(215, 216, "gpu_nvlink_up")
@@ -130,8 +129,8 @@ func TestLinkStatesAge(t *testing.T) {
 	}
 }
 
-// Links that are down are not gone because another sampler looks at them, which finds
-// that no link of their GPU or switch is up.
+// TestDownLinksOutliveTheSampler: a new sampler reports links as down, although no link of
+// their GPU or switch is up.
 func TestDownLinksOutliveTheSampler(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "c.yaml")
@@ -144,7 +143,7 @@ func TestDownLinksOutliveTheSampler(t *testing.T) {
 		n.command(t, fmt.Sprintf("link gpu 0 port %d down", port))
 	}
 	n.command(t, "mig gpu 2 3g.40gb*2")
-	// Switch 1 has the ends of 4 links of each GPU, two of which have none now.
+	// Switch 1 connects 4 links of each GPU. GPU 0 and GPU 2 have no links now.
 	n.command(t, "switch 1 lost")
 	downs := func() {
 		t.Helper()
@@ -157,7 +156,7 @@ func TestDownLinksOutliveTheSampler(t *testing.T) {
 	downs()
 	restarted := func(reason string) {
 		t.Helper()
-		n.eventually(t, "another sampler samples", func() bool {
+		n.eventually(t, "the next sampler works", func() bool {
 			body := n.scrape(t)
 			up, _ := sumOf(body, "gpu_exporter_sampler_up")
 			restarts, _ := sumOf(body, "gpu_exporter_sampler_restarts_total", reason)
@@ -165,7 +164,7 @@ func TestDownLinksOutliveTheSampler(t *testing.T) {
 		})
 	}
 	pid := n.samplerPID()
-	kill(t, n)
+	n.killSampler(t)
 	restarted(`"killed"`)
 	downs()
 	writeFile(t, path, strings.ReplaceAll(config, "200ms", "300ms"))
@@ -175,25 +174,25 @@ func TestDownLinksOutliveTheSampler(t *testing.T) {
 	restarted(`"reconfigured"`)
 	downs()
 	if now := n.samplerPID(); now == pid {
-		t.Error("the sampler is still the first")
+		t.Error("the sampler was not replaced")
 	}
 	n.command(t, "clear")
 	value(198, 198, "gpu_nvlink_up")
 }
 
-// A host engine that comes back with other GPUs: these are shown, those that are
-// gone stay as down, and none takes over what another had counted.
-func TestHostengineWithOtherGPUs(t *testing.T) {
+// TestHostengineWithDifferentGPUs: a host engine returns with different GPUs. They are
+// published, the previous ones are down, and no GPU takes over counts of a different one.
+func TestHostengineWithDifferentGPUs(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(t.TempDir(), "he.sock")
 	n := launchNode(t, "h100x8", append(fast, "-r", socket)...)
 	engineOf := func(scenario string) (*dcgmsim.Node, *dcgmsim.Engine) {
-		other := dcgmsim.NewNode(filepath.Join(filepath.Dir(built(t)), "sim"), t.TempDir(), scenario)
-		engine, err := other.StartEngine(t.Context(), "--domain-socket", socket)
+		different := dcgmsim.NewNode(filepath.Join(filepath.Dir(built(t)), "sim"), t.TempDir(), scenario)
+		engine, err := different.StartEngine(t.Context(), "--domain-socket", socket)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return other, engine
+		return different, engine
 	}
 	first, engine := engineOf("h100x8")
 	n.eventually(t, "eight GPUs are up", func() bool {
@@ -212,25 +211,25 @@ func TestHostengineWithOtherGPUs(t *testing.T) {
 	if err := engine.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), "others.txt")
+	path := filepath.Join(t.TempDir(), "different.txt")
 	if err := os.WriteFile(path, []byte("seed 99\nbase mixed4\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	_, engine = engineOf(path)
 	defer engine.Close()
-	n.eventually(t, "four other GPUs are up, and the eight are down", func() bool {
+	n.eventually(t, "four different GPUs are up, and the first eight are down", func() bool {
 		body := n.scrape(t)
 		up, all := sumOf(body, "gpu_up")
 		return up == 4 && all == 12
 	})
 	body := n.scrape(t)
 	if total, _ := sumOf(body, "gpu_xid_errors_total", uuid, `xid="94"`); total != 1 {
-		t.Errorf("the GPU that is gone counts %v XIDs", total)
+		t.Errorf("the removed GPU counts %v XIDs", total)
 	}
 	if total, _ := sumOf(body, "gpu_xid_errors_total", `xid="94"`); total != 1 {
-		t.Errorf("all count %v XIDs", total)
+		t.Errorf("all GPUs count %v XIDs", total)
 	}
 	if _, count := sumOf(body, "DCGM_FI_DEV_GPU_TEMP", uuid); count != 0 {
-		t.Errorf("the GPU that is gone has %d temperatures", count)
+		t.Errorf("the removed GPU has %d temperatures", count)
 	}
 }

@@ -6,13 +6,13 @@ package main
 import (
 	"fmt"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 )
 
+// TestXID: XIDs are counted per GPU, and the counters outlive the sampler.
 func TestXID(t *testing.T) {
 	t.Parallel()
 	n := startNode(t, "h100x8-mig", fast...)
@@ -33,10 +33,9 @@ func TestXID(t *testing.T) {
 		t.Errorf("last seen at %v", v)
 	}
 	if !strings.Contains(body, `err_code="79",err_msg="`) {
-		t.Error("the last-XID gauge lacks its attributes")
+		t.Error("the last-XID gauge has no attributes")
 	}
-	// The counter outlives the sampler.
-	kill(t, n)
+	n.killSampler(t)
 	n.eventually(t, "a new sampler has taken over", func() bool {
 		body := n.scrape(t)
 		up, _ := sumOf(body, "gpu_exporter_sampler_up")
@@ -48,7 +47,8 @@ func TestXID(t *testing.T) {
 	}
 }
 
-// XID 119 leaves every field of every GPU blank until DCGM starts anew.
+// TestFatalXID: after XID 119, every field of every GPU is blank until the engine
+// restarts.
 func TestFatalXID(t *testing.T) {
 	t.Parallel()
 	n := startNode(t, "h100x8", fast...)
@@ -58,9 +58,9 @@ func TestFatalXID(t *testing.T) {
 		return gpus == 8 && up == 0
 	})
 	if _, values := sumOf(n.scrape(t), "DCGM_FI_DEV_GPU_TEMP"); values != 0 {
-		t.Errorf("%d blank values are shown", values)
+		t.Errorf("%d blank values are published", values)
 	}
-	n.eventually(t, "a new sampler has brought the values back", func() bool {
+	n.eventually(t, "a new sampler publishes the values", func() bool {
 		body := n.scrape(t)
 		up, _ := sumOf(body, "gpu_up")
 		restarts, _ := sumOf(body, "gpu_exporter_sampler_restarts_total", `"engine_blank"`)
@@ -71,7 +71,8 @@ func TestFatalXID(t *testing.T) {
 	}
 }
 
-// A host engine goes on listening while no sampler does.
+// TestXIDBetweenSamplers: a host engine receives XIDs while no sampler runs. The next
+// sampler counts them, each once.
 func TestXIDBetweenSamplers(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(t.TempDir(), "he.sock")
@@ -86,26 +87,27 @@ func TestXIDBetweenSamplers(t *testing.T) {
 		_, values := sumOf(body, "DCGM_FI_DEV_GPU_TEMP")
 		return values == 8
 	})
-	kill(t, n)
+	n.killSampler(t)
 	n.command(t, "xid 79 gpu 1")
-	for range 2 { // and the one after that does not count it again
+	for range 2 { // the second sampler must not count it again
 		n.eventually(t, "a sampler has taken over and the XID is counted", func() bool {
 			body := n.scrape(t)
 			up, _ := sumOf(body, "gpu_exporter_sampler_up")
 			xids, _ := sumOf(body, "gpu_xid_errors_total", `gpu="1"`, `xid="79"`)
 			return up == 1 && xids == 1
 		})
-		kill(t, n)
-		n.eventually(t, "the sampler is gone", func() bool {
+		n.killSampler(t)
+		n.eventually(t, "the sampler has exited", func() bool {
 			up, _ := sumOf(n.scrape(t), "gpu_exporter_sampler_up")
 			return up == 0
 		})
 	}
 }
 
-// A hundred XIDs on each of eight GPUs count as eight hundred, whatever their source.
+// TestEveryXIDOnce: 100 XIDs on each of 8 GPUs count as 800, regardless of their source.
 func TestEveryXIDOnce(t *testing.T) {
 	t.Parallel()
+	counters := "DCGM_FI_DEV_GPU_TEMP, gauge, GPU temperature (in C).\nDCGM_EXP_XID_ERRORS_COUNT, gauge, XIDs in the window.\nDCGM_EXP_XID_ERRORS_TOTAL, counter, XIDs.\n"
 	for name, tc := range map[string]struct {
 		start  func(*testing.T, string, ...string) *node
 		code   int
@@ -118,12 +120,12 @@ func TestEveryXIDOnce(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			n := tc.start(t, "h100x8", "--collect-interval=1s", "--collectors="+withComputedXIDs(t))
+			n := tc.start(t, "h100x8", "--collect-interval=1s", "--collectors="+countersFile(t, counters))
 			for gpu := range 8 {
 				n.command(t, fmt.Sprintf("xid %d gpu %d count 100 %s", tc.code, gpu, tc.source))
 			}
 			code := fmt.Sprintf(`xid="%d"`, tc.code)
-			n.eventually(t, "they are counted", func() bool { return n.xids(t, code) >= 800 })
+			n.eventually(t, "800 XIDs are counted", func() bool { return n.xids(t, code) >= 800 })
 			n.afterReports(t, tc.source)
 			body := n.scrape(t)
 			for gpu := range 8 {
@@ -138,46 +140,34 @@ func TestEveryXIDOnce(t *testing.T) {
 	}
 }
 
-// What DCGM has heard since the newest sample is told before another sampler takes
-// over: its engine ends with it.
+// TestXIDsBeforeAReload: a sampler reports the XIDs that DCGM received after the newest
+// sample before it exits, because an embedded engine exits with it.
 func TestXIDsBeforeAReload(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "gpu_exporter.yaml")
-	configure := func(interval string) {
-		if err := os.WriteFile(file, []byte("collect-interval: "+interval+"\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	configure := func(interval string) { writeFile(t, file, "collect-interval: "+interval+"\n") }
 	configure("6s")
-	n := startNode(t, "h100x8", "--config.file="+file)
-	listens := func(interval string) func() bool { // what comes while no engine runs, DCGM does not hear
+	n := startNode(t, "h100x8", "--config.file="+file, "--enable-dcgm-log", "--dcgm-log-level=ERROR")
+	sampling := func(interval string) func() bool { // DCGM does not receive earlier XIDs
 		return func() bool { return strings.Contains(n.log.String(), "interval="+interval+"\n") }
 	}
-	n.eventually(t, "the first sampler listens", listens("6s"))
+	n.eventually(t, "the first sampler runs", sampling("6s"))
 	for i, interval := range []string{"5s", "4s", "3s"} {
 		n.command(t, fmt.Sprintf("xid 48 gpu %d count 3", i))
-		time.Sleep(300 * time.Millisecond) // until DCGM has heard
+		n.eventually(t, "DCGM has received the XIDs", func() bool {
+			return strings.Count(n.log.String(), fmt.Sprintf("XID 48 on GPU %d", i)) == 3
+		})
 		configure(interval)
 		if status, body := n.post(t, "/-/reload"); status != http.StatusOK {
 			t.Fatalf("status %d: %s", status, body)
 		}
-		n.eventually(t, "the next sampler listens", listens(interval))
-		n.eventually(t, "they are counted", func() bool { return n.xids(t, `xid="48"`) == 3*(i+1) })
+		n.eventually(t, "the next sampler runs", sampling(interval))
+		n.eventually(t, "the XIDs are counted", func() bool { return n.xids(t, `xid="48"`) == 3*(i+1) })
 	}
 }
 
-func withComputedXIDs(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "counters.csv")
-	counters := "DCGM_FI_DEV_GPU_TEMP, gauge, GPU temperature (in C).\nDCGM_EXP_XID_ERRORS_COUNT, gauge, XIDs in the window.\nDCGM_EXP_XID_ERRORS_TOTAL, counter, XIDs.\n"
-	if err := os.WriteFile(path, []byte(counters), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-// An XID counts for the GPU instance that the kernel log names, and for the GPU if it
-// names none.
+// TestXIDOnInstance: an XID counts for the GPU instance in the kernel log's message, or
+// for the GPU if the message has no instance.
 func TestXIDOnInstance(t *testing.T) {
 	t.Parallel()
 	n := loggedNode(t, "a100x7-mig", fast...)
@@ -185,12 +175,12 @@ func TestXIDOnInstance(t *testing.T) {
 	n.command(t, "xid 13 gpu 0 ci 1 kmsg both")
 	n.command(t, "xid 31 gpu 0 ci 2 kmsg only")
 	n.command(t, "xid 43 gpu 0 kmsg only")
-	n.eventually(t, "they are counted", func() bool {
+	n.eventually(t, "the XIDs are counted", func() bool {
 		return n.xids(t, `xid="13"`, "GPU_I_ID=") == 2 && n.xids(t, `xid="31"`, "GPU_I_ID=") == 1 && n.xids(t, `xid="43"`) == 1
 	})
 	n.afterReports(t, "kmsg both")
 	if two, one := n.xids(t, `xid="13"`), n.xids(t, `xid="43"`, "GPU_I_ID="); two != 2 || one != 0 {
-		t.Errorf("XID 13 %d times in all, XID 43 %d times on an instance; want 2 and 0", two, one)
+		t.Errorf("XID 13: %d, XID 43 on instances: %d; want 2 and 0", two, one)
 	}
 	if _, count := sumOf(n.scrape(t), "gpu_xid_errors_total", `xid="13"`, "GPU_I_ID="); count != 2 {
 		t.Errorf("XID 13 on %d instances, want 2", count)
