@@ -36,8 +36,8 @@ var strictDurations = os.Getenv("GPU_EXPORTER_TEST_DURATIONS") != ""
 // fast are the flags of a node that detects changes early.
 var fast = []string{"--collect-interval=200ms", "--sample.max-age=2s"}
 
-// built returns the path of the binary of make build. The stand-ins are in sim
-// beside it.
+// built returns the path of the binary of make build. The stand-ins are in the
+// directory sim next to it.
 func built(t *testing.T) string {
 	t.Helper()
 	path, err := filepath.Abs("../../build/gpu_exporter")

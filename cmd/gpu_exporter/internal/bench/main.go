@@ -34,7 +34,7 @@ func main() {
 
 func run(ctx context.Context) error {
 	var b bench
-	flag.StringVar(&b.exporter, "exporter", "build/gpu_exporter", "the binary to measure; the stand-ins are in sim beside it")
+	flag.StringVar(&b.exporter, "exporter", "build/gpu_exporter", "the binary to measure; the stand-ins are in the directory sim next to it")
 	flag.DurationVar(&b.duration, "duration", 10*time.Minute, "how long to observe the memory; 0 skips it")
 	flag.IntVar(&b.rounds, "rounds", 5, "number of measurements, of which the median counts")
 	flag.StringVar(&b.only, "only", "", "run only the measurements whose name contains this text")
