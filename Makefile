@@ -66,10 +66,14 @@ test-ci: test ## Run all tests, and those of concurrent packages with the race d
 lint: $(TOOLS)/golangci-lint ## Check formatting, import directions and common mistakes
 	$(TOOLS)/golangci-lint run ./...
 
+# How long `make bench` observes the memory.
+DURATION ?= 10m
+
 .PHONY: bench
-bench: build ## Measure CPU, garbage and memory as ratios against floors of the same run
-	$(GO) run ./cmd/gpu_exporter/internal/bench -exporter $(BUILD)/gpu_exporter
-	$(GO) test -run '^$$' -bench 'Refresh|Match' ./podmapper
+bench: build ## Measure scrapes, samples, memory and start against floors of the same run (DURATION=10m)
+	$(GO) run ./cmd/gpu_exporter/internal/bench -exporter $(BUILD)/gpu_exporter -duration $(DURATION)
+	$(GO) test -run '^$$' -bench Sample ./collector/metrics
+	$(GO) test -run '^$$' -bench Sample ./collector/dcgm
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (10s); report all failures at the end

@@ -5,26 +5,20 @@ package main
 
 import (
 	"bytes"
-	"fmt"
 	"log/slog"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"gpu_exporter/cmd/gpu_exporter/internal/config"
 	"gpu_exporter/cmd/gpu_exporter/internal/sampler"
 )
 
-// loggedNode is startNode with a kernel log.
+// loggedNode starts a node with a kernel log.
 func loggedNode(t *testing.T, scenario string, args ...string) *node {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "kmsg")
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	path := writeFile(t, filepath.Join(t.TempDir(), "kmsg"), "")
 	n := startNode(t, scenario, append(args, "--path.kmsg="+path)...)
 	n.sim.KernelLog = path
 	return n
@@ -37,139 +31,41 @@ func (n *node) xids(t *testing.T, labels ...string) int {
 	return int(v)
 }
 
-// afterReports waits until DCGM has reported all earlier XIDs: it reports them in
-// order. How is the source of one more XID, as an argument of the stand-in's command xid.
-func (n *node) afterReports(t *testing.T, how string) {
+// afterReports waits until DCGM has reported all earlier XIDs. It triggers one more XID,
+// because DCGM reports XIDs in order. The source is an argument of the stand-in's command
+// xid.
+func (n *node) afterReports(t *testing.T, source string) {
 	t.Helper()
 	before := n.xids(t, `xid="62"`)
-	n.command(t, "xid 62 gpu 0 "+how)
-	n.eventually(t, "one more XID is counted", func() bool { return n.xids(t, `xid="62"`) == before+1 })
-	samples := func() float64 {
-		v, _ := sumOf(n.scrape(t), "gpu_exporter_last_sample_timestamp_seconds")
-		return v
-	}
+	n.command(t, "xid 62 gpu 0 "+source)
+	n.eventually(t, "the additional XID is counted", func() bool { return n.xids(t, `xid="62"`) == before+1 })
 	for range 3 { // DCGM's reports arrive with the samples
-		last := samples()
-		n.eventually(t, "the next sample", func() bool { return samples() > last })
+		n.nextSample(t)
 	}
 }
 
-// A hundred XIDs on each of eight GPUs count as eight hundred, whatever their source.
-func TestEveryXIDOnce(t *testing.T) {
-	t.Parallel()
-	for name, tc := range map[string]struct {
-		start  func(*testing.T, string, ...string) *node
-		code   int
-		source string
-	}{
-		"DCGM":                                {startNode, 48, ""},
-		"kernel log":                          {loggedNode, 48, "kmsg only"},
-		"both":                                {loggedNode, 48, "kmsg both"},
-		"both, and DCGM reads the kernel log": {loggedNode, 79, "kmsg twice"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			n := tc.start(t, "h100x8", "--collect-interval=1s", "--collectors="+withComputedXIDs(t))
-			for gpu := range 8 {
-				n.command(t, fmt.Sprintf("xid %d gpu %d count 100 %s", tc.code, gpu, tc.source))
-			}
-			code := fmt.Sprintf(`xid="%d"`, tc.code)
-			n.eventually(t, "they are counted", func() bool { return n.xids(t, code) >= 800 })
-			n.afterReports(t, tc.source)
-			body := n.scrape(t)
-			for gpu := range 8 {
-				label := fmt.Sprintf(`gpu="%d"`, gpu)
-				for _, family := range []string{"gpu_xid_errors_total", "DCGM_EXP_XID_ERRORS_TOTAL", "DCGM_EXP_XID_ERRORS_COUNT"} {
-					if v, _ := sumOf(body, family, label, code); v != 100 {
-						t.Errorf("%s of GPU %d: %v, want 100", family, gpu, v)
-					}
-				}
-			}
-		})
-	}
-}
-
-// What DCGM has heard since the newest sample is told before another sampler takes
-// over: its engine ends with it.
-func TestXIDsBeforeAReload(t *testing.T) {
-	t.Parallel()
-	file := filepath.Join(t.TempDir(), "gpu_exporter.yaml")
-	configure := func(interval string) {
-		if err := os.WriteFile(file, []byte("collect-interval: "+interval+"\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	configure("6s")
-	n := startNode(t, "h100x8", "--config.file="+file)
-	listens := func(interval string) func() bool { // what comes while no engine runs, DCGM does not hear
-		return func() bool { return strings.Contains(n.log.String(), "interval="+interval+"\n") }
-	}
-	n.eventually(t, "the first sampler listens", listens("6s"))
-	for i, interval := range []string{"5s", "4s", "3s"} {
-		n.command(t, fmt.Sprintf("xid 48 gpu %d count 3", i))
-		time.Sleep(300 * time.Millisecond) // until DCGM has heard
-		configure(interval)
-		if status, body := n.post(t, "/-/reload"); status != http.StatusOK {
-			t.Fatalf("status %d: %s", status, body)
-		}
-		n.eventually(t, "the next sampler listens", listens(interval))
-		n.eventually(t, "they are counted", func() bool { return n.xids(t, `xid="48"`) == 3*(i+1) })
-	}
-}
-
-func withComputedXIDs(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "counters.csv")
-	counters := "DCGM_FI_DEV_GPU_TEMP, gauge, GPU temperature (in C).\nDCGM_EXP_XID_ERRORS_COUNT, gauge, XIDs in the window.\nDCGM_EXP_XID_ERRORS_TOTAL, counter, XIDs.\n"
-	if err := os.WriteFile(path, []byte(counters), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-// DCGM takes in one XID per second. The kernel log has them at once, and the later
-// reports of DCGM do not count.
+// TestXIDsThatDCGMReportsLate: DCGM receives one XID per second, the kernel log all at
+// once. DCGM's later reports do not count again.
 func TestXIDsThatDCGMReportsLate(t *testing.T) {
 	t.Parallel()
 	n := loggedNode(t, "h100x8", fast...)
 	n.command(t, "xid pace 1000")
 	n.command(t, "xid 48 gpu 1 count 3 kmsg both")
 	n.command(t, "xid 79 gpu 2 kmsg twice")
-	n.eventually(t, "they are counted", func() bool { return n.xids(t, `gpu="1"`, `xid="48"`) == 3 && n.xids(t, `gpu="2"`, `xid="79"`) == 1 })
+	n.eventually(t, "the XIDs are counted", func() bool { return n.xids(t, `gpu="1"`, `xid="48"`) == 3 && n.xids(t, `gpu="2"`, `xid="79"`) == 1 })
 	n.afterReports(t, "kmsg both")
 	if a, b := n.xids(t, `xid="48"`), n.xids(t, `xid="79"`); a != 3 || b != 1 {
-		t.Errorf("XID 48 %d times and 79 %d times, want 3 and 1", a, b)
+		t.Errorf("XID 48: %d, XID 79: %d; want 3 and 1", a, b)
 	}
 }
 
-// An XID counts for the GPU instance that the kernel log names, and for the GPU if it
-// names none.
-func TestXIDOnInstance(t *testing.T) {
-	t.Parallel()
-	n := loggedNode(t, "a100x7-mig", fast...)
-	n.command(t, "xid 13 gpu 0 ci 0 kmsg both")
-	n.command(t, "xid 13 gpu 0 ci 1 kmsg both")
-	n.command(t, "xid 31 gpu 0 ci 2 kmsg only")
-	n.command(t, "xid 43 gpu 0 kmsg only")
-	n.eventually(t, "they are counted", func() bool {
-		return n.xids(t, `xid="13"`, "GPU_I_ID=") == 2 && n.xids(t, `xid="31"`, "GPU_I_ID=") == 1 && n.xids(t, `xid="43"`) == 1
-	})
-	n.afterReports(t, "kmsg both")
-	if two, one := n.xids(t, `xid="13"`), n.xids(t, `xid="43"`, "GPU_I_ID="); two != 2 || one != 0 {
-		t.Errorf("XID 13 %d times in all, XID 43 %d times on an instance; want 2 and 0", two, one)
-	}
-	if _, count := sumOf(n.scrape(t), "gpu_xid_errors_total", `xid="13"`, "GPU_I_ID="); count != 2 {
-		t.Errorf("XID 13 on %d instances, want 2", count)
-	}
-}
-
-// Between two samplers, only the kernel log has the XIDs.
+// TestLoggedXIDBetweenSamplers: while no sampler runs, only the kernel log has the XIDs.
 func TestLoggedXIDBetweenSamplers(t *testing.T) {
 	t.Parallel()
 	n := loggedNode(t, "h100x8", fast...)
 	n.command(t, "xid 48 gpu 1 kmsg both")
 	n.eventually(t, "the first is counted", func() bool { return n.xids(t, `gpu="1"`, `xid="48"`) == 1 })
-	kill(t, n)
+	n.killSampler(t)
 	n.command(t, "xid 48 gpu 1 kmsg both")
 	n.command(t, "xid 74 gpu 3 kmsg only")
 	n.eventually(t, "a new sampler has taken over", func() bool {
@@ -180,13 +76,13 @@ func TestLoggedXIDBetweenSamplers(t *testing.T) {
 	})
 	n.afterReports(t, "kmsg both")
 	if a, b := n.xids(t, `gpu="1"`, `xid="48"`), n.xids(t, `gpu="3"`, `xid="74"`); a != 2 || b != 1 {
-		t.Errorf("XID 48 %d times and 74 %d times, want 2 and 1", a, b)
+		t.Errorf("XID 48: %d, XID 74: %d; want 2 and 1", a, b)
 	}
 }
 
-// A log that becomes readable while the exporter runs is followed from then on. XIDs
-// that DCGM reported before count once, and so do later ones.
-func TestKernelLogComesLater(t *testing.T) {
+// TestKernelLogAppearsLater: a kernel log that becomes readable is followed from then on.
+// XIDs that DCGM reported before count once, and later XIDs count once too.
+func TestKernelLogAppearsLater(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "kmsg")
 	n := startNode(t, "h100x8", append(fast, "--path.kmsg="+path)...)
@@ -195,21 +91,19 @@ func TestKernelLogComesLater(t *testing.T) {
 	n.command(t, "xid 48 gpu 1")
 	n.eventually(t, "the first is counted", func() bool { return n.xids(t, `xid="48"`) == 1 })
 	n.sim.KernelLog = path
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	writeFile(t, path, "")
 	n.has(t, 1, "gpu_exporter_kernel_log_up")
 	n.command(t, "xid 48 gpu 1 kmsg both")
 	n.command(t, "xid 74 gpu 3 kmsg only")
-	n.eventually(t, "they are counted", func() bool { return n.xids(t, `xid="48"`) == 2 && n.xids(t, `xid="74"`) == 1 })
+	n.eventually(t, "the XIDs are counted", func() bool { return n.xids(t, `xid="48"`) == 2 && n.xids(t, `xid="74"`) == 1 })
 	n.afterReports(t, "kmsg both")
 	if got := n.xids(t, `xid="48"`); got != 2 {
-		t.Errorf("XID 48 %d times, want 2", got)
+		t.Errorf("XID 48: %d, want 2", got)
 	}
 }
 
-// What the log says of other addresses is counted apart, a program's lines are
-// not counted at all, and a new log of the same name is followed.
+// TestKernelLogState: XIDs of unknown PCI addresses have their own counter, messages of
+// user space are ignored, and a rotated log is followed.
 func TestKernelLogState(t *testing.T) {
 	t.Parallel()
 	n := loggedNode(t, "h100x8", fast...)
@@ -225,7 +119,7 @@ func TestKernelLogState(t *testing.T) {
 		}
 	}
 	write(os.O_APPEND, "3,1,1,-;NVRM: Xid (PCI:0042:18:00): 79, gone\n12,2,1,-;NVRM: Xid (PCI:0000:18:00): 74, a program's\n")
-	n.eventually(t, "the stranger is counted", func() bool {
+	n.eventually(t, "the unmatched XID is counted", func() bool {
 		v, _ := sumOf(n.scrape(t), "gpu_exporter_kernel_log_unmatched_xids_total")
 		return v == 1
 	})
@@ -236,40 +130,40 @@ func TestKernelLogState(t *testing.T) {
 	n.eventually(t, "the new log is read", func() bool { return n.xids(t, `gpu="3"`, `xid="48"`) == 1 })
 	body := n.scrape(t)
 	if up, count := sumOf(body, "gpu_exporter_kernel_log_up"); up != 1 || count != 1 {
-		t.Errorf("up is %v", up)
+		t.Errorf("gpu_exporter_kernel_log_up is %v", up)
 	}
 	if lost, count := sumOf(body, "gpu_exporter_kernel_log_lost_records_total"); lost != 0 || count != 1 {
 		t.Errorf("%v lost", lost)
 	}
 	if n := n.xids(t, `xid="74"`); n != 0 {
-		t.Errorf("a program's line is counted %d times", n)
+		t.Errorf("a message of user space is counted %d times", n)
 	}
 }
 
-// Which log is followed, if any.
+// TestKernelLogPath: the configuration decides which kernel log is followed.
 func TestKernelLogPath(t *testing.T) {
 	sim := filepath.Join(t.TempDir(), "kmsg")
 	simulated, bare := sampler.Environment{KernelLog: sim}, sampler.Environment{}
 	for name, tc := range map[string]struct {
 		cfg  config.Static
 		env  sampler.Environment
-		path string // empty: none is followed
+		path string // empty: no log is followed
 		log  string
 		err  string
 	}{
-		"by default":                 {config.Static{}, bare, config.DefaultKMsg, "", ""},
-		"another path":               {config.Static{KMsg: "/host/dev/kmsg"}, bare, "/host/dev/kmsg", "", ""},
-		"off":                        {config.Static{KernelLog: config.KernelLogOff}, bare, "", "", ""},
-		"engine on this machine":     {config.Static{Hostengine: "localhost:5555"}, bare, config.DefaultKMsg, "", ""},
-		"by address":                 {config.Static{Hostengine: "[::1]:5555"}, bare, config.DefaultKMsg, "", ""},
-		"by socket":                  {config.Static{Hostengine: "/run/dcgm.sock"}, bare, config.DefaultKMsg, "", ""},
-		"engine elsewhere":           {config.Static{Hostengine: "gpu7:5555"}, bare, "", "another machine", ""},
-		"engine in the hypervisor":   {config.Static{Hostengine: "vsock://2:5555"}, bare, "", "another machine", ""},
-		"elsewhere, but asked for":   {config.Static{Hostengine: "gpu7:5555", KernelLog: config.KernelLogOn}, bare, config.DefaultKMsg, "", ""},
-		"simulated":                  {config.Static{Simulate: "h100x8"}, bare, "", "", ""},
-		"simulated, with a log":      {config.Static{Simulate: "h100x8"}, simulated, sim, "", ""},
-		"simulated, with another":    {config.Static{Simulate: "h100x8", KMsg: "/x"}, simulated, "/x", "", ""},
-		"simulated, none, asked for": {config.Static{Simulate: "h100x8", KernelLog: config.KernelLogOn}, bare, "", "", "the simulated node has no kernel log"},
+		"default":                     {config.Static{}, bare, config.DefaultKMsg, "", ""},
+		"another path":                {config.Static{KMsg: "/host/dev/kmsg"}, bare, "/host/dev/kmsg", "", ""},
+		"off":                         {config.Static{KernelLog: config.KernelLogOff}, bare, "", "", ""},
+		"local engine":                {config.Static{Hostengine: "localhost:5555"}, bare, config.DefaultKMsg, "", ""},
+		"local address":               {config.Static{Hostengine: "[::1]:5555"}, bare, config.DefaultKMsg, "", ""},
+		"unix socket":                 {config.Static{Hostengine: "/run/dcgm.sock"}, bare, config.DefaultKMsg, "", ""},
+		"remote engine":               {config.Static{Hostengine: "gpu7:5555"}, bare, "", "another machine", ""},
+		"engine in the hypervisor":    {config.Static{Hostengine: "vsock://2:5555"}, bare, "", "another machine", ""},
+		"remote engine, on":           {config.Static{Hostengine: "gpu7:5555", KernelLog: config.KernelLogOn}, bare, config.DefaultKMsg, "", ""},
+		"simulated":                   {config.Static{Simulate: "h100x8"}, bare, "", "", ""},
+		"simulated, with a log":       {config.Static{Simulate: "h100x8"}, simulated, sim, "", ""},
+		"simulated, different path":   {config.Static{Simulate: "h100x8", KMsg: "/x"}, simulated, "/x", "", ""},
+		"simulated without a log, on": {config.Static{Simulate: "h100x8", KernelLog: config.KernelLogOn}, bare, "", "", "the simulated node has no kernel log"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var log bytes.Buffer

@@ -4,18 +4,31 @@
 package main
 
 import (
+	"flag"
 	"os"
+	"runtime"
+	"strconv"
 	"testing"
 )
 
-// envProgram makes the test binary run the program, which also starts it as its
-// sampler.
+// envProgram makes the test binary run the program. The program starts the same binary
+// as its sampler.
 const envProgram = "TEST_PROGRAM"
 
-// TestMain makes the test binary the exporter, and its sampler, of some tests.
+// maxParallel is the default limit of parallel tests.
+const maxParallel = 8
+
+// TestMain runs the tests, or the program if envProgram is set.
 func TestMain(m *testing.M) {
 	if os.Getenv(envProgram) != "" {
 		os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Environ()))
+	}
+	flag.Parse()
+	// Each parallel test runs several processes, so more do not finish earlier.
+	if cores := runtime.GOMAXPROCS(0); cores > maxParallel && flag.Lookup("test.parallel").Value.String() == strconv.Itoa(cores) {
+		if err := flag.Set("test.parallel", strconv.Itoa(maxParallel)); err != nil {
+			panic(err)
+		}
 	}
 	os.Exit(m.Run())
 }

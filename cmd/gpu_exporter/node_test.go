@@ -23,7 +23,22 @@ import (
 	"gpu_exporter/collector/dcgmsim"
 )
 
-// built returns the binary that make build made, with the stand-ins beside it.
+// The tests run the built binary on simulated nodes: a real sampler process, real
+// HTTP, real signals. They wait for conditions, because the machine may be busy.
+
+// patience is how long a test waits for a condition.
+const patience = 5 * time.Minute
+
+// strictDurations makes tests fail if an operation takes longer than on an idle
+// machine. By default the durations are only printed.
+var strictDurations = os.Getenv("GPU_EXPORTER_TEST_DURATIONS") != ""
+
+// fast are the flags of a node that detects changes early. The age is below the 10 s after
+// which the supervisor kills a sampler without frames.
+var fast = []string{"--collect-interval=200ms", "--sample.max-age=5s"}
+
+// built returns the path of the binary of make build. The stand-ins are in the
+// directory sim next to it.
 func built(t *testing.T) string {
 	t.Helper()
 	path, err := filepath.Abs("../../build/gpu_exporter")
@@ -53,23 +68,26 @@ func tool(t *testing.T, name string) string {
 	return path
 }
 
-// listening returns the address that a Prometheus server logs to listen on. The
-// system chose its port when it was bound, so nobody else can have it.
-func listening(t *testing.T, log *lockedBuffer) string {
+// listening waits until a server logs its address, and returns it. The servers listen
+// on port 0, so the kernel chooses a free port. The test fails if exited is closed.
+func listening(t *testing.T, log *lockedBuffer, exited <-chan struct{}) (address string) {
 	t.Helper()
-	said := regexp.MustCompile(`msg="Listening on" (?:component=web )?address=(\S+)`)
-	for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		if m := said.FindStringSubmatch(log.String()); m != nil {
-			return m[1]
+	pattern := regexp.MustCompile(`msg="Listening on" (?:component=web )?address=(\S+)`)
+	eventually(t, "the server listens", func() bool {
+		m := pattern.FindStringSubmatch(log.String())
+		if m != nil {
+			address = m[1]
+			return true
 		}
-	}
-	t.Fatalf("it does not listen:\n%s", log)
-	return ""
+		select {
+		case <-exited:
+			t.Fatalf("the server exited:\n%s", log)
+		default:
+		}
+		return false
+	})
+	return address
 }
-
-// strictDurations makes tests fail, and not only print, if something takes longer
-// than on an idle machine.
-var strictDurations = os.Getenv("GPU_EXPORTER_TEST_DURATIONS") != ""
 
 // node is an exporter process over a simulated node.
 type node struct {
@@ -80,6 +98,7 @@ type node struct {
 	exited  chan struct{}
 }
 
+// lockedBuffer collects the output of a process.
 type lockedBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -97,8 +116,8 @@ func (b *lockedBuffer) String() string {
 	return b.b.String()
 }
 
-// startNode starts the built exporter on a simulated node and waits until it is
-// ready. It is stopped with the test.
+// startNode starts the exporter on a simulated node and waits until it is ready. The
+// exporter stops at the end of the test.
 func startNode(t *testing.T, scenario string, args ...string) *node {
 	t.Helper()
 	n := launchNode(t, scenario, args...)
@@ -132,15 +151,15 @@ func launchNode(t *testing.T, scenario string, args ...string) *node {
 		_ = n.cmd.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-n.exited:
-		case <-time.After(time.Minute):
+		case <-time.After(patience):
 			_ = n.cmd.Process.Kill()
-			t.Errorf("the exporter did not stop on SIGTERM within a minute")
+			t.Errorf("SIGTERM did not stop the exporter within %v", patience)
 		}
 		if t.Failed() {
 			t.Logf("log of %s:\n%s", scenario, n.log)
 		}
 	})
-	n.address = listening(t, n.log)
+	n.address = listening(t, n.log, n.exited)
 	return n
 }
 
@@ -153,7 +172,7 @@ func (n *node) command(t *testing.T, command string) {
 }
 
 func (n *node) tryGet(t *testing.T, path string) (int, string) {
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.address+path, nil)
 	if err != nil {
@@ -171,7 +190,7 @@ func (n *node) tryGet(t *testing.T, path string) (int, string) {
 	return resp.StatusCode, string(body)
 }
 
-// scrape returns the body of /metrics, which must answer 200.
+// scrape returns the body of /metrics. The status must be 200.
 func (n *node) scrape(t *testing.T) string {
 	t.Helper()
 	status, body := n.tryGet(t, "/metrics")
@@ -181,12 +200,31 @@ func (n *node) scrape(t *testing.T) string {
 	return body
 }
 
-// eventually polls until the condition holds.
-func eventually(t *testing.T, what string, holds func() bool) {
+// post sends a request without a body.
+func (n *node) post(t *testing.T, path string) (int, string) {
 	t.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); !holds(); time.Sleep(5 * time.Millisecond) {
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+n.address+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(body)
+}
+
+// eventually polls until the condition holds.
+func eventually(t *testing.T, condition string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("timed out: %s", what)
+			t.Fatalf("timed out: %s", condition)
 		}
 	}
 }
@@ -206,23 +244,21 @@ func get(t *testing.T, url string) (status int, body string) {
 	return resp.StatusCode, string(b)
 }
 
-// eventually polls until the condition holds.
-func (n *node) eventually(t *testing.T, what string, holds func() bool) {
+// eventually polls until the condition holds. The test fails if the exporter exits.
+func (n *node) eventually(t *testing.T, condition string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(3 * time.Minute); !holds(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("timed out: %s", what)
-		}
+	eventually(t, condition, func() bool {
 		select {
 		case <-n.exited:
-			t.Fatalf("the exporter exited before %s", what)
+			t.Fatalf("the exporter exited before %s", condition)
 		default:
 		}
-	}
+		return holds()
+	})
 }
 
-// sumOf returns the sum of the series of a family whose labels contain all of
-// the given texts, and how many there are.
+// sumOf returns the sum and the number of the series of a family whose labels contain
+// all of the given texts.
 func sumOf(body, family string, labels ...string) (sum float64, count int) {
 lines:
 	for line := range strings.Lines(body) {
@@ -246,34 +282,101 @@ lines:
 	return sum, count
 }
 
+// nextSample waits until a sample newer than the current one is published.
+func (n *node) nextSample(t *testing.T) {
+	t.Helper()
+	newest := func() float64 {
+		v, _ := sumOf(n.scrape(t), "gpu_exporter_last_sample_timestamp_seconds")
+		return v
+	}
+	last := newest()
+	n.eventually(t, "the next sample is published", func() bool { return newest() > last })
+}
+
+// has waits until the series of a family exist and their sum is a value.
+func (n *node) has(t *testing.T, value float64, family string, labels ...string) {
+	t.Helper()
+	var got float64
+	var count int
+	defer func() {
+		if t.Failed() {
+			t.Logf("%s%q was last %v in %d series", family, labels, got, count)
+		}
+	}()
+	n.eventually(t, fmt.Sprintf("%s%q is %v", family, labels, value), func() bool {
+		got, count = sumOf(n.scrape(t), family, labels...)
+		return count > 0 && got == value
+	})
+}
+
+// valueOf returns a function that waits until a family has a number of series with the
+// labels and a sum.
+func (n *node) valueOf(t *testing.T) func(want float64, count int, family string, labels ...string) {
+	return func(want float64, count int, family string, labels ...string) {
+		t.Helper()
+		n.eventually(t, fmt.Sprintf("%s%v has the sum %v in %d series", family, labels, want, count), func() bool {
+			sum, series := sumOf(n.scrape(t), family, labels...)
+			return sum == want && series == count
+		})
+	}
+}
+
+// uuid returns the UUID of a GPU.
+func (n *node) uuid(t *testing.T, gpu string) string {
+	t.Helper()
+	m := regexp.MustCompile(`gpu_up\{gpu="` + gpu + `",UUID="([^"]+)"`).FindStringSubmatch(n.scrape(t))
+	if m == nil {
+		t.Fatalf("no GPU %s", gpu)
+	}
+	return m[1]
+}
+
 // samplerPID returns the process id of the sampler, or 0 if there is none.
 func (n *node) samplerPID() int {
-	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", n.cmd.Process.Pid, n.cmd.Process.Pid))
-	if err != nil {
-		return 0
-	}
-	all := string(children)
 	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", n.cmd.Process.Pid))
 	for _, task := range tasks {
-		if b, err := os.ReadFile(task); err == nil {
-			all += " " + string(b)
+		children, err := os.ReadFile(task)
+		if err != nil {
+			continue // the thread ended
 		}
-	}
-	for field := range strings.FieldsSeq(all) {
-		if pid, err := strconv.Atoi(field); err == nil {
-			return pid
+		for field := range strings.FieldsSeq(string(children)) {
+			if pid, err := strconv.Atoi(field); err == nil {
+				return pid
+			}
 		}
 	}
 	return 0
 }
 
-// scrapeValue returns the sum of a family at a URL.
-func scrapeValue(t *testing.T, url, family string) float64 {
+// killSampler kills the sampler.
+func (n *node) killSampler(t *testing.T) {
 	t.Helper()
-	n := node{address: strings.TrimSuffix(strings.TrimPrefix(url, "http://"), "/metrics")}
-	v, count := sumOf(n.scrape(t), family)
-	if count == 0 {
-		t.Errorf("%s has no %s", url, family)
+	n.signal(t, syscall.SIGKILL)
+}
+
+// signal sends a signal to the sampler.
+func (n *node) signal(t *testing.T, s syscall.Signal) {
+	t.Helper()
+	pid := n.samplerPID()
+	if pid == 0 {
+		t.Fatal("no sampler runs")
 	}
-	return v
+	if err := syscall.Kill(pid, s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// writeFile writes a file and returns its path.
+func writeFile(t *testing.T, path, text string) string {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// countersFile writes a counters file and returns its path.
+func countersFile(t *testing.T, text string) string {
+	t.Helper()
+	return writeFile(t, filepath.Join(t.TempDir(), "counters.csv"), text)
 }

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"bytes"
 	"flag"
 	"os"
 	"os/exec"
@@ -11,18 +12,78 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"gpu_exporter/etc"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// promtool check metrics passes on the goldens and on a live scrape, but for what
-// is listed in testdata/promtool-complaints.txt: names and labels that are
-// dcgm-exporter's and must stay.
+// compatibilityComplaints are promtool's complaints about names of DCGM and labels of
+// dcgm-exporter, which are kept for compatibility.
+var compatibilityComplaints = []string{
+	`counter metrics should have "_total" suffix`,
+	"label names should be written in 'snake_case' not 'camelCase'",
+	`metric name should not include type 'counter'`,
+	"metric names should not contain abbreviated units", // DCGM_FI_DEV_CLOCKS_EVENT_REASON_*_NS
+}
+
+// TestBuiltInCounters: every shipped counters file is built in, and its page passes promtool
+// except for compatibilityComplaints.
+func TestBuiltInCounters(t *testing.T) {
+	t.Parallel()
+	promtool := tool(t, "promtool")
+	shipped, err := filepath.Glob("../../etc/*-counters.csv")
+	if err != nil || len(shipped) != len(etc.CountersNames()) {
+		t.Fatalf("%v are shipped, %v are built in: %v", shipped, etc.CountersNames(), err)
+	}
+	for name, want := range map[string]struct {
+		families int // at least so many named DCGM_*, without XIDs
+		series   map[string]int
+	}{
+		"default":    {24, map[string]int{"DCGM_FI_DEV_GPU_UTIL": 8, "DCGM_FI_DEV_SM_CLOCK": 8}},
+		"dcgm-4.9":   {25, map[string]int{"DCGM_FI_DEV_GPU_UTIL_RATIO": 8, "DCGM_FI_DEV_FB_CAPACITY_BYTES": 8, "DCGM_FI_PROF_DRAM_UTIL_RATIO": 8}},
+		"everything": {300, map[string]int{"DCGM_FI_DEV_GPU_UTIL": 8, "DCGM_FI_DEV_NVSWITCH_TEMPERATURE_CURRENT": 4, "DCGM_FI_DEV_NVLINK_GET_STATE": 144}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			once := exec.CommandContext(t.Context(), built(t), "once", "--simulate=dgx-h100", "--collectors="+"builtin:"+name)
+			var stderr bytes.Buffer
+			once.Stderr = &stderr
+			out, err := once.Output()
+			if err != nil {
+				t.Fatalf("%v: %s", err, &stderr)
+			}
+			body := string(out)
+			if got := strings.Count(body, "# TYPE DCGM_"); got < want.families {
+				t.Errorf("%d families, want at least %d", got, want.families)
+			}
+			for family, series := range want.series {
+				if _, count := sumOf(body, family); count != series {
+					t.Errorf("%d series of %s, want %d", count, family, series)
+				}
+			}
+			check := exec.CommandContext(t.Context(), promtool, "check", "metrics")
+			check.Stdin = strings.NewReader(body)
+			output, _ := check.CombinedOutput() // complaints set the exit status
+			for line := range strings.Lines(string(output)) {
+				about, complaint, _ := strings.Cut(strings.TrimSpace(line), " ")
+				compatible := strings.HasPrefix(about, "DCGM_") || strings.Contains(complaint, "camelCase")
+				if !compatible || !slices.ContainsFunc(compatibilityComplaints, func(known string) bool { return strings.Contains(complaint, known) }) {
+					t.Errorf("promtool: %s", line)
+				}
+			}
+		})
+	}
+}
+
+// TestPromtoolCheckMetrics checks the golden files and a live scrape with promtool check
+// metrics. testdata/promtool-complaints.txt has the accepted complaints, about names and
+// labels of dcgm-exporter.
 func TestPromtoolCheckMetrics(t *testing.T) {
 	t.Parallel()
 	promtool := tool(t, "promtool")
 	n := startNode(t, "h100x8", fast...)
-	n.eventually(t, "all families are there", func() bool { // some are read beside the samples
+	n.eventually(t, "all families exist", func() bool { // some are read independently of the samples
 		body := n.scrape(t)
 		return strings.Contains(body, "gpu_health_status{") && strings.Contains(body, "gpu_topology_info{") &&
 			strings.Contains(body, "DCGM_FI_PROF_GR_ENGINE_ACTIVE{") && strings.Contains(body, "gpu_profiling_state{")
@@ -39,7 +100,7 @@ func TestPromtoolCheckMetrics(t *testing.T) {
 	for _, body := range bodies {
 		cmd := exec.CommandContext(t.Context(), promtool, "check", "metrics")
 		cmd.Stdin = strings.NewReader(body)
-		out, _ := cmd.CombinedOutput() // its status says whether there are complaints
+		out, _ := cmd.CombinedOutput() // complaints set the exit status
 		for line := range strings.Lines(string(out)) {
 			complaints = append(complaints, strings.TrimSpace(line))
 		}
@@ -57,19 +118,19 @@ func TestPromtoolCheckMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got != string(want) {
-		t.Errorf("promtool says:\n%s\nexpected:\n%s", got, want)
+		t.Errorf("promtool reports:\n%s\nwant:\n%s", got, want)
 	}
 }
 
-// The queries that podmapper/README.md shows give the right answers, and all of
-// them are tried.
+// TestAttributionQueries runs the unit tests of the queries in podmapper/README.md and
+// checks that every query has one.
 func TestAttributionQueries(t *testing.T) {
 	t.Parallel()
 	const file = "testdata/attribution.test.yml"
 	if out, err := exec.CommandContext(t.Context(), tool(t, "promtool"), "test", "rules", file).CombinedOutput(); err != nil {
 		t.Errorf("promtool test rules: %v\n%s", err, out)
 	}
-	tried, err := os.ReadFile(file)
+	rules, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,8 +145,8 @@ func TestAttributionQueries(t *testing.T) {
 	}
 	for _, block := range blocks {
 		query, _, _ := strings.Cut(block, "```")
-		if !strings.Contains(words(string(tried)), words(query)) {
-			t.Errorf("not tried in %s:\n%s", file, query)
+		if !strings.Contains(words(string(rules)), words(query)) {
+			t.Errorf("no test in %s of the query\n%s", file, query)
 		}
 	}
 }

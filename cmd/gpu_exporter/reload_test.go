@@ -4,50 +4,25 @@
 package main
 
 import (
-	"io"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 )
 
-func writeFile(t *testing.T, path, text string) string {
-	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-// post sends a request without a body.
-func (n *node) post(t *testing.T, path string) (int, string) {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+n.address+path, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, string(body)
-}
-
-// SIGHUP, POST /-/reload and a change of the file apply a changed configuration, even if
-// the file is of a ConfigMap: a link to a directory that is swapped.
-// An invalid one changes nothing and is reported. Scrapes continue meanwhile.
+// TestReload: SIGHUP, POST /-/reload and a change of the file apply the new configuration,
+// also of a ConfigMap volume, which swaps a symbolic link. An invalid configuration is
+// reported and changes nothing. All scrapes meanwhile have the values that both
+// configurations contain.
 func TestReload(t *testing.T) {
 	t.Parallel()
-	// A ConfigMap volume: name → ..data/name, ..data → a directory of that version.
+	// A ConfigMap volume: name → ..data/name, ..data → directory of the version.
 	dir := t.TempDir()
 	version := 0
 	publish := func(text string) {
@@ -83,7 +58,6 @@ func TestReload(t *testing.T) {
 		return total == 1 && profiled == 8 && active == 8 && healthy == 8 && peers == 56
 	})
 
-	// All the while, scrapes have what both configurations have.
 	done, scrapes := make(chan struct{}), atomic.Int64{}
 	stopped := make(chan struct{})
 	go func() {
@@ -103,21 +77,22 @@ func TestReload(t *testing.T) {
 			up, gpus := sumOf(body, "gpu_up")
 			xids, _ := sumOf(body, "gpu_xid_errors_total", `gpu="1"`, `xid="94"`)
 			if status != http.StatusOK || temperatures != 8 || profiled != 8 || states != 8 || healthy != 8 || peers != 56 || up != 8 || gpus != 8 || xids != 1 {
-				t.Errorf("scrape %d: status %d, %d temperatures, %d profiled, %v of known state, %d of known health, %d pairs of peers, %v of %d GPUs up, %v XIDs",
+				t.Errorf("scrape %d: status %d, %d temperatures, %d profiling values, %v profiling states, %d health states, %d pairs of peers, %v of %d GPUs up, %v XIDs",
 					scrapes.Load(), status, temperatures, profiled, states, healthy, peers, up, gpus, xids)
 				return
 			}
 			scrapes.Add(1)
 		}
 	}()
-	finish := func() {
+	finish := sync.OnceFunc(func() {
 		close(done)
 		<-stopped
-	}
+	})
+	defer finish()
 
 	shows := func(family string, want int) {
 		t.Helper()
-		n.eventually(t, family+" is as configured", func() bool {
+		n.eventually(t, fmt.Sprintf("%s has %d series", family, want), func() bool {
 			_, count := sumOf(n.scrape(t), family)
 			return count == want
 		})
@@ -131,10 +106,10 @@ func TestReload(t *testing.T) {
 	}
 	sampler := n.samplerPID()
 
-	publish(base + ", DCGM_FI_DEV_POWER_USAGE]\ninclude: []\n") // and nothing more: the file changed
+	publish(base + ", DCGM_FI_DEV_POWER_USAGE]\ninclude: []\n") // applied because the file changed
 	shows("DCGM_FI_DEV_POWER_USAGE", 8)
 	if now := n.samplerPID(); now == sampler {
-		t.Error("the sampler is the old one")
+		t.Error("the sampler was not replaced")
 	}
 
 	publish(base + ", DCGM_FI_DEV_POWER_USAG, {field: 1, kind: gpu}]\n")
@@ -142,12 +117,12 @@ func TestReload(t *testing.T) {
 	if status, body := n.post(t, "/-/reload"); status != http.StatusInternalServerError || !strings.Contains(body, "c.yaml:3: unknown field DCGM_FI_DEV_POWER_USAG: did you mean DCGM_FI_DEV_POWER_USAGE?\n") {
 		t.Errorf("reload answers %d: %s", status, body)
 	}
-	n.eventually(t, "each of the mistakes has a record", func() bool {
+	n.eventually(t, "each error has a record", func() bool {
 		log := n.log.String()
 		return strings.Contains(log, `trigger="HTTP request" errors=2`) && !strings.Contains(log, `\n`)
 	})
 	shows("DCGM_FI_DEV_POWER_USAGE", 8)
-	publish("") // as if it were cut off
+	publish("") // like a truncated file
 	if status, body := n.post(t, "/-/reload"); status != http.StatusInternalServerError || !strings.Contains(body, "c.yaml: the file is empty") {
 		t.Errorf("reload of an empty file answers %d: %s", status, body)
 	}
@@ -161,21 +136,21 @@ func TestReload(t *testing.T) {
 	shows("my_watts", 8)
 	shows("DCGM_FI_DEV_POWER_USAGE", 0)
 
-	// The same again costs no sampler.
+	// The same configuration does not replace the sampler.
 	sampler = n.samplerPID()
 	if status, body := n.post(t, "/-/reload"); status != http.StatusOK {
 		t.Errorf("reload answers %d: %s", status, body)
 	}
-	publish(base + ", {field: 155, name: my_watts}, DCGM_FI_DEV_FB_USED]\ninclude: []\n") // in another order
+	publish(base + ", {field: 155, name: my_watts}, DCGM_FI_DEV_FB_USED]\ninclude: []\n") // in a different order
 	if status, body := n.post(t, "/-/reload"); status != http.StatusOK {
 		t.Errorf("reload answers %d: %s", status, body)
 	}
 	shows("my_watts", 8)
-	publish("# elsewhere\n" + base + ", {field: 155, name: my_watts}, DCGM_FI_DEV_FB_USED]\ninclude: []\n")
+	publish("# on different lines\n" + base + ", {field: 155, name: my_watts}, DCGM_FI_DEV_FB_USED]\ninclude: []\n")
 	if status, body := n.post(t, "/-/reload"); status != http.StatusOK {
 		t.Errorf("reload answers %d: %s", status, body)
 	}
-	n.eventually(t, "the same on other lines is no change", func() bool { return strings.Count(n.log.String(), "changed=false") >= 2 })
+	n.eventually(t, "different lines are not a change", func() bool { return strings.Count(n.log.String(), "changed=false") >= 2 })
 	if now := n.samplerPID(); now != sampler {
 		t.Error("a reload without a change, or in another order, replaced the sampler")
 	}
@@ -186,7 +161,7 @@ func TestReload(t *testing.T) {
 	}
 	shows("my_watts", 0)
 	shows("DCGM_FI_DEV_MEMORY_TEMP", 0)
-	n.eventually(t, "what cannot be reloaded is named", func() bool { return strings.Contains(n.log.String(), "settings=kubernetes\n") })
+	n.eventually(t, "the log names the setting that needs a restart", func() bool { return strings.Contains(n.log.String(), "settings=kubernetes\n") })
 
 	for i := range 10 {
 		extra := []string{"]", ", DCGM_FI_DEV_POWER_USAGE]"}[i%2]
@@ -203,56 +178,7 @@ func TestReload(t *testing.T) {
 	}
 }
 
-// Fields can be removed from some models, and added to some models.
-func TestModels(t *testing.T) {
-	t.Parallel()
-	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), `
-include: []
-fields: [DCGM_FI_DEV_GPU_TEMP, DCGM_FI_DEV_FB_USED]
-models:
-  - {match: Tesla T4, without: [DCGM_FI_DEV_FB_USED]}
-  - {match: .*H100.*, fields: [DCGM_FI_DEV_POWER_USAGE, DCGM_FI_DEV_GPU_TEMP]}
-  - {match: H100, without: [DCGM_FI_DEV_GPU_TEMP]} # it is of the whole name
-  - {match: .*H100.*, without: [DCGM_FI_PROF_SM_ACTIVE]} # which no counter asks for
-`)
-	n := startNode(t, "mixed4", append(fast, "--config.file="+path)...)
-	body := n.scrape(t)
-	for family, want := range map[string]int{"DCGM_FI_DEV_GPU_TEMP": 4, "DCGM_FI_DEV_FB_USED": 3, "DCGM_FI_DEV_POWER_USAGE": 1} {
-		_, all := sumOf(body, family)
-		_, h100 := sumOf(body, family, `modelName="NVIDIA H100`)
-		if all != want || h100 != 1 {
-			t.Errorf("%s: %d series, %d of an H100, want %d and 1", family, all, h100, want)
-		}
-	}
-	n.eventually(t, "there are integrals", func() bool {
-		body = n.scrape(t)
-		_, count := sumOf(body, "gpu_engine_active_seconds_total", `modelName="NVIDIA H100`, `engine="dram"`)
-		return count == 1
-	})
-	if _, sm := sumOf(body, "gpu_engine_active_seconds_total", `modelName="NVIDIA H100`, `engine="sm"`); sm != 0 {
-		t.Error("the H100 is asked for what only an integral is made of")
-	}
-	if _, t4 := sumOf(body, "DCGM_FI_DEV_FB_USED", `modelName="Tesla T4"`); t4 != 0 {
-		t.Errorf("the T4 has %d", t4)
-	}
-	if v, _ := sumOf(body, "gpu_exporter_fields_unsupported", `"excluded"`); v != 4 {
-		t.Errorf("%v cells are excluded, want 4", v)
-	}
-	const unmatched = "An entry of models matches no GPU here"
-	n.eventually(t, "an entry that matches no GPU is logged", func() bool { return strings.Contains(n.log.String(), unmatched) })
-	for _, want := range []string{"match=H100 gpus=", "DCGM_FI_DEV_GPU_TEMP, for GPUs that match"} {
-		if !strings.Contains(n.log.String(), want) {
-			t.Errorf("%q is missing in the log", want)
-		}
-	}
-	if got := strings.Count(n.log.String(), unmatched); got != 1 {
-		t.Errorf("logged %d times", got)
-	}
-	writeFile(t, path, "fields: [DCGM_FI_DEV_GPU_TEMP]\ninclude: []\nmodels: [{match: B200, without: [150]}]\n")
-	n.eventually(t, "also after a reload", func() bool { return strings.Contains(n.log.String(), "match=B200 gpus=") })
-}
-
-// The metrics have the result of a reload at once, not with the next sample.
+// TestReloadMetrics: the metrics have the result of a reload before the next sample.
 func TestReloadMetrics(t *testing.T) {
 	t.Parallel()
 	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), "collect-interval: 10m\n")
@@ -270,7 +196,8 @@ func TestReloadMetrics(t *testing.T) {
 	}
 }
 
-// A file is read again although another one in its directory keeps changing.
+// TestReloadInABusyDirectory: a changed file is applied although a different file in its
+// directory changes continuously.
 func TestReloadInABusyDirectory(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -295,7 +222,7 @@ func TestReloadInABusyDirectory(t *testing.T) {
 		}
 	}()
 	writeFile(t, path, "fields: [{field: 150, name: second}]\n")
-	n.eventually(t, "the file is read again", func() bool {
+	n.eventually(t, "the changed file is applied", func() bool {
 		_, count := sumOf(n.scrape(t), "second")
 		return count == 1
 	})

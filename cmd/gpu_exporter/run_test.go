@@ -26,7 +26,7 @@ func emptyLibrary(t *testing.T) string {
 	return dir
 }
 
-// startProgram runs the program in a process of its own.
+// startProgram runs the program, which is the test binary, in a new process.
 func startProgram(t *testing.T, args ...string) (*exec.Cmd, *lockedBuffer) {
 	t.Helper()
 	executable, err := os.Executable()
@@ -49,9 +49,10 @@ func startProgram(t *testing.T, args ...string) (*exec.Cmd, *lockedBuffer) {
 	return cmd, log
 }
 
+// exitStatus waits until a process exits.
 func exitStatus(t *testing.T, cmd *exec.Cmd) int {
 	t.Helper()
-	watchdog := time.AfterFunc(2*time.Minute, func() { _ = cmd.Process.Kill() })
+	watchdog := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
 	defer watchdog.Stop()
 	var exit *exec.ExitError
 	if err := cmd.Wait(); err != nil && !errors.As(err, &exit) {
@@ -60,15 +61,15 @@ func exitStatus(t *testing.T, cmd *exec.Cmd) int {
 	return cmd.ProcessState.ExitCode()
 }
 
-// With a libdcgm that cannot be loaded, the program serves and reports it. SIGHUP
-// does not end it; SIGTERM and SIGINT do, with status 0.
+// TestProgramWithoutDCGM: if libdcgm cannot be loaded, the program reports that and
+// serves. SIGHUP does not stop it. SIGTERM and SIGINT stop it with status 0.
 func TestProgramWithoutDCGM(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		t.Run(signal.String(), func(t *testing.T) {
 			dir := emptyLibrary(t)
 			cmd, log := startProgram(t, "--web.listen-address=127.0.0.1:0", "--dcgm.library-path="+dir, "-n")
-			address := listening(t, log)
-			eventually(t, "it reports why it is not ready", func() bool {
+			address := listening(t, log, nil)
+			eventually(t, "/-/ready reports the reason", func() bool {
 				status, body := get(t, "http://"+address+"/-/ready")
 				return status == http.StatusServiceUnavailable && strings.Contains(body, sampler.DCGMLibrary)
 			})
@@ -80,7 +81,7 @@ func TestProgramWithoutDCGM(t *testing.T) {
 			if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "it logs SIGHUP", func() bool { return strings.Contains(log.String(), "trigger=SIGHUP") })
+			eventually(t, "SIGHUP is logged", func() bool { return strings.Contains(log.String(), "trigger=SIGHUP") })
 			if err := cmd.Process.Signal(signal); err != nil {
 				t.Fatal(err)
 			}
@@ -91,8 +92,8 @@ func TestProgramWithoutDCGM(t *testing.T) {
 	}
 }
 
-// systemd passes a socket that it listens on. In the sampler its number belongs to
-// the pipe of frames, so the sampler must not inherit it.
+// TestProgramSystemdSocket: systemd passes a listening socket as file descriptor 3. In
+// the sampler, file descriptor 3 is the pipe of frames, so it must not inherit the socket.
 func TestProgramSystemdSocket(t *testing.T) {
 	listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -126,7 +127,7 @@ func TestProgramSystemdSocket(t *testing.T) {
 			t.Errorf("exit status %d\n%s", status, log)
 		}
 	}()
-	// The socket accepts connections before the program does.
+	// The socket queues connections before the program starts.
 	if status, _ := get(t, "http://"+address+"/health"); status != http.StatusOK {
 		t.Errorf("status %d", status)
 	}
@@ -145,7 +146,7 @@ func TestProgramCannotStart(t *testing.T) {
 		{"address of another machine", []string{"--web.listen-address=192.0.2.1:9400"}, "cannot assign requested address"},
 		{"web config", []string{"--web.config.file=/nonexistent/web.yml", "--web.listen-address=127.0.0.1:0"}, "/nonexistent/web.yml"},
 		{"unknown scenario", []string{"--simulate=h200x9"}, "neither the path of a scenario file nor a known name"},
-		{"two mistakes", []string{"-f", writeFile(t, filepath.Join(t.TempDir(), "bad.csv"), "A, gauge, A.\nB, gauge, B.\n")}, "bad.csv:2: unknown field B"},
+		{"two errors", []string{"-f", writeFile(t, filepath.Join(t.TempDir(), "bad.csv"), "A, gauge, A.\nB, gauge, B.\n")}, "bad.csv:2: unknown field B"},
 		{"counters file", []string{"-f", "/nonexistent.csv"}, "/nonexistent.csv"},
 	}
 	for _, tt := range tests {
@@ -158,7 +159,7 @@ func TestProgramCannotStart(t *testing.T) {
 				t.Errorf("no %q in\n%s", tt.want, log)
 			}
 			if strings.Contains(log.String(), `\n`) {
-				t.Errorf("several lines in one record:\n%s", log)
+				t.Errorf("a record has several lines:\n%s", log)
 			}
 		})
 	}

@@ -111,11 +111,10 @@ func (s *sampler) write(sample *model.Sample, found news, now time.Time) error {
 			return err
 		}
 	}
-	if s.skip > 0 && s.reading.plan.awaitsProfiling(sample) {
-		s.skip--
+	if now.Before(s.skipUntil) && s.reading.plan.awaitsProfiling(sample) {
 		return nil
 	}
-	s.skip = 0
+	s.skipUntil = time.Time{}
 	return s.cfg.Frames.Write(wire.Frame{Sample: sample})
 }
 

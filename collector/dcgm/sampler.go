@@ -17,10 +17,10 @@ import (
 )
 
 const (
-	// maxSkipped is the number of samples that are left out while profiling has no
-	// first values. DCGM has them one interval after the watch, just before or after
-	// our second reading.
-	maxSkipped = 2
+	// profilingWait is how long a sampler that replaces another one leaves out samples
+	// because profiling has no first values, but at least 2 intervals. DCGM has them one
+	// interval after the watch, or later on a busy machine.
+	profilingWait = 2 * time.Second
 	// identityRetry is the time to the next read of an unknown UUID. It doubles up to
 	// maxIdentityRetry while the UUID stays unknown.
 	identityRetry    = 10 * time.Second
@@ -47,7 +47,7 @@ type sampler struct {
 	inv       *model.Inventory // the newest one
 	appeared  []int64          // of its entities: see [inventory.Found]
 
-	skip          int           // samples that may still be left out
+	skipUntil     time.Time     // until then, samples may be left out
 	changed       bool          // the topology changed after the newest inventory
 	fabricChanged bool          // the fabric changed after the newest inventory
 	listed        time.Time     // when the MIG instances were last listed
@@ -90,7 +90,7 @@ func newSampler(cfg Config) (*sampler, error) {
 		newestSince:  time.Now(),
 	}
 	if cfg.Sampler.Replaces {
-		s.skip = maxSkipped
+		s.skipUntil = start.Add(max(profilingWait, 2*cfg.Sampler.Interval))
 	}
 	switch {
 	case !cfg.Sampler.EventsSince.IsZero():

@@ -28,15 +28,15 @@ import (
 
 const apiURL = "https://127.0.0.1:6443"
 
-// Users of the API server. The name is the token, too.
+// Users of the API server. Each name is also the token.
 const (
 	admin        = "admin"
 	nodeUser     = "node"
 	exporterUser = "exporter"
 )
 
-// apiServer is a real one with its etcd, without any controllers: what these
-// would do, the tests do.
+// apiServer is a real API server with etcd. It has no controllers, so the tests create
+// the objects that controllers would create.
 type apiServer struct {
 	m      *machine
 	cmd    *exec.Cmd
@@ -83,10 +83,10 @@ func (a *apiServer) start(t *testing.T) {
 	a.cmd = exec.Command(program,
 		"--etcd-servers=http://127.0.0.1:2379",
 		"--bind-address=127.0.0.1", "--secure-port=6443", "--advertise-address="+nodeIP,
-		"--cert-dir="+filepath.Join(a.m.dir, "certificates"), // where it makes its own
+		"--cert-dir="+filepath.Join(a.m.dir, "certificates"), // where it writes its own certificate
 		"--token-auth-file="+filepath.Join(a.m.dir, "tokens.csv"),
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
-		"--disable-admission-plugins=ServiceAccount", // whose default accounts a controller would make
+		"--disable-admission-plugins=ServiceAccount", // it needs a controller that creates default accounts
 		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file="+key, "--service-account-signing-key-file="+key,
 	)
 	if a.wait, err = a.m.start("kube-apiserver", a.cmd); err != nil {
@@ -110,7 +110,7 @@ func (a *apiServer) kill(t *testing.T) {
 	a.wait()
 }
 
-// certificate is the file with the certificate that the API server made itself.
+// certificate returns the path of the API server's self-signed certificate.
 func (a *apiServer) certificate() string {
 	return filepath.Join(a.m.dir, "certificates", "apiserver.crt")
 }
@@ -130,7 +130,7 @@ func (a *apiServer) newClient() (*http.Client, error) {
 	}, nil
 }
 
-// kubeconfig writes the file with which a user reaches the API server.
+// kubeconfig writes the kubeconfig of a user and returns its path.
 func (a *apiServer) kubeconfig(t *testing.T, user string) string {
 	t.Helper()
 	path := filepath.Join(a.m.dir, user+".kubeconfig")
@@ -146,7 +146,7 @@ func (a *apiServer) kubeconfig(t *testing.T, user string) string {
 	return path
 }
 
-// create makes an object as the administrator, and reads it back into itself.
+// create creates an object as the administrator and updates it from the response.
 func (a *apiServer) create(t *testing.T, path string, object any) {
 	t.Helper()
 	if err := a.do(t.Context(), http.MethodPost, path, object, object); err != nil {
@@ -154,7 +154,7 @@ func (a *apiServer) create(t *testing.T, path string, object any) {
 	}
 }
 
-// do asks for something as the administrator.
+// do sends a request as the administrator.
 func (a *apiServer) do(ctx context.Context, method, path string, in, out any) error {
 	var body io.Reader
 	if in != nil {

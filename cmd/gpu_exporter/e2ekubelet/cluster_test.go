@@ -20,8 +20,8 @@ import (
 
 const podsPath = "/api/v1/namespaces/" + podNamespace + "/pods"
 
-// A node of a cluster with a real API server: metadata of pods, and devices of
-// ResourceClaims. Each step leaves its pods to the next.
+// TestCluster covers the metadata of pods and the devices of ResourceClaims on a node of a
+// cluster with a real API server. The pods of each step remain for the next steps.
 func TestCluster(t *testing.T) {
 	m := newMachine(t)
 	startContainerd(t, m)
@@ -50,15 +50,15 @@ func TestCluster(t *testing.T) {
 		api.run(t, pod)
 		h.addID(g, k.devices(t, pod.Name, pod)[0], pod.Name)
 		h.describe(pod, map[string]string{"workload": "web", "workload_kind": "Deployment"})
-		e.eventually(t, "what the API server knows of the pod", h.check)
+		e.eventually(t, "the metadata of the pod", h.check)
 	})
-	t.Run("what the pod uses", func(t *testing.T) {
+	t.Run("the usage of a pod", func(t *testing.T) {
 		at := (*h)[0]
 		g.command(t, "process gpu %d pid %d memory 500", slices.Index(g.uuids, at.uuid), k.process(t, at.pod))
-		e.eventually(t, "that the process is the pod's", func(x exposition) error {
+		e.eventually(t, "the memory of the process as the pod's", func(x exposition) error {
 			got, err := x.value("gpu_pod_memory_used_bytes", map[string]string{"UUID": at.uuid, "pod": at.pod})
 			if err == nil && got != 500<<20 {
-				err = fmt.Errorf("it uses %v bytes", got)
+				err = fmt.Errorf("the pod uses %v bytes", got)
 			}
 			return err
 		})
@@ -68,7 +68,7 @@ func TestCluster(t *testing.T) {
 		pod := api.runClaiming(t, "train", claim)
 		h.add(device{uuid: g.uuids[2]}, pod.Name)
 		h.describe(pod, claimed("train", "gpu-2", nil))
-		e.eventually(t, "which claim the pod holds the GPU by", h.check)
+		e.eventually(t, "the claim of the pod", h.check)
 	})
 	step(t, "a claim that two pods share", func(t *testing.T) {
 		claim := api.claim(t, "shared", "gpu-3")
@@ -77,40 +77,40 @@ func TestCluster(t *testing.T) {
 			h.add(device{uuid: g.uuids[3]}, pod.Name)
 			h.describe(pod, claimed("shared", "gpu-3", nil))
 		}
-		e.eventually(t, "that both hold the GPU, each in a row of its own", h.check)
+		e.eventually(t, "one row for each of the two pods", h.check)
 	})
 	step(t, "a claim for a MIG device", func(t *testing.T) {
 		claim := api.claim(t, "slice", "gpu-7-mig-0")
 		pod := api.runClaiming(t, "slice", claim)
 		h.add(g.device(mig), pod.Name)
 		h.describe(pod, claimed("slice", "gpu-7-mig-0", map[string]string{"dra_mig_profile": "3g.40gb", "dra_mig_device_uuid": mig}))
-		e.eventually(t, "that the pod holds the instance, and not its GPU", h.check)
+		e.eventually(t, "the pod on the instance and not on its GPU", h.check)
 	})
-	// Unlike static pods, these come from the API server, later than the kubelet's
-	// first answers. And a kubelet that starts deletes all ResourceSlices of its
-	// node, which the drivers publish again after a while.
-	step(t, "a kubelet that is killed and comes back at once", func(t *testing.T) {
+	// A kubelet receives these pods from the API server later than it answers first, unlike
+	// static pods. A kubelet that starts also deletes all ResourceSlices of its node, and
+	// the drivers publish them again after republishAfter.
+	step(t, "a kubelet is killed and restarts", func(t *testing.T) {
 		stop := e.always(t, h.check)
 		if err := k.cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
 		k.wait()
 		k.start(t)
-		k.eventuallyKnows(t, h)
-		e.eventuallyAsked(t)
+		k.eventuallyLists(t, h)
+		e.eventuallyRefreshed(t)
 		for _, want := range []int{0, 1} {
-			eventually(t, fmt.Sprintf("there are %d ResourceSlices", want), func() error {
+			eventually(t, fmt.Sprintf("the API server has %d ResourceSlices", want), func() error {
 				got, err := api.slices(t.Context())
 				if err == nil && got != want {
-					err = fmt.Errorf("there are %d", got)
+					err = fmt.Errorf("it has %d", got)
 				}
 				return err
 			})
 		}
 		stop()
-		e.eventually(t, "who holds what, also with the slices back", h.check)
+		e.eventually(t, "the owners of all devices with the new slices", h.check)
 	})
-	step(t, "an API server that is away and comes back", func(t *testing.T) {
+	step(t, "the API server is killed and restarts", func(t *testing.T) {
 		stop := e.always(t, h.check)
 		api.kill(t)
 		for _, source := range []string{"api_server", "resource_slices"} {
@@ -122,23 +122,23 @@ func TestCluster(t *testing.T) {
 		}
 		stop()
 	})
-	step(t, "a pod that is deleted", func(t *testing.T) {
+	step(t, "a pod is deleted", func(t *testing.T) {
 		if err := api.do(t.Context(), http.MethodDelete, podsPath+"/train", nil, nil); err != nil {
 			t.Fatal(err)
 		}
 		h.remove("train")
-		e.eventually(t, "that the others hold what they held", h.check)
+		e.eventually(t, "the owners of all remaining pods", h.check)
 	})
 }
 
-// run creates a pod on the node, as if it had been scheduled.
+// run creates a pod that is bound to the node.
 func (a *apiServer) run(t *testing.T, pod *corev1.Pod) {
 	t.Helper()
 	pod.Spec.NodeName = nodeName
 	a.create(t, podsPath, pod)
 }
 
-// replicaSet makes a Deployment and its ReplicaSet, as the controllers would.
+// replicaSet creates a Deployment and its ReplicaSet in place of the controllers.
 func (a *apiServer) replicaSet(t *testing.T, deployment, replicaSet string) metav1.OwnerReference {
 	t.Helper()
 	labels := map[string]string{"app": deployment}
@@ -161,7 +161,7 @@ func (a *apiServer) replicaSet(t *testing.T, deployment, replicaSet string) meta
 	return *metav1.NewControllerRef(r, appsv1.SchemeGroupVersion.WithKind("ReplicaSet"))
 }
 
-// permit gives a user what the exporter needs, and no more.
+// permit gives a user the permissions that the exporter needs.
 func (a *apiServer) permit(t *testing.T, user string) {
 	t.Helper()
 	watch := []string{"get", "list", "watch"}
@@ -182,8 +182,7 @@ func (a *apiServer) permit(t *testing.T, user string) {
 	})
 }
 
-// describe adds what the API server knows of a pod to the labels of its holdings,
-// and further ones.
+// describe adds the metadata of a pod and further labels to its holdings.
 func (h holdings) describe(pod *corev1.Pod, more map[string]string) {
 	for i := range h {
 		if h[i].pod == pod.Name {

@@ -20,10 +20,10 @@ import (
 	"time"
 )
 
-// pauseImage is what all containers run, those of sandboxes too.
+// pauseImage is the image of all containers, including sandboxes.
 const pauseImage = "localhost/pause:e2e"
 
-// startContainerd starts containerd with the one image in it.
+// startContainerd starts containerd and imports pauseImage.
 func startContainerd(t *testing.T, m *machine) {
 	t.Helper()
 	config := filepath.Join(m.dir, "containerd.toml")
@@ -37,7 +37,7 @@ func startContainerd(t *testing.T, m *machine) {
 	if err := os.WriteFile(archive, pauseArchive(t, m.dir), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := poll(30*time.Second, 20*time.Millisecond, func() error {
+	if err := poll(patience, 20*time.Millisecond, func() error {
 		_, err := m.run("ctr", "--address", containerdSocket(m), "version")
 		return err
 	}); err != nil {
@@ -50,9 +50,9 @@ func startContainerd(t *testing.T, m *machine) {
 
 func containerdSocket(m *machine) string { return filepath.Join(m.dir, "containerd.sock") }
 
-// containerdConfig is for containerd 1.6 and 1.7. Pods use the machine's network,
-// so that no CNI plugin is needed. restrict_oom_score_adj lets it run without
-// CAP_SYS_RESOURCE, as in many containers and sandboxes.
+// containerdConfig is valid for containerd 1.6 and 1.7. Pods use the machine's network, so
+// no CNI plugin is needed. restrict_oom_score_adj allows running without CAP_SYS_RESOURCE,
+// which many containers and sandboxes do not have.
 func containerdConfig(m *machine) string {
 	return fmt.Sprintf(`version = 2
 root = %[1]q
@@ -77,7 +77,7 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
 `, filepath.Join(m.dir, "containerd"), filepath.Join(m.dir, "containerd-state"), containerdSocket(m), pauseImage, filepath.Join(m.dir, "cni"))
 }
 
-// pauseArchive builds the image of one program, in the form of docker save.
+// pauseArchive builds the image in the format of docker save.
 func pauseArchive(t *testing.T, dir string) []byte {
 	t.Helper()
 	program := filepath.Join(dir, "pause")

@@ -1,17 +1,15 @@
 // Copyright The gpu_exporter Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package e2ekubelet runs the exporter beside a real kubelet: real containerd,
-// real containers in real cgroups, and, for what needs it, a real API server. Only
-// the GPUs, the device plugin and the DRA driver are simulated. What is asserted
-// is seen through /metrics, with the kubelet's own answers as the truth.
+// Package e2ekubelet tests the exporter with a real kubelet, containerd and API server.
+// Containers run in real cgroups. Only the GPUs, the device plugin and the DRA driver are
+// simulated. The tests compare /metrics with the kubelet's own answers.
 //
-// Its tests have the build tag e2ekubelet, need root, and are run by make
-// e2e-kubelet, which builds and installs what they need. Where they cannot run
-// they fail and say why: they never skip.
+// The tests have the build tag e2ekubelet and need root. make e2e-kubelet builds and
+// installs their requirements and runs them. A missing requirement is a failure with a
+// reason; no test skips.
 //
-// All of it lives in PID, mount and network namespaces of its own, in one
-// temporary directory and in one cgroup of each hierarchy, so that nothing of
-// the host is changed and nothing is left, whichever way the tests end. Only the
-// exporter is in the host's PID namespace, as it must be to know processes.
+// Each test has its own PID, mount and network namespaces, a temporary directory and a
+// cgroup in each hierarchy, so the host is not changed. Only the exporter runs in the
+// host's PID namespace, because it identifies processes.
 package e2ekubelet

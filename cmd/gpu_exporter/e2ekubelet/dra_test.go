@@ -34,8 +34,8 @@ const (
 	draRequest    = "gpu" // the one request of all claims
 )
 
-// draDriver is a driver of dynamic resource allocation that prepares whatever was
-// allocated.
+// draDriver is a driver of dynamic resource allocation (DRA) that prepares every
+// allocation.
 type draDriver struct {
 	drav1.UnimplementedDRAPluginServer
 	registration.UnimplementedRegistrationServer
@@ -43,7 +43,7 @@ type draDriver struct {
 	registered chan *registration.RegistrationStatus
 }
 
-// startDRADriver publishes the GPUs and waits until the kubelet has the driver.
+// startDRADriver publishes the devices and waits until the driver is registered.
 func startDRADriver(t *testing.T, k *kubelet, api *apiServer, devices ...resourcev1.Device) {
 	t.Helper()
 	d := &draDriver{api: api, registered: make(chan *registration.RegistrationStatus, 1)}
@@ -51,7 +51,7 @@ func startDRADriver(t *testing.T, k *kubelet, api *apiServer, devices ...resourc
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	// The kubelet registers what it finds as soon as it is there.
+	// The kubelet registers a driver as soon as its socket exists.
 	for _, socket := range []string{
 		filepath.Join(dir, "dra.sock"),
 		filepath.Join(k.m.kubeletDir(), "plugins_registry", draDriverName+"-reg.sock"),
@@ -69,10 +69,10 @@ func startDRADriver(t *testing.T, k *kubelet, api *apiServer, devices ...resourc
 	select {
 	case status := <-d.registered:
 		if !status.PluginRegistered {
-			t.Fatalf("the kubelet refuses the DRA driver: %s", status.Error)
+			t.Fatalf("the kubelet rejects the DRA driver: %s", status.Error)
 		}
-	case <-time.After(time.Minute):
-		t.Fatal("the kubelet did not register the DRA driver within a minute")
+	case <-time.After(patience):
+		t.Fatalf("the kubelet did not register the DRA driver within %v", patience)
 	}
 	api.create(t, draPath+"/deviceclasses", &resourcev1.DeviceClass{
 		ObjectMeta: metav1.ObjectMeta{Name: draDriverName},
@@ -98,15 +98,14 @@ func startDRADriver(t *testing.T, k *kubelet, api *apiServer, devices ...resourc
 	})
 }
 
-// republishAfter is how long drivers that are written with Kubernetes' library
-// wait until they publish again what somebody has deleted: DefaultSyncDelay of
-// k8s.io/dynamic-resource-allocation/resourceslice.
+// republishAfter is how long drivers wait before they publish a deleted slice again:
+// DefaultSyncDelay of k8s.io/dynamic-resource-allocation/resourceslice.
 const republishAfter = 30 * time.Second
 
-// keepPublished makes the slice again when it has been deleted, as a kubelet does
-// that starts (pkg/kubelet/cm/dra/plugin/dra_plugin_manager.go).
+// keepPublished publishes the slice again after it was deleted. A kubelet that starts
+// deletes it (pkg/kubelet/cm/dra/plugin/dra_plugin_manager.go).
 func (d *draDriver) keepPublished(ctx context.Context, slice *resourcev1.ResourceSlice) {
-	var missing time.Time // since when; zero: it is there
+	var missing time.Time // since when; zero: it exists
 	for {
 		select {
 		case <-ctx.Done():
@@ -122,7 +121,7 @@ func (d *draDriver) keepPublished(ctx context.Context, slice *resourcev1.Resourc
 			missing = time.Now()
 		case time.Since(missing) > republishAfter:
 			again := &resourcev1.ResourceSlice{ObjectMeta: metav1.ObjectMeta{Name: slice.Name}, Spec: slice.Spec}
-			_ = d.api.do(ctx, http.MethodPost, slicesPath, again, nil) // else at the next turn
+			_ = d.api.do(ctx, http.MethodPost, slicesPath, again, nil) // an error is retried
 		}
 	}
 }
@@ -138,7 +137,7 @@ func (a *apiServer) slices(ctx context.Context) (int, error) {
 func (d *draDriver) GetInfo(context.Context, *registration.InfoRequest) (*registration.PluginInfo, error) {
 	return &registration.PluginInfo{
 		Type: registration.DRAPlugin, Name: draDriverName, SupportedVersions: []string{drav1.DRAPluginService},
-		Endpoint: "/var/lib/kubelet/plugins/" + draDriverName + "/dra.sock", // as the kubelet sees it
+		Endpoint: "/var/lib/kubelet/plugins/" + draDriverName + "/dra.sock", // in the kubelet's mount namespace
 	}, nil
 }
 
@@ -146,7 +145,7 @@ func (d *draDriver) GetInfo(context.Context, *registration.InfoRequest) (*regist
 func (d *draDriver) NotifyRegistrationStatus(_ context.Context, status *registration.RegistrationStatus) (*registration.RegistrationStatusResponse, error) {
 	select {
 	case d.registered <- status:
-	default: // of a later kubelet
+	default: // registered with a later kubelet
 	}
 	return &registration.RegistrationStatusResponse{}, nil
 }
@@ -178,7 +177,7 @@ func (d *draDriver) NodeUnprepareResources(_ context.Context, r *drav1.NodeUnpre
 	return answer, nil
 }
 
-// published describes a device in the words of NVIDIA's driver:
+// published describes a device with the attributes of NVIDIA's driver:
 // https://github.com/kubernetes-sigs/dra-driver-nvidia-gpu, cmd/gpu-kubelet-plugin.
 func published(name string, attributes ...string) resourcev1.Device {
 	d := resourcev1.Device{Name: name, Attributes: map[resourcev1.QualifiedName]resourcev1.DeviceAttribute{}}
@@ -189,7 +188,7 @@ func published(name string, attributes ...string) resourcev1.Device {
 	return d
 }
 
-// claim makes a ResourceClaim that has a device, as the scheduler would have it.
+// claim creates a ResourceClaim with an allocated device, in place of the scheduler.
 func (a *apiServer) claim(t *testing.T, name, device string) *resourcev1.ResourceClaim {
 	t.Helper()
 	claim := &resourcev1.ResourceClaim{
@@ -213,8 +212,8 @@ func (a *apiServer) updateClaim(t *testing.T, claim *resourcev1.ResourceClaim) {
 	}
 }
 
-// runClaiming creates a pod on the node that uses a claim, and reserves that for
-// it, as the scheduler would.
+// runClaiming creates a pod on the node that uses a claim, and reserves the claim for it
+// in place of the scheduler.
 func (a *apiServer) runClaiming(t *testing.T, name string, claim *resourcev1.ResourceClaim) *corev1.Pod {
 	t.Helper()
 	pod := newPod(name, "", 0)

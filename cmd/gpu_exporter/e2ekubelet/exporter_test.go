@@ -51,7 +51,7 @@ func newGPUs(t *testing.T, m *machine) *gpus {
 		t.Fatal(err)
 	}
 	g := &gpus{Node: dcgmsim.NewNode(libraries, m.dir, scenario)}
-	// The simulation invents processes, and an invented ID may be a real process's.
+	// The IDs of simulated processes may be those of real processes.
 	g.command(t, "process none")
 	for i := range 8 {
 		truth, err := g.Truth(t.Context(), i)
@@ -86,7 +86,7 @@ func printMIGDevices(w io.Writer) error {
 	return json.NewEncoder(w).Encode(all)
 }
 
-// command steers the simulated GPUs, also when the test cleans up.
+// command steers the simulated GPUs. It also works during the cleanup of a test.
 func (g *gpus) command(t *testing.T, format string, args ...any) {
 	t.Helper()
 	if _, err := g.Command(context.WithoutCancel(t.Context()), fmt.Sprintf(format, args...)); err != nil {
@@ -105,10 +105,10 @@ func (g *gpus) migOf(gpu int) []string {
 	return all
 }
 
-// device is what the labels of a series say it is about.
+// device identifies the device of a series by its labels.
 type device struct{ uuid, instance string }
 
-// device returns what a device ID of the kubelet stands for.
+// device returns the device that has a device ID of the kubelet.
 func (g *gpus) device(id string) device {
 	id, _, _ = strings.Cut(id, "::")
 	for _, d := range g.mig {
@@ -119,22 +119,22 @@ func (g *gpus) device(id string) device {
 	return device{uuid: id}
 }
 
-// computeInstance returns the number that the simulation gives the only compute
-// instance of a GPU instance: one of its GPU's, in order of creation.
+// computeInstance returns the number of the only compute instance of a GPU instance. The
+// stand-in numbers the compute instances of a GPU in order of creation.
 func (g *gpus) computeInstance(of device) int {
 	return slices.IndexFunc(g.migOf(slices.Index(g.uuids, of.uuid)), func(id string) bool { return g.device(id) == of })
 }
 
-// exporter is a running one.
+// exporter is a running exporter.
 type exporter struct {
 	url    string
 	client *http.Client
 	exited chan struct{}
 }
 
-// startExporter starts the built exporter with the simulated GPUs and waits until
-// it serves samples. It shares the host's processes and files, and the machine's
-// network.
+// startExporter starts the exporter with the simulated GPUs and waits until it is ready.
+// It is in the PID and mount namespaces of the host and in the network namespace of the
+// machine.
 func startExporter(t *testing.T, m *machine, g *gpus, port int, args ...string) *exporter {
 	t.Helper()
 	address := fmt.Sprintf("127.0.0.1:%d", port)
@@ -153,8 +153,8 @@ func startExporter(t *testing.T, m *machine, g *gpus, port int, args ...string) 
 	}
 	defer log.Close()
 	cmd.Stdout, cmd.Stderr = log, log
-	// It is not in the machine's PID namespace, so it is told another way to end
-	// with the tests: with the thread that started it.
+	// It is not in the machine's PID namespace, so the kernel must kill it when the
+	// thread that started it exits.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	started := make(chan error, 1)
 	go func() {
@@ -174,10 +174,10 @@ func startExporter(t *testing.T, m *machine, g *gpus, port int, args ...string) 
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-e.exited:
-		case <-time.After(15 * time.Second):
+		case <-time.After(patience):
 			_ = cmd.Process.Kill()
 			<-e.exited
-			t.Error("the exporter did not stop on SIGTERM within 15 s")
+			t.Errorf("SIGTERM did not stop the exporter within %v", patience)
 		}
 	})
 	eventually(t, "the exporter is ready", func() error {
@@ -193,7 +193,7 @@ func startExporter(t *testing.T, m *machine, g *gpus, port int, args ...string) 
 }
 
 func (e *exporter) get(ctx context.Context, path string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	return get(ctx, e.client, e.url+path)
 }
@@ -205,10 +205,10 @@ type series struct {
 	value  float64
 }
 
-// exposition is what one scrape gave.
+// exposition is the result of one scrape.
 type exposition []series
 
-// scrape reads /metrics, in which no series may be there twice.
+// scrape reads /metrics and rejects duplicate series.
 func (e *exporter) scrape(ctx context.Context) (exposition, error) {
 	body, err := e.get(ctx, "/metrics")
 	if err != nil {
@@ -249,7 +249,7 @@ func valueOf(m *dto.Metric) float64 {
 	return m.GetUntyped().GetValue()
 }
 
-// find returns the series of a family that have the given labels.
+// find returns the series of a family with the given labels.
 func (x exposition) find(name string, labels map[string]string) []series {
 	var found []series
 	for _, s := range x {
@@ -278,13 +278,13 @@ func (s series) has(labels map[string]string) bool {
 	return true
 }
 
-// device returns what a series is about.
+// device returns the device of a series.
 func (s series) device() device { return device{s.labels["UUID"], s.labels["GPU_I_ID"]} }
 
-// eventually waits until a scrape is as it should be.
-func (e *exporter) eventually(t *testing.T, what string, check func(exposition) error) {
+// eventually waits until a scrape passes the check.
+func (e *exporter) eventually(t *testing.T, expected string, check func(exposition) error) {
 	t.Helper()
-	eventually(t, "/metrics says "+what, func() error {
+	eventually(t, "/metrics shows "+expected, func() error {
 		x, err := e.scrape(t.Context())
 		if err != nil {
 			return err
@@ -293,12 +293,11 @@ func (e *exporter) eventually(t *testing.T, what string, check func(exposition) 
 	})
 }
 
-// always waits until a scrape is as it should be, and then scrapes as fast as it
-// can until the returned function is called. That fails the test if any scrape was
-// not.
+// always waits until a scrape passes the check, and then scrapes continuously until the
+// returned function is called. That function fails the test if a scrape failed the check.
 func (e *exporter) always(t *testing.T, check func(exposition) error) (stop func()) {
 	t.Helper()
-	e.eventually(t, "what it has to say from now on", check)
+	e.eventually(t, "the owners of all devices", check)
 	ctx, cancel := context.WithCancel(t.Context())
 	scrapes, wrong := 0, make(chan error, 1)
 	go func() {
@@ -311,7 +310,7 @@ func (e *exporter) always(t *testing.T, check func(exposition) error) (stop func
 				if err != nil && !errors.Is(err, context.Canceled) {
 					return err
 				}
-				time.Sleep(5 * time.Millisecond) // leave the kubelet some of the processors
+				time.Sleep(5 * time.Millisecond) // leave CPU time to the kubelet
 			}
 			return nil
 		}()
@@ -320,17 +319,16 @@ func (e *exporter) always(t *testing.T, check func(exposition) error) (stop func
 		t.Helper()
 		cancel()
 		if err := <-wrong; err != nil {
-			t.Errorf("after %d good scrapes: %v", scrapes, err)
+			t.Errorf("after %d correct scrapes: %v", scrapes, err)
 		}
 		t.Logf("%d scrapes meanwhile", scrapes)
 	}
 }
 
-// eventuallyUp waits until the exporter says that it reaches a source, or that it
-// does not.
+// eventuallyUp waits until a metric of a source has the value 0 or 1.
 func (e *exporter) eventuallyUp(t *testing.T, up float64, metric string, labels map[string]string) {
 	t.Helper()
-	e.eventually(t, fmt.Sprintf("that %s %v is %v", metric, labels, up), func(x exposition) error {
+	e.eventually(t, fmt.Sprintf("%s %v with the value %v", metric, labels, up), func(x exposition) error {
 		got, err := x.value(metric, labels)
 		if err == nil && got != up {
 			err = fmt.Errorf("it is %v", got)
@@ -339,15 +337,15 @@ func (e *exporter) eventuallyUp(t *testing.T, up float64, metric string, labels 
 	})
 }
 
-// eventuallyAsked waits until the exporter has asked the kubelet again.
-func (e *exporter) eventuallyAsked(t *testing.T) {
+// eventuallyRefreshed waits until the exporter has queried the kubelet after the call.
+func (e *exporter) eventuallyRefreshed(t *testing.T) {
 	t.Helper()
 	since := time.Now()
-	e.eventually(t, "that the kubelet was asked", func(x exposition) error {
+	e.eventually(t, "a refreshed pod mapping", func(x exposition) error {
 		age, err := x.value("gpu_exporter_pod_mapping_age_seconds", nil)
-		// It was the age when these metrics were made, which is a little ago.
+		// The metric has the age at the last update of the page, up to 1 s ago.
 		if err == nil && time.Duration((age+1)*float64(time.Second)) > time.Since(since) {
-			err = fmt.Errorf("it was last asked %v s ago", age)
+			err = fmt.Errorf("the mapping is %v s old", age)
 		}
 		return err
 	})

@@ -12,8 +12,8 @@ import (
 	"strings"
 )
 
-// holdings says who holds what: which labels of owners the series of devices must
-// have, and which rows gpu_pod_info.
+// holdings are the expected owners of devices: the owner labels on the series of devices
+// and the rows of gpu_pod_info.
 type holdings []holding
 
 // holding is a container with a device or a share of it.
@@ -24,16 +24,16 @@ type holding struct {
 	more    map[string]string // further labels, of a claim or a pod
 }
 
-// add notes that a pod's container holds a device.
+// add records that a pod's container holds a device.
 func (h *holdings) add(d device, pod string) { *h = append(*h, holding{device: d, pod: pod}) }
 
-// addID notes that a pod's container was given a device ID.
+// addID records that a pod's container has a device ID.
 func (h *holdings) addID(g *gpus, id, pod string) {
 	_, replica, _ := strings.Cut(id, "::")
 	*h = append(*h, holding{device: g.device(id), pod: pod, replica: replica})
 }
 
-// remove notes that a pod holds nothing any more.
+// remove deletes the holdings of a pod.
 func (h *holdings) remove(pod string) {
 	*h = slices.DeleteFunc(*h, func(one holding) bool { return one.pod == pod })
 }
@@ -48,7 +48,7 @@ func (h holdings) of(pod string) device {
 	return device{}
 }
 
-// with returns the same holdings with further labels for the pods that have some.
+// with returns the holdings with further labels by pod.
 func (h holdings) with(more map[string]map[string]string) holdings {
 	all := slices.Clone(h)
 	for i := range all {
@@ -61,10 +61,10 @@ func (h holdings) with(more map[string]map[string]string) holdings {
 	return all
 }
 
-// teamLabel is the one label of all pods.
+// teamLabel is a label of all pods.
 const teamLabel = "team"
 
-// aboutOwners are the names of all labels that are about owners.
+// aboutOwners reports whether a label describes an owner.
 func aboutOwners(name string) bool {
 	switch name {
 	case "namespace", "pod", "container", "replica", "pod_uid", "workload", "workload_kind", teamLabel:
@@ -73,7 +73,7 @@ func aboutOwners(name string) bool {
 	return strings.HasPrefix(name, "dra_")
 }
 
-// owner returns the labels of a series that are about owners.
+// owner returns the labels of a series that describe an owner.
 func (s series) owner() map[string]string {
 	labels := maps.Clone(s.labels)
 	maps.DeleteFunc(labels, func(name, _ string) bool { return !aboutOwners(name) })
@@ -86,7 +86,7 @@ func (one holding) labels() map[string]string {
 	return labels
 }
 
-// row is the holding as gpu_pod_info has it: without the labels of the pod.
+// row returns the labels in gpu_pod_info, which has no labels of the pod.
 func (one holding) row() map[string]string {
 	labels := one.labels()
 	delete(labels, teamLabel)
@@ -94,7 +94,7 @@ func (one holding) row() map[string]string {
 	return labels
 }
 
-// check compares all series of devices, and all rows, with who holds what.
+// check compares all series of devices and all rows of gpu_pod_info with the holdings.
 func (h holdings) check(x exposition) error {
 	sole, held, rows := map[device]map[string]string{}, map[device]int{}, map[string]bool{}
 	for _, one := range h {
@@ -111,7 +111,7 @@ func (h holdings) check(x exposition) error {
 		case strings.HasPrefix(s.name, "DCGM_FI_"):
 			seen[d] = true
 			if !maps.Equal(s.owner(), sole[d]) {
-				return fmt.Errorf("%s of %v is labelled %v instead of %v", s.name, d, s.owner(), sole[d])
+				return fmt.Errorf("%s of %v has the labels %v, want %v", s.name, d, s.owner(), sole[d])
 			}
 		case s.name == "gpu_pod_info":
 			got[fmt.Sprint(d, s.owner())] = true
@@ -123,7 +123,7 @@ func (h holdings) check(x exposition) error {
 		}
 	}
 	if !maps.Equal(got, rows) {
-		return fmt.Errorf("gpu_pod_info has %v instead of %v", slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(rows)))
+		return fmt.Errorf("gpu_pod_info has %v, want %v", slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(rows)))
 	}
 	return nil
 }

@@ -29,7 +29,7 @@ import (
 	podsapi "k8s.io/kubelet/pkg/apis/pods/v1alpha1"
 )
 
-// kubelet is a real one in a machine with containerd.
+// kubelet is a real kubelet in a machine with containerd.
 type kubelet struct {
 	m          *machine
 	kubeconfig string // empty: without an API server
@@ -60,7 +60,7 @@ func startKubelet(t *testing.T, m *machine, kubeconfig string) *kubelet {
 
 func (k *kubelet) manifests() string { return filepath.Join(k.m.dir, "manifests") }
 
-// socket is that of pod-resources.
+// socket returns the path of the pod-resources socket.
 func (k *kubelet) socket() string {
 	return filepath.Join(k.m.kubeletDir(), "pod-resources", "kubelet.sock")
 }
@@ -80,14 +80,14 @@ func (k *kubelet) config() map[string]any {
 		"cgroupRoot":               "/" + k.m.cgroup,
 		"containerRuntimeEndpoint": "unix://" + containerdSocket(k.m),
 		"enforceNodeAllocatable":   []string{"pods"},
-		"evictionHard":             map[string]string{"memory.available": "50Mi"}, // and not by how full the disk is
+		"evictionHard":             map[string]string{"memory.available": "50Mi"}, // instead of the defaults, which depend on the disk
 		"failCgroupV1":             false,
 		"failSwapOn":               false,
 		"healthzBindAddress":       "127.0.0.1",
 		"makeIPTablesUtilChains":   false,
 		"staticPodPath":            k.manifests(),
 		"volumePluginDir":          filepath.Join(k.m.dir, "volume-plugins"),
-		// Images must stay, however full the disk is.
+		// A full disk must not remove images.
 		"imageGCHighThresholdPercent": 100, "imageGCLowThresholdPercent": 99,
 	}
 }
@@ -108,14 +108,14 @@ func (k *kubelet) start(t *testing.T) {
 	}
 	client := k.m.httpClient()
 	eventually(t, "the kubelet is healthy", func() error {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
 		_, err := get(ctx, client, "http://127.0.0.1:10248/healthz")
 		return err
 	})
 }
 
-// stop ends the kubelet. Its containers go on.
+// stop stops the kubelet. Its containers continue.
 func (k *kubelet) stop(t *testing.T) {
 	t.Helper()
 	if err := k.cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -124,10 +124,10 @@ func (k *kubelet) stop(t *testing.T) {
 	k.wait()
 }
 
-// place writes the manifest of a static pod, which the kubelet then runs.
+// place writes the manifest of a static pod.
 func (k *kubelet) place(t *testing.T, pod *corev1.Pod) {
 	t.Helper()
-	// The kubelet reads files as soon as they appear, so they appear whole.
+	// The rename is atomic, because the kubelet reads a file as soon as it appears.
 	draft := filepath.Join(k.m.dir, pod.Name+".json")
 	if err := os.WriteFile(draft, marshal(t, pod), 0o644); err != nil {
 		t.Fatal(err)
@@ -141,7 +141,7 @@ func (k *kubelet) manifest(pod *corev1.Pod) string {
 	return filepath.Join(k.manifests(), pod.Name+".json")
 }
 
-// withdraw has a static pod ended.
+// withdraw removes the manifest of a static pod.
 func (k *kubelet) withdraw(t *testing.T, pod *corev1.Pod) {
 	t.Helper()
 	if err := os.Remove(k.manifest(pod)); err != nil {
@@ -149,15 +149,14 @@ func (k *kubelet) withdraw(t *testing.T, pod *corev1.Pod) {
 	}
 }
 
-// run places a pod and returns the IDs of the devices that the kubelet gives it.
+// run starts a static pod and returns the IDs of its devices.
 func (k *kubelet) run(t *testing.T, pod *corev1.Pod) []string {
 	t.Helper()
 	k.place(t, pod)
 	return k.devices(t, staticName(pod), pod)
 }
 
-// devices waits until the kubelet says that a pod holds as many devices as it is
-// to have.
+// devices waits until the kubelet lists all devices that a pod requests.
 func (k *kubelet) devices(t *testing.T, name string, pod *corev1.Pod) []string {
 	t.Helper()
 	want := 0
@@ -180,9 +179,9 @@ func (k *kubelet) devices(t *testing.T, name string, pod *corev1.Pod) []string {
 	return ids
 }
 
-// held asks the kubelet which devices each pod holds, by plugin or claim.
+// held returns the devices of each pod from the kubelet, by plugin or claim.
 func (k *kubelet) held(ctx context.Context) (map[string][]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	list, err := k.resources.List(ctx, &podresources.ListPodResourcesRequest{}, grpc.WaitForReady(true))
 	if err != nil {
@@ -204,10 +203,10 @@ func (k *kubelet) held(ctx context.Context) (map[string][]string, error) {
 	return held, nil
 }
 
-// podNamespace is where all pods are.
+// podNamespace is the namespace of all pods.
 const podNamespace = "ml"
 
-// newPod makes a pod of one container "main" that holds n devices of a resource.
+// newPod returns a pod with one container "main" that requests n devices of a resource.
 func newPod(name, resourceName string, n int64) *corev1.Pod {
 	pod := &corev1.Pod{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
@@ -229,12 +228,12 @@ func newPod(name, resourceName string, n int64) *corev1.Pod {
 // staticName is the name that the kubelet gives a static pod.
 func staticName(pod *corev1.Pod) string { return pod.Name + "-" + nodeName }
 
-// httpClient reaches servers in the machine.
+// httpClient returns a client of servers in the machine.
 func (m *machine) httpClient() *http.Client {
 	return &http.Client{Transport: &http.Transport{DialContext: m.dial}}
 }
 
-// get returns a body that came with status 200.
+// get returns the body. The status must be 200.
 func get(ctx context.Context, client *http.Client, url string) (string, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -252,10 +251,9 @@ func get(ctx context.Context, client *http.Client, url string) (string, error) {
 	return string(body), err
 }
 
-// allocatable asks the kubelet how many devices of each resource it may give to
-// containers.
+// allocatable returns the number of allocatable devices of each resource.
 func (k *kubelet) allocatable(ctx context.Context) (map[string]int, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	answer, err := k.resources.GetAllocatableResources(ctx, &podresources.AllocatableResourcesRequest{}, grpc.WaitForReady(true))
 	if err != nil {
@@ -268,14 +266,14 @@ func (k *kubelet) allocatable(ctx context.Context) (map[string]int, error) {
 	return all, nil
 }
 
-// pods asks the kubelet's Pods API for all pods, by name.
+// pods returns all pods of the kubelet's Pods API by name.
 func (k *kubelet) pods(ctx context.Context) (map[string]*corev1.Pod, error) {
 	conn, err := grpc.NewClient("unix:"+k.podsSocket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	list, err := podsapi.NewPodsClient(conn).ListPods(ctx, &podsapi.ListPodsRequest{}, grpc.WaitForReady(true))
 	if err != nil {
@@ -292,7 +290,7 @@ func (k *kubelet) pods(ctx context.Context) (map[string]*corev1.Pod, error) {
 	return all, nil
 }
 
-// process returns the process of a pod's container, as the host knows it.
+// process returns the host's process ID of a pod's container.
 func (k *kubelet) process(t *testing.T, podName string) int {
 	t.Helper()
 	var pid int
@@ -303,11 +301,11 @@ func (k *kubelet) process(t *testing.T, podName string) int {
 		}
 		pod := pods[podName]
 		if pod == nil || len(pod.Status.ContainerStatuses) == 0 {
-			return fmt.Errorf("the kubelet knows no container of it yet")
+			return fmt.Errorf("the kubelet reports no container yet")
 		}
 		_, id, ok := strings.Cut(pod.Status.ContainerStatuses[0].ContainerID, "://")
 		if !ok {
-			return fmt.Errorf("it is %v", pod.Status.ContainerStatuses[0].State)
+			return fmt.Errorf("the container is %v", pod.Status.ContainerStatuses[0].State)
 		}
 		pid, err = processOf(id)
 		return err
@@ -315,7 +313,7 @@ func (k *kubelet) process(t *testing.T, podName string) int {
 	return pid
 }
 
-// processOf looks for the process in a container's cgroup.
+// processOf finds the process in a container's cgroup.
 func processOf(container string) (int, error) {
 	files, err := filepath.Glob("/proc/[0-9]*/cgroup")
 	if err != nil {

@@ -37,9 +37,9 @@ const (
 	nodeIP   = "10.244.8.1" // a kubelet refuses a loopback address
 )
 
-// machine is a computer for a kubelet: namespaces, a directory, cgroups.
+// machine is an environment for a kubelet: namespaces, a directory and cgroups.
 type machine struct {
-	dir    string // on the host and in the machine
+	dir    string // the same path on the host and in the machine
 	cgroup string // its name below each hierarchy
 
 	init  *exec.Cmd
@@ -50,16 +50,16 @@ type machine struct {
 	closed  error
 }
 
-// machines are those that a signal must clean up.
+// machines are cleaned up on a signal.
 var machines = struct {
 	sync.Mutex
 	running map[*machine]bool
 }{running: make(map[*machine]bool)}
 
-// newMachine starts a machine that lasts as long as the test.
+// newMachine starts a machine that stops at the end of the test.
 func newMachine(t *testing.T) *machine {
 	t.Helper()
-	// Short, as the paths of unix sockets are limited to 107 bytes.
+	// The name is short, because the paths of unix sockets are limited to 107 bytes.
 	dir, err := os.MkdirTemp("", "e2e-kubelet-")
 	if err != nil {
 		t.Fatal(err)
@@ -88,14 +88,14 @@ func newMachine(t *testing.T) *machine {
 	return m
 }
 
-// kubeletDir is what in the machine is /var/lib/kubelet. The sockets in it can be
-// used through either name.
+// kubeletDir is mounted on /var/lib/kubelet in the machine. Sockets in it work under both
+// paths.
 func (m *machine) kubeletDir() string { return filepath.Join(m.dir, "var-lib", "kubelet") }
 
 func (m *machine) boot() error {
 	for _, dir := range []string{m.kubeletDir(), filepath.Join(m.dir, "var-log")} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return fmt.Errorf("making a machine: %w", err)
+			return fmt.Errorf("creating a machine: %w", err)
 		}
 	}
 	hierarchies, err := cgroupHierarchies()
@@ -104,7 +104,7 @@ func (m *machine) boot() error {
 	}
 	for _, dir := range hierarchies {
 		if err := os.Mkdir(filepath.Join(dir, m.cgroup), 0o755); err != nil {
-			return fmt.Errorf("making a cgroup: %w", err)
+			return fmt.Errorf("creating a cgroup: %w", err)
 		}
 	}
 	self, err := os.Executable()
@@ -116,22 +116,22 @@ func (m *machine) boot() error {
 	m.init.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces, PidFD: &m.pidfd}
 	m.init.Stderr = os.Stderr
 	if m.alive, err = m.init.StdinPipe(); err != nil {
-		return fmt.Errorf("making a machine: %w", err)
+		return fmt.Errorf("creating a machine: %w", err)
 	}
 	out, err := m.init.StdoutPipe()
 	if err != nil {
-		return fmt.Errorf("making a machine: %w", err)
+		return fmt.Errorf("creating a machine: %w", err)
 	}
 	if err := m.init.Start(); err != nil {
-		return fmt.Errorf("making namespaces: %w", err)
+		return fmt.Errorf("creating namespaces: %w", err)
 	}
 	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
-		return fmt.Errorf("process 1 of the machine said %q: %w", line, err)
+		return fmt.Errorf("process 1 of the machine printed %q: %w", line, err)
 	}
 	return nil
 }
 
-// close ends all that runs in the machine and removes what it leaves.
+// close stops all processes of the machine and removes its files and cgroups.
 func (m *machine) close() error {
 	m.closing.Do(func() { m.closed = m.shutDown() })
 	return m.closed
@@ -140,7 +140,7 @@ func (m *machine) close() error {
 func (m *machine) shutDown() error {
 	if m.init != nil && m.init.Process != nil {
 		m.alive.Close()
-		// It ends when all others of its PID namespace have.
+		// Process 1 exits after all other processes of its PID namespace.
 		_ = m.init.Wait()
 		unix.Close(m.pidfd)
 	}
@@ -149,8 +149,8 @@ func (m *machine) shutDown() error {
 		return err
 	}
 	for _, dir := range hierarchies {
-		// The kernel is not done with a cgroup as soon as its last process ends.
-		err = errors.Join(err, poll(10*time.Second, 20*time.Millisecond, func() error {
+		// The kernel releases a cgroup some time after its last process exits.
+		err = errors.Join(err, poll(patience, 20*time.Millisecond, func() error {
 			return removeTree(filepath.Join(dir, m.cgroup))
 		}))
 	}
@@ -161,7 +161,7 @@ func (m *machine) shutDown() error {
 	return errors.Join(err, os.RemoveAll(m.dir))
 }
 
-// removeTree removes directories only: the files of a cgroup go with it.
+// removeTree removes directories only. The kernel removes the files of a cgroup.
 func removeTree(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -178,8 +178,8 @@ func removeTree(dir string) error {
 	return os.Remove(dir)
 }
 
-// cgroupHierarchies returns the mount points that a container's cgroups may be
-// made in: those of the controllers with cgroup v1, that of v2, or both.
+// cgroupHierarchies returns the mount points for a container's cgroups: those of the
+// cgroup v1 controllers, that of v2, or both.
 func cgroupHierarchies() ([]string, error) {
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
@@ -245,13 +245,13 @@ func (m *machine) dial(ctx context.Context, network, address string) (conn net.C
 	return conn, err
 }
 
-// within calls f on a thread that is in some of the machine's namespaces. What f
-// starts is there, too.
+// within calls f on a thread in the given namespaces of the machine. Processes that f
+// starts are in them too.
 func (m *machine) within(flags int, f func() error) error {
 	done := make(chan error)
 	go func() {
-		// Never unlocked: the thread ends with the goroutine, so that no other
-		// goroutine ever runs in these namespaces.
+		// The thread is never unlocked, so it exits with the goroutine and no other
+		// goroutine runs in these namespaces.
 		runtime.LockOSThread()
 		if flags&unix.CLONE_NEWNS != 0 {
 			if err := unix.Unshare(unix.CLONE_FS); err != nil {
@@ -268,12 +268,12 @@ func (m *machine) within(flags int, f func() error) error {
 	return <-done
 }
 
-// runInit is process 1 of a machine. It sets the machine up, says so, and then
-// reaps orphans until its standard input closes.
+// runInit is process 1 of a machine. It sets up the machine, prints "ready", and reaps
+// orphans until its standard input closes.
 func runInit(dir string) error {
 	children := make(chan os.Signal, 1)
 	signal.Notify(children, syscall.SIGCHLD)
-	signal.Ignore(os.Interrupt) // of the terminal: the tests decide when to end
+	signal.Ignore(os.Interrupt) // the terminal sends it to all processes; the tests stop process 1
 	if err := mountAll(dir); err != nil {
 		return err
 	}
@@ -308,8 +308,8 @@ func runInit(dir string) error {
 	}
 }
 
-// mountAll hides the directories that kubelet and containerd write to by names of
-// their own, and the settings of the kernel that the kubelet changes.
+// mountAll replaces the directories that kubelet and containerd write to, and the kernel
+// settings that the kubelet changes.
 func mountAll(dir string) error {
 	type mount struct {
 		source, target, kind string
@@ -329,7 +329,7 @@ func mountAll(dir string) error {
 	} {
 		copied := filepath.Join(dir, "sysctl-"+filepath.Base(name))
 		if err := os.WriteFile(copied, []byte(strconv.Itoa(value)+"\n"), 0o644); err != nil {
-			return fmt.Errorf("copying settings of the kernel: %w", err)
+			return fmt.Errorf("copying kernel settings: %w", err)
 		}
 		mounts = append(mounts, mount{copied, filepath.Join("/proc/sys", name), "", syscall.MS_BIND})
 	}

@@ -21,16 +21,16 @@ import (
 )
 
 var (
-	exporterFlag   = flag.String("exporter", "../../../build/gpu_exporter", "the exporter, with the stand-ins in sim beside it")
+	exporterFlag   = flag.String("exporter", "../../../build/gpu_exporter", "the exporter; the stand-ins are in the directory sim next to it")
 	kubernetesFlag = flag.String("kubernetes", "", "directory with kubelet and kube-apiserver")
 	keepFlag       = flag.Bool("keep", false, "keep the directory of a machine, with its logs")
 )
 
-// The test binary is also these, in processes of its own.
+// The test binary also has these roles in further processes.
 const (
 	roleVariable = "E2E_KUBELET_ROLE"
 	roleInit     = "init"        // process 1 of a machine
-	roleMIG      = "mig-devices" // prints the MIG devices that the loader's NVML has
+	roleMIG      = "mig-devices" // prints the MIG devices of NVML
 )
 
 func TestMain(m *testing.M) {
@@ -54,14 +54,14 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// preflight tells in one line why the tests cannot run.
+// preflight returns a one-line reason if the tests cannot run.
 func preflight() error {
 	if os.Geteuid() != 0 {
 		return errors.New("it needs root, for namespaces, cgroups and containers")
 	}
 	for _, program := range []string{"containerd", "containerd-shim-runc-v2", "ctr", "runc", "etcd", "ip"} {
 		if _, err := exec.LookPath(program); err != nil {
-			return fmt.Errorf("%w: run make e2e-kubelet, which installs it on Debian and its like", err)
+			return fmt.Errorf("%w: run make e2e-kubelet, which installs it on Debian and its derivatives", err)
 		}
 	}
 	for _, file := range []string{*exporterFlag, filepath.Join(filepath.Dir(*exporterFlag), "sim", "libdcgm.so.4")} {
@@ -72,7 +72,7 @@ func preflight() error {
 	cmd := exec.Command("true")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces}
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("making namespaces: %w", err)
+		return fmt.Errorf("creating namespaces: %w", err)
 	}
 	hierarchies, err := cgroupHierarchies()
 	if err != nil {
@@ -81,7 +81,7 @@ func preflight() error {
 	for _, dir := range hierarchies {
 		probe := filepath.Join(dir, cgroupPrefix+"probe")
 		if err := os.Mkdir(probe, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-			return fmt.Errorf("making a cgroup: %w", err)
+			return fmt.Errorf("creating a cgroup: %w", err)
 		}
 		if err := os.Remove(probe); err != nil {
 			return fmt.Errorf("removing a cgroup: %w", err)
@@ -90,8 +90,8 @@ func preflight() error {
 	return nil
 }
 
-// interruptible cleans up on signals, too. After SIGKILL the machines still end,
-// as their process 1 sees a pipe close; their files and empty cgroups stay.
+// interruptible cleans up on SIGINT and SIGTERM. After SIGKILL, the machines still stop,
+// because their process 1 detects a closed pipe. Their files and empty cgroups remain.
 func interruptible() {
 	ctx, _ := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	go func() {
@@ -105,12 +105,15 @@ func interruptible() {
 	}()
 }
 
-// eventually polls until the condition holds. It fails with the last reason that
-// the condition gave for not holding.
-func eventually(t *testing.T, what string, holds func() error) {
+// patience is how long a test waits for a condition.
+const patience = 3 * time.Minute
+
+// eventually polls until the condition holds. It fails with the last error of the
+// condition.
+func eventually(t *testing.T, condition string, holds func() error) {
 	t.Helper()
-	if err := poll(time.Minute, 20*time.Millisecond, holds); err != nil {
-		t.Fatalf("waited a minute in vain until %s: %v", what, err)
+	if err := poll(patience, 20*time.Millisecond, holds); err != nil {
+		t.Fatalf("timed out: %s: %v", condition, err)
 	}
 }
 

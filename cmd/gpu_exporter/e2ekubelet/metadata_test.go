@@ -7,7 +7,7 @@ package e2ekubelet
 
 import "testing"
 
-// labelled returns the holdings with what the kubelet knows of their pods.
+// labelled returns the holdings with the labels and UIDs from the kubelet's Pods API.
 func (k *kubelet) labelled(t *testing.T, h holdings) holdings {
 	t.Helper()
 	pods, err := k.pods(t.Context())
@@ -18,7 +18,7 @@ func (k *kubelet) labelled(t *testing.T, h holdings) holdings {
 	for _, one := range h {
 		pod := pods[one.pod]
 		if pod == nil || pod.UID == "" || pod.Labels[teamLabel] == "" {
-			t.Fatalf("the kubelet's Pods API does not tell UID and label of %s", one.pod)
+			t.Fatalf("the kubelet's Pods API has no UID or label of %s", one.pod)
 		}
 		more[one.pod] = map[string]string{teamLabel: pod.Labels[teamLabel], "pod_uid": string(pod.UID)}
 	}

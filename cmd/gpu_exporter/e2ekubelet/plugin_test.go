@@ -24,8 +24,8 @@ import (
 	deviceplugin "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
 )
 
-// plugin is a device plugin for one resource. As NVIDIA's, it registers again
-// with each kubelet that starts.
+// plugin is a device plugin for one resource. Like NVIDIA's, it registers with each kubelet
+// that starts.
 type plugin struct {
 	deviceplugin.UnimplementedDevicePluginServer
 	resource string
@@ -34,7 +34,7 @@ type plugin struct {
 
 	mu        sync.Mutex
 	server    *grpc.Server
-	allocated map[string]time.Time // when the kubelet had a device allocated
+	allocated map[string]time.Time // by device ID: when the kubelet allocated it
 }
 
 // startPlugin registers a resource and waits until the kubelet can allocate it.
@@ -51,7 +51,7 @@ func startPlugin(t *testing.T, k *kubelet, resource string, ids ...string) *plug
 		running.Wait()
 		p.stop()
 	})
-	eventually(t, "the kubelet takes registrations", func() error {
+	eventually(t, "the kubelet accepts registrations", func() error {
 		_, err := os.Stat(filepath.Join(p.dir, filepath.Base(deviceplugin.KubeletSocket)))
 		return err
 	})
@@ -83,7 +83,7 @@ func startPlugin(t *testing.T, k *kubelet, resource string, ids ...string) *plug
 	eventually(t, resource+" can be allocated", func() error {
 		all, err := k.allocatable(t.Context())
 		if err == nil && all[resource] != len(ids) {
-			err = fmt.Errorf("%v can", all)
+			err = fmt.Errorf("allocatable: %v", all)
 		}
 		return err
 	})
@@ -94,8 +94,8 @@ func (p *plugin) socket() string {
 	return filepath.Join(p.dir, "e2e-"+strings.NewReplacer("/", "-").Replace(p.resource)+".sock")
 }
 
-// register serves on a new socket, as a kubelet that starts removes all, and
-// tells the kubelet.
+// register serves on a new socket, because a kubelet that starts removes all sockets, and
+// registers with the kubelet.
 func (p *plugin) register(ctx context.Context) error {
 	p.stop()
 	if err := os.Remove(p.socket()); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -117,7 +117,7 @@ func (p *plugin) register(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close()
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	_, err = deviceplugin.NewRegistrationClient(conn).Register(ctx, &deviceplugin.RegisterRequest{
 		Version: deviceplugin.Version, Endpoint: filepath.Base(p.socket()), ResourceName: p.resource,
@@ -125,7 +125,7 @@ func (p *plugin) register(ctx context.Context) error {
 	return err
 }
 
-// stop ends the server without a word to the kubelet.
+// stop stops the server without deregistration.
 func (p *plugin) stop() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -167,7 +167,7 @@ func (p *plugin) Allocate(_ context.Context, r *deviceplugin.AllocateRequest) (*
 	return answer, nil
 }
 
-// allocationOf returns when a device was allocated last.
+// allocationOf returns the time of the last allocation of a device.
 func (p *plugin) allocationOf(id string) time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()

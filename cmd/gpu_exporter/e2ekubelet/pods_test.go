@@ -19,8 +19,8 @@ const (
 	sharedGPUs = "nvidia.com/gpu.shared"
 )
 
-// A node without an API server, with static pods. Each step leaves its pods to the
-// next.
+// TestStaticPods covers static pods on a node without an API server. The pods of each step
+// remain for the next steps.
 func TestStaticPods(t *testing.T) {
 	m := newMachine(t)
 	startContainerd(t, m)
@@ -36,21 +36,21 @@ func TestStaticPods(t *testing.T) {
 	h := &holdings{}
 
 	step(t, "no pods", func(t *testing.T) {
-		e.eventually(t, "that nobody holds anything", h.check)
+		e.eventually(t, "no owners", h.check)
 	})
 	one := newPod("one", wholeGPUs, 1)
 	step(t, "a pod with one GPU", func(t *testing.T) {
 		for _, id := range k.run(t, one) {
 			h.addID(g, id, staticName(one))
 		}
-		e.eventually(t, "that the pod holds one GPU", h.check)
+		e.eventually(t, "the pod on its GPU", h.check)
 	})
 	step(t, "a pod with two GPUs", func(t *testing.T) {
 		two := newPod("two", wholeGPUs, 2)
 		for _, id := range k.run(t, two) {
 			h.addID(g, id, staticName(two))
 		}
-		e.eventually(t, "that the pod holds both", h.check)
+		e.eventually(t, "the pod on both GPUs", h.check)
 	})
 	step(t, "a pod with a MIG device", func(t *testing.T) {
 		mig := newPod("mig", migDevices, 1)
@@ -59,14 +59,14 @@ func TestStaticPods(t *testing.T) {
 		if g.device(ids[0]).instance == "" {
 			t.Fatalf("%s is no MIG device", ids[0])
 		}
-		e.eventually(t, "that the pod holds the instance, and not its GPU", h.check)
+		e.eventually(t, "the pod on the instance and not on its GPU", h.check)
 	})
 	step(t, "two pods that share a GPU", func(t *testing.T) {
 		for _, name := range []string{"left", "right"} {
 			pod := newPod(name, sharedGPUs, 1)
 			h.addID(g, k.run(t, pod)[0], staticName(pod))
 		}
-		e.eventually(t, "that both hold a share, each in a row of its own", h.check)
+		e.eventually(t, "one row for each of the two pods", h.check)
 		x, err := e.scrape(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -75,67 +75,67 @@ func TestStaticPods(t *testing.T) {
 			t.Errorf("the shared GPU has %d temperatures", n)
 		}
 	})
-	t.Run("what pods use", func(t *testing.T) { testUsage(t, k, g, e, h) })
+	t.Run("the usage of pods", func(t *testing.T) { testUsage(t, k, g, e, h) })
 	t.Run("labels and UIDs of pods, without an API server", func(t *testing.T) {
-		labelled.eventually(t, "more of the pods", k.labelled(t, *h).check)
+		labelled.eventually(t, "labels and UIDs of the pods", k.labelled(t, *h).check)
 	})
-	step(t, "how soon a new pod is seen", func(t *testing.T) { testFreshness(t, k, g, e, h, whole) })
-	step(t, "a pod that is withdrawn", func(t *testing.T) {
+	step(t, "the delay of new pods", func(t *testing.T) { testFreshness(t, k, g, e, h, whole) })
+	step(t, "a pod is withdrawn", func(t *testing.T) {
 		k.withdraw(t, one)
 		h.remove(staticName(one))
-		e.eventually(t, "that the others hold what they held", h.check)
+		e.eventually(t, "the owners of all remaining pods", h.check)
 	})
-	step(t, "a pod that succeeds", func(t *testing.T) {
+	step(t, "a pod succeeds", func(t *testing.T) {
 		job := newPod("job", wholeGPUs, 1)
 		job.Spec.RestartPolicy = "Never"
 		h.addID(g, k.run(t, job)[0], staticName(job))
-		e.eventually(t, "that the pod holds a GPU", h.check)
+		e.eventually(t, "the pod on a GPU", h.check)
 		if err := syscall.Kill(k.process(t, staticName(job)), syscall.SIGTERM); err != nil {
 			t.Fatal(err)
 		}
 		h.remove(staticName(job))
-		e.eventually(t, "that the pod, which is still there, holds nothing", h.check)
+		e.eventually(t, "no device of the pod, which still exists", h.check)
 		k.withdraw(t, job)
 	})
-	step(t, "a kubelet that is away and comes back", func(t *testing.T) {
+	step(t, "a kubelet stops and restarts", func(t *testing.T) {
 		stop, stopLabelled := e.always(t, h.check), labelled.always(t, k.labelled(t, *h).check)
 		k.stop(t)
 		e.eventuallyUp(t, 0, "gpu_exporter_pod_mapping_up", nil)
 		k.start(t)
 		e.eventuallyUp(t, 1, "gpu_exporter_pod_mapping_up", nil)
-		k.eventuallyKnows(t, h)
-		e.eventuallyAsked(t)
-		labelled.eventuallyAsked(t)
+		k.eventuallyLists(t, h)
+		e.eventuallyRefreshed(t)
+		labelled.eventuallyRefreshed(t)
 		stop()
 		stopLabelled()
 	})
-	step(t, "a kubelet that is killed and comes back at once", func(t *testing.T) {
+	step(t, "a kubelet is killed and restarts", func(t *testing.T) {
 		stop, stopLabelled := e.always(t, h.check), labelled.always(t, k.labelled(t, *h).check)
 		if err := k.cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
 		k.wait()
 		k.start(t)
-		k.eventuallyKnows(t, h)
-		e.eventuallyAsked(t)
-		labelled.eventuallyAsked(t)
+		k.eventuallyLists(t, h)
+		e.eventuallyRefreshed(t)
+		labelled.eventuallyRefreshed(t)
 		stop()
 		stopLabelled()
 	})
-	step(t, "a device plugin that is killed", func(t *testing.T) {
+	step(t, "a device plugin is killed", func(t *testing.T) {
 		eventually(t, "the plugin has registered with the new kubelet", func() error {
 			return k.allocates(t, wholeGPUs, len(whole.ids))
 		})
 		stop := e.always(t, h.check)
 		whole.stop()
-		eventually(t, "the kubelet has noticed", func() error { return k.allocates(t, wholeGPUs, 0) })
-		e.eventuallyAsked(t)
+		eventually(t, "the kubelet has no allocatable GPU", func() error { return k.allocates(t, wholeGPUs, 0) })
+		e.eventuallyRefreshed(t)
 		stop()
-		e.eventually(t, "that all hold what they held", h.check)
+		e.eventually(t, "the owners of all pods", h.check)
 	})
 }
 
-// step is a subtest that the next ones need.
+// step runs a subtest that the next subtests need.
 func step(t *testing.T, name string, f func(*testing.T)) {
 	t.Helper()
 	if !t.Run(name, f) {
@@ -143,19 +143,19 @@ func step(t *testing.T, name string, f func(*testing.T)) {
 	}
 }
 
-// allocates says whether the kubelet can give so many devices to containers.
+// allocates checks the number of devices that the kubelet can allocate.
 func (k *kubelet) allocates(t *testing.T, resource string, want int) error {
 	all, err := k.allocatable(t.Context())
 	if err == nil && all[resource] != want {
-		err = fmt.Errorf("%v can be allocated", all)
+		err = fmt.Errorf("allocatable: %v", all)
 	}
 	return err
 }
 
-// eventuallyKnows waits until the kubelet lists all pods that hold something.
-func (k *kubelet) eventuallyKnows(t *testing.T, h *holdings) {
+// eventuallyLists waits until the kubelet lists all pods that hold devices.
+func (k *kubelet) eventuallyLists(t *testing.T, h *holdings) {
 	t.Helper()
-	eventually(t, "the kubelet knows its pods", func() error {
+	eventually(t, "the kubelet lists the pods", func() error {
 		held, err := k.held(t.Context())
 		if err != nil {
 			return err
@@ -169,8 +169,8 @@ func (k *kubelet) eventuallyKnows(t *testing.T, h *holdings) {
 	})
 }
 
-// testFreshness measures how long after the kubelet allocated a device the labels
-// are there, and how long after the kubelet forgot the pod they are gone.
+// testFreshness measures the time from the allocation of a device to its labels, and from
+// the kubelet's list without the pod to the series without labels.
 func testFreshness(t *testing.T, k *kubelet, g *gpus, e *exporter, h *holdings, plugin *plugin) {
 	var seen, gone []time.Duration
 	for i := range 5 {
@@ -178,7 +178,7 @@ func testFreshness(t *testing.T, k *kubelet, g *gpus, e *exporter, h *holdings, 
 		k.place(t, pod)
 		name := map[string]string{"pod": staticName(pod)}
 		var id string
-		eventually(t, "the labels are there", func() error {
+		eventually(t, "the device has labels", func() error {
 			x, err := e.scrape(t.Context())
 			if err != nil {
 				return err
@@ -192,19 +192,19 @@ func testFreshness(t *testing.T, k *kubelet, g *gpus, e *exporter, h *holdings, 
 		})
 		seen = append(seen, time.Since(plugin.allocationOf(id)))
 		h.addID(g, id, staticName(pod))
-		e.eventually(t, "who holds what", h.check)
+		e.eventually(t, "the owners of all devices", h.check)
 
 		k.withdraw(t, pod)
 		eventually(t, "the kubelet does not list the pod", func() error {
 			held, err := k.held(t.Context())
 			if err == nil && len(held[staticName(pod)]) > 0 {
-				err = fmt.Errorf("it does: %v", held)
+				err = fmt.Errorf("the kubelet lists %v", held)
 			}
 			return err
 		})
 		since := time.Now()
 		h.remove(staticName(pod))
-		e.eventually(t, "who holds what", h.check)
+		e.eventually(t, "the owners of all devices", h.check)
 		gone = append(gone, time.Since(since))
 	}
 	t.Logf("samples every 200 ms; from the allocation of a device to its labels: %s; from the kubelet's List without a pod to /metrics without its labels: %s",

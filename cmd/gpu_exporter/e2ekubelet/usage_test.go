@@ -13,22 +13,22 @@ import (
 	"testing"
 )
 
-// hold is a pod on a device.
+// hold identifies a pod's share of a device.
 type hold struct {
 	device
 	pod string
 }
 
-// use is what pods use of the devices they hold.
+// use is a pod's usage of a device.
 type use struct{ memory, processes float64 }
 
-// testUsage puts the real processes of containers on the simulated GPUs. They are
-// traced to their pods through their real cgroups.
+// testUsage runs the real processes of containers on the simulated GPUs. The exporter
+// attributes them to pods by their real cgroups.
 func testUsage(t *testing.T, k *kubelet, g *gpus, e *exporter, h *holdings) {
 	t.Cleanup(func() { g.command(t, "process none") })
 	want := map[hold]use{}
 	for _, one := range *h {
-		want[hold{one.device, one.pod}] = use{} // a pod that uses nothing uses 0
+		want[hold{one.device, one.pod}] = use{} // a pod without processes has 0
 	}
 	put := func(pod string, mib int, more string) hold {
 		t.Helper()
@@ -42,12 +42,12 @@ func testUsage(t *testing.T, k *kubelet, g *gpus, e *exporter, h *holdings) {
 		put("left-"+nodeName, 3000, "share 30"),
 		put("right-"+nodeName, 5000, "share 20"),
 	}
-	// The driver does not tell the utilization of MIG devices.
+	// The driver does not report the utilization of MIG devices.
 	put("mig-"+nodeName, 700, fmt.Sprintf("ci %d", g.computeInstance(h.of("mig-"+nodeName))))
-	// A process of nobody: that of the test.
+	// The process of the test belongs to no pod.
 	g.command(t, "process gpu 4 pid %d memory 100", os.Getpid())
 
-	eventually(t, "each process is its pod's", func() error {
+	eventually(t, "each process is attributed to its pod", func() error {
 		x, err := e.scrape(t.Context())
 		if err != nil {
 			return err
@@ -80,7 +80,7 @@ func testUsage(t *testing.T, k *kubelet, g *gpus, e *exporter, h *holdings) {
 		}
 		outside, err := x.value("gpu_exporter_processes_unattributed", map[string]string{"reason": "outside"})
 		if err == nil && outside != 1 {
-			err = fmt.Errorf("%v processes of nobody", outside)
+			err = fmt.Errorf("%v processes outside pods, want 1", outside)
 		}
 		return err
 	})

@@ -31,14 +31,14 @@ func main() {
 	}
 }
 
-// build makes a module that requires Kubernetes. `go install` does not do, as the
-// go.mod of Kubernetes replaces the modules of its staging directory by paths,
-// which the proxy does not have; they are published as v0.37.2 for v1.37.2.
+// build creates a module that requires Kubernetes and builds the programs in it. `go install`
+// fails, because the go.mod of Kubernetes replaces the staging modules by local paths. The
+// proxy has them as v0.37.2 for v1.37.2.
 func build(version, out string, programs []string) error {
 	major, rest, _ := strings.Cut(strings.TrimPrefix(version, "v"), ".")
 	minor, _, ok := strings.Cut(rest, ".")
 	if !ok || major != "1" || out == "" || len(programs) == 0 {
-		return errors.New("use: kubernetes -version v1.MINOR.PATCH -out DIR PROGRAM…")
+		return errors.New("usage: kubernetes -version v1.MINOR.PATCH -out DIR PROGRAM…")
 	}
 	out, err := filepath.Abs(out)
 	if err != nil {
@@ -54,7 +54,7 @@ func build(version, out string, programs []string) error {
 		" -X k8s.io/component-base/version.gitMinor=" + minor +
 		" -X k8s.io/client-go/pkg/version.gitVersion=" + version
 	for _, program := range programs {
-		// Under its last name only once it is whole.
+		// The final name appears only when the program is complete.
 		target := filepath.Join(out, program)
 		_, err := run(dir, "build", "-mod=mod", "-buildvcs=false", "-trimpath", "-ldflags", ldflags,
 			"-o", target+".new", module+"/cmd/"+program)
@@ -70,7 +70,7 @@ func build(version, out string, programs []string) error {
 
 func writeModule(dir, version, staging string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("making a module: %w", err)
+		return fmt.Errorf("creating a module: %w", err)
 	}
 	answer, err := run(dir, "mod", "download", "-json", module+"@"+version)
 	if err != nil {
@@ -83,21 +83,21 @@ func writeModule(dir, version, staging string) error {
 	for _, name := range []string{"go.mod", "go.sum"} {
 		text, err := os.ReadFile(filepath.Join(source.Dir, name))
 		if err != nil {
-			return fmt.Errorf("reading the module of Kubernetes: %w", err)
+			return fmt.Errorf("reading the Kubernetes module: %w", err)
 		}
 		if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {
-			return fmt.Errorf("making a module: %w", err)
+			return fmt.Errorf("creating a module: %w", err)
 		}
 	}
 	answer, err = run(dir, "mod", "edit", "-json")
 	if err != nil {
-		return fmt.Errorf("reading the module of Kubernetes: %w", err)
+		return fmt.Errorf("reading the Kubernetes module: %w", err)
 	}
 	var upstream struct {
 		Replace []struct{ Old, New struct{ Path string } }
 	}
 	if err := json.Unmarshal(answer, &upstream); err != nil {
-		return fmt.Errorf("reading the module of Kubernetes: %w", err)
+		return fmt.Errorf("reading the Kubernetes module: %w", err)
 	}
 	edit := []string{"mod", "edit", "-module=kubernetes-programs", "-require=" + module + "@" + version}
 	for _, r := range upstream.Replace {
@@ -106,7 +106,7 @@ func writeModule(dir, version, staging string) error {
 		}
 	}
 	if _, err := run(dir, edit...); err != nil {
-		return fmt.Errorf("making a module: %w", err)
+		return fmt.Errorf("creating a module: %w", err)
 	}
 	return nil
 }
@@ -115,7 +115,7 @@ func writeModule(dir, version, staging string) error {
 func run(dir string, args ...string) ([]byte, error) {
 	cmd := exec.Command("go", args...)
 	cmd.Dir = dir
-	// The environment may have flags and a workspace for another module.
+	// The environment may have flags and a workspace for a different module.
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off")
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, os.Stderr

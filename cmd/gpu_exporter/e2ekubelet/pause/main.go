@@ -1,8 +1,8 @@
 // Copyright The gpu_exporter Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command pause is all that the containers of the tests run: it waits for
-// SIGTERM and then succeeds.
+// Command pause is the program of the tests' containers. It waits for SIGTERM and exits
+// with status 0.
 package main
 
 import (

@@ -1,10 +1,13 @@
 // Copyright The gpu_exporter Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command bench measures what gpu_exporter costs, as ratios against floors that
-// are measured in the same run on the same machine, and prints a table. It
-// drives the built binary over simulated nodes and must not be part of any test:
-// times depend on the machine. BenchmarkSample in collector/dcgm measures the sampler.
+// Command bench measures the cost of gpu_exporter and prints a table. It runs the
+// built binary on simulated nodes. CPU times are compared with a floor that is
+// measured in the same run, because they depend on the machine. For the same reason
+// no test may depend on them.
+//
+// The costs of one sample are measured by BenchmarkSample in collector/metrics (the
+// exporter) and in collector/dcgm (the sampler).
 package main
 
 import (
@@ -20,78 +23,64 @@ import (
 	"time"
 )
 
-func main() { os.Exit(run()) }
-
-// options are the command line.
-type options struct {
-	exporter string
-	soak     time.Duration
-	rounds   int
-	only     string
-}
-
-func run() int {
-	var o options
-	flag.StringVar(&o.exporter, "exporter", "build/gpu_exporter", "the binary to measure, with sim/ beside it")
-	flag.DurationVar(&o.soak, "soak", 10*time.Minute, "how long to watch resident memory at 100 ms; 0 leaves it out")
-	flag.IntVar(&o.rounds, "rounds", 5, "how often each pair is measured; the median counts")
-	flag.StringVar(&o.only, "only", "", "measure only the rows that contain this text")
-	bare := flag.String("bare", "", "serve this file as a bare handler: how bench starts its own floor")
-	encoding := flag.String("encoding", "", "Content-Encoding of -bare")
-	flag.Parse()
-
+func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	var err error
-	switch {
-	case *bare != "":
-		err = serveBare(*bare, *encoding)
-	default:
-		err = measureAll(ctx, o)
-	}
-	if err != nil {
+	if err := run(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
-		return 1
+		os.Exit(1)
 	}
-	return 0
+}
+
+func run(ctx context.Context) error {
+	var b bench
+	flag.StringVar(&b.exporter, "exporter", "build/gpu_exporter", "the binary to measure; the stand-ins are in the directory sim next to it")
+	flag.DurationVar(&b.duration, "duration", 10*time.Minute, "how long to observe the memory; 0 skips it")
+	flag.IntVar(&b.rounds, "rounds", 5, "number of measurements, of which the median counts")
+	flag.StringVar(&b.only, "only", "", "run only the measurements whose name contains this text")
+	bare := flag.String("bare", "", "internal: serve this file with a bare handler")
+	encoding := flag.String("encoding", "", "internal: Content-Encoding of -bare")
+	flag.Parse()
+	if *bare != "" {
+		return serveBare(*bare, *encoding)
+	}
+	return b.run(ctx)
+}
+
+// bench is one run.
+type bench struct {
+	exporter string
+	duration time.Duration
+	rounds   int
+	only     string
+
+	dir   string // for counters files and the state of simulated nodes
+	nodes int    // started so far
 }
 
 // row is one line of the table.
 type row struct {
-	what, measured, floor, ratio, reach string
-	ok                                  bool
+	quantity, measured, floor, ratio, limit string
+	exceeded                                bool
 }
 
-func measureAll(ctx context.Context, o options) error {
-	dir, err := os.MkdirTemp("", "gpu_exporter-bench-")
-	if err != nil {
+func (b *bench) run(ctx context.Context) (err error) {
+	if b.dir, err = os.MkdirTemp("", "gpu_exporter-bench-"); err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	b := &bench{options: o, dir: dir}
-	measurements := []struct {
+	defer os.RemoveAll(b.dir)
+	var rows []row
+	var errs []error
+	for _, m := range []struct {
 		name    string
 		measure func(context.Context) ([]row, error)
 	}{
-		{"scrape h100x8", func(ctx context.Context) ([]row, error) {
-			return b.scrapes(ctx, "h100x8 x 60 fields", "h100x8", b.counters())
-		}},
-		{"scrape 16x7", func(ctx context.Context) ([]row, error) {
-			return b.scrapes(ctx, "16 x 7 instances x 60 fields", b.largeScenario(), b.counters())
-		}},
-		{"scrape dgx-h100", func(ctx context.Context) ([]row, error) {
-			return b.scrapes(ctx, "dgx-h100", "dgx-h100", b.fabricCounters())
-		}},
-		{"owners", b.joining},
-		{"garbage", b.garbage},
+		{"scrape h100x8", func(ctx context.Context) ([]row, error) { return b.scrapes(ctx, "h100x8", counters60) }},
+		{"scrape dgx-h100", func(ctx context.Context) ([]row, error) { return b.scrapes(ctx, "dgx-h100", countersFabric) }},
 		{"start", b.start},
-		{"hang", b.hang},
 		{"memory", b.memory},
-	}
-	var rows []row
-	var errs []error
-	for _, m := range measurements {
-		if !strings.Contains(m.name, o.only) || (m.name == "memory" && o.soak == 0) {
+	} {
+		if !strings.Contains(m.name, b.only) || (m.name == "memory" && b.duration == 0) {
 			continue
 		}
 		fmt.Fprintf(os.Stderr, "measuring %s\n", m.name)
@@ -102,40 +91,35 @@ func measureAll(ctx context.Context, o options) error {
 		rows = append(rows, r...)
 	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "what\tmeasured\tfloor\tratio\treach\t")
+	fmt.Fprintln(w, "quantity\tmeasured\tfloor\tratio\tlimit\t")
 	for _, r := range rows {
 		verdict := "ok"
-		if r.reach == "" {
-			verdict = ""
-		} else if !r.ok {
-			verdict = "MISSED"
+		if r.exceeded {
+			verdict = "EXCEEDED"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.what, r.measured, r.floor, r.ratio, r.reach, verdict)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.quantity, r.measured, r.floor, r.ratio, r.limit, verdict)
 	}
-	if err := w.Flush(); err != nil {
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, w.Flush())...)
 }
 
-// maxRatio is the most that anything may cost, as a multiple of its floor.
+// maxRatio limits the CPU time of a scrape to a multiple of the bare handler's.
 const maxRatio = 1.5
 
-// against makes a row of medians and their ratio.
-func against(what string, measured, floor []time.Duration) row {
+// relative returns a row that compares the medians of measurements and of a floor.
+func relative(quantity string, measured, floor []time.Duration) row {
 	m, f := median(measured), median(floor)
 	ratio := float64(m) / float64(f)
 	return row{
-		what: what, measured: m.String(), floor: f.String(),
-		ratio: fmt.Sprintf("%.2f", ratio), reach: fmt.Sprintf("<= %.1f", maxRatio), ok: ratio <= maxRatio,
+		quantity: quantity, measured: m.String(), floor: f.String(),
+		ratio: fmt.Sprintf("%.2f", ratio), limit: fmt.Sprintf("<= %.1f", maxRatio), exceeded: ratio > maxRatio,
 	}
 }
 
-// atMost makes a row of one figure, which must not exceed limit.
-func atMost(what string, measured, limit float64, unit string) row {
+// absolute returns a row of one value and its limit.
+func absolute(quantity string, measured, limit float64, unit string) row {
 	return row{
-		what: what, measured: fmt.Sprintf("%.4g %s", measured, unit), floor: "-", ratio: "-",
-		reach: fmt.Sprintf("<= %.4g %s", limit, unit), ok: measured <= limit,
+		quantity: quantity, measured: fmt.Sprintf("%.4g %s", measured, unit), floor: "-", ratio: "-",
+		limit: fmt.Sprintf("<= %.4g %s", limit, unit), exceeded: measured > limit,
 	}
 }
 

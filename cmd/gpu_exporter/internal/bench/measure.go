@@ -15,47 +15,20 @@ import (
 	"time"
 )
 
-// counters60 lists 60 fields that every simulated GPU has values for.
+// counters60 lists 60 fields that every simulated GPU supports.
 //
 //go:embed counters60.csv
 var counters60 []byte
 
-// countersFabric lists these, and fields of NVSwitches and NVLinks.
+// countersFabric adds fields of NVSwitches and NVLinks to counters60.
 //
 //go:embed counters-fabric.csv
 var countersFabric []byte
 
-// scenario16x7 is a node of 16 GPUs with seven instances each.
-//
-//go:embed scenario16x7.txt
-var scenario16x7 []byte
-
-// bench is one run.
-type bench struct {
-	options options
-	dir     string
-	nodes   int
-}
-
-func (b *bench) counters() string { return b.file("counters60.csv", counters60) }
-func (b *bench) fabricCounters() string {
-	return b.file("counters-fabric.csv", countersFabric)
-}
-func (b *bench) largeScenario() string { return b.file("scenario16x7.txt", scenario16x7) }
-func (b *bench) file(name string, content []byte) string {
-	path := filepath.Join(b.dir, name)
-	if err := os.WriteFile(path, content, 0o600); err != nil {
-		return "/dev/null" // the exporter will say what is wrong
-	}
-	return path
-}
-
-// serveBare is the floor of a scrape: net/http, one handler, ready bytes.
-func serveBare(path, encoding string) error {
-	file, address, ok := strings.Cut(path, "@")
-	if !ok {
-		return fmt.Errorf("-bare=%s: write FILE@ADDRESS", path)
-	}
+// serveBare serves ready bytes with net/http: the floor of a scrape. Target is
+// FILE@ADDRESS.
+func serveBare(target, encoding string) error {
+	file, address, _ := strings.Cut(target, "@")
 	body, err := os.ReadFile(file)
 	if err != nil {
 		return err
@@ -75,12 +48,11 @@ func serveBare(path, encoding string) error {
 	return server.Serve(l)
 }
 
-// scrapes compares the CPU time that the exporter and the bare handler take to
-// answer with the same bytes.
-func (b *bench) scrapes(ctx context.Context, name, scenario, counters string) ([]row, error) {
-	// The interval is long, so that what is measured is scrapes of one sample:
-	// what a sample costs is measured by itself.
-	exporter, err := b.exporterWith(ctx, scenario, counters, "--collect-interval=1h")
+// scrapes compares the CPU time per scrape of the exporter and of a bare handler
+// with the same bytes.
+func (b *bench) scrapes(ctx context.Context, scenario string, counters []byte) ([]row, error) {
+	// The interval is long, so that all scrapes read the same sample.
+	exporter, err := b.startExporter(ctx, scenario, counters, "--collect-interval=1h")
 	if err != nil {
 		return nil, err
 	}
@@ -91,40 +63,47 @@ func (b *bench) scrapes(ctx context.Context, name, scenario, counters string) ([
 	}
 	var rows []row
 	for _, encoding := range []string{"", "gzip"} {
-		body, err := exporter.get(ctx, encoding)
+		body, err := exporter.scrape(ctx, encoding)
 		if err != nil {
 			return rows, err
 		}
-		file := b.file("body", body)
-		bare, err := b.launch(self, func(address string) []string {
+		file := filepath.Join(b.dir, "body")
+		if err := os.WriteFile(file, body, 0o600); err != nil {
+			return rows, err
+		}
+		bare, err := launch(self, func(address string) []string {
 			return []string{"-bare", file + "@" + address, "-encoding", encoding}
 		})
 		if err != nil {
 			return rows, err
 		}
-		requests := min(20_000, max(2_000, (1<<30)/(len(body)+1)))
-		ours, floor, err := b.alternate(ctx, exporter, bare, encoding, requests)
+		measured, floor, err := b.alternate(ctx, exporter, bare, encoding, min(20_000, max(2_000, (1<<30)/len(body))))
 		bare.stop()
 		if err != nil {
 			return rows, err
 		}
-		label := "identity"
-		if encoding != "" {
-			label = encoding
+		label := encoding
+		if label == "" {
+			label = "identity"
 		}
-		rows = append(rows, against(fmt.Sprintf("CPU of a scrape, %s, %s, %d bytes", name, label, len(body)), ours, floor))
+		rows = append(rows, relative(fmt.Sprintf("CPU per scrape, %s, %s, %d bytes", scenario, label, len(body)), measured, floor))
 	}
 	return rows, nil
 }
 
-func (b *bench) alternate(ctx context.Context, exporter, bare *process, encoding string, requests int) (ours, floor []time.Duration, err error) {
+// alternate measures the two processes in turn, so that both see the same load of
+// the machine.
+func (b *bench) alternate(ctx context.Context, exporter, bare *process, encoding string, requests int) (measured, floor []time.Duration, err error) {
+	if err := bare.waitFor(ctx, encoding, ""); err != nil {
+		return nil, nil, err
+	}
 	for _, p := range []*process{exporter, bare} { // warm up
 		if _, err := cpuPerScrape(ctx, p, encoding, requests/10); err != nil {
 			return nil, nil, err
 		}
 	}
-	for range b.options.rounds {
-		o, err := cpuPerScrape(ctx, exporter, encoding, requests)
+	for range b.rounds {
+		m, err := cpuPerScrape(ctx, exporter, encoding, requests)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -132,158 +111,45 @@ func (b *bench) alternate(ctx context.Context, exporter, bare *process, encoding
 		if err != nil {
 			return nil, nil, err
 		}
-		ours, floor = append(ours, o), append(floor, f)
+		measured, floor = append(measured, m), append(floor, f)
 	}
-	return ours, floor, nil
+	return measured, floor, nil
 }
 
 func cpuPerScrape(ctx context.Context, p *process, encoding string, requests int) (time.Duration, error) {
-	var err error
-	for range 200 { // until it listens
-		if _, err = p.get(ctx, encoding); err == nil {
-			break
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	if err != nil {
-		return 0, err
-	}
-	before, err := cpu(p.cmd.Process.Pid)
+	before, err := p.cpu()
 	if err != nil {
 		return 0, err
 	}
 	for range requests {
-		if _, err := p.get(ctx, encoding); err != nil {
+		if _, err := p.scrape(ctx, encoding); err != nil {
 			return 0, err
 		}
 	}
-	after, err := cpu(p.cmd.Process.Pid)
+	after, err := p.cpu()
 	return (after - before) / time.Duration(requests), err
-}
-
-// garbage measures what the exporter allocates for one sample, without scrapes
-// and with one of each kind for every sample.
-func (b *bench) garbage(ctx context.Context) ([]row, error) {
-	p, err := b.exporterOn(ctx, "--collect-interval=100ms")
-	if err != nil {
-		return nil, err
-	}
-	defer p.stop()
-	allocated := func() (float64, error) {
-		body, err := p.get(ctx, "")
-		if err != nil {
-			return 0, err
-		}
-		return metric(body, "go_memstats_alloc_bytes_total")
-	}
-	measure := func(each func() error) (float64, error) {
-		const seconds, perSecond = 20, 10
-		before, err := allocated()
-		if err != nil {
-			return 0, err
-		}
-		for end := time.Now().Add(seconds * time.Second); time.Now().Before(end); time.Sleep(time.Second / perSecond) {
-			if err := each(); err != nil {
-				return 0, err
-			}
-		}
-		after, err := allocated()
-		return (after - before) / (seconds * perSecond) / 1024, err
-	}
-	quiet, err := measure(func() error { return nil })
-	if err != nil {
-		return nil, err
-	}
-	scraped, err := measure(func() error {
-		_, err := p.get(ctx, "gzip")
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return []row{
-		atMost("garbage of the exporter for one sample, nobody scrapes", quiet, 256, "KiB"),
-		atMost("garbage of the exporter for one sample and one gzip scrape of it", scraped, 256, "KiB"),
-	}, nil
 }
 
 // start measures the time from exec to the first scrape with values.
 func (b *bench) start(ctx context.Context) ([]row, error) {
 	var times []time.Duration
-	for range 2*b.options.rounds + 1 {
+	for range 2*b.rounds + 1 {
 		begin := time.Now()
-		p, err := b.exporterOn(ctx)
+		p, err := b.startExporter(ctx, "h100x8", counters60)
 		if err != nil {
 			return nil, err
 		}
 		times = append(times, time.Since(begin))
 		p.stop()
 	}
-	return []row{atMost("start to first good scrape, h100x8", median(times).Seconds(), 0.5, "s")}, nil
+	return []row{absolute("start to first good scrape, h100x8", median(times).Seconds(), 0.5, "s")}, nil
 }
 
-// hang compares the time of a scrape while DCGM hangs with that while it works,
-// and counts what the exporter gathers meanwhile.
-func (b *bench) hang(ctx context.Context) ([]row, error) {
-	p, err := b.exporterOn(ctx, "--collect-interval=1s")
-	if err != nil {
-		return nil, err
-	}
-	defer p.stop()
-	scrapeTimes := func(d time.Duration) ([]time.Duration, error) {
-		var times []time.Duration
-		for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-			begin := time.Now()
-			if _, err := p.get(ctx, ""); err != nil {
-				return nil, err
-			}
-			times = append(times, time.Since(begin))
-		}
-		return times, nil
-	}
-	counts := func() (goroutines float64, threads int, err error) {
-		body, err := p.get(ctx, "")
-		if err != nil {
-			return 0, 0, err
-		}
-		if goroutines, err = metric(body, "go_goroutines"); err != nil {
-			return 0, 0, err
-		}
-		threads, err = numberIn(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid), "Threads")
-		return goroutines, threads, err
-	}
-	healthy, err := scrapeTimes(10 * time.Second)
-	if err != nil {
-		return nil, err
-	}
-	goroutines, threads, err := counts()
-	if err != nil {
-		return nil, err
-	}
-	if err := p.command("hang *"); err != nil {
-		return nil, err
-	}
-	// Long enough for the first sampler to be killed and others to hang as well.
-	hanging, err := scrapeTimes(45 * time.Second)
-	if err != nil {
-		return nil, err
-	}
-	goroutinesAfter, threadsAfter, err := counts()
-	if err != nil {
-		return nil, err
-	}
-	return []row{
-		against("time of a scrape while DCGM hangs, against a healthy one", hanging, healthy),
-		atMost("goroutines gained in 45 s of DCGM hanging", goroutinesAfter-goroutines, 2, ""),
-		atMost("threads gained in 45 s of DCGM hanging", float64(threadsAfter-threads), 2, ""),
-	}, nil
-}
-
-// memory watches resident memory of exporter and sampler at an interval of
-// 100 ms, scraped every second. The two are one program, so most pages of the
-// sampler are pages of the exporter: the proportional set size counts them once.
+// memory observes the exporter and the sampler at an interval of 100 ms, with one
+// scrape per second. Both run the same binary, so the proportional set size (PSS)
+// counts their shared pages once.
 func (b *bench) memory(ctx context.Context) ([]row, error) {
-	p, err := b.exporterOn(ctx, "--collect-interval=100ms")
+	p, err := b.startExporter(ctx, "h100x8", counters60, "--collect-interval=100ms")
 	if err != nil {
 		return nil, err
 	}
@@ -292,34 +158,32 @@ func (b *bench) memory(ctx context.Context) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	var proportional, resident []float64 // MiB, one a second
-	for begin := time.Now(); time.Since(begin) < b.options.soak; time.Sleep(time.Second) {
-		if _, err := p.get(ctx, "gzip"); err != nil {
+	var exporters, samplers, totals []float64 // MiB, one per second
+	for begin := time.Now(); time.Since(begin) < b.duration; time.Sleep(time.Second) {
+		if _, err := p.scrape(ctx, "gzip"); err != nil {
 			return nil, err
 		}
-		var pss, rss int
-		for _, pid := range []int{p.cmd.Process.Pid, sampler} {
-			size, err := numberIn(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Pss")
-			if err != nil {
-				return nil, err
-			}
-			pss += size
-			if size, err = numberIn(fmt.Sprintf("/proc/%d/status", pid), "VmRSS"); err != nil {
-				return nil, err
-			}
-			rss += size
+		e, err := proportionalSetSize(p.cmd.Process.Pid)
+		if err != nil {
+			return nil, err
 		}
-		proportional, resident = append(proportional, float64(pss)/1024), append(resident, float64(rss)/1024)
+		s, err := proportionalSetSize(sampler)
+		if err != nil {
+			return nil, err
+		}
+		exporters, samplers, totals = append(exporters, e), append(samplers, s), append(totals, e+s)
 	}
-	tenth := max(1, len(proportional)/10)
-	middle := len(proportional) / 2
-	early, half := median(proportional[tenth:2*tenth+1]), median(proportional[middle-tenth:middle+1])
-	late := median(proportional[len(proportional)-tenth:])
-	what := fmt.Sprintf("exporter and sampler after %v at 100 ms", b.options.soak)
+	n := len(totals)
+	tenth, middle := max(1, n/10), n/2
+	if n < 20 {
+		return nil, fmt.Errorf("%d readings in %v are too few to compare: choose a longer -duration", n, b.duration)
+	}
+	late := median(totals[n-tenth:])
 	return []row{
-		atMost("resident memory of "+what, late, 45, "MiB"),
-		atMost("growth of it from the second tenth of that time to the last", late-early, 1, "MiB"),
-		atMost("growth of it in the second half of that time", late-half, 1, "MiB"),
-		{what: "the same with shared pages counted twice", measured: fmt.Sprintf("%.4g MiB", median(resident[len(resident)-tenth:])), floor: "-", ratio: "-"},
+		absolute(fmt.Sprintf("PSS of exporter and sampler after %v", b.duration), late, 45, "MiB"),
+		{quantity: "  of the exporter", measured: fmt.Sprintf("%.4g MiB", median(exporters[n-tenth:])), floor: "-", ratio: "-", limit: "-"},
+		{quantity: "  of the sampler", measured: fmt.Sprintf("%.4g MiB", median(samplers[n-tenth:])), floor: "-", ratio: "-", limit: "-"},
+		absolute("growth of the PSS from the second tenth of the time to the last", late-median(totals[tenth:2*tenth]), 1, "MiB"),
+		absolute("growth of the PSS in the second half of the time", late-median(totals[middle-tenth/2:middle+tenth/2+1]), 1, "MiB"),
 	}, nil
 }

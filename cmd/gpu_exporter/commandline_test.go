@@ -5,12 +5,12 @@ package main
 
 import (
 	"bytes"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 )
 
+// TestCheckConfig runs the subcommand check-config on valid and invalid configurations.
 func TestCheckConfig(t *testing.T) {
 	dir := t.TempDir()
 	for name, content := range map[string]string{
@@ -20,9 +20,7 @@ func TestCheckConfig(t *testing.T) {
 		"good.yml":  "http_server_config: {http2: false}\n",
 		"bad.yml":   "tls_server_config: {cert_file: none.pem, key_file: none.pem}\n",
 	} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		writeFile(t, filepath.Join(dir, name), content)
 	}
 	t.Chdir(dir)
 	tests := []struct {
@@ -62,8 +60,46 @@ func TestCheckConfig(t *testing.T) {
 				}
 			}
 			if tt.stderr == nil && stderr.Len() > 0 {
-				t.Errorf("errors without need:\n%s", &stderr)
+				t.Errorf("unexpected errors:\n%s", &stderr)
 			}
 		})
+	}
+}
+
+// TestSeeHelp: errors in flags and variables refer to --help, errors in the configuration
+// file do not.
+func TestSeeHelp(t *testing.T) {
+	dir := t.TempDir()
+	good := writeFile(t, filepath.Join(dir, "good.yaml"), "devices: g\n")
+	bad := writeFile(t, filepath.Join(dir, "bad.yaml"), "devices: x\ncollect-intervall: 5s\n")
+	for _, tt := range []struct {
+		args, env string
+		want      bool
+	}{
+		{"--config.file=" + bad, "", false},
+		{"", "GPU_EXPORTER_CONFIG_FILE=" + bad, false},
+		{"-c x --config.file=" + bad, "", true},
+		{"--config.file=" + bad, "DCGM_EXPORTER_INTERVAL=x", true},
+		{"-c x --config.file=" + good, "", true},
+		{"--config.file=" + filepath.Join(dir, "none.yaml"), "", true},
+		{"--colectors=x", "", true},
+	} {
+		var stdout, stderr bytes.Buffer
+		if code := run(strings.Fields("check-config "+tt.args), nil, &stdout, &stderr, strings.Fields(tt.env)); code != 1 {
+			t.Errorf("%q %q: exit status %d", tt.args, tt.env, code)
+		}
+		if got := strings.Contains(stderr.String(), "see --help"); got != tt.want {
+			t.Errorf("%q %q: %v, want %v\n%s", tt.args, tt.env, got, tt.want, &stderr)
+		}
+	}
+}
+
+// TestRunReportsEveryError: all invalid flags are reported, each in one line.
+func TestRunReportsEveryError(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	code := run([]string{"-c", "1", "--web.max-requests=0"}, nil, &stdout, &stderr, nil)
+	lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
+	if code != 1 || len(lines) != 3 || !strings.HasPrefix(lines[0], "gpu_exporter: error: --") || !strings.HasPrefix(lines[1], "gpu_exporter: error: --") {
+		t.Errorf("exit status %d\n%s", code, &stderr)
 	}
 }

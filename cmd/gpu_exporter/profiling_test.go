@@ -4,33 +4,22 @@
 package main
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"syscall"
 	"testing"
 )
 
-// signal sends a signal to the sampler.
-func (n *node) signal(t *testing.T, s syscall.Signal) {
-	t.Helper()
-	pid := n.samplerPID()
-	if pid == 0 {
-		t.Fatal("there is no sampler")
-	}
-	if err := syscall.Kill(pid, s); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// Profiling can be paused and resumed over HTTP, if that is switched on; a pause
-// outlives a sampler, and costs no other value.
+// TestProfilingPause: with the admin API, profiling is paused and resumed over HTTP. A pause
+// outlives a sampler and affects profiling values only.
 func TestProfilingPause(t *testing.T) {
 	t.Parallel()
 	n := startNode(t, "h100x8", append(fast, "--web.enable-admin-api")...)
 	const field = "DCGM_FI_PROF_GR_ENGINE_ACTIVE"
 	values := func(want int) {
 		t.Helper()
-		n.eventually(t, "profiling is as asked", func() bool {
+		n.eventually(t, fmt.Sprintf("%d GPUs have profiling values", want), func() bool {
 			body := n.scrape(t)
 			_, count := sumOf(body, field)
 			_, temperatures := sumOf(body, "DCGM_FI_DEV_GPU_TEMP")
@@ -41,16 +30,16 @@ func TestProfilingPause(t *testing.T) {
 	}
 	values(8)
 	sampler := n.samplerPID()
-	// The answer comes when the hardware is free, and again when it is not.
+	// The response arrives when the hardware is free.
 	if status, body := n.post(t, "/-/profiling/pause?for=1h"); status != http.StatusOK || !strings.Contains(body, `{"paused":true,"until":"`) || strings.Count(body, `"state":"paused"`) != 8 {
 		t.Errorf("pause answers %d: %s", status, body)
 	}
 	values(0)
 	if now := n.samplerPID(); now != sampler {
-		t.Error("the sampler was replaced for a pause")
+		t.Error("a pause replaced the sampler")
 	}
-	kill(t, n)
-	n.eventually(t, "another sampler works", func() bool {
+	n.killSampler(t)
+	n.eventually(t, "the next sampler works", func() bool {
 		up, _ := sumOf(n.scrape(t), "gpu_exporter_sampler_up")
 		now := n.samplerPID()
 		return up == 1 && now != 0 && now != sampler
@@ -63,7 +52,7 @@ func TestProfilingPause(t *testing.T) {
 	if status, body := n.tryGet(t, "/-/profiling"); status != http.StatusOK || !strings.HasPrefix(body, `{"paused":false,"gpus":[`) {
 		t.Errorf("the state is %d: %s", status, body)
 	}
-	// A web page of somebody else cannot pause anything.
+	// A web page of a different origin cannot pause profiling.
 	foreign, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+n.address+"/-/profiling/pause", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +64,7 @@ func TestProfilingPause(t *testing.T) {
 	}
 	resp.Body.Close()
 	if resp.StatusCode != http.StatusForbidden {
-		t.Errorf("a cross-site request is answered %d", resp.StatusCode)
+		t.Errorf("a cross-site request: status %d", resp.StatusCode)
 	}
 	for path, want := range map[string]int{"/-/profiling/pause?for=soon": 400, "/-/profiling/pause?for=48h": 400, "/-/profiling/pause?for=1ms": 400} {
 		if status, body := n.post(t, path); status != want {
@@ -86,7 +75,7 @@ func TestProfilingPause(t *testing.T) {
 		t.Errorf("GET answers %d", status)
 	}
 
-	// A sampler that hangs holds nobody up: what was asked for is done by the next.
+	// A sampler that hangs does not delay the response. The next sampler pauses profiling.
 	n.signal(t, syscall.SIGSTOP)
 	if status, body := n.post(t, "/-/profiling/pause"); status != http.StatusAccepted || !strings.Contains(body, `{"paused":true`) {
 		t.Errorf("while the sampler hangs, pause answers %d: %s", status, body)
@@ -96,6 +85,6 @@ func TestProfilingPause(t *testing.T) {
 
 	off := startNode(t, "h100x8", fast...)
 	if status, body := off.post(t, "/-/profiling/pause"); status != http.StatusForbidden || !strings.Contains(body, "--web.enable-admin-api") {
-		t.Errorf("without the switch: %d: %s", status, body)
+		t.Errorf("without the flag: %d: %s", status, body)
 	}
 }

@@ -1,0 +1,79 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"gpu_exporter/cmd/gpu_exporter/internal/config"
+	"gpu_exporter/collector/dcgmsim"
+)
+
+// TestScenarioNames compares the names in package config with those of the stand-in, which
+// must not be linked into the program.
+func TestScenarioNames(t *testing.T) {
+	if got, want := slices.Sorted(slices.Values(config.Scenarios())), slices.Sorted(slices.Values(dcgmsim.Scenarios())); !slices.Equal(got, want) {
+		t.Errorf("--simulate has %q, the stand-in %q", got, want)
+	}
+}
+
+// TestScenarioWithAnError: an error in a scenario file is reported at the start in one
+// line, instead of by samplers that fail repeatedly.
+func TestScenarioWithAnError(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "node.scenario")
+	if err := os.WriteFile(file, []byte("gpu t4 cuont 2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range []string{"serve", "once", "check-config"} {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		out, err := exec.CommandContext(ctx, built(t), command, "--simulate="+file, "--web.listen-address=127.0.0.1:0").CombinedOutput()
+		cancel()
+		if err == nil || !strings.Contains(string(out), file+":1: ") {
+			t.Errorf("%s: %v\n%s", command, err, out)
+		}
+	}
+}
+
+// TestOnce: the subcommand once prints one sample, or one line with the error.
+func TestOnce(t *testing.T) {
+	t.Parallel()
+	once := func(t *testing.T, args ...string) (stdout, stderr string, err error) {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), built(t), append([]string{"once"}, args...)...)
+		var out, log bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &log
+		err = cmd.Run()
+		return out.String(), log.String(), err
+	}
+	t.Run("prints one sample", func(t *testing.T) {
+		t.Parallel()
+		out, log, err := once(t, "--simulate=h100x8")
+		if err != nil {
+			t.Fatalf("%v\n%s", err, log)
+		}
+		if _, count := sumOf(out, "DCGM_FI_PROF_GR_ENGINE_ACTIVE"); count != 8 {
+			t.Errorf("%d GPUs with a profiling value, want 8", count)
+		}
+	})
+	t.Run("fails in one line without a library", func(t *testing.T) {
+		t.Parallel()
+		out, log, err := once(t)
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != 1 || out != "" {
+			t.Errorf("got %v and %q", err, out)
+		}
+		if !strings.Contains(log, "libdcgm.so.4") {
+			t.Errorf("the reason is missing:\n%s", log)
+		}
+	})
+}
