@@ -38,7 +38,7 @@ const (
 
 // impatientTiming is the timing of a sampler with impatientVariable. The stall is far
 // longer than an interval, so that a busy machine does not cause one.
-var impatientTiming = profilingTiming{stall: 3 * time.Second, retryMin: 300 * time.Millisecond, retryMax: 600 * time.Millisecond}
+var impatientTiming = profilingTiming{stall: 3 * time.Second, retry: 300 * time.Millisecond}
 
 func TestMain(m *testing.M) {
 	switch os.Getenv(childVariable) {

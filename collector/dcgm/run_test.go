@@ -614,7 +614,7 @@ func TestEngineNeedsRestart(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inv := &model.Inventory{Entities: []model.Entity{{Kind: gpu, State: tc.state, Parent: model.Unknown}}, Derived: tc.derived}
 			inv.Columns[gpu] = tc.columns
-			p := newPlan(inv, selectors{}, map[uint32]capability{0: {fields: map[uint16]metricGroup{1001: {}}}})
+			p := newPlan(inv, selectors{}, map[uint32]capability{0: {fields: map[uint16]bool{1001: true}}})
 			s := &sampler{
 				cfg:     Config{Sampler: wire.SamplerConfig{Interval: time.Second, Hostengine: tc.hostengine}},
 				reading: newReading(nil, p, make([]int64, 1), time.Second),

@@ -204,7 +204,7 @@ func (s *sampler) rebuild(topologyChanged bool) (rebuilt bool, err error) {
 
 func (s *sampler) plan(inv *model.Inventory) *plan {
 	p := newPlan(inv, s.selectors, s.profiler.capabilities)
-	p.track(s.cfg.Sampler.Tracked, s.cfg.Sampler.Interval, s.profiler.paused(), s.profiler.silent(inv))
+	p.track(s.cfg.Sampler.Tracked, s.cfg.Sampler.Interval, s.profiler.paused())
 	return p
 }
 
@@ -214,7 +214,7 @@ func (s *sampler) watch(p *plan, retry bool) error {
 	if err := s.writeTracks(); err != nil {
 		return err
 	}
-	s.profiler.apply(p, s.newest)
+	s.profiler.apply(p)
 	targets := p.targets()
 	if c := s.watcher.Set(targets, retry); c != native.OK {
 		return s.failed(c, model.FailureWatchFailed, "watching fields")
@@ -228,7 +228,7 @@ func (s *sampler) watch(p *plan, retry bool) error {
 	if c := s.xids.watch(s.watcher.Units(), p.inv); c != native.OK {
 		return s.failed(c, model.FailureWatchFailed, "reading XIDs")
 	}
-	s.profiler.watched(s.reading, s.watcher.Units(), time.Now())
+	s.profiler.watched(s.reading, s.watcher.Units(), s.newest, time.Now())
 	return s.writeProfiling()
 }
 

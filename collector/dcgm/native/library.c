@@ -27,7 +27,6 @@ struct native_private {
     int (*get_since)(uintptr_t, uintptr_t, uintptr_t, long long, long long *, abi_values_callback, void *);
     int (*group_create)(uintptr_t, uint32_t, const char *, uintptr_t *);
     int (*group_add)(uintptr_t, uintptr_t, uint32_t, uint32_t);
-    int (*group_remove)(uintptr_t, uintptr_t, uint32_t, uint32_t);
     int (*group_destroy)(uintptr_t, uintptr_t);
     int (*field_group_create)(uintptr_t, int, const uint16_t *, const char *, uintptr_t *);
     int (*field_group_destroy)(uintptr_t, uintptr_t);
@@ -91,7 +90,6 @@ struct native *native_open(char *text, size_t size, int *missing)
         { "dcgmGetValuesSince_v2", &p->get_since },
         { "dcgmGroupCreate", &p->group_create },
         { "dcgmGroupAddEntity", &p->group_add },
-        { "dcgmGroupRemoveEntity", &p->group_remove },
         { "dcgmGroupDestroy", &p->group_destroy },
         { "dcgmFieldGroupCreate", &p->field_group_create },
         { "dcgmFieldGroupDestroy", &p->field_group_destroy },
@@ -392,11 +390,6 @@ int native_group_create(struct native *n, const char *name, uintptr_t *group)
 int native_group_add(struct native *n, uintptr_t group, uint32_t kind, uint32_t id)
 {
     return n->p->group_add(n->handle, group, kind, id);
-}
-
-int native_group_remove(struct native *n, uintptr_t group, uint32_t kind, uint32_t id)
-{
-    return n->p->group_remove(n->handle, group, kind, id);
 }
 
 int native_group_destroy(struct native *n, uintptr_t group)

@@ -164,10 +164,6 @@ func (l *Library) AddToGroup(group uintptr, e Pair) Code {
 	return Code(C.native_group_add(l.n, C.uintptr_t(group), C.uint32_t(e.Kind), C.uint32_t(e.ID)))
 }
 
-func (l *Library) RemoveFromGroup(group uintptr, e Pair) Code {
-	return Code(C.native_group_remove(l.n, C.uintptr_t(group), C.uint32_t(e.Kind), C.uint32_t(e.ID)))
-}
-
 func (l *Library) DestroyGroup(group uintptr) Code {
 	return Code(C.native_group_destroy(l.n, C.uintptr_t(group)))
 }

@@ -106,7 +106,6 @@ void native_reset_strings(struct native *n);
 
 int native_group_create(struct native *n, const char *name, uintptr_t *group);
 int native_group_add(struct native *n, uintptr_t group, uint32_t kind, uint32_t id);
-int native_group_remove(struct native *n, uintptr_t group, uint32_t kind, uint32_t id);
 int native_group_destroy(struct native *n, uintptr_t group);
 int native_field_group_create(struct native *n, const char *name, const uint16_t *fields, int count,
                               uintptr_t *field_group);
