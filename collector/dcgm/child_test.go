@@ -174,6 +174,8 @@ type process struct {
 	inv *model.Inventory // the newest received one
 	// rewatches is the number of reported re-watches of profiling.
 	rewatches uint32
+	// xids are the codes of all XIDs so far.
+	xids []int64
 }
 
 // startProcess starts a sampler in the environment env.
@@ -274,6 +276,10 @@ func (p *process) frame(what string) wire.Frame {
 			p.check(f.Sample)
 		case f.Processes != nil && (p.inv == nil || f.Processes.Generation != p.inv.Generation):
 			p.t.Fatalf("processes of generation %d do not follow their inventory", f.Processes.Generation)
+		case f.Events != nil:
+			for _, e := range f.Events.List {
+				p.xids = append(p.xids, e.Code)
+			}
 		case f.Profiling != nil:
 			if p.inv == nil || f.Profiling.Generation != p.inv.Generation {
 				p.t.Fatalf("profiling of generation %d does not follow its inventory", f.Profiling.Generation)

@@ -126,7 +126,7 @@ func TestValuesBetweenSamples(t *testing.T) {
 		"gpu 0: 156":           {1, 3},
 		"gpu_instance 0: 1001": {0, 2}, // the first one is blank
 		"gpu_instance 0: 155":  {0, 0},
-		"gpu 3: 203":           {1, 3}, // with the samples: the GPU has field 1001
+		"gpu 6: 203":           {1, 3}, // with the samples: the GPU has field 1001
 		"gpu 0: 1001":          {0, 0}, // its instances have it
 	} {
 		got := points[key]
