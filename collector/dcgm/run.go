@@ -67,7 +67,6 @@ func run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	defer s.fabric.stop()
 	if err := s.sample(); err != nil {
 		return err
 	}
@@ -75,12 +74,10 @@ func run(ctx context.Context, cfg Config) error {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	processes := newProcessPoll(cfg)
-	defer processes.stop()
 	health, err := newHealthPoll(cfg, s.lib)
 	if err != nil {
 		return err
 	}
-	defer health.stop()
 	s.fabric.schedule(untilBeforeSample(time.Now(), interval, fabricLead))
 	var trackedDue <-chan time.Time
 	if d := pollInterval(cfg.Sampler); d > 0 {
@@ -110,18 +107,18 @@ func run(ctx context.Context, cfg Config) error {
 			err = s.pollTracked(false)
 		case c := <-cfg.Commands:
 			err = s.command(c)
-		case <-processes.due():
-			processes.start(s.inv)
-		case r := <-processes.results:
-			err = s.writeProcesses(processes, r)
-		case <-s.fabric.due():
-			s.fabric.start(struct{}{})
-		case r := <-s.fabric.results:
-			s.fabricChanged = s.fabric.receive(r) || s.fabricChanged
-		case <-health.due():
-			health.check(s.inv)
-		case r := <-health.results:
-			err = s.writeHealth(health, r)
+		case <-processes.timer.C:
+			s.readProcesses(processes)
+		case publish := <-processes.results:
+			err = processes.finish(publish)
+		case <-s.fabric.timer.C:
+			s.fabric.list()
+		case publish := <-s.fabric.results:
+			err = s.fabric.finish(publish)
+		case <-health.timer.C:
+			s.checkHealth(health)
+		case publish := <-health.results:
+			err = health.finish(publish)
 		}
 	}
 	if err := s.flushXIDs(); err != nil {
