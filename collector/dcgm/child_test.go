@@ -24,7 +24,7 @@ import (
 	"gpu_exporter/collector/wire"
 )
 
-// Each sampler of a test is a process of its own: the loader's path is fixed when a
+// Each sampler of a test is a separate process: the loader's path is fixed when a
 // process starts, and an injected fault must not end the test.
 const (
 	childVariable = "DCGM_TEST_CHILD"

@@ -283,8 +283,8 @@ type destination struct {
 	derived bool // column is of the derived fields
 	want    model.ValueType
 	// proof marks a field whose value proves that its GPU answers: it is measured on
-	// the GPU. DCGM keeps XIDs, and has node-wide fields without a GPU. Profiling has
-	// a state of its own.
+	// the GPU. DCGM keeps XIDs, and has node-wide fields without a GPU. The
+	// state of profiling is separate.
 	proof bool
 	// global marks a node-wide field, whatever entity it is read on.
 	global bool
@@ -305,7 +305,6 @@ func (p *plan) blocks() (blocks []block, cells int) {
 		if !ok {
 			at = len(blocks)
 			byShape[shape] = at
-			b.Column = columns(len(b.Fields))
 			blocks = append(blocks, b)
 		}
 		shared := &blocks[at]

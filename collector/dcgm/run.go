@@ -28,8 +28,8 @@ type Config struct {
 	// MIGDevices lists the MIG devices by NVML's names. It is called when the
 	// topology changes, and may be nil.
 	MIGDevices func() ([]model.MIGDevice, error)
-	// Processes reads the processes on the devices of an inventory. One goroutine of
-	// its own calls it if the configuration requests processes. It may hang.
+	// Processes reads the processes on the devices of an inventory. It is called
+	// in the background if the configuration requests processes, and may hang.
 	Processes func(*model.Inventory) (*model.Processes, error)
 	// Commands delivers the exporter's commands; nil means none.
 	Commands <-chan wire.SamplerCommand

@@ -14,7 +14,7 @@ import (
 	"gpu_exporter/collector/state"
 )
 
-// TestTrackedTargets shows that fast fields have watches of their own, except profiling
+// TestTrackedTargets shows that fast fields have separate watches, except profiling
 // fields, which have one interval on a GPU.
 func TestTrackedTargets(t *testing.T) {
 	const fine = 100 * time.Millisecond

@@ -277,7 +277,7 @@ func compile(t *testing.T, source string) string {
 }
 
 // TestStuckAndCrash shows that the stand-in can hang and crash: nothing in the same
-// process can bound such a call, so the sampler is a process of its own.
+// process can bound such a call, so the sampler is a separate process.
 func TestStuckAndCrash(t *testing.T) {
 	n := startNode(t, "t4x1")
 	n.mustAsk("open")
