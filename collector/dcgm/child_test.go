@@ -226,7 +226,7 @@ func startProcess(t *testing.T, cfg wire.SamplerConfig, env ...string) *process 
 		p.stdin.Close()
 		select {
 		case <-p.exited:
-		case <-time.After(20 * time.Second):
+		case <-time.After(patience):
 			t.Error("the sampler did not end with its stdin")
 			_ = p.cmd.Process.Kill()
 		}
