@@ -8,66 +8,34 @@ import (
 	"time"
 )
 
-// background makes slow calls in a goroutine of its own, one at a time, so that a
-// slow or hung call delays no sample. The goroutine that samples calls its methods.
-type background[Q, R any] struct {
-	name     string // of the action, for the log
-	log      *slog.Logger
-	timer    *time.Timer // fires when a call is due; nil if calls are disabled
-	requests chan Q
-	results  chan R
-	running  bool
-	overdue  bool // the running call was logged as slow
+// background makes slow calls one at a time in goroutines, so that a slow or hung call
+// delays no sample. The goroutine that samples calls its methods.
+type background struct {
+	name    string // of the action, for the log
+	log     *slog.Logger
+	timer   *time.Timer       // fires when a call is due
+	results chan func() error // publish the results of calls
+	running bool
+	overdue bool // the running call was logged as slow
 }
 
-// newBackground starts the goroutine that calls call. A nil call disables it. The
-// first call is due when schedule sets.
-func newBackground[Q, R any](name string, log *slog.Logger, call func(Q) R) background[Q, R] {
-	b := background[Q, R]{name: name, log: log}
-	if call == nil {
-		return b
-	}
-	b.timer = time.NewTimer(time.Hour)
-	b.timer.Stop()
-	// With one call at a time, a buffer of one never blocks.
-	b.requests, b.results = make(chan Q, 1), make(chan R, 1)
-	go func() {
-		for q := range b.requests {
-			b.results <- call(q)
-		}
-	}()
-	return b
-}
-
-// stop ends the goroutine after the running call.
-func (b *background[Q, R]) stop() {
-	if b.timer != nil {
-		b.timer.Stop()
-		close(b.requests)
-	}
+// newBackground returns a background whose first call is due when schedule sets.
+func newBackground(name string, log *slog.Logger) background {
+	timer := time.NewTimer(time.Hour)
+	timer.Stop()
+	return background{name: name, log: log, timer: timer, results: make(chan func() error, 1)}
 }
 
 // wait waits for the running call. The engine must not stop during a call.
-func (b *background[Q, R]) wait() {
+func (b *background) wait() {
 	if b.running {
 		<-b.results
 		b.running = false
 	}
 }
 
-// due delivers when start is to be called.
-func (b *background[Q, R]) due() <-chan time.Time {
-	if b.timer == nil {
-		return nil
-	}
-	return b.timer.C
-}
-
-func (b *background[Q, R]) schedule(d time.Duration) {
-	if b.timer != nil {
-		b.timer.Reset(d)
-	}
-}
+// schedule makes the next call due after d.
+func (b *background) schedule(d time.Duration) { b.timer.Reset(max(0, d)) }
 
 // untilBeforeSample returns the time until lead before the sample that follows the
 // one at tick, or until half an interval before it if the interval is short. Results
@@ -76,8 +44,9 @@ func untilBeforeSample(tick time.Time, interval, lead time.Duration) time.Durati
 	return time.Until(tick.Add(interval - min(lead, interval/2)))
 }
 
-// start starts a call and returns true, unless one is running.
-func (b *background[Q, R]) start(q Q) bool {
+// start starts a call and returns true, unless one is running. The function that call
+// returns publishes the result, in the goroutine that samples.
+func (b *background) start(call func() (publish func() error)) bool {
 	if b.running {
 		if !b.overdue {
 			b.overdue = true
@@ -86,17 +55,18 @@ func (b *background[Q, R]) start(q Q) bool {
 		return false
 	}
 	b.running = true
-	b.requests <- q
+	go func() { b.results <- call() }()
 	return true
 }
 
-// finish records that the caller received the result.
-func (b *background[Q, R]) finish() {
+// finish publishes a result.
+func (b *background) finish(publish func() error) error {
 	b.running = false
 	if b.overdue {
 		b.overdue = false
 		b.log.Info(b.name + " has finished")
 	}
+	return publish()
 }
 
 // failureLog logs a failure once until it changes or ends.

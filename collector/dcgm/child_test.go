@@ -24,7 +24,7 @@ import (
 	"gpu_exporter/collector/wire"
 )
 
-// Each sampler of a test is a process of its own: the loader's path is fixed when a
+// Each sampler of a test is a separate process: the loader's path is fixed when a
 // process starts, and an injected fault must not end the test.
 const (
 	childVariable = "DCGM_TEST_CHILD"
@@ -38,7 +38,7 @@ const (
 
 // impatientTiming is the timing of a sampler with impatientVariable. The stall is far
 // longer than an interval, so that a busy machine does not cause one.
-var impatientTiming = profilingTiming{stall: 3 * time.Second, retryMin: 300 * time.Millisecond, retryMax: 600 * time.Millisecond}
+var impatientTiming = profilingTiming{stall: 3 * time.Second, retry: 300 * time.Millisecond}
 
 func TestMain(m *testing.M) {
 	switch os.Getenv(childVariable) {
@@ -174,6 +174,8 @@ type process struct {
 	inv *model.Inventory // the newest received one
 	// rewatches is the number of reported re-watches of profiling.
 	rewatches uint32
+	// xids are the codes of all XIDs so far.
+	xids []int64
 }
 
 // startProcess starts a sampler in the environment env.
@@ -224,7 +226,7 @@ func startProcess(t *testing.T, cfg wire.SamplerConfig, env ...string) *process 
 		p.stdin.Close()
 		select {
 		case <-p.exited:
-		case <-time.After(20 * time.Second):
+		case <-time.After(patience):
 			t.Error("the sampler did not end with its stdin")
 			_ = p.cmd.Process.Kill()
 		}
@@ -274,6 +276,10 @@ func (p *process) frame(what string) wire.Frame {
 			p.check(f.Sample)
 		case f.Processes != nil && (p.inv == nil || f.Processes.Generation != p.inv.Generation):
 			p.t.Fatalf("processes of generation %d do not follow their inventory", f.Processes.Generation)
+		case f.Events != nil:
+			for _, e := range f.Events.List {
+				p.xids = append(p.xids, e.Code)
+			}
 		case f.Profiling != nil:
 			if p.inv == nil || f.Profiling.Generation != p.inv.Generation {
 				p.t.Fatalf("profiling of generation %d does not follow its inventory", f.Profiling.Generation)

@@ -192,10 +192,10 @@ func (e *engine) capabilities(top native.Topology) (map[uint32]capability, nativ
 			out[g.ID] = capability{status: c.Status()}
 			continue
 		}
-		fields := make(map[uint16]metricGroup)
+		fields := make(map[uint16]bool)
 		for _, group := range groups {
 			for _, f := range group.FieldIds {
-				fields[uint16(f)] = metricGroup{group.Major, group.Minor}
+				fields[uint16(f)] = true
 			}
 		}
 		out[g.ID] = capability{fields: fields}

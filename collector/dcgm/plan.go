@@ -34,13 +34,10 @@ type plan struct {
 	fixed, derived [][]model.Status
 	// tracked are the fields that are also read between samples.
 	tracked [][]trackedField
-	// tracksProfiling are the GPUs, by ID, with a tracked profiling field. profiling
-	// are the profiling fields that are watched, by the GPU's ID.
+	// tracksProfiling are the GPUs, by ID, with a tracked profiling field.
 	tracksProfiling map[uint32]bool
-	profiling       map[uint32][]uint16
-	// round groups the GPUs, by ID, by when their profiling fields were last
-	// re-watched: see profiler.beginRound.
-	round map[uint32]int
+	// attempts is the number of retries of each GPU's profiling fields, by its ID.
+	attempts map[uint32]int
 }
 
 // trackedField is a field whose every value is reported.
@@ -62,7 +59,7 @@ func newPlan(inv *model.Inventory, selected selectors, capabilities map[uint32]c
 		inv: inv, capabilities: capabilities, models: selected.models,
 		selected: make([]bool, n), read: make([]bool, n), events: make([]bool, n),
 		fixed: make([][]model.Status, n), derived: make([][]model.Status, n), tracked: make([][]trackedField, n),
-		tracksProfiling: map[uint32]bool{}, profiling: map[uint32][]uint16{},
+		tracksProfiling: map[uint32]bool{},
 	}
 	p.selectEntities(selected)
 	for i, e := range inv.Entities {
@@ -174,10 +171,9 @@ func (p *plan) excluded(row int, field model.FieldID) bool {
 }
 
 // track adds the fields to read between samples. Profiling fields are left out during
-// a pause. silent are the GPUs, by ID, without profiling values: their alternative
-// fields ([model.TrackedField.Unless]) are tracked.
-func (p *plan) track(fields []model.TrackedField, interval time.Duration, paused bool, silent map[uint32]bool) {
-	p.chooseProfiling(fields)
+// a pause. The alternative to a profiling field ([model.TrackedField.Unless]) is read
+// with the samples only, because it is used only while the profiling field has no values.
+func (p *plan) track(fields []model.TrackedField, interval time.Duration, paused bool) {
 	partitioned := make([]bool, len(p.inv.Entities)) // GPUs with selected instances
 	for i, e := range p.inv.Entities {
 		if e.Kind == model.KindGPUInstance && p.selected[i] {
@@ -204,11 +200,8 @@ func (p *plan) track(fields []model.TrackedField, interval time.Duration, paused
 					continue
 				}
 			}
-			if f.Unless != 0 && p.trackable(i, f.Unless) && !(gpu != nil && silent[gpu.ID] && isProfiling(uint16(f.Unless))) {
-				continue
-			}
 			every := f.Every
-			if every >= interval {
+			if every >= interval || f.Unless != 0 && p.trackable(i, f.Unless) {
 				every = 0
 			}
 			p.tracked[i] = append(p.tracked[i], trackedField{uint16(f.Field), every})
@@ -219,34 +212,8 @@ func (p *plan) track(fields []model.TrackedField, interval time.Duration, paused
 // trackable reports whether a field of an entity can be tracked.
 func (p *plan) trackable(row int, field model.FieldID) bool {
 	gpu, _ := p.inv.GPU(row)
-	watched := gpu == nil || !isProfiling(uint16(field)) || slices.Contains(p.profiling[gpu.ID], uint16(field))
-	return watched && !p.excluded(row, field)
-}
-
-// chooseProfiling sets the profiling fields of each GPU: the columns, and the tracked
-// fields that need no more turns of the hardware. Lower IDs win, because they are
-// more general.
-func (p *plan) chooseProfiling(fields []model.TrackedField) {
-	var wanted []uint16
-	for _, f := range fields {
-		if isProfiling(uint16(f.Field)) {
-			wanted = append(wanted, uint16(f.Field))
-		}
-	}
-	slices.Sort(wanted)
-	for i := range p.inv.Entities {
-		gpu := &p.inv.Entities[i]
-		if gpu.Kind != model.KindGPU {
-			continue
-		}
-		var listed []uint16
-		p.eachProfilingColumn(gpu, func(row, column int) {
-			if p.fixed[row][column] == model.StatusOK {
-				listed = append(listed, uint16(p.inv.Columns[p.inv.Entities[row].Kind][column]))
-			}
-		})
-		p.profiling[gpu.ID] = append(listed, p.capabilities[gpu.ID].withoutMoreTurns(listed, watch.Without(wanted, listed))...)
-	}
+	supported := gpu == nil || !isProfiling(uint16(field)) || p.capabilities[gpu.ID].of(uint16(field)) == model.StatusOK
+	return supported && !p.excluded(row, field)
 }
 
 // eachProfilingColumn calls f for each profiling column of the GPU and its instances.
@@ -316,8 +283,8 @@ type destination struct {
 	derived bool // column is of the derived fields
 	want    model.ValueType
 	// proof marks a field whose value proves that its GPU answers: it is measured on
-	// the GPU. DCGM keeps XIDs, and has node-wide fields without a GPU. Profiling has
-	// a state of its own.
+	// the GPU. DCGM keeps XIDs, and has node-wide fields without a GPU. The
+	// state of profiling is separate.
 	proof bool
 	// global marks a node-wide field, whatever entity it is read on.
 	global bool
@@ -338,7 +305,6 @@ func (p *plan) blocks() (blocks []block, cells int) {
 		if !ok {
 			at = len(blocks)
 			byShape[shape] = at
-			b.Column = columns(len(b.Fields))
 			blocks = append(blocks, b)
 		}
 		shared := &blocks[at]

@@ -45,8 +45,8 @@ var (
 		inst: {155, 1001},
 	}
 	testCapabilities = map[uint32]capability{
-		0: {fields: map[uint16]metricGroup{1001: {4, 0}, 1002: {1, 1}, 1004: {1, 1}, 1006: {1, 2}}},
-		1: {fields: map[uint16]metricGroup{1001: {4, 0}, 1002: {1, 1}}},
+		0: {fields: map[uint16]bool{1001: true, 1002: true, 1004: true, 1006: true}},
+		1: {fields: map[uint16]bool{1001: true, 1002: true}},
 		5: {status: model.StatusModuleMissing},
 	}
 )
@@ -67,7 +67,8 @@ func TestPlanTargets(t *testing.T) {
 		{"g", []string{
 			"events [230] on 1/0 1/1 1/5 4/7 4/8 5/7 5/8",
 			"[67 155] on 1/0 1/1 1/5",
-			"profiling [1001 1002] on 1/0 1/1",
+			"profiling [1001 1002] on 1/0",
+			"profiling [1001 1002] on 1/1",
 		}},
 		{"g:5", []string{
 			"events [230] on 1/5",

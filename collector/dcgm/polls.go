@@ -27,121 +27,109 @@ const (
 
 // processPoll reads the processes on the devices in the background.
 type processPoll struct {
-	background[*model.Inventory, processResult]
+	background
 	failure failureLog
-}
-
-type processResult struct {
-	processes *model.Processes
-	err       error
 }
 
 // newProcessPoll returns a poll whose first call is due at once.
 func newProcessPoll(cfg Config) *processPoll {
-	var read func(*model.Inventory) processResult
-	if cfg.Sampler.Processes && cfg.Processes != nil {
-		read = func(inv *model.Inventory) processResult {
-			processes, err := cfg.Processes(inv)
-			return processResult{processes, err}
-		}
-	}
-	p := &processPoll{background: newBackground("reading the processes", cfg.Logger, read)}
+	p := &processPoll{background: newBackground("reading the processes", cfg.Logger)}
 	p.schedule(0)
 	return p
 }
 
-// writeProcesses writes a result unless the inventory changed meanwhile: its
-// processes may have run on instances that no longer exist.
-func (s *sampler) writeProcesses(p *processPoll, r processResult) error {
-	p.finish()
-	p.failure.warn(p.log, "the processes on the devices cannot be read", r.err)
-	if r.processes == nil || r.processes.Generation != s.inv.Generation {
-		return nil
+// readProcesses starts to read the processes. It drops the result if the inventory
+// changes meanwhile: the processes may have run on instances that no longer exist.
+func (s *sampler) readProcesses(p *processPoll) {
+	if !s.cfg.Sampler.Processes || s.cfg.Processes == nil {
+		return
 	}
-	return s.cfg.Frames.Write(wire.Frame{Processes: r.processes})
+	inv := s.inv
+	p.start(func() func() error {
+		processes, err := s.cfg.Processes(inv)
+		return func() error {
+			p.failure.warn(p.log, "the processes on the devices cannot be read", err)
+			if processes == nil || processes.Generation != s.inv.Generation {
+				return nil
+			}
+			return s.cfg.Frames.Write(wire.Frame{Processes: processes})
+		}
+	})
 }
 
 // healthPoll makes health checks and reads the topology between GPUs in the background.
 type healthPoll struct {
-	background[healthRequest, healthResult]
+	background
+	checker                       *health.Checker // nil: disabled
 	interval                      time.Duration
 	generation                    uint64 // of the last checked inventory
 	peersAt                       time.Time
 	checkFailure, topologyFailure failureLog
 }
 
-type healthRequest struct {
-	inv   *model.Inventory
-	peers bool
-}
-
-type healthResult struct {
-	health   *model.Health
-	err      error
-	peers    *model.Peers // nil if not requested
-	peersErr error
-}
-
 // newHealthPoll returns a poll whose first check is due at once.
 func newHealthPoll(cfg Config, lib *native.Library) (*healthPoll, error) {
-	var call func(healthRequest) healthResult
-	if cfg.Sampler.HealthInterval > 0 {
-		checker, err := health.NewChecker(lib, cfg.Logger)
-		if err != nil {
-			return nil, failure(model.FailureInitFailed, err, "starting health checks")
-		}
-		call = func(q healthRequest) (r healthResult) {
-			r.health, r.err = checker.Check(q.inv)
-			if q.peers {
-				r.peers, r.peersErr = checker.Peers(q.inv)
-			}
-			return r
-		}
+	h := &healthPoll{background: newBackground("a health check", cfg.Logger), interval: cfg.Sampler.HealthInterval}
+	if h.interval <= 0 {
+		return h, nil
 	}
-	h := &healthPoll{background: newBackground("a health check", cfg.Logger, call), interval: cfg.Sampler.HealthInterval}
+	var err error
+	if h.checker, err = health.NewChecker(lib, cfg.Logger); err != nil {
+		return nil, failure(model.FailureInitFailed, err, "starting health checks")
+	}
 	h.schedule(0)
 	return h, nil
 }
 
 // follow makes a check due at once if inv was not checked yet.
 func (h *healthPoll) follow(inv *model.Inventory) {
-	if !h.running && inv.Generation != h.generation {
+	if h.checker != nil && !h.running && inv.Generation != h.generation {
 		h.schedule(0)
 	}
 }
 
-// check starts a check of the entities of inv, unless one is running.
-func (h *healthPoll) check(inv *model.Inventory) {
+// checkHealth starts a check of the inventory, unless one is running.
+func (s *sampler) checkHealth(h *healthPoll) {
 	h.schedule(h.interval)
-	now := time.Now()
-	peers := inv.Generation != h.generation || now.Sub(h.peersAt) >= peersInterval
-	if !h.start(healthRequest{inv, peers}) {
+	now, inv := time.Now(), s.inv
+	withPeers := inv.Generation != h.generation || now.Sub(h.peersAt) >= peersInterval
+	started := h.start(func() func() error {
+		health, err := h.checker.Check(inv)
+		var peers *model.Peers
+		var peersErr error
+		if withPeers {
+			peers, peersErr = h.checker.Peers(inv)
+		}
+		return func() error {
+			h.checkFailure.warn(h.log, "the health cannot be checked", err)
+			if withPeers {
+				h.topologyFailure.warn(h.log, "the topology between the GPUs cannot be read completely", peersErr)
+			}
+			return s.writeHealth(h, health, peers)
+		}
+	})
+	if !started {
 		return
 	}
-	if peers {
+	if withPeers {
 		h.peersAt = now
 	}
 	h.generation = inv.Generation
 }
 
-// writeHealth writes a result unless the inventory changed meanwhile. A failed check
+// writeHealth writes results unless the inventory changed meanwhile. A failed check
 // concerns every inventory.
-func (s *sampler) writeHealth(h *healthPoll, r healthResult) error {
-	h.finish()
-	h.checkFailure.warn(h.log, "the health cannot be checked", r.err)
-	if r.peers != nil {
-		h.topologyFailure.warn(h.log, "the topology between the GPUs cannot be read completely", r.peersErr)
-	}
+func (s *sampler) writeHealth(h *healthPoll, health *model.Health, peers *model.Peers) error {
 	defer h.follow(s.inv)
-	if r.err != nil || r.health.Generation == s.inv.Generation {
-		if err := s.cfg.Frames.Write(wire.Frame{Health: r.health}); err != nil {
+	if health.Failure != "" || health.Generation == s.inv.Generation {
+		if err := s.cfg.Frames.Write(wire.Frame{Health: health}); err != nil {
 			return err
 		}
 	}
-	if r.peers == nil || r.peers.Generation != s.inv.Generation {
+	if peers == nil || peers.Generation != s.inv.Generation {
 		return nil
 	}
-	return s.cfg.Frames.Write(wire.Frame{Peers: r.peers})
+	return s.cfg.Frames.Write(wire.Frame{Peers: peers})
 }
 
 // fabricKinds returns the kinds to list. Switches and links are always listed:
@@ -158,44 +146,58 @@ func fabricKinds(cfg wire.SamplerConfig) model.KindSet {
 
 // fabricPoll lists the fabric in the background: the state of each link is a driver call.
 type fabricPoll struct {
-	background[struct{}, fabricResult]
+	background
+	lister native.FabricLister
 	links  native.Code // of listing the links
 	read   time.Time   // when they were last listed; zero: never
 	listed bool        // the switches were listed at least once
 	fabric native.Fabric
-}
-
-type fabricResult struct {
-	started time.Time
-	fabric  native.Fabric // if changed
+	// changed is set if the fabric changed after the newest inventory.
 	changed bool
-	links   native.Code
-	listed  bool
 }
 
 // newFabricPoll starts a poll of the kinds, and waits briefly for its first result.
 func newFabricPoll(lib *native.Library, kinds model.KindSet, log *slog.Logger) *fabricPoll {
-	lister := lib.NewFabricLister(kinds)
-	p := &fabricPoll{background: newBackground("listing the NVLinks", log, func(struct{}) fabricResult {
-		r := fabricResult{started: time.Now()} // a link may go down at any later time
-		var c native.Code
-		if r.changed, r.links, c = lister.Check(); c != native.OK {
-			r.links, r.changed = c, false
-		}
-		r.listed = c == native.OK
-		if r.changed {
-			r.fabric = lister.Fabric()
-		}
-		return r
-	})}
-	p.start(struct{}{})
+	p := &fabricPoll{background: newBackground("listing the NVLinks", log), lister: lib.NewFabricLister(kinds)}
+	p.list()
 	select {
-	case result := <-p.results:
-		p.receive(result)
+	case publish := <-p.results:
+		_ = p.finish(publish) // a list has no error
 	case <-time.After(fabricWait):
 		log.Warn("listing the NVLinks is slow; their series appear when it is done")
 	}
 	return p
+}
+
+// list starts a list of the fabric, unless one is running.
+func (p *fabricPoll) list() {
+	p.start(func() func() error {
+		started := time.Now() // a link may go down at any later time
+		changed, links, c := p.lister.Check()
+		var fabric native.Fabric
+		if c != native.OK {
+			links, changed = c, false
+		}
+		if changed {
+			fabric = p.lister.Fabric()
+		}
+		return func() error {
+			p.listed = p.listed || c == native.OK
+			if links == native.LinksNotListed {
+				return nil
+			}
+			if links == native.OK {
+				p.read = started
+			}
+			if links != p.links && links != native.OK {
+				p.log.Warn("the NVLinks cannot be listed; their state is withheld when it is too old", "code", int(links))
+			}
+			if p.links = links; changed {
+				p.fabric, p.changed = fabric, true
+			}
+			return nil
+		}
+	})
 }
 
 // readAt returns when the links were last listed, by the current wall clock; zero if
@@ -205,25 +207,4 @@ func (p *fabricPoll) readAt() time.Time {
 		return p.read
 	}
 	return time.Now().Add(-time.Since(p.read))
-}
-
-// receive takes over a result and reports whether the fabric changed.
-func (p *fabricPoll) receive(r fabricResult) bool {
-	p.finish()
-	p.listed = p.listed || r.listed
-	if r.links == native.LinksNotListed {
-		return false
-	}
-	if r.links == native.OK {
-		p.read = r.started
-	}
-	if r.links != p.links {
-		if p.links = r.links; p.links != native.OK {
-			p.log.Warn("the NVLinks cannot be listed; their state is withheld when it is too old", "code", int(p.links))
-		}
-	}
-	if r.changed {
-		p.fabric = r.fabric
-	}
-	return r.changed
 }

@@ -16,23 +16,17 @@ import (
 	"gpu_exporter/collector/wire"
 )
 
-// maxRounds bounds the re-watch rounds that exist at a time; see maxGroups.
-const maxRounds = 8
-
-// persistentTries is the number of failed retries after which a state is logged as
-// persistent.
-const persistentTries = 3
-
 // profilingTiming is when profiling fields are re-watched.
 type profilingTiming struct {
 	// stall is the age, relative to the engine's newest value, at which the values of
 	// a GPU are stale; at least 3 intervals.
 	stall time.Duration
-	// A re-watch that does not help is repeated after retryMin, doubled up to retryMax.
-	retryMin, retryMax time.Duration
+	// retry is the time between two watches while the hardware is locked or a re-watch
+	// does not help.
+	retry time.Duration
 }
 
-var defaultProfilingTiming = profilingTiming{stall: 30 * time.Second, retryMin: 30 * time.Second, retryMax: 5 * time.Minute}
+var defaultProfilingTiming = profilingTiming{stall: 30 * time.Second, retry: 30 * time.Second}
 
 // profiler keeps the profiling fields working: it re-watches fields whose values are
 // not updated, retries locked hardware, and implements the pause.
@@ -42,16 +36,13 @@ var defaultProfilingTiming = profilingTiming{stall: 30 * time.Second, retryMin: 
 // outlives this process in nv-hostengine, and needs a module that GPUs from Hopper on
 // do not use (helperProfPauseResume in DCGM's DcgmApi.cpp).
 type profiler struct {
-	timing       profilingTiming
-	log          *slog.Logger
-	capabilities map[uint32]capability
-	pausedUntil  time.Time                // zero: not paused
-	known        map[string]*gpuProfiling // by [inventory.Key]
-	gpus         []*gpuProfiling          // of the plan, by row
-	round        int                      // the newest re-watch round
-	// silentChanged is set if a GPU became silent or stopped being silent after the
-	// plan was made.
-	silentChanged      bool
+	timing             profilingTiming
+	log                *slog.Logger
+	capabilities       map[uint32]capability
+	pausedUntil        time.Time                // zero: not paused
+	known              map[string]*gpuProfiling // by [inventory.Key]
+	gpus               []*gpuProfiling          // of the plan, by row
+	units              map[*watch.Unit]bool     // the profiling units
 	reported           []model.GPUProfiling
 	reportedGeneration uint64
 }
@@ -63,19 +54,12 @@ type gpuProfiling struct {
 	row       int
 	watchable bool // the GPU has fields to watch
 	state     model.ProfilingState
-	newest    int64 // time of the newest value, by the engine's clock; 0: none yet
-	stalled   bool  // the newest value is too old
-	// round is the re-watch round of the GPU. since is the engine's time at its start:
-	// older values are of the previous watch.
-	round int
-	since int64
-	// watches identifies the watched fields of the GPU and its instances.
-	watches []string
-	// retryAt is when to re-watch; zero: never. delay is the time to the next retry.
-	retryAt   time.Time
-	delay     time.Duration
-	tries     int    // since the state began
-	rewatches uint32 // not reported yet
+	newest    int64     // time of the newest value, by the engine's clock; 0: none yet
+	stalled   bool      // the newest value is too old
+	since     int64     // the engine's time at the newest watch: older values are of the previous one
+	attempt   int       // number of retries
+	retryAt   time.Time // when to re-watch; zero: never
+	rewatches uint32    // not reported yet
 	cells     []profilingCell
 }
 
@@ -98,47 +82,14 @@ func newProfiler(cfg Config, now time.Time) *profiler {
 
 func (p *profiler) paused() bool { return !p.pausedUntil.IsZero() }
 
-// silent returns the GPUs, by ID, that could have profiling values but have none.
-func (p *profiler) silent(inv *model.Inventory) map[uint32]bool {
-	p.silentChanged = false
-	silent := make(map[uint32]bool)
-	for i := range inv.Entities {
-		if e := &inv.Entities[i]; e.Kind == model.KindGPU {
-			g := p.known[inventory.Key(e)]
-			silent[e.ID] = p.paused() || g != nil && isSilent(g.state)
-		}
-	}
-	return silent
-}
-
-func isSilent(s model.ProfilingState) bool {
-	return s == model.ProfilingLocked || s == model.ProfilingFrozen || s == model.ProfilingError
-}
-
-// apply adds the pause and the re-watch rounds to a new plan. A GPU with new watches,
-// as after a repartition, gets a round of its own, so that the values of other GPUs
-// continue. newest is the engine's time.
-func (p *profiler) apply(plan *plan, newest int64) {
+// apply adds the pause and the retries to a new plan.
+func (p *profiler) apply(plan *plan) {
 	p.gpus = nil
-	before := make(map[*gpuProfiling][]string)
-	for _, g := range p.known {
-		before[g], g.watches = g.watches, nil
-	}
-	plan.round = make(map[uint32]int)
+	plan.attempts = make(map[uint32]int)
 	for row, e := range plan.inv.Entities {
 		if e.Kind == model.KindGPU && e.State == model.EntityUp {
 			p.applyToGPU(plan, row)
 		}
-	}
-	var changed []*gpuProfiling
-	for _, g := range p.gpus {
-		if g.watches = plan.profilingWatches(g.row); len(watch.Without(g.watches, before[g])) > 0 {
-			changed = append(changed, g)
-		}
-	}
-	p.beginRound(changed, newest)
-	for _, g := range p.gpus {
-		plan.round[g.id] = g.round
 	}
 }
 
@@ -165,22 +116,37 @@ func (p *profiler) applyToGPU(plan *plan, row int) {
 	}
 	g.id, g.row, g.watchable = gpu.ID, row, watchable
 	p.gpus = append(p.gpus, g)
+	plan.attempts[g.id] = g.attempt
 }
 
-// watched updates the states after the plan was watched.
-func (p *profiler) watched(r *reading, units []*watch.Unit, now time.Time) {
+// watched updates the states after the plan was watched. newest is the engine's time
+// before that.
+func (p *profiler) watched(r *reading, units []*watch.Unit, newest int64, now time.Time) {
 	refusals := make(map[native.Pair]native.Code)
+	rewatched := make(map[native.Pair]bool)
+	before := p.units
+	p.units = make(map[*watch.Unit]bool)
 	for _, u := range units {
+		if !u.Profiling {
+			continue
+		}
+		p.units[u] = true
 		for _, x := range u.Refused {
-			if u.Profiling {
-				refusals[x.Entity] = x.Code
-			}
+			refusals[x.Entity] = x.Code
+		}
+		for _, e := range u.Entities {
+			rewatched[e] = !before[u]
 		}
 	}
 	byID := make(map[uint32]*gpuProfiling, len(p.gpus))
 	for _, g := range p.gpus {
 		byID[g.id] = g
 		g.cells = nil
+		for i, e := range r.plan.inv.Entities {
+			if gpu, ok := r.plan.inv.GPU(i); ok && gpu.ID == g.id && rewatched[native.PairOf(e.Kind, e.ID)] {
+				g.since = newest
+			}
+		}
 		state, refused := p.stateOf(g, r.plan, refusals)
 		p.enter(g, state, r.lib.Err(refused, "watching profiling fields"), now)
 	}
@@ -242,17 +208,16 @@ func (p *profiler) enter(g *gpuProfiling, state model.ProfilingState, refused er
 	if g.state = state; state == before {
 		return
 	}
-	p.silentChanged = p.silentChanged || isSilent(state) != isSilent(before)
 	g.retryAt = time.Time{}
 	log := p.log.With("gpu", g.id, "uuid", g.uuid)
 	switch state {
 	case model.ProfilingLocked:
 		log.Warn("another client uses the profiling hardware; profiling fields have no values until it is free", "err", refused)
-		g.retryAt, g.delay, g.tries = now.Add(p.timing.retryMin), 2*p.timing.retryMin, 0
+		g.retryAt = now.Add(p.timing.retry)
 		g.newest, g.stalled = 0, false
 	case model.ProfilingFrozen:
 		log.Warn("DCGM does not update the profiling values; they are withheld and their fields are re-watched")
-		g.retryAt, g.delay, g.tries = now, p.timing.retryMin, 0
+		g.retryAt = now
 	case model.ProfilingError:
 		log.Warn("profiling fields cannot be watched", "err", refused)
 	case model.ProfilingActive:
@@ -300,66 +265,37 @@ func (p *profiler) check(r *reading, now time.Time) {
 	}
 }
 
-// due reports whether fields must be watched again, and begins the round. newest is
-// the engine's time.
-func (p *profiler) due(now time.Time, newest int64) bool {
+// due reports whether fields must be watched again.
+func (p *profiler) due(now time.Time) bool {
 	if p.paused() {
 		if now.Before(p.pausedUntil) {
 			return false
 		}
-		p.resume(newest)
+		p.resume()
 		return true
 	}
-	var due []*gpuProfiling
+	due := false
 	for _, g := range p.gpus {
 		if g.retryAt.IsZero() || now.Before(g.retryAt) {
 			continue
 		}
-		due = append(due, g)
-		g.tries++
-		g.retryAt = now.Add(g.delay)
-		g.delay = min(2*g.delay, p.timing.retryMax)
+		due = true
+		g.attempt++
+		g.retryAt = now.Add(p.timing.retry)
 		if g.state == model.ProfilingFrozen {
 			g.rewatches++
 		}
-		if g.tries == persistentTries {
-			p.log.Warn("profiling does not recover; its values stay withheld, and retries continue",
-				"gpu", g.id, "uuid", g.uuid, "state", g.state.String(), "max_retry_interval", p.timing.retryMax)
-		}
 	}
-	p.beginRound(due, newest)
-	return p.silentChanged || len(due) > 0
-}
-
-// beginRound puts GPUs into a new round of watches. GPUs of one round share watches.
-// If there are too many rounds, all GPUs join this one and miss one sample.
-func (p *profiler) beginRound(gpus []*gpuProfiling, newest int64) {
-	if len(gpus) == 0 {
-		return
-	}
-	p.round++
-	for _, g := range gpus {
-		g.round, g.since = p.round, newest
-	}
-	rounds := make(map[int]bool)
-	for _, g := range p.gpus {
-		rounds[g.round] = true
-	}
-	if len(rounds) <= maxRounds {
-		return
-	}
-	for _, g := range p.gpus {
-		g.round, g.since = p.round, newest
-	}
+	return due
 }
 
 // pause starts a pause or changes its end; 0 ends it. It reports whether the watches
 // must change.
-func (p *profiler) pause(d time.Duration, now time.Time, newest int64) bool {
+func (p *profiler) pause(d time.Duration, now time.Time) bool {
 	was := p.paused()
 	if d <= 0 {
 		if was {
-			p.resume(newest)
+			p.resume()
 		}
 		return was
 	}
@@ -369,10 +305,10 @@ func (p *profiler) pause(d time.Duration, now time.Time, newest int64) bool {
 }
 
 // resume ends the pause.
-func (p *profiler) resume(newest int64) {
+func (p *profiler) resume() {
 	p.pausedUntil = time.Time{}
 	for _, g := range p.known {
-		g.newest, g.stalled, g.since = 0, false, newest
+		g.newest, g.stalled = 0, false
 	}
 	p.log.Info("profiling is resumed")
 }
@@ -407,7 +343,7 @@ func (s *sampler) writeProfiling() error {
 
 // command carries out a command of the exporter.
 func (s *sampler) command(c wire.SamplerCommand) error {
-	if !s.profiler.pause(c.ProfilingPause, time.Now(), s.newest) {
+	if !s.profiler.pause(c.ProfilingPause, time.Now()) {
 		return nil
 	}
 	return s.watch(s.plan(s.inv), false)
@@ -415,7 +351,7 @@ func (s *sampler) command(c wire.SamplerCommand) error {
 
 // rewatchProfiling re-watches the fields that are due.
 func (s *sampler) rewatchProfiling(now time.Time) error {
-	if !s.profiler.due(now, s.newest) {
+	if !s.profiler.due(now) {
 		return nil
 	}
 	return s.watch(s.plan(s.inv), false)

@@ -28,8 +28,8 @@ type Config struct {
 	// MIGDevices lists the MIG devices by NVML's names. It is called when the
 	// topology changes, and may be nil.
 	MIGDevices func() ([]model.MIGDevice, error)
-	// Processes reads the processes on the devices of an inventory. One goroutine of
-	// its own calls it if the configuration requests processes. It may hang.
+	// Processes reads the processes on the devices of an inventory. It is called
+	// in the background if the configuration requests processes, and may hang.
 	Processes func(*model.Inventory) (*model.Processes, error)
 	// Commands delivers the exporter's commands; nil means none.
 	Commands <-chan wire.SamplerCommand
@@ -67,7 +67,6 @@ func run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	defer s.fabric.stop()
 	if err := s.sample(); err != nil {
 		return err
 	}
@@ -75,12 +74,10 @@ func run(ctx context.Context, cfg Config) error {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	processes := newProcessPoll(cfg)
-	defer processes.stop()
 	health, err := newHealthPoll(cfg, s.lib)
 	if err != nil {
 		return err
 	}
-	defer health.stop()
 	s.fabric.schedule(untilBeforeSample(time.Now(), interval, fabricLead))
 	var trackedDue <-chan time.Time
 	if d := pollInterval(cfg.Sampler); d > 0 {
@@ -110,18 +107,18 @@ func run(ctx context.Context, cfg Config) error {
 			err = s.pollTracked(false)
 		case c := <-cfg.Commands:
 			err = s.command(c)
-		case <-processes.due():
-			processes.start(s.inv)
-		case r := <-processes.results:
-			err = s.writeProcesses(processes, r)
-		case <-s.fabric.due():
-			s.fabric.start(struct{}{})
-		case r := <-s.fabric.results:
-			s.fabricChanged = s.fabric.receive(r) || s.fabricChanged
-		case <-health.due():
-			health.check(s.inv)
-		case r := <-health.results:
-			err = s.writeHealth(health, r)
+		case <-processes.timer.C:
+			s.readProcesses(processes)
+		case publish := <-processes.results:
+			err = processes.finish(publish)
+		case <-s.fabric.timer.C:
+			s.fabric.list()
+		case publish := <-s.fabric.results:
+			err = s.fabric.finish(publish)
+		case <-health.timer.C:
+			s.checkHealth(health)
+		case publish := <-health.results:
+			err = health.finish(publish)
 		}
 	}
 	if err := s.flushXIDs(); err != nil {

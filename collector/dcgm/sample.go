@@ -43,9 +43,7 @@ func (s *sampler) sample() error {
 	if err := s.write(sample, found, now); err != nil {
 		return err
 	}
-	if s.migChanged = found.migChanged; s.migChanged && !now.Before(s.migQuietUntil) {
-		s.rebuildAt = now // with the next sample
-	}
+	s.migChanged = found.migChanged // read with the next sample
 	if err := s.checkAnswers(now); err != nil {
 		return err
 	}
@@ -78,7 +76,7 @@ func (s *sampler) followTopology(now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if !changed && (s.rebuildAt.IsZero() || now.Before(s.rebuildAt)) {
+	if identity := s.incomplete || s.migChanged; !changed && (!identity || now.Before(s.identityAt)) {
 		return nil
 	}
 	// XIDs and values received until now belong to the old inventory.
@@ -136,7 +134,7 @@ func (s *sampler) topologyChanged(now time.Time) (bool, error) {
 		s.log.Debug("the topology was not checked", "err", s.lib.Err(c, "listing the GPUs"))
 	}
 	s.changed = s.changed || changed
-	return s.changed || s.fabricChanged, nil
+	return s.changed || s.fabric.changed, nil
 }
 
 // checkTopology reports whether the topology changed after the last call.

@@ -21,10 +21,9 @@ const (
 	// because profiling has no first values, but at least 2 intervals. DCGM has them one
 	// interval after the watch, or later on a busy machine.
 	profilingWait = 2 * time.Second
-	// identityRetry is the time to the next read of an unknown UUID. It doubles up to
-	// maxIdentityRetry while the UUID stays unknown.
-	identityRetry    = 10 * time.Second
-	maxIdentityRetry = 5 * time.Minute
+	// identityRetry is the time to the next read of the identities while a UUID is
+	// unknown, or while the driver does not confirm a changed MIG mode.
+	identityRetry = 10 * time.Second
 	// instancesTimeout is how long MIG instances that cannot be listed count as
 	// unchanged, but at least 2 intervals: their IDs may be reused meanwhile.
 	instancesTimeout = 10 * time.Second
@@ -47,20 +46,18 @@ type sampler struct {
 	inv       *model.Inventory // the newest one
 	appeared  []int64          // of its entities: see [inventory.Found]
 
-	skipUntil     time.Time     // until then, samples may be left out
-	changed       bool          // the topology changed after the newest inventory
-	fabricChanged bool          // the fabric changed after the newest inventory
-	listed        time.Time     // when the MIG instances were last listed
-	unlisted      bool          // that is longer ago than instancesTimeout
-	updated       bool          // the engine updated all fields once
-	rebuildAt     time.Time     // when to read the identities again; zero: never
-	retry         time.Duration // the last delay of rebuildAt
-	migChanged    bool          // the last reading found a changed MIG mode
-	migQuietUntil time.Time     // a changed MIG mode is ignored: the driver did not confirm it
-	libraryCheck  time.Time     // when the library's file was last checked
-	newest        int64         // time of the newest value, by the engine's clock
-	newestSince   time.Time     // since when that is the newest
-	answeredAt    time.Time     // when a GPU last answered; zero: never
+	skipUntil    time.Time // until then, samples may be left out
+	changed      bool      // the topology changed after the newest inventory
+	listed       time.Time // when the MIG instances were last listed
+	unlisted     bool      // that is longer ago than instancesTimeout
+	updated      bool      // the engine updated all fields once
+	incomplete   bool      // a UUID is unknown
+	migChanged   bool      // the last reading found a changed MIG mode
+	identityAt   time.Time // when the identities may be read again
+	libraryCheck time.Time // when the library's file was last checked
+	newest       int64     // time of the newest value, by the engine's clock
+	newestSince  time.Time // since when that is the newest
+	answeredAt   time.Time // when a GPU last answered; zero: never
 }
 
 // newSampler starts the engine and makes the first inventory and its watches.
@@ -162,19 +159,10 @@ func (s *sampler) rebuild(topologyChanged bool) (rebuilt bool, err error) {
 	inv := found.Inventory
 	inv.Derived, inv.InstancesUnknown = s.cfg.Sampler.Derived, s.unlisted
 	unchanged := !topologyChanged && s.inv != nil && inventory.Equal(inv, s.inv)
-	now := time.Now()
-	if s.rebuildAt = (time.Time{}); unchanged {
-		s.retry = min(2*s.retry, maxIdentityRetry)
-	} else {
-		s.retry = identityRetry
-	}
-	if found.Incomplete {
-		s.rebuildAt = now.Add(s.retry)
+	if s.incomplete = found.Incomplete; s.incomplete || unchanged {
+		s.identityAt = time.Now().Add(identityRetry)
 	}
 	if unchanged {
-		if s.migChanged {
-			s.migQuietUntil = now.Add(identityRetry)
-		}
 		return false, nil
 	}
 	capabilities, c := s.engine.capabilities(top)
@@ -198,13 +186,13 @@ func (s *sampler) rebuild(topologyChanged bool) (rebuilt bool, err error) {
 	if err := s.cfg.Frames.Write(wire.Frame{Inventory: inv}); err != nil {
 		return false, err
 	}
-	s.inv, s.changed, s.fabricChanged, s.appeared = inv, false, false, found.Appeared
+	s.inv, s.changed, s.fabric.changed, s.appeared = inv, false, false, found.Appeared
 	return true, s.watch(p, true)
 }
 
 func (s *sampler) plan(inv *model.Inventory) *plan {
 	p := newPlan(inv, s.selectors, s.profiler.capabilities)
-	p.track(s.cfg.Sampler.Tracked, s.cfg.Sampler.Interval, s.profiler.paused(), s.profiler.silent(inv))
+	p.track(s.cfg.Sampler.Tracked, s.cfg.Sampler.Interval, s.profiler.paused())
 	return p
 }
 
@@ -214,7 +202,7 @@ func (s *sampler) watch(p *plan, retry bool) error {
 	if err := s.writeTracks(); err != nil {
 		return err
 	}
-	s.profiler.apply(p, s.newest)
+	s.profiler.apply(p)
 	targets := p.targets()
 	if c := s.watcher.Set(targets, retry); c != native.OK {
 		return s.failed(c, model.FailureWatchFailed, "watching fields")
@@ -228,7 +216,7 @@ func (s *sampler) watch(p *plan, retry bool) error {
 	if c := s.xids.watch(s.watcher.Units(), p.inv); c != native.OK {
 		return s.failed(c, model.FailureWatchFailed, "reading XIDs")
 	}
-	s.profiler.watched(s.reading, s.watcher.Units(), time.Now())
+	s.profiler.watched(s.reading, s.watcher.Units(), s.newest, time.Now())
 	return s.writeProfiling()
 }
 

@@ -15,7 +15,8 @@ import (
 )
 
 // targets returns all watches of the plan. The events come first, so that later
-// watches delay no XID. Profiling comes last. Entities with the same watch share a target.
+// watches delay no XID. Profiling comes last. Entities with the same watch share a
+// target, but each GPU has its own for profiling: a re-watch interrupts no other GPU.
 func (p *plan) targets() []watch.Target {
 	var targets []watch.Target
 	positions := make(map[string]int)
@@ -27,6 +28,9 @@ func (p *plan) targets() []watch.Target {
 		key := fmt.Sprint(e.Kind, t)
 		if t.Events {
 			key = "events" // of all kinds
+		}
+		if gpu, ok := p.inv.GPU(row); ok && t.Profiling {
+			key = fmt.Sprint(key, gpu.ID)
 		}
 		at, ok := positions[key]
 		if !ok || len(targets[at].Entities) == watch.MaxEntities {
@@ -68,7 +72,10 @@ func (p *plan) targets() []watch.Target {
 // and the last one would replace the others.
 func (p *plan) targetsOf(row int) []watch.Target {
 	e := &p.inv.Entities[row]
-	ordinary, profiling := watch.Target{}, watch.Target{Profiling: true, Round: p.roundOf(row)}
+	ordinary, profiling := watch.Target{}, watch.Target{Profiling: true}
+	if gpu, ok := p.inv.GPU(row); ok {
+		profiling.Attempt = p.attempts[gpu.ID]
+	}
 	faster := make(map[time.Duration][]uint16)
 	every := make(map[uint16]time.Duration)
 	for _, t := range p.tracked[row] {
@@ -112,28 +119,6 @@ func (p *plan) targetsOf(row int) []watch.Target {
 		targets = append(targets, watch.Target{Fields: faster[interval], Every: interval})
 	}
 	return append(targets, profiling)
-}
-
-// profilingWatches identifies the profiling watches of a GPU and its instances.
-func (p *plan) profilingWatches(gpuRow int) (watches []string) {
-	for row, e := range p.inv.Entities {
-		if gpu, ok := p.inv.GPU(row); !ok || gpu != &p.inv.Entities[gpuRow] || e.State != model.EntityUp {
-			continue
-		}
-		targets := p.targetsOf(row)
-		if t := targets[len(targets)-1]; len(t.Fields) > 0 {
-			watches = append(watches, fmt.Sprint(p.identity(row), t.Every, t.Fields))
-		}
-	}
-	return watches
-}
-
-// roundOf returns the round in which the profiling of an entity's GPU was re-watched.
-func (p *plan) roundOf(row int) int {
-	if gpu, ok := p.inv.GPU(row); ok {
-		return p.round[gpu.ID]
-	}
-	return 0
 }
 
 // identity distinguishes an entity from all others, including earlier instances

@@ -83,7 +83,7 @@ func newTracker(sample *reading) *tracker {
 		if !ok {
 			at = len(t.fast)
 			requests[key] = at
-			t.fast = append(t.fast, native.Request{Fields: fields, Column: columns(len(fields))})
+			t.fast = append(t.fast, native.Request{Fields: fields})
 		}
 		r := &t.fast[at]
 		r.Entities = append(r.Entities, native.PairOf(e.Kind, e.ID))
@@ -93,15 +93,6 @@ func newTracker(sample *reading) *tracker {
 	t.fastCells = make([]native.Cell, len(t.fastTracks))
 	t.seen = make([]int64, len(t.tracks.List))
 	return t
-}
-
-// columns returns the columns of a request whose cells are in the order of its fields.
-func columns(n int) []uint16 {
-	all := make([]uint16, n)
-	for i := range all {
-		all[i] = uint16(i)
-	}
-	return all
 }
 
 // poll collects new values: of all tracked fields from the newest sample, or else of

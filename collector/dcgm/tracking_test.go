@@ -10,12 +10,11 @@ import (
 	"testing"
 	"time"
 
-	"gpu_exporter/collector/dcgm/watch"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/state"
 )
 
-// TestTrackedTargets shows that fast fields have watches of their own, except profiling
+// TestTrackedTargets shows that fast fields have separate watches, except profiling
 // fields, which have one interval on a GPU.
 func TestTrackedTargets(t *testing.T) {
 	const fine = 100 * time.Millisecond
@@ -35,21 +34,20 @@ func TestTrackedTargets(t *testing.T) {
 			[]model.TrackedField{{Field: 156, Kinds: gpus, Parents: true}},
 			[]string{"[67 155 156] on 1/0 1/5", "[156] on 1/1", "[155] on 4/7 4/8", "[1001 1002] on 1/0", "[1001] on 4/7 4/8"},
 		},
-		"not with its alternative": {
+		"an alternative to a profiling field": {
 			[]model.TrackedField{{Field: 203, Kinds: both, Every: fine, Unless: 1001}},
-			[]string{"[67 155] on 1/0 1/5", "100ms [203] on 1/5", "[155] on 4/7 4/8", "[1001 1002] on 1/0", "[1001] on 4/7 4/8"},
+			[]string{
+				"[67 155 203] on 1/0", "[67 155] on 1/5", "100ms [203] on 1/5", "[155 203] on 4/7 4/8",
+				"[1001 1002] on 1/0", "[1001] on 4/7 4/8",
+			},
 		},
 		"profiling that the GPU does not have": {
 			[]model.TrackedField{{Field: 1005, Kinds: both}},
 			[]string{"[67 155] on 1/0 1/5", "[155] on 4/7 4/8", "[1001 1002] on 1/0", "[1001] on 4/7 4/8"},
 		},
-		"profiling that needs no more turns": {
+		"profiling that is no column": {
 			[]model.TrackedField{{Field: 1004, Kinds: gpus}},
 			[]string{"[67 155] on 1/0 1/5", "[155] on 4/7 4/8", "[1001 1002 1004] on 1/0", "[1001] on 4/7 4/8"},
-		},
-		"profiling that needs more turns": {
-			[]model.TrackedField{{Field: 1006, Kinds: gpus}, {Field: 203, Kinds: gpus, Unless: 1006}},
-			[]string{"[67 155 203] on 1/0 1/5", "[155] on 4/7 4/8", "[1001 1002] on 1/0", "[1001] on 4/7 4/8"},
 		},
 		"profiling at a shorter interval": {
 			[]model.TrackedField{{Field: 1001, Kinds: gpus, Every: fine}},
@@ -62,7 +60,7 @@ func TestTrackedTargets(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPlan(testInventory(testColumns), selectors{}, testCapabilities)
-			p.track(tt.tracked, time.Second, false, nil)
+			p.track(tt.tracked, time.Second, false)
 			var got []string
 			for _, target := range p.targets() {
 				if target.Events {
@@ -128,7 +126,7 @@ func TestValuesBetweenSamples(t *testing.T) {
 		"gpu 0: 156":           {1, 3},
 		"gpu_instance 0: 1001": {0, 2}, // the first one is blank
 		"gpu_instance 0: 155":  {0, 0},
-		"gpu 3: 203":           {0, 0}, // it has field 1001
+		"gpu 6: 203":           {1, 3}, // with the samples: the GPU has field 1001
 		"gpu 0: 1001":          {0, 0}, // its instances have it
 	} {
 		got := points[key]
@@ -155,31 +153,5 @@ func TestUtilizationWithoutProfiling(t *testing.T) {
 	}
 	if n := len(points["gpu 0: 1001"]); n > 0 {
 		t.Errorf("%d values of profiling, for which the GPU has no module", n)
-	}
-}
-
-// TestWithoutMoreTurns shows which fields the hardware counts without more turns.
-func TestWithoutMoreTurns(t *testing.T) {
-	a10 := capability{fields: map[uint16]metricGroup{
-		1001: {4, 0}, 1002: {1, 1}, 1004: {1, 1}, 1005: {2, 0}, 1006: {1, 2}, 1007: {1, 1}, 1008: {1, 3},
-	}}
-	hopper := capability{fields: map[uint16]metricGroup{1001: {}, 1002: {}, 1004: {}, 1006: {}, 1008: {}}}
-	wanted := []uint16{1001, 1002, 1004, 1005, 1006, 1007, 1008}
-	for name, tt := range map[string]struct {
-		of     capability
-		fields []uint16
-		want   []uint16
-	}{
-		"no turns":                 {hopper, []uint16{1001}, []uint16{1002, 1004, 1006, 1008}},
-		"one turn":                 {a10, []uint16{1001}, []uint16{1002, 1004, 1005, 1007}},
-		"one turn without columns": {a10, nil, []uint16{1001, 1002, 1004, 1005, 1007}},
-		"the turn of the columns":  {a10, []uint16{1008}, []uint16{1001, 1005}},
-		"two turns of the columns": {a10, []uint16{1004, 1008}, []uint16{1001, 1002, 1005, 1007}},
-		"all turns":                {a10, []uint16{1004, 1006, 1008}, []uint16{1001, 1002, 1005, 1007}},
-		"no profiling":             {capability{status: model.StatusModuleMissing}, nil, nil},
-	} {
-		if got := tt.of.withoutMoreTurns(tt.fields, watch.Without(wanted, tt.fields)); !slices.Equal(got, tt.want) {
-			t.Errorf("%s: %v, want %v", name, got, tt.want)
-		}
 	}
 }

@@ -150,7 +150,7 @@ func (x *xids) record(e native.Event) {
 	x.newest[e.Entity] = max(x.newest[e.Entity], e.Time)
 }
 
-// poll receives new XIDs from the watches and from a reading. An error other than a
+// poll receives new XIDs from the watches and from a reading. Any error except a
 // lost engine means that only the newest XID of each entity was received.
 func (x *xids) poll(r *reading) native.Code {
 	c := x.query()

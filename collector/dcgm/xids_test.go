@@ -162,3 +162,38 @@ func TestXIDWhileInstancesCannotBeListed(t *testing.T) {
 		})
 	}
 }
+
+// TestXIDAfterAllGPUsReturned shows that an XID is emitted once although all watches ended
+// and new watches begin within the time that queries overlap.
+func TestXIDAfterAllGPUsReturned(t *testing.T) {
+	for scenario, gpus := range map[string]int{"t4x1": 1, "h100x8": 8} {
+		t.Run(scenario, func(t *testing.T) {
+			n := newNode(t, scenario)
+			p := n.start(defaultConfig())
+			p.has(gpu, 0, 150, model.StatusOK)
+			n.command("xid 31 gpu 0")
+			p.events("the XID", 1)
+			change := func(command string, state model.EntityState) {
+				for i := range gpus {
+					n.command(fmt.Sprintf("%s gpu %d", command, i))
+				}
+				for inv := p.inv; slices.ContainsFunc(inv.Entities, func(e model.Entity) bool { return e.Kind == gpu && e.State != state }); {
+					inv = p.inventory(command)
+				}
+			}
+			for range 2 {
+				change("detach", model.EntityDetached)
+				for range 5 { // the sampler polls without watches
+					p.sample("a sample without GPUs", func(*model.Sample) error { return nil })
+				}
+				change("attach", model.EntityUp)
+				p.has(gpu, 0, 150, model.StatusOK)
+			}
+			n.command("xid 43 gpu 0") // follows every repetition
+			p.events("the next XID", 1)
+			if !slices.Equal(p.xids, []int64{31, 43}) {
+				t.Errorf("XIDs %v, want 31 and 43 once", p.xids)
+			}
+		})
+	}
+}

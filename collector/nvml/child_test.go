@@ -41,14 +41,15 @@ func TestMain(m *testing.M) {
 // answer is a child's answer to one line of input.
 type answer struct {
 	Error     string // of the call as a whole
-	NoLibrary bool
-	NoDriver  bool
 	GPUs      []gpuAnswer
 	MIG       []model.MIGDevice
 	Inventory *model.Inventory
 	Processes *model.Processes
 	Log       string // of the reader
 }
+
+// noLibrary reports whether the loader does not find the library.
+func (a answer) noLibrary() bool { return strings.Contains(a.Error, "no "+libraryName+": ") }
 
 type gpuAnswer struct {
 	GPU
@@ -76,7 +77,7 @@ func serveChild(in io.Reader, out io.Writer) error {
 			var gpus []GPU
 			gpus, err = l.GPUs()
 			for _, g := range gpus {
-				ga := gpuAnswer{GPU: g, Lost: errors.Is(g.Err, ErrLost)}
+				ga := gpuAnswer{GPU: g, Lost: errors.Is(g.Err, errLost)}
 				if g.Err != nil {
 					ga.Error = g.Err.Error()
 				}
@@ -110,7 +111,7 @@ func serveChild(in io.Reader, out io.Writer) error {
 			err = l.Close()
 		}
 		if err != nil {
-			a.Error, a.NoLibrary, a.NoDriver = err.Error(), errors.Is(err, ErrNoLibrary), errors.Is(err, ErrNoDriver)
+			a.Error = err.Error()
 		}
 		if err := json.NewEncoder(out).Encode(a); err != nil {
 			return err

@@ -26,16 +26,8 @@ import (
 // libraryName is the name that go-nvml passes to dlopen, so LD_LIBRARY_PATH applies.
 const libraryName = "libnvidia-ml.so.1"
 
-var (
-	// ErrNoLibrary means that libnvidia-ml.so.1 does not exist, as on a node without
-	// NVIDIA's driver or in a container without access to it.
-	ErrNoLibrary = errors.New("no " + libraryName)
-	// ErrNoDriver means that the library exists, but the driver is not loaded or has a
-	// different version.
-	ErrNoDriver = errors.New("NVIDIA driver not loaded, or its version differs from the library's")
-	// ErrLost means that a GPU has fallen off the bus.
-	ErrLost = errors.New("GPU is lost")
-)
+// errLost means that a GPU has fallen off the bus.
+var errLost = errors.New("GPU is lost")
 
 // GPU is a GPU in NVML's enumeration.
 type GPU struct {
@@ -45,7 +37,7 @@ type GPU struct {
 	// MIGDevices are ordered by GPU instance and compute instance. A GPU in MIG mode
 	// may have none.
 	MIGDevices []model.MIGDevice
-	// Err is why some of the above is missing: ErrLost for a lost GPU, of which only
+	// Err is why some of the above is missing: errLost for a lost GPU, of which only
 	// the index is known. It does not affect other GPUs.
 	Err error
 }
@@ -56,27 +48,26 @@ type Library struct {
 	handle *dl.DynamicLibrary // keeps the library loaded
 	lib    nvml.Interface
 	// The features that the library has functions for.
-	mig, placement, mps, utilization bool
-	processes                        error // why processes cannot be listed, or nil
+	mig, mps, utilization bool
+	processes             error // why processes cannot be listed, or nil
 }
 
-// open loads and initialises the library. The error wraps ErrNoLibrary or ErrNoDriver if
-// that is the cause.
+// open loads and initialises the library.
 func open(lib nvml.Interface) (*Library, error) {
 	// go-nvml opens the library too, but drops the loader's message. It calls functions
 	// without checking that they exist, and calling a missing one ends the process
 	// ("symbol lookup error"), so this looks up all functions first.
 	handle := dl.New(libraryName, dl.RTLD_LAZY|dl.RTLD_GLOBAL)
 	if err := handle.Open(); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNoLibrary, err)
+		return nil, fmt.Errorf("no %s: %w", libraryName, err)
 	}
 	l := &Library{handle: handle, lib: lib}
 	if missing := firstMissing(handle, neededSymbols()); missing != "" {
 		return nil, errors.Join(fmt.Errorf("%s has no function %s", libraryName, missing), handle.Close())
 	}
 	has := func(symbols [][]string) bool { return firstMissing(handle, symbols) == "" }
-	l.mig, l.placement = has(migSymbols()), has(placementSymbols())
-	l.mps, l.utilization, l.processes = has(mpsSymbols()), has(utilizationSymbols()), processSupport(handle)
+	l.mig, l.mps, l.utilization = has(migSymbols()), has(mpsSymbols()), has(utilizationSymbols())
+	l.processes = processSupport(handle)
 	if ret := l.lib.Init(); ret != nvml.SUCCESS {
 		return nil, errors.Join(callError("nvmlInit", ret), handle.Close())
 	}
@@ -104,12 +95,9 @@ func migSymbols() [][]string {
 		{"nvmlDeviceGetMigDeviceHandleByIndex"},
 		{"nvmlDeviceGetGpuInstanceId"},
 		{"nvmlDeviceGetComputeInstanceId"},
+		{"nvmlDeviceGetGpuInstanceById"},
+		{"nvmlGpuInstanceGetInfo"},
 	}
-}
-
-// placementSymbols exist since driver 450 as well.
-func placementSymbols() [][]string {
-	return [][]string{{"nvmlDeviceGetGpuInstanceById"}, {"nvmlGpuInstanceGetInfo"}}
 }
 
 func firstMissing(handle *dl.DynamicLibrary, symbols [][]string) string {
@@ -159,31 +147,24 @@ func (l *Library) gpu(index int) GPU {
 	}
 	if l.mig {
 		var err error
-		g.MIGMode, g.MIGDevices, err = l.migDevices(device, g.UUID)
+		g.MIGMode, g.MIGDevices, err = migDevices(device, g.UUID)
 		errs = append(errs, err)
 	}
 	g.Err = errors.Join(errs...)
 	return g
 }
 
-func (l *Library) migDevices(parent nvml.Device, parentUUID string) (mode bool, devices []model.MIGDevice, err error) {
+func migDevices(parent nvml.Device, parentUUID string) (mode bool, devices []model.MIGDevice, err error) {
 	mode, all, err := migHandles(parent)
 	errs := []error{err}
 	starts := make(map[int]int) // by GPU instance
 	for _, m := range all {
 		d := m.MIGDevice
-		start, known := starts[d.GPUInstanceID]
-		if !known && l.placement {
-			if start, err = placementStart(parent, d.GPUInstanceID); err != nil {
-				errs = append(errs, err)
-			}
-			starts[d.GPUInstanceID] = start
-			known = true
+		if _, known := starts[d.GPUInstanceID]; !known {
+			starts[d.GPUInstanceID], err = placementStart(parent, d.GPUInstanceID)
+			errs = append(errs, err)
 		}
-		if known {
-			d.PlacementStart = start
-		}
-		d.ParentUUID = parentUUID
+		d.PlacementStart, d.ParentUUID = starts[d.GPUInstanceID], parentUUID
 		devices = append(devices, d)
 	}
 	return mode, devices, errors.Join(errs...)
@@ -269,13 +250,8 @@ func placementStart(parent nvml.Device, instance int) (int, error) {
 func callError(call string, ret nvml.Return) error {
 	// go-nvml's text is memory of the library, which may be unloaded.
 	text := strings.Clone(ret.Error())
-	switch ret {
-	case nvml.ERROR_LIBRARY_NOT_FOUND:
-		return fmt.Errorf("%s: %w (%d: %s)", call, ErrNoLibrary, int(ret), text)
-	case nvml.ERROR_DRIVER_NOT_LOADED, nvml.ERROR_LIB_RM_VERSION_MISMATCH:
-		return fmt.Errorf("%s: %w (%d: %s)", call, ErrNoDriver, int(ret), text)
-	case nvml.ERROR_GPU_IS_LOST:
-		return fmt.Errorf("%s: %w", call, ErrLost)
+	if ret == nvml.ERROR_GPU_IS_LOST {
+		return fmt.Errorf("%s: %w", call, errLost)
 	}
 	return fmt.Errorf("%s: %s (%d)", call, text, int(ret))
 }

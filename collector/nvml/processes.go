@@ -93,8 +93,8 @@ func (r *Reader) Processes(inv *model.Inventory) (*model.Processes, error) {
 	return &model.Processes{Generation: inv.Generation, Time: now, Duration: now.Sub(start), Devices: p.devices}, nil
 }
 
-// logFailures logs the failures that the last pass did not have. It closes the library
-// if reopening it may help.
+// logFailures logs the failures that the last pass did not have. It closes a library
+// that has been open for a while if reopening it may help.
 func (r *Reader) logFailures(failures []failure) {
 	found := make(map[target]string, len(failures))
 	reopen := false
@@ -189,28 +189,31 @@ func (p *pass) unread(gpu int, why model.Status) {
 		p.devices = append(p.devices, model.DeviceProcesses{Entity: gpu, Listed: why, Utilization: why})
 		return
 	}
-	instances, compute := p.instances(gpu)
-	for _, at := range compute {
-		delete(instances, p.inv.Entities[at].Parent)
-		p.devices = append(p.devices, model.DeviceProcesses{Entity: at, Listed: why, Utilization: why})
-	}
-	for at := range instances {
+	whole, compute := p.instances(gpu)
+	for _, at := range append(whole, compute...) {
 		p.devices = append(p.devices, model.DeviceProcesses{Entity: at, Listed: why, Utilization: why})
 	}
 }
 
-// instances returns the positions of the instances of a GPU.
-func (p *pass) instances(gpu int) (instances map[int]bool, compute []int) {
-	instances = make(map[int]bool)
+// instances returns the positions of the compute instances of a GPU, and of the GPU
+// instances without any.
+func (p *pass) instances(gpu int) (whole, compute []int) {
+	parts := make(map[int]int) // number of compute instances by GPU instance
 	for i, e := range p.inv.Entities {
-		switch {
-		case e.Kind == model.KindGPUInstance && e.Parent == gpu:
-			instances[i] = true
-		case e.Kind == model.KindComputeInstance && instances[e.Parent]:
+		if e.Kind == model.KindGPUInstance && e.Parent == gpu {
+			parts[i] = 0
+		}
+		if _, ok := parts[e.Parent]; ok && e.Kind == model.KindComputeInstance {
+			parts[e.Parent]++
 			compute = append(compute, i)
 		}
 	}
-	return instances, compute
+	for at, n := range parts {
+		if n == 0 {
+			whole = append(whole, at)
+		}
+	}
+	return whole, compute
 }
 
 func (p *pass) gpu(device nvml.Device, at int) {
@@ -280,25 +283,18 @@ func (p *pass) migGPU(device nvml.Device, at int, all []migHandle) {
 		}
 		p.devices = append(p.devices, d)
 	}
-	instances, compute := p.instances(at)
-	hasCompute := make(map[int]bool)
+	whole, compute := p.instances(at)
 	for _, at := range compute {
 		e := &p.inv.Entities[at]
-		hasCompute[e.Parent] = true
 		place := migPlace{uint32(p.inv.Entities[e.Parent].InstanceID), uint32(e.InstanceID)}
-		uuid, ok := uuids[place]
-		switch {
-		case !ok || e.UUID != "" && e.UUID != uuid: // destroyed or replaced
-			add(at, place, model.StatusNotFound)
-		default:
-			add(at, place, found.status[place])
+		status := found.status[place]
+		if uuid, ok := uuids[place]; !ok || e.UUID != "" && e.UUID != uuid { // destroyed or replaced
+			status = model.StatusNotFound
 		}
+		add(at, place, status)
 	}
-	for at := range instances {
-		place := migPlace{uint32(p.inv.Entities[at].InstanceID), noInstance}
-		if !hasCompute[at] || len(found.of[place]) > 0 {
-			add(at, place, found.whole)
-		}
+	for _, at := range whole {
+		add(at, migPlace{uint32(p.inv.Entities[at].InstanceID), noInstance}, found.whole)
 	}
 }
 
@@ -428,59 +424,41 @@ func (p *pass) utilization(device nvml.Device, uuid string, processes []model.Pr
 		delete(p.lastSeen, uuid)
 		return statusOf(ret), callError("nvmlDeviceGetProcessUtilization", ret)
 	}
-	used := newUsage(samples, since, uint64(time.Now().UnixMicro()))
-	p.lastSeen[uuid] = max(used.newest, now)
+	used, newest := newUsage(samples, since, uint64(time.Now().UnixMicro()))
+	p.lastSeen[uuid] = max(newest, now)
 	if !known {
 		return model.StatusNoData, nil
 	}
 	for i := range processes {
 		process := &processes[i]
-		u := used.of[process.PID]
-		if u.impossible {
+		u := used[process.PID]
+		process.SM, process.Encoder, process.Decoder = u.mean(u.sm), u.mean(u.encoder), u.mean(u.decoder)
+		if max(process.SM, process.Encoder, process.Decoder) > 1 {
 			return model.StatusError, fmt.Errorf("nvmlDeviceGetProcessUtilization returned more than 100 %% for process %d", process.PID)
 		}
-		process.SM, process.Encoder, process.Decoder = u.mean(u.sm), u.mean(u.encoder), u.mean(u.decoder)
 	}
 	return model.StatusOK, nil
 }
 
-// usage is the utilisation of processes by PID.
-type usage struct {
-	of     map[uint32]processUsage
-	newest uint64 // µs since 1970
-}
+// usage is a sum of the percentages of a process over n samples.
+type usage struct{ n, sm, encoder, decoder int }
 
-// processUsage is a sum of percentages over n samples.
-type processUsage struct {
-	n, sm, encoder, decoder int
-	impossible              bool // a sample was above 100 %
-}
+func (u usage) mean(sum int) float64 { return float64(sum) / float64(100*max(1, u.n)) }
 
-func (u processUsage) mean(sum int) float64 {
-	if u.n == 0 {
-		return 0
-	}
-	return float64(sum) / float64(100*u.n)
-}
-
-// newUsage adds up the samples, normally one per process. Some drivers fill the rest of
-// the list with garbage (Syllo/nvtop issue 110), mostly with times outside of the range.
-func newUsage(samples []nvml.ProcessUtilizationSample, since, now uint64) usage {
-	u := usage{of: make(map[uint32]processUsage, len(samples))}
+// newUsage adds up the samples by PID, normally one per process, and returns the time of
+// the newest one. Some drivers fill the rest of the list with garbage (Syllo/nvtop issue
+// 110), mostly with times outside of the range.
+func newUsage(samples []nvml.ProcessUtilizationSample, since, now uint64) (used map[uint32]usage, newest uint64) {
+	used = make(map[uint32]usage, len(samples))
 	for _, s := range samples {
 		if s.TimeStamp <= since || s.TimeStamp > now {
 			continue
 		}
-		u.newest = max(u.newest, s.TimeStamp)
-		p := u.of[s.Pid]
-		p.n++
-		p.impossible = p.impossible || s.SmUtil > 100 || s.EncUtil > 100 || s.DecUtil > 100
-		p.sm += int(s.SmUtil)
-		p.encoder += int(s.EncUtil)
-		p.decoder += int(s.DecUtil)
-		u.of[s.Pid] = p
+		newest = max(newest, s.TimeStamp)
+		u := used[s.Pid]
+		used[s.Pid] = usage{u.n + 1, u.sm + int(s.SmUtil), u.encoder + int(s.EncUtil), u.decoder + int(s.DecUtil)}
 	}
-	return u
+	return used, newest
 }
 
 // guarded makes a go-nvml call that returns a list. go-nvml panics if the library

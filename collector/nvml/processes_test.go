@@ -265,7 +265,7 @@ func TestProcessFaults(t *testing.T) {
 		}
 	})
 	t.Run("no library", func(t *testing.T) {
-		if a := startChild(t, "LD_LIBRARY_PATH="+t.TempDir()).ask("processes"); !a.NoLibrary {
+		if a := startChild(t, "LD_LIBRARY_PATH="+t.TempDir()).ask("processes"); !a.noLibrary() {
 			t.Errorf("answer %+v", a)
 		}
 	})
@@ -399,7 +399,7 @@ func TestMerge(t *testing.T) {
 }
 
 func TestNewUsage(t *testing.T) {
-	u := newUsage([]nvml.ProcessUtilizationSample{
+	used, newest := newUsage([]nvml.ProcessUtilizationSample{
 		{Pid: 1, TimeStamp: 101, SmUtil: 10, EncUtil: 20, DecUtil: 30},
 		{Pid: 1, TimeStamp: 103, SmUtil: 30, EncUtil: 0, DecUtil: 31},
 		{Pid: 2, TimeStamp: 102, SmUtil: 100},
@@ -407,16 +407,16 @@ func TestNewUsage(t *testing.T) {
 		{Pid: 3, TimeStamp: 201, SmUtil: 50},            // still to come
 		{Pid: 4, TimeStamp: 150, SmUtil: math.MaxInt32}, // impossible
 	}, 100, 200)
-	if u.newest != 150 {
-		t.Errorf("newest time %d, want 150", u.newest)
+	if newest != 150 {
+		t.Errorf("newest time %d, want 150", newest)
 	}
 	for pid, want := range map[uint32][3]float64{1: {0.2, 0.1, 0.305}, 2: {1, 0, 0}, 3: {}} {
-		p := u.of[pid]
-		if got := [3]float64{p.mean(p.sm), p.mean(p.encoder), p.mean(p.decoder)}; got != want || p.impossible {
+		p := used[pid]
+		if got := [3]float64{p.mean(p.sm), p.mean(p.encoder), p.mean(p.decoder)}; got != want {
 			t.Errorf("process %d: %v, want %v", pid, got, want)
 		}
 	}
-	if !u.of[4].impossible {
-		t.Errorf("process 4: %+v", u.of[4])
+	if p := used[4]; p.mean(p.sm) <= 1 {
+		t.Errorf("process 4: %+v, want more than 100 %%", p)
 	}
 }

@@ -51,7 +51,7 @@ func (r *Reader) MIGDevices() ([]model.MIGDevice, error) {
 	var all []model.MIGDevice
 	for _, g := range gpus {
 		switch {
-		case errors.Is(g.Err, ErrLost):
+		case errors.Is(g.Err, errLost):
 			r.log.Debug("NVML reports a lost GPU", "index", g.Index)
 		case g.Err != nil:
 			r.log.Warn("NVML returned only a part of a GPU's data", "index", g.Index, "uuid", g.UUID, "err", g.Err)

@@ -287,9 +287,6 @@ func (d *Discovery) read(entities []native.Pair, fields ...uint16) ([]values, na
 	for i := range entities {
 		r.Base = append(r.Base, uint32(i*len(fields)))
 	}
-	for i := range fields {
-		r.Column = append(r.Column, uint16(i))
-	}
 	cells := make([]native.Cell, len(entities)*len(fields))
 	d.cfg.Library.ResetStrings()
 	if c := d.cfg.Library.Read(&r, true, cells); c != native.OK {

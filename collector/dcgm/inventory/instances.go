@@ -97,7 +97,7 @@ func (d *Discovery) instance(kind model.EntityKind, id, nvmlID uint32, v values)
 	return n
 }
 
-// continues takes over what is known of old if n is the same instance.
+// continues copies the known data of old if n is the same instance.
 func (n *instance) continues(old instance) {
 	if sameInstance(old.entity, n.entity) {
 		n.appeared, n.nvmlUUID = old.appeared, old.nvmlUUID

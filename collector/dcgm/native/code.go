@@ -15,7 +15,7 @@ import (
 // Code is a dcgmReturn_t (dcgm_structs.h).
 type Code int32
 
-// The codes with a meaning of their own here.
+// The codes that this package or its callers distinguish.
 const (
 	OK                      Code = 0
 	BadParam                Code = -1

@@ -27,7 +27,6 @@ struct native_private {
     int (*get_since)(uintptr_t, uintptr_t, uintptr_t, long long, long long *, abi_values_callback, void *);
     int (*group_create)(uintptr_t, uint32_t, const char *, uintptr_t *);
     int (*group_add)(uintptr_t, uintptr_t, uint32_t, uint32_t);
-    int (*group_remove)(uintptr_t, uintptr_t, uint32_t, uint32_t);
     int (*group_destroy)(uintptr_t, uintptr_t);
     int (*field_group_create)(uintptr_t, int, const uint16_t *, const char *, uintptr_t *);
     int (*field_group_destroy)(uintptr_t, uintptr_t);
@@ -91,7 +90,6 @@ struct native *native_open(char *text, size_t size, int *missing)
         { "dcgmGetValuesSince_v2", &p->get_since },
         { "dcgmGroupCreate", &p->group_create },
         { "dcgmGroupAddEntity", &p->group_add },
-        { "dcgmGroupRemoveEntity", &p->group_remove },
         { "dcgmGroupDestroy", &p->group_destroy },
         { "dcgmFieldGroupCreate", &p->field_group_create },
         { "dcgmFieldGroupDestroy", &p->field_group_destroy },
@@ -298,12 +296,12 @@ static int keep_string(struct native *n, struct native_cell *cell, const char *s
     return 0;
 }
 
-static void fill(struct native_cell *cells, const uint32_t *base, uint32_t entity_count, const uint16_t *column,
-                 uint32_t field_count, int32_t status)
+static void fill(struct native_cell *cells, const uint32_t *base, uint32_t entity_count, uint32_t field_count,
+                 int32_t status)
 {
     for (uint32_t e = 0; e < entity_count; e++)
         for (uint32_t f = 0; f < field_count; f++)
-            cells[base[e] + column[f]] = (struct native_cell) { .status = status };
+            cells[base[e] + f] = (struct native_cell) { .status = status };
 }
 
 static void put_cell(struct native *n, struct native_cell *cell, const struct abi_value2 *v)
@@ -319,7 +317,7 @@ static void put_cell(struct native *n, struct native_cell *cell, const struct ab
 
 /* One request, at most NATIVE_CHUNK values. */
 static int read_chunk(struct native *n, const struct abi_pair *entities, uint32_t entity_count,
-                      const uint16_t *fields, uint32_t field_count, const uint32_t *base, const uint16_t *column,
+                      const uint16_t *fields, uint32_t field_count, const uint32_t *base,
                       uint32_t flags, struct native_cell *cells)
 {
     struct native_private *p = n->p;
@@ -338,13 +336,13 @@ static int read_chunk(struct native *n, const struct abi_pair *entities, uint32_
             __builtin_prefetch(&v[AHEAD].value);
             if (entities[e].id != v->id || entities[e].kind != v->kind || fields[f] != v->field)
                 goto disorder;
-            put_cell(n, &row[column[f]], v);
+            put_cell(n, &row[f], v);
         }
     }
     return ABI_OK;
 
 disorder:
-    fill(cells, base, entity_count, column, field_count, NATIVE_NO_ANSWER);
+    fill(cells, base, entity_count, field_count, NATIVE_NO_ANSWER);
     for (v = p->values; v < p->values + entity_count * field_count; v++) {
         uint32_t e = 0, f = 0;
         while (e < entity_count && (entities[e].id != v->id || entities[e].kind != v->kind))
@@ -352,13 +350,13 @@ disorder:
         while (f < field_count && fields[f] != v->field)
             f++;
         if (e < entity_count && f < field_count)
-            put_cell(n, &cells[base[e] + column[f]], v);
+            put_cell(n, &cells[base[e] + f], v);
     }
     return ABI_OK;
 }
 
 int native_read(struct native *n, const struct abi_pair *entities, uint32_t entity_count, const uint16_t *fields,
-                uint32_t field_count, const uint32_t *base, const uint16_t *column, uint32_t flags,
+                uint32_t field_count, const uint32_t *base, uint32_t flags,
                 struct native_cell *cells)
 {
     for (uint32_t f = 0; f < field_count; f += ABI_MAX_FIELDS) {
@@ -366,18 +364,18 @@ int native_read(struct native *n, const struct abi_pair *entities, uint32_t enti
         uint32_t step = NATIVE_CHUNK / nf;
         for (uint32_t e = 0; e < entity_count; e += step) {
             uint32_t ne = entity_count - e < step ? entity_count - e : step;
-            int rc = read_chunk(n, entities + e, ne, fields + f, nf, base + e, column + f, flags, cells);
+            int rc = read_chunk(n, entities + e, ne, fields + f, nf, base + e, flags, cells + f);
             if (native_lost(rc))
                 return rc;
             if (rc == ABI_OK)
                 continue;
             for (uint32_t i = e; i < e + ne; i++) {
                 if (ne > 1)
-                    rc = read_chunk(n, entities + i, 1, fields + f, nf, base + i, column + f, flags, cells);
+                    rc = read_chunk(n, entities + i, 1, fields + f, nf, base + i, flags, cells + f);
                 if (native_lost(rc))
                     return rc;
                 if (rc != ABI_OK)
-                    fill(cells, base + i, 1, column + f, nf, rc);
+                    fill(cells + f, base + i, 1, nf, rc);
             }
         }
     }
@@ -392,11 +390,6 @@ int native_group_create(struct native *n, const char *name, uintptr_t *group)
 int native_group_add(struct native *n, uintptr_t group, uint32_t kind, uint32_t id)
 {
     return n->p->group_add(n->handle, group, kind, id);
-}
-
-int native_group_remove(struct native *n, uintptr_t group, uint32_t kind, uint32_t id)
-{
-    return n->p->group_remove(n->handle, group, kind, id);
 }
 
 int native_group_destroy(struct native *n, uintptr_t group)

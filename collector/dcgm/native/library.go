@@ -115,12 +115,11 @@ func (l *Library) Disconnect() Code { return Code(C.native_disconnect(l.n)) }
 const ChunkSize = C.NATIVE_CHUNK
 
 // Request is one bulk read of every field of every entity. The cell of entity e
-// and field f is cells[Base[e]+Column[f]].
+// and field f is cells[Base[e]+f].
 type Request struct {
 	Entities []Pair
 	Fields   []uint16
 	Base     []uint32
-	Column   []uint16
 }
 
 // Read reads the newest values from DCGM's cache or, if live, from the driver. It
@@ -136,7 +135,7 @@ func (l *Library) Read(r *Request, live bool, cells []Cell) Code {
 	return Code(C.native_read(l.n,
 		(*C.struct_abi_pair)(unsafe.Pointer(&r.Entities[0])), C.uint32_t(len(r.Entities)),
 		(*C.uint16_t)(&r.Fields[0]), C.uint32_t(len(r.Fields)),
-		(*C.uint32_t)(&r.Base[0]), (*C.uint16_t)(&r.Column[0]),
+		(*C.uint32_t)(&r.Base[0]),
 		flags, (*C.struct_native_cell)(unsafe.Pointer(&cells[0]))))
 }
 
@@ -162,10 +161,6 @@ func (l *Library) CreateGroup(name string) (uintptr, Code) {
 
 func (l *Library) AddToGroup(group uintptr, e Pair) Code {
 	return Code(C.native_group_add(l.n, C.uintptr_t(group), C.uint32_t(e.Kind), C.uint32_t(e.ID)))
-}
-
-func (l *Library) RemoveFromGroup(group uintptr, e Pair) Code {
-	return Code(C.native_group_remove(l.n, C.uintptr_t(group), C.uint32_t(e.Kind), C.uint32_t(e.ID)))
 }
 
 func (l *Library) DestroyGroup(group uintptr) Code {

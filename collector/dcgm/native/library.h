@@ -95,18 +95,16 @@ int native_check_topology(struct native *n, int *changed, int *instances);
 
 /*
  * Reads every field of every entity; the cell of entity e and field f is
- * cells[base[e] + column[f]]. A request that fails as a whole is repeated for
+ * cells[base[e] + f]. A request that fails as a whole is repeated for
  * each of its entities, so that one bad entity only costs its own cells: they
  * get the error code. Fails only if the engine is gone.
  */
 int native_read(struct native *n, const struct abi_pair *entities, uint32_t entity_count, const uint16_t *fields,
-                uint32_t field_count, const uint32_t *base, const uint16_t *column, uint32_t flags,
-                struct native_cell *cells);
+                uint32_t field_count, const uint32_t *base, uint32_t flags, struct native_cell *cells);
 void native_reset_strings(struct native *n);
 
 int native_group_create(struct native *n, const char *name, uintptr_t *group);
 int native_group_add(struct native *n, uintptr_t group, uint32_t kind, uint32_t id);
-int native_group_remove(struct native *n, uintptr_t group, uint32_t kind, uint32_t id);
 int native_group_destroy(struct native *n, uintptr_t group);
 int native_field_group_create(struct native *n, const char *name, const uint16_t *fields, int count,
                               uintptr_t *field_group);

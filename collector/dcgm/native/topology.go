@@ -17,7 +17,7 @@ import (
 // EntityStatus is DcgmEntityStatus_t.
 type EntityStatus int32
 
-// The statuses with a meaning of their own here.
+// The statuses that this package or its callers distinguish.
 const (
 	StatusUnknown  EntityStatus = 0
 	StatusOK       EntityStatus = 1

@@ -37,14 +37,14 @@ type Target struct {
 	Fields     []uint16
 	Profiling  bool
 	Events     bool          // keep samples for long
-	Round      int           // separates watches that differ in nothing else
+	Attempt    int           // a different number makes a new watch
 	Every      time.Duration // between values; 0 means the interval of the samples
 }
 
 // kind identifies everything but the entities. A target with a changed kind or changed
 // identities needs a new watch.
 func (t *Target) kind() string {
-	return fmt.Sprint(t.Profiling, t.Events, t.Every, t.Fields, t.Round)
+	return fmt.Sprint(t.Profiling, t.Events, t.Every, t.Fields, t.Attempt)
 }
 
 // Unit is a watched target.
@@ -89,30 +89,18 @@ func New(lib *native.Library, interval time.Duration, log *slog.Logger) *Watcher
 func (w *Watcher) Units() []*Unit { return w.units }
 
 // Set makes the watches those of targets. An unchanged unit stays, so that its values
-// continue without a gap. A profiling unit that only loses entities stays as well.
-// With retry, units with refusals are watched again. The code is OK or means that the
-// engine is lost.
+// continue without a gap. With retry, units with refusals are watched again. The code is
+// OK or means that the engine is lost.
 func (w *Watcher) Set(targets []Target, retry bool) native.Code {
 	old := slices.Clone(w.units)
 	units := make([]*Unit, len(targets))
-	reuse := func(i int, matches func(*Unit) bool) *Unit {
-		at := slices.IndexFunc(old, func(u *Unit) bool { return (!retry || len(u.Refused) == 0) && matches(u) })
-		if at < 0 {
-			return nil
-		}
-		units[i] = old[at]
-		old = slices.Delete(old, at, at+1)
-		return units[i]
-	}
 	for i, t := range targets {
-		reuse(i, func(u *Unit) bool { return u.kind() == t.kind() && slices.Equal(u.Identities, t.Identities) })
-	}
-	for i, t := range targets {
-		if units[i] != nil || !t.Profiling {
-			continue
-		}
-		if u := reuse(i, func(u *Unit) bool { return u.kind() == t.kind() && len(Without(t.Identities, u.Identities)) == 0 }); u != nil {
-			w.shrink(u, t)
+		at := slices.IndexFunc(old, func(u *Unit) bool {
+			return (!retry || len(u.Refused) == 0) && u.kind() == t.kind() && slices.Equal(u.Identities, t.Identities)
+		})
+		if at >= 0 {
+			units[i] = old[at]
+			old = slices.Delete(old, at, at+1)
 		}
 	}
 	// Profiling uses hardware counters exclusively: the old watch must end before the
@@ -124,6 +112,7 @@ func (w *Watcher) Set(targets []Target, retry bool) native.Code {
 			for _, x := range u.Watches {
 				w.check(w.lib.Unwatch(x))
 			}
+			w.end(u)
 		}
 	}
 	for i, t := range targets {
@@ -132,36 +121,12 @@ func (w *Watcher) Set(targets []Target, retry bool) native.Code {
 		}
 	}
 	for _, u := range old {
-		w.end(u)
+		if !u.Profiling {
+			w.end(u)
+		}
 	}
 	w.units = units
 	return w.lost
-}
-
-// shrink removes the entities from a unit that t does not have. They leave its groups
-// too: another unit may watch them, and unwatching this unit would end that.
-func (w *Watcher) shrink(u *Unit, t Target) {
-	each := func(do func(uintptr, native.Pair) native.Code, entities []native.Pair) {
-		for _, g := range u.groups {
-			for _, e := range entities {
-				if w.lost == native.OK {
-					w.check(do(g, e))
-				}
-			}
-		}
-	}
-	// A destroyed instance can leave a group but not enter one. So the remaining
-	// entities leave the group while the others are unwatched.
-	each(w.lib.RemoveFromGroup, t.Entities)
-	for _, x := range u.Watches {
-		if w.lost == native.OK {
-			w.check(w.lib.Unwatch(x))
-		}
-	}
-	each(w.lib.RemoveFromGroup, Without(u.Entities, t.Entities))
-	each(w.lib.AddToGroup, t.Entities)
-	u.Target = t
-	u.Refused = slices.DeleteFunc(u.Refused, func(r Refusal) bool { return !slices.Contains(t.Entities, r.Entity) })
 }
 
 // check records a code that means that the engine is gone.
@@ -174,35 +139,12 @@ func (w *Watcher) check(c native.Code) native.Code {
 
 func (w *Watcher) begin(t Target) *Unit {
 	u := &Unit{Target: t}
-	group, c := w.group(u, t.Entities)
-	if c != native.OK {
-		for _, e := range t.Entities {
-			u.Refused = append(u.Refused, Refusal{Entity: e, Code: c})
+	if group, members := w.group(u, t.Entities, nil); len(members) > 0 {
+		for fields := range slices.Chunk(t.Fields, MaxFields) {
+			w.watch(u, group, members, fields)
 		}
-		return u
-	}
-	entities := t.Entities
-	for _, r := range u.Refused { // lost since the topology was read
-		entities = Without(entities, []native.Pair{r.Entity})
-	}
-	if len(entities) == 0 {
-		return u
-	}
-	for fields := range slices.Chunk(t.Fields, MaxFields) {
-		w.watch(u, group, entities, fields)
 	}
 	return u
-}
-
-// Without returns the elements of list that are not in excluded.
-func Without[E comparable](list, excluded []E) []E {
-	var out []E
-	for _, x := range list {
-		if !slices.Contains(excluded, x) {
-			out = append(out, x)
-		}
-	}
-	return out
 }
 
 // watch watches the fields on the group. If the engine refuses, it bisects entities
@@ -222,14 +164,9 @@ func (w *Watcher) watch(u *Unit, group uintptr, entities []native.Pair, fields [
 	switch {
 	case len(entities) > 1 && byEntity && !unknown:
 		for _, half := range [][]native.Pair{entities[:len(entities)/2], entities[len(entities)/2:]} {
-			g, c := w.group(u, half)
-			if c != native.OK {
-				for _, e := range half {
-					u.Refused = append(u.Refused, Refusal{e, fields, c})
-				}
-				continue
+			if g, members := w.group(u, half, fields); len(members) > 0 {
+				w.watch(u, g, members, fields)
 			}
-			w.watch(u, g, half, fields)
 		}
 	case len(fields) > 1 && !(u.Profiling && (c == native.ModuleNotLoaded || c == native.ProfilingNotSupported || c.Locked())):
 		w.watch(u, group, entities, fields[:len(fields)/2])
@@ -273,27 +210,30 @@ func (w *Watcher) tryWatch(u *Unit, group uintptr, fields []uint16) (c native.Co
 	return native.OK, false
 }
 
-// group makes a group of the entities. It records entities that cannot be added as
-// refused, and continues without them.
-func (w *Watcher) group(u *Unit, entities []native.Pair) (uintptr, native.Code) {
-	if w.groups >= maxGroups {
-		return 0, native.NotWatched
-	}
-	w.count++
-	group, c := w.lib.CreateGroup(fmt.Sprintf("%s-%d", w.name, w.count))
-	if w.check(c) != native.OK {
-		return 0, c
-	}
-	w.groups++
-	u.groups = append(u.groups, group)
-	for _, e := range entities {
-		if c := w.check(w.lib.AddToGroup(group, e)); c.EngineLost() {
-			return 0, c
-		} else if c != native.OK {
-			u.Refused = append(u.Refused, Refusal{Entity: e, Code: c})
+// group makes a group of the entities and returns its members. It records the entities
+// that cannot be added as refused, with the fields.
+func (w *Watcher) group(u *Unit, entities []native.Pair, fields []uint16) (group uintptr, members []native.Pair) {
+	c := native.NotWatched
+	if w.groups < maxGroups {
+		w.count++
+		group, c = w.lib.CreateGroup(fmt.Sprintf("%s-%d", w.name, w.count))
+		if w.check(c) == native.OK {
+			w.groups++
+			u.groups = append(u.groups, group)
 		}
 	}
-	return group, native.OK
+	for _, e := range entities {
+		added := c
+		if c == native.OK && w.lost == native.OK {
+			added = w.check(w.lib.AddToGroup(group, e))
+		}
+		if added == native.OK {
+			members = append(members, e)
+		} else {
+			u.Refused = append(u.Refused, Refusal{e, fields, added})
+		}
+	}
+	return group, members
 }
 
 // end destroys the groups of a unit. It does not unwatch: see set.

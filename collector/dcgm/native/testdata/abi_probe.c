@@ -225,7 +225,6 @@ int (*callback)(dcgm_field_entity_group_t, dcgm_field_eid_t, dcgmFieldValue_v1 *
     = (dcgmFieldValueEntityEnumeration_f)0;
 dcgmReturn_t (*group_create)(uintptr_t, dcgmGroupType_t, const char *, uintptr_t *) = dcgmGroupCreate;
 dcgmReturn_t (*group_add)(uintptr_t, uintptr_t, dcgm_field_entity_group_t, uint32_t) = dcgmGroupAddEntity;
-dcgmReturn_t (*group_remove)(uintptr_t, uintptr_t, dcgm_field_entity_group_t, uint32_t) = dcgmGroupRemoveEntity;
 dcgmReturn_t (*group_destroy)(uintptr_t, uintptr_t) = dcgmGroupDestroy;
 dcgmReturn_t (*field_group_create)(uintptr_t, int, const uint16_t *, const char *, uintptr_t *) = dcgmFieldGroupCreate;
 dcgmReturn_t (*field_group_destroy)(uintptr_t, uintptr_t) = dcgmFieldGroupDestroy;
