@@ -124,7 +124,7 @@ func New(c Config) (*Mapper, error) {
 		return nil, fmt.Errorf("preparing the connection to the kubelet: %w", err)
 	}
 	m.poll = poll.New(poll.Config[Table]{
-		Options:  poll.Options{Name: "kubelet", Reasons: Reasons(), Hint: hint, MaxAge: m.maxAge, Log: c.Logger},
+		Options:  poll.Options{Name: "kubelet", Hints: hints(), MaxAge: m.maxAge, Log: c.Logger},
 		Refresh:  m.refresh,
 		Before:   func(context.Context) { m.checkpoint.watch() }, // a directory can appear late
 		Interval: interval,

@@ -134,7 +134,7 @@ func New(c Config) (*Watcher, error) {
 	minors := cmp.Or(c.MIGMinors, DefaultMIGMinors)
 	w.capabilities = func() (migCapabilities, error) { return readMIGMinors(minors) }
 	w.Poller = poll.New(poll.Config[Table]{
-		Options:  poll.Options{Name: "docker", Reasons: Reasons(), Hint: hint, MaxAge: maxAge, Log: c.Logger},
+		Options:  poll.Options{Name: "docker", Hints: hints(), MaxAge: maxAge, Log: c.Logger},
 		Refresh:  w.refresh,
 		Interval: interval,
 		Retry:    firstRetry,
@@ -323,10 +323,10 @@ func (w *Watcher) inspect(ctx context.Context, a api, start time.Time) error {
 			k.tries++
 			k.nextTry = start.Add(min(w.interval<<min(k.tries-1, 10), maxRetry))
 			reason := poll.ReasonOf(err)
-			k.setUnresolved("the inspection of the container failed: "+string(reason), hint(reason))
+			k.setUnresolved("the inspection of the container failed: "+string(reason), w.Hint(reason))
 			if k.tries == 2 { // a first failure may be a container that has just exited
 				warn("Inspection of a container failed; it counts as a holder of no device", "container", k.Name, "id", k.ID,
-					"reason", reason, "err", err, "hint", hint(reason))
+					"reason", reason, "err", err, "hint", w.Hint(reason))
 			}
 			continue
 		}

@@ -156,7 +156,7 @@ func (e *engine) negotiate(ctx context.Context) (api, error) {
 	}
 	err := e.get(ctx, "/version", nil, maxVersionBytes, func(r io.Reader) error { return json.NewDecoder(r).Decode(&v) })
 	if err != nil {
-		if r := poll.ReasonOf(err); r == ReasonUnsupported || r == ReasonForbidden {
+		if r := poll.ReasonOf(err); r == poll.Unsupported || r == poll.Forbidden {
 			return api{}, nil // a proxy may block it; paths without a version work too
 		}
 		return api{}, err
