@@ -9,9 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
@@ -150,19 +148,6 @@ func (k *kubelet) watch(ctx context.Context, connected func()) {
 			return
 		}
 	}
-}
-
-// socketPath accepts a path, or the URL forms of a unix socket.
-func socketPath(s string) (string, error) {
-	path := strings.TrimPrefix(strings.TrimPrefix(s, "unix:"), "//")
-	if !strings.HasPrefix(s, "unix:") {
-		path = s
-	}
-	// sun_path ends with a zero byte.
-	if limit := len(syscall.RawSockaddrUnix{}.Path) - 1; path == "" || len(path) > limit {
-		return "", fmt.Errorf("kubelet socket %q: want a path of 1 to %d bytes", s, limit)
-	}
-	return path, nil
 }
 
 // Reason is the cause of a failed refresh.

@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"gpu_exporter/podmapper/internal/poll"
+	"gpu_exporter/podmapper/internal/unixsocket"
 )
 
 // Defaults of Config.
@@ -126,9 +127,9 @@ func New(c Config) (*Watcher, error) {
 		return nil, fmt.Errorf("docker: interval %s and timeout %s must be positive, and the maximum age %s at least the interval",
 			interval, timeout, maxAge)
 	}
-	socket, err := socketPath(cmp.Or(c.Socket, DefaultSocket))
+	socket, err := unixsocket.Path(cmp.Or(c.Socket, DefaultSocket))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("docker: %w", err)
 	}
 	w.engine = newEngine(socket, timeout)
 	minors := cmp.Or(c.MIGMinors, DefaultMIGMinors)

@@ -10,7 +10,6 @@ import (
 	"net"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
@@ -224,14 +223,4 @@ func withPodsAPIReason(err error) error {
 		}
 	}
 	return err
-}
-
-// socketPath returns the path in a plain path or in a URL of a unix socket.
-func socketPath(s string) (string, error) {
-	path := strings.TrimPrefix(strings.TrimPrefix(s, "unix:"), "//")
-	// sun_path ends with a zero byte.
-	if limit := len(syscall.RawSockaddrUnix{}.Path) - 1; path == "" || len(path) > limit {
-		return "", fmt.Errorf("socket of the Pods API %q: the path must have 1 to %d bytes", s, limit)
-	}
-	return path, nil
 }

@@ -24,6 +24,7 @@ import (
 
 	"gpu_exporter/podmapper/internal/kube"
 	"gpu_exporter/podmapper/internal/poll"
+	"gpu_exporter/podmapper/internal/unixsocket"
 )
 
 // Defaults of Config.
@@ -117,7 +118,7 @@ func New(c Config) (*Store, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	socket, err := socketPath(cmp.Or(c.PodsSocket, DefaultPodsSocket))
+	socket, err := unixsocket.Path(cmp.Or(c.PodsSocket, DefaultPodsSocket))
 	c.PodsSocket = socket
 	switch {
 	case err != nil:
