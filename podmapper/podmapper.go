@@ -13,13 +13,13 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"gpu_exporter/podmapper/device"
+	"gpu_exporter/podmapper/internal/dirwatch"
 	"gpu_exporter/podmapper/internal/poll"
 	"gpu_exporter/podmapper/internal/unixsocket"
 )
@@ -70,7 +70,7 @@ type Mapper struct {
 	filter  resourceFilter
 	rules   rules
 
-	checkpoint *checkpoint
+	checkpoint *dirwatch.Watcher
 	written    atomic.Pointer[time.Time] // last write of a checkpoint
 
 	unmatched unmatchedLog
@@ -124,17 +124,16 @@ func New(c Config) (*Mapper, error) {
 	m.poll = poll.New(poll.Config[Table]{
 		Options:  poll.Options{Name: "kubelet", Hints: hints(), MaxAge: maxAge, Log: c.Logger},
 		Refresh:  m.refresh,
-		Before:   func(context.Context) { m.checkpoint.watch() }, // a directory can appear late
+		Before:   func(context.Context) { m.checkpoint.Watch() }, // a directory can appear late
 		Interval: interval,
 		Retry:    retryPause,
 	})
 	m.log = m.poll.Log()
-	dir := filepath.Clean(cmp.Or(c.CheckpointDir, filepath.Join(filepath.Dir(filepath.Dir(socket)), deviceDir)))
-	files := map[string]string{dir: deviceCheckpoint}
-	if c.DRA {
-		files[filepath.Dir(dir)] = claimCheckpoint
+	files := make(map[string]func(string) bool)
+	for dir, file := range c.checkpointFiles(socket) {
+		files[dir] = func(name string) bool { return name == file }
 	}
-	m.checkpoint = newCheckpoint(files, m.checkpointWritten, m.log)
+	m.checkpoint = dirwatch.New(files, m.checkpointWritten, m.log)
 	return m, nil
 }
 
@@ -149,12 +148,13 @@ func set(names []string) map[string]bool {
 // Run refreshes the table until ctx ends, and then closes the connection. It
 // returns nil.
 func (m *Mapper) Run(ctx context.Context) error {
+	m.checkpoint.Enable()
 	ctx, cancel := context.WithCancel(ctx)
 	var watcher sync.WaitGroup
 	watcher.Go(func() { m.kubelet.watch(ctx, m.Trigger) })
 	defer func() {
 		cancel()
-		m.checkpoint.close()
+		m.checkpoint.Close()
 		watcher.Wait()
 		_ = m.Close() // it may be closed already
 	}()
@@ -197,7 +197,7 @@ func (m *Mapper) Status() Status {
 	s := Status{
 		Status:      m.poll.Status(),
 		Connections: m.kubelet.connections.Load(),
-		Watching:    m.checkpoint.watching(),
+		Watching:    m.checkpoint.Watching(),
 		Confirming:  m.confirming.Load(),
 	}
 	if t := m.Table(); t != nil {

@@ -130,10 +130,7 @@ func (f *jobFiles) list() ([]string, error) {
 	if err != nil && !errors.Is(err, io.EOF) { // io.EOF: no entries
 		return nil, fmt.Errorf("listing %s: %w", f.dir, err)
 	}
-	names = slices.DeleteFunc(names, func(name string) bool {
-		_, ok := parseFileName(name)
-		return !ok
-	})
+	names = slices.DeleteFunc(names, func(name string) bool { return !isJobFile(name) })
 	slices.Sort(names)
 	return names, nil
 }
@@ -229,6 +226,11 @@ func parseJobFile(content []byte) ([]string, error) {
 // isText reports whether s is UTF-8 without control characters except tabs.
 func isText(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return r != '\t' && unicode.IsControl(r) })
+}
+
+func isJobFile(name string) bool {
+	_, ok := parseFileName(name)
+	return ok
 }
 
 // parseFileName returns the device of a job file. dcgm-exporter compares names with

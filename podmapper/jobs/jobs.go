@@ -15,12 +15,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"gpu_exporter/podmapper/device"
+	"gpu_exporter/podmapper/internal/dirwatch"
 	"gpu_exporter/podmapper/internal/poll"
 	"gpu_exporter/podmapper/internal/proc"
 )
@@ -162,7 +164,7 @@ type SourceStatus struct {
 // Finder keeps a table of jobs fresh. Its methods may be called from any goroutine.
 type Finder struct {
 	sources []*source
-	watch   *watch // of job files; nil without them
+	watch   *dirwatch.Watcher // of job files; nil without them
 	changed chan struct{}
 
 	mu       sync.Mutex
@@ -203,7 +205,7 @@ func New(c Config) (*Finder, error) {
 	if c.Dir != "" {
 		files := newJobFiles(c.Dir)
 		s := f.add(c, SourceFile, c.Dir, files.read)
-		f.watch = &watch{dir: c.Dir, notify: s.Trigger, log: s.Log()}
+		f.watch = dirwatch.New(map[string]func(string) bool{filepath.Clean(c.Dir): isJobFile}, s.Trigger, s.Log())
 	}
 	if mode != SlurmOff {
 		root := cmp.Or(c.CgroupRoot, DefaultCgroupRoot)
@@ -244,8 +246,8 @@ func (f *Finder) add(c Config, name Source, place string, read func(context.Cont
 // does not respond.
 func (f *Finder) Run(ctx context.Context) error {
 	if f.watch != nil {
-		f.watch.enable(true)
-		defer f.watch.enable(false)
+		f.watch.Enable()
+		defer f.watch.Close()
 	}
 	var running sync.WaitGroup
 	for _, s := range f.sources {
@@ -294,7 +296,7 @@ func (f *Finder) refresh(ctx context.Context, s *source) (*reading, error) {
 	go func() {
 		defer func() { <-s.turn }()
 		if s.name == SourceFile {
-			f.watch.start() // before the reading, so that it misses no change
+			f.watch.Watch() // before the reading, so that it misses no change
 		}
 		start := time.Now()
 		r, again, err := s.read(ctx)
@@ -392,7 +394,7 @@ func (f *Finder) Status() Status {
 			}
 		}
 		if s.name == SourceFile {
-			status.Watching = f.watch.active()
+			status.Watching = f.watch.Watching()
 			all.Files = status
 		} else {
 			all.Slurm = status
