@@ -166,7 +166,7 @@ func TestOneConnection(t *testing.T) {
 	if n := kubelet.Connections(); n != 1 {
 		t.Errorf("%d connections for %d calls", n, kubelet.Calls())
 	}
-	// A call under way has a few of its own, on either side of the socket.
+	// A call under way has a few goroutines, on either side of the socket.
 	if after := runtime.NumGoroutine(); after > before+10 {
 		t.Errorf("%d goroutines grew to %d", before, after)
 	}
@@ -470,7 +470,7 @@ func TestStrangers(t *testing.T) {
 			_, _ = io.Copy(io.Discard, c)
 		}, poll.Unavailable},
 		{"hangs up", func(net.Conn) {}, poll.Unavailable},
-		{"says nothing", func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }, poll.Timeout},
+		{"sends nothing", func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }, poll.Timeout},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			socket := filepath.Join(t.TempDir(), "kubelet.sock")
@@ -660,7 +660,7 @@ func TestSocketReplaced(t *testing.T) {
 	}
 }
 
-// TestDevicePluginGone: the kubelet goes on to list what its containers hold, and
+// TestDevicePluginGone: the kubelet continues to list what its containers hold, and
 // writes its checkpoint for each change of a plugin's devices. None of this is a
 // change of owners.
 func TestDevicePluginGone(t *testing.T) {
@@ -757,7 +757,7 @@ func TestHangingKubelet(t *testing.T) {
 			synctest.Wait()
 			if n := runtime.NumGoroutine(); goroutines == 0 {
 				goroutines = n
-			} else if n > goroutines+2 { // the runtime has some of its own at times
+			} else if n > goroutines+2 { // the runtime starts some at times
 				t.Fatalf("%d goroutines, where there were %d, after %s", n, goroutines, time.Since(hung))
 			}
 			if known := m.Table() != nil; known != (time.Since(hung) <= DefaultMaxAge) {

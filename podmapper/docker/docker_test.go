@@ -631,3 +631,15 @@ func TestHangingEngine(t *testing.T) {
 	eventually(t, "more timeouts", func() bool { return w.Status().Failures[poll.Timeout] >= 100 })
 	eventually(t, "a stable number of goroutines", func() bool { return runtime.NumGoroutine() <= before+5 })
 }
+
+// String lists the devices for comparisons.
+func (d Devices) String() string {
+	if d.All {
+		return "all"
+	}
+	names := make([]string, len(d.IDs))
+	for i, id := range d.IDs {
+		names[i] = id.String()
+	}
+	return strings.Join(names, " ")
+}

@@ -28,7 +28,7 @@ func hints() map[poll.Reason]string {
 	}
 }
 
-// statusReason classifies a status other than 200.
+// statusReason classifies a status that is not 200.
 func statusReason(status int) poll.Reason {
 	switch {
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:

@@ -5,7 +5,7 @@
 // on this node. The kubelet reports only the name of a claimed device; the
 // ResourceSlices describe it.
 //
-// It must read nothing but the ResourceSlices of its own node, in the background. It
+// It must read only the ResourceSlices of this node, in the background. It
 // knows neither claims nor GPUs: podmapper.Table.Match joins the three.
 //
 // Slices without spec.nodeName, whose devices several nodes can use (spec.allNodes,

@@ -298,7 +298,7 @@ func TestTrouble(t *testing.T) {
 		begin  func(*cluster)
 		end    func(*cluster)
 		reason poll.Reason
-		says   string
+		logs   string
 	}{
 		{"forbidden", answer(403, statusBody(403, metav1.StatusReasonForbidden, `resourceslices.resource.k8s.io is forbidden: User "system:serviceaccount:gpu:exporter" cannot list`), resourceName), nil, poll.Forbidden, "ClusterRole"},
 		{"only watch is forbidden", answer(403, statusBody(403, metav1.StatusReasonForbidden, "cannot watch"), resourceName, "watch=true"), nil, poll.Forbidden, "cannot watch"},
@@ -338,7 +338,7 @@ func TestTrouble(t *testing.T) {
 				t.Errorf("published %v", w.devices())
 			}
 			warnings := w.log.at(slog.LevelWarn)
-			if len(warnings) != 1 || !strings.Contains(warnings[0], tc.says) || !strings.Contains(warnings[0], "reason="+string(tc.reason)) {
+			if len(warnings) != 1 || !strings.Contains(warnings[0], tc.logs) || !strings.Contains(warnings[0], "reason="+string(tc.reason)) {
 				t.Errorf("warnings:\n%s", strings.Join(warnings, "\n"))
 			}
 
@@ -459,7 +459,7 @@ func TestMaxAge(t *testing.T) {
 	}
 }
 
-// The next list lacks a slice that is deleted while nothing is watched, whether the
+// The next list omits a slice that is deleted while nothing is watched, whether the
 // server rejects the old resource version in the stream or in its answer.
 func TestGap(t *testing.T) {
 	gone := statusBody(410, metav1.StatusReasonExpired, "too old resource version")

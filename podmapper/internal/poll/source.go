@@ -77,7 +77,6 @@ type Source[T any] struct {
 // publication is a table and when it was last known to be right. It is immutable.
 type publication[T any] struct {
 	table     *T // nil once it is forgotten
-	version   uint64
 	confirmed time.Time
 	live      bool // it receives changes, so it is right until they end
 }
@@ -103,18 +102,11 @@ func (s *Source[T]) Log() *slog.Logger { return s.o.Log }
 // Table returns the current table. It is nil before the first success, and when
 // the last success is older than MaxAge.
 func (s *Source[T]) Table() *T {
-	t, _ := s.Current()
-	return t
-}
-
-// Current returns the current table as Table does, and its version. No two
-// different tables of a source have the same version.
-func (s *Source[T]) Current() (*T, uint64) {
 	p := s.published.Load()
 	if s.expired(p) {
-		return nil, p.version
+		return nil
 	}
-	return p.table, p.version
+	return p.table
 }
 
 // Last returns the last table, even if it is expired, and when it was last known
@@ -208,11 +200,7 @@ func (s *Source[T]) Publish(table *T) {
 
 func (s *Source[T]) replace(table *T, confirmed time.Time, live bool) {
 	before := s.published.Load()
-	next := publication[T]{table: table, version: before.version, confirmed: confirmed, live: live}
-	if table != before.table {
-		next.version++
-	}
-	s.publish(next)
+	s.publish(publication[T]{table: table, confirmed: confirmed, live: live})
 	if table != before.table || s.expired(before) {
 		s.notify()
 	}
