@@ -138,7 +138,7 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// TestTruncatedTable checks that a table that was cut says so, and is counted.
+// TestTruncatedTable checks that a truncated table is marked and counted.
 func TestTruncatedTable(t *testing.T) {
 	_, socket := startKubelet(t, kubelettest.Pod("ml", strings.Repeat("x", 300), "main", gpuResource, gpuA))
 	var log syncBuffer

@@ -4,14 +4,15 @@
 package podmapper
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"gpu_exporter/podmapper/internal/unixsocket"
 	"gpu_exporter/podmapper/kubelettest"
 )
 
@@ -114,94 +115,6 @@ func TestCheckpointRefreshes(t *testing.T) {
 	}
 }
 
-func TestOtherFilesAreIgnored(t *testing.T) {
-	dir := t.TempDir()
-	noticed := make(chan struct{}, 100)
-	c := newCheckpoint(map[string]string{dir: deviceCheckpoint}, func() { noticed <- struct{}{} }, logTo(&syncBuffer{}))
-	t.Cleanup(c.close)
-	c.watch()
-	for _, name := range []string{"other", "kubelet.sock", deviceCheckpoint + "~"} {
-		writeCheckpoint(t, filepath.Join(dir, name))
-	}
-	writeCheckpoint(t, filepath.Join(dir, deviceCheckpoint))
-	<-noticed
-	c.close() // nothing comes after that
-	if n := len(noticed); n != 0 {
-		t.Errorf("%d notifications too many", n)
-	}
-}
-
-// TestCheckpointDirectory checks a directory that is absent, which is logged once at
-// debug level, appears, and is replaced.
-func TestCheckpointDirectory(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), deviceDir)
-	noticed := make(chan struct{}, 100)
-	var log syncBuffer
-	c := newCheckpoint(map[string]string{dir: deviceCheckpoint}, func() { noticed <- struct{}{} }, logTo(&log))
-	t.Cleanup(c.close)
-	for range 3 {
-		c.watch()
-	}
-	if c.watching() || log.count("cannot be watched") != 1 || log.count("level=DEBUG") != 1 {
-		t.Errorf("watching %v; logged:\n%s", c.watching(), log.b.String())
-	}
-	for _, come := range []func() error{
-		func() error { return os.Mkdir(dir, 0o750) },
-		func() error { return os.RemoveAll(dir) },
-		func() error { return os.Mkdir(dir, 0o750) },
-		func() error { return os.Rename(dir, dir+".old") },
-		func() error { return os.Mkdir(dir, 0o750) },
-	} {
-		if err := come(); err != nil {
-			t.Fatal(err)
-		}
-		_, err := os.Stat(dir)
-		eventually(t, "the watch follows", func() bool { c.watch(); return c.watching() == (err == nil) })
-		if err != nil {
-			continue
-		}
-		// The new directory is watched instead of the old one.
-		for len(noticed) > 0 {
-			<-noticed
-		}
-		writeCheckpoint(t, filepath.Join(dir, deviceCheckpoint))
-		<-noticed
-	}
-}
-
-// TestNoInotify checks exhausted limits: one line names them, and the watch begins
-// when it can.
-func TestNoInotify(t *testing.T) {
-	dir := t.TempDir()
-	var log syncBuffer
-	noticed := make(chan struct{}, 1)
-	c := newCheckpoint(map[string]string{dir: deviceCheckpoint}, func() { noticed <- struct{}{} }, logTo(&log))
-	t.Cleanup(c.close)
-
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
-	none := limit
-	none.Cur = 3 // nothing more can be opened; what is open stays
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none); err != nil {
-		t.Fatal(err)
-	}
-	for range 3 {
-		c.watch()
-	}
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
-	if c.watching() || log.count("level=WARN") != 1 || log.count("max_user_instances") != 1 {
-		t.Errorf("watching %v; logged:\n%s", c.watching(), log.b.String())
-	}
-
-	c.watch()
-	writeCheckpoint(t, filepath.Join(dir, deviceCheckpoint))
-	<-noticed
-}
-
 // TestDefaultCheckpointDir checks the paths, which are relative to the socket's.
 func TestDefaultCheckpointDir(t *testing.T) {
 	for _, tc := range []struct {
@@ -213,9 +126,12 @@ func TestDefaultCheckpointDir(t *testing.T) {
 		{Config{Socket: "unix:///k/pod-resources/kubelet.sock"}, "/k/device-plugins/kubelet_internal_checkpoint"},
 		{Config{CheckpointDir: "/elsewhere/d/", DRA: true}, "/elsewhere/d/kubelet_internal_checkpoint /elsewhere/dra_manager_state"},
 	} {
-		m := newMapper(t, tc.c)
+		socket, err := unixsocket.Path(cmp.Or(tc.c.Socket, DefaultSocket))
+		if err != nil {
+			t.Fatal(err)
+		}
 		var got []string
-		for dir, file := range m.checkpoint.files {
+		for dir, file := range tc.c.checkpointFiles(socket) {
 			got = append(got, filepath.Join(dir, file))
 		}
 		if len(got) == 2 && strings.HasSuffix(got[0], claimCheckpoint) {

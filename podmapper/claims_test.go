@@ -105,7 +105,7 @@ func TestClaims(t *testing.T) {
 			want: []int{5}, profile: "1g.10gb", uuid: "MIG-5"},
 		{name: "profile with a suffix", device: placed(6, device.PublishedDevice{Type: "mig", ParentUUID: gpuB, Profile: "1g.10gb.me"}),
 			want: []int{6}, profile: "1g.10gb.me", uuid: "MIG-6"},
-		{name: "suffix that the inventory lacks", device: placed(5, device.PublishedDevice{Type: "mig", ParentUUID: gpuB, Profile: "1g.10gb+gfx"}),
+		{name: "suffix that the inventory omits", device: placed(5, device.PublishedDevice{Type: "mig", ParentUUID: gpuB, Profile: "1g.10gb+gfx"}),
 			want: []int{5}, profile: "1g.10gb+gfx", uuid: "MIG-5"},
 		{name: "parent by PCI bus ID", device: placed(0, device.PublishedDevice{Type: "mig", PCIBusID: "0000:AF:00.0", Profile: "3g.40gb"}),
 			want: []int{3}, profile: "3g.40gb", uuid: migA},

@@ -9,9 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
@@ -152,47 +150,20 @@ func (k *kubelet) watch(ctx context.Context, connected func()) {
 	}
 }
 
-// socketPath accepts a path, or the URL forms of a unix socket.
-func socketPath(s string) (string, error) {
-	path := strings.TrimPrefix(strings.TrimPrefix(s, "unix:"), "//")
-	if !strings.HasPrefix(s, "unix:") {
-		path = s
-	}
-	// sun_path ends with a zero byte.
-	if limit := len(syscall.RawSockaddrUnix{}.Path) - 1; path == "" || len(path) > limit {
-		return "", fmt.Errorf("kubelet socket %q: want a path of 1 to %d bytes", s, limit)
-	}
-	return path, nil
-}
-
 // Reason is the cause of a failed refresh.
 type Reason = poll.Reason
 
-// Reasons returns every Reason of a Mapper, for metrics that start at zero.
-func Reasons() []Reason {
-	return []Reason{
-		poll.NoSocket, poll.Forbidden, poll.Unavailable, poll.Timeout,
-		poll.TooLarge, poll.Malformed, poll.RateLimited, poll.Unsupported, poll.Other,
+// hints returns what a user can do about each failure of a refresh.
+func hints() map[Reason]string {
+	return map[Reason]string{
+		poll.NoSocket:    "mount the node's /var/lib/kubelet/pod-resources into the container, or set the socket's path with --pod-resources-kubelet-socket",
+		poll.Forbidden:   "run the exporter as a user that can open the socket (root by default)",
+		poll.Unavailable: "check that the kubelet runs; mount the directory of the socket, because a mount of the file does not survive a kubelet restart",
+		poll.Timeout:     "check whether the kubelet is overloaded or stuck",
+		poll.TooLarge:    "check the kubelet's log",
+		poll.Malformed:   "check which program listens on the socket, and whether a device plugin has IDs that are not UTF-8",
+		poll.RateLimited: "check which other clients on the node call pod-resources too often",
+		poll.Unsupported: "the kubelet must serve pod-resources v1 (Kubernetes 1.20 and newer)",
+		poll.Other:       "check the kubelet's log",
 	}
-}
-
-// hint returns what a user can do about a failure.
-func hint(r Reason) string {
-	switch r {
-	case poll.NoSocket:
-		return "mount the node's /var/lib/kubelet/pod-resources into the container, or set the socket's path with --pod-resources-kubelet-socket"
-	case poll.Forbidden:
-		return "run the exporter as a user that can open the socket (root by default)"
-	case poll.Unavailable:
-		return "check that the kubelet runs; mount the directory of the socket, because a mount of the file does not survive a kubelet restart"
-	case poll.Timeout:
-		return "check whether the kubelet is overloaded or stuck"
-	case poll.RateLimited:
-		return "check which other clients on the node call pod-resources too often"
-	case poll.Malformed:
-		return "check which program listens on the socket, and whether a device plugin has IDs that are not UTF-8"
-	case poll.Unsupported:
-		return "the kubelet must serve pod-resources v1 (Kubernetes 1.20 and newer)"
-	}
-	return "check the kubelet's log"
 }

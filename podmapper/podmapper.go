@@ -5,8 +5,7 @@
 // hold them. It reads the kubelet's pod-resources API in the background, at an
 // interval and when the kubelet writes a checkpoint, and publishes immutable tables.
 //
-// It must not know the collector or metrics. Table, TableAt and Status never wait
-// for the kubelet. The last good table remains until it expires.
+// It must not know the collector or metrics. Table and Status never wait for the kubelet. The last good table remains until it expires.
 package podmapper
 
 import (
@@ -14,14 +13,15 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"gpu_exporter/podmapper/device"
+	"gpu_exporter/podmapper/internal/dirwatch"
 	"gpu_exporter/podmapper/internal/poll"
+	"gpu_exporter/podmapper/internal/unixsocket"
 )
 
 // DefaultSocket is the kubelet's default.
@@ -69,11 +69,8 @@ type Mapper struct {
 	log     *slog.Logger
 	filter  resourceFilter
 	rules   rules
-	history atomic.Pointer[history]
-	keep    time.Duration // of the history
-	maxAge  time.Duration
 
-	checkpoint *checkpoint
+	checkpoint *dirwatch.Watcher
 	written    atomic.Pointer[time.Time] // last write of a checkpoint
 
 	unmatched unmatchedLog
@@ -81,18 +78,21 @@ type Mapper struct {
 	confirm    time.Duration // confirmAfter, but for tests
 	confirming atomic.Bool
 	// State of the refresh, which runs once at a time.
-	trusted uint64    // the connection that returned the table
-	fewer   uint64    // the connection that reported fewer owners, ...
-	since   time.Time // ... and when it first did
+	confirmed time.Time // start of the last refresh that returned the table
+	trusted   uint64    // the connection that returned the table
+	fewer     uint64    // the connection that reported fewer owners, ...
+	since     time.Time // ... and when it first did
 }
+
+// SourceStatus is the part of a status that all sources of owners have.
+type SourceStatus = poll.Status
 
 // Status is the state of a Mapper.
 type Status struct {
 	poll.Status
-	TableTime   time.Time // start of the last refresh that returned a table; zero without one
-	Connections uint64    // to the kubelet, so far
-	Watching    bool      // the checkpoints are watched, so changes are noticed at once
-	Confirming  bool      // a report of fewer owners waits for its confirmation
+	Connections uint64 // to the kubelet, so far
+	Watching    bool   // the checkpoints are watched, so changes are noticed at once
+	Confirming  bool   // a report of fewer owners waits for its confirmation
 	// Assignments and UnknownIDs count those of the current table: the device IDs of
 	// containers, and the ones of unknown form among them.
 	Assignments, UnknownIDs int
@@ -107,37 +107,33 @@ func New(c Config) (*Mapper, error) {
 	m := &Mapper{
 		filter:  resourceFilter{names: set(c.ResourceNames), claims: c.DRA},
 		rules:   rules{idType: idType, drivers: set(c.DRADrivers)},
-		maxAge:  cmp.Or(c.MaxAge, DefaultMaxAge),
 		confirm: confirmAfter,
 	}
-	interval, timeout := cmp.Or(c.Interval, DefaultInterval), cmp.Or(c.Timeout, DefaultTimeout)
-	if interval < 0 || timeout < 0 || m.maxAge < interval {
+	interval, maxAge, timeout := cmp.Or(c.Interval, DefaultInterval), cmp.Or(c.MaxAge, DefaultMaxAge), cmp.Or(c.Timeout, DefaultTimeout)
+	if interval < 0 || timeout < 0 || maxAge < interval {
 		return nil, fmt.Errorf("pod mapping: interval %s, timeout %s and maximum age %s must be positive, and the age no less than the interval",
-			interval, timeout, m.maxAge)
+			interval, timeout, maxAge)
 	}
-	m.keep = max(minHistory, 3*interval)
-	socket, err := socketPath(cmp.Or(c.Socket, DefaultSocket))
+	socket, err := unixsocket.Path(cmp.Or(c.Socket, DefaultSocket))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("pod mapping: %w", err)
 	}
 	if m.kubelet, err = newKubelet(socket, timeout); err != nil {
 		return nil, fmt.Errorf("preparing the connection to the kubelet: %w", err)
 	}
 	m.poll = poll.New(poll.Config[Table]{
-		Options:  poll.Options{Name: "kubelet", Reasons: Reasons(), Hint: hint, MaxAge: m.maxAge, Log: c.Logger},
+		Options:  poll.Options{Name: "kubelet", Hints: hints(), MaxAge: maxAge, Log: c.Logger},
 		Refresh:  m.refresh,
-		Before:   func(context.Context) { m.checkpoint.watch() }, // a directory can appear late
+		Before:   func(context.Context) { m.checkpoint.Watch() }, // a directory can appear late
 		Interval: interval,
 		Retry:    retryPause,
 	})
 	m.log = m.poll.Log()
-	m.history.Store(&history{})
-	dir := filepath.Clean(cmp.Or(c.CheckpointDir, filepath.Join(filepath.Dir(filepath.Dir(socket)), deviceDir)))
-	files := map[string]string{dir: deviceCheckpoint}
-	if c.DRA {
-		files[filepath.Dir(dir)] = claimCheckpoint
+	files := make(map[string]func(string) bool)
+	for dir, file := range c.checkpointFiles(socket) {
+		files[dir] = func(name string) bool { return name == file }
 	}
-	m.checkpoint = newCheckpoint(files, m.checkpointWritten, m.log)
+	m.checkpoint = dirwatch.New(files, m.checkpointWritten, m.log)
 	return m, nil
 }
 
@@ -152,12 +148,13 @@ func set(names []string) map[string]bool {
 // Run refreshes the table until ctx ends, and then closes the connection. It
 // returns nil.
 func (m *Mapper) Run(ctx context.Context) error {
+	m.checkpoint.Enable()
 	ctx, cancel := context.WithCancel(ctx)
 	var watcher sync.WaitGroup
 	watcher.Go(func() { m.kubelet.watch(ctx, m.Trigger) })
 	defer func() {
 		cancel()
-		m.checkpoint.close()
+		m.checkpoint.Close()
 		watcher.Wait()
 		_ = m.Close() // it may be closed already
 	}()
@@ -191,14 +188,6 @@ func (m *Mapper) Close() error { return m.kubelet.conn.Close() }
 // and when the last one is older than MaxAge.
 func (m *Mapper) Table() *Table { return m.poll.Table() }
 
-// TableAt returns the owners at t, or nil where they are unknown. The history
-// covers the last minutes. Before it, the owners of the oldest table count.
-func (m *Mapper) TableAt(t time.Time) *Table {
-	// The detour by the age makes a step of the clock irrelevant if t has a monotonic
-	// reading.
-	return m.history.Load().at(time.Now().Add(-time.Since(t)), m.maxAge)
-}
-
 // Changed returns a channel that receives when Table returns something new. It is
 // for one receiver. Several changes can be one message.
 func (m *Mapper) Changed() <-chan struct{} { return m.poll.Changed() }
@@ -208,10 +197,9 @@ func (m *Mapper) Status() Status {
 	s := Status{
 		Status:      m.poll.Status(),
 		Connections: m.kubelet.connections.Load(),
-		Watching:    m.checkpoint.watching(),
+		Watching:    m.checkpoint.Watching(),
 		Confirming:  m.confirming.Load(),
 	}
-	s.TableTime = m.history.Load().last().confirmed
 	if t := m.Table(); t != nil {
 		s.Assignments = len(t.Assignments)
 		for i := range t.Assignments {
@@ -247,7 +235,9 @@ func (m *Mapper) refresh(ctx context.Context, previous *Table) (*Table, error) {
 		// The first answer can be too early, even without a previous table.
 		m.poll.TriggerAfter(min(m.confirm, confirmPause))
 	}
-	return m.publish(start, written, now, truncated), nil
+	t := m.newTable(previous, start, written, now, truncated)
+	m.confirmed = start
+	return t, nil
 }
 
 // doubt returns how long a report of owners still needs a confirmation: a fresh
@@ -266,32 +256,27 @@ func (m *Mapper) doubt(start time.Time, connection uint64, fresh bool, now []Ass
 	return wait
 }
 
-// publish adds the answer to a call at start to the history, and returns its table.
-// Written is the last write of a checkpoint before the call, or nil.
-func (m *Mapper) publish(start time.Time, written *time.Time, now []Assignment, truncated int) *Table {
-	h := *m.history.Load()
-	last := h.last()
-	if last.table != nil && last.table.Truncated == truncated && slices.Equal(last.table.Assignments, now) {
-		h = h.confirm(start)
-		m.history.Store(&h)
-		return last.table
+// newTable returns the table of the answer to a call at start, which is the previous
+// one if nothing changed. Written is the last write of a checkpoint before the call,
+// or nil.
+func (m *Mapper) newTable(previous *Table, start time.Time, written *time.Time, now []Assignment, truncated int) *Table {
+	if previous != nil && previous.Truncated == truncated && slices.Equal(previous.Assignments, now) {
+		return previous
 	}
 	t := &Table{Time: start, Version: 1, Assignments: now, Truncated: truncated, rules: m.rules}
 	if truncated > 0 {
 		m.poll.Count(poll.TooLarge)
 		m.log.Warn("A pod has more devices or longer names than a pod can have; the rest is ignored", "truncated", truncated)
 	}
-	if last.table != nil {
-		t.Version = last.table.Version + 1
+	if previous != nil {
+		t.Version = previous.Version + 1
 		// A checkpoint announces new assignments, and no ended ones.
-		if added := reuse(last.table.Assignments, now); added && written != nil && !written.Add(lastLook).Before(last.confirmed) {
+		if added := reuse(previous.Assignments, now); added && written != nil && !written.Add(lastLook).Before(m.confirmed) {
 			t.Time = *written
 		}
-		if !t.Time.After(last.table.Time) {
-			t.Time = last.table.Time.Add(1)
+		if !t.Time.After(previous.Time) {
+			t.Time = previous.Time.Add(1)
 		}
 	}
-	h = h.add(t, start, m.keep)
-	m.history.Store(&h)
 	return t
 }

@@ -82,7 +82,7 @@ func compareAssignments(a, b Assignment) int {
 	return cmp.Or(compareOwners(a.Owner, b.Owner), strings.Compare(a.ID, b.ID))
 }
 
-// missing reports whether now lacks an assignment of before. Both are sorted.
+// missing reports whether an assignment of before is absent from now. Both are sorted.
 func missing(before, now []Assignment) bool {
 	return slices.ContainsFunc(before, func(a Assignment) bool {
 		_, found := slices.BinarySearchFunc(now, a, compareAssignments)

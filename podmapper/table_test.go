@@ -114,7 +114,7 @@ func TestMatchUnknownMinor(t *testing.T) {
 	}
 }
 
-// TestMatchSharing: owners are sorted and each is there once; replicas of one
+// TestMatchSharing: owners are sorted and unique; replicas of one
 // container are several holds of one container.
 func TestMatchSharing(t *testing.T) {
 	const shared = "nvidia.com/gpu.shared"

@@ -134,7 +134,13 @@ func TestPodMetadata(t *testing.T) {
 	}
 	n.has(t, 1, "gpu_exporter_owner_source_up", `source="pods_api"`)
 	api.Stop()
-	n.has(t, 0, "gpu_exporter_owner_source_up", `source="pods_api"`)
+	// Without the socket, the API server is the source. It has no configuration here.
+	n.eventually(t, "the API server is the source, and is down", func() bool {
+		body := n.scrape(t)
+		up, count := sumOf(body, "gpu_exporter_owner_source_up", `source="api_server"`)
+		_, former := sumOf(body, "gpu_exporter_owner_source_up", `source="pods_api"`)
+		return up == 0 && count == 1 && former == 0
+	})
 	if _, count := sumOf(n.scrape(t), "DCGM_FI_DEV_GPU_TEMP", `gpu="2"`, `app_kubernetes_io_name="llm"`, `pod="train-5d4f-x"`); count != 1 {
 		t.Error("the labels disappeared with their source")
 	}

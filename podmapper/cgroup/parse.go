@@ -80,7 +80,7 @@ func (j SlurmJob) detail() int {
 
 // components splits a path into directory names. A runtime with the cgroupfs
 // driver under a kubelet with the systemd driver creates one directory named
-// slice:prefix:name. It is split into the two directories of systemd.
+// slice:prefix:name. It becomes the two directories of systemd.
 func components(path string) []string {
 	var parts []string
 	for part := range strings.SplitSeq(path, "/") {

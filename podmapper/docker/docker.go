@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"gpu_exporter/podmapper/internal/poll"
+	"gpu_exporter/podmapper/internal/unixsocket"
 )
 
 // Defaults of Config.
@@ -126,15 +127,15 @@ func New(c Config) (*Watcher, error) {
 		return nil, fmt.Errorf("docker: interval %s and timeout %s must be positive, and the maximum age %s at least the interval",
 			interval, timeout, maxAge)
 	}
-	socket, err := socketPath(cmp.Or(c.Socket, DefaultSocket))
+	socket, err := unixsocket.Path(cmp.Or(c.Socket, DefaultSocket))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("docker: %w", err)
 	}
 	w.engine = newEngine(socket, timeout)
 	minors := cmp.Or(c.MIGMinors, DefaultMIGMinors)
 	w.capabilities = func() (migCapabilities, error) { return readMIGMinors(minors) }
 	w.Poller = poll.New(poll.Config[Table]{
-		Options:  poll.Options{Name: "docker", Reasons: Reasons(), Hint: hint, MaxAge: maxAge, Log: c.Logger},
+		Options:  poll.Options{Name: "docker", Hints: hints(), MaxAge: maxAge, Log: c.Logger},
 		Refresh:  w.refresh,
 		Interval: interval,
 		Retry:    firstRetry,
@@ -323,10 +324,10 @@ func (w *Watcher) inspect(ctx context.Context, a api, start time.Time) error {
 			k.tries++
 			k.nextTry = start.Add(min(w.interval<<min(k.tries-1, 10), maxRetry))
 			reason := poll.ReasonOf(err)
-			k.setUnresolved("the inspection of the container failed: "+string(reason), hint(reason))
+			k.setUnresolved("the inspection of the container failed: "+string(reason), w.Hint(reason))
 			if k.tries == 2 { // a first failure may be a container that has just exited
 				warn("Inspection of a container failed; it counts as a holder of no device", "container", k.Name, "id", k.ID,
-					"reason", reason, "err", err, "hint", hint(reason))
+					"reason", reason, "err", err, "hint", w.Hint(reason))
 			}
 			continue
 		}

@@ -118,7 +118,7 @@ func gpu(n int) fakeContainer {
 
 func TestNew(t *testing.T) {
 	w := newWatcher(t, Config{Socket: filepath.Join(t.TempDir(), "none")})
-	if s := w.Status(); w.Table() != nil || s.Up || len(s.Failures) != len(Reasons()) {
+	if s := w.Status(); w.Table() != nil || s.Up || len(s.Failures) != len(hints()) {
 		t.Errorf("before the first refresh: %v, %+v", w.Table(), s)
 	}
 	for _, c := range []Config{
@@ -308,8 +308,8 @@ func TestRestart(t *testing.T) {
 	eventually(t, "the stream of events", func() bool { return w.Status().Watching })
 	table := w.Table()
 	e.stop()
-	eventually(t, "the failure", func() bool { s := w.Status(); return !s.Up && s.Failures[ReasonNoSocket] > 0 })
-	if s := w.Status(); w.Table() != table || s.Watching || s.Err == nil || s.Reason != ReasonNoSocket {
+	eventually(t, "the failure", func() bool { s := w.Status(); return !s.Up && s.Failures[poll.NoSocket] > 0 })
+	if s := w.Status(); w.Table() != table || s.Watching || s.Err == nil || s.Reason != poll.NoSocket {
 		t.Errorf("while the engine is down: %s, %+v", holds(w.Table()), s)
 	}
 	e.set("next", gpu(1))
@@ -367,39 +367,39 @@ func TestFailures(t *testing.T) {
 		name   string
 		path   string
 		answer answer
-		reason Reason
+		reason poll.Reason
 		err    string
 	}{
-		{"internal error", list, status(500, `{"message":"database is locked"}`), ReasonEngine, "database is locked"},
-		{"internal error without JSON", list, status(503, strings.Repeat("x", 1<<20)), ReasonEngine, "503"},
-		{"denied", list, status(403, `{"message":"denied by policy"}`), ReasonForbidden, "denied by policy"},
-		{"different program", list, status(404, "404 page not found"), ReasonUnsupported, "404"},
-		{"old API", list, status(400, `{"message":"client version 1.44 is too new. Maximum supported API version is 1.30"}`), ReasonUnsupported, "too new"},
+		{"internal error", list, status(500, `{"message":"database is locked"}`), reasonEngine, "database is locked"},
+		{"internal error without JSON", list, status(503, strings.Repeat("x", 1<<20)), reasonEngine, "503"},
+		{"denied", list, status(403, `{"message":"denied by policy"}`), poll.Forbidden, "denied by policy"},
+		{"different program", list, status(404, "404 page not found"), poll.Unsupported, "404"},
+		{"old API", list, status(400, `{"message":"client version 1.44 is too new. Maximum supported API version is 1.30"}`), poll.Unsupported, "too new"},
 		{"redirect", list, func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://example.invalid/", http.StatusFound)
-		}, ReasonOther, "302"},
-		{"HTML page", list, text("<html></html>"), ReasonMalformed, "invalid character"},
-		{"object", list, text(`{"containers":[]}`), ReasonMalformed, "not a list"},
-		{"wrong type", list, text(`[{"Id":5}]`), ReasonMalformed, "number"},
-		{"path instead of an ID", list, text(`[{"Id":"../../images"}]`), ReasonMalformed, "not a container ID"},
-		{"truncated response", list, text(`[{"Id":"` + idOf("x") + `","Na`), ReasonUnavailable, "unexpected EOF"},
-		{"empty response", list, text(``), ReasonUnavailable, "EOF"},
-		{"2 MiB", list, flood, ReasonTooLarge, "1 MiB"},
+		}, poll.Other, "302"},
+		{"HTML page", list, text("<html></html>"), poll.Malformed, "invalid character"},
+		{"object", list, text(`{"containers":[]}`), poll.Malformed, "not a list"},
+		{"wrong type", list, text(`[{"Id":5}]`), poll.Malformed, "number"},
+		{"path instead of an ID", list, text(`[{"Id":"../../images"}]`), poll.Malformed, "not a container ID"},
+		{"truncated response", list, text(`[{"Id":"` + idOf("x") + `","Na`), poll.Unavailable, "unexpected EOF"},
+		{"empty response", list, text(``), poll.Unavailable, "EOF"},
+		{"2 MiB", list, flood, poll.TooLarge, "1 MiB"},
 		{"2 MiB with Content-Length", list, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Length", fmt.Sprint(2<<20))
 			flood(w, r)
-		}, ReasonTooLarge, "1 MiB"},
-		{"too many containers", list, many, ReasonTooLarge, "4096 containers"},
-		{"closed connection", list, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, ReasonUnavailable, "EOF"},
+		}, poll.TooLarge, "1 MiB"},
+		{"too many containers", list, many, poll.TooLarge, "4096 containers"},
+		{"closed connection", list, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, poll.Unavailable, "EOF"},
 		{"not HTTP", list, func(w http.ResponseWriter, _ *http.Request) {
 			c, _, err := w.(http.Hijacker).Hijack()
 			if err == nil {
 				fmt.Fprint(c, "SSH-2.0-OpenSSH_9.6\r\n")
 				c.Close()
 			}
-		}, ReasonMalformed, "malformed HTTP"},
-		{"no response", list, nil, ReasonTimeout, "deadline"},
-		{"malformed version", "/version", text("5"), ReasonMalformed, "version"},
+		}, poll.Malformed, "malformed HTTP"},
+		{"no response", list, nil, poll.Timeout, "deadline"},
+		{"malformed version", "/version", text("5"), poll.Malformed, "version"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			e := startEngine(t)
@@ -449,11 +449,11 @@ func TestFailuresToConnect(t *testing.T) {
 	l.Close()
 	for _, tc := range []struct {
 		socket string
-		reason Reason
+		reason poll.Reason
 	}{
-		{filepath.Join(dir, "none"), ReasonNoSocket},
-		{left, ReasonUnavailable},
-		{dir, ReasonUnavailable},
+		{filepath.Join(dir, "none"), poll.NoSocket},
+		{left, poll.Unavailable},
+		{dir, poll.Unavailable},
 	} {
 		w := newWatcher(t, Config{Socket: tc.socket})
 		if err := w.Refresh(t.Context()); err == nil || w.Status().Reason != tc.reason || w.Table() != nil {
@@ -461,11 +461,11 @@ func TestFailuresToConnect(t *testing.T) {
 		}
 	}
 	// Tests often run as root, which may open every socket.
-	if r := poll.ReasonOf(&net.OpError{Op: "dial", Err: syscall.EACCES}); r != ReasonForbidden {
+	if r := poll.ReasonOf(&net.OpError{Op: "dial", Err: syscall.EACCES}); r != poll.Forbidden {
 		t.Errorf("reason of EACCES: %s", r)
 	}
-	for _, r := range Reasons() {
-		if hint(r) == "" {
+	for r, hint := range hints() {
+		if hint == "" {
 			t.Errorf("no hint for %s", r)
 		}
 	}
@@ -612,7 +612,7 @@ func TestRunLeavesNoGoroutines(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
-		if s := w.Status(); s.Watching || s.Failures[ReasonUnavailable]+s.Failures[ReasonTimeout] > 0 {
+		if s := w.Status(); s.Watching || s.Failures[poll.Unavailable]+s.Failures[poll.Timeout] > 0 {
 			t.Errorf("status after Run: %+v", s)
 		}
 	}
@@ -626,8 +626,20 @@ func TestHangingEngine(t *testing.T) {
 	e.serve("/version", e.hang)
 	w := newWatcher(t, Config{Socket: e.socket, Interval: time.Millisecond, Timeout: 5 * time.Millisecond})
 	run(t, w)
-	eventually(t, "timeouts", func() bool { return w.Status().Failures[ReasonTimeout] >= 10 })
+	eventually(t, "timeouts", func() bool { return w.Status().Failures[poll.Timeout] >= 10 })
 	before := runtime.NumGoroutine()
-	eventually(t, "more timeouts", func() bool { return w.Status().Failures[ReasonTimeout] >= 100 })
+	eventually(t, "more timeouts", func() bool { return w.Status().Failures[poll.Timeout] >= 100 })
 	eventually(t, "a stable number of goroutines", func() bool { return runtime.NumGoroutine() <= before+5 })
+}
+
+// String lists the devices for comparisons.
+func (d Devices) String() string {
+	if d.All {
+		return "all"
+	}
+	names := make([]string, len(d.IDs))
+	for i, id := range d.IDs {
+		names[i] = id.String()
+	}
+	return strings.Join(names, " ")
 }

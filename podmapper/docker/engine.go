@@ -17,7 +17,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 	"unicode"
 
@@ -156,7 +155,7 @@ func (e *engine) negotiate(ctx context.Context) (api, error) {
 	}
 	err := e.get(ctx, "/version", nil, maxVersionBytes, func(r io.Reader) error { return json.NewDecoder(r).Decode(&v) })
 	if err != nil {
-		if r := poll.ReasonOf(err); r == ReasonUnsupported || r == ReasonForbidden {
+		if r := poll.ReasonOf(err); r == poll.Unsupported || r == poll.Forbidden {
 			return api{}, nil // a proxy may block it; paths without a version work too
 		}
 		return api{}, err
@@ -275,22 +274,6 @@ func (e *engine) events(ctx context.Context, a api, opened, received func()) err
 		err = tooLarge("more than %d MiB", maxEventBytes>>20)
 	}
 	return fmt.Errorf("reading events: %w", err)
-}
-
-// socketPath accepts a path, or a URL of a unix socket as in DOCKER_HOST.
-func socketPath(s string) (string, error) {
-	path, isURL := strings.CutPrefix(s, "unix:")
-	if isURL {
-		path = strings.TrimPrefix(path, "//")
-	}
-	if scheme, _, ok := strings.Cut(path, "://"); ok {
-		return "", fmt.Errorf("docker socket %q: %s is not supported; use the path of a unix socket", s, scheme)
-	}
-	// sun_path ends with a zero byte.
-	if limit := len(syscall.RawSockaddrUnix{}.Path) - 1; path == "" || len(path) > limit {
-		return "", fmt.Errorf("docker socket %q: the path must have 1 to %d bytes", s, limit)
-	}
-	return path, nil
 }
 
 // printable makes text from the engine safe for one line of a log.

@@ -55,12 +55,12 @@ func (w *Watcher) followEvents(ctx context.Context) {
 		pause = min(max(2*pause, firstRetry), maxRetry)
 		reason := poll.ReasonOf(err)
 		level := slog.LevelDebug // a restart of the engine ends the stream
-		if reason != ReasonUnavailable && !warned {
+		if reason != poll.Unavailable && !warned {
 			warned = true
 			level = slog.LevelWarn
 		}
 		w.Log().Log(ctx, level, "Container engine does not report events; changes are detected at the next refresh",
-			"reason", reason, "err", err, "hint", hint(reason))
+			"reason", reason, "err", err, "hint", w.Hint(reason))
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):

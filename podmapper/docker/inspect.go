@@ -183,7 +183,7 @@ func (s *selection) requested(r *deviceRequest) []string {
 	return names
 }
 
-// split splits a list as in NVIDIA_VISIBLE_DEVICES.
+// split returns the names in a list as in NVIDIA_VISIBLE_DEVICES.
 func split(list string) []string {
 	var names []string
 	for name := range strings.SplitSeq(list, ",") {

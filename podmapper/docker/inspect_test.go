@@ -92,7 +92,7 @@ func TestDescribeMalformed(t *testing.T) {
 	} {
 		if d, err := describe([]byte(answer), testMinors); err == nil {
 			t.Errorf("describe(%s) = %s", answer, d.text())
-		} else if r := poll.ReasonOf(err); r != ReasonMalformed {
+		} else if r := poll.ReasonOf(err); r != poll.Malformed {
 			t.Errorf("%s: reason %s of %v", answer, r, err)
 		}
 	}

@@ -42,18 +42,6 @@ type Devices struct {
 // None reports whether there are no devices.
 func (d Devices) None() bool { return !d.All && len(d.IDs) == 0 }
 
-// String lists the devices for logs.
-func (d Devices) String() string {
-	if d.All {
-		return "all"
-	}
-	names := make([]string, len(d.IDs))
-	for i, id := range d.IDs {
-		names[i] = id.String()
-	}
-	return strings.Join(names, " ")
-}
-
 // Hold is a container and its devices.
 type Hold struct {
 	Devices   Devices

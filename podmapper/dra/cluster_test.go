@@ -33,7 +33,7 @@ type cluster struct {
 	wake      chan struct{} // closed and replaced at every change of what follows
 	versions  []string      // versions with ResourceSlices
 	token     string
-	answer    func(*http.Request) (code int, body string) // instead of its own; code 0: its own
+	answer    func(*http.Request) (code int, body string) // instead of the default; code 0: the default
 	hang      chan struct{}                               // requests wait for it, if set
 	blind     bool                                        // does not know field selectors
 	curt      bool                                        // ends every watch at once
@@ -285,7 +285,7 @@ func (c *cluster) watch(w http.ResponseWriter, r *http.Request, version string, 
 		c.mu.Lock()
 		wake, ended := c.wake, c.epoch != epoch || c.curt
 		var lines []any
-		if from < c.compacted { // the real one says so in the stream, too
+		if from < c.compacted { // the real one reports it in the stream, too
 			lines = append(lines, map[string]any{"type": "ERROR", "object": status(http.StatusGone, metav1.StatusReasonExpired, "too old resource version")})
 			ended, from = true, c.revision
 		}

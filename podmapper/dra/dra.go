@@ -5,7 +5,7 @@
 // on this node. The kubelet reports only the name of a claimed device; the
 // ResourceSlices describe it.
 //
-// It must read nothing but the ResourceSlices of its own node, in the background. It
+// It must read only the ResourceSlices of this node, in the background. It
 // knows neither claims nor GPUs: podmapper.Table.Match joins the three.
 //
 // Slices without spec.nodeName, whose devices several nodes can use (spec.allNodes,
@@ -103,7 +103,7 @@ func New(c Config) (*Watcher, error) {
 		return nil, fmt.Errorf("resource slices: maximum age %s and timeout %s must be positive", w.maxAge, c.Timeout)
 	}
 	w.source = poll.NewSource[device.Published](poll.Options{
-		Name: "resource_slices", Reasons: Reasons(), Hint: hint, MaxAge: w.maxAge, Live: true, Log: c.Logger,
+		Name: "resource_slices", Hints: hints(), MaxAge: w.maxAge, Live: true, Log: c.Logger,
 	})
 	w.log = w.source.Log()
 	w.watch = kube.Watch[slice]{
@@ -243,44 +243,25 @@ func (w *Watcher) recall(last *device.Published, devices map[device.PublishedNam
 // failed receives the errors of the watch.
 func (w *Watcher) failed(err error) {
 	if poll.ReasonOf(err) == poll.NotFound {
-		err = poll.WithReason(ReasonNotServed, fmt.Errorf("the API server serves none of %s %v: %w", groupName, versions(), err))
+		err = poll.WithReason(reasonNotServed, fmt.Errorf("the API server serves none of %s %v: %w", groupName, versions(), err))
 	}
 	w.source.Fail(time.Now(), err)
 }
 
-// Reason is the cause of a failure.
-type Reason = poll.Reason
+// reasonNotServed means that the API server has no known version of the API.
+const reasonNotServed poll.Reason = "not_served"
 
-// ReasonNotServed means that the API server has no known version of the API.
-const ReasonNotServed Reason = "not_served"
-
-// Reasons returns every Reason of a Watcher, for metrics that start at zero.
-func Reasons() []Reason {
-	return []Reason{
-		poll.NoConfig, ReasonNotServed, poll.Forbidden, poll.Unauthorized, poll.Unavailable,
-		poll.Timeout, poll.RateLimited, poll.Malformed, poll.Other,
+// hints returns what a user can do about each failure.
+func hints() map[poll.Reason]string {
+	return map[poll.Reason]string{
+		poll.NoConfig:     "run in a pod with a service account and NODE_NAME set from spec.nodeName, or set --kubernetes.kubeconfig and --kubernetes.node-name",
+		reasonNotServed:   "the cluster needs dynamic resource allocation: Kubernetes 1.34 has it, 1.32 and 1.33 with the feature gate DynamicResourceAllocation and --runtime-config=resource.k8s.io/v1beta1=true",
+		poll.Forbidden:    "give the exporter's service account get, list and watch on resourceslices in the API group resource.k8s.io (a ClusterRole)",
+		poll.Unauthorized: "check that the service account exists, and that its token is mounted and not expired",
+		poll.Unavailable:  "check that the API server runs and can be reached from this node",
+		poll.Timeout:      "check whether the API server is overloaded, and whether a firewall or a NetworkPolicy drops the connection",
+		poll.RateLimited:  "check the flow schemas of the API server (kubectl get flowschemas)",
+		poll.Malformed:    "check that the configured address is that of a Kubernetes API server",
+		poll.Other:        "check the API server's log",
 	}
-}
-
-// hint returns what a user can do about a failure.
-func hint(r Reason) string {
-	switch r {
-	case poll.NoConfig:
-		return "run in a pod with a service account and NODE_NAME set from spec.nodeName, or set --kubernetes.kubeconfig and --kubernetes.node-name"
-	case ReasonNotServed:
-		return "the cluster needs dynamic resource allocation: Kubernetes 1.34 has it, 1.32 and 1.33 with the feature gate DynamicResourceAllocation and --runtime-config=resource.k8s.io/v1beta1=true"
-	case poll.Forbidden:
-		return "give the exporter's service account get, list and watch on resourceslices in the API group resource.k8s.io (a ClusterRole)"
-	case poll.Unauthorized:
-		return "check that the service account exists, and that its token is mounted and not expired"
-	case poll.Unavailable:
-		return "check that the API server runs and can be reached from this node"
-	case poll.Timeout:
-		return "check whether the API server is overloaded, and whether a firewall or a NetworkPolicy drops the connection"
-	case poll.RateLimited:
-		return "check the flow schemas of the API server (kubectl get flowschemas)"
-	case poll.Malformed:
-		return "check that the configured address is that of a Kubernetes API server"
-	}
-	return "check the API server's log"
 }

@@ -151,7 +151,7 @@ func (w *watcher) untilDevices(want string) {
 	w.until("published "+want, func() bool { return w.devices() == want })
 }
 
-func (w *watcher) untilFailed(reason Reason) {
+func (w *watcher) untilFailed(reason poll.Reason) {
 	w.t.Helper()
 	w.until("failed: "+string(reason), func() bool { s := w.Status(); return s.Failures[reason] > 0 && s.Reason == reason })
 }
@@ -269,7 +269,7 @@ func TestWatchNotFound(t *testing.T) {
 	w.until("up", func() bool { return w.Status().Up })
 	c.change(func() { c.versions = nil })
 	c.bookmark()
-	w.untilFailed(ReasonNotServed)
+	w.untilFailed(reasonNotServed)
 	c.change(func() { c.versions = []string{"v1"} })
 	c.apply("s1", node, gpus(node, 2, 1, "gpu-0=GPU-a", "gpu-1=GPU-b"))
 	w.untilDevices("node-a/gpu-0=GPU-a node-a/gpu-1=GPU-b")
@@ -297,15 +297,15 @@ func TestTrouble(t *testing.T) {
 		name   string
 		begin  func(*cluster)
 		end    func(*cluster)
-		reason Reason
-		says   string
+		reason poll.Reason
+		logs   string
 	}{
 		{"forbidden", answer(403, statusBody(403, metav1.StatusReasonForbidden, `resourceslices.resource.k8s.io is forbidden: User "system:serviceaccount:gpu:exporter" cannot list`), resourceName), nil, poll.Forbidden, "ClusterRole"},
 		{"only watch is forbidden", answer(403, statusBody(403, metav1.StatusReasonForbidden, "cannot watch"), resourceName, "watch=true"), nil, poll.Forbidden, "cannot watch"},
 		{"forbidden by a proxy", answer(403, "<html>no</html>", resourceName), nil, poll.Forbidden, "ClusterRole"},
 		{"token expired", func(c *cluster) { c.token = "new" }, func(c *cluster) { c.token = "good" }, poll.Unauthorized, "token"},
-		{"DRA switched off", func(c *cluster) { c.versions = nil }, func(c *cluster) { c.versions = []string{"v1"} }, ReasonNotServed, "dynamic resource allocation"},
-		{"only unknown versions", func(c *cluster) { c.versions = []string{"v2"} }, func(c *cluster) { c.versions = []string{"v1"} }, ReasonNotServed, "serves none of resource.k8s.io [v1 v1beta2 v1beta1]"},
+		{"DRA switched off", func(c *cluster) { c.versions = nil }, func(c *cluster) { c.versions = []string{"v1"} }, reasonNotServed, "dynamic resource allocation"},
+		{"only unknown versions", func(c *cluster) { c.versions = []string{"v2"} }, func(c *cluster) { c.versions = []string{"v1"} }, reasonNotServed, "serves none of resource.k8s.io [v1 v1beta2 v1beta1]"},
 		{"overloaded", answer(429, statusBody(429, metav1.StatusReasonTooManyRequests, "too many requests")), nil, poll.RateLimited, "flow schemas"},
 		{"internal error", answer(500, statusBody(500, metav1.StatusReasonInternalError, "etcd has no leader")), nil, poll.Unavailable, "etcd has no leader"},
 		{"gateway timeout", answer(504, "upstream"), nil, poll.Timeout, "overloaded"},
@@ -338,7 +338,7 @@ func TestTrouble(t *testing.T) {
 				t.Errorf("published %v", w.devices())
 			}
 			warnings := w.log.at(slog.LevelWarn)
-			if len(warnings) != 1 || !strings.Contains(warnings[0], tc.says) || !strings.Contains(warnings[0], "reason="+string(tc.reason)) {
+			if len(warnings) != 1 || !strings.Contains(warnings[0], tc.logs) || !strings.Contains(warnings[0], "reason="+string(tc.reason)) {
 				t.Errorf("warnings:\n%s", strings.Join(warnings, "\n"))
 			}
 
@@ -459,7 +459,7 @@ func TestMaxAge(t *testing.T) {
 	}
 }
 
-// The next list lacks a slice that is deleted while nothing is watched, whether the
+// The next list omits a slice that is deleted while nothing is watched, whether the
 // server rejects the old resource version in the stream or in its answer.
 func TestGap(t *testing.T) {
 	gone := statusBody(410, metav1.StatusReasonExpired, "too old resource version")
@@ -626,10 +626,10 @@ func TestBadSlice(t *testing.T) {
 
 func TestStatusHasEveryReason(t *testing.T) {
 	w := newWatcher(t, newCluster(t))
-	want := make(map[Reason]uint64)
-	for _, r := range Reasons() {
+	want := make(map[poll.Reason]uint64)
+	for r, hint := range hints() {
 		want[r] = 0
-		if hint(r) == "" {
+		if hint == "" {
 			t.Errorf("no hint for %s", r)
 		}
 	}

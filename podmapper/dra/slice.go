@@ -218,7 +218,7 @@ func newAttributes(driver string, wire map[string]wireAttribute) attributes {
 	return a
 }
 
-// splitName splits a QualifiedName, in lower case: drivers differ in how they write
+// splitName returns the parts of a QualifiedName, in lower case: drivers differ in how they write
 // UUID and PCI.
 func splitName(name string) (domain, id string) {
 	name = strings.ToLower(name)

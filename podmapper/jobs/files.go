@@ -86,9 +86,9 @@ func (f *jobFiles) read(context.Context) (found *reading, again time.Duration, e
 		}
 		return nil, 0, err
 	}
-	found = &reading{found: true}
+	found = &reading{source: SourceFile, found: true}
 	if len(names) > maxFiles {
-		found.addProblem(f.dir, poll.WithReason(ReasonTooMany, fmt.Errorf("%d job files; only %d are read", len(names), maxFiles)))
+		found.addProblem(f.dir, poll.WithReason(reasonTooMany, fmt.Errorf("%d job files; only %d are read", len(names), maxFiles)))
 		found.incomplete = true
 		names = names[:maxFiles]
 	}
@@ -130,10 +130,7 @@ func (f *jobFiles) list() ([]string, error) {
 	if err != nil && !errors.Is(err, io.EOF) { // io.EOF: no entries
 		return nil, fmt.Errorf("listing %s: %w", f.dir, err)
 	}
-	names = slices.DeleteFunc(names, func(name string) bool {
-		_, ok := parseFileName(name)
-		return !ok
-	})
+	names = slices.DeleteFunc(names, func(name string) bool { return !isJobFile(name) })
 	slices.Sort(names)
 	return names, nil
 }
@@ -166,7 +163,7 @@ func (f *jobFiles) update(name string, file *jobFile) (again time.Duration, err 
 	case left <= 0:
 		file.jobs = ids // empty after an error
 		return 0, err
-	case err == nil, poll.ReasonOf(err) == ReasonChanging:
+	case err == nil, poll.ReasonOf(err) == reasonChanging:
 		return min(rereadAfter, left), nil
 	}
 	return left, err
@@ -184,21 +181,21 @@ func readJobFile(path string) ([]byte, fs.FileInfo, error) {
 		return nil, nil, err
 	}
 	if !before.Mode().IsRegular() {
-		return nil, before, poll.WithReason(ReasonNotRegular, errors.New("not a regular file"))
+		return nil, before, poll.WithReason(reasonNotRegular, errors.New("not a regular file"))
 	}
 	content, err := io.ReadAll(io.LimitReader(file, maxFileBytes+1))
 	if err != nil {
 		return nil, before, err
 	}
 	if len(content) > maxFileBytes {
-		return nil, before, poll.WithReason(ReasonTooLarge, fmt.Errorf("the file has more than %d bytes", maxFileBytes))
+		return nil, before, poll.WithReason(poll.TooLarge, fmt.Errorf("the file has more than %d bytes", maxFileBytes))
 	}
 	after, err := file.Stat()
 	if err != nil {
 		return nil, before, err
 	}
 	if !unchanged(before, after) || after.Size() != int64(len(content)) {
-		return nil, after, poll.WithReason(ReasonChanging, errors.New("the file changed while it was read"))
+		return nil, after, poll.WithReason(reasonChanging, errors.New("the file changed while it was read"))
 	}
 	return content, after, nil
 }
@@ -212,13 +209,13 @@ func parseJobFile(content []byte) ([]string, error) {
 		id := string(bytes.TrimSuffix(line, []byte{'\r'}))
 		switch {
 		case len(id) > maxLineBytes && strings.TrimSpace(id) != "":
-			return nil, poll.WithReason(ReasonTooLarge, fmt.Errorf("a line has %d bytes; a job ID has at most %d", len(id), maxLineBytes))
+			return nil, poll.WithReason(poll.TooLarge, fmt.Errorf("a line has %d bytes; a job ID has at most %d", len(id), maxLineBytes))
 		case !isText(id):
-			return nil, poll.WithReason(ReasonNotText, fmt.Errorf("line %q has control characters or is not UTF-8", id))
+			return nil, poll.WithReason(reasonNotText, fmt.Errorf("line %q has control characters or is not UTF-8", id))
 		case strings.TrimSpace(id) == "", seen[id]:
 			continue
 		case len(ids) == maxFileJobs:
-			return nil, poll.WithReason(ReasonTooLarge, fmt.Errorf("the file has more than %d jobs", maxFileJobs))
+			return nil, poll.WithReason(poll.TooLarge, fmt.Errorf("the file has more than %d jobs", maxFileJobs))
 		}
 		seen[id] = true
 		ids = append(ids, id)
@@ -229,6 +226,11 @@ func parseJobFile(content []byte) ([]string, error) {
 // isText reports whether s is UTF-8 without control characters except tabs.
 func isText(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return r != '\t' && unicode.IsControl(r) })
+}
+
+func isJobFile(name string) bool {
+	_, ok := parseFileName(name)
+	return ok
 }
 
 // parseFileName returns the device of a job file. dcgm-exporter compares names with

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"gpu_exporter/podmapper/device"
+	"gpu_exporter/podmapper/internal/poll"
 )
 
 // jobDir is a directory of job files with its own clock. Files are written at the
@@ -171,22 +172,22 @@ func TestUnusableFiles(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		write func(d *jobDir, path string) error
-		want  Reason
+		want  poll.Reason
 	}{
-		{"directory", func(_ *jobDir, path string) error { return os.Mkdir(path, 0o755) }, ReasonNotRegular},
-		{"fifo", func(_ *jobDir, path string) error { return syscall.Mkfifo(path, 0o644) }, ReasonNotRegular},
-		{"device", func(_ *jobDir, path string) error { return os.Symlink("/dev/zero", path) }, ReasonNotRegular},
-		{"too large", func(d *jobDir, _ string) error { d.write("1", strings.Repeat("4", maxFileBytes+1)); return nil }, ReasonTooLarge},
-		{"long line", func(d *jobDir, _ string) error { d.write("1", strings.Repeat("4", maxLineBytes+1)+"\n"); return nil }, ReasonTooLarge},
+		{"directory", func(_ *jobDir, path string) error { return os.Mkdir(path, 0o755) }, reasonNotRegular},
+		{"fifo", func(_ *jobDir, path string) error { return syscall.Mkfifo(path, 0o644) }, reasonNotRegular},
+		{"device", func(_ *jobDir, path string) error { return os.Symlink("/dev/zero", path) }, reasonNotRegular},
+		{"too large", func(d *jobDir, _ string) error { d.write("1", strings.Repeat("4", maxFileBytes+1)); return nil }, poll.TooLarge},
+		{"long line", func(d *jobDir, _ string) error { d.write("1", strings.Repeat("4", maxLineBytes+1)+"\n"); return nil }, poll.TooLarge},
 		{"many jobs", func(d *jobDir, _ string) error {
 			for i := range maxFileJobs + 1 {
 				d.write("1", fmt.Sprintf("%s%d\n", d.content("1"), i))
 			}
 			return nil
-		}, ReasonTooLarge},
-		{"binary", func(d *jobDir, _ string) error { d.write("1", "42\x00\n"); return nil }, ReasonNotText},
-		{"latin-1", func(d *jobDir, _ string) error { d.write("1", "gr\xfcn\n"); return nil }, ReasonNotText},
-		{"symlink loop", func(_ *jobDir, path string) error { return os.Symlink("1", path) }, ReasonUnreadable},
+		}, poll.TooLarge},
+		{"binary", func(d *jobDir, _ string) error { d.write("1", "42\x00\n"); return nil }, reasonNotText},
+		{"latin-1", func(d *jobDir, _ string) error { d.write("1", "gr\xfcn\n"); return nil }, reasonNotText},
+		{"symlink loop", func(_ *jobDir, path string) error { return os.Symlink("1", path) }, reasonUnreadable},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			d := newJobDir(t)
@@ -224,12 +225,12 @@ func (d *jobDir) content(name string) string {
 }
 
 func TestReasonOf(t *testing.T) {
-	for err, want := range map[error]Reason{
-		&fs.PathError{Op: "open", Path: "0", Err: syscall.EACCES}: ReasonForbidden,
-		&fs.PathError{Op: "read", Path: "0", Err: syscall.EIO}:    ReasonUnreadable,
-		fmt.Errorf("environment: %w", errNoSlot):                  ReasonBlocked,
+	for err, want := range map[error]poll.Reason{
+		&fs.PathError{Op: "open", Path: "0", Err: syscall.EACCES}: poll.Forbidden,
+		&fs.PathError{Op: "read", Path: "0", Err: syscall.EIO}:    reasonUnreadable,
+		fmt.Errorf("environment: %w", errNoSlot):                  reasonBlocked,
 	} {
-		if got := reasonOf(err); got != want {
+		if got := reasonOf(SourceSlurm, err); got != want {
 			t.Errorf("%v: %s, want %s", err, got, want)
 		}
 	}
@@ -261,7 +262,7 @@ func TestTooManyFiles(t *testing.T) {
 		}
 	}
 	got, _, problems := d.read()
-	if len(got) != maxFiles || len(problems) != 1 || problems[0].Reason != ReasonTooMany {
+	if len(got) != maxFiles || len(problems) != 1 || problems[0].Reason != reasonTooMany {
 		t.Errorf("%d holds, problems %v", len(got), problems)
 	}
 }

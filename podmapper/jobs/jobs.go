@@ -15,12 +15,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"gpu_exporter/podmapper/device"
+	"gpu_exporter/podmapper/internal/dirwatch"
 	"gpu_exporter/podmapper/internal/poll"
 	"gpu_exporter/podmapper/internal/proc"
 )
@@ -64,71 +66,59 @@ type Config struct {
 	Logger   *slog.Logger  // nil: no log
 }
 
-// Reason is the cause of a failure in one word.
-type Reason = poll.Reason
-
-// The reasons.
+// The reasons of this package only.
 const (
-	ReasonNotFound   = poll.NotFound          // the directory or Slurm's cgroups do not exist
-	ReasonForbidden  = poll.Forbidden         // no permission
-	ReasonUnreadable = Reason("unreadable")   // any other failure to read
-	ReasonTooMany    = Reason("too_many")     // files, jobs or processes; the rest is read
-	ReasonNotRegular = Reason("not_regular")  // a job file is a directory, a FIFO, …
-	ReasonTooLarge   = poll.TooLarge          // a job file, or a line of it
-	ReasonNotText    = Reason("not_text")     // a job file has control characters or is not UTF-8
-	ReasonChanging   = Reason("changing")     // a job file is written all the time
-	ReasonBlocked    = Reason("blocked")      // reading a process's environment timed out
-	ReasonNoHostPIDs = Reason("no_host_pids") // the jobs' processes are in a different PID namespace
+	reasonUnreadable poll.Reason = "unreadable"   // any other failure to read
+	reasonTooMany    poll.Reason = "too_many"     // files, jobs or processes; the rest is read
+	reasonNotRegular poll.Reason = "not_regular"  // a job file is a directory, a FIFO, …
+	reasonNotText    poll.Reason = "not_text"     // a job file has control characters or is not UTF-8
+	reasonChanging   poll.Reason = "changing"     // a job file is written all the time
+	reasonBlocked    poll.Reason = "blocked"      // reading a process's environment timed out
+	reasonNoHostPIDs poll.Reason = "no_host_pids" // the jobs' processes are in a different PID namespace
 )
 
-// Reasons returns the reasons of a source, for metrics that start at zero.
-func Reasons(s Source) []Reason {
-	common := []Reason{ReasonNotFound, ReasonForbidden, ReasonUnreadable, ReasonTooMany}
+// hints returns what a user can do about each failure of a source.
+func hints(s Source) map[poll.Reason]string {
+	const (
+		unreadable = "check the file system"
+		tooMany    = "check whether the directories are the right ones"
+		format     = "write one job ID per line"
+	)
 	if s == SourceFile {
-		return append(common, ReasonNotRegular, ReasonTooLarge, ReasonNotText, ReasonChanging)
+		return map[poll.Reason]string{
+			poll.NotFound:    "create the directory in the scheduler's prolog, or mount it into the container",
+			poll.Forbidden:   "run the exporter as a user that may read the files (default: root)",
+			poll.TooLarge:    format,
+			reasonNotRegular: format,
+			reasonNotText:    format,
+			reasonChanging:   "write a new file and rename it",
+			reasonTooMany:    tooMany,
+			reasonUnreadable: unreadable,
+		}
 	}
-	return append(common, ReasonBlocked, ReasonNoHostPIDs)
+	return map[poll.Reason]string{
+		poll.NotFound:    "mount the node's /sys/fs/cgroup into the container, check whether cgroup.conf has different paths, or disable Slurm jobs",
+		poll.Forbidden:   "grant CAP_SYS_PTRACE, which environments of processes of different users need",
+		reasonBlocked:    "check which processes of jobs hang (state D)",
+		reasonNoHostPIDs: "run the exporter in the host's PID namespace (hostPID: true)",
+		reasonTooMany:    tooMany,
+		reasonUnreadable: unreadable,
+	}
 }
 
 // reasonOf classifies an error of a source. Any further reason is unreadable.
-func reasonOf(err error) Reason {
-	if r := poll.ReasonOf(err); slices.Contains(Reasons(SourceFile), r) || slices.Contains(Reasons(SourceSlurm), r) {
-		return r
+func reasonOf(s Source, err error) poll.Reason {
+	r := poll.ReasonOf(err)
+	if _, known := hints(s)[r]; !known {
+		return reasonUnreadable
 	}
-	return ReasonUnreadable
-}
-
-// hint returns what a user can do about a failure.
-func hint(s Source, r Reason) string {
-	switch r {
-	case ReasonNotFound:
-		if s == SourceFile {
-			return "create the directory in the scheduler's prolog, or mount it into the container"
-		}
-		return "mount the node's /sys/fs/cgroup into the container, check whether cgroup.conf has different paths, or disable Slurm jobs"
-	case ReasonForbidden:
-		if s == SourceFile {
-			return "run the exporter as a user that may read the files (default: root)"
-		}
-		return "grant CAP_SYS_PTRACE, which environments of processes of different users need"
-	case ReasonNotRegular, ReasonTooLarge, ReasonNotText:
-		return "write one job ID per line"
-	case ReasonChanging:
-		return "write a new file and rename it"
-	case ReasonBlocked:
-		return "check which processes of jobs hang (state D)"
-	case ReasonNoHostPIDs:
-		return "run the exporter in the host's PID namespace (hostPID: true)"
-	case ReasonTooMany:
-		return "check whether the directories are the right ones"
-	}
-	return "check the file system"
+	return r
 }
 
 // Problem is a failure that affects only a part of a reading.
 type Problem struct {
 	Name   string // of the file or cgroup, or "environ"
-	Reason Reason
+	Reason poll.Reason
 	Err    error
 }
 
@@ -137,6 +127,7 @@ const maxProblems = 64
 
 // reading is the content of one source at one time.
 type reading struct {
+	source     Source
 	start      time.Time
 	holds      []Hold
 	slurm      map[slurmKey]Job
@@ -147,7 +138,7 @@ type reading struct {
 }
 
 func (r *reading) addProblem(name string, err error) {
-	r.problems = append(r.problems, Problem{name, reasonOf(err), err})
+	r.problems = append(r.problems, Problem{name, reasonOf(r.source, err), err})
 }
 
 // Status is the state of both sources. A disabled source is zero.
@@ -173,7 +164,7 @@ type SourceStatus struct {
 // Finder keeps a table of jobs fresh. Its methods may be called from any goroutine.
 type Finder struct {
 	sources []*source
-	watch   *watch // of job files; nil without them
+	watch   *dirwatch.Watcher // of job files; nil without them
 	changed chan struct{}
 
 	mu       sync.Mutex
@@ -197,7 +188,7 @@ type source struct {
 // warning is a problem that is logged once while it persists.
 type warning struct {
 	name   string
-	reason Reason
+	reason poll.Reason
 }
 
 // New makes a Finder. It reads nothing yet.
@@ -214,7 +205,7 @@ func New(c Config) (*Finder, error) {
 	if c.Dir != "" {
 		files := newJobFiles(c.Dir)
 		s := f.add(c, SourceFile, c.Dir, files.read)
-		f.watch = &watch{dir: c.Dir, notify: s.Trigger, log: s.Log()}
+		f.watch = dirwatch.New(map[string]func(string) bool{filepath.Clean(c.Dir): isJobFile}, s.Trigger, s.Log())
 	}
 	if mode != SlurmOff {
 		root := cmp.Or(c.CgroupRoot, DefaultCgroupRoot)
@@ -232,11 +223,10 @@ func (f *Finder) add(c Config, name Source, place string, read func(context.Cont
 	s := &source{name: name, place: place, read: read, turn: make(chan struct{}, 1), warned: make(map[warning]bool)}
 	s.Poller = poll.New(poll.Config[reading]{
 		Options: poll.Options{
-			Name:    map[Source]string{SourceFile: "job_files", SourceSlurm: "slurm"}[name],
-			Reasons: Reasons(name),
-			Hint:    func(r Reason) string { return hint(name, r) },
-			Level: func(r Reason) slog.Level {
-				if name == SourceFile && r == ReasonNotFound {
+			Name:  map[Source]string{SourceFile: "job_files", SourceSlurm: "slurm"}[name],
+			Hints: hints(name),
+			Level: func(r poll.Reason) slog.Level {
+				if name == SourceFile && r == poll.NotFound {
 					return slog.LevelInfo // the directory may not exist before the first job
 				}
 				return slog.LevelWarn
@@ -256,8 +246,8 @@ func (f *Finder) add(c Config, name Source, place string, read func(context.Cont
 // does not respond.
 func (f *Finder) Run(ctx context.Context) error {
 	if f.watch != nil {
-		f.watch.enable(true)
-		defer f.watch.enable(false)
+		f.watch.Enable()
+		defer f.watch.Close()
 	}
 	var running sync.WaitGroup
 	for _, s := range f.sources {
@@ -306,7 +296,7 @@ func (f *Finder) refresh(ctx context.Context, s *source) (*reading, error) {
 	go func() {
 		defer func() { <-s.turn }()
 		if s.name == SourceFile {
-			f.watch.start() // before the reading, so that it misses no change
+			f.watch.Watch() // before the reading, so that it misses no change
 		}
 		start := time.Now()
 		r, again, err := s.read(ctx)
@@ -329,8 +319,8 @@ func (f *Finder) refresh(ctx context.Context, s *source) (*reading, error) {
 // finish counts and logs the problems of a reading, and classifies its error.
 func (s *source) finish(r *reading, err error, start time.Time) (*reading, error) {
 	if err != nil {
-		reason := reasonOf(err)
-		if reason == ReasonNotFound {
+		reason := reasonOf(s.name, err)
+		if reason == poll.NotFound {
 			s.Forget()
 		}
 		return nil, poll.WithReason(reason, fmt.Errorf("reading jobs from %s: %w", s.place, err))
@@ -343,7 +333,7 @@ func (s *source) finish(r *reading, err error, start time.Time) (*reading, error
 		w := warning{p.Name, p.Reason}
 		if !s.warned[w] {
 			s.Log().Warn("Some jobs cannot be read", "place", s.place, "name", p.Name,
-				"reason", p.Reason, "err", p.Err, "hint", hint(s.name, p.Reason))
+				"reason", p.Reason, "err", p.Err, "hint", s.Hint(p.Reason))
 		}
 		warned[w] = true
 	}
@@ -393,7 +383,7 @@ func (f *Finder) Status() Status {
 	var all Status
 	for _, s := range f.sources {
 		status := SourceStatus{Status: s.Status(), Enabled: true, Known: s.Table() != nil}
-		status.Found = status.Err != nil && status.Reason != ReasonNotFound
+		status.Found = status.Err != nil && status.Reason != poll.NotFound
 		if r, _ := s.Last(); r != nil && status.Up {
 			status.Found = r.found
 			status.Problems = r.problems[:min(len(r.problems), maxProblems)]
@@ -404,7 +394,7 @@ func (f *Finder) Status() Status {
 			}
 		}
 		if s.name == SourceFile {
-			status.Watching = f.watch.active()
+			status.Watching = f.watch.Watching()
 			all.Files = status
 		} else {
 			all.Slurm = status

@@ -187,7 +187,7 @@ func TestDirectoryIsReplaced(t *testing.T) {
 		}
 	}
 	s := f.Status().Files
-	if s.Up || s.Known || s.Found || s.Reason != ReasonNotFound || s.Failures[ReasonNotFound] != 2 || s.Err == nil || !s.LastSuccess.IsZero() {
+	if s.Up || s.Known || s.Found || s.Reason != poll.NotFound || s.Failures[poll.NotFound] != 2 || s.Err == nil || !s.LastSuccess.IsZero() {
 		t.Errorf("status without a directory %+v", s)
 	}
 	if n := log.lines("level=INFO", "not_found"); n != 1 {
@@ -266,7 +266,7 @@ func TestProblems(t *testing.T) {
 		refresh(t, f)
 	}
 	s := f.Status().Files
-	if !s.Up || s.Failures[ReasonNotText] != 3 || len(s.Problems) != 1 || s.Problems[0].Name != "1" || s.Problems[0].Reason != ReasonNotText {
+	if !s.Up || s.Failures[reasonNotText] != 3 || len(s.Problems) != 1 || s.Problems[0].Name != "1" || s.Problems[0].Reason != reasonNotText {
 		t.Errorf("status %+v", s)
 	}
 	if n := log.lines("level=WARN", "name=1", "not_text", "hint="); n != 1 {
@@ -282,9 +282,9 @@ func TestProblems(t *testing.T) {
 	if n := log.lines("level=WARN", "name=1"); n != 2 {
 		t.Errorf("a new problem was logged %d times", n)
 	}
-	for _, r := range Reasons(SourceFile) {
-		if _, ok := s.Failures[r]; !ok {
-			t.Errorf("no counter for %s", r)
+	for r, hint := range hints(SourceFile) {
+		if _, ok := s.Failures[r]; !ok || hint == "" {
+			t.Errorf("no counter or no hint for %s", r)
 		}
 	}
 }
@@ -339,7 +339,7 @@ func TestFailure(t *testing.T) {
 		t.Errorf("holds %q", got)
 	}
 	s := f.Status()
-	if s.Files.Up || !s.Files.Known || s.Files.Reason != ReasonUnreadable || !s.Slurm.Up {
+	if s.Files.Up || !s.Files.Known || s.Files.Reason != reasonUnreadable || !s.Slurm.Up {
 		t.Errorf("status %+v", s)
 	}
 }
@@ -436,7 +436,7 @@ func TestNoSlurm(t *testing.T) {
 	for mode, want := range map[SlurmMode]SourceStatus{
 		SlurmOff:  {},
 		SlurmAuto: {Enabled: true, Status: poll.Status{Up: true}},
-		SlurmOn:   {Enabled: true, Status: poll.Status{Reason: ReasonNotFound}},
+		SlurmOn:   {Enabled: true, Status: poll.Status{Reason: poll.NotFound}},
 	} {
 		f, log := newFinder(t, Config{Slurm: mode, CgroupRoot: t.TempDir()})
 		if err := f.Refresh(t.Context()); (err != nil) != (mode == SlurmOn) {

@@ -74,7 +74,7 @@ type environRead struct {
 }
 
 var (
-	errBlocked = poll.WithReason(ReasonBlocked, errors.New("reading the environment timed out"))
+	errBlocked = poll.WithReason(reasonBlocked, errors.New("reading the environment timed out"))
 	errNoSlot  = fmt.Errorf("%w for too many processes", errBlocked)
 )
 
@@ -142,7 +142,7 @@ type scan struct {
 	seen  map[proc.ID]*slurmProcess
 	// The causes of an incomplete scan.
 	tooMany    bool
-	unreadable map[Reason]error // environments
+	unreadable map[poll.Reason]error // environments
 }
 
 // jobFacts collects what is known of a job.
@@ -160,7 +160,7 @@ type jobFacts struct {
 // read scans all jobs. A failure of one job does not affect the others.
 func (s *slurmTree) read(ctx context.Context) (*reading, error) {
 	roots := s.roots()
-	found := &reading{slurm: make(map[slurmKey]Job), found: len(roots) > 0}
+	found := &reading{source: SourceSlurm, slurm: make(map[slurmKey]Job), found: len(roots) > 0}
 	if !found.found && s.required {
 		clear(s.processes)
 		return nil, errNoSlurm
@@ -171,7 +171,7 @@ func (s *slurmTree) read(ctx context.Context) (*reading, error) {
 		found:      found,
 		jobs:       make(map[cgroup.SlurmJob]*jobFacts),
 		seen:       make(map[proc.ID]*slurmProcess),
-		unreadable: make(map[Reason]error),
+		unreadable: make(map[poll.Reason]error),
 	}
 	var failed error
 	for _, root := range roots {
@@ -195,7 +195,7 @@ func (s *slurmTree) read(ctx context.Context) (*reading, error) {
 		found.addProblem(s.cgroupRoot, failed)
 	}
 	if c.tooMany {
-		found.addProblem(s.cgroupRoot, poll.WithReason(ReasonTooMany, errors.New("more jobs, steps or processes of Slurm than one scan reads")))
+		found.addProblem(s.cgroupRoot, poll.WithReason(reasonTooMany, errors.New("more jobs, steps or processes of Slurm than one scan reads")))
 	}
 	for reason, err := range c.unreadable {
 		found.addProblem("environ", poll.WithReason(reason, err))
@@ -338,7 +338,7 @@ func (c *scan) environ(id proc.ID) environment {
 		p.await(c.ctx, timeout)
 	}
 	if p.err != nil && c.ctx.Err() == nil {
-		if reason := reasonOf(p.err); c.unreadable[reason] == nil {
+		if reason := reasonOf(SourceSlurm, p.err); c.unreadable[reason] == nil {
 			c.unreadable[reason] = fmt.Errorf("environment of process %d: %w", id.PID, p.err)
 		}
 	}
@@ -414,8 +414,8 @@ func (c *scan) readPIDs(dir string, facts *jobFacts) []int {
 		facts.alive = true
 		c.alive++
 	}
-	if slices.Contains(pids, 0) && c.unreadable[ReasonNoHostPIDs] == nil {
-		c.unreadable[ReasonNoHostPIDs] = fmt.Errorf("processes in %s are not in the exporter's PID namespace", dir)
+	if slices.Contains(pids, 0) && c.unreadable[reasonNoHostPIDs] == nil {
+		c.unreadable[reasonNoHostPIDs] = fmt.Errorf("processes in %s are not in the exporter's PID namespace", dir)
 	}
 	return pids
 }

@@ -374,7 +374,7 @@ func TestSlurmProcessHangs(t *testing.T) {
 	if len(found.slurm) != jobs {
 		t.Errorf("jobs %v", found.slurm)
 	}
-	if len(found.problems) != 1 || found.problems[0].Reason != ReasonBlocked || !errors.Is(found.problems[0].Err, errBlocked) {
+	if len(found.problems) != 1 || found.problems[0].Reason != reasonBlocked || !errors.Is(found.problems[0].Err, errBlocked) {
 		t.Errorf("problems %v", found.problems)
 	}
 	if got := len(s.slots); got != maxEnvironReads {
@@ -406,7 +406,7 @@ func TestSlurmPIDNamespace(t *testing.T) {
 	n := newNode(t)
 	n.cgroup(scope+"/job_42/step_batch/user/task_0", 0)
 	found := wantHolds(t, n.tree())
-	if len(found.slurm) != 1 || len(found.problems) != 1 || found.problems[0].Reason != ReasonNoHostPIDs {
+	if len(found.slurm) != 1 || len(found.problems) != 1 || found.problems[0].Reason != reasonNoHostPIDs {
 		t.Errorf("jobs %v, problems %v", found.slurm, found.problems)
 	}
 }
@@ -417,7 +417,7 @@ func TestSlurmIsBounded(t *testing.T) {
 		n.cgroup(fmt.Sprintf("%s/job_%d", scope, i+1), 1)
 	}
 	found := scanOnce(t, n.tree())
-	if len(found.slurm) != maxSlurmJobs || !found.incomplete || len(found.problems) != 1 || found.problems[0].Reason != ReasonTooMany {
+	if len(found.slurm) != maxSlurmJobs || !found.incomplete || len(found.problems) != 1 || found.problems[0].Reason != reasonTooMany {
 		t.Errorf("%d jobs, problems %v", len(found.slurm), found.problems)
 	}
 
@@ -428,7 +428,7 @@ func TestSlurmIsBounded(t *testing.T) {
 		n.process(i+1, fmt.Sprintf("SLURM_JOB_ID=%d", i+1), "SLURM_JOB_GPUS=0")
 	}
 	s := n.tree()
-	if found := scanOnce(t, s); len(found.holds) != maxReads || len(found.problems) != 1 || found.problems[0].Reason != ReasonTooMany {
+	if found := scanOnce(t, s); len(found.holds) != maxReads || len(found.problems) != 1 || found.problems[0].Reason != reasonTooMany {
 		t.Errorf("%d holds, problems %v", len(found.holds), found.problems)
 	}
 	if found := scanOnce(t, s); len(found.holds) != maxReads+1 || len(found.problems) != 0 {

@@ -9,8 +9,6 @@ package kubelettest
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -24,69 +22,23 @@ import (
 // Kubelet is a pod-resources server. Its state can be set at any time.
 type Kubelet struct {
 	podresources.UnimplementedPodResourcesListerServer
-	socket string
+	server
+	calls atomic.Int64
 
-	connections atomic.Int64
-	calls       atomic.Int64
-
-	mu     sync.Mutex
-	server *grpc.Server
-	done   chan struct{}
-	pods   []*podresources.PodResources
-	later  []*podresources.PodResources // instead of pods
-	wait   int                          // calls until then; 0: never
-	delay  time.Duration
-	err    error
+	mu    sync.Mutex
+	pods  []*podresources.PodResources
+	later []*podresources.PodResources // instead of pods
+	wait  int                          // calls until then; 0: never
+	delay time.Duration
+	err   error
 }
 
 // New makes a kubelet that will listen on socket once it is started.
-func New(socket string) *Kubelet { return &Kubelet{socket: socket} }
-
-// Start listens and serves. Like the kubelet, it replaces an old socket file.
-func (k *Kubelet) Start() error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.server != nil {
-		return errors.New("the kubelet is running already")
-	}
-	if err := os.Remove(k.socket); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("removing the old socket: %w", err)
-	}
-	l, err := net.Listen("unix", k.socket)
-	if err != nil {
-		return err
-	}
-	k.serve(l)
-	return nil
-}
-
-// StartOn serves on a listener instead of the socket. Stop closes the listener.
-func (k *Kubelet) StartOn(l net.Listener) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.serve(l)
-}
-
-func (k *Kubelet) serve(l net.Listener) {
-	server, done := grpc.NewServer(), make(chan struct{})
-	podresources.RegisterPodResourcesListerServer(server, k)
-	k.server, k.done = server, done
-	go func() {
-		defer close(done)
-		_ = server.Serve(countingListener{l, &k.connections}) // ends with Stop
-	}()
-}
-
-// Stop ends the kubelet at once: its connections break and its socket disappears.
-func (k *Kubelet) Stop() {
-	k.mu.Lock()
-	server, done := k.server, k.done
-	k.server = nil
-	k.mu.Unlock()
-	if server != nil {
-		server.Stop()
-		<-done
-	}
+func New(socket string) *Kubelet {
+	k := &Kubelet{}
+	k.socket = socket
+	k.register = func(r grpc.ServiceRegistrar) { podresources.RegisterPodResourcesListerServer(r, k) }
+	return k
 }
 
 // SetPods sets the answer of List.
@@ -116,9 +68,6 @@ func (k *Kubelet) SetDelay(d time.Duration) {
 	defer k.mu.Unlock()
 	k.delay = d
 }
-
-// Connections counts the connections accepted so far.
-func (k *Kubelet) Connections() int { return int(k.connections.Load()) }
 
 // Calls counts the calls of List so far.
 func (k *Kubelet) Calls() int { return int(k.calls.Load()) }
@@ -198,17 +147,4 @@ func WriteCheckpoint(path string) error {
 		return err
 	}
 	return os.Rename(f.Name(), path)
-}
-
-type countingListener struct {
-	net.Listener
-	n *atomic.Int64
-}
-
-func (l countingListener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err == nil {
-		l.n.Add(1)
-	}
-	return c, err
 }

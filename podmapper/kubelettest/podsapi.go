@@ -5,10 +5,6 @@ package kubelettest
 
 import (
 	"cmp"
-	"errors"
-	"fmt"
-	"net"
-	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -26,14 +22,10 @@ import (
 // Its state can be set at any time.
 type PodsAPI struct {
 	pods.UnimplementedPodsServer
-	socket string
-
-	connections atomic.Int64
-	watches     atomic.Int64
+	server
+	watches atomic.Int64
 
 	mu       sync.Mutex
-	server   *grpc.Server
-	done     chan struct{}
 	pods     []*corev1.Pod
 	watchers map[chan *pods.WatchPodsEvent]bool
 	silent   bool
@@ -42,43 +34,10 @@ type PodsAPI struct {
 
 // NewPodsAPI makes a server that will listen on socket once it is started.
 func NewPodsAPI(socket string) *PodsAPI {
-	return &PodsAPI{socket: socket, watchers: make(map[chan *pods.WatchPodsEvent]bool)}
-}
-
-// Start listens and serves. Like the kubelet, it replaces an old socket file.
-func (p *PodsAPI) Start() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.server != nil {
-		return errors.New("the Pods API is served already")
-	}
-	if err := os.Remove(p.socket); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("removing the old socket: %w", err)
-	}
-	l, err := net.Listen("unix", p.socket)
-	if err != nil {
-		return err
-	}
-	server, done := grpc.NewServer(), make(chan struct{})
-	pods.RegisterPodsServer(server, p)
-	p.server, p.done = server, done
-	go func() {
-		defer close(done)
-		_ = server.Serve(countingListener{l, &p.connections}) // ends with Stop
-	}()
-	return nil
-}
-
-// Stop ends the server at once: its connections break and its socket disappears.
-func (p *PodsAPI) Stop() {
-	p.mu.Lock()
-	server, done := p.server, p.done
-	p.server = nil
-	p.mu.Unlock()
-	if server != nil {
-		server.Stop()
-		<-done
-	}
+	p := &PodsAPI{watchers: make(map[chan *pods.WatchPodsEvent]bool)}
+	p.socket = socket
+	p.register = func(r grpc.ServiceRegistrar) { pods.RegisterPodsServer(r, p) }
+	return p
 }
 
 // SetPods sets the pods of new watches. Existing watches receive nothing, as from a
@@ -158,9 +117,6 @@ func (p *PodsAPI) SetSilent(silent bool) {
 	defer p.mu.Unlock()
 	p.silent = silent
 }
-
-// Connections counts the connections accepted so far.
-func (p *PodsAPI) Connections() int { return int(p.connections.Load()) }
 
 // Watches counts the watches that have begun so far.
 func (p *PodsAPI) Watches() int { return int(p.watches.Load()) }

@@ -17,7 +17,7 @@ func TestParseAllowlist(t *testing.T) {
 	}{
 		{"none allows all", nil, "app kubernetes.io/name x", ""},
 		{"not anchored, as dcgm-exporter", []string{"app"}, "app my-app example.com/app-name", "team"},
-		{"anchored if it says so", []string{"^app$"}, "app", "my-app example.com/app app2"},
+		{"anchored explicitly", []string{"^app$"}, "app", "my-app example.com/app app2"},
 		{"the key as it is, with its prefix", []string{"^app.kubernetes.io/"}, "app.kubernetes.io/name", "app_kubernetes_io_name"},
 		{"any of several", []string{"^team$", "^cost-"}, "team cost-center", "teams app"},
 		{"with a comma", []string{"^a{1,2}$"}, "a aa", "aaa"},

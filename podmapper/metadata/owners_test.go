@@ -78,11 +78,11 @@ func TestWorkload(t *testing.T) {
 		reason             Reason   // counted
 	}{
 		{name: "Deployment", templateHash: "77", above: []metav1.OwnerReference{webSet}, want: Workload{"Deployment", "web"}, direct: Workload{"Deployment", "web"}},
-		{name: "ReplicaSet of nobody", above: []metav1.OwnerReference{loneSet}, want: Workload{"ReplicaSet", "lone"}, direct: Workload{"ReplicaSet", "lone"}},
+		{name: "ReplicaSet without an owner", above: []metav1.OwnerReference{loneSet}, want: Workload{"ReplicaSet", "lone"}, direct: Workload{"ReplicaSet", "lone"}},
 		{name: "StatefulSet", above: []metav1.OwnerReference{stateful}, want: Workload{"StatefulSet", "db"}, direct: Workload{"StatefulSet", "db"}},
 		{name: "CronJob", above: []metav1.OwnerReference{job}, want: Workload{"CronJob", "nightly"}, direct: Workload{"Job", "nightly-29"}},
 		{name: "custom resources, in JSON", above: []metav1.OwnerReference{rayCluster}, want: Workload{"RayJob", "tune"}, direct: Workload{"RayCluster", "tune-x"}},
-		{name: "forbidden, and the pod says more", templateHash: "88", above: []metav1.OwnerReference{hidden},
+		{name: "forbidden, and the pod has the hash", templateHash: "88", above: []metav1.OwnerReference{hidden},
 			want: Workload{"Deployment", "hidden"}, direct: Workload{"Deployment", "hidden"}, reason: poll.Forbidden},
 		{name: "forbidden further up", above: []metav1.OwnerReference{hiddenAbove},
 			want: Workload{"RayJob", "secret"}, direct: Workload{"StatefulSet", "mid"}, reason: poll.Forbidden},

@@ -10,14 +10,14 @@ import (
 	"net"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
-	corev1 "k8s.io/api/core/v1"
+	"google.golang.org/protobuf/encoding/protowire"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	podsv1alpha1 "k8s.io/kubelet/pkg/apis/pods/v1alpha1"
 
 	"gpu_exporter/podmapper/internal/poll"
@@ -132,31 +132,84 @@ func (s *Store) watchPodsAPI(ctx context.Context, pods *podSet) error {
 	}
 }
 
+// Fields in k8s.io/api/core/v1/generated.proto. The package itself would add 5 MB to
+// the program, and to the memory of both processes.
+const (
+	podMetadata, podStatus                             = 1, 3
+	initStatuses, containerStatuses, ephemeralStatuses = 10, 8, 13 // of a pod's status
+	containerName, containerID                         = 1, 8      // of a container's status
+)
+
 // decode makes a record of a pod in its wire form.
 func (s *Store) decode(b []byte) (*record, error) {
-	var pod corev1.Pod
-	if err := pod.Unmarshal(b); err != nil {
+	var meta metav1.ObjectMeta
+	var containers []Container
+	err := eachField(b, func(number protowire.Number, value []byte) error {
+		switch number {
+		case podMetadata:
+			return meta.Unmarshal(value)
+		case podStatus:
+			return eachField(value, func(number protowire.Number, value []byte) error {
+				if number != initStatuses && number != containerStatuses && number != ephemeralStatuses {
+					return nil
+				}
+				c, err := decodeContainer(value)
+				if c.ID != "" { // a container that has not started has none
+					containers = append(containers, c)
+				}
+				return err
+			})
+		}
+		return nil
+	})
+	if err != nil {
 		return nil, poll.WithReason(poll.Malformed, fmt.Errorf("decoding a pod: %w", err))
 	}
-	r, err := s.newRecord(&pod)
+	r, err := s.newRecord(&meta)
 	if err != nil {
 		return nil, err
 	}
-	for _, containers := range [][]corev1.ContainerStatus{
-		pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses, pod.Status.EphemeralContainerStatuses,
-	} {
-		for _, c := range containers {
-			id := c.ContainerID
-			if _, after, ok := strings.Cut(id, "://"); ok {
-				id = after
-			}
-			if id != "" { // a container that has not started has none
-				r.pod.Containers = append(r.pod.Containers, Container{ID: id, Name: c.Name})
+	slices.SortFunc(containers, func(a, b Container) int { return strings.Compare(a.ID, b.ID) })
+	r.pod.Containers = containers
+	return r, r.validate()
+}
+
+func decodeContainer(status []byte) (c Container, err error) {
+	err = eachField(status, func(number protowire.Number, value []byte) error {
+		switch number {
+		case containerName:
+			c.Name = string(value)
+		case containerID:
+			c.ID = string(value)
+		}
+		return nil
+	})
+	if _, id, ok := strings.Cut(c.ID, "://"); ok {
+		c.ID = id
+	}
+	return c, err
+}
+
+// eachField calls each with the strings and messages in a message.
+func eachField(message []byte, each func(number protowire.Number, value []byte) error) error {
+	for len(message) > 0 {
+		number, kind, tag := protowire.ConsumeTag(message)
+		if tag < 0 {
+			return protowire.ParseError(tag)
+		}
+		size := protowire.ConsumeFieldValue(number, kind, message[tag:])
+		if size < 0 {
+			return protowire.ParseError(size)
+		}
+		if kind == protowire.BytesType {
+			value, _ := protowire.ConsumeBytes(message[tag:])
+			if err := each(number, value); err != nil {
+				return err
 			}
 		}
+		message = message[tag+size:]
 	}
-	slices.SortFunc(r.pod.Containers, func(a, b Container) int { return strings.Compare(a.ID, b.ID) })
-	return r, r.validate()
+	return nil
 }
 
 // withPodsAPIReason adds the reason to an error of the kubelet.
@@ -170,14 +223,4 @@ func withPodsAPIReason(err error) error {
 		}
 	}
 	return err
-}
-
-// socketPath returns the path in a plain path or in a URL of a unix socket.
-func socketPath(s string) (string, error) {
-	path := strings.TrimPrefix(strings.TrimPrefix(s, "unix:"), "//")
-	// sun_path ends with a zero byte.
-	if limit := len(syscall.RawSockaddrUnix{}.Path) - 1; path == "" || len(path) > limit {
-		return "", fmt.Errorf("socket of the Pods API %q: the path must have 1 to %d bytes", s, limit)
-	}
-	return path, nil
 }

@@ -33,55 +33,50 @@ const (
 	reasonDropped     Reason = "dropped"      // the kubelet ended a watch that is too slow
 )
 
-// Reasons returns all reasons of a source, for metrics that start at zero.
-func (s Source) Reasons() []Reason {
+// hints returns what a user can do about each failure of a source.
+func (s Source) hints() map[Reason]string {
+	const seeLog = "check the log of the source"
 	switch s {
 	case SourcePodsAPI:
-		return []Reason{poll.NoSocket, poll.Forbidden, poll.Unavailable, poll.Timeout, poll.Unsupported,
-			poll.TooLarge, poll.Malformed, reasonDropped, poll.Other}
-	case SourceAPIServer:
-		return []Reason{poll.NoConfig, poll.Unauthorized, poll.Forbidden, poll.Unavailable, poll.Timeout,
-			poll.RateLimited, poll.Unsupported, poll.TooLarge, poll.Malformed, poll.Other}
+		return map[Reason]string{
+			poll.NoSocket:    "needs Kubernetes 1.37 or newer: mount the node's /var/lib/kubelet/pods-api into the container, or set --kubernetes.pods-socket",
+			poll.Forbidden:   "run the exporter as a user that may open it (root by default)",
+			poll.Unavailable: "check whether the kubelet runs; mount the directory of the socket, not the file, so that a restarted kubelet is visible",
+			poll.Timeout:     "check whether the kubelet hangs; mount the directory of the socket, not the file, so that a restarted kubelet is visible",
+			poll.Unsupported: "the kubelet must serve the Pods API (Kubernetes 1.37 or newer; feature gate PodsAPI)",
+			poll.TooLarge:    seeLog,
+			poll.Malformed:   seeLog,
+			reasonDropped:    seeLog,
+			poll.Other:       seeLog,
+		}
 	case SourceLogDir:
-		return []Reason{reasonNoDirectory, poll.Forbidden, poll.Other}
+		return map[Reason]string{
+			reasonNoDirectory: "mount the node's /var/log/pods and /var/log/containers into the container",
+			poll.Forbidden:    "run the exporter as a user that may open it (root by default)",
+			poll.Other:        seeLog,
+		}
 	}
-	return nil
+	return map[Reason]string{
+		poll.NoConfig:     "run in a pod with a service account and NODE_NAME set from spec.nodeName, or set --kubernetes.kubeconfig and --kubernetes.node-name",
+		poll.Unauthorized: "check whether the token or the client certificate has expired; each try reads both again",
+		poll.Forbidden:    "allow the service account to list and watch pods",
+		poll.Unavailable:  "check whether the API server runs and is reachable from this node",
+		poll.Timeout:      "check whether the API server runs and is reachable from this node",
+		poll.RateLimited:  seeLog,
+		poll.Unsupported:  "the API server must serve the metadata of pods (Kubernetes 1.15 or newer)",
+		poll.TooLarge:     seeLog,
+		poll.Malformed:    seeLog,
+		poll.Other:        seeLog,
+	}
 }
 
-// OwnerReasons returns all reasons for which the owner of a pod cannot be looked up.
-func OwnerReasons() []Reason {
-	return []Reason{poll.Unauthorized, poll.Forbidden, poll.Unavailable, poll.Timeout, poll.RateLimited,
-		poll.Unsupported, poll.NotFound, poll.TooLarge, poll.Malformed, poll.Other}
-}
-
-// Hint returns what a user can do about a failure.
-func (s Source) Hint(r Reason) string {
-	switch r {
-	case poll.NoSocket:
-		return "needs Kubernetes 1.37 or newer: mount the node's /var/lib/kubelet/pods-api into the container, or set --kubernetes.pods-socket"
-	case reasonNoDirectory:
-		return "mount the node's /var/log/pods and /var/log/containers into the container"
-	case poll.NoConfig:
-		return "run in a pod with a service account and NODE_NAME set from spec.nodeName, or set --kubernetes.kubeconfig and --kubernetes.node-name"
-	case poll.Unauthorized:
-		return "check whether the token or the client certificate has expired; each try reads both again"
-	case poll.Forbidden:
-		if s == SourceAPIServer {
-			return "allow the service account to list and watch pods"
-		}
-		return "run the exporter as a user that may open it (root by default)"
-	case poll.Unavailable, poll.Timeout:
-		if s == SourceAPIServer {
-			return "check whether the API server runs and is reachable from this node"
-		}
-		return "check whether the kubelet runs; mount the directory of the socket, not the file, so that a restarted kubelet is visible"
-	case poll.Unsupported:
-		if s == SourcePodsAPI {
-			return "the kubelet must serve the Pods API (Kubernetes 1.37 or newer; feature gate PodsAPI)"
-		}
-		return "the API server must serve the metadata of pods (Kubernetes 1.15 or newer)"
-	}
-	return "check the log of the source"
+// ownerHints returns what a user can do about each failed lookup of a pod's owner.
+func ownerHints() map[Reason]string {
+	hints := SourceAPIServer.hints()
+	delete(hints, poll.NoConfig)
+	hints[poll.NotFound] = ""
+	hints[poll.Forbidden] = "allow the service account to get objects of this kind"
+	return hints
 }
 
 // onceLogger logs what concerns one pod or owner: the first message of a subject is a

@@ -24,6 +24,7 @@ import (
 
 	"gpu_exporter/podmapper/internal/kube"
 	"gpu_exporter/podmapper/internal/poll"
+	"gpu_exporter/podmapper/internal/unixsocket"
 )
 
 // Defaults of Config.
@@ -117,7 +118,7 @@ func New(c Config) (*Store, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	socket, err := socketPath(cmp.Or(c.PodsSocket, DefaultPodsSocket))
+	socket, err := unixsocket.Path(cmp.Or(c.PodsSocket, DefaultPodsSocket))
 	c.PodsSocket = socket
 	switch {
 	case err != nil:
@@ -138,7 +139,7 @@ func New(c Config) (*Store, error) {
 	s.podsAPI = poll.NewSource[table](s.options(SourcePodsAPI))
 	s.apiServer = poll.NewSource[table](s.options(SourceAPIServer))
 	s.logDir = poll.NewSource[logNames](s.options(SourceLogDir))
-	s.workloads = poll.NewSource[struct{}](poll.Options{Name: "workloads", Reasons: OwnerReasons()})
+	s.workloads = poll.NewSource[struct{}](poll.Options{Name: "workloads", Hints: ownerHints()})
 	s.owners = newOwnerLookup(s.ownerFailed)
 	source, _ := s.choose()
 	s.active.Store(&activation{source, time.Now()})
@@ -147,7 +148,7 @@ func New(c Config) (*Store, error) {
 
 func (s *Store) options(source Source) poll.Options {
 	return poll.Options{
-		Name: string(source), Reasons: source.Reasons(), Hint: source.Hint,
+		Name: string(source), Hints: source.hints(),
 		Level: func(r Reason) slog.Level {
 			if r == poll.NoSocket && s.c.Source == SourceAuto { // the kubelet is older than 1.37
 				return slog.LevelDebug
@@ -182,8 +183,8 @@ func (s *Store) Status() map[Source]SourceStatus {
 	return status
 }
 
-// OwnerFailures counts the failed lookups of owners, by reason. It contains all of
-// OwnerReasons.
+// OwnerFailures counts the failed lookups of owners, by reason. It contains all
+// reasons of such a failure.
 func (s *Store) OwnerFailures() map[Reason]uint64 { return s.workloads.Status().Failures }
 
 func (s *Store) mayUsePodsAPI() bool   { return s.c.Source != SourceAPIServer }
@@ -336,12 +337,8 @@ func (s *Store) ownerFailed(o owner, err error) {
 		s.c.Logger.Debug("The owner of a pod does not exist", "api_version", o.apiVersion, "kind", o.kind, "name", o.name, "err", err)
 		return
 	}
-	hint := SourceAPIServer.Hint(reason)
-	if reason == poll.Forbidden {
-		hint = "allow the service account to get objects of this kind"
-	}
 	s.once.warn(fmt.Sprint(reason, o.apiVersion, o.kind), "The owner of a pod cannot be read; the workload is its highest known owner",
-		"api_version", o.apiVersion, "kind", o.kind, "name", o.name, "reason", reason, "err", err, "hint", hint)
+		"api_version", o.apiVersion, "kind", o.kind, "name", o.name, "reason", reason, "err", err, "hint", s.workloads.Hint(reason))
 }
 
 // publish joins the sources and publishes the result if it differs. Pending means

@@ -687,7 +687,7 @@ func TestAPIServerFailures(t *testing.T) {
 			tc.heal(c)
 			r.wait("the other pod", "ml/a u-1", "ml/b u-2")
 			r.waitFor(SourceAPIServer, "recovery", func(s SourceStatus) bool { return s.Up && s.Err == nil && s.Failures[tc.reason] > 1 })
-			for _, reason := range SourceAPIServer.Reasons() {
+			for reason := range SourceAPIServer.hints() {
 				if n := r.log.count("level=WARN msg=\"Owner source failed\" source=api_server reason=" + string(reason)); n > 2 {
 					t.Errorf("%d warnings about %s in two outages", n, reason)
 				}
@@ -746,11 +746,11 @@ func TestNewErrors(t *testing.T) {
 func TestStatusHasAllReasons(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.Kubeconfig = noAPIServer(t) })
 	for source, s := range r.Status() {
-		if len(s.Failures) != len(source.Reasons()) || len(s.Failures) == 0 {
-			t.Errorf("%s: %v, want all of %v", source, s.Failures, source.Reasons())
+		if len(s.Failures) != len(source.hints()) || len(s.Failures) == 0 {
+			t.Errorf("%s: %v, want all of %v", source, s.Failures, source.hints())
 		}
-		for _, reason := range source.Reasons() {
-			if source.Hint(reason) == "" {
+		for reason, hint := range source.hints() {
+			if hint == "" {
 				t.Errorf("%s, %s: no hint", source, reason)
 			}
 		}
@@ -758,7 +758,7 @@ func TestStatusHasAllReasons(t *testing.T) {
 	if len(r.Status()) != 3 {
 		t.Errorf("%d sources", len(r.Status()))
 	}
-	if f := r.OwnerFailures(); len(f) != len(OwnerReasons()) {
+	if f := r.OwnerFailures(); len(f) != len(ownerHints()) {
 		t.Errorf("of owners: %v", f)
 	}
 }

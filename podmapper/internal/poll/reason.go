@@ -116,7 +116,7 @@ func rpcReason(s *status.Status) Reason {
 	return Other
 }
 
-// HTTPReason returns the reason of an HTTP status other than success.
+// HTTPReason returns the reason of an HTTP status that is not a success.
 func HTTPReason(code int) Reason {
 	switch {
 	case code == http.StatusUnauthorized:

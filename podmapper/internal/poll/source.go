@@ -42,10 +42,10 @@ type Status struct {
 
 // Options configure a Source. The zero value of an optional field disables it.
 type Options struct {
-	Name    string   // of the source, in the log
-	Reasons []Reason // all that ReasonOf can return for the source; any other becomes Other
-	// Hint returns what a user can do about a failure. Optional.
-	Hint func(Reason) string
+	Name string // of the source, in the log
+	// Hints has what a user can do about a failure, by reason. It contains every
+	// reason of the source; any further one becomes Other.
+	Hints map[Reason]string
 	// Level is the level of the first message about a failure. Optional: Warn.
 	Level func(Reason) slog.Level
 	// Quiet reports whether a success needs no message, because there is nothing to
@@ -77,7 +77,6 @@ type Source[T any] struct {
 // publication is a table and when it was last known to be right. It is immutable.
 type publication[T any] struct {
 	table     *T // nil once it is forgotten
-	version   uint64
 	confirmed time.Time
 	live      bool // it receives changes, so it is right until they end
 }
@@ -91,7 +90,7 @@ func NewSource[T any](o Options) *Source[T] {
 	s := &Source[T]{o: o, changed: make(chan struct{}, 1), logged: make(map[Reason]bool)}
 	s.published.Store(&publication[T]{})
 	s.status.Failures = make(map[Reason]uint64)
-	for _, r := range o.Reasons {
+	for r := range o.Hints {
 		s.status.Failures[r] = 0
 	}
 	return s
@@ -103,18 +102,11 @@ func (s *Source[T]) Log() *slog.Logger { return s.o.Log }
 // Table returns the current table. It is nil before the first success, and when
 // the last success is older than MaxAge.
 func (s *Source[T]) Table() *T {
-	t, _ := s.Current()
-	return t
-}
-
-// Current returns the current table as Table does, and its version. No two
-// different tables of a source have the same version.
-func (s *Source[T]) Current() (*T, uint64) {
 	p := s.published.Load()
 	if s.expired(p) {
-		return nil, p.version
+		return nil
 	}
-	return p.table, p.version
+	return p.table
 }
 
 // Last returns the last table, even if it is expired, and when it was last known
@@ -159,11 +151,14 @@ func (s *Source[T]) Count(r Reason) {
 }
 
 func (s *Source[T]) known(r Reason) Reason {
-	if _, ok := s.status.Failures[r]; !ok {
+	if _, ok := s.o.Hints[r]; !ok {
 		return Other
 	}
 	return r
 }
+
+// Hint returns what a user can do about a failure.
+func (s *Source[T]) Hint(r Reason) string { return s.o.Hints[s.known(r)] }
 
 // Succeed records a success that began at start, and publishes its table. The
 // same pointer as before means that nothing changed.
@@ -205,11 +200,7 @@ func (s *Source[T]) Publish(table *T) {
 
 func (s *Source[T]) replace(table *T, confirmed time.Time, live bool) {
 	before := s.published.Load()
-	next := publication[T]{table: table, version: before.version, confirmed: confirmed, live: live}
-	if table != before.table {
-		next.version++
-	}
-	s.publish(next)
+	s.publish(publication[T]{table: table, confirmed: confirmed, live: live})
 	if table != before.table || s.expired(before) {
 		s.notify()
 	}
@@ -229,9 +220,7 @@ func (s *Source[T]) fail(start time.Time, err error) (level slog.Level, reason R
 	s.end()
 	reason = s.known(ReasonOf(err))
 	s.status.Failures[reason]++
-	if s.o.Hint != nil {
-		hint = s.o.Hint(reason)
-	}
+	hint = s.Hint(reason)
 	s.setFailure(reason, hint, err)
 	if s.logged[reason] {
 		return slog.LevelDebug, reason, hint

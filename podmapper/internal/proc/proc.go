@@ -5,7 +5,7 @@
 // read is bounded, no open blocks on a FIFO or device, and everything read
 // through a Process belongs to one process, even if its PID is reused.
 //
-// It must not interpret files other than /proc/<pid>/stat, and must not cache.
+// It must not interpret files except /proc/<pid>/stat, and must not cache.
 package proc
 
 import (

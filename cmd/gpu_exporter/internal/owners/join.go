@@ -57,7 +57,7 @@ func (o *Owners) inputs() inputs {
 	in.complete = true
 	if o.mapper != nil {
 		in.mapping = o.mapper.Table()
-		in.complete = in.complete && in.mapping != nil
+		in.complete = in.mapping != nil && in.mapping.Truncated == 0
 	}
 	if o.published != nil {
 		in.published = o.published.Published()

@@ -50,7 +50,7 @@ type Owners struct {
 	engine    *docker.Watcher
 	processes *cgroup.Reader // nil unless the processes on the devices are read
 
-	sources  []source
+	sources  []source      // that run
 	readings chan reading  // at most one: the newest
 	changed  chan struct{} // at most one notice
 	table    atomic.Pointer[table]
@@ -63,20 +63,9 @@ type Owners struct {
 	sampled, sampledBefore time.Time
 }
 
-// source is one of the configured sources.
-type source struct {
-	name string
-	refresher
-	answered func() bool // it has succeeded or failed
-}
-
-type refresher interface {
+type source interface {
 	Run(context.Context) error
 	Changed() <-chan struct{} // for one receiver
-}
-
-func (o *Owners) add(name string, r refresher, answered func() bool) {
-	o.sources = append(o.sources, source{name, r, answered})
 }
 
 // New creates the configured sources. It reads nothing yet.
@@ -134,8 +123,8 @@ func (o *Owners) Run(ctx context.Context) error {
 		}
 	}
 	for _, s := range o.sources {
-		start(s.name, s.Run)
-		start(s.name, follow(s.Changed(), nil))
+		start("owner source", s.Run)
+		start("owner source", follow(s.Changed(), nil))
 	}
 	start("processes", o.locateReadings)
 	expiry := time.NewTicker(expiryPoll)
@@ -189,5 +178,5 @@ func (o *Owners) await(ctx context.Context, holds func() bool) {
 
 // answered reports whether every source has succeeded or failed.
 func (o *Owners) answered() bool {
-	return !slices.ContainsFunc(o.sources, func(s source) bool { return !s.answered() })
+	return !slices.ContainsFunc(o.states(), func(s sourceState) bool { return s.name != "" && !s.status.Up && s.status.Err == nil })
 }

@@ -165,6 +165,7 @@ func TestTableFollowsTheKubelet(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(kubelet.Stop)
+	started := time.Now()
 	o := newOwners(t, config.Static{Slurm: config.SlurmAuto, GPUIDType: "uid", Kubernetes: true, KubeletSocket: socket})
 	inv := oneGPU()
 	o.Observe(wire.Frame{Inventory: inv})
@@ -178,15 +179,53 @@ func TestTableFollowsTheKubelet(t *testing.T) {
 	for len(o.Changed()) > 0 {
 		<-o.Changed()
 	}
+	beforeChange := time.Now()
 	kubelet.SetPods(kubelettest.Pod("ml", "b", "main", "nvidia.com/gpu", gpuUUID))
 	if err := kubelettest.WriteCheckpoint(filepath.Join(root, "device-plugins", "kubelet_internal_checkpoint")); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the new pod is in the table", func() bool { return o.pod(inv, time.Now()) == "b" })
+	for name, tc := range map[string]struct {
+		at   time.Time
+		want string
+	}{
+		"before the first answer":     {started, "a"},
+		"before the change":           {beforeChange, "a"},
+		"without the monotonic clock": {beforeChange.Round(0), "a"},
+		"in the future":               {time.Now().Add(time.Minute), "b"},
+	} {
+		if got := o.pod(inv, tc.at); got != tc.want {
+			t.Errorf("%s: pod %s, want %s", name, got, tc.want)
+		}
+	}
 	select {
 	case <-o.Changed():
 	case <-time.After(2 * time.Minute):
 		t.Error("no notice of the change")
+	}
+}
+
+// A kubelet whose answer exceeds the bounds is an incomplete source, so no device
+// counts as free.
+func TestTruncatedMappingIsIncomplete(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "kubelet.sock")
+	kubelet := kubelettest.New(socket)
+	if err := kubelet.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(kubelet.Stop)
+	o := newOwners(t, config.Static{Slurm: config.SlurmOff, GPUIDType: "uid", Kubernetes: true, KubeletSocket: socket})
+	inv := oneGPU()
+	o.Observe(wire.Frame{Inventory: inv})
+	for name, want := range map[string]bool{"pod": true, strings.Repeat("x", 300): false, "next": true} {
+		kubelet.SetPods(kubelettest.Pod("ml", name, "main", "nvidia.com/gpu", gpuUUID))
+		if err := o.mapper.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		o.update()
+		if got := o.Ownership(inv, time.Now()); got.Known != want || !got.Mapped {
+			t.Errorf("pod %s: known %v, mapped %v, want known %v", name, got.Known, got.Mapped, want)
+		}
 	}
 }
 

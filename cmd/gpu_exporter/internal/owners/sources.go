@@ -34,7 +34,7 @@ func (o *Owners) addKubernetes() error {
 	if err != nil {
 		return fmt.Errorf("setting up the pod mapping: %w", err)
 	}
-	o.add("pod mapping", o.mapper, func() bool { s := o.mapper.Status(); return s.Up || s.Err != nil })
+	o.sources = append(o.sources, o.mapper)
 	if err := o.addMetadata(); err != nil {
 		return err
 	}
@@ -45,7 +45,7 @@ func (o *Owners) addKubernetes() error {
 	if err != nil {
 		return fmt.Errorf("setting up the reading of ResourceSlices: %w", err)
 	}
-	o.add("ResourceSlices", o.published, func() bool { s := o.published.Status(); return s.Up || s.Err != nil })
+	o.sources = append(o.sources, o.published)
 	return nil
 }
 
@@ -81,14 +81,7 @@ func (o *Owners) addMetadata() error {
 	if err != nil {
 		return fmt.Errorf("setting up the reading of pod metadata: %w", err)
 	}
-	o.add("pod metadata", o.pods, func() bool {
-		for _, s := range o.pods.Status() {
-			if s.InUse && !s.Up && s.Err == nil {
-				return false
-			}
-		}
-		return true
-	})
+	o.sources = append(o.sources, o.pods)
 	return nil
 }
 
@@ -101,10 +94,7 @@ func (o *Owners) addJobs() (err error) {
 	if err != nil {
 		return fmt.Errorf("setting up the reading of jobs: %w", err)
 	}
-	o.add("jobs", o.jobs, func() bool {
-		s := o.jobs.Status()
-		return (!s.Files.Enabled || s.Files.Up || s.Files.Err != nil) && (!s.Slurm.Enabled || s.Slurm.Up || s.Slurm.Err != nil)
-	})
+	o.sources = append(o.sources, o.jobs)
 	return nil
 }
 
@@ -123,7 +113,7 @@ func (o *Owners) addDocker() error {
 	if o.engine, err = docker.New(engine); err != nil {
 		return fmt.Errorf("setting up the Docker engine: %w", err)
 	}
-	o.add("Docker", o.engine, func() bool { s := o.engine.Status(); return s.Up || s.Err != nil })
+	o.sources = append(o.sources, o.engine)
 	return nil
 }
 

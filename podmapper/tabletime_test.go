@@ -4,7 +4,6 @@
 package podmapper
 
 import (
-	"fmt"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -13,123 +12,6 @@ import (
 
 	"gpu_exporter/podmapper/kubelettest"
 )
-
-// epochOf returns an epoch with a table of one pod.
-func epochOf(version uint64, from, confirmed time.Time) epoch {
-	return epoch{&Table{Time: from, Version: version, Assignments: []Assignment{{Owner: Owner{Pod: fmt.Sprint(version)}}}}, confirmed}
-}
-
-func TestHistoryAt(t *testing.T) {
-	const maxAge = time.Minute
-	start := time.Now()
-	at := func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
-	h := history{
-		epochOf(1, at(0), at(20)),
-		epochOf(2, at(25), at(30)),
-		// The kubelet was away for longer than a table is good for.
-		epochOf(3, at(200), at(210)),
-	}
-	for _, tc := range []struct {
-		second int
-		want   string
-	}{
-		{-3600, "1"}, // before the first, it is the first
-		{-1, "1"}, {0, "1"}, {24, "1"},
-		{25, "2"}, {30, "2"}, {90, "2"},
-		{91, "none"}, {199, "none"},
-		{200, "3"}, {270, "3"},
-		{271, "none"},
-	} {
-		if got := pods(h.at(at(tc.second), maxAge)); got != tc.want {
-			t.Errorf("at second %d the pod is %s, want %s", tc.second, got, tc.want)
-		}
-	}
-	if got := history(nil).at(start, maxAge); got != nil {
-		t.Errorf("no history has a table: %+v", got)
-	}
-}
-
-// TestHistoryIsBounded checks the bounds of age, number and size.
-func TestHistoryIsBounded(t *testing.T) {
-	start := time.Now()
-	var h history
-	for i := range 1000 {
-		now := start.Add(time.Duration(i) * 10 * time.Second)
-		h = h.add(epochOf(uint64(i), now, now).table, now, minHistory)
-		if first := h[0].table.Time; len(h) > 14 || now.Sub(first) > minHistory+10*time.Second {
-			t.Fatalf("%d tables, of the last %s", len(h), now.Sub(first))
-		}
-		if h.last().table.Version != uint64(i) {
-			t.Fatalf("the last table is %d, want %d", h.last().table.Version, i)
-		}
-	}
-	if first := h[0].table.Time; h.last().confirmed.Sub(first) < minHistory {
-		t.Errorf("only the last %s are remembered", h.last().confirmed.Sub(first))
-	}
-	for i := range 1000 {
-		h = h.add(epochOf(uint64(i), start, start).table, start, minHistory)
-	}
-	if len(h) != maxTables {
-		t.Errorf("%d tables at the same time, want %d", len(h), maxTables)
-	}
-	for range 10 {
-		h = h.add(&Table{Time: start, Assignments: make([]Assignment, maxAssignments)}, start, minHistory)
-	}
-	if len(h) > 2 {
-		t.Errorf("%d tables of the largest size are held", len(h))
-	}
-}
-
-// TestHistoryIsImmutable checks that a history does not change when one is made from it.
-func TestHistoryIsImmutable(t *testing.T) {
-	now := time.Now()
-	h := history(nil).add(epochOf(1, now, now).table, now, minHistory)
-	a, b := h.add(epochOf(2, now, now).table, now, minHistory), h.add(epochOf(3, now, now).table, now, minHistory)
-	c := a.confirm(now.Add(time.Second))
-	if len(h) != 1 || a.last().table.Version != 2 || b.last().table.Version != 3 || !a.last().confirmed.Equal(now) || c.last().confirmed.Equal(now) {
-		t.Errorf("%+v, %+v, %+v, %+v", h, a, b, c)
-	}
-}
-
-// TestTableAt checks that a sample gets the owners of its own time.
-func TestTableAt(t *testing.T) {
-	kubelet, socket := startKubelet(t, kubelettest.Pod("ml", "a", "main", gpuResource, gpuA))
-	m := newMapper(t, Config{Socket: socket})
-	if m.TableAt(time.Now()) != nil {
-		t.Error("there is a table before the first answer")
-	}
-	refresh := func() {
-		t.Helper()
-		if err := m.Refresh(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	early := time.Now()
-	refresh()
-	first := time.Now()
-	refresh()
-	if got := m.TableAt(early); got == nil || got != m.TableAt(first) || got != m.Table() {
-		t.Errorf("one answer, different tables: %p, %p, %p", got, m.TableAt(first), m.Table())
-	}
-	kubelet.SetPods(kubelettest.Pod("ml", "b", "main", gpuResource, gpuA))
-	refresh()
-	second := time.Now()
-	for _, tc := range []struct {
-		name string
-		at   time.Time
-		want string
-	}{
-		{"before the first refresh", early, "a"},
-		{"between the refreshes", first, "a"},
-		{"after the last", second, "b"},
-		{"without the monotonic clock", first.Round(0), "a"},
-		{"in the future", second.Add(time.Minute), "b"},
-	} {
-		if got := pods(m.TableAt(tc.at)); got != tc.want {
-			t.Errorf("%s the owner is %s, want %s", tc.name, got, tc.want)
-		}
-	}
-}
 
 // TestTableTime checks when a table begins: with new owners at their checkpoint, with
 // fewer owners at the refresh.
@@ -145,7 +27,7 @@ func TestTableTime(t *testing.T) {
 		}
 		return m.Table()
 	}
-	at := func(d time.Duration) time.Time { return m.Status().TableTime.Add(d) }
+	at := func(d time.Duration) time.Time { return m.confirmed.Add(d) }
 	write := func(at time.Time) { m.written.Store(&at) }
 	refresh()
 
