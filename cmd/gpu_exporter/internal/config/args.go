@@ -5,7 +5,6 @@ package config
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -14,7 +13,6 @@ import (
 	"strings"
 
 	"github.com/prometheus/common/version"
-	"github.com/prometheus/exporter-toolkit/web"
 
 	"gpu_exporter/collector/model"
 )
@@ -126,27 +124,11 @@ func Parse(args, environ []string, stdout io.Writer) (CommandLine, error) {
 	if len(mistakes) > 0 {
 		return CommandLine{}, &Error{Mistakes: mistakes}
 	}
-	line.Again = func() (Config, []string, error) { return load(flags, Lookup(environ)) }
+	lookup := Lookup(environ)
+	line.Again = func() (Config, []string, error) { return load(flags, lookup, false) } // the server reads its file itself
 	var err error
-	line.Config, line.Warnings, err = line.Again()
-	if line.Command == Serve || line.Command == CheckConfig {
-		err = addWebMistakes(err, line.Config.WebConfigFile)
-	}
+	line.Config, line.Warnings, err = load(flags, lookup, line.Command == Serve || line.Command == CheckConfig)
 	return line, err
-}
-
-// addWebMistakes checks exporter-toolkit's configuration file, which it reads again
-// itself while it serves.
-func addWebMistakes(err error, path string) error {
-	mistake := web.Validate(path)
-	if mistake == nil {
-		return err
-	}
-	all := &Error{}
-	if !errors.As(err, &all) {
-		all = &Error{}
-	}
-	return &Error{Mistakes: append(all.Mistakes, fmt.Sprintf("--web.config.file=%s: %v", path, mistake))}
 }
 
 // splitArgs separates flags, by the names of their settings, from the other arguments.

@@ -34,7 +34,7 @@ func parsed(t *testing.T, args, env string) (Config, error) {
 // loaded returns the configuration of a file and the warnings about it.
 func loaded(t *testing.T, path string) (Config, string, error) {
 	t.Helper()
-	c, warnings, err := load(map[string][]string{"config.file": {path}}, Lookup(nil))
+	c, warnings, err := load(map[string][]string{"config.file": {path}}, Lookup(nil), false)
 	return c, strings.ReplaceAll(strings.Join(warnings, "\n"), filepath.Dir(path)+"/", ""), err
 }
 

@@ -40,8 +40,8 @@ type setting struct {
 	needs string
 
 	rank rank
-	from string // the flag, variable, or place in the file that set the value
-	line int    // in the configuration file
+	from string     // the flag, variable, or place in the file that set the value
+	file *fileValue // nil: not in the configuration file
 }
 
 // rank is the source of a value. The highest one wins.

@@ -226,39 +226,33 @@ func (s *Static) settings() []*setting {
 
 // compatibility is the table of the flags of dcgm-exporter that have no effect here.
 func compatibility() []*setting {
-	var ignored struct {
-		flag  bool
-		text  string
-		after time.Duration
-		count int
-	}
 	const always = "GPUs that come and go are always detected within one interval"
 	const retention = "DCGM keeps samples for as long as it takes to read them"
 	all := []*setting{
-		{name: "enable-gpu-bind-unbind-watch", env: "DCGM_EXPORTER_ENABLE_GPU_BIND_UNBIND_WATCH", def: "true", target: boolean(&ignored.flag), inert: always},
-		{name: "gpu-bind-unbind-poll-interval", env: "DCGM_EXPORTER_GPU_BIND_UNBIND_POLL_INTERVAL", def: "1s", target: duration(&ignored.after, 0, day), inert: always},
-		{name: "watch-max-keep-age", env: "DCGM_EXPORTER_WATCH_MAX_KEEP_AGE", def: "10m", target: duration(&ignored.after, 0, 7*day), inert: retention},
-		{name: "watch-max-keep-samples", env: "DCGM_EXPORTER_WATCH_MAX_KEEP_SAMPLES", def: "0", target: number(&ignored.count, 0, 1<<31-1), inert: retention},
-		{name: "web-read-timeout", env: "DCGM_EXPORTER_WEB_READ_TIMEOUT", def: HTTPReadTimeout.String(), target: duration(&ignored.after, 0, day),
+		{name: "enable-gpu-bind-unbind-watch", env: "DCGM_EXPORTER_ENABLE_GPU_BIND_UNBIND_WATCH", def: "true", target: boolean(new(bool)), inert: always},
+		{name: "gpu-bind-unbind-poll-interval", env: "DCGM_EXPORTER_GPU_BIND_UNBIND_POLL_INTERVAL", def: "1s", target: duration(new(time.Duration), 0, day), inert: always},
+		{name: "watch-max-keep-age", env: "DCGM_EXPORTER_WATCH_MAX_KEEP_AGE", def: "10m", target: duration(new(time.Duration), 0, 7*day), inert: retention},
+		{name: "watch-max-keep-samples", env: "DCGM_EXPORTER_WATCH_MAX_KEEP_SAMPLES", def: "0", target: number(new(int), 0, 1<<31-1), inert: retention},
+		{name: "web-read-timeout", env: "DCGM_EXPORTER_WEB_READ_TIMEOUT", def: HTTPReadTimeout.String(), target: duration(new(time.Duration), 0, day),
 			inert: fmt.Sprintf("a request must arrive within %v", HTTPReadTimeout)},
-		{name: "web-write-timeout", env: "DCGM_EXPORTER_WEB_WRITE_TIMEOUT", def: HTTPWriteTimeout.String(), target: duration(&ignored.after, 0, day),
+		{name: "web-write-timeout", env: "DCGM_EXPORTER_WEB_WRITE_TIMEOUT", def: HTTPWriteTimeout.String(), target: duration(new(time.Duration), 0, day),
 			inert: fmt.Sprintf("a client must read the response within %v", HTTPWriteTimeout)},
-		{name: "enable-exporter-metrics", env: "DCGM_EXPORTER_ENABLE_EXPORTER_METRICS", def: "true", target: boolean(&ignored.flag),
+		{name: "enable-exporter-metrics", env: "DCGM_EXPORTER_ENABLE_EXPORTER_METRICS", def: "true", target: boolean(new(bool)),
 			inert: "metrics of the exporter itself are always served"},
 
-		{name: "config-file", env: "DCGM_EXPORTER_CONFIG_FILE", target: optional(&ignored.text),
+		{name: "config-file", env: "DCGM_EXPORTER_CONFIG_FILE", target: optional(new(string)),
 			instead: "write its settings in the form of etc/gpu_exporter.yaml, and pass that file with --config.file"},
-		{name: "configmap-data", aliases: "m", env: "DCGM_EXPORTER_CONFIGMAP_DATA", def: "none", target: optional(&ignored.text),
+		{name: "configmap-data", aliases: "m", env: "DCGM_EXPORTER_CONFIGMAP_DATA", def: "none", target: optional(new(string)),
 			instead: "mount the ConfigMap, and pass its file with --collectors"},
-		{name: "container-labels", env: "DCGM_EXPORTER_CONTAINER_LABELS", target: boolean(&ignored.flag),
+		{name: "container-labels", env: "DCGM_EXPORTER_CONTAINER_LABELS", target: boolean(new(bool)),
 			instead: "use --docker.socket, and join gpu_container_info, which has the names of containers"},
-		{name: "health-require-gpus", env: "DCGM_EXPORTER_HEALTH_REQUIRE_GPUS", target: boolean(&ignored.flag),
+		{name: "health-require-gpus", env: "DCGM_EXPORTER_HEALTH_REQUIRE_GPUS", target: boolean(new(bool)),
 			instead: "/health reports that the exporter answers: point the probe at /-/ready, and alert on absent(gpu_up)"},
-		{name: "fake-gpus", env: "DCGM_EXPORTER_USE_FAKE_GPUS", target: boolean(&ignored.flag), instead: "use --simulate"},
-		{name: "dump-enabled", env: "DCGM_EXPORTER_DUMP_ENABLED", target: boolean(&ignored.flag), instead: "remove it"},
-		{name: "dump-directory", env: "DCGM_EXPORTER_DUMP_DIRECTORY", def: "/tmp/dcgm-exporter-debug", target: optional(&ignored.text), instead: "remove it"},
-		{name: "dump-retention", env: "DCGM_EXPORTER_DUMP_RETENTION", def: "24", target: optional(&ignored.text), instead: "remove it"},
-		{name: "dump-compression", env: "DCGM_EXPORTER_DUMP_COMPRESSION", def: "true", target: boolean(&ignored.flag), instead: "remove it"},
+		{name: "fake-gpus", env: "DCGM_EXPORTER_USE_FAKE_GPUS", target: boolean(new(bool)), instead: "use --simulate"},
+		{name: "dump-enabled", env: "DCGM_EXPORTER_DUMP_ENABLED", target: boolean(new(bool)), instead: "remove it"},
+		{name: "dump-directory", env: "DCGM_EXPORTER_DUMP_DIRECTORY", def: "/tmp/dcgm-exporter-debug", target: optional(new(string)), instead: "remove it"},
+		{name: "dump-retention", env: "DCGM_EXPORTER_DUMP_RETENTION", def: "24", target: optional(new(string)), instead: "remove it"},
+		{name: "dump-compression", env: "DCGM_EXPORTER_DUMP_COMPRESSION", def: "true", target: boolean(new(bool)), instead: "remove it"},
 	}
 	for _, s := range all {
 		s.section, s.help = sectionInert, "No effect: "+s.inert+"."
