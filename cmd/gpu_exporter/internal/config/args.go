@@ -79,17 +79,12 @@ func Parse(args, environ []string, stdout io.Writer) (CommandLine, error) {
 	own := line.settings()
 	table := append(slices.Clone(own), new(Config).settings()...)
 	flags, operands, mistakes := splitArgs(args, table)
+	l := loader{config: &Config{}, flags: flags}
 	for _, s := range own {
-		values := flags[s.name]
-		if values == nil && s.def != "" {
-			values = []string{s.def}
-		}
-		if values == nil {
-			continue
-		}
-		if err := s.parse(values); err != nil {
-			mistakes = append(mistakes, fmt.Sprintf("--%s: %v", s.name, err))
-		}
+		l.resolve(s)
+	}
+	for _, p := range l.problems {
+		mistakes = append(mistakes, p.Message)
 	}
 	line.Command = Serve
 	if len(operands) > 0 {

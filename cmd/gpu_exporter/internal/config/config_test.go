@@ -52,7 +52,7 @@ func defaults() Config {
 // settings returns a configuration without the content of files.
 func settings(c Config) Config {
 	c.Counters, c.XIDs = nil, nil
-	c.collectors, c.xidCatalogue = "", ""
+	c.collectors, c.xidCatalogue, c.linkBase = "", "", ""
 	c.dcgmLog, c.healthCheck, c.noHostname = false, false, false
 	return c
 }

@@ -90,7 +90,10 @@ func (l *loader) resolve(s *setting) {
 		}
 	}
 	usual := s.value()
-	env, _ := l.lookup(s.env)
+	var env string
+	if s.env != "" {
+		env, _ = l.lookup(s.env)
+	}
 	values, given := l.flags[s.name]
 	switch {
 	case given:
@@ -168,6 +171,7 @@ func (l *loader) derive() {
 	if c.noHostname {
 		c.HostnameLabel = ""
 	}
+	c.LinksFromOne = c.linkBase == "one-based"
 	level, debug := l.settings["log.level"], l.settings["debug"]
 	if c.debug && debug.rank >= level.rank {
 		if level.rank == debug.rank && c.LogLevel != "debug" {

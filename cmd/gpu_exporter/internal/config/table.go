@@ -46,9 +46,16 @@ const (
 	defaultListenAddress = ":9400"
 )
 
-// settings is the table of all flags that make up a configuration. Names, variables
-// and defaults that dcgm-exporter has too are those of its versions 4.5.3-4.8.2 to
-// 4.8.4, except for the defaults of collectors, collect-interval and web.max-requests.
+// settings is the table of all flags that make up a configuration.
+//
+// To add a flag, add a field to [Live] or [Static] and an entry to the table of that
+// struct. The flag, its variable, its key in the configuration file, --help, FLAGS.md
+// and the comparison at a reload follow from the entry. TestTables checks that entries
+// are complete, and TestReload that each field of Static has one.
+//
+// Names, variables and defaults that dcgm-exporter has too are those of its versions
+// 4.5.3-4.8.2 to 4.8.4, except for the defaults of collectors, collect-interval and
+// web.max-requests.
 func (c *Config) settings() []*setting {
 	live := c.Live.settings()
 	for _, s := range live {
@@ -87,9 +94,8 @@ func (l *Live) settings() []*setting {
 			help: "Write the log of the embedded DCGM to the exporter's log."},
 		{name: "dcgm-log-level", env: "DCGM_EXPORTER_DCGM_LOG_LEVEL", def: "NONE", arg: "LEVEL", section: sectionLog,
 			target: one(&l.DCGMLogLevel, func(s string) (string, error) {
-				var level string
-				err := oneOf(&level, "NONE", "FATAL", "ERROR", "WARN", "INFO", "DEBUG", "VERB").parse([]string{strings.ToUpper(s)})
-				return level, err
+				s = strings.ToUpper(s)
+				return s, contained(s, "NONE", "FATAL", "ERROR", "WARN", "INFO", "DEBUG", "VERB")
 			}),
 			help: "Level of DCGM's log: NONE, FATAL, ERROR, WARN, INFO, DEBUG or VERB. Needs --enable-dcgm-log."},
 		{name: "xid.catalogue", arg: "FILE", section: sectionEvents, target: text(&l.xidCatalogue),
@@ -114,12 +120,8 @@ func (l *Live) settings() []*setting {
 		{name: "replace-blanks-in-model-name", aliases: "rbmn", env: "DCGM_EXPORTER_REPLACE_BLANKS_IN_MODEL_NAME", section: sectionLabels,
 			target: boolean(&l.ReplaceBlanks), help: "Replace blanks in model names with dashes."},
 		{name: "nvlink.index", def: "zero-based", arg: "BASE", section: sectionLabels,
-			target: one(&l.LinksFromOne, func(s string) (bool, error) {
-				var base string
-				err := oneOf(&base, "zero-based", "one-based").parse([]string{s})
-				return base == "one-based", err
-			}),
-			help: "Numbering of the links of a GPU in the label nvlink: zero-based as in DCGM, or one-based as in dcgm-exporter."},
+			target: oneOf(&l.linkBase, "zero-based", "one-based"),
+			help:   "Numbering of the links of a GPU in the label nvlink: zero-based as in DCGM, or one-based as in dcgm-exporter."},
 	}
 }
 
@@ -218,7 +220,7 @@ func (s *Static) settings() []*setting {
 				if s == "text" {
 					s = "logfmt" // dcgm-exporter's name of it
 				}
-				return s, oneOf(new(string), promslog.FormatFlagOptions...).parse([]string{s})
+				return s, contained(s, promslog.FormatFlagOptions...)
 			}),
 			help: "Format of the log: logfmt (or text) or json."},
 	}
