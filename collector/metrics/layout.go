@@ -39,11 +39,7 @@ type entityLayout struct {
 	variants    []variant // usually one; see [Config.variants]
 	// whole are the labels of the device as a whole if its variants are those of its
 	// owners, else nil.
-	whole      []*dto.LabelPair
-	info       []*dto.LabelPair // of gpu_info and gpu_nvswitch_info
-	owners     []ownerLayout    // in the order of its owners
-	jobs       [][]*dto.LabelPair
-	containers [][]*dto.LabelPair
+	whole []*dto.LabelPair
 }
 
 // variant is one of the label sets of an entity's values.
@@ -88,11 +84,13 @@ func newLayout(cfg *Config, v state.View, ownership *Ownership) layout {
 }
 
 func (l *layout) setEntity(cfg *Config, v state.View, i int, taken func(string) bool) {
-	e, entity := &l.entities[i], &v.Inventory.Entities[i]
+	e, kind := &l.entities[i], v.Inventory.Entities[i].Kind
 	e.identity = cfg.identity(v.Inventory, i)
 	if e.identity == nil {
 		return
 	}
+	// The other entities are held by the owners of their GPU.
+	e.device = kind == model.KindGPU || kind == model.KindGPUInstance
 	for _, c := range l.labelCounters {
 		value := l.labelValue(cfg.Counters, v.Sample, c, i)
 		e.fieldValues = append(e.fieldValues, value)
@@ -114,20 +112,6 @@ func (l *layout) setEntity(cfg *Config, v state.View, i int, taken func(string) 
 				attributes := sortedByName(variant.attributes, with(nil, "pod_uid", m.UID))
 				variant.perProcess = slices.Concat(e.identity, variant.fields, attributes)
 			}
-		}
-	}
-	switch entity.Kind {
-	case model.KindSwitch:
-		e.info = with(e.identity, "pci_bus_id", entity.PCIBusID, "uuid", entity.UUID)
-	case model.KindGPU, model.KindGPUInstance: // other entities are held by the owners of their GPU
-		e.device = true
-		e.info = gpuInfoLabels(e.identity, v.Inventory, i)
-		e.owners = cfg.ownerLayouts(e.identity, holders.Owners)
-		for n := range holders.Jobs {
-			e.jobs = append(e.jobs, jobLabels(e.identity, &holders.Jobs[n]))
-		}
-		for n := range holders.Containers {
-			e.containers = append(e.containers, containerLabels(e.identity, &holders.Containers[n]))
 		}
 	}
 }

@@ -22,7 +22,7 @@ func (cfg *Config) variants(fields []*dto.LabelPair, h *Holders, taken func(stri
 		o := h.Owners[i]
 		all := fields
 		if cfg.Owners.SeriesLabels {
-			all = sortedByName(fields, pairs(podLabels(o.Metadata, taken)))
+			all = sortedByName(fields, podLabels(o.Metadata, taken))
 		}
 		return variant{fields: all, attributes: cfg.ownerAttributes(o), owner: i}
 	}
@@ -91,32 +91,6 @@ func (cfg *Config) podAttributes(m *PodMetadata) []*dto.LabelPair {
 	return labels
 }
 
-// ownerLayout is the labels of one owner of an entity.
-type ownerLayout struct {
-	info []*dto.LabelPair // of gpu_pod_info
-	// usage are those of its container; nil for a further replica in one container.
-	usage []*dto.LabelPair
-	kinds [model.ProcessKindCount][]*dto.LabelPair
-}
-
-// ownerLayouts returns the labels of the gpu_pod_* families. OldNames does not apply
-// to them, because dcgm-exporter has no such families.
-func (cfg *Config) ownerLayouts(identity []*dto.LabelPair, owners []Owner) []ownerLayout {
-	layouts := make([]ownerLayout, len(owners))
-	for i, o := range owners {
-		base := with(identity, "container", o.Container, "namespace", o.Namespace, "pod", o.Pod)
-		layouts[i].info = slices.Concat(with(base, "replica", o.Replica), cfg.claimLabels(o.Claim), cfg.podAttributes(o.Metadata))
-		if !cfg.Owners.Usage || i > 0 && o.sameContainer(owners[i-1]) {
-			continue
-		}
-		layouts[i].usage = base
-		for kind := range layouts[i].kinds {
-			layouts[i].kinds[kind] = with(base, "type", model.ProcessKind(kind).String())
-		}
-	}
-	return layouts
-}
-
 // takenNames returns a function that reports whether a pod's label cannot have a name.
 func (cfg *Config) takenNames() func(string) bool {
 	taken := map[string]bool{cfg.HostnameLabel: true}
@@ -158,24 +132,22 @@ func sanitized(name string) string {
 }
 
 // podLabels returns pod labels and annotations as labels of a series, sorted by name.
-func podLabels(m *PodMetadata, taken func(name string) bool) []Label {
+func podLabels(m *PodMetadata, taken func(name string) bool) []*dto.LabelPair {
 	if m == nil {
 		return nil
 	}
-	var labels []Label
-	add := func(name, value string) {
+	named := slices.Clone(m.Labels)
+	for _, l := range m.Annotations {
+		named = append(named, Label{"annotation_" + sanitized(l.Name), l.Value})
+	}
+	for i := range named {
+		name := sanitized(named[i].Name)
 		if strings.HasPrefix(name, "__") || taken(name) {
 			name = "pod_label_" + name
 		}
-		labels = append(labels, Label{name, value})
+		named[i].Name = name
 	}
-	for _, l := range m.Labels {
-		add(sanitized(l.Name), l.Value)
-	}
-	for _, l := range m.Annotations {
-		add("annotation_"+sanitized(l.Name), l.Value)
-	}
-	return distinct(labels)
+	return distinct(named)
 }
 
 // prefixed returns labels under a prefix that no label of ours has, sorted by name.
@@ -184,27 +156,18 @@ func prefixed(prefix string, labels []Label) []*dto.LabelPair {
 	for i, l := range labels {
 		named[i] = Label{prefix + sanitized(l.Name), l.Value}
 	}
-	return pairs(distinct(named))
+	return distinct(named)
 }
 
-// distinct numbers repeated names in place, and sorts by name.
-func distinct(labels []Label) []Label {
-	used := make(map[string]bool, len(labels))
+// distinct numbers repeated names, and sorts by name.
+func distinct(labels []Label) []*dto.LabelPair {
+	used, pairs := make(map[string]bool, len(labels)), make([]*dto.LabelPair, len(labels))
 	for i, l := range labels {
 		name := l.Name
 		for n := 2; used[name]; n++ {
 			name = l.Name + "_" + strconv.Itoa(n)
 		}
-		used[name], labels[i].Name = true, name
+		used[name], pairs[i] = true, pair(name, l.Value)
 	}
-	slices.SortFunc(labels, func(a, b Label) int { return strings.Compare(a.Name, b.Name) })
-	return labels
-}
-
-func pairs(labels []Label) []*dto.LabelPair {
-	all := make([]*dto.LabelPair, len(labels))
-	for i, l := range labels {
-		all[i] = pair(l.Name, l.Value)
-	}
-	return all
+	return sortedByName(pairs)
 }

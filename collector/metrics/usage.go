@@ -161,26 +161,27 @@ func (p *page) addUsage() {
 	if p.ownership == nil || p.usage.old {
 		return
 	}
-	for i, owners := range p.usage.owners {
-		for n, used := range owners {
-			l := &p.layout.entities[i]
-			if !l.device || l.owners[n].usage == nil || !used.known {
+	for i, all := range p.usage.owners {
+		owners := p.ownership.of(i).Owners
+		for n, used := range all {
+			o := &owners[n]
+			if !p.layout.entities[i].device || !used.known || n > 0 && o.sameContainer(owners[n-1]) {
 				continue
 			}
-			labels := l.owners[n].usage
-			p.add(&gpuPodProcesses, labels, float64(used.processes))
+			add := func(d *Definition, value float64) { p.addEntity(d, i, value, o.Container, o.Namespace, o.Pod) }
+			add(&gpuPodProcesses, float64(used.processes))
 			if used.memoryKnown {
-				p.add(&gpuPodMemory, labels, float64(used.memory))
+				add(&gpuPodMemory, float64(used.memory))
 				for kind, bytes := range used.kinds {
 					if bytes > 0 {
-						p.add(&gpuPodKinds, l.owners[n].kinds[kind], float64(bytes))
+						p.addEntity(&gpuPodKinds, i, float64(bytes), o.Container, o.Namespace, o.Pod, model.ProcessKind(kind).String())
 					}
 				}
 			}
 			if used.rated {
-				p.add(&gpuPodSM, labels, used.sm)
-				p.add(&gpuPodEncoder, labels, used.encode)
-				p.add(&gpuPodDecoder, labels, used.decode)
+				add(&gpuPodSM, used.sm)
+				add(&gpuPodEncoder, used.encode)
+				add(&gpuPodDecoder, used.decode)
 			}
 		}
 	}
