@@ -94,7 +94,7 @@ func (f *Families) Keep() {
 }
 
 // Build returns the families of this moment, sorted by name. They must not be
-// modified: they share labels with those of other samples.
+// modified: they share labels with those of later samples.
 func (f *Families) Build() []*dto.MetricFamily {
 	v := f.node.View()
 	p := page{

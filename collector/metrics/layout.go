@@ -48,7 +48,7 @@ type variant struct {
 	attributes []*dto.LabelPair // owner and job
 	series     []*dto.LabelPair // identity, fields and attributes
 	// perProcess are series with the pod's UID, which dcgm-exporter always adds to
-	// values that it splits by processes; set for VirtualGPUs.
+	// values per process; set for VirtualGPUs.
 	perProcess []*dto.LabelPair
 	owner      int // position among the owners, or Unknown
 }
@@ -89,7 +89,7 @@ func (l *layout) setEntity(cfg *Config, v state.View, i int, taken func(string) 
 	if e.identity == nil {
 		return
 	}
-	// The other entities are held by the owners of their GPU.
+	// The remaining entities are held by the owners of their GPU.
 	e.device = kind == model.KindGPU || kind == model.KindGPUInstance
 	for _, c := range l.labelCounters {
 		value := l.labelValue(cfg.Counters, v.Sample, c, i)
@@ -132,7 +132,7 @@ func (l *layout) covers(v state.View, ownership *Ownership, counters []field.Cou
 }
 
 // labelValue returns the text of a label counter on an entity, or "" without one. A
-// field of the node is read on GPUs; other entities take the first value.
+// field of the node is read on GPUs; the remaining entities take the first value.
 func (l *layout) labelValue(counters []field.Counter, s *model.Sample, counter, entity int) string {
 	cell, ok := l.cell(s, counter, entity)
 	kind := l.inventory.Entities[entity].Kind

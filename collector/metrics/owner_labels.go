@@ -108,12 +108,12 @@ func (cfg *Config) takenNames() func(string) bool {
 // The names of labels and annotations in Kubernetes are converted to label names of
 // Prometheus. The rules are deterministic and never lose a value:
 //
-//   - each byte other than a letter, digit or underscore becomes an underscore, and a
+//   - each byte except letters, digits and underscores becomes an underscore, and a
 //     name that begins with a digit gets an underscore in front: 2nd-tier is _2nd_tier;
 //   - a name that is taken, or that Prometheus reserves with two underscores, gets
 //     pod_label_ in front: gpu is pod_label_gpu;
 //   - of several equal names, the first by its name in Kubernetes keeps it, and the
-//     others get _2, _3 and so on.
+//     rest get _2, _3 and so on.
 
 // sanitized returns a valid label name for a name in Kubernetes.
 func sanitized(name string) string {

@@ -187,7 +187,7 @@ func (p *page) addUsage() {
 	}
 }
 
-// perProcess reports whether dcgm-exporter splits a field by the owners' processes.
+// perProcess reports whether dcgm-exporter divides a field by the owners' processes.
 func perProcess(id model.FieldID) bool { return id == field.GPUUtil || id == field.FBUsed }
 
 // addPerProcess adds a value of the device for each of its owners, as dcgm-exporter

@@ -62,7 +62,7 @@ func (c *CommandLine) settings() []*setting {
 		{name: "type", arg: "TYPE", commands: []string{Fields}, target: list(&c.FieldTypes),
 			help: "List only fields of these types, such as counter, gauge, label, int64 or string. Repeatable, or separated by commas."},
 		{name: "node", commands: []string{Fields}, target: boolean(&c.Node),
-			help: "Sample this node, and list which of its entities have a value of each field, and why others have none."},
+			help: "Sample this node, and list which of its entities have a value of each field, or the reason why it is missing."},
 		{name: "help", aliases: "h", target: boolean(&c.help), help: "Print this help."},
 		{name: "version", aliases: "v", target: boolean(&c.version), help: "Print the version."},
 	}
@@ -90,7 +90,11 @@ func Parse(args, environ []string, stdout io.Writer) (CommandLine, error) {
 	if len(operands) > 0 {
 		line.Command, operands = operands[0], operands[1:]
 	}
-	known := slices.ContainsFunc(commands(), func(c command) bool { return c.name == line.Command })
+	var names []string
+	for _, c := range commands() {
+		names = append(names, c.name)
+	}
+	known := slices.Contains(names, line.Command)
 	switch {
 	case len(mistakes) > 0: // an operand may be the value of an unknown flag
 	case line.version:
@@ -100,7 +104,7 @@ func Parse(args, environ []string, stdout io.Writer) (CommandLine, error) {
 		writeHelp(stdout, line.Command, table)
 		return CommandLine{}, nil
 	case !known:
-		mistakes = append(mistakes, unknownCommand(line.Command))
+		mistakes = append(mistakes, fmt.Sprintf("unknown command %q: use %s%s", line.Command, ListOf(names), toggleHint(line.Command)))
 	case line.Command == Fields:
 		line.FieldNames = operands
 	case len(operands) > 0:
@@ -188,14 +192,6 @@ func dashed(name string) string {
 		return "-" + name
 	}
 	return "--" + name
-}
-
-func unknownCommand(name string) string {
-	var names []string
-	for _, c := range commands() {
-		names = append(names, c.name)
-	}
-	return fmt.Sprintf("unknown command %q: use %s%s", name, ListOf(names), toggleHint(name))
 }
 
 // toggleHint explains an argument such as the true of "--kubernetes true".

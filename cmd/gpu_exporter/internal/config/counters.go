@@ -21,7 +21,7 @@ const (
 	// builtInPrefix marks the name of a built-in counters file, in place of a path.
 	builtInPrefix = "builtin:"
 	// inheritedCounters is the default counters file of dcgm-exporter. If it exists, it
-	// replaces the built-in default, so that changes made there stay in effect.
+	// replaces the built-in default, so that changes made there remain in effect.
 	inheritedCounters = "/etc/dcgm-exporter/default-counters.csv"
 )
 
