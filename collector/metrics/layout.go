@@ -37,9 +37,6 @@ type entityLayout struct {
 	fieldValues []string
 	fields      []*dto.LabelPair
 	variants    []variant // usually one; see [Config.variants]
-	// whole are the labels of the device as a whole if its variants are those of its
-	// owners, else nil.
-	whole []*dto.LabelPair
 }
 
 // variant is one of the label sets of an entity's values.
@@ -47,10 +44,7 @@ type variant struct {
 	fields     []*dto.LabelPair // values of the counters of type label, and pod labels
 	attributes []*dto.LabelPair // owner and job
 	series     []*dto.LabelPair // identity, fields and attributes
-	// perProcess are series with the pod's UID, which dcgm-exporter always adds to
-	// values per process; set for VirtualGPUs.
-	perProcess []*dto.LabelPair
-	owner      int // position among the owners, or Unknown
+	owner      int              // position among the owners, or Unknown
 }
 
 func newLayout(cfg *Config, v state.View, ownership *Ownership) layout {
@@ -97,22 +91,10 @@ func (l *layout) setEntity(cfg *Config, v state.View, i int, taken func(string) 
 		e.fields = append(e.fields, pair(cfg.Counters[c].Name, value))
 	}
 	e.fields = sortedByName(nonEmpty(e.fields))
-	holders := l.ownership.of(holderOf(v.Inventory, i))
-	e.variants = cfg.variants(e.fields, holders, taken)
+	e.variants = cfg.variants(e.fields, l.ownership.of(holderOf(v.Inventory, i)), taken)
 	for n := range e.variants {
 		variant := &e.variants[n]
 		variant.series = slices.Concat(e.identity, variant.fields, variant.attributes)
-	}
-	if cfg.Owners.VirtualGPUs && len(holders.Owners) > 0 {
-		e.whole = slices.Concat(e.identity, e.fields)
-		for n := range e.variants {
-			variant := &e.variants[n]
-			variant.perProcess = variant.series
-			if m := holders.Owners[variant.owner].Metadata; m != nil && m.UID != "" && !cfg.Owners.UID {
-				attributes := sortedByName(variant.attributes, with(nil, "pod_uid", m.UID))
-				variant.perProcess = slices.Concat(e.identity, variant.fields, attributes)
-			}
-		}
 	}
 }
 

@@ -17,30 +17,27 @@ import (
 // variants returns the label sets of an entity's values, without its identity. There
 // is one. dcgm-exporter's repeated forms have one for each owner, and for each job.
 func (cfg *Config) variants(fields []*dto.LabelPair, h *Holders, taken func(string) bool) []variant {
-	variants := []variant{{fields: fields, owner: model.Unknown}}
-	of := func(i int) variant {
-		o := h.Owners[i]
-		all := fields
+	owners := h.Owners
+	if !cfg.Owners.VirtualGPUs {
+		owners = nil
+		if h.single() {
+			owners = h.Owners[:1]
+		}
+	}
+	var variants []variant
+	for i, o := range owners {
+		v := variant{fields: fields, attributes: cfg.ownerAttributes(o), owner: i}
 		if cfg.Owners.SeriesLabels {
-			all = sortedByName(fields, podLabels(o.Metadata, taken))
+			v.fields = sortedByName(fields, podLabels(o.Metadata, taken))
 		}
-		return variant{fields: all, attributes: cfg.ownerAttributes(o), owner: i}
+		variants = append(variants, v)
 	}
-	switch {
-	case cfg.Owners.VirtualGPUs && len(h.Owners) > 0:
-		variants = variants[:0]
-		for i := range h.Owners {
-			variants = append(variants, of(i))
-		}
-	case h.single():
-		variants[0] = of(0)
-	}
-	if !cfg.Owners.HPCJobs {
-		return variants
+	if len(owners) == 0 {
+		variants = []variant{{fields: fields, owner: model.Unknown}}
 	}
 	var repeated []variant
 	for _, job := range h.Jobs {
-		if job.Source != JobFile {
+		if !cfg.Owners.HPCJobs || job.Source != JobFile {
 			continue
 		}
 		for _, v := range variants {
@@ -48,10 +45,10 @@ func (cfg *Config) variants(fields []*dto.LabelPair, h *Holders, taken func(stri
 			repeated = append(repeated, v)
 		}
 	}
-	if repeated == nil {
-		return variants
+	if repeated != nil {
+		return repeated
 	}
-	return repeated
+	return variants
 }
 
 // ownerAttributes returns dcgm-exporter's labels of an owner, sorted by name.

@@ -5,6 +5,9 @@ package metrics
 
 import (
 	"math"
+	"slices"
+
+	dto "github.com/prometheus/client_model/go"
 
 	"gpu_exporter/collector/field"
 	"gpu_exporter/collector/model"
@@ -187,28 +190,39 @@ func (p *page) addUsage() {
 	}
 }
 
-// perProcess reports whether dcgm-exporter divides a field by the owners' processes.
-func perProcess(id model.FieldID) bool { return id == field.GPUUtil || id == field.FBUsed }
-
-// addPerProcess adds a value of the device for each of its owners, as dcgm-exporter
-// does. dcgm-exporter publishes 0 if it is unknown; here it is omitted.
-func (p *page) addPerProcess(family *family, c field.Counter, entity int) {
-	if p.usage.old || p.usage.owners == nil || p.usage.owners[entity] == nil {
-		return
+// addPerProcess adds a value of a device as a whole and, from the processes, of each of
+// its owners, as dcgm-exporter does for two fields. It returns false for a value in the
+// usual form. dcgm-exporter publishes 0 for an unknown value; here it is omitted.
+func (p *page) addPerProcess(family *family, c field.Counter, entity int, value float64) bool {
+	l, owners := &p.layout.entities[entity], p.layout.ownership.of(entity).Owners
+	id := c.Field.ID
+	if !p.cfg.Owners.VirtualGPUs || len(owners) == 0 || l.identity == nil || id != field.GPUUtil && id != field.FBUsed {
+		return false
 	}
-	owners := p.layout.ownership.of(entity).Owners
-	for _, v := range p.layout.entities[entity].variants {
+	family.add(p.cached(labelsKey{family: "whole", entity: entity}, func() []*dto.LabelPair { return slices.Concat(l.identity, l.fields) }), value)
+	if p.usage.old || p.usage.owners == nil || p.usage.owners[entity] == nil {
+		return true
+	}
+	for n, v := range l.variants {
 		// The first owner in the container has the container's usage.
 		first := v.owner
 		for first > 0 && owners[first].sameContainer(owners[first-1]) {
 			first--
 		}
+		labels := p.cached(labelsKey{family: "per_process", entity: entity, variant: n}, func() []*dto.LabelPair {
+			attributes := v.attributes // dcgm-exporter always adds the pod's UID to these series
+			if m := owners[v.owner].Metadata; m != nil && m.UID != "" && !p.cfg.Owners.UID {
+				attributes = sortedByName(attributes, with(nil, "pod_uid", m.UID))
+			}
+			return slices.Concat(l.identity, v.fields, attributes)
+		})
 		used := p.usage.owners[entity][first]
 		switch {
-		case c.Field.ID == field.GPUUtil && used.known && used.rated:
-			family.add(v.perProcess, math.Round(used.sm*100)*c.Factor())
-		case c.Field.ID == field.FBUsed && used.known && used.memoryKnown:
-			family.add(v.perProcess, float64(used.memory>>20)*c.Factor())
+		case id == field.GPUUtil && used.known && used.rated:
+			family.add(labels, math.Round(used.sm*100)*c.Factor())
+		case id == field.FBUsed && used.known && used.memoryKnown:
+			family.add(labels, float64(used.memory>>20)*c.Factor())
 		}
 	}
+	return true
 }
