@@ -75,25 +75,22 @@ func newUsage(inv *model.Inventory, p *model.Processes, ownership *Ownership, pl
 		if inv.Entities[at].Kind == model.KindComputeInstance {
 			at = inv.Entities[at].Parent
 		}
-		owners := ownership.of(at).Owners
-		u.add(at, d, owners)
+		u.add(at, d, ownership.of(at).Owners)
 	}
 	return u
 }
 
 // add counts the processes on one device for the owners of the entity at a position.
 func (u *usage) add(at int, d *model.DeviceProcesses, owners []Owner) {
-	first := u.owners[at] == nil
-	if first {
-		u.owners[at] = make([]ownerUsage, len(owners))
+	if u.owners[at] == nil {
+		u.owners[at] = slices.Repeat([]ownerUsage{{known: true, memoryKnown: true, rated: true}}, len(owners))
 	}
-	all := u.owners[at]
+	all, listed := u.owners[at], d.Listed == model.StatusOK
 	for i := range all {
-		listed, rated := d.Listed == model.StatusOK, d.Listed == model.StatusOK && d.Utilization == model.StatusOK
 		// The usage of an instance with several devices is known if that of each is.
-		all[i].known = listed && (first || all[i].known)
-		all[i].memoryKnown = listed && (first || all[i].memoryKnown)
-		all[i].rated = rated && (first || all[i].rated)
+		all[i].known = all[i].known && listed
+		all[i].memoryKnown = all[i].memoryKnown && listed
+		all[i].rated = all[i].rated && listed && d.Utilization == model.StatusOK
 	}
 	for _, process := range d.Processes {
 		where := u.places[process.PID]
