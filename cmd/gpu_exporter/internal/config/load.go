@@ -84,9 +84,10 @@ func load(flags map[string][]string, lookup func(string) (string, bool), checkWe
 
 // resolve finds the value of a setting and parses it.
 func (l *loader) resolve(s *setting) {
+	s.from = "the default of --" + s.name
 	if s.def != "" {
 		if err := s.parse([]string{s.def}); err != nil {
-			l.fail(fmt.Errorf("the default of --%s: %w", s.name, err))
+			l.failSetting(s, "%v", err)
 		}
 	}
 	usual := s.value()
