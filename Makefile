@@ -88,14 +88,14 @@ fuzz: ## Run every fuzz target for FUZZTIME (10s); report all failures at the en
 	if [ -n "$$failed" ]; then echo "failed:"; printf '  %s\n' $$failed; exit 1; fi
 
 .PHONY: golden
-golden: build ## Rewrite the golden files after a change that is meant
-	$(GO) test ./collector/field ./collector/metrics ./collector/nvml -update
-	$(GO) test ./cmd/gpu_exporter -run Promtool -update
+golden: build $(TOOLS)/promtool ## Rewrite the golden files after an intended change
+	$(GO) test ./collector/field ./collector/metrics ./collector/nvml ./podmapper/docker ./podmapper/dra -update
+	GPU_EXPORTER_TOOLS=$(TOOLS) $(GO) test ./cmd/gpu_exporter -run Promtool -update
 
 .PHONY: docs
-docs: ## Rewrite the pages and counters files that tell what is in the code
-	$(GO) test ./collector/field ./collector/metrics -run 'Page$$|^TestEverythingCounters$$' -update
-	$(GO) test ./cmd/gpu_exporter -run 'Page$$' -update
+docs: ## Rewrite the pages and counters files that are generated from the code
+	$(GO) test ./collector/field ./collector/metrics ./cmd/gpu_exporter/internal/config \
+		-run 'Page$$|^TestEverythingCounters$$' -update
 
 .PHONY: clean
 clean: ## Remove what was built

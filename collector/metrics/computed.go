@@ -16,7 +16,7 @@ import (
 
 // addComputed adds the series of a counter that is computed from several values, as
 // dcgm-exporter's DCGM_EXP_* are. XIDs are those of GPUs and GPU instances. Unlike
-// with dcgm-exporter, the other counters are those of GPUs only, and instances do not
+// with dcgm-exporter, the remaining counters are those of GPUs only, and instances do not
 // repeat them.
 func (p *page) addComputed(family *family, computed field.ComputedCounter) {
 	action := p.cfg.XIDs.CallsForAction()

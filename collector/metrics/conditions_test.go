@@ -152,11 +152,11 @@ func TestHealthAcrossInventories(t *testing.T) {
 		t.Errorf("lost GPU, as itself or as a peer: %q", after)
 	}
 	if after := lines(first); len(after) == 0 || len(lines(imex)) != 1 {
-		t.Errorf("other GPU %q, node %q", after, lines(imex))
+		t.Errorf("second GPU %q, node %q", after, lines(imex))
 	}
 }
 
-// Without health checks there are no families about them.
+// Without health checks, their families are absent.
 func TestNoHealthFamilies(t *testing.T) {
 	cfg := testConfig(t)
 	f, node, _ := newTestFamilies(t, cfg)
@@ -179,21 +179,21 @@ func TestRejectedHealth(t *testing.T) {
 		return wire.Frame{Peers: p}
 	}
 	for name, frame := range map[string]wire.Frame{
-		"another generation":      change(func(h *model.Health) { h.Generation = 7 }),
-		"the future":              change(func(h *model.Health) { h.Time = epoch.Add(time.Hour) }),
-		"out of order":            change(func(h *model.Health) { h.Checked[1].Entity = 0 }),
-		"no such entity":          change(func(h *model.Health) { h.Checked[1].Entity = 6 }),
-		"incident on no entity":   change(func(h *model.Health) { h.Incidents[0].Entity = 6 }),
-		"incident below nothing":  change(func(h *model.Health) { h.Incidents[0].Entity = -2 }),
-		"no such system":          change(func(h *model.Health) { h.Incidents[0].System = 15 }),
-		"no such result":          change(func(h *model.Health) { h.Incidents[0].Result = 3 }),
-		"peers of another one":    peers(func(p *model.Peers) { p.Generation = 7 }),
-		"peers that are no GPUs":  peers(func(p *model.Peers) { p.Pairs[0].Peer = 3 }),
-		"a peer of its own":       peers(func(p *model.Peers) { p.Pairs[0].Peer = 0 }),
-		"no such path":            peers(func(p *model.Peers) { p.Pairs[0].Path = 7 }),
-		"fewer links than none":   peers(func(p *model.Peers) { p.Pairs[0].NVLinks = -2 }),
-		"peers without a second":  peers(func(p *model.Peers) { p.Pairs[0].Peer = model.Unknown }),
-		"peers beyond the others": peers(func(p *model.Peers) { p.Pairs[0].Entity = 6 }),
+		"wrong generation":              change(func(h *model.Health) { h.Generation = 7 }),
+		"the future":                    change(func(h *model.Health) { h.Time = epoch.Add(time.Hour) }),
+		"out of order":                  change(func(h *model.Health) { h.Checked[1].Entity = 0 }),
+		"no such entity":                change(func(h *model.Health) { h.Checked[1].Entity = 6 }),
+		"incident on no entity":         change(func(h *model.Health) { h.Incidents[0].Entity = 6 }),
+		"incident on a negative entity": change(func(h *model.Health) { h.Incidents[0].Entity = -2 }),
+		"no such system":                change(func(h *model.Health) { h.Incidents[0].System = 15 }),
+		"no such result":                change(func(h *model.Health) { h.Incidents[0].Result = 3 }),
+		"peers of a wrong generation":   peers(func(p *model.Peers) { p.Generation = 7 }),
+		"a peer that is not a GPU":      peers(func(p *model.Peers) { p.Pairs[0].Peer = 3 }),
+		"a GPU that is its own peer":    peers(func(p *model.Peers) { p.Pairs[0].Peer = 0 }),
+		"no such path":                  peers(func(p *model.Peers) { p.Pairs[0].Path = 7 }),
+		"a negative number of links":    peers(func(p *model.Peers) { p.Pairs[0].NVLinks = -2 }),
+		"a pair of one GPU":             peers(func(p *model.Peers) { p.Pairs[0].Peer = model.Unknown }),
+		"a pair of no entity":           peers(func(p *model.Peers) { p.Pairs[0].Entity = 6 }),
 	} {
 		f, node, _ := newConditions(t)
 		before := string(encode(t, f, expfmt.TypeTextPlain))

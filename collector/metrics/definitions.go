@@ -72,7 +72,7 @@ var (
 	gpuHealthStatus       = Definition{"gpu_health_status", gauge, "Result of DCGM's health check of a system: 0 pass, 1 warning, 2 failure.", []string{"system"}}
 	gpuHealthInfo         = Definition{"gpu_health_incident_info", gauge, "Incident that DCGM's health check found, always 1.", []string{"code", "error", "severity", "system"}}
 	gpuProfilingState     = Definition{"gpu_profiling_state", gauge, "State of the profiling fields (DCGM_FI_PROF_*) of the GPU: 1 for the current state, else 0.", []string{"state"}}
-	gpuProfilingRewatches = Definition{"gpu_profiling_rewatches_total", counter, "Number of times that the exporter watched the GPU's profiling fields again after their values stopped.", nil}
+	gpuProfilingRewatches = Definition{"gpu_profiling_rewatches_total", counter, "Times that profiling fields of the GPU were re-watched because DCGM did not update their values.", nil}
 	gpuP2PStatus          = Definition{"gpu_p2p_status", gauge, "NVLink peer-to-peer status: 0 OK, 1 chipset, 2 GPU or 3 topology not supported, 4 disabled by registry key, 5 not supported, 6 unknown.", []string{"peer_gpu", "peer_uuid"}}
 	gpuPeerLinks          = Definition{"gpu_peer_nvlinks", gauge, "Number of active NVLinks between the GPU and the peer, direct or through switches.", []string{"peer_gpu", "peer_uuid"}}
 	gpuTopologyInfo       = Definition{"gpu_topology_info", gauge, "Longest PCIe path between the GPU and the peer, always 1.", []string{"path", "peer_gpu", "peer_uuid"}}
@@ -120,14 +120,15 @@ var (
 	profilingPausedUntil = Definition{"gpu_exporter_profiling_paused_until_timestamp_seconds", gauge, "Unix time at which the requested pause of profiling ends, in seconds.", nil}
 )
 
-// The exporter: health checks and the kernel log.
+// The exporter: health checks and the source of XIDs.
 var (
 	healthUp       = Definition{"gpu_exporter_health_check_up", gauge, "Whether the last health check succeeded and is fresh: 1 yes, 0 no.", nil}
 	healthLast     = Definition{"gpu_exporter_health_check_last_success_timestamp_seconds", gauge, "Unix time of the last successful health check, in seconds.", nil}
 	healthDuration = Definition{"gpu_exporter_health_check_duration_seconds", gauge, "Time that the last successful health check took, in seconds.", nil}
 	healthFailures = Definition{"gpu_exporter_health_check_failures_total", counter, "Number of health checks that failed to run.", nil}
 
-	kernelLogUp        = Definition{"gpu_exporter_kernel_log_up", gauge, "Whether the kernel log is readable: 1 yes, 0 no.", nil}
+	xidSource          = Definition{"gpu_exporter_xid_source_info", gauge, "Source of the XIDs that are counted, kernel_log or dcgm, always 1.", []string{"source"}}
+	kernelLogUp        = Definition{"gpu_exporter_kernel_log_up", gauge, "Whether the kernel log is readable and XIDs are counted from it; 0 means that DCGM is the source.", nil}
 	kernelLogLost      = Definition{"gpu_exporter_kernel_log_lost_records_total", counter, "Number of kernel log records that were overwritten before they were read.", nil}
 	kernelLogUnmatched = Definition{"gpu_exporter_kernel_log_unmatched_xids_total", counter, "Number of XIDs in the kernel log at a PCI address without a known GPU.", nil}
 )
@@ -183,7 +184,7 @@ func Groups() []Group {
 		{"The exporter", []*Definition{
 			&samplerUp, &samplerRestarts, &samplerUnreapable, &framesRejected, &lastSample, &sampleDuration,
 			&fieldsUnsupported, &migUp, &integratedGap, &linksUp, &linksLast, &profilingPausedUntil,
-			&healthUp, &healthLast, &healthDuration, &healthFailures, &kernelLogUp, &kernelLogLost, &kernelLogUnmatched,
+			&healthUp, &healthLast, &healthDuration, &healthFailures, &xidSource, &kernelLogUp, &kernelLogLost, &kernelLogUnmatched,
 			&mappingUp, &mappingAge, &mappingDuration, &mappingFailures, &mappingUnmatched,
 			&sourceUp, &sourceAge, &sourceUnmatched, &sourceFailures,
 			&processesRead, &processesUnattributed, &processesUnread,

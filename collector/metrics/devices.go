@@ -23,10 +23,10 @@ func (p *page) addDevices() {
 		if p.v.Inventory.Entities[i].Kind == model.KindGPU {
 			p.add(&gpuUp, l.identity, bit(p.fresh && state.Answers(p.v, i)))
 		}
-		p.add(&gpuInfo, l.info, 1)
+		p.addInfo(&gpuInfo, i, 0, func() []*dto.LabelPair { return gpuInfoLabels(l.identity, p.v.Inventory, i) })
 	}
 	for _, gpu := range p.goneGPUs() {
-		p.add(&gpuUp, p.cfg.wholeGPU(gpu), 0)
+		p.add(&gpuUp, p.cfg.gpuIdentity(gpu), 0)
 	}
 }
 

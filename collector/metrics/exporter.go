@@ -29,6 +29,7 @@ func (p *page) addExporter() {
 		p.addOwn(&migUp, bit(!p.v.Inventory.InstancesUnknown))
 	}
 	p.addSample()
+	p.addOwn(&xidSource, 1, p.v.XIDSource.String())
 	if p.cfg.KernelLog != nil {
 		if log, followed := p.cfg.KernelLog(); followed {
 			p.addOwn(&kernelLogUp, bit(log.Up))

@@ -94,7 +94,7 @@ func (f *Families) Keep() {
 }
 
 // Build returns the families of this moment, sorted by name. They must not be
-// modified: they share labels with those of other samples.
+// modified: they share labels with those of later samples.
 func (f *Families) Build() []*dto.MetricFamily {
 	v := f.node.View()
 	p := page{
@@ -169,6 +169,11 @@ func (p *page) add(d *Definition, labels []*dto.LabelPair, value float64) {
 // definition's labels.
 func (p *page) addEntity(d *Definition, i int, value float64, labels ...string) {
 	p.add(d, p.labels(d, i, p.layout.entities[i].identity, labels...), value)
+}
+
+// addInfo appends the n-th series, always 1, of a family about the entity at position i.
+func (p *page) addInfo(d *Definition, i, n int, labels func() []*dto.LabelPair) {
+	p.add(d, p.cached(labelsKey{family: d.Name, entity: i, variant: n}, labels), 1)
 }
 
 // addOwn appends a series about the exporter with the values of the definition's

@@ -27,9 +27,7 @@ func (p *page) addFields() {
 			}
 			l := &p.layout.entities[e]
 			value := cell.Float64() * c.Factor()
-			if l.whole != nil && perProcess(c.Field.ID) {
-				family.add(l.whole, value)
-				p.addPerProcess(family, c, e)
+			if p.addPerProcess(family, c, e, value) {
 				continue
 			}
 			for n := range l.variants {

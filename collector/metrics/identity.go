@@ -23,7 +23,17 @@ func (cfg *Config) identity(inv *model.Inventory, i int) []*dto.LabelPair {
 	id := decimal(e.ID)
 	switch e.Kind {
 	case model.KindGPU, model.KindGPUInstance, model.KindComputeInstance:
-		return cfg.gpuIdentity(inv, i)
+		gpu, ok := inv.GPU(i)
+		switch {
+		case !ok:
+			return nil
+		case e.Kind == model.KindGPU:
+			return cfg.gpuIdentity(gpu)
+		case e.Kind == model.KindGPUInstance:
+			return cfg.instanceIdentity(gpu, e.Profile, e.InstanceID)
+		}
+		parent := &inv.Entities[e.Parent]
+		return cfg.instanceIdentity(gpu, parent.Profile, parent.InstanceID, "GPU_CI_ID", decimal(e.InstanceID))
 	case model.KindSwitch:
 		return cfg.switchIdentity(e.ID)
 	case model.KindLink:
@@ -45,16 +55,6 @@ func (cfg *Config) withHostname(labels []*dto.LabelPair) []*dto.LabelPair {
 	return append(labels, pair(cfg.HostnameLabel, cfg.Hostname))
 }
 
-// gpuLabels returns the labels that the GPU and its instances share.
-func (cfg *Config) gpuLabels(gpu *model.Entity) []*dto.LabelPair {
-	uuid, id := "UUID", decimal(gpu.ID)
-	if cfg.OldNames {
-		uuid = "uuid"
-	}
-	return with(nil, "gpu", id, uuid, gpu.UUID, "pci_bus_id", gpu.PCIBusID,
-		"device", "nvidia"+id, "modelName", cfg.modelName(gpu))
-}
-
 func (cfg *Config) modelName(gpu *model.Entity) string {
 	if cfg.ReplaceBlanks {
 		return strings.Join(strings.Fields(gpu.Model), "-")
@@ -62,33 +62,21 @@ func (cfg *Config) modelName(gpu *model.Entity) string {
 	return gpu.Model
 }
 
-func (cfg *Config) gpuIdentity(inv *model.Inventory, i int) []*dto.LabelPair {
-	gpu, ok := inv.GPU(i)
-	if !ok {
-		return nil
+// gpuIdentity returns the identity labels of a GPU, which the inventory need not have,
+// with more names and values before the hostname.
+func (cfg *Config) gpuIdentity(gpu *model.Entity, more ...string) []*dto.LabelPair {
+	uuid, id := "UUID", decimal(gpu.ID)
+	if cfg.OldNames {
+		uuid = "uuid"
 	}
-	e := &inv.Entities[i]
-	switch e.Kind {
-	case model.KindGPUInstance:
-		return cfg.instanceIdentity(gpu, e.Profile, e.InstanceID)
-	case model.KindComputeInstance:
-		parent := &inv.Entities[e.Parent]
-		labels := with(cfg.gpuLabels(gpu), "GPU_I_PROFILE", parent.Profile, "GPU_I_ID", decimal(parent.InstanceID),
-			"GPU_CI_ID", decimal(e.InstanceID))
-		return cfg.withHostname(labels)
-	}
-	return cfg.wholeGPU(gpu)
-}
-
-// wholeGPU returns the identity labels of a GPU, which the inventory need not have.
-func (cfg *Config) wholeGPU(gpu *model.Entity) []*dto.LabelPair {
-	return cfg.withHostname(cfg.gpuLabels(gpu))
+	labels := with(nil, "gpu", id, uuid, gpu.UUID, "pci_bus_id", gpu.PCIBusID, "device", "nvidia"+id, "modelName", cfg.modelName(gpu))
+	return cfg.withHostname(with(labels, more...))
 }
 
 // instanceIdentity returns the identity labels of a GPU instance, which the
 // inventory need not have.
-func (cfg *Config) instanceIdentity(gpu *model.Entity, profile string, id int) []*dto.LabelPair {
-	return cfg.withHostname(with(cfg.gpuLabels(gpu), "GPU_I_PROFILE", profile, "GPU_I_ID", decimal(id)))
+func (cfg *Config) instanceIdentity(gpu *model.Entity, profile string, id int, more ...string) []*dto.LabelPair {
+	return cfg.gpuIdentity(gpu, append([]string{"GPU_I_PROFILE", profile, "GPU_I_ID", decimal(id)}, more...)...)
 }
 
 func (cfg *Config) linkIdentity(inv *model.Inventory, i int) []*dto.LabelPair {

@@ -37,13 +37,6 @@ type entityLayout struct {
 	fieldValues []string
 	fields      []*dto.LabelPair
 	variants    []variant // usually one; see [Config.variants]
-	// whole are the labels of the device as a whole if its variants are those of its
-	// owners, else nil.
-	whole      []*dto.LabelPair
-	info       []*dto.LabelPair // of gpu_info and gpu_nvswitch_info
-	owners     []ownerLayout    // in the order of its owners
-	jobs       [][]*dto.LabelPair
-	containers [][]*dto.LabelPair
 }
 
 // variant is one of the label sets of an entity's values.
@@ -51,10 +44,7 @@ type variant struct {
 	fields     []*dto.LabelPair // values of the counters of type label, and pod labels
 	attributes []*dto.LabelPair // owner and job
 	series     []*dto.LabelPair // identity, fields and attributes
-	// perProcess are series with the pod's UID, which dcgm-exporter always adds to
-	// values that it splits by processes; set for VirtualGPUs.
-	perProcess []*dto.LabelPair
-	owner      int // position among the owners, or Unknown
+	owner      int              // position among the owners, or Unknown
 }
 
 func newLayout(cfg *Config, v state.View, ownership *Ownership) layout {
@@ -88,47 +78,23 @@ func newLayout(cfg *Config, v state.View, ownership *Ownership) layout {
 }
 
 func (l *layout) setEntity(cfg *Config, v state.View, i int, taken func(string) bool) {
-	e, entity := &l.entities[i], &v.Inventory.Entities[i]
+	e, kind := &l.entities[i], v.Inventory.Entities[i].Kind
 	e.identity = cfg.identity(v.Inventory, i)
 	if e.identity == nil {
 		return
 	}
+	// The remaining entities are held by the owners of their GPU.
+	e.device = kind == model.KindGPU || kind == model.KindGPUInstance
 	for _, c := range l.labelCounters {
 		value := l.labelValue(cfg.Counters, v.Sample, c, i)
 		e.fieldValues = append(e.fieldValues, value)
 		e.fields = append(e.fields, pair(cfg.Counters[c].Name, value))
 	}
 	e.fields = sortedByName(nonEmpty(e.fields))
-	holders := l.ownership.of(holderOf(v.Inventory, i))
-	e.variants = cfg.variants(e.fields, holders, taken)
+	e.variants = cfg.variants(e.fields, l.ownership.of(holderOf(v.Inventory, i)), taken)
 	for n := range e.variants {
 		variant := &e.variants[n]
 		variant.series = slices.Concat(e.identity, variant.fields, variant.attributes)
-	}
-	if cfg.Owners.VirtualGPUs && len(holders.Owners) > 0 {
-		e.whole = slices.Concat(e.identity, e.fields)
-		for n := range e.variants {
-			variant := &e.variants[n]
-			variant.perProcess = variant.series
-			if m := holders.Owners[variant.owner].Metadata; m != nil && m.UID != "" && !cfg.Owners.UID {
-				attributes := sortedByName(variant.attributes, with(nil, "pod_uid", m.UID))
-				variant.perProcess = slices.Concat(e.identity, variant.fields, attributes)
-			}
-		}
-	}
-	switch entity.Kind {
-	case model.KindSwitch:
-		e.info = with(e.identity, "pci_bus_id", entity.PCIBusID, "uuid", entity.UUID)
-	case model.KindGPU, model.KindGPUInstance: // other entities are held by the owners of their GPU
-		e.device = true
-		e.info = gpuInfoLabels(e.identity, v.Inventory, i)
-		e.owners = cfg.ownerLayouts(e.identity, holders.Owners)
-		for n := range holders.Jobs {
-			e.jobs = append(e.jobs, jobLabels(e.identity, &holders.Jobs[n]))
-		}
-		for n := range holders.Containers {
-			e.containers = append(e.containers, containerLabels(e.identity, &holders.Containers[n]))
-		}
 	}
 }
 
@@ -148,7 +114,7 @@ func (l *layout) covers(v state.View, ownership *Ownership, counters []field.Cou
 }
 
 // labelValue returns the text of a label counter on an entity, or "" without one. A
-// field of the node is read on GPUs; other entities take the first value.
+// field of the node is read on GPUs; the remaining entities take the first value.
 func (l *layout) labelValue(counters []field.Counter, s *model.Sample, counter, entity int) string {
 	cell, ok := l.cell(s, counter, entity)
 	kind := l.inventory.Entities[entity].Kind

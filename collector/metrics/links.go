@@ -6,6 +6,8 @@ package metrics
 import (
 	"slices"
 
+	dto "github.com/prometheus/client_model/go"
+
 	"gpu_exporter/collector/model"
 )
 
@@ -50,7 +52,9 @@ func (p *page) addLinks() {
 			if known {
 				p.add(&gpuNVSwitchUp, l.identity, bit(up))
 			}
-			p.add(&gpuNVSwitchInfo, l.info, 1)
+			p.addInfo(&gpuNVSwitchInfo, i, 0, func() []*dto.LabelPair {
+				return with(l.identity, "pci_bus_id", e.PCIBusID, "uuid", e.UUID)
+			})
 		}
 	}
 	// A fresh sample may precede the first list of switches.

@@ -17,30 +17,27 @@ import (
 // variants returns the label sets of an entity's values, without its identity. There
 // is one. dcgm-exporter's repeated forms have one for each owner, and for each job.
 func (cfg *Config) variants(fields []*dto.LabelPair, h *Holders, taken func(string) bool) []variant {
-	variants := []variant{{fields: fields, owner: model.Unknown}}
-	of := func(i int) variant {
-		o := h.Owners[i]
-		all := fields
+	owners := h.Owners
+	if !cfg.Owners.VirtualGPUs {
+		owners = nil
+		if h.single() {
+			owners = h.Owners[:1]
+		}
+	}
+	var variants []variant
+	for i, o := range owners {
+		v := variant{fields: fields, attributes: cfg.ownerAttributes(o), owner: i}
 		if cfg.Owners.SeriesLabels {
-			all = sortedByName(fields, pairs(podLabels(o.Metadata, taken)))
+			v.fields = sortedByName(fields, podLabels(o.Metadata, taken))
 		}
-		return variant{fields: all, attributes: cfg.ownerAttributes(o), owner: i}
+		variants = append(variants, v)
 	}
-	switch {
-	case cfg.Owners.VirtualGPUs && len(h.Owners) > 0:
-		variants = variants[:0]
-		for i := range h.Owners {
-			variants = append(variants, of(i))
-		}
-	case h.single():
-		variants[0] = of(0)
-	}
-	if !cfg.Owners.HPCJobs {
-		return variants
+	if len(owners) == 0 {
+		variants = []variant{{fields: fields, owner: model.Unknown}}
 	}
 	var repeated []variant
 	for _, job := range h.Jobs {
-		if job.Source != JobFile {
+		if !cfg.Owners.HPCJobs || job.Source != JobFile {
 			continue
 		}
 		for _, v := range variants {
@@ -48,10 +45,10 @@ func (cfg *Config) variants(fields []*dto.LabelPair, h *Holders, taken func(stri
 			repeated = append(repeated, v)
 		}
 	}
-	if repeated == nil {
-		return variants
+	if repeated != nil {
+		return repeated
 	}
-	return repeated
+	return variants
 }
 
 // ownerAttributes returns dcgm-exporter's labels of an owner, sorted by name.
@@ -91,32 +88,6 @@ func (cfg *Config) podAttributes(m *PodMetadata) []*dto.LabelPair {
 	return labels
 }
 
-// ownerLayout is the labels of one owner of an entity.
-type ownerLayout struct {
-	info []*dto.LabelPair // of gpu_pod_info
-	// usage are those of its container; nil for a further replica in one container.
-	usage []*dto.LabelPair
-	kinds [model.ProcessKindCount][]*dto.LabelPair
-}
-
-// ownerLayouts returns the labels of the gpu_pod_* families. OldNames does not apply
-// to them, because dcgm-exporter has no such families.
-func (cfg *Config) ownerLayouts(identity []*dto.LabelPair, owners []Owner) []ownerLayout {
-	layouts := make([]ownerLayout, len(owners))
-	for i, o := range owners {
-		base := with(identity, "container", o.Container, "namespace", o.Namespace, "pod", o.Pod)
-		layouts[i].info = slices.Concat(with(base, "replica", o.Replica), cfg.claimLabels(o.Claim), cfg.podAttributes(o.Metadata))
-		if !cfg.Owners.Usage || i > 0 && o.sameContainer(owners[i-1]) {
-			continue
-		}
-		layouts[i].usage = base
-		for kind := range layouts[i].kinds {
-			layouts[i].kinds[kind] = with(base, "type", model.ProcessKind(kind).String())
-		}
-	}
-	return layouts
-}
-
 // takenNames returns a function that reports whether a pod's label cannot have a name.
 func (cfg *Config) takenNames() func(string) bool {
 	taken := map[string]bool{cfg.HostnameLabel: true}
@@ -134,12 +105,12 @@ func (cfg *Config) takenNames() func(string) bool {
 // The names of labels and annotations in Kubernetes are converted to label names of
 // Prometheus. The rules are deterministic and never lose a value:
 //
-//   - each byte other than a letter, digit or underscore becomes an underscore, and a
+//   - each byte except letters, digits and underscores becomes an underscore, and a
 //     name that begins with a digit gets an underscore in front: 2nd-tier is _2nd_tier;
 //   - a name that is taken, or that Prometheus reserves with two underscores, gets
 //     pod_label_ in front: gpu is pod_label_gpu;
 //   - of several equal names, the first by its name in Kubernetes keeps it, and the
-//     others get _2, _3 and so on.
+//     rest get _2, _3 and so on.
 
 // sanitized returns a valid label name for a name in Kubernetes.
 func sanitized(name string) string {
@@ -158,24 +129,22 @@ func sanitized(name string) string {
 }
 
 // podLabels returns pod labels and annotations as labels of a series, sorted by name.
-func podLabels(m *PodMetadata, taken func(name string) bool) []Label {
+func podLabels(m *PodMetadata, taken func(name string) bool) []*dto.LabelPair {
 	if m == nil {
 		return nil
 	}
-	var labels []Label
-	add := func(name, value string) {
+	named := slices.Clone(m.Labels)
+	for _, l := range m.Annotations {
+		named = append(named, Label{"annotation_" + sanitized(l.Name), l.Value})
+	}
+	for i := range named {
+		name := sanitized(named[i].Name)
 		if strings.HasPrefix(name, "__") || taken(name) {
 			name = "pod_label_" + name
 		}
-		labels = append(labels, Label{name, value})
+		named[i].Name = name
 	}
-	for _, l := range m.Labels {
-		add(sanitized(l.Name), l.Value)
-	}
-	for _, l := range m.Annotations {
-		add("annotation_"+sanitized(l.Name), l.Value)
-	}
-	return distinct(labels)
+	return distinct(named)
 }
 
 // prefixed returns labels under a prefix that no label of ours has, sorted by name.
@@ -184,27 +153,18 @@ func prefixed(prefix string, labels []Label) []*dto.LabelPair {
 	for i, l := range labels {
 		named[i] = Label{prefix + sanitized(l.Name), l.Value}
 	}
-	return pairs(distinct(named))
+	return distinct(named)
 }
 
-// distinct numbers repeated names in place, and sorts by name.
-func distinct(labels []Label) []Label {
-	used := make(map[string]bool, len(labels))
+// distinct numbers repeated names, and sorts by name.
+func distinct(labels []Label) []*dto.LabelPair {
+	used, pairs := make(map[string]bool, len(labels)), make([]*dto.LabelPair, len(labels))
 	for i, l := range labels {
 		name := l.Name
 		for n := 2; used[name]; n++ {
 			name = l.Name + "_" + strconv.Itoa(n)
 		}
-		used[name], labels[i].Name = true, name
+		used[name], pairs[i] = true, pair(name, l.Value)
 	}
-	slices.SortFunc(labels, func(a, b Label) int { return strings.Compare(a.Name, b.Name) })
-	return labels
-}
-
-func pairs(labels []Label) []*dto.LabelPair {
-	all := make([]*dto.LabelPair, len(labels))
-	for i, l := range labels {
-		all[i] = pair(l.Name, l.Value)
-	}
-	return all
+	return sortedByName(pairs)
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/model"
 )
 
@@ -31,14 +32,22 @@ func TestPodLabels(t *testing.T) {
 		{"none", nil, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if got := podLabels(&PodMetadata{Labels: tc.labels}, taken); !slices.Equal(got, tc.want) {
+			if got := named(podLabels(&PodMetadata{Labels: tc.labels}, taken)); !slices.Equal(got, tc.want) {
 				t.Errorf("got %v, want %v", got, tc.want)
 			}
 		})
 	}
-	if got := podLabels(&PodMetadata{Labels: []Label{{"a", "1"}}, Annotations: []Label{{"b/c", "2"}}}, taken); !slices.Equal(got, []Label{{"a", "1"}, {"annotation_b_c", "2"}}) {
+	if got := named(podLabels(&PodMetadata{Labels: []Label{{"a", "1"}}, Annotations: []Label{{"b/c", "2"}}}, taken)); !slices.Equal(got, []Label{{"a", "1"}, {"annotation_b_c", "2"}}) {
 		t.Errorf("with an annotation: %v", got)
 	}
+}
+
+// named returns labels in a form that can be compared.
+func named(pairs []*dto.LabelPair) (labels []Label) {
+	for _, l := range pairs {
+		labels = append(labels, Label{l.GetName(), l.GetValue()})
+	}
+	return labels
 }
 
 func testConfigTakenNames(t *testing.T) func(string) bool {
@@ -60,7 +69,7 @@ func FuzzPodLabels(f *testing.F) {
 			labels = append(labels, Label{name, string(rune('0' + i))})
 		}
 		taken := func(name string) bool { return name == "gpu" || name == "pod" }
-		got := podLabels(&PodMetadata{Labels: labels}, taken)
+		got := named(podLabels(&PodMetadata{Labels: labels}, taken))
 		if len(got) != len(labels) {
 			t.Fatalf("%q became %q", labels, got)
 		}

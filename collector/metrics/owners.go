@@ -26,19 +26,26 @@ func (p *page) addOwners() {
 		if (n > 0 || p.ownership.Known && !holders.Unknown) && !p.v.Inventory.Entities[i].MIGMode {
 			p.add(&gpuOwners, l.identity, float64(n))
 		}
-		for n := range l.owners {
-			p.add(&gpuPodInfo, l.owners[n].info, 1)
+		for n := range holders.Owners {
+			p.addInfo(&gpuPodInfo, i, n, func() []*dto.LabelPair { return p.cfg.podInfoLabels(l.identity, &holders.Owners[n]) })
 		}
-		for _, labels := range l.jobs {
-			p.add(&gpuJobInfo, labels, 1)
+		for n := range holders.Jobs {
+			p.addInfo(&gpuJobInfo, i, n, func() []*dto.LabelPair { return jobLabels(l.identity, &holders.Jobs[n]) })
 		}
-		for _, labels := range l.containers {
-			p.add(&gpuContainerInfo, labels, 1)
+		for n := range holders.Containers {
+			p.addInfo(&gpuContainerInfo, i, n, func() []*dto.LabelPair { return containerLabels(l.identity, &holders.Containers[n]) })
 		}
 	}
 	for _, labels := range p.layout.podLabels {
 		p.add(&gpuPodLabels, labels, 1)
 	}
+}
+
+// podInfoLabels returns the labels of gpu_pod_info. OldNames does not apply to them,
+// because dcgm-exporter has no such family.
+func (cfg *Config) podInfoLabels(identity []*dto.LabelPair, o *Owner) []*dto.LabelPair {
+	labels := with(identity, "container", o.Container, "namespace", o.Namespace, "pod", o.Pod, "replica", o.Replica)
+	return slices.Concat(labels, cfg.claimLabels(o.Claim), cfg.podAttributes(o.Metadata))
 }
 
 func jobLabels(identity []*dto.LabelPair, j *Job) []*dto.LabelPair {

@@ -33,8 +33,7 @@ func (o Owner) sameContainer(p Owner) bool {
 type Claim struct {
 	Namespace, Name      string
 	Driver, Pool, Device string
-	// Of a MIG device; empty otherwise.
-	MIGProfile, MIGUUID string
+	MIGProfile, MIGUUID  string // empty for a whole GPU
 }
 
 // PodMetadata describes a pod. Labels and annotations are those that the allowlists
@@ -169,6 +168,6 @@ type OwnerSource interface {
 	// MappingStatus returns the status of the kubelet's pod-resources API, and
 	// false if it is not configured.
 	MappingStatus() (SourceStatus, bool)
-	// Sources returns the status of the other sources in use, by name.
+	// Sources returns the status of the remaining sources in use, by name.
 	Sources() map[string]SourceStatus
 }

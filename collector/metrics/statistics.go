@@ -45,7 +45,7 @@ func (p *page) addIntegrals() {
 		}
 		for _, gpu := range p.goneGPUs() {
 			if totals := view.Gone[gpu.UUID]; totals != nil && !math.IsNaN(totals[j]) {
-				identity := p.cfg.wholeGPU(gpu)
+				identity := p.cfg.gpuIdentity(gpu)
 				if integral.Label != "" {
 					identity = with(identity, d.Labels[0], integral.Label)
 				}

@@ -5,6 +5,9 @@ package metrics
 
 import (
 	"math"
+	"slices"
+
+	dto "github.com/prometheus/client_model/go"
 
 	"gpu_exporter/collector/field"
 	"gpu_exporter/collector/model"
@@ -72,25 +75,22 @@ func newUsage(inv *model.Inventory, p *model.Processes, ownership *Ownership, pl
 		if inv.Entities[at].Kind == model.KindComputeInstance {
 			at = inv.Entities[at].Parent
 		}
-		owners := ownership.of(at).Owners
-		u.add(at, d, owners)
+		u.add(at, d, ownership.of(at).Owners)
 	}
 	return u
 }
 
 // add counts the processes on one device for the owners of the entity at a position.
 func (u *usage) add(at int, d *model.DeviceProcesses, owners []Owner) {
-	first := u.owners[at] == nil
-	if first {
-		u.owners[at] = make([]ownerUsage, len(owners))
+	if u.owners[at] == nil {
+		u.owners[at] = slices.Repeat([]ownerUsage{{known: true, memoryKnown: true, rated: true}}, len(owners))
 	}
-	all := u.owners[at]
+	all, listed := u.owners[at], d.Listed == model.StatusOK
 	for i := range all {
-		listed, rated := d.Listed == model.StatusOK, d.Listed == model.StatusOK && d.Utilization == model.StatusOK
 		// The usage of an instance with several devices is known if that of each is.
-		all[i].known = listed && (first || all[i].known)
-		all[i].memoryKnown = listed && (first || all[i].memoryKnown)
-		all[i].rated = rated && (first || all[i].rated)
+		all[i].known = all[i].known && listed
+		all[i].memoryKnown = all[i].memoryKnown && listed
+		all[i].rated = all[i].rated && listed && d.Utilization == model.StatusOK
 	}
 	for _, process := range d.Processes {
 		where := u.places[process.PID]
@@ -161,53 +161,65 @@ func (p *page) addUsage() {
 	if p.ownership == nil || p.usage.old {
 		return
 	}
-	for i, owners := range p.usage.owners {
-		for n, used := range owners {
-			l := &p.layout.entities[i]
-			if !l.device || l.owners[n].usage == nil || !used.known {
+	for i, all := range p.usage.owners {
+		owners := p.ownership.of(i).Owners
+		for n, used := range all {
+			o := &owners[n]
+			if !p.layout.entities[i].device || !used.known || n > 0 && o.sameContainer(owners[n-1]) {
 				continue
 			}
-			labels := l.owners[n].usage
-			p.add(&gpuPodProcesses, labels, float64(used.processes))
+			add := func(d *Definition, value float64) { p.addEntity(d, i, value, o.Container, o.Namespace, o.Pod) }
+			add(&gpuPodProcesses, float64(used.processes))
 			if used.memoryKnown {
-				p.add(&gpuPodMemory, labels, float64(used.memory))
+				add(&gpuPodMemory, float64(used.memory))
 				for kind, bytes := range used.kinds {
 					if bytes > 0 {
-						p.add(&gpuPodKinds, l.owners[n].kinds[kind], float64(bytes))
+						p.addEntity(&gpuPodKinds, i, float64(bytes), o.Container, o.Namespace, o.Pod, model.ProcessKind(kind).String())
 					}
 				}
 			}
 			if used.rated {
-				p.add(&gpuPodSM, labels, used.sm)
-				p.add(&gpuPodEncoder, labels, used.encode)
-				p.add(&gpuPodDecoder, labels, used.decode)
+				add(&gpuPodSM, used.sm)
+				add(&gpuPodEncoder, used.encode)
+				add(&gpuPodDecoder, used.decode)
 			}
 		}
 	}
 }
 
-// perProcess reports whether dcgm-exporter splits a field by the owners' processes.
-func perProcess(id model.FieldID) bool { return id == field.GPUUtil || id == field.FBUsed }
-
-// addPerProcess adds a value of the device for each of its owners, as dcgm-exporter
-// does. dcgm-exporter publishes 0 if it is unknown; here it is omitted.
-func (p *page) addPerProcess(family *family, c field.Counter, entity int) {
-	if p.usage.old || p.usage.owners == nil || p.usage.owners[entity] == nil {
-		return
+// addPerProcess adds a value of a device as a whole and, from the processes, of each of
+// its owners, as dcgm-exporter does for two fields. It returns false for a value in the
+// usual form. dcgm-exporter publishes 0 for an unknown value; here it is omitted.
+func (p *page) addPerProcess(family *family, c field.Counter, entity int, value float64) bool {
+	l, owners := &p.layout.entities[entity], p.layout.ownership.of(entity).Owners
+	id := c.Field.ID
+	if !p.cfg.Owners.VirtualGPUs || len(owners) == 0 || l.identity == nil || id != field.GPUUtil && id != field.FBUsed {
+		return false
 	}
-	owners := p.layout.ownership.of(entity).Owners
-	for _, v := range p.layout.entities[entity].variants {
+	family.add(p.cached(labelsKey{family: "whole", entity: entity}, func() []*dto.LabelPair { return slices.Concat(l.identity, l.fields) }), value)
+	if p.usage.old || p.usage.owners == nil || p.usage.owners[entity] == nil {
+		return true
+	}
+	for n, v := range l.variants {
 		// The first owner in the container has the container's usage.
 		first := v.owner
 		for first > 0 && owners[first].sameContainer(owners[first-1]) {
 			first--
 		}
+		labels := p.cached(labelsKey{family: "per_process", entity: entity, variant: n}, func() []*dto.LabelPair {
+			attributes := v.attributes // dcgm-exporter always adds the pod's UID to these series
+			if m := owners[v.owner].Metadata; m != nil && m.UID != "" && !p.cfg.Owners.UID {
+				attributes = sortedByName(attributes, with(nil, "pod_uid", m.UID))
+			}
+			return slices.Concat(l.identity, v.fields, attributes)
+		})
 		used := p.usage.owners[entity][first]
 		switch {
-		case c.Field.ID == field.GPUUtil && used.known && used.rated:
-			family.add(v.perProcess, math.Round(used.sm*100)*c.Factor())
-		case c.Field.ID == field.FBUsed && used.known && used.memoryKnown:
-			family.add(v.perProcess, float64(used.memory>>20)*c.Factor())
+		case id == field.GPUUtil && used.known && used.rated:
+			family.add(labels, math.Round(used.sm*100)*c.Factor())
+		case id == field.FBUsed && used.known && used.memoryKnown:
+			family.add(labels, float64(used.memory>>20)*c.Factor())
 		}
 	}
+	return true
 }

@@ -32,7 +32,7 @@ func (p *page) addXIDs() {
 	for _, gpu := range p.goneGPUs() {
 		key := model.EntityKey{UUID: gpu.UUID, Instance: model.Unknown}
 		for _, code := range seenOr(action, p.v.XIDs, key) {
-			p.addXID(xid.Key{EntityKey: key, Code: code}, with(p.cfg.wholeGPU(gpu), "xid", decimal(code)))
+			p.addXID(xid.Key{EntityKey: key, Code: code}, with(p.cfg.gpuIdentity(gpu), "xid", decimal(code)))
 		}
 	}
 	for _, key := range formerInstances(p.v) {
@@ -81,14 +81,13 @@ func (p *page) addXIDInfo(action []int64) {
 	}
 	slices.Sort(codes)
 	for _, code := range slices.Compact(codes) {
-		key := labelsKey{family: gpuXIDInfo.Name, entity: model.Unknown, values: [4]string{decimal(code)}}
-		p.add(&gpuXIDInfo, p.cached(key, func() []*dto.LabelPair {
+		p.addInfo(&gpuXIDInfo, model.Unknown, int(code), func() []*dto.LabelPair {
 			entry, ok := p.cfg.XIDs.Lookup(code)
 			if !ok {
 				return with(nil, "severity", "unknown", "xid", decimal(code))
 			}
 			return nonEmpty(with(nil, "action", entry.Action, "name", entry.Name, "severity", entry.Severity.String(), "xid", decimal(code)))
-		}), 1)
+		})
 	}
 }
 

@@ -46,6 +46,7 @@ func TestKernelXID(t *testing.T) {
 		`modelName="NVIDIA A100-SXM4-40GB",hostname="node1",xid="74"} 1`,
 		`gpu="3",UUID="GPU-cccc",pci_bus_id="00000000:3A:00.0",device="nvidia3",modelName="Odd \"\\ name",hostname="node1",xid="79"} 1`,
 		`gpu_xid_info{severity="unknown",xid="74"} 1`,
+		"\ngpu_exporter_xid_source_info{source=\"kernel_log\"} 1\n",
 		"\ngpu_exporter_kernel_log_up 1\n",
 		"\ngpu_exporter_kernel_log_lost_records_total 3\n",
 		"\ngpu_exporter_kernel_log_unmatched_xids_total 3\n",
@@ -54,4 +55,22 @@ func TestKernelXID(t *testing.T) {
 			t.Errorf("no %s in\n%s", want, series(body, "gpu_xid_errors_total"))
 		}
 	}
+}
+
+// DCGM is the source of XIDs until the kernel log is readable, and again when it becomes
+// unreadable.
+func TestXIDSource(t *testing.T) {
+	f, node, _ := newTestFamilies(t, testConfig(t))
+	check := func(want string) {
+		t.Helper()
+		want = `gpu_exporter_xid_source_info{source="` + want + `"} 1`
+		if got := series(encode(t, f, expfmt.TypeTextPlain), "gpu_exporter_xid_source_info"); strings.TrimSpace(got) != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	check("dcgm")
+	node.SetKernelLog(true)
+	check("kernel_log")
+	node.SetKernelLog(false)
+	check("dcgm")
 }

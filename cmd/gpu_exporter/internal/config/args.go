@@ -5,7 +5,6 @@ package config
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -14,7 +13,6 @@ import (
 	"strings"
 
 	"github.com/prometheus/common/version"
-	"github.com/prometheus/exporter-toolkit/web"
 
 	"gpu_exporter/collector/model"
 )
@@ -64,7 +62,7 @@ func (c *CommandLine) settings() []*setting {
 		{name: "type", arg: "TYPE", commands: []string{Fields}, target: list(&c.FieldTypes),
 			help: "List only fields of these types, such as counter, gauge, label, int64 or string. Repeatable, or separated by commas."},
 		{name: "node", commands: []string{Fields}, target: boolean(&c.Node),
-			help: "Sample this node, and list which of its entities have a value of each field, and why others have none."},
+			help: "Sample this node, and list which of its entities have a value of each field, or the reason why it is missing."},
 		{name: "help", aliases: "h", target: boolean(&c.help), help: "Print this help."},
 		{name: "version", aliases: "v", target: boolean(&c.version), help: "Print the version."},
 	}
@@ -81,23 +79,22 @@ func Parse(args, environ []string, stdout io.Writer) (CommandLine, error) {
 	own := line.settings()
 	table := append(slices.Clone(own), new(Config).settings()...)
 	flags, operands, mistakes := splitArgs(args, table)
+	l := loader{config: &Config{}, flags: flags}
 	for _, s := range own {
-		values := flags[s.name]
-		if values == nil && s.def != "" {
-			values = []string{s.def}
-		}
-		if values == nil {
-			continue
-		}
-		if err := s.parse(values); err != nil {
-			mistakes = append(mistakes, fmt.Sprintf("--%s: %v", s.name, err))
-		}
+		l.resolve(s)
+	}
+	for _, p := range l.problems {
+		mistakes = append(mistakes, p.Message)
 	}
 	line.Command = Serve
 	if len(operands) > 0 {
 		line.Command, operands = operands[0], operands[1:]
 	}
-	known := slices.ContainsFunc(commands(), func(c command) bool { return c.name == line.Command })
+	var names []string
+	for _, c := range commands() {
+		names = append(names, c.name)
+	}
+	known := slices.Contains(names, line.Command)
 	switch {
 	case len(mistakes) > 0: // an operand may be the value of an unknown flag
 	case line.version:
@@ -107,7 +104,7 @@ func Parse(args, environ []string, stdout io.Writer) (CommandLine, error) {
 		writeHelp(stdout, line.Command, table)
 		return CommandLine{}, nil
 	case !known:
-		mistakes = append(mistakes, unknownCommand(line.Command))
+		mistakes = append(mistakes, fmt.Sprintf("unknown command %q: use %s%s", line.Command, ListOf(names), toggleHint(line.Command)))
 	case line.Command == Fields:
 		line.FieldNames = operands
 	case len(operands) > 0:
@@ -126,27 +123,11 @@ func Parse(args, environ []string, stdout io.Writer) (CommandLine, error) {
 	if len(mistakes) > 0 {
 		return CommandLine{}, &Error{Mistakes: mistakes}
 	}
-	line.Again = func() (Config, []string, error) { return load(flags, Lookup(environ)) }
+	lookup := Lookup(environ)
+	line.Again = func() (Config, []string, error) { return load(flags, lookup, false) } // the server reads its file itself
 	var err error
-	line.Config, line.Warnings, err = line.Again()
-	if line.Command == Serve || line.Command == CheckConfig {
-		err = addWebMistakes(err, line.Config.WebConfigFile)
-	}
+	line.Config, line.Warnings, err = load(flags, lookup, line.Command == Serve || line.Command == CheckConfig)
 	return line, err
-}
-
-// addWebMistakes checks exporter-toolkit's configuration file, which it reads again
-// itself while it serves.
-func addWebMistakes(err error, path string) error {
-	mistake := web.Validate(path)
-	if mistake == nil {
-		return err
-	}
-	all := &Error{}
-	if !errors.As(err, &all) {
-		all = &Error{}
-	}
-	return &Error{Mistakes: append(all.Mistakes, fmt.Sprintf("--web.config.file=%s: %v", path, mistake))}
 }
 
 // splitArgs separates flags, by the names of their settings, from the other arguments.
@@ -211,14 +192,6 @@ func dashed(name string) string {
 		return "-" + name
 	}
 	return "--" + name
-}
-
-func unknownCommand(name string) string {
-	var names []string
-	for _, c := range commands() {
-		names = append(names, c.name)
-	}
-	return fmt.Sprintf("unknown command %q: use %s%s", name, ListOf(names), toggleHint(name))
 }
 
 // toggleHint explains an argument such as the true of "--kubernetes true".

@@ -61,6 +61,7 @@ type Live struct {
 	ReplaceBlanks   bool   // in model names
 
 	collectors, xidCatalogue         string // paths
+	linkBase                         string // zero-based or one-based
 	dcgmLog, healthCheck, noHostname bool
 }
 

@@ -52,7 +52,7 @@ func defaults() Config {
 // settings returns a configuration without the content of files.
 func settings(c Config) Config {
 	c.Counters, c.XIDs = nil, nil
-	c.collectors, c.xidCatalogue = "", ""
+	c.collectors, c.xidCatalogue, c.linkBase = "", "", ""
 	c.dcgmLog, c.healthCheck, c.noHostname = false, false, false
 	return c
 }
@@ -323,6 +323,7 @@ func TestConfigErrors(t *testing.T) {
 		{args: "-x 99999999999999999999", want: []string{`--xid-count-window-size: "99999999999999999999" is not a duration`}},
 		{args: "--web.max-requests=99999999999999999999", want: []string{`--web.max-requests: "99999999999999999999" is not a number from 1 to 100000`}},
 		{args: "-c 1s --sample.resolution=2s", want: []string{"--sample.resolution: 2s is longer than the 1s between samples (--collect-interval): make it shorter, or remove it"}},
+		{args: "--sample.resolution=6s", want: []string{"--sample.resolution: 6s is longer than the 5s between samples (the default of --collect-interval): make it shorter, or remove it"}},
 		{args: "-c 1 --sample.resolution=2s", want: []string{"--collect-interval: 1ms is not between"}},
 		{env: "DCGM_EXPORTER_INTERVAL=5x", want: []string{`DCGM_EXPORTER_INTERVAL: "5x" is not a duration`}},
 		{args: "-d x:1", want: []string{`--devices: device selector "x:1"`}},

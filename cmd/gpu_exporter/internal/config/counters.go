@@ -11,7 +11,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"gpu_exporter/collector/field"
 	"gpu_exporter/collector/wire"
@@ -22,7 +21,7 @@ const (
 	// builtInPrefix marks the name of a built-in counters file, in place of a path.
 	builtInPrefix = "builtin:"
 	// inheritedCounters is the default counters file of dcgm-exporter. If it exists, it
-	// replaces the built-in default, so that changes made there stay in effect.
+	// replaces the built-in default, so that changes made there remain in effect.
 	inheritedCounters = "/etc/dcgm-exporter/default-counters.csv"
 )
 
@@ -50,29 +49,34 @@ func readCounters(path string) (*field.Counters, error) {
 	return field.ParseCounters(text, etc.CountersFile(name))
 }
 
-// place is where a counter is defined.
-type place struct {
-	file string
-	line int
+// counterEntry is a counter and where it is defined.
+type counterEntry struct {
+	field.Counter
+	file                 string
+	line, resolutionLine int
 }
 
-func (p place) String() string { return fmt.Sprintf("%s:%d", p.file, p.line) }
+func (e counterEntry) place() string { return fmt.Sprintf("%s:%d", e.file, e.line) }
 
-// merger joins counters files with the fields and models of the configuration file.
-type merger struct {
-	file     string // path of the configuration file
-	list     []field.Counter
-	places   map[string]place // of the counters, by name
-	rules    []wire.ModelRule
-	warnings []string
-	problems []field.Problem
+func (e counterEntry) problem(format string, args ...any) field.Problem {
+	return field.Problem{File: e.file, Line: e.line, Message: fmt.Sprintf(format, args...)}
+}
+
+// isSameField reports whether both are exported from one field of DCGM.
+func (e counterEntry) isSameField(other counterEntry) bool {
+	return e.Computed == 0 && other.Computed == 0 && e.Field.ID == other.Field.ID
+}
+
+// find returns the position of the counter with the name, or -1.
+func find(list []counterEntry, name string) int {
+	return slices.IndexFunc(list, func(e counterEntry) bool { return e.Name == name })
 }
 
 // countersFiles returns the counters files to read, and what messages call them.
 func (l *loader) countersFiles() (files []includedFile, name string) {
 	switch _, err := os.Stat(inheritedCounters); {
-	case l.file.include != nil && l.settings["collectors"].rank <= byFile:
-		files = l.file.include
+	case l.include != nil && l.settings["collectors"].rank <= byFile:
+		files = l.include
 	case l.config.collectors != "":
 		files = []includedFile{{path: l.config.collectors}}
 	case err == nil:
@@ -91,47 +95,44 @@ func (l *loader) countersFiles() (files []includedFile, name string) {
 func (l *loader) loadCounters() {
 	c := l.config
 	files, name := l.countersFiles()
-	m := merger{file: l.file.path, places: map[string]place{}}
 	for _, f := range files {
 		if !isBuiltIn(f.path) {
 			c.Files = append(c.Files, f.path)
 		}
-		counters, err := readCounters(f.path)
-		if err != nil {
+		if counters, err := readCounters(f.path); err != nil {
 			l.countersProblem(f, err)
-			continue
+		} else {
+			l.addFile(f.path, counters)
 		}
-		m.addFile(f.path, counters)
 	}
-	for _, f := range l.file.fields {
-		m.addField(f)
+	if len(l.problems) > 0 {
+		return // a missing counter may cause more of them
 	}
-	extra := len(l.file.fields) > 0
-	for _, model := range l.file.models {
+	extra := len(l.fields) > 0
+	for _, f := range l.fields {
+		l.addField(f)
+	}
+	general := slices.Clone(l.counters)
+	for _, model := range l.models {
 		extra = extra || len(model.fields) > 0
 		c.ModelMatches = append(c.ModelMatches, model.match)
+		l.addModel(model, general)
 	}
-	m.addModels(l.file.models)
-	if c.Histograms {
-		addHistograms(m.list, c.Resolution)
-	}
-	m.checkFamilyNames()
-	for _, counter := range m.list {
+	l.addHistograms()
+	l.checkFamilyNames()
+	for _, counter := range l.counters {
+		c.Counters = append(c.Counters, counter.Counter)
 		switch {
 		case counter.Computed == 0 && !slices.ContainsFunc(CollectedKinds(), counter.On):
-			m.warnings = append(m.warnings, fmt.Sprintf("%s has no series: DCGM does not list entities of the kind %s", counter.Name, counter.Field.Level))
+			l.warn("%s has no series: DCGM does not list entities of the kind %s", counter.Name, counter.Field.Level)
 		case counter.Computed.Checks() && c.HealthInterval == 0:
-			m.warnings = append(m.warnings, fmt.Sprintf("%s has no series: it needs the health checks, which --health.check=false disables", counter.Name))
+			l.warn("%s has no series: it needs the health checks, which --health.check=false disables", counter.Name)
 		}
 	}
 	if extra {
-		name = strings.TrimPrefix(name+" and ", " and ") + "the fields of " + l.file.path
+		name = strings.TrimPrefix(name+" and ", " and ") + "the fields of " + c.ConfigFile
 	}
-	c.Counters, c.Models, c.CountersName = m.list, m.rules, cmp.Or(name, "no counters file")
-	l.warnings = append(l.warnings, m.warnings...)
-	if len(l.problems) == 0 { // a missing counter may cause more of them
-		l.problems = m.problems
-	}
+	c.CountersName = cmp.Or(name, "no counters file")
 }
 
 // countersProblem reports a counters file that cannot be used.
@@ -148,108 +149,93 @@ func (l *loader) countersProblem(f includedFile, err error) {
 	}
 }
 
-func (m *merger) warn(file string, line int, format string, args ...any) {
-	m.warnings = append(m.warnings, field.Problem{File: file, Line: line, Message: fmt.Sprintf(format, args...)}.String())
-}
-
-func (m *merger) find(name string) int {
-	return slices.IndexFunc(m.list, func(c field.Counter) bool { return c.Name == name })
-}
-
 // addFile adds the counters of a file. The first of two with the same name wins.
-func (m *merger) addFile(path string, counters *field.Counters) {
+func (l *loader) addFile(path string, counters *field.Counters) {
 	for _, w := range counters.Warnings {
-		m.warnings = append(m.warnings, w.String())
+		l.warn("%s", w)
 	}
 	for _, c := range counters.List {
-		line := counters.Lines[c.Name]
-		if first, duplicate := m.places[c.Name]; duplicate {
-			m.warn(path, line, "%s is ignored: it is in %s already", c.Name, first)
+		entry := counterEntry{Counter: c, file: path, line: counters.Lines[c.Name]}
+		if i := find(l.counters, c.Name); i >= 0 {
+			l.warn("%s", entry.problem("%s is ignored: it is in %s already", c.Name, l.counters[i].place()))
 			continue
 		}
-		m.places[c.Name] = place{path, line}
-		m.list = append(m.list, c)
+		l.counters = append(l.counters, entry)
 	}
 }
 
 // addField adds a field of the configuration file. It replaces the counter with the
 // same name.
-func (m *merger) addField(f fieldEntry) {
-	m.checkOdd(f, m.list)
-	m.places[f.Name] = place{m.file, f.line}
-	if i := m.find(f.Name); i >= 0 {
-		m.list[i] = f.Counter
+func (l *loader) addField(f counterEntry) {
+	l.checkOdd(f, l.counters)
+	if i := find(l.counters, f.Name); i >= 0 {
+		l.counters[i] = f
 		return
 	}
-	m.list = append(m.list, f.Counter)
+	l.counters = append(l.counters, f)
 }
 
 // checkOdd warns as the parser of counters files does.
-func (m *merger) checkOdd(f fieldEntry, others []field.Counter) {
+func (l *loader) checkOdd(f counterEntry, list []counterEntry) {
 	if odd := f.Odd(); odd != "" {
-		m.warn(m.file, f.line, "%s", odd)
+		l.warn("%s", f.problem("%s", odd))
 	}
-	if i := slices.IndexFunc(others, f.Repeats); i >= 0 {
-		m.warn(m.file, f.line, "%s is the same field (%d) as %s at %s: its values are exported under both names",
-			f.Name, f.Field.ID, others[i].Name, m.places[others[i].Name])
+	if i := slices.IndexFunc(list, func(e counterEntry) bool { return f.Repeats(e.Counter) }); i >= 0 {
+		l.warn("%s", f.problem("%s is the same field (%d) as %s at %s: its values are exported under both names",
+			f.Name, f.Field.ID, list[i].Name, list[i].place()))
 	}
 }
 
-// addModels adds the fields of some models. A field that all GPUs have is not taken
-// from the other models: it is reported and stays as it is.
-func (m *merger) addModels(models []modelEntry) {
-	general := slices.Clone(m.list)
-	for _, model := range models {
-		for _, w := range model.without {
-			m.rules = append(m.rules, wire.ModelRule{Field: w.Field.ID, Match: model.match})
+// addModel adds the fields of the GPUs of some models. A field of the general counters,
+// which all GPUs have, is reported and remains on all GPUs.
+func (l *loader) addModel(model modelEntry, general []counterEntry) {
+	for _, w := range model.without {
+		l.config.Models = append(l.config.Models, wire.ModelRule{Field: w.Field.ID, Match: model.match})
+	}
+	for n, f := range model.fields {
+		if i := slices.IndexFunc(general, f.isSameField); i >= 0 {
+			l.warn("%s", f.problem("models: %s, for GPUs that match %q, has no effect: the field is exported for all GPUs as %s: remove one of the two",
+				f.Name, model.match, general[i].Name))
+			continue
 		}
-		var others []field.Counter
-		for _, f := range model.fields {
-			isSame := func(c field.Counter) bool { return c.Computed == 0 && c.Field.ID == f.Field.ID }
-			if i := slices.IndexFunc(general, isSame); i >= 0 {
-				m.warn(m.file, f.line, "models: %s, for GPUs that match %q, has no effect: the field is exported for all GPUs as %s: remove one of the two",
-					f.Name, model.match, general[i].Name)
-				continue
-			}
-			m.checkOdd(f, others)
-			others = append(others, f.Counter)
-			m.rules = append(m.rules, wire.ModelRule{Field: f.Field.ID, Match: model.match, Only: true})
-			switch i := m.find(f.Name); {
-			case i < 0:
-				m.places[f.Name] = place{m.file, f.line}
-				m.list = append(m.list, f.Counter)
-			case m.list[i] != f.Counter:
-				m.problems = append(m.problems, field.Problem{File: m.file, Line: f.line, Message: fmt.Sprintf(
-					"models: %s, for GPUs that match %q, differs from the counter of that name at %s: give it another name, or the same field, type, help and other settings",
-					f.Name, model.match, m.places[f.Name])})
-			}
+		l.checkOdd(f, model.fields[:n])
+		l.config.Models = append(l.config.Models, wire.ModelRule{Field: f.Field.ID, Match: model.match, Only: true})
+		switch i := find(l.counters, f.Name); {
+		case i < 0:
+			l.counters = append(l.counters, f)
+		case l.counters[i].Counter != f.Counter:
+			l.problems = append(l.problems, f.problem(
+				"models: %s, for GPUs that match %q, differs from the counter of that name at %s: give it another name, or the same field, type, help and other settings",
+				f.Name, model.match, l.counters[i].place()))
 		}
 	}
 }
 
 // checkFamilyNames reports counters that would export the same metric.
-func (m *merger) checkFamilyNames() {
-	owner := map[string]string{}
-	for _, c := range m.list {
+func (l *loader) checkFamilyNames() {
+	owner := map[string]counterEntry{}
+	for _, c := range l.counters {
 		for _, name := range c.FamilyNames() {
-			other, taken := owner[name]
+			first, taken := owner[name]
 			if !taken {
-				owner[name] = c.Name
+				owner[name] = c
 				continue
 			}
-			at := m.places[c.Name]
-			m.problems = append(m.problems, field.Problem{File: at.file, Line: at.line, Message: fmt.Sprintf(
+			l.problems = append(l.problems, c.problem(
 				"%s and %s (%s) both export the metric %s, by their names, statistics or histograms: give one of them another name",
-				c.Name, other, m.places[other], name)})
+				c.Name, first.Name, first.place(), name))
 		}
 	}
 }
 
 // addHistograms adds the histograms of --sample.histograms. A histogram has the field's
 // own values, so that a counter in another unit gets none.
-func addHistograms(counters []field.Counter, resolution time.Duration) {
-	for i := range counters {
-		c := &counters[i]
+func (l *loader) addHistograms() {
+	if !l.config.Histograms {
+		return
+	}
+	for i := range l.counters {
+		c := &l.counters[i]
 		if c.Scale != 0 || c.NoStatistics() != "" {
 			continue
 		}
@@ -258,7 +244,7 @@ func addHistograms(counters []field.Counter, resolution time.Duration) {
 			c.Histogram = true
 		case 140, 150, 155, 203:
 			c.Histogram = true
-			c.Resolution = cmp.Or(c.Resolution, resolution)
+			c.Resolution = cmp.Or(c.Resolution, l.config.Resolution)
 		}
 	}
 }

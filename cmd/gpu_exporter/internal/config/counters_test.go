@@ -49,17 +49,14 @@ func TestIncludedFiles(t *testing.T) {
 
 func TestFamilyNamesMustDiffer(t *testing.T) {
 	power, _ := field.ByID(155)
-	m := merger{
-		list: []field.Counter{
-			{Field: power, Name: "board_power", Type: field.MetricGauge, Statistics: true},
-			{Field: power, Name: "board_power_mean", Type: field.MetricGauge},
-		},
-		places: map[string]place{"board_power": {"a", 1}, "board_power_mean": {"a", 2}},
-	}
-	m.checkFamilyNames()
+	l := loader{counters: []counterEntry{
+		{Counter: field.Counter{Field: power, Name: "board_power", Type: field.MetricGauge, Statistics: true}, file: "a", line: 1},
+		{Counter: field.Counter{Field: power, Name: "board_power_mean", Type: field.MetricGauge}, file: "a", line: 2},
+	}}
+	l.checkFamilyNames()
 	const want = "a:2: board_power_mean and board_power (a:1) both export the metric board_power_mean"
-	if len(m.problems) != 1 || !strings.HasPrefix(m.problems[0].String(), want) {
-		t.Errorf("got %v", m.problems)
+	if len(l.problems) != 1 || !strings.HasPrefix(l.problems[0].String(), want) {
+		t.Errorf("got %v", l.problems)
 	}
 }
 

@@ -23,17 +23,7 @@ import (
 // maxFileSize bounds a configuration file, in bytes.
 const maxFileSize = 1 << 20
 
-// file is the content of a configuration file, as far as it is valid.
-type file struct {
-	path   string
-	values map[*setting]fileValue
-	// include are the counters files to read; nil: not set.
-	include []includedFile
-	fields  []fieldEntry
-	models  []modelEntry
-}
-
-// fileValue is the value of a setting.
+// fileValue is the value of a setting in the configuration file.
 type fileValue struct {
 	values []string
 	key    string // the name by which the file calls the setting
@@ -45,55 +35,47 @@ type includedFile struct {
 	line int    // 0: not from the configuration file
 }
 
-// fileReader collects the mistakes in a file.
-type fileReader struct {
-	file     file
-	settings map[string]*setting
-	problems []field.Problem
-}
-
-func (r *fileReader) fail(node *yaml.Node, format string, args ...any) {
-	if node.Kind == yaml.AliasNode {
-		format, args = noAliases, []any{"*" + node.Value}
-	}
-	r.failAt(node.Line, format, args...)
-}
-
-func (r *fileReader) failAt(line int, format string, args ...any) {
-	r.problems = append(r.problems, field.Problem{File: r.file.path, Line: line, Message: fmt.Sprintf(format, args...)})
-}
-
 // noAliases rejects an alias. An error about its content could not name a line, and
 // expanding aliases could exhaust memory.
 const noAliases = "%s: aliases are not supported: write the value itself, or put a text in quotes"
 
-// readFile reads a configuration file. The result has what is valid in it.
-func readFile(path string, settings map[string]*setting) (file, []field.Problem) {
-	r := fileReader{file: file{path: path, values: map[*setting]fileValue{}}, settings: settings}
-	f, err := os.Open(path)
-	if err != nil {
-		// Not a mistake in the file, but in the flag that names it.
-		return r.file, []field.Problem{{File: "--config.file", Message: fmt.Sprintf("reading the configuration file: %v: check the path", err)}}
+// failAt reports a mistake in the configuration file; line 0 is the file as a whole.
+func (l *loader) failAt(line int, format string, args ...any) {
+	l.problems = append(l.problems, field.Problem{File: l.config.ConfigFile, Line: line, Message: fmt.Sprintf(format, args...)})
+}
+
+func (l *loader) failNode(node *yaml.Node, format string, args ...any) {
+	if node.Kind == yaml.AliasNode {
+		format, args = noAliases, []any{"*" + node.Value}
+	}
+	l.failAt(node.Line, format, args...)
+}
+
+// readFile reads what is valid in the configuration file.
+func (l *loader) readFile() {
+	f, err := os.Open(l.config.ConfigFile)
+	if err != nil { // a mistake in the flag, not in the file
+		l.fail(fmt.Errorf("--config.file: reading the configuration file: %w: check the path", err))
+		return
 	}
 	defer func() { _ = f.Close() }() // opened for reading
 	text, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
 	switch {
 	case err != nil:
-		r.failAt(0, "reading the configuration file: %v", err)
+		l.failAt(0, "reading the configuration file: %v", err)
 	case len(text) > maxFileSize:
-		r.failAt(0, "the file is longer than %d bytes, so it is not a configuration file: check the path", maxFileSize)
+		l.failAt(0, "the file is longer than %d bytes, so it is not a configuration file: check the path", maxFileSize)
 	default:
-		r.read(text)
+		l.readDocument(text)
 	}
-	return r.file, r.problems
 }
 
-func (r *fileReader) read(text []byte) {
+func (l *loader) readDocument(text []byte) {
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	var document, second yaml.Node
 	err := decoder.Decode(&document)
 	if errors.Is(err, io.EOF) || err == nil && document.Content[0].Tag == "!!null" {
-		r.failAt(0, "the file is empty, and may have been truncated: write {} for all defaults")
+		l.failAt(0, "the file is empty, and may have been truncated: write {} for all defaults")
 		return
 	}
 	if err == nil {
@@ -101,17 +83,17 @@ func (r *fileReader) read(text []byte) {
 	}
 	switch {
 	case err == nil:
-		r.failAt(second.Line, "a second document starts after ---: write all settings into one")
+		l.failAt(second.Line, "a second document starts after ---: write all settings into one")
 	case errors.Is(err, io.EOF):
-		r.top(document.Content[0])
+		l.readSettings(document.Content[0])
 	default:
-		r.syntaxError(strings.Split(string(text), "\n"), err)
+		l.syntaxError(strings.Split(string(text), "\n"), err)
 	}
 }
 
 // syntaxError reports an error of the YAML parser. The parser names no line for a mistake
 // on the first line or an unknown alias, and may name another line for a tab.
-func (r *fileReader) syntaxError(lines []string, err error) {
+func (l *loader) syntaxError(lines []string, err error) {
 	line, message := 1, strings.TrimPrefix(err.Error(), "yaml: ")
 	if rest, ok := strings.CutPrefix(message, "line "); ok {
 		number, rest, _ := strings.Cut(rest, ": ")
@@ -134,71 +116,67 @@ func (r *fileReader) syntaxError(lines []string, err error) {
 	if message == "did not find expected alphabetic or numeric character" {
 		message = "a text that begins with * or & must be put in quotes"
 	}
-	r.failAt(line, "%s", message)
+	l.failAt(line, "%s", message)
 }
 
-// top reads the mapping of the whole file.
-func (r *fileReader) top(node *yaml.Node) {
-	keys := handlers{
-		"include": r.include,
-		"fields":  func(_, value *yaml.Node) { r.file.fields = r.fields(value) },
-		"models":  r.models,
+// readSettings reads the mapping of the whole file.
+func (l *loader) readSettings(node *yaml.Node) {
+	keys := targets{"include": l.readInclude, "fields": func(node *yaml.Node) { l.fields = l.readFields(node) }, "models": l.readModels}
+	for name, s := range l.settings {
+		if s.name != "config.file" && s.name != "config-file" {
+			keys[name] = s
+		}
 	}
-	for name, s := range r.settings {
-		keys[name] = func(key, value *yaml.Node) { r.setting(s, key, value) }
-	}
-	r.mapping(node, "the file", keys)
-	if at, twice := r.file.values[r.settings["collectors"]]; twice && r.file.include != nil {
-		r.failAt(at.line, "include and %s both name counters files: remove one of them", at.key)
+	l.readMapping(node, "the file", keys)
+	if v := l.settings["collectors"].file; v != nil && l.include != nil {
+		l.failAt(v.line, "include and %s both name counters files: remove one of them", v.key)
 	}
 }
 
-func (r *fileReader) include(_, value *yaml.Node) {
-	r.file.include = []includedFile{}
-	for _, item := range r.texts(value, "include") {
+func (l *loader) readInclude(node *yaml.Node) {
+	l.include = []includedFile{}
+	for _, item := range l.readTexts(node, "include") {
 		path := item.Value
 		if !filepath.IsAbs(path) && !isBuiltIn(path) {
-			path = filepath.Join(filepath.Dir(r.file.path), path)
+			path = filepath.Join(filepath.Dir(l.config.ConfigFile), path)
 		}
-		r.file.include = append(r.file.include, includedFile{path, item.Line})
+		l.include = append(l.include, includedFile{path, item.Line})
 	}
 }
 
-// handlers read the values of the keys of a mapping.
-type handlers map[string]func(key, value *yaml.Node)
+// targets are what the keys of a mapping set: a *setting, a text (*yaml.Node), a list of
+// texts (*[]*yaml.Node), a **bool that is nil if the key is absent, or a function.
+type targets map[string]any
 
-// mapping reads a mapping, and reports keys that are unknown or duplicate.
-func (r *fileReader) mapping(node *yaml.Node, what string, known handlers) {
+// readMapping reads a mapping, and reports keys that are unknown or duplicate.
+func (l *loader) readMapping(node *yaml.Node, what string, keys targets) {
 	if node.Kind != yaml.MappingNode {
-		r.fail(node, "%s must be a mapping: lines of key: value", what)
+		l.failNode(node, "%s must be a mapping: lines of key: value", what)
 		return
 	}
-	lines := map[string]int{}
+	lines, names := map[string]int{}, slices.Sorted(maps.Keys(keys))
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		key, value := node.Content[i], node.Content[i+1]
-		first, duplicate := lines[key.Value]
-		read, found := known[key.Value]
-		names := slices.Sorted(maps.Keys(known))
+		target, known := keys[key.Value]
 		suggestion := nearest(key.Value, names)
 		switch {
 		case key.Value == "<<": // merges an alias
-			r.fail(key, noAliases, "<<")
+			l.failNode(key, noAliases, "<<")
 		case key.Kind != yaml.ScalarNode:
-			r.fail(key, "a key of %s must be one text", what)
-		case duplicate:
-			r.fail(key, "%s is set on line %d already: remove one of them", key.Value, first)
-		case found:
-			read(key, value)
+			l.failNode(key, "a key of %s must be one text", what)
+		case lines[key.Value] > 0:
+			l.failNode(key, "%s is set on line %d already: remove one of them", key.Value, lines[key.Value])
+			continue
+		case known:
+			l.readValue(key, value, target)
 		case suggestion != "":
-			r.fail(key, "unknown key %q: did you mean %s?", key.Value, suggestion)
-		case known["include"] != nil:
-			r.fail(key, "unknown key %q in the file: the keys are the names of the flags (see --help), include, fields and models", key.Value)
+			l.failNode(key, "unknown key %q: did you mean %s?", key.Value, suggestion)
+		case keys["include"] != nil:
+			l.failNode(key, "unknown key %q in the file: the keys are the names of the flags (see --help), include, fields and models", key.Value)
 		default:
-			r.fail(key, "unknown key %q in %s: use %s", key.Value, what, ListOf(names))
+			l.failNode(key, "unknown key %q in %s: use %s", key.Value, what, ListOf(names))
 		}
-		if !duplicate {
-			lines[key.Value] = key.Line
-		}
+		lines[key.Value] = key.Line
 	}
 }
 
@@ -217,67 +195,69 @@ func nearest(name string, names []string) string {
 	return best
 }
 
-// setting reads the value of a setting.
-func (r *fileReader) setting(s *setting, key, node *yaml.Node) {
-	if other, twice := r.file.values[s]; twice {
-		r.fail(key, "%s is the same setting as %s on line %d: remove one of them", key.Value, other.key, other.line)
+// readValue reads the value of a key into its target.
+func (l *loader) readValue(key, node *yaml.Node, target any) {
+	isText := node.Kind == yaml.ScalarNode && node.Tag != "!!null"
+	s, isSetting := target.(*setting)
+	if isSetting && s.file != nil {
+		l.failNode(key, "%s is the same setting as %s on line %d: remove one of them", key.Value, s.file.key, s.file.line)
 		return
 	}
-	v := fileValue{key: key.Value, line: node.Line}
-	switch {
-	case s.kind == repeatable:
-		for _, item := range r.texts(node, key.Value) {
-			v.values = append(v.values, item.Value)
+	_, isBool := target.(**bool)
+	if (isBool || isSetting && s.kind == toggle) && (!isText || node.Tag != "!!bool") {
+		l.failNode(node, "%s must be true or false", key.Value)
+		return
+	}
+	switch target := target.(type) {
+	case func(*yaml.Node):
+		target(node)
+	case *[]*yaml.Node:
+		*target = l.readTexts(node, key.Value)
+	case **bool:
+		on := strings.EqualFold(node.Value, "true")
+		*target = &on
+	case *yaml.Node:
+		if !isText {
+			l.failNode(node, "%s takes one text", key.Value)
+			return
 		}
-	case s.kind == toggle && !isBoolean(node):
-		r.fail(node, "%s must be true or false", key.Value)
-		return
-	case node.Kind != yaml.ScalarNode || node.Tag == "!!null":
-		r.fail(node, "%s takes one value: write it after the colon, in quotes if it is empty", key.Value)
-		return
-	default:
-		v.values = []string{node.Value}
+		*target = *node
+	case *setting:
+		items := []*yaml.Node{node}
+		if s.kind == repeatable {
+			items = l.readTexts(node, key.Value)
+		} else if !isText {
+			l.failNode(node, "%s takes one value: write it after the colon, in quotes if it is empty", key.Value)
+			return
+		}
+		s.file = &fileValue{key: key.Value, line: node.Line}
+		for _, item := range items {
+			s.file.values = append(s.file.values, item.Value)
+		}
 	}
-	r.file.values[s] = v
 }
 
-func isBoolean(node *yaml.Node) bool { return node.Kind == yaml.ScalarNode && node.Tag == "!!bool" }
-
-// texts reads a list of texts, or a single one.
-func (r *fileReader) texts(node *yaml.Node, what string) []*yaml.Node {
+// readTexts reads a list of texts, or a single one.
+func (l *loader) readTexts(node *yaml.Node, what string) (texts []*yaml.Node) {
 	items := []*yaml.Node{node}
 	if node.Kind == yaml.SequenceNode {
 		items = node.Content
 	}
-	var list []*yaml.Node
 	for _, item := range items {
 		if item.Kind != yaml.ScalarNode || item.Tag == "!!null" || item.Value == "" {
-			r.fail(item, "%s is a list of texts: write [a, b], or one a line after -", what)
+			l.failNode(item, "%s is a list of texts: write [a, b], or one a line after -", what)
 			continue
 		}
-		list = append(list, item)
+		texts = append(texts, item)
 	}
-	return list
+	return texts
 }
 
-// text returns a handler that reads a text.
-func (r *fileReader) text(field *string) func(key, value *yaml.Node) {
-	return func(key, value *yaml.Node) {
-		if value.Kind != yaml.ScalarNode || value.Tag == "!!null" {
-			r.fail(value, "%s takes one text", key.Value)
-			return
-		}
-		*field = value.Value
+// readItems returns the items of a list.
+func (l *loader) readItems(node *yaml.Node, hint string) []*yaml.Node {
+	if node.Kind != yaml.SequenceNode {
+		l.failNode(node, "%s", hint)
+		return nil
 	}
-}
-
-// boolean returns a handler that reads true or false.
-func (r *fileReader) boolean(field *bool) func(key, value *yaml.Node) {
-	return func(key, value *yaml.Node) {
-		if !isBoolean(value) {
-			r.fail(value, "%s must be true or false", key.Value)
-			return
-		}
-		*field = strings.EqualFold(value.Value, "true")
-	}
+	return node.Content
 }

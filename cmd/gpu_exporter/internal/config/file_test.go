@@ -34,7 +34,7 @@ func parsed(t *testing.T, args, env string) (Config, error) {
 // loaded returns the configuration of a file and the warnings about it.
 func loaded(t *testing.T, path string) (Config, string, error) {
 	t.Helper()
-	c, warnings, err := load(map[string][]string{"config.file": {path}}, Lookup(nil))
+	c, warnings, err := load(map[string][]string{"config.file": {path}}, Lookup(nil), false)
 	return c, strings.ReplaceAll(strings.Join(warnings, "\n"), filepath.Dir(path)+"/", ""), err
 }
 
@@ -123,16 +123,16 @@ c.yaml:11: devices is set on line 10 already: remove one of them
 c.yaml:13: an entry of models needs the key match: a regular expression of the GPU's model name
 c.yaml:14: unknown key "web" in the file: the keys are the names of the flags (see --help), include, fields and models`},
 		"a value of a flag": {"collect-interval: soon\n", `c.yaml:1: collect-interval: "soon" is not a duration from 100ms to 24h0m0s: write one such as 5s (a bare number is in milliseconds)`},
-		"an interval that is none, and an age that is none": {"collect-interval: soon\nsample.max-age: -3s\n", `c.yaml:1: collect-interval: "soon" is not a duration from 100ms to 24h0m0s: write one such as 5s (a bare number is in milliseconds)
+		"an invalid interval and an invalid age": {"collect-interval: soon\nsample.max-age: -3s\n", `c.yaml:1: collect-interval: "soon" is not a duration from 100ms to 24h0m0s: write one such as 5s (a bare number is in milliseconds)
 c.yaml:2: sample.max-age: -3s is not between 100ms and 168h0m0s (a bare number is in milliseconds: for seconds write 5s)`},
 		"a missing flag of dcgm-exporter": {"configmap-data: a:b\nconfig.file: x\n", `c.yaml:1: configmap-data: this flag of dcgm-exporter is not available: mount the ConfigMap, and pass its file with --collectors
 c.yaml:2: unknown key "config.file" in the file: the keys are the names of the flags (see --help), include, fields and models`},
-		"no mapping":                     {"- a\n", "c.yaml:1: the file must be a mapping: lines of key: value"},
-		"no YAML":                        {"a: b: c\n", "c.yaml:1: mapping values are not allowed in this context"},
-		"no YAML further down":           {"x: 1\n\n  a: b\n", "c.yaml:3: mapping values are not allowed in this context"},
-		"no YAML in the second document": {"devices: f\n...\ny: }\n", "c.yaml:2: did not find expected <document start>"},
-		"two documents":                  {"devices: f\n---\ndevices: g\n", "c.yaml:2: a second document starts after ---: write all settings into one"},
-		"kind":                           {"fields: [{field: 150, kinds: [gpus]}]\n", `c.yaml:1: unknown kind "gpus": use gpu, nvswitch, gpu_instance, compute_instance, link, cpu, cpu_core or connectx`},
+		"no mapping":                          {"- a\n", "c.yaml:1: the file must be a mapping: lines of key: value"},
+		"invalid YAML":                        {"a: b: c\n", "c.yaml:1: mapping values are not allowed in this context"},
+		"invalid YAML on a later line":        {"x: 1\n\n  a: b\n", "c.yaml:3: mapping values are not allowed in this context"},
+		"invalid YAML in the second document": {"devices: f\n...\ny: }\n", "c.yaml:2: did not find expected <document start>"},
+		"two documents":                       {"devices: f\n---\ndevices: g\n", "c.yaml:2: a second document starts after ---: write all settings into one"},
+		"kind":                                {"fields: [{field: 150, kinds: [gpus]}]\n", `c.yaml:1: unknown kind "gpus": use gpu, nvswitch, gpu_instance, compute_instance, link, cpu, cpu_core or connectx`},
 		"kinds that have no such field": {`fields:
   - {field: DCGM_FI_DEV_GPU_TEMP, kinds: [nvswitch]}
   - field: DCGM_FI_PROF_SM_ACTIVE
@@ -154,7 +154,7 @@ c.yaml:13: kinds: DCGM_FI_DEV_GPU_TEMP has no values on connectx: use gpu, gpu_i
 		"an empty entry":         {"models: [{match: A100}]\n", "c.yaml:1: an entry of models changes nothing: add without or fields, or remove it"},
 		"statistics of text":     {"fields: [{field: 150, name: t, type: label, statistics: true}]\n", "c.yaml:1: t is not a series of numbers: remove resolution, statistics and histogram"},
 		"resolution for nothing": {"fields:\n  - {field: 155, resolution: 200ms, statistics: false}\n", "c.yaml:2: resolution has no effect without statistics or histogram: remove it, or enable one of them"},
-		"statistics of what is no quantity": {`fields:
+		"statistics of a field that is not a quantity": {`fields:
   - {field: DCGM_FI_DEV_XID_ERRORS, statistics: true}
   - {field: DCGM_FI_DEV_PCIE_REPLAY_COUNTER, histogram: true}
   - {field: DCGM_FI_DEV_PCIE_REPLAY_COUNTER, type: gauge, name: replays, statistics: true}
@@ -168,7 +168,7 @@ c.yaml:4: replays only increases, so that its newest value is sufficient: remove
 c.yaml:5: DCGM_FI_PROF_PCIE_TX_BYTES is configured as a counter, and statistics and histogram need a gauge: write type: gauge, or remove them`},
 		"nothing":       {"", nothing},
 		"comments only": {"\n# collect-interval: 1s\n", nothing},
-		"cut off":       {"---\n", nothing},
+		"truncated":     {"---\n", nothing},
 		"null":          {"~\n", nothing},
 		"included files, and more mistakes": {`collect-intervall: 20s
 sample.max-age: 1s
@@ -196,7 +196,7 @@ models:
     fields: [{field: 140, histogram: true, resolution: 1m}]
 `, `c.yaml:5: resolution: 1.5s is longer than the 1s between samples (c.yaml:1: collect-interval): make it shorter, or remove it
 c.yaml:9: resolution: 1m0s is longer than the 1s between samples (c.yaml:1: collect-interval): make it shorter, or remove it`},
-		"what is computed": {`fields:
+		"computed counters": {`fields:
   - DCGM_EXP_XID_ERRORS_COUNT
   - {field: DCGM_EXP_XID_ERRORS_TOTAL, type: label}
   - {field: DCGM_EXP_P2P_STATUS, kinds: gpu}
@@ -225,13 +225,13 @@ c.yaml:5: <<: aliases are not supported: write the value itself, or put a text i
 c.yaml:5: *a: aliases are not supported: write the value itself, or put a text in quotes
 c.yaml:6: *a: aliases are not supported: write the value itself, or put a text in quotes
 c.yaml:7: *a: aliases are not supported: write the value itself, or put a text in quotes`},
-		"an alias of nothing":       {"collect-interval: 5s\ndevices: *b\n", "c.yaml:2: *b: aliases are not supported: write the value itself, or put a text in quotes"},
-		"an asterisk":               {"models:\n  - match: *A100.*\n", "c.yaml:2: a text that begins with * or & must be put in quotes"},
-		"a tab":                     {"fields:\n\t- DCGM_FI_DEV_GPU_TEMP\n", "c.yaml:2: the line is indented with a tab, which YAML does not allow: use spaces"},
-		"a tab on the first line":   {"\tdevices: f\n", "c.yaml:1: the line is indented with a tab, which YAML does not allow: use spaces"},
-		"a tab among more":          {"fields:\n  - field: 150\n\tname: x\n", "c.yaml:3: the line is indented with a tab, which YAML does not allow: use spaces"},
-		"a tab that is none of it":  {"devices: f\t# all\nx: }\n", "c.yaml:1: did not find expected node content"},
-		"no duration for one field": {"fields:\n  - {field: 150, resolution: ''}\n  - {field: 150, resolution: 10000000h}\n", "c.yaml:2: resolution: \"\" is not a duration from 100ms to 24h0m0s: write one such as 5s (a bare number is in milliseconds)\nc.yaml:3: resolution: \"10000000h\" is not a duration from 100ms to 24h0m0s: write one such as 5s (a bare number is in milliseconds)"},
+		"an alias without an anchor": {"collect-interval: 5s\ndevices: *b\n", "c.yaml:2: *b: aliases are not supported: write the value itself, or put a text in quotes"},
+		"an asterisk":                {"models:\n  - match: *A100.*\n", "c.yaml:2: a text that begins with * or & must be put in quotes"},
+		"a tab":                      {"fields:\n\t- DCGM_FI_DEV_GPU_TEMP\n", "c.yaml:2: the line is indented with a tab, which YAML does not allow: use spaces"},
+		"a tab on the first line":    {"\tdevices: f\n", "c.yaml:1: the line is indented with a tab, which YAML does not allow: use spaces"},
+		"a tab among more":           {"fields:\n  - field: 150\n\tname: x\n", "c.yaml:3: the line is indented with a tab, which YAML does not allow: use spaces"},
+		"a tab after a value":        {"devices: f\t# all\nx: }\n", "c.yaml:1: did not find expected node content"},
+		"no duration for one field":  {"fields:\n  - {field: 150, resolution: ''}\n  - {field: 150, resolution: 10000000h}\n", "c.yaml:2: resolution: \"\" is not a duration from 100ms to 24h0m0s: write one such as 5s (a bare number is in milliseconds)\nc.yaml:3: resolution: \"10000000h\" is not a duration from 100ms to 24h0m0s: write one such as 5s (a bare number is in milliseconds)"},
 		"fields that have no metric": {`fields:
   - {field: 60}
   - {field: 60, type: gauge}
@@ -264,8 +264,8 @@ sample.resolution: 6s
 c.yaml:2: unknown key "collect-intervall": did you mean collect-interval?
 c.yaml:3: web.max-requests: "99999999999999999999" is not a number from 1 to 100000
 c.yaml:4: kubernetes must be true or false`},
-		"a resolution of all": {"collect-interval: 1s\nsample.resolution: 2s\n", "c.yaml:2: sample.resolution: 2s is longer than the 1s between samples (c.yaml:1: collect-interval): make it shorter, or remove it"},
-		"there and not there": {`models:
+		"the resolution of all fields": {"collect-interval: 1s\nsample.resolution: 2s\n", "c.yaml:2: sample.resolution: 2s is longer than the 1s between samples (c.yaml:1: collect-interval): make it shorter, or remove it"},
+		"in fields and in without": {`models:
   - match: T4
     fields: [155, DCGM_FI_DEV_GPU_TEMP]
     without:
@@ -291,7 +291,7 @@ c.yaml:4: kubernetes must be true or false`},
 		})
 	}
 	if _, err := parsed(t, "--config.file=/nonexistent.yaml", ""); err == nil || !strings.Contains(err.Error(), "--config.file: reading the configuration file: open /nonexistent.yaml: no such file or directory: check the path") {
-		t.Errorf("a file that is not there: %v", err)
+		t.Errorf("a missing file: %v", err)
 	}
 }
 

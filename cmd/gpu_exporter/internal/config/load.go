@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/exporter-toolkit/web"
+
 	"gpu_exporter/collector/field"
 	"gpu_exporter/collector/xid"
 	"gpu_exporter/etc"
@@ -25,12 +27,20 @@ type Error struct {
 // Error returns one line per mistake.
 func (e *Error) Error() string { return strings.Join(e.Mistakes, "\n") }
 
-// loader collects what is wrong while values are read.
+// loader reads a configuration, and collects all that is wrong.
 type loader struct {
 	config   *Config
 	table    []*setting
 	settings map[string]*setting // by names
-	file     file
+	flags    map[string][]string // values of flags, by the names of their settings
+	lookup   func(variable string) (string, bool)
+
+	// The content of the configuration file in addition to values of settings.
+	include []includedFile // the counters files to read; nil: not set
+	fields  []counterEntry
+	models  []modelEntry
+
+	counters []counterEntry
 	problems []field.Problem
 	warnings []string
 }
@@ -38,70 +48,64 @@ type loader struct {
 // load builds a configuration. A flag wins over its variable, the variable over the
 // configuration file, the file over the default. An empty variable counts as unset. With
 // an error, the configuration still has its Files. The warnings are about settings that
-// work, but are probably not intended.
-func load(flags map[string][]string, lookup func(string) (string, bool)) (Config, []string, error) {
-	l := loader{config: &Config{}, settings: map[string]*setting{}}
+// work, but are probably not intended. checkWeb is for callers that start a server: it
+// reads its own configuration file.
+func load(flags map[string][]string, lookup func(string) (string, bool), checkWeb bool) (Config, []string, error) {
+	l := loader{config: &Config{}, settings: map[string]*setting{}, flags: flags, lookup: lookup}
 	l.table = l.config.settings()
 	for _, s := range l.table {
 		for _, name := range s.names() {
 			l.settings[name] = s
 		}
 	}
-	l.resolve(l.settings["config.file"], flags, lookup)
+	l.resolve(l.settings["config.file"])
 	if path := l.config.ConfigFile; path != "" {
-		keys := map[string]*setting{}
-		for name, s := range l.settings {
-			if name != "config.file" && name != "config-file" {
-				keys[name] = s
-			}
-		}
-		l.file, l.problems = readFile(path, keys)
+		l.readFile()
 		l.config.Files = []string{path}
 	}
 	for _, s := range l.table {
 		if s.name != "config.file" {
-			l.resolve(s, flags, lookup)
+			l.resolve(s)
 		}
 	}
 	l.derive()
 	l.loadCounters()
 	l.loadXIDs()
 	if len(l.problems) == 0 {
-		l.checkTogether(lookup)
+		l.checkTogether()
+	}
+	if path := l.config.WebConfigFile; checkWeb {
+		if err := web.Validate(path); err != nil {
+			l.fail(fmt.Errorf("--web.config.file=%s: %w", path, err))
+		}
 	}
 	return *l.config, l.warnings, l.err()
 }
 
 // resolve finds the value of a setting and parses it.
-func (l *loader) resolve(s *setting, flags map[string][]string, lookup func(string) (string, bool)) {
-	def := s.def
-	if s.kind == toggle && def == "" {
-		def = "false"
-	}
-	if def != "" {
-		if err := s.parse([]string{def}); err != nil {
-			l.fail(fmt.Errorf("the default of --%s: %w", s.name, err))
+func (l *loader) resolve(s *setting) {
+	s.from = "the default of --" + s.name
+	if s.def != "" {
+		if err := s.parse([]string{s.def}); err != nil {
+			l.failSetting(s, "%v", err)
 		}
 	}
 	usual := s.value()
-	env := ""
+	var env string
 	if s.env != "" {
-		env, _ = lookup(s.env)
+		env, _ = l.lookup(s.env)
 	}
-	values, given := flags[s.name]
-	inFile, filed := l.file.values[s]
+	values, given := l.flags[s.name]
 	switch {
 	case given:
 		s.rank, s.from = byFlag, "--"+s.name
 	case env != "":
 		s.rank, s.from, values = byVariable, s.env, []string{env}
-	case filed:
-		s.rank, s.from, s.line, values = byFile, fmt.Sprintf("%s:%d: %s", l.file.path, inFile.line, inFile.key), inFile.line, inFile.values
-	default:
-		return
+	case s.file != nil:
+		s.rank, s.from, values = byFile, fmt.Sprintf("%s:%d: %s", l.config.ConfigFile, s.file.line, s.file.key), s.file.values
 	}
 	if len(values) == 0 {
-		return // an empty list in the file
+		return // not set, or an empty list in the file
 	}
 	err := s.parse(values)
 	changed := s.value() != usual && values[len(values)-1] != ""
@@ -126,14 +130,9 @@ func (l *loader) fail(err error) {
 	}
 }
 
-// failAt reports a mistake in the configuration file.
-func (l *loader) failAt(line int, format string, args ...any) {
-	l.problems = append(l.problems, field.Problem{File: l.file.path, Line: line, Message: fmt.Sprintf(format, args...)})
-}
-
 func (l *loader) failSetting(s *setting, format string, args ...any) {
 	if s.rank == byFile {
-		l.failAt(s.line, "%s: %s", l.file.values[s].key, fmt.Sprintf(format, args...))
+		l.failAt(s.file.line, "%s: %s", s.file.key, fmt.Sprintf(format, args...))
 		return
 	}
 	l.fail(fmt.Errorf(s.from+": "+format, args...))
@@ -153,7 +152,7 @@ func (l *loader) err() error {
 			line = p.String()
 		}
 		e.Mistakes = append(e.Mistakes, line)
-		e.InFile = e.InFile && p.File != "" && p.File == l.file.path
+		e.InFile = e.InFile && p.File != "" && p.File == l.config.ConfigFile
 	}
 	return e
 }
@@ -173,6 +172,7 @@ func (l *loader) derive() {
 	if c.noHostname {
 		c.HostnameLabel = ""
 	}
+	c.LinksFromOne = c.linkBase == "one-based"
 	level, debug := l.settings["log.level"], l.settings["debug"]
 	if c.debug && debug.rank >= level.rank {
 		if level.rank == debug.rank && c.LogLevel != "debug" {
@@ -212,7 +212,7 @@ func (l *loader) loadXIDs() {
 
 // checkTogether finds settings that contradict each other, and those without effect.
 // It runs only if each setting is valid by itself.
-func (l *loader) checkTogether(lookup func(string) (string, bool)) {
+func (l *loader) checkTogether() {
 	c := l.config
 	interval := l.settings["collect-interval"]
 	if c.Interval < advisedInterval {
@@ -222,17 +222,13 @@ func (l *loader) checkTogether(lookup func(string) (string, bool)) {
 	if s := l.settings["sample.resolution"]; s.set() && c.Resolution > c.Interval {
 		l.failSetting(s, tooLong, c.Resolution, c.Interval, interval.from)
 	}
-	check := func(f fieldEntry) {
+	fields := l.fields
+	for _, m := range l.models {
+		fields = slices.Concat(fields, m.fields)
+	}
+	for _, f := range fields {
 		if f.Resolution > c.Interval {
 			l.failAt(f.resolutionLine, "resolution: "+tooLong, f.Resolution, c.Interval, interval.from)
-		}
-	}
-	for _, f := range l.file.fields {
-		check(f)
-	}
-	for _, m := range l.file.models {
-		for _, f := range m.fields {
-			check(f)
 		}
 	}
 	if s := l.settings["sample.max-age"]; c.MaxAge < c.Interval {
@@ -244,7 +240,7 @@ func (l *loader) checkTogether(lookup func(string) (string, bool)) {
 	if s := l.settings["path.kmsg"]; s.set() && c.KernelLog == KernelLogOff {
 		l.warn("%s: no effect with --xid.kernel-log=%s", s.from, KernelLogOff)
 	}
-	if _, inPod := lookup("KUBERNETES_SERVICE_HOST"); inPod && c.Kubernetes && c.NodeName == "" {
+	if _, inPod := l.lookup("KUBERNETES_SERVICE_HOST"); inPod && c.Kubernetes && c.NodeName == "" {
 		l.warn("NODE_NAME is not set: the name of the pod is used as the name of the node; set it from spec.nodeName")
 	}
 	for _, s := range l.table {

@@ -4,6 +4,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -40,8 +41,8 @@ type setting struct {
 	needs string
 
 	rank rank
-	from string // the flag, variable, or place in the file that set the value
-	line int    // in the configuration file
+	from string     // the flag, variable, or place in the file that set the value
+	file *fileValue // nil: not in the configuration file
 }
 
 // rank is the source of a value. The highest one wins.
@@ -100,15 +101,13 @@ func boolean(field *bool) target {
 }
 
 // optional takes any text.
-func optional(field *string) target {
-	return one(field, func(s string) (string, error) { return s, nil })
-}
+func optional(field *string) target { return checked(field, anything) }
 
 // text takes a text that is not empty.
 func text(field *string) target {
 	return checked(field, func(s string) error {
 		if strings.TrimSpace(s) == "" {
-			return fmt.Errorf("the value is empty: write one, or remove the flag")
+			return errors.New("the value is empty: write one, or remove the flag")
 		}
 		return nil
 	})
@@ -120,12 +119,7 @@ func checked(field *string, check func(string) error) target {
 }
 
 func oneOf(field *string, allowed ...string) target {
-	return checked(field, func(s string) error {
-		if !slices.Contains(allowed, s) {
-			return fmt.Errorf("%q is unknown: use %s", s, ListOf(allowed))
-		}
-		return nil
-	})
+	return checked(field, func(s string) error { return contained(s, allowed...) })
 }
 
 func number(field *int, lowest, highest int) target {
@@ -145,14 +139,15 @@ func duration(field *time.Duration, lowest, highest time.Duration) target {
 // parseDuration reads a duration as Go or Prometheus write it. A bare number is in
 // milliseconds, as in dcgm-exporter.
 func parseDuration(s string, lowest, highest time.Duration) (time.Duration, error) {
-	d, err := time.ParseDuration(s)
-	if err != nil {
-		var d2 model.Duration
-		d2, err = model.ParseDuration(s)
-		d = time.Duration(d2)
+	withUnit := s
+	if _, err := strconv.ParseUint(s, 10, 64); err == nil {
+		withUnit += "ms"
 	}
-	if _, numeric := strconv.ParseUint(s, 10, 64); numeric == nil {
-		d, err = time.ParseDuration(s + "ms")
+	d, err := time.ParseDuration(withUnit)
+	if err != nil {
+		var long model.Duration
+		long, err = model.ParseDuration(withUnit)
+		d = time.Duration(long)
 	}
 	switch {
 	case err != nil:
@@ -164,36 +159,40 @@ func parseDuration(s string, lowest, highest time.Duration) (time.Duration, erro
 }
 
 // list collects values, each once. Commas separate values, too.
-func list(field *[]string) target { return values(field, true, nil) }
+func list(field *[]string) target { return values(field, true, anything) }
 
 // values collects values that check accepts, each once.
 func values(field *[]string, commas bool, check func(string) error) target {
 	return target{
 		kind: repeatable,
-		parse: func(texts []string) error {
+		parse: func(items []string) error {
 			*field = nil
-			for _, text := range texts {
-				items := []string{text}
-				if commas {
-					items = strings.Split(text, ",")
+			if commas {
+				items = strings.Split(strings.Join(items, ","), ",")
+			}
+			for _, item := range items {
+				item = strings.TrimSpace(item)
+				if item == "" && commas || slices.Contains(*field, item) {
+					continue
 				}
-				for _, item := range items {
-					item = strings.TrimSpace(item)
-					if item == "" && commas || slices.Contains(*field, item) {
-						continue
-					}
-					if check != nil {
-						if err := check(item); err != nil {
-							return err
-						}
-					}
-					*field = append(*field, item)
+				if err := check(item); err != nil {
+					return err
 				}
+				*field = append(*field, item)
 			}
 			return nil
 		},
 		value: func() string { return strings.Join(*field, ",") },
 	}
+}
+
+func anything(string) error { return nil }
+
+func contained(s string, allowed ...string) error {
+	if !slices.Contains(allowed, s) {
+		return fmt.Errorf("%q is unknown: use %s", s, ListOf(allowed))
+	}
+	return nil
 }
 
 // expression checks a regular expression.

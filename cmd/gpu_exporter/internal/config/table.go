@@ -46,9 +46,16 @@ const (
 	defaultListenAddress = ":9400"
 )
 
-// settings is the table of all flags that make up a configuration. Names, variables
-// and defaults that dcgm-exporter has too are those of its versions 4.5.3-4.8.2 to
-// 4.8.4, except for the defaults of collectors, collect-interval and web.max-requests.
+// settings is the table of all flags that make up a configuration.
+//
+// To add a flag, add a field to [Live] or [Static] and an entry to the table of that
+// struct. The flag, its variable, its key in the configuration file, --help, FLAGS.md
+// and the comparison at a reload follow from the entry. TestTables checks that entries
+// are complete, and TestReload that each field of Static has one.
+//
+// Names, variables and defaults that dcgm-exporter has too are those of its versions
+// 4.5.3-4.8.2 to 4.8.4, except for the defaults of collectors, collect-interval and
+// web.max-requests.
 func (c *Config) settings() []*setting {
 	live := c.Live.settings()
 	for _, s := range live {
@@ -70,7 +77,7 @@ func (l *Live) settings() []*setting {
 			help:   "Time between samples: milliseconds, or a duration such as 5s. At least 100ms."},
 		{name: "devices", aliases: "d", env: "DCGM_EXPORTER_DEVICES_STR", def: "f", arg: "SELECTOR", section: sectionSampling,
 			target: checked(&l.Devices, selector),
-			help:   "GPUs and GPU instances to export. f: the instances of MIG GPUs, and all other GPUs; g or g:0,2-4: GPUs; i or i:0,2-4: GPU instances; g:0+i:1: both."},
+			help:   "GPUs and GPU instances to export. f: the instances of MIG GPUs, and the GPUs without MIG; g or g:0,2-4: GPUs; i or i:0,2-4: GPU instances; g:0+i:1: both."},
 		{name: "switch-devices", aliases: "s", env: "DCGM_EXPORTER_OTHER_DEVICES_STR", def: "f", arg: "SELECTOR", section: sectionSampling,
 			target: checked(&l.Switches, selector),
 			help:   "NVSwitches and their links to export. f: all; g or g:0,2: switches; i or i:0,2: links; g:0+i:1: both."},
@@ -87,9 +94,8 @@ func (l *Live) settings() []*setting {
 			help: "Write the log of the embedded DCGM to the exporter's log."},
 		{name: "dcgm-log-level", env: "DCGM_EXPORTER_DCGM_LOG_LEVEL", def: "NONE", arg: "LEVEL", section: sectionLog,
 			target: one(&l.DCGMLogLevel, func(s string) (string, error) {
-				var level string
-				err := oneOf(&level, "NONE", "FATAL", "ERROR", "WARN", "INFO", "DEBUG", "VERB").parse([]string{strings.ToUpper(s)})
-				return level, err
+				s = strings.ToUpper(s)
+				return s, contained(s, "NONE", "FATAL", "ERROR", "WARN", "INFO", "DEBUG", "VERB")
 			}),
 			help: "Level of DCGM's log: NONE, FATAL, ERROR, WARN, INFO, DEBUG or VERB. Needs --enable-dcgm-log."},
 		{name: "xid.catalogue", arg: "FILE", section: sectionEvents, target: text(&l.xidCatalogue),
@@ -114,12 +120,8 @@ func (l *Live) settings() []*setting {
 		{name: "replace-blanks-in-model-name", aliases: "rbmn", env: "DCGM_EXPORTER_REPLACE_BLANKS_IN_MODEL_NAME", section: sectionLabels,
 			target: boolean(&l.ReplaceBlanks), help: "Replace blanks in model names with dashes."},
 		{name: "nvlink.index", def: "zero-based", arg: "BASE", section: sectionLabels,
-			target: one(&l.LinksFromOne, func(s string) (bool, error) {
-				var base string
-				err := oneOf(&base, "zero-based", "one-based").parse([]string{s})
-				return base == "one-based", err
-			}),
-			help: "Numbering of the links of a GPU in the label nvlink: zero-based as in DCGM, or one-based as in dcgm-exporter."},
+			target: oneOf(&l.linkBase, "zero-based", "one-based"),
+			help:   "Numbering of the links of a GPU in the label nvlink: zero-based as in DCGM, or one-based as in dcgm-exporter."},
 	}
 }
 
@@ -151,7 +153,7 @@ func (s *Static) settings() []*setting {
 		{name: "pod-resources-kubelet-socket", env: "DCGM_POD_RESOURCES_KUBELET_SOCKET", def: "/var/lib/kubelet/pod-resources/kubelet.sock", arg: "PATH",
 			section: sectionKubernetes, target: text(&s.KubeletSocket), help: "Socket of the kubelet's pod-resources API."},
 		{name: "nvidia-resource-names", env: "NVIDIA_RESOURCE_NAMES", arg: "NAME", section: sectionKubernetes, target: list(&s.ResourceNames),
-			help: "More resource names that stand for GPUs. Repeatable, or separated by commas."},
+			help: "More resource names of GPUs. Repeatable, or separated by commas."},
 		{name: "kubernetes-virtual-gpus", needs: "kubernetes", env: "KUBERNETES_VIRTUAL_GPUS", section: sectionKubernetes, target: boolean(&s.VirtualGPUs),
 			help: "Repeat the series of a shared GPU for each of its pods, as dcgm-exporter does. Sums over pods then count the GPU several times."},
 		{name: "kubernetes.pod-usage", def: "true", section: sectionKubernetes, target: boolean(&s.PodUsage),
@@ -218,7 +220,7 @@ func (s *Static) settings() []*setting {
 				if s == "text" {
 					s = "logfmt" // dcgm-exporter's name of it
 				}
-				return s, oneOf(new(string), promslog.FormatFlagOptions...).parse([]string{s})
+				return s, contained(s, promslog.FormatFlagOptions...)
 			}),
 			help: "Format of the log: logfmt (or text) or json."},
 	}
@@ -226,39 +228,33 @@ func (s *Static) settings() []*setting {
 
 // compatibility is the table of the flags of dcgm-exporter that have no effect here.
 func compatibility() []*setting {
-	var ignored struct {
-		flag  bool
-		text  string
-		after time.Duration
-		count int
-	}
 	const always = "GPUs that come and go are always detected within one interval"
 	const retention = "DCGM keeps samples for as long as it takes to read them"
 	all := []*setting{
-		{name: "enable-gpu-bind-unbind-watch", env: "DCGM_EXPORTER_ENABLE_GPU_BIND_UNBIND_WATCH", def: "true", target: boolean(&ignored.flag), inert: always},
-		{name: "gpu-bind-unbind-poll-interval", env: "DCGM_EXPORTER_GPU_BIND_UNBIND_POLL_INTERVAL", def: "1s", target: duration(&ignored.after, 0, day), inert: always},
-		{name: "watch-max-keep-age", env: "DCGM_EXPORTER_WATCH_MAX_KEEP_AGE", def: "10m", target: duration(&ignored.after, 0, 7*day), inert: retention},
-		{name: "watch-max-keep-samples", env: "DCGM_EXPORTER_WATCH_MAX_KEEP_SAMPLES", def: "0", target: number(&ignored.count, 0, 1<<31-1), inert: retention},
-		{name: "web-read-timeout", env: "DCGM_EXPORTER_WEB_READ_TIMEOUT", def: HTTPReadTimeout.String(), target: duration(&ignored.after, 0, day),
+		{name: "enable-gpu-bind-unbind-watch", env: "DCGM_EXPORTER_ENABLE_GPU_BIND_UNBIND_WATCH", def: "true", target: boolean(new(bool)), inert: always},
+		{name: "gpu-bind-unbind-poll-interval", env: "DCGM_EXPORTER_GPU_BIND_UNBIND_POLL_INTERVAL", def: "1s", target: duration(new(time.Duration), 0, day), inert: always},
+		{name: "watch-max-keep-age", env: "DCGM_EXPORTER_WATCH_MAX_KEEP_AGE", def: "10m", target: duration(new(time.Duration), 0, 7*day), inert: retention},
+		{name: "watch-max-keep-samples", env: "DCGM_EXPORTER_WATCH_MAX_KEEP_SAMPLES", def: "0", target: number(new(int), 0, 1<<31-1), inert: retention},
+		{name: "web-read-timeout", env: "DCGM_EXPORTER_WEB_READ_TIMEOUT", def: HTTPReadTimeout.String(), target: duration(new(time.Duration), 0, day),
 			inert: fmt.Sprintf("a request must arrive within %v", HTTPReadTimeout)},
-		{name: "web-write-timeout", env: "DCGM_EXPORTER_WEB_WRITE_TIMEOUT", def: HTTPWriteTimeout.String(), target: duration(&ignored.after, 0, day),
+		{name: "web-write-timeout", env: "DCGM_EXPORTER_WEB_WRITE_TIMEOUT", def: HTTPWriteTimeout.String(), target: duration(new(time.Duration), 0, day),
 			inert: fmt.Sprintf("a client must read the response within %v", HTTPWriteTimeout)},
-		{name: "enable-exporter-metrics", env: "DCGM_EXPORTER_ENABLE_EXPORTER_METRICS", def: "true", target: boolean(&ignored.flag),
+		{name: "enable-exporter-metrics", env: "DCGM_EXPORTER_ENABLE_EXPORTER_METRICS", def: "true", target: boolean(new(bool)),
 			inert: "metrics of the exporter itself are always served"},
 
-		{name: "config-file", env: "DCGM_EXPORTER_CONFIG_FILE", target: optional(&ignored.text),
+		{name: "config-file", env: "DCGM_EXPORTER_CONFIG_FILE", target: optional(new(string)),
 			instead: "write its settings in the form of etc/gpu_exporter.yaml, and pass that file with --config.file"},
-		{name: "configmap-data", aliases: "m", env: "DCGM_EXPORTER_CONFIGMAP_DATA", def: "none", target: optional(&ignored.text),
+		{name: "configmap-data", aliases: "m", env: "DCGM_EXPORTER_CONFIGMAP_DATA", def: "none", target: optional(new(string)),
 			instead: "mount the ConfigMap, and pass its file with --collectors"},
-		{name: "container-labels", env: "DCGM_EXPORTER_CONTAINER_LABELS", target: boolean(&ignored.flag),
+		{name: "container-labels", env: "DCGM_EXPORTER_CONTAINER_LABELS", target: boolean(new(bool)),
 			instead: "use --docker.socket, and join gpu_container_info, which has the names of containers"},
-		{name: "health-require-gpus", env: "DCGM_EXPORTER_HEALTH_REQUIRE_GPUS", target: boolean(&ignored.flag),
+		{name: "health-require-gpus", env: "DCGM_EXPORTER_HEALTH_REQUIRE_GPUS", target: boolean(new(bool)),
 			instead: "/health reports that the exporter answers: point the probe at /-/ready, and alert on absent(gpu_up)"},
-		{name: "fake-gpus", env: "DCGM_EXPORTER_USE_FAKE_GPUS", target: boolean(&ignored.flag), instead: "use --simulate"},
-		{name: "dump-enabled", env: "DCGM_EXPORTER_DUMP_ENABLED", target: boolean(&ignored.flag), instead: "remove it"},
-		{name: "dump-directory", env: "DCGM_EXPORTER_DUMP_DIRECTORY", def: "/tmp/dcgm-exporter-debug", target: optional(&ignored.text), instead: "remove it"},
-		{name: "dump-retention", env: "DCGM_EXPORTER_DUMP_RETENTION", def: "24", target: optional(&ignored.text), instead: "remove it"},
-		{name: "dump-compression", env: "DCGM_EXPORTER_DUMP_COMPRESSION", def: "true", target: boolean(&ignored.flag), instead: "remove it"},
+		{name: "fake-gpus", env: "DCGM_EXPORTER_USE_FAKE_GPUS", target: boolean(new(bool)), instead: "use --simulate"},
+		{name: "dump-enabled", env: "DCGM_EXPORTER_DUMP_ENABLED", target: boolean(new(bool)), instead: "remove it"},
+		{name: "dump-directory", env: "DCGM_EXPORTER_DUMP_DIRECTORY", def: "/tmp/dcgm-exporter-debug", target: optional(new(string)), instead: "remove it"},
+		{name: "dump-retention", env: "DCGM_EXPORTER_DUMP_RETENTION", def: "24", target: optional(new(string)), instead: "remove it"},
+		{name: "dump-compression", env: "DCGM_EXPORTER_DUMP_COMPRESSION", def: "true", target: boolean(new(bool)), instead: "remove it"},
 	}
 	for _, s := range all {
 		s.section, s.help = sectionInert, "No effect: "+s.inert+"."

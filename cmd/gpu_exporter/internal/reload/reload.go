@@ -112,7 +112,7 @@ func (r *Reloader) Reload(trigger string) error {
 	before := fingerprint(r.files)
 	c, warnings, err := r.Load()
 	if !slices.Equal(c.Files, r.files) {
-		// A rejected configuration may not name all its files: the old ones stay watched.
+		// A rejected configuration may not name all its files: the old ones remain watched.
 		files := c.Files
 		for _, path := range r.files {
 			if err != nil && !slices.Contains(files, path) {

@@ -161,7 +161,7 @@ func TestOnHangup(t *testing.T) {
 	stop()
 }
 
-// Each of several mistakes gets a record of its own, and a record is one line.
+// Each of several mistakes is logged as a separate record of one line.
 func TestLogError(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
