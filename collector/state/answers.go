@@ -10,11 +10,10 @@ import (
 	"gpu_exporter/collector/model"
 )
 
-// Answers says whether the newest sample has a value of the GPU at position i or,
-// where its instances are read in its place, of one of them.
-// Values of the node as a whole and the last XID do not count: DCGM has them for
-// a dead GPU too. What is read of every GPU as a whole counts: instances that were
-// just made, and profiling, may have no value yet.
+// Answers reports whether the newest sample has a value of the GPU at position i, or of one
+// of its instances if these are read instead. It excludes values of the node and the last
+// XID, because DCGM has them for a dead GPU too. It includes derived fields, because new
+// instances may have no value yet.
 func Answers(v View, i int) bool {
 	if v.Inventory.Entities[i].State != model.EntityUp {
 		return false
@@ -31,7 +30,7 @@ func Answers(v View, i int) bool {
 			}
 		}
 	}
-	return !read // if nothing of it is read, its state is all that is known
+	return !read // without a row only the state is known
 }
 
 func hasValue(columns []model.FieldID, row []model.Cell) bool {
@@ -46,7 +45,7 @@ func hasValue(columns []model.FieldID, row []model.Cell) bool {
 	return false
 }
 
-// silence says why the GPU at position i does not answer, or "" if it does.
+// silence returns why the GPU at position i does not answer, or "" if it does.
 func silence(v View, i int) string {
 	if Answers(v, i) {
 		return ""
@@ -66,5 +65,5 @@ func silence(v View, i int) string {
 			}
 		}
 	}
-	return "it has no values, most are: " + most.String()
+	return "no values, most are: " + most.String()
 }

@@ -11,9 +11,8 @@ import (
 	"gpu_exporter/collector/model"
 )
 
-// derivedSample returns the fixture with derived fields: the H100 has the given
-// ones, the A100, whose instances are read in its place, only its recovery action,
-// and the third GPU is lost.
+// derivedSample returns the fixture with derived fields. The H100 has the values, the A100,
+// which is partitioned, has only its recovery action, and the third GPU is lost.
 func derivedSample(t *testing.T, values map[model.FieldID]int64) (*model.Inventory, *model.Sample) {
 	t.Helper()
 	inv := testInventory(t)
@@ -35,13 +34,13 @@ func derivedColumn(t *testing.T, inv *model.Inventory, field model.FieldID) int 
 	t.Helper()
 	column := slices.Index(inv.Derived, field)
 	if column < 0 {
-		t.Fatalf("field %d is not read", field)
+		t.Fatalf("the inventory has no column for field %d", field)
 	}
 	return column
 }
 
-// A sample without the fields is no trouble, and neither is one before the last.
-func TestClockEventsOddSamples(t *testing.T) {
+// Samples without the fields, and samples out of order, are accepted.
+func TestClockEventsUnusualSamples(t *testing.T) {
 	var c clockEventCounts
 	inv, s := derivedSample(t, map[model.FieldID]int64{112: 1})
 	c.add(testInventory(t), testSample(testInventory(t)))
@@ -57,8 +56,8 @@ func TestClockEventsOddSamples(t *testing.T) {
 	}
 }
 
-// The window of the clock events goes on while the GPU is lost, and long windows are
-// kept in parts.
+// The window of clock events expires while the GPU is lost, and a long window is stored in
+// parts.
 func TestClockEventsWindow(t *testing.T) {
 	c := clockEventCounts{window: time.Minute}
 	inv, s := derivedSample(t, map[model.FieldID]int64{112: 1})
@@ -73,15 +72,15 @@ func TestClockEventsWindow(t *testing.T) {
 	}
 	state := c.gpus[key]
 	if state.Window[0] != 3000 || state.Samples[0] != 3000 || len(state.recent) > windowParts+1 {
-		t.Errorf("%d in the window, %d in all, %d parts", state.Window[0], state.Samples[0], len(state.recent))
+		t.Errorf("%d in the window, %d in total, %d parts", state.Window[0], state.Samples[0], len(state.recent))
 	}
 	add(90 * time.Second)
 	if got := state.Window[0]; got < 1490 || got > 1505 {
-		t.Errorf("%d in the last minute of 90 s, want some 1500", got)
+		t.Errorf("%d in the last minute of 90 s, want about 1500", got)
 	}
 	s.Derived[0][derivedColumn(t, inv, 112)] = model.NoValue(model.StatusEntityLost)
 	add(5 * time.Minute)
 	if state.Window[0] != 0 || state.Samples[0] != 3001 {
-		t.Errorf("%d in the window after minutes without the GPU, %d in all", state.Window[0], state.Samples[0])
+		t.Errorf("%d in the window after minutes without the GPU, %d in total", state.Window[0], state.Samples[0])
 	}
 }

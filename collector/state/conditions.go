@@ -5,7 +5,6 @@ package state
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -13,133 +12,102 @@ import (
 	"gpu_exporter/collector/model"
 )
 
-// HealthState is what a Node knows of health checks.
+// dated is the newest frame of a kind and the inventory that its positions refer to.
+type dated[T any] struct {
+	Newest *T // nil if there is none
+	of     *model.Inventory
+}
+
+// at returns the frame with the positions of another inventory, which may not have a frame
+// of its kind yet. move changes the positions; entities that are not up have none.
+func (d dated[T]) at(inv *model.Inventory, move func(frame *T, positions []int)) dated[T] {
+	if d.Newest == nil || d.of == inv || inv == nil {
+		return d
+	}
+	frame := *d.Newest
+	move(&frame, d.of.PositionsIn(inv))
+	return dated[T]{&frame, inv}
+}
+
+// HealthState is the state of DCGM's health checks. Newest is the newest successful check.
 type HealthState struct {
-	Newest   *model.Health // the newest that was made
-	of       *model.Inventory
+	dated[model.Health]
 	received time.Time // with the monotonic clock
-	Failed   bool      // the one after it
+	Failed   bool      // a later check failed
 	Failures uint64
 }
 
-// set takes the outcome of a check on the entities of inv.
-func (s *HealthState) set(h *model.Health, inv *model.Inventory, now time.Time) error {
-	if h.Failure != "" {
-		s.Failed = true
-		s.Failures++
-		return nil
-	}
-	if inv == nil || inv.Generation != h.Generation {
-		return &model.RejectError{Reason: model.RejectInventory, Err: fmt.Errorf("health of inventory %d", h.Generation)}
-	}
-	if err := h.Validate(inv); err != nil {
-		return &model.RejectError{Reason: model.RejectInvalid, Err: err}
-	}
-	if ahead := h.Time.Sub(now); ahead > futureTolerance {
-		return &model.RejectError{Reason: model.RejectFuture, Err: fmt.Errorf("health is %v ahead of the clock", ahead.Round(time.Millisecond))}
-	}
-	s.Newest, s.of, s.received, s.Failed = h, inv, now, false
-	return nil
+func (s *HealthState) set(h *model.Health, inv *model.Inventory, now time.Time) {
+	s.dated, s.received, s.Failed = dated[model.Health]{h, inv}, now, false
 }
 
-// Age returns how old the newest outcome is.
-func (s *HealthState) Age(now time.Time) time.Duration {
-	return max(0, s.received.Sub(s.Newest.Time)) + now.Sub(s.received)
+// Age returns the age of the newest successful check.
+func (s *HealthState) Age(now time.Time) time.Duration { return age(s.Newest.Time, s.received, now) }
+
+// age returns the age of data that had a time when it was received. After that only the
+// monotonic clock counts, so steps of the wall clock have no effect.
+func age(at, received, now time.Time) time.Duration {
+	return max(0, received.Sub(at)) + now.Sub(received)
 }
 
-func (n *Node) setHealth(h *model.Health) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.health.set(h, n.latest, n.Clock())
-}
-
-// at returns the state of those entities of its inventory that are up in another: not
-// each inventory has been checked yet, and what stayed goes on.
 func (s HealthState) at(inv *model.Inventory) HealthState {
-	if s.Newest == nil || s.of == inv || inv == nil {
-		return s
-	}
-	positions := s.of.PositionsIn(inv)
-	moved := *s.Newest
-	moved.Checked, moved.Incidents = nil, nil
-	for _, c := range s.Newest.Checked {
-		if c.Entity = positions[c.Entity]; c.Entity != model.Unknown {
-			moved.Checked = append(moved.Checked, c)
-		}
-	}
-	slices.SortFunc(moved.Checked, func(a, b model.CheckedEntity) int { return cmp.Compare(a.Entity, b.Entity) })
-	for _, i := range s.Newest.Incidents {
-		if i.Entity != model.Unknown {
-			if i.Entity = positions[i.Entity]; i.Entity == model.Unknown {
-				continue
+	s.dated = s.dated.at(inv, func(h *model.Health, positions []int) {
+		checked, incidents := h.Checked, h.Incidents
+		h.Checked, h.Incidents = nil, nil
+		for _, c := range checked {
+			if c.Entity = positions[c.Entity]; c.Entity != model.Unknown {
+				h.Checked = append(h.Checked, c)
 			}
 		}
-		moved.Incidents = append(moved.Incidents, i)
-	}
-	s.Newest, s.of = &moved, inv
+		slices.SortFunc(h.Checked, func(a, b model.CheckedEntity) int { return cmp.Compare(a.Entity, b.Entity) })
+		for _, i := range incidents {
+			if i.Entity != model.Unknown {
+				if i.Entity = positions[i.Entity]; i.Entity == model.Unknown {
+					continue
+				}
+			}
+			h.Incidents = append(h.Incidents, i)
+		}
+	})
 	return s
 }
 
-// setProfiling takes over how profiling stands. It is no reason to publish anew:
-// the sample that follows it is.
-func (n *Node) setProfiling(p *model.Profiling) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.latest == nil || n.latest.Generation != p.Generation {
-		return &model.RejectError{Reason: model.RejectInventory, Err: fmt.Errorf("profiling of inventory %d", p.Generation)}
-	}
-	if err := p.Validate(n.latest); err != nil {
-		return &model.RejectError{Reason: model.RejectInvalid, Err: err}
-	}
-	n.profiling.Newest, n.profiling.of = p, n.latest
-	n.tracking.interrupt()
+// ProfilingState is the state of profiling on the GPUs. Newest is nil if the sampler has no
+// GPU with profiling.
+type ProfilingState struct {
+	dated[model.Profiling]
+	Rewatches map[string]uint64 // by UUID; nil before the first
+}
+
+func (s *ProfilingState) set(p *model.Profiling, inv *model.Inventory) {
+	s.dated = dated[model.Profiling]{p, inv}
 	for _, g := range p.GPUs {
-		if uuid := n.latest.Entities[g.Entity].UUID; uuid != "" && g.Rewatches > 0 {
-			if n.profiling.Rewatches == nil {
-				n.profiling.Rewatches = make(map[string]uint64)
+		if uuid := inv.Entities[g.Entity].UUID; uuid != "" && g.Rewatches > 0 {
+			if s.Rewatches == nil {
+				s.Rewatches = make(map[string]uint64)
 			}
-			n.profiling.Rewatches[uuid] += uint64(g.Rewatches)
+			s.Rewatches[uuid] += uint64(g.Rewatches)
 		}
 	}
-	return nil
 }
 
-// ProfilingState is what is known of profiling on the GPUs of an inventory.
-type ProfilingState struct {
-	Newest    *model.Profiling  // nil if no sampler has said
-	of        *model.Inventory  // of newest
-	Rewatches map[string]uint64 // by UUID; nil until there is one
-}
-
-// sampled takes note that the newest inventory has a sample. A sampler that has said
-// nothing of profiling by then has no GPU to say it of.
-func (s *ProfilingState) sampled(latest *model.Inventory) {
-	if s.of != latest {
-		s.Newest, s.of = nil, nil
-	}
-}
-
-// at returns the state of the GPUs of its inventory that are up in another: that of
-// the next sample may be known before that sample comes.
 func (s ProfilingState) at(inv *model.Inventory) ProfilingState {
 	s.Rewatches = maps.Clone(s.Rewatches)
-	if s.Newest == nil || s.of == inv || inv == nil {
-		return s
-	}
-	positions := s.of.PositionsIn(inv)
-	moved := &model.Profiling{Generation: inv.Generation}
-	for _, g := range s.Newest.GPUs {
-		if g.Entity = positions[g.Entity]; g.Entity != model.Unknown {
-			moved.GPUs = append(moved.GPUs, g)
+	s.dated = s.dated.at(inv, func(p *model.Profiling, positions []int) {
+		gpus := p.GPUs
+		p.Generation, p.GPUs = inv.Generation, nil
+		for _, g := range gpus {
+			if g.Entity = positions[g.Entity]; g.Entity != model.Unknown {
+				p.GPUs = append(p.GPUs, g)
+			}
 		}
-	}
-	slices.SortFunc(moved.GPUs, func(a, b model.GPUProfiling) int { return cmp.Compare(a.Entity, b.Entity) })
-	s.Newest, s.of = moved, inv
+		slices.SortFunc(p.GPUs, func(a, b model.GPUProfiling) int { return cmp.Compare(a.Entity, b.Entity) })
+	})
 	return s
 }
 
-// Profiling returns how profiling stands on the GPUs of the inventory; nil if the
-// sampler has not said so, which it does not if there are none to say it of.
+// Profiling returns the state of profiling on the GPUs of the latest inventory, and the
+// inventory. Both are nil if the sampler has not reported it.
 func (n *Node) Profiling() (*model.Profiling, *model.Inventory) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -149,40 +117,22 @@ func (n *Node) Profiling() (*model.Profiling, *model.Inventory) {
 	return n.profiling.Newest, n.profiling.of
 }
 
-// PeersState is what a Node knows of the topology between GPUs.
+// PeersState is the topology between GPUs.
 type PeersState struct {
-	Newest   *model.Peers
-	of       *model.Inventory
+	dated[model.Peers]
 	Received time.Time
 }
 
-func (n *Node) setPeers(p *model.Peers) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.latest == nil || n.latest.Generation != p.Generation {
-		return &model.RejectError{Reason: model.RejectInventory, Err: fmt.Errorf("topology of inventory %d", p.Generation)}
-	}
-	if err := p.Validate(n.latest); err != nil {
-		return &model.RejectError{Reason: model.RejectInvalid, Err: err}
-	}
-	n.peers = PeersState{p, n.latest, n.Clock()}
-	return nil
-}
-
-// at is as that of HealthState.
 func (s PeersState) at(inv *model.Inventory) PeersState {
-	if s.Newest == nil || s.of == inv || inv == nil {
-		return s
-	}
-	positions := s.of.PositionsIn(inv)
-	moved := *s.Newest
-	moved.Pairs = nil
-	for _, pair := range s.Newest.Pairs {
-		pair.Entity, pair.Peer = positions[pair.Entity], positions[pair.Peer]
-		if pair.Entity != model.Unknown && pair.Peer != model.Unknown {
-			moved.Pairs = append(moved.Pairs, pair)
+	s.dated = s.dated.at(inv, func(p *model.Peers, positions []int) {
+		pairs := p.Pairs
+		p.Pairs = nil
+		for _, pair := range pairs {
+			pair.Entity, pair.Peer = positions[pair.Entity], positions[pair.Peer]
+			if pair.Entity != model.Unknown && pair.Peer != model.Unknown {
+				p.Pairs = append(p.Pairs, pair)
+			}
 		}
-	}
-	s.Newest, s.of = &moved, inv
+	})
 	return s
 }

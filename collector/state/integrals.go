@@ -11,24 +11,23 @@ import (
 	"gpu_exporter/collector/model"
 )
 
-// nature says what a value of a source is.
+// nature is the relation of a source's values to time.
 type nature uint8
 
 const (
-	// ofInterval is a mean over the time since the value before it. Profiling
-	// values are: the hardware counts cycles and bytes, and DCGM divides by what
-	// went by ("an average over a time interval and not an instantaneous value",
-	// DCGM user guide, Profiling Metrics). NVML's percentages are means over the
-	// driver's sample period of 1/6 s to 1 s (nvmlUtilization_t), and taken for the
-	// time since the one before.
+	// ofInterval is a mean over the time since the previous value. Profiling values are:
+	// the hardware counts cycles and bytes, and DCGM divides by the elapsed time ("an
+	// average over a time interval and not an instantaneous value", DCGM user guide,
+	// Profiling Metrics). NVML's percentages are means over the driver's sample period of
+	// 1/6 s to 1 s (nvmlUtilization_t) and are treated likewise.
 	ofInterval nature = iota
-	// ofMoment is a reading at a point of time, such as power.
+	// ofMoment is an instantaneous reading, such as power.
 	ofMoment
-	// ofAllTime is a sum that DCGM or the GPU keeps itself.
+	// ofAllTime is a sum that DCGM or the GPU accumulates.
 	ofAllTime
 )
 
-// Quantity is what an integral adds up. Each is a metric family.
+// Quantity is the quantity that an integral accumulates. Each is a metric family.
 type Quantity uint8
 
 // The quantities, in the order of allIntegrals.
@@ -42,18 +41,16 @@ const (
 	QuantityCount = int(PCIeBytes) + 1
 )
 
-// Integral is one series for each device.
+// Integral is one series per device.
 type Integral struct {
 	Quantity Quantity
-	Label    string // value of the family's label
-	// Sources are where it may come from, the best first.
-	Sources []IntegralSource
-	kinds   model.KindSet
-	// parents says that it is one of the whole GPU, even of one that is split.
-	parents bool
+	Label    string           // value of the family's label
+	Sources  []IntegralSource // in order of preference
+	kinds    model.KindSet
+	parents  bool // also of partitioned GPUs
 }
 
-// IntegralSource is a field from which an integral can be computed.
+// IntegralSource is a field from which an integral is computed.
 type IntegralSource struct {
 	Name   string
 	field  model.FieldID
@@ -89,9 +86,9 @@ func allIntegrals() []Integral {
 	}
 }
 
-// integratedFields are the fields that integrals are made of. Means since the
-// last value and sums lose nothing at the interval of the samples; the others
-// are looked at every resolution.
+// integratedFields returns the source fields of the integrals. Sums, and means since the
+// previous value, lose nothing if they are read once per sample. All others are read every
+// resolution.
 func integratedFields(resolution time.Duration) []model.TrackedField {
 	var list []model.TrackedField
 	for _, in := range allIntegrals() {
@@ -111,68 +108,45 @@ func integratedFields(resolution time.Duration) []model.TrackedField {
 }
 
 const (
-	// leastBridge is how long a gap may be at the least to be bridged.
-	leastBridge = 30 * time.Second
-	// recentTime is the time over which the recent mean is taken that gaps are
-	// bridged with: one value says little of a load of short bursts.
-	recentTime = 10.0 // seconds
+	// minBridge is the least upper bound for the duration of a gap that is bridged.
+	minBridge = 30 * time.Second
+	// recentTime is the time constant of the mean that bridges gaps, in seconds. One
+	// value is not representative of a load of short bursts.
+	recentTime = 10.0
 )
 
-// integrator is one integral of one device.
+// integrator computes one integral of one device.
 type integrator struct {
 	source int   // position in the integral's sources
-	until  int64 // what it covers, in µs by the engine's clock; 0: nothing to go on from
+	until  int64 // time of the last value, in µs of the engine's clock; 0: none to continue from
 	value  float64
-	recent float64 // mean of the last values, weighted by time
+	recent float64 // exponentially weighted mean of the last values
 	total  float64
-	// counter is the last value of a source that is a sum of all time, and counted
-	// what total was then; known says that there is one.
+	// counter is the last value of an ofAllTime source, if known is set, and counted is
+	// the total at that value.
 	counter, counted float64
 	known            bool
-	interruptions    int // that there had been at the last value
+	interruptions    int // the value of integrals.interruptions at the last value
 }
 
-// steps are what an integrator takes for granted about its values.
+// steps holds the assumptions about the time between values, in seconds.
 type steps struct {
-	step   float64 // seconds from one value to the next, usually
-	bridge float64 // seconds that a gap may have
-	// silence is how many seconds the source in use must have said nothing before a
-	// worse one helps out.
-	silence float64
-	// watch says whether the engine has watched since the value before. If so, the next
-	// value is a mean over that time, however long it is; and if not, it is not, however
-	// short that is.
-	watch continuity
+	step    float64 // the usual time between two values
+	covered float64 // the longest time that one value covers
+	bridge  float64 // the longest gap that is bridged
+	silence float64 // the time without values after which a less preferred source is used
 }
 
-// continuity says whether there has been one watch between two values.
-type continuity uint8
-
-const (
-	unknownWatch continuity = iota // or it makes no difference
-	sameWatch
-	anotherWatch
-)
-
-// usual says whether the value at the end of so many seconds tells of all of them. DCGM
-// may be late once.
-func (s steps) usual(dt float64) bool {
-	switch s.watch {
-	case sameWatch:
-		return dt <= s.bridge
-	case anotherWatch:
-		return dt <= s.step
-	}
-	return dt <= 2*s.step+1
-}
-
-// add takes the next value of a source, and returns how many seconds without
-// values it has bridged.
+// add adds the next value of a source, and returns the seconds without values that it
+// bridges.
+//
+// Example: the values of a mean are 1 s apart, and one follows 6 s after the last. It covers
+// the last second. The mean of it and the recent values bridges the 5 s before.
 func (g *integrator) add(sources []IntegralSource, source int, p model.Point, s steps) (gap float64) {
 	src := &sources[source]
 	v := p.Value * src.scale
 	if g.until == 0 || p.At-g.until < -clockStep {
-		g.restart(source, p.At, v)
+		g.source, g.until, g.value, g.recent, g.known = source, p.At, v, v, false
 		if src.nature == ofAllTime {
 			g.count(v)
 		}
@@ -191,10 +165,12 @@ func (g *integrator) add(sources []IntegralSource, source int, p model.Point, s 
 	switch {
 	case src.nature == ofAllTime:
 		g.count(v)
-	case s.usual(dt):
-		g.total += src.share(g.value, v) * dt
+	case dt <= s.covered && src.nature == ofMoment:
+		g.total += (g.value + v) / 2 * dt
+	case dt <= s.covered:
+		g.total += v * dt
 	case dt <= s.bridge:
-		known := 0.0 // of a mean, the end of the gap
+		known := 0.0 // at the end of the gap
 		if src.nature == ofInterval {
 			known = min(dt, s.step)
 		}
@@ -206,23 +182,8 @@ func (g *integrator) add(sources []IntegralSource, source int, p model.Point, s 
 	return gap
 }
 
-// share is what two values say of the time between them.
-func (s *IntegralSource) share(before, v float64) float64 {
-	if s.nature == ofMoment {
-		return (before + v) / 2
-	}
-	return v
-}
-
-// restart goes on from a value without knowing what was before it.
-func (g *integrator) restart(source int, at int64, v float64) {
-	g.source, g.until, g.value, g.recent = source, at, v, v
-	g.known = false
-}
-
-// count goes on to the next value of a sum of all time. That tells of the time in
-// which another source helped out, too. Where the sum was reset, nobody knows how
-// much that hides.
+// count adds the next value of a sum. The sum includes the time during which another source
+// was used. After a reset of the sum, the increase until the next value is unknown and omitted.
 func (g *integrator) count(v float64) {
 	if g.known && v > g.counter {
 		g.total = max(g.total, g.counted+v-g.counter)
@@ -230,28 +191,28 @@ func (g *integrator) count(v float64) {
 	g.counter, g.counted, g.known = v, g.total, true
 }
 
-// integrals are all integrals of all devices since the exporter started.
+// integrals holds all integrals of all devices since the exporter started.
 type integrals struct {
 	all       []Integral
-	of        map[model.EntityKey][]*integrator // in the order of all; nil where there was no value yet
-	gaps      [QuantityCount]float64            // seconds
-	positions map[model.FieldID][]sourceAt      // in all
-	// interruptions counts what may have ended a watch and begun another.
+	of        map[model.EntityKey][]*integrator // in the order of all; nil before the first value
+	gaps      [QuantityCount]float64            // bridged seconds
+	positions map[model.FieldID]sourceAt
+	// interruptions counts the events after which DCGM may have restarted its watches.
 	interruptions int
 }
 
-// interrupt takes note that fields may have been watched anew.
-func (in *integrals) interrupt() { in.interruptions++ }
-
+// sourceAt is the position of a source in integrals.all.
 type sourceAt struct{ integral, source int }
+
+func (in *integrals) interrupt() { in.interruptions++ }
 
 func (in *integrals) init() {
 	in.all = allIntegrals()
 	in.of = map[model.EntityKey][]*integrator{}
-	in.positions = map[model.FieldID][]sourceAt{}
+	in.positions = map[model.FieldID]sourceAt{}
 	for i := range in.all {
 		for n, s := range in.all[i].Sources {
-			in.positions[s.field] = append(in.positions[s.field], sourceAt{i, n})
+			in.positions[s.field] = sourceAt{i, n}
 		}
 	}
 }
@@ -260,25 +221,20 @@ func (in *integrals) integrate(inv *model.Inventory, tracks *model.Tracks, t *tr
 	if in.all == nil {
 		in.init()
 	}
-	// The best sources first: what they cover, the others need not.
+	// The preferred sources are first, because add ignores values of a time that is covered.
 	for rank := range 2 {
 		for i := range tracks.List {
 			track := &tracks.List[i]
-			kind := inv.Entities[track.Entity].Kind
-			for _, at := range in.positions[track.Field] {
-				if at.source == rank && in.all[at.integral].kinds.Has(kind) {
-					in.add(model.KeyOf(inv, track.Entity), at, track, t)
-				}
+			at, ok := in.positions[track.Field]
+			if ok && at.source == rank && in.all[at.integral].kinds.Has(inv.Entities[track.Entity].Kind) {
+				in.add(model.KeyOf(inv, track.Entity), at, track, t)
 			}
 		}
 	}
 }
 
 func (in *integrals) add(key model.EntityKey, at sourceAt, track *model.Track, t *tracking) {
-	if key.UUID == "" {
-		return // nobody could tell it from another
-	}
-	if len(track.Points) == 0 {
+	if key.UUID == "" || len(track.Points) == 0 {
 		return
 	}
 	of := in.of[key]
@@ -289,30 +245,31 @@ func (in *integrals) add(key model.EntityKey, at sourceAt, track *model.Track, t
 	if of[at.integral] == nil {
 		of[at.integral] = &integrator{source: at.source}
 	}
-	s := steps{step: t.step(track.Field).Seconds(), bridge: max(leastBridge, 3*t.interval).Seconds()}
-	inUse := in.all[at.integral].Sources[of[at.integral].source]
+	g, integral := of[at.integral], &in.all[at.integral]
+	s := steps{step: t.step(track.Field).Seconds(), bridge: max(minBridge, 3*t.interval).Seconds()}
+	inUse := integral.Sources[g.source]
 	if s.silence = 2*t.step(inUse.field).Seconds() + 1; inUse.nature == ofAllTime {
-		s.silence = s.bridge // a sum loses nothing by being silent
+		s.silence = s.bridge // a sum loses nothing in a gap
 	}
-	g := of[at.integral]
 	profiling := (field.Field{ID: track.Field}).Profiling()
 	for _, p := range track.Points {
-		if profiling {
-			s.watch = sameWatch
-			if g.interruptions != in.interruptions {
-				s.watch = anotherWatch
-			}
+		switch {
+		case !profiling:
+			s.covered = 2*s.step + 1 // DCGM may be late once
+		case g.interruptions != in.interruptions: // the watch may have restarted
+			s.covered = s.step
+		default: // DCGM's mean covers the time since the last value, however long
+			s.covered = s.bridge
 		}
-		in.gaps[in.all[at.integral].Quantity] += g.add(in.all[at.integral].Sources, at.source, p, s)
+		in.gaps[integral.Quantity] += g.add(integral.Sources, at.source, p, s)
 		g.interruptions = in.interruptions
 	}
 }
 
-// pause makes the devices that are not up in the inventory begin anew when they come
-// back: the time without them is none of theirs. What a device that is still there
-// counts itself goes on.
+// pause interrupts the integrals of devices that are not up in the inventory, so that their
+// absence does not count. Sums continue while the device is listed.
 func (in *integrals) pause(inv *model.Inventory) {
-	up := make(map[model.EntityKey]bool) // of those that are there
+	up := make(map[model.EntityKey]bool) // of the listed devices
 	for i := range inv.Devices() {
 		if kind := inv.Entities[i].Kind; kind != model.KindGPU && kind != model.KindGPUInstance {
 			continue
@@ -321,35 +278,30 @@ func (in *integrals) pause(inv *model.Inventory) {
 		up[model.KeyOf(inv, i)] = gpu != nil && gpu.State == model.EntityUp && inv.Entities[i].State == model.EntityUp
 	}
 	for key, of := range in.of {
-		isUp, isThere := up[key]
-		if isUp {
-			continue
-		}
+		isUp, listed := up[key]
 		for i, g := range of {
-			if g == nil || isThere && in.all[i].Sources[g.source].nature == ofAllTime {
-				continue
+			if g != nil && !isUp && !(listed && in.all[i].Sources[g.source].nature == ofAllTime) {
+				g.until = 0
 			}
-			g.until = 0
 		}
 	}
 }
 
-// IntegralView is what the integrals had come to at a sample.
+// IntegralView is the state of the integrals at a sample.
 type IntegralView struct {
 	All   []Integral
-	Count int // of integrals for each entity
-	// Totals and sources stand by entity, then integral. A total that does not
-	// exist is NaN.
+	Count int // of integrals per entity
+	// Totals and Sources are ordered by entity, then integral. An absent total is NaN.
 	Totals  []float64
 	Sources []uint8
-	Gone    map[string][]float64 // totals of GPUs that the inventory lacks, by UUID
+	Gone    map[string][]float64 // totals of GPUs that are absent from the inventory, by UUID
 	Gaps    [QuantityCount]float64
 }
 
-// view returns what the integrals have come to. Of GPUs that are split, those that
-// their instances have in their place are not shown: they stand still, which is not
-// idleness. They go on when the GPU is whole again.
-func (in *integrals) view(inv *model.Inventory, split map[int]bool, gone []model.Entity) IntegralView {
+// view returns the state of the integrals. It omits those of partitioned GPUs that their
+// instances have instead, because a constant total would look like idleness. These integrals
+// continue when the GPU is no longer partitioned.
+func (in *integrals) view(inv *model.Inventory, partitioned map[int]bool, gone []model.Entity) IntegralView {
 	n, devices := len(in.all), inv.Devices()
 	v := IntegralView{
 		All: in.all, Count: n, Gaps: in.gaps,
@@ -361,15 +313,15 @@ func (in *integrals) view(inv *model.Inventory, split map[int]bool, gone []model
 			of = in.of[model.KeyOf(inv, i)]
 		}
 		for j := range n {
-			hidden := split[i] && !in.all[j].parents
-			if of != nil && of[j] != nil && hidden {
+			total, source := math.NaN(), uint8(0)
+			switch {
+			case of == nil || of[j] == nil:
+			case partitioned[i] && !in.all[j].parents:
 				of[j].until = 0
+			default:
+				total, source = of[j].total, uint8(of[j].source)
 			}
-			if of == nil || of[j] == nil || hidden {
-				v.Totals, v.Sources = append(v.Totals, math.NaN()), append(v.Sources, 0)
-				continue
-			}
-			v.Totals, v.Sources = append(v.Totals, of[j].total), append(v.Sources, uint8(of[j].source))
+			v.Totals, v.Sources = append(v.Totals, total), append(v.Sources, source)
 		}
 	}
 	for i := range gone {

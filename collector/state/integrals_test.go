@@ -21,49 +21,49 @@ type sourcePoint struct {
 	value    float64
 	wantSum  float64 // after it
 	wantGap  float64 // seconds bridged by it
-	wantFrom int     // the source that counts
+	wantFrom int     // the source in use
 }
 
 func TestIntegrator(t *testing.T) {
 	mean := []IntegralSource{{"best", 1001, ofInterval, 1}, {"other", 203, ofInterval, field.Percent}}
 	power := []IntegralSource{{"counter", 156, ofAllTime, 1e-3}, {"power", 155, ofMoment, 1}}
-	every := steps{step: 1, bridge: 30, silence: 3}
+	every := steps{step: 1, covered: 3, bridge: 30, silence: 3}
 	for name, tc := range map[string]struct {
 		sources []IntegralSource
 		points  []sourcePoint
 	}{
-		"a mean stands for the time since the value before it": {mean, []sourcePoint{
-			{0, 100, 0.9, 0, 0, 0}, // what it stands for nobody knows
+		"a mean covers the time since the previous value": {mean, []sourcePoint{
+			{0, 100, 0.9, 0, 0, 0}, // the time that it covers is unknown
 			{0, 101, 0.5, 0.5, 0, 0},
 			{0, 103, 0.25, 1, 0, 0},
 		}},
-		"a value that is told again counts once": {mean, []sourcePoint{
+		"a repeated value counts once": {mean, []sourcePoint{
 			{0, 100, 1, 0, 0, 0}, {0, 101, 1, 1, 0, 0}, {0, 101, 1, 1, 0, 0}, {0, 100.5, 1, 1, 0, 0},
 		}},
-		"readings of a moment are joined by straight lines": {power, []sourcePoint{
+		"instantaneous readings are joined by straight lines": {power, []sourcePoint{
 			{1, 100, 300, 0, 0, 1}, {1, 101, 500, 400, 0, 1}, {1, 102, 100, 700, 0, 1},
 		}},
-		"a sum bridges any gap by itself": {power, []sourcePoint{
+		"a sum includes any gap": {power, []sourcePoint{
 			{0, 100, 7_000_000, 0, 0, 0}, {0, 101, 7_300_000, 300, 0, 0}, {0, 4000, 8_000_000, 1000, 0, 0},
 		}},
-		"a sum tells of the time in which another source helped out, too": {power, []sourcePoint{
+		"a sum includes the time of another source": {power, []sourcePoint{
 			{0, 100, 1_000_000, 0, 0, 0}, {0, 105, 1_500_000, 500, 0, 0},
 			{1, 109, 300, 500 + 4*300, 4, 1}, {1, 110, 300, 500 + 5*300, 0, 1},
 			{0, 115, 4_500_000, 3500, 0, 0},
 			{1, 119, 900, 3500 + 4*900, 4, 1},
-			{0, 120, 4_600_000, 3500 + 4*900, 0, 0}, // less than was thought: a counter does not go back
+			{0, 120, 4_600_000, 3500 + 4*900, 0, 0}, // less than the estimate: the total does not decrease
 		}},
-		"a sum that was reset adds nothing for that once": {power, []sourcePoint{
+		"a sum that was reset adds nothing once": {power, []sourcePoint{
 			{0, 100, 7_000_000, 0, 0, 0}, {0, 101, 5000, 0, 0, 0}, {0, 102, 6000, 1, 0, 0},
 		}},
-		"a gap is bridged by the mean of both sides": {mean, []sourcePoint{
+		"the mean of both sides bridges a gap": {mean, []sourcePoint{
 			{0, 100, 0.5, 0, 0, 0}, {0, 101, 0.5, 0.5, 0, 0},
-			{0, 106, 0.1, 0.5 + 0.1 + 4*0.3, 4, 0}, // the last second it tells itself
+			{0, 106, 0.1, 0.5 + 0.1 + 4*0.3, 4, 0}, // it covers the last second
 		}},
-		"a long gap is left out": {mean, []sourcePoint{
+		"a long gap is omitted": {mean, []sourcePoint{
 			{0, 100, 1, 0, 0, 0}, {0, 101, 1, 1, 0, 0}, {0, 132, 1, 1, 0, 0}, {0, 133, 1, 2, 0, 0},
 		}},
-		"another source helps out once the best has stopped": {mean, []sourcePoint{
+		"another source is used once the preferred one has stopped": {mean, []sourcePoint{
 			{0, 100, 1, 0, 0, 0},
 			{1, 100.5, 100, 0, 0, 0},
 			{0, 101, 1, 1, 0, 0},
@@ -71,10 +71,10 @@ func TestIntegrator(t *testing.T) {
 			{1, 105, 50, 1 + 4*0.5, 3, 1},
 			{0, 106, 1, 4, 0, 0}, // and back
 		}},
-		"a clock that was set back starts anew": {mean, []sourcePoint{
+		"a clock that was set back restarts the integral": {mean, []sourcePoint{
 			{0, 1000, 1, 0, 0, 0}, {0, 1001, 1, 1, 0, 0}, {0, 500, 1, 1, 0, 0}, {0, 501, 1, 2, 0, 0},
 		}},
-		"a negative value is none": {mean, []sourcePoint{
+		"a negative value is ignored": {mean, []sourcePoint{
 			{0, 100, 1, 0, 0, 0}, {0, 101, -1, 0, 0, 0}, {0, 102, 1, 2, 0, 0},
 		}},
 	} {
@@ -91,8 +91,8 @@ func TestIntegrator(t *testing.T) {
 	}
 }
 
-// A load of short bursts: the longer before a gap counts, not the burst beside it.
-func TestGapIsBridgedByWhatWasUsual(t *testing.T) {
+// The recent mean bridges a gap, not the last value before it: the load has short bursts.
+func TestRecentMeanBridgesGap(t *testing.T) {
 	sources := []IntegralSource{{field: 1001, scale: 1}}
 	var g integrator
 	at := int64(1e9)
@@ -101,13 +101,13 @@ func TestGapIsBridgedByWhatWasUsual(t *testing.T) {
 		if i%10 < 3 {
 			v = 1
 		}
-		g.add(sources, 0, model.Point{At: at, Value: v}, steps{step: 0.5, bridge: 30, silence: 2})
+		g.add(sources, 0, model.Point{At: at, Value: v}, steps{step: 0.5, covered: 2, bridge: 30, silence: 2})
 		at += 500_000
 	}
 	before := g.total
-	gap := g.add(sources, 0, model.Point{At: at + 10_000_000, Value: 0.3}, steps{step: 0.5, bridge: 30, silence: 2})
+	gap := g.add(sources, 0, model.Point{At: at + 10_000_000, Value: 0.3}, steps{step: 0.5, covered: 2, bridge: 30, silence: 2})
 	if got := (g.total - before - 0.3*0.5) / gap; gap != 10 || got < 0.2 || got > 0.4 {
-		t.Errorf("%v s were bridged with %v, after a load of 0.3", gap, got)
+		t.Errorf("%v bridges %v s after a load of 0.3", got, gap)
 	}
 }
 
@@ -128,7 +128,7 @@ func TestTracksAreChecked(t *testing.T) {
 	}{
 		"another inventory": {model.Tracks{Generation: 2}, model.RejectInventory},
 		"no such entity":    {model.Tracks{Generation: 1, List: []model.Track{{Entity: 99, Field: 1001}}}, model.RejectInvalid},
-		"no number":         {model.Tracks{Generation: 1, List: []model.Track{{Entity: 0, Field: 1001, Points: []model.Point{{At: 1, Value: math.Inf(1)}}}}}, model.RejectInvalid},
+		"infinite value":    {model.Tracks{Generation: 1, List: []model.Track{{Entity: 0, Field: 1001, Points: []model.Point{{At: 1, Value: math.Inf(1)}}}}}, model.RejectInvalid},
 	} {
 		var reject *model.RejectError
 		if err := node.Deliver(wire.Frame{Tracks: &tc.tracks}); !errors.As(err, &reject) || reject.Reason != tc.reason {
@@ -137,8 +137,7 @@ func TestTracksAreChecked(t *testing.T) {
 	}
 }
 
-// What is integrated is watched, whatever the counters are, and what counters ask
-// for comes on top.
+// The source fields of integrals are tracked with any counters. Counters add fields.
 func TestTrackedFields(t *testing.T) {
 	find := func(list []model.TrackedField, field model.FieldID) (found []model.TrackedField) {
 		for _, f := range list {
@@ -152,7 +151,7 @@ func TestTrackedFields(t *testing.T) {
 	list := TrackedFields(nil, second)
 	both := model.Kinds(model.KindGPU, model.KindGPUInstance)
 	for _, want := range []model.TrackedField{
-		{Field: 1001, Kinds: both}, // a mean since the last sample loses nothing
+		{Field: 1001, Kinds: both}, // a mean since the previous value loses nothing
 		{Field: 203, Kinds: both, Every: second, Unless: 1001},
 		{Field: 156, Kinds: model.Kinds(model.KindGPU), Parents: true},
 		{Field: 155, Kinds: model.Kinds(model.KindGPU), Parents: true, Every: second},
@@ -169,7 +168,7 @@ func TestTrackedFields(t *testing.T) {
 	list = TrackedFields([]field.Counter{
 		counter(203, field.MetricGauge, field.Counter{Resolution: 100 * time.Millisecond, Statistics: true}),
 		counter(150, field.MetricGauge, field.Counter{Histogram: true, Kinds: model.Kinds(model.KindGPU)}),
-		counter(140, field.MetricGauge, field.Counter{Resolution: second}), // nothing is made of it
+		counter(140, field.MetricGauge, field.Counter{Resolution: second}), // neither statistics nor a histogram
 		counter(1, field.MetricLabel, field.Counter{Statistics: true}),
 	}, second)
 	if got := find(list, 203); len(got) != 1 || got[0].Every != 100*time.Millisecond || got[0].Unless != 0 || !got[0].Statistics {
@@ -179,12 +178,12 @@ func TestTrackedFields(t *testing.T) {
 		t.Errorf("temperature with a histogram: %+v", got)
 	}
 	if got := append(find(list, 140), find(list, 1)...); len(got) > 0 {
-		t.Errorf("tracked for nothing: %+v", got)
+		t.Errorf("tracked without a use: %+v", got)
 	}
 }
 
-// What the engine's next value after a stall is a mean over is the whole stall, unless
-// fields may have been watched anew meanwhile. A GPU that is lost does nothing.
+// After a stall, the engine's next mean covers the whole stall, unless a watch may have
+// restarted. The time of a lost GPU does not count.
 func TestIntegralsThroughGaps(t *testing.T) {
 	profiling := func(node *Node) wire.Frame {
 		return wire.Frame{Profiling: &model.Profiling{Generation: node.latest.Generation}}
@@ -202,11 +201,11 @@ func TestIntegralsThroughGaps(t *testing.T) {
 		field     model.FieldID
 		want      float64 // after a second at 1, ten seconds without a value, and then 0.1
 	}{
-		"the engine stalls":             {nil, 1010, 1 + 10*0.1},
-		"profiling is watched anew":     {[]func(*Node) wire.Frame{profiling}, 1010, 1 + 0.1 + 9*0.55},
-		"another sampler":               {[]func(*Node) wire.Frame{in(model.EntityUp)}, 1010, 1 + 0.1 + 9*0.55},
-		"the GPU is lost, and back":     {[]func(*Node) wire.Frame{in(model.EntityLost), in(model.EntityUp)}, 1010, 1},
-		"the driver's, of a short time": {nil, 207, (1 + 0.1 + 9*0.55) / 100},
+		"the engine stalls":            {nil, 1010, 1 + 10*0.1},
+		"the profiling watch restarts": {[]func(*Node) wire.Frame{profiling}, 1010, 1 + 0.1 + 9*0.55},
+		"a new sampler":                {[]func(*Node) wire.Frame{in(model.EntityUp)}, 1010, 1 + 0.1 + 9*0.55},
+		"the GPU is lost and returns":  {[]func(*Node) wire.Frame{in(model.EntityLost), in(model.EntityUp)}, 1010, 1},
+		"a mean of the driver":         {nil, 207, (1 + 0.1 + 9*0.55) / 100},
 	} {
 		t.Run(name, func(t *testing.T) {
 			node, _ := newTestNode(t)

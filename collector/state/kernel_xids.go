@@ -11,11 +11,12 @@ import (
 )
 
 const (
-	// unmatchedLife is how long an XID of the kernel log waits for a GPU at its PCI
-	// address: DCGM may start later, and the GPU may be bound to the driver later.
+	// unmatchedLife bounds how long an XID of the kernel log waits for a GPU at its PCI
+	// address after an inventory without one. The GPU may be bound to the driver later;
+	// after that time it may be another board in the slot.
 	unmatchedLife = 10 * time.Minute
-	// placementLife is how long an XID waits for the sample that confirms its instance:
-	// twice the longest usual interval.
+	// placementLife bounds how long an XID waits for the sample that confirms its
+	// instance: twice the longest usual interval.
 	placementLife = time.Minute
 	// maxWaitingXIDs bounds each of the two lists.
 	maxWaitingXIDs = 4096
@@ -25,7 +26,7 @@ const (
 type kernelXIDs struct {
 	unmatched []waitingXID // no known GPU has the PCI address
 	unplaced  []waitingXID // the next sample confirms the instance
-	strays    uint64       // XIDs that matched no GPU of a known inventory, since the start
+	strays    uint64       // total of the XIDs that an inventory had no GPU for
 }
 
 type waitingXID struct {
@@ -34,13 +35,6 @@ type waitingXID struct {
 	stray    bool            // included in strays
 	gpu      model.Entity    // of an unplaced XID
 	key      model.EntityKey // of an unplaced XID, by the inventory at its arrival
-}
-
-func appendBounded(list []waitingXID, x waitingXID) []waitingXID {
-	if len(list) == maxWaitingXIDs {
-		list = list[1:]
-	}
-	return append(list, x)
 }
 
 // SetKernelLog makes the kernel log the source of XIDs, or DCGM if it is unreadable.
@@ -75,23 +69,24 @@ func (n *Node) AddKernelXID(x model.KernelXID) {
 		w.stray = true
 		n.kernel.strays++
 	}
-	n.kernel.unmatched = appendBounded(n.kernel.unmatched, w)
+	if len(n.kernel.unmatched) == maxWaitingXIDs {
+		n.kernel.unmatched = n.kernel.unmatched[1:]
+	}
+	n.kernel.unmatched = append(n.kernel.unmatched, w)
 }
 
 // matchKernelXIDs looks for the GPUs of XIDs that arrived before their GPUs were known.
 func (n *Node) matchKernelXIDs() {
 	var remaining []waitingXID
 	for _, w := range n.kernel.unmatched {
-		if n.matchKernelXID(w) {
+		if w.stray && n.Clock().Sub(w.received) >= unmatchedLife || n.matchKernelXID(w) {
 			continue
 		}
 		if !w.stray {
 			w.stray = true
 			n.kernel.strays++
 		}
-		if n.Clock().Sub(w.received) < unmatchedLife {
-			remaining = append(remaining, w)
-		}
+		remaining = append(remaining, w)
 	}
 	n.kernel.unmatched = remaining
 }
@@ -108,7 +103,11 @@ func (n *Node) matchKernelXID(w waitingXID) bool {
 	}
 	w.gpu, w.key = *gpu, instanceKey(n.latest, gpu.UUID, w.GPUInstance)
 	if w.GPUInstance != model.Unknown {
-		n.kernel.unplaced = appendBounded(n.kernel.unplaced, w)
+		if len(n.kernel.unplaced) == maxWaitingXIDs {
+			n.countKernelXID(n.kernel.unplaced[0])
+			n.kernel.unplaced = n.kernel.unplaced[1:]
+		}
+		n.kernel.unplaced = append(n.kernel.unplaced, w)
 		return true
 	}
 	n.countKernelXID(w)
@@ -158,7 +157,7 @@ func (n *Node) countKernelXID(w waitingXID) {
 // gpuAt returns the GPU at the address of an XID, or nil. A current GPU takes
 // precedence over one that was lost.
 func (n *Node) gpuAt(x model.KernelXID) (gpu *model.Entity) {
-	known := n.known() // lost GPUs first
+	known := n.knownGPUs() // lost GPUs first
 	for i := range known {
 		if at, ok := model.ParsePCIAddress(known[i].PCIBusID); ok && at == (model.PCIAddress{Domain: x.Domain, Bus: x.Bus, Device: x.Device}) {
 			gpu = &known[i]

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,7 +18,7 @@ import (
 	"gpu_exporter/collector/xid"
 )
 
-// kernelXID is an XID of the kernel log on a bus of domain 0.
+// kernelXID returns an XID of the kernel log on a bus of domain 0.
 func kernelXID(bus uint8, instance int, code int64) model.KernelXID {
 	return model.KernelXID{Bus: bus, GPUInstance: instance, Code: code, Time: epoch}
 }
@@ -43,36 +44,36 @@ func TestKernelXIDBeforeItsGPU(t *testing.T) {
 	inv.Entities = inv.Entities[:1]
 	deliver(t, node, wire.Frame{Inventory: inv})
 	if count("GPU-aaaa") != 1 || count("GPU-cccc") != 0 || node.View().StrayXIDs != 2 {
-		t.Errorf("%d and %d, with %d at no GPU", count("GPU-aaaa"), count("GPU-cccc"), node.View().StrayXIDs)
+		t.Errorf("%d and %d XIDs, %d without a GPU", count("GPU-aaaa"), count("GPU-cccc"), node.View().StrayXIDs)
 	}
 	clock = clock.Add(time.Minute)
 	inv = testInventory(t)
 	inv.Entities = []model.Entity{inv.Entities[0], inv.Entities[2]}
 	deliver(t, node, wire.Frame{Inventory: inv})
 	if count("GPU-aaaa") != 1 || count("GPU-cccc") != 1 || node.View().StrayXIDs != 2 {
-		t.Errorf("%d and %d, with %d at no GPU", count("GPU-aaaa"), count("GPU-cccc"), node.View().StrayXIDs)
+		t.Errorf("%d and %d XIDs, %d without a GPU", count("GPU-aaaa"), count("GPU-cccc"), node.View().StrayXIDs)
 	}
 	if want := `xid=79 meaning="GPU has fallen off the bus" action=RESTART_BM gpu=3 UUID=GPU-cccc pci_bus_id=00000000:3A:00.0 kernel_message="GPU has fallen off the bus." pid=42 process=trainer`; !strings.Contains(log.String(), want) {
 		t.Errorf("log:\n%s\nwant %s", &log, want)
 	}
-	// One that comes too late is another board in the same slot.
+	// A GPU that appears after unmatchedLife may be another board in the slot.
 	clock = clock.Add(unmatchedLife)
-	deliver(t, node, wire.Frame{Inventory: inv}, wire.Frame{Inventory: testInventory(t)})
+	deliver(t, node, wire.Frame{Inventory: testInventory(t)})
 	if n := count("GPU-bbbb"); n != 0 {
-		t.Errorf("%d XIDs on a GPU that came %v later", n, unmatchedLife)
+		t.Errorf("%d XIDs on a GPU that appeared %v later, want 0", n, unmatchedLife)
 	}
-	// A GPU that is gone is known by its last address.
+	// A GPU that DCGM no longer lists is matched by its last address.
 	inv = testInventory(t)
 	inv.Entities = inv.Entities[:1]
 	deliver(t, node, wire.Frame{Inventory: inv})
 	node.AddKernelXID(old)
 	if n := count("GPU-bbbb"); n != 1 {
-		t.Errorf("%d XIDs on a GPU that is gone, want 1", n)
+		t.Errorf("%d XIDs on a GPU that is no longer listed, want 1", n)
 	}
 }
 
-// An XID that may be of either of two instances with the same id counts for their GPU.
-// All others count for their instance.
+// An XID of one of two instances with the same id counts for their GPU, because the
+// instance is ambiguous. All others count for their instance.
 func TestXIDsAroundARepartition(t *testing.T) {
 	gpu := model.EntityKey{UUID: "GPU-bbbb", Instance: model.Unknown}
 	small, large := model.EntityKey{UUID: "GPU-bbbb", Instance: 11, Profile: "1g.5gb"}, model.EntityKey{UUID: "GPU-bbbb", Instance: 11, Profile: "3g.20gb"}
@@ -112,14 +113,14 @@ func TestXIDsAroundARepartition(t *testing.T) {
 		happens func(t *testing.T, n *Node, clock *time.Time)
 		want    map[xid.Key]uint64
 	}{
-		"logged before it": {func(t *testing.T, n *Node, clock *time.Time) {
+		"logged before the repartition": {func(t *testing.T, n *Node, clock *time.Time) {
 			n.AddKernelXID(kernelXID(0x2a, 11, 61))
 			n.AddKernelXID(kernelXID(0x2a, 12, 62))
 			n.AddKernelXID(kernelXID(0x2a, 13, 63))
 			repartition(t, n, 2)
 			sample(t, n, *clock)
 		}, map[xid.Key]uint64{{EntityKey: gpu, Code: 61}: 1, {EntityKey: second, Code: 62}: 1, {EntityKey: third, Code: 63}: 1}},
-		"logged without it": {func(t *testing.T, n *Node, clock *time.Time) {
+		"logged without a repartition": {func(t *testing.T, n *Node, clock *time.Time) {
 			n.AddKernelXID(kernelXID(0x2a, 11, 61))
 			sample(t, n, *clock)
 		}, map[xid.Key]uint64{{EntityKey: small, Code: 61}: 1}},
@@ -177,5 +178,53 @@ func TestXIDsAroundARepartition(t *testing.T) {
 				t.Errorf("counted %v, want %v", got, tc.want)
 			}
 		})
+	}
+}
+
+// An XID beyond the bound of waiting XIDs counts for its instance at once.
+func TestManyXIDsBetweenSamples(t *testing.T) {
+	node, _ := newTestNode(t)
+	node.SetKernelLog(true)
+	const excess = 3
+	for range maxWaitingXIDs + excess {
+		node.AddKernelXID(kernelXID(0x2a, 11, 61))
+	}
+	key := xid.Key{EntityKey: model.EntityKey{UUID: "GPU-bbbb", Instance: 11, Profile: "1g.5gb"}, Code: 61}
+	if n := node.View().XIDs[key].Total; n != excess {
+		t.Errorf("%d XIDs before the sample, want %d", n, excess)
+	}
+	deliver(t, node, wire.Frame{Sample: testSample(node.latest)})
+	if n := node.View().XIDs[key].Total; n != maxWaitingXIDs+excess {
+		t.Errorf("%d XIDs after the sample, want %d", n, maxWaitingXIDs+excess)
+	}
+}
+
+// The kernel log, DCGM and a scrape use the node at the same time; each XID counts once.
+func TestConcurrentXIDReports(t *testing.T) {
+	const xids = 500
+	node := NewNode(slog.New(slog.DiscardHandler), testCatalogue(t))
+	node.SetKernelLog(true)
+	deliver(t, node, wire.Frame{Inventory: testInventory(t)})
+	var wg sync.WaitGroup
+	for _, report := range []func(){
+		func() { node.AddKernelXID(kernelXID(0x18, model.Unknown, 48)) },
+		func() {
+			events := &model.Events{Generation: 1, List: []model.Event{{Kind: model.EventXID, Entity: 0, Code: 48, Time: epoch}}}
+			if err := node.Deliver(wire.Frame{Events: events}); err != nil {
+				t.Error(err)
+			}
+		},
+		func() { node.View() },
+	} {
+		wg.Go(func() {
+			for range xids {
+				report()
+			}
+		})
+	}
+	wg.Wait()
+	key := xid.Key{EntityKey: model.EntityKey{UUID: "GPU-aaaa", Instance: model.Unknown}, Code: 48}
+	if n := node.View().XIDs[key].Total; n != xids {
+		t.Errorf("%d XIDs, want %d", n, xids)
 	}
 }

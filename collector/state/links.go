@@ -12,64 +12,52 @@ import (
 	"gpu_exporter/collector/model"
 )
 
-// linkAge returns how long ago it was read which links are up, if it ever was by the
-// sampler of the newest sample.
-func (v *View) linkAge() (time.Duration, bool) {
+// linkLead is how much older than the sample the link states may be. The sampler reads them
+// before the sample, at most once per second.
+const linkLead = 3 * time.Second
+
+// LinksFresh reports whether the sample and its link states are fresh, and for how much
+// longer.
+func (v *View) LinksFresh(maxAge time.Duration) (left time.Duration, fresh bool) {
 	if v.Sample == nil || v.Sample.LinksRead.IsZero() {
 		return 0, false
 	}
-	return v.Age + v.Sample.Time.Sub(v.Sample.LinksRead), true
-}
-
-// linkLead is how much older it may be which links are up than a sample: they are
-// looked at before it, and once a second at the most.
-const linkLead = 3 * time.Second
-
-// LinksFresh says whether there is a sample, and it is known which links are up, neither
-// older than it may be, and for how much longer.
-func (v *View) LinksFresh(maxAge time.Duration) (left time.Duration, fresh bool) {
-	age, read := v.linkAge()
+	age := v.Age + v.Sample.Time.Sub(v.Sample.LinksRead)
 	left = min(maxAge-v.Age, maxAge+linkLead-age)
-	return left, read && left >= 0
+	return left, left >= 0
 }
 
-// LinksFreshness is [Node.Freshness] of which links are up.
+// LinksFreshness is [Node.Freshness] for the link states.
 func (n *Node) LinksFreshness(maxAge time.Duration) (left time.Duration, fresh bool) {
 	v := n.glance()
 	return v.LinksFresh(maxAge)
 }
 
-// linkParent names what has links for as long as it is remembered: a GPU by its UUID,
-// an NVSwitch by its number.
+// linkParent identifies a GPU by its UUID or an NVSwitch by its number.
 type linkParent struct {
 	gpu      string
 	nvswitch uint32
 }
 
-func linkParentOf(e *model.Entity) (parent linkParent, ok bool) {
-	switch e.Kind {
-	case model.KindGPU:
-		return linkParent{gpu: e.UUID}, e.UUID != ""
-	case model.KindSwitch:
-		return linkParent{nvswitch: e.ID}, true
-	}
-	return linkParent{}, false
-}
-
-// linkMemory has the ports with a link, and whether that is selected. A sampler that
-// starts while a link is down cannot tell that it was ever up.
+// linkMemory holds the ports that have had a link, and whether the link is selected. A
+// sampler that starts while a link is down cannot detect that it was once up.
 type linkMemory map[linkParent]map[int]bool
 
-// learn takes in what an inventory tells. What was known stays: the GPU may come back,
-// or leave MIG mode, in which it has no links.
-func (m linkMemory) learn(inv *model.Inventory) {
+// add adds the links of an inventory. Known links remain: a GPU may return, or leave MIG
+// mode, in which it has no links.
+func (m linkMemory) add(inv *model.Inventory) {
 	for i := range inv.Entities {
 		e := &inv.Entities[i]
 		if e.Kind != model.KindLink {
 			continue
 		}
-		parent, ok := linkParentOf(&inv.Entities[e.Parent])
-		if !ok {
+		var parent linkParent
+		switch p := &inv.Entities[e.Parent]; {
+		case p.Kind == model.KindGPU && p.UUID != "":
+			parent.gpu = p.UUID
+		case p.Kind == model.KindSwitch:
+			parent.nvswitch = p.ID
+		default:
 			continue
 		}
 		if m[parent] == nil {
@@ -79,26 +67,14 @@ func (m linkMemory) learn(inv *model.Inventory) {
 	}
 }
 
-// all returns all of it, in an order of its own.
-func (m linkMemory) all() []model.KnownLinks {
-	all := make([]model.KnownLinks, 0, len(m))
-	for parent, ports := range m {
-		all = append(all, model.KnownLinks{GPU: parent.gpu, Switch: parent.nvswitch, Ports: slices.Sorted(maps.Keys(ports))})
-	}
-	slices.SortFunc(all, func(a, b model.KnownLinks) int {
-		return cmp.Or(cmp.Compare(a.GPU, b.GPU), cmp.Compare(a.Switch, b.Switch))
-	})
-	return all
-}
-
 // SwitchPort is a port of an NVSwitch.
 type SwitchPort struct {
 	Switch uint32
 	Port   int
 }
 
-// of returns the selected links of the switches.
-func (m linkMemory) of(switches []model.Entity) []SwitchPort {
+// ofSwitches returns the selected links of the switches.
+func (m linkMemory) ofSwitches(switches []model.Entity) []SwitchPort {
 	var all []SwitchPort
 	for _, e := range switches {
 		ports := m[linkParent{nvswitch: e.ID}]
@@ -111,9 +87,16 @@ func (m linkMemory) of(switches []model.Entity) []SwitchPort {
 	return all
 }
 
-// Links returns the links that are known, for the next sampler.
+// Links returns the known links for the next sampler, in a fixed order.
 func (n *Node) Links() []model.KnownLinks {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.links.all()
+	all := make([]model.KnownLinks, 0, len(n.links))
+	for parent, ports := range n.links {
+		all = append(all, model.KnownLinks{GPU: parent.gpu, Switch: parent.nvswitch, Ports: slices.Sorted(maps.Keys(ports))})
+	}
+	slices.SortFunc(all, func(a, b model.KnownLinks) int {
+		return cmp.Or(cmp.Compare(a.GPU, b.GPU), cmp.Compare(a.Switch, b.Switch))
+	})
+	return all
 }

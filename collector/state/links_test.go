@@ -11,7 +11,7 @@ import (
 	"gpu_exporter/collector/wire"
 )
 
-// Links are remembered, whatever a new sampler finds.
+// Links remain known if a new sampler does not find them.
 func TestLinkMemory(t *testing.T) {
 	node, _ := newTestNode(t)
 	gpu := func(id uint32, uuid string, state model.EntityState) model.Entity {
@@ -28,11 +28,11 @@ func TestLinkMemory(t *testing.T) {
 		entities []model.Entity
 		want     []model.KnownLinks
 	}{
-		{"all are there", []model.Entity{gpu(0, "GPU-a", model.EntityUp), gpu(1, "GPU-b", model.EntityUp), nvswitch, link(0, 0), link(0, 1), link(1, 3), link(2, 40)},
+		{"all are listed", []model.Entity{gpu(0, "GPU-a", model.EntityUp), gpu(1, "GPU-b", model.EntityUp), nvswitch, link(0, 0), link(0, 1), link(1, 3), link(2, 40)},
 			[]model.KnownLinks{ofSwitch, a, b}},
-		{"a new sampler finds neither the switch nor who the lost GPU is", []model.Entity{gpu(0, "", model.EntityLost), gpu(1, "GPU-b", model.EntityUp), link(1, 3)},
+		{"a new sampler finds neither the switch nor the UUID of the lost GPU", []model.Entity{gpu(0, "", model.EntityLost), gpu(1, "GPU-b", model.EntityUp), link(1, 3)},
 			[]model.KnownLinks{ofSwitch, a, b}},
-		{"the lost GPU is back, and the other has MIG on", []model.Entity{gpu(0, "GPU-a", model.EntityUp), gpu(1, "GPU-b", model.EntityUp), link(0, 0)},
+		{"the lost GPU is back, and the second GPU is in MIG mode", []model.Entity{gpu(0, "GPU-a", model.EntityUp), gpu(1, "GPU-b", model.EntityUp), link(0, 0)},
 			[]model.KnownLinks{ofSwitch, a, b}},
 		{"another GPU in its place", []model.Entity{gpu(0, "GPU-c", model.EntityUp), gpu(1, "GPU-b", model.EntityUp), nvswitch, link(0, 5), link(2, 41)},
 			[]model.KnownLinks{{Switch: 1, Ports: []int{40, 41}}, a, b, {GPU: "GPU-c", Ports: []int{5}}}},

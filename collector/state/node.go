@@ -4,10 +4,8 @@
 package state
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -16,49 +14,46 @@ import (
 	"gpu_exporter/collector/xid"
 )
 
-// futureTolerance is how far ahead of our clock a sample may be. Both processes
-// read the same clock, so only a step of it between writing and reading counts.
+// futureTolerance bounds how far ahead of our clock a frame may be. Both processes read the
+// same clock, so only a clock step between writing and reading causes a difference.
 const futureTolerance = time.Second
 
-// Node is what the exporter knows of the node: the newest inventory, sample and
-// reading of processes, every GPU ever seen, and the events counted so far. It outlives any sampler.
+// Node is the state of the node. It is safe for concurrent use.
 type Node struct {
 	Clock  func() time.Time
 	report report
 
 	mu       sync.Mutex
 	latest   *model.Inventory // as received; the next sample belongs to it
-	shown    *model.Inventory // of sample: replaced with it, so that no scrape sees half a change
+	shown    *model.Inventory // of sample: replaced with it, so that a scrape sees no half of a change
 	sample   *model.Sample
 	received time.Time // of sample, with the monotonic clock
-	// processes is the newest reading of the devices of processesOf. Another
-	// sampler's inventory may have the same generation, hence the pointer.
-	processes   *model.Processes
-	processesOf *model.Inventory
-	profiling   ProfilingState
-	gone        []model.Entity // GPUs that an earlier inventory had and the latest lacks
-	// GoneSwitches are such NVSwitches: another engine may not find one that is lost.
-	goneSwitches []model.Entity
+	// processes belongs to processesOf. Generations are not unique across samplers,
+	// hence the pointer.
+	processes    *model.Processes
+	processesOf  *model.Inventory
+	gone         []model.Entity // GPUs of earlier inventories that are absent from latest
+	goneSwitches []model.Entity // likewise: another engine may not find a lost NVSwitch
 	links        linkMemory
-	goneLinks    []SwitchPort // of GoneSwitches
-	// reused are the positions in latest, until its first sample, of instances whose ids
-	// were other ones' before a sampler that does not know it: what it tells before that
-	// may have happened before it came. Times tell nothing: an engine may have a clock of
-	// its own.
+	goneLinks    []SwitchPort // of goneSwitches
+	// reused holds the positions in latest, until its first sample, of instances whose id
+	// belonged to another instance under the previous sampler. An event of the new sampler
+	// may concern either. Timestamps cannot decide, because the clocks may differ.
 	reused      map[int]bool
 	xids        xid.Counts
 	arbiter     xid.Arbiter
 	kernel      kernelXIDs
 	clockEvents clockEventCounts
 	tracking    tracking
-	tracks      *TrackView // what it had come to at sample
+	tracks      *TrackView // at sample
 	health      HealthState
+	profiling   ProfilingState
 	peers       PeersState
 	changed     chan struct{}
 }
 
-// NewNode returns a node of which nothing is known yet. It logs GPUs that come
-// and go, and XIDs, which it describes by the catalogue.
+// NewNode returns an empty node. It logs GPUs that stop or start to answer, and XIDs with
+// their meaning in the catalogue.
 func NewNode(logger *slog.Logger, xids *xid.Catalogue) *Node {
 	return &Node{
 		Clock:   time.Now,
@@ -70,180 +65,107 @@ func NewNode(logger *slog.Logger, xids *xid.Catalogue) *Node {
 	}
 }
 
-// KeepClockEvents says for how long the clock event reasons of each sample are kept.
+// KeepClockEvents sets how long the clock event reasons of each sample are kept.
 func (n *Node) KeepClockEvents(window time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.clockEvents.window = window
 }
 
-// unlock ends what may have found something to say, and says it.
-func (n *Node) unlock() {
-	said := n.report.said
-	n.report.said = nil
-	n.mu.Unlock()
-	n.report.write(said)
+// KeepXIDs sets how long the times of XIDs are kept; 0 keeps none.
+func (n *Node) KeepXIDs(window time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.xids.Window = window
 }
 
-// Changed delivers after every accepted sample, at most one notice at a time.
+// unlock releases the mutex, and then logs, because a log may block.
+func (n *Node) unlock() {
+	pending := n.report.pending
+	n.report.pending = nil
+	n.mu.Unlock()
+	for _, log := range pending {
+		log()
+	}
+}
+
+// Changed delivers a notice after accepted samples. Notices that wait are merged.
 func (n *Node) Changed() <-chan struct{} { return n.changed }
 
-// Deliver takes the next frame of a sampler. An error, always a [*model.RejectError],
-// means that the frame was not used.
-func (n *Node) Deliver(f wire.Frame) error {
-	switch {
-	case f.Inventory != nil:
-		return n.setInventory(f.Inventory)
-	case f.Sample != nil:
-		return n.setSample(f.Sample)
-	case f.Processes != nil:
-		return n.setProcesses(f.Processes)
-	case f.Tracks != nil:
-		return n.setTracks(f.Tracks)
-	case f.Profiling != nil:
-		return n.setProfiling(f.Profiling)
-	case f.Health != nil:
-		return n.setHealth(f.Health)
-	case f.Peers != nil:
-		return n.setPeers(f.Peers)
-	case f.Events != nil:
-		return n.addEvents(f.Events)
-	default: // a failure concerns the supervisor only
-		return nil
-	}
-}
-
-func (n *Node) setInventory(inv *model.Inventory) error {
-	if err := inv.Validate(); err != nil {
-		return &model.RejectError{Reason: model.RejectInvalid, Err: err}
-	}
+// Deliver takes the next frame of a sampler. An error is a [*model.RejectError]: the frame
+// was not used. Only a sample causes a notice of Changed. All other frames precede the
+// sample that they belong to.
+func (n *Node) Deliver(f wire.Frame) (err error) {
 	n.mu.Lock()
 	defer n.unlock()
-	n.recallIdentities(inv)
-	n.reused = nil
-	if n.latest != nil && inv.Generation <= n.latest.Generation {
-		n.reused = reusedIDs(n.latest, inv)
+	switch {
+	case f.Inventory != nil:
+		if err := f.Inventory.Validate(); err != nil {
+			return &model.RejectError{Reason: model.RejectInvalid, Err: err}
+		}
+		n.setInventory(f.Inventory)
+	case f.Sample != nil:
+		if err = n.check("sample", f.Sample, f.Sample.Generation, f.Sample.Time); err == nil {
+			n.setSample(f.Sample)
+		}
+	case f.Processes != nil:
+		if err = n.check("processes", f.Processes, f.Processes.Generation, f.Processes.Time); err == nil {
+			n.processes, n.processesOf = f.Processes, n.latest
+		}
+	case f.Tracks != nil:
+		if err = n.check("tracks", f.Tracks, f.Tracks.Generation, time.Time{}); err == nil {
+			n.tracking.add(n.latest, f.Tracks)
+		}
+	case f.Profiling != nil:
+		if err = n.check("profiling", f.Profiling, f.Profiling.Generation, time.Time{}); err == nil {
+			n.profiling.set(f.Profiling, n.latest)
+			n.tracking.interrupt()
+		}
+	case f.Health != nil && f.Health.Failure != "":
+		n.health.Failed = true
+		n.health.Failures++
+	case f.Health != nil:
+		if err = n.check("health", f.Health, f.Health.Generation, f.Health.Time); err == nil {
+			n.health.set(f.Health, n.latest, n.Clock())
+		}
+	case f.Peers != nil:
+		if err = n.check("topology", f.Peers, f.Peers.Generation, time.Time{}); err == nil {
+			n.peers = PeersState{dated[model.Peers]{f.Peers, n.latest}, n.Clock()}
+		}
+	case f.Events != nil:
+		if err = n.check("events", f.Events, f.Events.Generation, time.Time{}); err == nil {
+			n.addEvents(f.Events.List)
+		}
 	}
-	n.gone = gpusGone(n.gone, n.latest, inv)
-	n.goneSwitches = switchesGone(n.goneSwitches, n.latest, inv)
-	n.links.learn(inv)
-	n.goneLinks = n.links.of(n.goneSwitches)
-	n.latest = inv
-	n.matchKernelXIDs()
-	n.tracking.keep(inv)
+	return err // nil for a failure, which concerns the supervisor only
+}
+
+// check validates a frame that belongs to the inventory with a generation. at is zero for
+// a frame without a time.
+func (n *Node) check(name string, frame interface {
+	Validate(inv *model.Inventory) error
+}, generation uint64, at time.Time,
+) error {
+	if n.latest == nil {
+		return &model.RejectError{Reason: model.RejectInventory, Err: fmt.Errorf("%s before any inventory", name)}
+	}
+	if generation != n.latest.Generation {
+		return &model.RejectError{Reason: model.RejectInventory, Err: fmt.Errorf("%s of inventory %d, current is %d", name, generation, n.latest.Generation)}
+	}
+	if err := frame.Validate(n.latest); err != nil {
+		return &model.RejectError{Reason: model.RejectInvalid, Err: err}
+	}
+	if ahead := at.Sub(n.Clock()); ahead > futureTolerance {
+		return &model.RejectError{Reason: model.RejectFuture, Err: fmt.Errorf("%s ahead of the clock by %v", name, ahead.Round(time.Millisecond))}
+	}
 	return nil
 }
 
-// recallIdentities fills in who a lost GPU or NVSwitch was. DCGM blanks what it has
-// of a lost one, so a sampler that starts after the loss cannot tell.
-func (n *Node) recallIdentities(inv *model.Inventory) {
-	for i := range inv.Entities {
-		e := &inv.Entities[i]
-		if e.Kind == model.KindSwitch && n.latest != nil {
-			if known := model.FindSwitch(n.latest, e.ID); known != nil && e.UUID == "" && e.PCIBusID == "" {
-				e.UUID, e.PCIBusID = known.UUID, known.PCIBusID
-			}
-		}
-		if e.Kind != model.KindGPU || e.UUID != "" {
-			continue
-		}
-		for _, known := range slices.Backward(n.known()) { // the last that had the id
-			if known.ID == e.ID && known.UUID != "" && model.FindGPU(inv, known.UUID) == nil {
-				known.State, known.Selected = e.State, e.Selected
-				*e = known
-				break
-			}
-		}
+func (n *Node) setSample(s *model.Sample) {
+	n.shown, n.sample, n.received = n.latest, s, n.Clock()
+	if n.profiling.of != n.latest { // the sampler has no GPU with profiling
+		n.profiling.dated = dated[model.Profiling]{}
 	}
-}
-
-// known returns the GPUs that are gone, and then those of the current inventory.
-func (n *Node) known() []model.Entity {
-	all := append([]model.Entity(nil), n.gone...)
-	if n.latest != nil {
-		for _, e := range n.latest.Entities {
-			if e.Kind == model.KindGPU {
-				all = append(all, e)
-			}
-		}
-	}
-	return all
-}
-
-// gpusGone returns the GPUs of earlier inventories that inv lacks, so that
-// gpu_up can say 0 for them instead of saying nothing.
-func gpusGone(gone []model.Entity, old, inv *model.Inventory) []model.Entity {
-	var still []model.Entity
-	keep := func(e model.Entity) {
-		if e.Kind == model.KindGPU && e.Selected && e.UUID != "" && model.FindGPU(inv, e.UUID) == nil {
-			e.State = model.EntityLost
-			still = append(still, e)
-		}
-	}
-	for _, e := range gone {
-		keep(e)
-	}
-	if old != nil {
-		for _, e := range old.Entities {
-			keep(e)
-		}
-	}
-	return still
-}
-
-// reusedIDs returns the positions of the instances in inv whose ids others have in old.
-func reusedIDs(old, inv *model.Inventory) map[int]bool {
-	type id struct {
-		kind model.EntityKind
-		id   uint32
-	}
-	before := make(map[id]model.EntityKey)
-	for i := range old.Entities {
-		e := &old.Entities[i]
-		before[id{e.Kind, e.ID}] = model.KeyOf(old, i)
-	}
-	reused := make(map[int]bool)
-	for i := range inv.Entities {
-		e := &inv.Entities[i]
-		if e.Kind != model.KindGPUInstance && e.Kind != model.KindComputeInstance {
-			continue
-		}
-		if key, known := before[id{e.Kind, e.ID}]; known && key != model.KeyOf(inv, i) {
-			reused[i] = true
-		}
-	}
-	return reused
-}
-
-// switchesGone returns the NVSwitches of earlier inventories that inv lacks.
-func switchesGone(gone []model.Entity, old, inv *model.Inventory) []model.Entity {
-	all := slices.Clone(gone)
-	if old != nil {
-		all = slices.Concat(all, old.Entities)
-	}
-	return slices.DeleteFunc(all, func(e model.Entity) bool {
-		return e.Kind != model.KindSwitch || !e.Selected || model.FindSwitch(inv, e.ID) != nil
-	})
-}
-
-func (n *Node) setSample(s *model.Sample) error {
-	n.mu.Lock()
-	defer n.unlock()
-	now := n.Clock()
-	if n.latest == nil {
-		return &model.RejectError{Reason: model.RejectInventory, Err: errors.New("sample before any inventory")}
-	}
-	if s.Generation != n.latest.Generation {
-		return &model.RejectError{Reason: model.RejectInventory, Err: fmt.Errorf("sample of inventory %d, current is %d", s.Generation, n.latest.Generation)}
-	}
-	if err := s.Validate(n.latest); err != nil {
-		return &model.RejectError{Reason: model.RejectInvalid, Err: err}
-	}
-	if ahead := s.Time.Sub(now); ahead > futureTolerance {
-		return &model.RejectError{Reason: model.RejectFuture, Err: fmt.Errorf("sample is %v ahead of the clock", ahead.Round(time.Millisecond))}
-	}
-	n.shown, n.sample, n.received = n.latest, s, now
-	n.profiling.sampled(n.latest)
 	n.placeKernelXIDs()
 	n.reused = nil
 	n.clockEvents.add(n.latest, s)
@@ -253,40 +175,13 @@ func (n *Node) setSample(s *model.Sample) error {
 	case n.changed <- struct{}{}:
 	default:
 	}
-	return nil
 }
 
-// setProcesses takes a reading of processes. It is no reason to publish anew: the
-// sample that follows it is.
-func (n *Node) setProcesses(p *model.Processes) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.latest == nil || n.latest.Generation != p.Generation {
-		return &model.RejectError{Reason: model.RejectInventory, Err: fmt.Errorf("processes of inventory %d", p.Generation)}
-	}
-	if err := p.Validate(n.latest); err != nil {
-		return &model.RejectError{Reason: model.RejectInvalid, Err: err}
-	}
-	if ahead := p.Time.Sub(n.Clock()); ahead > futureTolerance {
-		return &model.RejectError{Reason: model.RejectFuture, Err: fmt.Errorf("processes are %v ahead of the clock", ahead.Round(time.Millisecond))}
-	}
-	n.processes, n.processesOf = p, n.latest
-	return nil
-}
-
-func (n *Node) addEvents(events *model.Events) error {
-	n.mu.Lock()
-	defer n.unlock()
-	if n.latest == nil || n.latest.Generation != events.Generation {
-		return &model.RejectError{Reason: model.RejectInventory, Err: fmt.Errorf("events of inventory %d", events.Generation)}
-	}
-	if err := events.Validate(n.latest); err != nil {
-		return &model.RejectError{Reason: model.RejectInvalid, Err: err}
-	}
-	for _, e := range events.List {
+func (n *Node) addEvents(events []model.Event) {
+	for _, e := range events {
 		now, key := n.Clock(), model.KeyOf(n.latest, e.Entity)
 		if n.reused[e.Entity] {
-			key.Instance, key.Profile = model.Unknown, "" // it may be of either
+			key.Instance, key.Profile = model.Unknown, "" // either instance
 		}
 		if n.arbiter.Reported(key.UUID, e.Code, e.Time, now) {
 			n.xids.Add(key, e.Code, e.Time, now)
@@ -294,13 +189,4 @@ func (n *Node) addEvents(events *model.Events) error {
 			n.report.xid(gpu, xid.Key{EntityKey: key, Code: e.Code}, now)
 		}
 	}
-	return nil
-}
-
-// KeepXIDs keeps, from now on, the times of XIDs for as long as window; 0 is not
-// at all.
-func (n *Node) KeepXIDs(window time.Duration) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.xids.Window = window
 }

@@ -18,7 +18,7 @@ import (
 	"gpu_exporter/collector/xid"
 )
 
-// epoch is when every fixture is read.
+// epoch is the time of the fixtures.
 var epoch = time.Unix(1_700_000_000, 250_000_000)
 
 const testCounters = `
@@ -45,8 +45,7 @@ func testCatalogue(t *testing.T) *xid.Catalogue {
 	return xids
 }
 
-// testInventory has an H100, an A100 in MIG mode with two GPU instances, and a
-// GPU that is lost.
+// testInventory returns an H100, an A100 in MIG mode with two GPU instances, and a lost GPU.
 func testInventory(t *testing.T) *model.Inventory {
 	t.Helper()
 	counters, err := field.ParseCounters(strings.NewReader(testCounters), "test.csv")
@@ -119,8 +118,8 @@ func newTestNode(t *testing.T) (*Node, *time.Time) {
 	return node, &clock
 }
 
-// A step of the wall clock neither ages a sample nor keeps it young: only the
-// monotonic clock counts after arrival.
+// A step of the wall clock does not change the age of a sample: only the monotonic clock
+// counts after arrival.
 func TestAgeCountsFromTheSampleTime(t *testing.T) {
 	node := NewNode(slog.New(slog.DiscardHandler), testCatalogue(t))
 	inv := testInventory(t)
@@ -130,13 +129,13 @@ func TestAgeCountsFromTheSampleTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, fresh := node.Freshness(19 * time.Second); fresh {
-		t.Errorf("a sample 20 s old on arrival counts as fresh")
+		t.Errorf("a sample that is 20 s old on arrival is fresh")
 	}
 	if words := node.Staleness(); words != "the newest sample is 20s old" {
-		t.Errorf("it is said that %q", words)
+		t.Errorf("staleness %q", words)
 	}
 	if left, fresh := node.Freshness(21 * time.Second); !fresh || left != time.Second {
-		t.Errorf("fresh within 21 s: %v, for another %v", fresh, left)
+		t.Errorf("fresh %v for another %v, want 1 s", fresh, left)
 	}
 }
 
@@ -153,7 +152,7 @@ func TestNodeRejects(t *testing.T) {
 	}{
 		"sample from the future": {ahead(2 * time.Second), model.RejectFuture},
 		"clock jitter":           {ahead(500 * time.Millisecond), ""},
-		"other generation":       {func(_ *model.Inventory, s *model.Sample) wire.Frame { s.Generation = 9; return wire.Frame{Sample: s} }, model.RejectInventory},
+		"different generation":   {func(_ *model.Inventory, s *model.Sample) wire.Frame { s.Generation = 9; return wire.Frame{Sample: s} }, model.RejectInventory},
 		"too few rows": {func(_ *model.Inventory, s *model.Sample) wire.Frame {
 			s.Rows = s.Rows[1:]
 			return wire.Frame{Sample: s}
@@ -163,17 +162,17 @@ func TestNodeRejects(t *testing.T) {
 			return wire.Frame{Sample: s}
 		}, model.RejectInvalid},
 		"string out of range": {func(_ *model.Inventory, s *model.Sample) wire.Frame { s.Strings = nil; return wire.Frame{Sample: s} }, model.RejectInvalid},
-		"parent behind child": {func(inv *model.Inventory, _ *model.Sample) wire.Frame {
+		"parent after child": {func(inv *model.Inventory, _ *model.Sample) wire.Frame {
 			inv.Entities[3].Parent = 4
 			return wire.Frame{Inventory: inv}
 		}, model.RejectInvalid},
-		"event on nobody": {func(*model.Inventory, *model.Sample) wire.Frame {
+		"event of an unknown entity": {func(*model.Inventory, *model.Sample) wire.Frame {
 			return wire.Frame{Events: &model.Events{Generation: 1, List: []model.Event{{Kind: model.EventXID, Entity: 6}}}}
 		}, model.RejectInvalid},
-		"events of which one is wrong": {func(*model.Inventory, *model.Sample) wire.Frame {
+		"one invalid event of two": {func(*model.Inventory, *model.Sample) wire.Frame {
 			return wire.Frame{Events: &model.Events{Generation: 1, List: []model.Event{{Kind: model.EventXID, Code: 13}, {Kind: model.EventXID, Entity: 6}}}}
 		}, model.RejectInvalid},
-		"event of other time": {func(*model.Inventory, *model.Sample) wire.Frame {
+		"event of another inventory": {func(*model.Inventory, *model.Sample) wire.Frame {
 			return wire.Frame{Events: &model.Events{Generation: 2, List: []model.Event{{Kind: model.EventXID}}}}
 		}, model.RejectInventory},
 	} {
@@ -183,7 +182,7 @@ func TestNodeRejects(t *testing.T) {
 			before := node.View().XIDs
 			err := node.Deliver(tc.frame(inv, testSample(inv)))
 			if after := node.View().XIDs; !maps.Equal(after, before) {
-				t.Errorf("XIDs were counted: %v", after)
+				t.Errorf("counted XIDs: %v", after)
 			}
 			var reject *model.RejectError
 			if tc.reason == "" {

@@ -13,7 +13,7 @@ import (
 	"gpu_exporter/collector/wire"
 )
 
-// processInventory is a GPU, and one in MIG mode with a GPU instance that has two
+// processInventory returns a GPU, and a GPU in MIG mode with a GPU instance that has two
 // compute instances.
 func processInventory(generation uint64) *model.Inventory {
 	return &model.Inventory{Generation: generation, Entities: []model.Entity{
@@ -39,17 +39,17 @@ func TestNodeRejectsProcesses(t *testing.T) {
 		change func(p *model.Processes)
 		reason string
 	}{
-		"as it should be":             {func(*model.Processes) {}, ""},
+		"valid":                       {func(*model.Processes) {}, ""},
 		"no device":                   {func(p *model.Processes) { p.Devices = nil }, ""},
-		"of another inventory":        {func(p *model.Processes) { p.Generation = 2 }, model.RejectInventory},
+		"another inventory":           {func(p *model.Processes) { p.Generation = 2 }, model.RejectInventory},
 		"from the future":             {func(p *model.Processes) { p.Time = p.Time.Add(time.Minute) }, model.RejectFuture},
-		"on nothing":                  {func(p *model.Processes) { p.Devices[2].Entity = 6 }, model.RejectInvalid},
-		"before everything":           {func(p *model.Processes) { p.Devices[0].Entity = model.Unknown }, model.RejectInvalid},
-		"on a CPU":                    {func(p *model.Processes) { p.Devices[2].Entity = 5 }, model.RejectInvalid},
-		"on one device twice":         {func(p *model.Processes) { p.Devices[2].Entity = 2 }, model.RejectInvalid},
-		"on devices out of order":     {func(p *model.Processes) { p.Devices[1].Entity = 4 }, model.RejectInvalid},
-		"one twice":                   {func(p *model.Processes) { p.Devices[0].Processes[1].PID = 1 }, model.RejectInvalid},
-		"in spite of not being known": {func(p *model.Processes) { p.Devices[0].Listed = model.StatusError }, model.RejectInvalid},
+		"unknown entity":              {func(p *model.Processes) { p.Devices[2].Entity = 6 }, model.RejectInvalid},
+		"negative entity":             {func(p *model.Processes) { p.Devices[0].Entity = model.Unknown }, model.RejectInvalid},
+		"CPU":                         {func(p *model.Processes) { p.Devices[2].Entity = 5 }, model.RejectInvalid},
+		"device twice":                {func(p *model.Processes) { p.Devices[2].Entity = 2 }, model.RejectInvalid},
+		"devices out of order":        {func(p *model.Processes) { p.Devices[1].Entity = 4 }, model.RejectInvalid},
+		"process twice":               {func(p *model.Processes) { p.Devices[0].Processes[1].PID = 1 }, model.RejectInvalid},
+		"processes of an unread list": {func(p *model.Processes) { p.Devices[0].Listed = model.StatusError }, model.RejectInvalid},
 	} {
 		t.Run(name, func(t *testing.T) {
 			node := NewNode(slog.New(slog.DiscardHandler), nil)
@@ -66,25 +66,25 @@ func TestNodeRejectsProcesses(t *testing.T) {
 			switch {
 			case tc.reason == "":
 				if err != nil || node.View().Processes != p {
-					t.Errorf("%v, and %+v is shown", err, node.View().Processes)
+					t.Errorf("error %v; the view has %+v", err, node.View().Processes)
 				}
 			case !errors.As(err, &reject) || reject.Reason != tc.reason:
 				t.Errorf("got %v, want reason %s", err, tc.reason)
 			case node.View().Processes != nil:
-				t.Errorf("what was rejected is shown")
+				t.Errorf("the view has rejected processes")
 			}
 		})
 	}
 }
 
-// TestNodeShowsProcessesOfItsInventory: instances of another inventory may have
-// the same positions, and the inventory of another sampler the same generation.
+// A view has only processes of its inventory. Instances of another inventory may have the
+// same positions, and the inventory of another sampler may have the same generation.
 func TestNodeShowsProcessesOfItsInventory(t *testing.T) {
 	node := NewNode(slog.New(slog.DiscardHandler), nil)
 	shows := func(when string, inv *model.Inventory, p *model.Processes) {
 		t.Helper()
 		if v := node.View(); v.Inventory != inv || v.Processes != p {
-			t.Errorf("%s: inventory %p and processes %p are shown, want %p and %p", when, v.Inventory, v.Processes, inv, p)
+			t.Errorf("%s: the view has inventory %p and processes %p, want %p and %p", when, v.Inventory, v.Processes, inv, p)
 		}
 	}
 	deliver := func(f wire.Frame) {
@@ -105,20 +105,20 @@ func TestNodeShowsProcessesOfItsInventory(t *testing.T) {
 	deliver(wire.Frame{Sample: sample()})
 	shows("with a sample", first, before)
 	deliver(wire.Frame{Processes: newer})
-	shows("with a newer reading", first, newer)
+	shows("with newer processes", first, newer)
 	<-node.Changed()
 	select {
 	case <-node.Changed():
-		t.Error("a reading of processes is no reason to publish")
+		t.Error("processes caused a notice")
 	default:
 	}
 
 	deliver(wire.Frame{Inventory: second})
-	shows("until there is a sample of the new inventory", first, newer)
+	shows("before a sample of the new inventory", first, newer)
 	deliver(wire.Frame{Sample: sample()})
 	shows("with a sample of the new inventory", second, nil)
 	deliver(wire.Frame{Processes: after})
-	shows("with its processes, too", second, after)
+	shows("with processes of the new inventory", second, after)
 }
 
 func TestNodeRejectsPlacement(t *testing.T) {

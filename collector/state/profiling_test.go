@@ -17,14 +17,14 @@ func TestNodeRejectsProfiling(t *testing.T) {
 		profiling model.Profiling
 		reason    string
 	}{
-		"as it should be":      {model.Profiling{Generation: 1, GPUs: []model.GPUProfiling{{Entity: 0}, {Entity: 1}}}, ""},
-		"of no GPU":            {model.Profiling{Generation: 1, GPUs: nil}, ""},
-		"of another inventory": {model.Profiling{Generation: 2, GPUs: nil}, model.RejectInventory},
-		"of nothing":           {model.Profiling{Generation: 1, GPUs: []model.GPUProfiling{{Entity: 6}}}, model.RejectInvalid},
-		"before everything":    {model.Profiling{Generation: 1, GPUs: []model.GPUProfiling{{Entity: model.Unknown}}}, model.RejectInvalid},
-		"out of order":         {model.Profiling{Generation: 1, GPUs: []model.GPUProfiling{{Entity: 1}, {Entity: 0}}}, model.RejectInvalid},
-		"of a GPU twice":       {model.Profiling{Generation: 1, GPUs: []model.GPUProfiling{{Entity: 1}, {Entity: 1}}}, model.RejectInvalid},
-		"of an instance":       {model.Profiling{Generation: 1, GPUs: []model.GPUProfiling{{Entity: 2}}}, model.RejectInvalid},
+		"valid":             {model.Profiling{Generation: 1, GPUs: []model.GPUProfiling{{Entity: 0}, {Entity: 1}}}, ""},
+		"no GPU":            {model.Profiling{Generation: 1, GPUs: nil}, ""},
+		"another inventory": {model.Profiling{Generation: 2, GPUs: nil}, model.RejectInventory},
+		"unknown entity":    {model.Profiling{Generation: 1, GPUs: []model.GPUProfiling{{Entity: 6}}}, model.RejectInvalid},
+		"negative entity":   {model.Profiling{Generation: 1, GPUs: []model.GPUProfiling{{Entity: model.Unknown}}}, model.RejectInvalid},
+		"out of order":      {model.Profiling{Generation: 1, GPUs: []model.GPUProfiling{{Entity: 1}, {Entity: 0}}}, model.RejectInvalid},
+		"GPU twice":         {model.Profiling{Generation: 1, GPUs: []model.GPUProfiling{{Entity: 1}, {Entity: 1}}}, model.RejectInvalid},
+		"instance":          {model.Profiling{Generation: 1, GPUs: []model.GPUProfiling{{Entity: 2}}}, model.RejectInvalid},
 	} {
 		t.Run(name, func(t *testing.T) {
 			node := NewNode(slog.New(slog.DiscardHandler), nil)

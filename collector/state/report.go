@@ -4,7 +4,6 @@
 package state
 
 import (
-	"context"
 	"log/slog"
 	"time"
 
@@ -12,44 +11,26 @@ import (
 	"gpu_exporter/collector/xid"
 )
 
-// xidLogPause is how long the log says nothing more of an XID that keeps coming:
-// some come by the hundred, and the counter has them all.
+// xidLogPause is the time between two log records of one XID on one device. Some XIDs come
+// by the hundred; the counter includes them all.
 const xidLogPause = time.Minute
 
-// report says what happens to the GPUs: changes, never states.
+// report logs changes of the GPUs, and XIDs.
 type report struct {
 	log  *slog.Logger
 	xids *xid.Catalogue
-	said []message // not logged yet
-	// down says why each GPU was last found not to answer; those that answer are
-	// there with an empty reason.
-	down   map[string]string
-	logged map[xid.Key]time.Time
-}
-
-type message struct {
-	level slog.Level
-	text  string
-	attrs []any
-}
-
-func (r *report) say(level slog.Level, text string, attrs []any) {
-	r.said = append(r.said, message{level, text, attrs})
-}
-
-// write logs messages. A log may block: no scrape may have to wait for it, so that
-// the mutex of the node must not be held.
-func (r *report) write(messages []message) {
-	for _, m := range messages {
-		r.log.Log(context.Background(), m.level, m.text, m.attrs...)
-	}
+	// pending holds the log calls to make without the node's mutex: a log may block, and
+	// no scrape may wait for it.
+	pending []func()
+	reasons map[string]string // why each GPU does not answer, by UUID; "" if it answers
+	logged  map[xid.Key]time.Time
 }
 
 func newReport(logger *slog.Logger, xids *xid.Catalogue) report {
-	return report{log: logger, xids: xids, down: map[string]string{}, logged: map[xid.Key]time.Time{}}
+	return report{log: logger, xids: xids, reasons: map[string]string{}, logged: map[xid.Key]time.Time{}}
 }
 
-// gpus compares the GPUs of a new sample with those of the last.
+// gpus logs how the GPUs of a new sample differ from those of the previous one.
 func (r *report) gpus(v View) {
 	for i := range v.Inventory.Entities {
 		if e := &v.Inventory.Entities[i]; e.Kind == model.KindGPU && e.Selected {
@@ -57,27 +38,27 @@ func (r *report) gpus(v View) {
 		}
 	}
 	for i := range v.Gone {
-		r.gpu(&v.Gone[i], "DCGM does not list it any more")
+		r.gpu(&v.Gone[i], "DCGM no longer lists it")
 	}
 }
 
-func (r *report) gpu(e *model.Entity, why string) {
-	before, known := r.down[e.UUID]
-	if before == why && known {
+func (r *report) gpu(e *model.Entity, reason string) {
+	before, known := r.reasons[e.UUID]
+	if before == reason && known {
 		return
 	}
-	r.down[e.UUID] = why
-	attrs := []any{"gpu", e.ID, "UUID", e.UUID, "pci_bus_id", e.PCIBusID}
+	r.reasons[e.UUID] = reason
+	log := r.log.With("gpu", e.ID, "UUID", e.UUID, "pci_bus_id", e.PCIBusID)
 	switch {
-	case why != "":
-		r.say(slog.LevelWarn, "GPU does not answer", append(attrs, "why", why))
+	case reason != "":
+		r.pending = append(r.pending, func() { log.Warn("GPU does not answer", "reason", reason) })
 	case known:
-		r.say(slog.LevelInfo, "GPU answers again", attrs)
+		r.pending = append(r.pending, func() { log.Info("GPU answers again") })
 	}
 }
 
-// xid tells of an XID, unless the same was told of a moment ago. gpu may be nil;
-// more are further attributes.
+// xid logs an XID, at most once per xidLogPause. gpu may be nil; more holds further
+// attributes.
 func (r *report) xid(gpu *model.Entity, key xid.Key, now time.Time, more ...any) {
 	if last, ok := r.logged[key]; ok && now.Sub(last) < xidLogPause {
 		return
@@ -93,5 +74,6 @@ func (r *report) xid(gpu *model.Entity, key xid.Key, now time.Time, more ...any)
 	if key.Instance != model.Unknown {
 		attrs = append(attrs, "GPU_I_ID", key.Instance, "GPU_I_PROFILE", key.Profile)
 	}
-	r.say(slog.LevelWarn, "XID error", append(attrs, more...))
+	attrs = append(attrs, more...)
+	r.pending = append(r.pending, func() { r.log.Warn("XID error", attrs...) })
 }

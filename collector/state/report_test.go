@@ -15,7 +15,7 @@ import (
 	"gpu_exporter/collector/wire"
 )
 
-// The log tells of changes, once each.
+// The log has each change once.
 func TestReport(t *testing.T) {
 	var log bytes.Buffer
 	logger := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
@@ -54,18 +54,18 @@ func TestReport(t *testing.T) {
 		got  string
 		want string
 	}{
-		{"start, with a lost GPU", deliver(nothing), `level=WARN msg="GPU does not answer" gpu=3 UUID=GPU-cccc pci_bus_id=00000000:3A:00.0 why=lost`},
+		{"start, with a lost GPU", deliver(nothing), `level=WARN msg="GPU does not answer" gpu=3 UUID=GPU-cccc pci_bus_id=00000000:3A:00.0 reason=lost`},
 		{"no change", deliver(nothing), ""},
-		{"lost", deliver(lose), `level=WARN msg="GPU does not answer" gpu=0 UUID=GPU-aaaa pci_bus_id=00000000:18:00.0 why=lost`},
+		{"lost", deliver(lose), `level=WARN msg="GPU does not answer" gpu=0 UUID=GPU-aaaa pci_bus_id=00000000:18:00.0 reason=lost`},
 		{"still lost", deliver(lose), ""},
 		{"back", deliver(nothing), `level=INFO msg="GPU answers again" gpu=0 UUID=GPU-aaaa pci_bus_id=00000000:18:00.0`},
-		{"reads fail", deliver(fail), `level=WARN msg="GPU does not answer" gpu=0 UUID=GPU-aaaa pci_bus_id=00000000:18:00.0 why="it has no values, most are: error"`},
+		{"reads fail", deliver(fail), `level=WARN msg="GPU does not answer" gpu=0 UUID=GPU-aaaa pci_bus_id=00000000:18:00.0 reason="no values, most are: error"`},
 		{"back again", deliver(nothing), `level=INFO msg="GPU answers again" gpu=0 UUID=GPU-aaaa pci_bus_id=00000000:18:00.0`},
 		{"a burst of XIDs", deliver(nothing, xid, xid, xid), `level=WARN msg="XID error" xid=31 meaning="GPU memory page fault" action=RESTART_APP gpu=1 UUID=GPU-bbbb pci_bus_id=00000000:2A:00.0 GPU_I_ID=11 GPU_I_PROFILE=1g.5gb`},
 		{"gone", deliver(func(inv *model.Inventory, s *model.Sample) {
 			inv.Entities, s.Rows = inv.Entities[1:2], s.Rows[1:2]
-		}), `level=WARN msg="GPU does not answer" gpu=0 UUID=GPU-aaaa pci_bus_id=00000000:18:00.0 why="DCGM does not list it any more"
-level=WARN msg="GPU does not answer" gpu=3 UUID=GPU-cccc pci_bus_id=00000000:3A:00.0 why="DCGM does not list it any more"`},
+		}), `level=WARN msg="GPU does not answer" gpu=0 UUID=GPU-aaaa pci_bus_id=00000000:18:00.0 reason="DCGM no longer lists it"
+level=WARN msg="GPU does not answer" gpu=3 UUID=GPU-cccc pci_bus_id=00000000:3A:00.0 reason="DCGM no longer lists it"`},
 	} {
 		if got := strings.TrimSpace(step.got); got != step.want {
 			t.Errorf("%s:\n%s\nwant:\n%s", step.what, got, step.want)
@@ -73,7 +73,7 @@ level=WARN msg="GPU does not answer" gpu=3 UUID=GPU-cccc pci_bus_id=00000000:3A:
 	}
 }
 
-// blockedWriter is a log that nobody reads.
+// blockedWriter is a log without a reader.
 type blockedWriter chan struct{}
 
 func (w blockedWriter) Write(b []byte) (int, error) {
@@ -81,12 +81,12 @@ func (w blockedWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// A log that blocks, as a full pipe does, keeps nobody from the samples.
+// A blocked log, such as a full pipe, does not delay readers of the samples.
 func TestBlockedLog(t *testing.T) {
 	log := make(blockedWriter)
 	node := NewNode(slog.New(slog.NewTextHandler(log, nil)), testCatalogue(t))
 	node.Clock = func() time.Time { return epoch }
-	inv := testInventory(t) // with a lost GPU, which is worth a line
+	inv := testInventory(t) // with a lost GPU, which is logged
 	delivered := make(chan struct{})
 	go func() {
 		defer close(delivered)
@@ -98,10 +98,10 @@ func TestBlockedLog(t *testing.T) {
 	select {
 	case s := <-seen:
 		if s == nil {
-			t.Error("there is no sample")
+			t.Error("View has no sample")
 		}
 	case <-time.After(10 * time.Second):
-		t.Fatal("the log holds up whoever wants the sample")
+		t.Fatal("timed out: the log delays View")
 	}
 	<-log
 	<-delivered

@@ -4,7 +4,6 @@
 package state
 
 import (
-	"errors"
 	"slices"
 	"time"
 
@@ -15,15 +14,14 @@ import (
 	"gpu_exporter/collector/model"
 )
 
-// Window is what is remembered of the values between two samples.
+// Window summarizes the values of a field between two samples.
 type Window struct {
 	count          int
 	Min, Max       float64
-	weighted, span float64 // the sum of the values, each times its microseconds; and of those
+	weighted, span float64 // the sum of value × microseconds; the sum of microseconds
 }
 
-// add takes a value that stood for so many microseconds: the time since the value
-// before it.
+// add adds a value that held for a number of microseconds.
 func (w *Window) add(v, micros float64) {
 	if w.count == 0 {
 		w.Min, w.Max = v, v
@@ -34,18 +32,17 @@ func (w *Window) add(v, micros float64) {
 	w.span += micros
 }
 
-// Mean is weighted by time: a value that stood twice as long counts twice.
+// Mean returns the mean over time: a value that held twice as long has twice the weight.
 func (w *Window) Mean() float64 {
 	if w.span <= 0 {
 		return w.Max
 	}
-	// Rounding must not lead out of what was seen.
-	return min(max(w.weighted/w.span, w.Min), w.Max)
+	return min(max(w.weighted/w.span, w.Min), w.Max) // rounding may exceed the range
 }
 
-// TrackedFields returns what is to be tracked for the integrals and for the
-// counters that ask for it, each field once. Fields whose values are readings of
-// a moment, or of a short time, are looked at every resolution.
+// TrackedFields returns the fields to track for the integrals and for the counters with
+// statistics or a histogram, each once. The sampler reads gauges of a moment or of a short
+// time every resolution.
 func TrackedFields(counters []field.Counter, resolution time.Duration) []model.TrackedField {
 	list := integratedFields(resolution)
 	for _, c := range counters {
@@ -68,7 +65,7 @@ func TrackedFields(counters []field.Counter, resolution time.Duration) []model.T
 	return list
 }
 
-// tracking is what a [Node] makes of tracks. It outlives samplers.
+// tracking accumulates the values of tracked fields.
 type tracking struct {
 	fields   map[model.FieldID]model.TrackedField
 	interval time.Duration // of the samples
@@ -76,17 +73,15 @@ type tracking struct {
 	integrals
 }
 
-// trackState is what is known of one field of one entity.
+// trackState is the state of one field of one entity.
 type trackState struct {
-	at     int64 // of the newest point
-	window Window
-	// histogram is nil if none is wanted.
-	histogram prometheus.Histogram
+	at        int64 // of the newest point
+	window    Window
+	histogram prometheus.Histogram // nil unless configured
 }
 
-// Track says what is made of the values between samples, which come at the
-// interval. It is called before the first frame, and when the configuration
-// changes; integrals go on.
+// Track sets the tracked fields and the interval of the samples. Call it before the first
+// frame and when the configuration changes. Integrals continue.
 func (n *Node) Track(fields []model.TrackedField, interval time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -102,22 +97,8 @@ func (n *Node) Track(fields []model.TrackedField, interval time.Duration) {
 	}
 }
 
-// setTracks takes what was seen between samples. It is no reason to publish: the
-// sample that follows is.
-func (n *Node) setTracks(t *model.Tracks) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.latest == nil || n.latest.Generation != t.Generation {
-		return &model.RejectError{Reason: model.RejectInventory, Err: errors.New("values of another inventory")}
-	}
-	if err := t.Validate(n.latest); err != nil {
-		return &model.RejectError{Reason: model.RejectInvalid, Err: err}
-	}
-	n.tracking.take(n.latest, t)
-	return nil
-}
-
-func (t *tracking) take(inv *model.Inventory, tracks *model.Tracks) {
+// add adds the values between two samples.
+func (t *tracking) add(inv *model.Inventory, tracks *model.Tracks) {
 	for i := range tracks.List {
 		track := &tracks.List[i]
 		field, ok := t.fields[track.Field]
@@ -144,27 +125,27 @@ func (t *tracking) take(inv *model.Inventory, tracks *model.Tracks) {
 	t.integrate(inv, tracks, t)
 }
 
-// clockStep is how far back a time may lie and still be an old value that comes
-// again; beyond it the engine's clock was set back.
+// clockStep separates repeated values from a clock that was set back, in µs. A value that
+// is up to 5 s older than the newest one is a repetition.
 const clockStep = int64(5 * time.Second / time.Microsecond)
 
 func (s *trackState) add(p model.Point, step time.Duration) {
 	since := p.At - s.at
 	if since <= 0 && since > -clockStep {
-		return // known: a sampler says it again
+		return // repeated by a sampler
 	}
-	stood := step.Microseconds()
-	if s.at != 0 && since > 0 && since < 3*stood {
-		stood = since
+	held := step.Microseconds()
+	if s.at != 0 && since > 0 && since < 3*held {
+		held = since
 	}
 	s.at = p.At
-	s.window.add(p.Value, float64(stood))
+	s.window.add(p.Value, float64(held))
 	if s.histogram != nil {
 		s.histogram.Observe(p.Value)
 	}
 }
 
-// step is the time from one value of the field to the next.
+// step returns the usual time between two values of the field.
 func (t *tracking) step(field model.FieldID) time.Duration {
 	if every := t.fields[field].Every; every > 0 && (every < t.interval || t.interval == 0) {
 		return every
@@ -172,56 +153,55 @@ func (t *tracking) step(field model.FieldID) time.Duration {
 	return t.interval
 }
 
-// keep forgets the windows of what the inventory lacks: an entity that comes back
-// begins anew. Histograms and integrals are counters, and stay.
+// keep clears the windows of entities that are absent from the inventory. Histograms and
+// integrals are counters, so they remain.
 func (t *tracking) keep(inv *model.Inventory) {
-	here := make(map[model.FieldKey]bool, len(inv.Entities))
+	present := make(map[model.FieldKey]bool, len(inv.Entities))
 	for i := range inv.Entities {
-		here[model.FieldKeyOf(inv, i, 0)] = true
+		present[model.FieldKeyOf(inv, i, 0)] = true
 	}
 	for key, s := range t.tracks {
-		k := key
-		k.Field = 0
-		if here[k] {
+		entity := key
+		entity.Field = 0
+		if present[entity] {
 			continue
 		}
 		s.window = Window{}
 		if key.Kind != model.KindGPU && key.Kind != model.KindGPUInstance {
-			delete(t.tracks, key) // its id may be another one's next time
+			delete(t.tracks, key) // another entity may get the id
 		}
 	}
 	t.pause(inv)
 	t.interrupt()
 }
 
-// TrackView is what tracks had come to at a sample. It is immutable.
+// TrackView is the state of the tracked fields at a sample. It is immutable.
 type TrackView struct {
 	Statistics map[TrackAt]Window
 	Histograms map[TrackAt]*dto.Histogram
 	IntegralView
 }
 
-// TrackAt is a field of an entity of the inventory of the same view.
+// TrackAt is a field of an entity of the same view's inventory.
 type TrackAt struct {
 	Entity int
 	Field  model.FieldID
 }
 
-// close ends the windows at a sample.
+// close ends the windows at a sample and returns them.
 func (t *tracking) close(inv *model.Inventory, sample *model.Sample, gone []model.Entity) *TrackView {
-	split := inv.ReadAsInstances(sample)
-	v := &TrackView{IntegralView: t.view(inv, split, gone)}
-	if len(t.tracks) == 0 {
-		return v
+	partitioned := inv.ReadAsInstances(sample)
+	v := &TrackView{
+		Statistics: make(map[TrackAt]Window, len(t.tracks)), Histograms: map[TrackAt]*dto.Histogram{},
+		IntegralView: t.view(inv, partitioned, gone),
 	}
-	v.Statistics = make(map[TrackAt]Window, len(t.tracks))
 	for i := range inv.Entities {
+		if len(t.tracks) == 0 || partitioned[i] {
+			continue
+		}
 		for id, field := range t.fields {
-			if !field.Statistics && !field.Histogram {
-				continue
-			}
 			s := t.tracks[model.FieldKeyOf(inv, i, id)]
-			if s == nil || split[i] {
+			if s == nil {
 				continue
 			}
 			at := TrackAt{i, id}
@@ -230,12 +210,28 @@ func (t *tracking) close(inv *model.Inventory, sample *model.Sample, gone []mode
 			}
 			s.window = Window{}
 			if s.histogram != nil {
-				if v.Histograms == nil {
-					v.Histograms = map[TrackAt]*dto.Histogram{}
-				}
 				v.Histograms[at] = snapshot(s.histogram)
 			}
 		}
 	}
 	return v
+}
+
+// newHistogram returns a native histogram of the values of one field of one entity.
+func newHistogram() prometheus.Histogram {
+	return prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "values", Help: "Values of a field.", // not published
+
+		NativeHistogramBucketFactor:    1.1, // schema 3: each bucket is 9 % wider than the previous one
+		NativeHistogramMaxBucketNumber: 160,
+	})
+}
+
+// snapshot returns an immutable copy of the histogram.
+func snapshot(h prometheus.Histogram) *dto.Histogram {
+	var m dto.Metric
+	if err := h.Write(&m); err != nil {
+		return nil // only exemplars cause errors
+	}
+	return m.Histogram
 }

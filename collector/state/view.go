@@ -11,30 +11,28 @@ import (
 	"gpu_exporter/collector/xid"
 )
 
-// View is a consistent reading of a Node. Its parts are immutable.
+// View is a consistent snapshot of a [Node]. Its parts are immutable.
 type View struct {
-	Inventory *model.Inventory // nil until the first
-	Sample    *model.Sample    // nil until the first; of inventory
-	Processes *model.Processes // nil if none was read; of inventory
-	Profiling ProfilingState   // of inventory
-	Age       time.Duration
-	Gone      []model.Entity
-	// GoneSwitches are as gone, of NVSwitches, and GoneLinks the links of these.
+	Inventory    *model.Inventory // nil before the first
+	Sample       *model.Sample    // of Inventory; nil before the first
+	Processes    *model.Processes // of Inventory; nil if it has none
+	Profiling    ProfilingState   // of Inventory
+	Age          time.Duration    // of Sample
+	Gone         []model.Entity   // GPUs that DCGM no longer lists
 	GoneSwitches []model.Entity
-	GoneLinks    []SwitchPort
+	GoneLinks    []SwitchPort // of GoneSwitches
 	XIDs         map[xid.Key]xid.Count
 	XIDSource    xid.Source
-	StrayXIDs    uint64 // of the kernel log, on no known GPU
-	// RecentXIDs are those of the window that was asked for.
-	RecentXIDs map[xid.Key]uint64
+	StrayXIDs    uint64             // XIDs of the kernel log that matched no known GPU
+	RecentXIDs   map[xid.Key]uint64 // in the window of [Node.KeepXIDs]
 
 	ClockEvents map[model.EntityKey]ClockEvents
-	Tracks      *TrackView  // nil until the first sample
-	Health      HealthState // of inventory
-	Peers       PeersState  // of inventory
+	Tracks      *TrackView  // nil before the first sample
+	Health      HealthState // of Inventory
+	Peers       PeersState  // of Inventory
 }
 
-// GPU returns the GPU with the UUID, be it there or gone; nil if it is not known.
+// GPU returns the GPU with the UUID, including one that DCGM no longer lists, or nil.
 func (v *View) GPU(uuid string) *model.Entity {
 	if gpu := model.FindGPU(v.Inventory, uuid); gpu != nil {
 		return gpu
@@ -47,7 +45,7 @@ func (v *View) GPU(uuid string) *model.Entity {
 	return nil
 }
 
-// View returns all of it.
+// View returns the current state.
 func (n *Node) View() View {
 	n.mu.Lock()
 	defer n.unlock()
@@ -64,15 +62,13 @@ func (n *Node) View() View {
 	return v
 }
 
-// newest returns what a view has of the newest sample. The mutex must be held.
+// newest returns a view of the newest sample only, without copies. The mutex must be held.
 func (n *Node) newest(now time.Time) View {
 	v := View{Inventory: n.shown, Sample: n.sample}
 	if v.Sample == nil {
 		v.Inventory = n.latest
 	} else {
-		// The sample's own time says how old it was on arrival; from then on the
-		// monotonic clock counts, which a step of the wall clock cannot fool.
-		v.Age = max(0, n.received.Sub(n.sample.Time)) + now.Sub(n.received)
+		v.Age = age(n.sample.Time, n.received, now)
 	}
 	if v.Inventory == n.processesOf {
 		v.Processes = n.processes
@@ -80,25 +76,23 @@ func (n *Node) newest(now time.Time) View {
 	return v
 }
 
-// glance is a view of the newest sample alone: it copies nothing.
 func (n *Node) glance() View {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.newest(n.Clock())
 }
 
-// Newest returns the newest inventory and the newest sample of it; nil where
-// there is none.
+// Newest returns the newest inventory and its newest sample; each may be nil.
 func (n *Node) Newest() (*model.Inventory, *model.Sample) {
 	v := n.glance()
 	return v.Inventory, v.Sample
 }
 
-// Processes returns the newest reading of the processes on the devices, or nil.
+// Processes returns the newest processes on the devices, or nil.
 func (n *Node) Processes() *model.Processes { return n.glance().Processes }
 
-// Freshness says whether a sample exists that is no older than maxAge, and for
-// how much longer.
+// Freshness reports whether a sample exists that is no older than maxAge, and for how much
+// longer.
 func (n *Node) Freshness(maxAge time.Duration) (left time.Duration, fresh bool) {
 	v := n.glance()
 	if v.Sample == nil || v.Age > maxAge {
@@ -107,7 +101,7 @@ func (n *Node) Freshness(maxAge time.Duration) (left time.Duration, fresh bool) 
 	return maxAge - v.Age, true
 }
 
-// Staleness says in words how old the newest sample is.
+// Staleness describes the age of the newest sample.
 func (n *Node) Staleness() string {
 	v := n.glance()
 	if v.Sample == nil {

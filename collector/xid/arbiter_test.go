@@ -238,12 +238,12 @@ func TestRecentXIDsWhenClocksDiffer(t *testing.T) {
 	c.Add(key, 79, now.Round(0).Add(time.Hour), now)
 	c.Add(key, 79, now.Round(0).Add(-10*time.Millisecond), now)
 	if n := c.Recent(now)[Key{key, 79}]; n != 2 {
-		t.Errorf("%d at once, want 2", n)
+		t.Errorf("%d XIDs at the start, want 2", n)
 	}
 	if n := c.Recent(now.Add(25 * time.Millisecond))[Key{key, 79}]; n != 1 {
-		t.Errorf("%d when the older one has left the window, want 1", n)
+		t.Errorf("%d XIDs after the older one left the window, want 1", n)
 	}
 	if n := c.Recent(now.Add(31 * time.Millisecond))[Key{key, 79}]; n != 0 {
-		t.Errorf("%d when both have left it, want none", n)
+		t.Errorf("%d XIDs after both left the window, want 0", n)
 	}
 }

@@ -14,11 +14,11 @@ import (
 	"strings"
 )
 
-// Severity says how much an XID error matters to who runs the node.
+// Severity is the importance of an XID error to the operator of the node.
 type Severity uint8
 
-// The severities. An XID of severity info is an application's business, or is
-// news and no trouble; the others call for action by an operator.
+// The severities. An XID of severity info concerns the application or needs no action; all
+// others call for action by an operator.
 const (
 	Info Severity = iota
 	Warning
@@ -37,37 +37,28 @@ func (s Severity) String() string {
 	return fmt.Sprintf("severity(%d)", uint8(s))
 }
 
-// XID is what is known about one XID code.
+// XID describes one XID code.
 type XID struct {
-	Code     int64
-	Name     string // NVIDIA's mnemonic
-	Meaning  string // in words of our own
-	Severity Severity
-	// Action is the word with which NVIDIA's catalogue names what to do at once,
-	// such as RESET_GPU; empty where it names nothing.
-	Action string
-	// Investigation is its word for what to do then.
-	Investigation string
+	Code          int64
+	Name          string // NVIDIA's mnemonic
+	Meaning       string // not NVIDIA's text
+	Severity      Severity
+	Action        string // the immediate action in NVIDIA's catalogue, such as RESET_GPU, or ""
+	Investigation string // the action after it, or ""
 }
 
-// Catalogue is what is known about XID codes. The zero value knows none.
+// Catalogue describes XID codes. The zero value is empty.
 type Catalogue struct {
 	xids []XID // by code
 }
 
-// unknownXID is what dcgm-exporter writes for a code that it does not know.
+// unknownXID is dcgm-exporter's text for a code that is not in its table.
 const unknownXID = "Unknown Error"
 
-// Lookup returns what is known about a code.
+// Lookup returns the description of a code.
 func (c *Catalogue) Lookup(code int64) (XID, bool) {
 	i, ok := slices.BinarySearchFunc(c.xids, code, func(x XID, code int64) int {
-		switch {
-		case x.Code < code:
-			return -1
-		case x.Code > code:
-			return 1
-		}
-		return 0
+		return cmp.Compare(x.Code, code)
 	})
 	if !ok {
 		return XID{}, false
@@ -75,11 +66,10 @@ func (c *Catalogue) Lookup(code int64) (XID, bool) {
 	return c.xids[i], true
 }
 
-// All returns every code, in order.
+// All returns all codes in ascending order.
 func (c *Catalogue) All() []XID { return slices.Clone(c.xids) }
 
-// With returns the catalogue with the lines of changes in place of its own of the
-// same codes, and those of further codes added.
+// With returns the catalogue merged with changes, which take precedence.
 func (c *Catalogue) With(changes *Catalogue) *Catalogue {
 	all := slices.DeleteFunc(slices.Clone(c.xids), func(x XID) bool {
 		_, changed := changes.Lookup(x.Code)
@@ -90,9 +80,8 @@ func (c *Catalogue) With(changes *Catalogue) *Catalogue {
 	return &Catalogue{all}
 }
 
-// Message returns the text for the label err_msg of DCGM_FI_DEV_XID_ERRORS. It
-// is the meaning in our words, so it differs from that of dcgm-exporter; the
-// label err_code does not.
+// Message returns the text for the label err_msg of DCGM_FI_DEV_XID_ERRORS. The text
+// differs from that of dcgm-exporter; the label err_code does not.
 func (c *Catalogue) Message(code int64) string {
 	if x, ok := c.Lookup(code); ok {
 		return x.Meaning
@@ -100,14 +89,11 @@ func (c *Catalogue) Message(code int64) string {
 	return unknownXID
 }
 
-// CallsForAction returns the codes for which gpu_xid_errors_total exists from
-// the start, at 0: a counter born at 1 hides the first event from increase().
-// They are those of severity warning and critical. Which those are is the
-// catalogue file's to say; the head of the one that we ship, etc/xid-catalogue.csv,
-// has its rules and where they come from.
-//
-// All codes instead of these would cost three times the series on every node
-// and none of the others belongs in an alert.
+// CallsForAction returns the codes of severity warning and critical. For these,
+// gpu_xid_errors_total exists from the start with 0, because increase() misses the first
+// event of a counter that starts with 1. All codes would be three times as many series, and
+// the remaining ones belong in no alert. The head of etc/xid-catalogue.csv has the rules for
+// severities, and their sources.
 func (c *Catalogue) CallsForAction() []int64 {
 	var codes []int64
 	for _, x := range c.xids {
@@ -124,15 +110,15 @@ const maxCatalogueErrors = 100
 // xidColumns is the header of a catalogue file.
 var xidColumns = [...]string{"code", "name", "severity", "action", "investigation", "meaning"}
 
-// ParseCatalogue reads a catalogue file: CSV with a header. Name is what the
-// messages call it; all errors of the file are reported.
+// ParseCatalogue reads a catalogue file: CSV with a header. name is the file's name in error
+// messages. It reports all errors of the file.
 func ParseCatalogue(r io.Reader, name string) (*Catalogue, error) {
 	reader := csv.NewReader(r)
 	reader.Comment = '#'
 	reader.FieldsPerRecord = len(xidColumns)
 	header, err := reader.Read()
 	if errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("reading XID catalogue %s: there is nothing in it but comments: write %s on the first line and a line for each code after it, or do without the file", name, strings.Join(xidColumns[:], ","))
+		return nil, fmt.Errorf("reading XID catalogue %s: the file is empty or has only comments: write %s on the first line and one line per code after it, or omit the file", name, strings.Join(xidColumns[:], ","))
 	}
 	if err != nil && !errors.Is(err, csv.ErrFieldCount) {
 		return nil, atRecord(name, nil, err)
@@ -164,7 +150,7 @@ func ParseCatalogue(r io.Reader, name string) (*Catalogue, error) {
 			continue
 		}
 		if n := len(c.xids); n > 0 && c.xids[n-1].Code >= x.Code {
-			errs = append(errs, fmt.Errorf("%s:%d: code %d does not stand in order: sort the lines by code", name, line, x.Code))
+			errs = append(errs, fmt.Errorf("%s:%d: code %d is out of order: sort the lines by code", name, line, x.Code))
 			continue
 		}
 		c.xids = append(c.xids, x)
@@ -175,16 +161,16 @@ func ParseCatalogue(r io.Reader, name string) (*Catalogue, error) {
 	return &c, nil
 }
 
-// atRecord gives an error of encoding/csv the form that the others have.
+// atRecord converts an error of encoding/csv to the form of all other errors.
 func atRecord(name string, record []string, err error) error {
 	parse, ok := errors.AsType[*csv.ParseError](err)
 	switch {
 	case !ok:
 		return fmt.Errorf("reading XID catalogue %s: %w", name, err)
 	case errors.Is(err, csv.ErrFieldCount):
-		do := "keep the commas of those that are empty"
+		do := "keep the commas of empty columns"
 		if len(record) > len(xidColumns) {
-			do = "put a text that has a comma in quotes"
+			do = "quote a text that contains a comma"
 		}
 		return fmt.Errorf("%s:%d: %d columns instead of %d (%s): %s", name, parse.StartLine, len(record), len(xidColumns), strings.Join(xidColumns[:], ","), do)
 	}

@@ -42,7 +42,7 @@ func TestXIDCatalogueLookup(t *testing.T) {
 	}
 	var none Catalogue
 	if got := none.Message(79); got != "Unknown Error" || none.CallsForAction() != nil {
-		t.Errorf("the zero catalogue says %q and %v", got, none.CallsForAction())
+		t.Errorf("the zero catalogue returns %q and %v", got, none.CallsForAction())
 	}
 }
 
@@ -59,10 +59,10 @@ func TestXIDsThatCallForAction(t *testing.T) {
 	}
 	for _, code := range []int64{8, 13, 31, 43, 45, 63, 68, 92, 106} {
 		if slices.Contains(codes, code) {
-			t.Errorf("XID %d is there: it is the application's business, or news", code)
+			t.Errorf("XID %d is included, but calls for no action", code)
 		}
 	}
-	// The rules at the head of the file, against every line.
+	// Every line follows the rules at the head of the file.
 	for _, x := range c.All() {
 		switch x.Action {
 		case "RESET_GPU", "RESTART_BM", "RESTART_VM", "WORKFLOW_XID_48", "WORKFLOW_NVLINK_ERR", "WORKFLOW_NVLINK5_ERR":
@@ -79,7 +79,7 @@ func TestXIDsThatCallForAction(t *testing.T) {
 			}
 		case "":
 			if x.Severity == Critical {
-				t.Errorf("XID %d asks for nothing and is %s", x.Code, x.Severity)
+				t.Errorf("XID %d asks for no action and is %s", x.Code, x.Severity)
 			}
 		default:
 			if x.Severity != Warning {
@@ -95,8 +95,8 @@ func TestParseXIDCatalogueErrors(t *testing.T) {
 		name, file string
 		want       []string
 	}{
-		{"empty", "", []string{"x.csv: there is nothing in it but comments: write code,name,severity,action,investigation,meaning on the first line and"}},
-		{"comments", "# ours\n\n", []string{"x.csv: there is nothing in it but comments"}},
+		{"empty", "", []string{"x.csv: the file is empty or has only comments: write code,name,severity,action,investigation,meaning on the first line and"}},
+		{"comments", "# ours\n\n", []string{"x.csv: the file is empty or has only comments"}},
 		{"no header", "79,A,critical,RESET_GPU,,Meaning\n", []string{"x.csv:1: the first line of an XID catalogue must be code,name,"}},
 		{"quotes in the header", "# ours\ncode,\"name\n", []string{"x.csv:2: extraneous or missing \" in quoted-field"}},
 		{"quotes", header + "79,A,critical,,,\"Gone\" for good\n80,A,info,,,\"not\nclosed\n", []string{
@@ -105,7 +105,7 @@ func TestParseXIDCatalogueErrors(t *testing.T) {
 			"all errors at once", "# a comment\n" + header + "79,A,critical,,,Gone\nx,A,info,,,B\n80,A,high,,,B\n81,A,info,,,\n79,A,info,,,B\n82,A,info\n-1,A,info,,,B\n90,A,info,,,B,C\n",
 			[]string{
 				`x.csv:4: code "x" is not a number`, `x.csv:5: code 80 has severity "high": write info, warning or critical`,
-				"x.csv:6: code 81 has no meaning", "x.csv:7: code 79 does not stand in order", "x.csv:8: 3 columns instead of 6 (code,name,severity,action,investigation,meaning): keep the commas of those that are empty", "x.csv:10: 7 columns instead of 6 (code,name,severity,action,investigation,meaning): put a text that has a comma in quotes", `x.csv:9: code "-1"`,
+				"x.csv:6: code 81 has no meaning", "x.csv:7: code 79 is out of order", "x.csv:8: 3 columns instead of 6 (code,name,severity,action,investigation,meaning): keep the commas of empty columns", "x.csv:10: 7 columns instead of 6 (code,name,severity,action,investigation,meaning): quote a text that contains a comma", `x.csv:9: code "-1"`,
 			},
 		},
 	} {
@@ -116,14 +116,14 @@ func TestParseXIDCatalogueErrors(t *testing.T) {
 			}
 			for _, want := range tc.want {
 				if !strings.Contains(err.Error(), want) {
-					t.Errorf("%v\ndoes not have %s", err, want)
+					t.Errorf("%v\ndoes not contain %s", err, want)
 				}
 			}
 		})
 	}
 }
 
-// FuzzParseXIDCatalogue: no input panics, and what is accepted is in order.
+// FuzzParseXIDCatalogue: no input panics, and an accepted catalogue is in order.
 func FuzzParseXIDCatalogue(f *testing.F) {
 	f.Add("code,name,severity,action,investigation,meaning\n79,A,critical,RESTART_BM,,Gone\n80,B,info,,,\"a, b\"\n")
 	f.Add("code,name\n")
@@ -140,8 +140,7 @@ func FuzzParseXIDCatalogue(f *testing.F) {
 	})
 }
 
-// A user's catalogue holds what differs: lines that change a code, and codes that
-// the built-in one lacks.
+// A user's catalogue contains only differences: changed codes and additional codes.
 func TestXIDCatalogueWith(t *testing.T) {
 	changes, err := ParseCatalogue(strings.NewReader("code,name,severity,action,investigation,meaning\n"+
 		"31,PAGE_FAULT,critical,CALL_US,,Ours\n109,CTXSW_TIMEOUT,info,,,The application's\n999,NEW,warning,,,New\n"), "x.csv")
