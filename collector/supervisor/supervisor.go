@@ -56,7 +56,7 @@ type Config struct {
 	Links  func() []model.KnownLinks
 	Logger *slog.Logger
 	// Records receives the sampler's own log, one record per line. The sampler writes
-	// it to [RecordsFD] in the format of the exporter's log. Nil discards it.
+	// it to [wire.RecordsFD] in the format of the exporter's log. Nil discards it.
 	Records io.Writer
 	// MemoryLimit is the largest resident size of a sampler in bytes. 0 disables it.
 	MemoryLimit uint64
