@@ -100,14 +100,9 @@ func (t *timing) backoff(failures int, random float64) time.Duration {
 	if failures == 0 {
 		return 0
 	}
+	const maxDoublings = 20 // so that the shift does not overflow
+	d := min(t.backoffMin<<min(failures-1, maxDoublings), t.backoffMax/5*4)
 	// The jitter adds up to a quarter, within the maximum.
-	d, limit := t.backoffMin, t.backoffMax/5*4
-	for range failures - 1 {
-		if d *= 2; d >= limit {
-			d = limit
-			break
-		}
-	}
 	return d + time.Duration(random*float64(d)/4)
 }
 
