@@ -135,7 +135,7 @@ var behaviours = map[string]func(*testSampler){
 	"log": func(a *testSampler) {
 		a.exitWithStdin()
 		fmt.Println("printed by the library")
-		slog.New(slog.NewTextHandler(os.NewFile(RecordsFD, "records"), nil)).Error("cannot watch", "field", 150)
+		slog.New(slog.NewTextHandler(os.NewFile(wire.RecordsFD, "records"), nil)).Error("cannot watch", "field", 150)
 		fmt.Fprintln(os.Stderr, "complained by the library")
 		a.sample(forever)
 	},
@@ -189,7 +189,7 @@ func blockForever() {
 // runSampler is the main function of a sampler. The prefix "once " restricts a behaviour
 // to the first sampler of a directory; the next ones are healthy.
 func runSampler(dir, behaviour string) {
-	a := &testSampler{dir: dir, frames: os.NewFile(FramesFD, "frames")}
+	a := &testSampler{dir: dir, frames: os.NewFile(wire.FramesFD, "frames")}
 	a.w = wire.NewFrameWriter(a.frames)
 	if rest, once := strings.CutPrefix(behaviour, "once "); once {
 		behaviour = "healthy"

@@ -21,7 +21,6 @@ import (
 // fakeProcess is a sampler on the fake clock of a synctest bubble, which makes limits of
 // a minute exact. It can survive SIGKILL.
 type fakeProcess struct {
-	world     *fakeHost
 	cfg       wire.SamplerConfig
 	startedAt time.Time
 	number    int
@@ -56,7 +55,7 @@ type fakeHost struct {
 func (w *fakeHost) start(_, _ []string, cfg wire.SamplerConfig) (process, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	p := &fakeProcess{world: w, cfg: cfg, startedAt: time.Now(), number: len(w.all),
+	p := &fakeProcess{cfg: cfg, startedAt: time.Now(), number: len(w.all),
 		commands: make(chan wire.SamplerCommand, 8), stdinClosed: make(chan struct{}), dead: make(chan struct{})}
 	if w.refuse != nil {
 		if err := w.refuse(p.number); err != nil {

@@ -17,13 +17,6 @@ import (
 	"gpu_exporter/collector/wire"
 )
 
-// The file descriptors that a sampler writes to. Standard output and standard error
-// belong to the libraries that it loads.
-const (
-	FramesFD  = 3
-	RecordsFD = 4 // the sampler's own log
-)
-
 // process is a sampler process. Tests replace it.
 type process interface {
 	pid() int
@@ -94,7 +87,7 @@ func startProcess(command, env []string, cfg wire.SamplerConfig) (process, error
 		closeFiles(ours[:])
 		return nil, fmt.Errorf("starting sampler: %w", err)
 	}
-	p := &osProcess{cmd: cmd, stdin: ours[0], stdout: ours[1], stderr: ours[2], frame: ours[FramesFD], records: ours[RecordsFD]}
+	p := &osProcess{cmd: cmd, stdin: ours[0], stdout: ours[1], stderr: ours[2], frame: ours[wire.FramesFD], records: ours[wire.RecordsFD]}
 	p.startStdin(config.Bytes())
 	return p, nil
 }

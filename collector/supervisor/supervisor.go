@@ -56,7 +56,7 @@ type Config struct {
 	Links  func() []model.KnownLinks
 	Logger *slog.Logger
 	// Records receives the sampler's own log, one record per line. The sampler writes
-	// it to [RecordsFD] in the format of the exporter's log. Nil discards it.
+	// it to [wire.RecordsFD] in the format of the exporter's log. Nil discards it.
 	Records io.Writer
 	// MemoryLimit is the largest resident size of a sampler in bytes. 0 disables it.
 	MemoryLimit uint64
@@ -100,14 +100,9 @@ func (t *timing) backoff(failures int, random float64) time.Duration {
 	if failures == 0 {
 		return 0
 	}
+	const maxDoublings = 20 // so that the shift does not overflow
+	d := min(t.backoffMin<<min(failures-1, maxDoublings), t.backoffMax/5*4)
 	// The jitter adds up to a quarter, within the maximum.
-	d, limit := t.backoffMin, t.backoffMax/5*4
-	for range failures - 1 {
-		if d *= 2; d >= limit {
-			d = limit
-			break
-		}
-	}
 	return d + time.Duration(random*float64(d)/4)
 }
 

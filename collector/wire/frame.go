@@ -15,6 +15,13 @@ import (
 	"gpu_exporter/collector/model"
 )
 
+// The file descriptors that a sampler writes to. Standard output and standard error
+// belong to the libraries that it loads.
+const (
+	FramesFD  = 3
+	RecordsFD = 4 // the sampler's own log
+)
+
 // MaxFrameSize bounds an encoded frame. A node of 112 instances with 60 fields
 // takes a thirtieth of it.
 const MaxFrameSize = 4 << 20

@@ -5,7 +5,6 @@ package sampler
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 
 	"gpu_exporter/collector/dcgm"
@@ -26,10 +25,6 @@ func sampleDCGM(ctx context.Context, c wire.SamplerConfig, commands <-chan wire.
 	})
 	if err == nil {
 		reader.Close() // a stuck driver would block it, and delay the report of err
-	}
-	var failed *dcgm.FailureError
-	if errors.As(err, &failed) {
-		return &samplingError{failed.Failure}
 	}
 	return err
 }

@@ -23,15 +23,9 @@ import (
 
 	"github.com/prometheus/common/promslog"
 
+	"gpu_exporter/collector/dcgm"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/wire"
-)
-
-// The file descriptors of package supervisor. Standard output and standard error
-// belong to the libraries.
-const (
-	framesFD  = 3
-	recordsFD = 4 // the sampler's own log
 )
 
 // grace bounds how long native code may take to return after the exporter has
@@ -40,11 +34,6 @@ const grace = 2 * time.Second
 
 // sampling reads samples and writes frames until ctx ends.
 type sampling func(ctx context.Context, c wire.SamplerConfig, commands <-chan wire.SamplerCommand, frames *wire.FrameWriter, logger *slog.Logger) error
-
-// samplingError carries the failure that the sampler reports to the exporter.
-type samplingError struct{ model.Failure }
-
-func (e *samplingError) Error() string { return e.Message }
 
 // Command is the name of the hidden subcommand.
 const Command = "sampler"
@@ -65,10 +54,10 @@ func Main(args []string, stdin io.Reader, stderr io.Writer) int {
 			_, _ = fmt.Fprintln(stderr, "gpu_exporter sampler:", err)
 			return 1
 		}
-		stderr = os.NewFile(recordsFD, "records")
+		stderr = os.NewFile(wire.RecordsFD, "records")
 	}
 	logger := promslog.New(&promslog.Config{Level: level, Format: format, Writer: stderr}).With("component", "dcgm")
-	return run(stdin, os.NewFile(framesFD, "frames"), logger, sampleDCGM, grace)
+	return run(stdin, os.NewFile(wire.FramesFD, "frames"), logger, sampleDCGM, grace)
 }
 
 // run reads its configuration from stdin and samples until stdin ends. It returns
@@ -136,8 +125,7 @@ func ignoreGroupSignals() {
 // reportFailure sends the exporter the reason why sampling ended.
 func reportFailure(frames *wire.FrameWriter, err error, logger *slog.Logger) {
 	fail := model.Failure{Reason: "other", Message: err.Error()}
-	var failed *samplingError
-	if errors.As(err, &failed) {
+	if failed, ok := errors.AsType[*dcgm.FailureError](err); ok {
 		fail = failed.Failure
 	}
 	if err := frames.Write(wire.Frame{Failure: &fail}); err != nil {

@@ -18,8 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"gpu_exporter/collector/dcgm"
 	"gpu_exporter/collector/model"
-	"gpu_exporter/collector/supervisor"
 	"gpu_exporter/collector/wire"
 )
 
@@ -49,7 +49,7 @@ var samplings = map[string]sampling{
 		return ctx.Err()
 	},
 	"fails": func(context.Context, wire.SamplerConfig, <-chan wire.SamplerCommand, *wire.FrameWriter, *slog.Logger) error {
-		return fmt.Errorf("starting: %w", &samplingError{model.Failure{Reason: "library_missing", Message: "no libdcgm.so.4"}})
+		return fmt.Errorf("starting: %w", &dcgm.FailureError{Failure: model.Failure{Reason: "library_missing", Message: "no libdcgm.so.4"}})
 	},
 	"fails without a reason": func(context.Context, wire.SamplerConfig, <-chan wire.SamplerCommand, *wire.FrameWriter, *slog.Logger) error {
 		return errors.New("broken")
@@ -67,7 +67,7 @@ func runTestSampler(way string) int {
 	ignoreGroupSignals()
 	grace := 200 * time.Millisecond
 	logger := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	return run(os.Stdin, os.NewFile(supervisor.FramesFD, "frames"), logger, samplings[way], grace)
+	return run(os.Stdin, os.NewFile(wire.FramesFD, "frames"), logger, samplings[way], grace)
 }
 
 // samplerProcess is a sampler with this test as its exporter.
@@ -238,13 +238,6 @@ func TestSamplerLogsAsTheExporter(t *testing.T) {
 				t.Errorf("stderr %q", &stderr)
 			}
 		})
-	}
-}
-
-// Exporter and sampler agree on the numbers of their pipes.
-func TestFileDescriptors(t *testing.T) {
-	if framesFD != supervisor.FramesFD || recordsFD != supervisor.RecordsFD {
-		t.Errorf("frames %d, records %d", framesFD, recordsFD)
 	}
 }
 
