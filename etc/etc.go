@@ -1,8 +1,8 @@
 // Copyright The gpu_exporter Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package etc holds the files that the binary needs to work without any file
-// installed beside it. It must hold data only; what reads it lives elsewhere.
+// Package etc embeds the counters files and the XID catalogue, so that the binary works
+// without installed files. It must contain only data and no code that interprets it.
 package etc
 
 import (
@@ -18,32 +18,31 @@ var counters embed.FS
 //go:embed xid-catalogue.csv
 var xidCatalogue string
 
-// DefaultCountersName is what messages call the built-in default counters.
+// DefaultCountersName is the name of the built-in default counters in messages.
 const DefaultCountersName = "built-in default-counters.csv"
 
-// XIDCatalogueName is what messages call the built-in XID catalogue.
+// XIDCatalogueName is the name of the built-in XID catalogue in messages.
 const XIDCatalogueName = "built-in xid-catalogue.csv"
 
-// DefaultCounters returns the counters file to use where none is given.
+// DefaultCounters returns the default counters file.
 func DefaultCounters() io.Reader {
-	text, _ := Counters("default") // it is embedded
+	text, _ := Counters("default") // always embedded
 	return text
 }
 
 const countersSuffix = "-counters.csv"
 
-// CountersNames are the names of the counters files, which are those of their files
-// without "-counters.csv".
+// CountersNames returns the names of the counters files, without "-counters.csv".
 func CountersNames() []string { return []string{"default", "dcgm-4.9", "everything"} }
 
-// Counters returns the counters file with the name, if there is one.
+// Counters returns the counters file with the name. It returns false if there is none.
 func Counters(name string) (io.Reader, bool) {
 	text, err := counters.ReadFile(name + countersSuffix)
 	return bytes.NewReader(text), err == nil
 }
 
-// CountersFile is what messages call the counters file with the name.
+// CountersFile returns the name of a counters file in messages.
 func CountersFile(name string) string { return "built-in " + name + countersSuffix }
 
-// XIDCatalogue returns what is known about XID codes.
+// XIDCatalogue returns the XID catalogue.
 func XIDCatalogue() io.Reader { return strings.NewReader(xidCatalogue) }

@@ -25,7 +25,7 @@ type Selector struct {
 	gpus, instances selection
 }
 
-// selection is what one letter selects.
+// selection is the selection of one letter.
 type selection struct {
 	given  bool
 	ranges []idRange // empty: all

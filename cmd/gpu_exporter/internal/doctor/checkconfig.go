@@ -15,9 +15,10 @@ import (
 	"gpu_exporter/collector/wire"
 )
 
-// CheckConfig is the command check-config: it prints what would be exported. The
-// configuration is valid by itself; check adds warnings, and the mistakes that only
-// setting up the exporter finds. The exit status is 1 if there are any.
+// CheckConfig implements the command check-config. It prints the metrics that the
+// configuration exports. The configuration has been validated; check sets up the exporter,
+// and returns warnings and the mistakes that only this setup detects. The exit status is 1
+// after a mistake.
 func CheckConfig(line config.CommandLine, check func(config.Config) (warnings []string, err error), stdout, stderr io.Writer) int {
 	c := line.Config
 	warnings, err := check(c)

@@ -1,11 +1,12 @@
 // Copyright The gpu_exporter Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package doctor implements the commands doctor, fields and check-config, which report
-// what works on a node, which fields it has, and what a configuration exports.
+// Package doctor implements three commands. doctor reports the problems of a node, fields
+// lists the fields that it supports, and check-config prints the metrics that a
+// configuration exports.
 //
-// It samples through a [Node] that the caller provides: the package starts no sampler
-// and serves nothing.
+// The package samples through the caller's [Node]. It must not start a sampler itself, and
+// must not serve HTTP.
 package doctor
 
 import (
@@ -21,7 +22,7 @@ import (
 	"gpu_exporter/cmd/gpu_exporter/internal/owners"
 )
 
-// device is a device ID that a container holds, and the device it stands for.
+// device is a device ID that a container holds, and the devices with that ID.
 type device struct {
 	ID        string   `json:"id"`
 	Namespace string   `json:"namespace"`
@@ -29,12 +30,12 @@ type device struct {
 	Container string   `json:"container"`
 	Resource  string   `json:"resource"`
 	Form      string   `json:"form"`
-	Devices   []string `json:"devices"`       // empty if the ID is unknown
-	Why       string   `json:"why,omitempty"` // the ID is unknown
+	Devices   []string `json:"devices"`       // empty: the ID is unknown
+	Why       string   `json:"why,omitempty"` // the reason why the ID is unknown
 	Advice    string   `json:"advice,omitempty"`
 }
 
-// diagnosis is the result of the doctor.
+// diagnosis is the output of the command doctor.
 type diagnosis struct {
 	Healthy  bool             `json:"healthy"`
 	Version  string           `json:"version"`

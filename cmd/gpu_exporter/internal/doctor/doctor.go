@@ -20,16 +20,16 @@ import (
 	"gpu_exporter/collector/model"
 )
 
-// Node is an exporter that serves nothing.
+// Node is an exporter without an HTTP server.
 type Node interface {
-	// Sample runs a sampler until it has delivered a few samples, and stops it. The
-	// error is the reason why it has not.
+	// Sample runs a sampler until it has delivered a few samples, and stops it. It returns
+	// the reason why it has not delivered them.
 	Sample(ctx context.Context) error
-	// Newest returns the inventory and the sample, or nil as long as there is none.
+	// Newest returns the newest inventory and sample. Both can be nil.
 	Newest() (*model.Inventory, *model.Sample)
 	Owners() *owners.Owners
-	// KernelLog returns the path of the kernel log, or "" if it is not followed. The
-	// error is the reason why it cannot be read.
+	// KernelLog returns the path of the kernel log, or "" if it is disabled. The error is
+	// the reason why it is not readable.
 	KernelLog() (path string, err error)
 }
 
@@ -37,14 +37,14 @@ type Node interface {
 type Open func(config.Config) (node Node, stop func() error, err error)
 
 const (
-	// sampleTimeout is longer than the supervisor gives a sampler to start.
+	// sampleTimeout exceeds the supervisor's limit for the start of a sampler.
 	sampleTimeout = 45 * time.Second
-	// sampleInterval is the longest time between the samples.
+	// sampleInterval is the maximum interval between the samples.
 	sampleInterval = 500 * time.Millisecond
 )
 
-// Run is the command doctor. It returns the exit status: 1 if anything that was asked
-// for is broken.
+// Run implements the command doctor. It returns the exit status: 1 if a configured part is
+// broken.
 func Run(ctx context.Context, line config.CommandLine, open Open, stdout, stderr io.Writer) int {
 	d := newDiagnosis()
 	if err := d.examine(ctx, line.Config, open); err != nil {
@@ -70,7 +70,7 @@ func fail(stderr io.Writer, err error) int {
 	return 1
 }
 
-// examine does once what serving does all the time.
+// examine runs each part of the exporter once.
 func (d *diagnosis) examine(ctx context.Context, c config.Config, open Open) (err error) {
 	c.Interval = min(c.Interval, sampleInterval)
 	node, stop, err := open(c)
@@ -93,7 +93,7 @@ func (d *diagnosis) examineKernelLog(path string, required bool, err error) {
 	switch {
 	case path == "":
 	case err == nil:
-		d.add("kernel log", path, owners.OK, "its XIDs are counted, too", "")
+		d.add("kernel log", path, owners.OK, "XIDs of the kernel log are counted", "")
 	default:
 		state := owners.Noted
 		if required {
@@ -103,7 +103,7 @@ func (d *diagnosis) examineKernelLog(path string, required bool, err error) {
 	}
 }
 
-// examineSampling takes samples and examines what is in them.
+// examineSampling takes samples and examines their content.
 func (d *diagnosis) examineSampling(ctx context.Context, c config.Config, node Node) {
 	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
 	defer cancel()
@@ -122,7 +122,7 @@ func (d *diagnosis) examineSampling(ctx context.Context, c config.Config, node N
 	}
 	d.add("library", "libdcgm.so.4", owners.OK, dcgm+", "+c.Source(), "")
 	if inv.DriverVersion == "" {
-		d.add("driver", "nvidia", owners.Broken, "DCGM finds no driver", "load NVIDIA's driver, or give the container access to it")
+		d.add("driver", "nvidia", owners.Broken, "DCGM does not find a driver", "load NVIDIA's driver, or give the container access to it")
 	} else {
 		d.add("driver", "nvidia", owners.OK, inv.DriverVersion, "")
 	}
@@ -133,7 +133,7 @@ func (d *diagnosis) examineSampling(ctx context.Context, c config.Config, node N
 	if sample == nil {
 		return
 	}
-	d.add("engine", "samples", owners.OK, fmt.Sprintf("one takes %v", sample.Duration.Round(10*time.Microsecond)), "")
+	d.add("engine", "samples", owners.OK, fmt.Sprintf("a sample takes %v", sample.Duration.Round(10*time.Microsecond)), "")
 	d.examineFields(inv, sample, c.Counters)
 }
 
@@ -174,7 +174,7 @@ func (d *diagnosis) examineGPUs(inv *model.Inventory) {
 			state, detail = owners.Noted, ", not selected by --devices"
 		case inv.InstancesUnknownOf(i):
 			state, detail = owners.Broken, ", MIG: DCGM does not list the instances"
-			advice = "see the log of the sampler; an nv-hostengine of another version may be the reason"
+			advice = "see the sampler's log; a different version of nv-hostengine can be the cause"
 		case g.MIGMode:
 			if instances := instances(inv, i); instances != "" {
 				detail = ", MIG: " + instances
@@ -185,11 +185,11 @@ func (d *diagnosis) examineGPUs(inv *model.Inventory) {
 		d.add("gpu", fmt.Sprint(g.ID), state, fmt.Sprintf("%s, %s, %s%s", g.UUID, g.Model, g.PCIBusID, detail), advice)
 	}
 	if !found {
-		d.add("gpu", "-", owners.Broken, "no GPU", "check whether nvidia-smi lists any, and whether the container has access to them")
+		d.add("gpu", "-", owners.Broken, "no GPU", "check that nvidia-smi lists GPUs and that the container has access to them")
 	}
 }
 
-// instances lists the GPU instances of a GPU in words.
+// instances describes the GPU instances of a GPU, such as "1 3g.40gb, 7 1g.10gb".
 func instances(inv *model.Inventory, gpu int) string {
 	var all []string
 	for _, e := range inv.Entities {
@@ -200,8 +200,8 @@ func instances(inv *model.Inventory, gpu int) string {
 	return strings.Join(all, ", ")
 }
 
-// examineFields reports which fields have no value, where and why. Fields with the same
-// result share a line.
+// examineFields reports the fields without a value, with the entities and the reason.
+// Fields with the same result share a line.
 func (d *diagnosis) examineFields(inv *model.Inventory, s *model.Sample, counters []field.Counter) {
 	type missing struct {
 		status    model.Status
@@ -242,7 +242,8 @@ func (d *diagnosis) examineFields(inv *model.Inventory, s *model.Sample, counter
 	}
 }
 
-// entityNames names up to three of the entities, of which total have the same field.
+// entityNames returns the names of up to three entities. total is the number of entities
+// on which the field is read.
 func entityNames(inv *model.Inventory, at []int, total int) string {
 	const most = 3
 	if len(at) == total {
@@ -258,7 +259,7 @@ func entityNames(inv *model.Inventory, at []int, total int) string {
 	return strings.Join(names, ", ")
 }
 
-// missingValue judges a field without a value.
+// missingValue returns the severity of a missing value, and the advice.
 func missingValue(profiling bool, status model.Status) (owners.State, string) {
 	switch status {
 	case model.StatusNotPermitted:
@@ -267,11 +268,11 @@ func missingValue(profiling bool, status model.Status) (owners.State, string) {
 		}
 		return owners.Lacking, "run the exporter, or nv-hostengine, as root"
 	case model.StatusModuleMissing:
-		return owners.Lacking, "install datacenter-gpu-manager-4-proprietary, which has DCGM's profiling module"
+		return owners.Lacking, "install datacenter-gpu-manager-4-proprietary, which contains DCGM's profiling module"
 	case model.StatusNotWatched, model.StatusError, model.StatusUnexpectedType, model.StatusStale:
 		return owners.Lacking, "see the log with --log.level=debug"
 	}
-	return owners.Noted, "" // the hardware has no such value, or not yet
+	return owners.Noted, "" // the hardware does not support the field, or has no value yet
 }
 
 // entityName returns a name such as "GPU 0 instance 7".

@@ -16,7 +16,7 @@ import (
 	"gpu_exporter/podmapper/kubelettest"
 )
 
-// built returns the program that make build has built.
+// built returns the path of the binary of make build.
 func built(t *testing.T) string {
 	t.Helper()
 	path, err := filepath.Abs("../../../../build/gpu_exporter")
@@ -29,7 +29,7 @@ func built(t *testing.T) string {
 	return path
 }
 
-// examined runs the doctor and returns what it found.
+// examined runs the command doctor and returns its output as JSON and text.
 func examined(t *testing.T, args ...string) (d diagnosis, status int, text string) {
 	t.Helper()
 	args = append([]string{"doctor"}, args...)
@@ -62,7 +62,7 @@ func (d *diagnosis) find(about, name string) *owners.Finding {
 	return nil
 }
 
-// On a machine without DCGM, the doctor reports what is missing, with advice.
+// TestDoctorOnABareMachine: without DCGM, the findings name the missing parts, with advice.
 func TestDoctorOnABareMachine(t *testing.T) {
 	t.Parallel()
 	d, status, text := examined(t, "-k", "--pod-resources-kubelet-socket="+filepath.Join(t.TempDir(), "kubelet.sock"))
@@ -102,7 +102,7 @@ func TestDoctorOnAHealthyNode(t *testing.T) {
 	}
 }
 
-// Each device ID is listed with its device, or the reason why it has none.
+// TestDoctorResolvesDeviceIDs: each device ID has a device or a reason.
 func TestDoctorResolvesDeviceIDs(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(t.TempDir(), "kubelet.sock")
@@ -138,7 +138,8 @@ func TestDoctorResolvesDeviceIDs(t *testing.T) {
 	}
 }
 
-// An unreadable kernel log is a note, or a fault if it is required.
+// TestDoctorOnAnUnreadableKernelLog: the finding is a note, or a fault if the kernel log is
+// required.
 func TestDoctorOnAnUnreadableKernelLog(t *testing.T) {
 	d := newDiagnosis()
 	d.examineKernelLog("", true, nil)

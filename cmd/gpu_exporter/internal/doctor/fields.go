@@ -19,7 +19,7 @@ import (
 	"gpu_exporter/collector/model"
 )
 
-// Fields is the command fields: it prints the fields that the arguments select, and
+// Fields implements the command fields. It prints the fields that the arguments select, and
 // returns the exit status.
 func Fields(ctx context.Context, line config.CommandLine, open Open, stdout, stderr io.Writer) int {
 	q, err := newQuery(line)
@@ -50,12 +50,14 @@ func Fields(ctx context.Context, line config.CommandLine, open Open, stdout, std
 
 // query selects fields of the catalogue.
 type query struct {
-	patterns []string // ids, globs or parts of names, one of which must match
-	kinds    []string // kinds of entities, one of which must have the field
-	types    []string // metric types and value types, one of which the field must have
+	// A field must match one element of each list. An empty list matches all fields.
+	patterns []string // IDs, globs or parts of names
+	kinds    []string // kinds of entities
+	types    []string // metric types and value types
 }
 
-// newQuery checks the arguments of fields. The error has one line per mistake.
+// newQuery validates the arguments of the command fields. The error has one line per
+// mistake.
 func newQuery(line config.CommandLine) (q query, err error) {
 	lower := func(texts []string) (all []string) {
 		for _, text := range texts {
@@ -108,7 +110,7 @@ func (q query) matches(f description) bool {
 		(len(q.patterns) == 0 || slices.ContainsFunc(q.patterns, f.matches))
 }
 
-// suggestion completes the message that no field matches.
+// suggestion returns the end of the message that no field matches.
 func (q query) suggestion() string {
 	for _, pattern := range q.patterns {
 		if s := field.Suggest(pattern); s != "" {
@@ -118,9 +120,9 @@ func (q query) suggestion() string {
 	return ""
 }
 
-// description is a field as it is printed. The keys are a stable interface.
+// description is a field in the output. The JSON keys are a stable interface.
 type description struct {
-	ID          model.FieldID `json:"id"` // 0 if it is computed
+	ID          model.FieldID `json:"id"` // 0: computed
 	Name        string        `json:"name"`
 	LegacyNames []string      `json:"legacy_names"`
 	Type        string        `json:"type"`       // gauge, counter, label or none
@@ -130,17 +132,17 @@ type description struct {
 	Kinds       []string      `json:"kinds"`      // the kinds on which it is read
 	Profiling   bool          `json:"profiling"`
 	Help        string        `json:"help"`
-	Computed    bool          `json:"computed"` // by the exporter: DCGM has no such field
-	// BaseUnitName is the name with which a counters file gets the values in base units.
+	Computed    bool          `json:"computed"` // by the exporter, not by DCGM
+	// BaseUnitName is the name that selects the values in base units, or empty.
 	BaseUnitName string `json:"base_unit_name"`
-	// Node is what the entities of this node have, by kind; nil without --node.
+	// Node is the support on this node, by kind of entity; nil without --node.
 	Node []kindSupport `json:"node,omitzero"`
 
-	names []string // all names by which it is found
+	names []string // all names, for the query
 }
 
-// matches reports whether a lower-case pattern is the id of the field, or matches one of
-// its names.
+// matches reports whether a lower-case pattern is the ID of the field or matches one of its
+// names.
 func (f description) matches(pattern string) bool {
 	if id, err := strconv.ParseUint(pattern, 10, 16); err == nil {
 		return model.FieldID(id) == f.ID && !f.Computed
@@ -156,21 +158,20 @@ func (f description) matches(pattern string) bool {
 	})
 }
 
-// describeAll describes all fields that have a value, and the counters that the exporter
-// computes.
+// describeAll returns all fields with a value and all computed counters.
 func describeAll() []description {
 	var all []description
 	for f := range field.All() {
 		if f.Type == model.ValueNone {
-			continue // the edge of a range of ids
+			continue // the edge of a range of IDs
 		}
 		d := description{
 			ID: f.ID, Name: f.Name, LegacyNames: append([]string{}, f.Legacy()...),
 			Type: f.Nature.String(), ValueType: f.Type.String(), Unit: f.Unit,
 			Level: f.Level.String(), Kinds: kindNames(f.On), Profiling: f.Profiling(), Help: f.Help,
-			BaseUnitName: f.BaseUnitName(), names: append(f.Legacy(), f.Name),
+			BaseUnitName: f.BaseUnitName(), names: f.Names(),
 		}
-		if d.BaseUnitName == d.Name { // DCGM's own values have the name before
+		if d.BaseUnitName == d.Name { // the values in DCGM's own unit have the legacy name
 			d.Name, d.LegacyNames = d.LegacyNames[0], d.LegacyNames[1:]
 		}
 		all = append(all, d)
@@ -185,7 +186,7 @@ func describeAll() []description {
 	return all
 }
 
-// kindNames returns the collected kinds that have something, from large to small.
+// kindNames returns the names of the collected kinds for which on returns true.
 func kindNames(on func(model.EntityKind) bool) []string {
 	names := []string{}
 	for _, kind := range config.CollectedKinds() {

@@ -34,26 +34,26 @@ func runFields(t *testing.T, args string) (status int, stdout, stderr string) {
 
 func TestFieldsSelection(t *testing.T) {
 	t.Parallel()
-	// ids lists what is found, as long as it is short.
+	// ids are the IDs of the fields in the output; "-": no field matches.
 	tests := []struct {
 		args string
 		ids  string
 	}{
 		{"203", "203"},
 		{"dcgm_fi_dev_gpu_util", "203"},          // part of a name
-		{"DCGM_FI_DEV_XID_ERRORS", "230"},        // an old name
+		{"DCGM_FI_DEV_XID_ERRORS", "230"},        // a legacy name
 		{"dcgm_power_usage", "155"},              // a name of dcgm-exporter 1.x
-		{"*_app_clock_hertz", "1606 1607"},       // a pattern is of the whole name
-		{"app_clock_hertz", "1606 1607"},         // a part is not
-		{"100 1?1", "100"},                       // digits alone are an id; no name is 1?1
-		{"--entity=nvswitch --type=double", "-"}, // filters must all hold
+		{"*_app_clock_hertz", "1606 1607"},       // a pattern matches the whole name
+		{"app_clock_hertz", "1606 1607"},         // a part matches anywhere
+		{"100 1?1", "100"},                       // a number is an ID; no name is 1?1
+		{"--entity=nvswitch --type=double", "-"}, // all filters must match
 		{"--entity=cpu,connectx power", "1130 1131 1132 1133"},
 		{"--entity=cpu_core --entity=cpu_core --type=int64", "1120"},
 		{"--type=binary --entity=global", "362"},
 		{"energy --type=counter,label", "156 1611"},
-		{"0", "-"},                  // the id of what is computed is none
-		{"dcgm_exp_*_total", "0 0"}, // is computed
-		{"xid_errors", "230 0 0"},   // and a field
+		{"0", "-"},                  // computed counters have no ID
+		{"dcgm_exp_*_total", "0 0"}, // computed
+		{"xid_errors", "230 0 0"},   // a field and two computed counters
 		{"dcgm_exp --entity=gpu_instance", "0 0"},
 		{"dcgm_exp --entity=link", "-"},
 		{"dcgm_exp --type=gauge", "0 0 0 0"},
@@ -148,7 +148,8 @@ gpu_exporter: error: --type: unknown type "gouge": use counter, gauge, label, bi
 	}
 }
 
-// Every field that DCGM lists is listed, and nothing that marks the edge of a range.
+// TestFieldsListsAll: all fields and computed counters are listed, except names that mark
+// the edge of a range.
 func TestFieldsListsAll(t *testing.T) {
 	t.Parallel()
 	status, stdout, stderr := runFields(t, "")
@@ -202,8 +203,8 @@ func fieldsOnNode(t *testing.T, scenario string, commands ...string) map[model.F
 	return byID
 }
 
-// All fields of all kinds at once fit into the groups that an engine has, and each
-// cell has a reason.
+// TestFieldsOfANode: an engine can watch all fields of all kinds at once, and each cell has
+// a status.
 func TestFieldsOfANode(t *testing.T) {
 	t.Parallel()
 	for scenario, want := range map[string]map[model.FieldID]string{
@@ -237,7 +238,7 @@ func TestFieldsOfANode(t *testing.T) {
 	}
 }
 
-// A lost GPU and a GPU without a value are listed separately.
+// TestFieldsDifferBetweenGPUs: a lost GPU and a GPU without a value are listed separately.
 func TestFieldsDifferBetweenGPUs(t *testing.T) {
 	t.Parallel()
 	fields := fieldsOnNode(t, "h100x8", "lose gpu 3", "blank field 140 gpu 5")
@@ -251,7 +252,7 @@ func TestFieldsDifferBetweenGPUs(t *testing.T) {
 	}
 }
 
-func TestFieldsOfANodeThatFails(t *testing.T) {
+func TestFieldsOfABrokenNode(t *testing.T) {
 	t.Parallel()
 	cmd := exec.CommandContext(t.Context(), built(t), config.Fields, "--node", "--simulate=no-such-node", "150")
 	var stderr bytes.Buffer

@@ -16,31 +16,30 @@ import (
 	"gpu_exporter/collector/model"
 )
 
-// kindSupport is what the entities of one kind have of a field.
+// kindSupport is the support for a field on the entities of one kind.
 type kindSupport struct {
 	Kind      string `json:"kind"`
-	Entities  int    `json:"entities"`  // on which the field was read
-	Supported int    `json:"supported"` // that have a value
-	// Statuses are in the order of [model.Status]: ok comes first.
+	Entities  int    `json:"entities"`  // entities on which the field was read
+	Supported int    `json:"supported"` // entities with a value
+	// Statuses is in the order of [model.Status]: ok is first.
 	Statuses []statusSupport `json:"statuses"`
 }
 
-// statusSupport is the entities with the same status.
+// statusSupport lists the entities with the same status.
 type statusSupport struct {
 	Status   string   `json:"status"`
 	Entities int      `json:"entities"`
-	IDs      []uint32 `json:"ids"` // DCGM's
+	IDs      []uint32 `json:"ids"` // DCGM's entity IDs
 }
 
-// notRead is the status of fields that are neither numbers nor texts.
+// notRead is the status of fields that are neither numbers nor text.
 const notRead = "not_read"
 
-// addSupport samples the node with nothing but the fields, and sets what its entities
-// have.
+// addSupport samples only the given fields on the node, and sets their support.
 func addSupport(ctx context.Context, c config.Config, open Open, fields []description) (err error) {
 	c = supportConfig(c, fields)
 	if len(c.Counters) == 0 {
-		return nil // all of them are binary or computed
+		return nil // all fields are binary or computed
 	}
 	node, stop, err := open(c)
 	defer func() { err = errors.Join(err, stop()) }()
@@ -64,8 +63,8 @@ func addSupport(ctx context.Context, c config.Config, open Open, fields []descri
 	return nil
 }
 
-// supportConfig asks for the fields on all entities that could have them, and for
-// nothing else.
+// supportConfig returns a configuration that reads only the fields, on all entities that
+// can have them.
 func supportConfig(c config.Config, fields []description) config.Config {
 	c.Counters, c.Models = nil, nil
 	for _, described := range fields {
@@ -81,7 +80,7 @@ func supportConfig(c config.Config, fields []description) config.Config {
 		}
 		c.Counters = append(c.Counters, counter)
 	}
-	if c.Devices == "f" { // omits GPUs that have instances
+	if c.Devices == "f" { // f omits GPUs with instances
 		c.Devices = "g+i"
 	}
 	c.Interval = min(c.Interval, sampleInterval)
@@ -90,7 +89,7 @@ func supportConfig(c config.Config, fields []description) config.Config {
 	return c
 }
 
-// supportOf returns what the entities have of a field, for each kind on which it is read.
+// supportOf returns the support for a field, for each kind on which it is read.
 func supportOf(inv *model.Inventory, s *model.Sample, f field.Field) []kindSupport {
 	all := []kindSupport{}
 	for _, kind := range config.CollectedKinds() {
@@ -152,12 +151,13 @@ func supportText(support []kindSupport) string {
 	return strings.Join(texts, "; ")
 }
 
-// knownByID reports whether people know entities of the kind by DCGM's ids.
-func knownByID(kind string) bool {
-	return slices.Contains([]string{model.KindGPU.String(), model.KindSwitch.String(), model.KindCPU.String()}, kind)
+// knownByID reports whether operators identify entities of the kind by DCGM's IDs.
+func knownByID(name string) bool {
+	kind, ok := model.KindByName(name)
+	return ok && model.Kinds(model.KindGPU, model.KindSwitch, model.KindCPU).Has(kind)
 }
 
-// idRanges writes sorted ids as 0-3,5.
+// idRanges formats sorted IDs, such as 0-3,5.
 func idRanges(ids []uint32) string {
 	var ranges []string
 	for len(ids) > 0 {
