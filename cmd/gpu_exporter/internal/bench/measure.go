@@ -77,7 +77,7 @@ func (b *bench) scrapes(ctx context.Context, scenario string, counters []byte) (
 		if err != nil {
 			return rows, err
 		}
-		measured, floor, err := b.alternate(ctx, exporter, bare, encoding, min(20_000, max(2_000, (1<<30)/len(body))))
+		measured, floor, err := b.alternate(ctx, exporter, bare, encoding, min(5_000, max(2_000, (1<<30)/len(body))))
 		bare.stop()
 		if err != nil {
 			return rows, err
