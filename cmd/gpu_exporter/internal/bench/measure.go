@@ -147,7 +147,8 @@ func (b *bench) start(ctx context.Context) ([]row, error) {
 
 // memory observes the exporter and the sampler at an interval of 100 ms, with one
 // scrape per second. Both run the same binary, so the proportional set size (PSS)
-// counts their shared pages once.
+// counts their shared pages once. Further instances of the binary on the machine would
+// reduce it.
 func (b *bench) memory(ctx context.Context) ([]row, error) {
 	p, err := b.startExporter(ctx, "h100x8", counters60, "--collect-interval=100ms")
 	if err != nil {
