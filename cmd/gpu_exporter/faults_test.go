@@ -4,11 +4,9 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -175,17 +173,10 @@ func TestNoOrphan(t *testing.T) {
 				}
 			})
 			eventually(t, "the sampler exits", func() bool {
-				return errors.Is(syscall.Kill(sampler, 0), syscall.ESRCH) || zombie(sampler)
+				return errors.Is(syscall.Kill(sampler, 0), syscall.ESRCH) || threadState(fmt.Sprintf("/proc/%d", sampler)) == "Z"
 			})
 		})
 	}
-}
-
-// zombie reports whether a process has exited and waits to be reaped. In a container, its
-// new parent may never reap it.
-func zombie(pid int) bool {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	return err == nil && strings.Contains(string(stat[bytes.LastIndexByte(stat, ')')+1:][:3]), "Z")
 }
 
 // TestHostengine: while a host engine is killed or frozen, values are withheld and scrapes

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -346,6 +347,27 @@ func (n *node) samplerPID() int {
 		}
 	}
 	return 0
+}
+
+// stopSampler suspends the sampler and waits until all of its threads are suspended.
+func (n *node) stopSampler(t *testing.T) {
+	t.Helper()
+	pid := n.samplerPID()
+	n.signal(t, syscall.SIGSTOP)
+	n.eventually(t, "the sampler is suspended", func() bool {
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
+		return len(threads) > 0 && !slices.ContainsFunc(threads, func(thread string) bool { return threadState(thread) != "T" })
+	})
+}
+
+// threadState returns the state of a thread or process by its directory in /proc. Z is an
+// exited process that waits to be reaped, which may never happen in a container.
+func threadState(dir string) string {
+	stat, err := os.ReadFile(filepath.Join(dir, "stat"))
+	if err != nil {
+		return ""
+	}
+	return strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))[0]
 }
 
 // killSampler kills the sampler.

@@ -76,7 +76,7 @@ func TestProfilingPause(t *testing.T) {
 	}
 
 	// A sampler that hangs does not delay the response. The next sampler pauses profiling.
-	n.signal(t, syscall.SIGSTOP)
+	n.stopSampler(t)
 	if status, body := n.post(t, "/-/profiling/pause"); status != http.StatusAccepted || !strings.Contains(body, `{"paused":true`) {
 		t.Errorf("while the sampler hangs, pause answers %d: %s", status, body)
 	}

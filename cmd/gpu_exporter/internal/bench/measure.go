@@ -77,7 +77,7 @@ func (b *bench) scrapes(ctx context.Context, scenario string, counters []byte) (
 		if err != nil {
 			return rows, err
 		}
-		measured, floor, err := b.alternate(ctx, exporter, bare, encoding, min(20_000, max(2_000, (1<<30)/len(body))))
+		measured, floor, err := b.alternate(ctx, exporter, bare, encoding, min(5_000, max(2_000, (1<<30)/len(body))))
 		bare.stop()
 		if err != nil {
 			return rows, err
@@ -147,7 +147,8 @@ func (b *bench) start(ctx context.Context) ([]row, error) {
 
 // memory observes the exporter and the sampler at an interval of 100 ms, with one
 // scrape per second. Both run the same binary, so the proportional set size (PSS)
-// counts their shared pages once.
+// counts their shared pages once. Further instances of the binary on the machine would
+// reduce it.
 func (b *bench) memory(ctx context.Context) ([]row, error) {
 	p, err := b.startExporter(ctx, "h100x8", counters60, "--collect-interval=100ms")
 	if err != nil {
