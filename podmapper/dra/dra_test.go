@@ -350,9 +350,8 @@ func TestTrouble(t *testing.T) {
 			})
 			c.apply("s1", node, gpus(node, 2, 1, "gpu-0=GPU-b"))
 			w.untilDevices("node-a/gpu-0=GPU-b")
-			w.until("said to be well", func() bool {
-				lines := w.log.at(slog.LevelInfo)
-				return w.Status().Up && strings.Contains(lines[len(lines)-1], "Owner source is up")
+			w.until("logged as up again", func() bool {
+				return w.Status().Up && strings.Count(strings.Join(w.log.at(slog.LevelInfo), "\n"), "Owner source is up") >= 2
 			})
 			if s := w.Status(); !s.Up || s.Err != nil || s.Reason != "" {
 				t.Errorf("status %+v", s)
