@@ -125,7 +125,7 @@ e2e-kubelet: build ## Test beside a real kubelet, containerd and API server, as 
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends containerd runc etcd-server iproute2; \
 	fi
-	@$(call KUBELET_TESTS,^$$) # tells early if they cannot run here
+	@$(call KUBELET_TESTS,^$$) # fails early if they cannot run here
 	$(MAKE) --no-print-directory $(KUBERNETES)/.built
 	$(call KUBELET_TESTS,.)
 

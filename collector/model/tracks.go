@@ -16,8 +16,8 @@ type TrackedField struct {
 	Kinds KindSet
 	// Every is the interval of DCGM's watch; 0 means once per sample.
 	Every time.Duration
-	// Unless is a more precise profiling field, or 0. Entities that have it do not track
-	// this field.
+	// Unless is a more precise profiling field, or 0. Entities that have it read this
+	// field with the samples only.
 	Unless FieldID
 	// Parents: the field is also tracked on GPUs whose instances are read in their place.
 	Parents bool

@@ -141,7 +141,7 @@ func (s *Static) settings() []*setting {
 
 		{name: "xid.kernel-log", def: KernelLogAuto, arg: "MODE", section: sectionEvents,
 			target: oneOf(&s.KernelLog, KernelLogAuto, KernelLogOn, KernelLogOff),
-			help:   "Count the XIDs of the kernel log in addition to DCGM's, each once: on, off, or auto (if the log is readable and DCGM's engine runs on this machine)."},
+			help:   "Count XIDs from the kernel log instead of DCGM: on, off, or auto (if the log is readable and DCGM's engine runs on this machine)."},
 		{name: "path.kmsg", arg: "FILE", section: sectionPaths, target: text(&s.KMsg),
 			help: "The kernel log. Default: " + DefaultKMsg + "."},
 

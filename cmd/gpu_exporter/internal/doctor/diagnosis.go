@@ -69,7 +69,7 @@ func (d *diagnosis) write(w io.Writer, asJSON bool) error {
 	for _, dev := range d.Devices {
 		f := owners.Finding{About: "device id", Name: dev.ID, State: owners.OK, Detail: strings.Join(dev.Devices, ", "), Advice: dev.Advice}
 		if len(dev.Devices) == 0 {
-			f.State, f.Detail = owners.Lacking, dev.Why
+			f.State, f.Detail = owners.Limited, dev.Why
 		}
 		f.Detail = fmt.Sprintf("%s of %s/%s/%s: %s", dev.Form, dev.Namespace, dev.Pod, dev.Container, f.Detail)
 		findings = append(findings, f)

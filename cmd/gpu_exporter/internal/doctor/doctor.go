@@ -51,7 +51,7 @@ func Run(ctx context.Context, line config.CommandLine, open Open, stdout, stderr
 		d.addError("configuration", err)
 	}
 	for _, w := range line.Warnings {
-		d.add("flags", "-", owners.Lacking, w, "")
+		d.add("flags", "-", owners.Limited, w, "")
 	}
 	if err := d.write(stdout, line.Output == config.OutputJSON); err != nil {
 		return fail(stderr, fmt.Errorf("printing: %w", err))
@@ -264,13 +264,13 @@ func missingValue(profiling bool, status model.Status) (owners.State, string) {
 	switch status {
 	case model.StatusNotPermitted:
 		if profiling {
-			return owners.Lacking, "profiling needs root with CAP_SYS_ADMIN, or the driver's option NVreg_RestrictProfilingToAdminUsers=0"
+			return owners.Limited, "profiling needs root with CAP_SYS_ADMIN, or the driver's option NVreg_RestrictProfilingToAdminUsers=0"
 		}
-		return owners.Lacking, "run the exporter, or nv-hostengine, as root"
+		return owners.Limited, "run the exporter, or nv-hostengine, as root"
 	case model.StatusModuleMissing:
-		return owners.Lacking, "install datacenter-gpu-manager-4-proprietary, which contains DCGM's profiling module"
+		return owners.Limited, "install datacenter-gpu-manager-4-proprietary, which contains DCGM's profiling module"
 	case model.StatusNotWatched, model.StatusError, model.StatusUnexpectedType, model.StatusStale:
-		return owners.Lacking, "see the log with --log.level=debug"
+		return owners.Limited, "see the log with --log.level=debug"
 	}
 	return owners.Noted, "" // the hardware does not support the field, or has no value yet
 }

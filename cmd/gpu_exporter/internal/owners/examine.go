@@ -15,7 +15,7 @@ type State string
 const (
 	OK      State = "ok"
 	Noted   State = "note"   // worth knowing; everything configured works
-	Lacking State = "warn"   // part of what is configured does not work
+	Limited State = "warn"   // part of what is configured does not work
 	Broken  State = "broken" // what is configured does not work
 )
 
@@ -63,10 +63,10 @@ func (o *Owners) Examine(inv *model.Inventory) Report {
 	}
 	x := device.NewIndex(all, device.IDTypeUID)
 	for _, u := range in.engine.Match(x).Unmatched {
-		r.Findings = append(r.Findings, Finding{"docker", u.Name, Lacking, u.Request + ": " + u.Reason, u.Hint})
+		r.Findings = append(r.Findings, Finding{"docker", u.Name, Limited, u.Request + ": " + u.Reason, u.Hint})
 	}
 	for _, h := range strays(in.jobs.Match(x, nil)) {
-		r.Findings = append(r.Findings, Finding{"job files", h.Device.String(), Lacking,
+		r.Findings = append(r.Findings, Finding{"job files", h.Device.String(), Limited,
 			"job " + h.Job.ID + " is on a device that this node does not have", "see the scheduler's prolog"})
 	}
 	return r

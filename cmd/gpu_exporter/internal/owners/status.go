@@ -50,7 +50,7 @@ func (o *Owners) states() (all []sourceState) {
 			s.Err = errors.New("the host's process IDs are not visible: the usage of pods is not reported")
 			s.Hint = "run with hostPID: true, or with --no-kubernetes.pod-usage"
 		}
-		add("processes", "processes", o.cfg.ProcFS, Lacking, s, "the host's process IDs are visible")
+		add("processes", "processes", o.cfg.ProcFS, Limited, s, "the host's process IDs are visible")
 	}
 	if o.pods != nil {
 		all = append(all, o.podStates()...)
@@ -71,7 +71,7 @@ func (o *Owners) states() (all []sourceState) {
 	addJobs := func(name, about, place string, s jobs.SourceStatus) {
 		added := add(name, about, place, Broken, s.Status, fmt.Sprintf("%d holds of devices", s.Holds))
 		for _, p := range s.Problems {
-			added.findings = append(added.findings, Finding{about, p.Name, Lacking, errorText(p.Err), ""})
+			added.findings = append(added.findings, Finding{about, p.Name, Limited, errorText(p.Err), ""})
 		}
 	}
 	s := o.jobs.Status()
@@ -124,7 +124,7 @@ func (o *Owners) podStates() []sourceState {
 		known = known || s.Up && s.InUse
 	}
 	if !known {
-		workloads.findings = []Finding{{"pods", "-", Lacking, "no source lists the pods: UIDs, labels and the usage of pods are not reported", "see above"}}
+		workloads.findings = []Finding{{"pods", "-", Limited, "no source lists the pods: UIDs, labels and the usage of pods are not reported", "see above"}}
 	}
 	var all []sourceState
 	for _, source := range slices.Sorted(maps.Keys(status)) {
@@ -134,7 +134,7 @@ func (o *Owners) podStates() []sourceState {
 		if s.InUse {
 			state.name = string(source)
 		}
-		f := Finding{"pods", string(source), Lacking, errorText(s.Err), s.Hint}
+		f := Finding{"pods", string(source), Limited, errorText(s.Err), s.Hint}
 		switch {
 		case s.Up && s.InUse:
 			f.State, f.Detail = OK, fmt.Sprintf("%d pods are known", len(o.pods.Pods().All()))
