@@ -31,7 +31,7 @@ func Build(ctx context.Context, dir string) error {
 	if err != nil {
 		return fmt.Errorf("locating %s: %w", dir, err)
 	}
-	return build(ctx, source, dir)
+	return locked(dir, func() error { return build(ctx, source, dir) })
 }
 
 // BuildShared builds into a directory of the user's cache whose name is a hash of
@@ -50,10 +50,24 @@ func BuildShared(ctx context.Context) (dir string, err error) {
 		return "", err
 	}
 	dir = filepath.Join(cache, "gpu_exporter-dcgmsim", sum)
-	return dir, build(ctx, source, dir)
+	return dir, locked(dir, func() error {
+		complete := filepath.Join(dir, ".complete")
+		if _, err := os.Stat(complete); err == nil {
+			return nil
+		}
+		// An incomplete build may refer to the sources of a checkout that no longer exists.
+		if err := os.RemoveAll(filepath.Join(dir, ".o")); err != nil {
+			return fmt.Errorf("removing an incomplete build: %w", err)
+		}
+		if err := build(ctx, source, dir); err != nil {
+			return err
+		}
+		return os.WriteFile(complete, nil, 0o644)
+	})
 }
 
-func build(ctx context.Context, source, dir string) error {
+// locked calls f while no other process builds into dir.
+func locked(dir string, f func() error) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("creating %s: %w", dir, err)
 	}
@@ -65,6 +79,10 @@ func build(ctx context.Context, source, dir string) error {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		return fmt.Errorf("locking %s: %w", dir, err)
 	}
+	return f()
+}
+
+func build(ctx context.Context, source, dir string) error {
 	cmd := exec.CommandContext(ctx, "make", "--no-print-directory", "-s", "-j", strconv.Itoa(runtime.NumCPU()), "-f", filepath.Join(source, "Makefile"), "OUT="+dir)
 	cmd.Dir = source
 	if out, err := cmd.CombinedOutput(); err != nil {
