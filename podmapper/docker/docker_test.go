@@ -334,7 +334,7 @@ func TestMaxAge(t *testing.T) {
 	eventually(t, "the expiry", func() bool { return w.Table() == nil && log.warnings("has expired") > 0 })
 	expiries, refreshes := log.warnings("has expired"), w.Status().Refreshes
 	eventually(t, "more failures", func() bool { return w.Status().Refreshes > refreshes+3 })
-	if s := w.Status(); s.Holds != 0 || log.warnings("has expired") != expiries || log.warnings("reason=no_socket") != 1 {
+	if s := w.Status(); s.Holds != 0 || log.warnings("has expired") != expiries || log.warnings(`msg="Owner source failed" source=docker reason=no_socket`) != 1 {
 		t.Errorf("status %+v\n%s", s, log)
 	}
 	e.start()
