@@ -14,7 +14,7 @@ import (
 )
 
 var (
-	integralsFor      = flag.Duration("integrals", 15*time.Second, "how long TestIntegrals compares; from 2m on, the tolerance is 1 %")
+	integralsFor      = flag.Duration("integrals", 30*time.Second, "how long TestIntegrals compares; from 2m on, the tolerance is 1 %")
 	integralsInterval = flag.Duration("integrals-interval", time.Second, "interval of the samples in TestIntegrals")
 )
 
@@ -69,7 +69,7 @@ func (n *node) readIntegrals(t *testing.T) integralReading {
 // busy seconds that the gauge gives if it is scraped every 5 s.
 func TestIntegrals(t *testing.T) {
 	t.Parallel()
-	limit := 0.05 // one burst at each end of 15 s
+	limit := 0.05 // two bursts at each end of 30 s
 	if *integralsFor >= 2*time.Minute {
 		limit = 0.01
 	}
