@@ -4,7 +4,6 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -57,8 +56,8 @@ func engineIsLocal(address string) bool {
 	return h.Unix || h.Host == "localhost" || err == nil && ip.IsLoopback()
 }
 
-// engineReadsKernelLog reports whether DCGM's engine may read the kernel log. An
-// embedded engine has the exporter's permissions.
+// engineReadsKernelLog reports whether DCGM's engine may read the kernel log, which it
+// does at the default path only. An embedded engine has the exporter's permissions.
 func engineReadsKernelLog(cfg *config.Static) bool {
-	return cfg.Hostengine != "" || cfg.Simulate == "" && collector.ProbeKernelLog(cmp.Or(cfg.KMsg, config.DefaultKMsg)) == nil
+	return cfg.Hostengine != "" || cfg.Simulate == "" && collector.ProbeKernelLog(config.DefaultKMsg) == nil
 }

@@ -139,7 +139,7 @@ func TestNothingListens(t *testing.T) {
 	t.Parallel()
 	p := startProbe(t, "LD_LIBRARY_PATH="+newNode(t, "none").Libraries, "DCGMSIM_STATE=")
 	p.ok("init")
-	path := filepath.Join(t.TempDir(), "nobody.sock")
+	path := filepath.Join(t.TempDir(), "unused.sock")
 	// The default is the five seconds of the real library.
 	if took := p.expect(stConnNotValid, "connect %s 1", path).number(t, "took_ms"); took < 4500 || took > 15000 {
 		t.Errorf("took %v ms", took)
