@@ -50,7 +50,7 @@ test: build $(TOOLS)/prometheus $(TOOLS)/promtool ## Run all tests, with a real 
 	GPU_EXPORTER_TOOLS=$(TOOLS) $(GO) test -timeout 20m ./...
 
 # The packages whose code starts goroutines; CI runs these with the race detector.
-CONCURRENT = $(shell grep -rlE --include='*.go' '^\s*go (func|[a-z])|\.Go\(|AfterFunc\(' cmd collector podmapper \
+CONCURRENT = $(shell grep -rlE --include='*.go' '^\s*go [a-z]|\.Go\b|AfterFunc' cmd collector podmapper \
 	| grep -v _test.go | xargs -n 1 dirname | sort -u | sed 's|^|./|')
 RACE ?= ./...
 
