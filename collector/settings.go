@@ -20,8 +20,9 @@ import (
 type Settings struct {
 	// Metrics has the counters to publish.
 	Metrics metrics.Config
-	// Sampler is completed from the counters: its Fields, Derived, Tracked and Revision
-	// are ignored.
+	// Sampler is completed from the counters and the selected families: its Fields,
+	// Derived, Tracked, Peers and Revision are ignored. Processes and HealthInterval apply
+	// if something needs them.
 	Sampler wire.SamplerConfig
 	// Resolution is the time between the readings that integrals are computed from.
 	Resolution time.Duration
@@ -30,8 +31,14 @@ type Settings struct {
 // configure creates what the settings result in.
 func (c *Collector) configure(s Settings) *configured {
 	s.Sampler.Fields = watchedFields(s.Metrics.Counters)
-	s.Sampler.Derived = metrics.DerivedFields()
-	s.Sampler.Tracked = state.TrackedFields(s.Metrics.Counters, s.Resolution)
+	s.Sampler.Derived = s.Metrics.DerivedFields()
+	s.Sampler.Tracked = state.TrackedFields(s.Metrics.Counters, s.Metrics.Selected.Integrates, s.Resolution)
+	s.Sampler.Peers = s.Metrics.NeedsPeers()
+	if !s.Metrics.NeedsHealth() {
+		s.Sampler.HealthInterval, s.Metrics.HealthInterval = 0, 0
+	}
+	s.Metrics.Owners.Usage = s.Metrics.Owners.Usage && s.Metrics.NeedsUsage()
+	s.Sampler.Processes = s.Sampler.Processes && s.Metrics.Owners.Usage
 	s.Metrics.KernelLog = func() (model.KernelLogStatus, bool) {
 		up, lost, ok := c.kernelLog.Status()
 		return model.KernelLogStatus{Up: up, Lost: lost}, ok

@@ -31,6 +31,7 @@ func (e *exporter) settings(cfg config.Config) (collector.Settings, error) {
 	s.Sampler.HealthInterval = cfg.HealthEvery()
 
 	s.Metrics.Counters = cfg.Counters
+	s.Metrics.Selected = cfg.Families
 	s.Metrics.XIDs = cfg.XIDs
 	s.Metrics.HostnameLabel = cfg.HostnameLabel
 	s.Metrics.Hostname = hostname

@@ -19,6 +19,8 @@ import (
 type Config struct {
 	// Counters are the content of the counters file.
 	Counters []field.Counter
+	// Selected are the families to publish besides the counters.
+	Selected Selection
 	// XIDs is the source of err_msg and of the XID counters that start at 0.
 	XIDs *xid.Catalogue
 	// HostnameLabel is the name of the label, hostname or Hostname. An empty Hostname
@@ -155,14 +157,18 @@ func (p *page) newFamily(name, help string, typ field.MetricType) *family {
 	return f
 }
 
-// add appends a series to the family of the definition.
+// add appends a series to the family of the definition if that is selected.
 func (p *page) add(d *Definition, labels []*dto.LabelPair, value float64) {
-	f := p.defined[d]
-	if f == nil {
+	f, known := p.defined[d]
+	if !known && p.cfg.Selected.Has(d) {
 		f = p.newFamily(d.Name, d.Help, d.Type)
+	}
+	if !known {
 		p.defined[d] = f
 	}
-	f.add(labels, value)
+	if f != nil {
+		f.add(labels, value)
+	}
 }
 
 // addEntity appends a series of the entity at position i with the values of the

@@ -24,7 +24,8 @@ type layout struct {
 	columns [][model.KindCount]int
 	// hardware are the columns of hardwareRows, or -1.
 	hardware      []int
-	labelCounters []int // positions of the counters of type label
+	derived       map[model.FieldID]int // columns of the derived fields
+	labelCounters []int                 // positions of the counters of type label
 	podLabels     [][]*dto.LabelPair
 }
 
@@ -54,6 +55,10 @@ func newLayout(cfg *Config, v state.View, ownership *Ownership) layout {
 		entities:  make([]entityLayout, len(v.Inventory.Entities)),
 		columns:   make([][model.KindCount]int, len(cfg.Counters)),
 		hardware:  make([]int, len(hardwareRows)),
+		derived:   make(map[model.FieldID]int, len(v.Inventory.Derived)),
+	}
+	for column, f := range v.Inventory.Derived {
+		l.derived[f] = column
 	}
 	for i, c := range cfg.Counters {
 		if c.Type == field.MetricLabel {

@@ -38,12 +38,18 @@ func (p *page) switchUp(i int) (up, known bool) {
 // addLinks adds the families of NVLinks and NVSwitches.
 func (p *page) addLinks() {
 	_, linksFresh := p.v.LinksFresh(p.cfg.MaxAge)
+	up, down := map[int]int{}, map[int]int{} // links by their parent
 	for i := range p.v.Inventory.Entities {
 		l, e := &p.layout.entities[i], &p.v.Inventory.Entities[i]
 		switch {
 		case l.identity == nil:
 		case e.Kind == model.KindLink && linksFresh && e.State == model.EntityUp:
 			p.add(&gpuNVLinkUp, l.identity, bit(!e.LinkDown))
+			if e.LinkDown {
+				down[e.Parent]++
+			} else {
+				up[e.Parent]++
+			}
 		case e.Kind == model.KindSwitch:
 			up, known := false, true
 			if p.fresh {
@@ -55,6 +61,12 @@ func (p *page) addLinks() {
 			p.addInfo(&gpuNVSwitchInfo, i, 0, func() []*dto.LabelPair {
 				return with(l.identity, "pci_bus_id", e.PCIBusID, "uuid", e.UUID)
 			})
+		}
+	}
+	for i := range p.layout.entities {
+		if p.layout.entities[i].device && up[i]+down[i] > 0 {
+			p.addEntity(&gpuNVLinks, i, float64(up[i]), "up")
+			p.addEntity(&gpuNVLinks, i, float64(down[i]), "down")
 		}
 	}
 	// A fresh sample may precede the first list of switches.

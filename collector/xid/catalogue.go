@@ -17,18 +17,20 @@ import (
 // Severity is the importance of an XID error to the operator of the node.
 type Severity uint8
 
-// The severities. An XID of severity info concerns the application or needs no action; all
-// others call for action by an operator.
+// The severities. An XID of severity application concerns the application or needs no
+// action; all others call for action by an operator.
 const (
-	Info Severity = iota
+	Application Severity = iota
 	Warning
 	Critical
+
+	SeverityCount = int(Critical) + 1
 )
 
 func (s Severity) String() string {
 	switch s {
-	case Info:
-		return "info"
+	case Application:
+		return "application"
 	case Warning:
 		return "warning"
 	case Critical:
@@ -66,6 +68,15 @@ func (c *Catalogue) Lookup(code int64) (XID, bool) {
 	return c.xids[i], true
 }
 
+// Describe returns the description of a code. A code outside the catalogue is a warning
+// without a name.
+func (c *Catalogue) Describe(code int64) XID {
+	if x, ok := c.Lookup(code); ok {
+		return x
+	}
+	return XID{Code: code, Severity: Warning}
+}
+
 // All returns all codes in ascending order.
 func (c *Catalogue) All() []XID { return slices.Clone(c.xids) }
 
@@ -97,7 +108,7 @@ func (c *Catalogue) Message(code int64) string {
 func (c *Catalogue) CallsForAction() []int64 {
 	var codes []int64
 	for _, x := range c.xids {
-		if x.Severity != Info {
+		if x.Severity != Application {
 			codes = append(codes, x.Code)
 		}
 	}
@@ -184,7 +195,7 @@ func parseXID(record []string) (XID, error) {
 		return x, fmt.Errorf("code %q is not a number from 0 to 65535", record[0])
 	}
 	x.Code = int64(code)
-	for _, s := range []Severity{Info, Warning, Critical} {
+	for _, s := range []Severity{Application, Warning, Critical} {
 		if record[2] == s.String() {
 			x.Severity = s
 			if x.Meaning == "" {

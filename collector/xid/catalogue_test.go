@@ -70,7 +70,7 @@ func TestXIDsThatCallForAction(t *testing.T) {
 				t.Errorf("XID %d asks for %s and is %s", x.Code, x.Action, x.Severity)
 			}
 		case "IGNORE", "WORKFLOW_XID_45":
-			if x.Severity != Info {
+			if x.Severity != Application {
 				t.Errorf("XID %d asks for %s and is %s", x.Code, x.Action, x.Severity)
 			}
 		case "RESTART_APP":
@@ -159,7 +159,7 @@ func TestXIDCatalogueWith(t *testing.T) {
 	if !slices.Contains(codes, 31) || slices.Contains(codes, 109) || !slices.Contains(codes, 79) || !slices.Contains(codes, 999) || !slices.IsSorted(codes) {
 		t.Errorf("calls for action: %v", codes)
 	}
-	if x, _ := all.Lookup(31); x.Severity != Info {
+	if x, _ := all.Lookup(31); x.Severity != Application {
 		t.Errorf("the original has changed: %+v", x)
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/common/promslog"
 
+	"gpu_exporter/collector/metrics"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/wire"
 )
@@ -72,6 +73,9 @@ func (l *Live) settings() []*setting {
 			help: "Configuration file in YAML. Its keys are the names of the flags, and include, fields and models. Flags and variables win over it."},
 		{name: "collectors", aliases: "f", env: "DCGM_EXPORTER_COLLECTORS", arg: "FILE", section: sectionSampling, target: text(&l.collectors),
 			help: "Counters file: a CSV file of the fields to export, or " + ListOf(builtInCounters()) + ". Without it, the default counters."},
+		{name: "families", env: "GPU_EXPORTER_FAMILIES", def: metrics.Default.String(), arg: "LIST", section: sectionSampling,
+			target: one(&l.Families, metrics.ParseSelection),
+			help:   "Families of gpu_* and gpu_exporter_* to export: lean, default, full or groups, separated by commas. -NAME removes a group: default,links,-engines. METRICS.md lists the groups."},
 		{name: "collect-interval", aliases: "c", env: "DCGM_EXPORTER_INTERVAL", def: "5s", arg: "INTERVAL", section: sectionSampling,
 			target: duration(&l.Interval, minInterval, day),
 			help:   "Time between samples: milliseconds, or a duration such as 5s. At least 100ms."},
