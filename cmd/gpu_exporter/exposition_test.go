@@ -105,7 +105,7 @@ func TestProfilingPerGPU(t *testing.T) {
 			t.Errorf("a GPU without the module has a profiling value: %s", line)
 		}
 	}
-	if v, _ := sumOf(body, "gpu_exporter_fields_unsupported", `"module_not_loaded"`); v == 0 {
+	if v, _ := sumOf(body, "gpu_exporter_fields_missing_by_reason", `"module_not_loaded"`); v == 0 {
 		t.Error("no field is counted as module_not_loaded")
 	}
 }
@@ -178,8 +178,12 @@ models:
 	if _, t4 := sumOf(body, "DCGM_FI_DEV_FB_USED", `modelName="Tesla T4"`); t4 != 0 {
 		t.Errorf("the T4 has %d series of an excluded field", t4)
 	}
-	if v, _ := sumOf(body, "gpu_exporter_fields_unsupported", `"excluded"`); v != 4 {
+	if v, _ := sumOf(body, "gpu_exporter_fields_missing_by_reason", `"excluded"`); v != 4 {
 		t.Errorf("%v cells are excluded, want 4", v)
+	}
+	reasons, _ := sumOf(body, "gpu_exporter_fields_missing_by_reason")
+	if all, count := sumOf(body, "gpu_exporter_fields_missing"); all != reasons || count != 1 {
+		t.Errorf("%v cells are missing in %d series, %v by reason", all, count, reasons)
 	}
 	const unmatched = "An entry of models matches no GPU here"
 	n.eventually(t, "an entry that matches no GPU is logged", func() bool { return strings.Contains(n.log.String(), unmatched) })

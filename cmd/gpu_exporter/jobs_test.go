@@ -76,8 +76,9 @@ func TestJobFiles(t *testing.T) {
 	if _, count := sumOf(body, "DCGM_FI_DEV_GPU_TEMP"); count != 9 {
 		t.Errorf("%d series of 8 GPUs, one of which has two jobs", count)
 	}
-	if v, _ := sumOf(body, "gpu_exporter_owner_source_failures_total", `source="job_files"`, `reason="not_regular"`); v < 1 {
-		t.Errorf("the directory in place of a file is counted %v times", v)
+	failures, _ := sumOf(body, "gpu_exporter_owner_source_failures_by_reason_total", `source="job_files"`, `reason="not_regular"`)
+	if all, _ := sumOf(body, "gpu_exporter_owner_source_failures_total", `source="job_files"`); failures < 1 || all != failures {
+		t.Errorf("the directory in place of a file is counted %v times, all failures %v times", failures, all)
 	}
 	owners := func(want string) {
 		t.Helper()
