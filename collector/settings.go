@@ -21,8 +21,8 @@ type Settings struct {
 	// Metrics has the counters to publish.
 	Metrics metrics.Config
 	// Sampler is completed from the counters and the selected families: its Fields,
-	// Derived, Tracked, Peers and Revision are ignored. Processes and HealthInterval apply
-	// if something needs them.
+	// Derived, Tracked, Peers and Revision are ignored. HealthInterval applies if something
+	// needs it.
 	Sampler wire.SamplerConfig
 	// Resolution is the time between the readings that integrals are computed from.
 	Resolution time.Duration
@@ -37,8 +37,6 @@ func (c *Collector) configure(s Settings) *configured {
 	if !s.Metrics.NeedsHealth() {
 		s.Sampler.HealthInterval, s.Metrics.HealthInterval = 0, 0
 	}
-	s.Metrics.Owners.Usage = s.Metrics.Owners.Usage && s.Metrics.NeedsUsage()
-	s.Sampler.Processes = s.Sampler.Processes && s.Metrics.Owners.Usage
 	s.Metrics.KernelLog = func() (model.KernelLogStatus, bool) {
 		up, lost, ok := c.kernelLog.Status()
 		return model.KernelLogStatus{Up: up, Lost: lost}, ok

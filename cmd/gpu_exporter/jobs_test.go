@@ -124,7 +124,7 @@ func TestSlurmJobs(t *testing.T) {
 		t.Fatal(err)
 	}
 	proc.write(t, 4242, "environ", "SLURM_JOB_ID=77\x00SLURM_JOB_USER=ada\x00SLURM_JOB_ACCOUNT=lab\x00SLURM_STEP_GPUS=3\x00")
-	n := startNode(t, "h100x8", append(fast, "--path.procfs="+string(proc), "--path.cgroupfs="+cgroups, "--slurm.jobs=on")...)
+	n := startNode(t, "h100x8", append(fast, "--path.procfs="+string(proc), "--path.cgroupfs="+cgroups, "--slurm.jobs=on", "--families=lean")...)
 	n.has(t, 1, "gpu_job_info", `gpu="3"`, `account="lab"`, `job_id="77"`, `source="slurm"`, `user="ada"`)
 	n.command(t, "process gpu 5 pid 4242 memory 100")
 	n.has(t, 1, "gpu_job_info", `gpu="5"`, `job_id="77"`)
