@@ -204,5 +204,5 @@ func parseXID(record []string) (XID, error) {
 			return x, nil
 		}
 	}
-	return x, fmt.Errorf("code %d has severity %q: write info, warning or critical", code, record[2])
+	return x, fmt.Errorf("code %d has severity %q: write application, warning or critical", code, record[2])
 }
