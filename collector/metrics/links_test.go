@@ -4,6 +4,7 @@
 package metrics
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +17,7 @@ import (
 )
 
 // switchNode has two NVSwitches. The cells are those of the second, in the order of
-// SwitchFields; its last SXid follows.
+// switchFields; its last SXid follows.
 func switchNode(t *testing.T, cells ...model.Cell) (*Families, *state.Node, *time.Time) {
 	t.Helper()
 	f, node, clock := newTestFamilies(t, testConfig(t))
@@ -24,7 +25,7 @@ func switchNode(t *testing.T, cells ...model.Cell) (*Families, *state.Node, *tim
 		{Kind: model.KindSwitch, ID: 0, Selected: true, Parent: model.Unknown, UUID: "SWX-0", PCIBusID: "00000000:05:00.0"},
 		{Kind: model.KindSwitch, ID: 1, Selected: true, Parent: model.Unknown, UUID: "SWX-1", PCIBusID: "00000000:06:00.0"},
 	}}
-	inv.Columns[model.KindSwitch] = append(SwitchFields(), 856)
+	inv.Columns[model.KindSwitch] = append(slices.Clone(switchFields), 856)
 	deliver(t, node, wire.Frame{Inventory: inv})
 	if cells != nil {
 		deliver(t, node, wire.Frame{Sample: &model.Sample{Generation: 2, Time: epoch, Rows: [][]model.Cell{
@@ -71,7 +72,7 @@ func TestNVSwitchUp(t *testing.T) {
 func TestNVSwitchAfterRestart(t *testing.T) {
 	f, node, _ := switchNode(t, model.Int64Cell(40), model.Int64Cell(0))
 	inv := &model.Inventory{Generation: 1, Entities: []model.Entity{{Kind: model.KindSwitch, ID: 0, Selected: true, Parent: model.Unknown}}}
-	inv.Columns[model.KindSwitch] = SwitchFields()
+	inv.Columns[model.KindSwitch] = switchFields
 	blank := model.NoValue(model.StatusBlank)
 	deliver(t, node, wire.Frame{Inventory: inv})
 	deliver(t, node, wire.Frame{Sample: &model.Sample{Generation: 1, Time: epoch, LinksRead: epoch, SwitchesListed: true, Rows: [][]model.Cell{{blank, blank}}}})
@@ -85,7 +86,7 @@ gpu_nvswitch_up{nvswitch="nvswitch1",hostname="node1"} 0
 	}
 
 	inv = &model.Inventory{Generation: 2, Entities: []model.Entity{{Kind: model.KindSwitch, ID: 1, Selected: true, Parent: model.Unknown}}}
-	inv.Columns[model.KindSwitch] = SwitchFields()
+	inv.Columns[model.KindSwitch] = switchFields
 	deliver(t, node, wire.Frame{Inventory: inv})
 	deliver(t, node, wire.Frame{Sample: &model.Sample{Generation: 2, Time: epoch, LinksRead: epoch, SwitchesListed: true, Rows: [][]model.Cell{{model.Int64Cell(40), model.Int64Cell(0)}}}})
 	const back = `gpu_nvswitch_up{nvswitch="nvswitch1",hostname="node1"} 1
@@ -128,7 +129,7 @@ func TestNVLinkUpAges(t *testing.T) {
 				{Kind: model.KindLink, ID: 0x003, Selected: true, Port: 0},
 				{Kind: model.KindLink, ID: 0x103, Selected: true, Port: 1, LinkDown: true},
 			}}
-			inv.Columns[model.KindSwitch] = SwitchFields()
+			inv.Columns[model.KindSwitch] = switchFields
 			sample := &model.Sample{Generation: 2, Time: epoch, Rows: [][]model.Cell{{model.Int64Cell(40), model.Int64Cell(0)}, nil, nil}}
 			if tc.sinceRead != 0 {
 				sample.LinksRead = epoch.Add(-tc.sinceRead)
