@@ -21,19 +21,19 @@ func TestConfigureReadsWhatIsSelected(t *testing.T) {
 	engines := []model.FieldID{1002, 1004, 1005, 1006, 1007, 1008, 206, 207}
 	traffic := []model.FieldID{1009, 1010, 1011, 1012}
 	for name, tc := range map[string]struct {
-		families                 string
-		counter                  field.Counter
-		peers, processes, health bool
-		tracked, derived         []model.FieldID // at least
-		not                      []model.FieldID // neither tracked nor derived
-		switches                 []model.FieldID
+		families         string
+		counter          field.Counter
+		peers, health    bool
+		tracked, derived []model.FieldID // at least
+		not              []model.FieldID // neither tracked nor derived
+		switches         []model.FieldID
 	}{
 		"lean": {
 			families: "lean", tracked: []model.FieldID{1001, 203}, derived: []model.FieldID{1523},
 			not: slices.Concat(engines, traffic, []model.FieldID{155, 156, 112, 150, 153, 310, 409}),
 		},
 		"default": {
-			families: "default", processes: true, health: true,
+			families: "default", health: true,
 			tracked: slices.Concat(engines, traffic, []model.FieldID{1001, 203, 155, 156}), derived: []model.FieldID{1523, 112, 153, 310, 409},
 			not: []model.FieldID{240, 246, 312, 385}, switches: []model.FieldID{858, 864},
 		},
@@ -41,7 +41,7 @@ func TestConfigureReadsWhatIsSelected(t *testing.T) {
 			families: "-engines,-usage,-health,-nvlink", tracked: traffic, derived: []model.FieldID{1523}, not: append(engines, 409),
 		},
 		"peers":            {families: "lean,peers", peers: true, health: true, not: engines},
-		"full":             {families: "full", peers: true, processes: true, health: true, tracked: engines, derived: []model.FieldID{240, 246, 312, 385}, switches: []model.FieldID{858, 864}},
+		"full":             {families: "full", peers: true, health: true, tracked: engines, derived: []model.FieldID{240, 246, 312, 385}, switches: []model.FieldID{858, 864}},
 		"a P2P counter":    {families: "lean", counter: field.Counter{Computed: field.P2PStatus}, peers: true, health: true},
 		"a health counter": {families: "lean", counter: field.Counter{Computed: field.GPUHealthStatus}, health: true},
 		"a clock counter":  {families: "lean", counter: field.Counter{Computed: field.ClockEventsTotal}, derived: []model.FieldID{112, 1420}},
@@ -51,16 +51,16 @@ func TestConfigureReadsWhatIsSelected(t *testing.T) {
 			t.Fatal(err)
 		}
 		settings := Settings{Resolution: time.Second}
-		settings.Metrics.Selected, settings.Metrics.Owners.Usage = selected, true
+		settings.Metrics.Selected = selected
 		settings.Metrics.Counters = []field.Counter{tc.counter}
 		settings.Metrics.HealthInterval = time.Minute
-		settings.Sampler.HealthInterval, settings.Sampler.Processes, settings.Sampler.Peers = time.Minute, true, true
+		settings.Sampler.HealthInterval, settings.Sampler.Peers = time.Minute, true
 		got := (&Collector{}).configure(settings)
-		if got.sampler.Peers != tc.peers || got.sampler.Processes != tc.processes || (got.sampler.HealthInterval > 0) != tc.health {
-			t.Errorf("%s: peers %v, processes %v, health checks every %v", name, got.sampler.Peers, got.sampler.Processes, got.sampler.HealthInterval)
+		if got.sampler.Peers != tc.peers || (got.sampler.HealthInterval > 0) != tc.health {
+			t.Errorf("%s: peers %v, health checks every %v", name, got.sampler.Peers, got.sampler.HealthInterval)
 		}
-		if got.Metrics.HealthInterval != got.sampler.HealthInterval || got.Metrics.Owners.Usage != tc.processes {
-			t.Errorf("%s: the families expect health checks every %v, usage %v", name, got.Metrics.HealthInterval, got.Metrics.Owners.Usage)
+		if got.Metrics.HealthInterval != got.sampler.HealthInterval {
+			t.Errorf("%s: the families expect health checks every %v", name, got.Metrics.HealthInterval)
 		}
 		isTracked := func(id model.FieldID) bool {
 			return slices.ContainsFunc(got.sampler.Tracked, func(f model.TrackedField) bool { return f.Field == id })

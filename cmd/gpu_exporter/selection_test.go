@@ -155,7 +155,7 @@ func TestFamiliesFromVariableAndFile(t *testing.T) {
 		"variable and file":      {[]string{"--config.file=" + good}, "lean", leanGroups, ""},
 		"flag and variable":      {[]string{"--families=busy,exporter"}, "lean", "busy exporter", ""},
 		"unknown name, flag":     {[]string{"--families=default,linkz"}, "", "", `--families: "linkz" is neither a group nor a preset`},
-		"unknown name, variable": {nil, "-default", "", `GPU_EXPORTER_FAMILIES: "default" is `},
+		"unknown name, variable": {nil, "-linkz", "", `GPU_EXPORTER_FAMILIES: "linkz" is neither`},
 		"unknown name, file":     {[]string{"--config.file=" + bad}, "", "", bad + `:2: families: "linkz" is neither a group nor a preset`},
 		"empty name":             {[]string{"--families=lean,"}, "", "", `--families: "" is `},
 	} {
