@@ -24,7 +24,7 @@ func TestRealPrometheus(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs for a minute: omit -short")
 	}
-	whole := startNode(t, "h100x8", "--collect-interval=1s")
+	whole := startNode(t, "h100x8", "--families=full", "--collect-interval=1s")
 	mig := startNode(t, "h100x8-mig", "--collect-interval=1s")
 	// The interval is the longest possible scrape timeout.
 	api := startPrometheus(t, fmt.Sprintf(`
