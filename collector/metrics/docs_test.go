@@ -84,9 +84,9 @@ dgx-h100 and gb200. A number in parentheses is the budget, which a test checks.
 `
 
 const metricsLabels = `
-~go_*~, ~process_*~, ~promhttp_*~ and the families without a group are not counted. Series of
-NVLinks and pairs of GPUs count for their GPU. Series by reason, by XID code and of info
-families about unusual states appear when their cause occurs.
+~go_*~, ~process_*~ and ~promhttp_*~ are not counted. Series of NVLinks and of pairs of GPUs
+count for their GPU or NVSwitch. Series by reason, by XID code and of info families about
+unusual states appear when their cause occurs.
 
 ## Labels
 

@@ -193,3 +193,68 @@ gpu_nvlink_up{nvlink="40",nvswitch="nvswitch1",hostname="node1"} 1
 		t.Errorf("without readable links:\n%s", got)
 	}
 }
+
+// Links are counted by state. A GPU without readable links has no count.
+func TestNVLinksOfAGPU(t *testing.T) {
+	link := func(port int, change func(*model.Entity)) model.Entity {
+		e := model.Entity{Kind: model.KindLink, ID: uint32(port)<<8 | 1, Selected: true, Parent: 0, Port: port}
+		change(&e)
+		return e
+	}
+	up, down := func(*model.Entity) {}, func(e *model.Entity) { e.LinkDown = true }
+	lost, unselected := func(e *model.Entity) { e.State = model.EntityLost }, func(e *model.Entity) { e.Selected = false }
+	const labels = `gpu="0",UUID="GPU-aaaa",pci_bus_id="00000000:18:00.0",device="nvidia0",modelName="NVIDIA H100 80GB HBM3",hostname="node1"`
+	for name, tc := range map[string]struct {
+		links    []func(*model.Entity)
+		read     time.Duration // before the sample
+		old      bool          // names
+		want     string        // counts of down and up
+		perLinks string
+	}{
+		"two up, one down": {[]func(*model.Entity){up, down, up}, 0, false, "1 2", "0 1; 1 0; 2 1"},
+		"all up":           {[]func(*model.Entity){up}, 0, false, "0 1", "0 1"},
+		"old names":        {[]func(*model.Entity){up}, 0, true, "0 1", "0 1"},
+		"a lost GPU":       {[]func(*model.Entity){lost, lost}, 0, false, "", ""},
+		"one is unknown":   {[]func(*model.Entity){up, lost}, 0, false, "0 1", "0 1"},
+		"not selected":     {[]func(*model.Entity){up, unselected}, 0, false, "0 1", "0 1"},
+		"none":             {nil, 0, false, "", ""},
+		"stale":            {[]func(*model.Entity){up, down}, time.Minute, false, "", ""},
+	} {
+		cfg := testConfig(t)
+		cfg.OldNames = tc.old
+		f, node, _ := newTestFamilies(t, cfg)
+		inv := testInventory(t)
+		inv.Entities, inv.Generation = inv.Entities[:1], 2
+		for port, change := range tc.links {
+			inv.Entities = append(inv.Entities, link(port, change))
+		}
+		s := testSample(inv)
+		s.Rows = append(s.Rows[:1], make([][]model.Cell, len(tc.links))...)
+		s.LinksRead = epoch.Add(-tc.read)
+		deliver(t, node, wire.Frame{Inventory: inv}, wire.Frame{Sample: s})
+		body := encode(t, f, expfmt.TypeTextPlain)
+		identity := labels
+		if tc.old {
+			identity = strings.Replace(labels, "UUID", "uuid", 1)
+		}
+		var counts, perLink []string
+		for line := range strings.Lines(series(body, "gpu_nvlinks")) {
+			for _, state := range []string{"down", "up"} {
+				if value, ok := strings.CutPrefix(line, "gpu_nvlinks{"+identity+`,state="`+state+`"} `); ok {
+					counts = append(counts, strings.TrimSpace(value))
+				}
+			}
+		}
+		for line := range strings.Lines(series(body, "gpu_nvlink_up")) {
+			if port, value, ok := strings.Cut(strings.TrimSpace(line), `",`+identity+"} "); ok {
+				perLink = append(perLink, strings.TrimPrefix(port, `gpu_nvlink_up{nvlink="`)+" "+value)
+			}
+		}
+		if got := strings.Join(counts, " "); got != tc.want {
+			t.Errorf("%s: counts %q, want %q", name, got, tc.want)
+		}
+		if got := strings.Join(perLink, "; "); got != tc.perLinks {
+			t.Errorf("%s: per link %q, want %q", name, got, tc.perLinks)
+		}
+	}
+}

@@ -31,7 +31,7 @@ func benchNode(b *testing.B, preset string) (Config, *model.Inventory, *Ownershi
 	if err != nil {
 		b.Fatal(err)
 	}
-	inv := &model.Inventory{Generation: 1, Time: time.Now(), DriverVersion: "570.133.20", Derived: derivedFields(b)}
+	inv := &model.Inventory{Generation: 1, Time: time.Now(), DriverVersion: "570.133.20"}
 	owners := &Ownership{Known: true, Mapped: true}
 	for g := range 8 {
 		inv.Entities = append(inv.Entities, model.Entity{Kind: model.KindGPU, Selected: true, ID: uint32(g), Parent: model.Unknown,
@@ -53,6 +53,7 @@ func benchNode(b *testing.B, preset string) (Config, *model.Inventory, *Ownershi
 		}
 	}
 	cfg := Config{Counters: counters.List, Selected: selection(b, preset), XIDs: xids, HostnameLabel: "hostname", Hostname: "node-1.example.com", MaxAge: time.Hour, HealthInterval: time.Minute}
+	inv.Derived = cfg.DerivedFields()
 	return cfg, inv, owners
 }
 
