@@ -16,7 +16,7 @@ func TestCheckConfig(t *testing.T) {
 	for name, content := range map[string]string{
 		"good.csv":  "DCGM_FI_DEV_GPU_TEMP, gauge, GPU temperature (in C).\nDCGM_FI_DRIVER_VERSION, label, Driver version.\n",
 		"bad.csv":   "DCGM_FI_DEV_GPU_TMP, gauge, Mistyped.\nDCGM_FI_DEV_POWER_USAGE, gouge, Mistyped too.\n",
-		"none.yaml": "include: []\n",
+		"none.yaml": "counters: {file: []}\n",
 		"good.yml":  "http_server_config: {http2: false}\n",
 		"bad.yml":   "tls_server_config: {cert_file: none.pem, key_file: none.pem}\n",
 	} {
@@ -70,8 +70,8 @@ func TestCheckConfig(t *testing.T) {
 // file do not.
 func TestSeeHelp(t *testing.T) {
 	dir := t.TempDir()
-	good := writeFile(t, filepath.Join(dir, "good.yaml"), "devices: g\n")
-	bad := writeFile(t, filepath.Join(dir, "bad.yaml"), "devices: x\ncollect-intervall: 5s\n")
+	good := writeFile(t, filepath.Join(dir, "good.yaml"), "devices: {gpus: g}\n")
+	bad := writeFile(t, filepath.Join(dir, "bad.yaml"), "devices: {gpus: x}\ncollect-intervall: 5s\n")
 	for _, tt := range []struct {
 		args, env string
 		want      bool

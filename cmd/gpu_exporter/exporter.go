@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -127,13 +128,22 @@ func (e *exporter) serve(ctx context.Context) error {
 			return nil
 		})
 	}
-	start("HTTP server", func(ctx context.Context) error { return web.Serve(ctx, handler, e.cfg.WebFlags(), e.log) })
+	start("HTTP server", func(ctx context.Context) error { return addressInUse(web.Serve(ctx, handler, e.cfg.WebFlags(), e.log)) })
 	start("sampler supervisor", e.collector.RunSampler)
 	start("kernel log", e.collector.RunKernelLog)
 	start("publisher", func(ctx context.Context) error { return e.collector.RunPublisher(ctx, e.owners.Changed(), e.publish) })
 	start("owners", e.owners.Run)
 	start("reloading", e.reloader.Run)
 	return group.Wait()
+}
+
+// addressInUse adds the remedy to an error of a server.
+func addressInUse(err error) error {
+	var failed *net.OpError
+	if errors.Is(err, syscall.EADDRINUSE) && errors.As(err, &failed) {
+		return fmt.Errorf("another process listens on %v: stop it, or choose another address with --web.listen-address", failed.Addr)
+	}
+	return err
 }
 
 func (e *exporter) handler() (http.Handler, error) {

@@ -109,7 +109,7 @@ func TestProgramSystemdSocket(t *testing.T) {
 	}
 	dir := emptyLibrary(t)
 	cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"`, "sh",
-		executable, "--web-systemd-socket", "--dcgm.library-path="+dir, "-n")
+		executable, "--web.systemd-socket", "--dcgm.library-path="+dir, "-n")
 	cmd.Env = append(os.Environ(), envProgram+"=1")
 	cmd.ExtraFiles = []*os.File{socket}
 	log := new(lockedBuffer)
