@@ -5,6 +5,7 @@ package main
 
 import (
 	"bytes"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -101,5 +102,17 @@ func TestRunReportsEveryError(t *testing.T) {
 	lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
 	if code != 1 || len(lines) != 3 || !strings.HasPrefix(lines[0], "gpu_exporter: error: --") || !strings.HasPrefix(lines[1], "gpu_exporter: error: --") {
 		t.Errorf("exit status %d\n%s", code, &stderr)
+	}
+}
+
+// TestMakeRun: make run passes the address to the exporter.
+func TestMakeRun(t *testing.T) {
+	for args, want := range map[string]string{
+		"": "--web.listen-address=127.0.0.1:9400", "ADDRESS=127.0.0.1:9500": "--web.listen-address=127.0.0.1:9500",
+	} {
+		out, err := exec.CommandContext(t.Context(), "make", strings.Fields("-C ../.. -n run SCENARIO=t4x1 "+args)...).CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "--simulate=t4x1 "+want+"\n") {
+			t.Errorf("make run %s: %v\n%s", args, err, out)
+		}
 	}
 }

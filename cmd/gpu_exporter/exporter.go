@@ -103,6 +103,9 @@ func newExporter(cfg config.Config, env sampler.Environment, logger, supervisorL
 
 // serve samples, publishes and answers scrapes until ctx ends or a part fails.
 func (e *exporter) serve(ctx context.Context) error {
+	if err := checkAddresses(&e.cfg.Static); err != nil {
+		return err
+	}
 	if err := e.collector.Open(); err != nil {
 		return err
 	}
@@ -128,7 +131,7 @@ func (e *exporter) serve(ctx context.Context) error {
 			return nil
 		})
 	}
-	start("HTTP server", func(ctx context.Context) error { return addressInUse(web.Serve(ctx, handler, e.cfg.WebFlags(), e.log)) })
+	start("HTTP server", func(ctx context.Context) error { return web.Serve(ctx, handler, e.cfg.WebFlags(), e.log) })
 	start("sampler supervisor", e.collector.RunSampler)
 	start("kernel log", e.collector.RunKernelLog)
 	start("publisher", func(ctx context.Context) error { return e.collector.RunPublisher(ctx, e.owners.Changed(), e.publish) })
@@ -137,13 +140,20 @@ func (e *exporter) serve(ctx context.Context) error {
 	return group.Wait()
 }
 
-// addressInUse adds the remedy to an error of a server.
-func addressInUse(err error) error {
-	var failed *net.OpError
-	if errors.Is(err, syscall.EADDRINUSE) && errors.As(err, &failed) {
-		return fmt.Errorf("another process listens on %v: stop it, or choose another address with --web.listen-address", failed.Addr)
+// checkAddresses reports an address in use before a sampler starts.
+func checkAddresses(cfg *config.Static) error {
+	for _, address := range cfg.ListenAddresses {
+		if cfg.SystemdSocket || strings.HasPrefix(address, "vsock://") {
+			continue
+		}
+		switch l, err := net.Listen("tcp", address); {
+		case errors.Is(err, syscall.EADDRINUSE):
+			return fmt.Errorf("another process listens on %s: stop it, or choose another address with --web.listen-address=HOST:PORT", address)
+		case err == nil:
+			_ = l.Close() // nothing has connected
+		}
 	}
-	return err
+	return nil
 }
 
 func (e *exporter) handler() (http.Handler, error) {

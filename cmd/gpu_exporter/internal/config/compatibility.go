@@ -27,7 +27,7 @@ func compatibility() []*setting {
 		{name: "dcgm-log-level", env: "DCGM_EXPORTER_DCGM_LOG_LEVEL", means: "dcgm.log-level"},
 		{name: "xid-count-window-size", aliases: "x", env: "DCGM_EXPORTER_XID_COUNT_WINDOW_SIZE", means: "xid.window", convert: milliseconds},
 		{name: "clock-events-count-window-size", env: "DCGM_EXPORTER_CLOCK_EVENTS_COUNT_WINDOW_SIZE", means: "clock-events.window", convert: milliseconds},
-		{name: "no-hostname", aliases: "n", env: "DCGM_EXPORTER_NO_HOSTNAME", means: "label.hostname", target: target{kind: toggle}, convert: ifTrue(noLabel)},
+		{name: "no-hostname", aliases: "n", env: "DCGM_EXPORTER_NO_HOSTNAME", means: "label.hostname=" + noLabel, target: target{kind: toggle}},
 		{name: "use-old-namespace", aliases: "o", env: "DCGM_EXPORTER_USE_OLD_NAMESPACE", means: "label.old-names"},
 		{name: "replace-blanks-in-model-name", aliases: "rbmn", env: "DCGM_EXPORTER_REPLACE_BLANKS_IN_MODEL_NAME", means: "label.replace-blanks"},
 		{name: "kubernetes", aliases: "k", env: "DCGM_EXPORTER_KUBERNETES", means: "kubernetes.enabled"},
@@ -47,7 +47,7 @@ func compatibility() []*setting {
 		{name: "web-config-file", env: "DCGM_EXPORTER_WEB_CONFIG_FILE", means: "web.config.file"},
 		{name: "max-concurrent-scrapes", env: "DCGM_EXPORTER_MAX_CONCURRENT_SCRAPES", means: "web.max-requests"},
 		{name: "enable-pprof", env: "DCGM_EXPORTER_ENABLE_PPROF", means: "web.enable-pprof"},
-		{name: "debug", env: "DCGM_EXPORTER_DEBUG", means: "log.level", target: target{kind: toggle}, convert: ifTrue("debug")},
+		{name: "debug", env: "DCGM_EXPORTER_DEBUG", means: "log.level=debug", target: target{kind: toggle}},
 		{name: "log-format", env: "DCGM_EXPORTER_LOG_FORMAT", means: "log.format", convert: renamed("text", "logfmt")},
 
 		{name: "disable-startup-validate", env: "DISABLE_STARTUP_VALIDATE", def: "true", target: boolean(new(bool)),
@@ -78,27 +78,19 @@ func compatibility() []*setting {
 }
 
 // milliseconds adds the unit of dcgm-exporter's bare numbers.
-func milliseconds(s string) (string, bool, error) {
+func milliseconds(s string) string {
 	if _, err := strconv.ParseUint(s, 10, 64); err == nil {
-		s += "ms"
+		return s + "ms"
 	}
-	return s, true, nil
+	return s
 }
 
-// renamed converts a value that dcgm-exporter names differently; empty: not set.
-func renamed(from, to string) func(string) (string, bool, error) {
-	return func(s string) (string, bool, error) {
+// renamed converts a value that dcgm-exporter names differently.
+func renamed(from, to string) func(string) string {
+	return func(s string) string {
 		if s == from {
-			s = to
+			return to
 		}
-		return s, s != "", nil
-	}
-}
-
-// ifTrue converts true to the value of another flag.
-func ifTrue(value string) func(string) (string, bool, error) {
-	return func(s string) (string, bool, error) {
-		on, err := parseBool(s)
-		return value, on, err
+		return s
 	}
 }

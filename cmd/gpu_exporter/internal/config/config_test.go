@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"gpu_exporter/etc"
 )
@@ -451,9 +452,32 @@ func TestCommands(t *testing.T) {
 	}
 }
 
+// --help has each flag with its variable and its default, and the names of dcgm-exporter
+// after them.
+func TestHelpIsComplete(t *testing.T) {
+	var stdout bytes.Buffer
+	if _, err := Parse([]string{"--help"}, nil, &stdout); err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs, _ := strings.Cut(stdout.String(), "\nNames of dcgm-exporter")
+	for _, s := range new(Config).settings() {
+		_, flag, _ := strings.Cut(ours, "\n  --"+s.name)
+		flag, _, _ = strings.Cut(flag, "\n  --")
+		switch {
+		case s.isOwn() && (!strings.Contains(flag+"\n", "$"+s.env+"\n") || s.def != "" && !strings.Contains(strings.Join(strings.Fields(flag), " "), "Default: "+s.def+".")):
+			t.Errorf("the help of --%s is not complete:\n%s", s.name, flag)
+		case s.means != "" && s.name != "" && !strings.Contains(theirs, "--"+s.name+" "):
+			t.Errorf("no --%s in\n%s", s.name, theirs)
+		}
+	}
+	if lines := strings.Count(theirs, "\n"); lines > 40 {
+		t.Errorf("%d lines of names of dcgm-exporter", lines)
+	}
+}
+
 func TestHelpAndVersion(t *testing.T) {
 	for args, want := range map[string][]string{
-		"--help":      {"check-config", "--web.listen-address=ADDRESS", "Time between samples. At least 100ms. (default: 5s; $GPU_EXPORTER_SAMPLE_INTERVAL)", "-f, --collectors ", "--simulate=SCENARIO", "Kubernetes:"},
+		"--help":      {"check-config", "--web.listen-address=ADDRESS", "Time between samples. At least 100ms. Default: 5s. $GPU_EXPORTER_SAMPLE_INTERVAL", "-f, --collectors ", "--simulate=SCENARIO", "Kubernetes:"},
 		"-h":          {"usage: gpu_exporter"},
 		"once --help": {"Take one sample"},
 		"--version":   {"gpu_exporter, version ", "go version:"},
@@ -469,6 +493,11 @@ func TestHelpAndVersion(t *testing.T) {
 			for _, text := range want {
 				if !strings.Contains(stdout.String(), text) {
 					t.Errorf("no %q in\n%s", text, &stdout)
+				}
+			}
+			for line := range strings.Lines(stdout.String()) {
+				if utf8.RuneCountInString(line) > 101 {
+					t.Errorf("more than 100 columns: %s", line)
 				}
 			}
 			for _, hidden := range []string{"sampler ", "--dump-enabled", "--fake-gpus"} {

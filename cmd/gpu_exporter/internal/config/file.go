@@ -121,7 +121,7 @@ func (l *loader) keys(prefix string) targets {
 	keys := targets{}
 	for _, s := range l.table {
 		name, found := strings.CutPrefix(s.name, prefix)
-		if !found || !s.isOwn() || s.name == "config.file" {
+		if !found || !s.isOwn() {
 			continue
 		}
 		if key, _, nested := strings.Cut(name, "."); !nested {
@@ -189,28 +189,19 @@ func (l *loader) readMapping(node *yaml.Node, what string, keys targets) {
 // place returns where the file has a setting that is named in another form: as a flag of
 // ours or of dcgm-exporter, or without its subject. It is empty if there is none.
 func (l *loader) place(key string) string {
-	var places, names []string
+	var places []string
 	for _, s := range l.table {
-		switch exact := plain(s.name) == plain(key); {
+		exact := plain(key) == plain(s.name)
+		switch {
 		case exact && s.inert != "":
 			return "this flag of dcgm-exporter has no effect: " + s.inert + ": remove it"
 		case exact && s.instead != "":
 			return "this flag of dcgm-exporter is not available: " + s.instead
-		case exact && s.means != "":
-			return "write " + nested(s.means)
-		case exact && s.name == "config.file":
-			return "remove it, because only a flag or a variable names this file"
 		case exact:
-			return "write " + nested(s.name)
-		case !s.isOwn():
-		case plain(s.name[strings.LastIndex(s.name, ".")+1:]) == plain(key):
+			return "write " + nested(cmp.Or(s.means, s.name))
+		case s.isOwn() && plain(key) == plain(s.name[strings.LastIndex(s.name, ".")+1:]):
 			places = append(places, nested(s.name))
-		default:
-			names = append(names, s.name)
 		}
-	}
-	if name := nearest(key, names); name != "" && places == nil && strings.Contains(key, ".") {
-		return "did you mean " + nested(name) + "?"
 	}
 	if places == nil {
 		return ""
@@ -218,12 +209,13 @@ func (l *loader) place(key string) string {
 	return "write " + ListOf(places)
 }
 
-// nested writes the name of a flag as a key of the file.
-func nested(name string) string {
+// nested writes a flag as a key of the file.
+func nested(flag string) string {
+	name, value, _ := strings.Cut(flag, "=")
 	if !strings.Contains(name, ".") {
 		return name + ": …, not indented"
 	}
-	return strings.ReplaceAll(name, ".", ": {") + ": …" + strings.Repeat("}", strings.Count(name, "."))
+	return strings.ReplaceAll(name, ".", ": {") + ": " + cmp.Or(value, "…") + strings.Repeat("}", strings.Count(name, "."))
 }
 
 // plain removes the differences between spellings of a name.

@@ -45,7 +45,7 @@ func writeHelp(w io.Writer, name string, table []*setting) {
 				p("\n%s:\n", title)
 				title = ""
 			}
-			p("  %s\n%s", s.usage(), wrap(s.help+s.origin(), "      "))
+			p("  %s\n%s", s.usage(), wrap(s.details(), "      "))
 		}
 	}
 	list("Flags of the command", func(s *setting) bool { return s.env == "" })
@@ -82,19 +82,16 @@ func (s *setting) usage() string {
 	return s.spellings() + "=" + s.arg
 }
 
-// origin returns the default and the variable of a flag.
-func (s *setting) origin() string {
-	var parts []string
+// details returns the help of a flag with its default and its variable.
+func (s *setting) details() string {
+	text := s.help
 	if s.def != "" {
-		parts = append(parts, "default: "+s.def)
+		text += " Default: " + s.def + "."
 	}
 	if s.env != "" {
-		parts = append(parts, "$"+s.env)
+		text += " $" + s.env
 	}
-	if parts == nil {
-		return ""
-	}
-	return " (" + strings.Join(parts, "; ") + ")"
+	return text
 }
 
 // wrap breaks a text into indented lines of at most 100 characters.

@@ -30,7 +30,7 @@ func (e *Error) Error() string { return strings.Join(e.Mistakes, "\n") }
 // loader reads a configuration, and collects all that is wrong.
 type loader struct {
 	config   *Config
-	table    []*setting
+	table    []*setting          // without config.file
 	settings map[string]*setting // by their names
 	flags    map[string][]string // values of flags, by the names of their settings
 	lookup   func(variable string) (string, bool)
@@ -52,17 +52,20 @@ type loader struct {
 // configuration file.
 func load(flags map[string][]string, lookup func(string) (string, bool), checkWeb bool) (Config, []string, error) {
 	l := loader{config: &Config{}, settings: map[string]*setting{}, flags: flags, lookup: lookup}
-	l.table = l.config.settings()
-	for _, s := range l.table {
+	for _, s := range l.config.settings() {
 		l.settings[s.name] = s
+		if s.name == "config.file" {
+			l.resolve(s)
+		} else {
+			l.table = append(l.table, s)
+		}
 	}
-	l.resolve(l.settings["config.file"])
 	if path := l.config.ConfigFile; path != "" {
 		l.readFile()
 		l.config.Files = []string{path}
 	}
 	for _, s := range l.table {
-		if s.name != "config.file" && s.means == "" {
+		if s.means == "" {
 			l.resolve(s)
 		}
 	}
@@ -91,16 +94,23 @@ func (l *loader) given(s *setting) (values []string, from string) {
 	if s.kind != repeatable && len(all) > 1 {
 		all = all[len(all)-1:]
 	}
+	_, fixed, isFixed := strings.Cut(s.means, "=")
 	for _, v := range all {
-		isSet := true
+		converted := v
 		if s.convert != nil {
-			var err error
-			if v, isSet, err = s.convert(v); err != nil {
+			converted = s.convert(v)
+		}
+		if isFixed {
+			on, err := parseBool(v)
+			if err != nil {
 				l.fail(fmt.Errorf("%s: %w", from, err))
 			}
+			if converted = fixed; !on {
+				converted = ""
+			}
 		}
-		if isSet {
-			values = append(values, v)
+		if converted != "" || v == "" {
+			values = append(values, converted)
 		}
 	}
 	return values, from

@@ -141,13 +141,19 @@ func TestTables(t *testing.T) {
 		if s.means == "" {
 			continue
 		}
-		if target := own[s.means]; target == nil || target.compat != s {
-			t.Errorf("%s%s means %s, which is not a flag", s.name, s.env, s.means)
+		means, value, isFixed := strings.Cut(s.means, "=")
+		target := own[means]
+		if target == nil || target.compat != s {
+			t.Errorf("%s%s means %s, which is not a flag", s.name, s.env, means)
+			continue
 		}
-		if meant[s.means] != "" {
-			t.Errorf("%s and %s both mean %s", meant[s.means], s.name, s.means)
+		if isFixed && (s.kind != toggle || target.parse([]string{value}) != nil) {
+			t.Errorf("%s means %s, which is not valid", s.name, s.means)
 		}
-		meant[s.means] = s.name + s.env
+		if meant[means] != "" {
+			t.Errorf("%s and %s both mean %s", meant[means], s.name, means)
+		}
+		meant[means] = s.name + s.env
 	}
 	for name, s := range own {
 		if s.aliases != "" {

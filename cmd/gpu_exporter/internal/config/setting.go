@@ -36,15 +36,16 @@ type setting struct {
 	// compat is the flag of dcgm-exporter that sets this one, too; nil: none.
 	compat *setting
 
-	// A flag of dcgm-exporter has one of the next three. means is our flag that it sets.
+	// A flag of dcgm-exporter has one of the next three. means is our flag that it sets, or
+	// with = the value to which true sets it.
 	means string
 	// inert is the reason why it has no effect. Setting it to anything but the default is a
 	// warning.
 	inert string
 	// instead is its replacement. Setting it to anything but the default is an error.
 	instead string
-	// convert returns our form of a value, or that it sets nothing.
-	convert func(string) (value string, isSet bool, err error)
+	// convert returns our form of a value; empty: it sets nothing.
+	convert func(string) string
 
 	from string       // the flag, variable, or place in the file that set the value
 	set  bool         // not by default

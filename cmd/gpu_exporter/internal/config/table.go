@@ -61,7 +61,8 @@ func (c *Config) settings() []*setting {
 		byName[s.name] = s
 	}
 	for _, s := range compatibility() {
-		if own := byName[s.means]; own != nil {
+		name, _, _ := strings.Cut(s.means, "=")
+		if own := byName[name]; own != nil {
 			own.compat = s
 			if own.kind == toggle {
 				s.kind = toggle
