@@ -67,7 +67,7 @@ func writeHelp(w io.Writer, name string, table []*setting) {
 
 // spellings returns the names of a flag, such as "-c, --collect-interval".
 func (s *setting) spellings() string {
-	names := strings.Fields(s.aliases + " " + s.name)
+	names := s.names()
 	for i, name := range names {
 		names[i] = dashed(name)
 	}

@@ -22,7 +22,7 @@ type subject struct{ name, title string }
 // subjects returns the groups of flags in the order of --help and FLAGS.md.
 func subjects() []subject {
 	return []subject{
-		{"", "General"}, {"sample", "Sampling"}, {"counters", "Counters"}, {"devices", "Devices"}, {"dcgm", "DCGM"},
+		{"", "General"}, {"config", "Configuration file"}, {"sample", "Sampling"}, {"counters", "Counters"}, {"devices", "Devices"}, {"dcgm", "DCGM"},
 		{"xid", "XIDs"}, {"clock-events", "Clock events"}, {"health", "Health checks"}, {"label", "Labels"},
 		{"kubernetes", "Kubernetes"}, {"slurm", "Slurm"}, {"jobs", "Other batch jobs"}, {"docker", "Docker"},
 		{"path", "Paths of the host"}, {"web", "HTTP server"}, {"log", "Log"},
@@ -163,7 +163,7 @@ func (s *Static) settings() []*setting {
 			help: "Export only the pod labels whose name matches one of the expressions. Repeatable, or separated by commas. Default: all."},
 		{name: "kubernetes.pod-annotation-allowlist", needs: "kubernetes.enabled", arg: "REGEX", target: values(&s.AnnotationAllow, false, expression),
 			help: "Export the pod annotations whose name matches one of the expressions. Repeatable. Default: none."},
-		{name: "kubernetes.pod-labels-form", needs: "kubernetes.enabled", def: PodLabelsOnSeries, arg: "FORM",
+		{name: "kubernetes.pod-labels-form", needs: "kubernetes.pod-labels kubernetes.pod-annotation-allowlist", def: PodLabelsOnSeries, arg: "FORM",
 			target: oneOf(&s.PodLabelsForm, PodLabelsOnSeries, PodLabelsInFamily),
 			help:   "Place of pod labels and annotations: series (those of the pod's devices) or family (gpu_pod_labels, to join)."},
 		{name: "kubernetes.pod-uid", needs: "kubernetes.enabled", target: boolean(&s.PodUID), help: "Add the label pod_uid."},
@@ -188,7 +188,7 @@ func (s *Static) settings() []*setting {
 		{name: "docker.label-allowlist", needs: "docker.socket", arg: "REGEX", target: values(&s.DockerLabels, false, expression),
 			help: "Export the container labels whose name matches one of the expressions. Repeatable. Default: none."},
 
-		{name: "path.kmsg", arg: "FILE", target: text(&s.KMsg), help: "The kernel log. Default: " + DefaultKMsg + "."},
+		{name: "path.kmsg", needs: "xid.kernel-log", arg: "FILE", target: text(&s.KMsg), help: "The kernel log. Default: " + DefaultKMsg + "."},
 		{name: "path.pod-logs", needs: "kubernetes.enabled", def: "/var/log/pods", arg: "DIR", target: text(&s.PodLogs),
 			help: "The kubelet's directory of pod logs. The names in it contain the UIDs of pods."},
 		{name: "path.procfs", def: "/proc", arg: "DIR", target: text(&s.ProcFS), help: "The host's procfs."},
