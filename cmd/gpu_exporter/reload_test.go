@@ -114,7 +114,7 @@ func TestReload(t *testing.T) {
 
 	publish(base + ", DCGM_FI_DEV_POWER_USAG, {field: 1, kind: gpu}]\n")
 	successful(0)
-	if status, body := n.post(t, "/-/reload"); status != http.StatusInternalServerError || !strings.Contains(body, "c.yaml:3: unknown field DCGM_FI_DEV_POWER_USAG: did you mean DCGM_FI_DEV_POWER_USAGE?\n") {
+	if status, body := n.post(t, "/-/reload"); status != http.StatusInternalServerError || !strings.Contains(body, "c.yaml:2: unknown field DCGM_FI_DEV_POWER_USAG: did you mean DCGM_FI_DEV_POWER_USAGE?\n") {
 		t.Errorf("reload answers %d: %s", status, body)
 	}
 	n.eventually(t, "each error has a record", func() bool {
@@ -161,7 +161,7 @@ func TestReload(t *testing.T) {
 	}
 	shows("my_watts", 0)
 	shows("DCGM_FI_DEV_MEMORY_TEMP", 0)
-	n.eventually(t, "the log names the setting that needs a restart", func() bool { return strings.Contains(n.log.String(), "settings=kubernetes\n") })
+	n.eventually(t, "the log names the setting that needs a restart", func() bool { return strings.Contains(n.log.String(), "settings=kubernetes.enabled\n") })
 
 	for i := range 10 {
 		extra := []string{"]", ", DCGM_FI_DEV_POWER_USAGE]"}[i%2]
