@@ -74,7 +74,7 @@ func TestFlagsPage(t *testing.T) {
 		func(s *setting) []string { return []string{strings.Join(s.commands, ", "), code(s.def), s.help} })
 	for _, subject := range subjects() {
 		section(subject.title, "| flag | variable | default | reload | meaning |",
-			func(s *setting) bool { return s.isOwn() && s.env != "" && s.subject() == subject.name },
+			func(s *setting) bool { return s.subject() == subject.name },
 			func(s *setting) []string {
 				return []string{code(s.env), code(s.def), map[bool]string{true: "yes", false: "no"}[s.live], s.help}
 			})

@@ -58,9 +58,17 @@ func (s *setting) names() []string { return strings.Fields(s.aliases + " " + s.n
 // isOwn reports whether the flag is not one of dcgm-exporter.
 func (s *setting) isOwn() bool { return s.means == "" && s.inert == "" && s.instead == "" }
 
-// subject returns the part of the name before the first dot, or "".
+// subject returns the name of the flag's group in subjects.
 func (s *setting) subject() string {
-	return strings.TrimSuffix(s.name[:strings.Index(s.name, ".")+1], ".")
+	switch subject, _, found := strings.Cut(s.name, "."); {
+	case s.env == "":
+		return commandSubject
+	case !s.isOwn():
+		return compatSubject
+	case found:
+		return subject
+	}
+	return ""
 }
 
 // target parses values into a field of the configuration.

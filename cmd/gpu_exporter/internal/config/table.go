@@ -19,6 +19,12 @@ import (
 // subject is a group of flags: those whose names begin with its name and a dot.
 type subject struct{ name, title string }
 
+// The groups of other flags: those of the commands, and those of dcgm-exporter.
+const (
+	commandSubject = "(command)"
+	compatSubject  = "(dcgm-exporter)"
+)
+
 // subjects returns the groups of flags in the order of --help and FLAGS.md.
 func subjects() []subject {
 	return []subject{
