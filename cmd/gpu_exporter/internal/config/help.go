@@ -35,7 +35,7 @@ func writeHelp(w io.Writer, name string, table []*setting) {
 			p("  %s%s\n%s", c.name, c.operands, wrap(c.help, "      "))
 		}
 	}
-	p("\n%s", wrap("A flag has one dash or two. A flag wins over its environment variable, the variable over the configuration file. A variable that is empty counts as unset.", ""))
+	p("\n%s", wrap("A flag has one dash or two. A flag wins over its environment variable, both win over the names of dcgm-exporter, and all win over the configuration file. A variable that is empty counts as unset.", ""))
 	for _, section := range append([]subject{{commandSubject, "Flags of the command"}}, subjects()...) {
 		title := "\n" + section.title + ":\n"
 		for _, s := range table {

@@ -28,7 +28,7 @@ const (
 // subjects returns the groups of flags in the order of --help and FLAGS.md.
 func subjects() []subject {
 	return []subject{
-		{"", "General"}, {"config", "Configuration file"}, {"sample", "Sampling"}, {"counters", "Counters"}, {"devices", "Devices"}, {"dcgm", "DCGM"},
+		{"config", "Configuration file"}, {"", "General"}, {"sample", "Sampling"}, {"counters", "Counters"}, {"devices", "Devices"}, {"dcgm", "DCGM"},
 		{"xid", "XIDs"}, {"clock-events", "Clock events"}, {"health", "Health checks"}, {"label", "Labels"},
 		{"kubernetes", "Kubernetes"}, {"slurm", "Slurm"}, {"jobs", "Other batch jobs"}, {"docker", "Docker"},
 		{"path", "Paths of the host"}, {"web", "HTTP server"}, {"log", "Log"},
