@@ -46,7 +46,7 @@ func TestBuiltInCounters(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			once := exec.CommandContext(t.Context(), built(t), "once", "--simulate=dgx-h100", "--families=full", "--collectors="+"builtin:"+name)
+			once := exec.CommandContext(t.Context(), built(t), "once", "--simulate=dgx-h100", "--families=full", "--counters.file="+"builtin:"+name)
 			var stderr bytes.Buffer
 			once.Stderr = &stderr
 			out, err := once.Output()
