@@ -263,6 +263,7 @@ func TestSuggestField(t *testing.T) {
 		{"dcgm_gpu_tmep", "dcgm_gpu_temp"},
 		{"node_cpu_seconds_total", ""},
 		{"", ""},
+		{"GPU__UTIL_", "DCGM_FI_DEV_GPU_UTIL"},
 		{"x", ""},
 		{strings.Repeat("DCGM_FI_DEV_", 100), ""},
 	} {

@@ -67,12 +67,13 @@ func subjectOf(name string) string {
 	return subject
 }
 
-// replacesWord reports whether a word of the vocabulary is in the subject and not in the
-// other one.
+// replacesWord reports whether the other subject has a different word in place of one of the
+// vocabulary. EVENT and EVENTS are not different, GPU and CPU are.
 func replacesWord(subject, other string, vocabulary map[string]bool) bool {
 	words := strings.Split(other, "_")
 	for word := range strings.SplitSeq(subject, "_") {
-		if vocabulary[word] && !slices.Contains(words, word) {
+		similar := func(other string) bool { return strings.HasPrefix(other, word[:1]) && EditDistance(word, other, 1) <= 1 }
+		if word != "" && vocabulary[word] && !slices.ContainsFunc(words, similar) {
 			return true
 		}
 	}

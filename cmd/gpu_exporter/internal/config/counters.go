@@ -25,6 +25,19 @@ const (
 	inheritedCounters = "/etc/dcgm-exporter/default-counters.csv"
 )
 
+// imageCounters returns the built-in name of the counters files in dcgm-exporter's image,
+// which its charts and the GPU Operator name. dcp-metrics-included.csv and
+// default-counters.csv have the same counters.
+func imageCounters(path string) (builtIn string, ok bool) {
+	switch path {
+	case inheritedCounters, "/etc/dcgm-exporter/dcp-metrics-included.csv":
+		return builtInPrefix + "default", true
+	case "/etc/dcgm-exporter/1.x-compatibility-metrics.csv":
+		return builtInPrefix + "1.x-compatibility", true
+	}
+	return "", false
+}
+
 // builtInCounters returns the names of the built-in counters files.
 func builtInCounters() []string {
 	names := etc.CountersNames()
@@ -47,6 +60,19 @@ func readCounters(path string) (*field.Counters, error) {
 		return nil, fmt.Errorf("%s: unknown built-in counters file: use %s, or the path of a file", path, ListOf(builtInCounters()))
 	}
 	return field.ParseCounters(text, etc.CountersFile(name))
+}
+
+// replaceMissing returns the built-in file in place of a missing file of dcgm-exporter's
+// image, or else the same file.
+func (l *loader) replaceMissing(f includedFile) includedFile {
+	builtIn, ok := imageCounters(f.path)
+	if _, err := os.Stat(f.path); !ok || !errors.Is(err, fs.ErrNotExist) {
+		return f
+	}
+	l.warn("the counters file %s of dcgm-exporter's image does not exist: %s is used, which has the same counters", f.path, builtIn)
+	l.config.Files = append(l.config.Files, f.path) // a reload finds it
+	f.path = builtIn
+	return f
 }
 
 // counterEntry is a counter and where it is defined.
@@ -85,8 +111,10 @@ func (l *loader) countersFiles() (files []includedFile, name string) {
 		return []includedFile{{path: builtInPrefix + "default"}}, etc.DefaultCountersName
 	}
 	var paths []string
-	for _, f := range files {
-		paths = append(paths, f.path)
+	files = slices.Clone(files)
+	for i := range files {
+		files[i] = l.replaceMissing(files[i])
+		paths = append(paths, files[i].path)
 	}
 	return files, strings.Join(paths, ", ")
 }

@@ -182,7 +182,7 @@ c.yaml:3: devices: device selector "x": "x" does not begin with g or i; write f,
 c.yaml:4: include: the counters file none.csv does not exist: check the path (a relative one starts at this file's directory)
 c.yaml:4: include: bad.csv:2: unknown field DCGM_FI_DEV_GPU_TMP: did you mean DCGM_FI_DEV_GPU_TEMP?
 c.yaml:4: include: bad.csv:3: DCGM_FI_DEV_POWER_USAGE has the unknown type gouge: write gauge, counter or label
-c.yaml:5: include: builtin:all: unknown built-in counters file: use builtin:default, builtin:dcgm-4.9 or builtin:everything, or the path of a file`},
+c.yaml:5: include: builtin:all: unknown built-in counters file: use builtin:default, builtin:dcgm-4.9, builtin:1.x-compatibility or builtin:everything, or the path of a file`},
 		"counters files by two keys":            {"include: [builtin:default]\ncollectors: good.csv\n", "c.yaml:2: include and collectors both name counters files: remove one of them"},
 		"counters files by two keys, one empty": {"collectors: good.csv\n\ninclude: []\n", "c.yaml:1: include and collectors both name counters files: remove one of them"},
 		"resolution": {`collect-interval: 1s
