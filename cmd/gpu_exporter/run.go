@@ -120,7 +120,7 @@ func runExporter(ctx context.Context, line config.CommandLine, stdout, stderr io
 	}
 	if line.Command == config.Once {
 		defer reload.OnHangup(func() { logger.Info("SIGHUP is ignored: one sample is taken with the configuration as it was") })()
-		return e.once(ctx, stdout)
+		return e.once(ctx, stdout, line.All)
 	}
 	e.reloader = reload.New(reload.Config{Log: logger, Files: line.Config.Files, Load: line.Again, Apply: e.reload, Done: e.reloaded})
 	if err := e.reloader.Register(e.registry); err != nil {

@@ -37,6 +37,7 @@ type CommandLine struct {
 	// Again reads the configuration again, for a reload.
 	Again func() (Config, []string, error)
 
+	All    bool   // for once: also the families of the exporter itself
 	Output string // of doctor and fields: OutputText or OutputJSON
 	// FieldNames, FieldKinds and FieldTypes select the output of fields. Node lets it
 	// sample this node.
@@ -55,6 +56,8 @@ const (
 // settings is the table of the flags that are not part of a configuration.
 func (c *CommandLine) settings() []*setting {
 	all := []*setting{
+		{name: "all", commands: []string{Once}, target: boolean(&c.All),
+			help: "Print the metrics of the exporter itself as well, which node_exporter's textfile collector does not accept."},
 		{name: "output", def: OutputText, arg: "FORMAT", commands: []string{Doctor, Fields}, target: oneOf(&c.Output, OutputText, OutputJSON),
 			help: "Format of the output: text or json."},
 		{name: "entity", arg: "KIND", commands: []string{Fields}, target: list(&c.FieldKinds),
