@@ -72,7 +72,9 @@ func subjectOf(name string) string {
 func replacesWord(subject, other string, vocabulary map[string]bool) bool {
 	words := strings.Split(other, "_")
 	for word := range strings.SplitSeq(subject, "_") {
-		similar := func(other string) bool { return strings.HasPrefix(other, word[:1]) && EditDistance(word, other, 1) <= 1 }
+		similar := func(other string) bool {
+			return strings.HasPrefix(other, word[:1]) && EditDistance(word, other, 1) <= 1
+		}
 		if word != "" && vocabulary[word] && !slices.ContainsFunc(words, similar) {
 			return true
 		}
