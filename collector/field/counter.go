@@ -32,6 +32,8 @@ type Counter struct {
 	// Scale is the factor from the field's unit to the metric's unit; 0 means 1. It is set
 	// for names in base units.
 	Scale float64
+	// ZeroXID publishes 0 for the last XID of a device without one.
+	ZeroXID bool
 
 	// Only the configuration file can set the following.
 

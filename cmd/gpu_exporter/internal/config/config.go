@@ -63,6 +63,7 @@ type Live struct {
 	collectors, xidCatalogue         string // paths
 	linkBase                         string // zero-based or one-based
 	dcgmLog, healthCheck, noHostname bool
+	zeroXID                          bool
 }
 
 // Static holds the settings that need a restart. The hostengine is one of them:

@@ -147,6 +147,9 @@ func (l *loader) loadCounters() {
 		l.addModel(model, general)
 	}
 	l.addHistograms()
+	for i := range l.counters {
+		l.counters[i].ZeroXID = c.zeroXID && l.counters[i].Field.ID == field.XIDErrors
+	}
 	l.checkFamilyNames()
 	for _, counter := range l.counters {
 		c.Counters = append(c.Counters, counter.Counter)

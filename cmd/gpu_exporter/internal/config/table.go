@@ -100,6 +100,8 @@ func (l *Live) settings() []*setting {
 			help: "Level of DCGM's log: NONE, FATAL, ERROR, WARN, INFO, DEBUG or VERB. Needs --enable-dcgm-log."},
 		{name: "xid.catalogue", arg: "FILE", section: sectionEvents, target: text(&l.xidCatalogue),
 			help: "CSV file in the form of etc/xid-catalogue.csv. Its lines replace or extend the built-in XID codes."},
+		{name: "xid.last-zero", section: sectionEvents, target: boolean(&l.zeroXID),
+			help: "Export DCGM_FI_DEV_XID_ERRORS with the value 0 until the first XID, as dcgm-exporter does if the driver has that value. Default: no series."},
 		{name: "xid-count-window-size", aliases: "x", env: "DCGM_EXPORTER_XID_COUNT_WINDOW_SIZE", def: "5m", arg: "WINDOW", section: sectionEvents,
 			target: duration(&l.XIDWindow, time.Second, day),
 			help:   "Window of DCGM_EXP_XID_ERRORS_COUNT: milliseconds, or a duration such as 5m."},
