@@ -19,7 +19,7 @@ DCGM_EXP_P2P_STATUS, gauge, P2P.
 // affected GPU only. Accumulated counters continue after a sampler restart.
 func TestConditions(t *testing.T) {
 	t.Parallel()
-	n := startNode(t, "dgx-h100", "--collect-interval=200ms", "--health.interval=1s", "--collectors="+countersFile(t, conditionCounters))
+	n := startNode(t, "dgx-h100", "--sample.interval=200ms", "--health.interval=1s", "--counters.file="+countersFile(t, conditionCounters))
 	for _, c := range []struct {
 		command, family, match string
 		want                   float64

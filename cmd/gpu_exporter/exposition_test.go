@@ -122,7 +122,7 @@ fields:
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	n := startNode(t, "h100x8", "--collect-interval=1s", "--config.file="+file)
+	n := startNode(t, "h100x8", "--sample.interval=1s", "--config.file="+file)
 	n.command(t, "load gpu all bursts")
 	n.eventually(t, "a burst lies between the lowest and the highest value", func() bool {
 		body := n.scrape(t)
@@ -150,7 +150,7 @@ fields:
 func TestModels(t *testing.T) {
 	t.Parallel()
 	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), `
-include: []
+counters: {file: []}
 fields: [DCGM_FI_DEV_GPU_TEMP, DCGM_FI_DEV_FB_USED]
 models:
   - {match: Tesla T4, without: [DCGM_FI_DEV_FB_USED]}
@@ -191,6 +191,6 @@ models:
 	if got := strings.Count(n.log.String(), unmatched); got != 1 {
 		t.Errorf("logged %d times", got)
 	}
-	writeFile(t, path, "fields: [DCGM_FI_DEV_GPU_TEMP]\ninclude: []\nmodels: [{match: B200, without: [150]}]\n")
+	writeFile(t, path, "fields: [DCGM_FI_DEV_GPU_TEMP]\ncounters: {file: []}\nmodels: [{match: B200, without: [150]}]\n")
 	n.eventually(t, "an entry that matches no GPU is logged after a reload", func() bool { return strings.Contains(n.log.String(), "match=B200 gpus=") })
 }

@@ -73,7 +73,7 @@ func TestIntegrals(t *testing.T) {
 	if *integralsFor >= 2*time.Minute {
 		limit = 0.01
 	}
-	n := startNode(t, "h100x8", "--collect-interval="+integralsInterval.String())
+	n := startNode(t, "h100x8", "--sample.interval="+integralsInterval.String())
 	n.command(t, "load gpu all bursts")
 	n.eventually(t, "the integrals exist", func() bool {
 		busy, count := sumOf(n.scrape(t), "gpu_busy_seconds_total")

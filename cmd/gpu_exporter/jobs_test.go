@@ -65,7 +65,7 @@ func TestJobFiles(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "2"), 0o755); err != nil { // not a file: affects GPU 2 only
 		t.Fatal(err)
 	}
-	n := startNode(t, "h100x8", append(fast, "--hpc-job-mapping-dir="+dir)...)
+	n := startNode(t, "h100x8", append(fast, "--jobs.directory="+dir)...)
 	n.has(t, 2, "gpu_job_info", `gpu="0"`)
 	body := n.scrape(t)
 	for _, job := range []string{"1001", "1002"} {
@@ -178,7 +178,7 @@ func TestDockerContainers(t *testing.T) {
 	socket := dockerEngine(t, `{"Id":"`+strings.Repeat("c", 64)+`","Name":"/notebook","State":{"Status":"running","Running":true},
 		"Config":{"Image":"jupyter:1","Env":[],"Labels":{"com.docker.compose.project":"lab","com.docker.compose.service":"nb","org.example.owner":"ada","secret":"x"}},
 		"HostConfig":{"Runtime":"runc","DeviceRequests":[{"Driver":"nvidia","Count":0,"DeviceIDs":["1","3"],"Capabilities":[["gpu"]]}]}}`)
-	n := startNode(t, "h100x8", append(fast, "--docker.socket="+socket, "--docker.label-allowlist-regex=^org")...)
+	n := startNode(t, "h100x8", append(fast, "--docker.socket="+socket, "--docker.label-allowlist=^org")...)
 	n.has(t, 1, "gpu_container_info", `gpu="1"`, `compose_project="lab"`, `compose_service="nb"`, `container_name="notebook"`, `image="jupyter:1"`, `label_org_example_owner="ada"`)
 	body := n.scrape(t)
 	if _, count := sumOf(body, "gpu_container_info"); count != 2 {

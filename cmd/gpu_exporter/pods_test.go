@@ -62,7 +62,7 @@ const firstMIGDevice = "MIG-bebc783d-a031-524e-9ca3-055daed0bee5"
 func TestPods(t *testing.T) {
 	t.Parallel()
 	kubelet, socket := startKubelet(t)
-	n := startNode(t, "h100x8-mig", append(fast, "-k", "--pod-resources-kubelet-socket="+socket)...)
+	n := startNode(t, "h100x8-mig", append(fast, "-k", "--kubernetes.pod-resources-socket="+socket)...)
 	kubelet.SetPods(
 		kubelettest.Pod("ml", "whole", "main", "nvidia.com/gpu", n.uuid(t, "6")),
 		kubelettest.Pod("ml", "shared-a", "main", "nvidia.com/gpu.shared", n.uuid(t, "7")+"::0"),
@@ -120,9 +120,9 @@ func TestPodMetadata(t *testing.T) {
 		Annotations:     map[string]string{"example.com/cost": "42", "other": "y"},
 		OwnerReferences: []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "train-5d4f", UID: "rs", Controller: &yes}},
 	}})
-	n := startNode(t, "h100x8", append([]string{"-k", "--pod-resources-kubelet-socket=" + socket, "--kubernetes.pods-socket=" + podsSocket, "--path.pod-logs=" + t.TempDir(),
-		"--kubernetes-enable-pod-labels", "--kubernetes-pod-label-allowlist-regex=^app,^device$", "--kubernetes.pod-annotation-allowlist-regex=cost",
-		"--kubernetes-enable-pod-uid", "--kubernetes.workload"}, fast...)...)
+	n := startNode(t, "h100x8", append([]string{"-k", "--kubernetes.pod-resources-socket=" + socket, "--kubernetes.pods-socket=" + podsSocket, "--path.pod-logs=" + t.TempDir(),
+		"--kubernetes.pod-labels", "--kubernetes.pod-label-allowlist=^app,^device$", "--kubernetes.pod-annotation-allowlist=cost",
+		"--kubernetes.pod-uid", "--kubernetes.workload"}, fast...)...)
 	kubelet.SetPods(kubelettest.Pod("ml", "train-5d4f-x", "main", "nvidia.com/gpu", n.uuid(t, "2")))
 	n.eventually(t, "the labels are on the series", func() bool {
 		_, count := sumOf(n.scrape(t), "DCGM_FI_DEV_GPU_TEMP", `gpu="2"`, `app_kubernetes_io_name="llm"`, `pod_label_device="mine"`,
@@ -149,7 +149,7 @@ func TestPodMetadata(t *testing.T) {
 // TestNoKubelet: while the kubelet cannot be reached, no device counts as free.
 func TestNoKubelet(t *testing.T) {
 	t.Parallel()
-	n := startNode(t, "h100x8", append(fast, "-k", "--pod-resources-kubelet-socket="+filepath.Join(t.TempDir(), "kubelet.sock"))...)
+	n := startNode(t, "h100x8", append(fast, "-k", "--kubernetes.pod-resources-socket="+filepath.Join(t.TempDir(), "kubelet.sock"))...)
 	n.has(t, 0, "gpu_exporter_pod_mapping_up")
 	body := n.scrape(t)
 	for _, family := range []string{"gpu_owners", "gpu_exporter_pod_mapping_unmatched_devices"} {
@@ -169,7 +169,7 @@ func TestUsageOfASharedGPU(t *testing.T) {
 	proc.process(t, 1002, podCgroup(uidA, "a"))
 	proc.process(t, 2001, "/user.slice/user-1000.slice/session-2.scope")
 	logs := logDirectory(t, "ml_a_"+uidA, "ml_b_"+uidB)
-	args := append([]string{"-k", "--pod-resources-kubelet-socket=" + socket, "--path.procfs=" + string(proc), "--path.pod-logs=" + logs}, fast...)
+	args := append([]string{"-k", "--kubernetes.pod-resources-socket=" + socket, "--path.procfs=" + string(proc), "--path.pod-logs=" + logs}, fast...)
 	n := startNode(t, "h100x8", args...)
 	gpu := n.uuid(t, "7")
 	kubelet.SetPods(
@@ -211,7 +211,7 @@ func TestUsageOfASharedGPU(t *testing.T) {
 func TestUsageOfASimulatedNode(t *testing.T) {
 	t.Parallel()
 	kubelet, socket := startKubelet(t)
-	n := startNode(t, "h100x8-mig", append(fast, "-k", "--pod-resources-kubelet-socket="+socket)...)
+	n := startNode(t, "h100x8-mig", append(fast, "-k", "--kubernetes.pod-resources-socket="+socket)...)
 	kubelet.SetPods(
 		kubelettest.Pod("ml", "train", "main", "nvidia.com/gpu", "nvidia6"),
 		kubelettest.Pod("ml", "slice", "main", "nvidia.com/mig-1g.10gb", "MIG-bebc783d-a031-524e-9ca3-055daed0bee5"), // on GPU 0
@@ -229,7 +229,7 @@ func TestUsageOfASimulatedNode(t *testing.T) {
 	}
 }
 
-// TestVirtualGPUs: --kubernetes-virtual-gpus selects dcgm-exporter's form of shared GPUs.
+// TestVirtualGPUs: --kubernetes.repeat-shared selects dcgm-exporter's form of shared GPUs.
 // Each pod has a copy of each series. Memory by process is in addition to the device's.
 func TestVirtualGPUs(t *testing.T) {
 	t.Parallel()
@@ -237,7 +237,7 @@ func TestVirtualGPUs(t *testing.T) {
 	proc := newHostProc(t)
 	proc.process(t, 1001, podCgroup(uidA, "a"))
 	logs := logDirectory(t, "ml_a_"+uidA, "ml_b_"+uidB)
-	args := append([]string{"-k", "--kubernetes-virtual-gpus", "--pod-resources-kubelet-socket=" + socket, "--path.procfs=" + string(proc), "--path.pod-logs=" + logs}, fast...)
+	args := append([]string{"-k", "--kubernetes.repeat-shared", "--kubernetes.pod-resources-socket=" + socket, "--path.procfs=" + string(proc), "--path.pod-logs=" + logs}, fast...)
 	n := startNode(t, "h100x8", args...)
 	gpu := n.uuid(t, "7")
 	kubelet.SetPods(
@@ -276,7 +276,7 @@ func TestPodsThroughRepartitions(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(kubelet.Stop)
-	n := startNode(t, "a100x7-mig", append(fast, "-k", "--pod-resources-kubelet-socket="+socket)...)
+	n := startNode(t, "a100x7-mig", append(fast, "-k", "--kubernetes.pod-resources-socket="+socket)...)
 	gpu := n.uuid(t, "0")
 	const family = "DCGM_FI_DEV_FB_USED"
 	held := regexp.MustCompile(`GPU_I_ID="(\d+)".*pod="r\d+-gi(\d+)"`)

@@ -24,8 +24,8 @@ func TestRealPrometheus(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs for a minute: omit -short")
 	}
-	whole := startNode(t, "h100x8", "--collect-interval=1s")
-	mig := startNode(t, "h100x8-mig", "--collect-interval=1s")
+	whole := startNode(t, "h100x8", "--sample.interval=1s")
+	mig := startNode(t, "h100x8-mig", "--sample.interval=1s")
 	// The interval is the longest possible scrape timeout.
 	api := startPrometheus(t, fmt.Sprintf(`
 global: {scrape_interval: 3s, scrape_timeout: 3s}
@@ -110,7 +110,7 @@ func TestNativeHistogramsInPrometheus(t *testing.T) {
 		t.Skip("runs for half a minute: omit -short")
 	}
 	t.Parallel()
-	n := startNode(t, "h100x8", "--collect-interval=1s", "--sample.resolution=100ms", "--sample.histograms")
+	n := startNode(t, "h100x8", "--sample.interval=1s", "--sample.resolution=100ms", "--sample.histograms")
 	n.command(t, "load gpu all bursts")
 	api := startPrometheus(t, fmt.Sprintf(`
 global: {scrape_interval: 2s, scrape_timeout: 2s, scrape_native_histograms: true}

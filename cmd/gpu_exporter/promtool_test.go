@@ -47,7 +47,7 @@ func TestBuiltInCounters(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			once := exec.CommandContext(t.Context(), built(t), "once", "--all", "--simulate=dgx-h100", "--collectors="+"builtin:"+name)
+			once := exec.CommandContext(t.Context(), built(t), "once", "--all", "--simulate=dgx-h100", "--counters.file="+"builtin:"+name)
 			var stderr bytes.Buffer
 			once.Stderr = &stderr
 			out, err := once.Output()

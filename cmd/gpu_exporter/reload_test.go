@@ -40,8 +40,8 @@ func TestReload(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	const base = "collect-interval: 200ms\nsample.max-age: 1m\nfields: [DCGM_FI_DEV_GPU_TEMP, DCGM_FI_PROF_GR_ENGINE_ACTIVE"
-	publish(base + "]\ninclude: []\n")
+	const base = "sample: {interval: 200ms, max-age: 1m}\nfields: [DCGM_FI_DEV_GPU_TEMP, DCGM_FI_PROF_GR_ENGINE_ACTIVE"
+	publish(base + "]\ncounters: {file: []}\n")
 	path := filepath.Join(dir, "c.yaml")
 	if err := os.Symlink("..data/c.yaml", path); err != nil {
 		t.Fatal(err)
@@ -106,7 +106,7 @@ func TestReload(t *testing.T) {
 	}
 	sampler := n.samplerPID()
 
-	publish(base + ", DCGM_FI_DEV_POWER_USAGE]\ninclude: []\n") // applied because the file changed
+	publish(base + ", DCGM_FI_DEV_POWER_USAGE]\ncounters: {file: []}\n") // applied because the file changed
 	shows("DCGM_FI_DEV_POWER_USAGE", 8)
 	if now := n.samplerPID(); now == sampler {
 		t.Error("the sampler was not replaced")
@@ -128,7 +128,7 @@ func TestReload(t *testing.T) {
 	}
 	shows("DCGM_FI_DEV_POWER_USAGE", 8)
 
-	publish(base + ", DCGM_FI_DEV_FB_USED, {field: 155, name: my_watts}]\ninclude: []\n")
+	publish(base + ", DCGM_FI_DEV_FB_USED, {field: 155, name: my_watts}]\ncounters: {file: []}\n")
 	if status, body := n.post(t, "/-/reload"); status != http.StatusOK {
 		t.Errorf("reload answers %d: %s", status, body)
 	}
@@ -141,12 +141,12 @@ func TestReload(t *testing.T) {
 	if status, body := n.post(t, "/-/reload"); status != http.StatusOK {
 		t.Errorf("reload answers %d: %s", status, body)
 	}
-	publish(base + ", {field: 155, name: my_watts}, DCGM_FI_DEV_FB_USED]\ninclude: []\n") // in a different order
+	publish(base + ", {field: 155, name: my_watts}, DCGM_FI_DEV_FB_USED]\ncounters: {file: []}\n") // in a different order
 	if status, body := n.post(t, "/-/reload"); status != http.StatusOK {
 		t.Errorf("reload answers %d: %s", status, body)
 	}
 	shows("my_watts", 8)
-	publish("# on different lines\n" + base + ", {field: 155, name: my_watts}, DCGM_FI_DEV_FB_USED]\ninclude: []\n")
+	publish("# on different lines\n" + base + ", {field: 155, name: my_watts}, DCGM_FI_DEV_FB_USED]\ncounters: {file: []}\n")
 	if status, body := n.post(t, "/-/reload"); status != http.StatusOK {
 		t.Errorf("reload answers %d: %s", status, body)
 	}
@@ -155,7 +155,7 @@ func TestReload(t *testing.T) {
 		t.Error("a reload without a change, or in another order, replaced the sampler")
 	}
 
-	publish(base + "]\ninclude: []\nmodels: [{match: .*H100.*, without: [DCGM_FI_DEV_FB_USED]}, {match: .*A100.*, fields: [DCGM_FI_DEV_MEMORY_TEMP]}]\nkubernetes: true\n")
+	publish(base + "]\ncounters: {file: []}\nmodels: [{match: .*H100.*, without: [DCGM_FI_DEV_FB_USED]}, {match: .*A100.*, fields: [DCGM_FI_DEV_MEMORY_TEMP]}]\nkubernetes: {enabled: true}\n")
 	if err := n.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +165,7 @@ func TestReload(t *testing.T) {
 
 	for i := range 10 {
 		extra := []string{"]", ", DCGM_FI_DEV_POWER_USAGE]"}[i%2]
-		publish(base + extra + "\ninclude: []\n")
+		publish(base + extra + "\ncounters: {file: []}\n")
 		if status, body := n.post(t, "/-/reload"); status != http.StatusOK {
 			t.Errorf("reload answers %d: %s", status, body)
 		}
@@ -181,12 +181,12 @@ func TestReload(t *testing.T) {
 // TestReloadMetrics: the metrics have the result of a reload before the next sample.
 func TestReloadMetrics(t *testing.T) {
 	t.Parallel()
-	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), "collect-interval: 10m\n")
+	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), "sample: {interval: 10m}\n")
 	n := startNode(t, "t4x1", "--config.file="+path)
 	for _, tc := range []struct {
 		text       string
 		successful float64
-	}{{"collect-interval: 10\n  nonsense", 0}, {"collect-interval: 10m\n", 1}} {
+	}{{"sample: 10\n  nonsense", 0}, {"sample: {interval: 10m}\n", 1}} {
 		writeFile(t, path, tc.text)
 		n.post(t, "/-/reload")
 		n.eventually(t, "the metric has the result", func() bool {

@@ -46,7 +46,7 @@ func TestRepartition(t *testing.T) {
 // The other GPUs keep their values, and no resource leaks.
 func TestRepartitions(t *testing.T) {
 	t.Parallel()
-	n := startNode(t, "h100x8-mig", "--collect-interval=100ms", "--collectors="+countersFile(t, topologyCounters))
+	n := startNode(t, "h100x8-mig", "--sample.interval=100ms", "--counters.file="+countersFile(t, topologyCounters))
 	layouts := []string{"3g.40gb*2", "1g.10gb*7", "2g.20gb*3", "4g.40gb+2g.20gb", "none"}
 	series := regexp.MustCompile(`^DCGM_FI_DEV_FB_TOTAL\{gpu="0".*GPU_I_PROFILE="([^"]*)",GPU_I_ID="(\d+)".*\} (\d+)`)
 	// shape returns the instances of GPU 0 as PROFILE/ID=MEMORY.

@@ -18,7 +18,7 @@ import (
 // visible without a restart of the sampler, and counters continue.
 func TestLiveTopology(t *testing.T) {
 	t.Parallel()
-	n := startNode(t, "dgx-h100", append(fast, "--collectors="+countersFile(t, topologyCounters))...)
+	n := startNode(t, "dgx-h100", append(fast, "--counters.file="+countersFile(t, topologyCounters))...)
 	sampler := n.samplerPID()
 	value := n.valueOf(t)
 	value(216, 216, "gpu_nvlink_up")
@@ -134,7 +134,7 @@ func TestLinkStatesAge(t *testing.T) {
 func TestDownLinksOutliveTheSampler(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "c.yaml")
-	const config = "collect-interval: 200ms\nsample.max-age: 1m\nfields: [DCGM_FI_DEV_GPU_TEMP]\ninclude: []\n"
+	const config = "sample: {interval: 200ms, max-age: 1m}\nfields: [DCGM_FI_DEV_GPU_TEMP]\ncounters: {file: []}\n"
 	writeFile(t, path, config)
 	n := startNode(t, "dgx-h100", "--config.file="+path)
 	value := n.valueOf(t)

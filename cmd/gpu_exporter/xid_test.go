@@ -151,7 +151,7 @@ func TestEveryXIDOnce(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			n := tc.start(t, "h100x8", "--collect-interval=1s", "--collectors="+countersFile(t, counters))
+			n := tc.start(t, "h100x8", "--sample.interval=1s", "--counters.file="+countersFile(t, counters))
 			for gpu := range 8 {
 				n.command(t, fmt.Sprintf("xid %d gpu %d count 100 %s", tc.code, gpu, tc.source))
 			}
@@ -176,9 +176,9 @@ func TestEveryXIDOnce(t *testing.T) {
 func TestXIDsBeforeAReload(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "gpu_exporter.yaml")
-	configure := func(interval string) { writeFile(t, file, "collect-interval: "+interval+"\n") }
+	configure := func(interval string) { writeFile(t, file, "sample: {interval: "+interval+"}\n") }
 	configure("6s")
-	n := startNode(t, "h100x8", "--config.file="+file, "--enable-dcgm-log", "--dcgm-log-level=ERROR")
+	n := startNode(t, "h100x8", "--config.file="+file, "--dcgm.log", "--dcgm.log-level=ERROR")
 	sampling := func(interval string) func() bool { // DCGM does not receive earlier XIDs
 		return func() bool { return strings.Contains(n.log.String(), "interval="+interval+"\n") }
 	}

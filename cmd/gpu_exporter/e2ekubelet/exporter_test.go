@@ -144,7 +144,7 @@ func startExporter(t *testing.T, m *machine, g *gpus, port int, args ...string) 
 		t.Fatal(err)
 	}
 	cmd := exec.Command(program, append([]string{
-		"--web.listen-address=" + address, "--simulate=" + g.Scenario, "--collect-interval=200ms", "--sample.max-age=5s", "--log.level=debug",
+		"--web.listen-address=" + address, "--simulate=" + g.Scenario, "--sample.interval=200ms", "--sample.max-age=5s", "--log.level=debug",
 	}, args...)...)
 	cmd.Env = append(os.Environ(), "DCGMSIM_STATE="+g.State, "DCGMSIM_CONTROL="+g.Control)
 	log, err := os.Create(filepath.Join(m.dir, fmt.Sprintf("exporter-%d.log", port)))

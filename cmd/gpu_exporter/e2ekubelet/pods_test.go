@@ -29,10 +29,10 @@ func TestStaticPods(t *testing.T) {
 	whole := startPlugin(t, k, wholeGPUs, g.uuids[:4]...)
 	startPlugin(t, k, sharedGPUs, g.uuids[4]+"::0", g.uuids[4]+"::1")
 	startPlugin(t, k, migDevices, g.migOf(6)...)
-	common := []string{"--kubernetes", "--pod-resources-kubelet-socket=" + k.socket(), "--kubernetes.metadata-source=kubelet", "--kubernetes.pods-socket=" + k.podsSocket()}
+	common := []string{"--kubernetes.enabled", "--kubernetes.pod-resources-socket=" + k.socket(), "--kubernetes.metadata-source=kubelet", "--kubernetes.pods-socket=" + k.podsSocket()}
 	e := startExporter(t, m, g, 9400, common...)
-	labelled := startExporter(t, m, g, 9401, append(common, "--kubernetes-enable-pod-uid",
-		"--kubernetes-enable-pod-labels", "--kubernetes-pod-label-allowlist-regex=^"+teamLabel+"$")...)
+	labelled := startExporter(t, m, g, 9401, append(common, "--kubernetes.pod-uid",
+		"--kubernetes.pod-labels", "--kubernetes.pod-label-allowlist=^"+teamLabel+"$")...)
 	h := &holdings{}
 
 	step(t, "no pods", func(t *testing.T) {

@@ -4,7 +4,6 @@
 package config
 
 import (
-	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -55,7 +54,7 @@ const (
 
 // settings is the table of the flags that are not part of a configuration.
 func (c *CommandLine) settings() []*setting {
-	all := []*setting{
+	return []*setting{
 		{name: "all", commands: []string{Once}, target: boolean(&c.All),
 			help: "Print the metrics of the exporter itself as well, which node_exporter's textfile collector does not accept."},
 		{name: "output", def: OutputText, arg: "FORMAT", commands: []string{Doctor, Fields}, target: oneOf(&c.Output, OutputText, OutputJSON),
@@ -69,10 +68,6 @@ func (c *CommandLine) settings() []*setting {
 		{name: "help", aliases: "h", target: boolean(&c.help), help: "Print this help."},
 		{name: "version", aliases: "v", target: boolean(&c.version), help: "Print the version."},
 	}
-	for _, s := range all {
-		s.section = sectionCommand
-	}
-	return all
 }
 
 // Parse reads arguments and environment. It prints help and version to stdout. The
@@ -82,7 +77,7 @@ func Parse(args, environ []string, stdout io.Writer) (CommandLine, error) {
 	own := line.settings()
 	table := append(slices.Clone(own), new(Config).settings()...)
 	flags, operands, mistakes := splitArgs(args, table)
-	l := loader{config: &Config{}, flags: flags}
+	l := loader{config: &Config{}, flags: flags, lookup: Lookup(nil)}
 	for _, s := range own {
 		l.resolve(s)
 	}
@@ -118,7 +113,7 @@ func Parse(args, environ []string, stdout io.Writer) (CommandLine, error) {
 			mistakes = append(mistakes, fmt.Sprintf("--%s is a flag of %s, not of %s", s.name, ListOf(s.commands), line.Command))
 		}
 	}
-	for _, name := range []string{"simulate", "remote-hostengine-info"} {
+	for _, name := range []string{"simulate", "dcgm.hostengine", "remote-hostengine-info"} {
 		if flags[name] != nil && line.Command == Fields && !line.Node {
 			mistakes = append(mistakes, fmt.Sprintf("--%s has no effect on fields without --node: add --node, or remove it", name))
 		}
@@ -163,9 +158,12 @@ func splitArgs(args []string, table []*setting) (flags map[string][]string, oper
 			mistakes = append(mistakes, unknownFlag(name, known))
 			continue
 		case s.kind == toggle:
-			on, err := strconv.ParseBool(cmp.Or(value, "true"))
-			if err != nil || hasValue && value == "" {
-				mistakes = append(mistakes, fmt.Sprintf("%s: %q is neither true nor false", dashed(name), value))
+			if !hasValue {
+				value = "true"
+			}
+			on, err := parseBool(value)
+			if err != nil {
+				mistakes = append(mistakes, fmt.Sprintf("%s: %v", dashed(name), err))
 				continue
 			}
 			value = strconv.FormatBool(on != negated)
@@ -197,10 +195,10 @@ func dashed(name string) string {
 	return "--" + name
 }
 
-// toggleHint explains an argument such as the true of "--kubernetes true".
+// toggleHint explains an argument such as the true of "--kubernetes.enabled true".
 func toggleHint(arg string) string {
 	if _, err := strconv.ParseBool(arg); err != nil {
 		return ""
 	}
-	return fmt.Sprintf(" (a switch takes its value after =, as in --kubernetes=%s)", arg)
+	return fmt.Sprintf(" (a switch takes its value after =, as in --kubernetes.enabled=%s)", arg)
 }

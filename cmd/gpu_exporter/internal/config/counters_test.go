@@ -50,7 +50,7 @@ func TestCountersOfTheImage(t *testing.T) {
 		"1.x-compatibility-metrics.csv": {"builtin:1.x-compatibility", 20},
 	} {
 		want := fmt.Sprintf("the counters file %s%s of dcgm-exporter's image does not exist: %s is used, which has the same counters", dir, file, set.name)
-		included := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), "include: ["+dir+file+"]\n")
+		included := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), "counters: {file: "+dir+file+"}\n")
 		for _, args := range [][]string{{"-f", dir + file}, {"--config.file=" + included}} {
 			line, err := parse(t, args, nil)
 			if err != nil || !slices.Equal(line.Warnings, []string{want}) || line.Config.CountersName != set.name || len(line.Config.Counters) != set.counters {
@@ -72,7 +72,7 @@ func TestCountersOfTheImage(t *testing.T) {
 func TestIncludedFiles(t *testing.T) {
 	dir := t.TempDir()
 	path, more := filepath.Join(dir, "c.yaml"), filepath.Join(dir, "more.csv")
-	writeFile(t, path, "include: [builtin:dcgm-4.9, more.csv]\n")
+	writeFile(t, path, "counters: {file: [builtin:dcgm-4.9, more.csv]}\n")
 	writeFile(t, more, "DCGM_FI_DEV_GPU_TEMP, gauge, T.\n")
 	c, err := parsed(t, "--config.file="+path, "")
 	if err != nil || c.CountersName != "builtin:dcgm-4.9, "+more {
@@ -119,9 +119,9 @@ func TestHistogramsInOtherUnits(t *testing.T) {
 
 // A counter of health checks without health checks has no series.
 func TestCountersWithoutSeries(t *testing.T) {
-	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), "include: []\nfields: [DCGM_EXP_GPU_HEALTH_STATUS]\nhealth.check: false\n")
+	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), "counters: {file: []}\nfields: [DCGM_EXP_GPU_HEALTH_STATUS]\nhealth: {enabled: false}\n")
 	_, warnings, err := loaded(t, path)
-	if err != nil || warnings != "DCGM_EXP_GPU_HEALTH_STATUS has no series: it needs the health checks, which --health.check=false disables" {
+	if err != nil || warnings != "DCGM_EXP_GPU_HEALTH_STATUS has no series: it needs the health checks, which --health.enabled=false disables" {
 		t.Errorf("warnings %q, error %v", warnings, err)
 	}
 }

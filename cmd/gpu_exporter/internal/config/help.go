@@ -36,39 +36,62 @@ func writeHelp(w io.Writer, name string, table []*setting) {
 		}
 	}
 	p("\n%s", wrap("A flag has one dash or two. A flag wins over its environment variable, the variable over the configuration file. A variable that is empty counts as unset.", ""))
-	for _, section := range sections() {
-		title := section
+	list := func(title string, flags func(*setting) bool) {
 		for _, s := range table {
-			if s.section != section || s.instead != "" || s.commands != nil && !slices.Contains(s.commands, name) {
+			if s.env == "" && s.commands != nil && !slices.Contains(s.commands, name) || !flags(s) {
 				continue
 			}
 			if title != "" {
 				p("\n%s:\n", title)
 				title = ""
 			}
-			p("  %s\n%s", s.usage(), wrap(s.help, "      "))
+			p("  %s\n%s", s.usage(), wrap(s.details(), "      "))
 		}
 	}
+	list("Flags of the command", func(s *setting) bool { return s.env == "" })
+	for _, subject := range subjects() {
+		list(subject.title, func(s *setting) bool { return s.isOwn() && s.env != "" && s.subject() == subject.name })
+	}
+	p("\nNames of dcgm-exporter, which have variables, too (see FLAGS.md):\n")
+	var inert []string
+	for _, s := range table {
+		switch {
+		case s.means != "" && s.name != "":
+			p("  %-40s --%s\n", s.spellings(), s.means)
+		case s.inert != "":
+			inert = append(inert, "--"+s.name)
+		}
+	}
+	p("%s", wrap("Accepted without effect: "+strings.Join(inert, ", ")+".", "  "))
 }
 
-// usage returns the names of a flag with its value, such as "-f, --collectors=FILE".
+// spellings returns the names of a flag, such as "-c, --collect-interval".
+func (s *setting) spellings() string {
+	names := strings.Fields(s.aliases + " " + s.name)
+	for i, name := range names {
+		names[i] = dashed(name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// usage returns the names of a flag with its value, such as "--counters.file=FILE".
 func (s *setting) usage() string {
-	var names []string
-	for _, alias := range strings.Fields(s.aliases) {
-		names = append(names, dashed(alias))
+	if s.kind == toggle {
+		return s.spellings()
 	}
-	value := s.arg
+	return s.spellings() + "=" + s.arg
+}
+
+// details returns the help of a flag with its default and its variable.
+func (s *setting) details() string {
+	text := s.help
 	if s.def != "" {
-		value = s.def
-	}
-	usage := strings.Join(append(names, "--"+s.name), ", ")
-	if s.kind != toggle || s.def == "true" {
-		usage += "=" + value
+		text += " Default: " + s.def + "."
 	}
 	if s.env != "" {
-		usage += " ($" + s.env + ")"
+		text += " $" + s.env
 	}
-	return usage
+	return text
 }
 
 // wrap breaks a text into indented lines of at most 100 characters.

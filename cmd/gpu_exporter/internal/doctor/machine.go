@@ -15,8 +15,8 @@ import (
 
 	"gpu_exporter/cmd/gpu_exporter/internal/config"
 	"gpu_exporter/cmd/gpu_exporter/internal/owners"
-	"gpu_exporter/collector"
 	"gpu_exporter/collector/model"
+	"gpu_exporter/collector/wire"
 )
 
 // dialTimeout bounds the attempt to reach an engine that does not answer DCGM.
@@ -93,7 +93,7 @@ func (d *diagnosis) addFailure(ctx context.Context, c config.Config, failure mod
 // reach connects to the address of an engine that DCGM did not reach, and returns the
 // reason. DCGM has one error for all.
 func reach(ctx context.Context, address string) string {
-	engine, err := collector.ParseHostengine(address)
+	engine, err := wire.ParseHostengine(address)
 	if err != nil {
 		return err.Error()
 	}
