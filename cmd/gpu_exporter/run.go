@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"github.com/prometheus/common/promslog"
 	"github.com/prometheus/common/version"
@@ -23,6 +24,7 @@ import (
 	"gpu_exporter/cmd/gpu_exporter/internal/doctor"
 	"gpu_exporter/cmd/gpu_exporter/internal/reload"
 	"gpu_exporter/cmd/gpu_exporter/internal/sampler"
+	"gpu_exporter/podmapper/metadata"
 )
 
 // gcPercent lets the heap grow by a quarter between collections. Exporter and
@@ -40,7 +42,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 	if len(args) > 0 && args[0] == sampler.Command {
 		return sampler.Main(args[1:], stdin, stderr)
 	}
-	line, err := config.Parse(args, environ, stdout)
+	line, err := config.Parse(args, environ, stdout, readConfigMap)
 	if err != nil {
 		var mistakes *config.Error
 		if !errors.As(err, &mistakes) {
@@ -85,6 +87,15 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 		return 1
 	}
 	return 0
+}
+
+// configMapTimeout bounds the start and each reload with --counters.config-map.
+const configMapTimeout = 5 * time.Second
+
+func readConfigMap(kubeconfig, namespace, name string) (map[string]string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), configMapTimeout)
+	defer cancel()
+	return metadata.ConfigMap(ctx, kubeconfig, namespace, name)
 }
 
 // runExporter serves, or prints one sample.

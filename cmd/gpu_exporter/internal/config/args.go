@@ -70,9 +70,13 @@ func (c *CommandLine) settings() []*setting {
 	}
 }
 
+// ReadConfigMap returns the data of a ConfigMap. Without a kubeconfig, it uses the pod's
+// service account.
+type ReadConfigMap func(kubeconfig, namespace, name string) (map[string]string, error)
+
 // Parse reads arguments and environment. It prints help and version to stdout. The
-// error is an [*Error].
-func Parse(args, environ []string, stdout io.Writer) (CommandLine, error) {
+// error is an [*Error]. With a nil configMap, none is read.
+func Parse(args, environ []string, stdout io.Writer, configMap ReadConfigMap) (CommandLine, error) {
 	var line CommandLine
 	own := line.settings()
 	table := append(slices.Clone(own), new(Config).settings()...)
@@ -122,9 +126,12 @@ func Parse(args, environ []string, stdout io.Writer) (CommandLine, error) {
 		return CommandLine{}, &Error{Mistakes: mistakes}
 	}
 	lookup := Lookup(environ)
-	line.Again = func() (Config, []string, error) { return load(flags, lookup, false) } // the server reads its file itself
+	if line.Command == Fields && !line.Node {
+		configMap = nil // the catalogue has no counters
+	}
+	line.Again = func() (Config, []string, error) { return load(flags, lookup, configMap, false) } // the server reads its file itself
 	var err error
-	line.Config, line.Warnings, err = load(flags, lookup, line.Command == Serve || line.Command == CheckConfig)
+	line.Config, line.Warnings, err = load(flags, lookup, configMap, line.Command == Serve || line.Command == CheckConfig)
 	return line, err
 }
 

@@ -116,7 +116,13 @@ func (l *loader) countersFiles() (paths []string, name string) {
 // loadCounters reads the counters files and adds the fields of the configuration file.
 func (l *loader) loadCounters() {
 	c := l.config
-	paths, name := l.countersFiles()
+	var paths []string
+	var name string
+	if c.CountersConfigMap != "" && l.configMap != nil {
+		name = l.loadConfigMap()
+	} else {
+		paths, name = l.countersFiles()
+	}
 	for _, path := range paths {
 		if !isBuiltIn(path) {
 			c.Files = append(c.Files, path)
@@ -158,6 +164,38 @@ func (l *loader) loadCounters() {
 		name = strings.TrimPrefix(name+" and ", " and ") + "the fields of " + c.ConfigFile
 	}
 	c.CountersName = cmp.Or(name, "no counters file")
+}
+
+// loadConfigMap reads the counters file in a ConfigMap, and returns what messages call it.
+// It replaces all counters files, and an error remains one, as in dcgm-exporter.
+func (l *loader) loadConfigMap() (name string) {
+	const key = "metrics"
+	s := l.settings["counters.config-map"]
+	if files := l.settings["counters.file"]; files.set {
+		l.warn("%s: no effect: %s names the counters", files.from, s.from)
+	}
+	namespace, object, ok := strings.Cut(l.config.CountersConfigMap, ":")
+	if !ok || namespace == "" || object == "" || strings.ContainsAny(object, ":/") || strings.Contains(namespace, "/") {
+		l.failSetting(s, "%q is not the name of a ConfigMap: write NAMESPACE:NAME", l.config.CountersConfigMap)
+		return ""
+	}
+	data, err := l.configMap(l.config.Kubeconfig, namespace, object)
+	text, ok := data[key]
+	name = "ConfigMap " + l.config.CountersConfigMap
+	switch {
+	case err != nil:
+		l.failSetting(s, "reading %s: %v", name, err)
+	case !ok:
+		l.failSetting(s, "%s has no key %q with a counters file", name, key)
+	default:
+		counters, err := field.ParseCounters(strings.NewReader(text), name)
+		if err != nil {
+			l.fail(err)
+			return name
+		}
+		l.addFile(name, counters)
+	}
+	return name
 }
 
 // countersProblem reports a counters file that cannot be used.

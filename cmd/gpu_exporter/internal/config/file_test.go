@@ -27,14 +27,14 @@ func writeFile(t *testing.T, path, text string) string {
 func parsed(t *testing.T, args, env string) (Config, error) {
 	t.Helper()
 	var stdout strings.Builder
-	line, err := Parse(strings.Fields(args), strings.Fields(env), &stdout)
+	line, err := Parse(strings.Fields(args), strings.Fields(env), &stdout, nil)
 	return line.Config, err
 }
 
 // loaded returns the configuration of a file and the warnings about it.
 func loaded(t *testing.T, path string) (Config, string, error) {
 	t.Helper()
-	c, warnings, err := load(map[string][]string{"config.file": {path}}, Lookup(nil), false)
+	c, warnings, err := load(map[string][]string{"config.file": {path}}, Lookup(nil), nil, false)
 	return c, strings.ReplaceAll(strings.Join(warnings, "\n"), filepath.Dir(path)+"/", ""), err
 }
 

@@ -93,7 +93,7 @@ func (l *Live) settings() []*setting {
 		{name: "counters.file", arg: "FILE", target: values(&l.countersFiles, false, notEmpty),
 			help: "Counters file: a CSV file of the fields to export, or " + ListOf(builtInCounters()) + ". Repeatable. Default: " + inheritedCounters + " if it exists, else builtin:default."},
 		{name: "counters.config-map", arg: "NAMESPACE:NAME", target: optional(&l.CountersConfigMap),
-			help: "ConfigMap whose key metrics is the counters file."},
+			help: "ConfigMap whose key metrics is the counters file, read from the API server at the start and at each reload. It replaces --counters.file. Needs --kubernetes.kubeconfig or a service account that can get it."},
 
 		{name: "devices.gpus", def: "f", arg: "SELECTOR", target: checked(&l.Devices, selector),
 			help: "GPUs and GPU instances to export. f: the instances of MIG GPUs, and the GPUs without MIG; g or g:0,2-4: GPUs; i or i:0,2-4: GPU instances; g:0+i:1: both."},

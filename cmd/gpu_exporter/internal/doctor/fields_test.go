@@ -25,7 +25,7 @@ import (
 func runFields(t *testing.T, args string) (status int, stdout, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	line, err := config.Parse(append([]string{config.Fields}, strings.Fields(args)...), nil, &out)
+	line, err := config.Parse(append([]string{config.Fields}, strings.Fields(args)...), nil, &out, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
