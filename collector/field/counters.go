@@ -68,7 +68,7 @@ func (e *CountersError) Error() string {
 func LoadCounters(path string) (*Counters, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("reading counters file: %w: check the path, or omit it to use the built-in default counters", err)
+		return nil, fmt.Errorf("reading counters file: %w: check the path given with --counters.file or --collectors (DCGM_EXPORTER_COLLECTORS), or omit it to use the built-in default counters", err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading counters file: %w", err)

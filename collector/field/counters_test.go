@@ -380,7 +380,7 @@ func TestLoadCountersMissingFile(t *testing.T) {
 	if !errors.Is(err, os.ErrNotExist) {
 		t.Fatalf("error %v", err)
 	}
-	for _, want := range []string{path, "--collectors", "DCGM_EXPORTER_COLLECTORS", "built-in"} {
+	for _, want := range []string{path, "--counters.file", "--collectors", "DCGM_EXPORTER_COLLECTORS", "built-in"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q does not mention %s", err, want)
 		}
