@@ -14,7 +14,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"syscall"
-	"time"
 
 	"github.com/prometheus/common/promslog"
 	"github.com/prometheus/common/version"
@@ -22,9 +21,9 @@ import (
 
 	"gpu_exporter/cmd/gpu_exporter/internal/config"
 	"gpu_exporter/cmd/gpu_exporter/internal/doctor"
+	"gpu_exporter/cmd/gpu_exporter/internal/owners"
 	"gpu_exporter/cmd/gpu_exporter/internal/reload"
 	"gpu_exporter/cmd/gpu_exporter/internal/sampler"
-	"gpu_exporter/podmapper/metadata"
 )
 
 // gcPercent lets the heap grow by a quarter between collections. Exporter and
@@ -42,7 +41,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 	if len(args) > 0 && args[0] == sampler.Command {
 		return sampler.Main(args[1:], stdin, stderr)
 	}
-	line, err := config.Parse(args, environ, stdout, readConfigMap)
+	line, err := config.Parse(args, environ, stdout, owners.ReadConfigMap)
 	if err != nil {
 		var mistakes *config.Error
 		if !errors.As(err, &mistakes) {
@@ -87,15 +86,6 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 		return 1
 	}
 	return 0
-}
-
-// configMapTimeout bounds the start and each reload with --counters.config-map.
-const configMapTimeout = 5 * time.Second
-
-func readConfigMap(kubeconfig, namespace, name string) (map[string]string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), configMapTimeout)
-	defer cancel()
-	return metadata.ConfigMap(ctx, kubeconfig, namespace, name)
 }
 
 // runExporter serves, or prints one sample.
