@@ -98,7 +98,7 @@ golden: build $(TOOLS)/promtool ## Rewrite the golden files after an intended ch
 
 .PHONY: docs
 docs: ## Rewrite the pages and counters files that are generated from the code
-	$(GO) test ./collector/field ./collector/metrics ./cmd/gpu_exporter/internal/config \
+	$(GO) test ./collector/field ./collector/metrics ./collector/xid ./cmd/gpu_exporter/internal/config \
 		-run 'Page$$|^TestEverythingCounters$$' -update
 
 .PHONY: clean

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -86,17 +87,26 @@ func TestPods(t *testing.T) {
 	if _, count := sumOf(body, "gpu_pod_info", `gpu="7"`); count != 2 {
 		t.Errorf("%d owners of the shared GPU, want 2", count)
 	}
-	if v, _ := sumOf(body, "gpu_exporter_pod_mapping_unmatched_devices"); v != 1 {
+	if v, _ := sumOf(body, "gpu_exporter_owner_source_unmatched_devices", `source="pod_resources"`); v != 1 {
 		t.Errorf("%v unmatched devices, want 1", v)
 	}
 	if _, count := sumOf(body, "DCGM_FI_DEV_FB_USED", `pod="slice"`); count != 1 {
 		t.Errorf("the MIG pod is on %d series, want only its instance's", count)
 	}
+	begin := float64(time.Now().Add(-patience).Unix())
+	if v, count := sumOf(body, "gpu_exporter_owner_source_last_success_timestamp_seconds", `source="pod_resources"`); count != 1 || v < begin || v > float64(time.Now().Unix()+1) {
+		t.Errorf("the last refresh was at %v in %d series", v, count)
+	}
 	kubelet.Stop()
 	n.eventually(t, "the mapping is down", func() bool {
-		v, count := sumOf(n.scrape(t), "gpu_exporter_pod_mapping_up")
+		v, count := sumOf(n.scrape(t), "gpu_exporter_owner_source_up", `source="pod_resources"`)
 		return count == 1 && v == 0
 	})
+	body = n.scrape(t)
+	failures, _ := sumOf(body, "gpu_exporter_owner_source_failures_by_reason_total", `source="pod_resources"`)
+	if all, _ := sumOf(body, "gpu_exporter_owner_source_failures_total", `source="pod_resources"`); failures < 1 || all != failures {
+		t.Errorf("%v failures, %v by reason", all, failures)
+	}
 	if _, count := sumOf(n.scrape(t), "DCGM_FI_DEV_GPU_TEMP", `pod="whole"`); count != 1 {
 		t.Error("the owners disappeared with the kubelet")
 	}
@@ -150,9 +160,9 @@ func TestPodMetadata(t *testing.T) {
 func TestNoKubelet(t *testing.T) {
 	t.Parallel()
 	n := startNode(t, "h100x8", append(fast, "-k", "--kubernetes.pod-resources-socket="+filepath.Join(t.TempDir(), "kubelet.sock"))...)
-	n.has(t, 0, "gpu_exporter_pod_mapping_up")
+	n.has(t, 0, "gpu_exporter_owner_source_up", `source="pod_resources"`)
 	body := n.scrape(t)
-	for _, family := range []string{"gpu_owners", "gpu_exporter_pod_mapping_unmatched_devices"} {
+	for _, family := range []string{"gpu_owners", "gpu_exporter_owner_source_unmatched_devices"} {
 		if _, count := sumOf(body, family); count != 0 {
 			t.Errorf("%d series of %s", count, family)
 		}
@@ -170,6 +180,7 @@ func TestUsageOfASharedGPU(t *testing.T) {
 	proc.process(t, 2001, "/user.slice/user-1000.slice/session-2.scope")
 	logs := logDirectory(t, "ml_a_"+uidA, "ml_b_"+uidB)
 	args := append([]string{"-k", "--kubernetes.pod-resources-socket=" + socket, "--path.procfs=" + string(proc), "--path.pod-logs=" + logs}, fast...)
+	args = append(args, "--families=default,usage-detail,exporter-detail")
 	n := startNode(t, "h100x8", args...)
 	gpu := n.uuid(t, "7")
 	kubelet.SetPods(

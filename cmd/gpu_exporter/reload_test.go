@@ -46,16 +46,16 @@ func TestReload(t *testing.T) {
 	if err := os.Symlink("..data/c.yaml", path); err != nil {
 		t.Fatal(err)
 	}
-	n := startNode(t, "h100x8", "--config.file="+path)
+	n := startNode(t, "h100x8", "--config.file="+path, "--families=default,peers,health-detail")
 	n.command(t, "xid 94 gpu 1")
 	n.eventually(t, "the XID is counted, and profiling has values", func() bool {
 		body := n.scrape(t)
-		total, _ := sumOf(body, "gpu_xid_errors_total", `gpu="1"`, `xid="94"`)
+		total, _ := sumOf(body, "gpu_xid_code_errors_total", `gpu="1"`, `xid="94"`)
 		_, profiled := sumOf(body, "DCGM_FI_PROF_GR_ENGINE_ACTIVE")
-		_, healthy := sumOf(body, "gpu_health_status", `system="device"`)
+		_, healthy := sumOf(body, "gpu_health_system_status", `system="device"`)
 		_, peers := sumOf(body, "gpu_p2p_status")
-		active, _ := sumOf(body, "gpu_profiling_state", `state="active"`)
-		return total == 1 && profiled == 8 && active == 8 && healthy == 8 && peers == 56
+		states, profiling := sumOf(body, "gpu_profiling_state")
+		return total == 1 && profiled == 8 && profiling == 8 && states == 0 && healthy == 8 && peers == 56
 	})
 
 	done, scrapes := make(chan struct{}), atomic.Int64{}
@@ -71,11 +71,11 @@ func TestReload(t *testing.T) {
 			status, body := n.tryGet(t, "/metrics")
 			_, temperatures := sumOf(body, "DCGM_FI_DEV_GPU_TEMP")
 			_, profiled := sumOf(body, "DCGM_FI_PROF_GR_ENGINE_ACTIVE")
-			_, healthy := sumOf(body, "gpu_health_status", `system="device"`)
+			_, healthy := sumOf(body, "gpu_health_system_status", `system="device"`)
 			_, peers := sumOf(body, "gpu_p2p_status")
-			states, _ := sumOf(body, "gpu_profiling_state")
+			_, states := sumOf(body, "gpu_profiling_state")
 			up, gpus := sumOf(body, "gpu_up")
-			xids, _ := sumOf(body, "gpu_xid_errors_total", `gpu="1"`, `xid="94"`)
+			xids, _ := sumOf(body, "gpu_xid_code_errors_total", `gpu="1"`, `xid="94"`)
 			if status != http.StatusOK || temperatures != 8 || profiled != 8 || states != 8 || healthy != 8 || peers != 56 || up != 8 || gpus != 8 || xids != 1 {
 				t.Errorf("scrape %d: status %d, %d temperatures, %d profiling values, %v profiling states, %d health states, %d pairs of peers, %v of %d GPUs up, %v XIDs",
 					scrapes.Load(), status, temperatures, profiled, states, healthy, peers, up, gpus, xids)
@@ -114,7 +114,7 @@ func TestReload(t *testing.T) {
 
 	publish(base + ", DCGM_FI_DEV_POWER_USAG, {field: 1, kind: gpu}]\n")
 	successful(0)
-	if status, body := n.post(t, "/-/reload"); status != http.StatusInternalServerError || !strings.Contains(body, "c.yaml:3: unknown field DCGM_FI_DEV_POWER_USAG: did you mean DCGM_FI_DEV_POWER_USAGE?\n") {
+	if status, body := n.post(t, "/-/reload"); status != http.StatusInternalServerError || !strings.Contains(body, "c.yaml:2: unknown field DCGM_FI_DEV_POWER_USAG: did you mean DCGM_FI_DEV_POWER_USAGE?\n") {
 		t.Errorf("reload answers %d: %s", status, body)
 	}
 	n.eventually(t, "each error has a record", func() bool {
@@ -161,7 +161,7 @@ func TestReload(t *testing.T) {
 	}
 	shows("my_watts", 0)
 	shows("DCGM_FI_DEV_MEMORY_TEMP", 0)
-	n.eventually(t, "the log names the setting that needs a restart", func() bool { return strings.Contains(n.log.String(), "settings=kubernetes\n") })
+	n.eventually(t, "the log names the setting that needs a restart", func() bool { return strings.Contains(n.log.String(), "settings=kubernetes.enabled\n") })
 
 	for i := range 10 {
 		extra := []string{"]", ", DCGM_FI_DEV_POWER_USAGE]"}[i%2]

@@ -108,7 +108,7 @@ func TestRepartitions(t *testing.T) {
 		return sizes
 	}
 	n.eventually(t, "the XID is counted", func() bool {
-		total, _ := sumOf(n.scrape(t), "gpu_xid_errors_total", `gpu="3"`, `xid="94"`)
+		total, _ := sumOf(n.scrape(t), "gpu_xid_code_errors_total", `gpu="3"`, `xid="94"`)
 		return total == 1
 	})
 	before, sampler := size(n.scrape(t)), n.samplerPID()
@@ -148,7 +148,7 @@ func TestRepartitions(t *testing.T) {
 			if _, others := sumOf(body, "DCGM_FI_DEV_GPU_TEMP", `gpu="6"`); others == 0 {
 				t.Fatalf("repartition %d: GPU 6 has no value", i)
 			}
-			if total, _ := sumOf(body, "gpu_xid_errors_total", `gpu="3"`, `xid="94"`); total != 1 {
+			if total, _ := sumOf(body, "gpu_xid_code_errors_total", `gpu="3"`, `xid="94"`); total != 1 {
 				t.Fatalf("repartition %d: GPU 3 counts %v XIDs", i, total)
 			}
 			time.Sleep(10 * time.Millisecond)
@@ -212,7 +212,7 @@ func TestUnknownInstances(t *testing.T) {
 	}
 	withheld()
 	n.killSampler(t)
-	value(1, 1, "gpu_exporter_sampler_restarts_total", `"killed"`)
+	value(1, 1, "gpu_exporter_sampler_restarts_by_reason_total", `"killed"`)
 	value(1, 1, "gpu_exporter_sampler_up")
 	withheld()
 	n.command(t, "clear")

@@ -92,7 +92,7 @@ func (h *healthPoll) follow(inv *model.Inventory) {
 func (s *sampler) checkHealth(h *healthPoll) {
 	h.schedule(h.interval)
 	now, inv := time.Now(), s.inv
-	withPeers := inv.Generation != h.generation || now.Sub(h.peersAt) >= peersInterval
+	withPeers := s.cfg.Sampler.Peers && (inv.Generation != h.generation || now.Sub(h.peersAt) >= peersInterval)
 	started := h.start(func() func() error {
 		health, err := h.checker.Check(inv)
 		var peers *model.Peers

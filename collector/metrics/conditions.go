@@ -12,6 +12,10 @@ import (
 	"gpu_exporter/collector/state"
 )
 
+// costly are the bits of the reasons that cost performance. The remaining ones are
+// settings, idleness, or the clocks of a slower GPU (nvml.h, nvmlClocksEventReasons).
+const costly = 1<<2 | 1<<3 | 1<<5 | 1<<6 | 1<<7
+
 // addClockEvents adds the time by reason. Times that were counted from samples remain
 // without a fresh sample; those that the driver counts need one.
 func (p *page) addClockEvents() {
@@ -32,8 +36,12 @@ func (p *page) addClockEvents() {
 			case state.SourceDriver:
 				value, ok = p.driverSeconds(i, reason)
 			}
+			family := &gpuClockPolicySeconds
+			if costly>>reason&1 != 0 {
+				family = &gpuClockEventSeconds
+			}
 			if ok {
-				p.addEntity(&gpuClockEventSeconds, i, value, field.ClockEventReason(reason))
+				p.addEntity(family, i, value, field.ClockEventReason(reason))
 			}
 		}
 	}
@@ -49,7 +57,7 @@ func (p *page) driverSeconds(gpu, reason int) (float64, bool) {
 	if c.Status != model.StatusOK || c.Type != model.ValueInt64 {
 		return 0, false
 	}
-	return nanoseconds(c.Int64())
+	return nanoseconds(c.Float64())
 }
 
 // healthSettling is how long DCGM must watch before the checks of some systems can
@@ -87,12 +95,17 @@ func (p *page) addHealth() {
 			continue
 		}
 		usual := model.HealthSystemsOf(p.v.Inventory.Entities[c.Entity].Kind)
+		worst, known := model.HealthPass, false
 		for system := range model.HealthSystem(model.HealthSystemCount) {
 			result, _ := h.Result(c.Entity, system)
 			if result == model.HealthPass && (!slices.Contains(usual, system) || system.Settles() && h.Time.Sub(c.Since) < healthSettling) {
 				continue
 			}
-			p.addEntity(&gpuHealthStatus, c.Entity, float64(result), system.String())
+			worst, known = max(worst, result), true
+			p.addEntity(&gpuHealthSystem, c.Entity, float64(result), system.String())
+		}
+		if known {
+			p.addEntity(&gpuHealthStatus, c.Entity, float64(worst))
 		}
 	}
 	p.addIncidents(h)
@@ -110,7 +123,7 @@ func (p *page) addIncidents(h *model.Health) {
 			continue
 		}
 		seen[i] = true
-		p.add(&gpuHealthInfo, p.labels(&gpuHealthInfo, i.Entity, identity,
+		p.add(&gpuHealthIncident, p.labels(&gpuHealthIncident, i.Entity, identity,
 			decimal(i.Code), model.HealthErrorName(i.Code), i.Result.String(), i.System.String()), 1)
 	}
 }
@@ -129,8 +142,9 @@ func (p *page) addProfiling() {
 		if !p.fresh {
 			continue
 		}
-		for s := range model.ProfilingState(model.ProfilingStateCount) {
-			p.addEntity(&gpuProfilingState, g.Entity, bit(s == g.State), s.String())
+		p.addEntity(&gpuProfilingState, g.Entity, float64(g.State))
+		if g.State != model.ProfilingActive {
+			p.addEntity(&gpuProfilingInfo, g.Entity, 1, g.State.String())
 		}
 	}
 }

@@ -13,7 +13,28 @@ type Definition struct {
 	Help string
 	// Labels are in addition to the identity labels of a gpu_* family.
 	Labels []string
+	// Per is what the family has at most Max series for. A Max of 0 is one series for
+	// each value of the labels that occurs.
+	Per Subject
+	Max int
 }
+
+// Subject is what a family has a series for.
+type Subject string
+
+// The subjects of families.
+const (
+	PerNode     Subject = "node"
+	PerGPU      Subject = "GPU"
+	PerDevice   Subject = "GPU or MIG instance"
+	PerOwner    Subject = "owner of a device"
+	PerChecked  Subject = "GPU, NVSwitch or CPU"
+	PerNVSwitch Subject = "NVSwitch"
+	PerNVLink   Subject = "NVLink"
+	PerPair     Subject = "pair of GPUs"
+	PerSource   Subject = "source of owners"
+	PerGroup    Subject = "selected group"
+)
 
 const (
 	gauge   = field.MetricGauge
@@ -22,172 +43,149 @@ const (
 
 // Devices.
 var (
-	gpuUp   = Definition{"gpu_up", gauge, "Whether the GPU answers: 1 if the newest sample is fresh and has a value of it, else 0.", nil}
-	gpuInfo = Definition{"gpu_info", gauge, "Identity of the GPU or GPU instance, always 1.", []string{"brand", "driver_version", "minor", "nvml_index", "serial", "vbios_version"}}
-)
-
-// Owners of devices.
-var (
-	gpuOwners        = Definition{"gpu_owners", gauge, "Number of containers and jobs that hold the device.", nil}
-	gpuPodInfo       = Definition{"gpu_pod_info", gauge, "Container that holds the device or a share of it, always 1.", []string{"container", "namespace", "pod", "replica"}}
-	gpuPodLabels     = Definition{"gpu_pod_labels", gauge, "Labels and annotations of a pod that holds a device, prefixed with label_ and annotation_, always 1.", []string{"namespace", "pod"}}
-	gpuPodProcesses  = Definition{"gpu_pod_processes", gauge, "Number of processes of the container on the device.", []string{"container", "namespace", "pod"}}
-	gpuPodMemory     = Definition{"gpu_pod_memory_used_bytes", gauge, "Device memory that the container's processes use, in bytes.", []string{"container", "namespace", "pod"}}
-	gpuPodKinds      = Definition{"gpu_pod_process_memory_used_bytes", gauge, "Device memory that the container's processes of one type use, in bytes.", []string{"container", "namespace", "pod", "type"}}
-	gpuPodSM         = Definition{"gpu_pod_sm_utilization_ratio", gauge, "Ratio of the time since the last sample in which kernels of the container ran on the device, 0 to 1.", []string{"container", "namespace", "pod"}}
-	gpuPodEncoder    = Definition{"gpu_pod_encoder_utilization_ratio", gauge, "Ratio of the time since the last sample in which the container used the device's encoders, 0 to 1.", []string{"container", "namespace", "pod"}}
-	gpuPodDecoder    = Definition{"gpu_pod_decoder_utilization_ratio", gauge, "Ratio of the time since the last sample in which the container used the device's decoders, 0 to 1.", []string{"container", "namespace", "pod"}}
-	gpuJobInfo       = Definition{"gpu_job_info", gauge, "Batch job that holds the device, always 1.", []string{"account", "job_id", "job_name", "partition", "source", "user"}}
-	gpuContainerInfo = Definition{"gpu_container_info", gauge, "Container of an engine without Kubernetes that holds the device, always 1.", []string{"compose_project", "compose_service", "container_id", "container_name", "image"}}
-)
-
-// Hardware of whole GPUs.
-var (
-	gpuClockEventActive = Definition{"gpu_clock_event_active", gauge, "Whether the reason limits the clocks now: 1 yes, 0 no (field 112).", []string{"reason"}}
-	gpuViolation        = Definition{"gpu_violation_seconds_total", counter, "Time that the policy limited the clocks since the driver was loaded, in seconds (fields 240 to 245).", []string{"policy"}}
-	gpuBelowClocks      = Definition{"gpu_clocks_below_seconds_total", counter, "Time with clocks below the application or base clocks since the driver was loaded, in seconds (fields 246 and 247).", []string{"clocks"}}
-	gpuFabricState      = Definition{"gpu_fabric_state", gauge, "State of the GPU's registration with the NVLink fabric: 1 for the current state, else 0 (field 170).", []string{"state"}}
-	gpuFabricError      = Definition{"gpu_fabric_error_code", gauge, "Error code of the GPU's registration with the NVLink fabric, 0 for success (field 171).", nil}
-	gpuFabricHealth     = Definition{"gpu_fabric_health", gauge, "Health of the NVLink fabric: 1 for the current state, else 0 (field 175).", []string{"state"}}
-	gpuFabricFault      = Definition{"gpu_fabric_fault", gauge, "Whether the NVLink fabric has the fault: 1 yes, 0 no (field 174).", []string{"fault"}}
-	gpuFabricInfo       = Definition{"gpu_fabric_info", gauge, "Multi-node NVLink cluster and clique of the GPU, always 1 (fields 172 and 173).", []string{"clique", "cluster_uuid"}}
-	gpuRecoveryAction   = Definition{"gpu_recovery_action", gauge, "Action that the driver requests to recover the GPU: 1 for the requested action, else 0 (field 1523).", []string{"action"}}
-	gpuRemappedRows     = Definition{"gpu_remapped_rows", gauge, "Number of memory rows remapped over the life of the GPU, by type of error (fields 393 and 394).", []string{"type"}}
-	gpuRemapPending     = Definition{"gpu_row_remap_pending", gauge, "Whether a row remapping waits for a reset of the GPU: 1 yes, 0 no (field 396).", nil}
-	gpuRemapFailed      = Definition{"gpu_row_remap_failed", gauge, "Whether a row remapping failed: 1 yes, 0 no (field 395).", nil}
-	gpuRemapBanks       = Definition{"gpu_row_remap_banks", gauge, "Number of memory banks by their remaining spare rows (fields 385 to 389).", []string{"availability"}}
-	gpuRetiredPages     = Definition{"gpu_retired_pages", gauge, "Number of memory pages retired over the life of the GPU, by cause (fields 390 and 391).", []string{"cause"}}
-	gpuRetiredPending   = Definition{"gpu_retired_pages_pending", gauge, "Whether a page retirement waits for a reset of the GPU: 1 yes, 0 no (field 392).", nil}
-	gpuUnrepairable     = Definition{"gpu_memory_unrepairable", gauge, "Whether the memory has an error that cannot be repaired: 1 yes, 0 no (field 1507).", nil}
-	gpuSRAMExceeded     = Definition{"gpu_sram_threshold_exceeded", gauge, "Whether uncorrectable SRAM errors exceed the replacement threshold: 1 yes, 0 no (field 346).", nil}
-	gpuECC              = Definition{"gpu_ecc_errors_total", counter, "Number of ECC errors in all memories since the driver was loaded (fields 310 and 311).", []string{"type"}}
-	gpuECCLocation      = Definition{"gpu_ecc_location_errors_total", counter, "Number of ECC errors since the driver was loaded, by memory, as part of gpu_ecc_errors_total.", []string{"location", "type"}}
-	gpuECCLife          = Definition{"gpu_ecc_lifetime_errors_total", counter, "Number of ECC errors in all memories over the life of the GPU (fields 312 and 313).", []string{"type"}}
-	gpuECCLifeLocation  = Definition{"gpu_ecc_lifetime_location_errors_total", counter, "Number of ECC errors over the life of the GPU, by memory, as part of gpu_ecc_lifetime_errors_total.", []string{"location", "type"}}
-)
-
-// Conditions: clock events, health, profiling and the topology between GPUs.
-var (
-	gpuClockEventSeconds  = Definition{"gpu_clock_event_seconds_total", counter, "Time that the reason limited the clocks, in seconds.", []string{"reason"}}
-	gpuHealthStatus       = Definition{"gpu_health_status", gauge, "Result of DCGM's health check of a system: 0 pass, 1 warning, 2 failure.", []string{"system"}}
-	gpuHealthInfo         = Definition{"gpu_health_incident_info", gauge, "Incident that DCGM's health check found, always 1.", []string{"code", "error", "severity", "system"}}
-	gpuProfilingState     = Definition{"gpu_profiling_state", gauge, "State of the profiling fields (DCGM_FI_PROF_*) of the GPU: 1 for the current state, else 0.", []string{"state"}}
-	gpuProfilingRewatches = Definition{"gpu_profiling_rewatches_total", counter, "Times that profiling fields of the GPU were re-watched because DCGM did not update their values.", nil}
-	gpuP2PStatus          = Definition{"gpu_p2p_status", gauge, "NVLink peer-to-peer status: 0 OK, 1 chipset, 2 GPU or 3 topology not supported, 4 disabled by registry key, 5 not supported, 6 unknown.", []string{"peer_gpu", "peer_uuid"}}
-	gpuPeerLinks          = Definition{"gpu_peer_nvlinks", gauge, "Number of active NVLinks between the GPU and the peer, direct or through switches.", []string{"peer_gpu", "peer_uuid"}}
-	gpuTopologyInfo       = Definition{"gpu_topology_info", gauge, "Longest PCIe path between the GPU and the peer, always 1.", []string{"path", "peer_gpu", "peer_uuid"}}
-)
-
-// Integrals over time since the exporter started.
-var (
-	gpuBusySeconds         = Definition{"gpu_busy_seconds_total", counter, "Time in which the GPU or GPU instance was busy since the exporter started, in seconds.", nil}
-	gpuBusySource          = Definition{"gpu_busy_source_info", gauge, "Measure behind gpu_busy_seconds_total, gr_engine or driver_utilization, always 1.", []string{"source"}}
-	gpuEngineActiveSeconds = Definition{"gpu_engine_active_seconds_total", counter, "Time in which the engine or pipe was active since the exporter started, weighted by activity, in seconds.", []string{"engine"}}
-	gpuEnergyJoules        = Definition{"gpu_energy_joules_total", counter, "Energy that the board used since the exporter started, in joules.", nil}
-	gpuEnergySource        = Definition{"gpu_energy_source_info", gauge, "Measure behind gpu_energy_joules_total, counter or integrated_power, always 1.", []string{"source"}}
-	gpuNVLinkBytes         = Definition{"gpu_nvlink_bytes_total", counter, "Data moved over all NVLinks of the GPU since the exporter started, headers included, in bytes.", []string{"direction"}}
-	gpuPCIeBytes           = Definition{"gpu_pcie_bytes_total", counter, "Data moved over PCIe since the exporter started, headers included, in bytes.", []string{"direction"}}
-)
-
-// NVLinks and NVSwitches.
-var (
-	gpuNVLinkUp     = Definition{"gpu_nvlink_up", gauge, "Whether the NVLink carries data: 1 up, 0 down.", []string{"nvlink", "nvswitch"}}
-	gpuNVSwitchUp   = Definition{"gpu_nvswitch_up", gauge, "Whether the NVSwitch answers: 1 yes, 0 no.", []string{"nvswitch"}}
-	gpuNVSwitchInfo = Definition{"gpu_nvswitch_info", gauge, "Identity of the NVSwitch, always 1.", []string{"nvswitch", "pci_bus_id", "uuid"}}
+	gpuUp             = Definition{"gpu_up", gauge, "Whether the GPU answers: 1 if the newest sample is fresh and has a value of it, else 0.", nil, PerGPU, 1}
+	gpuInfo           = Definition{"gpu_info", gauge, "Identity of the GPU or GPU instance, always 1.", []string{"brand", "driver_version", "minor", "nvml_index", "serial", "vbios_version"}, PerDevice, 1}
+	gpuRecoveryAction = Definition{"gpu_recovery_action", gauge, "Action that the driver requests to recover the GPU: 0 none, otherwise its number in gpu_recovery_action_info (field 1523).", nil, PerGPU, 1}
+	gpuRecoveryInfo   = Definition{"gpu_recovery_action_info", gauge, "Name of the requested recovery action, always 1; absent if none is requested.", []string{"action"}, PerGPU, 0}
 )
 
 // XID errors.
 var (
-	gpuXIDErrors        = Definition{"gpu_xid_errors_total", counter, "Number of XID errors since the exporter started, by code.", []string{"xid"}}
-	gpuXIDLastTimestamp = Definition{"gpu_xid_last_timestamp_seconds", gauge, "Unix time of the last XID with the code, in seconds.", []string{"xid"}}
-	gpuXIDInfo          = Definition{"gpu_xid_info", gauge, "Catalogue entry of an XID code, always 1.", []string{"action", "name", "severity", "xid"}}
+	gpuXIDErrors     = Definition{"gpu_xid_errors_total", counter, "Number of XID errors since the exporter started, by severity.", []string{"severity"}, PerDevice, 3}
+	gpuXIDCodeErrors = Definition{"gpu_xid_code_errors_total", counter, "Number of XID errors since the exporter started, by code; part of gpu_xid_errors_total.", []string{"xid", "name", "severity", "action"}, PerDevice, 0}
+	gpuXIDCodeLast   = Definition{"gpu_xid_code_last_timestamp_seconds", gauge, "Unix time of the last XID error with the code, in seconds.", []string{"xid", "name", "severity", "action"}, PerDevice, 0}
+)
+
+// Owners of devices, and what they use.
+var (
+	gpuOwners        = Definition{"gpu_owners", gauge, "Number of containers and jobs that hold the device.", nil, PerDevice, 1}
+	gpuPodInfo       = Definition{"gpu_pod_info", gauge, "Container that holds the device or a share of it, always 1.", []string{"container", "namespace", "pod", "replica"}, PerOwner, 1}
+	gpuPodLabels     = Definition{"gpu_pod_labels", gauge, "Labels and annotations of a pod that holds a device, prefixed with label_ and annotation_, always 1.", []string{"namespace", "pod"}, PerOwner, 1}
+	gpuJobInfo       = Definition{"gpu_job_info", gauge, "Batch job that holds the device, always 1.", []string{"account", "job_id", "job_name", "partition", "source", "user"}, PerOwner, 1}
+	gpuContainerInfo = Definition{"gpu_container_info", gauge, "Container of an engine without Kubernetes that holds the device, always 1.", []string{"compose_project", "compose_service", "container_id", "container_name", "image"}, PerOwner, 1}
+	gpuPodProcesses  = Definition{"gpu_pod_processes", gauge, "Number of processes of the container on the device.", []string{"container", "namespace", "pod"}, PerOwner, 1}
+	gpuPodMemory     = Definition{"gpu_pod_memory_used_bytes", gauge, "Device memory that the container's processes use, in bytes.", []string{"container", "namespace", "pod"}, PerOwner, 1}
+	gpuPodSM         = Definition{"gpu_pod_sm_utilization_ratio", gauge, "Ratio of the time since the last sample in which kernels of the container ran on the device, 0 to 1.", []string{"container", "namespace", "pod"}, PerOwner, 1}
+	gpuPodKinds      = Definition{"gpu_pod_process_memory_used_bytes", gauge, "Device memory that the container's processes of one type use, in bytes.", []string{"container", "namespace", "pod", "type"}, PerOwner, 3}
+	gpuPodEncoder    = Definition{"gpu_pod_encoder_utilization_ratio", gauge, "Ratio of the time since the last sample in which the container used the device's encoders, 0 to 1.", []string{"container", "namespace", "pod"}, PerOwner, 1}
+	gpuPodDecoder    = Definition{"gpu_pod_decoder_utilization_ratio", gauge, "Ratio of the time since the last sample in which the container used the device's decoders, 0 to 1.", []string{"container", "namespace", "pod"}, PerOwner, 1}
+)
+
+// Integrals over time since the exporter started.
+var (
+	gpuBusySeconds         = Definition{"gpu_busy_seconds_total", counter, "Time in which the GPU or GPU instance was busy since the exporter started, in seconds.", nil, PerDevice, 1}
+	gpuEnergyJoules        = Definition{"gpu_energy_joules_total", counter, "Energy that the board used since the exporter started, in joules.", nil, PerGPU, 1}
+	gpuEngineActiveSeconds = Definition{"gpu_engine_active_seconds_total", counter, "Time in which the engine or pipe was active since the exporter started, weighted by activity, in seconds.", []string{"engine"}, PerDevice, 8}
+	gpuNVLinkBytes         = Definition{"gpu_nvlink_bytes_total", counter, "Data moved over all NVLinks of the GPU since the exporter started, headers included, in bytes.", []string{"direction"}, PerGPU, 2}
+	gpuPCIeBytes           = Definition{"gpu_pcie_bytes_total", counter, "Data moved over PCIe since the exporter started, headers included, in bytes.", []string{"direction"}, PerGPU, 2}
+)
+
+// Clocks.
+var (
+	gpuClockEventSeconds  = Definition{"gpu_clock_event_seconds_total", counter, "Time that the reason reduced the clocks and cost performance, in seconds.", []string{"reason"}, PerGPU, 5}
+	gpuClockPolicySeconds = Definition{"gpu_clock_policy_seconds_total", counter, "Time that a setting or idleness determined the clocks, in seconds, by reason.", []string{"reason"}, PerGPU, 4}
+	gpuClockEventActive   = Definition{"gpu_clock_event_active", gauge, "Whether the reason limits the clocks now: 1 yes, 0 no (field 112).", []string{"reason"}, PerGPU, 9}
+	gpuViolation          = Definition{"gpu_violation_seconds_total", counter, "Time that the policy limited the clocks since the driver was loaded, in seconds (fields 240 to 245).", []string{"policy"}, PerGPU, 6}
+	gpuBelowClocks        = Definition{"gpu_clocks_below_seconds_total", counter, "Time with clocks below the application or base clocks since the driver was loaded, in seconds (fields 246 and 247).", []string{"clocks"}, PerGPU, 2}
+)
+
+// Limits and settings of whole GPUs.
+var (
+	gpuThermalMargin       = Definition{"gpu_thermal_margin_celsius", gauge, "Distance to the temperature at which the GPU slows down, in degrees Celsius (field 153).", nil, PerGPU, 1}
+	gpuSlowdownTemperature = Definition{"gpu_slowdown_temperature_celsius", gauge, "Temperature at which the GPU slows down, in degrees Celsius (field 158).", nil, PerGPU, 1}
+	gpuTemperature         = Definition{"gpu_temperature_celsius", gauge, "Temperature of a GPU without a thermal margin, in degrees Celsius (fields 150 and 140).", []string{"sensor"}, PerGPU, 2}
+	gpuPowerLimit          = Definition{"gpu_power_limit_watts", gauge, "Power limit in force, in watts (field 164).", nil, PerGPU, 1}
+	gpuPCIeWidth           = Definition{"gpu_pcie_link_width", gauge, "Number of PCIe lanes in use (field 238).", nil, PerGPU, 1}
+	gpuPCIeMaxWidth        = Definition{"gpu_pcie_link_width_max", gauge, "Highest number of PCIe lanes of GPU and slot (field 236).", nil, PerGPU, 1}
+	gpuPersistenceMode     = Definition{"gpu_persistence_mode", gauge, "Whether persistence mode is on: 1 yes, 0 no (field 66).", nil, PerGPU, 1}
+)
+
+// Memory and other errors of whole GPUs.
+var (
+	gpuECC             = Definition{"gpu_ecc_errors_total", counter, "Number of ECC errors in all memories since the driver was loaded (fields 310 and 311).", []string{"type"}, PerGPU, 2}
+	gpuRemapPending    = Definition{"gpu_row_remap_pending", gauge, "Whether a row remapping waits for a reset of the GPU: 1 yes, 0 no (field 396).", nil, PerGPU, 1}
+	gpuRemapFailed     = Definition{"gpu_row_remap_failed", gauge, "Whether a row remapping failed: 1 yes, 0 no (field 395).", nil, PerGPU, 1}
+	gpuRemapExhausted  = Definition{"gpu_row_remap_exhausted_banks", gauge, "Number of memory banks without spare rows (field 389).", nil, PerGPU, 1}
+	gpuRetiredPending  = Definition{"gpu_retired_pages_pending", gauge, "Whether a page retirement waits for a reset of the GPU: 1 yes, 0 no (field 392).", nil, PerGPU, 1}
+	gpuUnrepairable    = Definition{"gpu_memory_unrepairable", gauge, "Whether the memory has an error that cannot be repaired: 1 yes, 0 no (field 1507).", nil, PerGPU, 1}
+	gpuSRAMExceeded    = Definition{"gpu_sram_threshold_exceeded", gauge, "Whether uncorrectable SRAM errors exceed the replacement threshold: 1 yes, 0 no (field 346).", nil, PerGPU, 1}
+	gpuPCIeReplays     = Definition{"gpu_pcie_replays_total", counter, "Number of PCIe packets that were sent again since the driver was loaded (field 202).", nil, PerGPU, 1}
+	gpuECCLocation     = Definition{"gpu_ecc_location_errors_total", counter, "Number of ECC errors since the driver was loaded, by memory, as part of gpu_ecc_errors_total.", []string{"location", "type"}, PerGPU, 16}
+	gpuECCLife         = Definition{"gpu_ecc_lifetime_errors_total", counter, "Number of ECC errors in all memories over the life of the GPU (fields 312 and 313).", []string{"type"}, PerGPU, 2}
+	gpuECCLifeLocation = Definition{"gpu_ecc_lifetime_location_errors_total", counter, "Number of ECC errors over the life of the GPU, by memory, as part of gpu_ecc_lifetime_errors_total.", []string{"location", "type"}, PerGPU, 16}
+	gpuRemappedRows    = Definition{"gpu_remapped_rows", gauge, "Number of memory rows remapped over the life of the GPU, by type of error (fields 393 and 394).", []string{"type"}, PerGPU, 2}
+	gpuRemapBanks      = Definition{"gpu_row_remap_banks", gauge, "Number of memory banks by their remaining spare rows (fields 385 to 389).", []string{"availability"}, PerGPU, 5}
+	gpuRetiredPages    = Definition{"gpu_retired_pages", gauge, "Number of memory pages retired over the life of the GPU, by cause (fields 390 and 391).", []string{"cause"}, PerGPU, 2}
+)
+
+// NVLinks, NVSwitches and the fabric.
+var (
+	gpuNVLinks          = Definition{"gpu_nvlinks", gauge, "Number of NVLinks of the GPU by state: up or down.", []string{"state"}, PerGPU, 2}
+	gpuNVLinkErrors     = Definition{"gpu_nvlink_errors_total", counter, "Number of errors on all NVLinks of the GPU since the driver was loaded (fields 409, 419, 429 and 439).", nil, PerGPU, 1}
+	gpuNVSwitchUp       = Definition{"gpu_nvswitch_up", gauge, "Whether the NVSwitch answers: 1 yes, 0 no.", []string{"nvswitch"}, PerNVSwitch, 1}
+	gpuNVLinkUp         = Definition{"gpu_nvlink_up", gauge, "Whether the NVLink carries data: 1 up, 0 down.", []string{"nvlink", "nvswitch"}, PerNVLink, 1}
+	gpuNVSwitchInfo     = Definition{"gpu_nvswitch_info", gauge, "Identity of the NVSwitch, always 1.", []string{"nvswitch", "pci_bus_id", "uuid"}, PerNVSwitch, 1}
+	gpuFabricState      = Definition{"gpu_fabric_state", gauge, "State of the GPU's registration with the NVLink fabric: 0 registered, otherwise DCGM's number of the state (field 170).", nil, PerGPU, 1}
+	gpuFabricStateInfo  = Definition{"gpu_fabric_state_info", gauge, "Name and error code of the state of the fabric registration, always 1; absent for a registered GPU.", []string{"state", "error"}, PerGPU, 0}
+	gpuFabricHealth     = Definition{"gpu_fabric_health", gauge, "Health of the NVLink fabric: 0 healthy, otherwise the driver's number of the state (fields 174 and 175).", nil, PerGPU, 1}
+	gpuFabricHealthInfo = Definition{"gpu_fabric_health_info", gauge, "State and fault of an unhealthy NVLink fabric, always 1; absent for a healthy fabric.", []string{"state", "fault"}, PerGPU, 0}
+	gpuFabricInfo       = Definition{"gpu_fabric_info", gauge, "Multi-node NVLink cluster and clique of the GPU, always 1 (fields 172 and 173).", []string{"clique", "cluster_uuid"}, PerGPU, 1}
+	gpuP2PStatus        = Definition{"gpu_p2p_status", gauge, "NVLink peer-to-peer status: 0 OK, 1 chipset, 2 GPU or 3 topology not supported, 4 disabled by registry key, 5 not supported, 6 unknown.", []string{"peer_gpu", "peer_uuid"}, PerPair, 1}
+	gpuPeerLinks        = Definition{"gpu_peer_nvlinks", gauge, "Number of active NVLinks between the GPU and the peer, direct or through switches.", []string{"peer_gpu", "peer_uuid"}, PerPair, 1}
+	gpuTopologyInfo     = Definition{"gpu_topology_info", gauge, "Longest PCIe path between the GPU and the peer, always 1.", []string{"path", "peer_gpu", "peer_uuid"}, PerPair, 1}
+)
+
+// DCGM's health checks and profiling.
+var (
+	gpuHealthStatus       = Definition{"gpu_health_status", gauge, "Worst result of DCGM's health checks: 0 pass, 1 warning, 2 failure.", nil, PerChecked, 1}
+	gpuHealthIncident     = Definition{"gpu_health_incident_info", gauge, "Incident that DCGM's health check found, always 1.", []string{"code", "error", "severity", "system"}, PerChecked, 0}
+	gpuHealthSystem       = Definition{"gpu_health_system_status", gauge, "Result of DCGM's health check of a system: 0 pass, 1 warning, 2 failure.", []string{"system"}, PerChecked, 13}
+	gpuProfilingState     = Definition{"gpu_profiling_state", gauge, "State of the profiling fields (DCGM_FI_PROF_*): 0 working, otherwise the number of the state in gpu_profiling_state_info.", nil, PerGPU, 1}
+	gpuProfilingInfo      = Definition{"gpu_profiling_state_info", gauge, "Name of the state of the profiling fields, always 1; absent if they work.", []string{"state"}, PerGPU, 0}
+	gpuProfilingRewatches = Definition{"gpu_profiling_rewatches_total", counter, "Times that profiling fields of the GPU were re-watched because DCGM did not update their values.", nil, PerGPU, 1}
 )
 
 // The exporter: sampling.
 var (
-	samplerUp         = Definition{"gpu_exporter_sampler_up", gauge, "Whether the sampler process delivers samples and the newest is fresh: 1 yes, 0 no.", nil}
-	samplerRestarts   = Definition{"gpu_exporter_sampler_restarts_total", counter, "Number of restarts of the sampler process, by reason.", []string{"reason"}}
-	samplerUnreapable = Definition{"gpu_exporter_sampler_unreapable", gauge, "Whether a killed sampler is stuck in the kernel and blocks a restart: 1 yes, 0 no.", nil}
-	framesRejected    = Definition{"gpu_exporter_frames_rejected_total", counter, "Number of frames of the sampler that were rejected, by reason.", []string{"reason"}}
-	lastSample        = Definition{"gpu_exporter_last_sample_timestamp_seconds", gauge, "Unix time of the newest sample, in seconds.", nil}
-	sampleDuration    = Definition{"gpu_exporter_sample_duration_seconds", gauge, "Time that reading the newest sample took, in seconds.", nil}
-	fieldsUnsupported = Definition{"gpu_exporter_fields_unsupported", gauge, "Number of pairs of entity and field without a value in the newest sample, by reason.", []string{"reason"}}
-	migUp             = Definition{"gpu_exporter_mig_read_up", gauge, "Whether the GPU instances of the GPUs in MIG mode are known: 1 yes, 0 no.", nil}
-	integratedGap     = Definition{"gpu_exporter_integrated_gap_seconds_total", counter, "Time without values that an integral bridged, summed over devices and series, by family, in seconds.", []string{"family"}}
-	linksUp           = Definition{"gpu_exporter_nvlink_read_up", gauge, "Whether the link states are known and fresh: 1 yes, 0 no.", nil}
-	linksLast         = Definition{"gpu_exporter_nvlink_last_read_timestamp_seconds", gauge, "Unix time of the last read of the link states, in seconds.", nil}
-
-	profilingPausedUntil = Definition{"gpu_exporter_profiling_paused_until_timestamp_seconds", gauge, "Unix time at which the requested pause of profiling ends, in seconds.", nil}
+	familyGroup          = Definition{"gpu_exporter_family_group_info", gauge, "Selected group of families, always 1.", []string{"group"}, PerGroup, 1}
+	samplerUp            = Definition{"gpu_exporter_sampler_up", gauge, "Whether the sampler process delivers samples and the newest is fresh: 1 yes, 0 no.", nil, PerNode, 1}
+	samplerRestarts      = Definition{"gpu_exporter_sampler_restarts_total", counter, "Number of restarts of the sampler process.", nil, PerNode, 1}
+	samplerReasons       = Definition{"gpu_exporter_sampler_restarts_by_reason_total", counter, "Number of restarts of the sampler process, by reason.", []string{"reason"}, PerNode, 0}
+	samplerUnreapable    = Definition{"gpu_exporter_sampler_unreapable", gauge, "Whether a killed sampler is stuck in the kernel and blocks a restart: 1 yes, 0 no.", nil, PerNode, 1}
+	framesRejected       = Definition{"gpu_exporter_frames_rejected_total", counter, "Number of frames of the sampler that were rejected.", nil, PerNode, 1}
+	framesReasons        = Definition{"gpu_exporter_frames_rejected_by_reason_total", counter, "Number of frames of the sampler that were rejected, by reason.", []string{"reason"}, PerNode, 0}
+	lastSample           = Definition{"gpu_exporter_last_sample_timestamp_seconds", gauge, "Unix time of the newest sample, in seconds.", nil, PerNode, 1}
+	sampleDuration       = Definition{"gpu_exporter_sample_duration_seconds", gauge, "Time that reading the newest sample took, in seconds.", nil, PerNode, 1}
+	fieldsMissing        = Definition{"gpu_exporter_fields_missing", gauge, "Number of pairs of entity and field without a value in the newest sample.", nil, PerNode, 1}
+	fieldsReasons        = Definition{"gpu_exporter_fields_missing_by_reason", gauge, "Number of pairs of entity and field without a value in the newest sample, by reason.", []string{"reason"}, PerNode, 0}
+	migUp                = Definition{"gpu_exporter_mig_read_up", gauge, "Whether the GPU instances of the GPUs in MIG mode are known: 1 yes, 0 no.", nil, PerNode, 1}
+	linksUp              = Definition{"gpu_exporter_nvlink_read_up", gauge, "Whether the link states are known and fresh: 1 yes, 0 no.", nil, PerNode, 1}
+	sourceInfo           = Definition{"gpu_exporter_source_info", gauge, "Source of a kind of data, always 1: xid, busy or energy.", []string{"data", "source"}, PerNode, 0}
+	healthUp             = Definition{"gpu_exporter_health_check_up", gauge, "Whether the last health check succeeded and is fresh: 1 yes, 0 no.", nil, PerNode, 1}
+	healthFailures       = Definition{"gpu_exporter_health_check_failures_total", counter, "Number of health checks that failed to run.", nil, PerNode, 1}
+	kernelLogUp          = Definition{"gpu_exporter_kernel_log_up", gauge, "Whether the kernel log is readable and XIDs are counted from it; 0 means that DCGM is the source.", nil, PerNode, 1}
+	kernelLogLost        = Definition{"gpu_exporter_kernel_log_lost_records_total", counter, "Number of kernel log records that were overwritten before they were read.", nil, PerNode, 1}
+	kernelLogUnmatched   = Definition{"gpu_exporter_kernel_log_unmatched_xids_total", counter, "Number of XIDs in the kernel log at a PCI address without a known GPU.", nil, PerNode, 1}
+	profilingPausedUntil = Definition{"gpu_exporter_profiling_paused_until_timestamp_seconds", gauge, "Unix time at which the requested pause of profiling ends, in seconds.", nil, PerNode, 1}
 )
 
-// The exporter: health checks and the source of XIDs.
+// The exporter: sources of owners. The kubelet's pod-resources API is the source pod_resources.
 var (
-	healthUp       = Definition{"gpu_exporter_health_check_up", gauge, "Whether the last health check succeeded and is fresh: 1 yes, 0 no.", nil}
-	healthLast     = Definition{"gpu_exporter_health_check_last_success_timestamp_seconds", gauge, "Unix time of the last successful health check, in seconds.", nil}
-	healthDuration = Definition{"gpu_exporter_health_check_duration_seconds", gauge, "Time that the last successful health check took, in seconds.", nil}
-	healthFailures = Definition{"gpu_exporter_health_check_failures_total", counter, "Number of health checks that failed to run.", nil}
-
-	xidSource          = Definition{"gpu_exporter_xid_source_info", gauge, "Source of the XIDs that are counted, kernel_log or dcgm, always 1.", []string{"source"}}
-	kernelLogUp        = Definition{"gpu_exporter_kernel_log_up", gauge, "Whether the kernel log is readable and XIDs are counted from it; 0 means that DCGM is the source.", nil}
-	kernelLogLost      = Definition{"gpu_exporter_kernel_log_lost_records_total", counter, "Number of kernel log records that were overwritten before they were read.", nil}
-	kernelLogUnmatched = Definition{"gpu_exporter_kernel_log_unmatched_xids_total", counter, "Number of XIDs in the kernel log at a PCI address without a known GPU.", nil}
+	sourceUp        = Definition{"gpu_exporter_owner_source_up", gauge, "Whether the last refresh of the owner source succeeded: 1 yes, 0 no.", []string{"source"}, PerSource, 1}
+	sourceLast      = Definition{"gpu_exporter_owner_source_last_success_timestamp_seconds", gauge, "Unix time of the last successful refresh of the owner source, in seconds.", []string{"source"}, PerSource, 1}
+	sourceUnmatched = Definition{"gpu_exporter_owner_source_unmatched_devices", gauge, "Number of held devices of the owner source that match no known GPU.", []string{"source"}, PerSource, 1}
+	sourceFailures  = Definition{"gpu_exporter_owner_source_failures_total", counter, "Number of failed refreshes of the owner source.", []string{"source"}, PerSource, 1}
+	sourceReasons   = Definition{"gpu_exporter_owner_source_failures_by_reason_total", counter, "Number of failed refreshes of the owner source, by reason.", []string{"source", "reason"}, PerSource, 0}
 )
 
-// The exporter: sources of owners.
+// The exporter: details.
 var (
-	mappingUp        = Definition{"gpu_exporter_pod_mapping_up", gauge, "Whether the last refresh of the device owners succeeded: 1 yes, 0 no.", nil}
-	mappingAge       = Definition{"gpu_exporter_pod_mapping_age_seconds", gauge, "Time since the last successful refresh of the device owners, in seconds.", nil}
-	mappingDuration  = Definition{"gpu_exporter_pod_mapping_refresh_duration_seconds", gauge, "Time that the last refresh of the device owners took, in seconds.", nil}
-	mappingFailures  = Definition{"gpu_exporter_pod_mapping_failures_total", counter, "Number of failed refreshes of the device owners, by reason.", []string{"reason"}}
-	mappingUnmatched = Definition{"gpu_exporter_pod_mapping_unmatched_devices", gauge, "Number of allocated device IDs that match no known GPU.", nil}
-
-	sourceUp        = Definition{"gpu_exporter_owner_source_up", gauge, "Whether the last refresh of the owner source succeeded: 1 yes, 0 no.", []string{"source"}}
-	sourceAge       = Definition{"gpu_exporter_owner_source_age_seconds", gauge, "Time since the last successful refresh of the owner source, in seconds.", []string{"source"}}
-	sourceUnmatched = Definition{"gpu_exporter_owner_source_unmatched_devices", gauge, "Number of held devices of the owner source that match no known GPU.", []string{"source"}}
-	sourceFailures  = Definition{"gpu_exporter_owner_source_failures_total", counter, "Number of failed refreshes of the owner source, by reason.", []string{"source", "reason"}}
-
-	processesRead         = Definition{"gpu_exporter_processes_last_read_timestamp_seconds", gauge, "Unix time of the last read of the processes on the devices, in seconds.", nil}
-	processesUnattributed = Definition{"gpu_exporter_processes_unattributed", gauge, "Number of processes on devices that were attributed to no owner, by reason.", []string{"reason"}}
-	processesUnread       = Definition{"gpu_exporter_processes_unread_devices", gauge, "Number of devices whose processes or utilization cannot be read, by reason.", []string{"what", "reason"}}
+	linksLast             = Definition{"gpu_exporter_nvlink_last_read_timestamp_seconds", gauge, "Unix time of the last read of the link states, in seconds.", nil, PerNode, 1}
+	integratedGap         = Definition{"gpu_exporter_integrated_gap_seconds_total", counter, "Time without values that an integral bridged, summed over devices and series, by family, in seconds.", []string{"family"}, PerNode, 5}
+	healthLast            = Definition{"gpu_exporter_health_check_last_success_timestamp_seconds", gauge, "Unix time of the last successful health check, in seconds.", nil, PerNode, 1}
+	healthDuration        = Definition{"gpu_exporter_health_check_duration_seconds", gauge, "Time that the last successful health check took, in seconds.", nil, PerNode, 1}
+	refreshDuration       = Definition{"gpu_exporter_pod_resources_refresh_duration_seconds", gauge, "Time that the last refresh from the kubelet's pod-resources API took, in seconds.", nil, PerNode, 1}
+	processesRead         = Definition{"gpu_exporter_processes_last_read_timestamp_seconds", gauge, "Unix time of the last read of the processes on the devices, in seconds.", nil, PerNode, 1}
+	processesUnattributed = Definition{"gpu_exporter_processes_unattributed", gauge, "Number of processes on devices that were attributed to no owner, by reason.", []string{"reason"}, PerNode, 0}
+	processesUnread       = Definition{"gpu_exporter_processes_unread_devices", gauge, "Number of devices whose processes or utilization cannot be read, by reason.", []string{"what", "reason"}, PerNode, 0}
 )
-
-// Group is the families with one subject.
-type Group struct {
-	Title    string
-	Families []*Definition
-}
-
-// Groups returns all definitions, each in one group.
-func Groups() []Group {
-	return []Group{
-		{"Devices", []*Definition{&gpuUp, &gpuInfo}},
-		{"Owners of devices", []*Definition{
-			&gpuOwners, &gpuPodInfo, &gpuPodLabels, &gpuPodProcesses, &gpuPodMemory, &gpuPodKinds,
-			&gpuPodSM, &gpuPodEncoder, &gpuPodDecoder, &gpuJobInfo, &gpuContainerInfo,
-		}},
-		{"Hardware of whole GPUs", []*Definition{
-			&gpuClockEventActive, &gpuViolation, &gpuBelowClocks, &gpuFabricState, &gpuFabricError, &gpuFabricHealth,
-			&gpuFabricFault, &gpuFabricInfo, &gpuRecoveryAction, &gpuRemappedRows, &gpuRemapPending, &gpuRemapFailed,
-			&gpuRemapBanks, &gpuRetiredPages, &gpuRetiredPending, &gpuUnrepairable, &gpuSRAMExceeded, &gpuECC,
-			&gpuECCLocation, &gpuECCLife, &gpuECCLifeLocation,
-		}},
-		{"Conditions", []*Definition{
-			&gpuClockEventSeconds, &gpuHealthStatus, &gpuHealthInfo, &gpuProfilingState, &gpuProfilingRewatches,
-			&gpuP2PStatus, &gpuPeerLinks, &gpuTopologyInfo,
-		}},
-		{"Integrals", []*Definition{
-			&gpuBusySeconds, &gpuBusySource, &gpuEngineActiveSeconds, &gpuEnergyJoules, &gpuEnergySource,
-			&gpuNVLinkBytes, &gpuPCIeBytes,
-		}},
-		{"NVLinks and NVSwitches", []*Definition{&gpuNVLinkUp, &gpuNVSwitchUp, &gpuNVSwitchInfo}},
-		{"XID errors", []*Definition{&gpuXIDErrors, &gpuXIDLastTimestamp, &gpuXIDInfo}},
-		{"The exporter", []*Definition{
-			&samplerUp, &samplerRestarts, &samplerUnreapable, &framesRejected, &lastSample, &sampleDuration,
-			&fieldsUnsupported, &migUp, &integratedGap, &linksUp, &linksLast, &profilingPausedUntil,
-			&healthUp, &healthLast, &healthDuration, &healthFailures, &xidSource, &kernelLogUp, &kernelLogLost, &kernelLogUnmatched,
-			&mappingUp, &mappingAge, &mappingDuration, &mappingFailures, &mappingUnmatched,
-			&sourceUp, &sourceAge, &sourceUnmatched, &sourceFailures,
-			&processesRead, &processesUnattributed, &processesUnread,
-		}},
-	}
-}

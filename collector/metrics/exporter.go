@@ -17,11 +17,14 @@ func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1e3 }
 // addExporter adds the families about the exporter itself. Those of health checks and
 // integrals are next to their values.
 func (p *page) addExporter() {
+	for _, group := range p.cfg.Selected.Groups() {
+		p.addOwn(&familyGroup, 1, group)
+	}
 	status := p.supervisor.Status()
 	p.addOwn(&samplerUp, bit(status.Sampling && p.fresh))
-	addCounts(p, &samplerRestarts, status.Restarts)
+	addTotal(p, &samplerRestarts, &samplerReasons, status.Restarts)
 	p.addOwn(&samplerUnreapable, bit(status.Unreapable))
-	addCounts(p, &framesRejected, status.FramesRejected)
+	addTotal(p, &framesRejected, &framesReasons, status.FramesRejected)
 	if !status.ProfilingPausedUntil.IsZero() {
 		p.addOwn(&profilingPausedUntil, seconds(status.ProfilingPausedUntil))
 	}
@@ -29,7 +32,7 @@ func (p *page) addExporter() {
 		p.addOwn(&migUp, bit(!p.v.Inventory.InstancesUnknown))
 	}
 	p.addSample()
-	p.addOwn(&xidSource, 1, p.v.XIDSource.String())
+	p.addOwn(&sourceInfo, 1, "xid", p.v.XIDSource.String())
 	if p.cfg.KernelLog != nil {
 		if log, followed := p.cfg.KernelLog(); followed {
 			p.addOwn(&kernelLogUp, bit(log.Up))
@@ -40,7 +43,6 @@ func (p *page) addExporter() {
 	if p.owners != nil {
 		p.addProcessReading()
 		p.addOwnerSources()
-		p.addMapping()
 	}
 }
 
@@ -60,9 +62,14 @@ func (p *page) addSample() {
 			}
 		}
 	}
+	missing := 0
 	for status := model.StatusOK + 1; int(status) < model.StatusCount; status++ {
-		p.addOwn(&fieldsUnsupported, float64(without[status]), status.String())
+		missing += without[status]
+		if without[status] > 0 {
+			p.addOwn(&fieldsReasons, float64(without[status]), status.String())
+		}
 	}
+	p.addOwn(&fieldsMissing, float64(missing))
 	_, linksFresh := p.v.LinksFresh(p.cfg.MaxAge)
 	p.addOwn(&linksUp, bit(linksFresh))
 	if !s.LinksRead.IsZero() {
@@ -76,7 +83,11 @@ func (p *page) addProcessReading() {
 		return
 	}
 	p.addOwn(&processesRead, seconds(p.usage.processes.Time))
-	addCounts(p, &processesUnattributed, p.usage.troubles)
+	for _, trouble := range slices.Sorted(maps.Keys(p.usage.troubles)) {
+		if n := p.usage.troubles[trouble]; n > 0 {
+			p.addOwn(&processesUnattributed, float64(n), string(trouble))
+		}
+	}
 	for status := model.StatusOK + 1; int(status) < model.StatusCount; status++ {
 		var lists, utilizations float64
 		for _, d := range p.usage.processes.Devices {
@@ -92,6 +103,9 @@ func (p *page) addProcessReading() {
 	}
 }
 
+// podResources is the name of the kubelet's pod-resources API among the sources.
+const podResources = "pod_resources"
+
 // addOwnerSources adds the state of each source of owners.
 func (p *page) addOwnerSources() {
 	sources := p.owners.Sources()
@@ -100,38 +114,50 @@ func (p *page) addOwnerSources() {
 		if !s.Part {
 			p.addOwn(&sourceUp, bit(s.Up), name)
 		}
-		if !s.LastSuccess.IsZero() {
-			p.addOwn(&sourceAge, p.node.Clock().Sub(s.LastSuccess).Seconds(), name)
-		}
-		for _, reason := range slices.Sorted(maps.Keys(s.Failures)) {
-			p.addOwn(&sourceFailures, float64(s.Failures[reason]), name, reason)
-		}
+		p.addRefreshes(name, s.LastSuccess, s.Failures)
 	}
 	if p.ownership != nil {
-		addCounts(p, &sourceUnmatched, p.ownership.Strays)
+		for _, name := range slices.Sorted(maps.Keys(p.ownership.Strays)) {
+			p.addOwn(&sourceUnmatched, float64(p.ownership.Strays[name]), name)
+		}
 	}
-}
-
-// addMapping adds the state of the kubelet's pod-resources API.
-func (p *page) addMapping() {
 	mapping, configured := p.owners.MappingStatus()
 	if !configured {
 		return
 	}
-	p.addOwn(&mappingUp, bit(mapping.Up))
-	addCounts(p, &mappingFailures, mapping.Failures)
+	p.addOwn(&sourceUp, bit(mapping.Up), podResources)
+	p.addRefreshes(podResources, mapping.LastSuccess, mapping.Failures)
 	if !mapping.LastSuccess.IsZero() {
-		p.addOwn(&mappingAge, p.node.Clock().Sub(mapping.LastSuccess).Seconds())
-		p.addOwn(&mappingDuration, mapping.Duration.Seconds())
+		p.addOwn(&refreshDuration, mapping.Duration.Seconds())
 	}
 	if p.ownership != nil && p.ownership.Mapped {
-		p.addOwn(&mappingUnmatched, float64(p.ownership.Unmatched))
+		p.addOwn(&sourceUnmatched, float64(p.ownership.Unmatched), podResources)
 	}
 }
 
-// addCounts adds a series for each key of the map, sorted.
-func addCounts[K ~string, N uint64 | int](p *page, d *Definition, counts map[K]N) {
-	for _, key := range slices.Sorted(maps.Keys(counts)) {
-		p.addOwn(d, float64(counts[key]), string(key))
+// addRefreshes adds the refreshes of a source of owners.
+func (p *page) addRefreshes(source string, last time.Time, failures map[string]uint64) {
+	if !last.IsZero() {
+		p.addOwn(&sourceLast, seconds(last), source)
 	}
+	var total uint64
+	for _, reason := range slices.Sorted(maps.Keys(failures)) {
+		if n := failures[reason]; n > 0 {
+			total += n
+			p.addOwn(&sourceReasons, float64(n), source, reason)
+		}
+	}
+	p.addOwn(&sourceFailures, float64(total), source)
+}
+
+// addTotal adds the sum of counts, and a series for each key that has occurred.
+func addTotal[K ~string](p *page, total, byKey *Definition, counts map[K]uint64) {
+	var sum uint64
+	for _, key := range slices.Sorted(maps.Keys(counts)) {
+		if n := counts[key]; n > 0 {
+			sum += n
+			p.addOwn(byKey, float64(n), string(key))
+		}
+	}
+	p.addOwn(total, float64(sum))
 }

@@ -75,7 +75,9 @@ DCGM_FI_DRIVER_VERSION, label, Driver version.
 `
 
 const testXIDs = `code,name,severity,action,investigation,meaning
+13,GR_EXCEPTION,application,RESTART_APP,,Graphics engine exception
 31,MMU_FAULT,warning,RESTART_APP,,GPU memory page fault
+43,RESETCHANNEL,application,,,The channel was reset
 79,OFF_THE_BUS,critical,RESTART_BM,,GPU has fallen off the bus
 `
 
@@ -95,9 +97,24 @@ func testConfig(t *testing.T) Config {
 		t.Fatal(err)
 	}
 	return Config{
-		Counters: counters.List, XIDs: testCatalogue(t),
+		Counters: counters.List, Selected: selection(t, "full"), XIDs: testCatalogue(t),
 		HostnameLabel: "hostname", Hostname: "node1", MaxAge: 30 * time.Second,
 	}
+}
+
+func selection(t testing.TB, list string) Selection {
+	t.Helper()
+	s, err := ParseSelection(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// derivedFields are those of all families.
+func derivedFields(t testing.TB) []model.FieldID {
+	t.Helper()
+	return (&Config{Selected: selection(t, "full")}).DerivedFields()
 }
 
 // testInventory has an H100, an A100 in MIG mode with two GPU instances, and a
@@ -330,6 +347,18 @@ func fabricInventory() *model.Inventory {
 	return inv
 }
 
+// fabricNode returns the inventory with a value of every column.
+func fabricNode() (*model.Inventory, *model.Sample) {
+	inv := fabricInventory()
+	sample := &model.Sample{Generation: 1, Time: epoch, LinksRead: epoch, Strings: []string{"570.133.20"}}
+	for i := range inv.Entities {
+		sample.Rows = append(sample.Rows, []model.Cell{model.Int64Cell(int64(30 + i))})
+	}
+	sample.Rows[0] = append(sample.Rows[0], model.StringCell(0))
+	sample.Rows[1] = append(sample.Rows[1], model.Int64Cell(40))
+	return inv, sample
+}
+
 // Every kind of entity has its labels. A link has the owners of its GPU.
 func TestEntitiesGolden(t *testing.T) {
 	cfg := testConfig(t)
@@ -343,13 +372,7 @@ func TestEntitiesGolden(t *testing.T) {
 	for name, fromOne := range map[string]bool{"families-entities.prom": false, "families-links-from-one.prom": true} {
 		cfg.LinksFromOne = fromOne
 		f, node, _ := newTestFamilies(t, cfg)
-		inv := fabricInventory()
-		sample := &model.Sample{Generation: 1, Time: epoch, LinksRead: epoch, Strings: []string{"570.133.20"}}
-		for i := range inv.Entities {
-			sample.Rows = append(sample.Rows, []model.Cell{model.Int64Cell(int64(30 + i))})
-		}
-		sample.Rows[0] = append(sample.Rows[0], model.StringCell(0))
-		sample.Rows[1] = append(sample.Rows[1], model.Int64Cell(40))
+		inv, sample := fabricNode()
 		deliver(t, node, wire.Frame{Inventory: inv}, wire.Frame{Sample: sample})
 		f.owners = fixedOwners{ownership: &Ownership{Known: true, Mapped: true, Entities: []Holders{{Owners: []Owner{{Namespace: "ns", Pod: "pod", Container: "c"}}}}}}
 		golden(t, name, encode(t, f, expfmt.TypeTextPlain))
@@ -513,7 +536,9 @@ func TestGoneGPUKeepsItsCounters(t *testing.T) {
 	body := encode(t, f, expfmt.TypeTextPlain)
 	for _, want := range []string{
 		`gpu_up{gpu="1",UUID="GPU-bbbb",pci_bus_id="00000000:2A:00.0",device="nvidia1",modelName="NVIDIA A100-SXM4-40GB",hostname="node1"} 0`,
-		`gpu_xid_errors_total{gpu="1",UUID="GPU-bbbb",pci_bus_id="00000000:2A:00.0",device="nvidia1",modelName="NVIDIA A100-SXM4-40GB",hostname="node1",xid="79"} 1`,
+		`gpu_xid_errors_total{gpu="1",UUID="GPU-bbbb",pci_bus_id="00000000:2A:00.0",device="nvidia1",modelName="NVIDIA A100-SXM4-40GB",hostname="node1",severity="critical"} 1`,
+		`gpu_xid_errors_total{gpu="1",UUID="GPU-bbbb",pci_bus_id="00000000:2A:00.0",device="nvidia1",modelName="NVIDIA A100-SXM4-40GB",hostname="node1",severity="warning"} 0`,
+		`gpu_xid_code_errors_total{gpu="1",UUID="GPU-bbbb",pci_bus_id="00000000:2A:00.0",device="nvidia1",modelName="NVIDIA A100-SXM4-40GB",hostname="node1",xid="79",name="OFF_THE_BUS",severity="critical",action="RESTART_BM"} 1`,
 	} {
 		if !strings.Contains(string(body), want) {
 			t.Errorf("missing: %s", want)
@@ -563,8 +588,8 @@ func TestInventoryAloneChangesNothing(t *testing.T) {
 
 func TestXIDCountersSurviveASamplerAndAReusedEntityID(t *testing.T) {
 	f, node, _ := newTestFamilies(t, testConfig(t))
-	count := func() string { return series(encode(t, f, expfmt.TypeTextPlain), "gpu_xid_errors_total") }
-	const instance = `GPU_I_PROFILE="1g.5gb",GPU_I_ID="11",hostname="node1",xid="31"} 2`
+	count := func() string { return series(encode(t, f, expfmt.TypeTextPlain), "gpu_xid_code_errors_total") }
+	const instance = `GPU_I_PROFILE="1g.5gb",GPU_I_ID="11",hostname="node1",xid="31",name="MMU_FAULT",severity="warning",action="RESTART_APP"} 2`
 	if !strings.Contains(count(), instance) {
 		t.Fatalf("the XIDs of a compute instance are missing:\n%s", count())
 	}
@@ -575,8 +600,12 @@ func TestXIDCountersSurviveASamplerAndAReusedEntityID(t *testing.T) {
 	s := testSample(inv)
 	deliver(t, node, wire.Frame{Inventory: inv}, wire.Frame{Sample: s})
 	// The XIDs still belong to the former instance.
-	if got := count(); strings.Contains(got, `GPU_I_ID="9",hostname="node1",xid="31"} 2`) || strings.Count(got, instance) != 1 || !strings.Contains(got, `UUID="GPU-bbbb",pci_bus_id="00000000:2A:00.0",device="nvidia1",modelName="NVIDIA A100-SXM4-40GB",hostname="node1",xid="79"} 1`) {
+	if got := count(); strings.Contains(got, `GPU_I_ID="9"`) || strings.Count(got, instance) != 1 || !strings.Contains(got, `UUID="GPU-bbbb",pci_bus_id="00000000:2A:00.0",device="nvidia1",modelName="NVIDIA A100-SXM4-40GB",hostname="node1",xid="79",name="OFF_THE_BUS",severity="critical",action="RESTART_BM"} 1`) {
 		t.Errorf("after the repartition:\n%s", got)
+	}
+	const total = `GPU_I_PROFILE="1g.5gb",GPU_I_ID="11",hostname="node1",severity="warning"} 2`
+	if got := series(encode(t, f, expfmt.TypeTextPlain), "gpu_xid_errors_total"); strings.Count(got, total) != 1 || strings.Contains(got, `GPU_I_ID="9"`) {
+		t.Errorf("totals after the repartition:\n%s", got)
 	}
 	// The old partition returns.
 	deliver(t, node, wire.Frame{Inventory: testInventory(t)}, wire.Frame{Sample: testSample(testInventory(t))})

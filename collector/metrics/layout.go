@@ -22,9 +22,10 @@ type layout struct {
 	entities  []entityLayout
 	// columns are, for each counter and kind, the column of the counter's field, or -1.
 	columns [][model.KindCount]int
-	// hardware are the columns of hardwareRows, or -1.
+	// hardware are the columns of hardwareRows, or -1 for a family that is not selected.
 	hardware      []int
-	labelCounters []int // positions of the counters of type label
+	derived       map[model.FieldID]int // columns of the derived fields
+	labelCounters []int                 // positions of the counters of type label
 	podLabels     [][]*dto.LabelPair
 }
 
@@ -54,6 +55,10 @@ func newLayout(cfg *Config, v state.View, ownership *Ownership) layout {
 		entities:  make([]entityLayout, len(v.Inventory.Entities)),
 		columns:   make([][model.KindCount]int, len(cfg.Counters)),
 		hardware:  make([]int, len(hardwareRows)),
+		derived:   make(map[model.FieldID]int, len(v.Inventory.Derived)),
+	}
+	for column, f := range v.Inventory.Derived {
+		l.derived[f] = column
 	}
 	for i, c := range cfg.Counters {
 		if c.Type == field.MetricLabel {
@@ -67,7 +72,10 @@ func newLayout(cfg *Config, v state.View, ownership *Ownership) layout {
 		}
 	}
 	for i, r := range hardwareRows {
-		l.hardware[i] = slices.Index(v.Inventory.Derived, r.field)
+		l.hardware[i] = -1
+		if cfg.Selected.Has(r.family) {
+			l.hardware[i] = slices.Index(v.Inventory.Derived, r.field)
+		}
 	}
 	taken := cfg.takenNames()
 	for i := range l.entities {

@@ -16,7 +16,7 @@ var (
 		state.BusyTime: &gpuBusySeconds, state.Energy: &gpuEnergyJoules, state.EngineTime: &gpuEngineActiveSeconds,
 		state.NVLinkBytes: &gpuNVLinkBytes, state.PCIeBytes: &gpuPCIeBytes,
 	}
-	integralSources = [state.QuantityCount]*Definition{state.BusyTime: &gpuBusySource, state.Energy: &gpuEnergySource}
+	integralData = [state.QuantityCount]string{state.BusyTime: "busy", state.Energy: "energy"} // in gpu_exporter_source_info
 )
 
 // addIntegrals adds the integrals. As counters, they remain without a fresh sample,
@@ -28,7 +28,11 @@ func (p *page) addIntegrals() {
 	view := &p.v.Tracks.IntegralView
 	for j := range view.All {
 		integral := &view.All[j]
-		d, info := integralFamilies[integral.Quantity], integralSources[integral.Quantity]
+		d := integralFamilies[integral.Quantity]
+		if !p.cfg.Selected.Has(d) {
+			continue
+		}
+		used := make([]bool, len(integral.Sources))
 		var labels []string
 		if integral.Label != "" {
 			labels = []string{integral.Label}
@@ -39,8 +43,13 @@ func (p *page) addIntegrals() {
 				continue
 			}
 			p.addEntity(d, i, view.Totals[at], labels...)
-			if info != nil {
-				p.addEntity(info, i, 1, integral.Sources[view.Sources[at]].Name)
+			used[view.Sources[at]] = true
+		}
+		if data := integralData[integral.Quantity]; data != "" {
+			for n, is := range used {
+				if is {
+					p.addOwn(&sourceInfo, 1, data, integral.Sources[n].Name)
+				}
 			}
 		}
 		for _, gpu := range p.goneGPUs() {
@@ -54,7 +63,9 @@ func (p *page) addIntegrals() {
 		}
 	}
 	for i, seconds := range view.Gaps {
-		p.addOwn(&integratedGap, seconds, integralFamilies[i].Name)
+		if d := integralFamilies[i]; p.cfg.Selected.Has(d) {
+			p.addOwn(&integratedGap, seconds, d.Name)
+		}
 	}
 }
 

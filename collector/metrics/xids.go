@@ -10,85 +10,87 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"gpu_exporter/collector/model"
-	"gpu_exporter/collector/state"
 	"gpu_exporter/collector/xid"
 )
 
-// addXIDs adds the XID counters. increase() misses the first event of a counter that
-// starts at 1, so the codes that call for action start at 0. The counters of GPUs and
-// GPU instances that are gone remain.
+// addXIDs adds the XID counters. Those of a GPU by severity start at 0, because
+// increase() misses the first event of a counter that starts at 1. The counters of GPUs
+// and GPU instances that are gone remain.
 func (p *page) addXIDs() {
-	action := p.cfg.XIDs.CallsForAction()
+	counts := map[model.EntityKey][]xidCount{}
+	for key, count := range p.v.XIDs {
+		counts[key.EntityKey] = append(counts[key.EntityKey], xidCount{key.Code, count})
+	}
 	for i := range p.layout.entities {
-		l := &p.layout.entities[i]
-		if !l.device {
-			continue
-		}
-		key := model.KeyOf(p.v.Inventory, i)
-		for _, code := range seenOr(action, p.v.XIDs, key) {
-			p.addXID(xid.Key{EntityKey: key, Code: code}, p.labels(&gpuXIDErrors, i, l.identity, decimal(code)))
+		if l := &p.layout.entities[i]; l.device {
+			key := model.KeyOf(p.v.Inventory, i)
+			p.addXIDsOf(i, l.identity, counts[key], key.Instance == model.Unknown)
+			delete(counts, key)
 		}
 	}
 	for _, gpu := range p.goneGPUs() {
 		key := model.EntityKey{UUID: gpu.UUID, Instance: model.Unknown}
-		for _, code := range seenOr(action, p.v.XIDs, key) {
-			p.addXID(xid.Key{EntityKey: key, Code: code}, with(p.cfg.gpuIdentity(gpu), "xid", decimal(code)))
+		p.addXIDsOf(model.Unknown, p.cfg.gpuIdentity(gpu), counts[key], true)
+		delete(counts, key)
+	}
+	for _, key := range formerInstances(p.v.Inventory, counts) {
+		if gpu := p.v.GPU(key.UUID); gpu != nil {
+			p.addXIDsOf(model.Unknown, p.cfg.instanceIdentity(gpu, key.Profile, key.Instance), counts[key], false)
 		}
 	}
-	for _, key := range formerInstances(p.v) {
-		identity := p.cfg.instanceIdentity(p.v.GPU(key.UUID), key.Profile, key.Instance)
-		p.addXID(key, with(identity, "xid", decimal(key.Code)))
-	}
-	p.addXIDInfo(action)
 }
 
-func (p *page) addXID(key xid.Key, labels []*dto.LabelPair) {
-	count := p.v.XIDs[key]
-	p.add(&gpuXIDErrors, labels, float64(count.Total))
-	if !count.Last.IsZero() {
-		p.add(&gpuXIDLastTimestamp, labels, seconds(count.Last))
+// xidCount is the count of one code on a device.
+type xidCount struct {
+	code int64
+	xid.Count
+}
+
+// addXIDsOf adds the XIDs of a device: by severity, and by code. The position of a device
+// that is gone is Unknown.
+func (p *page) addXIDsOf(entity int, identity []*dto.LabelPair, counts []xidCount, fromStart bool) {
+	add := func(d *Definition, value float64, labels ...string) {
+		if entity != model.Unknown {
+			p.addEntity(d, entity, value, labels...)
+			return
+		}
+		p.add(d, d.labels(identity, labels...), value)
+	}
+	slices.SortFunc(counts, func(a, b xidCount) int { return cmp.Compare(a.code, b.code) })
+	var totals [xid.SeverityCount]uint64
+	for _, c := range counts {
+		entry := p.cfg.XIDs.Describe(c.code)
+		totals[entry.Severity] += c.Total
+		labels := []string{decimal(c.code), entry.Name, entry.Severity.String(), entry.Action}
+		add(&gpuXIDCodeErrors, float64(c.Total), labels...)
+		if !c.Last.IsZero() {
+			add(&gpuXIDCodeLast, seconds(c.Last), labels...)
+		}
+	}
+	for severity, total := range totals {
+		if fromStart || total > 0 {
+			add(&gpuXIDErrors, float64(total), xid.Severity(severity).String())
+		}
 	}
 }
 
 // formerInstances returns the keys of XIDs on instances that a GPU no longer has, in
 // order.
-func formerInstances(v state.View) []xid.Key {
-	var keys []xid.Key
-	for key := range v.XIDs {
-		if key.Instance == model.Unknown || v.GPU(key.UUID) == nil {
-			continue
-		}
-		exists := slices.ContainsFunc(v.Inventory.Entities, func(e model.Entity) bool {
+func formerInstances(inv *model.Inventory, counts map[model.EntityKey][]xidCount) []model.EntityKey {
+	var keys []model.EntityKey
+	for key := range counts {
+		exists := slices.ContainsFunc(inv.Entities, func(e model.Entity) bool {
 			return e.Kind == model.KindGPUInstance && e.InstanceID == key.Instance && e.Profile == key.Profile &&
-				v.Inventory.Entities[e.Parent].UUID == key.UUID
+				inv.Entities[e.Parent].UUID == key.UUID
 		})
-		if !exists {
+		if key.Instance != model.Unknown && !exists {
 			keys = append(keys, key)
 		}
 	}
-	slices.SortFunc(keys, func(a, b xid.Key) int {
-		return cmp.Or(cmp.Compare(a.UUID, b.UUID), cmp.Compare(a.Instance, b.Instance), cmp.Compare(a.Profile, b.Profile), cmp.Compare(a.Code, b.Code))
+	slices.SortFunc(keys, func(a, b model.EntityKey) int {
+		return cmp.Or(cmp.Compare(a.UUID, b.UUID), cmp.Compare(a.Instance, b.Instance), cmp.Compare(a.Profile, b.Profile))
 	})
 	return keys
-}
-
-// addXIDInfo adds the catalogue entries of the codes that call for action or occurred,
-// which join on (instance, xid). The whole catalogue would be three times as many.
-func (p *page) addXIDInfo(action []int64) {
-	codes := slices.Clone(action)
-	for k := range p.v.XIDs {
-		codes = append(codes, k.Code)
-	}
-	slices.Sort(codes)
-	for _, code := range slices.Compact(codes) {
-		p.addInfo(&gpuXIDInfo, model.Unknown, int(code), func() []*dto.LabelPair {
-			entry, ok := p.cfg.XIDs.Lookup(code)
-			if !ok {
-				return with(nil, "severity", "unknown", "xid", decimal(code))
-			}
-			return nonEmpty(with(nil, "action", entry.Action, "name", entry.Name, "severity", entry.Severity.String(), "xid", decimal(code)))
-		})
-	}
 }
 
 // seenOr returns the codes of always, and those in the map of the entity, sorted.

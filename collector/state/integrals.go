@@ -86,12 +86,15 @@ func allIntegrals() []Integral {
 	}
 }
 
-// integratedFields returns the source fields of the integrals. Sums, and means since the
+// integratedFields returns the source fields of the selected integrals. Sums, and means since the
 // previous value, lose nothing if they are read once per sample. All others are read every
 // resolution.
-func integratedFields(resolution time.Duration) []model.TrackedField {
+func integratedFields(selected func(Quantity) bool, resolution time.Duration) []model.TrackedField {
 	var list []model.TrackedField
 	for _, in := range allIntegrals() {
+		if !selected(in.Quantity) {
+			continue
+		}
 		for n, s := range in.Sources {
 			t := model.TrackedField{Field: s.field, Kinds: in.kinds, Parents: in.parents}
 			profiling := field.Field{ID: s.field}.Profiling()

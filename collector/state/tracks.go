@@ -40,11 +40,11 @@ func (w *Window) Mean() float64 {
 	return min(max(w.weighted/w.span, w.Min), w.Max) // rounding may exceed the range
 }
 
-// TrackedFields returns the fields to track for the integrals and for the counters with
-// statistics or a histogram, each once. The sampler reads gauges of a moment or of a short
+// TrackedFields returns the fields to track for the selected integrals and for the counters
+// with statistics or a histogram, each once. The sampler reads gauges of a moment or of a short
 // time every resolution.
-func TrackedFields(counters []field.Counter, resolution time.Duration) []model.TrackedField {
-	list := integratedFields(resolution)
+func TrackedFields(counters []field.Counter, selected func(Quantity) bool, resolution time.Duration) []model.TrackedField {
+	list := integratedFields(selected, resolution)
 	for _, c := range counters {
 		if !c.Tracked() {
 			continue

@@ -50,6 +50,9 @@ type SamplerConfig struct {
 	Links []model.KnownLinks
 	// HealthInterval is the time between health checks; 0 disables them.
 	HealthInterval time.Duration
+	// Peers enables reading how the GPUs reach each other, together with the health
+	// checks.
+	Peers bool
 	// Processes enables reading the processes on the devices.
 	Processes bool
 	// ProfilingPause is the time from the start during which profiling fields are not

@@ -17,18 +17,20 @@ import (
 // Severity is the importance of an XID error to the operator of the node.
 type Severity uint8
 
-// The severities. An XID of severity info concerns the application or needs no action; all
-// others call for action by an operator.
+// The severities. An XID of severity application concerns the application or needs no
+// action; all others call for action by an operator.
 const (
-	Info Severity = iota
+	Application Severity = iota
 	Warning
 	Critical
+
+	SeverityCount = int(Critical) + 1
 )
 
 func (s Severity) String() string {
 	switch s {
-	case Info:
-		return "info"
+	case Application:
+		return "application"
 	case Warning:
 		return "warning"
 	case Critical:
@@ -69,6 +71,15 @@ func (c *Catalogue) Lookup(code int64) (XID, bool) {
 	return c.xids[i], true
 }
 
+// Describe returns the description of a code. A code outside the catalogue is a warning
+// without a name.
+func (c *Catalogue) Describe(code int64) XID {
+	if x, ok := c.Lookup(code); ok {
+		return x
+	}
+	return XID{Code: code, Severity: Warning}
+}
+
 // All returns all codes in ascending order.
 func (c *Catalogue) All() []XID { return slices.Clone(c.xids) }
 
@@ -96,14 +107,14 @@ func (c *Catalogue) Message(code int64) string {
 }
 
 // CallsForAction returns the codes of severity warning and critical. For these,
-// gpu_xid_errors_total exists from the start with 0, because increase() misses the first
-// event of a counter that starts with 1. All codes would be three times as many series, and
+// DCGM_EXP_XID_ERRORS_TOTAL exists from the start with 0, because increase() misses the
+// first event of a counter that starts with 1. All codes would be three times as many series, and
 // the remaining ones belong in no alert. The head of etc/xid-catalogue.csv has the rules for
 // severities, and their sources.
 func (c *Catalogue) CallsForAction() []int64 {
 	var codes []int64
 	for _, x := range c.xids {
-		if x.Severity != Info {
+		if x.Severity != Application {
 			codes = append(codes, x.Code)
 		}
 	}
@@ -190,7 +201,7 @@ func parseXID(record []string) (XID, error) {
 		return x, fmt.Errorf("code %q is not a number from 0 to 65535", record[0])
 	}
 	x.Code = int64(code)
-	for _, s := range []Severity{Info, Warning, Critical} {
+	for _, s := range []Severity{Application, Warning, Critical} {
 		if record[2] == s.String() {
 			x.Severity = s
 			if x.Meaning == "" {
@@ -199,5 +210,5 @@ func parseXID(record []string) (XID, error) {
 			return x, nil
 		}
 	}
-	return x, fmt.Errorf("code %d has severity %q: write info, warning or critical", code, record[2])
+	return x, fmt.Errorf("code %d has severity %q: write application, warning or critical", code, record[2])
 }

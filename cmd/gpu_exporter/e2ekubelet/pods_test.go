@@ -100,9 +100,9 @@ func TestStaticPods(t *testing.T) {
 	step(t, "a kubelet stops and restarts", func(t *testing.T) {
 		stop, stopLabelled := e.always(t, h.check), labelled.always(t, k.labelled(t, *h).check)
 		k.stop(t)
-		e.eventuallyUp(t, 0, "gpu_exporter_pod_mapping_up", nil)
+		e.eventuallyUp(t, 0, "gpu_exporter_owner_source_up", map[string]string{"source": "pod_resources"})
 		k.start(t)
-		e.eventuallyUp(t, 1, "gpu_exporter_pod_mapping_up", nil)
+		e.eventuallyUp(t, 1, "gpu_exporter_owner_source_up", map[string]string{"source": "pod_resources"})
 		k.eventuallyLists(t, h)
 		e.eventuallyRefreshed(t)
 		labelled.eventuallyRefreshed(t)

@@ -181,7 +181,7 @@ func (b *bench) memory(ctx context.Context) ([]row, error) {
 	}
 	late := median(totals[n-tenth:])
 	return []row{
-		absolute(fmt.Sprintf("PSS of exporter and sampler after %v", b.duration), late, 45, "MiB"),
+		absolute(fmt.Sprintf("PSS of exporter and sampler after %v", b.duration), late, 35, "MiB"),
 		{quantity: "  of the exporter", measured: fmt.Sprintf("%.4g MiB", median(exporters[n-tenth:])), floor: "-", ratio: "-", limit: "-"},
 		{quantity: "  of the sampler", measured: fmt.Sprintf("%.4g MiB", median(samplers[n-tenth:])), floor: "-", ratio: "-", limit: "-"},
 		absolute("growth of the PSS from the second tenth of the time to the last", late-median(totals[tenth:2*tenth]), 1, "MiB"),

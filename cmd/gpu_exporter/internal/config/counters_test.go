@@ -134,7 +134,7 @@ func TestXIDCatalogue(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if x, _ := c.XIDs.Lookup(109); x.Severity != xid.Info || x.Meaning != "The application's business" {
+	if x, _ := c.XIDs.Lookup(109); x.Severity != xid.Application || x.Meaning != "The application's business" {
 		t.Errorf("109 is %+v", x)
 	}
 	if x, ok := c.XIDs.Lookup(79); !ok || x.Severity != xid.Critical {

@@ -35,39 +35,27 @@ func writeHelp(w io.Writer, name string, table []*setting) {
 			p("  %s%s\n%s", c.name, c.operands, wrap(c.help, "      "))
 		}
 	}
-	p("\n%s", wrap("A flag has one dash or two. A flag wins over its environment variable, the variable over the configuration file. A variable that is empty counts as unset.", ""))
-	list := func(title string, flags func(*setting) bool) {
+	p("\n%s", wrap("A flag has one dash or two. A flag wins over its environment variable, both win over the names of dcgm-exporter, and all win over the configuration file. A variable that is empty counts as unset.", ""))
+	for _, section := range append([]subject{{commandSubject, "Flags of the command"}}, subjects()...) {
+		title := "\n" + section.title + ":\n"
 		for _, s := range table {
-			if s.env == "" && s.commands != nil && !slices.Contains(s.commands, name) || !flags(s) {
-				continue
-			}
-			if title != "" {
-				p("\n%s:\n", title)
+			if s.subject() == section.name && (s.commands == nil || slices.Contains(s.commands, name)) {
+				p("%s  %s\n%s", title, s.usage(), wrap(s.details(), "      "))
 				title = ""
 			}
-			p("  %s\n%s", s.usage(), wrap(s.details(), "      "))
 		}
 	}
-	list("Flags of the command", func(s *setting) bool { return s.env == "" })
-	for _, subject := range subjects() {
-		list(subject.title, func(s *setting) bool { return s.isOwn() && s.env != "" && s.subject() == subject.name })
-	}
-	p("\nNames of dcgm-exporter, which have variables, too (see FLAGS.md):\n")
-	var inert []string
+	p("\nNames of dcgm-exporter (FLAGS.md has their variables, and the flags that have no effect here):\n")
 	for _, s := range table {
-		switch {
-		case s.means != "" && s.name != "":
+		if s.means != "" && s.name != "" {
 			p("  %-40s --%s\n", s.spellings(), s.means)
-		case s.inert != "":
-			inert = append(inert, "--"+s.name)
 		}
 	}
-	p("%s", wrap("Accepted without effect: "+strings.Join(inert, ", ")+".", "  "))
 }
 
 // spellings returns the names of a flag, such as "-c, --collect-interval".
 func (s *setting) spellings() string {
-	names := strings.Fields(s.aliases + " " + s.name)
+	names := s.names()
 	for i, name := range names {
 		names[i] = dashed(name)
 	}

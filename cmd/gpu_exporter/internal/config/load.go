@@ -276,9 +276,6 @@ func (l *loader) checkTogether() {
 	if a, b := l.settings["simulate"], l.settings["dcgm.library-path"]; a.set && b.set {
 		l.fail(fmt.Errorf("%s and %s exclude each other: both name the directory of libdcgm.so.4", a.from, b.from))
 	}
-	if s := l.settings["path.kmsg"]; s.set && c.KernelLog == KernelLogOff {
-		l.warn("%s: no effect with --xid.kernel-log=%s", s.from, KernelLogOff)
-	}
 	if _, inPod := l.lookup("KUBERNETES_SERVICE_HOST"); inPod && c.Kubernetes && c.NodeName == "" {
 		l.warn("NODE_NAME is not set: the name of the pod is used as the name of the node; set it from spec.nodeName")
 	}
@@ -286,15 +283,11 @@ func (l *loader) checkTogether() {
 
 // checkNeeds warns about flags without effect.
 func (l *loader) checkNeeds() {
-	isOff := func(s *setting) bool { return slices.Contains([]string{"", "false", "none", "NONE"}, s.value()) }
+	isOff := func(s *setting) bool { return slices.Contains([]string{"", "false", "off", "none", "NONE"}, s.value()) }
 	for _, s := range l.table {
-		if s.needs == "" || !s.set || isOff(s) {
-			continue
-		}
-		if isOff(l.settings[s.needs]) {
-			l.warn("%s: no effect without --%s", s.from, s.needs)
-		} else if s.name == "kubernetes.pod-labels-form" && !l.config.ShowsPodLabels() {
-			l.warn("%s: no effect without --kubernetes.pod-labels or --kubernetes.pod-annotation-allowlist", s.from)
+		needs := strings.Fields(s.needs)
+		if s.set && !isOff(s) && len(needs) > 0 && !slices.ContainsFunc(needs, func(name string) bool { return !isOff(l.settings[name]) }) {
+			l.warn("%s: no effect without --%s", s.from, strings.Join(needs, " or --"))
 		}
 	}
 }

@@ -59,7 +59,7 @@ func TestFlagsPage(t *testing.T) {
 			if !flags(s) {
 				continue
 			}
-			names := strings.Fields(s.aliases + " " + s.name)
+			names := s.names()
 			for i, name := range names {
 				names[i] = code(dashed(name))
 			}
@@ -74,7 +74,7 @@ func TestFlagsPage(t *testing.T) {
 		func(s *setting) []string { return []string{strings.Join(s.commands, ", "), code(s.def), s.help} })
 	for _, subject := range subjects() {
 		section(subject.title, "| flag | variable | default | reload | meaning |",
-			func(s *setting) bool { return s.isOwn() && s.env != "" && s.subject() == subject.name },
+			func(s *setting) bool { return s.subject() == subject.name },
 			func(s *setting) []string {
 				return []string{code(s.env), code(s.def), map[bool]string{true: "yes", false: "no"}[s.live], s.help}
 			})
@@ -132,8 +132,10 @@ func TestTables(t *testing.T) {
 		if s.means == "" && s.parse == nil || s.kind == single && s.isOwn() && s.arg == "" || s.isOwn() && s.help == "" {
 			t.Errorf("%s: target, placeholder or help is missing", s.name)
 		}
-		if s.needs != "" && own[s.needs] == nil {
-			t.Errorf("%s needs %s, which is not a flag", s.name, s.needs)
+		for needed := range strings.FieldsSeq(s.needs) {
+			if own[needed] == nil {
+				t.Errorf("%s needs %s, which is not a flag", s.name, needed)
+			}
 		}
 		if !s.isOwn() && (s.env == "" || s.help != "" || strings.Contains(s.name, ".")) {
 			t.Errorf("%s: a flag of dcgm-exporter has a variable, and neither a help nor a subject", s.name)
@@ -163,7 +165,7 @@ func TestTables(t *testing.T) {
 			t.Errorf("%s: variable %s, want %s", name, s.env, want)
 		}
 		if !slices.ContainsFunc(subjects(), func(u subject) bool { return u.name == s.subject() }) ||
-			s.subject() == "" && name != "config.file" && !slices.Contains(withoutSubject, name) {
+			s.subject() == "" && !slices.Contains(withoutSubject, name) {
 			t.Errorf("%s: the subject is missing", name)
 		}
 		for other := range own {

@@ -31,7 +31,7 @@ type setting struct {
 	// commands are the only ones that have this flag; empty: all. These flags are no keys
 	// of the configuration file.
 	commands []string
-	// needs is a flag without which this one has no effect.
+	// needs are the flags, separated by blanks, one of which this one needs for an effect.
 	needs string
 	// compat is the flag of dcgm-exporter that sets this one, too; nil: none.
 	compat *setting
@@ -53,20 +53,22 @@ type setting struct {
 	file []*yaml.Node // its values there
 }
 
-func (s *setting) names() []string {
-	return slices.DeleteFunc(append([]string{s.name}, strings.Fields(s.aliases)...), func(name string) bool { return name == "" })
-}
+func (s *setting) names() []string { return strings.Fields(s.aliases + " " + s.name) }
 
 // isOwn reports whether the flag is not one of dcgm-exporter.
 func (s *setting) isOwn() bool { return s.means == "" && s.inert == "" && s.instead == "" }
 
-// subject returns the part of the name before the first dot, or "".
+// subject returns the name of the flag's group in subjects.
 func (s *setting) subject() string {
-	subject, _, found := strings.Cut(s.name, ".")
-	if !found || subject == "config" {
-		return ""
+	switch subject, _, found := strings.Cut(s.name, "."); {
+	case s.env == "":
+		return commandSubject
+	case !s.isOwn():
+		return compatSubject
+	case found:
+		return subject
 	}
-	return subject
+	return ""
 }
 
 // target parses values into a field of the configuration.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/common/promslog"
 
+	"gpu_exporter/collector/metrics"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/wire"
 )
@@ -19,10 +20,16 @@ import (
 // subject is a group of flags: those whose names begin with its name and a dot.
 type subject struct{ name, title string }
 
+// The groups of other flags: those of the commands, and those of dcgm-exporter.
+const (
+	commandSubject = "(command)"
+	compatSubject  = "(dcgm-exporter)"
+)
+
 // subjects returns the groups of flags in the order of --help and FLAGS.md.
 func subjects() []subject {
 	return []subject{
-		{"", "General"}, {"sample", "Sampling"}, {"counters", "Counters"}, {"devices", "Devices"}, {"dcgm", "DCGM"},
+		{"config", "Configuration file"}, {"", "General"}, {"sample", "Sampling"}, {"counters", "Counters"}, {"devices", "Devices"}, {"dcgm", "DCGM"},
 		{"xid", "XIDs"}, {"clock-events", "Clock events"}, {"health", "Health checks"}, {"label", "Labels"},
 		{"kubernetes", "Kubernetes"}, {"slurm", "Slurm"}, {"jobs", "Other batch jobs"}, {"docker", "Docker"},
 		{"path", "Paths of the host"}, {"web", "HTTP server"}, {"log", "Log"},
@@ -78,6 +85,8 @@ func (l *Live) settings() []*setting {
 	return []*setting{
 		{name: "config.file", arg: "FILE", target: text(&l.ConfigFile),
 			help: "Configuration file in YAML: the flags, nested by subject, and fields and models. Flags and variables win over it."},
+		{name: "families", def: metrics.Default.String(), arg: "LIST", target: one(&l.Families, metrics.ParseSelection),
+			help: "Families of gpu_* and gpu_exporter_* to export: lean, default, full or groups, separated by commas. -NAME removes a group: default,links,-engines. METRICS.md lists the groups."},
 		{name: "hostname", needs: "label.hostname", arg: "NAME", target: text(&l.Hostname),
 			help: "Value of the hostname label. Default: the host of a remote DCGM engine (without --kubernetes.enabled), else --kubernetes.node-name, else the machine's name."},
 
@@ -165,7 +174,7 @@ func (s *Static) settings() []*setting {
 			help: "Export only the pod labels whose name matches one of the expressions. Repeatable, or separated by commas. Default: all."},
 		{name: "kubernetes.pod-annotation-allowlist", needs: "kubernetes.enabled", arg: "REGEX", target: values(&s.AnnotationAllow, false, expression),
 			help: "Export the pod annotations whose name matches one of the expressions. Repeatable. Default: none."},
-		{name: "kubernetes.pod-labels-form", needs: "kubernetes.enabled", def: PodLabelsOnSeries, arg: "FORM",
+		{name: "kubernetes.pod-labels-form", needs: "kubernetes.pod-labels kubernetes.pod-annotation-allowlist", def: PodLabelsOnSeries, arg: "FORM",
 			target: oneOf(&s.PodLabelsForm, PodLabelsOnSeries, PodLabelsInFamily),
 			help:   "Place of pod labels and annotations: series (those of the pod's devices) or family (gpu_pod_labels, to join)."},
 		{name: "kubernetes.pod-uid", needs: "kubernetes.enabled", target: boolean(&s.PodUID), help: "Add the label pod_uid."},
@@ -190,7 +199,7 @@ func (s *Static) settings() []*setting {
 		{name: "docker.label-allowlist", needs: "docker.socket", arg: "REGEX", target: values(&s.DockerLabels, false, expression),
 			help: "Export the container labels whose name matches one of the expressions. Repeatable. Default: none."},
 
-		{name: "path.kmsg", arg: "FILE", target: text(&s.KMsg), help: "The kernel log. Default: " + DefaultKMsg + "."},
+		{name: "path.kmsg", needs: "xid.kernel-log", arg: "FILE", target: text(&s.KMsg), help: "The kernel log. Default: " + DefaultKMsg + "."},
 		{name: "path.pod-logs", needs: "kubernetes.enabled", def: "/var/log/pods", arg: "DIR", target: text(&s.PodLogs),
 			help: "The kubelet's directory of pod logs. The names in it contain the UIDs of pods."},
 		{name: "path.procfs", def: "/proc", arg: "DIR", target: text(&s.ProcFS), help: "The host's procfs."},

@@ -1,0 +1,214 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package metrics
+
+import (
+	"slices"
+
+	"gpu_exporter/collector/model"
+)
+
+// hardwareState computes families from several fields of a GPU. A family with the
+// number of a state is 0 in the good state. Its info family has the state's name and
+// exists only in another state.
+type hardwareState struct {
+	families []*Definition
+	fields   []model.FieldID
+	add      func(*gpuCells)
+}
+
+func (h *hardwareState) selected(s Selection) bool { return slices.ContainsFunc(h.families, s.Has) }
+
+var hardwareStates = []*hardwareState{
+	{[]*Definition{&gpuRecoveryAction, &gpuRecoveryInfo}, []model.FieldID{1523}, (*gpuCells).addRecoveryAction},
+	{[]*Definition{&gpuTemperature}, []model.FieldID{140, 150, 153}, (*gpuCells).addTemperature},
+	{[]*Definition{&gpuNVLinkErrors}, nvlinkErrorFields, (*gpuCells).addNVLinkErrors},
+	{[]*Definition{&gpuFabricState, &gpuFabricStateInfo}, []model.FieldID{170, 171}, (*gpuCells).addFabricState},
+	{[]*Definition{&gpuFabricHealth, &gpuFabricHealthInfo}, []model.FieldID{174, 175}, (*gpuCells).addFabricHealth},
+	{[]*Definition{&gpuFabricInfo}, []model.FieldID{172, 173}, (*gpuCells).addFabricInfo},
+}
+
+// nvlinkErrorFields are the totals over all links of a GPU. The fields of NVLink 5
+// (1204 to 1214) are not among them, because they count recovered errors too.
+var nvlinkErrorFields = []model.FieldID{409, 419, 429, 439}
+
+// gpuCells are the derived fields of the GPU at a position.
+type gpuCells struct {
+	*page
+	gpu   int
+	cells []model.Cell
+}
+
+// number returns the value of a numeric field, and false without one.
+func (g *gpuCells) number(field model.FieldID) (int64, bool) {
+	column, ok := g.layout.derived[field]
+	if !ok || g.cells[column].Status != model.StatusOK || !g.cells[column].Type.Numeric() {
+		return 0, false
+	}
+	return int64(g.cells[column].Float64()), true
+}
+
+// lacks reports whether the GPU never has a value of the field.
+func (g *gpuCells) lacks(field model.FieldID) bool {
+	column, ok := g.layout.derived[field]
+	return !ok || g.cells[column].Status.Lasting()
+}
+
+// recoveryActions are the names of nvmlDeviceGpuRecoveryAction_t (nvml.h) from 1;
+// drivers after 4.6's header have the last three.
+var recoveryActions = [...]string{"gpu_reset", "node_reboot", "drain_p2p", "drain_and_reset", "recover_imex_domain", "bus_reset", "system_reboot"}
+
+func (g *gpuCells) addRecoveryAction() {
+	action, ok := g.number(1523)
+	if !ok || action < 0 {
+		return
+	}
+	g.addEntity(&gpuRecoveryAction, g.gpu, float64(action))
+	if action > 0 {
+		g.addEntity(&gpuRecoveryInfo, g.gpu, 1, nameFrom1(recoveryActions[:], action))
+	}
+}
+
+// nameFrom1 returns the n-th name, or "other".
+func nameFrom1(names []string, n int64) string {
+	if n < 1 || n > int64(len(names)) {
+		return "other"
+	}
+	return names[n-1]
+}
+
+// addTemperature adds the temperatures of a GPU that has no thermal margin, such as those
+// before Ampere. A margin that is unknown for a moment does not count as none.
+func (g *gpuCells) addTemperature() {
+	if !g.lacks(153) {
+		return
+	}
+	for _, sensor := range []struct {
+		field model.FieldID
+		name  string
+	}{{150, "gpu"}, {140, "memory"}} {
+		if celsius, ok := g.number(sensor.field); ok {
+			g.addEntity(&gpuTemperature, g.gpu, float64(celsius), sensor.name)
+		}
+	}
+}
+
+// addNVLinkErrors adds the sum of the totals that the GPU has. If one of them is unknown
+// for a moment, the sum is too: a smaller one would look like a reset of the counter.
+func (g *gpuCells) addNVLinkErrors() {
+	sum, known := int64(0), false
+	for _, f := range nvlinkErrorFields {
+		if g.lacks(f) {
+			continue
+		}
+		n, ok := g.number(f)
+		if !ok || n < 0 {
+			return
+		}
+		sum, known = sum+n, true
+	}
+	if known {
+		g.addEntity(&gpuNVLinkErrors, g.gpu, float64(sum))
+	}
+}
+
+// Values of dcgmFabricManagerStatus_t (dcgm_structs.h).
+const (
+	fabricUnsupported = 0
+	fabricSuccess     = 3
+	fabricNVMLTooOld  = 6
+)
+
+func (g *gpuCells) addFabricState() {
+	state, ok := g.number(170)
+	switch {
+	case !ok || state <= fabricUnsupported || state == fabricNVMLTooOld:
+	case state == fabricSuccess:
+		g.addEntity(&gpuFabricState, g.gpu, 0)
+	default:
+		g.addEntity(&gpuFabricState, g.gpu, float64(state))
+		code := ""
+		if n, ok := g.number(171); ok && n != 0 {
+			code = decimal(n)
+		}
+		g.addEntity(&gpuFabricStateInfo, g.gpu, 1, nameFrom1([]string{"not_started", "in_progress", "success", "failure"}, state), code)
+	}
+}
+
+// Values of NVML_GPU_FABRIC_HEALTH_* (nvml.h), of which 0 is "not supported".
+const (
+	fabricHealthy   = 1
+	fabricUnhealthy = 2
+)
+
+// addFabricHealth takes the state from field 175. Drivers without it have only the mask
+// of field 174. A fault in the mask is never healthy.
+func (g *gpuCells) addFabricHealth() {
+	mask, _ := g.number(174)
+	faults, known := fabricFaults(mask)
+	state, ok := g.number(175)
+	switch {
+	case ok && state > fabricHealthy, ok && state == fabricHealthy && len(faults) == 0:
+	case len(faults) > 0:
+		state = fabricUnhealthy
+	case known:
+		state = fabricHealthy
+	default:
+		return
+	}
+	if state == fabricHealthy {
+		g.addEntity(&gpuFabricHealth, g.gpu, 0)
+		return
+	}
+	g.addEntity(&gpuFabricHealth, g.gpu, float64(state))
+	if len(faults) == 0 {
+		faults = []string{""}
+	}
+	for _, fault := range faults {
+		g.addEntity(&gpuFabricHealthInfo, g.gpu, 1, nameFrom1([]string{"healthy", "unhealthy", "limited_capacity"}, state), fault)
+	}
+}
+
+// fabricFaults returns the faults in the fabric's health mask, and whether it has a
+// known sub-field. In a sub-field, 0 is unknown. In one of two bits, 1 is a fault and 2 is
+// none. In the last one, of four bits, 1 is none and larger values are faults
+// (NVML_GPU_FABRIC_HEALTH_MASK_* in nvml.h).
+func fabricFaults(mask int64) (faults []string, known bool) {
+	if mask < 0 {
+		return nil, false
+	}
+	for _, f := range []struct {
+		name    string
+		shift   int
+		bits    int64
+		isFault func(int64) bool
+	}{
+		{"access_timeout_recovery", 6, 3, func(v int64) bool { return v == 1 }},
+		{"degraded_bandwidth", 0, 3, func(v int64) bool { return v == 1 }},
+		{"incorrect_configuration", 8, 15, func(v int64) bool { return v > 1 }},
+		{"route_recovery", 2, 3, func(v int64) bool { return v == 1 }},
+		{"route_unhealthy", 4, 3, func(v int64) bool { return v == 1 }},
+	} {
+		sub := mask >> f.shift & f.bits
+		known = known || sub != 0
+		if sub != 0 && f.isFault(sub) {
+			faults = append(faults, f.name)
+		}
+	}
+	return faults, known
+}
+
+// noCluster is the cluster UUID of GPUs whose fabric ends at their own node.
+const noCluster = "00000000-0000-0000-0000-000000000000"
+
+func (g *gpuCells) addFabricInfo() {
+	cluster, known := g.layout.derived[172]
+	clique, ok := g.number(173)
+	if !known || !ok || g.cells[cluster].Status != model.StatusOK {
+		return
+	}
+	if uuid := g.v.Sample.String(g.cells[cluster]); uuid != "" && uuid != noCluster {
+		g.addEntity(&gpuFabricInfo, g.gpu, 1, decimal(clique), uuid)
+	}
+}
