@@ -11,15 +11,21 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"gpu_exporter/collector/metrics"
 	"gpu_exporter/etc"
 )
 
 // defaults is the configuration without flags and variables, and without the content of
 // files.
 func defaults() Config {
+	families, err := metrics.ParseSelection("default")
+	if err != nil {
+		panic(err)
+	}
 	return Config{
 		Live: Live{
 			CountersName: etc.DefaultCountersName,
+			Families:     families,
 			Interval:     5 * time.Second,
 			MaxAge:       30 * time.Second,
 			Resolution:   time.Second,

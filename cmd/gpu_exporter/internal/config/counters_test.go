@@ -129,7 +129,7 @@ func TestCountersWithoutSeries(t *testing.T) {
 // A catalogue file changes the XIDs that it has, and its mistakes are reported.
 func TestXIDCatalogue(t *testing.T) {
 	const header = "code,name,severity,action,investigation,meaning\n"
-	path := writeFile(t, filepath.Join(t.TempDir(), "xids.csv"), "# ours\n"+header+"109,CTXSW_TIMEOUT,info,,,The application's business\n")
+	path := writeFile(t, filepath.Join(t.TempDir(), "xids.csv"), "# ours\n"+header+"109,CTXSW_TIMEOUT,application,,,The application's business\n")
 	c, err := parsed(t, "--xid.catalogue="+path, "")
 	if err != nil {
 		t.Fatal(err)

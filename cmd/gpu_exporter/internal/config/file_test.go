@@ -153,9 +153,9 @@ c.yaml:8: kubernetes is a subject with several keys: write kubernetes: {enabled:
 c.yaml:9: health must be a mapping: lines of key: value
 c.yaml:10: unknown key "enable-exporter-metrics" in the file: this flag of dcgm-exporter has no effect: metrics of the exporter itself are always served: remove it
 c.yaml:11: unknown key "dump-enabled" in the file: this flag of dcgm-exporter is not available: remove it
-c.yaml:12: unknown key "config.file" in the file: use clock-events, counters, dcgm, devices, docker, fields, health, hostname, jobs, kubernetes, label, log, models, path, sample, simulate, slurm, web or xid
+c.yaml:12: unknown key "config.file" in the file: use clock-events, counters, dcgm, devices, docker, families, fields, health, hostname, jobs, kubernetes, label, log, models, path, sample, simulate, slurm, web or xid
 c.yaml:13: dcgm.log must be true or false
-c.yaml:14: unknown key "sample.intervall" in the file: use clock-events, counters, dcgm, devices, docker, fields, health, hostname, jobs, kubernetes, label, log, models, path, sample, simulate, slurm, web or xid`},
+c.yaml:14: unknown key "sample.intervall" in the file: use clock-events, counters, dcgm, devices, docker, families, fields, health, hostname, jobs, kubernetes, label, log, models, path, sample, simulate, slurm, web or xid`},
 		"a number without a unit": {"sample:\n  interval: 30\nfields: [{field: 155, resolution: 200}]\n", `c.yaml:2: sample.interval: 30 has no unit: write 30s or 30ms
 c.yaml:3: resolution: 200 has no unit: write 200s or 200ms`},
 		"a value of a flag": {"sample: {interval: soon}\n", `c.yaml:1: sample.interval: "soon" is not a duration from 100ms to 24h0m0s: write one such as 5s`},

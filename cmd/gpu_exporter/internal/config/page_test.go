@@ -184,7 +184,7 @@ func TestFormsOfASetting(t *testing.T) {
 	writeFile(t, "xids.csv", "code,name,severity,action,investigation,meaning\n999,OURS,warning,IGNORE,,Ours.\n")
 	writeFile(t, "web.yml", "http_server_config: {http2: false}\n")
 	values := map[string]string{
-		"hostname": "node-7", "simulate": "t4x1", "counters.file": "a.csv", "counters.config-map": "ns:name",
+		"hostname": "node-7", "simulate": "t4x1", "families": "lean", "counters.file": "a.csv", "counters.config-map": "ns:name",
 		"sample.interval": "2s", "sample.resolution": "300ms", "sample.max-age": "7m", "xid.window": "7m", "clock-events.window": "7m", "health.interval": "7m",
 		"devices.gpus": "g:0", "devices.switches": "g:0", "devices.cpus": "g:0",
 		"dcgm.hostengine": "node:5555", "dcgm.log-level": "DEBUG", "xid.catalogue": "xids.csv", "xid.kernel-log": "off",

@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"github.com/prometheus/common/model"
+
 	"gopkg.in/yaml.v3"
+	"gpu_exporter/collector/metrics"
 )
 
 // setting is one flag, with its environment variable and its key in the configuration
@@ -187,6 +189,18 @@ func values(field *[]string, commas bool, check func(string) error) target {
 			return nil
 		},
 		value: func() string { return strings.Join(*field, ",") },
+	}
+}
+
+// selection collects groups of families. Commas separate them, too.
+func selection(field *metrics.Selection) target {
+	return target{
+		kind: repeatable,
+		parse: func(items []string) (err error) {
+			*field, err = metrics.ParseSelection(strings.Join(items, ","))
+			return err
+		},
+		value: func() string { return field.String() },
 	}
 }
 
