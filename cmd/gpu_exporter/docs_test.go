@@ -234,7 +234,7 @@ func (r *pageRun) serve(text string) {
 	text = regexp.MustCompile(`((?:ADDRESS|--web\.listen-address)=)\S*:([0-9]+)`).ReplaceAllStringFunc(text, func(listen string) string {
 		name, _, _ := strings.Cut(listen, "=")
 		port = listen[strings.LastIndexByte(listen, ':')+1:]
-		return name + "=127.0.0.1:0"
+		return name + "=$ADDRESS"
 	})
 	cmd, log, exited := r.command(context.Background(), r.connect(text)), &lockedBuffer{}, make(chan struct{})
 	cmd.Stdout, cmd.Stderr = log, log
@@ -377,7 +377,7 @@ func TestDocumentNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	flags := string(help) + readPage(t, "FLAGS.md")
-	const otherFlags = " --command --domain-socket --pause " // of dcgmsimd and dcgmi
+	const otherFlags = " --command --domain-socket --pause --subject.key " // of dcgmsimd and dcgmi; an example
 	metrics := readPage(t, "../../collector/METRICS.md") + `
 		gpu_exporter_build_info gpu_exporter_config_last_reload_successful gpu_exporter_config_last_reload_success_timestamp_seconds`
 	flag, metric := regexp.MustCompile(`--[a-z][a-z0-9.-]*[a-z0-9]`), regexp.MustCompile(`\bgpu_[a-z0-9_]+\*?`)
