@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -338,6 +339,35 @@ scrape_configs:
 	n.has(t, 1, "gpu_xid_code_errors_total", `gpu="5"`)
 	n.command(t, "lose gpu 5")
 	return &api
+}
+
+// TestDocumentedSeries: the pages state how many series each preset adds to the counters.
+func TestDocumentedSeries(t *testing.T) {
+	stated := regexp.MustCompile("([0-9,]+) \\(`(?:--families=)?(lean|default|full)`\\)").FindAllStringSubmatch(readPage(t, "../../README.md"), -1)
+	if len(stated) != 3 {
+		t.Fatalf("README.md has %q, want the series of three presets", stated)
+	}
+	for _, m := range stated {
+		number, preset := m[1], m[2]
+		for _, page := range []string{"CONFIGURATION.md", "../../deploy/MIGRATING.md"} {
+			if row := regexp.MustCompile("(?m)^\\| `" + preset + "` \\|.* " + number + " \\|$"); !row.MatchString(readPage(t, page)) {
+				t.Errorf("%s does not state %s series for %s, as README.md does", page, number, preset)
+			}
+		}
+		t.Run(preset, func(t *testing.T) {
+			t.Parallel()
+			want, err := strconv.Atoi(strings.ReplaceAll(number, ",", ""))
+			if err != nil {
+				t.Fatal(err)
+			}
+			n, count := startNode(t, "h100x8", "--families="+preset), 0
+			defer func() { t.Logf("%s adds %d series, README.md states %d", preset, count, want) }()
+			n.eventually(t, "the number of series that README.md states", func() bool {
+				count = strings.Count("\n"+n.scrape(t), "\ngpu_")
+				return count == want
+			})
+		})
+	}
 }
 
 // TestDocumentLinks: each link to a file of the repository, and to a heading in it, has a
