@@ -121,7 +121,7 @@ var (
 // NVLinks, NVSwitches and the fabric.
 var (
 	gpuNVLinks          = Definition{"gpu_nvlinks", gauge, "Number of NVLinks of the GPU by state: up or down.", []string{"state"}, PerGPU, 2}
-	gpuNVLinkErrors     = Definition{"gpu_nvlink_errors_total", counter, "Number of errors on all NVLinks of the GPU since the driver was loaded (fields 409, 419, 429 and 439).", nil, PerGPU, 1}
+	gpuNVLinkErrors     = Definition{"gpu_nvlink_errors_total", counter, "Number of errors on all NVLinks of the GPU since the driver was loaded (fields 409, 419, 429 and 439; 1206, 1209 and 1212 of NVLink 5).", nil, PerGPU, 1}
 	gpuNVSwitchUp       = Definition{"gpu_nvswitch_up", gauge, "Whether the NVSwitch answers: 1 yes, 0 no.", []string{"nvswitch"}, PerNVSwitch, 1}
 	gpuNVLinkUp         = Definition{"gpu_nvlink_up", gauge, "Whether the NVLink carries data: 1 up, 0 down.", []string{"nvlink", "nvswitch"}, PerNVLink, 1}
 	gpuNVSwitchInfo     = Definition{"gpu_nvswitch_info", gauge, "Identity of the NVSwitch, always 1.", []string{"nvswitch", "pci_bus_id", "uuid"}, PerNVSwitch, 1}

@@ -172,7 +172,7 @@ func TestFieldsOfGroups(t *testing.T) {
 		"energy,engines,busy":  nil,
 		"limits":               {66, 140, 150, 153, 158, 164, 236, 238},
 		"clocks":               {112, 1420, 1421, 1422, 1423, 1424},
-		"nvlink":               {409, 419, 429, 439},
+		"nvlink":               {409, 419, 429, 439, 1206, 1209, 1212},
 		"fabric":               {170, 171, 172, 173, 174, 175},
 		"errors":               {202, 310, 311, 346, 389, 392, 395, 396, 1507},
 		"links,peers":          nil,

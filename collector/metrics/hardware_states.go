@@ -29,9 +29,10 @@ var hardwareStates = []*hardwareState{
 	{[]*Definition{&gpuFabricInfo}, []model.FieldID{172, 173}, (*gpuCells).addFabricInfo},
 }
 
-// nvlinkErrorFields are the totals over all links of a GPU. The fields of NVLink 5
-// (1204 to 1214) are not among them, because they count recovered errors too.
-var nvlinkErrorFields = []model.FieldID{409, 419, 429, 439}
+// nvlinkErrorFields are the totals over all links of a GPU. The last three are those of
+// NVLink 5: packets with an error, link integrity errors and failed recoveries. Its
+// remaining counters repeat these or count what was repaired.
+var nvlinkErrorFields = []model.FieldID{409, 419, 429, 439, 1206, 1209, 1212}
 
 // gpuCells are the derived fields of the GPU at a position.
 type gpuCells struct {
