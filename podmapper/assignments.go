@@ -28,6 +28,7 @@ const nvidiaDomain = "nvidia.com/"
 type resourceFilter struct {
 	names  map[string]bool // in addition to those below nvidia.com/
 	claims bool            // include the devices of ResourceClaims
+	self   Pod             // has all devices to monitor them, and holds none
 }
 
 func (f resourceFilter) wants(resource string) bool {
@@ -68,6 +69,9 @@ type collector struct {
 func (f resourceFilter) collect(answer *podresources.ListPodResourcesResponse) (all []Assignment, truncated int, err error) {
 	c := collector{filter: f}
 	for _, pod := range answer.GetPodResources() {
+		if f.self.is(pod.GetNamespace(), pod.GetName()) {
+			continue
+		}
 		c.pod = 0
 		for _, container := range pod.GetContainers() {
 			c.container(pod, container)

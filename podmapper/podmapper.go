@@ -13,7 +13,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -54,6 +53,8 @@ type Config struct {
 	IDType        device.IDType // meaning of ambiguous device IDs; IDTypeUID
 	DRA           bool          // include the devices of ResourceClaims
 	DRADrivers    []string      // DRA drivers of which all devices are GPUs, in addition to gpu.nvidia.com
+	Node          string        // name of this node in Kubernetes; identifies static pods
+	Self          Pod           // the exporter's own pod, which is no owner
 	CheckpointDir string        // of the kubelet's device checkpoint; device-plugins next to the socket's directory
 	Interval      time.Duration // between refreshes
 	MaxAge        time.Duration // of a table without a refresh
@@ -69,6 +70,7 @@ type Mapper struct {
 	log     *slog.Logger
 	filter  resourceFilter
 	rules   rules
+	node    string
 
 	checkpoint *dirwatch.Watcher
 	written    atomic.Pointer[time.Time] // last write of a checkpoint
@@ -77,11 +79,22 @@ type Mapper struct {
 
 	confirm    time.Duration // confirmAfter, but for tests
 	confirming atomic.Bool
+	listed     atomic.Pointer[listed]
+	awaited    atomic.Bool // a caller of Confirm waits
+
 	// State of the refresh, which runs once at a time.
 	confirmed time.Time // start of the last refresh that returned the table
 	trusted   uint64    // the connection that returned the table
 	fewer     uint64    // the connection that reported fewer owners, ...
 	since     time.Time // ... and when it first did
+	clustered bool      // an API server exists
+	away      time.Time // since when a restarted kubelet lists none of its pods; zero: it does
+}
+
+// listed is a table and the start of the last refresh that returned it.
+type listed struct {
+	table *Table
+	at    time.Time
 }
 
 // SourceStatus is the part of a status that all sources of owners have.
@@ -105,7 +118,8 @@ func New(c Config) (*Mapper, error) {
 		return nil, err
 	}
 	m := &Mapper{
-		filter:  resourceFilter{names: set(c.ResourceNames), claims: c.DRA},
+		filter:  resourceFilter{names: set(c.ResourceNames), claims: c.DRA, self: c.Self},
+		node:    c.Node,
 		rules:   rules{idType: idType, drivers: set(c.DRADrivers)},
 		confirm: confirmAfter,
 	}
@@ -114,6 +128,7 @@ func New(c Config) (*Mapper, error) {
 		return nil, fmt.Errorf("pod mapping: interval %s, timeout %s and maximum age %s must be positive, and the age no less than the interval",
 			interval, timeout, maxAge)
 	}
+	m.clustered = c.Self.Name != "" && !m.isStatic(c.Self.Name)
 	socket, err := unixsocket.Path(cmp.Or(c.Socket, DefaultSocket))
 	if err != nil {
 		return nil, fmt.Errorf("pod mapping: %w", err)
@@ -177,6 +192,22 @@ const lastLook = time.Second
 // Trigger requests a refresh from Run. It does not wait.
 func (m *Mapper) Trigger() { m.poll.Trigger() }
 
+// Confirm requests a refresh, after which Changed receives, even if nothing changed.
+func (m *Mapper) Confirm() {
+	m.awaited.Store(true)
+	m.poll.Trigger()
+}
+
+// Confirmed returns the table and the start of the last refresh that returned it. The
+// time is zero while a newer table is being published.
+func (m *Mapper) Confirmed() (*Table, time.Time) {
+	t, l := m.Table(), m.listed.Load()
+	if t == nil || l == nil || l.table != t {
+		return t, time.Time{}
+	}
+	return t, l.at
+}
+
 // Refresh refreshes now and waits for it, with or without Run. If a new connection
 // reports fewer owners, the table remains until that is confirmed.
 func (m *Mapper) Refresh(ctx context.Context) error { return m.poll.Refresh(ctx) }
@@ -213,11 +244,13 @@ func (m *Mapper) Status() Status {
 
 // refresh implements poll.Config.Refresh.
 func (m *Mapper) refresh(ctx context.Context, previous *Table) (*Table, error) {
+	awaited := m.awaited.Swap(false)
 	start, written, connection := time.Now(), m.written.Load(), m.kubelet.connections.Load()
 	answer, err := m.kubelet.list(ctx)
 	if err != nil {
 		m.fewer = 0
 		m.confirming.Store(false)
+		m.awaited.CompareAndSwap(false, awaited)
 		return nil, err
 	}
 	now, truncated, err := m.filter.collect(answer)
@@ -226,17 +259,32 @@ func (m *Mapper) refresh(ctx context.Context, previous *Table) (*Table, error) {
 	}
 	latest := m.kubelet.connections.Load() // it can change during the call
 	fresh := connection != m.trusted || connection != latest
-	if wait := m.doubt(start, latest, fresh, now); wait > 0 {
+	away := m.withoutAPIServer(answer, fresh)
+	if away {
+		now = m.keep(m.Table(), now, start)
+		if start.Sub(m.away) < m.confirm {
+			m.poll.TriggerAfter(confirmPause)
+		}
+	}
+	wait := m.doubt(start, latest, fresh, now)
+	m.confirming.Store(wait > 0 || away)
+	if wait > 0 {
 		m.poll.TriggerAfter(min(wait, confirmPause))
 		return previous, nil
 	}
-	m.trusted = connection
+	if !away {
+		m.trusted = connection
+	}
 	if fresh && len(now) == 0 {
 		// The first answer can be too early, even without a previous table.
 		m.poll.TriggerAfter(min(m.confirm, confirmPause))
 	}
-	t := m.newTable(previous, start, written, now, truncated)
+	t := m.newTable(previous, &Table{Time: start, Version: 1, Assignments: now, Truncated: truncated, Partial: away, rules: m.rules}, written)
 	m.confirmed = start
+	m.listed.Store(&listed{t, start})
+	if awaited {
+		m.poll.Notify()
+	}
 	return t, nil
 }
 
@@ -245,37 +293,42 @@ func (m *Mapper) refresh(ctx context.Context, previous *Table) (*Table, error) {
 func (m *Mapper) doubt(start time.Time, connection uint64, fresh bool, now []Assignment) time.Duration {
 	if current := m.Table(); !fresh || current == nil || !missing(current.Assignments, now) || handedOver(current.Assignments, now) {
 		m.fewer = 0
-		m.confirming.Store(false)
 		return 0
 	}
 	if m.fewer != connection {
 		m.fewer, m.since = connection, start
 	}
-	wait := max(0, m.confirm-start.Sub(m.since))
-	m.confirming.Store(wait > 0)
-	return wait
+	return max(0, m.confirm-start.Sub(m.since))
 }
 
-// newTable returns the table of the answer to a call at start, which is the previous
-// one if nothing changed. Written is the last write of a checkpoint before the call,
-// or nil.
-func (m *Mapper) newTable(previous *Table, start time.Time, written *time.Time, now []Assignment, truncated int) *Table {
-	if previous != nil && previous.Truncated == truncated && slices.Equal(previous.Assignments, now) {
-		return previous
+// newTable completes the table of an answer, or returns the previous one if nothing
+// changed. Written is the last write of a checkpoint before the call, or nil.
+func (m *Mapper) newTable(previous, t *Table, written *time.Time) *Table {
+	now := t.Assignments
+	added := len(now)
+	if previous != nil {
+		added = reuse(previous.Assignments, now)
+		if previous.Truncated == t.Truncated && previous.Partial == t.Partial && added == 0 && len(now) == len(previous.Assignments) {
+			return previous
+		}
 	}
-	t := &Table{Time: start, Version: 1, Assignments: now, Truncated: truncated, rules: m.rules}
-	if truncated > 0 {
+	if t.Truncated > 0 {
 		m.poll.Count(poll.TooLarge)
-		m.log.Warn("A pod has more devices or longer names than a pod can have; the rest is ignored", "truncated", truncated)
+		m.log.Warn("A pod has more devices or longer names than a pod can have; the rest is ignored", "truncated", t.Truncated)
 	}
 	if previous != nil {
 		t.Version = previous.Version + 1
 		// A checkpoint announces new assignments, and no ended ones.
-		if added := reuse(previous.Assignments, now); added && written != nil && !written.Add(lastLook).Before(m.confirmed) {
+		if added > 0 && written != nil && !written.Add(lastLook).Before(m.confirmed) {
 			t.Time = *written
 		}
 		if !t.Time.After(previous.Time) {
 			t.Time = previous.Time.Add(1)
+		}
+	}
+	for i := range now {
+		if now[i].since.IsZero() {
+			now[i].since = t.Time
 		}
 	}
 	return t

@@ -103,6 +103,7 @@ type container struct {
 	Container
 	devices    Devices
 	unresolved []Unresolved
+	since      time.Time // when it was first listed
 
 	inspected bool
 	tries     int       // failed inspections
@@ -152,6 +153,15 @@ func (w *Watcher) Run(ctx context.Context) error {
 	following.Go(func() { w.followEvents(ctx) })
 	defer following.Wait()
 	return w.Poller.Run(ctx)
+}
+
+// Confirmed returns the table and the start of the last refresh that returned it.
+func (w *Watcher) Confirmed() (*Table, time.Time) {
+	last, at := w.Last()
+	if w.Table() != last {
+		return nil, time.Time{} // it has expired
+	}
+	return last, at
 }
 
 // Status returns a copy of the status.
@@ -209,7 +219,7 @@ func (w *Watcher) update(ctx context.Context, start time.Time) error {
 	for id, c := range current {
 		k := w.known[id]
 		if k == nil {
-			w.known[id] = w.newContainer(&c)
+			w.known[id] = w.newContainer(&c, start)
 			w.dirty = true
 		} else if name := c.name(); k.Name != name {
 			k.rename(name)
@@ -245,13 +255,14 @@ const (
 )
 
 // newContainer makes a container from its entry in the list.
-func (w *Watcher) newContainer(c *listed) *container {
+func (w *Watcher) newContainer(c *listed, start time.Time) *container {
 	k := &container{
 		Container: Container{
 			ID: c.ID, Name: c.name(), Image: c.Image,
 			ComposeProject: c.Labels[composeProject], ComposeService: c.Labels[composeService],
 		},
 		inspected: c.ID == w.self,
+		since:     start,
 	}
 	for _, key := range slices.Sorted(maps.Keys(c.Labels)) {
 		if w.keep(key) {
@@ -350,7 +361,7 @@ func (w *Watcher) table(start time.Time) *Table {
 	for _, k := range w.known {
 		t.Unresolved = append(t.Unresolved, k.unresolved...)
 		if !k.devices.None() {
-			t.Holds = append(t.Holds, Hold{Devices: k.devices, Container: k.Container})
+			t.Holds = append(t.Holds, Hold{Devices: k.devices, Container: k.Container, Since: k.since})
 		}
 	}
 	slices.SortFunc(t.Holds, func(a, b Hold) int { return compareContainers(a.Container, b.Container) })

@@ -28,6 +28,10 @@ const (
 // of their own time, which is a little before now.
 const linger = time.Minute
 
+// annotationSource is on each pod of the kubelet: api, file or http (kubelet
+// pkg/kubelet/types/pod_update.go).
+const annotationSource = "kubernetes.io/config.source"
+
 // annotationMirror is on a mirror pod: the UID of its static pod. Source: kubelet
 // pkg/kubelet/pod/mirror_client.go and pkg/kubelet/config/common.go.
 const annotationMirror = "kubernetes.io/config.mirror"
@@ -37,6 +41,7 @@ type record struct {
 	pod          *Pod // Workload is the one that the pod itself shows
 	controller   owner
 	templateHash string
+	static       bool      // the kubelet does not have it from the API server
 	seen         uint64    // order of the changes of a podSet
 	ended        time.Time // zero while the pod exists
 }
@@ -50,7 +55,8 @@ func (s *Store) newRecord(o metav1.Object) (*record, error) {
 	}
 	p.Labels = s.pairs(o.GetLabels(), s.c.Want.Labels)
 	p.Annotations = s.pairs(o.GetAnnotations(), s.c.Want.Annotations)
-	r := &record{pod: p, controller: controllerOf(o), templateHash: o.GetLabels()[labelTemplateHash]}
+	source := o.GetAnnotations()[annotationSource]
+	r := &record{pod: p, static: source == "file" || source == "http", controller: controllerOf(o), templateHash: o.GetLabels()[labelTemplateHash]}
 	if s.c.Want.Workload {
 		p.Workload = r.direct()
 	}
@@ -110,6 +116,7 @@ func (r *record) olderThan(q *record) bool {
 type podSet struct {
 	records map[string]*record
 	seen    uint64
+	away    time.Time // see replaceListed
 }
 
 func newPodSet() *podSet { return &podSet{records: make(map[string]*record)} }
@@ -148,6 +155,24 @@ func (s *podSet) replace(all iter.Seq[*record], now time.Time) {
 			s.end(uid, now)
 		}
 	}
+}
+
+// replaceListed is replace with the list of a kubelet. One that starts without the API
+// server lists static pods only, while the other pods run. They remain for a time.
+func (s *podSet) replaceListed(all []*record, now time.Time) {
+	if slices.ContainsFunc(all, func(r *record) bool { return !r.static }) {
+		s.away = time.Time{}
+	} else {
+		if s.away.IsZero() {
+			s.away = now
+		}
+		for _, r := range s.records {
+			if !r.static && r.ended.IsZero() && now.Sub(s.away) < DefaultMaxAge {
+				all = append(all, r)
+			}
+		}
+	}
+	s.replace(slices.Values(all), now)
 }
 
 // table returns the sorted records, without pods that ended long ago.

@@ -29,7 +29,7 @@ func (o *Owners) addKubernetes() error {
 		return err
 	}
 	o.mapper, err = podmapper.New(podmapper.Config{
-		Socket: c.KubeletSocket, ResourceNames: c.ResourceNames, IDType: idType, DRA: c.DRA, Logger: o.log,
+		Socket: c.KubeletSocket, ResourceNames: c.ResourceNames, IDType: idType, DRA: c.DRA, Node: c.Host(), Self: podmapper.OwnPod(), Logger: o.log,
 	})
 	if err != nil {
 		return fmt.Errorf("setting up the pod mapping: %w", err)
