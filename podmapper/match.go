@@ -132,7 +132,8 @@ func (m *Mapper) LogUnmatched(match Match) {
 	lines := 0
 	for _, r := range match.Resolutions {
 		key := unmatchedKey{r.Owner.Namespace, r.Owner.Pod, r.Owner.Container, r.ID}
-		if len(r.Devices) > 0 || now[key] {
+		// Without ResourceSlices, their source logs why. A new device is confirmed soon.
+		if len(r.Devices) > 0 || now[key] || r.Reason == reasonNoSlices || r.Reason == device.ReasonUnconfirmed {
 			continue
 		}
 		now[key] = true

@@ -53,6 +53,9 @@ type Config struct {
 	IDType        device.IDType // meaning of ambiguous device IDs; IDTypeUID
 	DRA           bool          // include the devices of ResourceClaims
 	DRADrivers    []string      // DRA drivers of which all devices are GPUs, in addition to gpu.nvidia.com
+	// AdminAccess returns the devices that a ResourceClaim has with adminAccess. Nil: the
+	// pods that have such claims count as owners.
+	AdminAccess   func(ctx context.Context, namespace, name string) ([]device.PublishedName, error)
 	Node          string        // name of this node in Kubernetes; identifies static pods
 	Self          Pod           // the exporter's own pod, which is no owner
 	CheckpointDir string        // of the kubelet's device checkpoint; device-plugins next to the socket's directory
@@ -72,6 +75,8 @@ type Mapper struct {
 	rules   rules
 	node    string
 
+	adminAccess func(ctx context.Context, namespace, name string) ([]device.PublishedName, error)
+
 	checkpoint *dirwatch.Watcher
 	written    atomic.Pointer[time.Time] // last write of a checkpoint
 
@@ -87,8 +92,11 @@ type Mapper struct {
 	trusted   uint64    // the connection that returned the table
 	fewer     uint64    // the connection that reported fewer owners, ...
 	since     time.Time // ... and when it first did
-	clustered bool      // an API server exists
-	away      time.Time // since when a restarted kubelet lists none of its pods; zero: it does
+	claims    map[claimName]*claimRead
+	// claimsDenied: the log has that ResourceClaims cannot be read.
+	claimsDenied bool
+	clustered    bool      // an API server exists
+	away         time.Time // since when a restarted kubelet lists none of its pods; zero: it does
 }
 
 // listed is a table and the start of the last refresh that returned it.
@@ -118,10 +126,12 @@ func New(c Config) (*Mapper, error) {
 		return nil, err
 	}
 	m := &Mapper{
-		filter:  resourceFilter{names: set(c.ResourceNames), claims: c.DRA, self: c.Self},
-		node:    c.Node,
-		rules:   rules{idType: idType, drivers: set(c.DRADrivers)},
-		confirm: confirmAfter,
+		filter: resourceFilter{names: set(c.ResourceNames), claims: c.DRA, self: c.Self},
+		node:   c.Node,
+
+		adminAccess: c.AdminAccess,
+		rules:       rules{idType: idType, drivers: set(c.DRADrivers)},
+		confirm:     confirmAfter,
 	}
 	interval, maxAge, timeout := cmp.Or(c.Interval, DefaultInterval), cmp.Or(c.MaxAge, DefaultMaxAge), cmp.Or(c.Timeout, DefaultTimeout)
 	if interval < 0 || timeout < 0 || maxAge < interval {
@@ -257,6 +267,7 @@ func (m *Mapper) refresh(ctx context.Context, previous *Table) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
+	now = m.withoutMonitors(ctx, now)
 	latest := m.kubelet.connections.Load() // it can change during the call
 	fresh := connection != m.trusted || connection != latest
 	away := m.withoutAPIServer(answer, fresh)

@@ -132,7 +132,8 @@ func (x *Index) Holding(places *Places, h Hold) *Index {
 const (
 	hintMoved    = "this ends with the holder, or when its source has listed it again; if it persists, restart the pod or the container"
 	reasonFormer = "the device that had this name when its holder was listed does not exist any more"
-	reasonNew    = "a new device has this name, and its source has not confirmed the holder yet"
+	// ReasonUnconfirmed ends with the next refresh of the source.
+	ReasonUnconfirmed = "a new device has this name, and its source has not confirmed the holder yet"
 )
 
 // settle returns the positions that a name means for the holder, given those that it
@@ -151,7 +152,7 @@ func (x *Index) settle(id ID, at []int) ([]int, Miss) {
 		}
 		return nil, Miss{Reason: reasonFormer, Hint: hintMoved, Maybe: slices.Clone(at)}
 	case x.hold.Confirmed.Before(p.listed):
-		return nil, Miss{Reason: reasonNew, Hint: hintMoved, Maybe: slices.Clone(at)}
+		return nil, Miss{Reason: ReasonUnconfirmed, Hint: hintMoved, Maybe: slices.Clone(at)}
 	}
 	return at, Miss{}
 }

@@ -52,7 +52,7 @@ func TestReusedPlace(t *testing.T) {
 		}, Hold{at(5), at(200)}, reasonFormer},
 		{"a different instance, not confirmed", second, func() *Places {
 			return (*Places)(nil).Next(first, all, time.Time{}, at(10)).Next(second, all, at(90), at(100))
-		}, young, reasonNew},
+		}, young, ReasonUnconfirmed},
 		{"a different instance, confirmed", second, func() *Places {
 			return (*Places)(nil).Next(first, all, time.Time{}, at(10)).Next(second, all, at(90), at(100))
 		}, confirmed, ""},
@@ -61,7 +61,7 @@ func TestReusedPlace(t *testing.T) {
 		}, Hold{at(5), at(200)}, reasonFormer},
 		{"the first instance of a GPU in MIG mode", first, func() *Places {
 			return (*Places)(nil).Next(empty, all, time.Time{}, at(10)).Next(first, all, at(90), at(100))
-		}, young, reasonNew},
+		}, young, ReasonUnconfirmed},
 		{"the instances were not known for a time", first, func() *Places {
 			return (*Places)(nil).Next(first, all, time.Time{}, at(10)).Next(empty, none, at(40), at(50)).Next(first, all, at(90), at(100))
 		}, old, ""},

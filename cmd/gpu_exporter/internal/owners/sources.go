@@ -28,25 +28,22 @@ func (o *Owners) addKubernetes() error {
 	if err != nil {
 		return err
 	}
-	o.mapper, err = podmapper.New(podmapper.Config{
+	mapping := podmapper.Config{
 		Socket: c.KubeletSocket, ResourceNames: c.ResourceNames, IDType: idType, DRA: c.DRA, Node: c.Host(), Self: podmapper.OwnPod(), Logger: o.log,
-	})
+	}
+	if c.DRA {
+		if o.published, err = dra.New(dra.Config{Kubeconfig: c.Kubeconfig, Node: c.Host(), Logger: o.log}); err != nil {
+			return fmt.Errorf("setting up the reading of ResourceSlices: %w", err)
+		}
+		o.sources = append(o.sources, o.published)
+		mapping.AdminAccess = o.published.AdminAccess
+	}
+	o.mapper, err = podmapper.New(mapping)
 	if err != nil {
 		return fmt.Errorf("setting up the pod mapping: %w", err)
 	}
 	o.sources = append(o.sources, o.mapper)
-	if err := o.addMetadata(); err != nil {
-		return err
-	}
-	if !c.DRA {
-		return nil
-	}
-	o.published, err = dra.New(dra.Config{Kubeconfig: c.Kubeconfig, Node: c.Host(), Logger: o.log})
-	if err != nil {
-		return fmt.Errorf("setting up the reading of ResourceSlices: %w", err)
-	}
-	o.sources = append(o.sources, o.published)
-	return nil
+	return o.addMetadata()
 }
 
 // addMetadata sets up the store of pods. Usage needs it for the UIDs that

@@ -4,8 +4,11 @@
 package owners
 
 import (
+	"context"
 	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,9 +18,11 @@ import (
 	"gpu_exporter/collector/metrics"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/wire"
+	"gpu_exporter/podmapper/cgroup"
 	"gpu_exporter/podmapper/device"
 	"gpu_exporter/podmapper/docker"
 	"gpu_exporter/podmapper/kubelettest"
+	"gpu_exporter/podmapper/metadata"
 )
 
 const migUUID = "MIG-0a1b2c3d-0000-4000-8000-000000000001"
@@ -162,5 +167,47 @@ func TestPodOfAFormerInstance(t *testing.T) {
 	refresh(c)
 	if got := pod(third); got != "c" {
 		t.Errorf("with a confirmation the instance has %s", got)
+	}
+}
+
+// The pod of a process is the outermost known one, and an ID of a container never overrules
+// the pod in its path.
+func TestPodOfAProcess(t *testing.T) {
+	const a, b = "0a1b2c3d-0000-4000-8000-00000000000a", "0a1b2c3d-0000-4000-8000-00000000000b"
+	id := func(c string) string { return strings.Repeat(c, 64) }
+	logs := t.TempDir()
+	for _, dir := range []string{"pods/ml_a_" + a, "pods/ml_b_" + b, "containers"} {
+		if err := os.MkdirAll(filepath.Join(logs, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, link := range []string{"a_ml_main-" + id("a"), "b_ml_main-" + id("b")} {
+		if err := os.WriteFile(filepath.Join(logs, "containers", link+".log"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	store, err := metadata.New(metadata.Config{LogDir: filepath.Join(logs, "pods"), ContainerLogDir: filepath.Join(logs, "containers"), PodsSocket: filepath.Join(logs, "none")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- store.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done })
+	eventually(t, "both pods are known", func() bool { return len(store.Pods().All()) == 2 })
+	in := func(uid, container string) string { return "/kubepods/pod" + uid + "/" + container }
+	for path, want := range map[string]metrics.ProcessPlace{
+		in(a, id("a")):                        {Namespace: "ml", Pod: "a", Container: "main"},
+		in(a, id("c")):                        {Namespace: "ml", Pod: "a"},
+		in(a, id("b")):                        {Namespace: "ml", Pod: "a"},                    // the ID is another pod's
+		in("unknown", id("b")):                {Trouble: metrics.ProcessUnknownPod},           // as well
+		in(a, id("a")) + in(b, id("b")):       {Namespace: "ml", Pod: "a", Container: "main"}, // a privileged pod's imitation
+		in(a, id("a")) + "/" + id("d"):        {Namespace: "ml", Pod: "a", Container: "main"}, // the pod's own Docker
+		"/docker/" + id("e"):                  {Trouble: metrics.ProcessOutside},
+		"/docker/" + id("e") + in(b, id("b")): {Namespace: "ml", Pod: "b", Container: "main"}, // a node in a container
+	} {
+		if got := podOf(store.Pods(), cgroup.Parse("0::"+path+"\n"), nil); got != want {
+			t.Errorf("%s: %+v, want %+v", path, got, want)
+		}
 	}
 }
