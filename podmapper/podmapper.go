@@ -49,7 +49,7 @@ const (
 // Config configures a Mapper. The zero value of each field is its default.
 type Config struct {
 	Socket        string        // path or unix: URL; DefaultSocket
-	ResourceNames []string      // resources in addition to nvidia.com/*
+	ResourceNames []string      // resources in addition to nvidia.com/*; a minus in front excludes one
 	IDType        device.IDType // meaning of ambiguous device IDs; IDTypeUID
 	DRA           bool          // include the devices of ResourceClaims
 	DRADrivers    []string      // DRA drivers of which all devices are GPUs, in addition to gpu.nvidia.com
@@ -263,10 +263,7 @@ func (m *Mapper) refresh(ctx context.Context, previous *Table) (*Table, error) {
 		m.awaited.CompareAndSwap(false, awaited)
 		return nil, err
 	}
-	now, truncated, err := m.filter.collect(answer)
-	if err != nil {
-		return nil, err
-	}
+	now, truncated := m.filter.collect(answer)
 	now = m.withoutMonitors(ctx, now)
 	latest := m.kubelet.connections.Load() // it can change during the call
 	fresh := connection != m.trusted || connection != latest

@@ -4,7 +4,6 @@
 package metrics
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 
@@ -92,7 +91,7 @@ func TestUsageWithoutHolding(t *testing.T) {
 	}}})
 	body := encode(t, f, expfmt.TypeTextPlain)
 	for family, want := range map[string]string{
-		"gpu_pod_processes": "2", "gpu_pod_memory_used_bytes": fmt.Sprint(2 * mib), "gpu_pod_sm_utilization_ratio": "0.5",
+		"gpu_pod_processes": "2", "gpu_pod_memory_used_bytes": "2.097152e+06", "gpu_pod_sm_utilization_ratio": "0.5",
 	} {
 		lines := series(body, family)
 		if !strings.Contains(lines, `namespace="ml",pod="train"} `+want+"\n") || !strings.Contains(lines, `pod="reservation"} 0`) {

@@ -157,7 +157,7 @@ func (s *Static) settings() []*setting {
 		{name: "pod-resources-kubelet-socket", env: "DCGM_POD_RESOURCES_KUBELET_SOCKET", def: "/var/lib/kubelet/pod-resources/kubelet.sock", arg: "PATH",
 			section: sectionKubernetes, target: text(&s.KubeletSocket), help: "Socket of the kubelet's pod-resources API."},
 		{name: "nvidia-resource-names", env: "NVIDIA_RESOURCE_NAMES", arg: "NAME", section: sectionKubernetes, target: list(&s.ResourceNames),
-			help: "More resource names of GPUs. Repeatable, or separated by commas."},
+			help: "More resource names of GPUs. A minus in front excludes a resource below nvidia.com/. Repeatable, or separated by commas."},
 		{name: "kubernetes-virtual-gpus", needs: "kubernetes", env: "KUBERNETES_VIRTUAL_GPUS", section: sectionKubernetes, target: boolean(&s.VirtualGPUs),
 			help: "Repeat the series of a shared GPU for each of its pods, as dcgm-exporter does. Sums over pods then count the GPU several times."},
 		{name: "kubernetes.pod-usage", def: "true", section: sectionKubernetes, target: boolean(&s.PodUsage),
