@@ -7,8 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -17,11 +17,13 @@ import (
 	"gpu_exporter/podmapper/internal/poll"
 )
 
-// Bounds of one pod. A label value has at most 63 bytes; an annotation can be a
-// whole manifest.
+// Bounds of one pod, because all series of its devices repeat its labels. A label value
+// has at most 63 bytes; an annotation can be a whole manifest.
 const (
+	maxNameBytes  = 253 // of names and UIDs, as in Kubernetes
 	maxValueBytes = 1024
-	maxPairs      = 256 // labels, and annotations
+	maxPairs      = 64   // labels and annotations together
+	maxPairBytes  = 4096 // keys and values together
 )
 
 // linger is how long a pod remains after its end. Samples are joined with the pods
@@ -53,8 +55,15 @@ func (s *Store) newRecord(o metav1.Object) (*record, error) {
 	if uid := o.GetAnnotations()[annotationMirror]; uid != "" && len(uid) <= maxValueBytes {
 		p.CgroupUID = uid
 	}
-	p.Labels = s.pairs(o.GetLabels(), s.c.Want.Labels)
-	p.Annotations = s.pairs(o.GetAnnotations(), s.c.Want.Annotations)
+	b := budget{pairs: maxPairs, bytes: maxPairBytes}
+	p.Labels = b.take(o.GetLabels(), s.c.Want.Labels)
+	p.Annotations = b.take(o.GetAnnotations(), s.c.Want.Annotations)
+	if b.cut > 0 {
+		s.reading().Count(poll.TooLarge)
+		s.once.warn("labels of "+p.Namespace+"/"+p.Name, "A pod has more labels and annotations than a page can repeat on each series; some are omitted",
+			"namespace", p.Namespace, "pod", p.Name, "omitted", b.cut, "max_pairs", maxPairs, "max_bytes", maxPairBytes,
+			"hint", "select fewer with the allowlists of labels and annotations")
+	}
 	source := o.GetAnnotations()[annotationSource]
 	r := &record{pod: p, static: source == "file" || source == "http", controller: controllerOf(o), templateHash: o.GetLabels()[labelTemplateHash]}
 	if s.c.Want.Workload {
@@ -76,6 +85,11 @@ func (r *record) validate() error {
 	for _, c := range p.Containers {
 		texts = append(texts, c.ID, c.Name)
 	}
+	for _, text := range texts[:4] {
+		if len(text) > maxNameBytes {
+			return poll.WithReason(poll.Malformed, fmt.Errorf("a pod has a name or UID of %d bytes; Kubernetes accepts %d", len(text), maxNameBytes))
+		}
+	}
 	for _, text := range texts {
 		if !utf8.ValidString(text) {
 			return poll.WithReason(poll.Malformed, fmt.Errorf("pod %q in namespace %q: %q is not UTF-8", p.Name, p.Namespace, text))
@@ -84,24 +98,29 @@ func (r *record) validate() error {
 	return nil
 }
 
-// pairs returns the allowed labels or annotations, sorted by key.
-func (s *Store) pairs(all map[string]string, allowed func(key string) bool) []KeyValue {
+// budget is how much more one pod may have.
+type budget struct{ pairs, bytes, cut int }
+
+// take returns the allowed labels or annotations that fit, sorted by key.
+func (b *budget) take(all map[string]string, allowed func(key string) bool) []KeyValue {
 	if allowed == nil {
 		return nil
 	}
-	var pairs []KeyValue
-	for key, value := range all {
+	var taken []KeyValue
+	for _, key := range slices.Sorted(maps.Keys(all)) {
+		value := all[key]
+		size := len(key) + len(value)
 		switch {
 		case !allowed(key):
-		case len(value) > maxValueBytes:
-			s.once.warn("value of "+key, "The value is too long for a metric label and is omitted",
-				"key", key, "bytes", len(value), "max_bytes", maxValueBytes)
+		case len(value) > maxValueBytes, b.pairs == 0, size > b.bytes:
+			b.cut++
 		default:
-			pairs = append(pairs, KeyValue{key, value})
+			b.pairs--
+			b.bytes -= size
+			taken = append(taken, KeyValue{key, value})
 		}
 	}
-	slices.SortFunc(pairs, func(a, b KeyValue) int { return strings.Compare(a.Key, b.Key) })
-	return slices.Clone(pairs[:min(len(pairs), maxPairs)])
+	return slices.Clone(taken)
 }
 
 // olderThan reports whether q is the newer of two pods of one name.

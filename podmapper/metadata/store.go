@@ -322,6 +322,14 @@ func (s *Store) publishFrom(source Source, t *table) {
 	other.Forget()
 }
 
+// reading returns the source that is read.
+func (s *Store) reading() *poll.Source[table] {
+	if s.active.Load().source == SourceAPIServer {
+		return s.apiServer
+	}
+	return s.podsAPI
+}
+
 // omit records that one pod cannot be read.
 func (s *Store) omit(source *poll.Source[table], err error) {
 	reason := poll.ReasonOf(err)
