@@ -192,6 +192,8 @@ func (s *Static) settings() []*setting {
 			help: "Directory with one file per GPU that lists its jobs. A file is named after the GPU's number, or GPU.INSTANCE."},
 		{name: "slurm.jobs", def: SlurmAuto, arg: "MODE", section: sectionOwners, target: oneOf(&s.Slurm, SlurmAuto, SlurmOn, SlurmOff),
 			help: "Find Slurm jobs by their cgroups: on, off, or auto (if Slurm's cgroups exist and --kubernetes is off)."},
+		{name: "slurm.user-names", section: sectionOwners, target: boolean(&s.SlurmUserNames),
+			help: "Export the names of users and of Slurm jobs, which the jobs can change. Otherwise gpu_job_info has the user's number, if it is known."},
 		{name: "docker.socket", aliases: "container-runtime-socket", env: "DCGM_CONTAINER_RUNTIME_SOCKET", arg: "PATH", section: sectionOwners,
 			target: optional(&s.DockerSocket), help: "Socket of a Docker engine, to export the containers that hold GPUs. Empty: none."},
 		{name: "docker.label-allowlist-regex", needs: "docker.socket", arg: "REGEX", section: sectionOwners, target: values(&s.DockerLabels, false, expression),

@@ -65,13 +65,12 @@ func (j *join) addJobs(o *metrics.Ownership, x *device.Index) {
 	m := j.inputs.jobs.Match(x, j.running)
 	if n := len(strays(m)); n > 0 {
 		o.Strays["job_files"] = n
-		o.Known = false
 	}
 	for i, all := range m.Jobs {
 		o.Entities[i].Unknown = o.Entities[i].Unknown || m.Unknown[i]
 		for _, job := range all {
 			o.Entities[i].Jobs = append(o.Entities[i].Jobs, metrics.Job{
-				ID: job.ID, Name: job.Name, User: cmp.Or(job.User, job.UID),
+				ID: job.ID, Name: job.Name, User: cmp.Or(job.User, job.UID), // both names only if configured
 				Account: job.Account, Partition: job.Partition, Source: string(job.Source),
 			})
 		}

@@ -87,7 +87,7 @@ func (o *Owners) addJobs() (err error) {
 	if c.HPCDir == "" && c.SlurmMode() == config.SlurmOff {
 		return nil
 	}
-	o.jobs, err = jobs.New(jobs.Config{Dir: c.HPCDir, Slurm: jobs.SlurmMode(c.SlurmMode()), CgroupRoot: c.CgroupFS, ProcRoot: c.ProcFS, Logger: o.log})
+	o.jobs, err = jobs.New(jobs.Config{Dir: c.HPCDir, Slurm: jobs.SlurmMode(c.SlurmMode()), UserNames: c.SlurmUserNames, CgroupRoot: c.CgroupFS, ProcRoot: c.ProcFS, Logger: o.log})
 	if err != nil {
 		return fmt.Errorf("setting up the reading of jobs: %w", err)
 	}
