@@ -20,7 +20,7 @@ const (
 	// maxPodUnknown bounds the IDs of no known form of one pod, such as those of pseudo
 	// devices that count memory.
 	maxPodUnknown = 64
-	maxName           = 253
+	maxName       = 253
 )
 
 const nvidiaDomain = "nvidia.com/"
@@ -29,8 +29,8 @@ const nvidiaDomain = "nvidia.com/"
 type resourceFilter struct {
 	// names are in addition to those below nvidia.com/. A minus in front excludes one.
 	names  map[string]bool
-	claims bool            // include the devices of ResourceClaims
-	self   Pod             // has all devices to monitor them, and holds none
+	claims bool // include the devices of ResourceClaims
+	self   Pod  // has all devices to monitor them, and holds none
 }
 
 func (f resourceFilter) wants(resource string) bool {

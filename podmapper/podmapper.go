@@ -13,6 +13,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -78,6 +80,8 @@ type Mapper struct {
 	adminAccess func(ctx context.Context, namespace, name string) ([]device.PublishedName, error)
 
 	checkpoint *dirwatch.Watcher
+	claimFile  string                    // checkpoint of claims; empty without DRA
+	seesClaims atomic.Bool               // claimFile exists, or is not needed
 	written    atomic.Pointer[time.Time] // last write of a checkpoint
 
 	unmatched unmatchedLog
@@ -147,15 +151,21 @@ func New(c Config) (*Mapper, error) {
 		return nil, fmt.Errorf("preparing the connection to the kubelet: %w", err)
 	}
 	m.poll = poll.New(poll.Config[Table]{
-		Options:  poll.Options{Name: "kubelet", Hints: hints(), MaxAge: maxAge, Log: c.Logger},
-		Refresh:  m.refresh,
-		Before:   func(context.Context) { m.checkpoint.Watch() }, // a directory can appear late
+		Options: poll.Options{Name: "kubelet", Hints: hints(), MaxAge: maxAge, Log: c.Logger},
+		Refresh: m.refresh,
+		Before: func(context.Context) {
+			m.checkpoint.Watch() // a directory can appear late
+			m.seesClaims.Store(m.findClaims())
+		},
 		Interval: interval,
 		Retry:    retryPause,
 	})
 	m.log = m.poll.Log()
 	files := make(map[string]func(string) bool)
 	for dir, file := range c.checkpointFiles(socket) {
+		if file == claimCheckpoint {
+			m.claimFile = filepath.Join(dir, file)
+		}
 		files[dir] = func(name string) bool { return name == file }
 	}
 	m.checkpoint = dirwatch.New(files, m.checkpointWritten, m.log)
@@ -199,6 +209,16 @@ func (m *Mapper) checkpointWritten() {
 // lastLook is when the last refresh after a checkpoint begins.
 const lastLook = time.Second
 
+// findClaims reports whether the checkpoint of claims can be seen. A container that has
+// only directories below the kubelet's root can watch the root, and sees nothing there.
+func (m *Mapper) findClaims() bool {
+	if m.claimFile == "" {
+		return true
+	}
+	_, err := os.Stat(m.claimFile)
+	return err == nil
+}
+
 // Trigger requests a refresh from Run. It does not wait.
 func (m *Mapper) Trigger() { m.poll.Trigger() }
 
@@ -238,7 +258,7 @@ func (m *Mapper) Status() Status {
 	s := Status{
 		Status:      m.poll.Status(),
 		Connections: m.kubelet.connections.Load(),
-		Watching:    m.checkpoint.Watching(),
+		Watching:    m.checkpoint.Watching() && m.seesClaims.Load(),
 		Confirming:  m.confirming.Load(),
 	}
 	if t := m.Table(); t != nil {
