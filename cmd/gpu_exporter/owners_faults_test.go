@@ -43,7 +43,7 @@ func (n *node) noLeak(t *testing.T, before [2]float64) {
 func TestFaultKubeletRestartWithoutAPIServer(t *testing.T) {
 	t.Parallel()
 	kubelet, socket := startKubelet(t)
-	n := startNode(t, "h100x8", append(fast, "-k", "--pod-resources-kubelet-socket="+socket, "--kubernetes.node-name=node-1")...)
+	n := startNode(t, "h100x8", append(fast, "-k", "--kubernetes.pod-resources-socket="+socket, "--kubernetes.node-name=node-1")...)
 	static := kubelettest.Pod("kube-system", "monitor-node-1", "main", "nvidia.com/gpu", n.uuid(t, "0"))
 	train := kubelettest.Pod("ml", "train", "main", "nvidia.com/gpu", n.uuid(t, "2"))
 	agent := kubelettest.Pod("ml", "agent", "main", "")
@@ -89,7 +89,7 @@ func TestFaultKubeletRestartWithoutAPIServer(t *testing.T) {
 func TestFaultKubeletAnswers(t *testing.T) {
 	t.Parallel()
 	kubelet, socket := startKubelet(t)
-	n := startNode(t, "h100x8", append(fast, "-k", "--pod-resources-kubelet-socket="+socket)...)
+	n := startNode(t, "h100x8", append(fast, "-k", "--kubernetes.pod-resources-socket="+socket)...)
 	train := kubelettest.Pod("ml", "train", "main", "nvidia.com/gpu", n.uuid(t, "2"))
 	kubelet.SetPods(train)
 	n.has(t, 1, "gpu_owners", `gpu="2"`)
@@ -108,13 +108,13 @@ func TestFaultKubeletAnswers(t *testing.T) {
 			if _, count := sumOf(body, "DCGM_FI_DEV_GPU_TEMP", `gpu="2"`, `pod="train"`); count != 1 {
 				t.Fatalf("the kubelet %s: the pod has lost its GPU", name)
 			}
-			up, count := sumOf(body, "gpu_exporter_owner_source_up", `source="kubelet"`)
+			up, count := sumOf(body, "gpu_exporter_owner_source_up", `source="pod_resources"`)
 			return count == 1 && up == 0
 		})
 		t.Logf("the kubelet %s: reported after %s", name, time.Since(begin))
 		fault.end()
 		begin = time.Now()
-		n.has(t, 1, "gpu_exporter_owner_source_up", `source="kubelet"`)
+		n.has(t, 1, "gpu_exporter_owner_source_up", `source="pod_resources"`)
 		t.Logf("the kubelet %s: recovered after %s", name, time.Since(begin))
 	}
 	t.Logf("the slowest scrape took %s", worst)
@@ -139,8 +139,8 @@ func TestFaultOnePodOnAllGPUs(t *testing.T) {
 	}
 	modest := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ml", Name: "modest", UID: uidB, Labels: map[string]string{"team": "vision"}}}
 	api.SetPods(modest)
-	n := startNode(t, "h100x8", append([]string{"-k", "--pod-resources-kubelet-socket=" + socket, "--kubernetes.pods-socket=" + podsSocket,
-		"--kubernetes-enable-pod-labels", "--kubernetes.pod-annotation-allowlist-regex=annotation"}, fast...)...)
+	n := startNode(t, "h100x8", append([]string{"-k", "--kubernetes.pod-resources-socket=" + socket, "--kubernetes.pods-socket=" + podsSocket,
+		"--kubernetes.pod-labels", "--kubernetes.pod-annotation-allowlist=annotation"}, fast...)...)
 	var gpus, memory []string
 	for gpu := range 7 {
 		gpus = append(gpus, n.uuid(t, fmt.Sprint(gpu)))
@@ -174,7 +174,7 @@ func TestFaultOnePodOnAllGPUs(t *testing.T) {
 		t.Logf("the page has %d bytes, %d without the pod", size, small)
 	}
 	n.eventually(t, "the cut is counted", func() bool {
-		count, _ := sumOf(n.scrape(t), "gpu_exporter_owner_source_failures_total", `source="pods_api"`)
+		count, _ := sumOf(n.scrape(t), "gpu_exporter_owner_source_failures_by_reason_total", `source="pods_api"`, `reason="too_large"`)
 		return count >= 1
 	})
 }
