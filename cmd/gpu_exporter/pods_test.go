@@ -280,7 +280,7 @@ func TestPodsThroughRepartitions(t *testing.T) {
 	layouts := []struct {
 		layout, profile string
 		count           int
-	}{{"3g.20gb*2", "3g.20gb", 2}, {"1g.5gb*7", "1g.5gb", 7}, {"2g.10gb*3", "2g.10gb", 3}}
+	}{{"3g.20gb*2", "3g.20gb", 2}, {"4g.20gb", "4g.20gb", 1}, {"2g.10gb*3", "2g.10gb", 3}, {"1g.5gb*7", "1g.5gb", 7}, {"4g.20gb", "4g.20gb", 1}} // 3g and 4g have the ID 1
 	// scrape checks that each pod is on the instance of its own layout.
 	scrape := func() string {
 		t.Helper()
