@@ -4,14 +4,12 @@
 package podmapper
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
 	podresources "k8s.io/kubelet/pkg/apis/podresources/v1"
 
 	"gpu_exporter/podmapper/device"
-	"gpu_exporter/podmapper/internal/poll"
 )
 
 // Bounds of a table. A node has at most 16 GPUs of 7 instances that are shared some
@@ -19,31 +17,38 @@ import (
 const (
 	maxAssignments    = 16384
 	maxPodAssignments = 2048
-	maxName           = 253
+	// maxPodUnknown bounds the IDs of no known form of one pod, such as those of pseudo
+	// devices that count memory.
+	maxPodUnknown = 64
+	maxName       = 253
 )
 
 const nvidiaDomain = "nvidia.com/"
 
 // resourceFilter selects the resources that can be GPUs.
 type resourceFilter struct {
-	names  map[string]bool // in addition to those below nvidia.com/
-	claims bool            // include the devices of ResourceClaims
+	// names are in addition to those below nvidia.com/. A minus in front excludes one.
+	names  map[string]bool
+	claims bool // include the devices of ResourceClaims
+	self   Pod  // has all devices to monitor them, and holds none
 }
 
 func (f resourceFilter) wants(resource string) bool {
 	name, ok := strings.CutPrefix(resource, nvidiaDomain)
-	return f.names[resource] || ok && !isOtherResource(name)
+	return f.names[resource] || ok && !isOtherResource(name) && !f.names["-"+resource]
 }
 
 // isOtherResource reports whether a resource below nvidia.com/ is not a GPU: shares
-// of memory or cores that a scheduler counts (HAMi), and network devices (NVIDIA's
-// network operator).
+// of memory or cores that a scheduler counts (HAMi, KAI, Volcano's plugin), and network
+// devices (NVIDIA's network operator).
 func isOtherResource(name string) bool {
 	switch name {
-	case "gpumem", "gpumem-percentage", "gpucores", "priority", "hostdev":
+	case "gpumem", "gpumem-percentage", "gpucores", "gpu.memory", "gpu.cores", "gpu-memory", "gpu-core", "priority", "hostdev":
 		return true
 	}
-	return strings.HasPrefix(name, "rdma_") || strings.HasPrefix(name, "sriov")
+	return slices.ContainsFunc([]string{"rdma_", "rdma-", "sriov", "mlnx", "hostdev", "bf3", "cx"}, func(prefix string) bool {
+		return strings.HasPrefix(name, prefix)
+	})
 }
 
 // numbersAreGPUs reports whether a bare number in this resource can mean a GPU. The
@@ -59,25 +64,26 @@ type collector struct {
 	filter      resourceFilter
 	assignments []Assignment
 	pod         int // assignments of the current pod
+	unknown     int // of no known form among them
 	truncated   int
 }
 
 // collect returns the assignments of an answer, sorted and without repetitions: the
 // kubelet lists a container's devices in one entry per resource and NUMA node. It
 // also returns how many IDs and names exceeded the bounds of a pod.
-func (f resourceFilter) collect(answer *podresources.ListPodResourcesResponse) (all []Assignment, truncated int, err error) {
+func (f resourceFilter) collect(answer *podresources.ListPodResourcesResponse) (all []Assignment, truncated int) {
 	c := collector{filter: f}
 	for _, pod := range answer.GetPodResources() {
-		c.pod = 0
+		if f.self.is(pod.GetNamespace(), pod.GetName()) {
+			continue
+		}
+		c.pod, c.unknown = 0, 0
 		for _, container := range pod.GetContainers() {
 			c.container(pod, container)
 		}
-		if len(c.assignments) > maxAssignments {
-			return nil, 0, poll.WithReason(poll.TooLarge, fmt.Errorf("more than %d devices", maxAssignments))
-		}
 	}
 	slices.SortFunc(c.assignments, compareAssignments)
-	return slices.Clip(slices.Compact(c.assignments)), c.truncated, nil
+	return slices.Clip(slices.Compact(c.assignments)), c.truncated
 }
 
 func (c *collector) container(pod *podresources.PodResources, container *podresources.ContainerResources) {
@@ -117,11 +123,15 @@ func (c *collector) container(pod *podresources.PodResources, container *podreso
 }
 
 func (c *collector) add(a Assignment) {
-	if c.pod == maxPodAssignments {
+	unknown := a.Known.Form == device.FormUnknown
+	if c.pod == maxPodAssignments || unknown && c.unknown == maxPodUnknown || len(c.assignments) == maxAssignments {
 		c.truncated++
 		return
 	}
 	c.pod++
+	if unknown {
+		c.unknown++
+	}
 	c.assignments = append(c.assignments, a)
 }
 

@@ -71,9 +71,9 @@ func FuzzCollect(f *testing.F) {
 			return
 		}
 		filter := resourceFilter{claims: true, names: map[string]bool{"cpu": true, "": true}}
-		all, _, err := filter.collect(&answer)
-		if err != nil && all != nil || len(all) > maxAssignments {
-			t.Fatalf("%d assignments, error %v", len(all), err)
+		all, _ := filter.collect(&answer)
+		if len(all) > maxAssignments {
+			t.Fatalf("%d assignments", len(all))
 		}
 		if !slices.IsSortedFunc(all, compareAssignments) || len(slices.Compact(slices.Clone(all))) != len(all) {
 			t.Errorf("not sorted, or with repetitions: %+v", all)
@@ -97,28 +97,28 @@ func TestBounds(t *testing.T) {
 		}
 		return ids
 	}
-	collect := func(pods ...*podresources.PodResources) ([]Assignment, int, error) {
-		return resourceFilter{claims: true}.collect(&podresources.ListPodResourcesResponse{PodResources: pods})
+	collect := func(pods ...*podresources.PodResources) ([]Assignment, int) {
+		return resourceFilter{claims: true, names: map[string]bool{"-nvidia.com/private": true}}.collect(&podresources.ListPodResourcesResponse{PodResources: pods})
 	}
 
 	pod := kubelettest.Pod("ml", "greedy", "main", gpuResource, many(70000, "GPU-")...)
-	all, truncated, err := collect(pod, kubelettest.Pod("ml", "modest", "main", gpuResource, gpuA))
-	if err != nil || len(all) != maxPodAssignments+1 || truncated != 70000-maxPodAssignments || all[len(all)-1].Owner.Pod != "modest" {
-		t.Errorf("%d assignments, %d truncated, error %v", len(all), truncated, err)
+	all, truncated := collect(pod, kubelettest.Pod("ml", "modest", "main", gpuResource, gpuA))
+	if len(all) != maxPodAssignments+1 || truncated != 70000-maxPodAssignments || all[len(all)-1].Owner.Pod != "modest" {
+		t.Errorf("%d assignments, %d truncated", len(all), truncated)
 	}
 
-	for _, resource := range []string{"nvidia.com/gpumem", "nvidia.com/gpucores", "nvidia.com/rdma_shared_device_a", "nvidia.com/hostdev", "example.com/x"} {
-		all, truncated, err = collect(kubelettest.Pod("ml", "pseudo", "main", resource, many(70000, "")...),
+	for _, resource := range []string{"nvidia.com/gpumem", "nvidia.com/gpucores", "nvidia.com/rdma_shared_device_a", "nvidia.com/hostdev", "nvidia.com/private", "example.com/x"} {
+		all, truncated = collect(kubelettest.Pod("ml", "pseudo", "main", resource, many(70000, "")...),
 			kubelettest.Pod("ml", "modest", "main", gpuResource, gpuA))
-		if err != nil || len(all) != 1 || truncated != 0 {
-			t.Errorf("%s: %d assignments, %d truncated, error %v", resource, len(all), truncated, err)
+		if len(all) != 1 || truncated != 0 {
+			t.Errorf("%s: %d assignments, %d truncated", resource, len(all), truncated)
 		}
 	}
 
 	long := strings.Repeat("é", 1<<20)
-	all, truncated, err = collect(kubelettest.Pod("ml", long, "main", gpuResource, gpuA, long))
-	if err != nil || len(all) != 2 || truncated != 3 {
-		t.Fatalf("%d assignments, %d truncated, error %v", len(all), truncated, err)
+	all, truncated = collect(kubelettest.Pod("ml", long, "main", gpuResource, gpuA, long))
+	if len(all) != 2 || truncated != 3 {
+		t.Fatalf("%d assignments, %d truncated", len(all), truncated)
 	}
 	for _, s := range []string{all[0].Owner.Pod, all[1].ID} {
 		if !strings.HasPrefix(long, s) || len(s) != maxName-1 { // the half of a letter is not kept
@@ -130,11 +130,16 @@ func TestBounds(t *testing.T) {
 	for i := range 9 {
 		pods = append(pods, kubelettest.Pod("ml", fmt.Sprint(i), "main", gpuResource, many(maxPodAssignments, "GPU-")...))
 	}
-	if all, _, err := collect(pods...); poll.ReasonOf(err) != poll.TooLarge || all != nil {
-		t.Errorf("%d assignments, error %v", len(all), err)
+	if all, truncated := collect(pods...); len(all) != maxAssignments || truncated != maxPodAssignments {
+		t.Errorf("%d assignments, %d truncated", len(all), truncated)
 	}
-	if all, _, err := collect(pods[1:]...); err != nil || len(all) != maxAssignments {
-		t.Errorf("%d assignments, error %v", len(all), err)
+	if all, truncated := collect(pods[1:]...); len(all) != maxAssignments || truncated != 0 {
+		t.Errorf("%d assignments, %d truncated", len(all), truncated)
+	}
+	// IDs of no known form are few, and do not take the place of devices.
+	all, truncated = collect(kubelettest.Pod("ml", "pseudo", "main", "nvidia.com/new", many(70000, "x")...), kubelettest.Pod("ml", "modest", "main", gpuResource, gpuA))
+	if len(all) != maxPodUnknown+1 || truncated != 70000-maxPodUnknown {
+		t.Errorf("%d assignments, %d truncated", len(all), truncated)
 	}
 }
 

@@ -71,6 +71,7 @@ func TestCheckpointRefreshes(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(kubelet.Stop)
+	writeCheckpoint(t, filepath.Join(root, claimCheckpoint))
 	m := newMapper(t, Config{Socket: socket, DRA: true, Interval: time.Hour, MaxAge: time.Hour})
 	run(t, m)
 	eventually(t, "a table, and the watch", func() bool { return m.Table() != nil && m.Status().Watching })
@@ -112,6 +113,30 @@ func TestCheckpointRefreshes(t *testing.T) {
 	eventually(t, "another refresh", func() bool { return m.Status().Refreshes > refreshes })
 	if m.Table() != table {
 		t.Error("a checkpoint without a change results in a new table")
+	}
+}
+
+// TestInvisibleCheckpoint checks that changes of claims do not count as watched where the
+// kubelet's root directory exists and is not the kubelet's, as in a container that has only
+// the directories below.
+func TestInvisibleCheckpoint(t *testing.T) {
+	root, socket := kubeletRoot(t)
+	kubelet := kubelettest.New(socket)
+	if err := kubelet.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(kubelet.Stop)
+	for _, dra := range []bool{true, false} {
+		m := newMapper(t, Config{Socket: socket, DRA: dra, Interval: 10 * time.Millisecond})
+		run(t, m)
+		eventually(t, "the watch", func() bool { return m.Table() != nil && m.checkpoint.Watching() && m.Status().Refreshes > 2 })
+		if m.Status().Watching == dra {
+			t.Errorf("DRA %v: watching %v", dra, !dra)
+		}
+		if dra {
+			writeCheckpoint(t, filepath.Join(root, claimCheckpoint))
+			eventually(t, "the checkpoint of claims", func() bool { return m.Status().Watching })
+		}
 	}
 }
 

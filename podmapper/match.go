@@ -40,12 +40,13 @@ func (t *Table) Match(devices []device.Device, published *device.Published) Matc
 	if t == nil || len(t.Assignments) == 0 {
 		return m
 	}
-	x := device.NewIndex(devices, t.rules.idType)
+	index := device.NewIndex(devices, t.rules.idType)
 	claimed := t.claimed(published)
 	m.Resolutions = make([]Resolution, 0, len(t.Assignments))
 	for i := range t.Assignments {
 		r := Resolution{Assignment: &t.Assignments[i]}
 		owner := r.Owner
+		x := index.Holding(t.places, device.Hold{Since: r.since, Confirmed: t.confirmed})
 		if r.Known.Form == device.FormClaim {
 			d, listed := published.Device(owner.Claim.PublishedName)
 			if !t.rules.concerns(&owner.Claim, d, listed) {
@@ -131,7 +132,8 @@ func (m *Mapper) LogUnmatched(match Match) {
 	lines := 0
 	for _, r := range match.Resolutions {
 		key := unmatchedKey{r.Owner.Namespace, r.Owner.Pod, r.Owner.Container, r.ID}
-		if len(r.Devices) > 0 || now[key] {
+		// Without ResourceSlices, their source logs why. A new device is confirmed soon.
+		if len(r.Devices) > 0 || now[key] || r.Reason == reasonNoSlices || r.Reason == device.ReasonUnconfirmed {
 			continue
 		}
 		now[key] = true

@@ -77,7 +77,7 @@ func TestLogUnmatched(t *testing.T) {
 	var log syncBuffer
 	m := newMapper(t, Config{Socket: "/nowhere", Logger: logTo(&log)})
 	match := func(pods ...*podresources.PodResources) {
-		m.LogUnmatched(tableOf(t, device.IDTypeUID, nil, pods...).Match(node(), nil))
+		m.LogUnmatched((&Table{Assignments: unmarshal(t, resourceFilter{claims: true}, pods...)}).Match(node(), nil))
 	}
 
 	lost := kubelettest.Pod("ml", "a", "main", gpuResource, "GPU-lost")
@@ -91,6 +91,11 @@ func TestLogUnmatched(t *testing.T) {
 		if log.count(text) != 1 {
 			t.Errorf("the warning has no %q", text)
 		}
+	}
+	// Before the ResourceSlices are known, their own source logs whether something is wrong.
+	match(lost, kubelettest.Claim("ml", "c", "main", "claim", kubelettest.ClaimDevice(nvidiaDriver, "node", "gpu-0")))
+	if n := log.count("level=WARN"); n != 1 {
+		t.Errorf("%d warnings before the ResourceSlices are known", n)
 	}
 	match(lost, other)
 	match(other, lost, kubelettest.Pod("ml", "fine", "main", gpuResource, gpuA))

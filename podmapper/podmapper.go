@@ -13,7 +13,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"slices"
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -50,10 +51,15 @@ const (
 // Config configures a Mapper. The zero value of each field is its default.
 type Config struct {
 	Socket        string        // path or unix: URL; DefaultSocket
-	ResourceNames []string      // resources in addition to nvidia.com/*
+	ResourceNames []string      // resources in addition to nvidia.com/*; a minus in front excludes one
 	IDType        device.IDType // meaning of ambiguous device IDs; IDTypeUID
 	DRA           bool          // include the devices of ResourceClaims
 	DRADrivers    []string      // DRA drivers of which all devices are GPUs, in addition to gpu.nvidia.com
+	// AdminAccess returns the devices that a ResourceClaim has with adminAccess. Nil: the
+	// pods that have such claims count as owners.
+	AdminAccess   func(ctx context.Context, namespace, name string) ([]device.PublishedName, error)
+	Node          string        // name of this node in Kubernetes; identifies static pods
+	Self          Pod           // the exporter's own pod, which is no owner
 	CheckpointDir string        // of the kubelet's device checkpoint; device-plugins next to the socket's directory
 	Interval      time.Duration // between refreshes
 	MaxAge        time.Duration // of a table without a refresh
@@ -69,19 +75,38 @@ type Mapper struct {
 	log     *slog.Logger
 	filter  resourceFilter
 	rules   rules
+	node    string
+
+	adminAccess func(ctx context.Context, namespace, name string) ([]device.PublishedName, error)
 
 	checkpoint *dirwatch.Watcher
+	claimFile  string                    // checkpoint of claims; empty without DRA
+	seesClaims atomic.Bool               // claimFile exists, or is not needed
 	written    atomic.Pointer[time.Time] // last write of a checkpoint
 
 	unmatched unmatchedLog
 
 	confirm    time.Duration // confirmAfter, but for tests
 	confirming atomic.Bool
+	listed     atomic.Pointer[listed]
+	awaited    atomic.Bool // a caller of Confirm waits
+
 	// State of the refresh, which runs once at a time.
 	confirmed time.Time // start of the last refresh that returned the table
 	trusted   uint64    // the connection that returned the table
 	fewer     uint64    // the connection that reported fewer owners, ...
 	since     time.Time // ... and when it first did
+	claims    map[claimName]*claimRead
+	// claimsDenied: the log has that ResourceClaims cannot be read.
+	claimsDenied bool
+	clustered    bool      // an API server exists
+	away         time.Time // since when a restarted kubelet lists none of its pods; zero: it does
+}
+
+// listed is a table and the start of the last refresh that returned it.
+type listed struct {
+	table *Table
+	at    time.Time
 }
 
 // SourceStatus is the part of a status that all sources of owners have.
@@ -105,15 +130,19 @@ func New(c Config) (*Mapper, error) {
 		return nil, err
 	}
 	m := &Mapper{
-		filter:  resourceFilter{names: set(c.ResourceNames), claims: c.DRA},
-		rules:   rules{idType: idType, drivers: set(c.DRADrivers)},
-		confirm: confirmAfter,
+		filter: resourceFilter{names: set(c.ResourceNames), claims: c.DRA, self: c.Self},
+		node:   c.Node,
+
+		adminAccess: c.AdminAccess,
+		rules:       rules{idType: idType, drivers: set(c.DRADrivers)},
+		confirm:     confirmAfter,
 	}
 	interval, maxAge, timeout := cmp.Or(c.Interval, DefaultInterval), cmp.Or(c.MaxAge, DefaultMaxAge), cmp.Or(c.Timeout, DefaultTimeout)
 	if interval < 0 || timeout < 0 || maxAge < interval {
 		return nil, fmt.Errorf("pod mapping: interval %s, timeout %s and maximum age %s must be positive, and the age no less than the interval",
 			interval, timeout, maxAge)
 	}
+	m.clustered = c.Self.Name != "" && !m.isStatic(c.Self.Name)
 	socket, err := unixsocket.Path(cmp.Or(c.Socket, DefaultSocket))
 	if err != nil {
 		return nil, fmt.Errorf("pod mapping: %w", err)
@@ -122,15 +151,21 @@ func New(c Config) (*Mapper, error) {
 		return nil, fmt.Errorf("preparing the connection to the kubelet: %w", err)
 	}
 	m.poll = poll.New(poll.Config[Table]{
-		Options:  poll.Options{Name: "kubelet", Hints: hints(), MaxAge: maxAge, Log: c.Logger},
-		Refresh:  m.refresh,
-		Before:   func(context.Context) { m.checkpoint.Watch() }, // a directory can appear late
+		Options: poll.Options{Name: "kubelet", Hints: hints(), MaxAge: maxAge, Log: c.Logger},
+		Refresh: m.refresh,
+		Before: func(context.Context) {
+			m.checkpoint.Watch() // a directory can appear late
+			m.seesClaims.Store(m.findClaims())
+		},
 		Interval: interval,
 		Retry:    retryPause,
 	})
 	m.log = m.poll.Log()
 	files := make(map[string]func(string) bool)
 	for dir, file := range c.checkpointFiles(socket) {
+		if file == claimCheckpoint {
+			m.claimFile = filepath.Join(dir, file)
+		}
 		files[dir] = func(name string) bool { return name == file }
 	}
 	m.checkpoint = dirwatch.New(files, m.checkpointWritten, m.log)
@@ -174,8 +209,34 @@ func (m *Mapper) checkpointWritten() {
 // lastLook is when the last refresh after a checkpoint begins.
 const lastLook = time.Second
 
+// findClaims reports whether the checkpoint of claims can be seen. A container that has
+// only directories below the kubelet's root can watch the root, and sees nothing there.
+func (m *Mapper) findClaims() bool {
+	if m.claimFile == "" {
+		return true
+	}
+	_, err := os.Stat(m.claimFile)
+	return err == nil
+}
+
 // Trigger requests a refresh from Run. It does not wait.
 func (m *Mapper) Trigger() { m.poll.Trigger() }
+
+// Confirm requests a refresh, after which Changed receives, even if nothing changed.
+func (m *Mapper) Confirm() {
+	m.awaited.Store(true)
+	m.poll.Trigger()
+}
+
+// Confirmed returns the table and the start of the last refresh that returned it. The
+// time is zero while a newer table is being published.
+func (m *Mapper) Confirmed() (*Table, time.Time) {
+	t, l := m.Table(), m.listed.Load()
+	if t == nil || l == nil || l.table != t {
+		return t, time.Time{}
+	}
+	return t, l.at
+}
 
 // Refresh refreshes now and waits for it, with or without Run. If a new connection
 // reports fewer owners, the table remains until that is confirmed.
@@ -197,7 +258,7 @@ func (m *Mapper) Status() Status {
 	s := Status{
 		Status:      m.poll.Status(),
 		Connections: m.kubelet.connections.Load(),
-		Watching:    m.checkpoint.Watching(),
+		Watching:    m.checkpoint.Watching() && m.seesClaims.Load(),
 		Confirming:  m.confirming.Load(),
 	}
 	if t := m.Table(); t != nil {
@@ -213,30 +274,45 @@ func (m *Mapper) Status() Status {
 
 // refresh implements poll.Config.Refresh.
 func (m *Mapper) refresh(ctx context.Context, previous *Table) (*Table, error) {
+	awaited := m.awaited.Swap(false)
 	start, written, connection := time.Now(), m.written.Load(), m.kubelet.connections.Load()
 	answer, err := m.kubelet.list(ctx)
 	if err != nil {
 		m.fewer = 0
 		m.confirming.Store(false)
+		m.awaited.CompareAndSwap(false, awaited)
 		return nil, err
 	}
-	now, truncated, err := m.filter.collect(answer)
-	if err != nil {
-		return nil, err
-	}
+	now, truncated := m.filter.collect(answer)
+	now = m.withoutMonitors(ctx, now)
 	latest := m.kubelet.connections.Load() // it can change during the call
 	fresh := connection != m.trusted || connection != latest
-	if wait := m.doubt(start, latest, fresh, now); wait > 0 {
+	away := m.withoutAPIServer(answer, fresh)
+	if away {
+		now = m.keep(m.Table(), now, start)
+		if start.Sub(m.away) < m.confirm {
+			m.poll.TriggerAfter(confirmPause)
+		}
+	}
+	wait := m.doubt(start, latest, fresh, now)
+	m.confirming.Store(wait > 0 || away)
+	if wait > 0 {
 		m.poll.TriggerAfter(min(wait, confirmPause))
 		return previous, nil
 	}
-	m.trusted = connection
+	if !away {
+		m.trusted = connection
+	}
 	if fresh && len(now) == 0 {
 		// The first answer can be too early, even without a previous table.
 		m.poll.TriggerAfter(min(m.confirm, confirmPause))
 	}
-	t := m.newTable(previous, start, written, now, truncated)
+	t := m.newTable(previous, &Table{Time: start, Version: 1, Assignments: now, Truncated: truncated, Partial: away, rules: m.rules}, written)
 	m.confirmed = start
+	m.listed.Store(&listed{t, start})
+	if awaited {
+		m.poll.Notify()
+	}
 	return t, nil
 }
 
@@ -245,37 +321,42 @@ func (m *Mapper) refresh(ctx context.Context, previous *Table) (*Table, error) {
 func (m *Mapper) doubt(start time.Time, connection uint64, fresh bool, now []Assignment) time.Duration {
 	if current := m.Table(); !fresh || current == nil || !missing(current.Assignments, now) || handedOver(current.Assignments, now) {
 		m.fewer = 0
-		m.confirming.Store(false)
 		return 0
 	}
 	if m.fewer != connection {
 		m.fewer, m.since = connection, start
 	}
-	wait := max(0, m.confirm-start.Sub(m.since))
-	m.confirming.Store(wait > 0)
-	return wait
+	return max(0, m.confirm-start.Sub(m.since))
 }
 
-// newTable returns the table of the answer to a call at start, which is the previous
-// one if nothing changed. Written is the last write of a checkpoint before the call,
-// or nil.
-func (m *Mapper) newTable(previous *Table, start time.Time, written *time.Time, now []Assignment, truncated int) *Table {
-	if previous != nil && previous.Truncated == truncated && slices.Equal(previous.Assignments, now) {
-		return previous
+// newTable completes the table of an answer, or returns the previous one if nothing
+// changed. Written is the last write of a checkpoint before the call, or nil.
+func (m *Mapper) newTable(previous, t *Table, written *time.Time) *Table {
+	now := t.Assignments
+	added := len(now)
+	if previous != nil {
+		added = reuse(previous.Assignments, now)
+		if previous.Truncated == t.Truncated && previous.Partial == t.Partial && added == 0 && len(now) == len(previous.Assignments) {
+			return previous
+		}
 	}
-	t := &Table{Time: start, Version: 1, Assignments: now, Truncated: truncated, rules: m.rules}
-	if truncated > 0 {
+	if t.Truncated > 0 {
 		m.poll.Count(poll.TooLarge)
-		m.log.Warn("A pod has more devices or longer names than a pod can have; the rest is ignored", "truncated", truncated)
+		m.log.Warn("A pod has more devices or longer names than a pod can have; the rest is ignored", "truncated", t.Truncated)
 	}
 	if previous != nil {
 		t.Version = previous.Version + 1
 		// A checkpoint announces new assignments, and no ended ones.
-		if added := reuse(previous.Assignments, now); added && written != nil && !written.Add(lastLook).Before(m.confirmed) {
+		if added > 0 && written != nil && !written.Add(lastLook).Before(m.confirmed) {
 			t.Time = *written
 		}
 		if !t.Time.After(previous.Time) {
 			t.Time = previous.Time.Add(1)
+		}
+	}
+	for i := range now {
+		if now[i].since.IsZero() {
+			now[i].since = t.Time
 		}
 	}
 	return t

@@ -37,6 +37,8 @@ type Assignment struct {
 	// ID is the device plugin's ID, or the published name of a claim's device.
 	ID    string
 	Known device.ID // the parsed ID
+
+	since time.Time // when it was first listed
 }
 
 // Table is the state of the kubelet from one moment on. It is immutable. As long as
@@ -50,8 +52,25 @@ type Table struct {
 	// Truncated counts the IDs and names that exceeded the bounds of a pod. With
 	// truncated IDs, the table does not have all owners.
 	Truncated int
+	// Partial means that the kubelet has restarted and does not list the pods of the
+	// API server yet, so further pods may hold devices.
+	Partial bool
 
-	rules rules
+	rules     rules
+	places    *device.Places
+	confirmed time.Time
+}
+
+// At returns the table with the history of the node's devices, and with the start of
+// the last refresh that returned it. Without them, an ID that depends on the place of
+// a device means the current one.
+func (t *Table) At(places *device.Places, confirmed time.Time) *Table {
+	if t == nil {
+		return nil
+	}
+	at := *t
+	at.places, at.confirmed = places, confirmed
+	return &at
 }
 
 // rules decide how assignments are matched.
@@ -108,13 +127,14 @@ func handedOver(before, now []Assignment) bool {
 }
 
 // reuse replaces the assignments of now that before has as well, so that two tables
-// share their strings. It reports whether now has further ones. Both are sorted.
-func reuse(before, now []Assignment) (added bool) {
+// share their strings and the time since which they are listed. It returns how many
+// further ones now has. Both are sorted.
+func reuse(before, now []Assignment) (added int) {
 	for i := range now {
 		if at, found := slices.BinarySearchFunc(before, now[i], compareAssignments); found {
 			now[i] = before[at]
 		} else {
-			added = true
+			added++
 		}
 	}
 	return added

@@ -93,15 +93,15 @@ func TestReuse(t *testing.T) {
 	}
 	for _, tc := range []struct {
 		before, now []string
-		added       bool
+		added       int
 	}{
-		{nil, nil, false},
-		{nil, []string{"a"}, true},
-		{[]string{"a", "b"}, []string{"a", "b"}, false},
-		{[]string{"a", "b", "c"}, []string{"b"}, false},
-		{[]string{"a", "c"}, []string{"a", "b", "c"}, true},
-		{[]string{"b"}, []string{"a"}, true},
-		{[]string{"a"}, []string{"b"}, true},
+		{nil, nil, 0},
+		{nil, []string{"a"}, 1},
+		{[]string{"a", "b"}, []string{"a", "b"}, 0},
+		{[]string{"a", "b", "c"}, []string{"b"}, 0},
+		{[]string{"a", "c"}, []string{"a", "b", "c"}, 1},
+		{[]string{"b"}, []string{"a"}, 1},
+		{[]string{"a"}, []string{"b"}, 1},
 	} {
 		now := list(tc.now...)
 		if added := reuse(list(tc.before...), now); added != tc.added || !slices.Equal(now, list(tc.now...)) {

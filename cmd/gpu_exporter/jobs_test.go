@@ -110,7 +110,9 @@ func TestJobFiles(t *testing.T) {
 	owners("- - - - - - - -")
 }
 
-// TestSlurmJobs: Slurm jobs are found by the cgroups of their processes, without a prolog.
+// TestSlurmJobs: Slurm jobs are found by the cgroups of the processes on a GPU, without a
+// prolog. A GPU that only the environment of a process claims is neither the job's nor free,
+// and no name is exposed by default.
 func TestSlurmJobs(t *testing.T) {
 	t.Parallel()
 	proc := newHostProc(t)
@@ -125,12 +127,16 @@ func TestSlurmJobs(t *testing.T) {
 	}
 	proc.write(t, 4242, "environ", "SLURM_JOB_ID=77\x00SLURM_JOB_USER=ada\x00SLURM_JOB_ACCOUNT=lab\x00SLURM_STEP_GPUS=3\x00")
 	n := startNode(t, "h100x8", append(fast, "--path.procfs="+string(proc), "--path.cgroupfs="+cgroups, "--slurm.jobs=on", "--families=lean")...)
-	n.has(t, 1, "gpu_job_info", `gpu="3"`, `account="lab"`, `job_id="77"`, `source="slurm"`, `user="ada"`)
 	n.command(t, "process gpu 5 pid 4242 memory 100")
-	n.has(t, 1, "gpu_job_info", `gpu="5"`, `job_id="77"`)
-	if _, count := sumOf(n.scrape(t), "gpu_job_info"); count != 2 {
-		t.Errorf("%d rows of gpu_job_info, want two", count)
+	n.has(t, 1, "gpu_job_info", `gpu="5"`, `account="lab"`, `job_id="77"`, `job_name=""`, `source="slurm"`, `user=""`)
+	body := n.scrape(t)
+	if _, count := sumOf(body, "gpu_job_info"); count != 1 {
+		t.Errorf("%d rows of gpu_job_info, want one", count)
 	}
+	if _, count := sumOf(body, "gpu_owners", `gpu="3"`); count != 0 {
+		t.Error("a claimed GPU has a known number of owners")
+	}
+	n.has(t, 0, "gpu_owners", `gpu="4"`)
 }
 
 // dockerEngine serves the API of a Docker engine with one container.

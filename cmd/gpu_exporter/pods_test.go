@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -272,7 +273,9 @@ func TestVirtualGPUs(t *testing.T) {
 }
 
 // TestPodsThroughRepartitions repartitions a GPU while pods start and stop. A pod's labels
-// are only on the series of its own instance, although instance IDs are reused.
+// are only on the series of its own instance, although instance IDs are reused. As with a
+// real kubelet, only the start of a pod writes a checkpoint. In every second round the
+// kubelet still lists the former pods while the new instances exist.
 func TestPodsThroughRepartitions(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
@@ -290,51 +293,74 @@ func TestPodsThroughRepartitions(t *testing.T) {
 	n := startNode(t, "a100x7-mig", append(fast, "-k", "--kubernetes.pod-resources-socket="+socket)...)
 	gpu := n.uuid(t, "0")
 	const family = "DCGM_FI_DEV_FB_USED"
-	held := regexp.MustCompile(`GPU_I_ID="(\d+)".*pod="r\d+-gi(\d+)"`)
+	held := regexp.MustCompile(family + `\{gpu="0".*GPU_I_PROFILE="([^"]*)",GPU_I_ID="(\d+)".*pod="r(\d+)-gi(\d+)"`)
 	instances := func(body string) (ids []string) {
 		for _, m := range regexp.MustCompile(family+`\{gpu="0",.*GPU_I_ID="(\d+)"`).FindAllStringSubmatch(body, -1) {
 			ids = append(ids, m[1])
 		}
 		return ids
 	}
-	set := func(pods ...*podresources.PodResources) {
+	layouts := []struct {
+		layout, profile string
+		count           int
+	}{{"3g.20gb*2", "3g.20gb", 2}, {"4g.20gb", "4g.20gb", 1}, {"2g.10gb*3", "2g.10gb", 3}, {"1g.5gb*7", "1g.5gb", 7}, {"4g.20gb", "4g.20gb", 1}} // 3g and 4g have the ID 1
+	// scrape checks that each pod is on the instance of its own layout.
+	scrape := func() string {
 		t.Helper()
+		body := n.scrape(t)
+		for line := range strings.Lines(body) {
+			m := held.FindStringSubmatch(line)
+			if m == nil {
+				continue
+			}
+			round, _ := strconv.Atoi(m[3])
+			if m[2] != m[4] || m[1] != layouts[round%len(layouts)].profile {
+				t.Fatalf("a pod is on the wrong instance: %s", line)
+			}
+		}
+		return body
+	}
+	for round := range 9 {
+		l := layouts[round%len(layouts)]
+		if round%2 == 0 {
+			kubelet.SetPods()
+		}
+		n.command(t, "mig gpu 0 "+l.layout)
+		n.eventually(t, "the new instances exist", func() bool {
+			body := scrape()
+			_, count := sumOf(body, family, `gpu="0"`, `GPU_I_PROFILE="`+l.profile+`"`)
+			return count == l.count && len(instances(body)) == l.count
+		})
+		if round%2 == 1 { // the former pods hold the place of a new instance, or none
+			for range 5 {
+				if free, _ := sumOf(scrape(), "gpu_owners", `gpu="0"`, `GPU_I_ID="1"`); free != 0 {
+					t.Errorf("round %d: an instance has %v owners", round, free)
+				}
+			}
+		}
+		var pods []*podresources.PodResources
+		for i, gi := range instances(scrape()) {
+			id := "MIG-" + gpu + "/" + gi + "/0"
+			if i%2 == 1 {
+				id = "nvidia0/gi" + gi
+			}
+			pods = append(pods, kubelettest.Pod("ml", fmt.Sprintf("r%d-gi%s", round, gi), "main", "nvidia.com/mig-"+l.profile, id))
+		}
 		kubelet.SetPods(pods...)
 		if err := kubelettest.WriteCheckpoint(filepath.Join(checkpoints, "kubelet_internal_checkpoint")); err != nil {
 			t.Fatal(err)
 		}
-	}
-	layouts := []struct {
-		layout, profile string
-		count           int
-	}{{"3g.20gb*2", "3g.20gb", 2}, {"1g.5gb*7", "1g.5gb", 7}, {"2g.10gb*3", "2g.10gb", 3}}
-	for round := range 9 {
-		l := layouts[round%len(layouts)]
-		set()
-		n.eventually(t, "no series has a pod", func() bool {
-			_, count := sumOf(n.scrape(t), family, `gpu="0"`, "pod=")
-			return count == 0
-		})
-		n.command(t, "mig gpu 0 "+l.layout)
-		n.eventually(t, "the new instances exist", func() bool {
-			body := n.scrape(t)
-			_, count := sumOf(body, family, `gpu="0"`, `GPU_I_PROFILE="`+l.profile+`"`)
-			return count == l.count && len(instances(body)) == l.count
-		})
-		var pods []*podresources.PodResources
-		for _, gi := range instances(n.scrape(t)) {
-			pods = append(pods, kubelettest.Pod("ml", fmt.Sprintf("r%d-gi%s", round, gi), "main", "nvidia.com/mig-"+l.profile, "MIG-"+gpu+"/"+gi+"/0"))
-		}
-		set(pods...)
 		n.eventually(t, "each instance has its pod", func() bool {
-			body := n.scrape(t)
-			for line := range strings.Lines(body) {
-				if m := held.FindStringSubmatch(line); m != nil && (m[1] != m[2] || !strings.Contains(line, fmt.Sprintf(`pod="r%d-`, round))) {
-					t.Fatalf("a pod is on the wrong instance: %s", line)
-				}
-			}
-			_, count := sumOf(body, family, `gpu="0"`, fmt.Sprintf(`pod="r%d-gi`, round))
+			_, count := sumOf(scrape(), family, `gpu="0"`, fmt.Sprintf(`pod="r%d-gi`, round))
 			return count == l.count
 		})
+		sampled := func() float64 {
+			at, _ := sumOf(scrape(), "gpu_exporter_last_sample_timestamp_seconds")
+			return at
+		}
+		for range 4 { // the pods are older than the samples that confirm the layout
+			before := sampled()
+			n.eventually(t, "a new sample", func() bool { return sampled() > before })
+		}
 	}
 }

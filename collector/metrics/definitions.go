@@ -44,7 +44,7 @@ const (
 // Devices.
 var (
 	gpuUp             = Definition{"gpu_up", gauge, "Whether the GPU answers: 1 if the newest sample is fresh and has a value of it, else 0.", nil, PerGPU, 1}
-	gpuInfo           = Definition{"gpu_info", gauge, "Identity of the GPU or GPU instance, always 1.", []string{"brand", "driver_version", "minor", "nvml_index", "serial", "vbios_version"}, PerDevice, 1}
+	gpuInfo           = Definition{"gpu_info", gauge, "Identity of the GPU or GPU instance, always 1.", []string{"brand", "driver_version", "mig_uuid", "minor", "nvml_index", "serial", "vbios_version"}, PerDevice, 1}
 	gpuRecoveryAction = Definition{"gpu_recovery_action", gauge, "Action that the driver requests to recover the GPU: 0 none, otherwise its number in gpu_recovery_action_info (field 1523).", nil, PerGPU, 1}
 	gpuRecoveryInfo   = Definition{"gpu_recovery_action_info", gauge, "Name of the requested recovery action, always 1; absent if none is requested.", []string{"action"}, PerGPU, 0}
 )

@@ -5,6 +5,7 @@ package metrics
 
 import (
 	"strconv"
+	"strings"
 
 	dto "github.com/prometheus/client_model/go"
 
@@ -40,6 +41,18 @@ func (p *page) goneGPUs() (gone []*model.Entity) {
 	return gone
 }
 
+// migUUID returns the UUID of the MIG device that an instance is, as in the IDs of
+// device plugins. A GPU instance with several compute instances has several.
+func migUUID(inv *model.Inventory, i int) string {
+	var uuids []string
+	for at := range inv.Entities {
+		if e := &inv.Entities[at]; e.Kind == model.KindComputeInstance && e.UUID != "" && (at == i || e.Parent == i) {
+			uuids = append(uuids, e.UUID)
+		}
+	}
+	return strings.Join(uuids, ",")
+}
+
 // gpuInfoLabels returns the labels of gpu_info without those whose value is unknown.
 func gpuInfoLabels(identity []*dto.LabelPair, inv *model.Inventory, i int) []*dto.LabelPair {
 	gpu, _ := inv.GPU(i)
@@ -50,5 +63,5 @@ func gpuInfoLabels(identity []*dto.LabelPair, inv *model.Inventory, i int) []*dt
 		return strconv.Itoa(n)
 	}
 	return append(with(identity), nonEmpty(with(nil, "brand", gpu.Brand, "driver_version", inv.DriverVersion,
-		"minor", number(gpu.Minor), "nvml_index", number(gpu.Index), "serial", gpu.Serial, "vbios_version", gpu.VBIOS))...)
+		"mig_uuid", migUUID(inv, i), "minor", number(gpu.Minor), "nvml_index", number(gpu.Index), "serial", gpu.Serial, "vbios_version", gpu.VBIOS))...)
 }

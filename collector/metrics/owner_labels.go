@@ -20,8 +20,8 @@ func (cfg *Config) variants(fields []*dto.LabelPair, h *Holders, taken func(stri
 	owners := h.Owners
 	if !cfg.Owners.VirtualGPUs {
 		owners = nil
-		if h.single() {
-			owners = h.Owners[:1]
+		if owner, ok := h.single(); ok {
+			owners = []Owner{owner}
 		}
 	}
 	var variants []variant
@@ -53,9 +53,9 @@ func (cfg *Config) variants(fields []*dto.LabelPair, h *Holders, taken func(stri
 
 // ownerAttributes returns dcgm-exporter's labels of an owner, sorted by name.
 func (cfg *Config) ownerAttributes(o Owner) []*dto.LabelPair {
-	container := with(nil, "container", o.Container, "namespace", o.Namespace, "pod", o.Pod)
+	container := nonEmpty(with(nil, "container", o.Container, "namespace", o.Namespace, "pod", o.Pod))
 	if cfg.OldNames {
-		container = with(nil, "container_name", o.Container, "pod_name", o.Pod, "pod_namespace", o.Namespace)
+		container = nonEmpty(with(nil, "container_name", o.Container, "pod_name", o.Pod, "pod_namespace", o.Namespace))
 	}
 	if cfg.Owners.VirtualGPUs && o.Replica != "" {
 		container = append(container, pair("vgpu", o.Replica))

@@ -73,7 +73,7 @@ func (l *layout) podLabelRows(cfg *Config) [][]*dto.LabelPair {
 			continue
 		}
 		holders := &l.ownership.Entities[i]
-		if holders.single() && !cfg.Owners.LabelsFamily {
+		if _, single := holders.single(); single && !cfg.Owners.LabelsFamily {
 			continue
 		}
 		for _, o := range holders.Owners {

@@ -4,7 +4,6 @@
 package metrics
 
 import (
-	"slices"
 	"time"
 
 	"gpu_exporter/collector/model"
@@ -87,9 +86,26 @@ func (h *Holders) count() int {
 	return n
 }
 
-// single reports whether exactly one container of a pod holds the entity.
-func (h *Holders) single() bool {
-	return len(h.Owners) > 0 && !slices.ContainsFunc(h.Owners, func(o Owner) bool { return !o.sameContainer(h.Owners[0]) })
+// single returns the owner whose labels are on the series of the entity, and whether
+// there is one: exactly one pod holds the entity. If several of its containers do, the
+// owner has no container.
+func (h *Holders) single() (Owner, bool) {
+	if len(h.Owners) == 0 {
+		return Owner{}, false
+	}
+	owner := h.Owners[0]
+	for _, o := range h.Owners[1:] {
+		if o.Namespace != owner.Namespace || o.Pod != owner.Pod {
+			return Owner{}, false
+		}
+		if o.Container != owner.Container {
+			owner.Container = ""
+		}
+		if o.Claim != owner.Claim {
+			owner.Claim = Claim{}
+		}
+	}
+	return owner, true
 }
 
 // Ownership is the holders of the entities of one inventory. It is immutable. A nil

@@ -25,8 +25,17 @@ type usage struct {
 	// owners are, for each entity, the usage of its owners in their order, or nil if
 	// that is unknown.
 	owners [][]ownerUsage
+	// guests are, by entity, the containers whose processes use a device that they do not
+	// hold, such as those of schedulers that share GPUs on their own.
+	guests map[int][]guest
 	// troubles counts the processes that were attributed to no owner.
 	troubles map[ProcessTrouble]int
+}
+
+// guest is a container that uses a device without holding it.
+type guest struct {
+	place ProcessPlace
+	ownerUsage
 }
 
 // ownerUsage is what one container uses of one device.
@@ -64,6 +73,7 @@ func newUsage(inv *model.Inventory, p *model.Processes, ownership *Ownership, pl
 	u := usage{
 		inventory: inv, processes: p, places: places, ownership: ownership,
 		owners:   make([][]ownerUsage, len(inv.Entities)),
+		guests:   map[int][]guest{},
 		troubles: map[ProcessTrouble]int{},
 	}
 	for _, t := range processTroubles() {
@@ -98,10 +108,26 @@ func (u *usage) add(at int, d *model.DeviceProcesses, owners []Owner) {
 		if trouble != "" {
 			u.troubles[trouble]++
 			markUnknown(all, owners, where, trouble)
+			if trouble == processNoOwner {
+				u.addGuest(at, d, where, process)
+			}
 			continue
 		}
 		all[i].count(process)
 	}
+}
+
+// addGuest counts a process of a container that does not hold the device.
+func (u *usage) addGuest(at int, d *model.DeviceProcesses, where ProcessPlace, process model.Process) {
+	all := u.guests[at]
+	i := slices.IndexFunc(all, func(g guest) bool { return g.place == where })
+	if i < 0 {
+		i = len(all)
+		all = append(all, guest{where, ownerUsage{known: true, memoryKnown: true, rated: true}})
+	}
+	all[i].rated = all[i].rated && d.Utilization == model.StatusOK
+	all[i].count(process)
+	u.guests[at] = all
 }
 
 // ownerOf returns the first of the owners that is the container of a process.
@@ -162,28 +188,37 @@ func (p *page) addUsage() {
 		return
 	}
 	for i, all := range p.usage.owners {
+		if !p.layout.entities[i].device {
+			continue
+		}
 		owners := p.ownership.of(i).Owners
 		for n, used := range all {
-			o := &owners[n]
-			if !p.layout.entities[i].device || !used.known || n > 0 && o.sameContainer(owners[n-1]) {
-				continue
-			}
-			add := func(d *Definition, value float64) { p.addEntity(d, i, value, o.Container, o.Namespace, o.Pod) }
-			add(&gpuPodProcesses, float64(used.processes))
-			if used.memoryKnown {
-				add(&gpuPodMemory, float64(used.memory))
-				for kind, bytes := range used.kinds {
-					if bytes > 0 {
-						p.addEntity(&gpuPodKinds, i, float64(bytes), o.Container, o.Namespace, o.Pod, model.ProcessKind(kind).String())
-					}
-				}
-			}
-			if used.rated {
-				add(&gpuPodSM, used.sm)
-				add(&gpuPodEncoder, used.encode)
-				add(&gpuPodDecoder, used.decode)
+			if o := owners[n]; used.known && (n == 0 || !o.sameContainer(owners[n-1])) {
+				p.addUsageOf(i, o.Container, o.Namespace, o.Pod, used)
 			}
 		}
+		for _, g := range p.usage.guests[i] {
+			p.addUsageOf(i, g.place.Container, g.place.Namespace, g.place.Pod, g.ownerUsage)
+		}
+	}
+}
+
+// addUsageOf adds what one container uses of the device at position i.
+func (p *page) addUsageOf(i int, container, namespace, pod string, used ownerUsage) {
+	add := func(d *Definition, value float64) { p.addEntity(d, i, value, container, namespace, pod) }
+	add(&gpuPodProcesses, float64(used.processes))
+	if used.memoryKnown {
+		add(&gpuPodMemory, float64(used.memory))
+		for kind, bytes := range used.kinds {
+			if bytes > 0 {
+				p.addEntity(&gpuPodKinds, i, float64(bytes), container, namespace, pod, model.ProcessKind(kind).String())
+			}
+		}
+	}
+	if used.rated {
+		add(&gpuPodSM, used.sm)
+		add(&gpuPodEncoder, used.encode)
+		add(&gpuPodDecoder, used.decode)
 	}
 }
 

@@ -105,7 +105,7 @@ type Entity struct {
 	Brand    string
 	Serial   string
 	VBIOS    string
-	Index    int // NVML's index
+	Index    int // NVML's index; of a compute instance: that of the MIG device in its GPU
 	Minor    int // N of /dev/nvidiaN
 	MIGMode  bool
 
@@ -130,4 +130,5 @@ type MIGDevice struct {
 	GPUInstanceID     int
 	ComputeInstanceID int
 	PlacementStart    int // of the GPU instance, as in [Entity]
+	Index             int // of nvmlDeviceGetMigDeviceHandleByIndex; there are gaps
 }

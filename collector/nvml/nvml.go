@@ -205,6 +205,7 @@ func migHandles(parent nvml.Device) (mode bool, devices []migHandle, err error) 
 			errs = append(errs, err) // for example, just destroyed
 			continue
 		}
+		d.Index = i
 		devices = append(devices, migHandle{device, d})
 	}
 	slices.SortFunc(devices, func(a, b migHandle) int {

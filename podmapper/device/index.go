@@ -15,12 +15,17 @@ type Index struct {
 	idType  IDType
 	byID    map[ID][]int // ascending positions
 	mig     bool         // a GPU is in MIG mode
+
+	places *Places // nil: names mean their current devices
+	hold   Hold
 }
 
 // Miss explains why an ID resolves to no device. It is zero for a match.
 type Miss struct {
 	Reason string // why there is no match
 	Hint   string // what a user can do about it
+	// Maybe are the positions of the devices that the ID may mean. Nil: any.
+	Maybe []int
 }
 
 // NewIndex makes an Index. Devices must contain every device of the node,
@@ -104,8 +109,9 @@ func (x *Index) Find(id ID) ([]int, Miss) {
 		return nil, x.explain(id)
 	case !x.oneDevice(at):
 		return nil, Miss{
-			fmt.Sprintf("several devices of this node match %s (%s)", id, id.Form),
-			"check the driver's list of devices (nvidia-smi -L)",
+			Reason: fmt.Sprintf("several devices of this node match %s (%s)", id, id.Form),
+			Hint:   "check the driver's list of devices (nvidia-smi -L)",
+			Maybe:  slices.Clone(at),
 		}
 	}
 	if first := &x.devices[at[0]]; len(at) == 1 && first.Kind == KindComputeInstance {
@@ -113,7 +119,7 @@ func (x *Index) Find(id ID) ([]int, Miss) {
 		at = slices.Concat(at, around)
 		slices.Sort(at)
 	}
-	return at, Miss{}
+	return x.settle(id, at)
 }
 
 // FindUsable is Find, except that a GPU in MIG mode does not match.
@@ -121,8 +127,9 @@ func (x *Index) FindUsable(id ID) ([]int, Miss) {
 	at, miss := x.Find(id)
 	if len(at) == 1 && !x.devices[at[0]].Usable() {
 		return nil, Miss{
-			fmt.Sprintf("GPU %d is in MIG mode, so only its MIG devices can be used", x.devices[at[0]].Index),
-			"request a MIG device by its UUID (nvidia-smi -L)",
+			Reason: fmt.Sprintf("GPU %d is in MIG mode, so only its MIG devices can be used", x.devices[at[0]].Index),
+			Hint:   "request a MIG device by its UUID (nvidia-smi -L)",
+			Maybe:  x.partsOf(at[0]),
 		}
 	}
 	return at, miss
@@ -137,14 +144,14 @@ func (x *Index) FindText(id ID, text string) ([]int, Miss) {
 	}
 	if gpu := x.gpuOfShare(text); gpu != nil {
 		return nil, Miss{
-			fmt.Sprintf("it starts with the UUID of GPU %d, but the rest has no known form", gpu.Index),
-			"device plugins that share GPUs with their own scheduler do not report to the kubelet which GPU a pod uses; use NVIDIA's or GKE's sharing",
+			Reason: fmt.Sprintf("it starts with the UUID of GPU %d, but the rest has no known form", gpu.Index),
+			Hint:   "device plugins that share GPUs with their own scheduler do not report to the kubelet which GPU a pod uses; use NVIDIA's or GKE's sharing",
 		}
 	}
 	if parsed, _ := ParseID(text); id.Form == FormUnknown && parsed.Form == FormNumber {
 		return nil, Miss{
-			"numbers in this resource are not GPUs: KubeVirt's and NVIDIA's sandbox device plugins use IOMMU groups",
-			"if they are GPU indexes, add the resource with --kubernetes.resource-names",
+			Reason: "numbers in this resource are not GPUs: KubeVirt's and NVIDIA's sandbox device plugins use IOMMU groups",
+			Hint:   "if they are GPU indexes, add the resource with --kubernetes.resource-names",
 		}
 	}
 	return nil, miss
@@ -155,6 +162,17 @@ func (x *Index) Usable() []int {
 	var at []int
 	for i := range x.devices {
 		if x.devices[i].Usable() {
+			at = append(at, i)
+		}
+	}
+	return at
+}
+
+// partsOf returns the positions of a GPU and its instances.
+func (x *Index) partsOf(gpu int) []int {
+	var at []int
+	for i := range x.devices {
+		if d := &x.devices[i]; d.Kind != KindOther && d.GPUUUID == x.devices[gpu].GPUUUID {
 			at = append(at, i)
 		}
 	}
@@ -210,7 +228,7 @@ func (x *Index) explain(id ID) Miss {
 	}
 	if gpu.Form != FormUnknown {
 		if at := x.byID[gpu]; len(at) > 0 {
-			return Miss{fmt.Sprintf("no instance of GPU %d matches %s", x.devices[at[0]].Index, id), hintMIG}
+			return Miss{fmt.Sprintf("no instance of GPU %d matches %s", x.devices[at[0]].Index, id), hintMIG, x.partsOf(at[0])}
 		}
 		id = gpu
 	}
@@ -225,16 +243,16 @@ func (x *Index) explain(id ID) Miss {
 	case id.Form == FormDCGM:
 		name = fmt.Sprintf("DCGM ID %d", id.Number)
 	case id.Form == FormMIGUUID:
-		return Miss{"no MIG device on this node has the UUID " + id.UUID, hintMIG}
+		return Miss{Reason: "no MIG device on this node has the UUID " + id.UUID, Hint: hintMIG}
 	case id.Form == FormTegra:
-		return Miss{"it means the only GPU of a node; " + x.gpus(), hintLost}
+		return Miss{Reason: "it means the only GPU of a node; " + x.gpus(), Hint: hintLost}
 	case id.Form == FormSlurm && x.mig:
-		return Miss{"on a node with MIG, Slurm numbers MIG devices as well, so the number does not identify a device",
-			"the job's processes identify its MIG devices"}
+		return Miss{Reason: "on a node with MIG, Slurm numbers MIG devices as well, so the number does not identify a device",
+			Hint: "the job's processes identify its MIG devices"}
 	case id.Form == FormUnknown:
-		return Miss{"it has no known form", "report the ID and its device plugin to the exporter's developers"}
+		return Miss{Reason: "it has no known form", Hint: "report the ID and its device plugin to the exporter's developers"}
 	}
-	return Miss{fmt.Sprintf("no GPU on this node has the %s; %s", name, x.gpus()), hintLost}
+	return Miss{Reason: fmt.Sprintf("no GPU on this node has the %s; %s", name, x.gpus()), Hint: hintLost}
 }
 
 func (x *Index) gpus() string {

@@ -112,7 +112,7 @@ func (x *Index) FindPublished(d PublishedDevice, claimed []PublishedDevice) ([]i
 	}
 	instance, reason := x.instanceOf(gpu, &d, claimed)
 	if instance == nil {
-		return nil, Miss{reason, hintMIGClaim}
+		return nil, Miss{Reason: reason, Hint: hintMIGClaim}
 	}
 	if instance.Kind == KindGPUInstance {
 		return x.Find(ID{Form: FormDeviceNameInstance, Number: instance.minorOrIndex(), GPUInstance: instance.GPUInstance})
@@ -136,7 +136,7 @@ func (x *Index) gpuOf(d *PublishedDevice) (*Device, Miss) {
 	case d.Minor != Unknown:
 		id = ID{Form: FormDeviceName, Number: d.Minor}
 	default:
-		return nil, Miss{"its ResourceSlice has neither UUID, PCI bus ID, index nor minor number", hintSlice}
+		return nil, Miss{Reason: "its ResourceSlice has neither UUID, PCI bus ID, index nor minor number", Hint: hintSlice}
 	}
 	at, miss := x.Find(id)
 	if len(at) == 0 {

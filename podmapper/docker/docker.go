@@ -21,6 +21,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -64,6 +65,11 @@ const (
 	maxRetry    = 5 * time.Minute
 	steadyTime  = time.Minute // a stream of events that lasted longer resets its pause
 	maxWarnings = 20          // logged by one refresh
+
+	// Bounds of one container, whose series repeat its labels.
+	maxText       = 255 // bytes of a name, an image or a label of Compose
+	maxLabels     = 64
+	maxLabelBytes = 4096 // keys and values together
 )
 
 // Status is the state of a Watcher.
@@ -103,6 +109,7 @@ type container struct {
 	Container
 	devices    Devices
 	unresolved []Unresolved
+	since      time.Time // when it was first listed
 
 	inspected bool
 	tries     int       // failed inspections
@@ -152,6 +159,15 @@ func (w *Watcher) Run(ctx context.Context) error {
 	following.Go(func() { w.followEvents(ctx) })
 	defer following.Wait()
 	return w.Poller.Run(ctx)
+}
+
+// Confirmed returns the table and the start of the last refresh that returned it.
+func (w *Watcher) Confirmed() (*Table, time.Time) {
+	last, at := w.Last()
+	if w.Table() != last {
+		return nil, time.Time{} // it has expired
+	}
+	return last, at
 }
 
 // Status returns a copy of the status.
@@ -209,9 +225,9 @@ func (w *Watcher) update(ctx context.Context, start time.Time) error {
 	for id, c := range current {
 		k := w.known[id]
 		if k == nil {
-			w.known[id] = w.newContainer(&c)
+			w.known[id] = w.newContainer(&c, start)
 			w.dirty = true
-		} else if name := c.name(); k.Name != name {
+		} else if name := c.name(); k.Name != name && len(name) <= maxText {
 			k.rename(name)
 			w.dirty = true
 		}
@@ -245,18 +261,40 @@ const (
 )
 
 // newContainer makes a container from its entry in the list.
-func (w *Watcher) newContainer(c *listed) *container {
+func (w *Watcher) newContainer(c *listed, start time.Time) *container {
+	cut := 0
+	bounded := func(s string) string {
+		if len(s) <= maxText {
+			return s
+		}
+		cut++
+		return strings.ToValidUTF8(s[:maxText], "")
+	}
 	k := &container{
 		Container: Container{
-			ID: c.ID, Name: c.name(), Image: c.Image,
-			ComposeProject: c.Labels[composeProject], ComposeService: c.Labels[composeService],
+			ID: c.ID, Name: bounded(c.name()), Image: bounded(c.Image),
+			ComposeProject: bounded(c.Labels[composeProject]), ComposeService: bounded(c.Labels[composeService]),
 		},
 		inspected: c.ID == w.self,
+		since:     start,
 	}
+	size := 0
 	for _, key := range slices.Sorted(maps.Keys(c.Labels)) {
-		if w.keep(key) {
-			k.Labels = append(k.Labels, KeyValue{key, c.Labels[key]})
+		if !w.keep(key) {
+			continue
 		}
+		label := KeyValue{key, c.Labels[key]}
+		if n := len(label.Key) + len(label.Value); len(k.Labels) < maxLabels && size+n <= maxLabelBytes {
+			size += n
+			k.Labels = append(k.Labels, label)
+		} else {
+			cut++
+		}
+	}
+	if cut > 0 { // once, because a container is made once
+		w.Count(poll.TooLarge)
+		w.Log().Warn("A container has more or longer labels or names than its series can have; some are cut or omitted",
+			"container", printable(k.Name), "id", k.ID, "cut", cut, "max_labels", maxLabels, "max_bytes", maxLabelBytes)
 	}
 	if !k.inspected {
 		k.setUnresolved("the container is not inspected yet", "wait for the next refresh; if it persists, check whether the engine is slow")
@@ -332,7 +370,9 @@ func (w *Watcher) inspect(ctx context.Context, a api, start time.Time) error {
 			continue
 		}
 		k.inspected = true
-		k.Image = cmp.Or(d.image, k.Image)
+		if len(d.image) <= maxText {
+			k.Image = cmp.Or(d.image, k.Image)
+		}
 		k.devices, k.unresolved = d.devices, d.unresolved
 		for i := range k.unresolved {
 			u := &k.unresolved[i]
@@ -350,7 +390,7 @@ func (w *Watcher) table(start time.Time) *Table {
 	for _, k := range w.known {
 		t.Unresolved = append(t.Unresolved, k.unresolved...)
 		if !k.devices.None() {
-			t.Holds = append(t.Holds, Hold{Devices: k.devices, Container: k.Container})
+			t.Holds = append(t.Holds, Hold{Devices: k.devices, Container: k.Container, Since: k.since})
 		}
 	}
 	slices.SortFunc(t.Holds, func(a, b Hold) int { return compareContainers(a.Container, b.Container) })

@@ -102,7 +102,7 @@ type selection struct {
 
 func (s *selection) addUnresolved(request, reason, hint string) {
 	u := Unresolved{Request: printable(request), Reason: reason, Hint: hint}
-	if len(s.unresolved) < maxUnresolved && !slices.Contains(s.unresolved, u) {
+	if len(s.unresolved) < maxUnresolved && !slices.ContainsFunc(s.unresolved, func(v Unresolved) bool { return compareUnresolved(u, v) == 0 }) {
 		s.unresolved = append(s.unresolved, u)
 	}
 }
@@ -237,11 +237,11 @@ func (s *selection) addName(name string) {
 		s.addCDI(name)
 		return
 	}
-	reason := "the name has an unknown form"
-	if strings.Count(name, ":") == 2 && strings.Contains(name, ".") {
-		reason = "the name is the PCI address of a GPU"
+	if id, ok := device.ParsePCIBusID(name); ok { // libnvidia-container accepts it
+		s.add(id)
+		return
 	}
-	s.addUnresolved(name, reason, "name GPUs by index or UUID, and MIG devices by UUID or by indexes such as 0:1")
+	s.addUnresolved(name, "the name has an unknown form", "name GPUs by index or UUID, and MIG devices by UUID or by indexes such as 0:1")
 }
 
 // addCDI adds a device by its CDI name, such as nvidia.com/gpu=0. It reports

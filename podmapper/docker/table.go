@@ -35,7 +35,8 @@ type Devices struct {
 	// All: every GPU and every MIG device of the node. IDs is empty then.
 	All bool
 	// IDs are sorted and unique. Their forms are FormIndex, FormDeviceName,
-	// FormGPUUUID, FormMIGUUID, FormMIGPath, FormMIGIndex and FormMIGCapability.
+	// FormGPUUUID, FormMIGUUID, FormMIGPath, FormMIGIndex, FormMIGCapability and
+	// FormPCIBusID.
 	IDs []device.ID
 }
 
@@ -46,6 +47,7 @@ func (d Devices) None() bool { return !d.All && len(d.IDs) == 0 }
 type Hold struct {
 	Devices   Devices
 	Container Container
+	Since     time.Time // when the container was first listed
 }
 
 // Unresolved is a request of a container for devices that are unknown.
@@ -54,6 +56,8 @@ type Unresolved struct {
 	Request  string // in the engine's words
 	Reason   string // why the devices are unknown
 	Hint     string // what a user can do about it
+	// Maybe are the positions of the devices that it may hold. Nil: any. Only Match sets it.
+	Maybe []int
 }
 
 func compareUnresolved(a, b Unresolved) int {
@@ -72,6 +76,20 @@ type Table struct {
 	Unresolved []Unresolved
 
 	containers int // includes containers without devices, except those of Kubernetes
+	places     *device.Places
+	confirmed  time.Time
+}
+
+// At returns the table with the history of the node's devices, and with the start of
+// the last refresh that returned it. Without them, a name that depends on the place of
+// a device means the current one.
+func (t *Table) At(places *device.Places, confirmed time.Time) *Table {
+	if t == nil {
+		return nil
+	}
+	at := *t
+	at.places, at.confirmed = places, confirmed
+	return &at
 }
 
 // Match is the join of a table and the devices of the node.
@@ -98,11 +116,12 @@ func (t *Table) Match(x *device.Index) Match {
 		if h.Devices.All {
 			held = x.Usable()
 		}
+		holding := x.Holding(t.places, device.Hold{Since: h.Since, Confirmed: t.confirmed})
 		for _, id := range h.Devices.IDs {
-			found, miss := x.FindUsable(id)
+			found, miss := holding.FindUsable(id)
 			if len(found) == 0 {
 				m.Unmatched = append(m.Unmatched, Unresolved{ID: h.Container.ID, Name: h.Container.Name,
-					Request: id.String(), Reason: miss.Reason, Hint: miss.Hint})
+					Request: id.String(), Reason: miss.Reason, Hint: miss.Hint, Maybe: miss.Maybe})
 			}
 			held = append(held, found...)
 		}

@@ -77,7 +77,7 @@ func TestMatch(t *testing.T) {
 			"8"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			table := &Table{Holds: []Hold{{tc.devices, Container{ID: "1", Name: "train"}}}}
+			table := &Table{Holds: []Hold{{Devices: tc.devices, Container: Container{ID: "1", Name: "train"}}}}
 			m := table.Match(testNode())
 			var held []int
 			for i, all := range m.Containers {
@@ -113,7 +113,7 @@ func TestMatch(t *testing.T) {
 func TestMatchSeveralContainers(t *testing.T) {
 	all := Devices{All: true}
 	table := &Table{
-		Holds:      []Hold{{all, Container{ID: "1", Name: "a"}}, {all, Container{ID: "2", Name: "b"}}},
+		Holds:      []Hold{{Devices: all, Container: Container{ID: "1", Name: "a"}}, {Devices: all, Container: Container{ID: "2", Name: "b"}}},
 		Unresolved: []Unresolved{{ID: "3", Name: "c", Request: "odd", Reason: "the name has an unknown form"}},
 	}
 	m := table.Match(testNode())

@@ -20,6 +20,7 @@ import (
 	"log/slog"
 	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -66,6 +67,7 @@ type Watcher struct {
 	log    *slog.Logger
 	maxAge time.Duration
 	settle time.Duration
+	client atomic.Pointer[kube.Client]
 
 	mu       sync.Mutex
 	version  string // of the API
@@ -114,7 +116,8 @@ func New(c Config) (*Watcher, error) {
 		Update: func(version string, all map[string]slice) {
 			w.update(version, all, func(p *device.Published) { w.source.Succeed(time.Now(), p) })
 		},
-		Fail: w.failed,
+		Fail:      w.failed,
+		Connected: w.client.Store,
 	}
 	for _, version := range versions() {
 		w.watch.Resources = append(w.watch.Resources, schema.GroupVersionResource{Group: groupName, Version: version, Resource: resourceName})

@@ -10,11 +10,13 @@ import (
 	"flag"
 	"fmt"
 	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	resourcev1 "k8s.io/api/resource/v1"
 	resourcev1beta1 "k8s.io/api/resource/v1beta1"
@@ -22,6 +24,7 @@ import (
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 
 	"gpu_exporter/podmapper/device"
+	"gpu_exporter/podmapper/internal/poll"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -294,4 +297,38 @@ func FuzzParseSlice(f *testing.F) {
 			t.Error("twice joined, twice different")
 		}
 	})
+}
+
+// TestAdminAccess reads the devices that a ResourceClaim has with adminAccess.
+func TestAdminAccess(t *testing.T) {
+	c := newCluster(t, "v1")
+	w := newWatcher(t, c)
+	if _, err := w.AdminAccess(t.Context(), "gpu", "monitor"); poll.ReasonOf(err) != poll.Unavailable {
+		t.Errorf("before the first list: %v", err)
+	}
+	c.apply("slice-a", node, map[string]any{"nodeName": node, "driver": "gpu.nvidia.com", "pool": map[string]any{"name": node, "resourceSliceCount": 1}})
+	c.change(func() {
+		c.answer = func(r *http.Request) (int, string) {
+			if r.URL.Path != "/apis/resource.k8s.io/v1/namespaces/gpu/resourceclaims/monitor" {
+				return 0, ""
+			}
+			return http.StatusOK, `{"apiVersion":"resource.k8s.io/v1","kind":"ResourceClaim","metadata":{"name":"monitor","namespace":"gpu"},"status":{"allocation":{"devices":{"results":[
+				{"request":"all","driver":"gpu.nvidia.com","pool":"n","device":"gpu-0","adminAccess":true},
+				{"request":"one","driver":"gpu.nvidia.com","pool":"n","device":"gpu-1"}]}}}}`
+		}
+	})
+	w.run()
+	defer w.stop()
+	for deadline := time.Now().Add(time.Minute); w.Status().APIVersion == ""; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("no list")
+		}
+	}
+	names, err := w.AdminAccess(t.Context(), "gpu", "monitor")
+	if want := (device.PublishedName{Driver: "gpu.nvidia.com", Pool: "n", Device: "gpu-0"}); err != nil || len(names) != 1 || names[0] != want {
+		t.Errorf("%v, %v, want %v", names, err, want)
+	}
+	if _, err := w.AdminAccess(t.Context(), "gpu", "gone"); poll.ReasonOf(err) != poll.NotFound {
+		t.Errorf("a claim that does not exist: %v", err)
+	}
 }

@@ -11,7 +11,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,11 +26,12 @@ import (
 // Bounds of job files. At most a few dozen jobs share a device, and an ID is a label
 // value.
 const (
-	maxEntries   = 16384 // of the directory
-	maxFiles     = 1024
-	maxFileBytes = 64 << 10
-	maxFileJobs  = 1024
-	maxLineBytes = 256
+	maxEntries    = 1 << 20 // names in the directory
+	entriesAtOnce = 1024
+	maxFiles      = 1024
+	maxFileBytes  = 64 << 10
+	maxFileJobs   = 64 // each repeats all series of its device
+	maxLineBytes  = 256
 )
 
 // A prolog writes a file in place, so a reader can find it empty or truncated. A file
@@ -79,14 +79,23 @@ func newJobFiles(dir string) *jobFiles {
 // read reads the directory. It must be repeated after again, unless that is zero,
 // because files may be incomplete.
 func (f *jobFiles) read(context.Context) (found *reading, again time.Duration, err error) {
-	names, err := f.list()
+	root, err := os.OpenRoot(f.dir)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			clear(f.known)
 		}
 		return nil, 0, err
 	}
+	defer root.Close()
+	names, all, err := list(root)
+	if err != nil {
+		return nil, 0, fmt.Errorf("listing %s: %w", f.dir, err)
+	}
 	found = &reading{source: SourceFile, found: true}
+	if !all {
+		found.addProblem(f.dir, poll.WithReason(reasonTooMany, fmt.Errorf("more than %d names; the rest is not read", maxEntries)))
+		found.incomplete = true
+	}
 	if len(names) > maxFiles {
 		found.addProblem(f.dir, poll.WithReason(reasonTooMany, fmt.Errorf("%d job files; only %d are read", len(names), maxFiles)))
 		found.incomplete = true
@@ -99,7 +108,7 @@ func (f *jobFiles) read(context.Context) (found *reading, again time.Duration, e
 			file = &jobFile{}
 			file.device, _ = parseFileName(name)
 		}
-		wait, err := f.update(name, file)
+		wait, err := f.update(root, name, file)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // removed after the listing
 		}
@@ -112,34 +121,45 @@ func (f *jobFiles) read(context.Context) (found *reading, again time.Duration, e
 			found.unknown = append(found.unknown, file.device)
 		}
 		for _, id := range file.jobs {
-			found.holds = append(found.holds, Hold{file.device, Job{ID: id, Source: SourceFile}})
+			found.holds = append(found.holds, Hold{Device: file.device, Job: Job{ID: id, Source: SourceFile}})
 		}
 	}
 	f.known = existing
 	return found, again, nil
 }
 
-// list returns the sorted names of job files.
-func (f *jobFiles) list() ([]string, error) {
-	dir, err := os.Open(f.dir)
+// list returns the sorted names of job files, and whether these are all.
+func list(root *os.Root) (names []string, all bool, err error) {
+	dir, err := root.Open(".")
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer dir.Close()
-	names, err := dir.Readdirnames(maxEntries)
-	if err != nil && !errors.Is(err, io.EOF) { // io.EOF: no entries
-		return nil, fmt.Errorf("listing %s: %w", f.dir, err)
+	for read := 0; read < maxEntries; {
+		some, err := dir.Readdirnames(entriesAtOnce)
+		read += len(some)
+		for _, name := range some {
+			if isJobFile(name) {
+				names = append(names, name)
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			all = true
+			break
+		}
+		if err != nil {
+			return nil, false, err
+		}
 	}
-	names = slices.DeleteFunc(names, func(name string) bool { return !isJobFile(name) })
 	slices.Sort(names)
-	return names, nil
+	return names, all, nil
 }
 
 // update reads one file. It returns when to read an incomplete file again, and the
 // error of a file that is not usable.
-func (f *jobFiles) update(name string, file *jobFile) (again time.Duration, err error) {
+func (f *jobFiles) update(root *os.Root, name string, file *jobFile) (again time.Duration, err error) {
 	now := f.now()
-	content, info, err := readJobFile(filepath.Join(f.dir, name))
+	content, info, err := readJobFile(root, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, err
 	}
@@ -169,20 +189,30 @@ func (f *jobFiles) update(name string, file *jobFile) (again time.Duration, err 
 	return left, err
 }
 
-// readJobFile reads a file. A FIFO or a device does not block it.
-func readJobFile(path string) ([]byte, fs.FileInfo, error) {
-	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+// readJobFile reads a file. A FIFO or a device does not block it, and it follows no link,
+// which could lead to a file that only root may read.
+func readJobFile(root *os.Root, name string) ([]byte, fs.FileInfo, error) {
+	before, err := root.Lstat(name)
 	if err != nil {
 		return nil, nil, err
+	}
+	notRegular := poll.WithReason(reasonNotRegular, errors.New("not a regular file"))
+	if !before.Mode().IsRegular() {
+		return nil, before, notRegular
+	}
+	file, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, before, err
 	}
 	defer file.Close()
-	before, err := file.Stat()
+	opened, err := file.Stat()
 	if err != nil {
-		return nil, nil, err
+		return nil, before, err
 	}
-	if !before.Mode().IsRegular() {
-		return nil, before, poll.WithReason(reasonNotRegular, errors.New("not a regular file"))
+	if !os.SameFile(before, opened) { // it was replaced, perhaps by a link
+		return nil, opened, notRegular
 	}
+	before = opened
 	content, err := io.ReadAll(io.LimitReader(file, maxFileBytes+1))
 	if err != nil {
 		return nil, before, err
@@ -211,7 +241,7 @@ func parseJobFile(content []byte) ([]string, error) {
 		case len(id) > maxLineBytes && strings.TrimSpace(id) != "":
 			return nil, poll.WithReason(poll.TooLarge, fmt.Errorf("a line has %d bytes; a job ID has at most %d", len(id), maxLineBytes))
 		case !isText(id):
-			return nil, poll.WithReason(reasonNotText, fmt.Errorf("line %q has control characters or is not UTF-8", id))
+			return nil, poll.WithReason(reasonNotText, errors.New("a line has control characters or is not UTF-8"))
 		case strings.TrimSpace(id) == "", seen[id]:
 			continue
 		case len(ids) == maxFileJobs:

@@ -67,7 +67,11 @@ func texts(holds []Hold) []string {
 	holds = slices.SortedFunc(slices.Values(holds), compareHolds)
 	var all []string
 	for _, h := range holds {
-		all = append(all, h.Device.String()+": "+h.Job.ID)
+		text := h.Device.String() + ": " + h.Job.ID
+		if h.Claimed {
+			text += "?"
+		}
+		all = append(all, text)
 	}
 	return all
 }
@@ -187,7 +191,7 @@ func TestUnusableFiles(t *testing.T) {
 		}, poll.TooLarge},
 		{"binary", func(d *jobDir, _ string) error { d.write("1", "42\x00\n"); return nil }, reasonNotText},
 		{"latin-1", func(d *jobDir, _ string) error { d.write("1", "gr\xfcn\n"); return nil }, reasonNotText},
-		{"symlink loop", func(_ *jobDir, path string) error { return os.Symlink("1", path) }, reasonUnreadable},
+		{"symlink loop", func(_ *jobDir, path string) error { return os.Symlink("1", path) }, reasonNotRegular},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			d := newJobDir(t)
@@ -236,18 +240,43 @@ func TestReasonOf(t *testing.T) {
 	}
 }
 
+// TestSymlinks checks that no link is followed: it could lead to a file that only root may
+// read, whose content would become a label. The content of a file is not logged either.
 func TestSymlinks(t *testing.T) {
 	d := newJobDir(t)
-	other := t.TempDir()
-	if err := os.WriteFile(filepath.Join(other, "jobs"), []byte("41\n"), 0o644); err != nil {
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("hunter2\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink(filepath.Join(other, "jobs"), d.path("0")); err != nil {
-		t.Fatal(err)
+	d.write("2", "42\n")
+	d.write("3", "hunter2\x00\n")
+	for name, target := range map[string]string{"0": secret, "1": "gone", "4": "2"} {
+		if err := os.Symlink(target, d.path(name)); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := os.Symlink(filepath.Join(other, "gone"), d.path("1")); err != nil {
-		t.Fatal(err)
+	got, _, problems := d.read()
+	if !slices.Equal(got, []string{"GPU 2: 42"}) || len(problems) != 4 {
+		t.Errorf("%q, problems %v", got, problems)
 	}
+	for _, p := range problems {
+		if strings.Contains(p.Err.Error(), "hunter2") {
+			t.Errorf("the error of file %s has its content: %v", p.Name, p.Err)
+		}
+	}
+}
+
+// TestManyNames checks that job files are found among any number of other names, and that
+// a directory with more names than the bound is a counted problem.
+func TestManyNames(t *testing.T) {
+	d := newJobDir(t)
+	for i := range 20000 {
+		if err := os.WriteFile(d.path(fmt.Sprintf("0other-%d", i)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.write("0", "41\n")
+	d.write("zzz", "")
 	got, _, problems := d.read()
 	if !slices.Equal(got, []string{"GPU 0: 41"}) || len(problems) != 0 {
 		t.Errorf("%q, problems %v", got, problems)

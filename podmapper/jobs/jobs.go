@@ -58,6 +58,7 @@ type Config struct {
 	Dir   string    // of job files; empty: none
 	Slurm SlurmMode // SlurmOff
 
+	UserNames  bool   // keep the names of users and of Slurm jobs
 	CgroupRoot string // DefaultCgroupRoot
 	ProcRoot   string // /proc; must show the PIDs that the cgroups have
 
@@ -210,6 +211,7 @@ func New(c Config) (*Finder, error) {
 	if mode != SlurmOff {
 		root := cmp.Or(c.CgroupRoot, DefaultCgroupRoot)
 		tree := newSlurmTree(root, cmp.Or(c.ProcRoot, proc.DefaultRoot), mode == SlurmOn)
+		tree.names = c.UserNames
 		f.add(c, SourceSlurm, root, func(ctx context.Context) (*reading, time.Duration, error) {
 			r, err := tree.read(ctx)
 			return r, 0, err

@@ -327,8 +327,8 @@ func reads(h ...Hold) func(context.Context) (*reading, time.Duration, error) {
 // TestFailure checks that the last good reading remains while its source fails.
 func TestFailure(t *testing.T) {
 	f, _ := newFinder(t, Config{Dir: t.TempDir(), Slurm: SlurmAuto, CgroupRoot: t.TempDir(), MaxAge: hour})
-	f.sources[0].read = reads(Hold{dcgm(0), Job{ID: "41", Source: SourceFile}})
-	f.sources[1].read = reads(Hold{slurm(1), Job{ID: "42", Source: SourceSlurm}})
+	f.sources[0].read = reads(Hold{Device: dcgm(0), Job: Job{ID: "41", Source: SourceFile}})
+	f.sources[1].read = reads(Hold{Device: slurm(1), Job: Job{ID: "42", Source: SourceSlurm}})
 	refresh(t, f)
 	failure := errors.New("input/output error")
 	f.sources[0].read = func(context.Context) (*reading, time.Duration, error) { return nil, 0, failure }
@@ -348,8 +348,8 @@ func TestFailure(t *testing.T) {
 // source remains.
 func TestExpiry(t *testing.T) {
 	f, log := newFinder(t, Config{Dir: t.TempDir(), Slurm: SlurmAuto, CgroupRoot: t.TempDir(), Interval: time.Millisecond, MaxAge: 200 * time.Millisecond})
-	f.sources[0].read = reads(Hold{dcgm(0), Job{ID: "41", Source: SourceFile}})
-	f.sources[1].read = reads(Hold{slurm(1), Job{ID: "42", Source: SourceSlurm}})
+	f.sources[0].read = reads(Hold{Device: dcgm(0), Job: Job{ID: "41", Source: SourceFile}})
+	f.sources[1].read = reads(Hold{Device: slurm(1), Job: Job{ID: "42", Source: SourceSlurm}})
 	refresh(t, f)
 	f.sources[0].read = func(context.Context) (*reading, time.Duration, error) {
 		return nil, 0, errors.New("input/output error")
@@ -374,7 +374,7 @@ func TestExpiry(t *testing.T) {
 // that the last reading expires in the meantime.
 func TestHang(t *testing.T) {
 	f, _ := newFinder(t, Config{Slurm: SlurmAuto, CgroupRoot: t.TempDir(), Interval: time.Millisecond, MaxAge: 200 * time.Millisecond})
-	f.sources[0].read = reads(Hold{slurm(1), Job{ID: "42", Source: SourceSlurm}})
+	f.sources[0].read = reads(Hold{Device: slurm(1), Job: Job{ID: "42", Source: SourceSlurm}})
 	refresh(t, f)
 
 	release := make(chan struct{})
@@ -408,10 +408,10 @@ func TestFinderSlurm(t *testing.T) {
 	n.cgroup(scope+"/job_42/step_batch/user/task_0", 100)
 	n.process(100, "SLURM_JOB_ID=42", "SLURM_JOB_GPUS=1", "SLURM_JOB_USER=ada", "SLURM_JOB_UID=1000")
 	n.write(filepath.Join(n.proc, "100", "cgroup"), "0::/"+scope+"/job_42/step_batch/user/task_0\n")
-	f, _ := newFinder(t, Config{Slurm: SlurmOn, CgroupRoot: n.cgroups, ProcRoot: n.proc})
+	f, _ := newFinder(t, Config{Slurm: SlurmOn, UserNames: true, CgroupRoot: n.cgroups, ProcRoot: n.proc})
 	refresh(t, f)
 	table := f.Table()
-	if got := texts(table.Holds); !slices.Equal(got, []string{"Slurm GPU 1: 42"}) {
+	if got := texts(table.Holds); !slices.Equal(got, []string{"Slurm GPU 1: 42?"}) {
 		t.Errorf("holds %q", got)
 	}
 	s := f.Status()

@@ -48,11 +48,13 @@ const (
 //
 // (src/plugins/cgroup/v1/xcgroup.c and v2/cgroup_v2.c, cgroup_v2.html). With cgroup
 // v1, devices.list may contain the GPUs of a job. With v2 a BPF program has them,
-// which is not readable. In general they are in the environment that Slurm gives to
-// the first process of each task, even while the job uses no GPU.
+// which is not readable. The environment that Slurm gives to the first process of each
+// task also has them, but the job can rewrite it, so it only makes devices unknown.
 type slurmTree struct {
 	cgroupRoot, procRoot string
-	required             bool          // the absence of Slurm is an error
+	required             bool // the absence of Slurm is an error
+	names                bool // keep the names of users and jobs
+	readEnviron          func(procRoot string, id proc.ID) (environment, error)
 	timeout              time.Duration // of reading an environment
 	slots                chan struct{} // held by reads of environments
 
@@ -83,9 +85,12 @@ func newSlurmTree(cgroupRoot, procRoot string, required bool) *slurmTree {
 		cgroupRoot: cgroupRoot,
 		procRoot:   procRoot,
 		required:   required,
-		timeout:    environTimeout,
-		slots:      make(chan struct{}, maxEnvironReads),
-		processes:  make(map[proc.ID]*slurmProcess),
+
+		readEnviron: readEnviron,
+
+		timeout:   environTimeout,
+		slots:     make(chan struct{}, maxEnvironReads),
+		processes: make(map[proc.ID]*slurmProcess),
 	}
 }
 
@@ -140,6 +145,7 @@ type scan struct {
 	dirs  int // below jobs
 	reads int // of environments
 	seen  map[proc.ID]*slurmProcess
+	known int // environments that are read, by this scan or an earlier one
 	// The causes of an incomplete scan.
 	tooMany    bool
 	unreadable map[poll.Reason]error // environments
@@ -186,6 +192,12 @@ func (s *slurmTree) read(ctx context.Context) (*reading, error) {
 		return nil, failed
 	}
 	s.processes = c.seen
+	// Without a permission or the host's PIDs, nothing is known of any job.
+	for _, reason := range []poll.Reason{poll.Forbidden, reasonNoHostPIDs} {
+		if err := c.unreadable[reason]; err != nil && c.known == 0 {
+			return nil, poll.WithReason(reason, err)
+		}
+	}
 	for _, facts := range c.jobs {
 		if facts.alive { // Slurm does not always remove the cgroups of ended jobs
 			found.addSlurmJob(facts)
@@ -210,19 +222,19 @@ func (r *reading) addSlurmJob(facts *jobFacts) {
 	job.UID = cmp.Or(key.UID, job.UID)
 	r.slurm[keyOf(key)] = job
 
-	devices := facts.devices
+	devices, claimed := facts.devices, true
 	// A job with MIG devices also has the device file of their GPU.
 	mig := slices.ContainsFunc(devices, func(id device.ID) bool {
 		return id.Form == device.FormMIGUUID || id.Form == device.FormMIGPath
 	})
 	if facts.constrained && !mig {
-		devices = nil
+		devices, claimed = nil, false
 		for _, n := range facts.minors {
 			devices = append(devices, device.ID{Form: device.FormDeviceName, Number: n})
 		}
 	}
 	for _, id := range devices {
-		r.holds = append(r.holds, Hold{id, job})
+		r.holds = append(r.holds, Hold{id, job, claimed})
 	}
 }
 
@@ -310,6 +322,9 @@ func (c *scan) scanTask(pids []int, step string, facts *jobFacts) {
 	})
 	for _, id := range ids {
 		if e := c.environ(id); e.isOf(facts.key) {
+			if !c.names {
+				e.job.User, e.job.Name = "", ""
+			}
 			facts.job.complete(e.job)
 			facts.devices = append(facts.devices, e.devices(step)...)
 			break
@@ -337,6 +352,9 @@ func (c *scan) environ(id proc.ID) environment {
 	if p.pending != nil {
 		p.await(c.ctx, timeout)
 	}
+	if p.tries > 0 {
+		c.known++
+	}
 	if p.err != nil && c.ctx.Err() == nil {
 		if reason := reasonOf(SourceSlurm, p.err); c.unreadable[reason] == nil {
 			c.unreadable[reason] = fmt.Errorf("environment of process %d: %w", id.PID, p.err)
@@ -354,7 +372,7 @@ func (s *slurmTree) startRead(id proc.ID) (*environRead, error) {
 	}
 	read := &environRead{done: make(chan struct{})}
 	go func() {
-		read.environment, read.err = readEnviron(s.procRoot, id)
+		read.environment, read.err = s.readEnviron(s.procRoot, id)
 		close(read.done)
 		<-s.slots
 	}()

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -19,6 +20,7 @@ import (
 
 	"gpu_exporter/podmapper/cgroup"
 	"gpu_exporter/podmapper/device"
+	"gpu_exporter/podmapper/internal/poll"
 	"gpu_exporter/podmapper/internal/proc"
 )
 
@@ -137,8 +139,14 @@ func TestSlurmV2(t *testing.T) {
 	n.process(140)
 
 	tree := n.tree()
+	for _, job := range scanOnce(t, n.tree()).slurm {
+		if job.User != "" || job.Name != "" {
+			t.Errorf("the names of job %s are kept: %+v", job.ID, job)
+		}
+	}
+	tree.names = true
 	found := wantHolds(t, tree,
-		"Slurm GPU 0: 43", "Slurm GPU 1: 42", "Slurm GPU 1: 44", "Slurm GPU 2: 42", "Slurm GPU 3: 43")
+		"Slurm GPU 0: 43?", "Slurm GPU 1: 42?", "Slurm GPU 1: 44?", "Slurm GPU 2: 42?", "Slurm GPU 3: 43?")
 	if !found.found || len(found.problems) != 0 || !slices.Equal(tree.roots(), []string{filepath.Join(n.cgroups, scope)}) {
 		t.Errorf("found %v in %v, problems %v", found.found, tree.roots(), found.problems)
 	}
@@ -163,35 +171,35 @@ func TestSlurmForms(t *testing.T) {
 		want    []string
 	}{
 		{"several slurmd", "system.slice/node7_slurmstepd.scope/job_42/step_batch/user/task_0",
-			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=0"}, []string{"Slurm GPU 0: 42"}},
+			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=0"}, []string{"Slurm GPU 0: 42?"}},
 		{"custom slice", "hpc.slice/slurmstepd.scope/job_42/step_batch/user/task_0",
-			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=0"}, []string{"Slurm GPU 0: 42"}},
+			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=0"}, []string{"Slurm GPU 0: 42?"}},
 		{"own slice in a slice", "hpc.slice/hpc-gpu.slice/slurmstepd.scope/job_42/step_batch/user/task_0",
-			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=0"}, []string{"Slurm GPU 0: 42"}},
+			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=0"}, []string{"Slurm GPU 0: 42?"}},
 		{"hybrid", "unified/system.slice/slurmstepd.scope/job_42/step_batch/user/task_0",
-			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=0"}, []string{"Slurm GPU 0: 42"}},
+			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=0"}, []string{"Slurm GPU 0: 42?"}},
 		{"SLUID", scope + "/sEKNKTV3WPV500/step_batch/user/task_0",
-			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_SLUID=sEKNKTV3WPV500", "SLURM_JOB_GPUS=0"}, []string{"Slurm GPU 0: 42"}},
+			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_SLUID=sEKNKTV3WPV500", "SLURM_JOB_GPUS=0"}, []string{"Slurm GPU 0: 42?"}},
 		{"SLUID of a different run", scope + "/sEKNKTV3WPV500/step_batch/user/task_0",
 			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_SLUID=sEKNKTV3WPV501", "SLURM_JOB_GPUS=0"}, nil},
 		{"v1, freezer", "freezer/slurm/uid_1000/job_42/step_batch",
-			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=0"}, []string{"Slurm GPU 0: 42"}},
+			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=0"}, []string{"Slurm GPU 0: 42?"}},
 		{"v1, several slurmd", "memory/slurm_node7/uid_1000/job_42/step_0/task_0",
-			[]string{"SLURM_JOB_ID=42", "SLURM_STEP_GPUS=0"}, []string{"Slurm GPU 0: 42"}},
+			[]string{"SLURM_JOB_ID=42", "SLURM_STEP_GPUS=0"}, []string{"Slurm GPU 0: 42?"}},
 		{"heterogeneous, second component", scope + "/job_43/step_0+1/user/task_0",
-			[]string{"SLURM_JOB_ID=42", "SLURM_HET_SIZE=2", "SLURM_STEP_GPUS=0"}, []string{"Slurm GPU 0: 43"}},
+			[]string{"SLURM_JOB_ID=42", "SLURM_HET_SIZE=2", "SLURM_STEP_GPUS=0"}, []string{"Slurm GPU 0: 43?"}},
 		{"environment of a different job", scope + "/job_43/step_0/user/task_0",
 			[]string{"SLURM_JOB_ID=42", "SLURM_STEP_GPUS=0"}, nil},
 		{"MIG", scope + "/job_42/step_batch/user/task_0",
-			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=3", "CUDA_VISIBLE_DEVICES=" + migUUID}, []string{migUUID + ": 42"}},
+			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=3", "CUDA_VISIBLE_DEVICES=" + migUUID}, []string{migUUID + ": 42?"}},
 		{"MIG before R470", scope + "/job_42/step_batch/user/task_0",
-			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=3", "CUDA_VISIBLE_DEVICES=MIG-" + gpuUUID + "/3/0"}, []string{"MIG-" + gpuUUID + "/3/0: 42"}},
+			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=3", "CUDA_VISIBLE_DEVICES=MIG-" + gpuUUID + "/3/0"}, []string{"MIG-" + gpuUUID + "/3/0: 42?"}},
 		{"env_uuid in gres.conf", scope + "/job_42/step_batch/user/task_0",
-			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=3", "CUDA_VISIBLE_DEVICES=" + gpuUUID}, []string{gpuUUID + ": 42"}},
+			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=3", "CUDA_VISIBLE_DEVICES=" + gpuUUID}, []string{gpuUUID + ": 42?"}},
 		{"reduced by the user", scope + "/job_42/step_batch/user/task_0",
-			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=2,3", "CUDA_VISIBLE_DEVICES=" + gpuUUID}, []string{"Slurm GPU 2: 42", "Slurm GPU 3: 42"}},
+			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=2,3", "CUDA_VISIBLE_DEVICES=" + gpuUUID}, []string{"Slurm GPU 2: 42?", "Slurm GPU 3: 42?"}},
 		{"start of a UUID", scope + "/job_42/step_batch/user/task_0",
-			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=3", "CUDA_VISIBLE_DEVICES=GPU-604ac76c"}, []string{"Slurm GPU 3: 42"}},
+			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=3", "CUDA_VISIBLE_DEVICES=GPU-604ac76c"}, []string{"Slurm GPU 3: 42?"}},
 		{"malformed list", scope + "/job_42/step_batch/user/task_0",
 			[]string{"SLURM_JOB_ID=42", "SLURM_JOB_GPUS=all"}, nil},
 		{"empty list", scope + "/job_42/step_batch/user/task_0",
@@ -237,20 +245,20 @@ func TestSlurmDevicesList(t *testing.T) {
 		n.devices(newJob(n, 45, 103, "SLURM_JOB_GPUS=0,1,2,3"), list(0, 1, 2, 3)...)
 		wantHolds(t, n.tree(),
 			"nvidia1: 43", "nvidia2: 42", "nvidia3: 42",
-			"Slurm GPU 0: 45", "Slurm GPU 1: 45", "Slurm GPU 2: 45", "Slurm GPU 3: 45")
+			"Slurm GPU 0: 45?", "Slurm GPU 1: 45?", "Slurm GPU 2: 45?", "Slurm GPU 3: 45?")
 	})
 	t.Run("not constrained", func(t *testing.T) {
 		n := newNode(t)
 		n.devices(root, list(0, 1)...)
 		n.devices(newJob(n, 42, 100, "X=y"), list(0, 1)...) // no known GPU
 		n.devices(newJob(n, 43, 101, "SLURM_JOB_GPUS=1"), list(0, 1)...)
-		wantHolds(t, n.tree(), "Slurm GPU 1: 43")
+		wantHolds(t, n.tree(), "Slurm GPU 1: 43?")
 	})
 	t.Run("everything is allowed", func(t *testing.T) {
 		n := newNode(t)
 		n.devices(root, "a *:* rwm")
 		n.devices(newJob(n, 42, 100, "SLURM_JOB_GPUS=1"), "a *:* rwm")
-		wantHolds(t, n.tree(), "Slurm GPU 1: 42")
+		wantHolds(t, n.tree(), "Slurm GPU 1: 42?")
 	})
 	t.Run("MIG", func(t *testing.T) {
 		n := newNode(t)
@@ -258,13 +266,13 @@ func TestSlurmDevicesList(t *testing.T) {
 		dir := newJob(n, 42, 100, "SLURM_JOB_GPUS=4")
 		n.process(100, "SLURM_JOB_ID=42", "SLURM_JOB_GPUS=4", "CUDA_VISIBLE_DEVICES="+migUUID)
 		n.devices(dir, list(1)...)
-		wantHolds(t, n.tree(), migUUID+": 42")
+		wantHolds(t, n.tree(), migUUID+": 42?")
 	})
 	t.Run("malformed", func(t *testing.T) {
 		n := newNode(t)
 		n.devices(root, list(0, 1)...)
 		n.devices(newJob(n, 42, 100, "SLURM_JOB_GPUS=1"), "malformed")
-		if found := wantHolds(t, n.tree(), "Slurm GPU 1: 42"); len(found.problems) != 1 {
+		if found := wantHolds(t, n.tree(), "Slurm GPU 1: 42?"); len(found.problems) != 1 {
 			t.Errorf("problems %v", found.problems)
 		}
 	})
@@ -306,14 +314,14 @@ func TestSlurmReadsEachProcessOnce(t *testing.T) {
 	n.process(100, "PATH=/bin")
 	wantHolds(t, s)
 	n.process(100, "SLURM_JOB_ID=42", "SLURM_JOB_GPUS=1")
-	wantHolds(t, s, "Slurm GPU 1: 42")
+	wantHolds(t, s, "Slurm GPU 1: 42?")
 	n.process(100, "SLURM_JOB_ID=42", "SLURM_JOB_GPUS=2")
-	wantHolds(t, s, "Slurm GPU 1: 42")
+	wantHolds(t, s, "Slurm GPU 1: 42?")
 
 	// A different process with the same PID is read.
 	n.process(100, "SLURM_JOB_ID=42", "SLURM_JOB_GPUS=3")
 	n.write(filepath.Join(n.proc, "100/stat"), "100 (train) S 1 1 1 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 999 0 0\n")
-	wantHolds(t, s, "Slurm GPU 3: 42")
+	wantHolds(t, s, "Slurm GPU 3: 42?")
 
 	// A process without the variables is read a bounded number of times.
 	n.cgroup(task, 200)
@@ -400,14 +408,45 @@ func TestSlurmProcessHangs(t *testing.T) {
 	}
 }
 
-// TestSlurmPIDNamespace: without the host's PIDs the jobs are known, but not their
-// GPUs.
-func TestSlurmPIDNamespace(t *testing.T) {
-	n := newNode(t)
-	n.cgroup(scope+"/job_42/step_batch/user/task_0", 0)
-	found := wantHolds(t, n.tree())
-	if len(found.slurm) != 1 || len(found.problems) != 1 || found.problems[0].Reason != reasonNoHostPIDs {
-		t.Errorf("jobs %v, problems %v", found.slurm, found.problems)
+// TestSlurmUnreadable checks that the source fails where it can read no process of a job:
+// without the host's PIDs, or without CAP_SYS_PTRACE. One readable process suffices.
+func TestSlurmUnreadable(t *testing.T) {
+	for name, tt := range map[string]struct {
+		reason poll.Reason
+		pid    int
+	}{
+		"a different PID namespace": {reasonNoHostPIDs, 0},
+		"no permission":             {poll.Forbidden, 100},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t)
+			n.cgroup(scope+"/job_42/step_batch/user/task_0", tt.pid)
+			n.process(100)
+			tree := n.tree()
+			tree.readEnviron = func(root string, id proc.ID) (environment, error) {
+				if id.PID == 100 {
+					return environment{}, &fs.PathError{Op: "read", Path: "environ", Err: syscall.EACCES}
+				}
+				return readEnviron(root, id)
+			}
+			f, _ := newFinder(t, Config{Slurm: SlurmOn, CgroupRoot: n.cgroups, ProcRoot: n.proc})
+			f.sources[0].read = func(ctx context.Context) (*reading, time.Duration, error) {
+				r, err := tree.read(ctx)
+				return r, 0, err
+			}
+			if err := f.Refresh(t.Context()); poll.ReasonOf(err) != tt.reason {
+				t.Errorf("error %v, want %s", err, tt.reason)
+			}
+			if s := f.Status().Slurm; s.Up || s.Known || s.Reason != tt.reason || s.Hint == "" || !s.Found {
+				t.Errorf("status %+v", s)
+			}
+			n.cgroup(scope+"/job_43/step_batch/user/task_0", 101)
+			n.process(101, "SLURM_JOB_ID=43")
+			found := scanOnce(t, tree)
+			if len(found.slurm) != 2 || len(found.problems) != 1 || found.problems[0].Reason != tt.reason || !found.incomplete {
+				t.Errorf("with a readable process: jobs %v, problems %v", found.slurm, found.problems)
+			}
+		})
 	}
 }
 

@@ -64,10 +64,20 @@ func (j *Job) complete(k Job) {
 type Hold struct {
 	Device device.ID
 	Job    Job
+	// Claimed: only the environment of the job's processes has the device. The job can
+	// change it, so the device's jobs are unknown until a process of the job uses it.
+	Claimed bool
 }
 
 func compareHolds(a, b Hold) int {
-	return cmp.Or(a.Device.Compare(b.Device), compareJobs(a.Job, b.Job))
+	order := cmp.Or(a.Device.Compare(b.Device), compareJobs(a.Job, b.Job))
+	if order == 0 && a.Claimed != b.Claimed {
+		order = 1
+		if b.Claimed {
+			order = -1
+		}
+	}
+	return order
 }
 
 // Table is an immutable list of jobs and their devices. The pointer changes if and
@@ -162,21 +172,31 @@ func (t *Table) Match(x *device.Index, running [][]cgroup.SlurmJob) Match {
 }
 
 func (t *Table) match(x *device.Index, m *Match) {
+	anywhere := t.Incomplete // any device may have further jobs
 	for _, h := range t.Holds {
 		find := x.Find
 		if h.Device.Form == device.FormDeviceName {
 			find = x.FindUsable // the jobs on all instances of a GPU have its file
 		}
-		found, _ := find(h.Device)
+		found, miss := find(h.Device)
 		for _, at := range found {
-			m.Jobs[at] = append(m.Jobs[at], h.Job)
+			if h.Claimed {
+				m.Unknown[at] = true
+			} else {
+				m.Jobs[at] = append(m.Jobs[at], h.Job)
+			}
 		}
-		if len(found) == 0 {
-			m.Unmatched = append(m.Unmatched, h)
+		if len(found) > 0 {
+			continue
 		}
+		m.Unmatched = append(m.Unmatched, h)
+		for _, at := range miss.Maybe {
+			m.Unknown[at] = true
+		}
+		anywhere = anywhere || miss.Maybe == nil
 	}
 	for i := range m.Unknown {
-		m.Unknown[i] = t.Incomplete
+		m.Unknown[i] = m.Unknown[i] || anywhere
 	}
 	for _, id := range t.Unknown {
 		found, _ := x.Find(id)

@@ -79,7 +79,7 @@ func TestMatch(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			job := Job{ID: "42", Source: SourceSlurm}
-			hold := Hold{tt.id, job}
+			hold := Hold{Device: tt.id, Job: job}
 			m := (&Table{Holds: []Hold{hold}}).Match(tt.devices, nil)
 			var got []int
 			for i, jobs := range m.Jobs {
@@ -112,9 +112,13 @@ func TestMatchUnknown(t *testing.T) {
 		"no table":   {nil, []bool{false, false}},
 		"one file":   {&Table{Unknown: []device.ID{dcgm(1)}}, []bool{false, true}},
 		"any device": {&Table{Incomplete: true}, []bool{true, true}},
+		"a claim of a job, which no one else confirms": {&Table{Holds: []Hold{{Device: slurm(1), Claimed: true}}}, []bool{false, true}},
+		"a claim of a device that does not exist":      {&Table{Holds: []Hold{{Device: slurm(7), Claimed: true}}}, []bool{true, true}},
+		"a file of a GPU that does not exist":          {&Table{Holds: []Hold{{Device: dcgm(7)}}}, []bool{true, true}},
 	} {
-		if got := tt.table.Match(devices, nil).Unknown; !slices.Equal(got, tt.want) {
-			t.Errorf("%s: %v, want %v", name, got, tt.want)
+		m := tt.table.Match(devices, nil)
+		if !slices.Equal(m.Unknown, tt.want) || len(m.Jobs[0])+len(m.Jobs[1]) != 0 {
+			t.Errorf("%s: %v, jobs %v, want %v", name, m.Unknown, m.Jobs, tt.want)
 		}
 	}
 }
@@ -125,9 +129,9 @@ func TestMatchMerges(t *testing.T) {
 	known := Job{ID: "42", UID: "1000", User: "ada", Account: "physics", Source: SourceSlurm}
 	table := &Table{
 		Holds: []Hold{
-			{dcgm(0), Job{ID: "42", Source: SourceFile}},
-			{dcgm(0), Job{ID: "9", Source: SourceFile}},
-			{slurm(0), known},
+			{Device: dcgm(0), Job: Job{ID: "42", Source: SourceFile}},
+			{Device: dcgm(0), Job: Job{ID: "9", Source: SourceFile}},
+			{Device: slurm(0), Job: known},
 		},
 		slurm: map[slurmKey]Job{{id: "42"}: known},
 	}

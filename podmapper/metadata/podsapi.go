@@ -122,7 +122,7 @@ func (s *Store) watchPodsAPI(ctx context.Context, pods *podSet) error {
 				synced = true
 				silence.Stop()
 				defer time.AfterFunc(s.watchFor, func() { cancel(errRenewal) }).Stop()
-				pods.replace(slices.Values(initial), now)
+				pods.replaceListed(initial, now)
 				initial = nil
 			}
 		}

@@ -7,8 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -17,16 +17,22 @@ import (
 	"gpu_exporter/podmapper/internal/poll"
 )
 
-// Bounds of one pod. A label value has at most 63 bytes; an annotation can be a
-// whole manifest.
+// Bounds of one pod, because all series of its devices repeat its labels. A label value
+// has at most 63 bytes; an annotation can be a whole manifest.
 const (
+	maxNameBytes  = 253 // of names and UIDs, as in Kubernetes
 	maxValueBytes = 1024
-	maxPairs      = 256 // labels, and annotations
+	maxPairs      = 64   // labels and annotations together
+	maxPairBytes  = 4096 // keys and values together
 )
 
 // linger is how long a pod remains after its end. Samples are joined with the pods
 // of their own time, which is a little before now.
 const linger = time.Minute
+
+// annotationSource is on each pod of the kubelet: api, file or http (kubelet
+// pkg/kubelet/types/pod_update.go).
+const annotationSource = "kubernetes.io/config.source"
 
 // annotationMirror is on a mirror pod: the UID of its static pod. Source: kubelet
 // pkg/kubelet/pod/mirror_client.go and pkg/kubelet/config/common.go.
@@ -37,6 +43,7 @@ type record struct {
 	pod          *Pod // Workload is the one that the pod itself shows
 	controller   owner
 	templateHash string
+	static       bool      // the kubelet does not have it from the API server
 	seen         uint64    // order of the changes of a podSet
 	ended        time.Time // zero while the pod exists
 }
@@ -48,9 +55,17 @@ func (s *Store) newRecord(o metav1.Object) (*record, error) {
 	if uid := o.GetAnnotations()[annotationMirror]; uid != "" && len(uid) <= maxValueBytes {
 		p.CgroupUID = uid
 	}
-	p.Labels = s.pairs(o.GetLabels(), s.c.Want.Labels)
-	p.Annotations = s.pairs(o.GetAnnotations(), s.c.Want.Annotations)
-	r := &record{pod: p, controller: controllerOf(o), templateHash: o.GetLabels()[labelTemplateHash]}
+	b := budget{pairs: maxPairs, bytes: maxPairBytes}
+	p.Labels = b.take(o.GetLabels(), s.c.Want.Labels)
+	p.Annotations = b.take(o.GetAnnotations(), s.c.Want.Annotations)
+	if b.cut > 0 {
+		s.reading().Count(poll.TooLarge)
+		s.once.warn("labels of "+p.Namespace+"/"+p.Name, "A pod has more labels and annotations than a page can repeat on each series; some are omitted",
+			"namespace", p.Namespace, "pod", p.Name, "omitted", b.cut, "max_pairs", maxPairs, "max_bytes", maxPairBytes,
+			"hint", "select fewer with the allowlists of labels and annotations")
+	}
+	source := o.GetAnnotations()[annotationSource]
+	r := &record{pod: p, static: source == "file" || source == "http", controller: controllerOf(o), templateHash: o.GetLabels()[labelTemplateHash]}
 	if s.c.Want.Workload {
 		p.Workload = r.direct()
 	}
@@ -70,6 +85,11 @@ func (r *record) validate() error {
 	for _, c := range p.Containers {
 		texts = append(texts, c.ID, c.Name)
 	}
+	for _, text := range texts[:4] {
+		if len(text) > maxNameBytes {
+			return poll.WithReason(poll.Malformed, fmt.Errorf("a pod has a name or UID of %d bytes; Kubernetes accepts %d", len(text), maxNameBytes))
+		}
+	}
 	for _, text := range texts {
 		if !utf8.ValidString(text) {
 			return poll.WithReason(poll.Malformed, fmt.Errorf("pod %q in namespace %q: %q is not UTF-8", p.Name, p.Namespace, text))
@@ -78,24 +98,29 @@ func (r *record) validate() error {
 	return nil
 }
 
-// pairs returns the allowed labels or annotations, sorted by key.
-func (s *Store) pairs(all map[string]string, allowed func(key string) bool) []KeyValue {
+// budget is how much more one pod may have.
+type budget struct{ pairs, bytes, cut int }
+
+// take returns the allowed labels or annotations that fit, sorted by key.
+func (b *budget) take(all map[string]string, allowed func(key string) bool) []KeyValue {
 	if allowed == nil {
 		return nil
 	}
-	var pairs []KeyValue
-	for key, value := range all {
+	var taken []KeyValue
+	for _, key := range slices.Sorted(maps.Keys(all)) {
+		value := all[key]
+		size := len(key) + len(value)
 		switch {
 		case !allowed(key):
-		case len(value) > maxValueBytes:
-			s.once.warn("value of "+key, "The value is too long for a metric label and is omitted",
-				"key", key, "bytes", len(value), "max_bytes", maxValueBytes)
+		case len(value) > maxValueBytes, b.pairs == 0, size > b.bytes:
+			b.cut++
 		default:
-			pairs = append(pairs, KeyValue{key, value})
+			b.pairs--
+			b.bytes -= size
+			taken = append(taken, KeyValue{key, value})
 		}
 	}
-	slices.SortFunc(pairs, func(a, b KeyValue) int { return strings.Compare(a.Key, b.Key) })
-	return slices.Clone(pairs[:min(len(pairs), maxPairs)])
+	return slices.Clone(taken)
 }
 
 // olderThan reports whether q is the newer of two pods of one name.
@@ -110,6 +135,7 @@ func (r *record) olderThan(q *record) bool {
 type podSet struct {
 	records map[string]*record
 	seen    uint64
+	away    time.Time // see replaceListed
 }
 
 func newPodSet() *podSet { return &podSet{records: make(map[string]*record)} }
@@ -148,6 +174,24 @@ func (s *podSet) replace(all iter.Seq[*record], now time.Time) {
 			s.end(uid, now)
 		}
 	}
+}
+
+// replaceListed is replace with the list of a kubelet. One that starts without the API
+// server lists static pods only, while the other pods run. They remain for a time.
+func (s *podSet) replaceListed(all []*record, now time.Time) {
+	if slices.ContainsFunc(all, func(r *record) bool { return !r.static }) {
+		s.away = time.Time{}
+	} else {
+		if s.away.IsZero() {
+			s.away = now
+		}
+		for _, r := range s.records {
+			if !r.static && r.ended.IsZero() && now.Sub(s.away) < DefaultMaxAge {
+				all = append(all, r)
+			}
+		}
+	}
+	s.replace(slices.Values(all), now)
 }
 
 // table returns the sorted records, without pods that ended long ago.

@@ -5,6 +5,8 @@ package metadata
 
 import (
 	"bytes"
+	"fmt"
+	"log/slog"
 	"reflect"
 	"slices"
 	"strings"
@@ -14,6 +16,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"gpu_exporter/podmapper/internal/poll"
 )
@@ -138,15 +141,38 @@ func TestDecodeKeepsOnlyWhatIsRequested(t *testing.T) {
 	}
 }
 
-// The number of labels of a pod is bounded.
+// The labels and annotations of a pod are bounded together. The cut is counted and logged
+// once.
 func TestDecodeBounds(t *testing.T) {
-	pod := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ml", Name: "a", UID: "u", Labels: map[string]string{}}}
-	for i := range 4 * maxPairs {
-		pod.Labels["key-"+strings.Repeat("x", i)] = "v"
+	pod := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ml", Name: "a", UID: "u", Labels: map[string]string{}, Annotations: map[string]string{}}}
+	for i := range 256 {
+		pod.Labels[fmt.Sprintf("key-%03d", i)] = strings.Repeat("v", i)
+		pod.Annotations[fmt.Sprintf("key-%03d", i)] = strings.Repeat("v", 1000)
 	}
-	got, err := reader(t, Want{Labels: all}).decode(marshal(t, &pod))
-	if err != nil || len(got.pod.Labels) != maxPairs || cap(got.pod.Labels) > 2*maxPairs || got.pod.Labels[0].Key != "key-" {
-		t.Errorf("%d labels, error %v", len(got.pod.Labels), err)
+	s := reader(t, Want{Labels: all, Annotations: all})
+	var log bytes.Buffer
+	s.once.log = slog.New(slog.NewTextHandler(&log, nil))
+	for n := range uint64(3) {
+		got, err := s.decode(marshal(t, &pod))
+		if err != nil {
+			t.Fatal(err)
+		}
+		size := 0
+		for _, kv := range slices.Concat(got.pod.Labels, got.pod.Annotations) {
+			size += len(kv.Key) + len(kv.Value)
+		}
+		if pairs := len(got.pod.Labels) + len(got.pod.Annotations); pairs != maxPairs || size > maxPairBytes || got.pod.Labels[0].Key != "key-000" {
+			t.Errorf("%d pairs of %d bytes", pairs, size)
+		}
+		if counted := s.podsAPI.Status().Failures[poll.TooLarge]; counted != n+1 || strings.Count(log.String(), "omitted=448") != 1 {
+			t.Errorf("counted %d times, logged %s", counted, log.String())
+		}
+	}
+	for _, change := range []func(){func() { pod.Labels, pod.Annotations, pod.Name = nil, nil, strings.Repeat("x", 1<<20) }, func() { pod.Name, pod.UID = "a", types.UID(strings.Repeat("x", 300)) }} {
+		change()
+		if _, err := s.decode(marshal(t, &pod)); poll.ReasonOf(err) != poll.Malformed {
+			t.Errorf("a long name: %v", err)
+		}
 	}
 }
 
@@ -249,5 +275,42 @@ func TestPodSet(t *testing.T) {
 	}
 	if got := uids(start.Add(linger)); got != "3 2(ended)" {
 		t.Errorf("after a minute: %s", got)
+	}
+}
+
+// A kubelet that starts without the API server lists static pods only. The other pods run,
+// so they have not ended.
+func TestPodSetWithoutAPIServer(t *testing.T) {
+	start := time.Now()
+	of := func(uid string, static bool) *record {
+		return &record{pod: &Pod{Namespace: "ml", Name: uid, UID: uid, CgroupUID: uid}, static: static}
+	}
+	set := newPodSet()
+	for _, step := range []struct {
+		after  time.Duration
+		listed []*record
+		ended  string
+	}{
+		{0, []*record{of("train", false), of("proxy", true), of("old", true)}, ""},
+		{time.Second, []*record{of("proxy", true)}, "old"},
+		{time.Minute, nil, "old proxy"},
+		{2 * time.Minute, []*record{of("new", false)}, "old proxy train"},
+	} {
+		set.replaceListed(step.listed, start.Add(step.after))
+		var ended []string
+		for uid, r := range set.records {
+			if !r.ended.IsZero() {
+				ended = append(ended, uid)
+			}
+		}
+		slices.Sort(ended)
+		if got := strings.Join(ended, " "); got != step.ended {
+			t.Errorf("after %s: ended are %q, want %q", step.after, got, step.ended)
+		}
+	}
+	set.replaceListed(nil, start.Add(time.Hour))
+	set.replaceListed(nil, start.Add(3*time.Hour))
+	if set.records["new"].ended.IsZero() {
+		t.Error("a pod remains for ever")
 	}
 }

@@ -153,6 +153,9 @@ func (s *Store) options(source Source) poll.Options {
 			if r == poll.NoSocket && s.c.Source == SourceAuto { // the kubelet is older than 1.37
 				return slog.LevelDebug
 			}
+			if r == reasonNoDirectory { // as in most containers; the mapping works without
+				return slog.LevelInfo
+			}
 			return slog.LevelWarn
 		},
 		MaxAge: s.c.MaxAge, Live: source != SourceLogDir, Log: s.c.Logger,
@@ -178,7 +181,8 @@ func (s *Store) Status() map[Source]SourceStatus {
 		status[SourceAPIServer] = SourceStatus{s.apiServer.Status(), active == SourceAPIServer}
 	}
 	if s.mayUseLogDir() {
-		status[SourceLogDir] = SourceStatus{s.logDir.Status(), s.needsLogDir(time.Now())}
+		logs := s.logDir.Status()
+		status[SourceLogDir] = SourceStatus{logs, s.needsLogDir(time.Now()) && logs.Reason != reasonNoDirectory}
 	}
 	return status
 }
@@ -320,6 +324,14 @@ func (s *Store) publishFrom(source Source, t *table) {
 	}
 	from.Succeed(time.Now(), t)
 	other.Forget()
+}
+
+// reading returns the source that is read.
+func (s *Store) reading() *poll.Source[table] {
+	if s.active.Load().source == SourceAPIServer {
+		return s.apiServer
+	}
+	return s.podsAPI
 }
 
 // omit records that one pod cannot be read.

@@ -121,17 +121,17 @@ func profile(name string) string {
 	return name
 }
 
-// nameInstances sets the UUIDs of compute instances and the placements of GPU
-// instances to NVML's.
+// nameInstances sets the UUIDs and indexes of compute instances and the placements of
+// GPU instances to NVML's.
 func (d *Discovery) nameInstances() {
 	type key struct {
 		parent            string
 		instance, compute int
 	}
-	uuids := make(map[key]string)
+	named := make(map[key]model.MIGDevice)
 	starts := make(map[key]int)
 	for _, m := range d.listMIGDevices() {
-		uuids[key{m.ParentUUID, m.GPUInstanceID, m.ComputeInstanceID}] = m.UUID
+		named[key{m.ParentUUID, m.GPUInstanceID, m.ComputeInstanceID}] = m
 		starts[key{m.ParentUUID, m.GPUInstanceID, model.Unknown}] = m.PlacementStart
 	}
 	for _, g := range d.gpus {
@@ -144,7 +144,11 @@ func (d *Discovery) nameInstances() {
 			for j := range gi.compute {
 				ci := &gi.compute[j]
 				at.compute = ci.entity.InstanceID
-				ci.nvmlUUID = cmp.Or(uuids[at], ci.nvmlUUID)
+				m, ok := named[at]
+				if ok {
+					ci.entity.Index = m.Index
+				}
+				ci.nvmlUUID = cmp.Or(m.UUID, ci.nvmlUUID)
 				ci.entity.UUID = cmp.Or(ci.nvmlUUID, ci.entity.UUID)
 			}
 		}

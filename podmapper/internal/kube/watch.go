@@ -107,7 +107,8 @@ type store[T any] struct {
 	client   *Client
 	resource schema.GroupVersionResource // of the last list
 	objects  map[string]T
-	rejected func() // to be called when the credentials are rejected
+	rejected func()    // to be called when the credentials are rejected
+	began    time.Time // of the last watch
 }
 
 func (s *store[T]) list(ctx context.Context, options metav1.ListOptions) (list runtime.Object, err error) {
@@ -136,6 +137,13 @@ func (s *store[T]) list(ctx context.Context, options metav1.ListOptions) (list r
 
 func (s *store[T]) watch(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 	options.FieldSelector = s.w.FieldSelector
+	// The reflector starts the next watch at once, also after one that a proxy cuts short.
+	select {
+	case <-time.After(time.Until(s.began.Add(cmp.Or(s.w.Retry[0], time.Second)))):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	s.began = time.Now()
 	request, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(s.client.timeout, func() {
 		cancel(poll.WithReason(poll.Timeout, errors.New("no answer in time")))

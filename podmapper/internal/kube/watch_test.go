@@ -152,7 +152,7 @@ func (r *record) failed(reason poll.Reason) func() bool {
 	}
 }
 
-func start(t *testing.T, access Access) *record {
+func start(t *testing.T, access Access, pause ...time.Duration) *record {
 	r := &record{t: t, news: make(chan struct{}, 1)}
 	group := func(version string) schema.GroupVersionResource {
 		return schema.GroupVersionResource{Group: "example.com", Version: version, Resource: "things"}
@@ -167,6 +167,9 @@ func start(t *testing.T, access Access) *record {
 		Fail:      func(err error) { r.set(func() { r.errs = append(r.errs, err) }) },
 		Connected: func(*Client) { r.set(func() { r.clients++ }) },
 		Retry:     [2]time.Duration{time.Millisecond, 20 * time.Millisecond},
+	}
+	if len(pause) > 0 {
+		w.Retry[0] = pause[0]
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -262,4 +265,32 @@ func TestFailures(t *testing.T) {
 		r := start(t, Access{Kubeconfig: "/nowhere"})
 		r.until("failed", r.failed(poll.NoConfig))
 	})
+}
+
+// TestWatchCutAfterEvent checks that a server that ends each watch after one event is not
+// asked more often than the retries allow.
+func TestWatchCutAfterEvent(t *testing.T) {
+	s := newAPIServer(t)
+	s.items = []map[string]any{thing("a", "1", nil)}
+	s.watch = func(w http.ResponseWriter) {
+		_ = json.NewEncoder(w).Encode(map[string]any{"type": "MODIFIED", "object": thing("a", "1", nil)})
+	}
+	file := filepath.Join(t.TempDir(), "config")
+	s.kubeconfig(t, file, "good")
+	begin := time.Now()
+	r := start(t, Access{Kubeconfig: file, Node: "n"}, 100*time.Millisecond)
+	watches := func() (n int) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, request := range s.asked {
+			if strings.Contains(request, "watch=true") {
+				n++
+			}
+		}
+		return n
+	}
+	r.until("watched five times", func() bool { return watches() >= 5 })
+	if n, limit := watches(), int(time.Since(begin)/(100*time.Millisecond))+2; n > limit {
+		t.Errorf("%d watches in %s, want at most %d", n, time.Since(begin), limit)
+	}
 }

@@ -97,13 +97,14 @@ type Static struct {
 	MetadataSource              string   // MetadataAuto, MetadataKubelet or MetadataAPIServer
 	PodsSocket, Kubeconfig      string
 
-	HPCDir       string // empty: no job files
-	Slurm        string // SlurmAuto, SlurmOn or SlurmOff
-	DockerSocket string // empty: no Docker engine
-	DockerLabels []string
-	PodLogs      string
-	ProcFS       string
-	CgroupFS     string
+	HPCDir         string // empty: no job files
+	Slurm          string // SlurmAuto, SlurmOn or SlurmOff
+	SlurmUserNames bool
+	DockerSocket   string // empty: no Docker engine
+	DockerLabels   []string
+	PodLogs        string
+	ProcFS         string
+	CgroupFS       string
 
 	ListenAddresses []string
 	SystemdSocket   bool

@@ -162,7 +162,7 @@ func (s *Static) settings() []*setting {
 		{name: "kubernetes.pod-resources-socket", def: "/var/lib/kubelet/pod-resources/kubelet.sock", arg: "PATH", target: text(&s.KubeletSocket),
 			help: "Socket of the kubelet's pod-resources API."},
 		{name: "kubernetes.resource-names", arg: "NAME", target: list(&s.ResourceNames),
-			help: "More resource names of GPUs. Repeatable, or separated by commas."},
+			help: "More resource names of GPUs. A minus in front excludes a resource below nvidia.com/. Repeatable, or separated by commas."},
 		{name: "kubernetes.repeat-shared", needs: "kubernetes.enabled", target: boolean(&s.VirtualGPUs),
 			help: "Repeat the series of a shared GPU for each of its pods, as dcgm-exporter does. Sums over pods then count the GPU several times."},
 		{name: "kubernetes.pod-usage", def: "true", target: boolean(&s.PodUsage),
@@ -192,6 +192,8 @@ func (s *Static) settings() []*setting {
 
 		{name: "slurm.jobs", def: SlurmAuto, arg: "MODE", target: oneOf(&s.Slurm, SlurmAuto, SlurmOn, SlurmOff),
 			help: "Find Slurm jobs by their cgroups: on, off, or auto (if Slurm's cgroups exist and --kubernetes.enabled is off)."},
+		{name: "slurm.user-names", target: boolean(&s.SlurmUserNames),
+			help: "Export the names of users and of Slurm jobs, which the jobs can change. Otherwise gpu_job_info has the user's number, if it is known."},
 		{name: "jobs.directory", arg: "DIR", target: text(&s.HPCDir),
 			help: "Directory with one file per GPU that lists its jobs. A file is named after the GPU's number, or GPU.INSTANCE."},
 		{name: "docker.socket", arg: "PATH", target: optional(&s.DockerSocket),

@@ -35,6 +35,11 @@ func (j *join) owners() *metrics.Ownership {
 			})
 		}
 	}
+	for _, r := range j.match.Resolutions {
+		if len(r.Devices) == 0 {
+			markUnknown(o, r.Maybe)
+		}
+	}
 	x := device.NewIndex(devices(j.inventory), device.IDTypeUID)
 	if j.inputs.jobs != nil {
 		j.addJobs(o, x)
@@ -45,16 +50,27 @@ func (j *join) owners() *metrics.Ownership {
 	return o
 }
 
+// markUnknown records that a holder without a device may hold any of these entities.
+// Nil means all entities.
+func markUnknown(o *metrics.Ownership, maybe []int) {
+	if maybe == nil {
+		o.Known = false
+	}
+	for _, i := range maybe {
+		o.Entities[i].Unknown = true
+	}
+}
+
 func (j *join) addJobs(o *metrics.Ownership, x *device.Index) {
 	m := j.inputs.jobs.Match(x, j.running)
 	if n := len(strays(m)); n > 0 {
 		o.Strays["job_files"] = n
 	}
 	for i, all := range m.Jobs {
-		o.Entities[i].Unknown = m.Unknown[i]
+		o.Entities[i].Unknown = o.Entities[i].Unknown || m.Unknown[i]
 		for _, job := range all {
 			o.Entities[i].Jobs = append(o.Entities[i].Jobs, metrics.Job{
-				ID: job.ID, Name: job.Name, User: cmp.Or(job.User, job.UID),
+				ID: job.ID, Name: job.Name, User: cmp.Or(job.User, job.UID), // both names only if configured
 				Account: job.Account, Partition: job.Partition, Source: string(job.Source),
 			})
 		}
@@ -75,8 +91,11 @@ func strays(m jobs.Match) []jobs.Hold {
 }
 
 func (j *join) addContainers(o *metrics.Ownership, x *device.Index) {
-	m := j.inputs.engine.Match(x)
+	m := j.inputs.engine.At(j.places, j.inputs.contained).Match(x)
 	o.Strays["docker"] = len(m.Unmatched)
+	for _, u := range m.Unmatched {
+		markUnknown(o, u.Maybe)
+	}
 	for i, all := range m.Containers {
 		for _, c := range all {
 			container := metrics.Container{ID: c.ID, Name: c.Name, Image: c.Image, Project: c.ComposeProject, Service: c.ComposeService}
@@ -133,7 +152,7 @@ func devices(inv *model.Inventory) []device.Device {
 		case model.KindComputeInstance:
 			parent := &inv.Entities[e.Parent]
 			d.Kind, d.GPUInstance, d.ComputeInstance = device.KindComputeInstance, parent.InstanceID, e.InstanceID
-			d.Profile, d.PlacementStart = parent.Profile, parent.PlacementStart
+			d.Profile, d.PlacementStart, d.MIGIndex = parent.Profile, parent.PlacementStart, e.Index
 			if e.UUID != "" {
 				d.MIGUUIDs = []string{e.UUID}
 			}

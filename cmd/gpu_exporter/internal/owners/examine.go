@@ -55,7 +55,7 @@ func (o *Owners) Examine(inv *model.Inventory) Report {
 		return r
 	}
 	all, in := devices(inv), o.inputs()
-	for _, res := range in.mapping.Match(all, in.published).Resolutions {
+	for _, res := range in.mapping.At(o.placesOf(inv), in.mapped).Match(all, in.published).Resolutions {
 		r.Devices = append(r.Devices, DeviceFinding{
 			ID: res.ID, Namespace: res.Owner.Namespace, Pod: res.Owner.Pod, Container: res.Owner.Container,
 			Resource: res.Owner.Resource, Form: res.Known.Form.String(), Entities: res.Devices, Why: res.Reason, Advice: res.Hint,

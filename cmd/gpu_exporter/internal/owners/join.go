@@ -18,8 +18,12 @@ import (
 	"gpu_exporter/podmapper/metadata"
 )
 
-// maxJoins bounds the history if no sample comes while owners change.
-const maxJoins = 64
+const (
+	// maxJoins bounds the history if no sample comes while owners change.
+	maxJoins = 64
+	// maxLatency bounds the time from a sample to its frame.
+	maxLatency = 5 * time.Second
+)
 
 // table is what the families read. It is immutable.
 type table struct {
@@ -32,6 +36,7 @@ type table struct {
 // immutable.
 type join struct {
 	inventory *model.Inventory
+	places    *device.Places
 	from      time.Time
 	inputs    inputs
 	running   [][]cgroup.SlurmJob // jobs of the processes on each entity
@@ -47,7 +52,10 @@ type inputs struct {
 	pods      *metadata.Pods
 	jobs      *jobs.Table
 	engine    *docker.Table
-	complete  bool // every configured source has recent data
+	// When each source last returned its table, as far as that matters: no later than
+	// the newest device with a reused name became known.
+	mapped, contained time.Time
+	complete          bool // every configured source has recent data
 }
 
 // inputs reads the sources.
@@ -56,15 +64,15 @@ func (o *Owners) inputs() inputs {
 	asked := o.mapper != nil || o.engine != nil
 	in.complete = true
 	if o.mapper != nil {
-		in.mapping = o.mapper.Table()
-		in.complete = in.mapping != nil && in.mapping.Truncated == 0
+		in.mapping, in.mapped = o.mapper.Confirmed()
+		in.complete = in.mapping != nil && in.mapping.Truncated == 0 && !in.mapping.Partial
 	}
 	if o.published != nil {
 		in.published = o.published.Published()
 		in.complete = in.complete && in.published != nil
 	}
 	if o.engine != nil {
-		in.engine = o.engine.Table()
+		in.engine, in.contained = o.engine.Confirmed()
 		in.complete = in.complete && in.engine != nil
 	}
 	if o.pods != nil {
@@ -80,6 +88,16 @@ func (o *Owners) inputs() inputs {
 		}
 	}
 	in.complete = in.complete && asked
+	return in
+}
+
+// until limits the times of confirmation, so that inputs stay equal afterwards.
+func (in inputs) until(at time.Time) inputs {
+	for _, t := range []*time.Time{&in.mapped, &in.contained} {
+		if t.After(at) {
+			*t = at
+		}
+	}
 	return in
 }
 
@@ -117,14 +135,23 @@ func (o *Owners) Observe(f wire.Frame) {
 	switch {
 	case f.Inventory != nil:
 		o.mu.Lock()
+		o.place(f.Inventory, time.Now())
 		o.latest = f.Inventory
 		if o.shown == nil {
 			o.shown = f.Inventory
 		}
 		o.mu.Unlock()
+		if o.mapper != nil {
+			o.mapper.Confirm()
+		}
+		if o.engine != nil {
+			o.engine.Trigger()
+		}
 		o.update()
 	case f.Sample != nil:
 		o.mu.Lock()
+		copy(o.taken[1:], o.taken[:])
+		o.taken[0] = takenAt(f.Sample.Time, time.Now())
 		if o.before = nil; o.shown != o.latest {
 			o.before, o.shown = o.shown, o.latest
 		}
@@ -136,6 +163,38 @@ func (o *Owners) Observe(f wire.Frame) {
 		o.mu.Unlock()
 		o.locateLater(reading{latest, f.Processes})
 	}
+}
+
+// takenAt returns when a sample was taken, on the monotonic clock. A step of the wall
+// clock, which is the sample's, therefore matters for the age of one sample at most.
+func takenAt(at, now time.Time) time.Time {
+	return now.Add(-min(max(0, now.Round(0).Sub(at)), maxLatency))
+}
+
+// place records which devices have which names from an inventory on. o.mu must be held.
+func (o *Owners) place(inv *model.Inventory, now time.Time) {
+	known := make(map[string]bool)
+	for i := range inv.Entities {
+		e := &inv.Entities[i]
+		known[e.UUID] = e.Kind == model.KindGPU && e.State == model.EntityUp && !inv.InstancesUnknownOf(i)
+	}
+	x := device.NewIndex(devices(inv), device.IDType(o.cfg.GPUIDType))
+	right := o.taken[len(o.taken)-1]
+	places := o.places[o.latest].Next(x, func(uuid string) bool { return known[uuid] }, right, now)
+	kept := map[*model.Inventory]*device.Places{inv: places}
+	for _, old := range []*model.Inventory{o.before, o.shown} {
+		if old != nil && old != inv {
+			kept[old] = o.places[old]
+		}
+	}
+	o.places, o.placedAt = kept, now
+}
+
+// placesOf returns the places of an inventory, or nil if it is not in use.
+func (o *Owners) placesOf(inv *model.Inventory) *device.Places {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.places[inv]
 }
 
 // update joins the tables of the sources with the inventories in use, and
@@ -193,7 +252,8 @@ func (o *Owners) relevant(all []*join, inv *model.Inventory) []*join {
 
 // join returns the join of an inventory, which is last if nothing has changed.
 func (o *Owners) join(inv *model.Inventory, in inputs, where *placed, last *join) *join {
-	j := &join{inventory: inv, inputs: in}
+	in = in.until(o.placedAt)
+	j := &join{inventory: inv, places: o.places[inv], inputs: in}
 	if last == nil {
 		last = &join{}
 	}
@@ -210,10 +270,10 @@ func (o *Owners) join(inv *model.Inventory, in inputs, where *placed, last *join
 		j.from = last.from
 	}
 	switch {
-	case last.ownership != nil && in.mapping == last.inputs.mapping && in.published == last.inputs.published:
+	case last.ownership != nil && in.mapping == last.inputs.mapping && in.mapped.Equal(last.inputs.mapped) && in.published == last.inputs.published:
 		j.match = last.match
 	case in.mapping != nil:
-		j.match = in.mapping.Match(devices(inv), in.published)
+		j.match = in.mapping.At(j.places, in.mapped).Match(devices(inv), in.published)
 		if inv == o.latest && o.mapper != nil {
 			o.mapper.LogUnmatched(j.match)
 		}

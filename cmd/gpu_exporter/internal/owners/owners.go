@@ -25,6 +25,7 @@ import (
 	"gpu_exporter/collector/model"
 	"gpu_exporter/podmapper"
 	"gpu_exporter/podmapper/cgroup"
+	"gpu_exporter/podmapper/device"
 	"gpu_exporter/podmapper/docker"
 	"gpu_exporter/podmapper/dra"
 	"gpu_exporter/podmapper/jobs"
@@ -59,6 +60,12 @@ type Owners struct {
 	// latest is the newest inventory. shown is the inventory of the newest sample,
 	// and before the inventory of the sample before it, if it was different.
 	latest, shown, before *model.Inventory
+	// places are those of the inventories in use. The newest one became known at placedAt.
+	places   map[*model.Inventory]*device.Places
+	placedAt time.Time
+	// taken are the times of the newest samples. An inventory was right until the last of
+	// them, because the sampler notices a change only after one or two intervals.
+	taken [3]time.Time
 	// sampled and sampledBefore are the times of the two newest samples.
 	sampled, sampledBefore time.Time
 }

@@ -140,19 +140,25 @@ func podOf(pods *metadata.Pods, place cgroup.Place, err error) metrics.ProcessPl
 	case err != nil:
 		return metrics.ProcessPlace{Trouble: metrics.ProcessUnreadable}
 	}
-	// The innermost container with a pod: a container that a pod's own Docker runs
-	// belongs to the pod.
-	containers := append([]cgroup.Container{place.Container}, place.Outer...)
-	i := slices.IndexFunc(containers, func(c cgroup.Container) bool { return c.PodUID != "" })
-	if i < 0 {
-		return metrics.ProcessPlace{Trouble: metrics.ProcessOutside}
+	// The outermost known pod: a container that a pod's own Docker runs belongs to the
+	// pod, and a privileged pod can create cgroups that imitate an inner one.
+	trouble := metrics.ProcessOutside
+	for _, c := range slices.Backward(append([]cgroup.Container{place.Container}, place.Outer...)) {
+		if c.PodUID == "" {
+			continue
+		}
+		trouble = metrics.ProcessUnknownPod
+		owner, name := pods.ByContainerID(c.ContainerID)
+		pod := pods.ByCgroupUID(c.PodUID)
+		switch {
+		case pod == nil && (owner == nil || owner.CgroupUID != ""): // the ID may be imitated
+		case pod == nil:
+			return metrics.ProcessPlace{Namespace: owner.Namespace, Pod: owner.Name, Container: name}
+		case owner == nil || owner.Namespace != pod.Namespace || owner.Name != pod.Name:
+			return metrics.ProcessPlace{Namespace: pod.Namespace, Pod: pod.Name}
+		default:
+			return metrics.ProcessPlace{Namespace: pod.Namespace, Pod: pod.Name, Container: name}
+		}
 	}
-	pod, name := pods.ByContainerID(containers[i].ContainerID)
-	if pod == nil {
-		pod = pods.ByCgroupUID(containers[i].PodUID)
-	}
-	if pod == nil {
-		return metrics.ProcessPlace{Trouble: metrics.ProcessUnknownPod}
-	}
-	return metrics.ProcessPlace{Namespace: pod.Namespace, Pod: pod.Name, Container: name}
+	return metrics.ProcessPlace{Trouble: trouble}
 }

@@ -28,25 +28,22 @@ func (o *Owners) addKubernetes() error {
 	if err != nil {
 		return err
 	}
-	o.mapper, err = podmapper.New(podmapper.Config{
-		Socket: c.KubeletSocket, ResourceNames: c.ResourceNames, IDType: idType, DRA: c.DRA, Logger: o.log,
-	})
+	mapping := podmapper.Config{
+		Socket: c.KubeletSocket, ResourceNames: c.ResourceNames, IDType: idType, DRA: c.DRA, Node: c.Host(), Self: podmapper.OwnPod(), Logger: o.log,
+	}
+	if c.DRA {
+		if o.published, err = dra.New(dra.Config{Kubeconfig: c.Kubeconfig, Node: c.Host(), Logger: o.log}); err != nil {
+			return fmt.Errorf("setting up the reading of ResourceSlices: %w", err)
+		}
+		o.sources = append(o.sources, o.published)
+		mapping.AdminAccess = o.published.AdminAccess
+	}
+	o.mapper, err = podmapper.New(mapping)
 	if err != nil {
 		return fmt.Errorf("setting up the pod mapping: %w", err)
 	}
 	o.sources = append(o.sources, o.mapper)
-	if err := o.addMetadata(); err != nil {
-		return err
-	}
-	if !c.DRA {
-		return nil
-	}
-	o.published, err = dra.New(dra.Config{Kubeconfig: c.Kubeconfig, Node: c.Host(), Logger: o.log})
-	if err != nil {
-		return fmt.Errorf("setting up the reading of ResourceSlices: %w", err)
-	}
-	o.sources = append(o.sources, o.published)
-	return nil
+	return o.addMetadata()
 }
 
 // addMetadata sets up the store of pods. Usage needs it for the UIDs that
@@ -90,7 +87,7 @@ func (o *Owners) addJobs() (err error) {
 	if c.HPCDir == "" && c.SlurmMode() == config.SlurmOff {
 		return nil
 	}
-	o.jobs, err = jobs.New(jobs.Config{Dir: c.HPCDir, Slurm: jobs.SlurmMode(c.SlurmMode()), CgroupRoot: c.CgroupFS, ProcRoot: c.ProcFS, Logger: o.log})
+	o.jobs, err = jobs.New(jobs.Config{Dir: c.HPCDir, Slurm: jobs.SlurmMode(c.SlurmMode()), UserNames: c.SlurmUserNames, CgroupRoot: c.CgroupFS, ProcRoot: c.ProcFS, Logger: o.log})
 	if err != nil {
 		return fmt.Errorf("setting up the reading of jobs: %w", err)
 	}

@@ -123,8 +123,12 @@ func (o *Owners) podStates() []sourceState {
 	for _, s := range status {
 		known = known || s.Up && s.InUse
 	}
+	missing := Limited
+	if c := o.cfg; !c.PodLabels && !c.PodUID && !c.Workload && len(c.AnnotationAllow) == 0 && !c.VirtualGPUs {
+		missing = Noted // only the usage of pods, which is on by default, needs them
+	}
 	if !known {
-		workloads.findings = []Finding{{"pods", "-", Limited, "no source lists the pods: UIDs, labels and the usage of pods are not reported", "see above"}}
+		workloads.findings = []Finding{{"pods", "-", missing, "no source lists the pods: UIDs, labels and the usage of pods are not reported", "see above"}}
 	}
 	var all []sourceState
 	for _, source := range slices.Sorted(maps.Keys(status)) {
@@ -134,7 +138,7 @@ func (o *Owners) podStates() []sourceState {
 		if s.InUse {
 			state.name = string(source)
 		}
-		f := Finding{"pods", string(source), Limited, errorText(s.Err), s.Hint}
+		f := Finding{"pods", string(source), missing, errorText(s.Err), s.Hint}
 		switch {
 		case s.Up && s.InUse:
 			f.State, f.Detail = OK, fmt.Sprintf("%d pods are known", len(o.pods.Pods().All()))
