@@ -45,9 +45,11 @@ type exporter struct {
 	registry  *prometheus.Registry
 	metrics   *web.Metrics
 	reloader  *reload.Reloader // nil for a single sample
-	process   []*dto.MetricFamily
-	gathered  time.Time   // of process
-	regather  atomic.Bool // although process is not old
+
+	publishing sync.Mutex
+	process    []*dto.MetricFamily
+	gathered   time.Time   // of process
+	regather   atomic.Bool // although process is not old
 
 	mu       sync.Mutex
 	cfg      config.Config
@@ -106,7 +108,8 @@ func (e *exporter) serve(ctx context.Context) error {
 		return err
 	}
 	defer e.collector.Close()
-	e.publish(e.collector.Families())
+	e.metrics.Renew = e.publish
+	e.publish()
 	handler, err := e.handler()
 	if err != nil {
 		return err
@@ -152,8 +155,11 @@ func (e *exporter) handler() (http.Handler, error) {
 }
 
 // publish makes the families, and those of the process, the answer to scrapes.
-func (e *exporter) publish(families []*dto.MetricFamily) {
-	e.metrics.Publish(e.exposition(families).Append)
+func (e *exporter) publish() {
+	e.publishing.Lock()
+	families, stale := e.collector.Families()
+	e.metrics.Publish(e.exposition(families).Append, stale)
+	e.publishing.Unlock()
 	e.compareModels()
 }
 

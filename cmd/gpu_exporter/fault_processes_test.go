@@ -4,10 +4,17 @@
 package main
 
 import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -77,4 +84,70 @@ func TestFaultProcessStalledLog(t *testing.T) {
 			n.terminates(t)
 		})
 	}
+}
+
+// TestFaultProcessPaused: the first scrapes and the readiness after a pause, like that of
+// a virtual machine, do not show values of before the pause as fresh.
+func TestFaultProcessPaused(t *testing.T) {
+	t.Parallel()
+	const maxAge = time.Second
+	n := startNode(t, "h100x8", "--collect-interval=100ms", "--sample.max-age=1s")
+	for range 3 {
+		n.nextSample(t)
+	}
+	before := n.vitals(t)
+	signal := func(s syscall.Signal) {
+		t.Helper()
+		if err := errors.Join(syscall.Kill(n.samplerPID(), s), n.cmd.Process.Signal(s)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 3 {
+		connections := make([]net.Conn, 8)
+		for i := range connections {
+			conn, err := net.Dial("tcp", n.address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			connections[i] = conn
+		}
+		signal(syscall.SIGSTOP)
+		paused := time.Now()
+		for i, conn := range connections { // they wait in the socket
+			path := []string{"/metrics", "/-/ready"}[i%2]
+			if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", path); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(3 * maxAge) // the fault itself
+		signal(syscall.SIGCONT)
+		continued := time.Now()
+		for i, conn := range connections {
+			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(resp.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if i%2 == 1 {
+				continue
+			}
+			if resp.StatusCode != http.StatusOK {
+				t.Errorf("status %d", resp.StatusCode)
+			}
+			newest, _ := sumOf(string(body), "gpu_exporter_last_sample_timestamp_seconds")
+			up, _ := sumOf(string(body), "gpu_up")
+			_, values := sumOf(string(body), "DCGM_FI_DEV_GPU_TEMP")
+			sampled := time.UnixMicro(int64(newest * 1e6))
+			if (up > 0 || values > 0) && sampled.Before(paused.Add(maxAge)) {
+				t.Errorf("%v GPUs are up and %d have a value, of %v before the end of the pause", up, values, continued.Sub(sampled))
+			}
+		}
+		n.eventually(t, "fresh values return", func() bool { return n.temperatures(t, 8) })
+		t.Logf("recovered in %v", time.Since(continued).Round(time.Millisecond))
+	}
+	(&faultWatch{n: n, before: before, maxLog: maxFaultLog}).checkLeaks(t)
 }

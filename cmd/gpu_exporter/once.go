@@ -33,7 +33,8 @@ func (e *exporter) once(ctx context.Context, w io.Writer) error {
 		return err
 	}
 	e.owners.AwaitPlaces(ctx, e.collector.Processes())
-	body, err := e.exposition(e.collector.Families()).Append(nil, expfmt.NewFormat(expfmt.TypeTextPlain))
+	families, _ := e.collector.Families()
+	body, err := e.exposition(families).Append(nil, expfmt.NewFormat(expfmt.TypeTextPlain))
 	if err != nil {
 		e.log.Warn("Some metrics cannot be encoded", "err", err)
 	}

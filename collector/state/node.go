@@ -27,7 +27,8 @@ type Node struct {
 	latest   *model.Inventory // as received; the next sample belongs to it
 	shown    *model.Inventory // of sample: replaced with it, so that a scrape sees no half of a change
 	sample   *model.Sample
-	received time.Time // of sample, with the monotonic clock
+	received time.Time     // of sample, with the monotonic clock
+	uptime   time.Duration // at received
 	// processes belongs to processesOf. Generations are not unique across samplers,
 	// hence the pointer.
 	processes    *model.Processes
@@ -162,7 +163,7 @@ func (n *Node) check(name string, frame interface {
 }
 
 func (n *Node) setSample(s *model.Sample) {
-	n.shown, n.sample, n.received = n.latest, s, n.Clock()
+	n.shown, n.sample, n.received, n.uptime = n.latest, s, n.Clock(), Uptime()
 	if n.profiling.of != n.latest { // the sampler has no GPU with profiling
 		n.profiling.dated = dated[model.Profiling]{}
 	}

@@ -68,7 +68,9 @@ func (n *Node) newest(now time.Time) View {
 	if v.Sample == nil {
 		v.Inventory = n.latest
 	} else {
-		v.Age = age(n.sample.Time, n.received, now)
+		// The monotonic clock stands still while the machine is suspended.
+		suspended := max(0, Uptime()-n.uptime-now.Sub(n.received))
+		v.Age = age(n.sample.Time, n.received, now) + suspended
 	}
 	if v.Inventory == n.processesOf {
 		v.Processes = n.processes

@@ -31,17 +31,21 @@ const maxVariants = 8
 // encodes it, and every further one gets the same bytes. The bodies are dropped
 // with their exposition.
 type Metrics struct {
+	// Renew publishes a new exposition. Set it before the first request.
+	Renew      func()
 	log        *slog.Logger
 	negotiator *negotiator
 	limit      int64
 	serving    atomic.Int64
 	current    atomic.Pointer[page]
+	renewing   sync.Mutex
 	compressor compressor
 }
 
 // page is the bodies of one exposition.
 type page struct {
 	encode Encode
+	stale  func() bool
 	mu     sync.Mutex
 	bodies []*body // in order of creation
 }
@@ -67,8 +71,26 @@ func NewMetrics(limit int, log *slog.Logger) *Metrics {
 	return &Metrics{log: log, negotiator: newNegotiator(), limit: int64(limit)}
 }
 
-// Publish replaces the exposition. It must not change afterwards.
-func (m *Metrics) Publish(e Encode) { m.current.Store(&page{encode: e}) }
+// Publish replaces the exposition. It must not change afterwards, except that it becomes
+// stale.
+func (m *Metrics) Publish(e Encode, stale func() bool) {
+	m.current.Store(&page{encode: e, stale: stale})
+}
+
+// newest returns the exposition that a request gets, or nil. The publisher renews it in
+// time, unless the process was stopped or the machine suspended.
+func (m *Metrics) newest() *page {
+	p := m.current.Load()
+	if p == nil || !p.stale() {
+		return p
+	}
+	m.renewing.Lock()
+	defer m.renewing.Unlock()
+	if p = m.current.Load(); p.stale() {
+		m.Renew()
+	}
+	return m.current.Load()
+}
 
 func (m *Metrics) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer m.serving.Add(-1)
@@ -78,7 +100,7 @@ func (m *Metrics) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, text, http.StatusServiceUnavailable)
 		return
 	}
-	p := m.current.Load()
+	p := m.newest()
 	if p == nil {
 		http.Error(w, "No metrics yet: the exporter is starting.", http.StatusServiceUnavailable)
 		return

@@ -54,7 +54,7 @@ func bothHandlers(t testing.TB) (theirs, ours http.Handler) {
 		t.Fatal(err)
 	}
 	m := NewMetrics(40, slog.New(slog.DiscardHandler))
-	m.Publish((&gathered{families}).Append)
+	m.Publish((&gathered{families}).Append, never)
 	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{EnableOpenMetrics: true}),
 		m
 }

@@ -107,7 +107,7 @@ func TestMetricsAreInstrumented(t *testing.T) {
 	m := serving(1, nil)
 	h := promhttp.InstrumentMetricHandler(reg, m)
 	get(t, h, nil, nil)
-	m.Publish((&text{body: "x 1\n"}).Append)
+	m.Publish((&text{body: "x 1\n"}).Append, never)
 	get(t, h, nil, nil)
 	get(t, h, nil, nil)
 	err := testutil.GatherAndCompare(reg, strings.NewReader(`
