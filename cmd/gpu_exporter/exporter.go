@@ -45,6 +45,7 @@ type exporter struct {
 	registry  *prometheus.Registry
 	metrics   *web.Metrics
 	reloader  *reload.Reloader // nil for a single sample
+	webFile   *config.WebFile  // nil without a web configuration
 
 	publishing sync.Mutex
 	process    []*dto.MetricFamily
@@ -114,6 +115,13 @@ func (e *exporter) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	webConfig := ""
+	if e.cfg.Web.Content != "" {
+		if e.webFile, err = config.NewWebFile(e.cfg.Web); err != nil {
+			return err
+		}
+		webConfig = e.webFile.Path()
+	}
 	if e.env.Summary != "" {
 		e.log.Info("Simulating "+e.env.Summary, "look_at", metricsURL(e.cfg.ListenAddresses), "steer_with", e.env.Steering)
 	}
@@ -130,7 +138,7 @@ func (e *exporter) serve(ctx context.Context) error {
 			return nil
 		})
 	}
-	start("HTTP server", func(ctx context.Context) error { return web.Serve(ctx, handler, e.cfg.WebFlags(), e.log) })
+	start("HTTP server", func(ctx context.Context) error { return web.Serve(ctx, handler, e.cfg.WebFlags(webConfig), e.log) })
 	start("sampler supervisor", e.collector.RunSampler)
 	start("kernel log", e.collector.RunKernelLog)
 	start("publisher", func(ctx context.Context) error { return e.collector.RunPublisher(ctx, e.owners.Changed(), e.publish) })
@@ -143,10 +151,10 @@ func (e *exporter) handler() (http.Handler, error) {
 	endpoints := web.Endpoints{
 		Metrics: promhttp.InstrumentMetricHandler(e.registry, e.metrics),
 		Ready:   e.collector.Ready,
-		Reload:  e.reloader,
 		Pprof:   e.cfg.Pprof,
 	}
 	if e.cfg.AdminAPI {
+		endpoints.Reload = e.reloader
 		endpoints.Profiling = &web.Profiling{
 			Pause: e.collector.PauseProfiling, Status: e.collector.SamplerStatus, GPUs: e.collector.Profiling, Logger: e.log,
 		}

@@ -92,10 +92,7 @@ func TestFaultProcessPaused(t *testing.T) {
 	t.Parallel()
 	const maxAge = time.Second
 	n := startNode(t, "h100x8", "--collect-interval=100ms", "--sample.max-age=1s")
-	for range 3 {
-		n.nextSample(t)
-	}
-	before := n.vitals(t)
+	before := n.settledVitals(t)
 	signal := func(s syscall.Signal) {
 		t.Helper()
 		if err := errors.Join(syscall.Kill(n.samplerPID(), s), n.cmd.Process.Signal(s)); err != nil {

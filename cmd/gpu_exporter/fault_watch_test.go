@@ -71,6 +71,21 @@ func (n *node) vitals(t *testing.T) vitals {
 	return v
 }
 
+// settledVitals returns the vitals after the start: process metrics are up to a second
+// old, and the first scrapes allocate buffers.
+func (n *node) settledVitals(t *testing.T) vitals {
+	t.Helper()
+	var cpu float64
+	for range 3 {
+		n.eventually(t, "the exporter gathers its own metrics", func() bool {
+			before := cpu
+			cpu, _ = sumOf(n.scrape(t), "process_cpu_seconds_total")
+			return cpu != before
+		})
+	}
+	return n.vitals(t)
+}
+
 // proportionalSize returns the anonymous PSS of a process in bytes, or 0 if it has ended.
 // The rest of the PSS depends on how many other processes have the program's file mapped.
 func proportionalSize(pid int) float64 {
@@ -100,10 +115,7 @@ type faultWatch struct {
 // test, the exporter must hold what it held before.
 func watchFault(t *testing.T, n *node) *faultWatch {
 	t.Helper()
-	for range 3 { // the first scrapes allocate buffers
-		n.nextSample(t)
-	}
-	w := &faultWatch{n: n, before: n.vitals(t), maxLog: maxFaultLog}
+	w := &faultWatch{n: n, before: n.settledVitals(t), maxLog: maxFaultLog}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var running sync.WaitGroup
 	running.Go(func() { w.scrape(ctx, t) })

@@ -134,6 +134,6 @@ func runExporter(ctx context.Context, line config.CommandLine, stdout io.Writer,
 	if err := e.reloader.Register(e.registry); err != nil {
 		return err
 	}
-	defer reload.OnHangup(func() { _ = e.reloader.Reload("SIGHUP") })() // logged there
+	defer reload.OnHangup(func() { _ = e.reloader.Reload(ctx, "SIGHUP") })() // logged there
 	return e.serve(ctx)
 }

@@ -124,9 +124,11 @@ func Parse(args, environ []string, stdout io.Writer) (CommandLine, error) {
 		return CommandLine{}, &Error{Mistakes: mistakes}
 	}
 	lookup := Lookup(environ)
-	line.Again = func() (Config, []string, error) { return load(flags, lookup, false) } // the server reads its file itself
+	line.Again = func() (Config, []string, error) {
+		return load(flags, lookup, line.Command == Serve || line.Command == CheckConfig)
+	}
 	var err error
-	line.Config, line.Warnings, err = load(flags, lookup, line.Command == Serve || line.Command == CheckConfig)
+	line.Config, line.Warnings, err = line.Again()
 	return line, err
 }
 

@@ -4,13 +4,11 @@
 package config
 
 import (
+	"bytes"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/prometheus/exporter-toolkit/web"
 
 	"gpu_exporter/collector/field"
 	"gpu_exporter/collector/xid"
@@ -48,8 +46,7 @@ type loader struct {
 // load builds a configuration. A flag wins over its variable, the variable over the
 // configuration file, the file over the default. An empty variable counts as unset. With
 // an error, the configuration still has its Files. The warnings are about settings that
-// work, but are probably not intended. checkWeb is for callers that start a server: it
-// reads its own configuration file.
+// work, but are probably not intended. checkWeb is for callers that start a server.
 func load(flags map[string][]string, lookup func(string) (string, bool), checkWeb bool) (Config, []string, error) {
 	l := loader{config: &Config{}, settings: map[string]*setting{}, flags: flags, lookup: lookup}
 	l.table = l.config.settings()
@@ -74,10 +71,12 @@ func load(flags map[string][]string, lookup func(string) (string, bool), checkWe
 	if len(l.problems) == 0 {
 		l.checkTogether()
 	}
-	if path := l.config.WebConfigFile; checkWeb {
-		if err := web.Validate(path); err != nil {
+	if path := l.config.WebConfigFile; checkWeb && path != "" {
+		web, files, err := readWebConfig(path)
+		if err != nil {
 			l.fail(fmt.Errorf("--web.config.file=%s: %w", path, err))
 		}
+		l.config.Web, l.config.Files = web, append(l.config.Files, files...)
 	}
 	return *l.config, l.warnings, l.err()
 }
@@ -196,13 +195,12 @@ func (l *loader) loadXIDs() {
 		return
 	}
 	c.Files = append(c.Files, c.xidCatalogue)
-	f, err := os.Open(c.xidCatalogue)
+	text, err := ReadFile(c.xidCatalogue)
 	if err != nil {
 		l.failSetting(l.settings["xid.catalogue"], "reading the XID catalogue: %v: check the path", err)
 		return
 	}
-	defer func() { _ = f.Close() }() // opened for reading
-	changes, err := xid.ParseCatalogue(f, c.xidCatalogue)
+	changes, err := xid.ParseCatalogue(bytes.NewReader(text), c.xidCatalogue)
 	if err != nil {
 		l.fail(err)
 		return
@@ -240,6 +238,11 @@ func (l *loader) checkTogether() {
 	if s := l.settings["path.kmsg"]; s.set() && c.KernelLog == KernelLogOff {
 		l.warn("%s: no effect with --xid.kernel-log=%s", s.from, KernelLogOff)
 	}
+	for _, name := range []string{"web.enable-admin-api", "enable-pprof"} {
+		if s := l.settings[name]; s.set() && s.value() == "true" && c.WebConfigFile == "" {
+			l.warn("%s: every client that reaches the port may use it: restrict access with --web.config.file", s.from)
+		}
+	}
 	if _, inPod := l.lookup("KUBERNETES_SERVICE_HOST"); inPod && c.Kubernetes && c.NodeName == "" {
 		l.warn("NODE_NAME is not set: the name of the pod is used as the name of the node; set it from spec.nodeName")
 	}
@@ -263,6 +266,9 @@ func Reload(running, next Config) (merged Config, restart []string) {
 		if s.value() != then[i].value() {
 			restart = append(restart, s.name)
 		}
+	}
+	if next.WebConfigFile != running.WebConfigFile {
+		next.Web = running.Web
 	}
 	return Config{Live: next.Live, Static: running.Static}, restart
 }

@@ -212,7 +212,7 @@ func (s *Static) settings() []*setting {
 			target: number(&s.MaxRequests, 1, 100000),
 			help:   "Number of scrapes served at the same time. Further ones get status 503."},
 		{name: "web.enable-admin-api", section: sectionWeb, target: boolean(&s.AdminAPI),
-			help: "Let clients pause profiling: POST /-/profiling/pause?for=10m and /-/profiling/resume."},
+			help: "Let clients change the exporter: POST /-/reload, /-/profiling/pause?for=10m and /-/profiling/resume. One flag covers them, because each affects all users of the node. SIGHUP and changes of files reload without it."},
 		{name: "enable-pprof", env: "DCGM_EXPORTER_ENABLE_PPROF", section: sectionWeb, target: boolean(&s.Pprof),
 			help: "Serve profiles under /debug/pprof/."},
 
