@@ -210,7 +210,7 @@ func (s *Static) settings() []*setting {
 			help: "File with TLS and authentication settings. See https://github.com/prometheus/exporter-toolkit/blob/master/docs/web-configuration.md."},
 		{name: "web.max-requests", aliases: "max-concurrent-scrapes", env: "DCGM_EXPORTER_MAX_CONCURRENT_SCRAPES", def: "40", arg: "N", section: sectionWeb,
 			target: number(&s.MaxRequests, 1, 100000),
-			help:   "Number of scrapes served at the same time. Further ones get status 503."},
+			help:   "Number of scrapes prepared at the same time. Further ones get status 503."},
 		{name: "web.enable-admin-api", section: sectionWeb, target: boolean(&s.AdminAPI),
 			help: "Let clients change the exporter: POST /-/reload, /-/profiling/pause?for=10m and /-/profiling/resume. One flag covers them, because each affects all users of the node. SIGHUP and changes of files reload without it."},
 		{name: "enable-pprof", env: "DCGM_EXPORTER_ENABLE_PPROF", section: sectionWeb, target: boolean(&s.Pprof),

@@ -30,14 +30,14 @@ type timeouts struct {
 
 // defaultTimeouts: requests have a few hundred bytes, bodies a few megabytes. Idle
 // exceeds common scrape intervals, so that Prometheus keeps its connection.
-// Shutdown is within dcgm-exporter's 8 s.
+// A shutdown, with the flush of the log, takes at most 3 s.
 func defaultTimeouts() timeouts {
 	return timeouts{
 		readHeader: 5 * time.Second,
 		read:       config.HTTPReadTimeout,
 		write:      config.HTTPWriteTimeout,
 		idle:       5 * time.Minute,
-		shutdown:   5 * time.Second,
+		shutdown:   2 * time.Second,
 	}
 }
 
@@ -150,6 +150,8 @@ func newServer(handler http.Handler, t timeouts, logger *slog.Logger) *http.Serv
 		WriteTimeout:      t.write,
 		IdleTimeout:       t.idle,
 		MaxHeaderBytes:    maxHeaderBytes,
+		ConnState:         newConnections().changed,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug), // lost clients, port scans
 	}
 }
