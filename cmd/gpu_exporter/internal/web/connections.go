@@ -19,6 +19,9 @@ const (
 	// reservedFiles are the descriptors that connections leave to the exporter: a start of
 	// a sampler takes 12 at the same time, the sources of owners take the others.
 	reservedFiles = 48
+	// connectionGrace is how long a connection is safe unless it is idle after a request.
+	// A burst of connections must not take the place of one that is about to be used.
+	connectionGrace = 100 * time.Millisecond
 	// maxStreams bounds the requests of one HTTP/2 connection at the same time.
 	maxStreams = 16
 )
@@ -34,8 +37,8 @@ type connections struct {
 }
 
 type connection struct {
-	active bool // a request is being answered
-	since  time.Time
+	state http.ConnState
+	since time.Time
 }
 
 // newConnections bounds the connections by the limit of descriptors, too.
@@ -57,24 +60,34 @@ func (c *connections) changed(conn net.Conn, state http.ConnState) {
 		delete(c.open, conn)
 		return
 	case http.StateNew:
-		if len(c.open) >= c.limit {
-			c.closeOldest()
+		for len(c.open) >= c.limit && !c.closeOldest() { // further ones wait in the socket's backlog
+			c.mu.Unlock()
+			time.Sleep(connectionGrace / 10)
+			c.mu.Lock()
 		}
 	}
-	c.open[conn] = connection{active: state == http.StateActive, since: time.Now()}
+	c.open[conn] = connection{state: state, since: time.Now()}
 }
 
-func (c *connections) closeOldest() {
+// closeOldest reports whether there was a connection that it could close.
+func (c *connections) closeOldest() bool {
 	var oldest net.Conn
 	for conn, s := range c.open {
+		if s.state != http.StateIdle && time.Since(s.since) < connectionGrace {
+			continue
+		}
 		o := c.open[oldest]
-		if oldest == nil || !s.active && o.active || s.active == o.active && s.since.Before(o.since) {
+		if busy, other := s.state == http.StateActive, o.state == http.StateActive; oldest == nil || !busy && other || busy == other && s.since.Before(o.since) {
 			oldest = conn
 		}
+	}
+	if oldest == nil {
+		return false
 	}
 	delete(c.open, oldest)
 	if encrypted, ok := oldest.(interface{ NetConn() net.Conn }); ok {
 		oldest = encrypted.NetConn() // closing a TLS connection writes, and could block
 	}
 	_ = oldest.Close() // the server notices
+	return true
 }

@@ -326,7 +326,7 @@ func TestMetricsMemory(t *testing.T) {
 // bodies.
 func TestMetricsVariantsAreBounded(t *testing.T) {
 	h := serving(40, &text{body: "x 1\n"})
-	for _, version := range []string{"application/openmetrics-text;version=1.0.0", "application/openmetrics-text;version=0.0.1", "text/plain;version=0.0.4"} {
+	for _, version := range []string{"application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited", "text/plain;version=1.0.0", "text/plain;version=0.0.4"} {
 		for _, escaping := range []string{"allow-utf-8", "underscores", "dots", "values"} {
 			for _, encoding := range []string{"identity", "gzip", "zstd"} {
 				if got := plainBody(t, get(t, h, []string{version + ";escaping=" + escaping}, []string{encoding})); got != "x 1\n" {
