@@ -23,7 +23,7 @@ import (
 func newSamplerEnv(c *config.Static, environ []string) (sampler.Environment, error) {
 	executable, err := os.Executable()
 	if err != nil {
-		return sampler.Environment{}, fmt.Errorf("finding the path of this program: %w", err)
+		return sampler.Environment{}, fmt.Errorf("finding the path of this program: %w: mount /proc, through which the exporter starts its sampler", err)
 	}
 	return sampler.NewEnvironment(c, environ, executable)
 }

@@ -180,7 +180,7 @@ func (n *node) command(t *testing.T, command string) {
 }
 
 func (n *node) tryGet(t *testing.T, path string) (int, string) {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience) // also for cleanups
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.address+path, nil)
 	if err != nil {

@@ -60,7 +60,11 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 		return doctor.CheckConfig(line, checkSetup(environ), stdout, stderr)
 	}
 
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	ends := []os.Signal{syscall.SIGTERM, syscall.SIGINT}
+	if line.Command == config.Doctor || line.Command == config.Fields {
+		ends = append(ends, syscall.SIGHUP) // of a terminal; hangup.go ignores it
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), ends...)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	switch line.Command {
@@ -83,8 +87,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 		// standard error then kills the process.
 		signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	}
-	signal.Ignore(syscall.SIGHUP) // until there is something to reload
-	klog.SetSlogLogger(logger)    // where client-go logs
+	klog.SetSlogLogger(logger) // where client-go logs
 	if err := runExporter(ctx, line, stdout, log, environ, logger); err != nil {
 		reload.LogError(logger, err, "gpu_exporter ends")
 		return 1
