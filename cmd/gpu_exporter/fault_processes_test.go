@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -147,4 +148,112 @@ func TestFaultProcessPaused(t *testing.T) {
 		t.Logf("recovered in %v", time.Since(continued).Round(time.Millisecond))
 	}
 	(&faultWatch{n: n, before: before, maxLog: maxFaultLog}).checkLeaks(t)
+}
+
+// TestFaultProcessHangupAtStart: SIGHUP does not end the exporter at any moment of its
+// start, and is obeyed afterwards.
+func TestFaultProcessHangupAtStart(t *testing.T) {
+	t.Parallel()
+	for range 5 {
+		hangups := 0
+		n := launchNodeWith(t, "t4x1", func(n *node) {
+			go func() {
+				for n.cmd.Process == nil {
+					time.Sleep(100 * time.Microsecond)
+				}
+				const hangup = 1 << (syscall.SIGHUP - 1)
+				for !strings.Contains(n.log.String(), "Listening on") {
+					// Before the loader has finished, nothing can protect the process.
+					if caught := signalMask(n.cmd.Process.Pid, "SigIgn:") | signalMask(n.cmd.Process.Pid, "SigCgt:"); caught&hangup != 0 {
+						_ = n.cmd.Process.Signal(syscall.SIGHUP)
+						hangups++
+					}
+					time.Sleep(time.Millisecond)
+				}
+			}()
+		})
+		n.eventually(t, "a sampler runs", func() bool { return n.temperatures(t, 1) })
+		if err := n.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		n.eventually(t, "SIGHUP reloads", func() bool { return strings.Contains(n.log.String(), "trigger=SIGHUP") })
+		n.terminates(t)
+	}
+}
+
+// signalMask returns a mask of the signals of a process, see proc_pid_status(5).
+func signalMask(pid int, name string) (mask uint64) {
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	for line := range strings.Lines(string(status)) {
+		if text, ok := strings.CutPrefix(line, name); ok {
+			mask, _ = strconv.ParseUint(strings.TrimSpace(text), 16, 64)
+		}
+	}
+	return mask
+}
+
+// TestFaultProcessKilledSampler: a sampler that is killed, or crashes, is replaced, and its
+// end is reported in a few records.
+func TestFaultProcessKilledSampler(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, "h100x8", fast...)
+	watch := watchFault(t, n)
+	for range 2 {
+		sampler := n.samplerPID()
+		n.killSampler(t)
+		watch.recovers(t, "the sampler is replaced", func() bool {
+			pid := n.samplerPID()
+			return pid != 0 && pid != sampler && n.temperatures(t, 8)
+		})
+	}
+}
+
+// TestFaultProcessKilledExporter: no sampler survives the exporter.
+func TestFaultProcessKilledExporter(t *testing.T) {
+	t.Parallel()
+	for name, stopped := range map[string]bool{"running": false, "stopped": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := startNode(t, "h100x8", fast...)
+			sampler := n.samplerPID()
+			if stopped {
+				n.stopSampler(t)
+			}
+			start := time.Now()
+			if err := n.cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			<-n.exited
+			eventually(t, "the sampler exits", func() bool {
+				return errors.Is(syscall.Kill(sampler, 0), syscall.ESRCH) || threadState(fmt.Sprintf("/proc/%d", sampler)) == "Z"
+			})
+			t.Logf("the sampler has exited after %v", time.Since(start).Round(time.Millisecond))
+		})
+	}
+}
+
+// TestFaultProcessTerminated: SIGTERM is obeyed while the sampler is stopped, and while
+// its library hangs.
+func TestFaultProcessTerminated(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]func(*testing.T, *node){
+		"no fault":        func(*testing.T, *node) {},
+		"stopped sampler": func(t *testing.T, n *node) { n.stopSampler(t) },
+		"hanging library": func(t *testing.T, n *node) { n.command(t, "hang *") },
+		"stalled client": func(t *testing.T, n *node) {
+			conn, err := net.Dial("tcp", n.address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = conn.Close() })
+			_, _ = io.WriteString(conn, strings.Repeat("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 200))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := startNode(t, "h100x8", fast...)
+			fault(t, n)
+			n.terminates(t)
+		})
+	}
 }

@@ -65,8 +65,9 @@ func (n *node) vitals(t *testing.T) vitals {
 	v := vitals{log: len(n.log.String())}
 	v.goroutines, _ = sumOf(body, "go_goroutines")
 	v.files, _ = sumOf(body, "process_open_fds")
+	// The rest of the PSS depends on how many other processes map the program's file.
 	for _, pid := range []int{n.cmd.Process.Pid, n.samplerPID()} {
-		v.memory += proportionalSize(pid)
+		v.memory += proportionalSize(pid, "Pss_Anon")
 	}
 	return v
 }
@@ -86,12 +87,12 @@ func (n *node) settledVitals(t *testing.T) vitals {
 	return n.vitals(t)
 }
 
-// proportionalSize returns the anonymous PSS of a process in bytes, or 0 if it has ended.
-// The rest of the PSS depends on how many other processes have the program's file mapped.
-func proportionalSize(pid int) float64 {
+// proportionalSize returns the PSS of a process in bytes, or 0 if it has ended. kind is Pss
+// or a part of it, such as Pss_Anon.
+func proportionalSize(pid int, kind string) float64 {
 	rollup, _ := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 	for line := range strings.Lines(string(rollup)) {
-		if kib, ok := strings.CutPrefix(line, "Pss_Anon:"); ok {
+		if kib, ok := strings.CutPrefix(line, kind+":"); ok {
 			v, _ := strconv.ParseFloat(strings.Fields(kib)[0], 64)
 			return v * 1024
 		}
@@ -124,6 +125,11 @@ func watchFault(t *testing.T, n *node) *faultWatch {
 		running.Wait()
 	}
 	t.Cleanup(func() {
+		eventually(t, "scrapes are tried", func() bool {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.scrapes >= 3 || t.Failed() || ctx.Err() != nil
+		})
 		w.stop()
 		if !t.Failed() {
 			w.checkLeaks(t)
