@@ -4,7 +4,6 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -140,5 +139,5 @@ func TestFaultHTTPReloads(t *testing.T) {
 		t.Errorf("a request of another site gets status %d", resp.StatusCode)
 	}
 	watch.recovers(t, "values are fresh", func() bool { return n.temperatures(t, 8) })
-	t.Log(fmt.Sprintf("60 requests, %d reloads", reloads))
+	t.Logf("60 requests, %d reloads", reloads)
 }

@@ -211,14 +211,21 @@ func TestFaultProcessKilledSampler(t *testing.T) {
 // TestFaultProcessKilledExporter: no sampler survives the exporter.
 func TestFaultProcessKilledExporter(t *testing.T) {
 	t.Parallel()
-	for name, stopped := range map[string]bool{"running": false, "stopped": true} {
+	for name, fault := range map[string]func(*testing.T, *node){
+		"no fault":        func(*testing.T, *node) {},
+		"stopped sampler": func(t *testing.T, n *node) { n.stopSampler(t) },
+		"hanging library": func(t *testing.T, n *node) { n.command(t, "hang *") },
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			n := startNode(t, "h100x8", fast...)
 			sampler := n.samplerPID()
-			if stopped {
-				n.stopSampler(t)
-			}
+			fault(t, n)
+			t.Cleanup(func() {
+				if t.Failed() {
+					_ = syscall.Kill(sampler, syscall.SIGKILL)
+				}
+			})
 			start := time.Now()
 			if err := n.cmd.Process.Kill(); err != nil {
 				t.Fatal(err)
