@@ -33,7 +33,7 @@ func TestFaultGPULost(t *testing.T) {
 	// A sampler that starts now cannot read the identity of the lost GPU.
 	n.killSampler(t)
 	n.eventually(t, "a new sampler has taken over", func() bool {
-		v, _ := sumOf(n.scrape(t), "gpu_exporter_sampler_restarts_total", `"killed"`)
+		v, _ := sumOf(n.scrape(t), "gpu_exporter_sampler_restarts_by_reason_total", `"killed"`)
 		_, count := sumOf(n.scrape(t), "DCGM_FI_DEV_GPU_TEMP")
 		return v == 1 && count == 7
 	})
@@ -88,7 +88,7 @@ func TestFaultNativeHang(t *testing.T) {
 				t.Errorf("/health: %d %s", status, body)
 			}
 			n.eventually(t, "the hanging sampler is replaced", func() bool {
-				v, _ := sumOf(n.scrape(t), "gpu_exporter_sampler_restarts_total", `"timeout"`)
+				v, _ := sumOf(n.scrape(t), "gpu_exporter_sampler_restarts_by_reason_total", `"timeout"`)
 				return v >= 1
 			})
 			n.command(t, "clear") // also returns the lost GPU
@@ -109,7 +109,7 @@ func TestFaultNativeCrash(t *testing.T) {
 	watch := watchFault(t, n)
 	n.command(t, "crash dcgmEntitiesGetLatestValues")
 	n.eventually(t, "the crash is counted", func() bool {
-		v, _ := sumOf(n.scrape(t), "gpu_exporter_sampler_restarts_total", `"crash"`)
+		v, _ := sumOf(n.scrape(t), "gpu_exporter_sampler_restarts_by_reason_total", `"crash"`)
 		return v >= 1
 	})
 	n.command(t, "clear")
@@ -142,7 +142,7 @@ func TestFaultNativeNoLibrary(t *testing.T) {
 	n := launchNode(t, "", fast...)
 	n.eventually(t, "the missing library is counted", func() bool {
 		status, body := n.tryGet(t, "/metrics")
-		v, _ := sumOf(body, "gpu_exporter_sampler_restarts_total", `"library_missing"`)
+		v, _ := sumOf(body, "gpu_exporter_sampler_restarts_by_reason_total", `"library_missing"`)
 		return status == http.StatusOK && v >= 2 // retried
 	})
 	if status, why := n.tryGet(t, "/-/ready"); status != http.StatusServiceUnavailable || !strings.Contains(why, "libdcgm.so.4") {
@@ -188,7 +188,7 @@ func TestFaultHostengineLost(t *testing.T) {
 			}
 			n.eventually(t, "the loss is counted and every GPU is down", func() bool {
 				body := n.scrape(t)
-				lost, _ := sumOf(body, "gpu_exporter_sampler_restarts_total", `"`+tc.reason+`"`)
+				lost, _ := sumOf(body, "gpu_exporter_sampler_restarts_by_reason_total", `"`+tc.reason+`"`)
 				up, gpus := sumOf(body, "gpu_up")
 				return lost >= 1 && gpus == 8 && up == 0
 			})
