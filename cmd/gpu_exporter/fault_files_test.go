@@ -48,7 +48,7 @@ func TestFaultFilesUnusual(t *testing.T) {
 			}
 			counters := writeFile(t, filepath.Join(dir, "counters"), content["counters"])
 			catalogue := writeFile(t, filepath.Join(dir, "catalogue"), content["catalogue"])
-			content["configuration"] = "collect-interval: 200ms\ninclude: [" + counters + "]\nxid.catalogue: " + catalogue + "\n"
+			content["configuration"] = "sample: {interval: 200ms}\ncounters: {file: [" + counters + "]}\nxid: {catalogue: " + catalogue + "}\n"
 			configuration := writeFile(t, filepath.Join(dir, "configuration"), content["configuration"])
 			n := startNode(t, "h100x8", "--config.file="+configuration, "--web.enable-admin-api")
 			n.eventually(t, "values exist", func() bool { return n.temperatures(t, 8) })
@@ -89,7 +89,7 @@ func TestFaultFilesUnusual(t *testing.T) {
 // TestFaultFilesAtStart: a file that is no file is one clear error at the start.
 func TestFaultFilesAtStart(t *testing.T) {
 	t.Parallel()
-	for _, flag := range []string{"--config.file", "--collectors", "--xid.catalogue", "--web.config.file"} {
+	for _, flag := range []string{"--config.file", "--counters.file", "--xid.catalogue", "--web.config.file"} {
 		for name, kind := range unusual {
 			path := filepath.Join(t.TempDir(), "file")
 			if err := kind.create(path); err != nil {

@@ -92,7 +92,7 @@ func TestFaultProcessStalledLog(t *testing.T) {
 func TestFaultProcessPaused(t *testing.T) {
 	t.Parallel()
 	const maxAge = time.Second
-	n := startNode(t, "h100x8", "--collect-interval=100ms", "--sample.max-age=1s")
+	n := startNode(t, "h100x8", "--sample.interval=100ms", "--sample.max-age=1s")
 	before := n.settledVitals(t)
 	signal := func(s syscall.Signal) {
 		t.Helper()

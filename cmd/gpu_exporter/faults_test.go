@@ -204,7 +204,7 @@ func TestFaultHostengineLost(t *testing.T) {
 // TestFaultNativeHealthCheck: a health check that hangs is reported and does not delay samples.
 func TestFaultNativeHealthCheck(t *testing.T) {
 	t.Parallel()
-	n := startNode(t, "h100x8", "--collect-interval=200ms", "--sample.max-age=5s", "--health.interval=1s")
+	n := startNode(t, "h100x8", "--sample.interval=200ms", "--sample.max-age=5s", "--health.interval=1s")
 	up := func() float64 {
 		v, found := sumOf(n.scrape(t), "gpu_exporter_health_check_up")
 		if found != 1 {

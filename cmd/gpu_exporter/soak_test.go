@@ -52,7 +52,7 @@ func TestSoak(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "c.yaml")
 	configure := func(i int) {
 		extra := []string{"", ", DCGM_FI_DEV_POWER_USAGE", ", DCGM_FI_PROF_GR_ENGINE_ACTIVE"}[i%3]
-		writeFile(t, path, "collect-interval: 500ms\nsample.max-age: 5s\nfields: [DCGM_FI_DEV_GPU_TEMP"+extra+"]\n")
+		writeFile(t, path, "sample: {interval: 500ms, max-age: 5s}\nfields: [DCGM_FI_DEV_GPU_TEMP"+extra+"]\n")
 	}
 	configure(0)
 	n := startNode(t, "h100x8", "--config.file="+path, "--web.enable-admin-api")

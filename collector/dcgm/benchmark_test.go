@@ -22,7 +22,6 @@ import (
 	"gpu_exporter/collector/dcgm/native"
 	"gpu_exporter/collector/dcgm/watch"
 	"gpu_exporter/collector/field"
-	"gpu_exporter/collector/metrics"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/state"
 	"gpu_exporter/collector/wire"
@@ -198,8 +197,8 @@ func BenchmarkSample(b *testing.B) {
 		cfg := wire.SamplerConfig{
 			Interval: 100 * time.Millisecond,
 			Fields:   make(map[model.EntityKind][]model.FieldID),
-			Derived:  metrics.DerivedFields(),
-			Tracked:  state.TrackedFields(counters.List, 50*time.Millisecond),
+			Derived:  allFamilies().DerivedFields(),
+			Tracked:  state.TrackedFields(counters.List, allFamilies().Selected.Integrates, 50*time.Millisecond),
 		}
 		for _, kind := range []model.EntityKind{gpu, nvswitch, nvlinks} {
 			for _, c := range counters.List {

@@ -13,10 +13,19 @@ import (
 	"gpu_exporter/collector/wire"
 )
 
+// allFamilies selects all families.
+func allFamilies() *metrics.Config {
+	full, err := metrics.ParseSelection(metrics.Full.String())
+	if err != nil {
+		panic(err)
+	}
+	return &metrics.Config{Selected: full}
+}
+
 // derivedConfig has the derived fields, one of which is also a column.
 func derivedConfig() wire.SamplerConfig {
 	cfg := defaultConfig()
-	cfg.Derived = metrics.DerivedFields()
+	cfg.Derived = allFamilies().DerivedFields()
 	cfg.Fields[gpu] = append(cfg.Fields[gpu], 396)
 	return cfg
 }

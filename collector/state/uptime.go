@@ -9,12 +9,16 @@ import (
 	"unsafe"
 )
 
-// Uptime returns the time since boot. It continues while the machine is suspended, which
-// the clock of package time does not (CLOCK_BOOTTIME and CLOCK_MONOTONIC of
-// clock_gettime(2)).
-func Uptime() time.Duration {
-	const clockBoottime = 7
+// Uptime returns the time since boot, which continues while the machine is suspended.
+func Uptime() time.Duration { return readClock(7) } // CLOCK_BOOTTIME
+
+// suspended returns how long the machine has been suspended since boot. The clock of
+// package time stands still meanwhile. Two readings differ by scheduling delays at least.
+func suspended() time.Duration { return Uptime() - readClock(1) } // CLOCK_MONOTONIC
+
+// readClock calls clock_gettime(2), which cannot fail for these clocks.
+func readClock(id uintptr) time.Duration {
 	var t syscall.Timespec
-	_, _, _ = syscall.Syscall(syscall.SYS_CLOCK_GETTIME, clockBoottime, uintptr(unsafe.Pointer(&t)), 0) // Linux has had it since 2.6.39
+	_, _, _ = syscall.Syscall(syscall.SYS_CLOCK_GETTIME, id, uintptr(unsafe.Pointer(&t)), 0)
 	return time.Duration(t.Nano())
 }

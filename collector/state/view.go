@@ -11,6 +11,9 @@ import (
 	"gpu_exporter/collector/xid"
 )
 
+// minSuspension is longer than the error of [suspended] on a busy machine.
+const minSuspension = time.Second
+
 // View is a consistent snapshot of a [Node]. Its parts are immutable.
 type View struct {
 	Inventory    *model.Inventory // nil before the first
@@ -68,9 +71,10 @@ func (n *Node) newest(now time.Time) View {
 	if v.Sample == nil {
 		v.Inventory = n.latest
 	} else {
-		// The monotonic clock stands still while the machine is suspended.
-		suspended := max(0, Uptime()-n.uptime-now.Sub(n.received))
-		v.Age = age(n.sample.Time, n.received, now) + suspended
+		v.Age = age(n.sample.Time, n.received, now)
+		if s := suspended() - n.suspended; s > minSuspension {
+			v.Age += s
+		}
 	}
 	if v.Inventory == n.processesOf {
 		v.Processes = n.processes
