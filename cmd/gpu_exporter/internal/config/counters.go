@@ -45,7 +45,7 @@ func readCounters(path string) (*field.Counters, error) {
 	if !builtIn {
 		content, err := ReadFile(path)
 		if errors.Is(err, fs.ErrNotExist) {
-			err = fmt.Errorf("%w: check the path given with --collectors (DCGM_EXPORTER_COLLECTORS), or omit it to use the built-in default counters", err)
+			err = fmt.Errorf("%w: check the path given with --counters.file, or omit it to use the built-in default counters", err)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("reading counters file: %w", err)
