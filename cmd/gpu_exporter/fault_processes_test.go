@@ -110,7 +110,10 @@ func TestFaultProcessPaused(t *testing.T) {
 			defer conn.Close()
 			connections[i] = conn
 		}
+		sampler := n.samplerPID()
 		signal(syscall.SIGSTOP)
+		n.suspended(t, n.cmd.Process.Pid)
+		n.suspended(t, sampler)
 		paused := time.Now()
 		for i, conn := range connections { // they wait in the socket
 			path := []string{"/metrics", "/-/ready"}[i%2]

@@ -361,7 +361,13 @@ func (n *node) stopSampler(t *testing.T) {
 	t.Helper()
 	pid := n.samplerPID()
 	n.signal(t, syscall.SIGSTOP)
-	n.eventually(t, "the sampler is suspended", func() bool {
+	n.suspended(t, pid)
+}
+
+// suspended waits until all threads of a process are suspended.
+func (n *node) suspended(t *testing.T, pid int) {
+	t.Helper()
+	n.eventually(t, "the process is suspended", func() bool {
 		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
 		return len(threads) > 0 && !slices.ContainsFunc(threads, func(thread string) bool { return threadState(thread) != "T" })
 	})
