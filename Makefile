@@ -72,6 +72,9 @@ test-faults: build ## Run the fault suite, print latencies and recovery times (F
 soak: build ## Reload every 5 s and cause a fault every 10 s; nothing may grow (DURATION=10m)
 	$(GO) test -v -run '^TestSoak$$' -count 1 -timeout 24h ./cmd/gpu_exporter -soak $(DURATION)
 
+.PHONY: promtool
+promtool: $(TOOLS)/promtool ## Build promtool, which checks metrics and rules, in build/tools
+
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## Check formatting, import directions and common mistakes
 	$(TOOLS)/golangci-lint run ./...
@@ -111,12 +114,10 @@ docs: ## Rewrite the pages and counters files that are generated from the code
 clean: ## Remove what was built
 	rm -rf $(BUILD)
 
-$(TOOLS)/prometheus $(TOOLS)/promtool: $(TOOLS)/.prometheus-$(PROMETHEUS_VERSION)
-$(TOOLS)/.prometheus-$(PROMETHEUS_VERSION):
+$(TOOLS)/prometheus $(TOOLS)/promtool: $(TOOLS)/%: $(TOOLS)/.%-$(PROMETHEUS_VERSION)
+$(TOOLS)/.prometheus-$(PROMETHEUS_VERSION) $(TOOLS)/.promtool-$(PROMETHEUS_VERSION): $(TOOLS)/.%-$(PROMETHEUS_VERSION):
 	@mkdir -p $(TOOLS)
-	GOFLAGS= GOBIN=$(TOOLS) $(GO) install \
-		github.com/prometheus/prometheus/cmd/prometheus@$(PROMETHEUS_VERSION) \
-		github.com/prometheus/prometheus/cmd/promtool@$(PROMETHEUS_VERSION)
+	GOFLAGS= GOBIN=$(TOOLS) $(GO) install github.com/prometheus/prometheus/cmd/$*@$(PROMETHEUS_VERSION)
 	@touch $@
 
 $(TOOLS)/golangci-lint: $(TOOLS)/.golangci-$(GOLANGCI_VERSION)
