@@ -63,6 +63,15 @@ test-race: build $(TOOLS)/prometheus $(TOOLS)/promtool ## Run all tests with the
 test-ci: test ## Run all tests, and those of concurrent packages with the race detector
 	$(MAKE) --no-print-directory test-race RACE='$(CONCURRENT)'
 
+.PHONY: test-faults
+test-faults: build ## Run the fault suite, print latencies and recovery times (FAULT_TIMES=1 checks them)
+	$(GO) test -v -run '^TestFault' -count 1 -timeout 20m \
+		$$(grep -rl --include='*_test.go' '^func TestFault' cmd collector podmapper | xargs -n 1 dirname | sort -u | sed 's|^|./|')
+
+.PHONY: soak
+soak: build ## Reload every 5 s and cause a fault every 10 s; nothing may grow (DURATION=10m)
+	$(GO) test -v -run '^TestSoak$$' -count 1 -timeout 24h ./cmd/gpu_exporter -soak $(DURATION)
+
 .PHONY: promtool
 promtool: $(TOOLS)/promtool ## Build promtool, which checks metrics and rules, in build/tools
 
@@ -70,7 +79,7 @@ promtool: $(TOOLS)/promtool ## Build promtool, which checks metrics and rules, i
 lint: $(TOOLS)/golangci-lint ## Check formatting, import directions and common mistakes
 	$(TOOLS)/golangci-lint run ./...
 
-# How long `make bench` observes the memory.
+# How long `make bench` observes the memory, and how long `make soak` runs.
 DURATION ?= 10m
 
 .PHONY: bench

@@ -27,6 +27,9 @@ import (
 // needs far less; a leak reaches it in less than a week.
 const samplerMemoryLimit = 1 << 30
 
+// forever is longer than the exporter runs.
+const forever = 100 * 365 * 24 * time.Hour
+
 // Exposition is the content of /metrics.
 type Exposition = metrics.Exposition
 
@@ -132,7 +135,7 @@ func (c *Collector) RunKernelLog(ctx context.Context) error {
 
 // RunPublisher calls publish for every sample and every change of the owners, and at
 // least once per interval, until ctx ends.
-func (c *Collector) RunPublisher(ctx context.Context, owners <-chan struct{}, publish func([]*dto.MetricFamily)) error {
+func (c *Collector) RunPublisher(ctx context.Context, owners <-chan struct{}, publish func()) error {
 	timer := time.NewTimer(c.current().Sampler.Interval)
 	defer timer.Stop()
 	for {
@@ -144,17 +147,21 @@ func (c *Collector) RunPublisher(ctx context.Context, owners <-chan struct{}, pu
 		case <-owners:
 		case <-c.changed:
 		}
-		publish(c.Families())
+		publish()
 		// Series that become stale are withheld at that moment, not an interval later.
-		settings := c.current()
-		wait := settings.Sampler.Interval
-		for _, freshness := range []func(time.Duration) (time.Duration, bool){c.state.Freshness, c.state.LinksFreshness} {
-			if left, fresh := freshness(settings.Metrics.MaxAge); fresh {
-				wait = min(wait, left+time.Millisecond)
-			}
-		}
-		timer.Reset(wait)
+		timer.Reset(min(c.current().Sampler.Interval, c.untilStale()+time.Millisecond))
 	}
+}
+
+// untilStale returns the time until the first series become stale.
+func (c *Collector) untilStale() time.Duration {
+	wait := forever
+	for _, freshness := range []func(time.Duration) (time.Duration, bool){c.state.Freshness, c.state.LinksFreshness} {
+		if left, fresh := freshness(c.current().Metrics.MaxAge); fresh {
+			wait = min(wait, left)
+		}
+	}
+	return wait
 }
 
 // Refresh makes RunPublisher publish again.
@@ -166,18 +173,20 @@ func (c *Collector) Refresh() {
 }
 
 // Families builds the families of this moment, sorted by name. Only one goroutine may
-// call it at a time.
-func (c *Collector) Families() []*dto.MetricFamily {
+// call it at a time. stale reports whether series in them have become stale since: the
+// process may have been stopped, or the machine suspended.
+func (c *Collector) Families() (families []*dto.MetricFamily, stale func() bool) {
 	_, sample := c.state.Newest()
+	expires := state.Uptime() + c.untilStale()
 	now := c.adopt()
-	families := now.families.Build()
+	families = now.families.Build()
 	for next := c.adopt(); next != now; next = c.adopt() { // the first sample of new settings arrived meanwhile
 		now, families = next, next.families.Build()
 	}
 	if sample != nil {
 		c.served.Store(true)
 	}
-	return families
+	return families, func() bool { return state.Uptime() > expires }
 }
 
 // Ready reports whether a fresh sample has been published, and if not, why.

@@ -66,7 +66,7 @@ func TestCountersOfAConfigMap(t *testing.T) {
 	api := newConfigMapServer(t)
 	const temperature = "DCGM_FI_DEV_GPU_TEMP, gauge, Temperature of the GPU (in C).\n"
 	api.publish(map[string]string{"metrics": temperature})
-	n := startNode(t, "h100x8", append(fast, "-m", "gpu:counters", "--kubernetes.kubeconfig="+api.kubeconfig)...)
+	n := startNode(t, "h100x8", append(fast, "-m", "gpu:counters", "--kubernetes.kubeconfig="+api.kubeconfig, "--web.enable-admin-api")...)
 	series := func(family string) int {
 		_, count := sumOf(n.scrape(t), family)
 		return count
@@ -83,7 +83,7 @@ func TestCountersOfAConfigMap(t *testing.T) {
 		w.WriteHeader(http.StatusForbidden)
 		fmt.Fprint(w, `{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden", "code": 403, "message": "configmaps \"counters\" is forbidden"}`)
 	})
-	if status, body := n.post(t, "/-/reload"); status == http.StatusOK || !strings.Contains(body, `reading ConfigMap gpu:counters: configmaps "counters" is forbidden`) {
+	if status, body := n.post(t, "/-/reload"); status == http.StatusOK || !strings.Contains(n.log.String(), `reading ConfigMap gpu:counters: configmaps "counters" is forbidden`) {
 		t.Errorf("reload answers %d: %s", status, body)
 	}
 	if count := series("DCGM_FI_DEV_SM_CLOCK"); count != 8 {

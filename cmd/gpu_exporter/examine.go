@@ -23,7 +23,7 @@ import (
 func newSamplerEnv(c *config.Static, environ []string) (sampler.Environment, error) {
 	executable, err := os.Executable()
 	if err != nil {
-		return sampler.Environment{}, fmt.Errorf("finding the path of this program: %w", err)
+		return sampler.Environment{}, fmt.Errorf("finding the path of this program: %w: mount /proc, through which the exporter starts its sampler", err)
 	}
 	return sampler.NewEnvironment(c, environ, executable)
 }
@@ -32,23 +32,27 @@ func newSamplerEnv(c *config.Static, environ []string) (sampler.Environment, err
 // logs at the level debug only.
 func openNode(environ []string, stderr io.Writer) doctor.Open {
 	return func(c config.Config) (doctor.Node, func() error, error) {
-		logger, records := slog.New(slog.DiscardHandler), io.Writer(nil)
+		logger, records, flush := slog.New(slog.DiscardHandler), io.Writer(nil), func() {}
 		if c.LogLevel == "debug" {
-			var err error
-			if logger, err = newLogger(c, stderr); err != nil {
+			log, debug, err := newLogQueue(c, stderr)
+			if err != nil {
 				return nil, func() error { return nil }, err
 			}
-			records = stderr
+			logger, records, flush = debug, log, log.close
 		}
 		env, err := newSamplerEnv(&c.Static, environ)
+		end := func() error {
+			flush()
+			return env.Close()
+		}
 		if err != nil {
-			return nil, env.Close, err
+			return nil, end, err
 		}
 		e, err := newExporter(c, env, logger, logger, records)
 		if err != nil {
-			return nil, env.Close, err
+			return nil, end, err
 		}
-		return examined{e.collector, e}, env.Close, nil
+		return examined{e.collector, e}, end, nil
 	}
 }
 

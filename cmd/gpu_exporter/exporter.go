@@ -46,9 +46,12 @@ type exporter struct {
 	registry  *prometheus.Registry
 	metrics   *web.Metrics
 	reloader  *reload.Reloader // nil for a single sample
-	process   []*dto.MetricFamily
-	gathered  time.Time   // of process
-	regather  atomic.Bool // although process is not old
+	webFile   *config.WebFile  // nil without a web configuration
+
+	publishing sync.Mutex
+	process    []*dto.MetricFamily
+	gathered   time.Time   // of process
+	regather   atomic.Bool // although process is not old
 
 	mu       sync.Mutex
 	cfg      config.Config
@@ -110,10 +113,18 @@ func (e *exporter) serve(ctx context.Context) error {
 		return err
 	}
 	defer e.collector.Close()
-	e.publish(e.collector.Families())
+	e.metrics.Renew = e.publish
+	e.publish()
 	handler, err := e.handler()
 	if err != nil {
 		return err
+	}
+	webConfig := ""
+	if e.cfg.Web.Content != "" {
+		if e.webFile, err = config.NewWebFile(e.cfg.Web); err != nil {
+			return err
+		}
+		webConfig = e.webFile.Path()
 	}
 	if e.env.Summary != "" {
 		e.log.Info("Simulating "+e.env.Summary, "look_at", metricsURL(e.cfg.ListenAddresses), "steer_with", e.env.Steering)
@@ -131,7 +142,7 @@ func (e *exporter) serve(ctx context.Context) error {
 			return nil
 		})
 	}
-	start("HTTP server", func(ctx context.Context) error { return web.Serve(ctx, handler, e.cfg.WebFlags(), e.log) })
+	start("HTTP server", func(ctx context.Context) error { return web.Serve(ctx, handler, e.cfg.WebFlags(webConfig), e.log) })
 	start("sampler supervisor", e.collector.RunSampler)
 	start("kernel log", e.collector.RunKernelLog)
 	start("publisher", func(ctx context.Context) error { return e.collector.RunPublisher(ctx, e.owners.Changed(), e.publish) })
@@ -160,10 +171,10 @@ func (e *exporter) handler() (http.Handler, error) {
 	endpoints := web.Endpoints{
 		Metrics: promhttp.InstrumentMetricHandler(e.registry, e.metrics),
 		Ready:   e.collector.Ready,
-		Reload:  e.reloader,
 		Pprof:   e.cfg.Pprof,
 	}
 	if e.cfg.AdminAPI {
+		endpoints.Reload = e.reloader
 		endpoints.Profiling = &web.Profiling{
 			Pause: e.collector.PauseProfiling, Status: e.collector.SamplerStatus, GPUs: e.collector.Profiling, Logger: e.log,
 		}
@@ -172,8 +183,11 @@ func (e *exporter) handler() (http.Handler, error) {
 }
 
 // publish makes the families, and those of the process, the answer to scrapes.
-func (e *exporter) publish(families []*dto.MetricFamily) {
-	e.metrics.Publish(e.exposition(families).Append)
+func (e *exporter) publish() {
+	e.publishing.Lock()
+	families, stale := e.collector.Families()
+	e.metrics.Publish(e.exposition(families).Append, stale)
+	e.publishing.Unlock()
 	e.compareModels()
 }
 

@@ -4,20 +4,17 @@
 package main
 
 import (
-	"errors"
-	"fmt"
 	"net/http"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"testing"
 
 	"gpu_exporter/collector/dcgmsim"
 )
 
-// TestLostGPU: a lost GPU keeps its labels with gpu_up 0, also after a sampler restart.
-func TestLostGPU(t *testing.T) {
+// TestFaultGPULost: a lost GPU keeps its labels with gpu_up 0, also after a sampler restart.
+func TestFaultGPULost(t *testing.T) {
 	t.Parallel()
 	n := startNode(t, "h100x8", fast...)
 	before := n.scrape(t)
@@ -25,6 +22,7 @@ func TestLostGPU(t *testing.T) {
 	if identity == nil {
 		t.Fatalf("GPU 3 is not up:\n%s", before)
 	}
+	watch := watchFault(t, n)
 	n.command(t, "lose gpu 3")
 	lost := "gpu_up" + identity[1] + " 0\n"
 	n.eventually(t, "the GPU is down under its own labels", func() bool { return strings.Contains(n.scrape(t), lost) })
@@ -43,7 +41,7 @@ func TestLostGPU(t *testing.T) {
 		t.Errorf("the new sampler has lost the identity:\n%s", n.scrape(t))
 	}
 	n.command(t, "return gpu 3")
-	n.eventually(t, "the GPU has values again", func() bool {
+	watch.recovers(t, "the GPU has values again", func() bool {
 		body := n.scrape(t)
 		_, count := sumOf(body, "DCGM_FI_DEV_GPU_TEMP")
 		return count == 8 && strings.Contains(body, "gpu_up"+identity[1]+" 1\n")
@@ -53,9 +51,9 @@ func TestLostGPU(t *testing.T) {
 	}
 }
 
-// TestHang: if a native call hangs, scrapes still succeed, stale series disappear and the
+// TestFaultNativeHang: if a native call hangs, scrapes still succeed, stale series disappear and the
 // sampler is replaced. The values return when the calls work again.
-func TestHang(t *testing.T) {
+func TestFaultNativeHang(t *testing.T) {
 	t.Parallel()
 	for call, node := range map[string]struct {
 		scenario string
@@ -72,6 +70,7 @@ func TestHang(t *testing.T) {
 		t.Run(call, func(t *testing.T) {
 			t.Parallel()
 			n := startNode(t, node.scenario, fast...)
+			watch := watchFault(t, n)
 			n.command(t, "hang "+call)
 			if node.trigger != "" {
 				n.command(t, node.trigger)
@@ -93,7 +92,7 @@ func TestHang(t *testing.T) {
 				return v >= 1
 			})
 			n.command(t, "clear") // also returns the lost GPU
-			n.eventually(t, "the values return", func() bool {
+			watch.recovers(t, "the values return", func() bool {
 				body := n.scrape(t)
 				up, _ := sumOf(body, "gpu_up")
 				_, values := sumOf(body, "DCGM_FI_DEV_GPU_TEMP")
@@ -103,40 +102,42 @@ func TestHang(t *testing.T) {
 	}
 }
 
-// TestCrash: a crash of the sampler is counted, and the next sampler works.
-func TestCrash(t *testing.T) {
+// TestFaultNativeCrash: a crash of the sampler is counted, and the next sampler works.
+func TestFaultNativeCrash(t *testing.T) {
 	t.Parallel()
 	n := startNode(t, "h100x8", fast...)
+	watch := watchFault(t, n)
 	n.command(t, "crash dcgmEntitiesGetLatestValues")
 	n.eventually(t, "the crash is counted", func() bool {
 		v, _ := sumOf(n.scrape(t), "gpu_exporter_sampler_restarts_by_reason_total", `"crash"`)
 		return v >= 1
 	})
 	n.command(t, "clear")
-	n.eventually(t, "the values return", func() bool {
+	watch.recovers(t, "the values return", func() bool {
 		_, count := sumOf(n.scrape(t), "DCGM_FI_DEV_GPU_TEMP")
 		return count == 8
 	})
 }
 
-// TestFailingCall: if reading the values fails, scrapes still succeed.
-func TestFailingCall(t *testing.T) {
+// TestFaultNativeFailingCall: if reading the values fails, scrapes still succeed.
+func TestFaultNativeFailingCall(t *testing.T) {
 	t.Parallel()
 	n := startNode(t, "h100x8", fast...)
+	watch := watchFault(t, n)
 	n.command(t, "fail dcgmEntitiesGetLatestValues -3")
 	n.eventually(t, "values are withheld", func() bool {
 		up, gpus := sumOf(n.scrape(t), "gpu_up")
 		return gpus == 8 && up == 0
 	})
 	n.command(t, "clear")
-	n.eventually(t, "the values return", func() bool {
+	watch.recovers(t, "the values return", func() bool {
 		_, count := sumOf(n.scrape(t), "DCGM_FI_DEV_GPU_TEMP")
 		return count == 8
 	})
 }
 
-// TestNoLibrary: a missing libdcgm is reported, and the exporter retries.
-func TestNoLibrary(t *testing.T) {
+// TestFaultNativeNoLibrary: a missing libdcgm is reported, and the exporter retries.
+func TestFaultNativeNoLibrary(t *testing.T) {
 	t.Parallel()
 	n := launchNode(t, "", fast...)
 	n.eventually(t, "the missing library is counted", func() bool {
@@ -152,36 +153,9 @@ func TestNoLibrary(t *testing.T) {
 	}
 }
 
-// TestNoOrphan: a sampler exits when the exporter is killed, even if a native call hangs.
-func TestNoOrphan(t *testing.T) {
-	t.Parallel()
-	for _, hang := range []bool{false, true} {
-		t.Run(fmt.Sprintf("hang=%v", hang), func(t *testing.T) {
-			t.Parallel()
-			n := startNode(t, "h100x8", fast...)
-			sampler := n.samplerPID()
-			if hang {
-				n.command(t, "hang *")
-			}
-			if err := n.cmd.Process.Kill(); err != nil {
-				t.Fatal(err)
-			}
-			<-n.exited
-			t.Cleanup(func() {
-				if t.Failed() {
-					_ = syscall.Kill(sampler, syscall.SIGKILL)
-				}
-			})
-			eventually(t, "the sampler exits", func() bool {
-				return errors.Is(syscall.Kill(sampler, 0), syscall.ESRCH) || threadState(fmt.Sprintf("/proc/%d", sampler)) == "Z"
-			})
-		})
-	}
-}
-
-// TestHostengine: while a host engine is killed or frozen, values are withheld and scrapes
+// TestFaultHostengineLost: while a host engine is killed or frozen, values are withheld and scrapes
 // succeed. The exporter reconnects to the next engine.
-func TestHostengine(t *testing.T) {
+func TestFaultHostengineLost(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		fail   func(*dcgmsim.Engine) error
@@ -208,6 +182,7 @@ func TestHostengine(t *testing.T) {
 			}
 			engine := start()
 			n.eventually(t, "values come from the engine", flows)
+			watch := watchFault(t, n)
 			if err := tc.fail(engine); err != nil {
 				t.Fatal(err)
 			}
@@ -221,13 +196,13 @@ func TestHostengine(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer start().Close()
-			n.eventually(t, "the values return", flows)
+			watch.recovers(t, "the values return", flows)
 		})
 	}
 }
 
-// TestHungHealthCheck: a health check that hangs is reported and does not delay samples.
-func TestHungHealthCheck(t *testing.T) {
+// TestFaultNativeHealthCheck: a health check that hangs is reported and does not delay samples.
+func TestFaultNativeHealthCheck(t *testing.T) {
 	t.Parallel()
 	n := startNode(t, "h100x8", "--sample.interval=200ms", "--sample.max-age=5s", "--health.interval=1s")
 	up := func() float64 {
@@ -238,6 +213,7 @@ func TestHungHealthCheck(t *testing.T) {
 		return v
 	}
 	n.eventually(t, "the health is checked", func() bool { return up() == 1 })
+	watch := watchFault(t, n)
 	sampler := n.samplerPID()
 	n.command(t, "hang dcgmHealthCheck")
 	n.eventually(t, "the health is not checked", func() bool { return up() == 0 })
@@ -253,5 +229,5 @@ func TestHungHealthCheck(t *testing.T) {
 		t.Error("the sampler was replaced")
 	}
 	n.command(t, "clear")
-	n.eventually(t, "the health is checked again", func() bool { return up() == 1 })
+	watch.recovers(t, "the health is checked again", func() bool { return up() == 1 })
 }

@@ -132,6 +132,12 @@ func startNode(t *testing.T, scenario string, args ...string) *node {
 // launchNode is startNode without waiting. An empty scenario simulates nothing.
 func launchNode(t *testing.T, scenario string, args ...string) *node {
 	t.Helper()
+	return launchNodeWith(t, scenario, func(*node) {}, args...)
+}
+
+// launchNodeWith is launchNode with a change to the node before it starts.
+func launchNodeWith(t *testing.T, scenario string, change func(*node), args ...string) *node {
+	t.Helper()
 	sim := dcgmsim.NewNode(filepath.Join(filepath.Dir(built(t)), "sim"), t.TempDir(), scenario)
 	n := &node{sim: sim, log: &lockedBuffer{}, exited: make(chan struct{})}
 	args = append([]string{"--web.listen-address=127.0.0.1:0"}, args...)
@@ -141,6 +147,7 @@ func launchNode(t *testing.T, scenario string, args ...string) *node {
 	n.cmd = exec.Command(built(t), args...)
 	n.cmd.Env = append(os.Environ(), "DCGMSIM_STATE="+sim.State, "DCGMSIM_CONTROL="+sim.Control)
 	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
+	change(n)
 	if err := n.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +180,7 @@ func (n *node) command(t *testing.T, command string) {
 }
 
 func (n *node) tryGet(t *testing.T, path string) (int, string) {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience) // also for cleanups
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.address+path, nil)
 	if err != nil {
@@ -354,7 +361,13 @@ func (n *node) stopSampler(t *testing.T) {
 	t.Helper()
 	pid := n.samplerPID()
 	n.signal(t, syscall.SIGSTOP)
-	n.eventually(t, "the sampler is suspended", func() bool {
+	n.suspended(t, pid)
+}
+
+// suspended waits until all threads of a process are suspended.
+func (n *node) suspended(t *testing.T, pid int) {
+	t.Helper()
+	n.eventually(t, "the process is suspended", func() bool {
 		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
 		return len(threads) > 0 && !slices.ContainsFunc(threads, func(thread string) bool { return threadState(thread) != "T" })
 	})

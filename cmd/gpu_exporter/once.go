@@ -65,7 +65,7 @@ func (e *exporter) familiesWithProcesses(ctx context.Context) []*dto.MetricFamil
 	for {
 		processes := e.collector.Processes()
 		e.owners.AwaitPlaces(ctx, processes)
-		families := e.collector.Families()
+		families, _ := e.collector.Families()
 		if e.collector.Processes() == processes || ctx.Err() != nil {
 			return families
 		}

@@ -96,10 +96,12 @@ scrape_configs:
 		api.expect(`count(gpu_up{node="whole",UUID!="",modelName="NVIDIA H100 80GB HBM3"})`, 8)
 		api.expect(`min(changes(DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION{node="whole",gpu!="5"}[1h])) >= bool 10`, 1)
 	})
-	t.Run("OpenMetrics is negotiated", func(t *testing.T) {
+	t.Run("counters keep their type", func(t *testing.T) {
 		api.expect(`gpu_exporter_sampler_up{node="whole"}`, 1)
-		if kind := api.metadata("gpu_xid_errors"); kind != "counter" {
-			t.Errorf("gpu_xid_errors has the type %q", kind)
+		for _, counter := range []string{"gpu_xid_errors_total", "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"} {
+			if kind := api.metadata(counter); kind != "counter" {
+				t.Errorf("%s has the type %q", counter, kind)
+			}
 		}
 	})
 	api.expectNoComplaint()

@@ -15,7 +15,6 @@ import (
 	"runtime/debug"
 	"syscall"
 
-	"github.com/prometheus/common/promslog"
 	"github.com/prometheus/common/version"
 	"k8s.io/klog/v2"
 
@@ -62,7 +61,11 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 		return doctor.CheckConfig(line, checkSetup(environ), stdout, stderr)
 	}
 
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	ends := []os.Signal{syscall.SIGTERM, syscall.SIGINT}
+	if line.Command == config.Doctor || line.Command == config.Fields {
+		ends = append(ends, syscall.SIGHUP) // of a terminal; hangup.go ignores it
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), ends...)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	switch line.Command {
@@ -74,14 +77,19 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 	if line.Config.Pprof {
 		runtime.MemProfileRate = memProfileRate
 	}
-	logger, err := newLogger(line.Config, stderr)
+	log, logger, err := newLogQueue(line.Config, stderr)
 	if err != nil {
 		fmt.Fprintf(stderr, "%s: error: %v\n", config.ProgramName, err)
 		return 1
 	}
-	signal.Ignore(syscall.SIGHUP) // until there is something to reload
-	klog.SetSlogLogger(logger)    // where client-go logs
-	if err := runExporter(ctx, line, stdout, stderr, environ, logger); err != nil {
+	defer log.close()
+	if line.Command == config.Serve {
+		// A log without a reader must not end the server. Without Notify, a write to
+		// standard error then kills the process.
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	}
+	klog.SetSlogLogger(logger) // where client-go logs
+	if err := runExporter(ctx, line, stdout, log, environ, logger); err != nil {
 		reload.LogError(logger, err, "gpu_exporter ends")
 		return 1
 	}
@@ -89,7 +97,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 }
 
 // runExporter serves, or prints one sample.
-func runExporter(ctx context.Context, line config.CommandLine, stdout, stderr io.Writer, environ []string, logger *slog.Logger) error {
+func runExporter(ctx context.Context, line config.CommandLine, stdout io.Writer, log *logQueue, environ []string, logger *slog.Logger) error {
 	logger.Info("Starting "+config.ProgramName, "version", version.Info(), "build", version.BuildContext())
 	for _, w := range line.Warnings {
 		logger.Warn(w)
@@ -106,7 +114,7 @@ func runExporter(ctx context.Context, line config.CommandLine, stdout, stderr io
 	if env.Warning != "" {
 		logger.Warn(env.Warning)
 	}
-	supervisorLog, records := logger, stderr
+	supervisorLog, records := logger, io.Writer(log)
 	if line.Command == config.Once {
 		line.Config.Interval = min(line.Config.Interval, onceInterval)
 		if line.Config.LogLevel != "debug" {
@@ -123,21 +131,13 @@ func runExporter(ctx context.Context, line config.CommandLine, stdout, stderr io
 		defer reload.OnHangup(func() { logger.Info("SIGHUP is ignored: one sample is taken with the configuration as it was") })()
 		return e.once(ctx, stdout, line.All)
 	}
+	if err := e.registry.Register(log.metric()); err != nil {
+		return fmt.Errorf("registering the metric of the log: %w", err)
+	}
 	e.reloader = reload.New(reload.Config{Log: logger, Files: line.Config.Files, Load: line.Again, Apply: e.reload, Done: e.reloaded})
 	if err := e.reloader.Register(e.registry); err != nil {
 		return err
 	}
-	defer reload.OnHangup(func() { _ = e.reloader.Reload("SIGHUP") })() // logged there
+	defer reload.OnHangup(func() { _ = e.reloader.Reload(ctx, "SIGHUP") })() // logged there
 	return e.serve(ctx)
-}
-
-func newLogger(c config.Config, stderr io.Writer) (*slog.Logger, error) {
-	level, format := promslog.NewLevel(), promslog.NewFormat()
-	if err := level.Set(c.LogLevel); err != nil {
-		return nil, fmt.Errorf("setting the log level: %w", err)
-	}
-	if err := format.Set(c.LogFormat); err != nil {
-		return nil, fmt.Errorf("setting the log format: %w", err)
-	}
-	return promslog.New(&promslog.Config{Level: level, Format: format, Writer: stderr}), nil
 }

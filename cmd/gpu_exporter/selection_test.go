@@ -202,7 +202,7 @@ func TestReloadOfFamilies(t *testing.T) {
 		writeFile(t, path, "sample: {interval: 200ms, max-age: 1m}\nfamilies: "+families+"\n")
 	}
 	configure("default")
-	n := startNode(t, "dgx-h100", "--config.file="+path)
+	n := startNode(t, "dgx-h100", "--config.file="+path, "--web.enable-admin-api")
 	n.command(t, "load gpu all util 80")
 	n.command(t, "xid 94 gpu 1")
 	// Families of all selections below, and their number of series.

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"reflect"
 	"slices"
@@ -69,6 +70,14 @@ func (e *exporter) reload(next config.Config) (changed bool, err error) {
 	}
 	if reflect.DeepEqual(cfg, e.cfg) {
 		return false, nil
+	}
+	if section := e.cfg.Web.Weaker(cfg.Web); section != "" {
+		return false, fmt.Errorf("%s: %s is no longer set: restart the exporter to serve without it", cfg.WebConfigFile, section)
+	}
+	if e.webFile != nil {
+		if err := e.webFile.Replace(cfg.Web); err != nil {
+			return false, err
+		}
 	}
 	e.cfg, e.compared = cfg, false
 	e.collector.Reconfigure(settings)

@@ -141,7 +141,7 @@ func TestDownLinksOutliveTheSampler(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "c.yaml")
 	const config = "sample: {interval: 200ms, max-age: 1m}\nfields: [DCGM_FI_DEV_GPU_TEMP]\ncounters: {file: []}\n"
 	writeFile(t, path, config)
-	n := startNode(t, "dgx-h100", "--config.file="+path, "--families=default,links")
+	n := startNode(t, "dgx-h100", "--config.file="+path, "--families=default,links", "--web.enable-admin-api")
 	value := n.valueOf(t)
 	value(216, 216, "gpu_nvlink_up")
 	for port := range 18 {

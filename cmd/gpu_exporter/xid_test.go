@@ -200,7 +200,7 @@ func TestXIDsBeforeAReload(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "gpu_exporter.yaml")
 	configure := func(interval string) { writeFile(t, file, "sample: {interval: "+interval+"}\n") }
 	configure("6s")
-	n := startNode(t, "h100x8", "--config.file="+file, "--dcgm.log", "--dcgm.log-level=ERROR")
+	n := startNode(t, "h100x8", "--config.file="+file, "--dcgm.log", "--dcgm.log-level=ERROR", "--web.enable-admin-api")
 	sampling := func(interval string) func() bool { // DCGM does not receive earlier XIDs
 		return func() bool { return strings.Contains(n.log.String(), "interval="+interval+"\n") }
 	}

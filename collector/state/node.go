@@ -28,6 +28,8 @@ type Node struct {
 	shown    *model.Inventory // of sample: replaced with it, so that a scrape sees no half of a change
 	sample   *model.Sample
 	received time.Time // of sample, with the monotonic clock
+	// suspended is how long the machine had been suspended at received.
+	suspended time.Duration
 	// processes belongs to processesOf. Generations are not unique across samplers,
 	// hence the pointer.
 	processes    *model.Processes
@@ -162,7 +164,7 @@ func (n *Node) check(name string, frame interface {
 }
 
 func (n *Node) setSample(s *model.Sample) {
-	n.shown, n.sample, n.received = n.latest, s, n.Clock()
+	n.shown, n.sample, n.received, n.suspended = n.latest, s, n.Clock(), suspended()
 	if n.profiling.of != n.latest { // the sampler has no GPU with profiling
 		n.profiling.dated = dated[model.Profiling]{}
 	}

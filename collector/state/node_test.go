@@ -210,3 +210,18 @@ func deliver(t *testing.T, n *Node, frames ...wire.Frame) {
 		}
 	}
 }
+
+// The time in which the machine was suspended counts, though its monotonic clock stands
+// still.
+func TestSuspensionCountsAsAge(t *testing.T) {
+	node := NewNode(slog.New(slog.DiscardHandler), nil)
+	now := time.Now()
+	node.sample, node.received, node.suspended = &model.Sample{Time: now}, now, suspended()
+	if left, fresh := node.Freshness(time.Minute); !fresh || left > time.Minute {
+		t.Fatalf("a new sample is fresh for %v: %v", left, fresh)
+	}
+	node.suspended -= 2 * time.Minute // as if the machine had been suspended meanwhile
+	if left, fresh := node.Freshness(time.Minute); fresh {
+		t.Errorf("a sample of before a suspension is fresh for %v", left)
+	}
+}

@@ -86,7 +86,7 @@ var defaultTiming = timing{
 	tick:       time.Second,
 	silence:    10 * time.Second,
 	startup:    30 * time.Second,
-	stop:       3 * time.Second,
+	stop:       2500 * time.Millisecond,
 	reap:       2 * time.Second,
 	drain:      time.Second,
 	backoffMin: time.Second,

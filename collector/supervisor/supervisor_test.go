@@ -241,7 +241,7 @@ func TestSupervisorReconfigures(t *testing.T) {
 		runFake(t, Config{}, base, script, func(t *testing.T, s *Supervisor, w *fakeHost) {
 			advance(5500 * time.Millisecond)
 			s.Reconfigure(other)
-			advance(2900 * time.Millisecond)
+			advance(2400 * time.Millisecond)
 			if st := s.Status(); len(w.started()) != 1 || st.Running || st.PID != 1000 {
 				t.Errorf("a second sampler started while the first one stops: %+v", st)
 			}

@@ -129,9 +129,11 @@ func Parse(args, environ []string, stdout io.Writer, configMap ReadConfigMap) (C
 	if line.Command == Fields && !line.Node {
 		configMap = nil // the catalogue has no counters
 	}
-	line.Again = func() (Config, []string, error) { return load(flags, lookup, configMap, false) } // the server reads its file itself
+	line.Again = func() (Config, []string, error) {
+		return load(flags, lookup, configMap, line.Command == Serve || line.Command == CheckConfig)
+	}
 	var err error
-	line.Config, line.Warnings, err = load(flags, lookup, configMap, line.Command == Serve || line.Command == CheckConfig)
+	line.Config, line.Warnings, err = line.Again()
 	return line, err
 }
 

@@ -47,6 +47,7 @@ type Live struct {
 	CountersConfigMap string
 	// Files are the files that this configuration was read from.
 	Files []string
+	Web   WebConfig
 
 	Interval       time.Duration // between samples
 	Resolution     time.Duration // between the readings that integrals are computed from
@@ -173,12 +174,13 @@ func (s *Static) SlurmMode() string {
 	return s.Slurm
 }
 
-// WebFlags returns the settings of exporter-toolkit.
-func (s *Static) WebFlags() *web.FlagConfig {
+// WebFlags returns the settings of exporter-toolkit. The path is that of its file, or
+// empty.
+func (s *Static) WebFlags(path string) *web.FlagConfig {
 	return &web.FlagConfig{
 		WebListenAddresses: &s.ListenAddresses,
 		WebSystemdSocket:   &s.SystemdSocket,
-		WebConfigFile:      &s.WebConfigFile,
+		WebConfigFile:      &path,
 	}
 }
 

@@ -58,7 +58,7 @@ func defaults() Config {
 
 // settings returns a configuration without the content of files.
 func settings(c Config) Config {
-	c.Counters, c.XIDs = nil, nil
+	c.Counters, c.XIDs, c.Web = nil, nil, WebConfig{}
 	c.countersFiles, c.xidCatalogue, c.linkBase = nil, "", ""
 	c.dcgmLog, c.healthCheck = false, false
 	return c
@@ -191,18 +191,18 @@ func TestFlagsAndVariables(t *testing.T) {
 		{env: "DCGM_EXPORTER_LISTEN=", want: func(*Config) {}},
 		{args: "--web.listen-address=:1", env: "DCGM_EXPORTER_LISTEN=:2", want: func(c *Config) { c.ListenAddresses = []string{":1"} }, warning: "--web.listen-address wins over DCGM_EXPORTER_LISTEN, which is the same setting: remove one of them"},
 		{args: "-a :1", env: "DCGM_EXPORTER_LISTEN=:2", want: func(c *Config) { c.ListenAddresses = []string{":1"} }},
-		{args: "--web.config.file=web.yml", want: func(c *Config) { c.WebConfigFile = "web.yml" }},
-		{args: "--web-config-file web.yml", want: func(c *Config) { c.WebConfigFile = "web.yml" }},
+		{args: "--web.config.file=web.yml", want: func(c *Config) { c.WebConfigFile, c.Files = "web.yml", []string{"web.yml"} }},
+		{args: "--web-config-file web.yml", want: func(c *Config) { c.WebConfigFile, c.Files = "web.yml", []string{"web.yml"} }},
 		{args: "--web-config-file=", want: func(*Config) {}},
-		{env: "DCGM_EXPORTER_WEB_CONFIG_FILE=web.yml", want: func(c *Config) { c.WebConfigFile = "web.yml" }},
-		{args: "--web.config.file=a.yml", env: "DCGM_EXPORTER_WEB_CONFIG_FILE=b.yml", want: func(c *Config) { c.WebConfigFile = "a.yml" }, warning: "--web.config.file wins over DCGM_EXPORTER_WEB_CONFIG_FILE, which is the same setting: remove one of them"},
+		{env: "DCGM_EXPORTER_WEB_CONFIG_FILE=web.yml", want: func(c *Config) { c.WebConfigFile, c.Files = "web.yml", []string{"web.yml"} }},
+		{args: "--web.config.file=a.yml", env: "DCGM_EXPORTER_WEB_CONFIG_FILE=b.yml", want: func(c *Config) { c.WebConfigFile, c.Files = "a.yml", []string{"a.yml"} }, warning: "--web.config.file wins over DCGM_EXPORTER_WEB_CONFIG_FILE, which is the same setting: remove one of them"},
 		{args: "--web.systemd-socket", want: func(c *Config) { c.SystemdSocket = true }},
 		{args: "--web-systemd-socket", want: func(c *Config) { c.SystemdSocket = true }},
 		{env: "DCGM_EXPORTER_SYSTEMD_SOCKET=true", want: func(c *Config) { c.SystemdSocket = true }},
 		{args: "--web.systemd-socket=false", env: "DCGM_EXPORTER_SYSTEMD_SOCKET=true", want: func(*Config) {}, warning: "--web.systemd-socket wins over DCGM_EXPORTER_SYSTEMD_SOCKET, which is the same setting: remove one of them"},
 		{args: "--web.max-requests=3", want: func(c *Config) { c.MaxRequests = 3 }},
-		{args: "--enable-pprof", want: func(c *Config) { c.Pprof = true }},
-		{env: "DCGM_EXPORTER_ENABLE_PPROF=true", want: func(c *Config) { c.Pprof = true }},
+		{args: "--enable-pprof", warning: "restrict access with --web.config.file", want: func(c *Config) { c.Pprof = true }},
+		{env: "DCGM_EXPORTER_ENABLE_PPROF=true", warning: "restrict access with --web.config.file", want: func(c *Config) { c.Pprof = true }},
 
 		{args: "--debug", want: func(c *Config) { c.LogLevel = "debug" }},
 		{env: "DCGM_EXPORTER_DEBUG=true", want: func(c *Config) { c.LogLevel = "debug" }},

@@ -4,6 +4,7 @@
 package config
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -55,7 +56,14 @@ func isBuiltIn(path string) bool { return strings.HasPrefix(path, builtInPrefix)
 func readCounters(path string) (*field.Counters, error) {
 	name, builtIn := strings.CutPrefix(path, builtInPrefix)
 	if !builtIn {
-		return field.LoadCounters(path)
+		content, err := ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%w: check the path given with --counters.file, or omit it to use the built-in default counters", err)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reading counters file: %w", err)
+		}
+		return field.ParseCounters(bytes.NewReader(content), path)
 	}
 	text, ok := etc.Counters(name)
 	if !ok {

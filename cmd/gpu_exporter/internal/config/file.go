@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -20,9 +19,6 @@ import (
 
 	"gpu_exporter/collector/field"
 )
-
-// maxFileSize bounds a configuration file, in bytes.
-const maxFileSize = 1 << 20
 
 // noAliases rejects an alias. An error about its content could not name a line, and
 // expanding aliases could exhaust memory.
@@ -42,21 +38,12 @@ func (l *loader) failNode(node *yaml.Node, format string, args ...any) {
 
 // readFile reads what is valid in the configuration file.
 func (l *loader) readFile() {
-	f, err := os.Open(l.config.ConfigFile)
+	text, err := ReadFile(l.config.ConfigFile)
 	if err != nil { // a mistake in the flag, not in the file
 		l.fail(fmt.Errorf("--config.file: reading the configuration file: %w: check the path", err))
 		return
 	}
-	defer func() { _ = f.Close() }() // opened for reading
-	text, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
-	switch {
-	case err != nil:
-		l.failAt(0, "reading the configuration file: %v", err)
-	case len(text) > maxFileSize:
-		l.failAt(0, "the file is longer than %d bytes, so it is not a configuration file: check the path", maxFileSize)
-	default:
-		l.readDocument(text)
-	}
+	l.readDocument(text)
 }
 
 func (l *loader) readDocument(text []byte) {

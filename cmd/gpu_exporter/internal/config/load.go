@@ -4,13 +4,11 @@
 package config
 
 import (
+	"bytes"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/prometheus/exporter-toolkit/web"
 
 	"gpu_exporter/collector/field"
 	"gpu_exporter/collector/xid"
@@ -50,8 +48,7 @@ type loader struct {
 // variable of dcgm-exporter with the same meaning, these over the configuration file, the
 // file over the default. An empty variable counts as unset. With an error, the
 // configuration still has its Files. The warnings are about settings that work, but are
-// probably not intended. checkWeb is for callers that start a server: it reads its own
-// configuration file.
+// probably not intended. checkWeb is for callers that start a server.
 func load(flags map[string][]string, lookup func(string) (string, bool), configMap ReadConfigMap, checkWeb bool) (Config, []string, error) {
 	l := loader{config: &Config{}, settings: map[string]*setting{}, flags: flags, lookup: lookup, configMap: configMap}
 	for _, s := range l.config.settings() {
@@ -78,10 +75,12 @@ func load(flags map[string][]string, lookup func(string) (string, bool), configM
 	if len(l.problems) == 0 {
 		l.checkTogether()
 	}
-	if path := l.config.WebConfigFile; checkWeb {
-		if err := web.Validate(path); err != nil {
+	if path := l.config.WebConfigFile; checkWeb && path != "" {
+		web, files, err := readWebConfig(path)
+		if err != nil {
 			l.fail(fmt.Errorf("--web.config.file=%s: %w", path, err))
 		}
+		l.config.Web, l.config.Files = web, append(l.config.Files, files...)
 	}
 	return *l.config, l.warnings, l.err()
 }
@@ -235,13 +234,12 @@ func (l *loader) loadXIDs() {
 		return
 	}
 	c.Files = append(c.Files, c.xidCatalogue)
-	f, err := os.Open(c.xidCatalogue)
+	text, err := ReadFile(c.xidCatalogue)
 	if err != nil {
 		l.failSetting(l.settings["xid.catalogue"], "reading the XID catalogue: %v: check the path", err)
 		return
 	}
-	defer func() { _ = f.Close() }() // opened for reading
-	changes, err := xid.ParseCatalogue(f, c.xidCatalogue)
+	changes, err := xid.ParseCatalogue(bytes.NewReader(text), c.xidCatalogue)
 	if err != nil {
 		l.fail(err)
 		return
@@ -276,6 +274,11 @@ func (l *loader) checkTogether() {
 	if a, b := l.settings["simulate"], l.settings["dcgm.library-path"]; a.set && b.set {
 		l.fail(fmt.Errorf("%s and %s exclude each other: both name the directory of libdcgm.so.4", a.from, b.from))
 	}
+	for _, name := range []string{"web.enable-admin-api", "web.enable-pprof"} {
+		if s := l.settings[name]; s.set && s.value() == "true" && c.WebConfigFile == "" {
+			l.warn("%s: every client that reaches the port may use it: restrict access with --web.config.file", s.from)
+		}
+	}
 	if _, inPod := l.lookup("KUBERNETES_SERVICE_HOST"); inPod && c.Kubernetes && c.NodeName == "" {
 		l.warn("NODE_NAME is not set: the name of the pod is used as the name of the node; set it from spec.nodeName")
 	}
@@ -300,6 +303,9 @@ func Reload(running, next Config) (merged Config, restart []string) {
 		if s.value() != then[i].value() {
 			restart = append(restart, s.name)
 		}
+	}
+	if next.WebConfigFile != running.WebConfigFile {
+		next.Web = running.Web
 	}
 	return Config{Live: next.Live, Static: running.Static}, restart
 }

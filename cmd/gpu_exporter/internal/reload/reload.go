@@ -38,6 +38,8 @@ const (
 	// checkInterval is how often files are compared without an event. A directory may be
 	// replaced, and network file systems send no events.
 	checkInterval = 30 * time.Second
+	// minPause is the time between the end of a reload and the begin of the next one.
+	minPause = time.Second
 )
 
 // Config is what a [Reloader] calls.
@@ -54,20 +56,30 @@ type Config struct {
 	Done func()
 }
 
-// Reloader reloads a configuration. It is a handler for /-/reload.
+// Reloader reloads a configuration. It is a handler for /-/reload. [Reloader.Run] does all
+// reloads, one at a time and at most one per minPause.
 type Reloader struct {
 	Config
 	successful, succeeded prometheus.Gauge
+	requested             chan struct{} // next is set
 
-	mu          sync.Mutex // held during a reload: there is one at a time
+	mu          sync.Mutex // never held while a file is read
+	next        *request   // nil: none
 	files       []string   // of the newest configuration, even if it was rejected
 	fingerprint [sha256.Size]byte
+}
+
+// request is a reload that has not begun. All that request one meanwhile join it.
+type request struct {
+	trigger string
+	done    chan struct{}
+	err     error // set before done is closed
 }
 
 // New returns a reloader for the configuration that was just loaded.
 func New(c Config) *Reloader {
 	r := &Reloader{
-		Config: c, files: c.Files, fingerprint: fingerprint(c.Files),
+		Config: c, files: c.Files, fingerprint: fingerprint(c.Files), requested: make(chan struct{}, 1),
 		successful: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "gpu_exporter_config_last_reload_successful",
 			Help: "Whether the last reload of the configuration was successful.",
@@ -96,37 +108,100 @@ func (r *Reloader) Register(registry prometheus.Registerer) error {
 func fingerprint(files []string) [sha256.Size]byte {
 	h := sha256.New()
 	for _, path := range files {
-		content, err := os.ReadFile(path)
-		fmt.Fprintf(h, "%s %d %v\n", path, len(content), err != nil)
+		content, err := config.ReadFile(path)
+		fmt.Fprintf(h, "%s %d %v\n", path, len(content), err)
 		h.Write(content)
 	}
 	return [sha256.Size]byte(h.Sum(nil))
 }
 
-// Reload reads the configuration and applies it. The trigger is for the log.
-func (r *Reloader) Reload(trigger string) error {
+// Reload makes Run read the configuration and apply it, and waits for the result. The
+// trigger is for the log.
+func (r *Reloader) Reload(ctx context.Context, trigger string) error {
+	// A reload in progress may have read the files before the change that the caller wants.
+	q := r.request(trigger)
+	select {
+	case <-q.done:
+		return q.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// request returns the next reload.
+func (r *Reloader) request(trigger string) *request {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.next == nil {
+		r.next = &request{trigger: trigger, done: make(chan struct{})}
+		r.requested <- struct{}{}
+	}
+	return r.next
+}
+
+// Run does the requested reloads, and one when a file changes, until ctx ends. It does not
+// wait for a file system that hangs.
+func (r *Reloader) Run(ctx context.Context) error {
+	go r.watch(ctx)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.requested:
+		}
+		r.mu.Lock()
+		q := r.next
+		r.next = nil
+		r.mu.Unlock()
+		go func() {
+			q.err = r.reload(q.trigger)
+			close(q.done)
+		}()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-q.done:
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(minPause):
+		}
+	}
+}
+
+// watched returns the files of the newest configuration, and their content when they were
+// read.
+func (r *Reloader) watched() ([]string, [sha256.Size]byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.files, r.fingerprint
+}
+
+// reload reads the configuration and applies it. Only one goroutine may call it at a time.
+func (r *Reloader) reload(trigger string) error {
 	defer r.Done()
+	files, _ := r.watched()
 	// Taken before the files are read: a change in between must cause another reload.
-	before := fingerprint(r.files)
+	before := fingerprint(files)
 	c, warnings, err := r.Load()
-	if !slices.Equal(c.Files, r.files) {
+	if !slices.Equal(c.Files, files) {
 		// A rejected configuration may not name all its files: the old ones remain watched.
-		files := c.Files
-		for _, path := range r.files {
-			if err != nil && !slices.Contains(files, path) {
-				files = append(slices.Clone(files), path)
+		named := c.Files
+		for _, path := range files {
+			if err != nil && !slices.Contains(named, path) {
+				named = append(slices.Clone(named), path)
 			}
 		}
-		r.files = files
-		before = fingerprint(files)
+		files, before = named, fingerprint(named)
 	}
 	changed := false
 	if err == nil {
 		changed, err = r.Apply(c)
 	}
-	r.fingerprint = before
+	r.mu.Lock()
+	r.files, r.fingerprint = files, before
+	r.mu.Unlock()
 	if err != nil {
 		r.successful.Set(0)
 		LogError(r.Log, err, "The configuration was rejected, and the running one remains", "trigger", trigger)
@@ -141,15 +216,16 @@ func (r *Reloader) Reload(trigger string) error {
 	return nil
 }
 
-// ServeHTTP answers POST /-/reload.
+// ServeHTTP answers POST /-/reload. The reasons of a rejection contain paths and content
+// of files, so they are in the log only.
 func (r *Reloader) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if req.Method != http.MethodPost && req.Method != http.MethodPut {
 		w.Header().Set("Allow", "POST, PUT")
 		http.Error(w, "Method not allowed: use POST.", http.StatusMethodNotAllowed)
 		return
 	}
-	if err := r.Reload("HTTP request"); err != nil {
-		http.Error(w, "The configuration was rejected, and the running one remains:\n"+err.Error(), http.StatusInternalServerError)
+	if err := r.Reload(req.Context(), "HTTP request"); err != nil {
+		http.Error(w, "The configuration was rejected, and the running one remains: the log has the reasons.", http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -159,17 +235,15 @@ func (r *Reloader) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 
 // changedOnDisk reports whether the files differ from those that were last read.
 func (r *Reloader) changedOnDisk() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return fingerprint(r.files) != r.fingerprint
+	files, before := r.watched()
+	return fingerprint(files) != before
 }
 
 // directories returns the directories of the files and of the files they link to.
 func (r *Reloader) directories() []string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	files, _ := r.watched()
 	var dirs []string
-	for _, path := range r.files {
+	for _, path := range files {
 		dirs = append(dirs, filepath.Dir(path))
 		if target, err := filepath.EvalSymlinks(path); err == nil {
 			dirs = append(dirs, filepath.Dir(target))
@@ -179,8 +253,8 @@ func (r *Reloader) directories() []string {
 	return slices.Compact(dirs)
 }
 
-// Run reloads when a file changes, until ctx ends.
-func (r *Reloader) Run(ctx context.Context) error {
+// watch requests a reload when a file changes, until ctx ends.
+func (r *Reloader) watch(ctx context.Context) {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
 		r.Log.Warn("Changes of files are detected late", "after", checkInterval, "err", err)
@@ -205,11 +279,11 @@ func (r *Reloader) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-timer.C:
 			since = time.Time{}
 			if r.changedOnDisk() {
-				_ = r.Reload("a file changed") // logged there
+				_ = r.Reload(ctx, "a file changed") // logged there
 			}
 			watch()
 			timer.Reset(checkInterval)
@@ -239,13 +313,12 @@ func LogError(log *slog.Logger, err error, msg string, args ...any) {
 	log.Error(msg, append(args, "errors", len(lines))...)
 }
 
-// OnHangup calls f at each SIGHUP, until stop is called.
+// OnHangup calls f after each SIGHUP, until stop is called. Signals that arrive while f
+// runs cause one further call.
 func OnHangup(f func()) (stop func()) {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
-	done := make(chan struct{})
 	go func() {
-		defer close(done)
 		for range hangups {
 			f()
 		}
@@ -253,6 +326,5 @@ func OnHangup(f func()) (stop func()) {
 	return func() {
 		signal.Stop(hangups)
 		close(hangups)
-		<-done
 	}
 }

@@ -53,7 +53,7 @@ func TestRejectedFilesAreWatched(t *testing.T) {
 	path := writeFile(t, filepath.Join(dir, "c.yaml"), "{}\n")
 	r := newReloader(t, path, slog.New(slog.DiscardHandler), accept)
 	writeFile(t, path, "counters: {file: [a.csv]}\n")
-	if err := r.Reload("test"); err == nil || !strings.Contains(err.Error(), "c.yaml:1: counters.file: ") {
+	if err := r.reload("test"); err == nil || !strings.Contains(err.Error(), "c.yaml:1: counters.file: ") {
 		t.Fatalf("error %v", err)
 	}
 	if r.changedOnDisk() {
@@ -63,8 +63,105 @@ func TestRejectedFilesAreWatched(t *testing.T) {
 	if !r.changedOnDisk() {
 		t.Error("the new file is not detected")
 	}
-	if err := r.Reload("test"); err != nil || r.changedOnDisk() {
+	if err := r.reload("test"); err != nil || r.changedOnDisk() {
 		t.Errorf("reload: %v", err)
+	}
+}
+
+// buffer collects the log of several goroutines.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func (b *buffer) Reset() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.b.Reset()
+}
+
+// runReloads runs r until the test ends.
+func runReloads(t *testing.T, r *Reloader) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = r.Run(ctx)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+}
+
+// Many requests at the same time cause two reloads: one, and one for those that came
+// while it ran.
+func TestRequestsJoin(t *testing.T) {
+	t.Parallel()
+	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), "{}\n")
+	var reloads atomic.Int32
+	release := make(chan struct{})
+	r := newReloader(t, path, slog.New(slog.DiscardHandler), func(config.Config) (bool, error) {
+		reloads.Add(1)
+		<-release
+		return false, nil
+	})
+	runReloads(t, r)
+	var wg sync.WaitGroup
+	first := r.request("test")
+	for reloads.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	for range 100 {
+		q := r.request("test")
+		wg.Go(func() {
+			<-q.done
+			if q.err != nil {
+				t.Error(q.err)
+			}
+		})
+	}
+	close(release)
+	<-first.done
+	wg.Wait()
+	if n := reloads.Load(); n != 2 {
+		t.Errorf("%d reloads", n)
+	}
+}
+
+// A file that cannot be read at once, such as a named pipe without a writer, is rejected.
+// It blocks neither the reloads nor the end of Run.
+func TestUnusualFiles(t *testing.T) {
+	t.Parallel()
+	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), "{}\n")
+	var log buffer
+	r := newReloader(t, path, slog.New(slog.NewTextHandler(&log, nil)), accept)
+	runReloads(t, r)
+	if err := errors.Join(os.Remove(path), syscall.Mkfifo(path, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Reload(t.Context(), "test"); err == nil || !strings.Contains(err.Error(), "it is a named pipe, not a regular file") {
+		t.Errorf("error %v", err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, path, "{}\n")
+	if err := r.Reload(t.Context(), "test"); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -72,9 +169,10 @@ func TestRejectedFilesAreWatched(t *testing.T) {
 func TestReloadIsReported(t *testing.T) {
 	t.Parallel()
 	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), "{}\n")
-	var log bytes.Buffer
+	var log buffer
 	var failure error
 	r := newReloader(t, path, slog.New(slog.NewTextHandler(&log, nil)), func(config.Config) (bool, error) { return false, failure })
+	runReloads(t, r)
 	registry := prometheus.NewRegistry()
 	if err := r.Register(registry); err != nil {
 		t.Fatal(err)
@@ -93,11 +191,11 @@ func TestReloadIsReported(t *testing.T) {
 		body, log          string
 		successful         float64
 	}{
-		{"accepted", "POST", "sample: {interval: 10}\n", nil, 500, "c.yaml:1: sample.interval: 10 has no unit", "level=ERROR", 0},
-		{"several mistakes", "PUT", "a: 1\nb: 2\n", nil, 500, "c.yaml:2: unknown key", "errors=2", 0},
+		{"rejected", "POST", "sample: {interval: 10}\n", nil, 500, "the log has the reasons", "c.yaml:1: sample.interval: 10 has no unit", 0},
+		{"several mistakes", "PUT", "a: 1\nb: 2\n", nil, 500, "rejected", "errors=2", 0},
 		{"other method", "GET", "{}\n", nil, 405, "use POST", "", 0},
 		{"valid again", "POST", "sample: {interval: 500ms}\n", nil, 200, "reloaded", `level=WARN msg="` + path + `:1: sample.interval: 500ms is shorter than 1s`, 1},
-		{"not applied", "POST", "{}\n", errors.New("no such host"), 500, "no such host", "the running one remains", 0},
+		{"not applied", "POST", "{}\n", errors.New("no such host"), 500, "rejected", "no such host", 0},
 	} {
 		log.Reset()
 		failure = tt.apply
@@ -105,7 +203,10 @@ func TestReloadIsReported(t *testing.T) {
 		answer := httptest.NewRecorder()
 		r.ServeHTTP(answer, httptest.NewRequest(tt.method, "/-/reload", http.NoBody))
 		if answer.Code != tt.status || !strings.Contains(answer.Body.String(), tt.body) || !strings.Contains(log.String(), tt.log) || successful() != tt.successful {
-			t.Errorf("%s: status %d, successful %v\n%s\n%s", tt.name, answer.Code, successful(), answer.Body, &log)
+			t.Errorf("%s: status %d, successful %v\n%s\n%s", tt.name, answer.Code, successful(), answer.Body, log.String())
+		}
+		if strings.Contains(answer.Body.String(), path) {
+			t.Errorf("%s: the answer has a path: %s", tt.name, answer.Body)
 		}
 	}
 }
@@ -140,7 +241,7 @@ func TestRun(t *testing.T) {
 		t.Fatal("no reload")
 	}
 	for range 5 {
-		wg.Go(func() { _ = r.Reload("test") })
+		wg.Go(func() { _ = r.Reload(ctx, "test") })
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"gpu_exporter/cmd/gpu_exporter/internal/config"
@@ -56,18 +57,52 @@ type Environment struct {
 	Warning   string   // a probable mistake; empty: none
 
 	inherited func(string) (string, bool) // the exporter's environment
-	remove    string                      // directory to remove at exit
+	remove    *os.File                    // directory to remove at exit, which the process locks
 }
 
 // Close removes the files of a simulation.
 func (e *Environment) Close() error {
-	if e.remove == "" {
+	if e.remove == nil {
 		return nil
 	}
-	if err := os.RemoveAll(e.remove); err != nil {
+	err := errors.Join(os.RemoveAll(e.remove.Name()), e.remove.Close())
+	e.remove = nil
+	if err != nil {
 		return fmt.Errorf("removing the simulation's files: %w", err)
 	}
 	return nil
+}
+
+// simDirectory creates a directory and locks it for the life of the process. It first
+// removes those whose process was killed.
+func simDirectory() (*os.File, error) {
+	left, _ := filepath.Glob(filepath.Join(os.TempDir(), program+"-sim-*"))
+	for _, path := range left {
+		// A process that is starting may not have locked its directory yet.
+		if info, err := os.Lstat(path); err != nil || !info.IsDir() || time.Since(info.ModTime()) < simTimeout {
+			continue
+		}
+		if dir, err := lockDirectory(path); err == nil {
+			_ = errors.Join(os.RemoveAll(path), dir.Close()) // fails for directories of other users
+		}
+	}
+	path, err := os.MkdirTemp("", program+"-sim-")
+	if err != nil {
+		return nil, fmt.Errorf("creating a directory for the simulation: %w: set TMPDIR to a writable directory", err)
+	}
+	return lockDirectory(path)
+}
+
+func lockDirectory(path string) (*os.File, error) {
+	dir, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("opening the simulation's directory: %w", err)
+	}
+	if err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = dir.Close()
+		return nil, fmt.Errorf("locking the simulation's directory: %w", err)
+	}
+	return dir, nil
 }
 
 // NewEnvironment finds the libraries and prepares the simulated node. environ is
@@ -128,16 +163,16 @@ func (e *Environment) simulate(scenario, executable string) error {
 	// A caller that sets these shares the simulated node, or steers it.
 	state, control := e.lookup(envState), e.lookup(envControl)
 	if state == "" || control == "" {
-		if e.remove, err = os.MkdirTemp("", program+"-sim-"); err != nil {
-			return fmt.Errorf("creating a directory for the simulation: %w", err)
+		if e.remove, err = simDirectory(); err != nil {
+			return err
 		}
 	}
 	if state == "" {
-		state = filepath.Join(e.remove, "state")
+		state = filepath.Join(e.remove.Name(), "state")
 		e.set(envState, state)
 	}
 	if control == "" {
-		e.set(envControl, filepath.Join(e.remove, "control.sock"))
+		e.set(envControl, filepath.Join(e.remove.Name(), "control.sock"))
 	}
 	e.Summary = "node " + scenario
 	if !isFile(libraries, simEngine) {

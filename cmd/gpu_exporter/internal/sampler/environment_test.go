@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"gpu_exporter/cmd/gpu_exporter/internal/config"
 )
@@ -40,7 +41,7 @@ func TestEnvironmentSimulation(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			dir := e.remove
+			dir := e.remove.Name()
 			want := []string{
 				"GOTRACEBACK=none",
 				"LD_LIBRARY_PATH=" + libs + ":/opt/lib",
@@ -75,8 +76,8 @@ func TestEnvironmentGivenState(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{"GOTRACEBACK=none", "LD_LIBRARY_PATH=" + root + "/sim", "DCGMSIM_SCENARIO=" + scenario}
-	if !slices.Equal(e.Env, want) || e.remove != "" {
-		t.Errorf("got  %q, to remove %q\nwant %q", e.Env, e.remove, want)
+	if !slices.Equal(e.Env, want) || e.remove != nil {
+		t.Errorf("got  %q, to remove %v\nwant %q", e.Env, e.remove, want)
 	}
 	if err := e.Close(); err != nil {
 		t.Error(err)
@@ -130,5 +131,37 @@ func TestEnvironmentLibraryPath(t *testing.T) {
 				t.Errorf("summary %q, but nothing is simulated", e.Summary)
 			}
 		})
+	}
+}
+
+// A directory of a killed process is removed by the next start. That of a running process
+// is kept, and so is one that is too new to be locked.
+func TestSimulationOfAKilledProcess(t *testing.T) {
+	temp := t.TempDir()
+	t.Setenv("TMPDIR", temp)
+	create := func(name string, age time.Duration) string {
+		path := filepath.Join(temp, program+"-sim-"+name)
+		install(t, path, "state")
+		at := time.Now().Add(-age)
+		if err := os.Chtimes(path, at, at); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	killed, running, starting := create("killed", time.Hour), create("running", time.Hour), create("starting", 0)
+	lock, err := lockDirectory(running)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = lock.Close() }()
+	dir, err := simDirectory()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = dir.Close() }()
+	for path, want := range map[string]bool{killed: false, running: true, starting: true, dir.Name(): true} {
+		if _, err := os.Stat(path); (err == nil) != want {
+			t.Errorf("%s: %v, want it to exist: %v", path, err, want)
+		}
 	}
 }

@@ -31,17 +31,21 @@ const maxVariants = 8
 // encodes it, and every further one gets the same bytes. The bodies are dropped
 // with their exposition.
 type Metrics struct {
+	// Renew publishes a new exposition. Set it before the first request.
+	Renew      func()
 	log        *slog.Logger
 	negotiator *negotiator
 	limit      int64
 	serving    atomic.Int64
 	current    atomic.Pointer[page]
+	renewing   sync.Mutex
 	compressor compressor
 }
 
 // page is the bodies of one exposition.
 type page struct {
 	encode Encode
+	stale  func() bool
 	mu     sync.Mutex
 	bodies []*body // in order of creation
 }
@@ -61,31 +65,38 @@ type body struct {
 // encoder panics.
 var errInterrupted = errors.New("encoding was interrupted")
 
-// NewMetrics returns a handler that serves at most limit requests at a time. It
+// NewMetrics returns a handler that prepares at most limit answers at a time. It
 // answers 503 before the first exposition is published.
 func NewMetrics(limit int, log *slog.Logger) *Metrics {
 	return &Metrics{log: log, negotiator: newNegotiator(), limit: int64(limit)}
 }
 
-// Publish replaces the exposition. It must not change afterwards.
-func (m *Metrics) Publish(e Encode) { m.current.Store(&page{encode: e}) }
+// Publish replaces the exposition. It must not change afterwards, except that it becomes
+// stale.
+func (m *Metrics) Publish(e Encode, stale func() bool) {
+	m.current.Store(&page{encode: e, stale: stale})
+}
+
+// newest returns the exposition that a request gets, or nil. The publisher renews it in
+// time, unless the process was stopped or the machine suspended.
+func (m *Metrics) newest() *page {
+	p := m.current.Load()
+	if p == nil || !p.stale() {
+		return p
+	}
+	m.renewing.Lock()
+	defer m.renewing.Unlock()
+	if p = m.current.Load(); p.stale() {
+		m.Renew()
+	}
+	return m.current.Load()
+}
 
 func (m *Metrics) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	defer m.serving.Add(-1)
-	if m.serving.Add(1) > m.limit {
+	b, status, why := m.prepare(r)
+	if status != http.StatusOK {
 		w.Header().Set("Retry-After", "1")
-		text := fmt.Sprintf("Limit of concurrent scrapes reached (%d, set by --web.max-requests), try again later.", m.limit)
-		http.Error(w, text, http.StatusServiceUnavailable)
-		return
-	}
-	p := m.current.Load()
-	if p == nil {
-		http.Error(w, "No metrics yet: the exporter is starting.", http.StatusServiceUnavailable)
-		return
-	}
-	b := m.body(p, m.negotiator.negotiate(r.Header))
-	if b.err != nil {
-		http.Error(w, "Encoding the metrics failed: "+b.err.Error(), http.StatusInternalServerError)
+		http.Error(w, why, status)
 		return
 	}
 	header := w.Header()
@@ -98,6 +109,25 @@ func (m *Metrics) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodHead {
 		_, _ = w.Write(b.bytes) // net/http closes the connection of a client that is gone or too slow
 	}
+}
+
+// prepare returns the body for a request. The limit applies to this work, and not to the
+// writes: clients that do not read must not keep others out.
+func (m *Metrics) prepare(r *http.Request) (b *body, status int, why string) {
+	defer m.serving.Add(-1)
+	if m.serving.Add(1) > m.limit {
+		return nil, http.StatusServiceUnavailable,
+			fmt.Sprintf("Limit of concurrent scrapes reached (%d, set by --web.max-requests), try again later.", m.limit)
+	}
+	p := m.newest()
+	if p == nil {
+		return nil, http.StatusServiceUnavailable, "No metrics yet: the exporter is starting."
+	}
+	b = m.body(p, m.negotiator.negotiate(r.Header))
+	if b.err != nil {
+		return nil, http.StatusInternalServerError, "Encoding the metrics failed: " + b.err.Error()
+	}
+	return b, http.StatusOK, ""
 }
 
 // body returns the body of a variant. The first call for it encodes it.

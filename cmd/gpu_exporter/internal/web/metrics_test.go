@@ -41,11 +41,13 @@ func (e *text) Append(dst []byte, _ expfmt.Format) ([]byte, error) {
 	return append(dst, e.body...), e.err
 }
 
+func never() bool { return false }
+
 // serving returns a handler that serves e, or nothing yet if e is nil.
 func serving(limit int, e *text) *Metrics {
 	m := NewMetrics(limit, slog.New(slog.DiscardHandler))
 	if e != nil {
-		m.Publish(e.Append)
+		m.Publish(e.Append, never)
 	}
 	return m
 }
@@ -131,6 +133,23 @@ func TestMetricsAnswers(t *testing.T) {
 
 // However many clients scrape at once, and in whichever coding, an exposition is
 // encoded once. The next request gets the next exposition.
+// TestStaleExpositionIsRenewed: the first scrape after a pause of the process finds the
+// exposition of before the pause.
+func TestStaleExpositionIsRenewed(t *testing.T) {
+	m := serving(40, nil)
+	var stale atomic.Bool
+	m.Renew = func() { m.Publish((&text{body: "gpu_up 0\n"}).Append, never) }
+	m.Publish((&text{body: "gpu_up 1\n"}).Append, stale.Load)
+	for _, want := range []string{"gpu_up 1\n", "gpu_up 0\n"} {
+		w := httptest.NewRecorder()
+		m.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+		if w.Code != http.StatusOK || w.Body.String() != want {
+			t.Errorf("status %d, body %q, want %q", w.Code, w.Body, want)
+		}
+		stale.Store(true)
+	}
+}
+
 func TestMetricsEncodeOnce(t *testing.T) {
 	first := &text{body: "exposition 1\n", hold: make(chan struct{})}
 	h := serving(100, first)
@@ -153,7 +172,7 @@ func TestMetricsEncodeOnce(t *testing.T) {
 	}
 
 	second := &text{body: "exposition 2\n"}
-	h.Publish(second.Append)
+	h.Publish(second.Append, never)
 	for range 3 {
 		if got := plainBody(t, get(t, h, nil, nil)); got != second.body {
 			t.Errorf("body %q, want that of the new exposition", got)
@@ -209,7 +228,7 @@ func TestMetricsEncoderPanics(t *testing.T) {
 	if code := get(t, h, nil, nil).StatusCode; code != http.StatusInternalServerError {
 		t.Errorf("status %d after a panic, want 500", code)
 	}
-	h.Publish((&text{body: "x 1\n"}).Append)
+	h.Publish((&text{body: "x 1\n"}).Append, never)
 	if got := plainBody(t, get(t, h, nil, nil)); got != "x 1\n" {
 		t.Errorf("body %q of the next exposition", got)
 	}
@@ -246,7 +265,7 @@ func TestMetricsSlowReaderKeepsItsExposition(t *testing.T) {
 			}()
 			<-slow.started
 			for i := 1; i < 5; i++ {
-				h.Publish((&text{body: body(i)}).Append)
+				h.Publish((&text{body: body(i)}).Append, never)
 				if got := plainBody(t, get(t, h, nil, nil)); got != body(i) {
 					t.Errorf("exposition %d: body %.20q", i, got)
 				}
@@ -258,7 +277,7 @@ func TestMetricsSlowReaderKeepsItsExposition(t *testing.T) {
 			}
 			// Later expositions are right, whether or not the write failed.
 			for i := 5; i < 8; i++ {
-				h.Publish((&text{body: body(i)}).Append)
+				h.Publish((&text{body: body(i)}).Append, never)
 				if got := plainBody(t, get(t, h, nil, nil)); got != body(i) {
 					t.Errorf("exposition %d: body %.20q", i, got)
 				}
@@ -276,7 +295,7 @@ func TestMetricsMemory(t *testing.T) {
 	r := httptest.NewRequest(http.MethodGet, "/metrics", nil)
 	r.Header.Set("Accept-Encoding", "gzip")
 	publish := func() {
-		h.Publish((&text{body: body}).Append)
+		h.Publish((&text{body: body}).Append, never)
 		w.header = http.Header{}
 		h.ServeHTTP(w, r)
 	}
@@ -307,7 +326,7 @@ func TestMetricsMemory(t *testing.T) {
 // bodies.
 func TestMetricsVariantsAreBounded(t *testing.T) {
 	h := serving(40, &text{body: "x 1\n"})
-	for _, version := range []string{"application/openmetrics-text;version=1.0.0", "application/openmetrics-text;version=0.0.1", "text/plain;version=0.0.4"} {
+	for _, version := range []string{"application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited", "text/plain;version=1.0.0", "text/plain;version=0.0.4"} {
 		for _, escaping := range []string{"allow-utf-8", "underscores", "dots", "values"} {
 			for _, encoding := range []string{"identity", "gzip", "zstd"} {
 				if got := plainBody(t, get(t, h, []string{version + ";escaping=" + escaping}, []string{encoding})); got != "x 1\n" {

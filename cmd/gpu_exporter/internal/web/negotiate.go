@@ -23,7 +23,10 @@ type variant struct {
 }
 
 // negotiator finds the variant that a request accepts. promhttp decides, on an
-// empty exposition. Scrapers send the same headers each time, so the answers to
+// empty exposition. OpenMetrics is not offered: in it, counters whose names do not end in
+// _total have the type unknown, which OpenTelemetry and managed collectors store as
+// gauges. The text format keeps the type, and we have nothing that only OpenMetrics
+// transports. All scrapers that accept OpenMetrics accept text as well. Scrapers send the same headers each time, so the answers to
 // the first few combinations are kept.
 type negotiator struct {
 	decider http.Handler
@@ -43,7 +46,7 @@ const (
 
 func newNegotiator() *negotiator {
 	return &negotiator{
-		decider: promhttp.HandlerFor(prometheus.NewRegistry(), promhttp.HandlerOpts{EnableOpenMetrics: true}),
+		decider: promhttp.HandlerFor(prometheus.NewRegistry(), promhttp.HandlerOpts{}),
 		vary:    []string{"Accept", "Accept-Encoding"},
 		known:   make(map[acceptHeaders]variant),
 	}

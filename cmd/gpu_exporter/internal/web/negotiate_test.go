@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"github.com/klauspost/compress/gzip"
@@ -54,8 +55,8 @@ func bothHandlers(t testing.TB) (theirs, ours http.Handler) {
 		t.Fatal(err)
 	}
 	m := NewMetrics(40, slog.New(slog.DiscardHandler))
-	m.Publish((&gathered{families}).Append)
-	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{EnableOpenMetrics: true}),
+	m.Publish((&gathered{families}).Append, never)
+	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{}),
 		m
 }
 
@@ -206,4 +207,14 @@ func FuzzNegotiation(f *testing.F) {
 			t.Fatalf("%d headers remembered", n)
 		}
 	})
+}
+
+// TestCountersKeepTheirType: OpenMetrics has no type for counters whose names do not end
+// in _total, so a scraper that prefers it gets the text format.
+func TestCountersKeepTheirType(t *testing.T) {
+	_, ours := bothHandlers(t)
+	resp := get(t, ours, []string{"application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"}, nil)
+	if got := resp.Header.Get("Content-Type"); !strings.HasPrefix(got, "text/plain; version=0.0.4") {
+		t.Errorf("Content-Type %q", got)
+	}
 }

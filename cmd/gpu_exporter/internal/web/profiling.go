@@ -28,7 +28,7 @@ const (
 )
 
 // Profiling lets an operator pause profiling, so that tools that need the same
-// hardware counters (Nsight, CUPTI) can work. A nil Profiling is switched off.
+// hardware counters (Nsight, CUPTI) can work.
 type Profiling struct {
 	Pause  func(time.Duration) (until time.Time) // 0 resumes
 	Status func() model.SamplerStatus
@@ -37,20 +37,9 @@ type Profiling struct {
 	Logger *slog.Logger
 }
 
-// addTo adds the endpoints. They affect every user of the node, so they are off by
-// default.
-func (p *Profiling) addTo(mux *http.ServeMux) {
-	if p == nil {
-		off := func(w http.ResponseWriter, _ *http.Request) {
-			http.Error(w, "The admin API is off: start the exporter with --web.enable-admin-api.", http.StatusForbidden)
-		}
-		mux.HandleFunc("/-/profiling", off)
-		mux.HandleFunc("/-/profiling/", off)
-		return
-	}
+// addTo adds the endpoints.
+func (p *Profiling) addTo(mux *http.ServeMux, sameOrigin *http.CrossOriginProtection) {
 	mux.HandleFunc("GET /-/profiling", func(w http.ResponseWriter, _ *http.Request) { p.answer(w, http.StatusOK) })
-	// A web page in an operator's browser must not pause anything.
-	sameOrigin := http.NewCrossOriginProtection()
 	mux.Handle("POST /-/profiling/pause", sameOrigin.Handler(http.HandlerFunc(p.pause)))
 	mux.Handle("POST /-/profiling/resume", sameOrigin.Handler(http.HandlerFunc(p.resume)))
 }

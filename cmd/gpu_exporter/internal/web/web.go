@@ -30,14 +30,14 @@ type timeouts struct {
 
 // defaultTimeouts: requests have a few hundred bytes, bodies a few megabytes. Idle
 // exceeds common scrape intervals, so that Prometheus keeps its connection.
-// Shutdown is within dcgm-exporter's 8 s.
+// A shutdown, with the flush of the log, takes at most 3 s.
 func defaultTimeouts() timeouts {
 	return timeouts{
 		readHeader: 5 * time.Second,
 		read:       config.HTTPReadTimeout,
 		write:      config.HTTPWriteTimeout,
 		idle:       5 * time.Minute,
-		shutdown:   5 * time.Second,
+		shutdown:   2 * time.Second,
 	}
 }
 
@@ -49,8 +49,8 @@ type Endpoints struct {
 	Metrics http.Handler
 	// Ready reports whether a fresh sample exists, and if not, why.
 	Ready     func() (bool, string)
-	Reload    http.Handler
-	Profiling *Profiling // nil: the admin API is off
+	Reload    http.Handler // nil: the admin API is off
+	Profiling *Profiling   // likewise
 	Pprof     bool
 }
 
@@ -81,8 +81,18 @@ func (e *Endpoints) Handler() (http.Handler, error) {
 		}
 		WriteText(w, http.StatusOK, "gpu_exporter is ready.\n")
 	})
-	mux.Handle("/-/reload", e.Reload)
-	e.Profiling.addTo(mux)
+	if e.Reload != nil && e.Profiling != nil {
+		// A web page in an operator's browser must not change anything.
+		sameOrigin := http.NewCrossOriginProtection()
+		mux.Handle("/-/reload", sameOrigin.Handler(e.Reload))
+		e.Profiling.addTo(mux, sameOrigin)
+	} else {
+		for _, path := range []string{"/-/reload", "/-/profiling", "/-/profiling/"} {
+			mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
+				http.Error(w, "The admin API is off: start the exporter with --web.enable-admin-api.", http.StatusForbidden)
+			})
+		}
+	}
 	if e.Pprof {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
@@ -140,6 +150,8 @@ func newServer(handler http.Handler, t timeouts, logger *slog.Logger) *http.Serv
 		WriteTimeout:      t.write,
 		IdleTimeout:       t.idle,
 		MaxHeaderBytes:    maxHeaderBytes,
+		ConnState:         newConnections().changed,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug), // lost clients, port scans
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -107,7 +109,7 @@ func TestMetricsAreInstrumented(t *testing.T) {
 	m := serving(1, nil)
 	h := promhttp.InstrumentMetricHandler(reg, m)
 	get(t, h, nil, nil)
-	m.Publish((&text{body: "x 1\n"}).Append)
+	m.Publish((&text{body: "x 1\n"}).Append, never)
 	get(t, h, nil, nil)
 	get(t, h, nil, nil)
 	err := testutil.GatherAndCompare(reg, strings.NewReader(`
@@ -161,8 +163,12 @@ func TestSlowClients(t *testing.T) {
 	// More than the socket buffers hold.
 	body := strings.Repeat("x 1\n", 8<<20)
 	h := serving(1, &text{body: body})
-	begun, ended := make(chan bool, 2), make(chan bool, 2)
+	begun, ended := make(chan bool, 1), make(chan bool, 1)
 	mux, err := testHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Host != "slow" {
+			h.ServeHTTP(w, r)
+			return
+		}
 		begun <- true
 		h.ServeHTTP(w, r)
 		ended <- true
@@ -220,8 +226,7 @@ func TestSlowClients(t *testing.T) {
 	}
 	wg.Wait()
 
-	// A client that requests and does not read occupies the only slot for a scrape
-	// until the write timeout.
+	// A client that requests and does not read does not occupy the only slot for a scrape.
 	slow, err := net.Dial("tcp", address)
 	if err != nil {
 		t.Fatal(err)
@@ -230,7 +235,7 @@ func TestSlowClients(t *testing.T) {
 	if err := slow.(*net.TCPConn).SetReadBuffer(64 << 10); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := io.WriteString(slow, "GET /metrics HTTP/1.1\r\nHost: node\r\n\r\n"); err != nil {
+	if _, err := io.WriteString(slow, "GET /metrics HTTP/1.1\r\nHost: slow\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
 	<-begun
@@ -245,11 +250,81 @@ func TestSlowClients(t *testing.T) {
 		}
 	}
 	eventually(t, "health is answered meanwhile", answers("/health"))
+	eventually(t, "a scrape is answered", answers("/metrics"))
 	<-ended
 	if n, err := io.Copy(io.Discard, slow); n >= int64(len(body)) {
 		t.Errorf("the slow client could read all of the body (error %v)", err)
 	}
 	eventually(t, "the next scrape is answered", answers("/metrics"))
+}
+
+// TestConnectionsAreBounded: the connections of clients that pipeline and do not read, and
+// of idle ones, are closed in favour of new ones, with HTTP and with TLS.
+func TestConnectionsAreBounded(t *testing.T) {
+	dir := t.TempDir()
+	newAuthority(t, dir, "ours").issue("server")
+	webConfig := filepath.Join(dir, "web.yml")
+	if err := os.WriteFile(webConfig, []byte("tls_server_config: {cert_file: server.pem, key_file: server.key}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mux, err := testHandler(serving(2, &text{body: strings.Repeat("x 1\n", 1<<20)}), alwaysReady, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{
+		DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+	}}
+	for _, encrypted := range []bool{false, true} {
+		scheme, config := "http", ""
+		if encrypted {
+			scheme, config = "https", webConfig
+		}
+		address := startServer(t, mux, defaultTimeouts(), config)
+		for i := range 2 * maxConnections {
+			conn, err := net.Dial("tcp", address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = conn.Close() }()
+			if encrypted {
+				conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true})
+			}
+			if i%2 == 0 { // the others are idle
+				_, _ = io.WriteString(conn, strings.Repeat("GET /metrics HTTP/1.1\r\nHost: node\r\n\r\n", 50)) // may be closed already
+			}
+		}
+		for range 10 {
+			resp := fetch(t, client, scheme+"://"+address+"/metrics")
+			if resp.StatusCode != http.StatusOK {
+				t.Errorf("%s: status %d", scheme, resp.StatusCode)
+			}
+		}
+	}
+}
+
+// A connection that is idle is closed before one that is in use.
+func TestOldestConnectionIsClosed(t *testing.T) {
+	c := &connections{limit: 3, open: map[net.Conn]connection{}}
+	var conns []net.Conn
+	add := func(state http.ConnState) {
+		ours, theirs := net.Pipe()
+		t.Cleanup(func() { _ = theirs.Close() })
+		conns = append(conns, ours)
+		c.changed(ours, http.StateNew)
+		c.changed(ours, state)
+	}
+	for _, state := range []http.ConnState{http.StateActive, http.StateIdle, http.StateIdle, http.StateActive, http.StateActive, http.StateActive} {
+		add(state)
+	}
+	for i, want := range []bool{false, false, false, true, true, true} { // 1 and 2 were idle, then 0 was the oldest
+		if _, open := c.open[conns[i]]; open != want {
+			t.Errorf("connection %d is open: %v", i, open)
+		}
+	}
+	c.changed(conns[5], http.StateClosed)
+	if len(c.open) != 2 {
+		t.Errorf("%d connections", len(c.open))
+	}
 }
 
 func TestLongHeadersAreRefused(t *testing.T) {

@@ -75,8 +75,12 @@ static struct node_state *map_node(int fd, const char *scenario, char *err, size
         snprintf(err, err_len, "the state file has a different version");
         return NULL;
     }
-    if (st.st_size == 0 && ftruncate(fd, sizeof(struct node_state)) != 0) {
-        snprintf(err, err_len, "sizing the state file: %s", strerror(errno));
+    /* A file system that is full would otherwise end the process by SIGBUS. */
+    int rc = st.st_size == 0 ? posix_fallocate(fd, 0, sizeof(struct node_state)) : 0;
+    if (rc != 0) {
+        snprintf(err, err_len, "sizing the state file: %s", strerror(rc));
+        if (ftruncate(fd, 0) != 0)
+            return NULL;
         return NULL;
     }
     struct node_state *n = mmap(NULL, sizeof *n, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);

@@ -1,0 +1,125 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// wrapped runs the exporter by another program, which executes it in its own place.
+func wrapped(t *testing.T, program string, args ...string) func(*node) {
+	t.Helper()
+	path, err := exec.LookPath(program)
+	if err != nil {
+		t.Skipf("%s is not installed", program)
+	}
+	return func(n *node) {
+		n.cmd.Args = append(append([]string{path}, args...), n.cmd.Args...)
+		n.cmd.Path = path
+	}
+}
+
+// inMounts runs the exporter in mounts of its own, after a shell script.
+func inMounts(t *testing.T, script string) func(*node) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("mounts need root")
+	}
+	if out, err := exec.Command("unshare", "-m", "true").CombinedOutput(); err != nil {
+		t.Skipf("mount namespaces are not allowed here: %v: %s", err, out)
+	}
+	return wrapped(t, "unshare", "-m", "sh", "-ec", script+`; exec "$@"`, "sh")
+}
+
+// TestFaultLimitsDescriptors: with 64 descriptors, clients do not keep a sampler from
+// being started, nor a scraper out.
+func TestFaultLimitsDescriptors(t *testing.T) {
+	t.Parallel()
+	n := launchNodeWith(t, "h100x8", wrapped(t, "prlimit", "--nofile=64:64"), fast...)
+	n.eventually(t, "values exist", func() bool { return n.temperatures(t, 8) })
+	watch := watchFault(t, n)
+	closeAll := n.dial(t, 200, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+	for range 2 {
+		sampler := n.samplerPID()
+		n.killSampler(t)
+		watch.recovers(t, "the sampler is replaced", func() bool {
+			pid := n.samplerPID()
+			return pid != 0 && pid != sampler && n.temperatures(t, 8)
+		})
+	}
+	closeAll()
+}
+
+// TestFaultLimitsReadOnlyRoot: the exporter writes no files.
+func TestFaultLimitsReadOnlyRoot(t *testing.T) {
+	t.Parallel()
+	n := launchNodeWith(t, "h100x8", func(n *node) {
+		dir := filepath.Dir(n.sim.State) // of the simulated node only
+		inMounts(t, "mount --make-rprivate /; mount --bind "+dir+" "+dir+"; mount -o remount,ro,bind /; ! touch /tmp/written")(n)
+	}, fast...)
+	n.eventually(t, "values exist", func() bool { return n.temperatures(t, 8) })
+	watch := watchFault(t, n)
+	sampler := n.samplerPID()
+	n.killSampler(t)
+	watch.recovers(t, "the sampler is replaced", func() bool {
+		pid := n.samplerPID()
+		return pid != 0 && pid != sampler && n.temperatures(t, 8)
+	})
+}
+
+// TestFaultLimitsAtStart: without /proc, without a directory for temporary files, and on
+// a full disk, the exporter ends with one clear message.
+func TestFaultLimitsAtStart(t *testing.T) {
+	t.Parallel()
+	full := t.TempDir()
+	for name, tt := range map[string]struct {
+		script string
+		env    string
+		want   string
+	}{
+		"no /proc":               {"mount --make-rprivate /; mount -t tmpfs none /proc", "", "mount /proc"},
+		"no temporary directory": {"", "TMPDIR=/nonexistent", "set TMPDIR to a writable directory"},
+		"full disk":              {"mount --make-rprivate /; mount -t tmpfs -o size=64k none " + full, "TMPDIR=" + full, "No space left on device"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := &node{cmd: exec.Command(built(t), "--simulate=h100x8", "--web.listen-address=127.0.0.1:0")}
+			if tt.script != "" {
+				inMounts(t, tt.script)(n)
+			}
+			n.cmd.Env = append(os.Environ(), tt.env)
+			out, err := n.cmd.CombinedOutput()
+			if err == nil || !strings.Contains(string(out), tt.want) || strings.Contains(string(out), "bus error") {
+				t.Errorf("%v, no %q in\n%s", err, tt.want, out)
+			}
+		})
+	}
+}
+
+// TestFaultLimitsMemory: clients that vary all that a client can choose do not fill the
+// memory.
+func TestFaultLimitsMemory(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, "h100x8", fast...)
+	watch := watchFault(t, n)
+	for round := range 5 {
+		var requests strings.Builder
+		for i := range 200 {
+			fmt.Fprintf(&requests, "GET /metrics?x=%d HTTP/1.1\r\nHost: x\r\nAccept: text/plain;version=0.0.4;escaping=%s;q=0.%d%d\r\nAccept-Encoding: %s\r\nX: %s\r\n\r\n",
+				i, []string{"values", "dots", "underscores", "allow-utf-8"}[i%4], round+1, i, []string{"gzip", "zstd", "identity"}[i%3], strings.Repeat("x", 1000))
+		}
+		closeAll := n.dial(t, 20, requests.String())
+		n.nextSample(t)
+		if size := proportionalSize(n.cmd.Process.Pid, "Pss_Anon"); size > watch.before.memory+64<<20 {
+			t.Errorf("the exporter has %.0f MiB, both processes had %.0f MiB", size/(1<<20), watch.before.memory/(1<<20))
+		}
+		closeAll()
+	}
+	watch.recovers(t, "values are fresh", func() bool { return n.temperatures(t, 8) })
+}
