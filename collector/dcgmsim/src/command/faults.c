@@ -121,10 +121,12 @@ enum command_result handle_clear(struct request *r)
     if (!call) {
         memset(n->override, 0, sizeof n->override);
         atomic_fetch_add(&n->override_generation, 1);
-        for (uint32_t i = 0; i < n->gpu_count; i++)
+        for (uint32_t i = 0; i < n->gpu_count; i++) {
+            n->gpu[i].mute = false;
             node_set_presence(n, i, false, false);
+        }
         conditions_clear(n);
-        n->xid_pace_us = 0;
+        n->xid_pace_us = NODE_XID_PACE_US;
         atomic_store(&n->engine_lost, 0);
     }
     node_unlock(n);

@@ -111,7 +111,7 @@ void watch_append_locked(struct engine *e, struct watch *w, struct sample s)
 {
     (void)e;
     const struct sample *last = newest(w);
-    if (last && s.ts <= last->ts) /* each sample needs its own time */
+    if (last && s.ts <= last->ts && w->field != DCGM_FI_DEV_XID_ERROR) /* XIDs can have equal times */
         s.ts = last->ts + 1;
     while (w->len && w->ring[w->head].ts < s.ts - w->max_age_us) {
         w->head = (w->head + 1) % w->cap;
@@ -396,9 +396,13 @@ void watch_latest_locked(struct engine *e, int group, uint32_t id, unsigned fiel
     }
     const struct watch *w = watch_find_locked(e, group, id, field, false);
     const struct sample *last = w ? newest(w) : NULL;
-    if (last)
+    if (last) {
         set_value(out, last);
-    else
+        if (field == DCGM_FI_DEV_VGPU_LICENSE_STATUS && DCGM_INT64_IS_BLANK(last->v.i64)) {
+            out->type = DCGM_FT_STRING; /* of an unreachable GPU: not the type of the field */
+            out->v.str = DCGM_STR_BLANK;
+        }
+    } else
         set_no_value(out, w && w->watcher_count ? DCGM_ST_NO_DATA : DCGM_ST_NOT_WATCHED);
 }
 
