@@ -33,6 +33,7 @@ func (c *Collector) configure(s Settings) *configured {
 	s.Sampler.Fields = watchedFields(s.Metrics.Counters)
 	s.Sampler.Derived = s.Metrics.DerivedFields()
 	s.Sampler.Tracked = state.TrackedFields(s.Metrics.Counters, s.Metrics.Selected.Integrates, s.Resolution)
+	s.Sampler.MaxAge = s.Metrics.MaxAge
 	s.Sampler.Peers = s.Metrics.NeedsPeers()
 	if !s.Metrics.NeedsHealth() {
 		s.Sampler.HealthInterval, s.Metrics.HealthInterval = 0, 0

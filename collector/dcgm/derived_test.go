@@ -16,7 +16,11 @@ import (
 // derivedConfig has the derived fields, one of which is also a column.
 func derivedConfig() wire.SamplerConfig {
 	cfg := defaultConfig()
-	cfg.Derived = metrics.DerivedFields()
+	everything, err := metrics.ParseSelection("full")
+	if err != nil {
+		panic(err)
+	}
+	cfg.Derived = (&metrics.Config{Selected: everything}).DerivedFields()
 	cfg.Fields[gpu] = append(cfg.Fields[gpu], 396)
 	return cfg
 }

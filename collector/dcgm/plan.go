@@ -288,6 +288,8 @@ type destination struct {
 	proof bool
 	// global marks a node-wide field, whatever entity it is read on.
 	global bool
+	// staleAge is [staleAge] of the field in µs, and silence that for minSilence.
+	staleAge, silence int64
 }
 
 // blocks returns the requests of a reading, and the number of their cells. Entities of

@@ -5,16 +5,31 @@ package dcgm
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"gpu_exporter/collector/dcgm/native"
 	"gpu_exporter/collector/model"
 )
 
-// minStaleAge is the least age, relative to the newest value, at which a value is
-// stale. DCGM updates some fields rarely, whatever the watch requests: the InfoROM
-// checks every 30 s (DcgmCacheManager.cpp, AddEntityFieldWatch).
-const minStaleAge = 2 * time.Minute
+const (
+	// inforomInterval is how often DCGM updates the InfoROM checks at most, whatever the
+	// watch requests (DcgmCacheManager.cpp, AddEntityFieldWatch).
+	inforomInterval = 30 * time.Second
+	// defaultMaxAge is the default of [wire.SamplerConfig.MaxAge].
+	defaultMaxAge = 30 * time.Second
+	// minSilence is how much older than its newest blank the values of a GPU may be.
+	minSilence = 5 * time.Second
+)
+
+// staleAge is the age, relative to the newest value, at which a value of the field is
+// stale. Its status is no proof: DCGM repeats values with their old time and status 0.
+func staleAge(field uint16, interval, maxAge time.Duration) time.Duration {
+	if field == 83 || field == 84 {
+		interval = max(interval, inforomInterval)
+	}
+	return max(3*interval, maxAge)
+}
 
 // reading reads all values of a plan and makes samples. It reuses its memory.
 type reading struct {
@@ -25,7 +40,12 @@ type reading struct {
 	rows, derived [][]model.Cell
 	texts         []string // of the newest sample; reused because they rarely change
 	sample        model.Sample
-	staleAge      int64 // µs
+	staleAge      int64 // the least one of all fields, in µs
+	// gpuOf is, for each entity, the row of its GPU, or -1.
+	gpuOf []int
+	// tried is, for each GPU, the time of its newest reading, which may be blank, and
+	// answered is until when a reading needs no newer value.
+	tried, answered []int64
 	// appeared is, for each entity, the engine's time at which it was found. An older
 	// value belongs to an earlier entity with the same ID.
 	appeared []int64
@@ -40,16 +60,18 @@ type reading struct {
 	proofs, answers int
 }
 
-func newReading(lib *native.Library, p *plan, appeared []int64, interval time.Duration) *reading {
+func newReading(lib *native.Library, p *plan, appeared []int64, interval, maxAge time.Duration) *reading {
 	n := len(p.inv.Entities)
 	r := &reading{
 		lib: lib, plan: p, rows: make([][]model.Cell, n), appeared: appeared, xidAt: make([]int64, n),
-		staleAge: max(minStaleAge, 6*interval).Microseconds(),
+		staleAge: staleAge(0, interval, maxAge).Microseconds(),
+		gpuOf:    make([]int, n), tried: make([]int64, n), answered: make([]int64, n),
 	}
 	if len(p.inv.Derived) > 0 {
 		r.derived = make([][]model.Cell, n)
 	}
 	for i := range p.inv.Entities {
+		r.gpuOf[i] = p.inv.GPUAt(i)
 		r.rows[i] = fixedCells(p.fixed[i])
 		if p.derived[i] != nil {
 			r.derived[i] = fixedCells(p.derived[i])
@@ -59,7 +81,10 @@ func newReading(lib *native.Library, p *plan, appeared []int64, interval time.Du
 	r.blocks, cells = p.blocks()
 	r.cells = make([]native.Cell, cells)
 	for _, b := range r.blocks {
-		for _, to := range b.to {
+		for i := range b.to {
+			to := &b.to[i]
+			to.staleAge = staleAge(b.Fields[to.cell], interval, maxAge).Microseconds()
+			to.silence = staleAge(b.Fields[to.cell], interval, minSilence).Microseconds()
 			if to.proof {
 				r.proofs += len(b.rows)
 			}
@@ -140,6 +165,8 @@ func (r *reading) fill() news {
 	var found news
 	newest, oldest, answers := int64(0), int64(math.MaxInt64), 0
 	texts := r.texts[:0]
+	clear(r.tried)
+	clear(r.answered)
 	for i := range r.blocks {
 		b := &r.blocks[i]
 		isSwitch := b.Entities[0].Kind == uint32(model.KindSwitch)
@@ -164,14 +191,23 @@ func (r *reading) fill() news {
 				} else {
 					*out = c.Value(to.want)
 				}
-				if to.proof && out.Status == model.StatusOK {
+				if !to.proof {
+					continue
+				}
+				gpu := r.gpuOf[row]
+				if c.Status == native.OK {
+					r.tried[gpu] = max(r.tried[gpu], c.Time)
+				}
+				if out.Status == model.StatusOK {
 					answers++
+					r.answered[gpu] = max(r.answered[gpu], c.Time+to.silence)
 				}
 			}
 			found.xids = found.xids || r.hasNewXID(b, row, cells)
 			if b.mig >= 0 && cells[b.mig].Status == native.OK {
 				c := &cells[b.mig]
 				newest = max(newest, c.Time)
+				r.tried[row] = max(r.tried[row], c.Time)
 				if (c.Bits == 0 || c.Bits == 1) && (c.Bits == 1) != r.plan.inv.Entities[row].MIGMode {
 					found.migChanged = true
 				}
@@ -179,22 +215,34 @@ func (r *reading) fill() news {
 		}
 	}
 	r.texts, r.newest, r.answers = texts, newest, answers
-	if oldest < newest-r.staleAge {
-		r.withholdStale(newest - r.staleAge)
+	silent := slices.ContainsFunc(r.gpuOf, func(gpu int) bool { return gpu >= 0 && r.silent(gpu) })
+	if silent || oldest < newest-r.staleAge {
+		r.withholdStale()
 	}
 	return found
 }
 
-// withholdStale removes the values that are older than limit. The last XID does not
-// become stale.
-func (r *reading) withholdStale(limit int64) {
+// silent reports whether the GPU has no new value. If only the queries of a GPU fail,
+// DCGM does not mark it as lost: fields that it reads one by one are blank, and those
+// that it reads in bulk keep their last value.
+func (r *reading) silent(gpu int) bool {
+	return r.answered[gpu] != 0 && r.answered[gpu] < r.tried[gpu]
+}
+
+// withholdStale removes the values that are too old, and those of silent GPUs. The last
+// XID does not become stale.
+func (r *reading) withholdStale() {
 	for i := range r.blocks {
 		b := &r.blocks[i]
 		for e, row := range b.rows {
 			for t := range b.to {
 				to := &b.to[t]
 				out := r.out(row, to)
-				if to.cell == b.xid || out.Status != model.StatusOK || r.cells[b.Base[e]:][to.cell].Time >= limit {
+				if to.cell == b.xid || out.Status != model.StatusOK {
+					continue
+				}
+				silent := r.gpuOf[row] >= 0 && r.silent(r.gpuOf[row]) && !to.global
+				if !silent && r.cells[b.Base[e]:][to.cell].Time >= r.newest-to.staleAge {
 					continue
 				}
 				*out = model.NoValue(model.StatusStale)

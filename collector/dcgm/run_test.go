@@ -613,7 +613,7 @@ func TestEngineNeedsRestart(t *testing.T) {
 			p := newPlan(inv, selectors{}, map[uint32]capability{0: {fields: map[uint16]bool{1001: true}}})
 			s := &sampler{
 				cfg:     Config{Sampler: wire.SamplerConfig{Interval: time.Second, Hostengine: tc.hostengine}},
-				reading: newReading(nil, p, make([]int64, 1), time.Second),
+				reading: newReading(nil, p, make([]int64, 1), time.Second, time.Minute),
 			}
 			for i := range s.reading.cells {
 				s.reading.cells[i] = native.Cell{Time: 1, Type: 'i', Bits: 1}

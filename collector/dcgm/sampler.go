@@ -211,7 +211,7 @@ func (s *sampler) watch(p *plan, retry bool) error {
 		return err
 	}
 	p.refuse(s.watcher.Units())
-	s.reading = newReading(s.lib, p, s.appeared, s.cfg.Sampler.Interval)
+	s.reading = newReading(s.lib, p, s.appeared, s.cfg.Sampler.Interval, cmp.Or(s.cfg.Sampler.MaxAge, defaultMaxAge))
 	s.tracker = newTracker(s.reading)
 	if c := s.xids.watch(s.watcher.Units(), p.inv); c != native.OK {
 		return s.failed(c, model.FailureWatchFailed, "reading XIDs")

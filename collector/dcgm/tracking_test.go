@@ -146,7 +146,7 @@ func TestValuesBetweenSamples(t *testing.T) {
 func TestUtilizationWithoutProfiling(t *testing.T) {
 	cfg := defaultConfig()
 	cfg.Interval = time.Second
-	cfg.Tracked = state.TrackedFields(nil, 100*time.Millisecond)
+	cfg.Tracked = state.TrackedFields(nil, func(state.Quantity) bool { return true }, 100*time.Millisecond)
 	points := newNode(t, "t4x1").start(cfg).trackedValues()
 	if n := len(points["gpu 0: 203"]); n < 3 {
 		t.Errorf("%d values of the utilization", n)

@@ -148,7 +148,7 @@ func TestTrackedFields(t *testing.T) {
 		return found
 	}
 	const second = time.Second
-	list := TrackedFields(nil, second)
+	list := TrackedFields(nil, func(Quantity) bool { return true }, second)
 	both := model.Kinds(model.KindGPU, model.KindGPUInstance)
 	for _, want := range []model.TrackedField{
 		{Field: 1001, Kinds: both}, // a mean since the previous value loses nothing
@@ -170,7 +170,7 @@ func TestTrackedFields(t *testing.T) {
 		counter(150, field.MetricGauge, field.Counter{Histogram: true, Kinds: model.Kinds(model.KindGPU)}),
 		counter(140, field.MetricGauge, field.Counter{Resolution: second}), // neither statistics nor a histogram
 		counter(1, field.MetricLabel, field.Counter{Statistics: true}),
-	}, second)
+	}, func(Quantity) bool { return true }, second)
 	if got := find(list, 203); len(got) != 1 || got[0].Every != 100*time.Millisecond || got[0].Unless != 0 || !got[0].Statistics {
 		t.Errorf("utilization with statistics: %+v", got)
 	}
@@ -209,7 +209,7 @@ func TestIntegralsThroughGaps(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			node, _ := newTestNode(t)
-			node.Track(TrackedFields(nil, time.Second), time.Second)
+			node.Track(TrackedFields(nil, func(Quantity) bool { return true }, time.Second), time.Second)
 			value := func(after time.Duration, v float64) {
 				t.Helper()
 				frame := tracksOf(epoch.Add(after), 0, map[model.FieldID]float64{tc.field: v})
