@@ -106,6 +106,11 @@ type Sample struct {
 	Generation uint64        // of the inventory
 	Time       time.Time     // when the reading was complete
 	Duration   time.Duration // how long it took
+	// Uptime is Time by the monotonic clock of the node, which has no steps; 0: unknown.
+	Uptime time.Duration
+	// EngineTime is the time of the newest value by the engine's clock, which may differ
+	// from ours; zero: there is none.
+	EngineTime time.Time
 	// LinksRead is when the sampler last read the link states of the inventory, or zero.
 	LinksRead time.Time
 	// SwitchesListed: the sampler has listed the NVSwitches.
@@ -117,6 +122,15 @@ type Sample struct {
 	// Only GPUs have cells, including GPUs whose instances are read in their place.
 	Derived [][]Cell
 	Strings []string
+}
+
+// Steady returns the time of the sample by a clock without steps. Only the difference of
+// two such times has a meaning.
+func (s *Sample) Steady() time.Time {
+	if s.Uptime == 0 {
+		return s.Time
+	}
+	return time.Unix(0, 0).Add(s.Uptime)
 }
 
 // String returns the string of a string cell.

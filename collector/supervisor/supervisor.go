@@ -212,14 +212,20 @@ func (s *Supervisor) nextConfig() wire.SamplerConfig {
 	return cfg
 }
 
+// maxEventLag bounds how much later than the newest value an event can be stamped.
+const maxEventLag = 5 * time.Second
+
 // advanceEvents sets where the next sampler continues with events: after the newest
 // delivered event, or at the first sample. The engine's clock may differ from ours, so
-// only timestamps of frames are used.
+// only its times are used. If it was set back, events continue from there.
 func (s *Supervisor) advanceEvents(f wire.Frame) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if f.Sample != nil && s.eventsSince.IsZero() {
-		s.eventsSince = f.Sample.Time
+	if f.Sample != nil && !f.Sample.EngineTime.IsZero() {
+		now := f.Sample.EngineTime
+		if s.eventsSince.IsZero() || s.eventsSince.Sub(now) > maxEventLag {
+			s.eventsSince = now
+		}
 	}
 	if f.Events == nil {
 		return
