@@ -235,6 +235,9 @@ func (p *profiler) check(r *reading, now time.Time) {
 			continue
 		}
 		newest := int64(0)
+		if r.setBackSince(g.since) {
+			g.since = 0
+		}
 		for _, c := range g.cells {
 			out, at := &r.rows[c.row][c.column], r.cells[c.cell].Time
 			switch {

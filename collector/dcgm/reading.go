@@ -51,7 +51,10 @@ type reading struct {
 	appeared []int64
 	// xidAt is, for each entity, the time of the newest XID that newXIDs returned.
 	xidAt []int64
-	// newest is the time of the newest value. XIDs do not count. Nor do switches:
+	// times are the times of the cells at the last reading.
+	times []int64
+	// newest is the time of the newest value, by the engine's clock at the newest
+	// update: if the clock is set back, values from before have later times. XIDs do not count. Nor do switches:
 	// another thread of DCGM reads them, and would hide that the thread which reads
 	// the GPUs is stuck.
 	newest int64
@@ -79,7 +82,7 @@ func newReading(lib *native.Library, p *plan, appeared []int64, interval, maxAge
 	}
 	var cells int
 	r.blocks, cells = p.blocks()
-	r.cells = make([]native.Cell, cells)
+	r.cells, r.times = make([]native.Cell, cells), make([]int64, cells)
 	for _, b := range r.blocks {
 		for i := range b.to {
 			to := &b.to[i]
@@ -163,7 +166,7 @@ func (r *reading) out(row int, to *destination) *model.Cell {
 // fill fills the rows from the cells.
 func (r *reading) fill() news {
 	var found news
-	newest, oldest, answers := int64(0), int64(math.MaxInt64), 0
+	updated, oldest, latest, answers := int64(0), int64(math.MaxInt64), int64(0), 0
 	texts := r.texts[:0]
 	clear(r.tried)
 	clear(r.answered)
@@ -171,7 +174,10 @@ func (r *reading) fill() news {
 		b := &r.blocks[i]
 		isSwitch := b.Entities[0].Kind == uint32(model.KindSwitch)
 		for e, row := range b.rows {
-			cells := r.cells[b.Base[e]:][:len(b.Fields)]
+			cells, times := r.cells[b.Base[e]:][:len(b.Fields)], r.times[b.Base[e]:][:len(b.Fields)]
+			if r.setBackSince(r.appeared[row]) {
+				r.appeared[row] = 0
+			}
 			appeared := r.appeared[row]
 			for t := range b.to {
 				to := &b.to[t]
@@ -181,9 +187,10 @@ func (r *reading) fill() news {
 					continue
 				}
 				if c.Status == native.OK && to.cell != b.xid {
-					oldest = min(oldest, c.Time)
-					if !isSwitch {
-						newest = max(newest, c.Time)
+					oldest, latest = min(oldest, c.Time), max(latest, c.Time)
+					if !isSwitch && c.Time != times[to.cell] {
+						updated = max(updated, c.Time)
+						times[to.cell] = c.Time
 					}
 				}
 				if c.Status == native.OK && c.Type == 's' && to.want == model.ValueString {
@@ -206,7 +213,10 @@ func (r *reading) fill() news {
 			found.xids = found.xids || r.hasNewXID(b, row, cells)
 			if b.mig >= 0 && cells[b.mig].Status == native.OK {
 				c := &cells[b.mig]
-				newest = max(newest, c.Time)
+				if c.Time != times[b.mig] {
+					updated = max(updated, c.Time)
+					times[b.mig] = c.Time
+				}
 				r.tried[row] = max(r.tried[row], c.Time)
 				if (c.Bits == 0 || c.Bits == 1) && (c.Bits == 1) != r.plan.inv.Entities[row].MIGMode {
 					found.migChanged = true
@@ -214,13 +224,20 @@ func (r *reading) fill() news {
 			}
 		}
 	}
-	r.texts, r.newest, r.answers = texts, newest, answers
+	if updated != 0 {
+		r.newest = updated
+	}
+	r.texts, r.answers = texts, answers
 	silent := slices.ContainsFunc(r.gpuOf, func(gpu int) bool { return gpu >= 0 && r.silent(gpu) })
-	if silent || oldest < newest-r.staleAge {
+	if silent || oldest < r.newest-r.staleAge || latest > r.newest+r.staleAge {
 		r.withholdStale()
 	}
 	return found
 }
+
+// setBackSince reports whether the engine's clock was set back since a time of it. Then
+// all values are later.
+func (r *reading) setBackSince(at int64) bool { return r.newest != 0 && r.newest < at-2*r.staleAge }
 
 // silent reports whether the GPU has no new value. If only the queries of a GPU fail,
 // DCGM does not mark it as lost: fields that it reads one by one are blank, and those
@@ -242,7 +259,8 @@ func (r *reading) withholdStale() {
 					continue
 				}
 				silent := r.gpuOf[row] >= 0 && r.silent(r.gpuOf[row]) && !to.global
-				if !silent && r.cells[b.Base[e]:][to.cell].Time >= r.newest-to.staleAge {
+				age := r.newest - r.cells[b.Base[e]:][to.cell].Time // negative: the clock was set back since
+				if !silent && max(age, -age) <= to.staleAge {
 					continue
 				}
 				*out = model.NoValue(model.StatusStale)

@@ -55,3 +55,37 @@ func TestOldValuesWithGoodStatus(t *testing.T) {
 		})
 	}
 }
+
+// TestStepsOfTheEnginesClock shows that the values of all entities continue after the clock
+// of the engine was set ahead by an hour, and back again.
+func TestStepsOfTheEnginesClock(t *testing.T) {
+	n := newNode(t, "h100x8-mig")
+	p := n.start(defaultConfig())
+	all := func(s *model.Sample) error {
+		for i, e := range p.inv.Entities {
+			for j, field := range p.inv.Columns[e.Kind] {
+				if len(s.Rows[i]) > 0 && (field == 150 || field == 1001) && s.Rows[i][j].Status != model.StatusOK {
+					return fmt.Errorf("field %d of %v %d is %v", field, e.Kind, e.ID, s.Rows[i][j].Status)
+				}
+			}
+		}
+		return nil
+	}
+	p.sample("the first values", all)
+	for _, ahead := range []string{"3600000", "0"} {
+		before := p.sample("a sample", all).EngineTime
+		n.command("clock " + ahead)
+		start := time.Now()
+		p.sample("the step", func(s *model.Sample) error {
+			if s.EngineTime.Sub(before).Abs() < 30*time.Minute {
+				return fmt.Errorf("from %v to %v", before, s.EngineTime)
+			}
+			return nil
+		})
+		p.sample("all values", all)
+		t.Logf("all values %v after the step to %s ms", time.Since(start).Round(time.Millisecond), ahead)
+		for range 20 { // a value that is withheld later would show here
+			p.sample("all values", all)
+		}
+	}
+}

@@ -94,6 +94,7 @@
 //	crash CALL                                    make a call end its process with SIGSEGV
 //	clear [CALL]                                  remove the faults of a call; without CALL, undo all commands except counters, loads, processes and MIG
 //	engine lost|back                              lose the host engine, so that calls fail and connections drop, or bring it back
+//	clock MS                                      set the clock of engines ahead of the node's by MS milliseconds, which may be negative
 //	load gpu I|all util PERCENT [mem PERCENT]     set a constant load
 //	load gpu I|all idle|steady|bursty|training|bursts  set a kind of load
 //	process gone pid P                            end a process

@@ -57,6 +57,7 @@ static const struct command {
     {"crash", NULL, "CALL", "make a call end its process with SIGSEGV", handle_fault},
     {"clear", NULL, "[CALL]", "remove the faults of a call; without CALL, undo all commands except counters, loads, processes and MIG", handle_clear},
     {"engine", NULL, "lost|back", "lose the host engine, so that calls fail and connections drop, or bring it back", handle_engine},
+    {"clock", NULL, "MS", "set the clock of engines ahead of the node's by MS milliseconds, which may be negative", handle_clock},
     {"load", NULL, "gpu I|all util PERCENT [mem PERCENT]", "set a constant load", handle_load},
     {"load", NULL, "gpu I|all idle|steady|bursty|training|bursts", "set a kind of load", handle_load},
     {"process", "gone", "pid P", "end a process", handle_process_gone},

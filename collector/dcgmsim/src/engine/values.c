@@ -108,7 +108,7 @@ enum read_result value_read(struct engine *e, const struct field_info *f, int gr
 bool value_sample(struct engine *e, const struct field_info *f, int group, uint32_t id, struct watch *w,
                   struct sample *out)
 {
-    out->ts = e->snapshot.time_us;
+    out->ts = e->snapshot.time_us + atomic_load(&e->node->engine_clock_us);
     enum read_result r = value_read(e, f, group, id, w, out);
     if (r == READ_NO_DATA)
         return false;

@@ -348,6 +348,7 @@ struct node_state {
     atomic_uint override_generation;
     struct node_override override[NODE_MAX_OVERRIDES];
     atomic_uint engine_lost;
+    _Atomic int64_t engine_clock_us; /* how far the clock of engines is ahead of ours */
     atomic_uint print_seq; /* incremented when each engine must print print_text */
     uint32_t print_stderr;
     char print_text[256];
