@@ -196,7 +196,7 @@ func (r *reading) fill() news {
 				if c.Status == native.OK && c.Type == 's' && to.want == model.ValueString {
 					*out, texts = r.text(texts, c)
 				} else {
-					*out = c.Value(to.want)
+					*out = c.Value(to.want, to.limits)
 				}
 				if !to.proof {
 					continue

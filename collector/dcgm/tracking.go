@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/field"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/wire"
 )
@@ -52,6 +53,7 @@ type tracker struct {
 	// appeared, and its newest value.
 	inSample  []int
 	appeared  []int64
+	limits    []native.Range
 	seen      []seenValue
 	points    int // not written yet
 	lastWrite time.Time
@@ -73,6 +75,8 @@ func newTracker(sample *reading) *tracker {
 				fields, tracks = append(fields, f.field), append(tracks, len(t.tracks.List))
 			}
 			t.tracks.List = append(t.tracks.List, model.Track{Entity: row, Field: model.FieldID(f.field)})
+			described, _ := field.ByID(model.FieldID(f.field))
+			t.limits = append(t.limits, limits(described))
 			t.inSample = append(t.inSample, positions[fieldOf{row, f.field}])
 			t.appeared = append(t.appeared, sample.appeared[row])
 		}
@@ -146,7 +150,7 @@ func (t *tracker) collect(i int, c *native.Cell) {
 		return
 	}
 	t.seen[i] = t.seen[i].next(c.Time, time.Now())
-	if v, ok := c.Number(); ok && t.points < maxPoints {
+	if v, ok := c.Number(t.limits[i]); ok && t.points < maxPoints {
 		t.points++
 		t.tracks.List[i].Points = append(t.tracks.List[i].Points, model.Point{At: t.seen[i].point, Value: v})
 	}

@@ -51,14 +51,15 @@ const (
 	StatusError                 // any other DCGM error
 	StatusStale                 // DCGM does not update the value any more
 	StatusExcluded              // the configuration excludes the field for this GPU model
+	StatusOutOfRange            // the value is impossible in the field's unit
 
-	StatusCount = int(StatusExcluded) + 1
+	StatusCount = int(StatusOutOfRange) + 1
 )
 
 var statusNames = []string{
 	"ok", "no_data", "not_supported", "not_permitted", "not_found",
 	"not_watched", "module_not_loaded", "entity_lost", "blank",
-	"unexpected_type", "error", "stale", "excluded",
+	"unexpected_type", "error", "stale", "excluded", "out_of_range",
 }
 
 // String returns the value of the reason label.
