@@ -26,6 +26,8 @@ type Settings struct {
 	Sampler wire.SamplerConfig
 	// Resolution is the time between the readings that integrals are computed from.
 	Resolution time.Duration
+	// AllowNoGPUs declares that the node may have no GPU that answers.
+	AllowNoGPUs bool
 }
 
 // configure creates what the settings result in.

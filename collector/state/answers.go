@@ -33,6 +33,23 @@ func Answers(v View, i int) bool {
 	return !read // without a row only the state is known
 }
 
+// GPUs returns how many GPUs the newest sample has, and how many of them answer.
+func (n *Node) GPUs() (found, answer int) {
+	v := n.glance()
+	if v.Sample == nil {
+		return 0, 0
+	}
+	for i := range v.Inventory.Entities {
+		if e := &v.Inventory.Entities[i]; e.Kind == model.KindGPU && e.Selected {
+			found++
+			if Answers(v, i) {
+				answer++
+			}
+		}
+	}
+	return found, answer
+}
+
 func hasValue(columns []model.FieldID, row []model.Cell) bool {
 	for c, id := range columns {
 		if row[c].Status != model.StatusOK || id == field.XIDErrors {

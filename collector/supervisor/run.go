@@ -111,7 +111,7 @@ func (s *Supervisor) readFrames(r *run) {
 		now := max(1, time.Since(r.started))
 		r.lastFrame.Store(int64(now))
 		if frame.Sample != nil && r.firstSample.CompareAndSwap(0, int64(now)) {
-			s.update(func(st *model.SamplerStatus) { st.Sampling, s.replaces = st.Running, false })
+			s.update(func(st *model.SamplerStatus) { st.Sampling, st.EngineGone, s.replaces = st.Running, false, false })
 			s.log.Info("Sampler delivers samples", "pid", r.proc.pid(), "after", now)
 		}
 	}

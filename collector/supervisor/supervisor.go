@@ -52,6 +52,9 @@ type Config struct {
 	// frames of one sampler precede the first of the next. An error rejects the frame,
 	// see [model.RejectError]. It must not block.
 	Deliver func(wire.Frame) error
+	// Ended, if not nil, is called after a sampler ended, when the status shows it. It
+	// must not block.
+	Ended func()
 	// Links, if not nil, returns the links that a new sampler must know.
 	Links  func() []model.KnownLinks
 	Logger *slog.Logger
@@ -368,7 +371,11 @@ func (s *Supervisor) countEnd(end ending) {
 		}
 		count(st.Restarts, end.failure.Reason)
 		st.LastFailure = end.failure
+		st.EngineGone = st.EngineGone || end.failure.EngineGone()
 	})
+	if s.cfg.Ended != nil {
+		s.cfg.Ended()
+	}
 }
 
 // count counts a reason. Invalid label values, and those beyond maxReasons, are counted

@@ -82,6 +82,8 @@ func (l *Live) settings() []*setting {
 		{name: "devices", aliases: "d", env: "DCGM_EXPORTER_DEVICES_STR", def: "f", arg: "SELECTOR", section: sectionSampling,
 			target: checked(&l.Devices, selector),
 			help:   "GPUs and GPU instances to export. f: the instances of MIG GPUs, and the GPUs without MIG; g or g:0,2-4: GPUs; i or i:0,2-4: GPU instances; g:0+i:1: both."},
+		{name: "devices.allow-none", section: sectionSampling, target: boolean(&l.AllowNoGPUs),
+			help: "Be ready on a node without a GPU that answers."},
 		{name: "switch-devices", aliases: "s", env: "DCGM_EXPORTER_OTHER_DEVICES_STR", def: "f", arg: "SELECTOR", section: sectionSampling,
 			target: checked(&l.Switches, selector),
 			help:   "NVSwitches and their links to export. f: all; g or g:0,2: switches; i or i:0,2: links; g:0+i:1: both."},
