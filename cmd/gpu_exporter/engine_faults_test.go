@@ -122,3 +122,16 @@ func TestFaultImpossibleValues(t *testing.T) {
 		t.Errorf("%v s counted in %v s", counted, passed)
 	}
 }
+
+// TestFaultSlowDriver shows that a driver that takes longer than the watchdog's limit for
+// each watch causes no restart.
+func TestFaultSlowDriver(t *testing.T) {
+	n := launchNode(t, "h100x8", "--collect-interval=1s")
+	n.command(t, "slow dcgmWatchFields 4000")
+	start := time.Now()
+	n.until(t, http.StatusOK)
+	t.Logf("ready after %v", time.Since(start).Round(time.Millisecond))
+	if page := n.scrape(t); !strings.Contains(page, "\ngpu_exporter_sampler_restarts_total 0\n") || gpusUp(page) != 8 {
+		t.Errorf("the sampler was restarted, or a GPU is down:\n%s", page)
+	}
+}
