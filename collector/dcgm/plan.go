@@ -360,7 +360,7 @@ func (p *plan) blockOf(row int) block {
 	if p.events[row] {
 		add(fieldXID)
 	}
-	if e.Kind == model.KindGPU && p.read[row] && e.State == model.EntityUp {
+	if e.Kind == model.KindGPU && p.events[row] && e.State == model.EntityUp {
 		add(fieldMIGMode)
 	}
 	b.xid = slices.Index(b.Fields, fieldXID)

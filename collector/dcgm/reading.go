@@ -4,6 +4,7 @@
 package dcgm
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"time"
@@ -41,6 +42,7 @@ type reading struct {
 	texts         []string // of the newest sample; reused because they rarely change
 	sample        model.Sample
 	staleAge      int64 // the least one of all fields, in µs
+	silence       int64 // [staleAge] of the MIG mode for minSilence, in µs
 	// gpuOf is, for each entity, the row of its GPU, or -1.
 	gpuOf []int
 	// tried is, for each GPU, the time of its newest reading, which may be blank, and
@@ -67,8 +69,8 @@ func newReading(lib *native.Library, p *plan, appeared []int64, interval, maxAge
 	n := len(p.inv.Entities)
 	r := &reading{
 		lib: lib, plan: p, rows: make([][]model.Cell, n), appeared: appeared, xidAt: make([]int64, n),
-		staleAge: staleAge(0, interval, maxAge).Microseconds(),
-		gpuOf:    make([]int, n), tried: make([]int64, n), answered: make([]int64, n),
+		staleAge: staleAge(0, interval, maxAge).Microseconds(), silence: staleAge(fieldMIGMode, interval, minSilence).Microseconds(),
+		gpuOf: make([]int, n), tried: make([]int64, n), answered: make([]int64, n),
 	}
 	if len(p.inv.Derived) > 0 {
 		r.derived = make([][]model.Cell, n)
@@ -84,6 +86,9 @@ func newReading(lib *native.Library, p *plan, appeared []int64, interval, maxAge
 	r.blocks, cells = p.blocks()
 	r.cells, r.times = make([]native.Cell, cells), make([]int64, cells)
 	for _, b := range r.blocks {
+		if b.mig >= 0 {
+			r.proofs += len(b.rows)
+		}
 		for i := range b.to {
 			to := &b.to[i]
 			to.staleAge = staleAge(b.Fields[to.cell], interval, maxAge).Microseconds()
@@ -151,6 +156,7 @@ func (r *reading) take() (*model.Sample, news, native.Code) {
 		Rows:       r.rows,
 		Derived:    r.derived,
 		Strings:    r.texts,
+		Answers:    r.answering(),
 	}
 	return &r.sample, found, native.OK
 }
@@ -193,10 +199,13 @@ func (r *reading) fill() news {
 						times[to.cell] = c.Time
 					}
 				}
-				if c.Status == native.OK && c.Type == 's' && to.want == model.ValueString {
-					*out, texts = r.text(texts, c)
-				} else {
+				switch {
+				case c.Status != native.OK || c.Type != 's':
 					*out = c.Value(to.want, to.limits)
+				case to.want == model.ValueString:
+					*out, texts = r.text(texts, c)
+				default: // field 526 of an unreachable GPU has the text of a blank
+					*out = model.NoValue(cmp.Or(native.TextStatus(r.lib.Text(c)), model.StatusUnexpectedType))
 				}
 				if !to.proof {
 					continue
@@ -218,6 +227,10 @@ func (r *reading) fill() news {
 					times[b.mig] = c.Time
 				}
 				r.tried[row] = max(r.tried[row], c.Time)
+				if status := c.Value(model.ValueInt64, native.Range{High: 1}).Status; status == model.StatusOK || status == model.StatusNotSupported {
+					answers++
+					r.answered[row] = max(r.answered[row], c.Time+r.silence)
+				}
 				if (c.Bits == 0 || c.Bits == 1) && (c.Bits == 1) != r.plan.inv.Entities[row].MIGMode {
 					found.migChanged = true
 				}
@@ -244,6 +257,15 @@ func (r *reading) setBackSince(at int64) bool { return r.newest != 0 && r.newest
 // that it reads in bulk keep their last value.
 func (r *reading) silent(gpu int) bool {
 	return r.answered[gpu] != 0 && r.answered[gpu] < r.tried[gpu]
+}
+
+// answering returns which entities are GPUs that answer.
+func (r *reading) answering() []bool {
+	answers := make([]bool, len(r.gpuOf))
+	for i, gpu := range r.gpuOf {
+		answers[i] = gpu == i && r.answered[i] != 0 && !r.silent(i) && r.answered[i] >= r.newest-r.staleAge
+	}
+	return answers
 }
 
 // withholdStale removes the values that are too old, and those of silent GPUs. The last

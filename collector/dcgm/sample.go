@@ -44,6 +44,7 @@ func (s *sampler) sample() error {
 	if s.newest != 0 {
 		sample.EngineTime = time.UnixMicro(s.newest)
 	}
+	sample.LinksChanged = s.discovery.LinksChanged(s.inv)
 	sample.LinksRead, sample.SwitchesListed = s.fabric.readAt(), s.fabric.listed
 	if err := s.write(sample, found, now); err != nil {
 		return err
@@ -148,6 +149,10 @@ func (s *sampler) topologyChanged(now time.Time) (bool, error) {
 		s.log.Debug("the topology was not checked", "err", s.lib.Err(c, "listing the GPUs"))
 	}
 	s.changed = s.changed || changed
+	if s.fabric.updated {
+		s.fabric.updated = false
+		s.fabric.changed = s.discovery.UpdateFabric(s.fabric.fabric) || s.fabric.changed
+	}
 	return s.changed || s.fabric.changed, nil
 }
 

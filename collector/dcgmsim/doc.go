@@ -110,6 +110,7 @@
 //	I, S, C, P    DCGM id of a GPU, an NVSwitch or a CPU; a port of a link. All count from 0.
 //	gi G, ci C    number of a GPU or compute instance of the GPU, 0 to 6, in order of creation
 //	CALL          name of a C function of either library; "sampling": the engine's reads of the driver;
+//	              "list-switches": listing the NVSwitches with dcgmGetEntityGroupEntities;
 //	              "mig-monitor": listing the processes of all instances of a GPU at once, which NVML
 //	              allows to privileged users; or a prefix with a final "*"
 //	NAME          a clock event reason: gpu_idle, clocks_setting, power_cap, hw_slowdown, sync_boost,

@@ -44,8 +44,9 @@ func (p *page) addLinks() {
 		switch {
 		case l.identity == nil:
 		case e.Kind == model.KindLink && linksFresh && e.State == model.EntityUp:
-			p.add(&gpuNVLinkUp, l.identity, bit(!e.LinkDown))
-			if e.LinkDown {
+			isDown := e.LinkDown != slices.Contains(p.v.Sample.LinksChanged, i)
+			p.add(&gpuNVLinkUp, l.identity, bit(!isDown))
+			if isDown {
 				down[e.Parent]++
 			} else {
 				up[e.Parent]++

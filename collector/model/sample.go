@@ -114,6 +114,9 @@ type Sample struct {
 	EngineTime time.Time
 	// LinksRead is when the sampler last read the link states of the inventory, or zero.
 	LinksRead time.Time
+	// LinksChanged are the positions of the links whose state differs from
+	// [Entity.LinkDown] in the inventory.
+	LinksChanged []int
 	// SwitchesListed: the sampler has listed the NVSwitches.
 	SwitchesListed bool
 	// Rows are in the order of [Inventory.Entities], and the cells of a row in the order
@@ -123,6 +126,9 @@ type Sample struct {
 	// Only GPUs have cells, including GPUs whose instances are read in their place.
 	Derived [][]Cell
 	Strings []string
+	// Answers are, for each entity, whether it is a GPU that answers. A GPU can answer
+	// without a value in its rows.
+	Answers []bool
 }
 
 // Steady returns the time of the sample by a clock without steps. Only the difference of
@@ -152,6 +158,14 @@ func (s *Sample) Validate(inv *Inventory) error {
 	}
 	for i, row := range s.Rows {
 		if err := s.validateRow(i, row, len(inv.Columns[inv.Entities[i].Kind])); err != nil {
+			return err
+		}
+	}
+	if len(s.Answers) != 0 && len(s.Answers) != len(inv.Entities) {
+		return fmt.Errorf("%d answers of %d entities", len(s.Answers), len(inv.Entities))
+	}
+	for _, i := range s.LinksChanged {
+		if err := inv.checkEntity("link", i, -1, Kinds(KindLink)); err != nil {
 			return err
 		}
 	}

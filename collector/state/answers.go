@@ -10,13 +10,17 @@ import (
 	"gpu_exporter/collector/model"
 )
 
-// Answers reports whether the newest sample has a value of the GPU at position i, or of one
-// of its instances if these are read instead. It excludes values of the node and the last
+// Answers reports whether the GPU at position i answered the newest reading: the sampler
+// reports it, or the sample has a value of the GPU, or of one of its instances if these are
+// read instead. It excludes values of the node and the last
 // XID, because DCGM has them for a dead GPU too. It includes derived fields, because new
 // instances may have no value yet.
 func Answers(v View, i int) bool {
 	if v.Inventory.Entities[i].State != model.EntityUp {
 		return false
+	}
+	if i < len(v.Sample.Answers) && v.Sample.Answers[i] {
+		return true
 	}
 	if i < len(v.Sample.Derived) && slices.ContainsFunc(v.Sample.Derived[i], func(c model.Cell) bool { return c.Status == model.StatusOK }) {
 		return true
