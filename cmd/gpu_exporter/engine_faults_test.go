@@ -135,3 +135,20 @@ func TestFaultSlowDriver(t *testing.T) {
 		t.Errorf("the sampler was restarted, or a GPU is down:\n%s", page)
 	}
 }
+
+// TestFaultCrashIsLoggedBriefly shows that a crash of the sampler causes at most 3 records.
+func TestFaultCrashIsLoggedBriefly(t *testing.T) {
+	n := startNode(t, "h100x8", "--collect-interval=200ms")
+	before := len(n.log.String())
+	n.command(t, "crash dcgmEntitiesGetLatestValues")
+	n.eventually(t, "the crash", func() bool { return strings.Contains(n.log.String()[before:], "Sampler ended and is restarted") })
+	n.command(t, "clear")
+	n.eventually(t, "the sampler is back", func() bool { return strings.Contains(n.log.String()[before:], "Sampler delivers samples") })
+	after := n.log.String()[before:]
+	crashes := strings.Count(after, "Sampler ended and is restarted")
+	warnings := strings.Count(after, "level=WARN") + strings.Count(after, "level=ERROR")
+	t.Logf("%d crashes: %d warnings, %d bytes of log", crashes, warnings, len(after))
+	if warnings > 3*crashes || len(after) > 12<<10*crashes {
+		t.Errorf("%d warnings of %d crashes in %d bytes:\n%s", warnings, crashes, len(after), after)
+	}
+}

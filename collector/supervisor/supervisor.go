@@ -212,6 +212,7 @@ func (s *Supervisor) nextConfig() wire.SamplerConfig {
 	}
 	cfg.ProfilingPause = s.profiling.remaining()
 	s.profiling.sent = s.profiling.until
+	s.output.verbose.Store(cfg.DCGMLogLevel != "" && cfg.DCGMLogLevel != "NONE")
 	return cfg
 }
 
@@ -281,22 +282,30 @@ func (s *Supervisor) Run(ctx context.Context) error {
 			}
 			s.log.Log(ctx, level, message, "reason", end.failure.Reason, "err", end.failure.Message, "retry_in", delay)
 		}
-		s.backOff(ctx, delay)
+		if s.backOff(ctx, delay) {
+			failures = 0
+		}
 	}
 }
 
 // backOff waits until the next sampler may start. A new configuration takes effect at
-// once.
-func (s *Supervisor) backOff(ctx context.Context, d time.Duration) {
+// once, and so does an engine that listens again, for which it returns true.
+func (s *Supervisor) backOff(ctx context.Context, d time.Duration) (back bool) {
 	s.update(func(st *model.SamplerStatus) { st.NextStart = time.Now().Add(d) })
 	defer s.update(func(st *model.SamplerStatus) { st.NextStart = time.Time{} })
 	timer := time.NewTimer(d)
 	defer timer.Stop()
+	waiting, stop := context.WithCancel(ctx)
+	defer stop()
 	select {
 	case <-ctx.Done():
 	case <-s.reconfigured:
 	case <-timer.C:
+	case <-s.listensAgain(waiting):
+		s.log.Info("The hostengine listens again")
+		return true
 	}
+	return false
 }
 
 // runOne starts a sampler and returns when it no longer exists. If ctx ends and a
