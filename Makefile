@@ -19,8 +19,9 @@ LDFLAGS := -X $(PKG).Version=$(VERSION) \
 # go-nvml's generated code calls functions that NVIDIA's header deprecates.
 export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 
-# What `make run` simulates.
+# What `make run` simulates, and where it listens.
 SCENARIO ?= h100x8
+ADDRESS  ?= 127.0.0.1:9400
 # How long each fuzz target runs with `make fuzz`.
 FUZZTIME ?= 10s
 
@@ -42,8 +43,8 @@ sim:
 	$(MAKE) -s --no-print-directory -C collector/dcgmsim OUT=$(SIM)
 
 .PHONY: run
-run: build ## Build everything and serve a simulated node on :9400 (SCENARIO=h100x8)
-	$(BUILD)/gpu_exporter --simulate=$(SCENARIO)
+run: build ## Build everything and serve a simulated node (SCENARIO=h100x8 ADDRESS=127.0.0.1:9400)
+	$(BUILD)/gpu_exporter --simulate=$(SCENARIO) --web.listen-address=$(ADDRESS)
 
 .PHONY: test
 test: build $(TOOLS)/prometheus $(TOOLS)/promtool ## Run all tests, with a real Prometheus
@@ -94,7 +95,7 @@ golden: build $(TOOLS)/promtool ## Rewrite the golden files after an intended ch
 
 .PHONY: docs
 docs: ## Rewrite the pages and counters files that are generated from the code
-	$(GO) test ./collector/field ./collector/metrics ./cmd/gpu_exporter/internal/config \
+	$(GO) test ./collector/field ./collector/metrics ./collector/xid ./cmd/gpu_exporter/internal/config \
 		-run 'Page$$|^TestEverythingCounters$$' -update
 
 .PHONY: clean

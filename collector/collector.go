@@ -266,6 +266,3 @@ func ProbeKernelLog(path string) error {
 	}
 	return l.Close()
 }
-
-// ParseHostengine reads the address of a standalone engine; see [wire.ParseHostengine].
-func ParseHostengine(address string) (wire.Hostengine, error) { return wire.ParseHostengine(address) }

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"gpu_exporter/collector/field"
 	"gpu_exporter/collector/metrics"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/state"
@@ -21,8 +20,8 @@ type Settings struct {
 	// Metrics has the counters to publish.
 	Metrics metrics.Config
 	// Sampler is completed from the counters and the selected families: its Fields,
-	// Derived, Tracked, Peers and Revision are ignored. Processes and HealthInterval apply
-	// if something needs them.
+	// Derived, Tracked, Peers and Revision are ignored. HealthInterval applies if something
+	// needs it.
 	Sampler wire.SamplerConfig
 	// Resolution is the time between the readings that integrals are computed from.
 	Resolution time.Duration
@@ -32,7 +31,7 @@ type Settings struct {
 
 // configure creates what the settings result in.
 func (c *Collector) configure(s Settings) *configured {
-	s.Sampler.Fields = watchedFields(s.Metrics.Counters)
+	s.Sampler.Fields = watchedFields(&s.Metrics)
 	s.Sampler.Derived = s.Metrics.DerivedFields()
 	s.Sampler.Tracked = state.TrackedFields(s.Metrics.Counters, s.Metrics.Selected.Integrates, s.Resolution)
 	s.Sampler.MaxAge = s.Metrics.MaxAge
@@ -40,8 +39,6 @@ func (c *Collector) configure(s Settings) *configured {
 	if !s.Metrics.NeedsHealth() {
 		s.Sampler.HealthInterval, s.Metrics.HealthInterval = 0, 0
 	}
-	s.Metrics.Owners.Usage = s.Metrics.Owners.Usage && s.Metrics.NeedsUsage()
-	s.Sampler.Processes = s.Sampler.Processes && s.Metrics.Owners.Usage
 	s.Metrics.KernelLog = func() (model.KernelLogStatus, bool) {
 		up, lost, ok := c.kernelLog.Status()
 		return model.KernelLogStatus{Up: up, Lost: lost}, ok
@@ -93,17 +90,17 @@ func (c *Collector) current() *configured {
 }
 
 // watchedFields returns the fields to read for each kind of entity, in the order of
-// the counters. Fields with the state of a switch are always read.
-func watchedFields(counters []field.Counter) map[model.EntityKind][]model.FieldID {
+// the counters, and those with the state of a switch if it is selected.
+func watchedFields(cfg *metrics.Config) map[model.EntityKind][]model.FieldID {
 	fields := map[model.EntityKind][]model.FieldID{}
 	for kind := model.KindGPU; int(kind) < model.KindCount; kind++ {
-		for _, c := range counters {
+		for _, c := range cfg.Counters {
 			if c.On(kind) && !slices.Contains(fields[kind], c.Field.ID) {
 				fields[kind] = append(fields[kind], c.Field.ID)
 			}
 		}
 	}
-	for _, f := range metrics.SwitchFields() {
+	for _, f := range cfg.SwitchFields() {
 		if !slices.Contains(fields[model.KindSwitch], f) {
 			fields[model.KindSwitch] = append(fields[model.KindSwitch], f)
 		}

@@ -156,7 +156,7 @@ type Reason = poll.Reason
 // hints returns what a user can do about each failure of a refresh.
 func hints() map[Reason]string {
 	return map[Reason]string{
-		poll.NoSocket:    "mount the node's /var/lib/kubelet/pod-resources into the container, or set the socket's path with --pod-resources-kubelet-socket",
+		poll.NoSocket:    "mount the node's /var/lib/kubelet/pod-resources into the container, or set the socket's path with --kubernetes.pod-resources-socket",
 		poll.Forbidden:   "run the exporter as a user that can open the socket (root by default)",
 		poll.Unavailable: "check that the kubelet runs; mount the directory of the socket, because a mount of the file does not survive a kubelet restart",
 		poll.Timeout:     "check whether the kubelet is overloaded or stuck",

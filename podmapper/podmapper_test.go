@@ -431,7 +431,7 @@ func TestNeverThere(t *testing.T) {
 	if n := log.count("level=WARN"); n != 1 {
 		t.Errorf("%d warnings, want 1", n)
 	}
-	if log.count("--pod-resources-kubelet-socket") == 0 {
+	if log.count("--kubernetes.pod-resources-socket") == 0 {
 		t.Error("the log has no hint")
 	}
 

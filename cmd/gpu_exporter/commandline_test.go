@@ -5,6 +5,7 @@ package main
 
 import (
 	"bytes"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -16,7 +17,7 @@ func TestCheckConfig(t *testing.T) {
 	for name, content := range map[string]string{
 		"good.csv":  "DCGM_FI_DEV_GPU_TEMP, gauge, GPU temperature (in C).\nDCGM_FI_DRIVER_VERSION, label, Driver version.\n",
 		"bad.csv":   "DCGM_FI_DEV_GPU_TMP, gauge, Mistyped.\nDCGM_FI_DEV_POWER_USAGE, gouge, Mistyped too.\n",
-		"none.yaml": "include: []\n",
+		"none.yaml": "counters: {file: []}\n",
 		"good.yml":  "http_server_config: {http2: false}\n",
 		"bad.yml":   "tls_server_config: {cert_file: none.pem, key_file: none.pem}\n",
 	} {
@@ -70,8 +71,8 @@ func TestCheckConfig(t *testing.T) {
 // file do not.
 func TestSeeHelp(t *testing.T) {
 	dir := t.TempDir()
-	good := writeFile(t, filepath.Join(dir, "good.yaml"), "devices: g\n")
-	bad := writeFile(t, filepath.Join(dir, "bad.yaml"), "devices: x\ncollect-intervall: 5s\n")
+	good := writeFile(t, filepath.Join(dir, "good.yaml"), "devices: {gpus: g}\n")
+	bad := writeFile(t, filepath.Join(dir, "bad.yaml"), "devices: {gpus: x}\ncollect-intervall: 5s\n")
 	for _, tt := range []struct {
 		args, env string
 		want      bool
@@ -101,5 +102,17 @@ func TestRunReportsEveryError(t *testing.T) {
 	lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
 	if code != 1 || len(lines) != 3 || !strings.HasPrefix(lines[0], "gpu_exporter: error: --") || !strings.HasPrefix(lines[1], "gpu_exporter: error: --") {
 		t.Errorf("exit status %d\n%s", code, &stderr)
+	}
+}
+
+// TestMakeRun: make run passes the address to the exporter.
+func TestMakeRun(t *testing.T) {
+	for args, want := range map[string]string{
+		"": "--web.listen-address=127.0.0.1:9400", "ADDRESS=127.0.0.1:9500": "--web.listen-address=127.0.0.1:9500",
+	} {
+		out, err := exec.CommandContext(t.Context(), "make", strings.Fields("-C ../.. -n run SCENARIO=t4x1 "+args)...).CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "--simulate=t4x1 "+want+"\n") {
+			t.Errorf("make run %s: %v\n%s", args, err, out)
+		}
 	}
 }

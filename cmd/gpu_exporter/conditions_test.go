@@ -19,25 +19,37 @@ DCGM_EXP_P2P_STATUS, gauge, P2P.
 // affected GPU only. Accumulated counters continue after a sampler restart.
 func TestConditions(t *testing.T) {
 	t.Parallel()
-	n := startNode(t, "dgx-h100", "--collect-interval=200ms", "--health.interval=1s", "--collectors="+countersFile(t, conditionCounters))
+	n := startNode(t, "dgx-h100", "--families=full", "--sample.interval=200ms", "--health.interval=1s", "--counters.file="+countersFile(t, conditionCounters))
 	for _, c := range []struct {
 		command, family, match string
 		want                   float64
+		info                   string // label of the state, in a series that different GPUs do not have
 	}{
-		{"reason gpu 2 hw_slowdown on", "gpu_clock_event_active", `reason="hw_slowdown"`, 1},
-		{"recovery gpu 2 reboot", "gpu_recovery_action", `action="node_reboot"`, 1},
-		{"fabric gpu 2 failure -11", "gpu_fabric_state", `state="failure"`, 1},
-		{"remap gpu 2 failure 1", "gpu_row_remap_failed", "", 1},
-		{"ecc gpu 2 dbe 3 sram", "gpu_ecc_location_errors_total", `location="sram",type="uncorrected"`, 3},
-		{"link gpu 2 port 3 down", "gpu_health_status", `system="nvlink"`, 2},
+		{"reason gpu 2 hw_slowdown on", "gpu_clock_event_active", `reason="hw_slowdown"`, 1, ""},
+		{"recovery gpu 2 reboot", "gpu_recovery_action", "", 2, `action="node_reboot"`},
+		{"fabric gpu 2 failure -11", "gpu_fabric_state", "", 4, `state="failure",error="-11"`},
+		{"remap gpu 2 failure 1", "gpu_row_remap_failed", "", 1, ""},
+		{"ecc gpu 2 dbe 3 sram", "gpu_ecc_location_errors_total", `location="sram",type="uncorrectable"`, 3, ""},
+		{"link gpu 2 port 3 down", "gpu_health_system_status", `system="nvlink"`, 2, ""},
+		{"", "gpu_health_status", "", 2, ""},
+		{"", "gpu_nvlinks", `state="down"`, 1, ""},
 	} {
-		n.command(t, c.command)
-		n.eventually(t, "after "+c.command, func() bool {
+		if c.command != "" {
+			n.command(t, c.command)
+		}
+		n.eventually(t, c.family+" after "+c.command, func() bool {
 			body := n.scrape(t)
 			one, _ := sumOf(body, c.family, `gpu="2"`, c.match)
 			other, found := sumOf(body, c.family, `gpu="3"`, c.match)
 			return one == c.want && found == 1 && other == 0
 		})
+		if c.info != "" {
+			body := n.scrape(t)
+			_, named := sumOf(body, c.family+"_info", `gpu="2"`, c.info)
+			if _, all := sumOf(body, c.family+"_info"); named != 1 || all != 1 {
+				t.Errorf("after %s: %s_info has %d series, %d of them with %s", c.command, c.family, all, named, c.info)
+			}
+		}
 	}
 	body := n.scrape(t)
 	if got, found := sumOf(body, "gpu_ecc_errors_total", `gpu="2"`); got != 3 || found != 2 {

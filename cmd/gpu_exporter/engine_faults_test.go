@@ -28,7 +28,7 @@ func (n *node) until(t *testing.T, status int) (string, time.Duration) {
 // TestFaultEngineGone shows that no GPU is up as soon as the engine is known to be gone,
 // although its last values are young enough to be published.
 func TestFaultEngineGone(t *testing.T) {
-	n := startNode(t, "h100x8", "--collect-interval=200ms", "--sample.max-age=10m")
+	n := startNode(t, "h100x8", "--sample.interval=200ms", "--sample.max-age=10m")
 	n.command(t, "engine lost")
 	why, took := n.until(t, http.StatusServiceUnavailable)
 	t.Logf("not ready after %v: %s", took, why)
@@ -64,7 +64,7 @@ func TestFaultNoGPUs(t *testing.T) {
 	})
 	t.Run("declared", func(t *testing.T) { startNode(t, "none", "--devices.allow-none") })
 	t.Run("all are lost", func(t *testing.T) {
-		n := startNode(t, "t4x1", "--collect-interval=200ms")
+		n := startNode(t, "t4x1", "--sample.interval=200ms")
 		n.command(t, "lose gpu 0")
 		why, _ := n.until(t, http.StatusServiceUnavailable)
 		if page := n.scrape(t); !strings.Contains(why, "none of the 1 GPUs answers") || gpusUp(page) != 0 || !strings.Contains(page, "\ngpu_exporter_gpus 1\n") {
@@ -78,7 +78,7 @@ func TestFaultNoGPUs(t *testing.T) {
 // TestFaultMuteGPU shows that a GPU is not up, and has no values, while DCGM repeats its
 // last values with status 0.
 func TestFaultMuteGPU(t *testing.T) {
-	n := startNode(t, "h100x8", "--collect-interval=200ms")
+	n := startNode(t, "h100x8", "--sample.interval=200ms")
 	n.command(t, "mute gpu 2")
 	start := time.Now()
 	n.eventually(t, "the GPU is down", func() bool { return gpusUp(n.scrape(t)) == 7 })
@@ -93,7 +93,7 @@ func TestFaultMuteGPU(t *testing.T) {
 // TestFaultImpossibleValues shows that no counter has counted a value that is impossible in
 // its unit.
 func TestFaultImpossibleValues(t *testing.T) {
-	n := startNode(t, "h100x8", "--collect-interval=200ms")
+	n := startNode(t, "h100x8", "--sample.interval=200ms")
 	busy := regexp.MustCompile(`(?m)^gpu_busy_seconds_total\{gpu="0".* (\S+)$`)
 	seconds := func() float64 {
 		m := busy.FindStringSubmatch(n.scrape(t))
@@ -126,7 +126,7 @@ func TestFaultImpossibleValues(t *testing.T) {
 // TestFaultSlowDriver shows that a driver that takes longer than the watchdog's limit for
 // each watch causes no restart.
 func TestFaultSlowDriver(t *testing.T) {
-	n := launchNode(t, "h100x8", "--collect-interval=1s")
+	n := launchNode(t, "h100x8", "--sample.interval=1s")
 	n.command(t, "slow dcgmWatchFields 4000")
 	start := time.Now()
 	n.until(t, http.StatusOK)
@@ -138,7 +138,7 @@ func TestFaultSlowDriver(t *testing.T) {
 
 // TestFaultCrashIsLoggedBriefly shows that a crash of the sampler causes at most 3 records.
 func TestFaultCrashIsLoggedBriefly(t *testing.T) {
-	n := startNode(t, "h100x8", "--collect-interval=200ms")
+	n := startNode(t, "h100x8", "--sample.interval=200ms")
 	before := len(n.log.String())
 	n.command(t, "crash dcgmEntitiesGetLatestValues")
 	n.eventually(t, "the crash", func() bool { return strings.Contains(n.log.String()[before:], "Sampler ended and is restarted") })

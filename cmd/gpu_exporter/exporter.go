@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -102,6 +103,9 @@ func newExporter(cfg config.Config, env sampler.Environment, logger, supervisorL
 
 // serve samples, publishes and answers scrapes until ctx ends or a part fails.
 func (e *exporter) serve(ctx context.Context) error {
+	if err := checkAddresses(&e.cfg.Static); err != nil {
+		return err
+	}
 	if err := e.collector.Open(); err != nil {
 		return err
 	}
@@ -134,6 +138,22 @@ func (e *exporter) serve(ctx context.Context) error {
 	start("owners", e.owners.Run)
 	start("reloading", e.reloader.Run)
 	return group.Wait()
+}
+
+// checkAddresses reports an address in use before a sampler starts.
+func checkAddresses(cfg *config.Static) error {
+	for _, address := range cfg.ListenAddresses {
+		if cfg.SystemdSocket || strings.HasPrefix(address, "vsock://") {
+			continue
+		}
+		switch l, err := net.Listen("tcp", address); {
+		case errors.Is(err, syscall.EADDRINUSE):
+			return fmt.Errorf("another process listens on %s: stop it, or choose another address with --web.listen-address=HOST:PORT", address)
+		case err == nil:
+			_ = l.Close() // nothing has connected
+		}
+	}
+	return nil
 }
 
 func (e *exporter) handler() (http.Handler, error) {

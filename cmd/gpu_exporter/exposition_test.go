@@ -39,31 +39,63 @@ func skeleton(body string) string {
 }
 
 // TestSameShapeAsDCGMExporter compares with testdata/dcgm-exporter-h100x8.txt, the
-// skeleton of dcgm-exporter's page on a node of eight H100.
+// skeleton of dcgm-exporter's page on a node of eight H100. The selection of families does
+// not affect it.
 func TestSameShapeAsDCGMExporter(t *testing.T) {
 	t.Parallel()
 	want, err := os.ReadFile("testdata/dcgm-exporter-h100x8.txt")
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := startNode(t, "h100x8", fast...)
-	var got string
-	n.eventually(t, "the profiling fields have values", func() bool {
-		got = n.scrape(t)
-		_, count := sumOf(got, "DCGM_FI_PROF_DRAM_ACTIVE")
-		return count == 8
-	})
-	if s := skeleton(got); s != string(want) {
-		t.Errorf("got:\n%s\nwant:\n%s", s, want)
+	// Labels and values that dcgm-exporter has on the same node, by the number of the GPU.
+	addresses := []string{"18", "2A", "3A", "5D", "9A", "AB", "BA", "DB"}
+	constants := map[string]string{
+		"DCGM_FI_DEV_MEM_CLOCK": "2619", "DCGM_FI_DEV_FB_RESERVED": "620", "DCGM_FI_DEV_VGPU_LICENSE_STATUS": "0",
+		"DCGM_FI_DEV_PCIE_REPLAY_COUNTER": "0", "DCGM_FI_DEV_ROW_REMAP_FAILURE": "0",
+		"DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS": "0", "DCGM_FI_DEV_CORRECTABLE_REMAPPED_ROWS": "0",
 	}
-	series := 0
-	for line := range strings.Lines(got) {
-		if strings.HasPrefix(line, "DCGM_") {
-			series++
-		}
-	}
-	if series != 192 {
-		t.Errorf("%d DCGM series, dcgm-exporter has 192", series)
+	for _, families := range []string{"lean", "default", "full"} {
+		t.Run(families, func(t *testing.T) {
+			t.Parallel()
+			n := startNode(t, "h100x8", append(fast, "--families="+families)...)
+			var got string
+			n.eventually(t, "the profiling fields have values", func() bool {
+				got = n.scrape(t)
+				_, count := sumOf(got, "DCGM_FI_PROF_DRAM_ACTIVE")
+				return count == 8
+			})
+			if s := skeleton(got); s != string(want) {
+				t.Errorf("got:\n%s\nwant:\n%s", s, want)
+			}
+			series := 0
+			for line := range strings.Lines(got) {
+				if strings.HasPrefix(line, "DCGM_") {
+					series++
+				}
+			}
+			if series != 192 {
+				t.Errorf("%d DCGM series, dcgm-exporter has 192", series)
+			}
+			for family, value := range constants {
+				for gpu, address := range addresses {
+					line := regexp.MustCompile(fmt.Sprintf(`(?m)^%s\{gpu="%d",UUID="GPU-[0-9a-f-]{36}",pci_bus_id="00000000:%s:00.0",device="nvidia%d",`+
+						`modelName="NVIDIA H100 80GB HBM3",hostname="[^"]+",DCGM_FI_DRIVER_VERSION="570.133.20"\} %s$`, family, gpu, address, gpu, value))
+					if !line.MatchString(got) {
+						t.Errorf("no line %s", line)
+					}
+				}
+			}
+			for gpu := range addresses {
+				memory := 0.0
+				for _, family := range []string{"DCGM_FI_DEV_FB_USED", "DCGM_FI_DEV_FB_FREE", "DCGM_FI_DEV_FB_RESERVED"} {
+					mib, _ := sumOf(got, family, fmt.Sprintf(`gpu="%d"`, gpu))
+					memory += mib
+				}
+				if memory < 81557 || memory > 81560 { // 81559 MiB, in parts that are rounded
+					t.Errorf("GPU %d has %v MiB of memory", gpu, memory)
+				}
+			}
+		})
 	}
 }
 
@@ -105,7 +137,7 @@ func TestProfilingPerGPU(t *testing.T) {
 			t.Errorf("a GPU without the module has a profiling value: %s", line)
 		}
 	}
-	if v, _ := sumOf(body, "gpu_exporter_fields_unsupported", `"module_not_loaded"`); v == 0 {
+	if v, _ := sumOf(body, "gpu_exporter_fields_missing_by_reason", `"module_not_loaded"`); v == 0 {
 		t.Error("no field is counted as module_not_loaded")
 	}
 }
@@ -122,7 +154,7 @@ fields:
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	n := startNode(t, "h100x8", "--collect-interval=1s", "--config.file="+file)
+	n := startNode(t, "h100x8", "--sample.interval=1s", "--config.file="+file)
 	n.command(t, "load gpu all bursts")
 	n.eventually(t, "a burst lies between the lowest and the highest value", func() bool {
 		body := n.scrape(t)
@@ -150,7 +182,7 @@ fields:
 func TestModels(t *testing.T) {
 	t.Parallel()
 	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), `
-include: []
+counters: {file: []}
 fields: [DCGM_FI_DEV_GPU_TEMP, DCGM_FI_DEV_FB_USED]
 models:
   - {match: Tesla T4, without: [DCGM_FI_DEV_FB_USED]}
@@ -178,8 +210,12 @@ models:
 	if _, t4 := sumOf(body, "DCGM_FI_DEV_FB_USED", `modelName="Tesla T4"`); t4 != 0 {
 		t.Errorf("the T4 has %d series of an excluded field", t4)
 	}
-	if v, _ := sumOf(body, "gpu_exporter_fields_unsupported", `"excluded"`); v != 4 {
+	if v, _ := sumOf(body, "gpu_exporter_fields_missing_by_reason", `"excluded"`); v != 4 {
 		t.Errorf("%v cells are excluded, want 4", v)
+	}
+	reasons, _ := sumOf(body, "gpu_exporter_fields_missing_by_reason")
+	if all, count := sumOf(body, "gpu_exporter_fields_missing"); all != reasons || count != 1 {
+		t.Errorf("%v cells are missing in %d series, %v by reason", all, count, reasons)
 	}
 	const unmatched = "An entry of models matches no GPU here"
 	n.eventually(t, "an entry that matches no GPU is logged", func() bool { return strings.Contains(n.log.String(), unmatched) })
@@ -191,6 +227,6 @@ models:
 	if got := strings.Count(n.log.String(), unmatched); got != 1 {
 		t.Errorf("logged %d times", got)
 	}
-	writeFile(t, path, "fields: [DCGM_FI_DEV_GPU_TEMP]\ninclude: []\nmodels: [{match: B200, without: [150]}]\n")
+	writeFile(t, path, "fields: [DCGM_FI_DEV_GPU_TEMP]\ncounters: {file: []}\nmodels: [{match: B200, without: [150]}]\n")
 	n.eventually(t, "an entry that matches no GPU is logged after a reload", func() bool { return strings.Contains(n.log.String(), "match=B200 gpus=") })
 }

@@ -35,7 +35,7 @@ func TestLostGPU(t *testing.T) {
 	// A sampler that starts now cannot read the identity of the lost GPU.
 	n.killSampler(t)
 	n.eventually(t, "a new sampler has taken over", func() bool {
-		v, _ := sumOf(n.scrape(t), "gpu_exporter_sampler_restarts_total", `"killed"`)
+		v, _ := sumOf(n.scrape(t), "gpu_exporter_sampler_restarts_by_reason_total", `"killed"`)
 		_, count := sumOf(n.scrape(t), "DCGM_FI_DEV_GPU_TEMP")
 		return v == 1 && count == 7
 	})
@@ -89,7 +89,7 @@ func TestHang(t *testing.T) {
 				t.Errorf("/health: %d %s", status, body)
 			}
 			n.eventually(t, "the hanging sampler is replaced", func() bool {
-				v, _ := sumOf(n.scrape(t), "gpu_exporter_sampler_restarts_total", `"timeout"`)
+				v, _ := sumOf(n.scrape(t), "gpu_exporter_sampler_restarts_by_reason_total", `"timeout"`)
 				return v >= 1
 			})
 			n.command(t, "clear") // also returns the lost GPU
@@ -109,7 +109,7 @@ func TestCrash(t *testing.T) {
 	n := startNode(t, "h100x8", fast...)
 	n.command(t, "crash dcgmEntitiesGetLatestValues")
 	n.eventually(t, "the crash is counted", func() bool {
-		v, _ := sumOf(n.scrape(t), "gpu_exporter_sampler_restarts_total", `"crash"`)
+		v, _ := sumOf(n.scrape(t), "gpu_exporter_sampler_restarts_by_reason_total", `"crash"`)
 		return v >= 1
 	})
 	n.command(t, "clear")
@@ -141,7 +141,7 @@ func TestNoLibrary(t *testing.T) {
 	n := launchNode(t, "", fast...)
 	n.eventually(t, "the missing library is counted", func() bool {
 		status, body := n.tryGet(t, "/metrics")
-		v, _ := sumOf(body, "gpu_exporter_sampler_restarts_total", `"library_missing"`)
+		v, _ := sumOf(body, "gpu_exporter_sampler_restarts_by_reason_total", `"library_missing"`)
 		return status == http.StatusOK && v >= 2 // retried
 	})
 	if status, why := n.tryGet(t, "/-/ready"); status != http.StatusServiceUnavailable || !strings.Contains(why, "libdcgm.so.4") {
@@ -213,7 +213,7 @@ func TestHostengine(t *testing.T) {
 			}
 			n.eventually(t, "the loss is counted and every GPU is down", func() bool {
 				body := n.scrape(t)
-				lost, _ := sumOf(body, "gpu_exporter_sampler_restarts_total", `"`+tc.reason+`"`)
+				lost, _ := sumOf(body, "gpu_exporter_sampler_restarts_by_reason_total", `"`+tc.reason+`"`)
 				up, gpus := sumOf(body, "gpu_up")
 				return lost >= 1 && gpus == 8 && up == 0
 			})
@@ -229,7 +229,7 @@ func TestHostengine(t *testing.T) {
 // TestHungHealthCheck: a health check that hangs is reported and does not delay samples.
 func TestHungHealthCheck(t *testing.T) {
 	t.Parallel()
-	n := startNode(t, "h100x8", "--collect-interval=200ms", "--sample.max-age=5s", "--health.interval=1s")
+	n := startNode(t, "h100x8", "--sample.interval=200ms", "--sample.max-age=5s", "--health.interval=1s")
 	up := func() float64 {
 		v, found := sumOf(n.scrape(t), "gpu_exporter_health_check_up")
 		if found != 1 {

@@ -73,7 +73,7 @@ func TestIntegrals(t *testing.T) {
 	if *integralsFor >= 2*time.Minute {
 		limit = 0.01
 	}
-	n := startNode(t, "h100x8", "--collect-interval="+integralsInterval.String())
+	n := startNode(t, "h100x8", "--families=default,exporter-detail", "--sample.interval="+integralsInterval.String())
 	n.command(t, "load gpu all bursts")
 	n.eventually(t, "the integrals exist", func() bool {
 		busy, count := sumOf(n.scrape(t), "gpu_busy_seconds_total")
@@ -94,7 +94,7 @@ func TestIntegrals(t *testing.T) {
 			n.killSampler(t)
 		}
 	}
-	n.has(t, 1, "gpu_exporter_sampler_restarts_total", `"killed"`)
+	n.has(t, 1, "gpu_exporter_sampler_restarts_by_reason_total", `"killed"`)
 	after := n.readIntegrals(t)
 	duration := after.at - before.at
 	bridged := (after.gap - before.gap) / 8 / duration

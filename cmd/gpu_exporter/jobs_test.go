@@ -65,7 +65,7 @@ func TestJobFiles(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "2"), 0o755); err != nil { // not a file: affects GPU 2 only
 		t.Fatal(err)
 	}
-	n := startNode(t, "h100x8", append(fast, "--hpc-job-mapping-dir="+dir)...)
+	n := startNode(t, "h100x8", append(fast, "--jobs.directory="+dir)...)
 	n.has(t, 2, "gpu_job_info", `gpu="0"`)
 	body := n.scrape(t)
 	for _, job := range []string{"1001", "1002"} {
@@ -76,8 +76,9 @@ func TestJobFiles(t *testing.T) {
 	if _, count := sumOf(body, "DCGM_FI_DEV_GPU_TEMP"); count != 9 {
 		t.Errorf("%d series of 8 GPUs, one of which has two jobs", count)
 	}
-	if v, _ := sumOf(body, "gpu_exporter_owner_source_failures_total", `source="job_files"`, `reason="not_regular"`); v < 1 {
-		t.Errorf("the directory in place of a file is counted %v times", v)
+	failures, _ := sumOf(body, "gpu_exporter_owner_source_failures_by_reason_total", `source="job_files"`, `reason="not_regular"`)
+	if all, _ := sumOf(body, "gpu_exporter_owner_source_failures_total", `source="job_files"`); failures < 1 || all != failures {
+		t.Errorf("the directory in place of a file is counted %v times, all failures %v times", failures, all)
 	}
 	owners := func(want string) {
 		t.Helper()
@@ -123,7 +124,7 @@ func TestSlurmJobs(t *testing.T) {
 		t.Fatal(err)
 	}
 	proc.write(t, 4242, "environ", "SLURM_JOB_ID=77\x00SLURM_JOB_USER=ada\x00SLURM_JOB_ACCOUNT=lab\x00SLURM_STEP_GPUS=3\x00")
-	n := startNode(t, "h100x8", append(fast, "--path.procfs="+string(proc), "--path.cgroupfs="+cgroups, "--slurm.jobs=on")...)
+	n := startNode(t, "h100x8", append(fast, "--path.procfs="+string(proc), "--path.cgroupfs="+cgroups, "--slurm.jobs=on", "--families=lean")...)
 	n.has(t, 1, "gpu_job_info", `gpu="3"`, `account="lab"`, `job_id="77"`, `source="slurm"`, `user="ada"`)
 	n.command(t, "process gpu 5 pid 4242 memory 100")
 	n.has(t, 1, "gpu_job_info", `gpu="5"`, `job_id="77"`)
@@ -178,7 +179,7 @@ func TestDockerContainers(t *testing.T) {
 	socket := dockerEngine(t, `{"Id":"`+strings.Repeat("c", 64)+`","Name":"/notebook","State":{"Status":"running","Running":true},
 		"Config":{"Image":"jupyter:1","Env":[],"Labels":{"com.docker.compose.project":"lab","com.docker.compose.service":"nb","org.example.owner":"ada","secret":"x"}},
 		"HostConfig":{"Runtime":"runc","DeviceRequests":[{"Driver":"nvidia","Count":0,"DeviceIDs":["1","3"],"Capabilities":[["gpu"]]}]}}`)
-	n := startNode(t, "h100x8", append(fast, "--docker.socket="+socket, "--docker.label-allowlist-regex=^org")...)
+	n := startNode(t, "h100x8", append(fast, "--docker.socket="+socket, "--docker.label-allowlist=^org")...)
 	n.has(t, 1, "gpu_container_info", `gpu="1"`, `compose_project="lab"`, `compose_service="nb"`, `container_name="notebook"`, `image="jupyter:1"`, `label_org_example_owner="ada"`)
 	body := n.scrape(t)
 	if _, count := sumOf(body, "gpu_container_info"); count != 2 {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"os"
 
 	"gpu_exporter/cmd/gpu_exporter/internal/config"
@@ -18,6 +17,7 @@ import (
 // kernelLogPath returns the path of the kernel log with the XIDs of the node's GPUs, or
 // "" if none is followed.
 func kernelLogPath(cfg *config.Static, env sampler.Environment, logger *slog.Logger) (string, error) {
+	_, isLocal := cfg.Engine()
 	switch {
 	case cfg.KernelLog == config.KernelLogOff:
 		return "", nil
@@ -36,24 +36,11 @@ func kernelLogPath(cfg *config.Static, env sampler.Environment, logger *slog.Log
 		}
 		f.Close()
 		return env.KernelLog, nil
-	case cfg.KernelLog == config.KernelLogAuto && !engineIsLocal(cfg.Hostengine):
+	case cfg.KernelLog == config.KernelLogAuto && !isLocal:
 		logger.Info("The kernel log is not followed: DCGM's engine may run on another machine", "engine", cfg.Hostengine, "if_not", "--xid.kernel-log=on")
 		return "", nil
 	}
 	return config.DefaultKMsg, nil
-}
-
-// engineIsLocal reports whether the engine is known to run on this machine.
-func engineIsLocal(address string) bool {
-	if address == "" {
-		return true
-	}
-	h, err := collector.ParseHostengine(address)
-	if err != nil {
-		return false // package config has reported it
-	}
-	ip, err := netip.ParseAddr(h.Host)
-	return h.Unix || h.Host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // engineReadsKernelLog reports whether DCGM's engine may read the kernel log, which it

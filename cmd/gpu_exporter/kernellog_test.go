@@ -24,10 +24,10 @@ func loggedNode(t *testing.T, scenario string, args ...string) *node {
 	return n
 }
 
-// xids returns the sum of gpu_xid_errors_total over the series with the labels.
+// xids returns the sum of gpu_xid_code_errors_total over the series with the labels.
 func (n *node) xids(t *testing.T, labels ...string) int {
 	t.Helper()
-	v, _ := sumOf(n.scrape(t), "gpu_xid_errors_total", labels...)
+	v, _ := sumOf(n.scrape(t), "gpu_xid_code_errors_total", labels...)
 	return int(v)
 }
 

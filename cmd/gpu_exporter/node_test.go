@@ -36,7 +36,7 @@ var strictDurations = os.Getenv("GPU_EXPORTER_TEST_DURATIONS") != ""
 
 // fast are the flags of a node that detects changes early. The age is below the 10 s after
 // which the supervisor kills a sampler without frames.
-var fast = []string{"--collect-interval=200ms", "--sample.max-age=5s"}
+var fast = []string{"--sample.interval=200ms", "--sample.max-age=5s"}
 
 // built returns the path of the binary of make build. The stand-ins are in the
 // directory sim next to it.

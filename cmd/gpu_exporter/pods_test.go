@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -62,7 +63,7 @@ const firstMIGDevice = "MIG-bebc783d-a031-524e-9ca3-055daed0bee5"
 func TestPods(t *testing.T) {
 	t.Parallel()
 	kubelet, socket := startKubelet(t)
-	n := startNode(t, "h100x8-mig", append(fast, "-k", "--pod-resources-kubelet-socket="+socket)...)
+	n := startNode(t, "h100x8-mig", append(fast, "-k", "--kubernetes.pod-resources-socket="+socket)...)
 	kubelet.SetPods(
 		kubelettest.Pod("ml", "whole", "main", "nvidia.com/gpu", n.uuid(t, "6")),
 		kubelettest.Pod("ml", "shared-a", "main", "nvidia.com/gpu.shared", n.uuid(t, "7")+"::0"),
@@ -86,17 +87,26 @@ func TestPods(t *testing.T) {
 	if _, count := sumOf(body, "gpu_pod_info", `gpu="7"`); count != 2 {
 		t.Errorf("%d owners of the shared GPU, want 2", count)
 	}
-	if v, _ := sumOf(body, "gpu_exporter_pod_mapping_unmatched_devices"); v != 1 {
+	if v, _ := sumOf(body, "gpu_exporter_owner_source_unmatched_devices", `source="pod_resources"`); v != 1 {
 		t.Errorf("%v unmatched devices, want 1", v)
 	}
 	if _, count := sumOf(body, "DCGM_FI_DEV_FB_USED", `pod="slice"`); count != 1 {
 		t.Errorf("the MIG pod is on %d series, want only its instance's", count)
 	}
+	begin := float64(time.Now().Add(-patience).Unix())
+	if v, count := sumOf(body, "gpu_exporter_owner_source_last_success_timestamp_seconds", `source="pod_resources"`); count != 1 || v < begin || v > float64(time.Now().Unix()+1) {
+		t.Errorf("the last refresh was at %v in %d series", v, count)
+	}
 	kubelet.Stop()
 	n.eventually(t, "the mapping is down", func() bool {
-		v, count := sumOf(n.scrape(t), "gpu_exporter_pod_mapping_up")
+		v, count := sumOf(n.scrape(t), "gpu_exporter_owner_source_up", `source="pod_resources"`)
 		return count == 1 && v == 0
 	})
+	body = n.scrape(t)
+	failures, _ := sumOf(body, "gpu_exporter_owner_source_failures_by_reason_total", `source="pod_resources"`)
+	if all, _ := sumOf(body, "gpu_exporter_owner_source_failures_total", `source="pod_resources"`); failures < 1 || all != failures {
+		t.Errorf("%v failures, %v by reason", all, failures)
+	}
 	if _, count := sumOf(n.scrape(t), "DCGM_FI_DEV_GPU_TEMP", `pod="whole"`); count != 1 {
 		t.Error("the owners disappeared with the kubelet")
 	}
@@ -120,9 +130,9 @@ func TestPodMetadata(t *testing.T) {
 		Annotations:     map[string]string{"example.com/cost": "42", "other": "y"},
 		OwnerReferences: []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "train-5d4f", UID: "rs", Controller: &yes}},
 	}})
-	n := startNode(t, "h100x8", append([]string{"-k", "--pod-resources-kubelet-socket=" + socket, "--kubernetes.pods-socket=" + podsSocket, "--path.pod-logs=" + t.TempDir(),
-		"--kubernetes-enable-pod-labels", "--kubernetes-pod-label-allowlist-regex=^app,^device$", "--kubernetes.pod-annotation-allowlist-regex=cost",
-		"--kubernetes-enable-pod-uid", "--kubernetes.workload"}, fast...)...)
+	n := startNode(t, "h100x8", append([]string{"-k", "--kubernetes.pod-resources-socket=" + socket, "--kubernetes.pods-socket=" + podsSocket, "--path.pod-logs=" + t.TempDir(),
+		"--kubernetes.pod-labels", "--kubernetes.pod-label-allowlist=^app,^device$", "--kubernetes.pod-annotation-allowlist=cost",
+		"--kubernetes.pod-uid", "--kubernetes.workload"}, fast...)...)
 	kubelet.SetPods(kubelettest.Pod("ml", "train-5d4f-x", "main", "nvidia.com/gpu", n.uuid(t, "2")))
 	n.eventually(t, "the labels are on the series", func() bool {
 		_, count := sumOf(n.scrape(t), "DCGM_FI_DEV_GPU_TEMP", `gpu="2"`, `app_kubernetes_io_name="llm"`, `pod_label_device="mine"`,
@@ -149,10 +159,10 @@ func TestPodMetadata(t *testing.T) {
 // TestNoKubelet: while the kubelet cannot be reached, no device counts as free.
 func TestNoKubelet(t *testing.T) {
 	t.Parallel()
-	n := startNode(t, "h100x8", append(fast, "-k", "--pod-resources-kubelet-socket="+filepath.Join(t.TempDir(), "kubelet.sock"))...)
-	n.has(t, 0, "gpu_exporter_pod_mapping_up")
+	n := startNode(t, "h100x8", append(fast, "-k", "--kubernetes.pod-resources-socket="+filepath.Join(t.TempDir(), "kubelet.sock"))...)
+	n.has(t, 0, "gpu_exporter_owner_source_up", `source="pod_resources"`)
 	body := n.scrape(t)
-	for _, family := range []string{"gpu_owners", "gpu_exporter_pod_mapping_unmatched_devices"} {
+	for _, family := range []string{"gpu_owners", "gpu_exporter_owner_source_unmatched_devices"} {
 		if _, count := sumOf(body, family); count != 0 {
 			t.Errorf("%d series of %s", count, family)
 		}
@@ -169,7 +179,8 @@ func TestUsageOfASharedGPU(t *testing.T) {
 	proc.process(t, 1002, podCgroup(uidA, "a"))
 	proc.process(t, 2001, "/user.slice/user-1000.slice/session-2.scope")
 	logs := logDirectory(t, "ml_a_"+uidA, "ml_b_"+uidB)
-	args := append([]string{"-k", "--pod-resources-kubelet-socket=" + socket, "--path.procfs=" + string(proc), "--path.pod-logs=" + logs}, fast...)
+	args := append([]string{"-k", "--kubernetes.pod-resources-socket=" + socket, "--path.procfs=" + string(proc), "--path.pod-logs=" + logs}, fast...)
+	args = append(args, "--families=default,usage-detail,exporter-detail")
 	n := startNode(t, "h100x8", args...)
 	gpu := n.uuid(t, "7")
 	kubelet.SetPods(
@@ -206,7 +217,7 @@ func TestUsageOfASharedGPU(t *testing.T) {
 	}
 }
 
-// TestVirtualGPUs: --kubernetes-virtual-gpus selects dcgm-exporter's form of shared GPUs.
+// TestVirtualGPUs: --kubernetes.repeat-shared selects dcgm-exporter's form of shared GPUs.
 // Each pod has a copy of each series. Memory by process is in addition to the device's.
 func TestVirtualGPUs(t *testing.T) {
 	t.Parallel()
@@ -214,7 +225,7 @@ func TestVirtualGPUs(t *testing.T) {
 	proc := newHostProc(t)
 	proc.process(t, 1001, podCgroup(uidA, "a"))
 	logs := logDirectory(t, "ml_a_"+uidA, "ml_b_"+uidB)
-	args := append([]string{"-k", "--kubernetes-virtual-gpus", "--pod-resources-kubelet-socket=" + socket, "--path.procfs=" + string(proc), "--path.pod-logs=" + logs}, fast...)
+	args := append([]string{"-k", "--kubernetes.repeat-shared", "--kubernetes.pod-resources-socket=" + socket, "--path.procfs=" + string(proc), "--path.pod-logs=" + logs}, fast...)
 	n := startNode(t, "h100x8", args...)
 	gpu := n.uuid(t, "7")
 	kubelet.SetPods(
@@ -253,7 +264,7 @@ func TestPodsThroughRepartitions(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(kubelet.Stop)
-	n := startNode(t, "a100x7-mig", append(fast, "-k", "--pod-resources-kubelet-socket="+socket)...)
+	n := startNode(t, "a100x7-mig", append(fast, "-k", "--kubernetes.pod-resources-socket="+socket)...)
 	gpu := n.uuid(t, "0")
 	const family = "DCGM_FI_DEV_FB_USED"
 	held := regexp.MustCompile(`GPU_I_ID="(\d+)".*pod="r\d+-gi(\d+)"`)

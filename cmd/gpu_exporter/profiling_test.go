@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"gpu_exporter/collector/model"
 )
 
 // TestProfilingPause: with the admin API, profiling is paused and resumed over HTTP. A pause
@@ -23,9 +25,10 @@ func TestProfilingPause(t *testing.T) {
 			body := n.scrape(t)
 			_, count := sumOf(body, field)
 			_, temperatures := sumOf(body, "DCGM_FI_DEV_GPU_TEMP")
-			paused, _ := sumOf(body, "gpu_profiling_state", `state="paused"`)
+			paused, _ := sumOf(body, "gpu_profiling_state_info", `state="paused"`)
+			states, gpus := sumOf(body, "gpu_profiling_state")
 			_, until := sumOf(body, "gpu_exporter_profiling_paused_until_timestamp_seconds")
-			return count == want && temperatures == 8 && int(paused) == 8-want && until == min(1, 8-want)
+			return count == want && temperatures == 8 && int(paused) == 8-want && gpus == 8 && states == float64(model.ProfilingPaused)*paused && until == min(1, 8-want)
 		})
 	}
 	values(8)

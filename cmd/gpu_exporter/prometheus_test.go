@@ -24,8 +24,8 @@ func TestRealPrometheus(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs for a minute: omit -short")
 	}
-	whole := startNode(t, "h100x8", "--collect-interval=1s")
-	mig := startNode(t, "h100x8-mig", "--collect-interval=1s")
+	whole := startNode(t, "h100x8", "--families=full", "--sample.interval=1s")
+	mig := startNode(t, "h100x8-mig", "--sample.interval=1s")
 	// The interval is the longest possible scrape timeout.
 	api := startPrometheus(t, fmt.Sprintf(`
 global: {scrape_interval: 3s, scrape_timeout: 3s}
@@ -44,7 +44,7 @@ scrape_configs:
 	api.expect(`count(DCGM_FI_DEV_GPU_TEMP{node="whole"})`, 8)
 	api.expect(`sum(gpu_up{node="whole"})`, 8)
 	whole.command(t, "xid 79 gpu 3")
-	api.eventually(`gpu_xid_errors_total{node="whole",gpu="3",xid="79"}`, func(v float64) bool { return v == 1 })
+	api.eventually(`gpu_xid_errors_total{node="whole",gpu="3",severity="critical"}`, func(v float64) bool { return v == 1 })
 	whole.command(t, "lose gpu 5")
 	api.eventually(`gpu_up{node="whole",gpu="5"}`, func(v float64) bool { return v == 0 })
 	scrapes(10)
@@ -83,8 +83,10 @@ scrape_configs:
 		api.between(`scrape_samples_scraped{node="whole"}`, 8*25, 2000)
 	})
 	t.Run("XID 79 increased the counter by 1", func(t *testing.T) {
-		api.expect(`max_over_time(gpu_xid_errors_total{node="whole",gpu="3",xid="79"}[1h]) - min_over_time(gpu_xid_errors_total{node="whole",gpu="3",xid="79"}[1h])`, 1)
+		api.expect(`max_over_time(gpu_xid_errors_total{node="whole",gpu="3",severity="critical"}[1h]) - min_over_time(gpu_xid_errors_total{node="whole",gpu="3",severity="critical"}[1h])`, 1)
 		api.expect(`sum(gpu_xid_errors_total)`, 1)
+		api.expect(`gpu_xid_code_errors_total{node="whole",gpu="3",xid="79",severity="critical"}`, 1)
+		api.expect(`time() - gpu_xid_code_last_timestamp_seconds{node="whole",gpu="3",xid="79"} < bool 600`, 1)
 		api.expect(`DCGM_FI_DEV_XID_ERRORS{node="whole",gpu="3"}`, 79)
 	})
 	t.Run("the lost GPU is down and the values of the others change", func(t *testing.T) {
@@ -110,7 +112,7 @@ func TestNativeHistogramsInPrometheus(t *testing.T) {
 		t.Skip("runs for half a minute: omit -short")
 	}
 	t.Parallel()
-	n := startNode(t, "h100x8", "--collect-interval=1s", "--sample.resolution=100ms", "--sample.histograms")
+	n := startNode(t, "h100x8", "--sample.interval=1s", "--sample.resolution=100ms", "--sample.histograms")
 	n.command(t, "load gpu all bursts")
 	api := startPrometheus(t, fmt.Sprintf(`
 global: {scrape_interval: 2s, scrape_timeout: 2s, scrape_native_histograms: true}

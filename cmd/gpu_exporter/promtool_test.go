@@ -46,7 +46,7 @@ func TestBuiltInCounters(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			once := exec.CommandContext(t.Context(), built(t), "once", "--simulate=dgx-h100", "--collectors="+"builtin:"+name)
+			once := exec.CommandContext(t.Context(), built(t), "once", "--simulate=dgx-h100", "--families=full", "--counters.file="+"builtin:"+name)
 			var stderr bytes.Buffer
 			once.Stderr = &stderr
 			out, err := once.Output()
@@ -76,19 +76,30 @@ func TestBuiltInCounters(t *testing.T) {
 	}
 }
 
-// TestPromtoolCheckMetrics checks the golden files and a live scrape with promtool check
-// metrics. testdata/promtool-complaints.txt has the accepted complaints, about names and
+// TestPromtoolCheckMetrics checks the golden files and a live scrape of each preset with
+// promtool check metrics. testdata/promtool-complaints.txt has the accepted complaints, about names and
 // labels of dcgm-exporter.
 func TestPromtoolCheckMetrics(t *testing.T) {
 	t.Parallel()
 	promtool := tool(t, "promtool")
-	n := startNode(t, "h100x8", fast...)
-	n.eventually(t, "all families exist", func() bool { // some are read independently of the samples
-		body := n.scrape(t)
-		return strings.Contains(body, "gpu_health_status{") && strings.Contains(body, "gpu_topology_info{") &&
-			strings.Contains(body, "DCGM_FI_PROF_GR_ENGINE_ACTIVE{") && strings.Contains(body, "gpu_profiling_state{")
-	})
-	bodies := []string{n.scrape(t)}
+	var bodies []string
+	for preset, last := range map[string][]string{ // families that are read independently of the samples
+		"lean":    {"DCGM_FI_PROF_GR_ENGINE_ACTIVE"},
+		"default": {"DCGM_FI_PROF_GR_ENGINE_ACTIVE", "gpu_health_status", "gpu_profiling_state"},
+		"full":    {"DCGM_FI_PROF_GR_ENGINE_ACTIVE", "gpu_health_system_status", "gpu_topology_info", "gpu_profiling_state"},
+	} {
+		n := startNode(t, "dgx-h100", append(fast, "--families="+preset)...)
+		n.command(t, "xid 94 gpu 1")
+		n.command(t, "recovery gpu 2 reboot")
+		n.command(t, "fabric gpu 2 failure -11")
+		n.command(t, "link gpu 2 port 3 down")
+		n.eventually(t, "all families exist", func() bool {
+			body := n.scrape(t)
+			missing := func(family string) bool { return !strings.Contains(body, family+"{") }
+			return !slices.ContainsFunc(append(last, "gpu_xid_code_errors_total", "gpu_recovery_action_info"), missing)
+		})
+		bodies = append(bodies, n.scrape(t))
+	}
 	for _, golden := range []string{"families.prom", "families-old-names.prom"} {
 		b, err := os.ReadFile(filepath.Join("../../collector/metrics/testdata", golden))
 		if err != nil {

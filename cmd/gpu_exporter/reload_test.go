@@ -40,22 +40,22 @@ func TestReload(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	const base = "collect-interval: 200ms\nsample.max-age: 1m\nfields: [DCGM_FI_DEV_GPU_TEMP, DCGM_FI_PROF_GR_ENGINE_ACTIVE"
-	publish(base + "]\ninclude: []\n")
+	const base = "sample: {interval: 200ms, max-age: 1m}\nfields: [DCGM_FI_DEV_GPU_TEMP, DCGM_FI_PROF_GR_ENGINE_ACTIVE"
+	publish(base + "]\ncounters: {file: []}\n")
 	path := filepath.Join(dir, "c.yaml")
 	if err := os.Symlink("..data/c.yaml", path); err != nil {
 		t.Fatal(err)
 	}
-	n := startNode(t, "h100x8", "--config.file="+path)
+	n := startNode(t, "h100x8", "--config.file="+path, "--families=default,peers,health-detail")
 	n.command(t, "xid 94 gpu 1")
 	n.eventually(t, "the XID is counted, and profiling has values", func() bool {
 		body := n.scrape(t)
-		total, _ := sumOf(body, "gpu_xid_errors_total", `gpu="1"`, `xid="94"`)
+		total, _ := sumOf(body, "gpu_xid_code_errors_total", `gpu="1"`, `xid="94"`)
 		_, profiled := sumOf(body, "DCGM_FI_PROF_GR_ENGINE_ACTIVE")
-		_, healthy := sumOf(body, "gpu_health_status", `system="device"`)
+		_, healthy := sumOf(body, "gpu_health_system_status", `system="device"`)
 		_, peers := sumOf(body, "gpu_p2p_status")
-		active, _ := sumOf(body, "gpu_profiling_state", `state="active"`)
-		return total == 1 && profiled == 8 && active == 8 && healthy == 8 && peers == 56
+		states, profiling := sumOf(body, "gpu_profiling_state")
+		return total == 1 && profiled == 8 && profiling == 8 && states == 0 && healthy == 8 && peers == 56
 	})
 
 	done, scrapes := make(chan struct{}), atomic.Int64{}
@@ -71,11 +71,11 @@ func TestReload(t *testing.T) {
 			status, body := n.tryGet(t, "/metrics")
 			_, temperatures := sumOf(body, "DCGM_FI_DEV_GPU_TEMP")
 			_, profiled := sumOf(body, "DCGM_FI_PROF_GR_ENGINE_ACTIVE")
-			_, healthy := sumOf(body, "gpu_health_status", `system="device"`)
+			_, healthy := sumOf(body, "gpu_health_system_status", `system="device"`)
 			_, peers := sumOf(body, "gpu_p2p_status")
-			states, _ := sumOf(body, "gpu_profiling_state")
+			_, states := sumOf(body, "gpu_profiling_state")
 			up, gpus := sumOf(body, "gpu_up")
-			xids, _ := sumOf(body, "gpu_xid_errors_total", `gpu="1"`, `xid="94"`)
+			xids, _ := sumOf(body, "gpu_xid_code_errors_total", `gpu="1"`, `xid="94"`)
 			if status != http.StatusOK || temperatures != 8 || profiled != 8 || states != 8 || healthy != 8 || peers != 56 || up != 8 || gpus != 8 || xids != 1 {
 				t.Errorf("scrape %d: status %d, %d temperatures, %d profiling values, %v profiling states, %d health states, %d pairs of peers, %v of %d GPUs up, %v XIDs",
 					scrapes.Load(), status, temperatures, profiled, states, healthy, peers, up, gpus, xids)
@@ -106,7 +106,7 @@ func TestReload(t *testing.T) {
 	}
 	sampler := n.samplerPID()
 
-	publish(base + ", DCGM_FI_DEV_POWER_USAGE]\ninclude: []\n") // applied because the file changed
+	publish(base + ", DCGM_FI_DEV_POWER_USAGE]\ncounters: {file: []}\n") // applied because the file changed
 	shows("DCGM_FI_DEV_POWER_USAGE", 8)
 	if now := n.samplerPID(); now == sampler {
 		t.Error("the sampler was not replaced")
@@ -114,7 +114,7 @@ func TestReload(t *testing.T) {
 
 	publish(base + ", DCGM_FI_DEV_POWER_USAG, {field: 1, kind: gpu}]\n")
 	successful(0)
-	if status, body := n.post(t, "/-/reload"); status != http.StatusInternalServerError || !strings.Contains(body, "c.yaml:3: unknown field DCGM_FI_DEV_POWER_USAG: did you mean DCGM_FI_DEV_POWER_USAGE?\n") {
+	if status, body := n.post(t, "/-/reload"); status != http.StatusInternalServerError || !strings.Contains(body, "c.yaml:2: unknown field DCGM_FI_DEV_POWER_USAG: did you mean DCGM_FI_DEV_POWER_USAGE?\n") {
 		t.Errorf("reload answers %d: %s", status, body)
 	}
 	n.eventually(t, "each error has a record", func() bool {
@@ -128,7 +128,7 @@ func TestReload(t *testing.T) {
 	}
 	shows("DCGM_FI_DEV_POWER_USAGE", 8)
 
-	publish(base + ", DCGM_FI_DEV_FB_USED, {field: 155, name: my_watts}]\ninclude: []\n")
+	publish(base + ", DCGM_FI_DEV_FB_USED, {field: 155, name: my_watts}]\ncounters: {file: []}\n")
 	if status, body := n.post(t, "/-/reload"); status != http.StatusOK {
 		t.Errorf("reload answers %d: %s", status, body)
 	}
@@ -141,12 +141,12 @@ func TestReload(t *testing.T) {
 	if status, body := n.post(t, "/-/reload"); status != http.StatusOK {
 		t.Errorf("reload answers %d: %s", status, body)
 	}
-	publish(base + ", {field: 155, name: my_watts}, DCGM_FI_DEV_FB_USED]\ninclude: []\n") // in a different order
+	publish(base + ", {field: 155, name: my_watts}, DCGM_FI_DEV_FB_USED]\ncounters: {file: []}\n") // in a different order
 	if status, body := n.post(t, "/-/reload"); status != http.StatusOK {
 		t.Errorf("reload answers %d: %s", status, body)
 	}
 	shows("my_watts", 8)
-	publish("# on different lines\n" + base + ", {field: 155, name: my_watts}, DCGM_FI_DEV_FB_USED]\ninclude: []\n")
+	publish("# on different lines\n" + base + ", {field: 155, name: my_watts}, DCGM_FI_DEV_FB_USED]\ncounters: {file: []}\n")
 	if status, body := n.post(t, "/-/reload"); status != http.StatusOK {
 		t.Errorf("reload answers %d: %s", status, body)
 	}
@@ -155,17 +155,17 @@ func TestReload(t *testing.T) {
 		t.Error("a reload without a change, or in another order, replaced the sampler")
 	}
 
-	publish(base + "]\ninclude: []\nmodels: [{match: .*H100.*, without: [DCGM_FI_DEV_FB_USED]}, {match: .*A100.*, fields: [DCGM_FI_DEV_MEMORY_TEMP]}]\nkubernetes: true\n")
+	publish(base + "]\ncounters: {file: []}\nmodels: [{match: .*H100.*, without: [DCGM_FI_DEV_FB_USED]}, {match: .*A100.*, fields: [DCGM_FI_DEV_MEMORY_TEMP]}]\nkubernetes: {enabled: true}\n")
 	if err := n.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
 	shows("my_watts", 0)
 	shows("DCGM_FI_DEV_MEMORY_TEMP", 0)
-	n.eventually(t, "the log names the setting that needs a restart", func() bool { return strings.Contains(n.log.String(), "settings=kubernetes\n") })
+	n.eventually(t, "the log names the setting that needs a restart", func() bool { return strings.Contains(n.log.String(), "settings=kubernetes.enabled\n") })
 
 	for i := range 10 {
 		extra := []string{"]", ", DCGM_FI_DEV_POWER_USAGE]"}[i%2]
-		publish(base + extra + "\ninclude: []\n")
+		publish(base + extra + "\ncounters: {file: []}\n")
 		if status, body := n.post(t, "/-/reload"); status != http.StatusOK {
 			t.Errorf("reload answers %d: %s", status, body)
 		}
@@ -181,12 +181,12 @@ func TestReload(t *testing.T) {
 // TestReloadMetrics: the metrics have the result of a reload before the next sample.
 func TestReloadMetrics(t *testing.T) {
 	t.Parallel()
-	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), "collect-interval: 10m\n")
+	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), "sample: {interval: 10m}\n")
 	n := startNode(t, "t4x1", "--config.file="+path)
 	for _, tc := range []struct {
 		text       string
 		successful float64
-	}{{"collect-interval: 10\n  nonsense", 0}, {"collect-interval: 10m\n", 1}} {
+	}{{"sample: 10\n  nonsense", 0}, {"sample: {interval: 10m}\n", 1}} {
 		writeFile(t, path, tc.text)
 		n.post(t, "/-/reload")
 		n.eventually(t, "the metric has the result", func() bool {

@@ -46,7 +46,7 @@ func TestRepartition(t *testing.T) {
 // The other GPUs keep their values, and no resource leaks.
 func TestRepartitions(t *testing.T) {
 	t.Parallel()
-	n := startNode(t, "h100x8-mig", "--collect-interval=100ms", "--collectors="+countersFile(t, topologyCounters))
+	n := startNode(t, "h100x8-mig", "--sample.interval=100ms", "--counters.file="+countersFile(t, topologyCounters))
 	layouts := []string{"3g.40gb*2", "1g.10gb*7", "2g.20gb*3", "4g.40gb+2g.20gb", "none"}
 	series := regexp.MustCompile(`^DCGM_FI_DEV_FB_TOTAL\{gpu="0".*GPU_I_PROFILE="([^"]*)",GPU_I_ID="(\d+)".*\} (\d+)`)
 	// shape returns the instances of GPU 0 as PROFILE/ID=MEMORY.
@@ -108,7 +108,7 @@ func TestRepartitions(t *testing.T) {
 		return sizes
 	}
 	n.eventually(t, "the XID is counted", func() bool {
-		total, _ := sumOf(n.scrape(t), "gpu_xid_errors_total", `gpu="3"`, `xid="94"`)
+		total, _ := sumOf(n.scrape(t), "gpu_xid_code_errors_total", `gpu="3"`, `xid="94"`)
 		return total == 1
 	})
 	before, sampler := size(n.scrape(t)), n.samplerPID()
@@ -148,7 +148,7 @@ func TestRepartitions(t *testing.T) {
 			if _, others := sumOf(body, "DCGM_FI_DEV_GPU_TEMP", `gpu="6"`); others == 0 {
 				t.Fatalf("repartition %d: GPU 6 has no value", i)
 			}
-			if total, _ := sumOf(body, "gpu_xid_errors_total", `gpu="3"`, `xid="94"`); total != 1 {
+			if total, _ := sumOf(body, "gpu_xid_code_errors_total", `gpu="3"`, `xid="94"`); total != 1 {
 				t.Fatalf("repartition %d: GPU 3 counts %v XIDs", i, total)
 			}
 			time.Sleep(10 * time.Millisecond)
@@ -212,7 +212,7 @@ func TestUnknownInstances(t *testing.T) {
 	}
 	withheld()
 	n.killSampler(t)
-	value(1, 1, "gpu_exporter_sampler_restarts_total", `"killed"`)
+	value(1, 1, "gpu_exporter_sampler_restarts_by_reason_total", `"killed"`)
 	value(1, 1, "gpu_exporter_sampler_up")
 	withheld()
 	n.command(t, "clear")

@@ -34,7 +34,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	// Samples of the heap cost 1.4 MB in each process; only --enable-pprof shows them.
+	// Samples of the heap cost 1.4 MB in each process; only --web.enable-pprof shows them.
 	memProfileRate := runtime.MemProfileRate
 	runtime.MemProfileRate = 0
 	if len(args) > 0 && args[0] == sampler.Command {

@@ -109,7 +109,7 @@ func TestProgramSystemdSocket(t *testing.T) {
 	}
 	dir := emptyLibrary(t)
 	cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"`, "sh",
-		executable, "--web-systemd-socket", "--dcgm.library-path="+dir, "-n")
+		executable, "--web.systemd-socket", "--dcgm.library-path="+dir, "-n")
 	cmd.Env = append(os.Environ(), envProgram+"=1")
 	cmd.ExtraFiles = []*os.File{socket}
 	log := new(lockedBuffer)
@@ -162,5 +162,29 @@ func TestProgramCannotStart(t *testing.T) {
 				t.Errorf("a record has several lines:\n%s", log)
 			}
 		})
+	}
+}
+
+// TestAddressInUse: an address in use ends the program with one line that names the flag.
+func TestAddressInUse(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	cmd, log := startProgram(t, "--web.listen-address="+taken.Addr().String(), "--dcgm.library-path="+emptyLibrary(t))
+	if status := exitStatus(t, cmd); status != 1 {
+		t.Errorf("exit status %d", status)
+	}
+	var found []string
+	for line := range strings.Lines(log.String()) {
+		if strings.Contains(line, "level=ERROR") {
+			found = append(found, line)
+		}
+	}
+	remedy := "another process listens on " + taken.Addr().String() + ": stop it, or choose another address with --web.listen-address=HOST:PORT"
+	if len(found) != 1 || !strings.Contains(found[0], remedy) {
+		t.Errorf("errors %q, want one with %q", found, remedy)
 	}
 }

@@ -27,7 +27,6 @@ func (e *exporter) settings(cfg config.Config) (collector.Settings, error) {
 	s.Sampler.CPUs = cfg.CPUs
 	s.Sampler.Hostengine = cfg.Hostengine
 	s.Sampler.DCGMLogLevel = cfg.DCGMLogLevel
-	s.Sampler.Processes = e.owners.NeedsProcesses()
 	s.Sampler.HealthInterval = cfg.HealthEvery()
 
 	s.Metrics.Counters = cfg.Counters
@@ -50,7 +49,8 @@ func (e *exporter) settings(cfg config.Config) (collector.Settings, error) {
 	owners.Claims = cfg.DRA
 	owners.HPCJobs = cfg.HPCDir != ""
 	owners.VirtualGPUs = cfg.VirtualGPUs
-	owners.Usage = cfg.Kubernetes && (cfg.PodUsage || cfg.VirtualGPUs)
+	owners.Usage = cfg.Kubernetes && (cfg.PodUsage || cfg.VirtualGPUs) && s.Metrics.NeedsUsage()
+	s.Sampler.Processes = e.owners.NeedsProcesses() && (owners.Usage || cfg.SlurmMode() != config.SlurmOff)
 	return s, nil
 }
 

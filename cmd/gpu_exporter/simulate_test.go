@@ -77,3 +77,16 @@ func TestOnce(t *testing.T) {
 		}
 	})
 }
+
+// TestHostname: --hostname is the value of the hostname label, and the address of a local
+// engine is not.
+func TestHostname(t *testing.T) {
+	t.Parallel()
+	out, err := exec.CommandContext(t.Context(), built(t), "once", "--simulate=t4x1", "--hostname=node-7").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, count := sumOf(string(out), "DCGM_FI_DEV_GPU_TEMP", `hostname="node-7"`); count != 1 {
+		t.Errorf("%d GPUs with the hostname", count)
+	}
+}

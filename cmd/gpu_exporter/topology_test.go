@@ -18,15 +18,18 @@ import (
 // visible without a restart of the sampler, and counters continue.
 func TestLiveTopology(t *testing.T) {
 	t.Parallel()
-	n := startNode(t, "dgx-h100", append(fast, "--collectors="+countersFile(t, topologyCounters))...)
+	n := startNode(t, "dgx-h100", append(fast, "--families=default,links", "--counters.file="+countersFile(t, topologyCounters))...)
 	sampler := n.samplerPID()
 	value := n.valueOf(t)
 	value(216, 216, "gpu_nvlink_up")
 	n.command(t, "xid 94 gpu 5")
-	value(1, 1, "gpu_xid_errors_total", `gpu="5"`, `xid="94"`)
+	value(1, 1, "gpu_xid_code_errors_total", `gpu="5"`, `xid="94"`)
 
 	n.command(t, "link gpu 3 port 17 down")
 	value(0, 1, "gpu_nvlink_up", `nvlink="17",gpu="3"`)
+	value(17, 1, "gpu_nvlinks", `gpu="3"`, `state="up"`)
+	value(1, 1, "gpu_nvlinks", `gpu="3"`, `state="down"`)
+	value(1, 8, "gpu_nvlinks", `state="down"`)
 	value(215, 216, "gpu_nvlink_up")
 	n.command(t, "link gpu 3 port 17 up")
 	value(216, 216, "gpu_nvlink_up")
@@ -49,11 +52,11 @@ func TestLiveTopology(t *testing.T) {
 
 	n.command(t, "detach gpu 5")
 	value(0, 1, "gpu_up", `gpu="5"`)
-	value(1, 1, "gpu_xid_errors_total", `gpu="5"`, `xid="94"`)
+	value(1, 1, "gpu_xid_code_errors_total", `gpu="5"`, `xid="94"`)
 	n.command(t, "attach gpu 5")
 	value(1, 1, "gpu_up", `gpu="5"`)
 	n.command(t, "xid 94 gpu 5")
-	value(2, 1, "gpu_xid_errors_total", `gpu="5"`, `xid="94"`)
+	value(2, 1, "gpu_xid_code_errors_total", `gpu="5"`, `xid="94"`)
 
 	before, _ := sumOf(n.scrape(t), "gpu_busy_seconds_total", `gpu="1"`)
 	n.command(t, "mig gpu 1 3g.40gb*2")
@@ -66,10 +69,11 @@ func TestLiveTopology(t *testing.T) {
 	n.eventually(t, "the instances have busy seconds instead of GPU 1, which has the energy", func() bool {
 		body := n.scrape(t)
 		_, busy := sumOf(body, "gpu_busy_seconds_total", `gpu="1"`)
-		_, source := sumOf(body, "gpu_busy_source_info", `gpu="1"`)
+		_, counts := sumOf(body, "gpu_nvlinks", `gpu="1"`)
+		_, source := sumOf(body, "gpu_exporter_source_info", `data="busy"`, `source="gr_engine"`)
 		_, instances := sumOf(body, "gpu_busy_seconds_total", `gpu="1"`, "GPU_I_ID=")
 		_, energy := sumOf(body, "gpu_energy_joules_total", `gpu="1"`)
-		return busy == 2 && instances == 2 && source == 2 && energy == 1
+		return busy == 2 && instances == 2 && source == 1 && energy == 1 && counts == 0
 	})
 	n.command(t, "mig gpu 1 off")
 	value(216, 216, "gpu_nvlink_up")
@@ -77,7 +81,7 @@ func TestLiveTopology(t *testing.T) {
 		after, series := sumOf(n.scrape(t), "gpu_busy_seconds_total", `gpu="1"`)
 		return series == 1 && after >= before
 	})
-	value(2, 1, "gpu_xid_errors_total", `gpu="5"`, `xid="94"`)
+	value(2, 1, "gpu_xid_code_errors_total", `gpu="5"`, `xid="94"`)
 	if now := n.samplerPID(); now != sampler {
 		t.Errorf("the sampler was replaced: %d, %d", sampler, now)
 	}
@@ -90,13 +94,14 @@ func TestLinkStatesAge(t *testing.T) {
 	for _, fault := range []string{"fail dcgmGetNvLinkLinkStatus -3", "hang dcgmGetNvLinkLinkStatus"} {
 		t.Run(fault, func(t *testing.T) {
 			t.Parallel()
-			n := startNode(t, "dgx-h100", fast...)
+			n := startNode(t, "dgx-h100", append(fast, "--families=default,links,exporter-detail")...)
 			value := n.valueOf(t)
 			value(216, 216, "gpu_nvlink_up")
 			value(1, 1, "gpu_exporter_nvlink_read_up")
 			n.command(t, fault)
 			n.command(t, "link gpu 0 port 3 down")
 			value(0, 0, "gpu_nvlink_up")
+			value(0, 0, "gpu_nvlinks")
 			body := n.scrape(t)
 			if up, count := sumOf(body, "gpu_exporter_nvlink_read_up"); up != 0 || count != 1 {
 				t.Errorf("gpu_exporter_nvlink_read_up is %v in %d series", up, count)
@@ -112,7 +117,7 @@ func TestLinkStatesAge(t *testing.T) {
 			}
 			// A sampler that starts now cannot read them either.
 			n.killSampler(t)
-			value(1, 1, "gpu_exporter_sampler_restarts_total", `"killed"`)
+			value(1, 1, "gpu_exporter_sampler_restarts_by_reason_total", `"killed"`)
 			value(1, 1, "gpu_exporter_sampler_up")
 			body = n.scrape(t)
 			if _, count := sumOf(body, "gpu_nvlink_up"); count != 0 {
@@ -134,9 +139,9 @@ func TestLinkStatesAge(t *testing.T) {
 func TestDownLinksOutliveTheSampler(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "c.yaml")
-	const config = "collect-interval: 200ms\nsample.max-age: 1m\nfields: [DCGM_FI_DEV_GPU_TEMP]\ninclude: []\n"
+	const config = "sample: {interval: 200ms, max-age: 1m}\nfields: [DCGM_FI_DEV_GPU_TEMP]\ncounters: {file: []}\n"
 	writeFile(t, path, config)
-	n := startNode(t, "dgx-h100", "--config.file="+path)
+	n := startNode(t, "dgx-h100", "--config.file="+path, "--families=default,links")
 	value := n.valueOf(t)
 	value(216, 216, "gpu_nvlink_up")
 	for port := range 18 {
@@ -159,7 +164,7 @@ func TestDownLinksOutliveTheSampler(t *testing.T) {
 		n.eventually(t, "the next sampler works", func() bool {
 			body := n.scrape(t)
 			up, _ := sumOf(body, "gpu_exporter_sampler_up")
-			restarts, _ := sumOf(body, "gpu_exporter_sampler_restarts_total", reason)
+			restarts, _ := sumOf(body, "gpu_exporter_sampler_restarts_by_reason_total", reason)
 			return up == 1 && restarts == 1
 		})
 	}
@@ -204,7 +209,7 @@ func TestHostengineWithDifferentGPUs(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.eventually(t, "the XID is counted", func() bool {
-		total, _ := sumOf(n.scrape(t), "gpu_xid_errors_total", `gpu="0"`, `xid="94"`)
+		total, _ := sumOf(n.scrape(t), "gpu_xid_code_errors_total", `gpu="0"`, `xid="94"`)
 		return total == 1
 	})
 	uuid := n.uuid(t, "0")
@@ -223,10 +228,10 @@ func TestHostengineWithDifferentGPUs(t *testing.T) {
 		return up == 4 && all == 12
 	})
 	body := n.scrape(t)
-	if total, _ := sumOf(body, "gpu_xid_errors_total", uuid, `xid="94"`); total != 1 {
+	if total, _ := sumOf(body, "gpu_xid_code_errors_total", uuid, `xid="94"`); total != 1 {
 		t.Errorf("the removed GPU counts %v XIDs", total)
 	}
-	if total, _ := sumOf(body, "gpu_xid_errors_total", `xid="94"`); total != 1 {
+	if total, _ := sumOf(body, "gpu_xid_code_errors_total", `xid="94"`); total != 1 {
 		t.Errorf("all GPUs count %v XIDs", total)
 	}
 	if _, count := sumOf(body, "DCGM_FI_DEV_GPU_TEMP", uuid); count != 0 {

@@ -16,8 +16,14 @@ import (
 func TestXID(t *testing.T) {
 	t.Parallel()
 	n := startNode(t, "h100x8-mig", fast...)
-	if v, count := sumOf(n.scrape(t), "gpu_xid_errors_total", `gpu="6"`, `xid="79"`); v != 0 || count != 1 {
-		t.Fatalf("at the start: %v in %d series, want one at 0", v, count)
+	start := n.scrape(t)
+	for _, severity := range []string{"critical", "warning", "application"} {
+		if v, count := sumOf(start, "gpu_xid_errors_total", `severity="`+severity+`"`); v != 0 || count != 8 {
+			t.Fatalf("at the start: %v of severity %s in %d series, want 0 in one of each GPU", v, severity, count)
+		}
+	}
+	if _, count := sumOf(start, "gpu_xid_code_errors_total"); count != 0 {
+		t.Fatalf("at the start: %d codes", count)
 	}
 	begin := time.Now().Truncate(time.Second)
 	n.command(t, "xid 79 gpu 6")
@@ -25,12 +31,26 @@ func TestXID(t *testing.T) {
 	n.command(t, "xid 31 gpu 7")
 	n.eventually(t, "the XIDs are counted", func() bool {
 		body := n.scrape(t)
-		two, _ := sumOf(body, "gpu_xid_errors_total", `gpu="6"`, `xid="79"`)
-		one, _ := sumOf(body, "gpu_xid_errors_total", `gpu="7"`, `xid="31"`)
+		two, _ := sumOf(body, "gpu_xid_code_errors_total", `gpu="6"`, `xid="79",name="ROBUST_CHANNEL_GPU_HAS_FALLEN_OFF_THE_BUS",severity="critical",action="`)
+		one, _ := sumOf(body, "gpu_xid_code_errors_total", `gpu="7"`, `xid="31"`, `severity="application"`)
 		return two == 2 && one == 1
 	})
 	body := n.scrape(t)
-	v, _ := sumOf(body, "gpu_xid_last_timestamp_seconds", `gpu="6"`)
+	if _, count := sumOf(body, "gpu_xid_code_errors_total"); count != 2 {
+		t.Errorf("%d codes of GPUs, want 2", count)
+	}
+	for _, want := range []struct {
+		sum    float64
+		labels []string
+	}{
+		{2, []string{`gpu="6"`}}, {2, []string{`gpu="6"`, `severity="critical"`}},
+		{1, []string{`gpu="7"`}}, {1, []string{`gpu="7"`, `severity="application"`}}, {3, nil},
+	} {
+		if sum, _ := sumOf(body, "gpu_xid_errors_total", want.labels...); sum != want.sum {
+			t.Errorf("%v XIDs with %q, want %v", sum, want.labels, want.sum)
+		}
+	}
+	v, _ := sumOf(body, "gpu_xid_code_last_timestamp_seconds", `gpu="6"`, `xid="79"`)
 	if at := time.Unix(int64(v), 0); at.Before(begin) || at.After(time.Now()) {
 		t.Errorf("the time of the last XID is %v, want at least %v", at, begin)
 	}
@@ -44,8 +64,10 @@ func TestXID(t *testing.T) {
 		restarts, _ := sumOf(body, "gpu_exporter_sampler_restarts_total")
 		return up == 1 && restarts >= 1
 	})
-	if v, _ := sumOf(n.scrape(t), "gpu_xid_errors_total", `gpu="6"`, `xid="79"`); v != 2 {
-		t.Errorf("after the restart: %v", v)
+	body = n.scrape(t)
+	critical, _ := sumOf(body, "gpu_xid_errors_total", `gpu="6"`, `severity="critical"`)
+	if v, _ := sumOf(body, "gpu_xid_code_errors_total", `gpu="6"`, `xid="79"`); v != 2 || critical != 2 {
+		t.Errorf("after the restart: %v, and %v by severity", v, critical)
 	}
 }
 
@@ -65,10 +87,10 @@ func TestFatalXID(t *testing.T) {
 	n.eventually(t, "a new sampler publishes the values", func() bool {
 		body := n.scrape(t)
 		up, _ := sumOf(body, "gpu_up")
-		restarts, _ := sumOf(body, "gpu_exporter_sampler_restarts_total", `"engine_blank"`)
+		restarts, _ := sumOf(body, "gpu_exporter_sampler_restarts_by_reason_total", `"engine_blank"`)
 		return up == 8 && restarts == 1
 	})
-	if v, _ := sumOf(n.scrape(t), "gpu_xid_errors_total", `xid="119"`); v != 1 {
+	if v, _ := sumOf(n.scrape(t), "gpu_xid_code_errors_total", `xid="119"`); v != 1 {
 		t.Errorf("counted %v times", v)
 	}
 }
@@ -95,7 +117,7 @@ func TestXIDBetweenSamplers(t *testing.T) {
 		n.eventually(t, "a sampler has taken over and the XID is counted", func() bool {
 			body := n.scrape(t)
 			up, _ := sumOf(body, "gpu_exporter_sampler_up")
-			xids, _ := sumOf(body, "gpu_xid_errors_total", `gpu="1"`, `xid="79"`)
+			xids, _ := sumOf(body, "gpu_xid_code_errors_total", `gpu="1"`, `xid="79"`)
 			return up == 1 && xids == 1
 		})
 		n.killSampler(t)
@@ -122,7 +144,7 @@ func TestEveryXIDOnce(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			n := tc.start(t, "h100x8", "--collect-interval=1s", "--collectors="+countersFile(t, counters))
+			n := tc.start(t, "h100x8", "--sample.interval=1s", "--counters.file="+countersFile(t, counters))
 			for gpu := range 8 {
 				n.command(t, fmt.Sprintf("xid %d gpu %d count 100 %s", tc.code, gpu, tc.source))
 			}
@@ -132,7 +154,7 @@ func TestEveryXIDOnce(t *testing.T) {
 			body := n.scrape(t)
 			for gpu := range 8 {
 				label := fmt.Sprintf(`gpu="%d"`, gpu)
-				for _, family := range []string{"gpu_xid_errors_total", "DCGM_EXP_XID_ERRORS_TOTAL", "DCGM_EXP_XID_ERRORS_COUNT"} {
+				for _, family := range []string{"gpu_xid_code_errors_total", "DCGM_EXP_XID_ERRORS_TOTAL", "DCGM_EXP_XID_ERRORS_COUNT"} {
 					if v, _ := sumOf(body, family, label, code); v != 100 {
 						t.Errorf("%s of GPU %d: %v, want 100", family, gpu, v)
 					}
@@ -147,9 +169,9 @@ func TestEveryXIDOnce(t *testing.T) {
 func TestXIDsBeforeAReload(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "gpu_exporter.yaml")
-	configure := func(interval string) { writeFile(t, file, "collect-interval: "+interval+"\n") }
+	configure := func(interval string) { writeFile(t, file, "sample: {interval: "+interval+"}\n") }
 	configure("6s")
-	n := startNode(t, "h100x8", "--config.file="+file, "--enable-dcgm-log", "--dcgm-log-level=ERROR")
+	n := startNode(t, "h100x8", "--config.file="+file, "--dcgm.log", "--dcgm.log-level=ERROR")
 	sampling := func(interval string) func() bool { // DCGM does not receive earlier XIDs
 		return func() bool { return strings.Contains(n.log.String(), "interval="+interval+"\n") }
 	}
@@ -184,7 +206,16 @@ func TestXIDOnInstance(t *testing.T) {
 	if two, one := n.xids(t, `xid="13"`), n.xids(t, `xid="43"`, "GPU_I_ID="); two != 2 || one != 0 {
 		t.Errorf("XID 13: %d, XID 43 on instances: %d; want 2 and 0", two, one)
 	}
-	if _, count := sumOf(n.scrape(t), "gpu_xid_errors_total", `xid="13"`, "GPU_I_ID="); count != 2 {
+	if _, count := sumOf(n.scrape(t), "gpu_xid_code_errors_total", `xid="13"`, "GPU_I_ID="); count != 2 {
 		t.Errorf("XID 13 on %d instances, want 2", count)
+	}
+	body := n.scrape(t)
+	for xid, want := range map[string]float64{"13": 2, "31": 1} {
+		if v, _ := sumOf(body, "gpu_xid_code_errors_total", `xid="`+xid+`"`, `severity="application"`, "GPU_I_ID="); v != want {
+			t.Errorf("XID %s counts %v times with its severity, want %v", xid, v, want)
+		}
+	}
+	if v, count := sumOf(body, "gpu_xid_errors_total", `severity="application"`, "GPU_I_ID="); v != 3 || count != 3 {
+		t.Errorf("%v XIDs on %d instances by severity, want 3 on 3", v, count)
 	}
 }

@@ -22,7 +22,6 @@ import (
 	"gpu_exporter/collector/dcgm/native"
 	"gpu_exporter/collector/dcgm/watch"
 	"gpu_exporter/collector/field"
-	"gpu_exporter/collector/metrics"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/state"
 	"gpu_exporter/collector/wire"
@@ -190,10 +189,6 @@ func TestGarbage(t *testing.T) {
 // BenchmarkSample compares the CPU time of a sample with that of a C loop which makes
 // the same bulk reads at the same interval with the same watches.
 func BenchmarkSample(b *testing.B) {
-	everything, err := metrics.ParseSelection("full")
-	if err != nil {
-		b.Fatal(err)
-	}
 	for scenario, file := range map[string]string{"h100x8": "counters60.csv", "dgx-h100": "counters-fabric.csv"} {
 		counters, err := field.LoadCounters(filepath.Join("..", "..", "cmd", "gpu_exporter", "internal", "bench", file))
 		if err != nil {
@@ -202,8 +197,8 @@ func BenchmarkSample(b *testing.B) {
 		cfg := wire.SamplerConfig{
 			Interval: 100 * time.Millisecond,
 			Fields:   make(map[model.EntityKind][]model.FieldID),
-			Derived:  (&metrics.Config{Selected: everything}).DerivedFields(),
-			Tracked:  state.TrackedFields(counters.List, everything.Integrates, 50*time.Millisecond),
+			Derived:  allFamilies().DerivedFields(),
+			Tracked:  state.TrackedFields(counters.List, allFamilies().Selected.Integrates, 50*time.Millisecond),
 		}
 		for _, kind := range []model.EntityKind{gpu, nvswitch, nvlinks} {
 			for _, c := range counters.List {

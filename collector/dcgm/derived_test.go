@@ -13,14 +13,19 @@ import (
 	"gpu_exporter/collector/wire"
 )
 
-// derivedConfig has the derived fields, one of which is also a column.
-func derivedConfig() wire.SamplerConfig {
-	cfg := defaultConfig()
-	everything, err := metrics.ParseSelection("full")
+// allFamilies selects all families.
+func allFamilies() *metrics.Config {
+	full, err := metrics.ParseSelection(metrics.Full.String())
 	if err != nil {
 		panic(err)
 	}
-	cfg.Derived = (&metrics.Config{Selected: everything}).DerivedFields()
+	return &metrics.Config{Selected: full}
+}
+
+// derivedConfig has the derived fields, one of which is also a column.
+func derivedConfig() wire.SamplerConfig {
+	cfg := defaultConfig()
+	cfg.Derived = allFamilies().DerivedFields()
 	cfg.Fields[gpu] = append(cfg.Fields[gpu], 396)
 	return cfg
 }

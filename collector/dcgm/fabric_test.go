@@ -109,7 +109,7 @@ func TestFabric(t *testing.T) {
 	p.has(nvswitch, 1, 858, model.StatusOK)
 }
 
-// TestFabricSelection shows --switch-devices and --cpu-devices.
+// TestFabricSelection shows --devices.switches and --devices.cpus.
 func TestFabricSelection(t *testing.T) {
 	cfg := fabricConfig()
 	cfg.Switches, cfg.CPUs = "g:1", "i:3,4"

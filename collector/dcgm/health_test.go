@@ -17,7 +17,7 @@ import (
 // startHealth starts a sampler with frequent health checks.
 func (n node) startHealth(devices string) *process {
 	cfg := defaultConfig()
-	cfg.HealthInterval = 100 * time.Millisecond
+	cfg.HealthInterval, cfg.Peers = 100*time.Millisecond, true
 	cfg.Devices = devices
 	return n.start(cfg)
 }
@@ -296,5 +296,27 @@ func TestPeers(t *testing.T) {
 		if pair.P2P != model.Unknown || pair.Path == model.PeerPathUnknown {
 			t.Errorf("%+v without a P2P status", pair)
 		}
+	}
+}
+
+// TestPeersNotSelected shows that the connections between GPUs are not read unless the
+// configuration enables them: DCGM's calls for them fail without a complaint.
+func TestPeersNotSelected(t *testing.T) {
+	n := newNode(t, "h100x8")
+	n.command("fail dcgmGetNvLinkP2PStatus -6")
+	n.command("fail dcgmGetDeviceTopology -6")
+	cfg := defaultConfig()
+	cfg.HealthInterval = 100 * time.Millisecond
+	p := n.start(cfg)
+	for checks := 0; checks < 5; {
+		switch f := p.frame("health checks"); {
+		case f.Peers != nil:
+			t.Fatalf("the connections were read: %+v", f.Peers)
+		case f.Health != nil:
+			checks++
+		}
+	}
+	if log := p.logged(); strings.Contains(log, "P2P") || strings.Contains(log, "topology") {
+		t.Errorf("the connections were read:\n%s", log)
 	}
 }

@@ -101,7 +101,7 @@ func TestPlanTargets(t *testing.T) {
 			got = append(got, b.String())
 		}
 		if !slices.Equal(got, tt.want) {
-			t.Errorf("--devices=%s:\n%s\nwant\n%s", tt.devices, strings.Join(got, "\n"), strings.Join(tt.want, "\n"))
+			t.Errorf("--devices.gpus=%s:\n%s\nwant\n%s", tt.devices, strings.Join(got, "\n"), strings.Join(tt.want, "\n"))
 		}
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"gpu_exporter/collector/dcgm/native"
-	"gpu_exporter/collector/metrics"
 	"gpu_exporter/collector/model"
 )
 
@@ -80,7 +79,7 @@ func TestSwitchesDoNotRenew(t *testing.T) {
 	const now = int64(1_000_000_000)
 	inv := &model.Inventory{Entities: []model.Entity{
 		{Kind: gpu, Parent: model.Unknown}, {Kind: nvswitch, Parent: model.Unknown, Selected: true}}}
-	inv.Columns[gpu], inv.Columns[nvswitch] = []model.FieldID{150}, metrics.SwitchFields()
+	inv.Columns[gpu], inv.Columns[nvswitch] = []model.FieldID{150}, allFamilies().SwitchFields()
 	all, err := model.ParseSelector("f")
 	if err != nil {
 		t.Fatal(err)

@@ -218,7 +218,7 @@ func TestSelectedDevices(t *testing.T) {
 		}
 		flush(open)
 		if strings.Join(got, " ") != want {
-			t.Errorf("--devices=%s reads %s, want %s", devices, strings.Join(got, " "), want)
+			t.Errorf("--devices.gpus=%s reads %s, want %s", devices, strings.Join(got, " "), want)
 		}
 		p.stdin.Close()
 		<-p.exited

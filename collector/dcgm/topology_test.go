@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -201,6 +202,9 @@ func TestRepartitionKeepsProfiling(t *testing.T) {
 			}
 			if p.inv.Generation == generation {
 				return errors.New("no new inventory")
+			}
+			if !slices.ContainsFunc(p.inv.Entities, func(e model.Entity) bool { return e.Kind == change.first && e.ID == 0 }) {
+				return errors.New("only a part of the change is in the inventory")
 			}
 			if c := p.cell(s, change.first, 0, 1001); c.Status != change.want {
 				return fmt.Errorf("%v", c.Status)

@@ -135,3 +135,17 @@ func (c *computedSeries) addP2PStatus() {
 		}
 	}
 }
+
+// seenOr returns the codes of always, and those in the map of the entity, sorted.
+func seenOr[V any](always []int64, seen map[xid.Key]V, key model.EntityKey) []int64 {
+	codes := always
+	for k := range seen {
+		if k.EntityKey == key && !slices.Contains(always, k.Code) {
+			codes = append(codes[:len(codes):len(codes)], k.Code)
+		}
+	}
+	if len(codes) > len(always) {
+		slices.Sort(codes)
+	}
+	return codes
+}

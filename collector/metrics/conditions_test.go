@@ -89,7 +89,7 @@ func TestStaleHealth(t *testing.T) {
 	shown := func() (up, health, peers bool) {
 		body := encode(t, f, expfmt.TypeTextPlain)
 		return strings.Contains(string(body), "gpu_exporter_health_check_up 1"),
-			series(body, gpuHealthStatus.Name)+series(body, gpuHealthInfo.Name) != "", series(body, gpuP2PStatus.Name) != ""
+			series(body, gpuHealthStatus.Name)+series(body, gpuHealthSystem.Name)+series(body, gpuHealthIncident.Name) != "", series(body, gpuP2PStatus.Name) != ""
 	}
 	if up, health, peers := shown(); !up || !health || !peers {
 		t.Fatalf("up %v, health %v, peers %v", up, health, peers)
@@ -106,7 +106,7 @@ func TestStaleHealth(t *testing.T) {
 	*clock = epoch.Add(2 * time.Second)
 	deliver(t, node, wire.Frame{Health: &model.Health{Failure: "checking the health: no such module (-33)"}})
 	body := string(encode(t, f, expfmt.TypeTextPlain))
-	for _, want := range []string{"gpu_exporter_health_check_up 0\n", "gpu_exporter_health_check_failures_total 1\n", "gpu_health_status{"} {
+	for _, want := range []string{"gpu_exporter_health_check_up 0\n", "gpu_exporter_health_check_failures_total 1\n", "gpu_health_status{", "gpu_health_system_status{"} {
 		if !strings.Contains(body, want) {
 			t.Errorf("after a failed check %q is missing", want)
 		}
@@ -123,7 +123,7 @@ func TestHealthAcrossInventories(t *testing.T) {
 	f, node, _ := newConditions(t)
 	lines := func(labels string) (found []string) {
 		for line := range strings.Lines(string(encode(t, f, expfmt.TypeTextPlain))) {
-			for _, family := range []*Definition{&gpuHealthStatus, &gpuHealthInfo, &gpuP2PStatus, &gpuPeerLinks} {
+			for _, family := range []*Definition{&gpuHealthStatus, &gpuHealthSystem, &gpuHealthIncident, &gpuP2PStatus, &gpuPeerLinks} {
 				if strings.HasPrefix(line, family.Name+"{") && strings.Contains(line, labels) {
 					found = append(found, line)
 				}
@@ -161,7 +161,7 @@ func TestNoHealthFamilies(t *testing.T) {
 	cfg := testConfig(t)
 	f, node, _ := newTestFamilies(t, cfg)
 	deliver(t, node, wire.Frame{Health: testHealth()})
-	if body := string(encode(t, f, expfmt.TypeTextPlain)); strings.Contains(body, "health") {
+	if body := string(encode(t, f, expfmt.TypeTextPlain)); strings.Contains(body, "gpu_health_") || strings.Contains(body, "gpu_exporter_health_") {
 		t.Errorf("health families without health checks:\n%s", body)
 	}
 }
@@ -229,8 +229,11 @@ func TestProfilingFamilies(t *testing.T) {
 	shows("at first", "GPU-aaaa 0 active", "GPU-bbbb 2 frozen")
 	deliver(wire.Frame{Profiling: &model.Profiling{Generation: 1, GPUs: []model.GPUProfiling{{Entity: 0, State: model.ProfilingPaused}, {Entity: 1, State: model.ProfilingActive, Rewatches: 1}}}})
 	shows("later", "GPU-aaaa 0 paused", "GPU-bbbb 3 active")
-	if got := series(encode(t, f, expfmt.TypeTextPlain), gpuProfilingState.Name); strings.Count(got, "GPU-aaaa") != model.ProfilingStateCount {
-		t.Errorf("states of a GPU are missing:\n%s", got)
+	body := encode(t, f, expfmt.TypeTextPlain)
+	for family, want := range map[string]string{gpuProfilingState.Name: "3", gpuProfilingInfo.Name: `state="paused" 1`} {
+		if got := ofH100(body, family); got != want {
+			t.Errorf("%s of a paused GPU is %q, want %q", family, got, want)
+		}
 	}
 
 	inv := testInventory(t)
@@ -257,7 +260,8 @@ func TestProfilingFamilies(t *testing.T) {
 	shows("without a fresh sample", "GPU-aaaa 0 ", "GPU-bbbb 4 ")
 }
 
-// profilingLines summarizes the profiling families: UUID, counter and current state.
+// profilingLines summarizes the profiling families: UUID, counter and current state. A
+// state that works has a number only.
 func profilingLines(body []byte) string {
 	label := func(line, name string) string {
 		_, rest, _ := strings.Cut(line, name+`="`)
@@ -266,9 +270,12 @@ func profilingLines(body []byte) string {
 	}
 	states := map[string]string{}
 	for line := range strings.Lines(series(body, gpuProfilingState.Name)) {
-		if strings.HasSuffix(line, " 1\n") {
-			states[label(line, "UUID")] += label(line, "state")
+		if strings.HasSuffix(line, " 0\n") {
+			states[label(line, "UUID")] += "active"
 		}
+	}
+	for line := range strings.Lines(series(body, gpuProfilingInfo.Name)) {
+		states[label(line, "UUID")] += label(line, "state")
 	}
 	var lines []string
 	for line := range strings.Lines(series(body, gpuProfilingRewatches.Name)) {
@@ -277,6 +284,58 @@ func profilingLines(body []byte) string {
 		lines = append(lines, uuid+" "+fields[len(fields)-1]+" "+states[uuid])
 	}
 	return strings.Join(lines, "\n")
+}
+
+// Each state of profiling has its number, and a name unless it works.
+func TestProfilingStates(t *testing.T) {
+	for state := range model.ProfilingState(model.ProfilingStateCount) {
+		f, node, _ := newTestFamilies(t, testConfig(t))
+		deliver(t, node, wire.Frame{Profiling: &model.Profiling{Generation: 1, GPUs: []model.GPUProfiling{{Entity: 0, State: state}}}})
+		body := encode(t, f, expfmt.TypeTextPlain)
+		name := ""
+		if state != model.ProfilingActive {
+			name = `state="` + state.String() + `" 1`
+		}
+		if got := ofH100(body, gpuProfilingState.Name); got != decimal(int(state)) {
+			t.Errorf("%s: state %q", state, got)
+		}
+		if got := ofH100(body, gpuProfilingInfo.Name); got != name {
+			t.Errorf("%s: info %q, want %q", state, got, name)
+		}
+	}
+	f, _, _ := newTestFamilies(t, testConfig(t))
+	if body := encode(t, f, expfmt.TypeTextPlain); series(body, gpuProfilingState.Name) != "" {
+		t.Error("a state without profiling fields")
+	}
+}
+
+// The status of a device is the worst result of its systems.
+func TestWorstHealth(t *testing.T) {
+	for name, tc := range map[string]struct {
+		incidents []model.HealthIncident
+		want      string
+	}{
+		"pass":             {nil, "0"},
+		"warning":          {[]model.HealthIncident{{System: 4, Result: model.HealthWarn, Code: 6}}, "1"},
+		"warning and fail": {[]model.HealthIncident{{System: 4, Result: model.HealthFail, Code: 4}, {System: 0, Result: model.HealthWarn, Code: 1}}, "2"},
+		"of the device":    {[]model.HealthIncident{{System: model.HealthDevice, Result: model.HealthFail, Code: 4000}}, "2"},
+		"of another GPU":   {[]model.HealthIncident{{Entity: 1, System: 4, Result: model.HealthFail, Code: 4}}, "0"},
+		"of the node":      {[]model.HealthIncident{{Entity: model.Unknown, System: 13, Result: model.HealthFail, Code: 122}}, "0"},
+	} {
+		cfg := conditionsConfig(t)
+		cfg.Selected = selection(t, "default")
+		f, node, _ := newTestFamilies(t, cfg)
+		health := testHealth()
+		health.Incidents = tc.incidents
+		deliver(t, node, wire.Frame{Health: health})
+		body := encode(t, f, expfmt.TypeTextPlain)
+		if got := ofH100(body, gpuHealthStatus.Name); got != tc.want {
+			t.Errorf("%s: %q, want %q", name, got, tc.want)
+		}
+		if got := series(body, gpuHealthSystem.Name); got != "" {
+			t.Errorf("%s: results by system are not selected:\n%s", name, got)
+		}
+	}
 }
 
 // The end of a pause is published while profiling is paused.

@@ -121,7 +121,7 @@ var (
 // NVLinks, NVSwitches and the fabric.
 var (
 	gpuNVLinks          = Definition{"gpu_nvlinks", gauge, "Number of NVLinks of the GPU by state: up or down.", []string{"state"}, PerGPU, 2}
-	gpuNVLinkErrors     = Definition{"gpu_nvlink_errors_total", counter, "Number of errors on all NVLinks of the GPU since the driver was loaded (fields 409, 419, 429 and 439).", nil, PerGPU, 1}
+	gpuNVLinkErrors     = Definition{"gpu_nvlink_errors_total", counter, "Number of errors on all NVLinks of the GPU since the driver was loaded (fields 409, 419, 429 and 439; 1206, 1209 and 1212 of NVLink 5).", nil, PerGPU, 1}
 	gpuNVSwitchUp       = Definition{"gpu_nvswitch_up", gauge, "Whether the NVSwitch answers: 1 yes, 0 no.", []string{"nvswitch"}, PerNVSwitch, 1}
 	gpuNVLinkUp         = Definition{"gpu_nvlink_up", gauge, "Whether the NVLink carries data: 1 up, 0 down.", []string{"nvlink", "nvswitch"}, PerNVLink, 1}
 	gpuNVSwitchInfo     = Definition{"gpu_nvswitch_info", gauge, "Identity of the NVSwitch, always 1.", []string{"nvswitch", "pci_bus_id", "uuid"}, PerNVSwitch, 1}
@@ -140,8 +140,8 @@ var (
 	gpuHealthStatus       = Definition{"gpu_health_status", gauge, "Worst result of DCGM's health checks: 0 pass, 1 warning, 2 failure.", nil, PerChecked, 1}
 	gpuHealthIncident     = Definition{"gpu_health_incident_info", gauge, "Incident that DCGM's health check found, always 1.", []string{"code", "error", "severity", "system"}, PerChecked, 0}
 	gpuHealthSystem       = Definition{"gpu_health_system_status", gauge, "Result of DCGM's health check of a system: 0 pass, 1 warning, 2 failure.", []string{"system"}, PerChecked, 13}
-	gpuProfilingState     = Definition{"gpu_profiling_state", gauge, "State of the profiling fields (DCGM_FI_PROF_*): 0 working or not used, otherwise its number in gpu_profiling_state_info.", nil, PerGPU, 1}
-	gpuProfilingInfo      = Definition{"gpu_profiling_state_info", gauge, "Name of the state of the profiling fields, always 1; absent if they work or are not used.", []string{"state"}, PerGPU, 0}
+	gpuProfilingState     = Definition{"gpu_profiling_state", gauge, "State of the profiling fields (DCGM_FI_PROF_*): 0 working, otherwise the number of the state in gpu_profiling_state_info.", nil, PerGPU, 1}
+	gpuProfilingInfo      = Definition{"gpu_profiling_state_info", gauge, "Name of the state of the profiling fields, always 1; absent if they work.", []string{"state"}, PerGPU, 0}
 	gpuProfilingRewatches = Definition{"gpu_profiling_rewatches_total", counter, "Times that profiling fields of the GPU were re-watched because DCGM did not update their values.", nil, PerGPU, 1}
 )
 
@@ -167,7 +167,7 @@ var (
 	kernelLogUp          = Definition{"gpu_exporter_kernel_log_up", gauge, "Whether the kernel log is readable and XIDs are counted from it; 0 means that DCGM is the source.", nil, PerNode, 1}
 	kernelLogLost        = Definition{"gpu_exporter_kernel_log_lost_records_total", counter, "Number of kernel log records that were overwritten before they were read.", nil, PerNode, 1}
 	kernelLogUnmatched   = Definition{"gpu_exporter_kernel_log_unmatched_xids_total", counter, "Number of XIDs in the kernel log at a PCI address without a known GPU.", nil, PerNode, 1}
-	profilingPausedUntil = Definition{"gpu_exporter_profiling_paused_until_timestamp_seconds", gauge, "Unix time at which the requested pause of profiling ends, in seconds.", nil, PerNode, 0}
+	profilingPausedUntil = Definition{"gpu_exporter_profiling_paused_until_timestamp_seconds", gauge, "Unix time at which the requested pause of profiling ends, in seconds.", nil, PerNode, 1}
 )
 
 // The exporter: sources of owners. The kubelet's pod-resources API is the source pod_resources.

@@ -21,7 +21,7 @@ type Config struct {
 	Counters []field.Counter
 	// Selected are the families to publish besides the counters.
 	Selected Selection
-	// XIDs is the source of err_msg and of the XID counters that start at 0.
+	// XIDs is the source of err_msg and of the names, severities and actions of XIDs.
 	XIDs *xid.Catalogue
 	// HostnameLabel is the name of the label, hostname or Hostname. An empty Hostname
 	// leaves the label out.
@@ -158,16 +158,21 @@ func (p *page) newFamily(name, help string, typ field.MetricType) *family {
 	return f
 }
 
-// add appends a series to the family of the definition if that is selected.
-func (p *page) add(d *Definition, labels []*dto.LabelPair, value float64) {
+// selected returns the family of the definition, or nil if it is not selected.
+func (p *page) selected(d *Definition) *family {
 	f, known := p.defined[d]
-	if !known && p.cfg.Selected.Has(d) {
-		f = p.newFamily(d.Name, d.Help, d.Type)
-	}
 	if !known {
+		if p.cfg.Selected.Has(d) {
+			f = p.newFamily(d.Name, d.Help, d.Type)
+		}
 		p.defined[d] = f
 	}
-	if f != nil {
+	return f
+}
+
+// add appends a series to the family of the definition if that is selected.
+func (p *page) add(d *Definition, labels []*dto.LabelPair, value float64) {
+	if f := p.selected(d); f != nil {
 		f.add(labels, value)
 	}
 }
@@ -175,18 +180,24 @@ func (p *page) add(d *Definition, labels []*dto.LabelPair, value float64) {
 // addEntity appends a series of the entity at position i with the values of the
 // definition's labels.
 func (p *page) addEntity(d *Definition, i int, value float64, labels ...string) {
-	p.add(d, p.labels(d, i, p.layout.entities[i].identity, labels...), value)
+	if f := p.selected(d); f != nil {
+		f.add(p.labels(d, i, p.layout.entities[i].identity, labels...), value)
+	}
 }
 
 // addInfo appends the n-th series, always 1, of a family about the entity at position i.
 func (p *page) addInfo(d *Definition, i, n int, labels func() []*dto.LabelPair) {
-	p.add(d, p.cached(labelsKey{family: d.Name, entity: i, variant: n}, labels), 1)
+	if f := p.selected(d); f != nil {
+		f.add(p.cached(labelsKey{family: d.Name, entity: i, variant: n}, labels), 1)
+	}
 }
 
 // addOwn appends a series about the exporter with the values of the definition's
 // labels.
 func (p *page) addOwn(d *Definition, value float64, labels ...string) {
-	p.add(d, p.labels(d, model.Unknown, nil, labels...), value)
+	if f := p.selected(d); f != nil {
+		f.add(p.labels(d, model.Unknown, nil, labels...), value)
+	}
 }
 
 // labelsKey identifies cached labels of an entity; without one, entity is Unknown.
@@ -196,8 +207,8 @@ type labelsKey struct {
 	values          [4]string
 }
 
-// labels returns the identity with the values of the definition's labels. It caches
-// the result by definition, entity and values.
+// labels returns the identity with the values of the definition's labels, without empty
+// ones. It caches the result by definition, entity and values.
 func (f *Families) labels(d *Definition, entity int, identity []*dto.LabelPair, values ...string) []*dto.LabelPair {
 	if len(values) == 0 {
 		return identity
@@ -205,12 +216,20 @@ func (f *Families) labels(d *Definition, entity int, identity []*dto.LabelPair, 
 	key := labelsKey{family: d.Name, entity: entity}
 	copy(key.values[:], values)
 	return f.cached(key, func() []*dto.LabelPair {
-		labels := with(identity)
-		for i, value := range key.values[:len(values)] {
+		return d.labels(identity, key.values[:len(values)]...)
+	})
+}
+
+// labels returns the identity with the values of the definition's labels, without empty
+// ones.
+func (d *Definition) labels(identity []*dto.LabelPair, values ...string) []*dto.LabelPair {
+	labels := with(identity)
+	for i, value := range values {
+		if value != "" {
 			labels = append(labels, pair(d.Labels[i], value))
 		}
-		return labels
-	})
+	}
+	return labels
 }
 
 // cached returns the labels for the key, which the first call makes.

@@ -47,11 +47,11 @@ const (
 )
 
 const (
-	churnGPU      = "a GPU is replaced"
-	churnDevice   = "a GPU is replaced or repartitioned"
-	churnOwner    = "a pod, job or container starts or ends"
-	churnIncident = "a state begins or ends"
-	churnCode     = "a code occurs for the first time"
+	churnGPU      = "when a GPU is replaced"
+	churnDevice   = "when a GPU is replaced or repartitioned"
+	churnOwner    = "when a pod, job or container starts or ends"
+	churnIncident = "info families when a state begins or ends, the rest when a GPU is replaced"
+	churnCode     = "by code when it occurs for the first time, the rest when a GPU is replaced"
 	churnNode     = "never"
 )
 
@@ -64,7 +64,7 @@ func Groups() []Group {
 		{"owners", "Pods, jobs and containers that hold devices", Lean, churnOwner, []*Definition{
 			&gpuOwners, &gpuPodInfo, &gpuPodLabels, &gpuJobInfo, &gpuContainerInfo}},
 		{"busy", "Busy time of the devices", Lean, churnDevice, []*Definition{&gpuBusySeconds}},
-		{"exporter", "State of the exporter and its sources", Lean, churnNode + "; by reason after the first occurrence", []*Definition{
+		{"exporter", "State of the exporter and its sources", Lean, churnNode + ", except for new reasons and owner sources", []*Definition{
 			&familyGroup, &gpusFound, &samplerUp, &samplerRestarts, &samplerReasons, &samplerUnreapable, &framesRejected, &framesReasons,
 			&lastSample, &sampleDuration, &fieldsMissing, &fieldsReasons, &migUp, &linksUp, &sourceInfo, &healthUp, &healthFailures,
 			&kernelLogUp, &kernelLogLost, &kernelLogUnmatched, &profilingPausedUntil,
@@ -108,22 +108,28 @@ type Selection struct {
 }
 
 // ParseSelection reads a list of presets and groups such as
-// "default,links,-engines". A minus removes a group. A list that only removes starts
-// from the default preset.
+// "default,links,-engines". A minus removes a preset or group, regardless of the order.
+// A list that only removes starts from the default preset.
 func ParseSelection(list string) (Selection, error) {
 	groups := Groups()
-	selected := map[string]bool{}
+	added, removed := map[string]bool{}, map[string]bool{}
 	names := strings.Split(list, ",")
 	if !slices.ContainsFunc(names, func(name string) bool { return !strings.HasPrefix(strings.TrimSpace(name), "-") }) {
-		names = append([]string{Default.String()}, names...)
+		names = append(names, Default.String())
 	}
 	for _, name := range names {
 		name, remove := strings.CutPrefix(strings.TrimSpace(name), "-")
 		preset := slices.Index(presetNames[:], name)
-		known := preset >= 0 && !remove
+		known := preset >= 0
 		for _, g := range groups {
-			if g.Name == name || !remove && preset >= int(g.Preset) {
-				selected[g.Name], known = !remove, true
+			if g.Name != name && preset < int(g.Preset) {
+				continue
+			}
+			known = true
+			if remove {
+				removed[g.Name] = true
+			} else {
+				added[g.Name] = true
 			}
 		}
 		if !known {
@@ -133,7 +139,7 @@ func ParseSelection(list string) (Selection, error) {
 	}
 	s := Selection{list: list, has: map[*Definition]bool{}}
 	for _, g := range groups {
-		if !selected[g.Name] {
+		if !added[g.Name] || removed[g.Name] {
 			continue
 		}
 		s.groups = append(s.groups, g.Name)

@@ -110,7 +110,7 @@ func (cfg *Config) DerivedFields() []model.FieldID {
 		}
 	}
 	for _, s := range hardwareStates {
-		if slices.ContainsFunc(s.families, selected.Has) {
+		if s.selected(selected) {
 			fields = append(fields, s.fields...)
 		}
 	}
@@ -141,8 +141,11 @@ func (p *page) addHardware() {
 				p.addEntity(row.family, i, value, row.labels...)
 			}
 		}
-		for s := range hardwareStates {
-			hardwareStates[s].add(&gpuCells{p, i, cells})
+		gpu := gpuCells{p, i, cells}
+		for _, s := range hardwareStates {
+			if s.selected(p.cfg.Selected) {
+				s.add(&gpu)
+			}
 		}
 	}
 }

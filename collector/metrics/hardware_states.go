@@ -4,6 +4,8 @@
 package metrics
 
 import (
+	"slices"
+
 	"gpu_exporter/collector/model"
 )
 
@@ -16,7 +18,9 @@ type hardwareState struct {
 	add      func(*gpuCells)
 }
 
-var hardwareStates = []hardwareState{
+func (h *hardwareState) selected(s Selection) bool { return slices.ContainsFunc(h.families, s.Has) }
+
+var hardwareStates = []*hardwareState{
 	{[]*Definition{&gpuRecoveryAction, &gpuRecoveryInfo}, []model.FieldID{1523}, (*gpuCells).addRecoveryAction},
 	{[]*Definition{&gpuTemperature}, []model.FieldID{140, 150, 153}, (*gpuCells).addTemperature},
 	{[]*Definition{&gpuNVLinkErrors}, nvlinkErrorFields, (*gpuCells).addNVLinkErrors},
@@ -25,9 +29,10 @@ var hardwareStates = []hardwareState{
 	{[]*Definition{&gpuFabricInfo}, []model.FieldID{172, 173}, (*gpuCells).addFabricInfo},
 }
 
-// nvlinkErrorFields are the totals over all links of a GPU. The fields of NVLink 5
-// (1204 to 1214) are not among them, because they count recovered errors too.
-var nvlinkErrorFields = []model.FieldID{409, 419, 429, 439}
+// nvlinkErrorFields are the totals over all links of a GPU. The last three are those of
+// NVLink 5: packets with an error, link integrity errors and failed recoveries. Its
+// remaining counters repeat these or count what was repaired.
+var nvlinkErrorFields = []model.FieldID{409, 419, 429, 439, 1206, 1209, 1212}
 
 // gpuCells are the derived fields of the GPU at a position.
 type gpuCells struct {
@@ -43,6 +48,12 @@ func (g *gpuCells) number(field model.FieldID) (int64, bool) {
 		return 0, false
 	}
 	return int64(g.cells[column].Float64()), true
+}
+
+// lacks reports whether the GPU never has a value of the field.
+func (g *gpuCells) lacks(field model.FieldID) bool {
+	column, ok := g.layout.derived[field]
+	return !ok || g.cells[column].Status.Lasting()
 }
 
 // recoveryActions are the names of nvmlDeviceGpuRecoveryAction_t (nvml.h) from 1;
@@ -68,10 +79,10 @@ func nameFrom1(names []string, n int64) string {
 	return names[n-1]
 }
 
-// addTemperature adds the temperatures of a GPU that reports no thermal margin, such
-// as those before Ampere.
+// addTemperature adds the temperatures of a GPU that has no thermal margin, such as those
+// before Ampere. A margin that is unknown for a moment does not count as none.
 func (g *gpuCells) addTemperature() {
-	if _, margin := g.number(153); margin {
+	if !g.lacks(153) {
 		return
 	}
 	for _, sensor := range []struct {
@@ -84,12 +95,19 @@ func (g *gpuCells) addTemperature() {
 	}
 }
 
+// addNVLinkErrors adds the sum of the totals that the GPU has. If one of them is unknown
+// for a moment, the sum is too: a smaller one would look like a reset of the counter.
 func (g *gpuCells) addNVLinkErrors() {
 	sum, known := int64(0), false
 	for _, f := range nvlinkErrorFields {
-		if n, ok := g.number(f); ok && n >= 0 {
-			sum, known = sum+n, true
+		if g.lacks(f) {
+			continue
 		}
+		n, ok := g.number(f)
+		if !ok || n < 0 {
+			return
+		}
+		sum, known = sum+n, true
 	}
 	if known {
 		g.addEntity(&gpuNVLinkErrors, g.gpu, float64(sum))
@@ -126,13 +144,13 @@ const (
 )
 
 // addFabricHealth takes the state from field 175. Drivers without it have only the mask
-// of field 174.
+// of field 174. A fault in the mask is never healthy.
 func (g *gpuCells) addFabricHealth() {
 	mask, _ := g.number(174)
 	faults, known := fabricFaults(mask)
 	state, ok := g.number(175)
 	switch {
-	case ok && state > 0:
+	case ok && state > fabricHealthy, ok && state == fabricHealthy && len(faults) == 0:
 	case len(faults) > 0:
 		state = fabricUnhealthy
 	case known:

@@ -85,13 +85,17 @@ func (cfg *Config) linkIdentity(inv *model.Inventory, i int) []*dto.LabelPair {
 	if parent.Kind != model.KindGPU {
 		return cfg.switchLinkIdentity(parent.ID, e.Port)
 	}
-	port := e.Port
-	if cfg.LinksFromOne {
-		port++
-	}
 	id := decimal(parent.ID)
-	return cfg.withHostname(with(nil, "nvlink", decimal(port), "gpu", id, "gpu_uuid", parent.UUID,
+	return cfg.withHostname(with(nil, "nvlink", cfg.linkNumber(e), "gpu", id, "gpu_uuid", parent.UUID,
 		"pci_bus_id", parent.PCIBusID, "device", "nvidia"+id, "model_name", cfg.modelName(parent)))
+}
+
+// linkNumber returns the label of a link of a GPU.
+func (cfg *Config) linkNumber(link *model.Entity) string {
+	if cfg.LinksFromOne {
+		return decimal(link.Port + 1)
+	}
+	return decimal(link.Port)
 }
 
 func (cfg *Config) switchIdentity(id uint32) []*dto.LabelPair {

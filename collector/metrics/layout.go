@@ -22,7 +22,7 @@ type layout struct {
 	entities  []entityLayout
 	// columns are, for each counter and kind, the column of the counter's field, or -1.
 	columns [][model.KindCount]int
-	// hardware are the columns of hardwareRows, or -1.
+	// hardware are the columns of hardwareRows, or -1 for a family that is not selected.
 	hardware      []int
 	derived       map[model.FieldID]int // columns of the derived fields
 	labelCounters []int                 // positions of the counters of type label
@@ -72,7 +72,10 @@ func newLayout(cfg *Config, v state.View, ownership *Ownership) layout {
 		}
 	}
 	for i, r := range hardwareRows {
-		l.hardware[i] = slices.Index(v.Inventory.Derived, r.field)
+		l.hardware[i] = -1
+		if cfg.Selected.Has(r.family) {
+			l.hardware[i] = slices.Index(v.Inventory.Derived, r.field)
+		}
 	}
 	taken := cfg.takenNames()
 	for i := range l.entities {

@@ -11,18 +11,26 @@ import (
 	"gpu_exporter/collector/model"
 )
 
-// SwitchFields returns the fields that decide whether an NVSwitch answers: its
-// temperature, and whether it needs a reset. They are read in addition to those of
-// the counters file. DCGM has no status of switches and keeps listing a failed one.
-// Its PCI address and last SXid do not help, because DCGM may remember them.
-func SwitchFields() []model.FieldID { return []model.FieldID{858, 864} }
+// switchFields are the fields that decide whether an NVSwitch answers: its temperature,
+// and whether it needs a reset. DCGM has no status of switches and keeps listing a
+// failed one. Its PCI address and last SXid do not help, because DCGM may remember them.
+var switchFields = []model.FieldID{858, 864}
+
+// SwitchFields returns the fields to read on NVSwitches in addition to those of the
+// counters file.
+func (cfg *Config) SwitchFields() []model.FieldID {
+	if !cfg.Selected.Has(&gpuNVSwitchUp) {
+		return nil
+	}
+	return slices.Clone(switchFields)
+}
 
 // switchUp reports whether the newest sample has a value of the switch at position i.
 // known is false if the switch or its library does not have the fields.
 func (p *page) switchUp(i int) (up, known bool) {
 	columns := p.v.Inventory.Columns[model.KindSwitch]
 	for c, cell := range p.v.Sample.Rows[i] {
-		if !slices.Contains(SwitchFields(), columns[c]) {
+		if !slices.Contains(switchFields, columns[c]) {
 			continue
 		}
 		switch cell.Status {
@@ -45,7 +53,7 @@ func (p *page) addLinks() {
 		case l.identity == nil:
 		case e.Kind == model.KindLink && linksFresh && e.State == model.EntityUp:
 			isDown := e.LinkDown != slices.Contains(p.v.Sample.LinksChanged, i)
-			p.add(&gpuNVLinkUp, l.identity, bit(!isDown))
+			p.addLink(i, bit(!isDown))
 			if isDown {
 				down[e.Parent]++
 			} else {
@@ -66,8 +74,8 @@ func (p *page) addLinks() {
 	}
 	for i := range p.layout.entities {
 		if p.layout.entities[i].device && up[i]+down[i] > 0 {
-			p.addEntity(&gpuNVLinks, i, float64(up[i]), "up")
 			p.addEntity(&gpuNVLinks, i, float64(down[i]), "down")
+			p.addEntity(&gpuNVLinks, i, float64(up[i]), "up")
 		}
 	}
 	// A fresh sample may precede the first list of switches.
@@ -83,4 +91,21 @@ func (p *page) addLinks() {
 			p.add(&gpuNVLinkUp, p.cfg.switchLinkIdentity(gone.Switch, gone.Port), 0)
 		}
 	}
+}
+
+// addLink adds whether the link at position i is up. Unlike the fields of links, which
+// have dcgm-exporter's labels, it has the labels of its GPU.
+func (p *page) addLink(i int, up float64) {
+	f := p.selected(&gpuNVLinkUp)
+	if f == nil {
+		return
+	}
+	f.add(p.cached(labelsKey{family: gpuNVLinkUp.Name, entity: i}, func() []*dto.LabelPair {
+		e := &p.v.Inventory.Entities[i]
+		parent := &p.v.Inventory.Entities[e.Parent]
+		if parent.Kind != model.KindGPU {
+			return p.layout.entities[i].identity
+		}
+		return append(with(nil, "nvlink", p.cfg.linkNumber(e)), p.cfg.gpuIdentity(parent)...)
+	}), up)
 }

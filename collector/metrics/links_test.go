@@ -4,6 +4,7 @@
 package metrics
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +17,7 @@ import (
 )
 
 // switchNode has two NVSwitches. The cells are those of the second, in the order of
-// SwitchFields; its last SXid follows.
+// switchFields; its last SXid follows.
 func switchNode(t *testing.T, cells ...model.Cell) (*Families, *state.Node, *time.Time) {
 	t.Helper()
 	f, node, clock := newTestFamilies(t, testConfig(t))
@@ -24,7 +25,7 @@ func switchNode(t *testing.T, cells ...model.Cell) (*Families, *state.Node, *tim
 		{Kind: model.KindSwitch, ID: 0, Selected: true, Parent: model.Unknown, UUID: "SWX-0", PCIBusID: "00000000:05:00.0"},
 		{Kind: model.KindSwitch, ID: 1, Selected: true, Parent: model.Unknown, UUID: "SWX-1", PCIBusID: "00000000:06:00.0"},
 	}}
-	inv.Columns[model.KindSwitch] = append(SwitchFields(), 856)
+	inv.Columns[model.KindSwitch] = append(slices.Clone(switchFields), 856)
 	deliver(t, node, wire.Frame{Inventory: inv})
 	if cells != nil {
 		deliver(t, node, wire.Frame{Sample: &model.Sample{Generation: 2, Time: epoch, Rows: [][]model.Cell{
@@ -71,7 +72,7 @@ func TestNVSwitchUp(t *testing.T) {
 func TestNVSwitchAfterRestart(t *testing.T) {
 	f, node, _ := switchNode(t, model.Int64Cell(40), model.Int64Cell(0))
 	inv := &model.Inventory{Generation: 1, Entities: []model.Entity{{Kind: model.KindSwitch, ID: 0, Selected: true, Parent: model.Unknown}}}
-	inv.Columns[model.KindSwitch] = SwitchFields()
+	inv.Columns[model.KindSwitch] = switchFields
 	blank := model.NoValue(model.StatusBlank)
 	deliver(t, node, wire.Frame{Inventory: inv})
 	deliver(t, node, wire.Frame{Sample: &model.Sample{Generation: 1, Time: epoch, LinksRead: epoch, SwitchesListed: true, Rows: [][]model.Cell{{blank, blank}}}})
@@ -85,7 +86,7 @@ gpu_nvswitch_up{nvswitch="nvswitch1",hostname="node1"} 0
 	}
 
 	inv = &model.Inventory{Generation: 2, Entities: []model.Entity{{Kind: model.KindSwitch, ID: 1, Selected: true, Parent: model.Unknown}}}
-	inv.Columns[model.KindSwitch] = SwitchFields()
+	inv.Columns[model.KindSwitch] = switchFields
 	deliver(t, node, wire.Frame{Inventory: inv})
 	deliver(t, node, wire.Frame{Sample: &model.Sample{Generation: 2, Time: epoch, LinksRead: epoch, SwitchesListed: true, Rows: [][]model.Cell{{model.Int64Cell(40), model.Int64Cell(0)}}}})
 	const back = `gpu_nvswitch_up{nvswitch="nvswitch1",hostname="node1"} 1
@@ -128,7 +129,7 @@ func TestNVLinkUpAges(t *testing.T) {
 				{Kind: model.KindLink, ID: 0x003, Selected: true, Port: 0},
 				{Kind: model.KindLink, ID: 0x103, Selected: true, Port: 1, LinkDown: true},
 			}}
-			inv.Columns[model.KindSwitch] = SwitchFields()
+			inv.Columns[model.KindSwitch] = switchFields
 			sample := &model.Sample{Generation: 2, Time: epoch, Rows: [][]model.Cell{{model.Int64Cell(40), model.Int64Cell(0)}, nil, nil}}
 			if tc.sinceRead != 0 {
 				sample.LinksRead = epoch.Add(-tc.sinceRead)
@@ -190,5 +191,70 @@ gpu_nvlink_up{nvlink="40",nvswitch="nvswitch1",hostname="node1"} 1
 	body := encode(t, f, expfmt.TypeTextPlain)
 	if got := series(body, "gpu_nvswitch_up") + series(body, "gpu_nvlink_up"); got != "gpu_nvswitch_up{nvswitch=\"nvswitch1\",hostname=\"node1\"} 0\n" {
 		t.Errorf("without readable links:\n%s", got)
+	}
+}
+
+// Links are counted by state. A GPU without readable links has no count.
+func TestNVLinksOfAGPU(t *testing.T) {
+	link := func(port int, change func(*model.Entity)) model.Entity {
+		e := model.Entity{Kind: model.KindLink, ID: uint32(port)<<8 | 1, Selected: true, Parent: 0, Port: port}
+		change(&e)
+		return e
+	}
+	up, down := func(*model.Entity) {}, func(e *model.Entity) { e.LinkDown = true }
+	lost, unselected := func(e *model.Entity) { e.State = model.EntityLost }, func(e *model.Entity) { e.Selected = false }
+	const labels = `gpu="0",UUID="GPU-aaaa",pci_bus_id="00000000:18:00.0",device="nvidia0",modelName="NVIDIA H100 80GB HBM3",hostname="node1"`
+	for name, tc := range map[string]struct {
+		links    []func(*model.Entity)
+		read     time.Duration // before the sample
+		old      bool          // names
+		want     string        // counts of down and up
+		perLinks string
+	}{
+		"two up, one down": {[]func(*model.Entity){up, down, up}, 0, false, "1 2", "0 1; 1 0; 2 1"},
+		"all up":           {[]func(*model.Entity){up}, 0, false, "0 1", "0 1"},
+		"old names":        {[]func(*model.Entity){up}, 0, true, "0 1", "0 1"},
+		"a lost GPU":       {[]func(*model.Entity){lost, lost}, 0, false, "", ""},
+		"one is unknown":   {[]func(*model.Entity){up, lost}, 0, false, "0 1", "0 1"},
+		"not selected":     {[]func(*model.Entity){up, unselected}, 0, false, "0 1", "0 1"},
+		"none":             {nil, 0, false, "", ""},
+		"stale":            {[]func(*model.Entity){up, down}, time.Minute, false, "", ""},
+	} {
+		cfg := testConfig(t)
+		cfg.OldNames = tc.old
+		f, node, _ := newTestFamilies(t, cfg)
+		inv := testInventory(t)
+		inv.Entities, inv.Generation = inv.Entities[:1], 2
+		for port, change := range tc.links {
+			inv.Entities = append(inv.Entities, link(port, change))
+		}
+		s := testSample(inv)
+		s.Rows = append(s.Rows[:1], make([][]model.Cell, len(tc.links))...)
+		s.LinksRead = epoch.Add(-tc.read)
+		deliver(t, node, wire.Frame{Inventory: inv}, wire.Frame{Sample: s})
+		body := encode(t, f, expfmt.TypeTextPlain)
+		identity := labels
+		if tc.old {
+			identity = strings.Replace(labels, "UUID", "uuid", 1)
+		}
+		var counts, perLink []string
+		for line := range strings.Lines(series(body, "gpu_nvlinks")) {
+			for _, state := range []string{"down", "up"} {
+				if value, ok := strings.CutPrefix(line, "gpu_nvlinks{"+identity+`,state="`+state+`"} `); ok {
+					counts = append(counts, strings.TrimSpace(value))
+				}
+			}
+		}
+		for line := range strings.Lines(series(body, "gpu_nvlink_up")) {
+			if port, value, ok := strings.Cut(strings.TrimSpace(line), `",`+identity+"} "); ok {
+				perLink = append(perLink, strings.TrimPrefix(port, `gpu_nvlink_up{nvlink="`)+" "+value)
+			}
+		}
+		if got := strings.Join(counts, " "); got != tc.want {
+			t.Errorf("%s: counts %q, want %q", name, got, tc.want)
+		}
+		if got := strings.Join(perLink, "; "); got != tc.perLinks {
+			t.Errorf("%s: per link %q, want %q", name, got, tc.perLinks)
+		}
 	}
 }

@@ -21,7 +21,7 @@ import (
 
 // benchNode is a node of 8 H100 with 18 NVLinks each and 4 NVSwitches, each GPU held
 // by a pod.
-func benchNode(b *testing.B) (Config, *model.Inventory, *Ownership) {
+func benchNode(b *testing.B, preset string) (Config, *model.Inventory, *Ownership) {
 	b.Helper()
 	counters, err := field.ParseCounters(etc.DefaultCounters(), "default")
 	if err != nil {
@@ -31,7 +31,7 @@ func benchNode(b *testing.B) (Config, *model.Inventory, *Ownership) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	inv := &model.Inventory{Generation: 1, Time: time.Now(), DriverVersion: "570.133.20", Derived: DerivedFields()}
+	inv := &model.Inventory{Generation: 1, Time: time.Now(), DriverVersion: "570.133.20"}
 	owners := &Ownership{Known: true, Mapped: true}
 	for g := range 8 {
 		inv.Entities = append(inv.Entities, model.Entity{Kind: model.KindGPU, Selected: true, ID: uint32(g), Parent: model.Unknown,
@@ -52,7 +52,8 @@ func benchNode(b *testing.B) (Config, *model.Inventory, *Ownership) {
 			}
 		}
 	}
-	cfg := Config{Counters: counters.List, XIDs: xids, HostnameLabel: "hostname", Hostname: "node-1.example.com", MaxAge: time.Hour, HealthInterval: time.Minute}
+	cfg := Config{Counters: counters.List, Selected: selection(b, preset), XIDs: xids, HostnameLabel: "hostname", Hostname: "node-1.example.com", MaxAge: time.Hour, HealthInterval: time.Minute}
+	inv.Derived = cfg.DerivedFields()
 	return cfg, inv, owners
 }
 
@@ -95,13 +96,19 @@ func benchConditions(inv *model.Inventory) (*model.Health, *model.Peers) {
 	return health, peers
 }
 
-// BenchmarkSample is the cost of one sample: decoding its frames, updating the state,
-// building the families and encoding them as text once. cpu-ms/op includes garbage
-// collection.
+// BenchmarkSample is the cost of one sample with a preset: decoding its frames, updating
+// the state, building the families and encoding them as text once. cpu-ms/op includes
+// garbage collection.
 func BenchmarkSample(b *testing.B) {
-	cfg, inv, ownership := benchNode(b)
+	for _, preset := range []string{"default", "full"} {
+		b.Run(preset, func(b *testing.B) { benchmarkSample(b, preset) })
+	}
+}
+
+func benchmarkSample(b *testing.B, preset string) {
+	cfg, inv, ownership := benchNode(b, preset)
 	node := state.NewNode(slog.New(slog.DiscardHandler), cfg.XIDs)
-	tracked := state.TrackedFields(cfg.Counters, time.Second)
+	tracked := state.TrackedFields(cfg.Counters, cfg.Selected.Integrates, time.Second)
 	node.Track(tracked, time.Second)
 	families := New(cfg, node, fixedSupervisor{Running: true, Sampling: true}, fixedOwners{ownership: ownership, status: SourceStatus{Up: true}})
 	var pipe bytes.Buffer

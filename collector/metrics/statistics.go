@@ -28,7 +28,11 @@ func (p *page) addIntegrals() {
 	view := &p.v.Tracks.IntegralView
 	for j := range view.All {
 		integral := &view.All[j]
-		d, used := integralFamilies[integral.Quantity], make([]bool, len(integral.Sources))
+		d := integralFamilies[integral.Quantity]
+		if !p.cfg.Selected.Has(d) {
+			continue
+		}
+		used := make([]bool, len(integral.Sources))
 		var labels []string
 		if integral.Label != "" {
 			labels = []string{integral.Label}
@@ -59,7 +63,9 @@ func (p *page) addIntegrals() {
 		}
 	}
 	for i, seconds := range view.Gaps {
-		p.addOwn(&integratedGap, seconds, integralFamilies[i].Name)
+		if d := integralFamilies[i]; p.cfg.Selected.Has(d) {
+			p.addOwn(&integratedGap, seconds, d.Name)
+		}
 	}
 }
 

@@ -24,18 +24,18 @@ func (p *page) addXIDs() {
 	for i := range p.layout.entities {
 		if l := &p.layout.entities[i]; l.device {
 			key := model.KeyOf(p.v.Inventory, i)
-			p.addXIDsOf(l.identity, counts[key], key.Instance == model.Unknown)
+			p.addXIDsOf(i, l.identity, counts[key], key.Instance == model.Unknown)
 			delete(counts, key)
 		}
 	}
 	for _, gpu := range p.goneGPUs() {
 		key := model.EntityKey{UUID: gpu.UUID, Instance: model.Unknown}
-		p.addXIDsOf(p.cfg.gpuIdentity(gpu), counts[key], true)
+		p.addXIDsOf(model.Unknown, p.cfg.gpuIdentity(gpu), counts[key], true)
 		delete(counts, key)
 	}
 	for _, key := range formerInstances(p.v.Inventory, counts) {
 		if gpu := p.v.GPU(key.UUID); gpu != nil {
-			p.addXIDsOf(p.cfg.instanceIdentity(gpu, key.Profile, key.Instance), counts[key], false)
+			p.addXIDsOf(model.Unknown, p.cfg.instanceIdentity(gpu, key.Profile, key.Instance), counts[key], false)
 		}
 	}
 }
@@ -46,23 +46,30 @@ type xidCount struct {
 	xid.Count
 }
 
-// addXIDsOf adds the XIDs of a device: by severity, and by code.
-func (p *page) addXIDsOf(identity []*dto.LabelPair, counts []xidCount, fromStart bool) {
+// addXIDsOf adds the XIDs of a device: by severity, and by code. The position of a device
+// that is gone is Unknown.
+func (p *page) addXIDsOf(entity int, identity []*dto.LabelPair, counts []xidCount, fromStart bool) {
+	add := func(d *Definition, value float64, labels ...string) {
+		if entity != model.Unknown {
+			p.addEntity(d, entity, value, labels...)
+			return
+		}
+		p.add(d, d.labels(identity, labels...), value)
+	}
 	slices.SortFunc(counts, func(a, b xidCount) int { return cmp.Compare(a.code, b.code) })
 	var totals [xid.SeverityCount]uint64
 	for _, c := range counts {
 		entry := p.cfg.XIDs.Describe(c.code)
 		totals[entry.Severity] += c.Total
-		labels := append(with(identity), nonEmpty(with(nil, "xid", decimal(c.code),
-			"name", entry.Name, "severity", entry.Severity.String(), "action", entry.Action))...)
-		p.add(&gpuXIDCodeErrors, labels, float64(c.Total))
+		labels := []string{decimal(c.code), entry.Name, entry.Severity.String(), entry.Action}
+		add(&gpuXIDCodeErrors, float64(c.Total), labels...)
 		if !c.Last.IsZero() {
-			p.add(&gpuXIDCodeLast, labels, seconds(c.Last))
+			add(&gpuXIDCodeLast, seconds(c.Last), labels...)
 		}
 	}
 	for severity, total := range totals {
 		if fromStart || total > 0 {
-			p.add(&gpuXIDErrors, with(identity, "severity", xid.Severity(severity).String()), float64(total))
+			add(&gpuXIDErrors, float64(total), xid.Severity(severity).String())
 		}
 	}
 }
@@ -84,18 +91,4 @@ func formerInstances(inv *model.Inventory, counts map[model.EntityKey][]xidCount
 		return cmp.Or(cmp.Compare(a.UUID, b.UUID), cmp.Compare(a.Instance, b.Instance), cmp.Compare(a.Profile, b.Profile))
 	})
 	return keys
-}
-
-// seenOr returns the codes of always, and those in the map of the entity, sorted.
-func seenOr[V any](always []int64, seen map[xid.Key]V, key model.EntityKey) []int64 {
-	codes := always
-	for k := range seen {
-		if k.EntityKey == key && !slices.Contains(always, k.Code) {
-			codes = append(codes[:len(codes):len(codes)], k.Code)
-		}
-	}
-	if len(codes) > len(always) {
-		slices.Sort(codes)
-	}
-	return codes
 }

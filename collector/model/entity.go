@@ -86,7 +86,7 @@ const Unknown = -1
 type Entity struct {
 	Kind  EntityKind
 	State EntityState
-	// Selected: --devices selects the entity, or an instance in it.
+	// Selected: --devices.gpus selects the entity, or an instance in it.
 	Selected bool
 	// ID is DCGM's entity ID. It may differ from NVML's index and from the minor number.
 	// IDs of instances are reused after a MIG repartition.

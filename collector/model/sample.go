@@ -65,6 +65,16 @@ var statusNames = []string{
 // String returns the value of the reason label.
 func (s Status) String() string { return NameOf(statusNames, s, "status") }
 
+// Lasting reports whether the entity has no value of the field as long as the sampler
+// runs. With the remaining statuses, a value may follow.
+func (s Status) Lasting() bool {
+	switch s {
+	case StatusNotSupported, StatusNotPermitted, StatusNotFound, StatusNotWatched, StatusModuleMissing, StatusExcluded:
+		return true
+	}
+	return false
+}
+
 // Cell is the reading of one field on one entity. It has a value only if its status is
 // StatusOK.
 type Cell struct {

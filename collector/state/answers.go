@@ -4,8 +4,6 @@
 package state
 
 import (
-	"slices"
-
 	"gpu_exporter/collector/field"
 	"gpu_exporter/collector/model"
 )
@@ -22,10 +20,15 @@ func Answers(v View, i int) bool {
 	if i < len(v.Sample.Answers) && v.Sample.Answers[i] {
 		return true
 	}
-	if i < len(v.Sample.Derived) && slices.ContainsFunc(v.Sample.Derived[i], func(c model.Cell) bool { return c.Status == model.StatusOK }) {
-		return true
-	}
 	read := false
+	if i < len(v.Sample.Derived) {
+		for _, c := range v.Sample.Derived[i] {
+			if c.Status == model.StatusOK {
+				return true
+			}
+			read = read || !c.Status.Lasting()
+		}
+	}
 	for j := range v.Inventory.Entities {
 		e := &v.Inventory.Entities[j]
 		if row := v.Sample.Rows[j]; (j == i || e.Parent == i && e.Kind == model.KindGPUInstance) && len(row) > 0 {

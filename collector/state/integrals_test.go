@@ -148,7 +148,7 @@ func TestTrackedFields(t *testing.T) {
 		return found
 	}
 	const second = time.Second
-	list := TrackedFields(nil, func(Quantity) bool { return true }, second)
+	list := TrackedFields(nil, all, second)
 	both := model.Kinds(model.KindGPU, model.KindGPUInstance)
 	for _, want := range []model.TrackedField{
 		{Field: 1001, Kinds: both}, // a mean since the previous value loses nothing
@@ -170,7 +170,7 @@ func TestTrackedFields(t *testing.T) {
 		counter(150, field.MetricGauge, field.Counter{Histogram: true, Kinds: model.Kinds(model.KindGPU)}),
 		counter(140, field.MetricGauge, field.Counter{Resolution: second}), // neither statistics nor a histogram
 		counter(1, field.MetricLabel, field.Counter{Statistics: true}),
-	}, func(Quantity) bool { return true }, second)
+	}, all, second)
 	if got := find(list, 203); len(got) != 1 || got[0].Every != 100*time.Millisecond || got[0].Unless != 0 || !got[0].Statistics {
 		t.Errorf("utilization with statistics: %+v", got)
 	}
@@ -180,7 +180,14 @@ func TestTrackedFields(t *testing.T) {
 	if got := append(find(list, 140), find(list, 1)...); len(got) > 0 {
 		t.Errorf("tracked without a use: %+v", got)
 	}
+	list = TrackedFields(nil, func(q Quantity) bool { return q == BusyTime }, second)
+	if len(list) != 2 || len(find(list, 1001)) != 1 || len(find(list, 203)) != 1 {
+		t.Errorf("for the busy time alone: %+v", list)
+	}
 }
+
+// all selects every quantity.
+func all(Quantity) bool { return true }
 
 // After a stall, the engine's next mean covers the whole stall, unless a watch may have
 // restarted. The time of a lost GPU does not count.
@@ -209,7 +216,7 @@ func TestIntegralsThroughGaps(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			node, _ := newTestNode(t)
-			node.Track(TrackedFields(nil, func(Quantity) bool { return true }, time.Second), time.Second)
+			node.Track(TrackedFields(nil, all, time.Second), time.Second)
 			value := func(after time.Duration, v float64) {
 				t.Helper()
 				frame := tracksOf(epoch.Add(after), 0, map[model.FieldID]float64{tc.field: v})

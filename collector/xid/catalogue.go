@@ -101,8 +101,8 @@ func (c *Catalogue) Message(code int64) string {
 }
 
 // CallsForAction returns the codes of severity warning and critical. For these,
-// gpu_xid_errors_total exists from the start with 0, because increase() misses the first
-// event of a counter that starts with 1. All codes would be three times as many series, and
+// DCGM_EXP_XID_ERRORS_TOTAL exists from the start with 0, because increase() misses the
+// first event of a counter that starts with 1. All codes would be three times as many series, and
 // the remaining ones belong in no alert. The head of etc/xid-catalogue.csv has the rules for
 // severities, and their sources.
 func (c *Catalogue) CallsForAction() []int64 {
@@ -204,5 +204,5 @@ func parseXID(record []string) (XID, error) {
 			return x, nil
 		}
 	}
-	return x, fmt.Errorf("code %d has severity %q: write info, warning or critical", code, record[2])
+	return x, fmt.Errorf("code %d has severity %q: write application, warning or critical", code, record[2])
 }

@@ -99,12 +99,12 @@ func TestParseXIDCatalogueErrors(t *testing.T) {
 		{"comments", "# ours\n\n", []string{"x.csv: the file is empty or has only comments"}},
 		{"no header", "79,A,critical,RESET_GPU,,Meaning\n", []string{"x.csv:1: the first line of an XID catalogue must be code,name,"}},
 		{"quotes in the header", "# ours\ncode,\"name\n", []string{"x.csv:2: extraneous or missing \" in quoted-field"}},
-		{"quotes", header + "79,A,critical,,,\"Gone\" for good\n80,A,info,,,\"not\nclosed\n", []string{
+		{"quotes", header + "79,A,critical,,,\"Gone\" for good\n80,A,application,,,\"not\nclosed\n", []string{
 			"x.csv:2: extraneous or missing \" in quoted-field", "x.csv:3: extraneous or missing \" in quoted-field"}},
 		{
-			"all errors at once", "# a comment\n" + header + "79,A,critical,,,Gone\nx,A,info,,,B\n80,A,high,,,B\n81,A,info,,,\n79,A,info,,,B\n82,A,info\n-1,A,info,,,B\n90,A,info,,,B,C\n",
+			"all errors at once", "# a comment\n" + header + "79,A,critical,,,Gone\nx,A,application,,,B\n80,A,high,,,B\n81,A,application,,,\n79,A,application,,,B\n82,A,info\n-1,A,application,,,B\n90,A,application,,,B,C\n",
 			[]string{
-				`x.csv:4: code "x" is not a number`, `x.csv:5: code 80 has severity "high": write info, warning or critical`,
+				`x.csv:4: code "x" is not a number`, `x.csv:5: code 80 has severity "high": write application, warning or critical`,
 				"x.csv:6: code 81 has no meaning", "x.csv:7: code 79 is out of order", "x.csv:8: 3 columns instead of 6 (code,name,severity,action,investigation,meaning): keep the commas of empty columns", "x.csv:10: 7 columns instead of 6 (code,name,severity,action,investigation,meaning): quote a text that contains a comma", `x.csv:9: code "-1"`,
 			},
 		},
@@ -125,7 +125,7 @@ func TestParseXIDCatalogueErrors(t *testing.T) {
 
 // FuzzParseXIDCatalogue: no input panics, and an accepted catalogue is in order.
 func FuzzParseXIDCatalogue(f *testing.F) {
-	f.Add("code,name,severity,action,investigation,meaning\n79,A,critical,RESTART_BM,,Gone\n80,B,info,,,\"a, b\"\n")
+	f.Add("code,name,severity,action,investigation,meaning\n79,A,critical,RESTART_BM,,Gone\n80,B,application,,,\"a, b\"\n")
 	f.Add("code,name\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		c, err := ParseCatalogue(strings.NewReader(text), "x.csv")
@@ -143,7 +143,7 @@ func FuzzParseXIDCatalogue(f *testing.F) {
 // A user's catalogue contains only differences: changed codes and additional codes.
 func TestXIDCatalogueWith(t *testing.T) {
 	changes, err := ParseCatalogue(strings.NewReader("code,name,severity,action,investigation,meaning\n"+
-		"31,PAGE_FAULT,critical,CALL_US,,Ours\n109,CTXSW_TIMEOUT,info,,,The application's\n999,NEW,warning,,,New\n"), "x.csv")
+		"31,PAGE_FAULT,critical,CALL_US,,Ours\n109,CTXSW_TIMEOUT,application,,,The application's\n999,NEW,warning,,,New\n"), "x.csv")
 	if err != nil {
 		t.Fatal(err)
 	}

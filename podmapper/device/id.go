@@ -84,13 +84,13 @@ func (f Form) String() string {
 // IDType decides the meaning of FormNumber. It affects no other form.
 type IDType string
 
-// The values of --kubernetes-gpu-id-type. On most nodes both numbers are equal.
+// The values of --kubernetes.gpu-id-type. On most nodes both numbers are equal.
 const (
 	IDTypeUID        IDType = "uid"         // NVML's index
 	IDTypeDeviceName IDType = "device-name" // N of /dev/nvidiaN
 )
 
-// ParseIDType accepts the values of --kubernetes-gpu-id-type. An empty string is
+// ParseIDType accepts the values of --kubernetes.gpu-id-type. An empty string is
 // IDTypeUID.
 func ParseIDType(s string) (IDType, error) {
 	switch t := IDType(s); t {

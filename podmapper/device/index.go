@@ -144,7 +144,7 @@ func (x *Index) FindText(id ID, text string) ([]int, Miss) {
 	if parsed, _ := ParseID(text); id.Form == FormUnknown && parsed.Form == FormNumber {
 		return nil, Miss{
 			"numbers in this resource are not GPUs: KubeVirt's and NVIDIA's sandbox device plugins use IOMMU groups",
-			"if they are GPU indexes, add the resource with --nvidia-resource-names",
+			"if they are GPU indexes, add the resource with --kubernetes.resource-names",
 		}
 	}
 	return nil, miss

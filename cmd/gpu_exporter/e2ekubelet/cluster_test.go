@@ -37,11 +37,11 @@ func TestCluster(t *testing.T) {
 		published("gpu-3", "type=gpu", "uuid="+g.uuids[3], "productName=NVIDIA H100 80GB HBM3"),
 		published("gpu-7-mig-0", "type=mig", "uuid="+mig, "parentUUID="+g.uuids[7], "profile=3g.40gb"),
 	)
-	e := startExporter(t, m, g, 9400, "--kubernetes", "--pod-resources-kubelet-socket="+k.socket(),
+	e := startExporter(t, m, g, 9400, "--kubernetes.enabled", "--kubernetes.pod-resources-socket="+k.socket(),
 		"--kubernetes.kubeconfig="+api.kubeconfig(t, exporterUser), "--kubernetes.node-name="+nodeName,
-		"--kubernetes.metadata-source=api-server", "--kubernetes-enable-dra",
-		"--kubernetes-enable-pod-labels", "--kubernetes-pod-label-allowlist-regex=^"+teamLabel+"$",
-		"--kubernetes-enable-pod-uid", "--kubernetes.workload")
+		"--kubernetes.metadata-source=api-server", "--kubernetes.dra",
+		"--kubernetes.pod-labels", "--kubernetes.pod-label-allowlist=^"+teamLabel+"$",
+		"--kubernetes.pod-uid", "--kubernetes.workload")
 	h := &holdings{}
 
 	step(t, "a pod of a Deployment", func(t *testing.T) {

@@ -144,7 +144,8 @@ func startExporter(t *testing.T, m *machine, g *gpus, port int, args ...string) 
 		t.Fatal(err)
 	}
 	cmd := exec.Command(program, append([]string{
-		"--web.listen-address=" + address, "--simulate=" + g.Scenario, "--collect-interval=200ms", "--sample.max-age=5s", "--log.level=debug",
+		"--web.listen-address=" + address, "--simulate=" + g.Scenario, "--sample.interval=200ms", "--sample.max-age=5s", "--log.level=debug",
+		"--families=default,exporter-detail",
 	}, args...)...)
 	cmd.Env = append(os.Environ(), "DCGMSIM_STATE="+g.State, "DCGMSIM_CONTROL="+g.Control)
 	log, err := os.Create(filepath.Join(m.dir, fmt.Sprintf("exporter-%d.log", port)))
@@ -342,10 +343,10 @@ func (e *exporter) eventuallyRefreshed(t *testing.T) {
 	t.Helper()
 	since := time.Now()
 	e.eventually(t, "a refreshed pod mapping", func(x exposition) error {
-		age, err := x.value("gpu_exporter_pod_mapping_age_seconds", nil)
-		// The metric has the age at the last update of the page, up to 1 s ago.
-		if err == nil && time.Duration((age+1)*float64(time.Second)) > time.Since(since) {
-			err = fmt.Errorf("the mapping is %v s old", age)
+		seconds, err := x.value("gpu_exporter_owner_source_last_success_timestamp_seconds", map[string]string{"source": "pod_resources"})
+		// The metric has the time of the query.
+		if query := time.UnixMilli(int64(seconds * 1e3)); err == nil && query.Before(since) {
+			err = fmt.Errorf("the last successful query was at %v", query)
 		}
 		return err
 	})

@@ -29,10 +29,10 @@ func TestStaticPods(t *testing.T) {
 	whole := startPlugin(t, k, wholeGPUs, g.uuids[:4]...)
 	startPlugin(t, k, sharedGPUs, g.uuids[4]+"::0", g.uuids[4]+"::1")
 	startPlugin(t, k, migDevices, g.migOf(6)...)
-	common := []string{"--kubernetes", "--pod-resources-kubelet-socket=" + k.socket(), "--kubernetes.metadata-source=kubelet", "--kubernetes.pods-socket=" + k.podsSocket()}
+	common := []string{"--kubernetes.enabled", "--kubernetes.pod-resources-socket=" + k.socket(), "--kubernetes.metadata-source=kubelet", "--kubernetes.pods-socket=" + k.podsSocket()}
 	e := startExporter(t, m, g, 9400, common...)
-	labelled := startExporter(t, m, g, 9401, append(common, "--kubernetes-enable-pod-uid",
-		"--kubernetes-enable-pod-labels", "--kubernetes-pod-label-allowlist-regex=^"+teamLabel+"$")...)
+	labelled := startExporter(t, m, g, 9401, append(common, "--kubernetes.pod-uid",
+		"--kubernetes.pod-labels", "--kubernetes.pod-label-allowlist=^"+teamLabel+"$")...)
 	h := &holdings{}
 
 	step(t, "no pods", func(t *testing.T) {
@@ -100,9 +100,9 @@ func TestStaticPods(t *testing.T) {
 	step(t, "a kubelet stops and restarts", func(t *testing.T) {
 		stop, stopLabelled := e.always(t, h.check), labelled.always(t, k.labelled(t, *h).check)
 		k.stop(t)
-		e.eventuallyUp(t, 0, "gpu_exporter_pod_mapping_up", nil)
+		e.eventuallyUp(t, 0, "gpu_exporter_owner_source_up", map[string]string{"source": "pod_resources"})
 		k.start(t)
-		e.eventuallyUp(t, 1, "gpu_exporter_pod_mapping_up", nil)
+		e.eventuallyUp(t, 1, "gpu_exporter_owner_source_up", map[string]string{"source": "pod_resources"})
 		k.eventuallyLists(t, h)
 		e.eventuallyRefreshed(t)
 		labelled.eventuallyRefreshed(t)

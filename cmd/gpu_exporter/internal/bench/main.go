@@ -103,7 +103,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 }
 
 // maxRatio limits the CPU time of a scrape to a multiple of the bare handler's.
-const maxRatio = 1.5
+const maxRatio = 1.3
 
 // relative returns a row that compares the medians of measurements and of a floor.
 func relative(quantity string, measured, floor []time.Duration) row {

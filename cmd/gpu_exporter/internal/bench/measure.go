@@ -52,7 +52,7 @@ func serveBare(target, encoding string) error {
 // with the same bytes.
 func (b *bench) scrapes(ctx context.Context, scenario string, counters []byte) ([]row, error) {
 	// The interval is long, so that all scrapes read the same sample.
-	exporter, err := b.startExporter(ctx, scenario, counters, "--collect-interval=1h")
+	exporter, err := b.startExporter(ctx, scenario, counters, "--sample.interval=1h")
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +150,7 @@ func (b *bench) start(ctx context.Context) ([]row, error) {
 // counts their shared pages once. Further instances of the binary on the machine would
 // reduce it.
 func (b *bench) memory(ctx context.Context) ([]row, error) {
-	p, err := b.startExporter(ctx, "h100x8", counters60, "--collect-interval=100ms")
+	p, err := b.startExporter(ctx, "h100x8", counters60, "--sample.interval=100ms")
 	if err != nil {
 		return nil, err
 	}
@@ -181,7 +181,7 @@ func (b *bench) memory(ctx context.Context) ([]row, error) {
 	}
 	late := median(totals[n-tenth:])
 	return []row{
-		absolute(fmt.Sprintf("PSS of exporter and sampler after %v", b.duration), late, 45, "MiB"),
+		absolute(fmt.Sprintf("PSS of exporter and sampler after %v", b.duration), late, 35, "MiB"),
 		{quantity: "  of the exporter", measured: fmt.Sprintf("%.4g MiB", median(exporters[n-tenth:])), floor: "-", ratio: "-", limit: "-"},
 		{quantity: "  of the sampler", measured: fmt.Sprintf("%.4g MiB", median(samplers[n-tenth:])), floor: "-", ratio: "-", limit: "-"},
 		absolute("growth of the PSS from the second tenth of the time to the last", late-median(totals[tenth:2*tenth]), 1, "MiB"),

@@ -56,7 +56,7 @@ func (b *bench) startExporter(ctx context.Context, scenario string, counters []b
 		return nil, err
 	}
 	p, err := launch(b.exporter, func(address string) []string {
-		return append([]string{"--web.listen-address=" + address, "--simulate=" + scenario, "--collectors=" + state + ".csv"}, args...)
+		return append([]string{"--web.listen-address=" + address, "--simulate=" + scenario, "--counters.file=" + state + ".csv"}, args...)
 	}, "DCGMSIM_STATE="+state, "DCGMSIM_CONTROL="+state+".control")
 	if err != nil {
 		return nil, err

@@ -4,7 +4,6 @@
 package config
 
 import (
-	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -54,7 +53,7 @@ const (
 
 // settings is the table of the flags that are not part of a configuration.
 func (c *CommandLine) settings() []*setting {
-	all := []*setting{
+	return []*setting{
 		{name: "output", def: OutputText, arg: "FORMAT", commands: []string{Doctor, Fields}, target: oneOf(&c.Output, OutputText, OutputJSON),
 			help: "Format of the output: text or json."},
 		{name: "entity", arg: "KIND", commands: []string{Fields}, target: list(&c.FieldKinds),
@@ -66,10 +65,6 @@ func (c *CommandLine) settings() []*setting {
 		{name: "help", aliases: "h", target: boolean(&c.help), help: "Print this help."},
 		{name: "version", aliases: "v", target: boolean(&c.version), help: "Print the version."},
 	}
-	for _, s := range all {
-		s.section = sectionCommand
-	}
-	return all
 }
 
 // Parse reads arguments and environment. It prints help and version to stdout. The
@@ -79,7 +74,7 @@ func Parse(args, environ []string, stdout io.Writer) (CommandLine, error) {
 	own := line.settings()
 	table := append(slices.Clone(own), new(Config).settings()...)
 	flags, operands, mistakes := splitArgs(args, table)
-	l := loader{config: &Config{}, flags: flags}
+	l := loader{config: &Config{}, flags: flags, lookup: Lookup(nil)}
 	for _, s := range own {
 		l.resolve(s)
 	}
@@ -115,7 +110,7 @@ func Parse(args, environ []string, stdout io.Writer) (CommandLine, error) {
 			mistakes = append(mistakes, fmt.Sprintf("--%s is a flag of %s, not of %s", s.name, ListOf(s.commands), line.Command))
 		}
 	}
-	for _, name := range []string{"simulate", "remote-hostengine-info"} {
+	for _, name := range []string{"simulate", "dcgm.hostengine", "remote-hostengine-info"} {
 		if flags[name] != nil && line.Command == Fields && !line.Node {
 			mistakes = append(mistakes, fmt.Sprintf("--%s has no effect on fields without --node: add --node, or remove it", name))
 		}
@@ -160,9 +155,12 @@ func splitArgs(args []string, table []*setting) (flags map[string][]string, oper
 			mistakes = append(mistakes, unknownFlag(name, known))
 			continue
 		case s.kind == toggle:
-			on, err := strconv.ParseBool(cmp.Or(value, "true"))
-			if err != nil || hasValue && value == "" {
-				mistakes = append(mistakes, fmt.Sprintf("%s: %q is neither true nor false", dashed(name), value))
+			if !hasValue {
+				value = "true"
+			}
+			on, err := parseBool(value)
+			if err != nil {
+				mistakes = append(mistakes, fmt.Sprintf("%s: %v", dashed(name), err))
 				continue
 			}
 			value = strconv.FormatBool(on != negated)
@@ -194,10 +192,10 @@ func dashed(name string) string {
 	return "--" + name
 }
 
-// toggleHint explains an argument such as the true of "--kubernetes true".
+// toggleHint explains an argument such as the true of "--kubernetes.enabled true".
 func toggleHint(arg string) string {
 	if _, err := strconv.ParseBool(arg); err != nil {
 		return ""
 	}
-	return fmt.Sprintf(" (a switch takes its value after =, as in --kubernetes=%s)", arg)
+	return fmt.Sprintf(" (a switch takes its value after =, as in --kubernetes.enabled=%s)", arg)
 }

@@ -40,7 +40,7 @@ func TestSplitArgs(t *testing.T) {
 		{"long alias with two dashes", "--rbmn", "replace-blanks-in-model-name=true"},
 		{"value that looks like a flag", "-f --weird", "collectors=--weird"},
 		{"value with an equals sign", "--simulate=a=b", "simulate=a=b"},
-		{"empty value", "--web-config-file=", "web.config.file="},
+		{"empty value", "--web-config-file=", "web-config-file="},
 		{"switch", "-k", "kubernetes=true"},
 		{"switch set to true", "-k=true", "kubernetes=true"},
 		{"switch set to 1", "--kubernetes=1", "kubernetes=true"},
@@ -55,7 +55,7 @@ func TestSplitArgs(t *testing.T) {
 		{"switch before a command", "-k once", "kubernetes=true once"},
 		{"repeated flags", "-c 1000 --kubernetes -collect-interval=2000 --no-k", "collect-interval=1000|2000 kubernetes=true|false"},
 		{"lists", "--nvidia-resource-names=a --nvidia-resource-names b", "nvidia-resource-names=a|b"},
-		{"listen addresses by three names", "--web.listen-address=:1 -a :2 --address=:3", "web.listen-address=:1|:2|:3"},
+		{"listen addresses by three names", "--web.listen-address=:1 -a :2 --address=:3", "address=:2|:3 web.listen-address=:1"},
 		{"help", "-h", "help=true"},
 		{"version", "-version", "version=true"},
 		{"version, short", "-v", "version=true"},
@@ -91,8 +91,8 @@ func TestSplitArgs(t *testing.T) {
 // The mistakes of a command line as a whole.
 func TestCommandLineMistakes(t *testing.T) {
 	for args, want := range map[string]string{
-		"--kubernetes true": `unknown command "true": use serve, once, check-config, doctor or fields (a switch takes its value after =, as in --kubernetes=true)`,
-		"once -k false":     `unexpected argument "false" (a switch takes its value after =, as in --kubernetes=false)`,
+		"--kubernetes true": `unknown command "true": use serve, once, check-config, doctor or fields (a switch takes its value after =, as in --kubernetes.enabled=true)`,
+		"once -k false":     `unexpected argument "false" (a switch takes its value after =, as in --kubernetes.enabled=false)`,
 		"serve again":       `unexpected argument "again"`,
 		"once --node":       "--node is a flag of fields, not of once",
 		"check-config --entity gpu --output=json": "--output is a flag of doctor or fields, not of check-config\n--entity is a flag of fields, not of check-config",

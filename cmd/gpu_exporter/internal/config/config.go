@@ -11,6 +11,7 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -42,6 +43,8 @@ type Live struct {
 	Families     metrics.Selection // besides the counters
 	XIDs         *xid.Catalogue
 	ConfigFile   string // path of the configuration file; empty: none
+	// CountersConfigMap is NAMESPACE:NAME of a ConfigMap with a counters file; empty: none.
+	CountersConfigMap string
 	// Files are the files that this configuration was read from.
 	Files []string
 
@@ -61,22 +64,23 @@ type Live struct {
 
 	UseOldNamespace bool
 	HostnameLabel   string // name of the label; empty: none
+	Hostname        string // value of the label; empty: see HostnameValue
 	ReplaceBlanks   bool   // in model names
 
-	collectors, xidCatalogue         string // paths
-	linkBase                         string // zero-based or one-based
-	dcgmLog, healthCheck, noHostname bool
+	countersFiles        []string // paths, or names of built-in ones
+	xidCatalogue         string   // path
+	linkBase             string   // zero-based or one-based
+	dcgmLog, healthCheck bool
 }
 
 // Static holds the settings that need a restart. The hostengine is one of them:
 // another engine may run on another machine, whose XIDs must not be mixed with these.
 type Static struct {
-	Hostengine       string // address of a standalone engine; empty: embedded
-	LibraryPath      string // directory with libdcgm.so.4; empty: the loader's
-	Simulate         string // scenario; empty: real libraries
-	SkipStartupCheck bool
-	KernelLog        string // KernelLogAuto, KernelLogOn or KernelLogOff
-	KMsg             string // path of the kernel log; empty: DefaultKMsg
+	Hostengine  string // address of a standalone engine; empty: embedded
+	LibraryPath string // directory with libdcgm.so.4; empty: the loader's
+	Simulate    string // scenario; empty: real libraries
+	KernelLog   string // KernelLogAuto, KernelLogOn or KernelLogOff
+	KMsg        string // path of the kernel log; empty: DefaultKMsg
 
 	Kubernetes    bool
 	GPUIDType     string // uid or device-name
@@ -110,8 +114,6 @@ type Static struct {
 
 	LogLevel  string // debug, info, warn, error
 	LogFormat string // logfmt, json
-
-	debug bool
 }
 
 // Values of settings.
@@ -202,28 +204,30 @@ func (l *Live) HealthEvery() time.Duration {
 	return max(l.HealthInterval, l.Interval)
 }
 
-// HostnameValue returns the value of the hostname label, by dcgm-exporter's rule: the
-// host in the address of a remote engine if Kubernetes is off, else $NODE_NAME, else
-// the machine's name. An engine behind a unix or vsock socket runs on this machine.
+// Engine returns the host in the address of DCGM's engine, which a socket does not have,
+// and whether the engine is known to run on this machine.
+func (s *Static) Engine() (host string, isLocal bool) {
+	engine, _ := wire.ParseHostengine(s.Hostengine) // an error was reported when it was read
+	ip, err := netip.ParseAddr(engine.Host)
+	return engine.Host, s.Hostengine == "" || engine.Unix || engine.Host == "localhost" || err == nil && ip.Unmap().IsLoopback()
+}
+
+// HostnameValue returns the value of the hostname label: --hostname, else by dcgm-exporter's
+// rule the host of a remote engine if Kubernetes is off, else the name of the node, else
+// the machine's name. The address of a local engine names no machine.
 func (c *Config) HostnameValue(hostname func() (string, error)) (string, error) {
-	if c.HostnameLabel == "" {
-		return "", nil
+	if c.HostnameLabel == "" || c.Hostname != "" {
+		return c.Hostname, nil
 	}
-	if c.Hostengine != "" && !c.Kubernetes {
-		engine, err := wire.ParseHostengine(c.Hostengine)
-		if err != nil {
-			return "", fmt.Errorf("reading the address of the host engine: %w", err)
-		}
-		if engine.Host != "" {
-			return engine.Host, nil
-		}
+	if host, isLocal := c.Engine(); host != "" && !isLocal && !c.Kubernetes {
+		return host, nil
 	}
 	if c.NodeName != "" {
 		return c.NodeName, nil
 	}
 	name, err := hostname()
 	if err != nil {
-		return "", fmt.Errorf("reading the machine's name for the %s label: %w (set NODE_NAME, or remove the label with --no-hostname)", c.HostnameLabel, err)
+		return "", fmt.Errorf("reading the machine's name for the %s label: %w (set --hostname, or remove the label with --label.hostname=%s)", c.HostnameLabel, err, noLabel)
 	}
 	return name, nil
 }

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 
+	"gopkg.in/yaml.v3"
+
 	"gpu_exporter/collector/field"
 	"gpu_exporter/collector/wire"
 	"gpu_exporter/etc"
@@ -73,36 +75,28 @@ func find(list []counterEntry, name string) int {
 }
 
 // countersFiles returns the counters files to read, and what messages call them.
-func (l *loader) countersFiles() (files []includedFile, name string) {
-	switch _, err := os.Stat(inheritedCounters); {
-	case l.include != nil && l.settings["collectors"].rank <= byFile:
-		files = l.include
-	case l.config.collectors != "":
-		files = []includedFile{{path: l.config.collectors}}
-	case err == nil:
-		files = []includedFile{{path: inheritedCounters}}
-	default:
-		return []includedFile{{path: builtInPrefix + "default"}}, etc.DefaultCountersName
+func (l *loader) countersFiles() (paths []string, name string) {
+	if l.settings["counters.file"].set {
+		return l.config.countersFiles, strings.Join(l.config.countersFiles, ", ")
 	}
-	var paths []string
-	for _, f := range files {
-		paths = append(paths, f.path)
+	if _, err := os.Stat(inheritedCounters); err == nil {
+		return []string{inheritedCounters}, inheritedCounters
 	}
-	return files, strings.Join(paths, ", ")
+	return []string{builtInPrefix + "default"}, etc.DefaultCountersName
 }
 
 // loadCounters reads the counters files and adds the fields of the configuration file.
 func (l *loader) loadCounters() {
 	c := l.config
-	files, name := l.countersFiles()
-	for _, f := range files {
-		if !isBuiltIn(f.path) {
-			c.Files = append(c.Files, f.path)
+	paths, name := l.countersFiles()
+	for _, path := range paths {
+		if !isBuiltIn(path) {
+			c.Files = append(c.Files, path)
 		}
-		if counters, err := readCounters(f.path); err != nil {
-			l.countersProblem(f, err)
+		if counters, err := readCounters(path); err != nil {
+			l.countersProblem(path, err)
 		} else {
-			l.addFile(f.path, counters)
+			l.addFile(path, counters)
 		}
 	}
 	if len(l.problems) > 0 {
@@ -126,7 +120,7 @@ func (l *loader) loadCounters() {
 		case counter.Computed == 0 && !slices.ContainsFunc(CollectedKinds(), counter.On):
 			l.warn("%s has no series: DCGM does not list entities of the kind %s", counter.Name, counter.Field.Level)
 		case counter.Computed.Checks() && c.HealthInterval == 0:
-			l.warn("%s has no series: it needs the health checks, which --health.check=false disables", counter.Name)
+			l.warn("%s has no series: it needs the health checks, which --health.enabled=false disables", counter.Name)
 		}
 	}
 	if extra {
@@ -136,15 +130,17 @@ func (l *loader) loadCounters() {
 }
 
 // countersProblem reports a counters file that cannot be used.
-func (l *loader) countersProblem(f includedFile, err error) {
+func (l *loader) countersProblem(path string, err error) {
+	s := l.settings["counters.file"]
+	i := slices.IndexFunc(s.file, func(node *yaml.Node) bool { return l.fromFile(s, node.Value) == path })
 	switch {
-	case f.line == 0:
+	case s.line == 0 || i < 0:
 		l.fail(err)
 	case errors.Is(err, fs.ErrNotExist):
-		l.failAt(f.line, "include: the counters file %s does not exist: check the path (a relative one starts at this file's directory)", f.path)
+		l.failAt(s.file[i].Line, "counters.file: %s does not exist: check the path (a relative one starts at this file's directory)", path)
 	default:
 		for line := range strings.SplitSeq(err.Error(), "\n") {
-			l.failAt(f.line, "include: %s", line)
+			l.failAt(s.file[i].Line, "counters.file: %s", line)
 		}
 	}
 }

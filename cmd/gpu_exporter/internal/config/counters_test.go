@@ -36,7 +36,7 @@ func TestBuiltInCounters(t *testing.T) {
 func TestIncludedFiles(t *testing.T) {
 	dir := t.TempDir()
 	path, more := filepath.Join(dir, "c.yaml"), filepath.Join(dir, "more.csv")
-	writeFile(t, path, "include: [builtin:dcgm-4.9, more.csv]\n")
+	writeFile(t, path, "counters: {file: [builtin:dcgm-4.9, more.csv]}\n")
 	writeFile(t, more, "DCGM_FI_DEV_GPU_TEMP, gauge, T.\n")
 	c, err := parsed(t, "--config.file="+path, "")
 	if err != nil || c.CountersName != "builtin:dcgm-4.9, "+more {
@@ -83,9 +83,9 @@ func TestHistogramsInOtherUnits(t *testing.T) {
 
 // A counter of health checks without health checks has no series.
 func TestCountersWithoutSeries(t *testing.T) {
-	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), "include: []\nfields: [DCGM_EXP_GPU_HEALTH_STATUS]\nhealth.check: false\n")
+	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), "counters: {file: []}\nfields: [DCGM_EXP_GPU_HEALTH_STATUS]\nhealth: {enabled: false}\n")
 	_, warnings, err := loaded(t, path)
-	if err != nil || warnings != "DCGM_EXP_GPU_HEALTH_STATUS has no series: it needs the health checks, which --health.check=false disables" {
+	if err != nil || warnings != "DCGM_EXP_GPU_HEALTH_STATUS has no series: it needs the health checks, which --health.enabled=false disables" {
 		t.Errorf("warnings %q, error %v", warnings, err)
 	}
 }
@@ -93,7 +93,7 @@ func TestCountersWithoutSeries(t *testing.T) {
 // A catalogue file changes the XIDs that it has, and its mistakes are reported.
 func TestXIDCatalogue(t *testing.T) {
 	const header = "code,name,severity,action,investigation,meaning\n"
-	path := writeFile(t, filepath.Join(t.TempDir(), "xids.csv"), "# ours\n"+header+"109,CTXSW_TIMEOUT,info,,,The application's business\n")
+	path := writeFile(t, filepath.Join(t.TempDir(), "xids.csv"), "# ours\n"+header+"109,CTXSW_TIMEOUT,application,,,The application's business\n")
 	c, err := parsed(t, "--xid.catalogue="+path, "")
 	if err != nil {
 		t.Fatal(err)

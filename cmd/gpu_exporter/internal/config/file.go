@@ -5,6 +5,7 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -22,18 +23,6 @@ import (
 
 // maxFileSize bounds a configuration file, in bytes.
 const maxFileSize = 1 << 20
-
-// fileValue is the value of a setting in the configuration file.
-type fileValue struct {
-	values []string
-	key    string // the name by which the file calls the setting
-	line   int
-}
-
-type includedFile struct {
-	path string // or the name of a built-in one
-	line int    // 0: not from the configuration file
-}
 
 // noAliases rejects an alias. An error about its content could not name a line, and
 // expanding aliases could exhaust memory.
@@ -121,36 +110,51 @@ func (l *loader) syntaxError(lines []string, err error) {
 
 // readSettings reads the mapping of the whole file.
 func (l *loader) readSettings(node *yaml.Node) {
-	keys := targets{"include": l.readInclude, "fields": func(node *yaml.Node) { l.fields = l.readFields(node) }, "models": l.readModels}
-	for name, s := range l.settings {
-		if s.name != "config.file" && s.name != "config-file" {
-			keys[name] = s
-		}
-	}
-	l.readMapping(node, "the file", keys)
-	if v := l.settings["collectors"].file; v != nil && l.include != nil {
-		l.failAt(v.line, "include and %s both name counters files: remove one of them", v.key)
-	}
+	keys := l.keys("")
+	keys["fields"] = func(node *yaml.Node) { l.fields = l.readFields(node) }
+	keys["models"] = l.readModels
+	l.readMapping(node, "", keys)
 }
 
-func (l *loader) readInclude(node *yaml.Node) {
-	l.include = []includedFile{}
-	for _, item := range l.readTexts(node, "include") {
-		path := item.Value
-		if !filepath.IsAbs(path) && !isBuiltIn(path) {
-			path = filepath.Join(filepath.Dir(l.config.ConfigFile), path)
+// keys returns what the keys below a prefix of the names of flags set.
+func (l *loader) keys(prefix string) targets {
+	keys := targets{}
+	for _, s := range l.table {
+		name, found := strings.CutPrefix(s.name, prefix)
+		if !found || !s.isOwn() {
+			continue
 		}
-		l.include = append(l.include, includedFile{path, item.Line})
+		if key, _, nested := strings.Cut(name, "."); !nested {
+			keys[key] = s
+		} else if path := prefix + key; keys[key] == nil {
+			keys[key] = func(node *yaml.Node) { l.readMapping(node, path, l.keys(path+".")) }
+		}
 	}
+	return keys
+}
+
+// fromFile returns a value of the file. Paths are relative to its directory.
+func (l *loader) fromFile(s *setting, value string) string {
+	if s.arg != "FILE" && s.arg != "DIR" || value == "" || filepath.IsAbs(value) || isBuiltIn(value) {
+		return value
+	}
+	return filepath.Join(filepath.Dir(l.config.ConfigFile), value)
 }
 
 // targets are what the keys of a mapping set: a *setting, a text (*yaml.Node), a list of
 // texts (*[]*yaml.Node), a **bool that is nil if the key is absent, or a function.
 type targets map[string]any
 
-// readMapping reads a mapping, and reports keys that are unknown or duplicate.
+// readMapping reads a mapping, and reports keys that are unknown or duplicate. It is what,
+// or a subject, or the whole file if what is empty.
 func (l *loader) readMapping(node *yaml.Node, what string, keys targets) {
+	isSubject := !strings.Contains(what, " ")
+	what = cmp.Or(what, "the file")
 	if node.Kind != yaml.MappingNode {
+		if s := l.settings[what]; s != nil && s.means != "" && node.Kind != yaml.AliasNode {
+			l.failNode(node, "%s is a subject with several keys: write %s", what, nested(s.means))
+			return
+		}
 		l.failNode(node, "%s must be a mapping: lines of key: value", what)
 		return
 	}
@@ -158,7 +162,6 @@ func (l *loader) readMapping(node *yaml.Node, what string, keys targets) {
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		key, value := node.Content[i], node.Content[i+1]
 		target, known := keys[key.Value]
-		suggestion := nearest(key.Value, names)
 		switch {
 		case key.Value == "<<": // merges an alias
 			l.failNode(key, noAliases, "<<")
@@ -169,15 +172,55 @@ func (l *loader) readMapping(node *yaml.Node, what string, keys targets) {
 			continue
 		case known:
 			l.readValue(key, value, target)
-		case suggestion != "":
-			l.failNode(key, "unknown key %q: did you mean %s?", key.Value, suggestion)
-		case keys["include"] != nil:
-			l.failNode(key, "unknown key %q in the file: the keys are the names of the flags (see --help), include, fields and models", key.Value)
 		default:
-			l.failNode(key, "unknown key %q in %s: use %s", key.Value, what, ListOf(names))
+			place := ""
+			if isSubject {
+				place = l.place(key.Value)
+			}
+			if suggestion := nearest(key.Value, names); place == "" && suggestion != "" {
+				place = "did you mean " + suggestion + "?"
+			}
+			l.failNode(key, "unknown key %q in %s: %s", key.Value, what, cmp.Or(place, "use "+ListOf(names)))
 		}
 		lines[key.Value] = key.Line
 	}
+}
+
+// place returns where the file has a setting that is named in another form: as a flag of
+// ours or of dcgm-exporter, or without its subject. It is empty if there is none.
+func (l *loader) place(key string) string {
+	var places []string
+	for _, s := range l.table {
+		exact := plain(key) == plain(s.name)
+		switch {
+		case exact && s.inert != "":
+			return "this flag of dcgm-exporter has no effect: " + s.inert + ": remove it"
+		case exact && s.instead != "":
+			return "this flag of dcgm-exporter is not available: " + s.instead
+		case exact:
+			return "write " + nested(cmp.Or(s.means, s.name))
+		case s.isOwn() && plain(key) == plain(s.name[strings.LastIndex(s.name, ".")+1:]):
+			places = append(places, nested(s.name))
+		}
+	}
+	if places == nil {
+		return ""
+	}
+	return "write " + ListOf(places)
+}
+
+// nested writes a flag as a key of the file.
+func nested(flag string) string {
+	name, value, _ := strings.Cut(flag, "=")
+	if !strings.Contains(name, ".") {
+		return name + ": …, not indented"
+	}
+	return strings.ReplaceAll(name, ".", ": {") + ": " + cmp.Or(value, "…") + strings.Repeat("}", strings.Count(name, "."))
+}
+
+// plain removes the differences between spellings of a name.
+func plain(s string) string {
+	return strings.ReplaceAll(strings.ToLower(s), "_", "-")
 }
 
 // nearest returns the name that a mistyped one most likely means, or "".
@@ -186,7 +229,6 @@ func nearest(name string, names []string) string {
 	if len(name) >= 5 { // two swapped letters are two edits
 		limit = max(2, limit)
 	}
-	plain := func(s string) string { return strings.NewReplacer("_", "-", ".", "-").Replace(strings.ToLower(s)) }
 	for _, candidate := range names {
 		if d := field.EditDistance(plain(name), plain(candidate), limit); len(candidate) > 2 && d <= limit && (best == "" || d < limit) {
 			best, limit = candidate, d
@@ -199,41 +241,38 @@ func nearest(name string, names []string) string {
 func (l *loader) readValue(key, node *yaml.Node, target any) {
 	isText := node.Kind == yaml.ScalarNode && node.Tag != "!!null"
 	s, isSetting := target.(*setting)
-	if isSetting && s.file != nil {
-		l.failNode(key, "%s is the same setting as %s on line %d: remove one of them", key.Value, s.file.key, s.file.line)
-		return
+	name := key.Value
+	if isSetting {
+		name = s.name
 	}
 	_, isBool := target.(**bool)
 	if (isBool || isSetting && s.kind == toggle) && (!isText || node.Tag != "!!bool") {
-		l.failNode(node, "%s must be true or false", key.Value)
+		l.failNode(node, "%s must be true or false", name)
 		return
 	}
 	switch target := target.(type) {
 	case func(*yaml.Node):
 		target(node)
 	case *[]*yaml.Node:
-		*target = l.readTexts(node, key.Value)
+		*target = l.readTexts(node, name)
 	case **bool:
 		on := strings.EqualFold(node.Value, "true")
 		*target = &on
 	case *yaml.Node:
 		if !isText {
-			l.failNode(node, "%s takes one text", key.Value)
+			l.failNode(node, "%s takes one text", name)
 			return
 		}
 		*target = *node
 	case *setting:
 		items := []*yaml.Node{node}
 		if s.kind == repeatable {
-			items = l.readTexts(node, key.Value)
+			items = l.readTexts(node, name)
 		} else if !isText {
-			l.failNode(node, "%s takes one value: write it after the colon, in quotes if it is empty", key.Value)
+			l.failNode(node, "%s takes one value: write it after the colon, in quotes if it is empty", name)
 			return
 		}
-		s.file = &fileValue{key: key.Value, line: node.Line}
-		for _, item := range items {
-			s.file.values = append(s.file.values, item.Value)
-		}
+		s.file, s.line = items, node.Line
 	}
 }
 

@@ -42,17 +42,21 @@ func loaded(t *testing.T, path string) (Config, string, error) {
 // also under different names of the flag.
 func TestPrecedence(t *testing.T) {
 	t.Chdir(t.TempDir())
-	writeFile(t, "file.yml", "http_server_config: {http2: false}\n")
 	writeFile(t, "env.yml", "http_server_config: {http2: false}\n")
-	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), `
-collect-interval: 10s
-devices: "g:1"
-kubernetes: true
-web.listen-address: [":1"]
-web.config.file: file.yml
-log.level: warn
-log.format: json
-nvidia-resource-names: [example.com/gpu]
+	dir := t.TempDir()
+	relative := writeFile(t, filepath.Join(dir, "file.yml"), "http_server_config: {http2: false}\n")
+	path := writeFile(t, filepath.Join(dir, "c.yaml"), `
+sample: {interval: 10s}
+devices: {gpus: "g:1"}
+kubernetes:
+  enabled: true
+  resource-names: [example.com/gpu]
+web:
+  listen-address: [":1"]
+  config: {file: file.yml}
+log:
+  level: warn
+  format: json
 `)
 	for _, tc := range []struct {
 		args, env string
@@ -72,7 +76,7 @@ nvidia-resource-names: [example.com/gpu]
 		{"", "DCGM_EXPORTER_LISTEN=:2", func(c Config) any { return c.ListenAddresses }, []string{":2"}},
 		{"-a :3", "DCGM_EXPORTER_LISTEN=:2", func(c Config) any { return c.ListenAddresses }, []string{":3"}},
 		{"", "DCGM_EXPORTER_WEB_CONFIG_FILE=env.yml", func(c Config) any { return c.WebConfigFile }, "env.yml"},
-		{"", "", func(c Config) any { return c.WebConfigFile }, "file.yml"},
+		{"", "", func(c Config) any { return c.WebConfigFile }, relative},
 		{"", "", func(c Config) any { return c.LogLevel }, "warn"},
 		{"", "DCGM_EXPORTER_DEBUG=true", func(c Config) any { return c.LogLevel }, "debug"},
 		{"", "DCGM_EXPORTER_LOG_FORMAT=text", func(c Config) any { return c.LogFormat }, "logfmt"},
@@ -98,8 +102,8 @@ nvidia-resource-names: [example.com/gpu]
 func TestConfigFileMistakes(t *testing.T) {
 	const nothing = "c.yaml: the file is empty, and may have been truncated: write {} for all defaults"
 	for name, tc := range map[string]struct{ text, want string }{
-		"several": {`collect_interval: 5s
-kubernetes: perhaps
+		"several": {`smaple: {interval: 5s}
+kubernetes: {enabled: perhaps}
 fields:
   - field: DCGM_FI_DEV_GPU_TMEP
   - field: 150
@@ -107,31 +111,61 @@ fields:
   - field: 155
     resolution: 5ms
   - feild: 155
-devices: g
-devices: i
+devices: {gpus: g}
+devices: {gpus: i}
 models:
   - without: [DCGM_FI_DEV_GPU_TEMP]
 web:
-  address: x
-`, `c.yaml:1: unknown key "collect_interval": did you mean collect-interval?
-c.yaml:2: kubernetes must be true or false
+  port: x
+`, `c.yaml:1: unknown key "smaple" in the file: did you mean sample?
+c.yaml:2: kubernetes.enabled must be true or false
 c.yaml:4: unknown field DCGM_FI_DEV_GPU_TMEP: did you mean DCGM_FI_DEV_GPU_TEMP?
 c.yaml:5: "gpu_temperature" begins with gpu_, which is reserved for the exporter's own metrics: choose another name
-c.yaml:8: resolution: 5ms is not between 100ms and 24h0m0s (a bare number is in milliseconds: for seconds write 5s)
-c.yaml:9: unknown key "feild": did you mean field?
+c.yaml:8: resolution: 5ms is not between 100ms and 24h0m0s
+c.yaml:9: unknown key "feild" in a field: did you mean field?
 c.yaml:11: devices is set on line 10 already: remove one of them
 c.yaml:13: an entry of models needs the key match: a regular expression of the GPU's model name
-c.yaml:14: unknown key "web" in the file: the keys are the names of the flags (see --help), include, fields and models`},
-		"a value of a flag": {"collect-interval: soon\n", `c.yaml:1: collect-interval: "soon" is not a duration from 100ms to 24h0m0s: write one such as 5s (a bare number is in milliseconds)`},
-		"an invalid interval and an invalid age": {"collect-interval: soon\nsample.max-age: -3s\n", `c.yaml:1: collect-interval: "soon" is not a duration from 100ms to 24h0m0s: write one such as 5s (a bare number is in milliseconds)
-c.yaml:2: sample.max-age: -3s is not between 100ms and 168h0m0s (a bare number is in milliseconds: for seconds write 5s)`},
-		"a missing flag of dcgm-exporter": {"configmap-data: a:b\nconfig.file: x\n", `c.yaml:1: configmap-data: this flag of dcgm-exporter is not available: mount the ConfigMap, and pass its file with --collectors
-c.yaml:2: unknown key "config.file" in the file: the keys are the names of the flags (see --help), include, fields and models`},
+c.yaml:15: unknown key "port" in web: use config, enable-admin-api, enable-pprof, listen-address, max-requests or systemd-socket`},
+		"keys in other places": {`sample.interval: 5s
+max_age: 1m
+level: debug
+collect-interval: 5000
+kubernetes_enable_dra: true
+web: {interval: 5s, hostname: a, web.config.file: b}
+devices: g
+kubernetes: true
+health: true
+enable-exporter-metrics: true
+dump-enabled: true
+config.file: x
+dcgm: {log: {level: DEBUG}}
+sample.intervall: 5s
+`, `c.yaml:1: unknown key "sample.interval" in the file: write sample: {interval: …}
+c.yaml:2: unknown key "max_age" in the file: write sample: {max-age: …}
+c.yaml:3: unknown key "level" in the file: write log: {level: …}
+c.yaml:4: unknown key "collect-interval" in the file: write sample: {interval: …}
+c.yaml:5: unknown key "kubernetes_enable_dra" in the file: write kubernetes: {dra: …}
+c.yaml:6: unknown key "interval" in web: write sample: {interval: …} or health: {interval: …}
+c.yaml:6: unknown key "hostname" in web: write hostname: …, not indented
+c.yaml:6: unknown key "web.config.file" in web: write web: {config: {file: …}}
+c.yaml:7: devices is a subject with several keys: write devices: {gpus: …}
+c.yaml:8: kubernetes is a subject with several keys: write kubernetes: {enabled: …}
+c.yaml:9: health must be a mapping: lines of key: value
+c.yaml:10: unknown key "enable-exporter-metrics" in the file: this flag of dcgm-exporter has no effect: metrics of the exporter itself are always served: remove it
+c.yaml:11: unknown key "dump-enabled" in the file: this flag of dcgm-exporter is not available: remove it
+c.yaml:12: unknown key "config.file" in the file: use clock-events, counters, dcgm, devices, docker, families, fields, health, hostname, jobs, kubernetes, label, log, models, path, sample, simulate, slurm, web or xid
+c.yaml:13: dcgm.log must be true or false
+c.yaml:14: unknown key "sample.intervall" in the file: use clock-events, counters, dcgm, devices, docker, families, fields, health, hostname, jobs, kubernetes, label, log, models, path, sample, simulate, slurm, web or xid`},
+		"a number without a unit": {"sample:\n  interval: 30\nfields: [{field: 155, resolution: 200}]\n", `c.yaml:2: sample.interval: 30 has no unit: write 30s or 30ms
+c.yaml:3: resolution: 200 has no unit: write 200s or 200ms`},
+		"a value of a flag": {"sample: {interval: soon}\n", `c.yaml:1: sample.interval: "soon" is not a duration from 100ms to 24h0m0s: write one such as 5s`},
+		"an invalid interval and an invalid age": {"sample:\n  interval: soon\n  max-age: -3s\n", `c.yaml:2: sample.interval: "soon" is not a duration from 100ms to 24h0m0s: write one such as 5s
+c.yaml:3: sample.max-age: -3s is not between 100ms and 168h0m0s`},
 		"no mapping":                          {"- a\n", "c.yaml:1: the file must be a mapping: lines of key: value"},
 		"invalid YAML":                        {"a: b: c\n", "c.yaml:1: mapping values are not allowed in this context"},
 		"invalid YAML on a later line":        {"x: 1\n\n  a: b\n", "c.yaml:3: mapping values are not allowed in this context"},
-		"invalid YAML in the second document": {"devices: f\n...\ny: }\n", "c.yaml:2: did not find expected <document start>"},
-		"two documents":                       {"devices: f\n---\ndevices: g\n", "c.yaml:2: a second document starts after ---: write all settings into one"},
+		"invalid YAML in the second document": {"simulate: f\n...\ny: }\n", "c.yaml:2: did not find expected <document start>"},
+		"two documents":                       {"simulate: f\n---\nsimulate: g\n", "c.yaml:2: a second document starts after ---: write all settings into one"},
 		"kind":                                {"fields: [{field: 150, kinds: [gpus]}]\n", `c.yaml:1: unknown kind "gpus": use gpu, nvswitch, gpu_instance, compute_instance, link, cpu, cpu_core or connectx`},
 		"kinds that have no such field": {`fields:
   - {field: DCGM_FI_DEV_GPU_TEMP, kinds: [nvswitch]}
@@ -167,25 +201,24 @@ c.yaml:3: DCGM_FI_DEV_PCIE_REPLAY_COUNTER only increases, so that its newest val
 c.yaml:4: replays only increases, so that its newest value is sufficient: remove resolution, statistics and histogram
 c.yaml:5: DCGM_FI_PROF_PCIE_TX_BYTES is configured as a counter, and statistics and histogram need a gauge: write type: gauge, or remove them`},
 		"nothing":       {"", nothing},
-		"comments only": {"\n# collect-interval: 1s\n", nothing},
+		"comments only": {"\n# sample: {interval: 1s}\n", nothing},
 		"truncated":     {"---\n", nothing},
 		"null":          {"~\n", nothing},
-		"included files, and more mistakes": {`collect-intervall: 20s
-sample.max-age: 1s
-devices: x
-include: [none.csv, bad.csv,
-  "builtin:all"]
+		"included files, and more mistakes": {`smaple: {interval: 20s}
+sample: {max-age: 1s}
+devices: {gpus: x}
+counters: {file: [none.csv, bad.csv,
+  "builtin:all"]}
 fields:
   - {field: 150, resolution: 10s, statistics: true}
-`, `c.yaml:1: unknown key "collect-intervall": did you mean collect-interval?
-c.yaml:3: devices: device selector "x": "x" does not begin with g or i; write f, g, i, g:<ids>, i:<ids> or g:<ids>+i:<ids>, with ids such as 0,2-4
-c.yaml:4: include: the counters file none.csv does not exist: check the path (a relative one starts at this file's directory)
-c.yaml:4: include: bad.csv:2: unknown field DCGM_FI_DEV_GPU_TMP: did you mean DCGM_FI_DEV_GPU_TEMP?
-c.yaml:4: include: bad.csv:3: DCGM_FI_DEV_POWER_USAGE has the unknown type gouge: write gauge, counter or label
-c.yaml:5: include: builtin:all: unknown built-in counters file: use builtin:default, builtin:dcgm-4.9 or builtin:everything, or the path of a file`},
-		"counters files by two keys":            {"include: [builtin:default]\ncollectors: good.csv\n", "c.yaml:2: include and collectors both name counters files: remove one of them"},
-		"counters files by two keys, one empty": {"collectors: good.csv\n\ninclude: []\n", "c.yaml:1: include and collectors both name counters files: remove one of them"},
-		"resolution": {`collect-interval: 1s
+`, `c.yaml:1: unknown key "smaple" in the file: did you mean sample?
+c.yaml:3: devices.gpus: device selector "x": "x" does not begin with g or i; write f, g, i, g:<ids>, i:<ids> or g:<ids>+i:<ids>, with ids such as 0,2-4
+c.yaml:4: counters.file: none.csv does not exist: check the path (a relative one starts at this file's directory)
+c.yaml:4: counters.file: bad.csv:2: unknown field DCGM_FI_DEV_GPU_TMP: did you mean DCGM_FI_DEV_GPU_TEMP?
+c.yaml:4: counters.file: bad.csv:3: DCGM_FI_DEV_POWER_USAGE has the unknown type gouge: write gauge, counter or label
+c.yaml:5: counters.file: builtin:all: unknown built-in counters file: use builtin:default, builtin:dcgm-4.9 or builtin:everything, or the path of a file`},
+		"a key twice": {"sample:\n  interval: 1s\nlog: {level: info}\nsample:\n  max-age: 1m\n", "c.yaml:4: sample is set on line 1 already: remove one of them"},
+		"resolution": {`sample: {interval: 1s}
 fields:
   - field: 155
     statistics: true
@@ -194,8 +227,8 @@ fields:
 models:
   - match: T4
     fields: [{field: 140, histogram: true, resolution: 1m}]
-`, `c.yaml:5: resolution: 1.5s is longer than the 1s between samples (c.yaml:1: collect-interval): make it shorter, or remove it
-c.yaml:9: resolution: 1m0s is longer than the 1s between samples (c.yaml:1: collect-interval): make it shorter, or remove it`},
+`, `c.yaml:5: resolution: 1.5s is longer than the 1s between samples (c.yaml:1: sample.interval): make it shorter, or remove it
+c.yaml:9: resolution: 1m0s is longer than the 1s between samples (c.yaml:1: sample.interval): make it shorter, or remove it`},
 		"computed counters": {`fields:
   - DCGM_EXP_XID_ERRORS_COUNT
   - {field: DCGM_EXP_XID_ERRORS_TOTAL, type: label}
@@ -211,27 +244,27 @@ c.yaml:4: DCGM_EXP_P2P_STATUS is computed by the exporter: remove kinds, resolut
 c.yaml:5: unknown field DCGM_EXP_CLOCK_EVENT_COUNT: did you mean DCGM_EXP_CLOCK_EVENTS_COUNT?
 c.yaml:8: DCGM_EXP_P2P_STATUS is computed by the exporter for all GPUs: models cannot add or remove it; use fields or a counters file
 c.yaml:10: DCGM_EXP_P2P_STATUS is computed by the exporter for all GPUs: models cannot add or remove it; use fields or a counters file`},
-		"aliases": {`include: &a [builtin:default]
-collectors: [*a]
+		"aliases": {`simulate: &a t4x1
+counters: {file: [*a]}
 fields: *a
 models:
   - {match: T4, fields: [*a, {<<: *a, field: 150}, {field: 150, resolution: *a}]}
   - *a
 *a : x
-`, `c.yaml:2: collectors takes one value: write it after the colon, in quotes if it is empty
+`, `c.yaml:2: *a: aliases are not supported: write the value itself, or put a text in quotes
 c.yaml:3: *a: aliases are not supported: write the value itself, or put a text in quotes
 c.yaml:5: *a: aliases are not supported: write the value itself, or put a text in quotes
 c.yaml:5: <<: aliases are not supported: write the value itself, or put a text in quotes
 c.yaml:5: *a: aliases are not supported: write the value itself, or put a text in quotes
 c.yaml:6: *a: aliases are not supported: write the value itself, or put a text in quotes
 c.yaml:7: *a: aliases are not supported: write the value itself, or put a text in quotes`},
-		"an alias without an anchor": {"collect-interval: 5s\ndevices: *b\n", "c.yaml:2: *b: aliases are not supported: write the value itself, or put a text in quotes"},
+		"an alias without an anchor": {"sample: {interval: 5s}\nsimulate: *b\n", "c.yaml:2: *b: aliases are not supported: write the value itself, or put a text in quotes"},
 		"an asterisk":                {"models:\n  - match: *A100.*\n", "c.yaml:2: a text that begins with * or & must be put in quotes"},
 		"a tab":                      {"fields:\n\t- DCGM_FI_DEV_GPU_TEMP\n", "c.yaml:2: the line is indented with a tab, which YAML does not allow: use spaces"},
-		"a tab on the first line":    {"\tdevices: f\n", "c.yaml:1: the line is indented with a tab, which YAML does not allow: use spaces"},
+		"a tab on the first line":    {"\tsimulate: f\n", "c.yaml:1: the line is indented with a tab, which YAML does not allow: use spaces"},
 		"a tab among more":           {"fields:\n  - field: 150\n\tname: x\n", "c.yaml:3: the line is indented with a tab, which YAML does not allow: use spaces"},
-		"a tab after a value":        {"devices: f\t# all\nx: }\n", "c.yaml:1: did not find expected node content"},
-		"no duration for one field":  {"fields:\n  - {field: 150, resolution: ''}\n  - {field: 150, resolution: 10000000h}\n", "c.yaml:2: resolution: \"\" is not a duration from 100ms to 24h0m0s: write one such as 5s (a bare number is in milliseconds)\nc.yaml:3: resolution: \"10000000h\" is not a duration from 100ms to 24h0m0s: write one such as 5s (a bare number is in milliseconds)"},
+		"a tab after a value":        {"simulate: f\t# all\nx: }\n", "c.yaml:1: did not find expected node content"},
+		"no duration for one field":  {"fields:\n  - {field: 150, resolution: ''}\n  - {field: 150, resolution: 10000000h}\n", "c.yaml:2: resolution: \"\" is not a duration from 100ms to 24h0m0s: write one such as 5s\nc.yaml:3: resolution: \"10000000h\" is not a duration from 100ms to 24h0m0s: write one such as 5s"},
 		"fields that have no metric": {`fields:
   - {field: 60}
   - {field: 60, type: gauge}
@@ -243,28 +276,16 @@ c.yaml:3: DCGM_FI_SYSTEM_PCI_TOPOLOGY is a binary structure and cannot be export
 c.yaml:4: DCGM_FI_DEV_GPU_TEMP has the unknown type none: write gauge, counter or label
 c.yaml:5: DCGM_FI_DRIVER_VERSION is text and cannot be a gauge: write label, to add it to the other series of its entity
 c.yaml:6: DCGM_FI_SYSTEM_FIELD_UNKNOWN marks the edge of a range of field IDs and has no value: remove it`},
-		"contradictions": {`log-format: text
-log.format: json
-log.level: warn
-debug: true
-address: ":1"
-web.listen-address: [":2"]
-web-config-file: a
-web.config.file: b
-`, `c.yaml:2: log.format is the same setting as log-format on line 1: remove one of them
-c.yaml:3: log.level: warn contradicts c.yaml:4: debug: remove one of them
-c.yaml:6: web.listen-address is the same setting as address on line 5: remove one of them
-c.yaml:8: web.config.file is the same setting as web-config-file on line 7: remove one of them`},
-		"in the order of the lines": {`devices: x
-collect-intervall: 5s
-web.max-requests: 99999999999999999999
-kubernetes: perhaps
-sample.resolution: 6s
-`, `c.yaml:1: devices: device selector "x": "x" does not begin with g or i; write f, g, i, g:<ids>, i:<ids> or g:<ids>+i:<ids>, with ids such as 0,2-4
-c.yaml:2: unknown key "collect-intervall": did you mean collect-interval?
+		"in the order of the lines": {`devices: {gpus: x}
+smaple: {interval: 5s}
+web: {max-requests: 99999999999999999999}
+kubernetes: {enabled: perhaps}
+sample: {resolution: 6s}
+`, `c.yaml:1: devices.gpus: device selector "x": "x" does not begin with g or i; write f, g, i, g:<ids>, i:<ids> or g:<ids>+i:<ids>, with ids such as 0,2-4
+c.yaml:2: unknown key "smaple" in the file: did you mean sample?
 c.yaml:3: web.max-requests: "99999999999999999999" is not a number from 1 to 100000
-c.yaml:4: kubernetes must be true or false`},
-		"the resolution of all fields": {"collect-interval: 1s\nsample.resolution: 2s\n", "c.yaml:2: sample.resolution: 2s is longer than the 1s between samples (c.yaml:1: collect-interval): make it shorter, or remove it"},
+c.yaml:4: kubernetes.enabled must be true or false`},
+		"the resolution of all fields": {"sample: {interval: 1s,\n resolution: 2s}\n", "c.yaml:2: sample.resolution: 2s is longer than the 1s between samples (c.yaml:1: sample.interval): make it shorter, or remove it"},
 		"in fields and in without": {`models:
   - match: T4
     fields: [155, DCGM_FI_DEV_GPU_TEMP]
@@ -297,9 +318,9 @@ c.yaml:4: kubernetes must be true or false`},
 
 // A resolution is compared with the effective interval.
 func TestResolutionAndInterval(t *testing.T) {
-	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), "collect-interval: 1s\nfields: [{field: 155, statistics: true, resolution: 2s}]\n")
+	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), "sample: {interval: 1s}\nfields: [{field: 155, statistics: true, resolution: 2s}]\n")
 	for args, want := range map[string]string{
-		"":        "longer than the 1s between samples (" + path + ":1: collect-interval)",
+		"":        "longer than the 1s between samples (" + path + ":1: sample.interval)",
 		"-c 1.9s": "longer than the 1.9s between samples (--collect-interval)",
 		"-c 2s":   "",
 		"-c 10s":  "",
@@ -311,7 +332,7 @@ func TestResolutionAndInterval(t *testing.T) {
 	}
 }
 
-// {} is the configuration without a file, and --collectors replaces the included files.
+// {} is the configuration without a file, and --counters.file replaces the included files.
 func TestEmptyMapping(t *testing.T) {
 	path := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), "{}\n")
 	c, err := parsed(t, "--config.file="+path, "")
@@ -320,7 +341,7 @@ func TestEmptyMapping(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(c, def) {
 		t.Errorf("%v\n%+v\nwant\n%+v", err, c, def)
 	}
-	writeFile(t, path, "include: [none.csv]\n")
+	writeFile(t, path, "counters: {file: [none.csv]}\n")
 	if _, err := parsed(t, "-f builtin:default --config.file="+path, ""); err != nil {
 		t.Error(err)
 	}
@@ -332,7 +353,7 @@ func TestConfigFileFields(t *testing.T) {
 	writeFile(t, filepath.Join(dir, "a.csv"), "DCGM_FI_DEV_GPU_TEMP, gauge, T.\n")
 	writeFile(t, filepath.Join(dir, "b.csv"), "DCGM_FI_DEV_POWER_USAGE, gauge, P.\nDCGM_FI_DEV_GPU_TEMP, gauge, again\n")
 	path := writeFile(t, filepath.Join(dir, "c.yaml"), `
-include: [a.csv, b.csv]
+counters: {file: [a.csv, b.csv]}
 fields:
   - DCGM_FI_DEV_FB_USED
   - {field: DCGM_FI_DEV_GPU_TEMP, help: Hot., resolution: 200ms, statistics: true, histogram: true, kinds: gpu}
@@ -369,7 +390,7 @@ models:
 	if len(rules) != 2 || rules[0].Only || !rules[1].Only {
 		t.Errorf("rules on models %+v", rules)
 	}
-	// --collectors replaces the included files.
+	// --counters.file replaces the included files.
 	c, err = parsed(t, "--config.file="+path+" -f "+filepath.Join(dir, "b.csv"), "")
 	if err != nil || c.CountersName != filepath.Join(dir, "b.csv")+" and the fields of "+path {
 		t.Errorf("%v, %v", c.CountersName, err)
@@ -379,7 +400,7 @@ models:
 // The warnings about lines of a counters file apply to fields, too.
 func TestOddFields(t *testing.T) {
 	dir := t.TempDir()
-	path := writeFile(t, filepath.Join(dir, "c.yaml"), `include: []
+	path := writeFile(t, filepath.Join(dir, "c.yaml"), `counters: {file: []}
 fields:
   - {field: DCGM_FI_DEV_GPU_TEMP, type: counter}
   - field: DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION
@@ -412,7 +433,7 @@ c.yaml:14: hot is the same field (140) as DCGM_FI_DEV_MEMORY_TEMP_CELSIUS at c.y
 // Fields of some models extend those of all GPUs: a field that all GPUs have is not taken
 // from the other models, and a name has one meaning.
 func TestModelFields(t *testing.T) {
-	const both = "include: []\nfields: [DCGM_FI_DEV_GPU_TEMP, {field: DCGM_FI_DEV_FB_USED, name: used}]\nmodels:\n"
+	const both = "counters: {file: []}\nfields: [DCGM_FI_DEV_GPU_TEMP, {field: DCGM_FI_DEV_FB_USED, name: used}]\nmodels:\n"
 	for name, tc := range map[string]struct{ models, counters, rules, warning, err string }{
 		"of one model": {
 			models:   "  - {match: T4, fields: [DCGM_FI_DEV_POWER_USAGE]}\n",
@@ -476,7 +497,7 @@ func TestModelFields(t *testing.T) {
 func TestClashingNames(t *testing.T) {
 	dir := t.TempDir()
 	writeFile(t, filepath.Join(dir, "a.csv"), "# ours\nDCGM_FI_DEV_FB_USED, gauge, U.\nDCGM_FI_DEV_POWER_USAGE, gauge, P.\n")
-	path := writeFile(t, filepath.Join(dir, "c.yaml"), `include: [a.csv]
+	path := writeFile(t, filepath.Join(dir, "c.yaml"), `counters: {file: [a.csv]}
 fields:
   - {field: 150, name: DCGM_FI_DEV_FB_USED_max}
   - {field: DCGM_FI_DEV_FB_USED, statistics: true}

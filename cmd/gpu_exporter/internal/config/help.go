@@ -35,40 +35,51 @@ func writeHelp(w io.Writer, name string, table []*setting) {
 			p("  %s%s\n%s", c.name, c.operands, wrap(c.help, "      "))
 		}
 	}
-	p("\n%s", wrap("A flag has one dash or two. A flag wins over its environment variable, the variable over the configuration file. A variable that is empty counts as unset.", ""))
-	for _, section := range sections() {
-		title := section
+	p("\n%s", wrap("A flag has one dash or two. A flag wins over its environment variable, both win over the names of dcgm-exporter, and all win over the configuration file. A variable that is empty counts as unset.", ""))
+	for _, section := range append([]subject{{commandSubject, "Flags of the command"}}, subjects()...) {
+		title := "\n" + section.title + ":\n"
 		for _, s := range table {
-			if s.section != section || s.instead != "" || s.commands != nil && !slices.Contains(s.commands, name) {
-				continue
-			}
-			if title != "" {
-				p("\n%s:\n", title)
+			if s.subject() == section.name && (s.commands == nil || slices.Contains(s.commands, name)) {
+				p("%s  %s\n%s", title, s.usage(), wrap(s.details(), "      "))
 				title = ""
 			}
-			p("  %s\n%s", s.usage(), wrap(s.help, "      "))
+		}
+	}
+	p("\nNames of dcgm-exporter (FLAGS.md has their variables, and the flags that have no effect here):\n")
+	for _, s := range table {
+		if s.means != "" && s.name != "" {
+			p("  %-40s --%s\n", s.spellings(), s.means)
 		}
 	}
 }
 
-// usage returns the names of a flag with its value, such as "-f, --collectors=FILE".
+// spellings returns the names of a flag, such as "-c, --collect-interval".
+func (s *setting) spellings() string {
+	names := s.names()
+	for i, name := range names {
+		names[i] = dashed(name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// usage returns the names of a flag with its value, such as "--counters.file=FILE".
 func (s *setting) usage() string {
-	var names []string
-	for _, alias := range strings.Fields(s.aliases) {
-		names = append(names, dashed(alias))
+	if s.kind == toggle {
+		return s.spellings()
 	}
-	value := s.arg
+	return s.spellings() + "=" + s.arg
+}
+
+// details returns the help of a flag with its default and its variable.
+func (s *setting) details() string {
+	text := s.help
 	if s.def != "" {
-		value = s.def
-	}
-	usage := strings.Join(append(names, "--"+s.name), ", ")
-	if s.kind != toggle || s.def == "true" {
-		usage += "=" + value
+		text += " Default: " + s.def + "."
 	}
 	if s.env != "" {
-		usage += " ($" + s.env + ")"
+		text += " $" + s.env
 	}
-	return usage
+	return text
 }
 
 // wrap breaks a text into indented lines of at most 100 characters.

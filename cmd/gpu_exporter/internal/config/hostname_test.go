@@ -16,6 +16,7 @@ func TestHostnameValue(t *testing.T) {
 		hostengine string
 		kubernetes bool
 		nodeName   string
+		hostname   string
 		want       string
 	}{
 		{name: "local", want: "machine"},
@@ -25,7 +26,15 @@ func TestHostnameValue(t *testing.T) {
 		{name: "kubernetes, remote", kubernetes: true, hostengine: "localhost:5555", nodeName: "node-1", want: "node-1"},
 		{name: "remote", hostengine: "gpu7.example.com:5555", nodeName: "node-1", want: "gpu7.example.com"},
 		{name: "remote without a port", hostengine: "gpu7", want: "gpu7"},
-		{name: "remote on this machine", hostengine: "localhost:5555", nodeName: "node-1", want: "localhost"},
+		{name: "remote on this machine", hostengine: "localhost:5555", want: "machine"},
+		{name: "remote on this machine, node named", hostengine: "localhost", nodeName: "node-1", want: "node-1"},
+		{name: "loopback", hostengine: "127.0.0.1:5555", want: "machine"},
+		{name: "loopback by URL", hostengine: "tcp://127.0.1.1:5555", nodeName: "node-1", want: "node-1"},
+		{name: "loopback by IPv6", hostengine: "[::1]:5555", want: "machine"},
+		{name: "loopback by mapped IPv6", hostengine: "[::ffff:127.0.0.1]:5555", want: "machine"},
+		{name: "kubernetes, remote on a different machine", kubernetes: true, hostengine: "gpu7:5555", nodeName: "node-1", want: "node-1"},
+		{name: "given", hostname: "ours", want: "ours"},
+		{name: "given, with all others", hostname: "ours", kubernetes: true, hostengine: "gpu7:5555", nodeName: "node-1", want: "ours"},
 		{name: "remote by tcp URL", hostengine: "tcp://10.0.0.7:5555", want: "10.0.0.7"},
 		{name: "remote by IPv6", hostengine: "[fd00::7]:5555", want: "fd00::7"},
 		{name: "unix socket", hostengine: "/run/dcgm.sock", nodeName: "node-1", want: "node-1"},
@@ -34,7 +43,7 @@ func TestHostnameValue(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			c := Config{Live{HostnameLabel: "hostname"}, Static{Hostengine: tt.hostengine, Kubernetes: tt.kubernetes, NodeName: tt.nodeName}}
+			c := Config{Live{HostnameLabel: "hostname", Hostname: tt.hostname}, Static{Hostengine: tt.hostengine, Kubernetes: tt.kubernetes, NodeName: tt.nodeName}}
 			got, err := c.HostnameValue(machine)
 			if err != nil || got != tt.want {
 				t.Errorf("got %q, error %v; want %q", got, err, tt.want)

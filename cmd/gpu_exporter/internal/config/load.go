@@ -30,44 +30,46 @@ func (e *Error) Error() string { return strings.Join(e.Mistakes, "\n") }
 // loader reads a configuration, and collects all that is wrong.
 type loader struct {
 	config   *Config
-	table    []*setting
-	settings map[string]*setting // by names
+	table    []*setting          // without config.file
+	settings map[string]*setting // by their names
 	flags    map[string][]string // values of flags, by the names of their settings
 	lookup   func(variable string) (string, bool)
 
 	// The content of the configuration file in addition to values of settings.
-	include []includedFile // the counters files to read; nil: not set
-	fields  []counterEntry
-	models  []modelEntry
+	fields []counterEntry
+	models []modelEntry
 
 	counters []counterEntry
 	problems []field.Problem
 	warnings []string
 }
 
-// load builds a configuration. A flag wins over its variable, the variable over the
-// configuration file, the file over the default. An empty variable counts as unset. With
-// an error, the configuration still has its Files. The warnings are about settings that
-// work, but are probably not intended. checkWeb is for callers that start a server: it
-// reads its own configuration file.
+// load builds a configuration. A flag wins over its variable, both over the flag and the
+// variable of dcgm-exporter with the same meaning, these over the configuration file, the
+// file over the default. An empty variable counts as unset. With an error, the
+// configuration still has its Files. The warnings are about settings that work, but are
+// probably not intended. checkWeb is for callers that start a server: it reads its own
+// configuration file.
 func load(flags map[string][]string, lookup func(string) (string, bool), checkWeb bool) (Config, []string, error) {
 	l := loader{config: &Config{}, settings: map[string]*setting{}, flags: flags, lookup: lookup}
-	l.table = l.config.settings()
-	for _, s := range l.table {
-		for _, name := range s.names() {
-			l.settings[name] = s
+	for _, s := range l.config.settings() {
+		l.settings[s.name] = s
+		if s.name == "config.file" {
+			l.resolve(s)
+		} else {
+			l.table = append(l.table, s)
 		}
 	}
-	l.resolve(l.settings["config.file"])
 	if path := l.config.ConfigFile; path != "" {
 		l.readFile()
 		l.config.Files = []string{path}
 	}
 	for _, s := range l.table {
-		if s.name != "config.file" {
+		if s.means == "" {
 			l.resolve(s)
 		}
 	}
+	l.checkNeeds()
 	l.derive()
 	l.loadCounters()
 	l.loadXIDs()
@@ -82,6 +84,38 @@ func load(flags map[string][]string, lookup func(string) (string, bool), checkWe
 	return *l.config, l.warnings, l.err()
 }
 
+// given returns the values of a flag, or else of its variable, and the name of that one.
+// Values of dcgm-exporter are converted to ours.
+func (l *loader) given(s *setting) (values []string, from string) {
+	all, from := l.flags[s.name], "--"+s.name
+	if v, _ := l.lookup(s.env); all == nil && v != "" {
+		all, from = []string{v}, s.env
+	}
+	if s.kind != repeatable && len(all) > 1 {
+		all = all[len(all)-1:]
+	}
+	_, fixed, isFixed := strings.Cut(s.means, "=")
+	for _, v := range all {
+		converted := v
+		if s.convert != nil {
+			converted = s.convert(v)
+		}
+		if isFixed {
+			on, err := parseBool(v)
+			if err != nil {
+				l.fail(fmt.Errorf("%s: %w", from, err))
+			}
+			if converted = fixed; !on {
+				converted = ""
+			}
+		}
+		if converted != "" || v == "" {
+			values = append(values, converted)
+		}
+	}
+	return values, from
+}
+
 // resolve finds the value of a setting and parses it.
 func (l *loader) resolve(s *setting) {
 	s.from = "the default of --" + s.name
@@ -91,21 +125,29 @@ func (l *loader) resolve(s *setting) {
 		}
 	}
 	usual := s.value()
-	var env string
-	if s.env != "" {
-		env, _ = l.lookup(s.env)
+	values, from := l.given(s)
+	if s.compat != nil {
+		switch others, other := l.given(s.compat); {
+		case values == nil:
+			values, from = others, other
+		case others != nil:
+			l.warn("%s wins over %s, which is the same setting: remove one of them", from, other)
+		}
 	}
-	values, given := l.flags[s.name]
 	switch {
-	case given:
-		s.rank, s.from = byFlag, "--"+s.name
-	case env != "":
-		s.rank, s.from, values = byVariable, s.env, []string{env}
-	case s.file != nil:
-		s.rank, s.from, values = byFile, fmt.Sprintf("%s:%d: %s", l.config.ConfigFile, s.file.line, s.file.key), s.file.values
+	case values != nil:
+		s.line = 0
+	case s.line > 0:
+		from = fmt.Sprintf("%s:%d: %s", l.config.ConfigFile, s.line, s.name)
+		for _, node := range s.file {
+			values = append(values, l.fromFile(s, node.Value))
+		}
+	default:
+		return
 	}
+	s.set, s.from = true, from
 	if len(values) == 0 {
-		return // not set, or an empty list in the file
+		return // an empty list in the file
 	}
 	err := s.parse(values)
 	changed := s.value() != usual && values[len(values)-1] != ""
@@ -131,8 +173,8 @@ func (l *loader) fail(err error) {
 }
 
 func (l *loader) failSetting(s *setting, format string, args ...any) {
-	if s.rank == byFile {
-		l.failAt(s.file.line, "%s: %s", s.file.key, fmt.Sprintf(format, args...))
+	if s.line > 0 {
+		l.failAt(s.line, "%s: %s", s.name, fmt.Sprintf(format, args...))
 		return
 	}
 	l.fail(fmt.Errorf(s.from+": "+format, args...))
@@ -160,8 +202,11 @@ func (l *loader) err() error {
 // derive sets what depends on several settings.
 func (l *loader) derive() {
 	c := l.config
-	if l.settings["sample.max-age"].rank == byDefault {
+	if !l.settings["sample.max-age"].set {
 		c.MaxAge = max(3*c.Interval, 30*time.Second)
+	}
+	if c.Simulate != "" && !l.settings["web.listen-address"].set {
+		c.ListenAddresses = []string{simulatedAddress}
 	}
 	if !c.dcgmLog {
 		c.DCGMLogLevel = "NONE"
@@ -169,18 +214,10 @@ func (l *loader) derive() {
 	if !c.healthCheck {
 		c.HealthInterval = 0
 	}
-	if c.noHostname {
+	if c.HostnameLabel == noLabel {
 		c.HostnameLabel = ""
 	}
 	c.LinksFromOne = c.linkBase == "one-based"
-	level, debug := l.settings["log.level"], l.settings["debug"]
-	if c.debug && debug.rank >= level.rank {
-		if level.rank == debug.rank && c.LogLevel != "debug" {
-			l.failSetting(level, "%s contradicts %s: remove one of them", c.LogLevel, debug.from)
-		}
-		c.LogLevel = "debug"
-	}
-	c.debug = false
 }
 
 // loadXIDs reads the XID catalogue.
@@ -214,12 +251,12 @@ func (l *loader) loadXIDs() {
 // It runs only if each setting is valid by itself.
 func (l *loader) checkTogether() {
 	c := l.config
-	interval := l.settings["collect-interval"]
+	interval := l.settings["sample.interval"]
 	if c.Interval < advisedInterval {
 		l.warn("%s: %v is shorter than %v: it costs CPU time on the node, and Prometheus rarely scrapes that often", interval.from, c.Interval, advisedInterval)
 	}
 	const tooLong = "%v is longer than the %v between samples (%s): make it shorter, or remove it"
-	if s := l.settings["sample.resolution"]; s.set() && c.Resolution > c.Interval {
+	if s := l.settings["sample.resolution"]; s.set && c.Resolution > c.Interval {
 		l.failSetting(s, tooLong, c.Resolution, c.Interval, interval.from)
 	}
 	fields := l.fields
@@ -234,23 +271,21 @@ func (l *loader) checkTogether() {
 	if s := l.settings["sample.max-age"]; c.MaxAge < c.Interval {
 		l.failSetting(s, "%v is shorter than the interval of %v: each sample would expire before the next one", c.MaxAge, c.Interval)
 	}
-	if a, b := l.settings["simulate"], l.settings["dcgm.library-path"]; a.set() && b.set() {
+	if a, b := l.settings["simulate"], l.settings["dcgm.library-path"]; a.set && b.set {
 		l.fail(fmt.Errorf("%s and %s exclude each other: both name the directory of libdcgm.so.4", a.from, b.from))
-	}
-	if s := l.settings["path.kmsg"]; s.set() && c.KernelLog == KernelLogOff {
-		l.warn("%s: no effect with --xid.kernel-log=%s", s.from, KernelLogOff)
 	}
 	if _, inPod := l.lookup("KUBERNETES_SERVICE_HOST"); inPod && c.Kubernetes && c.NodeName == "" {
 		l.warn("NODE_NAME is not set: the name of the pod is used as the name of the node; set it from spec.nodeName")
 	}
+}
+
+// checkNeeds warns about flags without effect.
+func (l *loader) checkNeeds() {
+	isOff := func(s *setting) bool { return slices.Contains([]string{"", "false", "off", "none", "NONE"}, s.value()) }
 	for _, s := range l.table {
-		if s.needs == "" || !s.set() || s.value() == "false" {
-			continue
-		}
-		if needed := l.settings[s.needs].value(); needed == "" || needed == "false" {
-			l.warn("%s: no effect without --%s", s.from, s.needs)
-		} else if s.name == "kubernetes.pod-labels-form" && !c.ShowsPodLabels() {
-			l.warn("%s: no effect without --kubernetes-enable-pod-labels or --kubernetes.pod-annotation-allowlist-regex", s.from)
+		needs := strings.Fields(s.needs)
+		if s.set && !isOff(s) && len(needs) > 0 && !slices.ContainsFunc(needs, func(name string) bool { return !isOff(l.settings[name]) }) {
+			l.warn("%s: no effect without --%s", s.from, strings.Join(needs, " or --"))
 		}
 	}
 }

@@ -13,51 +13,65 @@ import (
 	"time"
 
 	"github.com/prometheus/common/model"
+
+	"gopkg.in/yaml.v3"
+	"gpu_exporter/collector/metrics"
 )
 
 // setting is one flag, with its environment variable and its key in the configuration
 // file.
 type setting struct {
-	name    string // the key in the configuration file, too
-	aliases string // more names, separated by blanks
+	name    string // subject.key: the path in the configuration file, too
+	aliases string // shorter names, separated by blanks
 	env     string // variable; empty: none
 	arg     string // placeholder of the value in --help
 	def     string // default
 	help    string
 	target  // the field that it sets
 
-	section string // of --help and FLAGS.md
-	live    bool   // a reload replaces it
+	live bool // a reload replaces it
 	// commands are the only ones that have this flag; empty: all. These flags are no keys
 	// of the configuration file.
 	commands []string
-	// inert is the reason why a flag of dcgm-exporter has no effect. Setting it to anything but
-	// the default is a warning.
-	inert string
-	// instead is the replacement of a flag of dcgm-exporter that is not available. Setting
-	// it to anything but the default is an error.
-	instead string
-	// needs is a flag without which this one has no effect.
+	// needs are the flags, separated by blanks, one of which this one needs for an effect.
 	needs string
+	// compat is the flag of dcgm-exporter that sets this one, too; nil: none.
+	compat *setting
 
-	rank rank
-	from string     // the flag, variable, or place in the file that set the value
-	file *fileValue // nil: not in the configuration file
+	// A flag of dcgm-exporter has one of the next three. means is our flag that it sets, or
+	// with = the value to which true sets it.
+	means string
+	// inert is the reason why it has no effect. Setting it to anything but the default is a
+	// warning.
+	inert string
+	// instead is its replacement. Setting it to anything but the default is an error.
+	instead string
+	// convert returns our form of a value; empty: it sets nothing.
+	convert func(string) string
+
+	from string       // the flag, variable, or place in the file that set the value
+	set  bool         // not by default
+	line int          // of the configuration file; 0: not in it
+	file []*yaml.Node // its values there
 }
 
-// rank is the source of a value. The highest one wins.
-type rank uint8
+func (s *setting) names() []string { return strings.Fields(s.aliases + " " + s.name) }
 
-const (
-	byDefault rank = iota
-	byFile
-	byVariable
-	byFlag
-)
+// isOwn reports whether the flag is not one of dcgm-exporter.
+func (s *setting) isOwn() bool { return s.means == "" && s.inert == "" && s.instead == "" }
 
-func (s *setting) set() bool { return s.rank > byDefault }
-
-func (s *setting) names() []string { return append([]string{s.name}, strings.Fields(s.aliases)...) }
+// subject returns the name of the flag's group in subjects.
+func (s *setting) subject() string {
+	switch subject, _, found := strings.Cut(s.name, "."); {
+	case s.env == "":
+		return commandSubject
+	case !s.isOwn():
+		return compatSubject
+	case found:
+		return subject
+	}
+	return ""
+}
 
 // target parses values into a field of the configuration.
 type target struct {
@@ -89,29 +103,24 @@ func one[T any](field *T, parse func(string) (T, error)) target {
 }
 
 func boolean(field *bool) target {
-	t := one(field, func(s string) (bool, error) {
-		v, err := strconv.ParseBool(s)
-		if err != nil {
-			err = fmt.Errorf("%q is neither true nor false", s)
-		}
-		return v, err
-	})
+	t := one(field, parseBool)
 	t.kind = toggle
 	return t
+}
+
+func parseBool(s string) (bool, error) {
+	on, err := strconv.ParseBool(s)
+	if err != nil {
+		err = fmt.Errorf("%q is neither true nor false", s)
+	}
+	return on, err
 }
 
 // optional takes any text.
 func optional(field *string) target { return checked(field, anything) }
 
 // text takes a text that is not empty.
-func text(field *string) target {
-	return checked(field, func(s string) error {
-		if strings.TrimSpace(s) == "" {
-			return errors.New("the value is empty: write one, or remove the flag")
-		}
-		return nil
-	})
-}
+func text(field *string) target { return checked(field, notEmpty) }
 
 // checked takes a text that check accepts.
 func checked(field *string, check func(string) error) target {
@@ -136,24 +145,21 @@ func duration(field *time.Duration, lowest, highest time.Duration) target {
 	return one(field, func(s string) (time.Duration, error) { return parseDuration(s, lowest, highest) })
 }
 
-// parseDuration reads a duration as Go or Prometheus write it. A bare number is in
-// milliseconds, as in dcgm-exporter.
+// parseDuration reads a duration as Go or Prometheus write it.
 func parseDuration(s string, lowest, highest time.Duration) (time.Duration, error) {
-	withUnit := s
-	if _, err := strconv.ParseUint(s, 10, 64); err == nil {
-		withUnit += "ms"
-	}
-	d, err := time.ParseDuration(withUnit)
+	d, err := time.ParseDuration(s)
 	if err != nil {
 		var long model.Duration
-		long, err = model.ParseDuration(withUnit)
+		long, err = model.ParseDuration(s)
 		d = time.Duration(long)
 	}
-	switch {
+	switch _, isFloat := strconv.ParseFloat(s, 64); {
+	case err != nil && isFloat == nil:
+		return 0, fmt.Errorf("%s has no unit: write %ss or %sms", s, s, s)
 	case err != nil:
-		return 0, fmt.Errorf("%q is not a duration from %v to %v: write one such as 5s (a bare number is in milliseconds)", s, lowest, highest)
+		return 0, fmt.Errorf("%q is not a duration from %v to %v: write one such as 5s", s, lowest, highest)
 	case d < lowest || d > highest:
-		return 0, fmt.Errorf("%v is not between %v and %v (a bare number is in milliseconds: for seconds write 5s)", d, lowest, highest)
+		return 0, fmt.Errorf("%v is not between %v and %v", d, lowest, highest)
 	}
 	return d, nil
 }
@@ -186,7 +192,26 @@ func values(field *[]string, commas bool, check func(string) error) target {
 	}
 }
 
+// selection collects groups of families. Commas separate them, too.
+func selection(field *metrics.Selection) target {
+	return target{
+		kind: repeatable,
+		parse: func(items []string) (err error) {
+			*field, err = metrics.ParseSelection(strings.Join(items, ","))
+			return err
+		},
+		value: func() string { return field.String() },
+	}
+}
+
 func anything(string) error { return nil }
+
+func notEmpty(s string) error {
+	if strings.TrimSpace(s) == "" {
+		return errors.New("the value is empty: write one, or remove the flag")
+	}
+	return nil
+}
 
 func contained(s string, allowed ...string) error {
 	if !slices.Contains(allowed, s) {

@@ -80,7 +80,7 @@ func (d *diagnosis) examine(ctx context.Context, c config.Config, open Open) (er
 	}
 	d.examineSampling(ctx, c, node)
 	if _, err := os.Stat(c.KubeletSocket); err == nil && !c.Kubernetes {
-		d.add("kubelet", c.KubeletSocket, owners.Noted, "the socket exists, but pods are not mapped", "add --kubernetes")
+		d.add("kubelet", c.KubeletSocket, owners.Noted, "the socket exists, but pods are not mapped", "add --kubernetes.enabled")
 	}
 	d.examineOwners(ctx, node)
 	path, err := node.KernelLog()
@@ -171,7 +171,7 @@ func (d *diagnosis) examineGPUs(inv *model.Inventory) {
 		case g.State != model.EntityUp:
 			state, detail, advice = owners.Broken, ", "+g.State.String(), "see dmesg for XIDs; a lost GPU needs a reset or a reboot"
 		case !g.Selected:
-			state, detail = owners.Noted, ", not selected by --devices"
+			state, detail = owners.Noted, ", not selected by --devices.gpus"
 		case inv.InstancesUnknownOf(i):
 			state, detail = owners.Broken, ", MIG: DCGM does not list the instances"
 			advice = "see the sampler's log; a different version of nv-hostengine can be the cause"

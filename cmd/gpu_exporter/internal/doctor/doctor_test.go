@@ -65,7 +65,7 @@ func (d *diagnosis) find(about, name string) *owners.Finding {
 // TestDoctorOnABareMachine: without DCGM, the findings name the missing parts, with advice.
 func TestDoctorOnABareMachine(t *testing.T) {
 	t.Parallel()
-	d, status, text := examined(t, "-k", "--pod-resources-kubelet-socket="+filepath.Join(t.TempDir(), "kubelet.sock"))
+	d, status, text := examined(t, "-k", "--kubernetes.pod-resources-socket="+filepath.Join(t.TempDir(), "kubelet.sock"))
 	if status != 1 || d.Healthy {
 		t.Errorf("status %d, healthy %v", status, d.Healthy)
 	}
@@ -116,7 +116,7 @@ func TestDoctorResolvesDeviceIDs(t *testing.T) {
 		kubelettest.Pod("ml", "slice", "main", "nvidia.com/mig-1g.10gb", "MIG-bebc783d-a031-524e-9ca3-055daed0bee5"), // on GPU 0
 		kubelettest.Pod("ml", "stranger", "main", "nvidia.com/gpu", "GPU-00000000-0000-0000-0000-000000000000"),
 	)
-	d, status, text := examined(t, "--simulate=h100x8-mig", "-k", "--pod-resources-kubelet-socket="+socket)
+	d, status, text := examined(t, "--simulate=h100x8-mig", "-k", "--kubernetes.pod-resources-socket="+socket)
 	if status != 0 {
 		t.Errorf("status %d: an unknown ID breaks nothing\n%s", status, text)
 	}

@@ -52,8 +52,8 @@ func TestRejectedFilesAreWatched(t *testing.T) {
 	dir := t.TempDir()
 	path := writeFile(t, filepath.Join(dir, "c.yaml"), "{}\n")
 	r := newReloader(t, path, slog.New(slog.DiscardHandler), accept)
-	writeFile(t, path, "include: [a.csv]\n")
-	if err := r.Reload("test"); err == nil || !strings.Contains(err.Error(), "c.yaml:1: include: the counters file ") {
+	writeFile(t, path, "counters: {file: [a.csv]}\n")
+	if err := r.Reload("test"); err == nil || !strings.Contains(err.Error(), "c.yaml:1: counters.file: ") {
 		t.Fatalf("error %v", err)
 	}
 	if r.changedOnDisk() {
@@ -93,10 +93,10 @@ func TestReloadIsReported(t *testing.T) {
 		body, log          string
 		successful         float64
 	}{
-		{"accepted", "POST", "collect-interval: 10\n", nil, 500, "c.yaml:1: collect-interval: 10ms is not between", "level=ERROR", 0},
+		{"accepted", "POST", "sample: {interval: 10}\n", nil, 500, "c.yaml:1: sample.interval: 10 has no unit", "level=ERROR", 0},
 		{"several mistakes", "PUT", "a: 1\nb: 2\n", nil, 500, "c.yaml:2: unknown key", "errors=2", 0},
 		{"other method", "GET", "{}\n", nil, 405, "use POST", "", 0},
-		{"valid again", "POST", "collect-interval: 500ms\n", nil, 200, "reloaded", `level=WARN msg="` + path + `:1: collect-interval: 500ms is shorter than 1s`, 1},
+		{"valid again", "POST", "sample: {interval: 500ms}\n", nil, 200, "reloaded", `level=WARN msg="` + path + `:1: sample.interval: 500ms is shorter than 1s`, 1},
 		{"not applied", "POST", "{}\n", errors.New("no such host"), 500, "no such host", "the running one remains", 0},
 	} {
 		log.Reset()
@@ -130,7 +130,7 @@ func TestRun(t *testing.T) {
 	defer wg.Wait()
 	defer cancel()
 	writeFile(t, path, "{}\n") // the same content
-	writeFile(t, path, "collect-interval: 20s\n")
+	writeFile(t, path, "sample: {interval: 20s}\n")
 	select {
 	case c := <-applied:
 		if c.Interval != 20*time.Second {

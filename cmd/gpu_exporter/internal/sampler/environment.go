@@ -85,7 +85,7 @@ func NewEnvironment(c *config.Static, environ []string, executable string) (Envi
 		err := e.simulate(c.Simulate, executable)
 		return e, err
 	case c.LibraryPath != "":
-		if _, err := os.Stat(filepath.Join(c.LibraryPath, DCGMLibrary)); err != nil && !c.SkipStartupCheck {
+		if _, err := os.Stat(filepath.Join(c.LibraryPath, DCGMLibrary)); err != nil {
 			e.Warning = fmt.Sprintf("--dcgm.library-path=%s has no %s (%v): the system's library is used if there is one", c.LibraryPath, DCGMLibrary, errors.Unwrap(err))
 		}
 		dir, err := filepath.Abs(c.LibraryPath)

@@ -113,7 +113,6 @@ func TestEnvironmentLibraryPath(t *testing.T) {
 			environ: []string{"LD_LIBRARY_PATH=/opt"}, want: []string{"LD_LIBRARY_PATH=" + with + ":/opt"}},
 		{name: "missing", config: config.Static{LibraryPath: without}, want: []string{"LD_LIBRARY_PATH=" + without},
 			warning: "has no libdcgm.so.4 (no such file or directory)"},
-		{name: "missing, unchecked", config: config.Static{LibraryPath: without, SkipStartupCheck: true}, want: []string{"LD_LIBRARY_PATH=" + without}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
