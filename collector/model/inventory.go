@@ -23,7 +23,7 @@ type Inventory struct {
 	// so the inventory omits them.
 	InstancesUnknown bool
 	// Entities are ordered by kind, parent and ID. Parents precede their children.
-	Entities []Entity
+	Entities Entities
 	// Columns are the fields of the rows of each kind.
 	Columns [KindCount][]FieldID
 	// Derived are the fields of the rows of [Sample.Derived].

@@ -131,10 +131,10 @@ type Sample struct {
 	SwitchesListed bool
 	// Rows are in the order of [Inventory.Entities], and the cells of a row in the order
 	// of the columns of the entity's kind. Entities that are not read have no cells.
-	Rows [][]Cell
+	Rows Rows
 	// Derived are the rows for the derived families of whole GPUs, in the order of Rows.
 	// Only GPUs have cells, including GPUs whose instances are read in their place.
-	Derived [][]Cell
+	Derived Rows
 	Strings []string
 	// Answers are, for each entity, whether it is a GPU that answers. A GPU can answer
 	// without a value in its rows.
