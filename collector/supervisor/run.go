@@ -119,7 +119,7 @@ func (s *Supervisor) readFrames(r *run) {
 		r.lastFrame.Store(int64(now))
 		if frame.Sample != nil && r.firstSample.CompareAndSwap(0, int64(now)) {
 			s.update(func(st *model.SamplerStatus) { st.Sampling, st.EngineGone, s.replaces = st.Running, false, false })
-			s.log.Info("Sampler delivers samples", "pid", r.proc.pid(), "after", now)
+			s.log.Debug("Sampler delivers samples", "pid", r.proc.pid(), "after", now)
 		}
 	}
 }
