@@ -8,8 +8,6 @@ import (
 	"errors"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"gpu_exporter/collector/dcgm/native"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/wire"
@@ -40,7 +38,7 @@ func (s *sampler) sample() error {
 		return s.failed(c, model.FailureHostengineLost, "reading values")
 	}
 	age := s.valueAge(sample.Time)
-	sample.Time, sample.Uptime = sample.Time.Add(-age), uptime()-age
+	sample.Time, sample.Uptime = sample.Time.Add(-age), native.Uptime()-age
 	if s.newest != 0 {
 		sample.EngineTime = time.UnixMicro(s.newest)
 	}
@@ -57,15 +55,6 @@ func (s *sampler) sample() error {
 		return err
 	}
 	return s.rewatchProfiling(now)
-}
-
-// uptime returns the time of CLOCK_MONOTONIC, which all processes of the node share.
-func uptime() time.Duration {
-	var t unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &t) != nil {
-		return 0 // never: Linux always has this clock
-	}
-	return time.Duration(t.Nano())
 }
 
 // checkLibrary fails if the library was replaced or the driver was loaded.
