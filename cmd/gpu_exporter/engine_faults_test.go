@@ -5,11 +5,15 @@ package main
 
 import (
 	"net/http"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"gpu_exporter/collector/dcgmsim"
 )
 
 // until waits until the exporter answers /-/ready with the status, and returns the body
@@ -149,5 +153,34 @@ func TestFaultCrashIsLoggedBriefly(t *testing.T) {
 	t.Logf("%d crashes: %d records, %d bytes of log", crashes, records, len(after))
 	if records > 3*crashes || len(after) > crashes*(8<<10) {
 		t.Errorf("%d records of %d crashes in %d bytes:\n%s", records, crashes, len(after), after)
+	}
+}
+
+// TestFaultEngineBack shows how soon a hostengine that was away for a while is used again.
+func TestFaultEngineBack(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "he.sock")
+	n := launchNode(t, "h100x8", "--sample.interval=200ms", "-r", socket)
+	start := func() *dcgmsim.Engine {
+		engine, err := n.sim.StartEngine(t.Context(), "--domain-socket", socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return engine
+	}
+	engine := start()
+	n.until(t, http.StatusOK)
+	if err := engine.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	n.until(t, http.StatusServiceUnavailable)
+	n.eventually(t, "the back-off grows", func() bool {
+		failures, _ := sumOf(n.scrape(t), "gpu_exporter_sampler_restarts_by_reason_total", `"hostengine_unreachable"`)
+		return failures >= 3
+	})
+	defer start().Close()
+	_, took := n.until(t, http.StatusOK)
+	t.Logf("ready %v after the engine is back", took)
+	if os.Getenv("FAULT_TIMES") == "1" && took > 3*time.Second {
+		t.Errorf("ready %v after the engine is back, want at most 3 s", took)
 	}
 }
