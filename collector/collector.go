@@ -5,6 +5,7 @@ package collector
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"slices"
@@ -94,6 +95,7 @@ func New(cfg Config, settings Settings) *Collector {
 		Command:     cfg.Command,
 		Env:         cfg.Env,
 		Deliver:     c.deliver,
+		Ended:       c.Refresh,
 		Links:       c.state.Links,
 		Logger:      cfg.SupervisorLog,
 		Records:     cfg.SamplerLog,
@@ -189,13 +191,25 @@ func (c *Collector) Families() (families []*dto.MetricFamily, stale func() bool)
 	return families, func() bool { return state.Uptime() > expires }
 }
 
-// Ready reports whether a fresh sample has been published, and if not, why.
+// Ready reports whether a fresh sample of a GPU has been published, and if not, why. A node
+// can be declared to have no GPUs.
 func (c *Collector) Ready() (bool, string) {
-	if _, fresh := c.state.Freshness(c.current().Metrics.MaxAge); fresh && c.served.Load() {
-		return true, ""
+	settings, status := c.current(), c.supervisor.Status()
+	_, fresh := c.state.Freshness(settings.Metrics.MaxAge)
+	if fresh && c.served.Load() && !status.EngineGone {
+		if settings.AllowNoGPUs {
+			return true, ""
+		}
+		switch found, answer := c.state.GPUs(); {
+		case answer > 0:
+			return true, ""
+		case found > 0:
+			return false, fmt.Sprintf("none of the %d GPUs answers", found)
+		default:
+			return false, "no GPU was found: load the NVIDIA driver, or set --devices.allow-none on a node without GPUs"
+		}
 	}
 	reason := c.state.Staleness()
-	status := c.supervisor.Status()
 	switch {
 	case status.Unreapable:
 		reason += ": a killed sampler is stuck in the kernel, and no other can start"

@@ -25,6 +25,8 @@ type Settings struct {
 	Sampler wire.SamplerConfig
 	// Resolution is the time between the readings that integrals are computed from.
 	Resolution time.Duration
+	// AllowNoGPUs declares that the node may have no GPU that answers.
+	AllowNoGPUs bool
 }
 
 // configure creates what the settings result in.
@@ -32,6 +34,7 @@ func (c *Collector) configure(s Settings) *configured {
 	s.Sampler.Fields = watchedFields(&s.Metrics)
 	s.Sampler.Derived = s.Metrics.DerivedFields()
 	s.Sampler.Tracked = state.TrackedFields(s.Metrics.Counters, s.Metrics.Selected.Integrates, s.Resolution)
+	s.Sampler.MaxAge = s.Metrics.MaxAge
 	s.Sampler.Peers = s.Metrics.NeedsPeers()
 	if !s.Metrics.NeedsHealth() {
 		s.Sampler.HealthInterval, s.Metrics.HealthInterval = 0, 0

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -107,7 +108,7 @@ func TestScenarios(t *testing.T) {
 	} {
 		t.Run(scenario, func(t *testing.T) {
 			t.Parallel()
-			n := startNode(t, scenario, fast...)
+			n := startNode(t, scenario, append(slices.Clone(fast), "--devices.allow-none="+strconv.FormatBool(want.gpus == 0))...)
 			body := n.scrape(t)
 			if up, gpus := sumOf(body, "gpu_up"); gpus != want.gpus || int(up) != want.gpus {
 				t.Errorf("%d GPUs, %v of them up, want %d", gpus, up, want.gpus)

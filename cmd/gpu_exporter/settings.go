@@ -20,7 +20,7 @@ func (e *exporter) settings(cfg config.Config) (collector.Settings, error) {
 	if err != nil {
 		return collector.Settings{}, err
 	}
-	s := collector.Settings{Resolution: cfg.Resolution}
+	s := collector.Settings{Resolution: cfg.Resolution, AllowNoGPUs: cfg.AllowNoGPUs}
 	s.Sampler.Interval = cfg.Interval
 	s.Sampler.Models = cfg.Models
 	s.Sampler.Devices = cfg.Devices

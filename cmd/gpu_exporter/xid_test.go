@@ -174,6 +174,7 @@ func TestEveryXIDOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			n := tc.start(t, "h100x8", "--sample.interval=1s", "--counters.file="+countersFile(t, counters))
+			n.command(t, "xid pace 0")
 			for gpu := range 8 {
 				n.command(t, fmt.Sprintf("xid %d gpu %d count 100 %s", tc.code, gpu, tc.source))
 			}

@@ -8,6 +8,10 @@ import (
 	"time"
 )
 
+// callsInTime is the number of calls after which a slow call is logged again: a slow
+// driver makes every few calls slow.
+const callsInTime = 100
+
 // background makes slow calls one at a time in goroutines, so that a slow or hung call
 // delays no sample. The goroutine that samples calls its methods.
 type background struct {
@@ -16,7 +20,8 @@ type background struct {
 	timer   *time.Timer       // fires when a call is due
 	results chan func() error // publish the results of calls
 	running bool
-	overdue bool // the running call was logged as slow
+	overdue bool // the running call is slow
+	slow    int  // calls that must be in time before the next record; 0: none was slow
 }
 
 // newBackground returns a background whose first call is due when schedule sets.
@@ -50,7 +55,10 @@ func (b *background) start(call func() (publish func() error)) bool {
 	if b.running {
 		if !b.overdue {
 			b.overdue = true
-			b.log.Warn(b.name + " takes longer than its interval; samples continue without new results")
+			if b.slow == 0 {
+				b.log.Warn(b.name + " takes longer than its interval; samples continue without new results")
+			}
+			b.slow = callsInTime
 		}
 		return false
 	}
@@ -62,10 +70,12 @@ func (b *background) start(call func() (publish func() error)) bool {
 // finish publishes a result.
 func (b *background) finish(publish func() error) error {
 	b.running = false
-	if b.overdue {
-		b.overdue = false
-		b.log.Info(b.name + " has finished")
+	if b.slow > 0 && !b.overdue {
+		if b.slow--; b.slow == 0 {
+			b.log.Info(b.name + " is in time again")
+		}
 	}
+	b.overdue = false
 	return publish()
 }
 

@@ -4,6 +4,7 @@
 package dcgm
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -32,14 +33,14 @@ func fabricConfig() wire.SamplerConfig {
 }
 
 // linksOf returns the number of links of an entity, and the ports of those that are down.
-func linksOf(inv *model.Inventory, kind model.EntityKind, id uint32) (count int, down []int) {
-	for _, e := range inv.Entities {
+func linksOf(inv *model.Inventory, s *model.Sample, kind model.EntityKind, id uint32) (count int, down []int) {
+	for i, e := range inv.Entities {
 		if e.Kind != nvlinks {
 			continue
 		}
 		if parent := inv.Entities[e.Parent]; parent.Kind == kind && parent.ID == id {
 			count++
-			if e.LinkDown {
+			if e.LinkDown != slices.Contains(s.LinksChanged, i) {
 				down = append(down, e.Port)
 			}
 		}
@@ -50,8 +51,8 @@ func linksOf(inv *model.Inventory, kind model.EntityKind, id uint32) (count int,
 // links waits until an entity has count links, of which the ports in down are down.
 func (p *process) links(kind model.EntityKind, id uint32, count int, down ...int) {
 	p.t.Helper()
-	p.sample(fmt.Sprintf("%v %d to have %d links, %v down", kind, id, count, down), func(*model.Sample) error {
-		if n, ports := linksOf(p.inv, kind, id); n != count || !slices.Equal(ports, down) {
+	p.sample(fmt.Sprintf("%v %d to have %d links, %v down", kind, id, count, down), func(s *model.Sample) error {
+		if n, ports := linksOf(p.inv, s, kind, id); n != count || !slices.Equal(ports, down) {
 			return fmt.Errorf("%d links, %v down", n, ports)
 		}
 		return nil
@@ -89,7 +90,7 @@ func TestFabric(t *testing.T) {
 	p.links(gpu, 2, 18)
 	n.command("return gpu 2")
 	p.sample("the links of the returned GPU", func(s *model.Sample) error {
-		if n, _ := linksOf(p.inv, gpu, 2); n != 18 { // until they are listed again
+		if n, _ := linksOf(p.inv, s, gpu, 2); n != 18 { // until they are listed again
 			return fmt.Errorf("%d links", n)
 		}
 		if c := p.cell(s, nvlinks, native.LinkID(native.PairOf(gpu, 2), 5), 1530); c.Status != model.StatusOK {
@@ -246,4 +247,44 @@ func TestKnownLinks(t *testing.T) {
 	p.links(gpu, 5, 1, 7)
 	n.command("link gpu 0 port 3 up")
 	p.links(gpu, 0, 2, 17)
+}
+
+// TestSwitchesNotListed shows that a failed list of the NVSwitches does not count as a list
+// without NVSwitches: the exporter would report all that it knows as down.
+func TestSwitchesNotListed(t *testing.T) {
+	n := newNode(t, "dgx-h100")
+	n.command("fail list-switches -33")
+	p := n.start(fabricConfig())
+	for range 3 {
+		p.sample("a sample without a list", func(s *model.Sample) error {
+			if s.SwitchesListed {
+				t.Error("the switches count as listed")
+			}
+			return nil
+		})
+	}
+	n.command("clear list-switches")
+	p.sample("the switches", func(s *model.Sample) error {
+		if !s.SwitchesListed {
+			return errors.New("not listed")
+		}
+		return nil
+	})
+}
+
+// TestFlappingLink shows that the state of a link changes without a new inventory.
+func TestFlappingLink(t *testing.T) {
+	n := newNode(t, "dgx-h100")
+	p := n.start(fabricConfig())
+	p.links(gpu, 0, 18)
+	before := p.inv
+	for range 3 {
+		n.command("link gpu 0 port 3 down")
+		p.links(gpu, 0, 18, 3)
+		n.command("link gpu 0 port 3 up")
+		p.links(gpu, 0, 18)
+	}
+	if p.inv != before {
+		t.Errorf("inventory %d follows %d", p.inv.Generation, before.Generation)
+	}
 }

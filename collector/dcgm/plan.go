@@ -282,12 +282,20 @@ type destination struct {
 	column  int
 	derived bool // column is of the derived fields
 	want    model.ValueType
+	limits  native.Range // of its values
 	// proof marks a field whose value proves that its GPU answers: it is measured on
 	// the GPU. DCGM keeps XIDs, and has node-wide fields without a GPU. The
 	// state of profiling is separate.
 	proof bool
 	// global marks a node-wide field, whatever entity it is read on.
 	global bool
+	// staleAge is [staleAge] of the field in µs, and silence that for minSilence.
+	staleAge, silence int64
+}
+
+func limits(f field.Field) native.Range {
+	low, high := f.Range()
+	return native.Range{Low: low, High: high}
 }
 
 // blocks returns the requests of a reading, and the number of their cells. Entities of
@@ -340,7 +348,7 @@ func (p *plan) blockOf(row int) block {
 			described, _ := field.ByID(id)
 			global := described.Level == model.KindGlobal
 			b.to = append(b.to, destination{
-				cell: add(uint16(id)), column: j, derived: part.derived, want: described.Type, global: global,
+				cell: add(uint16(id)), column: j, derived: part.derived, want: described.Type, limits: limits(described), global: global,
 				proof: e.Kind.OfGPU() && !global && id != field.XIDErrors && !isProfiling(uint16(id)),
 			})
 		}
@@ -352,7 +360,7 @@ func (p *plan) blockOf(row int) block {
 	if p.events[row] {
 		add(fieldXID)
 	}
-	if e.Kind == model.KindGPU && p.read[row] && e.State == model.EntityUp {
+	if e.Kind == model.KindGPU && p.events[row] && e.State == model.EntityUp {
 		add(fieldMIGMode)
 	}
 	b.xid = slices.Index(b.Fields, fieldXID)

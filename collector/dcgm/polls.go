@@ -152,7 +152,9 @@ type fabricPoll struct {
 	read   time.Time   // when they were last listed; zero: never
 	listed bool        // the switches were listed at least once
 	fabric native.Fabric
-	// changed is set if the fabric changed after the newest inventory.
+	// updated is set if the newest list differs from the one before.
+	updated bool
+	// changed is set if devices or links appeared or disappeared after the newest inventory.
 	changed bool
 }
 
@@ -174,6 +176,7 @@ func (p *fabricPoll) list() {
 	p.start(func() func() error {
 		started := time.Now() // a link may go down at any later time
 		changed, links, c := p.lister.Check()
+		listed := p.lister.SwitchesListed()
 		var fabric native.Fabric
 		if c != native.OK {
 			links, changed = c, false
@@ -182,7 +185,7 @@ func (p *fabricPoll) list() {
 			fabric = p.lister.Fabric()
 		}
 		return func() error {
-			p.listed = p.listed || c == native.OK
+			p.listed = listed
 			if links == native.LinksNotListed {
 				return nil
 			}
@@ -193,7 +196,7 @@ func (p *fabricPoll) list() {
 				p.log.Warn("the NVLinks cannot be listed; their state is withheld when it is too old", "code", int(links))
 			}
 			if p.links = links; changed {
-				p.fabric, p.changed = fabric, true
+				p.fabric, p.updated = fabric, true
 			}
 			return nil
 		}

@@ -28,6 +28,10 @@ type profilingTiming struct {
 
 var defaultProfilingTiming = profilingTiming{stall: 30 * time.Second, retry: 30 * time.Second}
 
+// stallUpdates is the number of updates of a GPU's ordinary fields during which its
+// profiling values are stale without an update.
+const stallUpdates = 3
+
 // profiler keeps the profiling fields working: it re-watches fields whose values are
 // not updated, retries locked hardware, and implements the pause.
 //
@@ -55,6 +59,8 @@ type gpuProfiling struct {
 	watchable bool // the GPU has fields to watch
 	state     model.ProfilingState
 	newest    int64     // time of the newest value, by the engine's clock; 0: none yet
+	tried     int64     // time of the newest reading of an ordinary field
+	updates   int       // of ordinary fields after the newest value
 	stalled   bool      // the newest value is too old
 	since     int64     // the engine's time at the newest watch: older values are of the previous one
 	attempt   int       // number of retries
@@ -235,6 +241,9 @@ func (p *profiler) check(r *reading, now time.Time) {
 			continue
 		}
 		newest := int64(0)
+		if r.setBackSince(g.since) {
+			g.since = 0
+		}
 		for _, c := range g.cells {
 			out, at := &r.rows[c.row][c.column], r.cells[c.cell].Time
 			switch {
@@ -245,9 +254,16 @@ func (p *profiler) check(r *reading, now time.Time) {
 				newest = max(newest, at)
 			}
 		}
+		tried := r.tried[g.row]
+		if tried != g.tried {
+			g.tried = tried
+			g.updates++
+		}
+		// If the driver is slow, one update of all fields takes longer than the stall.
+		slow := tried != 0 && g.updates < stallUpdates
 		if newest != 0 && newest != g.newest {
-			g.newest, g.stalled = newest, false
-		} else if g.newest != 0 && r.newest-g.newest > p.timing.stall.Microseconds() {
+			g.newest, g.updates, g.stalled = newest, 0, false
+		} else if g.newest != 0 && r.newest-g.newest > p.timing.stall.Microseconds() && !slow {
 			g.stalled = true
 		}
 		state := model.ProfilingActive

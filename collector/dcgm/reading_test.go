@@ -33,9 +33,10 @@ func TestOldValues(t *testing.T) {
 		"all are new":              {time.Second, 0, now, now, now, ok, ok, 2},
 		"power is not updated":     {time.Second, 0, old, now, now, stale, ok, 1},
 		"only the XID is old":      {time.Second, 0, now, old, now, ok, ok, 2},
-		"the interval is long":     {30 * time.Second, 0, old, now, now, ok, ok, 2},
+		"the interval is long":     {60 * time.Second, 0, old, now, now, ok, ok, 2},
 		"of an earlier instance":   {time.Second, now - 1, now - 1, old, now - 1, noData, noData, 1},
 		"the first of an instance": {time.Second, now - 1, now, now, now - 1, ok, ok, 2},
+		"older than 3 intervals":   {40 * time.Second, 0, old, now, now, stale, ok, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inv := &model.Inventory{Entities: []model.Entity{{Kind: gpu, Parent: model.Unknown}}}
@@ -45,7 +46,7 @@ func TestOldValues(t *testing.T) {
 				t.Fatal(err)
 			}
 			p := newPlan(inv, selectors{gpus: selector}, nil)
-			r := newReading(&native.Library{}, p, []int64{tc.appeared}, tc.interval)
+			r := newReading(&native.Library{}, p, []int64{tc.appeared}, tc.interval, 2*time.Minute)
 			if len(r.blocks) != 1 || len(r.cells) != 5 { // the fifth is the MIG mode
 				t.Fatalf("%d blocks of %d cells", len(r.blocks), len(r.cells))
 			}
@@ -65,7 +66,7 @@ func TestOldValues(t *testing.T) {
 			if got := r.rows[0][3].Status; got != tc.xidIs {
 				t.Errorf("XID is %v, want %v", got, tc.xidIs)
 			}
-			if r.answers != tc.values || r.newest != now {
+			if r.answers != tc.values+1 || r.newest != now {
 				t.Errorf("%d values, the newest of %d; want %d, %d", r.answers, r.newest, tc.values, now)
 			}
 		})
@@ -83,7 +84,7 @@ func TestSwitchesDoNotRenew(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := newReading(&native.Library{}, newPlan(inv, selectors{gpus: all, switches: all}, nil), make([]int64, 2), time.Second)
+	r := newReading(&native.Library{}, newPlan(inv, selectors{gpus: all, switches: all}, nil), make([]int64, 2), time.Second, 2*time.Minute)
 	places := r.positions()
 	set := func(row int, field uint16, ts int64) {
 		r.cells[places[fieldOf{row, field}]] = native.Cell{Time: ts, Type: 'i', Bits: 40}

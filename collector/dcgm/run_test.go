@@ -602,9 +602,9 @@ func TestEngineNeedsRestart(t *testing.T) {
 		"as after XID 119":                  {model.EntityUp, temperature, nil, "", true, true},
 		"never a value":                     {model.EntityUp, temperature, nil, "", false, false},
 		"the only GPU is lost":              {model.EntityLost, temperature, nil, "", true, false},
-		"no fields":                         {model.EntityUp, nil, nil, "", true, false},
+		"no fields":                         {model.EntityUp, nil, nil, "", true, true},
 		"a standalone engine":               {model.EntityUp, temperature, nil, "localhost", true, false},
-		"only profiling is read":            {model.EntityUp, activity, nil, "", true, false},
+		"only profiling is read":            {model.EntityUp, activity, nil, "", true, true},
 		"profiling and derived fields read": {model.EntityUp, activity, temperature, "", true, true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -613,7 +613,7 @@ func TestEngineNeedsRestart(t *testing.T) {
 			p := newPlan(inv, selectors{}, map[uint32]capability{0: {fields: map[uint16]bool{1001: true}}})
 			s := &sampler{
 				cfg:     Config{Sampler: wire.SamplerConfig{Interval: time.Second, Hostengine: tc.hostengine}},
-				reading: newReading(nil, p, make([]int64, 1), time.Second),
+				reading: newReading(nil, p, make([]int64, 1), time.Second, time.Minute),
 			}
 			for i := range s.reading.cells {
 				s.reading.cells[i] = native.Cell{Time: 1, Type: 'i', Bits: 1}

@@ -38,7 +38,11 @@ func (s *sampler) sample() error {
 		return s.failed(c, model.FailureHostengineLost, "reading values")
 	}
 	age := s.valueAge(sample.Time)
-	sample.Time = sample.Time.Add(-age)
+	sample.Time, sample.Uptime = sample.Time.Add(-age), native.Uptime()-age
+	if s.newest != 0 {
+		sample.EngineTime = time.UnixMicro(s.newest)
+	}
+	sample.LinksChanged = s.discovery.LinksChanged(s.inv)
 	sample.LinksRead, sample.SwitchesListed = s.fabric.readAt(), s.fabric.listed
 	if err := s.write(sample, found, now); err != nil {
 		return err
@@ -134,6 +138,10 @@ func (s *sampler) topologyChanged(now time.Time) (bool, error) {
 		s.log.Debug("the topology was not checked", "err", s.lib.Err(c, "listing the GPUs"))
 	}
 	s.changed = s.changed || changed
+	if s.fabric.updated {
+		s.fabric.updated = false
+		s.fabric.changed = s.discovery.UpdateFabric(s.fabric.fabric) || s.fabric.changed
+	}
 	return s.changed || s.fabric.changed, nil
 }
 

@@ -21,6 +21,9 @@ const (
 	// because profiling has no first values, but at least 2 intervals. DCGM has them one
 	// interval after the watch, or later on a busy machine.
 	profilingWait = 2 * time.Second
+	// updateWait bounds how long DCGM takes to update all fields, for which a watch
+	// waits: 8 GPUs with 60 fields take 10 s if each call of the driver takes 20 ms.
+	updateWait = 30 * time.Second
 	// identityRetry is the time to the next read of the identities while a UUID is
 	// unknown, or while the driver does not confirm a changed MIG mode.
 	identityRetry = 10 * time.Second
@@ -80,7 +83,9 @@ func newSampler(cfg Config) (*sampler, error) {
 			Library: e.lib, Logger: cfg.Logger, MIGDevices: cfg.MIGDevices, Columns: cfg.Sampler.Fields,
 			DCGMVersion: e.version, Links: cfg.Sampler.Links,
 		}),
-		watcher:      watch.New(e.lib, cfg.Sampler.Interval, cfg.Logger),
+		watcher: watch.New(e.lib, cfg.Sampler.Interval, cfg.Logger, func() {
+			_ = cfg.Frames.Write(wire.Frame{Wait: updateWait}) // the next frame fails as well
+		}),
 		xids:         xids{eventsSince: e.lib.EventsSince},
 		profiler:     newProfiler(cfg, start),
 		libraryCheck: time.Now(),
@@ -211,7 +216,7 @@ func (s *sampler) watch(p *plan, retry bool) error {
 		return err
 	}
 	p.refuse(s.watcher.Units())
-	s.reading = newReading(s.lib, p, s.appeared, s.cfg.Sampler.Interval)
+	s.reading = newReading(s.lib, p, s.appeared, s.cfg.Sampler.Interval, cmp.Or(s.cfg.Sampler.MaxAge, defaultMaxAge))
 	s.tracker = newTracker(s.reading)
 	if c := s.xids.watch(s.watcher.Units(), p.inv); c != native.OK {
 		return s.failed(c, model.FailureWatchFailed, "reading XIDs")

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"gpu_exporter/collector/dcgm/native"
+	"gpu_exporter/collector/field"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/wire"
 )
@@ -49,12 +50,14 @@ type tracker struct {
 	fastTracks []int
 	tracks     model.Tracks
 	// Of each track: the position in the sample's cells, the time at which its entity
-	// appeared, and the time of its newest value.
-	inSample       []int
-	appeared, seen []int64
-	points         int // not written yet
-	lastWrite      time.Time
-	out            model.Tracks // the tracks that have points
+	// appeared, and its newest value.
+	inSample  []int
+	appeared  []int64
+	limits    []native.Range
+	seen      []seenValue
+	points    int // not written yet
+	lastWrite time.Time
+	out       model.Tracks // the tracks that have points
 }
 
 // newTracker returns a tracker of the plan of a reading.
@@ -72,6 +75,8 @@ func newTracker(sample *reading) *tracker {
 				fields, tracks = append(fields, f.field), append(tracks, len(t.tracks.List))
 			}
 			t.tracks.List = append(t.tracks.List, model.Track{Entity: row, Field: model.FieldID(f.field)})
+			described, _ := field.ByID(model.FieldID(f.field))
+			t.limits = append(t.limits, limits(described))
 			t.inSample = append(t.inSample, positions[fieldOf{row, f.field}])
 			t.appeared = append(t.appeared, sample.appeared[row])
 		}
@@ -91,7 +96,7 @@ func newTracker(sample *reading) *tracker {
 		t.fastTracks = append(t.fastTracks, tracks...)
 	}
 	t.fastCells = make([]native.Cell, len(t.fastTracks))
-	t.seen = make([]int64, len(t.tracks.List))
+	t.seen = make([]seenValue, len(t.tracks.List))
 	return t
 }
 
@@ -115,15 +120,39 @@ func (t *tracker) poll(withSample bool) native.Code {
 	return native.OK
 }
 
+// maxClockSkew is how much the time between two values may differ between the engine's
+// clock and ours: DCGM may be late once. A larger difference is a step of its clock.
+const maxClockSkew = 2 * time.Second
+
+// seenValue is the newest value of a track.
+type seenValue struct {
+	at       int64 // by the engine's clock
+	point    int64 // [model.Point.At]
+	received time.Time
+}
+
+// next returns the value at a time of the engine's clock that was received now.
+func (s seenValue) next(at int64, now time.Time) seenValue {
+	next := seenValue{at, at, now}
+	if s.at != 0 {
+		since, elapsed := at-s.at, now.Sub(s.received)
+		if (time.Duration(since)*time.Microsecond - elapsed).Abs() > maxClockSkew {
+			since = elapsed.Microseconds()
+		}
+		next.point = s.point + since
+	}
+	return next
+}
+
 // collect adds the value of a cell to a track if it is new.
 func (t *tracker) collect(i int, c *native.Cell) {
-	if c.Status != native.OK || c.Time == t.seen[i] || c.Time <= t.appeared[i] {
+	if c.Status != native.OK || c.Time == t.seen[i].at || c.Time <= t.appeared[i] {
 		return
 	}
-	t.seen[i] = c.Time
-	if v, ok := c.Number(); ok && t.points < maxPoints {
+	t.seen[i] = t.seen[i].next(c.Time, time.Now())
+	if v, ok := c.Number(t.limits[i]); ok && t.points < maxPoints {
 		t.points++
-		t.tracks.List[i].Points = append(t.tracks.List[i].Points, model.Point{At: c.Time, Value: v})
+		t.tracks.List[i].Points = append(t.tracks.List[i].Points, model.Point{At: t.seen[i].point, Value: v})
 	}
 }
 

@@ -155,3 +155,28 @@ func TestUtilizationWithoutProfiling(t *testing.T) {
 		t.Errorf("%d values of profiling, for which the GPU has no module", n)
 	}
 }
+
+// TestTrackedTimesAcrossStepsOfTheClock shows that a step of the engine's clock moves the
+// time of no tracked value.
+func TestTrackedTimesAcrossStepsOfTheClock(t *testing.T) {
+	for _, step := range []time.Duration{0, time.Second, 4 * time.Minute, -time.Hour} {
+		start := time.Now()
+		value := seenValue{}
+		for i := range 5 {
+			at := start.Add(time.Duration(i) * time.Second)
+			stamp := at
+			if i >= 2 {
+				stamp = stamp.Add(step)
+			}
+			value = value.next(stamp.UnixMicro(), at)
+		}
+		got := time.UnixMicro(value.point).Sub(time.UnixMicro(start.UnixMicro()))
+		want := 4 * time.Second
+		if step == time.Second { // not distinguishable from a late value
+			want += step
+		}
+		if got != want {
+			t.Errorf("step of %v: the last value follows the first after %v, want %v", step, got, want)
+		}
+	}
+}

@@ -38,18 +38,17 @@ type xids struct {
 	// unread are the entities whose newest XID no reading has contained yet. That
 	// XID may have happened before the start.
 	unread map[native.Pair]bool
-	// received are the XIDs of the last xidOverlap; newest is the time of the newest
-	// one of each entity.
-	received map[xidKey]bool
+	// received counts the XIDs of the last xidOverlap; newest is the time of the newest
+	// one of each entity. Both outlive the watches: a new watch repeats the XIDs of
+	// the old one.
+	received map[xidKey]int
 	newest   map[native.Pair]int64
 	pending  []native.Event // received and not emitted yet
 }
 
-// xidKey identifies an XID: DCGM rarely gives two samples of an entity the same time.
-type xidKey struct {
-	entity native.Pair
-	time   int64
-}
+// xidKey is the properties of an XID. Several XIDs can have equal ones: the engine gives
+// the same time to XIDs that it receives at once.
+type xidKey = native.Event
 
 // xidEntity is an entity of the inventory that events refer to.
 type xidEntity struct {
@@ -105,7 +104,7 @@ func (x *xids) watch(units []*watch.Unit, inv *model.Inventory) native.Code {
 		return native.OK
 	}
 	x.started = true
-	x.received, x.newest = make(map[xidKey]bool), make(map[native.Pair]int64)
+	x.received, x.newest = make(map[xidKey]int), make(map[native.Pair]int64)
 	if c := x.query(); c.EngineLost() {
 		return c
 	}
@@ -126,8 +125,9 @@ func (x *xids) query() native.Code {
 		if c.EngineLost() {
 			return c
 		}
+		repeated := make(map[xidKey]int)
 		for _, e := range events {
-			if !x.received[xidKey{e.Entity, e.Time}] {
+			if repeated[e]++; repeated[e] > x.received[e] {
 				x.record(e)
 				x.pending = append(x.pending, e)
 			}
@@ -140,13 +140,13 @@ func (x *xids) query() native.Code {
 	}
 	if len(x.next) > 0 { // otherwise a later watch continues here
 		x.newWatch = slices.Min(slices.Collect(maps.Values(x.next)))
-		maps.DeleteFunc(x.received, func(k xidKey, _ bool) bool { return k.time < oldest })
+		maps.DeleteFunc(x.received, func(k xidKey, _ int) bool { return k.Time < oldest })
 	}
 	return result
 }
 
 func (x *xids) record(e native.Event) {
-	x.received[xidKey{e.Entity, e.Time}] = true
+	x.received[e]++
 	x.newest[e.Entity] = max(x.newest[e.Entity], e.Time)
 }
 
@@ -160,7 +160,7 @@ func (x *xids) poll(r *reading) native.Code {
 	// The query may miss an XID: a lost GPU cannot be in a group, DCGM may refuse the
 	// query, and its clock may have been set back.
 	for _, e := range r.newXIDs() {
-		if x.newest[e.Entity] == e.Time || x.received[xidKey{e.Entity, e.Time}] {
+		if x.newest[e.Entity] == e.Time || x.received[e] > 0 {
 			continue
 		}
 		x.record(e)

@@ -197,3 +197,18 @@ func TestXIDAfterAllGPUsReturned(t *testing.T) {
 		})
 	}
 }
+
+// TestXIDsWithEqualTimes shows that each of several XIDs with the same time is emitted once.
+func TestXIDsWithEqualTimes(t *testing.T) {
+	n := newNode(t, "t4x1")
+	n.command("xid pace 0")
+	p := n.start(defaultConfig())
+	p.has(gpu, 0, 150, model.StatusOK)
+	n.command("xid 31 gpu 0 count 3")
+	events, _ := p.events("the XIDs", 3)
+	n.command("xid 43 gpu 0") // follows every repetition
+	p.events("the next XID", 1)
+	if !events[0].Time.Equal(events[2].Time) || !slices.Equal(p.xids, []int64{31, 31, 31, 43}) {
+		t.Errorf("XIDs %v at %v and %v, want 31 three times at one time, and 43", p.xids, events[0].Time, events[2].Time)
+	}
+}

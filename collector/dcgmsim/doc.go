@@ -59,11 +59,12 @@
 // [Node.Command] and dcgmsimd --command work without an engine. The commands, as
 // listed by dcgmsimd --help:
 //
-//	xid pace MS                                   let an engine receive one XID every MS milliseconds; 0: all at once
+//	xid pace MS                                   let an engine receive one XID every MS milliseconds; 0: all at once; default 1000
 //	xid N gpu I [gi G|ci C] [count TIMES] [kmsg only|both|twice]  make DCGM report an XID; kmsg: also log it in the kernel log (only: instead; twice: DCGM reports both)
 //	sxid N switch S [port P] fatal|nonfatal       make DCGM report an SXid of an NVSwitch
 //	lose gpu I                                    make a GPU fall off the bus
-//	return gpu I                                  bring a lost GPU back
+//	mute gpu I                                    make every NVML query of a GPU fail while its handle opens: DCGM does not mark it as lost
+//	return gpu I                                  bring a lost or mute GPU back
 //	detach gpu I                                  unbind a GPU from the driver
 //	attach gpu I                                  bind a detached GPU to the driver
 //	mig gpu I LAYOUT                              partition a GPU: 1g.10gb*7, 3g.40gb+2g.20gb*2, 3g.40gb/1c,2c, none or off
@@ -93,6 +94,7 @@
 //	crash CALL                                    make a call end its process with SIGSEGV
 //	clear [CALL]                                  remove the faults of a call; without CALL, undo all commands except counters, loads, processes and MIG
 //	engine lost|back                              lose the host engine, so that calls fail and connections drop, or bring it back
+//	clock MS                                      set the clock of engines ahead of the node's by MS milliseconds, which may be negative
 //	load gpu I|all util PERCENT [mem PERCENT]     set a constant load
 //	load gpu I|all idle|steady|bursty|training|bursts  set a kind of load
 //	process gone pid P                            end a process
@@ -108,6 +110,7 @@
 //	I, S, C, P    DCGM id of a GPU, an NVSwitch or a CPU; a port of a link. All count from 0.
 //	gi G, ci C    number of a GPU or compute instance of the GPU, 0 to 6, in order of creation
 //	CALL          name of a C function of either library; "sampling": the engine's reads of the driver;
+//	              "list-switches": listing the NVSwitches with dcgmGetEntityGroupEntities;
 //	              "mig-monitor": listing the processes of all instances of a GPU at once, which NVML
 //	              allows to privileged users; or a prefix with a final "*"
 //	NAME          a clock event reason: gpu_idle, clocks_setting, power_cap, hw_slowdown, sync_boost,
@@ -141,6 +144,19 @@
 //     statement profiling yes.
 //   - A lost GPU leaves the list of supported devices. Its fields are blank, name
 //     and UUID included. Throughputs of its links keep their latest sample.
+//   - DCGM marks a GPU as lost only if nvmlDeviceGetHandleByIndex fails for it. If only
+//     the queries fail (the command mute), its status remains OK. Fields that DCGM reads
+//     one by one are blank. Fields that it reads with nvmlDeviceGetFieldValues keep their
+//     last value and its old time, with status 0.
+//   - A bind or unbind event detaches all GPUs for a moment.
+//   - The reading functions answer from the cache while a driver call hangs (the
+//     command hang sampling). Only the times of the values show it.
+//   - dcgmGetNvLinkLinkStatus returns -33 without the NVSwitch module (the command
+//     fail dcgmGetNvLinkLinkStatus -33).
+//   - Field 526 is 0 on GPUs and instances, although its level is vGPU. Of an
+//     unreachable GPU it is the text <<<NULL>>> with status 0.
+//   - The event thread takes one NVML event per second, so a burst of 20 XIDs takes
+//     20 s. XIDs of one entity that are taken at once can have equal times.
 //   - Entity ids of MIG instances are reused after a repartition. Utilisation is
 //     blank on a MIG GPU and its instances.
 //   - XIDs of a compute instance are recorded on that entity only. XIDs before an

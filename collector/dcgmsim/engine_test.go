@@ -169,9 +169,7 @@ func TestLostGPU(t *testing.T) {
 		t.Errorf("status %s, want 7 (detached)", got)
 	}
 	n.must(t, "attach gpu 3")
-	if got := p.ok("status 3").get(t, "status"); got != "1" {
-		t.Errorf("status %s, want 1", got)
-	}
+	eventually(t, "the GPU is attached", func() bool { return p.ok("status 3").get(t, "status") == "1" })
 }
 
 func TestBlankAndOverriddenFields(t *testing.T) {

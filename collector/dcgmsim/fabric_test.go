@@ -294,6 +294,7 @@ func TestLinksOfALostGPU(t *testing.T) {
 		t.Errorf("a detached GPU: %s", text)
 	}
 	n.must(t, "attach gpu 4")
+	eventually(t, "all GPUs are attached", func() bool { return strings.Contains(p.ok("links").text, " gpu0=") })
 
 	// MIG and NVLink exclude each other. If a GPU is in MIG mode, links that are down are "disabled".
 	n.must(t, "mig gpu 0 3g.40gb*2")

@@ -62,6 +62,43 @@ func (f Field) Names() []string { return append([]string{f.Name}, f.Legacy()...)
 // Profiling reports whether the field needs DCGM's profiling (DCP) support.
 func (f Field) Profiling() bool { return f.ID >= 1001 && f.ID <= 1099 }
 
+// Range returns the least and the greatest value that the hardware can have in the field's
+// unit. Values outside of it are errors of DCGM or the driver. The bounds are far beyond
+// today's hardware, except that a ratio is at most 1 and percentages are near 100.
+func (f Field) Range() (low, high float64) {
+	switch f.Unit {
+	case "ratio":
+		return 0, 1 + 1e-3 // DCGM may round up
+	case "percent":
+		return 0, 200 // fans may exceed 100 (nvmlDeviceGetFanSpeed)
+	case "celsius":
+		return -273, 1000
+	case "W":
+		return 0, 1e6
+	case "MHz":
+		return 0, 1e6
+	case "kHz":
+		return 0, 1e9
+	case "Hz":
+		return 0, 1e12
+	case "mV":
+		return 0, 1e7
+	case "MiB":
+		return 0, 1e10
+	case "MB/s":
+		return 0, 1e9
+	case "KB/s":
+		return 0, 1e12
+	case "bytes/s":
+		return 0, 1e15
+	}
+	// Totals, counts, codes and bit masks. The least integer marks an error.
+	if low, high = -9e18, 1e20; f.Unit != "" || f.Nature == MetricCounter {
+		low = 0
+	}
+	return low, high
+}
+
 // On reports whether the exporter reads the field on entities of the kind by default. DCGM
 // registers a level for each field, and has values for entities that contain that level.
 // In addition, GPUs and GPU instances have global values, and instances have their GPU's

@@ -88,15 +88,11 @@ func (c *computedSeries) addXIDErrorsTotal(action []int64) {
 }
 
 func (c *computedSeries) addClockEventsCount(events state.ClockEvents) {
-	window, found := decimal(c.cfg.ClockEventsWindow.Milliseconds()), false
-	for reason, n := range events.Window {
+	window := decimal(c.cfg.ClockEventsWindow.Milliseconds())
+	for reason, n := range events.Window { // like dcgm-exporter, no series without a reason
 		if n > 0 {
-			found = true
 			c.add(float64(n), "window_size_in_ms", window, "clock_event", field.ClockEventReason(reason))
 		}
-	}
-	if !found {
-		c.add(0, "window_size_in_ms", window)
 	}
 }
 

@@ -43,7 +43,7 @@ const (
 
 // Devices.
 var (
-	gpuUp             = Definition{"gpu_up", gauge, "Whether the GPU answers: 1 if the newest sample is fresh and has a value of it, else 0.", nil, PerGPU, 1}
+	gpuUp             = Definition{"gpu_up", gauge, "Whether the GPU answers: 1 if DCGM works and the newest sample is fresh and has a value of the GPU, else 0.", nil, PerGPU, 1}
 	gpuInfo           = Definition{"gpu_info", gauge, "Identity of the GPU or GPU instance, always 1.", []string{"brand", "driver_version", "mig_uuid", "minor", "nvml_index", "serial", "vbios_version"}, PerDevice, 1}
 	gpuRecoveryAction = Definition{"gpu_recovery_action", gauge, "Action that the driver requests to recover the GPU: 0 none, otherwise its number in gpu_recovery_action_info (field 1523).", nil, PerGPU, 1}
 	gpuRecoveryInfo   = Definition{"gpu_recovery_action_info", gauge, "Name of the requested recovery action, always 1; absent if none is requested.", []string{"action"}, PerGPU, 0}
@@ -148,6 +148,7 @@ var (
 // The exporter: sampling.
 var (
 	familyGroup          = Definition{"gpu_exporter_family_group_info", gauge, "Selected group of families, always 1.", []string{"group"}, PerGroup, 1}
+	gpusFound            = Definition{"gpu_exporter_gpus", gauge, "Number of selected GPUs that DCGM lists, whether or not they answer.", nil, PerNode, 1}
 	samplerUp            = Definition{"gpu_exporter_sampler_up", gauge, "Whether the sampler process delivers samples and the newest is fresh: 1 yes, 0 no.", nil, PerNode, 1}
 	samplerRestarts      = Definition{"gpu_exporter_sampler_restarts_total", counter, "Number of restarts of the sampler process.", nil, PerNode, 1}
 	samplerReasons       = Definition{"gpu_exporter_sampler_restarts_by_reason_total", counter, "Number of restarts of the sampler process, by reason.", []string{"reason"}, PerNode, 0}

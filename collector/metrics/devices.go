@@ -22,7 +22,7 @@ func (p *page) addDevices() {
 			continue
 		}
 		if p.v.Inventory.Entities[i].Kind == model.KindGPU {
-			p.add(&gpuUp, l.identity, bit(p.fresh && state.Answers(p.v, i)))
+			p.add(&gpuUp, l.identity, bit(p.fresh && !p.status.EngineGone && state.Answers(p.v, i)))
 		}
 		p.addInfo(&gpuInfo, i, 0, func() []*dto.LabelPair { return gpuInfoLabels(l.identity, p.v.Inventory, i) })
 	}

@@ -20,7 +20,7 @@ func (p *page) addExporter() {
 	for _, group := range p.cfg.Selected.Groups() {
 		p.addOwn(&familyGroup, 1, group)
 	}
-	status := p.supervisor.Status()
+	status := &p.status
 	p.addOwn(&samplerUp, bit(status.Sampling && p.fresh))
 	addTotal(p, &samplerRestarts, &samplerReasons, status.Restarts)
 	p.addOwn(&samplerUnreapable, bit(status.Unreapable))
@@ -29,6 +29,13 @@ func (p *page) addExporter() {
 		p.addOwn(&profilingPausedUntil, seconds(status.ProfilingPausedUntil))
 	}
 	if p.v.Inventory != nil {
+		gpus := 0
+		for i := range p.v.Inventory.Entities {
+			if e := &p.v.Inventory.Entities[i]; e.Kind == model.KindGPU && e.Selected {
+				gpus++
+			}
+		}
+		p.addOwn(&gpusFound, float64(gpus))
 		p.addOwn(&migUp, bit(!p.v.Inventory.InstancesUnknown))
 	}
 	p.addSample()

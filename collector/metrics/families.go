@@ -100,7 +100,7 @@ func (f *Families) Keep() {
 func (f *Families) Build() []*dto.MetricFamily {
 	v := f.node.View()
 	p := page{
-		Families: f, v: v, fresh: v.Sample != nil && v.Age <= f.cfg.MaxAge,
+		Families: f, v: v, status: f.supervisor.Status(), fresh: v.Sample != nil && v.Age <= f.cfg.MaxAge,
 		defined: make(map[*Definition]*family, len(f.cfg.Counters)+64),
 	}
 	if v.Inventory != nil {
@@ -144,6 +144,7 @@ func (f *Families) Build() []*dto.MetricFamily {
 type page struct {
 	*Families
 	v         state.View
+	status    model.SamplerStatus
 	ownership *Ownership
 	fresh     bool // the sample is young enough to publish its values
 	families  []*dto.MetricFamily

@@ -65,7 +65,7 @@ func Groups() []Group {
 			&gpuOwners, &gpuPodInfo, &gpuPodLabels, &gpuJobInfo, &gpuContainerInfo}},
 		{"busy", "Busy time of the devices", Lean, churnDevice, []*Definition{&gpuBusySeconds}},
 		{"exporter", "State of the exporter and its sources", Lean, churnNode + ", except for new reasons and owner sources", []*Definition{
-			&familyGroup, &samplerUp, &samplerRestarts, &samplerReasons, &samplerUnreapable, &framesRejected, &framesReasons,
+			&familyGroup, &gpusFound, &samplerUp, &samplerRestarts, &samplerReasons, &samplerUnreapable, &framesRejected, &framesReasons,
 			&lastSample, &sampleDuration, &fieldsMissing, &fieldsReasons, &migUp, &linksUp, &sourceInfo, &healthUp, &healthFailures,
 			&kernelLogUp, &kernelLogLost, &kernelLogUnmatched, &profilingPausedUntil,
 			&sourceUp, &sourceLast, &sourceUnmatched, &sourceFailures, &sourceReasons}},

@@ -52,8 +52,9 @@ func (p *page) addLinks() {
 		switch {
 		case l.identity == nil:
 		case e.Kind == model.KindLink && linksFresh && e.State == model.EntityUp:
-			p.addLink(i, bit(!e.LinkDown))
-			if e.LinkDown {
+			isDown := e.LinkDown != slices.Contains(p.v.Sample.LinksChanged, i)
+			p.addLink(i, bit(!isDown))
+			if isDown {
 				down[e.Parent]++
 			} else {
 				up[e.Parent]++

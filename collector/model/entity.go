@@ -119,7 +119,7 @@ type Entity struct {
 
 	// Fields of a link.
 	Port     int  // 0-based
-	LinkDown bool // the link exists, but is inactive
+	LinkDown bool // the link exists, but was inactive at the time of the inventory
 }
 
 // MIGDevice is NVML's view of a MIG device: the pair of a GPU instance and a compute

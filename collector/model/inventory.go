@@ -23,7 +23,7 @@ type Inventory struct {
 	// so the inventory omits them.
 	InstancesUnknown bool
 	// Entities are ordered by kind, parent and ID. Parents precede their children.
-	Entities []Entity
+	Entities Entities
 	// Columns are the fields of the rows of each kind.
 	Columns [KindCount][]FieldID
 	// Derived are the fields of the rows of [Sample.Derived].
@@ -51,14 +51,21 @@ func (inv *Inventory) InstancesUnknownOf(i int) bool {
 // GPU returns the entity at position i, or its ancestor, that is a GPU. It returns false
 // if the entity is not part of a GPU.
 func (inv *Inventory) GPU(i int) (*Entity, bool) {
-	for i >= 0 && i < len(inv.Entities) { // ends, because parents precede their children
-		e := &inv.Entities[i]
-		if e.Kind == KindGPU {
-			return e, true
-		}
-		i = e.Parent
+	if i = inv.GPUAt(i); i == Unknown {
+		return nil, false
 	}
-	return nil, false
+	return &inv.Entities[i], true
+}
+
+// GPUAt returns the position of the GPU that [Inventory.GPU] returns, or Unknown.
+func (inv *Inventory) GPUAt(i int) int {
+	for i >= 0 && i < len(inv.Entities) { // ends, because parents precede their children
+		if inv.Entities[i].Kind == KindGPU {
+			return i
+		}
+		i = inv.Entities[i].Parent
+	}
+	return Unknown
 }
 
 // PositionsIn returns the position of each entity in the other inventory, or Unknown if

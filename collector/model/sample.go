@@ -51,14 +51,15 @@ const (
 	StatusError                 // any other DCGM error
 	StatusStale                 // DCGM does not update the value any more
 	StatusExcluded              // the configuration excludes the field for this GPU model
+	StatusOutOfRange            // the value is impossible in the field's unit
 
-	StatusCount = int(StatusExcluded) + 1
+	StatusCount = int(StatusOutOfRange) + 1
 )
 
 var statusNames = []string{
 	"ok", "no_data", "not_supported", "not_permitted", "not_found",
 	"not_watched", "module_not_loaded", "entity_lost", "blank",
-	"unexpected_type", "error", "stale", "excluded",
+	"unexpected_type", "error", "stale", "excluded", "out_of_range",
 }
 
 // String returns the value of the reason label.
@@ -116,17 +117,37 @@ type Sample struct {
 	Generation uint64        // of the inventory
 	Time       time.Time     // when the reading was complete
 	Duration   time.Duration // how long it took
+	// Uptime is Time by the monotonic clock of the node, which has no steps; 0: unknown.
+	Uptime time.Duration
+	// EngineTime is the time of the newest value by the engine's clock, which may differ
+	// from ours; zero: there is none.
+	EngineTime time.Time
 	// LinksRead is when the sampler last read the link states of the inventory, or zero.
 	LinksRead time.Time
+	// LinksChanged are the positions of the links whose state differs from
+	// [Entity.LinkDown] in the inventory.
+	LinksChanged []int
 	// SwitchesListed: the sampler has listed the NVSwitches.
 	SwitchesListed bool
 	// Rows are in the order of [Inventory.Entities], and the cells of a row in the order
 	// of the columns of the entity's kind. Entities that are not read have no cells.
-	Rows [][]Cell
+	Rows Rows
 	// Derived are the rows for the derived families of whole GPUs, in the order of Rows.
 	// Only GPUs have cells, including GPUs whose instances are read in their place.
-	Derived [][]Cell
+	Derived Rows
 	Strings []string
+	// Answers are, for each entity, whether it is a GPU that answers. A GPU can answer
+	// without a value in its rows.
+	Answers []bool
+}
+
+// Steady returns the time of the sample by a clock without steps. Only the difference of
+// two such times has a meaning.
+func (s *Sample) Steady() time.Time {
+	if s.Uptime == 0 {
+		return s.Time
+	}
+	return time.Unix(0, 0).Add(s.Uptime)
 }
 
 // String returns the string of a string cell.
@@ -147,6 +168,14 @@ func (s *Sample) Validate(inv *Inventory) error {
 	}
 	for i, row := range s.Rows {
 		if err := s.validateRow(i, row, len(inv.Columns[inv.Entities[i].Kind])); err != nil {
+			return err
+		}
+	}
+	if len(s.Answers) != 0 && len(s.Answers) != len(inv.Entities) {
+		return fmt.Errorf("%d answers of %d entities", len(s.Answers), len(inv.Entities))
+	}
+	for _, i := range s.LinksChanged {
+		if err := inv.checkEntity("link", i, -1, Kinds(KindLink)); err != nil {
 			return err
 		}
 	}

@@ -57,7 +57,7 @@ func TestStatusNames(t *testing.T) {
 			seen[name] = true
 		}
 	}
-	if got := Status(StatusCount).String(); got != "status(13)" {
+	if got := Status(StatusCount).String(); got != "status(14)" {
 		t.Errorf("an unknown status is called %q", got)
 	}
 }

@@ -32,6 +32,16 @@ const (
 	FailureWatchFailed         = "watch_failed"           // DCGM rejects all watches
 )
 
+// EngineGone reports whether the failure means that there is no working engine. After
+// other failures the next sampler continues at once.
+func (f Failure) EngineGone() bool {
+	switch f.Reason {
+	case FailureHostengineUnreached, FailureHostengineLost, FailureEngineStalled, FailureEngineBlank, FailureInitFailed:
+		return true
+	}
+	return false
+}
+
 // Values of [RejectError.Reason]. [SamplerStatus.FramesRejected] has all of them from the
 // start, and may have more.
 const (
@@ -57,8 +67,11 @@ type SamplerStatus struct {
 	// Running: a sampler process runs and is not being stopped. Sampling: it has also
 	// delivered a sample.
 	Running, Sampling bool
-	PID               int       // of a running, stopping or unreapable sampler; else 0
-	Started           time.Time // when the running sampler was started; else zero
+	// EngineGone: DCGM's engine failed after the newest sample, so the GPUs are not
+	// observed now.
+	EngineGone bool
+	PID        int       // of a running, stopping or unreapable sampler; else 0
+	Started    time.Time // when the running sampler was started; else zero
 	// NextStart is when the next sampler will be started; zero if none is scheduled.
 	NextStart time.Time
 	// Unreapable: a killed sampler is stuck in the kernel. No other sampler is started

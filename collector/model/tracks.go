@@ -52,7 +52,9 @@ type Track struct {
 
 // Point is a value and its time.
 type Point struct {
-	At    int64 // µs since 1970 by the engine's clock
+	// At is in µs since 1970 by the engine's clock at the first value of the sampler.
+	// Later steps of that clock do not move it.
+	At    int64
 	Value float64
 }
 

@@ -8,13 +8,17 @@ import (
 	"gpu_exporter/collector/model"
 )
 
-// Answers reports whether the newest sample has a value of the GPU at position i, or of one
-// of its instances if these are read instead. It excludes values of the node and the last
+// Answers reports whether the GPU at position i answered the newest reading: the sampler
+// reports it, or the sample has a value of the GPU, or of one of its instances if these are
+// read instead. It excludes values of the node and the last
 // XID, because DCGM has them for a dead GPU too. It includes derived fields, because new
 // instances may have no value yet.
 func Answers(v View, i int) bool {
 	if v.Inventory.Entities[i].State != model.EntityUp {
 		return false
+	}
+	if i < len(v.Sample.Answers) && v.Sample.Answers[i] {
+		return true
 	}
 	read := false
 	if i < len(v.Sample.Derived) {
@@ -34,6 +38,23 @@ func Answers(v View, i int) bool {
 		}
 	}
 	return !read // without a row only the state is known
+}
+
+// GPUs returns how many GPUs the newest sample has, and how many of them answer.
+func (n *Node) GPUs() (found, answer int) {
+	v := n.glance()
+	if v.Sample == nil {
+		return 0, 0
+	}
+	for i := range v.Inventory.Entities {
+		if e := &v.Inventory.Entities[i]; e.Kind == model.KindGPU && e.Selected {
+			found++
+			if Answers(v, i) {
+				answer++
+			}
+		}
+	}
+	return found, answer
 }
 
 func hasValue(columns []model.FieldID, row []model.Cell) bool {

@@ -36,7 +36,7 @@ const (
 
 // ClockEvents holds what the samples of one GPU have accumulated.
 type ClockEvents struct {
-	at      time.Time // of the newest sample with reasons; zero if the last sample had none
+	at      time.Time // [model.Sample.Steady] of the newest sample with reasons; zero if the last sample had none
 	reasons int64     // at that time
 	Sources [field.ClockEventReasonCount]ClockEventSource
 	Seconds [field.ClockEventReasonCount]float64 // from samples
@@ -76,7 +76,7 @@ func (c *clockEventCounts) add(inv *model.Inventory, s *model.Sample) {
 		if row[column].Status != model.StatusOK {
 			if events != nil {
 				events.at = time.Time{}
-				events.expire(s.Time.Add(-c.window))
+				events.expire(s.Steady().Add(-c.window))
 			}
 			continue
 		}
@@ -88,7 +88,7 @@ func (c *clockEventCounts) add(inv *model.Inventory, s *model.Sample) {
 			c.gpus[key] = events
 		}
 		events.decide(inv.Derived, row)
-		events.add(s.Time, row[column].Int64(), c.window)
+		events.add(s.Steady(), row[column].Int64(), c.window)
 	}
 }
 

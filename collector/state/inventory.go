@@ -68,13 +68,21 @@ func absent(kind model.EntityKind, before []model.Entity, old, inv *model.Invent
 	var gone []model.Entity
 	for _, e := range before {
 		listed := kind == model.KindSwitch && model.FindSwitch(inv, e.ID) != nil ||
-			kind == model.KindGPU && (e.UUID == "" || model.FindGPU(inv, e.UUID) != nil)
+			kind == model.KindGPU && (e.UUID == "" || model.FindGPU(inv, e.UUID) != nil || replaced(&e, inv))
 		if e.Kind == kind && e.Selected && !listed {
 			e.State = model.EntityLost
 			gone = append(gone, e)
 		}
 	}
 	return gone
+}
+
+// replaced reports whether another GPU in inv has the bus address of the GPU: the card was
+// swapped, and its absence is no fault.
+func replaced(gpu *model.Entity, inv *model.Inventory) bool {
+	return gpu.PCIBusID != "" && slices.ContainsFunc(inv.Entities, func(e model.Entity) bool {
+		return e.Kind == model.KindGPU && e.State == model.EntityUp && e.PCIBusID == gpu.PCIBusID && e.UUID != "" && e.UUID != gpu.UUID
+	})
 }
 
 // reusedIDs returns the positions of the instances in inv whose id belongs to another

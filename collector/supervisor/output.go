@@ -10,6 +10,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -17,10 +18,19 @@ import (
 
 const (
 	maxOutputLine = 16 << 10
-	// The limit admits the goroutine trace of a crash, and keeps a flood out of the log.
-	outputWindow         = 10 * time.Second
-	outputLinesPerWindow = 200
+	// The limits keep a flood out of the log: libraryLinesPerWindow applies to each stream
+	// that libraries print to, unless DCGM's log is enabled.
+	outputWindow          = 10 * time.Second
+	outputLinesPerWindow  = 200
+	libraryLinesPerWindow = 20
+	// maxCrashReport bounds the report of a crash, which begins with its cause and the
+	// goroutine that crashed.
+	maxCrashReport = 4 << 10
 )
+
+// isCrash matches the first line of the Go runtime's report of a crash, which also covers
+// native code.
+var isCrash = regexp.MustCompile(`^(fatal error: |panic: |SIG[A-Z]+: |unexpected fault address |runtime: )`)
 
 type outputStream string
 
@@ -42,6 +52,8 @@ type outputLine struct {
 type outputLog struct {
 	log     *slog.Logger
 	records io.Writer // nil: the sampler's own log is discarded
+	// verbose is set while DCGM's log is enabled.
+	verbose atomic.Bool
 	lines   chan outputLine
 	done    chan struct{}
 	dropped atomic.Int64 // not yet reported
@@ -69,38 +81,59 @@ func (o *outputLog) run() {
 	defer o.reportDropped()
 	window := time.NewTicker(outputWindow)
 	defer window.Stop()
-	logged := 0
+	logged, printed := 0, map[outputStream]int{}
 	for {
 		select {
 		case line, ok := <-o.lines:
 			switch {
 			case !ok:
 				return
-			case logged == outputLinesPerWindow:
+			case logged == outputLinesPerWindow, line.stream != streamRecords && printed[line.stream] == libraryLinesPerWindow && !o.verbose.Load():
 				o.dropped.Add(1)
 			default:
 				logged++
+				printed[line.stream]++
 				o.write(line)
 			}
 		case <-window.C:
 			logged = 0
+			clear(printed)
 			o.reportDropped()
 		}
 	}
 }
 
-// read queues r line by line until it ends.
+// queue never blocks.
+func (o *outputLog) queue(line outputLine) {
+	select {
+	case o.lines <- line:
+	default:
+		o.dropped.Add(1)
+	}
+}
+
+// read queues r line by line until it ends. The report of a crash is one line: the process
+// ends after it.
 func (o *outputLog) read(stream outputStream, r io.Reader) {
 	lines := bufio.NewReaderSize(r, maxOutputLine)
+	var crash []byte
+	truncated := false
+	defer func() {
+		if len(crash) > 0 {
+			o.queue(outputLine{stream, string(crash[:min(len(crash), maxCrashReport)]), truncated || len(crash) > maxCrashReport})
+		}
+	}()
 	for {
 		text, err := lines.ReadSlice('\n')
-		truncated := errors.Is(err, bufio.ErrBufferFull)
-		if text = bytes.TrimRight(text, "\r\n"); len(text) != 0 {
-			select {
-			case o.lines <- outputLine{stream, string(text), truncated}:
-			default:
-				o.dropped.Add(1)
+		cut := errors.Is(err, bufio.ErrBufferFull)
+		switch text = bytes.TrimRight(text, "\r\n"); {
+		case len(text) == 0:
+		case stream == streamStderr && (len(crash) > 0 || isCrash.Match(text)):
+			if truncated = truncated || cut || len(crash) > maxCrashReport; len(crash) <= maxCrashReport {
+				crash = append(append(crash, text...), '\n')
 			}
+		default:
+			o.queue(outputLine{stream, string(text), cut})
 		}
 		for errors.Is(err, bufio.ErrBufferFull) { // skip the rest of a truncated line
 			_, err = lines.ReadSlice('\n')

@@ -144,9 +144,15 @@ func TestOutputLines(t *testing.T) {
 
 // A flood of lines is limited, and the dropped lines are counted.
 func TestOutputFlood(t *testing.T) {
+	t.Run("of a library", func(t *testing.T) { testOutputFlood(t, false, libraryLinesPerWindow) })
+	t.Run("of a library whose log is enabled", func(t *testing.T) { testOutputFlood(t, true, outputLinesPerWindow) })
+}
+
+func testOutputFlood(t *testing.T, verbose bool, limit int) {
 	synctest.Test(t, func(t *testing.T) {
 		var logs logRecords
 		o := newOutputLog(slog.New(&logs), nil)
+		o.verbose.Store(verbose)
 		o.open()
 		r, w := io.Pipe()
 		read := make(chan struct{})
@@ -164,17 +170,17 @@ func TestOutputFlood(t *testing.T) {
 			synctest.Wait()
 		}
 		flood(1000)
-		if n := logs.count(slog.LevelWarn, "line"); n != outputLinesPerWindow {
-			t.Errorf("%d of 1000 lines logged, want %d", n, outputLinesPerWindow)
+		if n := logs.count(slog.LevelWarn, "line"); n != limit {
+			t.Errorf("%d of 1000 lines logged, want %d", n, limit)
 		}
 		// The report does not need another line.
 		time.Sleep(outputWindow)
 		synctest.Wait()
-		if !strings.Contains(logs.String(), "lines were dropped\" lines=800 component=dcgm") {
-			t.Errorf("800 dropped lines are not reported:\n%.500s", logs.String())
+		if !strings.Contains(logs.String(), fmt.Sprintf("lines were dropped\" lines=%d component=dcgm", 1000-limit)) {
+			t.Errorf("%d dropped lines are not reported:\n%.500s", 1000-limit, logs.String())
 		}
 		flood(10)
-		if n := logs.count(slog.LevelWarn, "line "); n != outputLinesPerWindow+10 {
+		if n := logs.count(slog.LevelWarn, "line "); n != limit+10 {
 			t.Errorf("%d lines in total, want 10 after the flood", n)
 		}
 		// The end of the log does not wait for the end of the window.
@@ -182,7 +188,7 @@ func TestOutputFlood(t *testing.T) {
 		w.Close()
 		<-read
 		o.close(time.Second)
-		if !strings.Contains(logs.String(), "lines=310") {
+		if !strings.Contains(logs.String(), fmt.Sprintf("lines=%d", 500-limit+10)) {
 			t.Errorf("the last dropped lines are not reported:\n%s", logs.String()[len(logs.String())-300:])
 		}
 	})
@@ -229,5 +235,20 @@ func TestOutputRespectsLevel(t *testing.T) {
 	o.close(10 * time.Second)
 	if out.Len() != 0 {
 		t.Errorf("logged %s", out.String())
+	}
+}
+
+// The report of a crash is one record of a bounded size.
+func TestOutputOfACrash(t *testing.T) {
+	for _, head := range []string{"fatal error: unexpected signal", "SIGSEGV: segmentation violation", "panic: runtime error"} {
+		var logs logRecords
+		o := newOutputLog(slog.New(&logs), nil)
+		o.open()
+		report := "a line before\n" + head + "\n" + strings.Repeat("goroutine 1 [running]:\n\tmain.go:1 +0x1\n", 1000)
+		o.read(streamStderr, strings.NewReader(report))
+		o.close(time.Minute)
+		if n := logs.count(slog.LevelWarn, ""); n != 2 || len(logs.String()) > 2*maxCrashReport || !strings.Contains(logs.String(), head) {
+			t.Errorf("%s: %d records of %d bytes:\n%.500s", head, n, len(logs.String()), logs.String())
+		}
 	}
 }

@@ -21,8 +21,9 @@ type run struct {
 	started time.Time
 
 	// Written by readFrames: durations since started, 0 for never.
-	lastFrame   atomic.Int64 // newest accepted inventory or sample
+	lastFrame   atomic.Int64 // newest accepted inventory or sample, or announcement
 	firstSample atomic.Int64 // first accepted sample
+	wait        atomic.Int64 // how long the sampler announced to be silent after lastFrame
 	rejected    atomic.Pointer[rejection]
 
 	framesDone chan struct{}  // closed when no further frame is delivered
@@ -98,6 +99,11 @@ func (s *Supervisor) readFrames(r *run) {
 			r.failure = frame.Failure
 			return
 		}
+		if frame.Wait != 0 {
+			r.wait.Store(int64(min(frame.Wait, s.cfg.timing.startup)))
+			r.lastFrame.Store(int64(max(1, time.Since(r.started))))
+			continue
+		}
 		if err := s.cfg.Deliver(frame); err != nil {
 			s.reject(r, err)
 			continue
@@ -109,10 +115,11 @@ func (s *Supervisor) readFrames(r *run) {
 			continue
 		}
 		now := max(1, time.Since(r.started))
+		r.wait.Store(0)
 		r.lastFrame.Store(int64(now))
 		if frame.Sample != nil && r.firstSample.CompareAndSwap(0, int64(now)) {
-			s.update(func(st *model.SamplerStatus) { st.Sampling, s.replaces = st.Running, false })
-			s.log.Info("Sampler delivers samples", "pid", r.proc.pid(), "after", now)
+			s.update(func(st *model.SamplerStatus) { st.Sampling, st.EngineGone, s.replaces = st.Running, false, false })
+			s.log.Debug("Sampler delivers samples", "pid", r.proc.pid(), "after", now)
 		}
 	}
 }

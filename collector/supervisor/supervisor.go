@@ -52,6 +52,9 @@ type Config struct {
 	// frames of one sampler precede the first of the next. An error rejects the frame,
 	// see [model.RejectError]. It must not block.
 	Deliver func(wire.Frame) error
+	// Ended, if not nil, is called after a sampler ended, when the status shows it. It
+	// must not block.
+	Ended func()
 	// Links, if not nil, returns the links that a new sampler must know.
 	Links  func() []model.KnownLinks
 	Logger *slog.Logger
@@ -209,17 +212,24 @@ func (s *Supervisor) nextConfig() wire.SamplerConfig {
 	}
 	cfg.ProfilingPause = s.profiling.remaining()
 	s.profiling.sent = s.profiling.until
+	s.output.verbose.Store(cfg.DCGMLogLevel != "" && cfg.DCGMLogLevel != "NONE")
 	return cfg
 }
 
+// maxEventLag bounds how much later than the newest value an event can be stamped.
+const maxEventLag = 5 * time.Second
+
 // advanceEvents sets where the next sampler continues with events: after the newest
 // delivered event, or at the first sample. The engine's clock may differ from ours, so
-// only timestamps of frames are used.
+// only its times are used. If it was set back, events continue from there.
 func (s *Supervisor) advanceEvents(f wire.Frame) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if f.Sample != nil && s.eventsSince.IsZero() {
-		s.eventsSince = f.Sample.Time
+	if f.Sample != nil && !f.Sample.EngineTime.IsZero() {
+		now := f.Sample.EngineTime
+		if s.eventsSince.IsZero() || s.eventsSince.Sub(now) > maxEventLag {
+			s.eventsSince = now
+		}
 	}
 	if f.Events == nil {
 		return
@@ -272,22 +282,30 @@ func (s *Supervisor) Run(ctx context.Context) error {
 			}
 			s.log.Log(ctx, level, message, "reason", end.failure.Reason, "err", end.failure.Message, "retry_in", delay)
 		}
-		s.backOff(ctx, delay)
+		if s.backOff(ctx, delay) {
+			failures = 0
+		}
 	}
 }
 
 // backOff waits until the next sampler may start. A new configuration takes effect at
-// once.
-func (s *Supervisor) backOff(ctx context.Context, d time.Duration) {
+// once, and so does an engine that listens again, for which it returns true.
+func (s *Supervisor) backOff(ctx context.Context, d time.Duration) (back bool) {
 	s.update(func(st *model.SamplerStatus) { st.NextStart = time.Now().Add(d) })
 	defer s.update(func(st *model.SamplerStatus) { st.NextStart = time.Time{} })
 	timer := time.NewTimer(d)
 	defer timer.Stop()
+	waiting, stop := context.WithCancel(ctx)
+	defer stop()
 	select {
 	case <-ctx.Done():
 	case <-s.reconfigured:
 	case <-timer.C:
+	case <-s.listensAgain(waiting):
+		s.log.Info("The hostengine listens again")
+		return true
 	}
+	return false
 }
 
 // runOne starts a sampler and returns when it no longer exists. If ctx ends and a
@@ -362,7 +380,11 @@ func (s *Supervisor) countEnd(end ending) {
 		}
 		count(st.Restarts, end.failure.Reason)
 		st.LastFailure = end.failure
+		st.EngineGone = st.EngineGone || end.failure.EngineGone()
 	})
+	if s.cfg.Ended != nil {
+		s.cfg.Ended()
+	}
 }
 
 // count counts a reason. Invalid label values, and those beyond maxReasons, are counted

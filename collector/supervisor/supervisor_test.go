@@ -409,8 +409,9 @@ func TestNextConfigContinuesEvents(t *testing.T) {
 		t.Errorf("the first sampler begins at %v, want the zero time", since)
 	}
 	start := time.Unix(1_700_000_000, 0)
-	s.advanceEvents(wire.Frame{Sample: &model.Sample{Time: start}})
-	s.advanceEvents(wire.Frame{Sample: &model.Sample{Time: start.Add(time.Minute)}})
+	ours := start.Add(-time.Hour) // the engine's clock is ahead
+	s.advanceEvents(wire.Frame{Sample: &model.Sample{Time: ours, EngineTime: start}})
+	s.advanceEvents(wire.Frame{Sample: &model.Sample{Time: ours.Add(time.Minute), EngineTime: start.Add(time.Minute)}})
 	if since := s.nextConfig().EventsSince; !since.Equal(start) {
 		t.Errorf("without events the next sampler begins at %v, want the first sample's time %v", since, start)
 	}
@@ -419,5 +420,13 @@ func TestNextConfigContinuesEvents(t *testing.T) {
 	s.Reconfigure(wire.SamplerConfig{Interval: time.Second})
 	if since := s.nextConfig().EventsSince; !since.Equal(newest.Add(time.Microsecond)) {
 		t.Errorf("the next sampler begins at %v, want 1 µs after %v", since, newest)
+	}
+	s.advanceEvents(wire.Frame{Sample: &model.Sample{Time: ours, EngineTime: newest.Add(-time.Second)}})
+	if since := s.nextConfig().EventsSince; !since.Equal(newest.Add(time.Microsecond)) {
+		t.Errorf("after a sample with older values the next sampler begins at %v, want 1 µs after %v", since, newest)
+	}
+	s.advanceEvents(wire.Frame{Sample: &model.Sample{Time: ours, EngineTime: start}})
+	if since := s.nextConfig().EventsSince; !since.Equal(start) {
+		t.Errorf("after the engine's clock was set back the next sampler begins at %v, want %v", since, start)
 	}
 }

@@ -96,7 +96,7 @@ func (d *watchdog) check(r *run, now time.Time) *model.Failure {
 	if !r.sampled() && now.Sub(r.started) < 2*d.startup {
 		limit = d.startup // once until the inventory, once more until the first sample
 	}
-	if quiet < limit {
+	if limit = max(limit, time.Duration(r.wait.Load())); quiet < limit {
 		return nil
 	}
 	f := &model.Failure{Reason: restartTimeout}

@@ -41,6 +41,15 @@ func TestSupervisorKillsSilentSampler(t *testing.T) {
 			script: func(p *fakeProcess) { last := p.lastFrame.Load(); p.send(smallInventory()); p.lastFrame.Store(last) }},
 		"30 s after a late inventory": {interval: time.Second, after: 30 * time.Second,
 			script: func(p *fakeProcess) { time.Sleep(25 * time.Second); p.send(smallInventory()) }},
+		"30 s after an announced wait": {interval: time.Second, after: 30 * time.Second,
+			script: func(p *fakeProcess) {
+				p.send(smallInventory(), smallSample())
+				p.repeat(2*time.Minute, 25*time.Second, func() wire.Frame { return wire.Frame{Wait: time.Hour} })
+			}},
+		"10 s after the sample that follows a wait": {interval: time.Second, after: 10 * time.Second,
+			script: func(p *fakeProcess) {
+				p.send(smallInventory(), wire.Frame{Wait: 30 * time.Second}, smallSample())
+			}},
 		"events do not count": {interval: time.Second, after: 10 * time.Second,
 			script: func(p *fakeProcess) {
 				p.send(smallInventory(), smallSample())

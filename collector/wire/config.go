@@ -23,6 +23,8 @@ type SamplerConfig struct {
 	Replaces bool
 	// Interval is the time between samples, and the update interval of the watches.
 	Interval time.Duration
+	// MaxAge is the age at which a value is stale, but at least 3 updates of its watch.
+	MaxAge time.Duration
 	// Fields are the fields to read, per kind of entity.
 	Fields map[model.EntityKind][]model.FieldID
 	// Models excludes fields from GPUs of some models.

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"gpu_exporter/collector/model"
 )
@@ -44,6 +45,8 @@ type Frame struct {
 	Health    *model.Health
 	Peers     *model.Peers
 	Failure   *model.Failure
+	// Wait announces a call that may take that long although DCGM works.
+	Wait time.Duration
 }
 
 // members returns how many members are set.
@@ -51,7 +54,7 @@ func (f *Frame) members() int {
 	n := 0
 	for _, set := range [...]bool{
 		f.Inventory != nil, f.Sample != nil, f.Events != nil, f.Processes != nil, f.Tracks != nil,
-		f.Profiling != nil, f.Health != nil, f.Peers != nil, f.Failure != nil,
+		f.Profiling != nil, f.Health != nil, f.Peers != nil, f.Failure != nil, f.Wait != 0,
 	} {
 		if set {
 			n++

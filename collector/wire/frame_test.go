@@ -13,6 +13,7 @@ import (
 	"math"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -333,6 +334,24 @@ func allocated(f func()) uint64 {
 	f()
 	runtime.ReadMemStats(&after)
 	return after.TotalAlloc - before.TotalAlloc
+}
+
+// A frame of a corrupt sampler allocates a small multiple of its size.
+func TestDecodingAllocatesLittle(t *testing.T) {
+	for name, frame := range map[string]Frame{
+		"empty rows":     {Sample: &model.Sample{Rows: make([][]model.Cell, 1<<21)}},
+		"many cells":     {Sample: &model.Sample{Rows: [][]model.Cell{slices.Repeat([]model.Cell{model.NoValue(model.StatusBlank)}, 1<<21)}}},
+		"empty entities": {Inventory: &model.Inventory{Entities: make([]model.Entity, 1<<15)}},
+	} {
+		data := frameBytes(t, frame)
+		if n := allocated(func() {
+			if _, err := NewFrameReader(bytes.NewReader(data)).Next(); !errors.Is(err, ErrBadFrame) {
+				t.Errorf("%s: %v, want a bad frame", name, err)
+			}
+		}); n > 16<<20 {
+			t.Errorf("%s: reading %d bytes allocates %d", name, len(data), n)
+		}
+	}
 }
 
 // FuzzFrameReader reads the input as a stream and as the payload of one frame.

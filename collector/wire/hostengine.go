@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // defaultPort is DCGM_HE_PORT_NUMBER (dcgm_structs.h).
@@ -86,7 +87,7 @@ func ParseHostengine(text string) (Hostengine, error) {
 		if host == "" {
 			return bad("the host is missing")
 		}
-		if strings.ContainsAny(host, " \t/[]") || !isIP(host) && (strings.Contains(host, ":") || rest[0] == '[') {
+		if strings.ContainsFunc(host, notOfHost) || !isIP(host) && (strings.Contains(host, ":") || rest[0] == '[') {
 			return bad("the host is not a name or an address")
 		}
 		if !validPort(port) {
@@ -96,6 +97,9 @@ func ParseHostengine(text string) (Hostengine, error) {
 	}
 	return bad("unknown scheme " + scheme)
 }
+
+// notOfHost reports whether no name or address of a host contains the character.
+func notOfHost(r rune) bool { return r == ' ' || !unicode.IsPrint(r) || strings.ContainsRune("/[]", r) }
 
 func isIP(host string) bool {
 	_, err := netip.ParseAddr(host)

@@ -40,7 +40,7 @@ func TestParseHostengine(t *testing.T) {
 	for _, text := range []string{
 		"", " ", ":5555", "host:", "host:0", "host:65536", "host:http", "a:b:c", "[::1", "[nonsense]:1",
 		"tcp://", "tcp:///path", "http://host:1", "unix://", "unix://relative", "unix://host/path",
-		"vsock://", "vsock://host:1", "vsock://2:", "ho st", "fd00::2:5555", "tcp://fd00::2:5555", "fe80::1%eth0:5555",
+		"vsock://", "vsock://host:1", "vsock://2:", "ho st", "fd00::2:5555", "tcp://fd00::2:5555", "fe80::1%eth0:5555", "tcp://\rP", "host\u00a0:1", "ho\x00st",
 	} {
 		if got, err := ParseHostengine(text); err == nil {
 			t.Errorf("ParseHostengine(%q) = %+v, want an error", text, got)

@@ -120,7 +120,7 @@ func (d *Discovery) Inventory(top native.Topology, devices native.Fabric, newest
 func Equal(a, b *model.Inventory) bool {
 	return a.DriverVersion == b.DriverVersion && a.DCGMVersion == b.DCGMVersion &&
 		slices.EqualFunc(a.Entities, b.Entities, func(x, y model.Entity) bool {
-			x.Selected, y.Selected = false, false
+			x.Selected, y.Selected, x.LinkDown, y.LinkDown = false, false, false, false // states change
 			return x == y
 		})
 }

@@ -6,6 +6,7 @@ package inventory
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 
 	"gpu_exporter/collector/dcgm/native"
@@ -88,6 +89,28 @@ func (f *fabric) update(devices native.Fabric, gpus map[uint32]*gpu) {
 		}
 	}
 	f.links = links
+}
+
+// UpdateFabric replaces the devices besides GPUs, and reports whether devices or links
+// appeared or disappeared. The state of a link is no part of its identity.
+func (d *Discovery) UpdateFabric(devices native.Fabric) (changed bool) {
+	old, links := d.fabric.devices, d.fabric.links
+	d.fabric.update(devices, d.gpus)
+	return !slices.Equal(old.Switches, devices.Switches) || !slices.Equal(old.ConnectX, devices.ConnectX) ||
+		!slices.EqualFunc(old.CPUs, devices.CPUs, func(a, b native.CPU) bool { return a.ID == b.ID && slices.Equal(a.Cores, b.Cores) }) ||
+		!maps.EqualFunc(links, d.fabric.links, func(a, b model.Entity) bool { return true })
+}
+
+// LinksChanged returns the positions in inv of the links whose state changed after it.
+func (d *Discovery) LinksChanged(inv *model.Inventory) (changed []int) {
+	for i := range inv.Entities {
+		if e := &inv.Entities[i]; e.Kind == model.KindLink {
+			if now, ok := d.fabric.links[e.ID]; ok && now.LinkDown != e.LinkDown {
+				changed = append(changed, i)
+			}
+		}
+	}
+	return changed
 }
 
 // readSwitches reads the identity of the switches.

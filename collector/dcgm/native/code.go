@@ -28,6 +28,7 @@ const (
 	NotWatched              Code = -16
 	NoPermission            Code = -17
 	GPULost                 Code = -18
+	ResetRequired           Code = -19
 	ConnectionInvalid       Code = -21
 	GPUNotSupported         Code = -22
 	RequiresRoot            Code = -29
@@ -39,6 +40,7 @@ const (
 	InstanceNotFound        Code = -45
 	ComputeInstanceNotFound Code = -46
 	NVMLNotLoaded           Code = -56
+	NVMLDriverTimeout       Code = -57
 	GPUsDetached            Code = -67
 	// NoAnswer marks a cell that the engine did not return.
 	NoAnswer Code = C.NATIVE_NO_ANSWER
@@ -71,7 +73,7 @@ func (c Code) Status() model.Status {
 		return model.StatusNotWatched
 	case ModuleNotLoaded:
 		return model.StatusModuleMissing
-	case GPULost, GPUsDetached, NVMLNotLoaded:
+	case GPULost, GPUsDetached, NVMLNotLoaded, ResetRequired, NVMLDriverTimeout:
 		return model.StatusEntityLost
 	}
 	return model.StatusError

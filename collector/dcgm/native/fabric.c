@@ -19,6 +19,7 @@ struct fabric {
     uint32_t kinds;
     int (*link_status)(uintptr_t, void *);
     int (*cpu_hierarchy)(uintptr_t, struct abi_cpu_hierarchy *);
+    int switches_listed; /* at least once */
     int old_links; /* the library only knows dcgmNvLinkStatus_v4 */
     int64_t checked_ms;
     uint32_t checks;
@@ -52,6 +53,11 @@ const struct fabric_topology *fabric_current(const struct fabric *f)
     return &f->current;
 }
 
+int fabric_switches_listed(const struct fabric *f)
+{
+    return f && f->switches_listed;
+}
+
 /* On failure *ids keeps the last list. */
 static int list_ids(struct fabric *f, uint32_t kind, struct fabric_ids *ids)
 {
@@ -65,6 +71,7 @@ static int list_ids(struct fabric *f, uint32_t kind, struct fabric_ids *ids)
     if (rc == ABI_OK && count >= 0 && count <= FABRIC_MAX_IDS) {
         now.count = (uint32_t)count;
         *ids = now;
+        f->switches_listed = f->switches_listed || kind == ABI_KIND_SWITCH;
     }
     return ABI_OK;
 }

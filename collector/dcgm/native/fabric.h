@@ -49,6 +49,8 @@ struct fabric *fabric_open(struct native *n, uint32_t kinds);
  * last list is younger than a second.
  */
 int fabric_check(struct fabric *f, int *changed, int *links);
+/* Whether the switches were listed at least once. */
+int fabric_switches_listed(const struct fabric *f);
 const struct fabric_topology *fabric_current(const struct fabric *f);
 
 #endif

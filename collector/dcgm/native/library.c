@@ -273,6 +273,13 @@ int native_check_topology(struct native *n, int *changed, int *instances)
     return ABI_OK;
 }
 
+int64_t native_uptime(void)
+{
+    struct timespec now = { 0 };
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
 void native_reset_strings(struct native *n)
 {
     n->strings_used = 0;

@@ -12,6 +12,7 @@ package native
 import "C"
 
 import (
+	"time"
 	"unsafe"
 
 	"gpu_exporter/collector/model"
@@ -138,6 +139,10 @@ func (l *Library) Read(r *Request, live bool, cells []Cell) Code {
 		(*C.uint32_t)(&r.Base[0]),
 		flags, (*C.struct_native_cell)(unsafe.Pointer(&cells[0]))))
 }
+
+// Uptime returns the time of CLOCK_MONOTONIC, which has no steps and which all processes of
+// the node share.
+func Uptime() time.Duration { return time.Duration(C.native_uptime()) }
 
 // ResetStrings frees the strings of earlier reads.
 func (l *Library) ResetStrings() { C.native_reset_strings(l.n) }

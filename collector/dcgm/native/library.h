@@ -101,6 +101,8 @@ int native_check_topology(struct native *n, int *changed, int *instances);
  */
 int native_read(struct native *n, const struct abi_pair *entities, uint32_t entity_count, const uint16_t *fields,
                 uint32_t field_count, const uint32_t *base, uint32_t flags, struct native_cell *cells);
+/* Nanoseconds of CLOCK_MONOTONIC. */
+int64_t native_uptime(void);
 void native_reset_strings(struct native *n);
 
 int native_group_create(struct native *n, const char *name, uintptr_t *group);

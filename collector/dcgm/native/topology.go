@@ -131,6 +131,9 @@ func (l FabricLister) Check() (changed bool, links, c Code) {
 	return isChanged != 0, Code(ofLinks), c
 }
 
+// SwitchesListed reports whether a check has listed the switches.
+func (l FabricLister) SwitchesListed() bool { return C.fabric_switches_listed(l.f) != 0 }
+
 // Fabric returns the result of the last check.
 func (l FabricLister) Fabric() Fabric {
 	t := C.fabric_current(l.f)

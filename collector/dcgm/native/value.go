@@ -87,20 +87,29 @@ func (c *Cell) Int64() (int64, bool) {
 	return c.Bits, c.Status == OK && c.Type == 'i' && int64Status(c.Bits) == model.StatusOK
 }
 
-// Number returns the value of a numeric cell, and whether it has a finite one.
-func (c *Cell) Number() (float64, bool) {
-	if c.Type == 'd' {
-		v := math.Float64frombits(uint64(c.Bits))
-		return v, c.Status == OK && doubleStatus(v) == model.StatusOK && !math.IsInf(v, 0)
-	}
-	v, ok := c.Int64()
-	return float64(v), ok
+// Range is the least and the greatest value of a field.
+type Range struct{ Low, High float64 }
+
+// Number returns the value of a numeric cell, and whether it has one within the range.
+func (c *Cell) Number(in Range) (float64, bool) {
+	out := c.Value(model.ValueDouble, in)
+	return out.Float64(), out.Status == model.StatusOK
 }
 
 // Value returns the cell of a sample, for every type except strings. want is the
 // field's type. The value decides between integer and double, because DCGM's
-// headers do not state the type of every field.
-func (c *Cell) Value(want model.ValueType) model.Cell {
+// headers do not state the type of every field. in limits numeric values.
+func (c *Cell) Value(want model.ValueType, in Range) model.Cell {
+	out := c.value(want)
+	if want.Numeric() && out.Status == model.StatusOK {
+		if v := out.Float64(); !(v >= in.Low && v <= in.High) { // also true for NaN
+			return model.NoValue(model.StatusOutOfRange)
+		}
+	}
+	return out
+}
+
+func (c *Cell) value(want model.ValueType) model.Cell {
 	// The first two cases cover nearly all values.
 	switch {
 	case c.Status != OK:

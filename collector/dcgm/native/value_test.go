@@ -55,7 +55,7 @@ func TestValue(t *testing.T) {
 		{"a bad status goes before the value", Cell{Type: 'i', Bits: 5, Status: NoData}, i64, model.NoValue(model.StatusNoData)},
 		{"a value that was not answered", Cell{Status: NoAnswer}, i64, model.NoValue(model.StatusError)},
 	} {
-		if got := tt.cell.Value(tt.want); got != tt.is {
+		if got := tt.cell.Value(tt.want, Range{math.Inf(-1), math.Inf(1)}); got != tt.is {
 			t.Errorf("%s: %+v, want %+v", tt.name, got, tt.is)
 		}
 	}

@@ -70,6 +70,8 @@ type Watcher struct {
 	lib      *native.Library
 	log      *slog.Logger
 	interval time.Duration
+	// waits is called before each call that waits until DCGM has updated all fields.
+	waits func()
 	// name is a prefix of group names that is unique among the engine's clients: DCGM
 	// refuses a second field group of the same name.
 	name                string
@@ -80,9 +82,10 @@ type Watcher struct {
 	lost native.Code
 }
 
-// New returns a watcher without watches. interval is the interval of the samples.
-func New(lib *native.Library, interval time.Duration, log *slog.Logger) *Watcher {
-	return &Watcher{lib: lib, log: log, interval: interval, name: fmt.Sprintf("gpu_exporter-%08x", rand.Uint32())}
+// New returns a watcher without watches. interval is the interval of the samples. waits is
+// called before each call that waits until DCGM has updated all fields.
+func New(lib *native.Library, interval time.Duration, log *slog.Logger, waits func()) *Watcher {
+	return &Watcher{lib: lib, log: log, interval: interval, waits: waits, name: fmt.Sprintf("gpu_exporter-%08x", rand.Uint32())}
 }
 
 // Units returns the watched targets in the order of the last [Watcher.Set].
@@ -200,6 +203,7 @@ func (w *Watcher) tryWatch(u *Unit, group uintptr, fields []uint16) (c native.Co
 	if u.Events {
 		keepSeconds, keepSamples = keepXIDs, 0
 	}
+	w.waits()
 	if c = w.check(w.lib.Watch(x, cmp.Or(u.Every, w.interval).Microseconds(), keepSeconds, keepSamples)); c != native.OK {
 		w.check(w.lib.DestroyFieldGroup(fieldGroup))
 		w.fieldGroups--

@@ -53,6 +53,7 @@ type Live struct {
 	Resolution     time.Duration // between the readings that integrals are computed from
 	Histograms     bool
 	MaxAge         time.Duration // of a sample that is served
+	AllowNoGPUs    bool          // the exporter is ready without GPUs
 	Devices        string        // see collector.ParseSelector
 	Switches       string        // as Devices, of NVSwitches and their links
 	CPUs           string        // as Devices, of CPUs and their cores

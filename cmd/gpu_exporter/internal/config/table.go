@@ -106,6 +106,8 @@ func (l *Live) settings() []*setting {
 
 		{name: "devices.gpus", def: "f", arg: "SELECTOR", target: checked(&l.Devices, selector),
 			help: "GPUs and GPU instances to export. f: the instances of MIG GPUs, and the GPUs without MIG; g or g:0,2-4: GPUs; i or i:0,2-4: GPU instances; g:0+i:1: both."},
+		{name: "devices.allow-none", target: boolean(&l.AllowNoGPUs),
+			help: "Be ready on a node without a GPU that answers."},
 		{name: "devices.switches", def: "f", arg: "SELECTOR", target: checked(&l.Switches, selector),
 			help: "NVSwitches and their links to export. f: all; g or g:0,2: switches; i or i:0,2: links; g:0+i:1: both."},
 		{name: "devices.cpus", def: "f", arg: "SELECTOR", target: checked(&l.CPUs, selector),

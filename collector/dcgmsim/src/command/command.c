@@ -22,11 +22,12 @@ static const struct command {
     const char *help;
     enum command_result (*run)(struct request *r);
 } commands[] = {
-    {"xid", "pace", "MS", "let an engine receive one XID every MS milliseconds; 0: all at once", handle_xid_pace},
+    {"xid", "pace", "MS", "let an engine receive one XID every MS milliseconds; 0: all at once; default 1000", handle_xid_pace},
     {"xid", NULL, "N gpu I [gi G|ci C] [count TIMES] [kmsg only|both|twice]", "make DCGM report an XID; kmsg: also log it in the kernel log (only: instead; twice: DCGM reports both)", handle_xid},
     {"sxid", NULL, "N switch S [port P] fatal|nonfatal", "make DCGM report an SXid of an NVSwitch", handle_sxid},
     {"lose", NULL, "gpu I", "make a GPU fall off the bus", handle_presence},
-    {"return", NULL, "gpu I", "bring a lost GPU back", handle_presence},
+    {"mute", NULL, "gpu I", "make every NVML query of a GPU fail while its handle opens: DCGM does not mark it as lost", handle_presence},
+    {"return", NULL, "gpu I", "bring a lost or mute GPU back", handle_presence},
     {"detach", NULL, "gpu I", "unbind a GPU from the driver", handle_presence},
     {"attach", NULL, "gpu I", "bind a detached GPU to the driver", handle_presence},
     {"mig", NULL, "gpu I LAYOUT", "partition a GPU: 1g.10gb*7, 3g.40gb+2g.20gb*2, 3g.40gb/1c,2c, none or off", handle_mig},
@@ -56,6 +57,7 @@ static const struct command {
     {"crash", NULL, "CALL", "make a call end its process with SIGSEGV", handle_fault},
     {"clear", NULL, "[CALL]", "remove the faults of a call; without CALL, undo all commands except counters, loads, processes and MIG", handle_clear},
     {"engine", NULL, "lost|back", "lose the host engine, so that calls fail and connections drop, or bring it back", handle_engine},
+    {"clock", NULL, "MS", "set the clock of engines ahead of the node's by MS milliseconds, which may be negative", handle_clock},
     {"load", NULL, "gpu I|all util PERCENT [mem PERCENT]", "set a constant load", handle_load},
     {"load", NULL, "gpu I|all idle|steady|bursty|training|bursts", "set a kind of load", handle_load},
     {"process", "gone", "pid P", "end a process", handle_process_gone},

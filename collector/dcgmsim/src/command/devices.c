@@ -89,13 +89,14 @@ enum command_result handle_xid(struct request *r)
     bool logged = true;
     node_lock(n);
     uint64_t seq = atomic_load(&n->xid_seq);
+    int64_t now = node_now_us(); /* one time for all: XIDs that are taken at once can have equal times */
     for (long i = 0; i < count; i++) {
         if (log != KMSG_NONE)
             logged = log_xid(n, g, (uint32_t)target.position, instance, (uint32_t)xid) && logged;
         for (int k = 0; k < journal_entries[log]; k++) {
             struct node_xid *x = &n->xid[++seq % NODE_MAX_JOURNAL];
             *x = (struct node_xid){.seq = seq,
-                                   .at_us = node_now_us(),
+                                   .at_us = now,
                                    .gpu = (uint32_t)target.position,
                                    .where = where,
                                    .slot = (uint32_t)slot,
@@ -130,7 +131,7 @@ enum command_result handle_sxid(struct request *r)
     return answer_done(r);
 }
 
-/* lose, return, detach, attach */
+/* lose, mute, return, detach, attach */
 enum command_result handle_presence(struct request *r)
 {
     struct node_state *n = r->node;
@@ -142,8 +143,10 @@ enum command_result handle_presence(struct request *r)
     bool lost = n->gpu[gpu].lost, detached = n->gpu[gpu].detached;
     if (strcmp(verb, "lose") == 0)
         lost = true;
+    else if (strcmp(verb, "mute") == 0)
+        n->gpu[gpu].mute = true;
     else if (strcmp(verb, "return") == 0)
-        lost = false;
+        lost = n->gpu[gpu].mute = false;
     else
         detached = strcmp(verb, "detach") == 0;
     node_set_presence(n, (uint32_t)gpu, lost, detached);

@@ -121,11 +121,14 @@ enum command_result handle_clear(struct request *r)
     if (!call) {
         memset(n->override, 0, sizeof n->override);
         atomic_fetch_add(&n->override_generation, 1);
-        for (uint32_t i = 0; i < n->gpu_count; i++)
+        for (uint32_t i = 0; i < n->gpu_count; i++) {
+            n->gpu[i].mute = false;
             node_set_presence(n, i, false, false);
+        }
         conditions_clear(n);
-        n->xid_pace_us = 0;
+        n->xid_pace_us = NODE_XID_PACE_US;
         atomic_store(&n->engine_lost, 0);
+        atomic_store(&n->engine_clock_us, 0);
     }
     node_unlock(n);
     return answer_done(r);
@@ -138,6 +141,15 @@ enum command_result handle_engine(struct request *r)
     if (state < 0)
         return COMMAND_USAGE;
     atomic_store(&r->node->engine_lost, (unsigned)state);
+    return answer_done(r);
+}
+
+enum command_result handle_clock(struct request *r)
+{
+    long ms;
+    if (r->count != 2 || !parse_number(r->word[1], -86400000, 86400000, &ms))
+        return COMMAND_USAGE;
+    atomic_store(&r->node->engine_clock_us, ms * 1000);
     return answer_done(r);
 }
 

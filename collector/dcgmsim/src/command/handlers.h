@@ -33,6 +33,7 @@ enum command_result handle_fault(struct request *r);
 enum command_result handle_override(struct request *r);
 enum command_result handle_clear(struct request *r);
 enum command_result handle_engine(struct request *r);
+enum command_result handle_clock(struct request *r);
 enum command_result handle_print(struct request *r);
 
 /* workload.c: loads and processes */

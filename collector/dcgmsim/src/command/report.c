@@ -84,7 +84,7 @@ enum command_result handle_state(struct request *r)
             cis += g->ci[k].present;
         }
         used += (size_t)snprintf(text + used, sizeof text - used, " gpu%u=%s%s", g->dcgm_id,
-                                 g->lost ? "lost" : g->detached ? "detached" : "ok", g->mig_enabled ? ",mig" : "");
+                                 g->lost ? "lost" : g->mute ? "mute" : g->detached ? "detached" : "ok", g->mig_enabled ? ",mig" : "");
         if (g->mig_enabled && used < sizeof text)
             used += (size_t)snprintf(text + used, sizeof text - used, ":%d/%d", gis, cis);
     }

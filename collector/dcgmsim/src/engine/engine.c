@@ -102,6 +102,7 @@ dcgmReturn_t engine_start(struct engine **out)
     e->snapshot.generation = UINT32_MAX;
     e->snapshot.override_generation = UINT32_MAX;
     snapshot_take(e);
+    e->started = true;
     groups_init(e);
     if (pthread_create(&e->thread, NULL, run, e) != 0) {
         watch_free_all(e);

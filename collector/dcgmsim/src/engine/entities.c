@@ -4,6 +4,7 @@
 /* Lists of entities and their status. */
 #include "engine/entities.h"
 
+#include "access/faults.h"
 #include "engine/cpus.h"
 #include "engine/linkstate.h"
 #include "engine/snapshot.h"
@@ -44,6 +45,11 @@ dcgmReturn_t list_entities(struct engine *e, int group, unsigned flags, unsigned
     if (group == DCGM_FE_CONNECTX) {
         *count = 0;
         return DCGM_ST_OK;
+    }
+    if (group == DCGM_FE_SWITCH) {
+        int rc = node_enter_call(e->node, "list-switches");
+        if (rc != 0)
+            return (dcgmReturn_t)rc;
     }
     /* With NSCQ, DCGM does not list links (see dcgmGetNvLinkLinkStatus). It never lists vGPUs. */
     if (group != DCGM_FE_GPU && group != DCGM_FE_GPU_I && group != DCGM_FE_GPU_CI && group != DCGM_FE_SWITCH &&

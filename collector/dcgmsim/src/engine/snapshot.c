@@ -9,6 +9,8 @@
 
 #include <string.h>
 
+#define REBINDING_US 300000
+
 void snapshot_take(struct engine *e)
 {
     struct node_state *n = e->node;
@@ -16,11 +18,21 @@ void snapshot_take(struct engine *e)
     node_run_events(n);
     node_lock(n);
     s->time_us = node_now_us();
-    uint32_t generation = atomic_load(&n->generation);
-    if (s->generation != generation) {
+    uint32_t generation = atomic_load(&n->generation), detached = 0;
+    bool rebound = e->rebinding_until_us != 0 && s->time_us >= e->rebinding_until_us;
+    if (rebound)
+        e->rebinding_until_us = 0;
+    if (s->generation != generation || rebound) {
         s->generation = generation;
         s->gpu_count = n->gpu_count;
         memcpy(s->gpu, n->gpu, n->gpu_count * sizeof n->gpu[0]);
+        for (uint32_t i = 0; i < s->gpu_count; i++)
+            detached |= (uint32_t)s->gpu[i].detached << i;
+        if (detached != e->detached_seen && e->started) /* DCGM detaches all GPUs, and attaches those that are bound */
+            e->rebinding_until_us = s->time_us + REBINDING_US;
+        e->detached_seen = detached;
+        for (uint32_t i = 0; i < s->gpu_count && e->rebinding_until_us; i++)
+            s->gpu[i].detached = true;
         s->switch_count = n->switch_count;
         s->gpu_ports = n->gpu_ports;
         memcpy(s->nvswitch, n->nvswitch, n->switch_count * sizeof n->nvswitch[0]);

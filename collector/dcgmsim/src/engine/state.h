@@ -124,7 +124,7 @@ struct engine {
     pthread_mutex_t lock;
     pthread_cond_t wake;
     pthread_t thread;
-    bool stopping;
+    bool started, stopping;
     int64_t started_us;
     bool driver_dead; /* after a fatal XID every field is blank until a restart */
     uint64_t xid_seen;
@@ -134,6 +134,8 @@ struct engine {
     uint32_t print_seen;
     int64_t policy_due_us;
     uint64_t policy_xid_seen;
+    uint32_t detached_seen; /* bit mask of the GPUs */
+    int64_t rebinding_until_us; /* an event of one GPU detaches all GPUs until then */
     struct snapshot snapshot;
     struct watch **watches;
     uint32_t watch_count, watch_cap;

@@ -72,6 +72,8 @@ enum read_result value_read(struct engine *e, const struct field_info *f, int gr
     if (!here || e->driver_dead || e->snapshot.gpu[at.gpu].lost || e->snapshot.gpu[at.gpu].detached)
         return READ_BLANK;
     const struct node_gpu *g = &e->snapshot.gpu[at.gpu];
+    if (g->mute) /* DCGM keeps the last value of a field that it reads with nvmlDeviceGetFieldValues */
+        return f->nvml_id ? READ_NO_DATA : READ_BLANK;
     const struct node_override *o = e->snapshot.override_count
         ? snapshot_override(&e->snapshot, NODE_ENTITY_GPU, at.gpu, f->id) : NULL;
     if (o && o->blank)
@@ -106,7 +108,7 @@ enum read_result value_read(struct engine *e, const struct field_info *f, int gr
 bool value_sample(struct engine *e, const struct field_info *f, int group, uint32_t id, struct watch *w,
                   struct sample *out)
 {
-    out->ts = e->snapshot.time_us;
+    out->ts = e->snapshot.time_us + atomic_load(&e->node->engine_clock_us);
     enum read_result r = value_read(e, f, group, id, w, out);
     if (r == READ_NO_DATA)
         return false;

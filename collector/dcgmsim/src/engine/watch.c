@@ -111,7 +111,8 @@ void watch_append_locked(struct engine *e, struct watch *w, struct sample s)
 {
     (void)e;
     const struct sample *last = newest(w);
-    if (last && s.ts <= last->ts) /* each sample needs its own time */
+    bool step = last && s.ts < last->ts - 1000000; /* the clock was set back */
+    if (last && s.ts <= last->ts && !step && w->field != DCGM_FI_DEV_XID_ERROR) /* XIDs can have equal times */
         s.ts = last->ts + 1;
     while (w->len && w->ring[w->head].ts < s.ts - w->max_age_us) {
         w->head = (w->head + 1) % w->cap;
@@ -334,7 +335,7 @@ void watch_take_xids_locked(struct engine *e)
         /* XIDs are recorded even without a watch. */
         struct watch *w = watch_find_locked(e, (int)entity.entityGroupId, entity.entityId, DCGM_FI_DEV_XID_ERROR, true);
         if (w)
-            watch_append_locked(e, w, (struct sample){.ts = x.at_us, .v.i64 = x.xid});
+            watch_append_locked(e, w, (struct sample){.ts = x.at_us + atomic_load(&n->engine_clock_us), .v.i64 = x.xid});
     }
     e->xid_seen = newest_seq;
     node_unlock(n);
@@ -396,9 +397,13 @@ void watch_latest_locked(struct engine *e, int group, uint32_t id, unsigned fiel
     }
     const struct watch *w = watch_find_locked(e, group, id, field, false);
     const struct sample *last = w ? newest(w) : NULL;
-    if (last)
+    if (last) {
         set_value(out, last);
-    else
+        if (field == DCGM_FI_DEV_VGPU_LICENSE_STATUS && DCGM_INT64_IS_BLANK(last->v.i64)) {
+            out->type = DCGM_FT_STRING; /* of an unreachable GPU: not the type of the field */
+            out->v.str = DCGM_STR_BLANK;
+        }
+    } else
         set_no_value(out, w && w->watcher_count ? DCGM_ST_NO_DATA : DCGM_ST_NOT_WATCHED);
 }
 
@@ -483,7 +488,7 @@ dcgmReturn_t watch_collect(struct engine *e, uintptr_t group, uintptr_t fields, 
 {
     dcgmReturn_t rc = DCGM_ST_OK;
     pthread_mutex_lock(&e->lock);
-    int64_t until = node_now_us();
+    int64_t until = node_now_us() + atomic_load(&e->node->engine_clock_us);
     struct group *g = group_find_locked(e, group);
     struct field_group *fg = field_group_find_locked(e, fields);
     if (!fg)

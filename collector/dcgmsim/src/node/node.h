@@ -33,7 +33,8 @@
 #define NODE_MAX_CPUS 8
 #define NODE_MAX_CORES 1024  /* of all CPUs together */
 #define NODE_MAX_INCIDENTS 64
-#define NODE_LAYOUT 3 /* version of struct node_state; a state file of a different version is rejected */
+#define NODE_LAYOUT 4 /* version of struct node_state; a state file of a different version is rejected */
+#define NODE_XID_PACE_US 1000000 /* the event thread of an engine takes one NVML event per second */
 #define NODE_NAME_LEN 96
 #define NODE_UUID_LEN 48
 
@@ -193,6 +194,7 @@ struct node_gpu {
     struct node_model model;
     struct node_load load;
     bool lost;     /* fell off the bus: NVML_ERROR_GPU_IS_LOST, DCGM status LOST */
+    bool mute;     /* its handle opens, but every NVML query returns NVML_ERROR_GPU_IS_LOST: DCGM does not notice */
     bool detached; /* unbound from the driver: absent from NVML's list, DCGM status DETACHED */
     double heat_c; /* added to the temperature that follows from the load */
     uint64_t reasons_on, reasons_off; /* forced on, forced off */
@@ -346,6 +348,7 @@ struct node_state {
     atomic_uint override_generation;
     struct node_override override[NODE_MAX_OVERRIDES];
     atomic_uint engine_lost;
+    _Atomic int64_t engine_clock_us; /* how far the clock of engines is ahead of ours */
     atomic_uint print_seq; /* incremented when each engine must print print_text */
     uint32_t print_stderr;
     char print_text[256];

@@ -85,7 +85,7 @@ static nvmlReturn_t resolve(nvmlDevice_t device, struct target *t)
     t->position = device.handle->gpu;
     t->ci = device.handle->ci;
     node_copy_gpu(nvml_node, t->position, &t->gpu);
-    if (t->gpu.lost)
+    if (t->gpu.lost || t->gpu.mute)
         return NVML_ERROR_GPU_IS_LOST;
     if (t->gpu.detached)
         return NVML_ERROR_INVALID_ARGUMENT;

@@ -290,6 +290,7 @@ static void set_defaults(struct node_state *n, int64_t start_us)
 {
     n->seed = 1;
     n->boot_us = start_us - 3600 * INT64_C(1000000);
+    n->xid_pace_us = NODE_XID_PACE_US;
     n->connect_timeout_us = 5 * 1000000;
     n->call_timeout_us = 60 * 1000000;
     snprintf(n->driver_version, sizeof n->driver_version, "570.133.20");

@@ -1,0 +1,186 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"gpu_exporter/collector/dcgmsim"
+)
+
+// until waits until the exporter answers /-/ready with the status, and returns the body
+// and the time that passed.
+func (n *node) until(t *testing.T, status int) (string, time.Duration) {
+	t.Helper()
+	start, body := time.Now(), ""
+	n.eventually(t, "/-/ready to change", func() bool {
+		got, text := n.tryGet(t, "/-/ready")
+		body = text
+		return got == status
+	})
+	return body, time.Since(start).Round(time.Millisecond)
+}
+
+// TestFaultEngineGone shows that no GPU is up as soon as the engine is known to be gone,
+// although its last values are young enough to be published.
+func TestFaultEngineGone(t *testing.T) {
+	n := startNode(t, "h100x8", "--sample.interval=200ms", "--sample.max-age=10m")
+	n.command(t, "engine lost")
+	why, took := n.until(t, http.StatusServiceUnavailable)
+	t.Logf("not ready after %v: %s", took, why)
+	n.eventually(t, "no GPU is up", func() bool { return strings.Count(n.scrape(t), "\ngpu_up{") == 8 && gpusUp(n.scrape(t)) == 0 })
+	page := n.scrape(t)
+	if !strings.Contains(page, "\nDCGM_FI_DEV_GPU_TEMP{") || !strings.Contains(page, "\ngpu_exporter_sampler_up 0\n") {
+		t.Errorf("the values or the state of the sampler are missing:\n%s", page)
+	}
+	n.command(t, "engine back")
+	_, took = n.until(t, http.StatusOK)
+	t.Logf("ready %v after the engine is back", took)
+	n.eventually(t, "all GPUs are up", func() bool { return gpusUp(n.scrape(t)) == 8 })
+}
+
+func gpusUp(page string) (up int) {
+	for line := range strings.Lines(page) {
+		if strings.HasPrefix(line, "gpu_up{") && strings.HasSuffix(line, " 1\n") {
+			up++
+		}
+	}
+	return up
+}
+
+// TestFaultNoGPUs shows that the exporter is not ready without a GPU that answers, unless
+// the node is declared to have none.
+func TestFaultNoGPUs(t *testing.T) {
+	t.Run("none", func(t *testing.T) {
+		n := launchNode(t, "none")
+		n.eventually(t, "a sample", func() bool { return strings.Contains(n.scrape(t), "\ngpu_exporter_gpus 0\n") })
+		if status, why := n.tryGet(t, "/-/ready"); status != http.StatusServiceUnavailable || !strings.Contains(why, "no GPU was found") {
+			t.Errorf("/-/ready answers %d: %s", status, why)
+		}
+	})
+	t.Run("declared", func(t *testing.T) { startNode(t, "none", "--devices.allow-none") })
+	t.Run("all are lost", func(t *testing.T) {
+		n := startNode(t, "t4x1", "--sample.interval=200ms")
+		n.command(t, "lose gpu 0")
+		why, _ := n.until(t, http.StatusServiceUnavailable)
+		if page := n.scrape(t); !strings.Contains(why, "none of the 1 GPUs answers") || gpusUp(page) != 0 || !strings.Contains(page, "\ngpu_exporter_gpus 1\n") {
+			t.Errorf("%s%s", why, page)
+		}
+		n.command(t, "return gpu 0")
+		n.until(t, http.StatusOK)
+	})
+}
+
+// TestFaultMuteGPU shows that a GPU is not up, and has no values, while DCGM repeats its
+// last values with status 0.
+func TestFaultMuteGPU(t *testing.T) {
+	n := startNode(t, "h100x8", "--sample.interval=200ms")
+	n.command(t, "mute gpu 2")
+	start := time.Now()
+	n.eventually(t, "the GPU is down", func() bool { return gpusUp(n.scrape(t)) == 7 })
+	t.Logf("down after %v", time.Since(start).Round(time.Millisecond))
+	if page := n.scrape(t); strings.Contains(page, `DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION{gpu="2"`) {
+		t.Error("an old value of the GPU is published")
+	}
+	n.command(t, "return gpu 2")
+	n.eventually(t, "the GPU is back", func() bool { return gpusUp(n.scrape(t)) == 8 })
+}
+
+// TestFaultImpossibleValues shows that no counter has counted a value that is impossible in
+// its unit.
+func TestFaultImpossibleValues(t *testing.T) {
+	n := startNode(t, "h100x8", "--sample.interval=200ms")
+	busy := regexp.MustCompile(`(?m)^gpu_busy_seconds_total\{gpu="0".* (\S+)$`)
+	seconds := func() float64 {
+		m := busy.FindStringSubmatch(n.scrape(t))
+		if m == nil {
+			return 0
+		}
+		v, err := strconv.ParseFloat(m[1], 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	n.eventually(t, "busy time", func() bool { return seconds() > 0 })
+	start, before := time.Now(), seconds()
+	for _, value := range []string{"1e308", "inf", "-5"} {
+		n.command(t, "set field 1001 value "+value+" gpu 0")
+		n.eventually(t, "the value is dropped", func() bool {
+			page := n.scrape(t)
+			return strings.Contains(page, `reason="out_of_range"`) && !strings.Contains(page, `DCGM_FI_PROF_GR_ENGINE_ACTIVE{gpu="0"`)
+		})
+	}
+	n.command(t, "unset field 1001 gpu 0")
+	paused := seconds()
+	n.eventually(t, "busy time continues", func() bool { return seconds() > paused })
+	if counted, passed := seconds()-before, time.Since(start).Seconds(); counted < 0 || counted > passed+1 {
+		t.Errorf("%v s counted in %v s", counted, passed)
+	}
+}
+
+// TestFaultSlowDriver shows that a driver that takes longer than the watchdog's limit for
+// each watch causes no restart.
+func TestFaultSlowDriver(t *testing.T) {
+	n := launchNode(t, "h100x8", "--sample.interval=1s")
+	n.command(t, "slow dcgmWatchFields 4000")
+	start := time.Now()
+	n.until(t, http.StatusOK)
+	t.Logf("ready after %v", time.Since(start).Round(time.Millisecond))
+	if page := n.scrape(t); !strings.Contains(page, "\ngpu_exporter_sampler_restarts_total 0\n") || gpusUp(page) != 8 {
+		t.Errorf("the sampler was restarted, or a GPU is down:\n%s", page)
+	}
+}
+
+// TestFaultCrashIsLoggedBriefly shows that a crash of the sampler causes at most 3 records.
+func TestFaultCrashIsLoggedBriefly(t *testing.T) {
+	n := startNode(t, "h100x8", "--sample.interval=200ms")
+	before := len(n.log.String())
+	n.command(t, "crash dcgmEntitiesGetLatestValues")
+	n.eventually(t, "the crash", func() bool { return strings.Contains(n.log.String()[before:], "Sampler ended and is restarted") })
+	n.command(t, "clear")
+	n.eventually(t, "the sampler is back", func() bool { return strings.Contains(n.log.String()[before:], "sampling started") })
+	after := n.log.String()[before:]
+	crashes, records := strings.Count(after, "Sampler ended and is restarted"), strings.Count(after, "\n")
+	t.Logf("%d crashes: %d records, %d bytes of log", crashes, records, len(after))
+	if records > 3*crashes || len(after) > crashes*(8<<10) {
+		t.Errorf("%d records of %d crashes in %d bytes:\n%s", records, crashes, len(after), after)
+	}
+}
+
+// TestFaultEngineBack shows how soon a hostengine that was away for a while is used again.
+func TestFaultEngineBack(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "he.sock")
+	n := launchNode(t, "h100x8", "--sample.interval=200ms", "-r", socket)
+	start := func() *dcgmsim.Engine {
+		engine, err := n.sim.StartEngine(t.Context(), "--domain-socket", socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return engine
+	}
+	engine := start()
+	n.until(t, http.StatusOK)
+	if err := engine.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	n.until(t, http.StatusServiceUnavailable)
+	n.eventually(t, "the back-off grows", func() bool {
+		failures, _ := sumOf(n.scrape(t), "gpu_exporter_sampler_restarts_by_reason_total", `"hostengine_unreachable"`)
+		return failures >= 3
+	})
+	defer start().Close()
+	_, took := n.until(t, http.StatusOK)
+	t.Logf("ready %v after the engine is back", took)
+	if os.Getenv("FAULT_TIMES") == "1" && took > 3*time.Second {
+		t.Errorf("ready %v after the engine is back, want at most 3 s", took)
+	}
+}
