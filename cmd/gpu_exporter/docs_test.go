@@ -333,6 +333,10 @@ scrape_configs:
     honor_labels: true
     static_configs: [{targets: [%q]}]
 `, n.address))
+	n.eventually(t, "profiling has values", func() bool { // otherwise a lock would not end anything
+		_, count := sumOf(n.scrape(t), "DCGM_FI_PROF_GR_ENGINE_ACTIVE", `gpu="4"`)
+		return count == 1
+	})
 	for _, command := range []string{"xid 31 gpu 2", "xid 79 gpu 3", "recovery gpu 3 reset", "xid 79 gpu 5", "profiling gpu 4 locked"} {
 		n.command(t, command)
 	}
