@@ -22,6 +22,15 @@ import (
 	"gpu_exporter/podmapper/kubelettest"
 )
 
+// settled returns the sizes of an exporter whose sources have all started.
+func (n *node) settled(t *testing.T) [2]float64 {
+	t.Helper()
+	for range 5 {
+		n.nextSample(t)
+	}
+	return sizes(n.scrape(t))
+}
+
 // sizes returns what must not grow through a fault.
 func sizes(body string) (all [2]float64) {
 	all[0], _ = sumOf(body, "go_goroutines")
@@ -32,8 +41,10 @@ func sizes(body string) (all [2]float64) {
 // noLeak waits until the exporter has at most as many goroutines and descriptors as before.
 func (n *node) noLeak(t *testing.T, before [2]float64) {
 	t.Helper()
+	var after [2]float64
+	defer func() { t.Logf("goroutines and descriptors: %v before, %v after", before, after) }()
 	n.eventually(t, fmt.Sprintf("at most 3 more goroutines and descriptors than %v", before), func() bool {
-		after := sizes(n.scrape(t))
+		after = sizes(n.scrape(t))
 		return after[0] <= before[0]+3 && after[1] <= before[1]+3
 	})
 }
@@ -50,7 +61,7 @@ func TestFaultKubeletRestartWithoutAPIServer(t *testing.T) {
 	kubelet.SetPods(static, train, agent)
 	n.has(t, 1, "gpu_owners", `gpu="2"`)
 	n.has(t, 0, "gpu_owners", `gpu="5"`)
-	before := sizes(n.scrape(t))
+	before := n.settled(t)
 
 	kubelet.Stop()
 	kubelet.SetPods(static)
@@ -93,7 +104,7 @@ func TestFaultKubeletAnswers(t *testing.T) {
 	train := kubelettest.Pod("ml", "train", "main", "nvidia.com/gpu", n.uuid(t, "2"))
 	kubelet.SetPods(train)
 	n.has(t, 1, "gpu_owners", `gpu="2"`)
-	before := sizes(n.scrape(t))
+	before := n.settled(t)
 	worst := time.Duration(0)
 	for name, fault := range map[string]struct{ begin, end func() }{
 		"fails": {func() { kubelet.SetError(status.Error(codes.Internal, "broken")) }, func() { kubelet.SetError(nil) }},
@@ -189,7 +200,7 @@ func TestFaultDockerEngineStops(t *testing.T) {
 	proxy := newSocketProxy(t, inner)
 	n := startNode(t, "h100x8", append(fast, "--docker.socket="+proxy.socket)...)
 	n.has(t, 1, "gpu_container_info", `gpu="1"`, `container_name="notebook"`)
-	before := sizes(n.scrape(t))
+	before := n.settled(t)
 	cpu := func() float64 { seconds, _ := sumOf(n.scrape(t), "process_cpu_seconds_total"); return seconds }
 	used, dials := cpu(), proxy.dials.Load()
 	begin := time.Now()

@@ -91,6 +91,7 @@ func (f *Families) Keep() {
 		}
 		return 0
 	}
+	f.node.DescribeXIDs(f.cfg.XIDs)
 	f.node.KeepXIDs(window(field.XIDErrorsCount, f.cfg.XIDWindow))
 	f.node.KeepClockEvents(window(field.ClockEventsCount, f.cfg.ClockEventsWindow))
 }

@@ -74,6 +74,13 @@ func (n *Node) KeepClockEvents(window time.Duration) {
 	n.clockEvents.window = window
 }
 
+// DescribeXIDs sets the catalogue for the log of further XIDs.
+func (n *Node) DescribeXIDs(xids *xid.Catalogue) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.report.xids = xids
+}
+
 // KeepXIDs sets how long the times of XIDs are kept; 0 keeps none.
 func (n *Node) KeepXIDs(window time.Duration) {
 	n.mu.Lock()

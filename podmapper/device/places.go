@@ -88,7 +88,7 @@ func (p *Places) Next(x *Index, known func(gpuUUID string) bool, right, now time
 		}
 		device := occupantOf(&x.devices[at[0]])
 		old, named := next.names[id]
-		if named && old.occupant.same(device) {
+		if named && old.same(device) {
 			if device.uuids != "" {
 				old.uuids = device.uuids
 			}

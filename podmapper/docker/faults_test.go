@@ -52,13 +52,13 @@ func TestEngineStopsAfterEvent(t *testing.T) {
 // that the cut is counted and logged once.
 func TestOneContainerIsBounded(t *testing.T) {
 	e := startEngine(t)
-	labels := map[string]string{composeProject: strings.Repeat("é", 4<<20)}
+	labels := map[string]string{composeProject: strings.Repeat("é", 1<<20)}
 	for i := range 300 {
 		labels["org.example."+strings.Repeat("x", i)] = strings.Repeat("v", 100)
 	}
 	e.set("train", fakeContainer{labels: labels, inspect: `"DeviceRequests":[{"Driver":"nvidia","DeviceIDs":["0"],"Capabilities":[["gpu"]]}]`})
 	var log syncBuffer
-	w := newWatcher(t, Config{Socket: e.socket, KeepLabel: func(key string) bool { return strings.HasPrefix(key, "org.") }, Logger: logTo(&log)})
+	w := newWatcher(t, Config{Socket: e.socket, Timeout: patience, KeepLabel: func(key string) bool { return strings.HasPrefix(key, "org.") }, Logger: logTo(&log)})
 	for range 2 {
 		if err := w.Refresh(t.Context()); err != nil {
 			t.Fatal(err)

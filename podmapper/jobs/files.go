@@ -86,7 +86,7 @@ func (f *jobFiles) read(context.Context) (found *reading, again time.Duration, e
 		}
 		return nil, 0, err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // read-only: nothing can be lost
 	names, all, err := list(root)
 	if err != nil {
 		return nil, 0, fmt.Errorf("listing %s: %w", f.dir, err)

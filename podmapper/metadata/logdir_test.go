@@ -4,10 +4,14 @@
 package metadata
 
 import (
+	"bytes"
+	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"gpu_exporter/podmapper/internal/poll"
@@ -215,3 +219,42 @@ func TestLogDirs(t *testing.T) {
 		t.Errorf("a file: %q", r)
 	}
 }
+
+// TestMissingLogDirectories checks that a container without the log directories, as is usual,
+// does not fail: no warning, and no source in use that is down.
+func TestMissingLogDirectories(t *testing.T) {
+	dir := t.TempDir()
+	var mu sync.Mutex
+	var log bytes.Buffer
+	handler := slog.NewTextHandler(writer(func(b []byte) (int, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		return log.Write(b)
+	}), nil)
+	s, err := New(Config{LogDir: filepath.Join(dir, "pods"), ContainerLogDir: filepath.Join(dir, "containers"), PodsSocket: filepath.Join(dir, "none"), Logger: slog.New(handler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	eventually(t, "the reading", func() bool { return s.Status()[SourceLogDir].Reason == reasonNoDirectory })
+	for source, status := range s.Status() {
+		if status.InUse {
+			t.Errorf("%s is in use: %+v", source, status)
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if strings.Contains(log.String(), "level=WARN") {
+		t.Errorf("a warning: %s", log.String())
+	}
+}
+
+type writer func([]byte) (int, error)
+
+func (w writer) Write(b []byte) (int, error) { return w(b) }
