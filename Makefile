@@ -63,6 +63,9 @@ test-race: build $(TOOLS)/prometheus $(TOOLS)/promtool ## Run all tests with the
 test-ci: test ## Run all tests, and those of concurrent packages with the race detector
 	$(MAKE) --no-print-directory test-race RACE='$(CONCURRENT)'
 
+.PHONY: promtool
+promtool: $(TOOLS)/promtool ## Build promtool, which checks metrics and rules, in build/tools
+
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## Check formatting, import directions and common mistakes
 	$(TOOLS)/golangci-lint run ./...
@@ -102,12 +105,10 @@ docs: ## Rewrite the pages and counters files that are generated from the code
 clean: ## Remove what was built
 	rm -rf $(BUILD)
 
-$(TOOLS)/prometheus $(TOOLS)/promtool: $(TOOLS)/.prometheus-$(PROMETHEUS_VERSION)
-$(TOOLS)/.prometheus-$(PROMETHEUS_VERSION):
+$(TOOLS)/prometheus $(TOOLS)/promtool: $(TOOLS)/%: $(TOOLS)/.%-$(PROMETHEUS_VERSION)
+$(TOOLS)/.prometheus-$(PROMETHEUS_VERSION) $(TOOLS)/.promtool-$(PROMETHEUS_VERSION): $(TOOLS)/.%-$(PROMETHEUS_VERSION):
 	@mkdir -p $(TOOLS)
-	GOFLAGS= GOBIN=$(TOOLS) $(GO) install \
-		github.com/prometheus/prometheus/cmd/prometheus@$(PROMETHEUS_VERSION) \
-		github.com/prometheus/prometheus/cmd/promtool@$(PROMETHEUS_VERSION)
+	GOFLAGS= GOBIN=$(TOOLS) $(GO) install github.com/prometheus/prometheus/cmd/$*@$(PROMETHEUS_VERSION)
 	@touch $@
 
 $(TOOLS)/golangci-lint: $(TOOLS)/.golangci-$(GOLANGCI_VERSION)

@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-//go:embed default-counters.csv dcgm-4.9-counters.csv everything-counters.csv
+//go:embed default-counters.csv dcgm-4.9-counters.csv 1.x-compatibility-counters.csv everything-counters.csv
 var counters embed.FS
 
 //go:embed xid-catalogue.csv
@@ -33,7 +33,9 @@ func DefaultCounters() io.Reader {
 const countersSuffix = "-counters.csv"
 
 // CountersNames returns the names of the counters files, without "-counters.csv".
-func CountersNames() []string { return []string{"default", "dcgm-4.9", "everything"} }
+func CountersNames() []string {
+	return []string{"default", "dcgm-4.9", "1.x-compatibility", "everything"}
+}
 
 // Counters returns the counters file with the name. It returns false if there is none.
 func Counters(name string) (io.Reader, bool) {

@@ -8,9 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
+	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
+
+	"gpu_exporter/collector"
 )
 
 const (
@@ -23,17 +28,28 @@ const (
 	onceInterval = 500 * time.Millisecond
 )
 
-// once writes the exposition of one sample to w.
-func (e *exporter) once(ctx context.Context, w io.Writer) error {
+// once writes the exposition of one sample to w: the families of the devices, or all of
+// them. node_exporter's textfile collector rejects the others, because it has families of
+// the same names.
+func (e *exporter) once(ctx context.Context, w io.Writer, all bool) error {
 	ctx, cancel := context.WithTimeout(ctx, onceTimeout)
 	defer cancel()
 	stop := e.owners.Settle(ctx)
 	defer stop()
-	if err := e.takeSamples(ctx); err != nil {
+	var page collector.Exposition
+	if err := e.withSamples(ctx, func() {
+		families := e.familiesWithProcesses(ctx)
+		if all {
+			page = *e.exposition(families)
+			return
+		}
+		page.Families = slices.DeleteFunc(families, func(f *dto.MetricFamily) bool {
+			return strings.HasPrefix(f.GetName(), "gpu_exporter_")
+		})
+	}); err != nil {
 		return err
 	}
-	e.owners.AwaitPlaces(ctx, e.collector.Processes())
-	body, err := e.exposition(e.collector.Families()).Append(nil, expfmt.NewFormat(expfmt.TypeTextPlain))
+	body, err := page.Append(nil, expfmt.NewFormat(expfmt.TypeTextPlain))
 	if err != nil {
 		e.log.Warn("Some metrics cannot be encoded", "err", err)
 	}
@@ -43,9 +59,26 @@ func (e *exporter) once(ctx context.Context, w io.Writer) error {
 	return nil
 }
 
-// takeSamples runs a sampler until it has delivered onceSamples samples. The error
-// is the reason why it has not.
-func (e *exporter) takeSamples(ctx context.Context) error {
+// familiesWithProcesses returns the families with the newest processes attributed to
+// their owners. A sampler may deliver newer processes in the meantime.
+func (e *exporter) familiesWithProcesses(ctx context.Context) []*dto.MetricFamily {
+	for {
+		processes := e.collector.Processes()
+		e.owners.AwaitPlaces(ctx, processes)
+		families := e.collector.Families()
+		if e.collector.Processes() == processes || ctx.Err() != nil {
+			return families
+		}
+	}
+}
+
+// takeSamples is [exporter.withSamples] for callers that read the samples later.
+func (e *exporter) takeSamples(ctx context.Context) error { return e.withSamples(ctx, func() {}) }
+
+// withSamples calls use after a sampler has delivered onceSamples samples, and while it
+// runs: afterwards, the page reports a sampler that is down. The error is the reason why
+// it has not delivered them.
+func (e *exporter) withSamples(ctx context.Context, use func()) error {
 	supervised, stop := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- e.collector.RunSampler(supervised) }()
@@ -71,5 +104,6 @@ func (e *exporter) takeSamples(ctx context.Context) error {
 			return fmt.Errorf("no sample: %s", reason)
 		}
 	}
+	use()
 	return nil
 }

@@ -217,6 +217,29 @@ func TestUsageOfASharedGPU(t *testing.T) {
 	}
 }
 
+// TestUsageOfASimulatedNode: the processes of the stand-in, which do not exist on this
+// machine, run in the pods that hold their devices.
+func TestUsageOfASimulatedNode(t *testing.T) {
+	t.Parallel()
+	kubelet, socket := startKubelet(t)
+	n := startNode(t, "h100x8-mig", append(fast, "-k", "--kubernetes.pod-resources-socket="+socket)...)
+	kubelet.SetPods(
+		kubelettest.Pod("ml", "train", "main", "nvidia.com/gpu", "nvidia6"),
+		kubelettest.Pod("ml", "slice", "main", "nvidia.com/mig-1g.10gb", "MIG-bebc783d-a031-524e-9ca3-055daed0bee5"), // on GPU 0
+	)
+	n.command(t, "load gpu 6 util 80")
+	n.eventually(t, "the pod uses the GPU", func() bool {
+		v, count := sumOf(n.scrape(t), "gpu_pod_sm_utilization_ratio", `gpu="6"`, `pod="train"`, `container="main"`)
+		return count == 1 && v > 0.75 && v < 0.85
+	})
+	for _, pod := range []string{"train", "slice"} {
+		n.has(t, 1, "gpu_pod_processes", `pod="`+pod+`"`)
+		if bytes, count := sumOf(n.scrape(t), "gpu_pod_memory_used_bytes", `pod="`+pod+`"`); count != 1 || bytes < 1<<30 {
+			t.Errorf("%s uses %v bytes on %d devices", pod, bytes, count)
+		}
+	}
+}
+
 // TestVirtualGPUs: --kubernetes.repeat-shared selects dcgm-exporter's form of shared GPUs.
 // Each pod has a copy of each series. Memory by process is in addition to the device's.
 func TestVirtualGPUs(t *testing.T) {

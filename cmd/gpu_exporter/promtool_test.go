@@ -40,13 +40,14 @@ func TestBuiltInCounters(t *testing.T) {
 		families int // at least so many named DCGM_*, without XIDs
 		series   map[string]int
 	}{
-		"default":    {24, map[string]int{"DCGM_FI_DEV_GPU_UTIL": 8, "DCGM_FI_DEV_SM_CLOCK": 8}},
-		"dcgm-4.9":   {25, map[string]int{"DCGM_FI_DEV_GPU_UTIL_RATIO": 8, "DCGM_FI_DEV_FB_CAPACITY_BYTES": 8, "DCGM_FI_PROF_DRAM_UTIL_RATIO": 8}},
-		"everything": {300, map[string]int{"DCGM_FI_DEV_GPU_UTIL": 8, "DCGM_FI_DEV_NVSWITCH_TEMPERATURE_CURRENT": 4, "DCGM_FI_DEV_NVLINK_GET_STATE": 144}},
+		"default":           {24, map[string]int{"DCGM_FI_DEV_GPU_UTIL": 8, "DCGM_FI_DEV_SM_CLOCK": 8}},
+		"dcgm-4.9":          {25, map[string]int{"DCGM_FI_DEV_GPU_UTIL_RATIO": 8, "DCGM_FI_DEV_FB_CAPACITY_BYTES": 8, "DCGM_FI_PROF_DRAM_UTIL_RATIO": 8}},
+		"1.x-compatibility": {0, map[string]int{"dcgm_gpu_temp": 8, "dcgm_nvlink_bandwidth_total": 8, "dcgm_fi_prof_dram_active": 8}},
+		"everything":        {300, map[string]int{"DCGM_FI_DEV_GPU_UTIL": 8, "DCGM_FI_DEV_NVSWITCH_TEMPERATURE_CURRENT": 4, "DCGM_FI_DEV_NVLINK_GET_STATE": 144}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			once := exec.CommandContext(t.Context(), built(t), "once", "--simulate=dgx-h100", "--families=full", "--counters.file="+"builtin:"+name)
+			once := exec.CommandContext(t.Context(), built(t), "once", "--all", "--simulate=dgx-h100", "--families=full", "--counters.file="+"builtin:"+name)
 			var stderr bytes.Buffer
 			once.Stderr = &stderr
 			out, err := once.Output()
@@ -67,7 +68,7 @@ func TestBuiltInCounters(t *testing.T) {
 			output, _ := check.CombinedOutput() // complaints set the exit status
 			for line := range strings.Lines(string(output)) {
 				about, complaint, _ := strings.Cut(strings.TrimSpace(line), " ")
-				compatible := strings.HasPrefix(about, "DCGM_") || strings.Contains(complaint, "camelCase")
+				compatible := strings.HasPrefix(strings.ToUpper(about), "DCGM_") || strings.Contains(complaint, "camelCase")
 				if !compatible || !slices.ContainsFunc(compatibilityComplaints, func(known string) bool { return strings.Contains(complaint, known) }) {
 					t.Errorf("promtool: %s", line)
 				}

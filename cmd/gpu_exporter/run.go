@@ -21,6 +21,7 @@ import (
 
 	"gpu_exporter/cmd/gpu_exporter/internal/config"
 	"gpu_exporter/cmd/gpu_exporter/internal/doctor"
+	"gpu_exporter/cmd/gpu_exporter/internal/owners"
 	"gpu_exporter/cmd/gpu_exporter/internal/reload"
 	"gpu_exporter/cmd/gpu_exporter/internal/sampler"
 )
@@ -40,7 +41,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 	if len(args) > 0 && args[0] == sampler.Command {
 		return sampler.Main(args[1:], stdin, stderr)
 	}
-	line, err := config.Parse(args, environ, stdout)
+	line, err := config.Parse(args, environ, stdout, owners.ReadConfigMap)
 	if err != nil {
 		var mistakes *config.Error
 		if !errors.As(err, &mistakes) {
@@ -120,7 +121,7 @@ func runExporter(ctx context.Context, line config.CommandLine, stdout, stderr io
 	}
 	if line.Command == config.Once {
 		defer reload.OnHangup(func() { logger.Info("SIGHUP is ignored: one sample is taken with the configuration as it was") })()
-		return e.once(ctx, stdout)
+		return e.once(ctx, stdout, line.All)
 	}
 	e.reloader = reload.New(reload.Config{Log: logger, Files: line.Config.Files, Load: line.Again, Apply: e.reload, Done: e.reloaded})
 	if err := e.reloader.Register(e.registry); err != nil {

@@ -143,7 +143,7 @@ func TestFamilies(t *testing.T) {
 func TestFamiliesFromVariableAndFile(t *testing.T) {
 	t.Parallel()
 	file := func(text string) string { return writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), text) }
-	good, bad := file("families: lean,links\n"), file("collect-interval: 1s\nfamilies: default,linkz\n")
+	good, bad := file("families: lean,links\n"), file("sample: {interval: 1s}\nfamilies: [default, linkz]\n")
 	for name, tc := range map[string]struct {
 		args   []string
 		env    string
@@ -161,7 +161,7 @@ func TestFamiliesFromVariableAndFile(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			once := exec.CommandContext(t.Context(), built(t), append([]string{"once", "--simulate=h100x8"}, tc.args...)...)
+			once := exec.CommandContext(t.Context(), built(t), append([]string{"once", "--all", "--simulate=h100x8"}, tc.args...)...)
 			once.Env = os.Environ()
 			if tc.env != "" {
 				once.Env = append(once.Env, "GPU_EXPORTER_FAMILIES="+tc.env)
@@ -199,7 +199,7 @@ func TestReloadOfFamilies(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "c.yaml")
 	configure := func(families string) {
 		t.Helper()
-		writeFile(t, path, "collect-interval: 200ms\nsample.max-age: 1m\nfamilies: "+families+"\n")
+		writeFile(t, path, "sample: {interval: 200ms, max-age: 1m}\nfamilies: "+families+"\n")
 	}
 	configure("default")
 	n := startNode(t, "dgx-h100", "--config.file="+path)

@@ -31,7 +31,7 @@ func TestProcessesAreReadIfNeeded(t *testing.T) {
 		"--families=lean --slurm.jobs=off":             {false, false},
 		"--slurm.jobs=off":                             {false, false},
 	} {
-		line, err := config.Parse(append(strings.Fields(args), "--simulate=h100x8", "--path.procfs="+string(proc)), nil, io.Discard)
+		line, err := config.Parse(append(strings.Fields(args), "--simulate=h100x8", "--path.procfs="+string(proc)), nil, io.Discard, nil)
 		if err != nil {
 			t.Errorf("%s: %v", args, err)
 			continue

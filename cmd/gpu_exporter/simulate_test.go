@@ -4,9 +4,7 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,40 +40,6 @@ func TestScenarioWithAnError(t *testing.T) {
 			t.Errorf("%s: %v\n%s", command, err, out)
 		}
 	}
-}
-
-// TestOnce: the subcommand once prints one sample, or one line with the error.
-func TestOnce(t *testing.T) {
-	t.Parallel()
-	once := func(t *testing.T, args ...string) (stdout, stderr string, err error) {
-		t.Helper()
-		cmd := exec.CommandContext(t.Context(), built(t), append([]string{"once"}, args...)...)
-		var out, log bytes.Buffer
-		cmd.Stdout, cmd.Stderr = &out, &log
-		err = cmd.Run()
-		return out.String(), log.String(), err
-	}
-	t.Run("prints one sample", func(t *testing.T) {
-		t.Parallel()
-		out, log, err := once(t, "--simulate=h100x8")
-		if err != nil {
-			t.Fatalf("%v\n%s", err, log)
-		}
-		if _, count := sumOf(out, "DCGM_FI_PROF_GR_ENGINE_ACTIVE"); count != 8 {
-			t.Errorf("%d GPUs with a profiling value, want 8", count)
-		}
-	})
-	t.Run("fails in one line without a library", func(t *testing.T) {
-		t.Parallel()
-		out, log, err := once(t)
-		var exit *exec.ExitError
-		if !errors.As(err, &exit) || exit.ExitCode() != 1 || out != "" {
-			t.Errorf("got %v and %q", err, out)
-		}
-		if !strings.Contains(log, "libdcgm.so.4") {
-			t.Errorf("the reason is missing:\n%s", log)
-		}
-	})
 }
 
 // TestHostname: --hostname is the value of the hostname label, and the address of a local

@@ -71,6 +71,35 @@ func TestXID(t *testing.T) {
 	}
 }
 
+// TestLastXIDZero: the last-XID gauge is absent until the first XID, or 0 on request.
+func TestLastXIDZero(t *testing.T) {
+	t.Parallel()
+	for _, zero := range []bool{false, true} {
+		n := startNode(t, "h100x8", append(fast, fmt.Sprintf("--xid.last-zero=%v", zero))...)
+		want := 0
+		if zero {
+			want = 7
+		}
+		n.command(t, "xid 79 gpu 6")
+		n.eventually(t, "the XID is the last one", func() bool {
+			v, count := sumOf(n.scrape(t), "DCGM_FI_DEV_XID_ERRORS", `gpu="6"`, `err_code="79"`)
+			return v == 79 && count == 1
+		})
+		body := n.scrape(t)
+		if v, count := sumOf(body, "DCGM_FI_DEV_XID_ERRORS", `err_code="0",err_msg="No Error"`); v != 0 || count != want {
+			t.Errorf("zero=%v: sum %v of %d series without an XID, want %d", zero, v, count, want)
+		}
+		if _, count := sumOf(body, "DCGM_FI_DEV_XID_ERRORS"); count != want+1 {
+			t.Errorf("zero=%v: %d series, want %d", zero, count, want+1)
+		}
+		n.command(t, "lose gpu 5")
+		n.eventually(t, "a lost GPU has no value", func() bool {
+			_, count := sumOf(n.scrape(t), "DCGM_FI_DEV_XID_ERRORS", `gpu="5"`)
+			return count == 0
+		})
+	}
+}
+
 // TestFatalXID: after XID 119, every field of every GPU is blank until the engine
 // restarts.
 func TestFatalXID(t *testing.T) {

@@ -88,7 +88,7 @@ func TestNoProcesses(t *testing.T) {
 func TestRepartitionProcesses(t *testing.T) {
 	n := newNode(t, "a100x7-mig")
 	p := n.startReader()
-	p.runs(compute, 0, 20001)
+	p.runs(compute, 0, 4200001)
 	for i, e := range p.inv.Entities {
 		if e.Kind == inst && (e.PlacementStart != int(e.ID) || e.Profile != "1g.5gb") {
 			t.Errorf("instance %d starts at %d: %+v", i, e.PlacementStart, e)
@@ -134,7 +134,7 @@ func TestRepartitionProcesses(t *testing.T) {
 func TestHungProcesses(t *testing.T) {
 	n := newNode(t, "a100x7-mig")
 	p := n.startReader()
-	p.runs(compute, 0, 20001)
+	p.runs(compute, 0, 4200001)
 	n.command("hang nvmlDeviceGetComputeRunningProcesses_v3")
 	count := func() int {
 		return strings.Count(p.logged(), "reading the processes takes longer")
@@ -162,7 +162,7 @@ func TestHungProcesses(t *testing.T) {
 		t.Errorf("logged %d times", count())
 	}
 	n.command("clear")
-	p.runs(compute, 1, 20002)
+	p.runs(compute, 1, 4200002)
 	p.logs("reading the processes has finished")
 }
 
@@ -183,5 +183,5 @@ func TestProcessesFail(t *testing.T) {
 		t.Errorf("logged %d times", got)
 	}
 	n.command("clear")
-	p.runs(gpu, 0, 20000)
+	p.runs(gpu, 0, 4200000)
 }

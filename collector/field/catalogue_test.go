@@ -248,10 +248,22 @@ func TestSuggestField(t *testing.T) {
 		{"DCGM_FI_PROF_PIPE_TENSER_ACTIVE", "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE"},
 		{"GPU_TEMP", "DCGM_FI_DEV_GPU_TEMP"},
 		{"gr_engine_active", "DCGM_FI_PROF_GR_ENGINE_ACTIVE"},
+		{"PROF_SM_ACTIVE", "DCGM_FI_PROF_SM_ACTIVE"},
+		{"DCGM_FI_DEV_SM_ACTIVE", "DCGM_FI_PROF_SM_ACTIVE"},      // the wrong prefix
+		{"DCGM_FI_DEV_GPU_UTIL_SAMPLES", "DCGM_FI_DEV_GPU_UTIL"}, // DCGM removed it
+		{"GPU_UTIL_SAMPLES", "DCGM_FI_DEV_GPU_UTIL"},
+		{"DCGM_FI_DEV_MEM_COPY_UTIL_SAMPLES", "DCGM_FI_DEV_MEM_COPY_UTIL"},
+		{"DCGM_FI_DEV_CPU_TEMP", "DCGM_FI_DEV_CPU_TEMP_CELSIUS"}, // not the GPU's
+		{"DCGM_FI_DEV_CPU_POWER", "DCGM_FI_DEV_CPU_POWER_WATTS"},
+		{"DCGM_FI_DEV_FB_FRED", "DCGM_FI_DEV_FB_FREE"},
+		{"DCGM_FI_DEV_FB_SIZE", ""},
+		{"DCGM_EXP_XID_ERRORS_CONT", "DCGM_EXP_XID_ERRORS_COUNT"},
+		{"DCGM_FI_DEV_GPU", ""},
 		{"dcgm_gpu_temperature", ""},
 		{"dcgm_gpu_tmep", "dcgm_gpu_temp"},
 		{"node_cpu_seconds_total", ""},
 		{"", ""},
+		{"GPU__UTIL_", "DCGM_FI_DEV_GPU_UTIL"},
 		{"x", ""},
 		{strings.Repeat("DCGM_FI_DEV_", 100), ""},
 	} {

@@ -32,6 +32,8 @@ type Counter struct {
 	// Scale is the factor from the field's unit to the metric's unit; 0 means 1. It is set
 	// for names in base units.
 	Scale float64
+	// ZeroXID publishes 0 for the last XID of a device without one.
+	ZeroXID bool
 
 	// Only the configuration file can set the following.
 
@@ -130,6 +132,11 @@ func (c *Counter) parseType(word string) error {
 	return fmt.Errorf("%s has the unknown type %s: write gauge, counter or label", shown(c.Name), shown(word))
 }
 
+// notExportable is the error of a known field whose values cannot be exported as requested.
+type notExportable string
+
+func (e notExportable) Error() string { return string(e) }
+
 // setType sets the metric type, if the field can have it.
 func (c *Counter) setType(metric MetricType) error {
 	f := c.Field
@@ -141,13 +148,13 @@ func (c *Counter) setType(metric MetricType) error {
 	case c.Scale != 0 && metric == MetricLabel:
 		return fmt.Errorf("%s is a number that keeps changing and cannot be a label: write %s", c.Name, f.Nature)
 	case f.Type == model.ValueNone && f.Name != "":
-		return fmt.Errorf("%s marks the edge of a range of field IDs and has no value: remove it", c.Name)
+		return notExportable(c.Name + " marks the edge of a range of field IDs and has no value: remove it")
 	case f.Type == model.ValueBlob:
-		return fmt.Errorf("%s is a binary structure and cannot be exported: remove it", c.Name)
+		return notExportable(c.Name + " is a binary structure and cannot be exported: remove it")
 	case f.Type == model.ValueTime:
-		return fmt.Errorf("%s is a time in DCGM's own form and cannot be exported: remove it", c.Name)
+		return notExportable(c.Name + " is a time in DCGM's own form and cannot be exported: remove it")
 	case f.Type == model.ValueString && metric != MetricLabel:
-		return fmt.Errorf("%s is text and cannot be a %s: write label, to add it to the other series of its entity", c.Name, metric)
+		return notExportable(fmt.Sprintf("%s is text and cannot be a %s: write label, to add it to the other series of its entity", c.Name, metric))
 	}
 	c.Type = metric
 	return nil

@@ -4,6 +4,8 @@
 package field
 
 import (
+	"bytes"
+	"encoding/binary"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -13,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -65,7 +68,7 @@ func (e *CountersError) Error() string {
 func LoadCounters(path string) (*Counters, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("reading counters file: %w: check the path given with --collectors (DCGM_EXPORTER_COLLECTORS), or omit it to use the built-in default counters", err)
+		return nil, fmt.Errorf("reading counters file: %w: check the path given with --counters.file or --collectors (DCGM_EXPORTER_COLLECTORS), or omit it to use the built-in default counters", err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading counters file: %w", err)
@@ -86,10 +89,7 @@ func ParseCounters(r io.Reader, name string) (*Counters, error) {
 	case len(text) > maxCountersFile:
 		p.fail(0, "the file is longer than %d bytes and cannot be a counters file: check the path", maxCountersFile)
 	default:
-		p.parse(strings.TrimPrefix(string(text), "\ufeff"))
-		if len(p.problems) == 0 && len(p.counters.List) == 0 {
-			p.fail(0, "the file has no counters: add a line such as %q", "DCGM_FI_DEV_GPU_TEMP, gauge, GPU temperature (in C).")
-		}
+		p.parse(decode(text))
 	}
 	if len(p.problems) > 0 {
 		return nil, &CountersError{p.problems}
@@ -111,8 +111,46 @@ func (p *countersParser) warn(line int, format string, args ...any) {
 	p.counters.Warnings = append(p.counters.Warnings, Problem{p.file, line, fmt.Sprintf(format, args...)})
 }
 
+// decode returns the text of a file in UTF-8, or in UTF-16 with a byte order mark, in
+// which Windows programs save. [unicode/utf16] replaces invalid text.
+func decode(file []byte) string {
+	var order binary.ByteOrder = binary.LittleEndian
+	switch {
+	case bytes.HasPrefix(file, []byte{0xff, 0xfe}):
+	case bytes.HasPrefix(file, []byte{0xfe, 0xff}):
+		order = binary.BigEndian
+	default:
+		return strings.TrimPrefix(string(file), "\ufeff")
+	}
+	var units []uint16
+	for unit := range slices.Chunk(file[2:], 2) {
+		if len(unit) == 2 {
+			units = append(units, order.Uint16(unit))
+		}
+	}
+	return string(utf16.Decode(units))
+}
+
 // parse reads each line separately, so that an open quote affects only its own line.
 func (p *countersParser) parse(text string) {
+	if strings.ContainsRune(text, 0) {
+		p.fail(0, "the file contains zero bytes, as binary files and UTF-16 without a byte order mark do: save it as UTF-8")
+		return
+	}
+	p.parseLines(text)
+	for _, c := range p.counters.List {
+		if odd := c.Odd(); odd != "" {
+			p.warn(p.counters.Lines[c.Name], "%s", odd)
+		}
+	}
+	slices.SortStableFunc(p.counters.Warnings, func(a, b Problem) int { return a.Line - b.Line })
+	if len(p.problems) == 0 && len(p.counters.List) == 0 {
+		p.problems = p.counters.Warnings // they are about all of its lines
+		p.fail(0, "the file has no counters: add a line such as %q", "DCGM_FI_DEV_GPU_TEMP, gauge, GPU temperature (in C).")
+	}
+}
+
+func (p *countersParser) parseLines(text string) {
 	line := 0
 	for raw := range strings.Lines(text) {
 		line++
@@ -142,6 +180,9 @@ func (p *countersParser) parse(text string) {
 
 func (p *countersParser) record(line int, record []string) {
 	switch n := len(record); {
+	case n > 3 && strings.Join(record[3:], "") == "":
+		p.fail(line, "the line ends with a comma: remove it, or put the help text in quotes if the comma belongs to it")
+		return
 	case n > 3:
 		p.fail(line, "%d columns instead of 3 (name, type, help): put a help text with a comma in quotes", n)
 		return
@@ -156,9 +197,15 @@ func (p *countersParser) record(line int, record []string) {
 		record[i] = strings.TrimSpace(record[i])
 	}
 	c, err := resolve(record[0])
+	typeErr := c.parseType(record[1])
 	valid := true
-	for _, err := range []error{err, c.parseType(record[1]), c.setHelp(record[2])} {
-		if err != nil {
+	for _, err := range []error{err, typeErr, c.setHelp(record[2])} {
+		switch {
+		case errors.As(err, new(notExportable)):
+			// dcgm-exporter starts with such a line, and shipped files have them.
+			p.warn(line, "this line is ignored: %v", err)
+			valid = false
+		case err != nil:
 			p.fail(line, "%v", err)
 			valid = false
 		}
@@ -166,27 +213,29 @@ func (p *countersParser) record(line int, record []string) {
 	if !valid {
 		return
 	}
-	for _, other := range p.counters.List {
-		first := p.counters.Lines[other.Name]
-		switch {
-		case other.Name == c.Name && other.Type != c.Type:
-			p.fail(line, "%s is a %s here and a %s on line %d: remove one of the lines", c.Name, c.Type, other.Type, first)
-			return
-		case other.Name == c.Name:
-			// dcgm-exporter's 1.x-compatibility-metrics.csv has such lines.
-			p.warn(line, "%s is already on line %d: this line is ignored, remove it", c.Name, first)
-			return
-		}
+	if i := slices.IndexFunc(p.counters.List, func(other Counter) bool { return other.Name == c.Name }); i >= 0 {
+		p.again(line, c, &p.counters.List[i])
+		return
 	}
 	if i := slices.IndexFunc(p.counters.List, c.Repeats); i >= 0 {
 		other := p.counters.List[i].Name
 		p.warn(line, "%s is the same field (%d) as %s on line %d: its values are exported under both names", c.Name, c.Field.ID, other, p.counters.Lines[other])
 	}
-	if odd := c.Odd(); odd != "" {
-		p.warn(line, "%s", odd)
-	}
 	p.counters.Lines[c.Name] = line
 	p.counters.List = append(p.counters.List, c)
+}
+
+// again handles a counter that is listed for the second time. Files of dcgm-exporter and
+// of other vendors have such lines.
+func (p *countersParser) again(line int, c Counter, first *Counter) {
+	firstLine := p.counters.Lines[c.Name]
+	if c.Type == first.Type {
+		p.warn(line, "%s is already on line %d: this line is ignored, remove it", c.Name, firstLine)
+		return
+	}
+	p.warn(line, "%s is a %s here and a %s on line %d: it is exported as a %s, which fits its values; remove the other line",
+		c.Name, c.Type, first.Type, firstLine, c.Field.Nature)
+	first.Type = c.Field.Nature
 }
 
 // shown returns a word of the file in a form that is safe in a message.

@@ -4,14 +4,19 @@
 package field
 
 import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
 	"encoding/csv"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf16"
 
 	"gpu_exporter/collector/model"
 	"gpu_exporter/etc"
@@ -115,6 +120,26 @@ func TestCountersWarnings(t *testing.T) {
 			[]string{"f.csv:3: DCGM_FI_DEV_GPU_TEMP is already on line 1: this line is ignored, remove it"},
 		},
 		{
+			"a counter and a gauge",
+			"DCGM_FI_DEV_GPU_TEMP,counter,x\nDCGM_FI_DEV_SM_CLOCK,gauge,x\nDCGM_FI_DEV_GPU_TEMP,gauge,y\nDCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION,counter,x\nDCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION,gauge,x\n",
+			[]string{"DCGM_FI_DEV_GPU_TEMP", "DCGM_FI_DEV_SM_CLOCK", "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"},
+			[]string{
+				"f.csv:3: DCGM_FI_DEV_GPU_TEMP is a gauge here and a counter on line 1: it is exported as a gauge, which fits its values; remove the other line",
+				"f.csv:5: DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION is a gauge here and a counter on line 4: it is exported as a counter, which fits its values; remove the other line",
+			},
+		},
+		{
+			"fields that cannot be exported",
+			"DCGM_FI_DEV_SUPPORTED_CLOCKS,gauge,x\nDCGM_FI_DEV_VGPU_TYPE_INFO,label,x\nDCGM_FI_DEV_SERIAL,gauge,x\nDCGM_FI_DEV_GPU_TEMP,gauge,x\nDCGM_FI_LAST_VGPU_FIELD_ID,gauge,x\nDCGM_FI_DEV_SERIAL,label,x\n",
+			[]string{"DCGM_FI_DEV_GPU_TEMP", "DCGM_FI_DEV_SERIAL"},
+			[]string{
+				"f.csv:1: this line is ignored: DCGM_FI_DEV_SUPPORTED_CLOCKS is a binary structure and cannot be exported: remove it",
+				"f.csv:2: this line is ignored: DCGM_FI_DEV_VGPU_TYPE_INFO is a binary structure and cannot be exported: remove it",
+				"f.csv:3: this line is ignored: DCGM_FI_DEV_SERIAL is text and cannot be a gauge: write label, to add it to the other series of its entity",
+				"f.csv:5: this line is ignored: DCGM_FI_LAST_VGPU_FIELD_ID marks the edge of a range of field IDs and has no value: remove it",
+			},
+		},
+		{
 			"the same field under two names, to move dashboards",
 			"DCGM_FI_DEV_GPU_TEMP,gauge,x\nDCGM_FI_DEV_GPU_TEMP_CELSIUS,gauge,y\n",
 			[]string{"DCGM_FI_DEV_GPU_TEMP", "DCGM_FI_DEV_GPU_TEMP_CELSIUS"},
@@ -146,6 +171,30 @@ func TestCountersWarnings(t *testing.T) {
 				t.Errorf("warnings\n%s\nwant\n%s", strings.Join(warnings, "\n"), strings.Join(tc.warnings, "\n"))
 			}
 		})
+	}
+}
+
+// Types of fields that are listed twice are those that fit the values.
+func TestTypesOfAFieldListedTwice(t *testing.T) {
+	for _, types := range [][2]string{{"counter", "gauge"}, {"gauge", "counter"}} {
+		c, err := ParseCounters(strings.NewReader("DCGM_FI_DEV_GPU_TEMP,"+types[0]+",x\nDCGM_FI_DEV_GPU_TEMP,"+types[1]+",x\n"), "f.csv")
+		if err != nil || len(c.List) != 1 || c.List[0].Type != MetricGauge || len(c.Warnings) != 1 {
+			t.Errorf("%v: %+v, error %v", types, c, err)
+		}
+	}
+}
+
+func TestUTF16(t *testing.T) {
+	const text = "\ufeffDCGM_FI_DEV_GPU_TEMP,gauge,Température 😀\r\n"
+	for name, order := range map[string]binary.AppendByteOrder{"little": binary.LittleEndian, "big": binary.BigEndian} {
+		var file []byte
+		for _, unit := range utf16.Encode([]rune(text)) {
+			file = order.AppendUint16(file, unit)
+		}
+		c, err := ParseCounters(bytes.NewReader(append(file, 0)), "f.csv") // half a unit is dropped
+		if err != nil || len(c.List) != 1 || c.List[0].Help != "Température 😀" {
+			t.Errorf("%s-endian: %+v, error %v", name, c, err)
+		}
 	}
 }
 
@@ -232,6 +281,51 @@ func TestDefaultCounters(t *testing.T) {
 	}
 }
 
+// TestCompatibilityCounters compares the built-in file with dcgm-exporter's file, which
+// lists two counters twice.
+func TestCompatibilityCounters(t *testing.T) {
+	want, err := LoadCounters("testdata/counters/1.x-compatibility.csv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, _ := etc.Counters("1.x-compatibility")
+	got, err := ParseCounters(text, "f.csv")
+	if err != nil || len(got.Warnings) > 0 {
+		t.Fatalf("warnings %v, error %v", got.Warnings, err)
+	}
+	key := func(c Counter) string { return fmt.Sprint(c.Name, c.Type) }
+	if !slices.EqualFunc(got.List, want.List, func(a, b Counter) bool { return key(a) == key(b) }) {
+		t.Errorf("got  %v\nwant %v", got.List, want.List)
+	}
+}
+
+// TestUnitsOfShippedCounters: each help text names the unit of the field, also in lines
+// that are commented out.
+func TestUnitsOfShippedCounters(t *testing.T) {
+	other := map[string]string{"celsius": "in C"}
+	for _, name := range etc.CountersNames() {
+		text, _ := etc.Counters(name)
+		content, err := io.ReadAll(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for line := range strings.Lines(string(content)) {
+			c, err := ParseCounters(strings.NewReader(strings.TrimPrefix(line, "# ")), name)
+			if err != nil || c.List[0].Field.Unit == "" || c.List[0].Scale != 0 || c.List[0].Type == MetricLabel {
+				continue // a comment, or no unit
+			}
+			n++
+			if m := c.List[0]; !strings.Contains(m.Help, m.Field.Unit) && !strings.Contains(m.Help, cmp.Or(other[m.Field.Unit], m.Field.Unit)) {
+				t.Errorf("%s: the help text of %s, %q, does not name the unit %s", name, m.Name, m.Help, m.Field.Unit)
+			}
+		}
+		if n < 5 {
+			t.Errorf("%s: %d lines with a unit", name, n)
+		}
+	}
+}
+
 // TestDefaultCountersCommentedOut: every commented-out line is valid.
 func TestDefaultCountersCommentedOut(t *testing.T) {
 	text, err := os.ReadFile("../../etc/default-counters.csv")
@@ -286,7 +380,7 @@ func TestLoadCountersMissingFile(t *testing.T) {
 	if !errors.Is(err, os.ErrNotExist) {
 		t.Fatalf("error %v", err)
 	}
-	for _, want := range []string{path, "--collectors", "DCGM_EXPORTER_COLLECTORS", "built-in"} {
+	for _, want := range []string{path, "--counters.file", "--collectors", "DCGM_EXPORTER_COLLECTORS", "built-in"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q does not mention %s", err, want)
 		}

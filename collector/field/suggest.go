@@ -4,6 +4,7 @@
 package field
 
 import (
+	"slices"
 	"strings"
 
 	"gpu_exporter/collector/model"
@@ -12,33 +13,91 @@ import (
 // maxSuggestLength is longer than any field name.
 const maxSuggestLength = 96
 
-// Suggest returns the name of the field or computed counter that is most similar to a
-// mistyped name, or "". Case and a missing prefix do not count as differences.
+// Suggest returns the name of the field or computed counter that a mistyped or removed
+// name probably means, or "". Case and a wrong or missing prefix do not count as
+// differences. A word that other names use is no typing error: CPU_TEMP is not GPU_TEMP.
 func Suggest(name string) string {
-	name = strings.ToUpper(strings.TrimSpace(name))
-	if name == "" || len(name) > maxSuggestLength {
+	name = strings.TrimSpace(name)
+	subject := subjectOf(name)
+	if subject == "" || len(name) > maxSuggestLength {
 		return ""
 	}
-	for _, prefix := range []string{"DCGM_FI_DEV_", "DCGM_FI_PROF_", "DCGM_FI_SYSTEM_", "DCGM_FI_", "DCGM_", "DCGM_FI_DEV_GPU_"} {
-		if f, ok := ByName(prefix + name); ok && f.Type != model.ValueNone {
-			return prefix + name
-		}
-	}
-	best, limit := "", len(name)/4 // more than one edit per four letters is a different word
-	consider := func(candidate string) {
-		if d := EditDistance(name, strings.ToUpper(candidate), limit); d < limit || d == limit && best == "" {
-			best, limit = candidate, d
-		}
-	}
+	var names []string
 	for f := range All() {
 		if f.Type != model.ValueNone {
-			for _, name := range f.Names() {
-				consider(name)
-			}
+			names = append(names, f.Names()...)
 		}
 	}
 	for _, c := range computedCounters {
-		consider(c.name)
+		names = append(names, c.name)
+	}
+	// Names of dcgm-exporter 1.x are of interest only to those who use them.
+	if strings.ToUpper(name) == name {
+		names = slices.DeleteFunc(names, func(name string) bool { return strings.HasPrefix(name, "dcgm_") })
+	}
+	vocabulary := map[string]bool{}
+	for _, name := range names {
+		for word := range strings.SplitSeq(subjectOf(name), "_") {
+			vocabulary[word] = true
+		}
+	}
+	best, limit, whole := "", len(subject)/4, 2*maxSuggestLength // more than one edit per four letters is a different word
+	for _, candidate := range names {
+		other := subjectOf(candidate)
+		d := EditDistance(subject, other, limit)
+		if d > limit || replacesWord(subject, other, vocabulary) {
+			continue
+		}
+		if w := EditDistance(strings.ToUpper(name), strings.ToUpper(candidate), whole); d < limit || w < whole {
+			best, limit, whole = candidate, d, w
+		}
+	}
+	if best == "" {
+		best = sharedStart(subject, names)
+	}
+	return best
+}
+
+// subjectOf returns a name in upper case, without its prefix.
+func subjectOf(name string) string {
+	subject := strings.ToUpper(name)
+	for _, part := range []string{"DCGM_", "FI_", "EXP_", "DEV_", "PROF_", "SYSTEM_"} {
+		subject = strings.TrimPrefix(subject, part)
+	}
+	return subject
+}
+
+// replacesWord reports whether the other subject has a different word in place of one of the
+// vocabulary. EVENT and EVENTS are not different, GPU and CPU are.
+func replacesWord(subject, other string, vocabulary map[string]bool) bool {
+	words := strings.Split(other, "_")
+	for word := range strings.SplitSeq(subject, "_") {
+		similar := func(other string) bool {
+			return strings.HasPrefix(other, word[:1]) && EditDistance(word, other, 1) <= 1
+		}
+		if word != "" && vocabulary[word] && !slices.ContainsFunc(words, similar) {
+			return true
+		}
+	}
+	return false
+}
+
+// sharedStart returns the longest of the names that the subject continues, or else the
+// shortest that continues the subject, in whole words. Example: GPU_UTIL_SAMPLES continues
+// DCGM_FI_DEV_GPU_UTIL.
+func sharedStart(subject string, names []string) (best string) {
+	longest, shortest := "", ""
+	for _, name := range names {
+		switch other := subjectOf(name); {
+		case strings.HasPrefix(subject, other+"_") && strings.Contains(other, "_"):
+			if len(other) > len(longest) {
+				best, longest = name, other
+			}
+		case longest == "" && strings.HasPrefix(other, subject+"_") && strings.Contains(subject, "_"):
+			if shortest == "" || len(other) < len(shortest) {
+				best, shortest = name, other
+			}
+		}
 	}
 	return best
 }

@@ -64,9 +64,9 @@ a preset. Removals apply last, regardless of the order. A list that only removes
 from ~default~.
 
 ~~~sh
-gpu_exporter --families=lean
-gpu_exporter --families=default,links,-engines
-gpu_exporter --families=-engines
+gpu_exporter check-config --families=lean
+gpu_exporter check-config --families=default,links,-engines
+gpu_exporter check-config --families=-engines
 ~~~
 
 The environment variable ~GPU_EXPORTER_FAMILIES~ and the key ~families~ of the configuration

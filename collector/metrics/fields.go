@@ -7,6 +7,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/model"
 )
 
 // addFields adds one family for each counter of the counters file.
@@ -22,6 +23,9 @@ func (p *page) addFields() {
 		}
 		for e := range p.v.Inventory.Entities {
 			cell, ok := p.layout.cell(p.v.Sample, i, e)
+			if c.ZeroXID && cell.Status == model.StatusNoData {
+				cell, ok = model.Int64Cell(0), true
+			}
 			if !ok || !cell.Type.Numeric() {
 				continue
 			}

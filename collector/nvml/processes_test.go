@@ -169,12 +169,12 @@ func TestMIGProcesses(t *testing.T) {
 func TestRepartitionProcesses(t *testing.T) {
 	for _, tc := range []struct{ name, change, want string }{
 		{"the same again", "mig gpu 0 3g.20gb/1c,2c+2g.10gb",
-			"gpu 0 gi 1 ci 0: 20001 compute 6144 MiB; utilization not_supported\n" +
-				"gpu 0 gi 1 ci 1: 20002 compute 6144 MiB; utilization not_supported\n" +
-				"gpu 0 gi 3 ci 0: 20003 compute 3072 MiB; utilization not_supported\n"},
+			"gpu 0 gi 1 ci 0: 4200001 compute 6144 MiB; utilization not_supported\n" +
+				"gpu 0 gi 1 ci 1: 4200002 compute 6144 MiB; utilization not_supported\n" +
+				"gpu 0 gi 3 ci 0: 4200003 compute 3072 MiB; utilization not_supported\n"},
 		{"others", "mig gpu 0 1g.5gb*7", "gpu 0 gi 1 ci 0: not_found\ngpu 0 gi 1 ci 1: not_found\ngpu 0 gi 3 ci 0: not_found\n"},
 		{"fewer", "mig gpu 0 3g.20gb/1c",
-			"gpu 0 gi 1 ci 0: 20001 compute 6144 MiB; utilization not_supported\ngpu 0 gi 1 ci 1: not_found\ngpu 0 gi 3 ci 0: not_found\n"},
+			"gpu 0 gi 1 ci 0: 4200001 compute 6144 MiB; utilization not_supported\ngpu 0 gi 1 ci 1: not_found\ngpu 0 gi 3 ci 0: not_found\n"},
 		{"off", "mig gpu 0 off", "gpu 0 gi 1 ci 0: no_data\ngpu 0 gi 1 ci 1: no_data\ngpu 0 gi 3 ci 0: no_data\n"},
 		{"lost", "lose gpu 0", "gpu 0 gi 1 ci 0: entity_lost\ngpu 0 gi 1 ci 1: entity_lost\ngpu 0 gi 3 ci 0: entity_lost\n"},
 	} {
@@ -198,7 +198,7 @@ func TestRepartitionProcesses(t *testing.T) {
 			t.Errorf("got\n%s", got)
 		}
 		inv = n.mustAsk("inventory").Inventory
-		if got := n.reading(inv); !strings.HasSuffix(got, "gpu 7 gi 13 ci 0: 20707 compute 3033 MiB; utilization not_supported\n") {
+		if got := n.reading(inv); !strings.HasSuffix(got, "gpu 7 gi 13 ci 0: 4200707 compute 3033 MiB; utilization not_supported\n") {
 			t.Errorf("with the next inventory\n%s", got)
 		}
 	})

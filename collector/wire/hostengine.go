@@ -71,6 +71,10 @@ func ParseHostengine(text string) (Hostengine, error) {
 	case "tcp":
 		host, port := rest, defaultPort
 		switch {
+		case isIP(rest) && hasPort(rest):
+			colon := strings.LastIndexByte(rest, ':')
+			return Hostengine{}, fmt.Errorf("%q can mean an address, or an address and a port: write [%s]%s for the port, or [%s] for the address",
+				text, rest[:colon], rest[colon:], rest)
 		case isIP(rest): // includes an IPv6 address without brackets
 		case strings.HasPrefix(rest, "[") && strings.HasSuffix(rest, "]"):
 			host = rest[1 : len(rest)-1]
@@ -100,6 +104,13 @@ func notOfHost(r rune) bool { return r == ' ' || !unicode.IsPrint(r) || strings.
 func isIP(host string) bool {
 	_, err := netip.ParseAddr(host)
 	return err == nil
+}
+
+// hasPort reports whether an IPv6 address without brackets remains an address without its
+// last part, which can be a port. Example: fd00::2:5555.
+func hasPort(ip string) bool {
+	colon := strings.LastIndexByte(ip, ':')
+	return colon > 0 && isIP(ip[:colon]) && validPort(ip[colon+1:])
 }
 
 func validPort(port string) bool {

@@ -19,6 +19,11 @@ func TestParseHostengine(t *testing.T) {
 		{"[::1]:5557", Hostengine{Target: "[::1]:5557", Host: "::1"}},
 		{"[::1]", Hostengine{Target: "[::1]:5555", Host: "::1"}},
 		{"::1", Hostengine{Target: "[::1]:5555", Host: "::1"}},
+		{"fd00::2", Hostengine{Target: "[fd00::2]:5555", Host: "fd00::2"}},
+		{"fd00::2:a", Hostengine{Target: "[fd00::2:a]:5555", Host: "fd00::2:a"}},
+		{"fd00:0:0:0:0:0:0:2", Hostengine{Target: "[fd00:0:0:0:0:0:0:2]:5555", Host: "fd00:0:0:0:0:0:0:2"}},
+		{"[fd00::2:5555]", Hostengine{Target: "[fd00::2:5555]:5555", Host: "fd00::2:5555"}},
+		{"[fd00::2]:5555", Hostengine{Target: "[fd00::2]:5555", Host: "fd00::2"}},
 		{"tcp://node-1", Hostengine{Target: "node-1:5555", Host: "node-1"}},
 		{"TCP://node-1:1234", Hostengine{Target: "node-1:1234", Host: "node-1"}},
 		{"tcp://[2001:db8::1]:1234", Hostengine{Target: "[2001:db8::1]:1234", Host: "2001:db8::1"}},
@@ -36,10 +41,19 @@ func TestParseHostengine(t *testing.T) {
 		"", " ", ":5555", "host:", "host:0", "host:65536", "host:http", "a:b:c", "[::1", "[nonsense]:1",
 		"tcp://", "tcp:///path", "http://host:1", "unix://", "unix://relative", "unix://host/path",
 		"vsock://", "vsock://host:1", "vsock://2:", "ho st", "tcp://\rP", "host\u00a0:1", "ho\x00st",
+		"fd00::2:5555", "tcp://fd00::2:5555", "fe80::1%eth0:5555",
 	} {
 		if got, err := ParseHostengine(text); err == nil {
 			t.Errorf("ParseHostengine(%q) = %+v, want an error", text, got)
 		}
+	}
+}
+
+// An IPv6 address and a port without brackets look like a longer address.
+func TestAmbiguousHostengine(t *testing.T) {
+	const want = `"fd00::2:5555" can mean an address, or an address and a port: write [fd00::2]:5555 for the port, or [fd00::2:5555] for the address`
+	if _, err := ParseHostengine("fd00::2:5555"); err == nil || err.Error() != want {
+		t.Errorf("error %v", err)
 	}
 }
 

@@ -54,8 +54,11 @@ type Catalogue struct {
 	xids []XID // by code
 }
 
-// unknownXID is dcgm-exporter's text for a code that is not in its table.
-const unknownXID = "Unknown Error"
+// dcgm-exporter's texts for 0, and for a code that is not in its table.
+const (
+	noXID      = "No Error"
+	unknownXID = "Unknown Error"
+)
 
 // Lookup returns the description of a code.
 func (c *Catalogue) Lookup(code int64) (XID, bool) {
@@ -94,6 +97,9 @@ func (c *Catalogue) With(changes *Catalogue) *Catalogue {
 // Message returns the text for the label err_msg of DCGM_FI_DEV_XID_ERRORS. The text
 // differs from that of dcgm-exporter; the label err_code does not.
 func (c *Catalogue) Message(code int64) string {
+	if code == 0 {
+		return noXID
+	}
 	if x, ok := c.Lookup(code); ok {
 		return x.Meaning
 	}

@@ -33,7 +33,7 @@ func TestXIDCatalogueLookup(t *testing.T) {
 		if x, ok := c.Lookup(code); ok {
 			t.Errorf("XID %d is %+v", code, x)
 		}
-		if got := c.Message(code); got != "Unknown Error" {
+		if got := c.Message(code); (got == "No Error") != (code == 0) || (got == "Unknown Error") != (code != 0) {
 			t.Errorf("message of XID %d: %q", code, got)
 		}
 	}

@@ -25,6 +25,7 @@ type use struct{ memory, processes float64 }
 // testUsage runs the real processes of containers on the simulated GPUs. The exporter
 // attributes them to pods by their real cgroups.
 func testUsage(t *testing.T, k *kubelet, g *gpus, e *exporter, h *holdings) {
+	g.command(t, "process none") // nor the default ones, which belong to the holders
 	t.Cleanup(func() { g.command(t, "process none") })
 	want := map[hold]use{}
 	for _, one := range *h {

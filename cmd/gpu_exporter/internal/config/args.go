@@ -36,6 +36,7 @@ type CommandLine struct {
 	// Again reads the configuration again, for a reload.
 	Again func() (Config, []string, error)
 
+	All    bool   // for once: also the families of the exporter itself
 	Output string // of doctor and fields: OutputText or OutputJSON
 	// FieldNames, FieldKinds and FieldTypes select the output of fields. Node lets it
 	// sample this node.
@@ -54,6 +55,8 @@ const (
 // settings is the table of the flags that are not part of a configuration.
 func (c *CommandLine) settings() []*setting {
 	return []*setting{
+		{name: "all", commands: []string{Once}, target: boolean(&c.All),
+			help: "Print the metrics of the exporter itself as well, which node_exporter's textfile collector does not accept."},
 		{name: "output", def: OutputText, arg: "FORMAT", commands: []string{Doctor, Fields}, target: oneOf(&c.Output, OutputText, OutputJSON),
 			help: "Format of the output: text or json."},
 		{name: "entity", arg: "KIND", commands: []string{Fields}, target: list(&c.FieldKinds),
@@ -67,9 +70,13 @@ func (c *CommandLine) settings() []*setting {
 	}
 }
 
+// ReadConfigMap returns the data of a ConfigMap. Without a kubeconfig, it uses the pod's
+// service account.
+type ReadConfigMap func(kubeconfig, namespace, name string) (map[string]string, error)
+
 // Parse reads arguments and environment. It prints help and version to stdout. The
-// error is an [*Error].
-func Parse(args, environ []string, stdout io.Writer) (CommandLine, error) {
+// error is an [*Error]. With a nil configMap, none is read.
+func Parse(args, environ []string, stdout io.Writer, configMap ReadConfigMap) (CommandLine, error) {
 	var line CommandLine
 	own := line.settings()
 	table := append(slices.Clone(own), new(Config).settings()...)
@@ -119,9 +126,12 @@ func Parse(args, environ []string, stdout io.Writer) (CommandLine, error) {
 		return CommandLine{}, &Error{Mistakes: mistakes}
 	}
 	lookup := Lookup(environ)
-	line.Again = func() (Config, []string, error) { return load(flags, lookup, false) } // the server reads its file itself
+	if line.Command == Fields && !line.Node {
+		configMap = nil // the catalogue has no counters
+	}
+	line.Again = func() (Config, []string, error) { return load(flags, lookup, configMap, false) } // the server reads its file itself
 	var err error
-	line.Config, line.Warnings, err = load(flags, lookup, line.Command == Serve || line.Command == CheckConfig)
+	line.Config, line.Warnings, err = load(flags, lookup, configMap, line.Command == Serve || line.Command == CheckConfig)
 	return line, err
 }
 

@@ -71,6 +71,7 @@ type Live struct {
 	xidCatalogue         string   // path
 	linkBase             string   // zero-based or one-based
 	dcgmLog, healthCheck bool
+	zeroXID              bool
 }
 
 // Static holds the settings that need a restart. The hostengine is one of them:

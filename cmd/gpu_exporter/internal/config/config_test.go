@@ -67,7 +67,7 @@ func settings(c Config) Config {
 func parse(t *testing.T, args, environ []string) (CommandLine, error) {
 	t.Helper()
 	var stdout bytes.Buffer
-	line, err := Parse(args, environ, &stdout)
+	line, err := Parse(args, environ, &stdout, nil)
 	if stdout.Len() > 0 {
 		t.Errorf("printed %s", &stdout)
 	}
@@ -462,7 +462,7 @@ func TestCommands(t *testing.T) {
 // after them.
 func TestHelpIsComplete(t *testing.T) {
 	var stdout bytes.Buffer
-	if _, err := Parse([]string{"--help"}, nil, &stdout); err != nil {
+	if _, err := Parse([]string{"--help"}, nil, &stdout, nil); err != nil {
 		t.Fatal(err)
 	}
 	ours, theirs, _ := strings.Cut(stdout.String(), "\nNames of dcgm-exporter")
@@ -492,7 +492,7 @@ func TestHelpAndVersion(t *testing.T) {
 	} {
 		t.Run(args, func(t *testing.T) {
 			var stdout bytes.Buffer
-			line, err := Parse(strings.Fields(args), []string{"DCGM_EXPORTER_INTERVAL=broken"}, &stdout)
+			line, err := Parse(strings.Fields(args), []string{"DCGM_EXPORTER_INTERVAL=broken"}, &stdout, nil)
 			if err != nil || line.Command != "" {
 				t.Errorf("command %q, error %v", line.Command, err)
 			}

@@ -27,6 +27,19 @@ const (
 	inheritedCounters = "/etc/dcgm-exporter/default-counters.csv"
 )
 
+// imageCounters returns the built-in name of the counters files in dcgm-exporter's image,
+// which its charts and the GPU Operator name. dcp-metrics-included.csv and
+// default-counters.csv have the same counters.
+func imageCounters(path string) (builtIn string, ok bool) {
+	switch path {
+	case inheritedCounters, "/etc/dcgm-exporter/dcp-metrics-included.csv":
+		return builtInPrefix + "default", true
+	case "/etc/dcgm-exporter/1.x-compatibility-metrics.csv":
+		return builtInPrefix + "1.x-compatibility", true
+	}
+	return "", false
+}
+
 // builtInCounters returns the names of the built-in counters files.
 func builtInCounters() []string {
 	names := etc.CountersNames()
@@ -49,6 +62,18 @@ func readCounters(path string) (*field.Counters, error) {
 		return nil, fmt.Errorf("%s: unknown built-in counters file: use %s, or the path of a file", path, ListOf(builtInCounters()))
 	}
 	return field.ParseCounters(text, etc.CountersFile(name))
+}
+
+// replaceMissing returns the built-in file in place of a missing file of dcgm-exporter's
+// image, or else the same file.
+func (l *loader) replaceMissing(path string) string {
+	builtIn, ok := imageCounters(path)
+	if _, err := os.Stat(path); !ok || !errors.Is(err, fs.ErrNotExist) {
+		return path
+	}
+	l.warn("the counters file %s of dcgm-exporter's image does not exist: %s is used, which has the same counters", path, builtIn)
+	l.config.Files = append(l.config.Files, path) // a reload finds it
+	return builtIn
 }
 
 // counterEntry is a counter and where it is defined.
@@ -77,7 +102,10 @@ func find(list []counterEntry, name string) int {
 // countersFiles returns the counters files to read, and what messages call them.
 func (l *loader) countersFiles() (paths []string, name string) {
 	if l.settings["counters.file"].set {
-		return l.config.countersFiles, strings.Join(l.config.countersFiles, ", ")
+		for _, path := range l.config.countersFiles {
+			paths = append(paths, l.replaceMissing(path))
+		}
+		return paths, strings.Join(paths, ", ")
 	}
 	if _, err := os.Stat(inheritedCounters); err == nil {
 		return []string{inheritedCounters}, inheritedCounters
@@ -88,7 +116,13 @@ func (l *loader) countersFiles() (paths []string, name string) {
 // loadCounters reads the counters files and adds the fields of the configuration file.
 func (l *loader) loadCounters() {
 	c := l.config
-	paths, name := l.countersFiles()
+	var paths []string
+	var name string
+	if c.CountersConfigMap != "" && l.configMap != nil {
+		name = l.loadConfigMap()
+	} else {
+		paths, name = l.countersFiles()
+	}
 	for _, path := range paths {
 		if !isBuiltIn(path) {
 			c.Files = append(c.Files, path)
@@ -113,6 +147,9 @@ func (l *loader) loadCounters() {
 		l.addModel(model, general)
 	}
 	l.addHistograms()
+	for i := range l.counters {
+		l.counters[i].ZeroXID = c.zeroXID && l.counters[i].Field.ID == field.XIDErrors
+	}
 	l.checkFamilyNames()
 	for _, counter := range l.counters {
 		c.Counters = append(c.Counters, counter.Counter)
@@ -127,6 +164,38 @@ func (l *loader) loadCounters() {
 		name = strings.TrimPrefix(name+" and ", " and ") + "the fields of " + c.ConfigFile
 	}
 	c.CountersName = cmp.Or(name, "no counters file")
+}
+
+// loadConfigMap reads the counters file in a ConfigMap, and returns what messages call it.
+// It replaces all counters files, and an error remains one, as in dcgm-exporter.
+func (l *loader) loadConfigMap() (name string) {
+	const key = "metrics"
+	s := l.settings["counters.config-map"]
+	if files := l.settings["counters.file"]; files.set {
+		l.warn("%s: no effect: %s names the counters", files.from, s.from)
+	}
+	namespace, object, ok := strings.Cut(l.config.CountersConfigMap, ":")
+	if !ok || namespace == "" || object == "" || strings.ContainsAny(object, ":/") || strings.Contains(namespace, "/") {
+		l.failSetting(s, "%q is not the name of a ConfigMap: write NAMESPACE:NAME", l.config.CountersConfigMap)
+		return ""
+	}
+	data, err := l.configMap(l.config.Kubeconfig, namespace, object)
+	text, ok := data[key]
+	name = "ConfigMap " + l.config.CountersConfigMap
+	switch {
+	case err != nil:
+		l.failSetting(s, "reading %s: %v", name, err)
+	case !ok:
+		l.failSetting(s, "%s has no key %q with a counters file", name, key)
+	default:
+		counters, err := field.ParseCounters(strings.NewReader(text), name)
+		if err != nil {
+			l.fail(err)
+			return name
+		}
+		l.addFile(name, counters)
+	}
+	return name
 }
 
 // countersProblem reports a counters file that cannot be used.

@@ -4,6 +4,8 @@
 package config
 
 import (
+	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -26,9 +28,43 @@ func TestBuiltInCounters(t *testing.T) {
 			t.Errorf("%s: %d counters, warnings %q, files %q, error %v", name, len(line.Config.Counters), line.Warnings, line.Config.Files, err)
 		}
 	}
-	const want = "builtin:all: unknown built-in counters file: use builtin:default, builtin:dcgm-4.9 or builtin:everything, or the path of a file"
+	const want = "builtin:all: unknown built-in counters file: use builtin:default, builtin:dcgm-4.9, builtin:1.x-compatibility or builtin:everything, or the path of a file"
 	if _, err := parse(t, []string{"-f", "builtin:all"}, nil); err == nil || err.Error() != want {
 		t.Errorf("error %v", err)
+	}
+}
+
+// The counters files of dcgm-exporter's image are built in. Other missing files remain
+// errors.
+func TestCountersOfTheImage(t *testing.T) {
+	const dir = "/etc/dcgm-exporter/"
+	if _, err := os.Stat(dir); err == nil {
+		t.Skipf("this machine has %s", dir)
+	}
+	for file, set := range map[string]struct {
+		name     string
+		counters int
+	}{
+		"default-counters.csv":          {"builtin:default", 26},
+		"dcp-metrics-included.csv":      {"builtin:default", 26},
+		"1.x-compatibility-metrics.csv": {"builtin:1.x-compatibility", 20},
+	} {
+		want := fmt.Sprintf("the counters file %s%s of dcgm-exporter's image does not exist: %s is used, which has the same counters", dir, file, set.name)
+		included := writeFile(t, filepath.Join(t.TempDir(), "c.yaml"), "counters: {file: "+dir+file+"}\n")
+		for _, args := range [][]string{{"-f", dir + file}, {"--config.file=" + included}} {
+			line, err := parse(t, args, nil)
+			if err != nil || !slices.Equal(line.Warnings, []string{want}) || line.Config.CountersName != set.name || len(line.Config.Counters) != set.counters {
+				t.Errorf("%v: %d counters of %s, warnings %q, error %v", args, len(line.Config.Counters), line.Config.CountersName, line.Warnings, err)
+			}
+			if !slices.Contains(line.Config.Files, dir+file) {
+				t.Errorf("%v: %q would not be reloaded", args, line.Config.Files)
+			}
+		}
+	}
+	for _, path := range []string{dir + "other.csv", "/etc/default-counters.csv", "default-counters.csv"} {
+		if _, err := parse(t, []string{"-f", path}, nil); err == nil || !strings.Contains(err.Error(), path+": no such file or directory") {
+			t.Errorf("%s: error %v", path, err)
+		}
 	}
 }
 

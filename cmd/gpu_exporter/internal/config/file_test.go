@@ -27,14 +27,14 @@ func writeFile(t *testing.T, path, text string) string {
 func parsed(t *testing.T, args, env string) (Config, error) {
 	t.Helper()
 	var stdout strings.Builder
-	line, err := Parse(strings.Fields(args), strings.Fields(env), &stdout)
+	line, err := Parse(strings.Fields(args), strings.Fields(env), &stdout, nil)
 	return line.Config, err
 }
 
 // loaded returns the configuration of a file and the warnings about it.
 func loaded(t *testing.T, path string) (Config, string, error) {
 	t.Helper()
-	c, warnings, err := load(map[string][]string{"config.file": {path}}, Lookup(nil), false)
+	c, warnings, err := load(map[string][]string{"config.file": {path}}, Lookup(nil), nil, false)
 	return c, strings.ReplaceAll(strings.Join(warnings, "\n"), filepath.Dir(path)+"/", ""), err
 }
 
@@ -216,7 +216,7 @@ c.yaml:3: devices.gpus: device selector "x": "x" does not begin with g or i; wri
 c.yaml:4: counters.file: none.csv does not exist: check the path (a relative one starts at this file's directory)
 c.yaml:4: counters.file: bad.csv:2: unknown field DCGM_FI_DEV_GPU_TMP: did you mean DCGM_FI_DEV_GPU_TEMP?
 c.yaml:4: counters.file: bad.csv:3: DCGM_FI_DEV_POWER_USAGE has the unknown type gouge: write gauge, counter or label
-c.yaml:5: counters.file: builtin:all: unknown built-in counters file: use builtin:default, builtin:dcgm-4.9 or builtin:everything, or the path of a file`},
+c.yaml:5: counters.file: builtin:all: unknown built-in counters file: use builtin:default, builtin:dcgm-4.9, builtin:1.x-compatibility or builtin:everything, or the path of a file`},
 		"a key twice": {"sample:\n  interval: 1s\nlog: {level: info}\nsample:\n  max-age: 1m\n", "c.yaml:4: sample is set on line 1 already: remove one of them"},
 		"resolution": {`sample: {interval: 1s}
 fields:

@@ -35,6 +35,8 @@ type loader struct {
 	flags    map[string][]string // values of flags, by the names of their settings
 	lookup   func(variable string) (string, bool)
 
+	configMap ReadConfigMap // nil: none is read
+
 	// The content of the configuration file in addition to values of settings.
 	fields []counterEntry
 	models []modelEntry
@@ -50,8 +52,8 @@ type loader struct {
 // configuration still has its Files. The warnings are about settings that work, but are
 // probably not intended. checkWeb is for callers that start a server: it reads its own
 // configuration file.
-func load(flags map[string][]string, lookup func(string) (string, bool), checkWeb bool) (Config, []string, error) {
-	l := loader{config: &Config{}, settings: map[string]*setting{}, flags: flags, lookup: lookup}
+func load(flags map[string][]string, lookup func(string) (string, bool), configMap ReadConfigMap, checkWeb bool) (Config, []string, error) {
+	l := loader{config: &Config{}, settings: map[string]*setting{}, flags: flags, lookup: lookup, configMap: configMap}
 	for _, s := range l.config.settings() {
 		l.settings[s.name] = s
 		if s.name == "config.file" {

@@ -102,7 +102,7 @@ func (l *Live) settings() []*setting {
 		{name: "counters.file", arg: "FILE", target: values(&l.countersFiles, false, notEmpty),
 			help: "Counters file: a CSV file of the fields to export, or " + ListOf(builtInCounters()) + ". Repeatable. Default: " + inheritedCounters + " if it exists, else builtin:default."},
 		{name: "counters.config-map", arg: "NAMESPACE:NAME", target: optional(&l.CountersConfigMap),
-			help: "ConfigMap whose key metrics is the counters file."},
+			help: "ConfigMap whose key metrics is the counters file, read from the API server at the start and at each reload. It replaces --counters.file. Needs --kubernetes.kubeconfig or a service account that can get it."},
 
 		{name: "devices.gpus", def: "f", arg: "SELECTOR", target: checked(&l.Devices, selector),
 			help: "GPUs and GPU instances to export. f: the instances of MIG GPUs, and the GPUs without MIG; g or g:0,2-4: GPUs; i or i:0,2-4: GPU instances; g:0+i:1: both."},
@@ -123,6 +123,8 @@ func (l *Live) settings() []*setting {
 
 		{name: "xid.catalogue", arg: "FILE", target: text(&l.xidCatalogue),
 			help: "CSV file in the form of etc/xid-catalogue.csv. Its lines replace or extend the built-in XID codes."},
+		{name: "xid.last-zero", target: boolean(&l.zeroXID),
+			help: "Export DCGM_FI_DEV_XID_ERRORS with the value 0 until the first XID, as dcgm-exporter does if the driver has that value. Default: no series."},
 		{name: "xid.window", def: "5m", arg: "DURATION", target: duration(&l.XIDWindow, time.Second, day),
 			help: "Window of DCGM_EXP_XID_ERRORS_COUNT."},
 		{name: "clock-events.window", def: "5m", arg: "DURATION", target: duration(&l.ClockWindow, time.Second, day),

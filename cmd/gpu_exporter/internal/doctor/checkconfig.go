@@ -4,6 +4,7 @@
 package doctor
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strconv"
@@ -16,7 +17,7 @@ import (
 )
 
 // CheckConfig implements the command check-config. It prints the metrics that the
-// configuration exports. The configuration has been validated; check sets up the exporter,
+// configuration exports: the counters, the families of groups, and the number of series. The configuration has been validated; check sets up the exporter,
 // and returns warnings and the mistakes that only this setup detects. The exit status is 1
 // after a mistake.
 func CheckConfig(line config.CommandLine, check func(config.Config) (warnings []string, err error), stdout, stderr io.Writer) int {
@@ -37,7 +38,7 @@ func CheckConfig(line config.CommandLine, check func(config.Config) (warnings []
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", id, m.Name, m.Type, describeReading(m, c.Models), m.Help)
 	}
-	if err := table.Flush(); err != nil {
+	if err := cmp.Or(table.Flush(), writeGroups(stdout, c)); err != nil {
 		return fail(stderr, fmt.Errorf("printing: %w", err))
 	}
 	return 0

@@ -25,6 +25,8 @@ type Node interface {
 	// Sample runs a sampler until it has delivered a few samples, and stops it. It returns
 	// the reason why it has not delivered them.
 	Sample(ctx context.Context) error
+	// SamplerStatus has the reason of a failure.
+	SamplerStatus() model.SamplerStatus
 	// Newest returns the newest inventory and sample. Both can be nil.
 	Newest() (*model.Inventory, *model.Sample)
 	Owners() *owners.Owners
@@ -79,6 +81,10 @@ func (d *diagnosis) examine(ctx context.Context, c config.Config, open Open) (er
 		return err
 	}
 	d.examineSampling(ctx, c, node)
+	if c.Simulate == "" {
+		inv, _ := node.Newest()
+		d.examineMachine("/", c.Hostengine == "" && inv == nil)
+	}
 	if _, err := os.Stat(c.KubeletSocket); err == nil && !c.Kubernetes {
 		d.add("kubelet", c.KubeletSocket, owners.Noted, "the socket exists, but pods are not mapped", "add --kubernetes.enabled")
 	}
@@ -113,7 +119,7 @@ func (d *diagnosis) examineSampling(ctx context.Context, c config.Config, node N
 		if err == nil {
 			err = errors.New("no inventory")
 		}
-		d.add("library", "libdcgm.so.4", owners.Broken, err.Error(), "")
+		d.addFailure(ctx, c, node.SamplerStatus().LastFailure, err)
 		return
 	}
 	dcgm := "DCGM of unknown version"

@@ -6,13 +6,16 @@ package doctor
 import (
 	"encoding/json"
 	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"gpu_exporter/cmd/gpu_exporter/internal/config"
 	"gpu_exporter/cmd/gpu_exporter/internal/owners"
+	"gpu_exporter/collector/model"
 	"gpu_exporter/podmapper/kubelettest"
 )
 
@@ -72,12 +75,98 @@ func TestDoctorOnABareMachine(t *testing.T) {
 	if f := d.find("library", ""); f == nil || f.State != owners.Broken || !strings.Contains(f.Detail, "install DCGM") {
 		t.Errorf("library: %+v", f)
 	}
+	for _, name := range []string{"driver", "gpus"} {
+		if f := d.find("machine", name); f == nil || f.State != owners.Broken || f.Advice == "" {
+			t.Errorf("%s: %+v", name, f)
+		}
+	}
 	if f := d.find("kubelet", "pod-resources"); f == nil || f.State != owners.Broken || !strings.Contains(f.Advice, "mount") {
 		t.Errorf("kubelet: %+v", f)
 	}
-	if !strings.Contains(text, "broken") || strings.Count(text, "\n") > 12 {
+	if !strings.Contains(text, "broken") || strings.Count(text, "\n") > 16 {
 		t.Errorf("printed:\n%s", text)
 	}
+}
+
+// TestDoctorOnAnUnreachableEngine: the finding is about the engine's address, not about the
+// library.
+func TestDoctorOnAnUnreachableEngine(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for engine, reason := range map[string]string{
+		address: "connection refused",
+		filepath.Join(t.TempDir(), "engine.sock"): "no such file or directory",
+	} {
+		d, status, _ := examined(t, "--simulate=h100x8", "-r", engine)
+		f := d.find("engine", engine)
+		if status != 1 || f == nil || f.State != owners.Broken || !strings.HasPrefix(f.Detail, "does not answer: ") || !strings.Contains(f.Detail, reason) {
+			t.Errorf("%s: status %d, %+v", engine, status, d.Findings)
+		}
+		if f := d.find("library", ""); f != nil {
+			t.Errorf("%s: %+v", engine, f)
+		}
+	}
+}
+
+// TestDoctorOnAnotherProgram: a program that is no engine accepts connections.
+func TestDoctorOnAnotherProgram(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	d := newDiagnosis()
+	c := config.Config{Static: config.Static{Hostengine: listener.Addr().String()}}
+	d.addFailure(t.Context(), c, model.Failure{Reason: model.FailureHostengineUnreached}, errors.New("not reached"))
+	if f := d.find("engine", c.Hostengine); f == nil || f.Detail != "does not answer: a program accepts connections, but it is not nv-hostengine of DCGM 4" {
+		t.Errorf("%+v", d.Findings)
+	}
+}
+
+// TestMachine: the driver and the GPUs are found without DCGM.
+func TestMachine(t *testing.T) {
+	root := t.TempDir()
+	write := func(path, content string) {
+		t.Helper()
+		path = filepath.Join(root, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func(required bool, driver, gpus owners.Finding) {
+		t.Helper()
+		d := newDiagnosis()
+		d.examineMachine(root, required)
+		for name, want := range map[string]owners.Finding{"driver": driver, "gpus": gpus} {
+			if f := d.find("machine", name); f == nil || f.State != want.State || f.Detail != want.Detail || (f.Advice != "") != (want.State != owners.OK) {
+				t.Errorf("%+v, want %+v", f, want)
+			}
+		}
+	}
+	noDriver := owners.Finding{State: owners.Broken, Detail: "NVIDIA's kernel module is not loaded: /proc/driver/nvidia/version does not exist"}
+	check(true, noDriver, owners.Finding{State: owners.Broken, Detail: "GPUs of NVIDIA on the PCI bus: 0; device files /dev/nvidiaN: 0"})
+	write("sys/bus/pci/devices/0000:18:00.0/vendor", "0x10de\n")
+	write("sys/bus/pci/devices/0000:18:00.0/class", "0x030200\n")
+	write("sys/bus/pci/devices/0000:19:00.0/vendor", "0x10de\n")
+	write("sys/bus/pci/devices/0000:19:00.0/class", "0x068000\n") // an NVSwitch
+	check(true, noDriver, owners.Finding{State: owners.Broken, Detail: "GPUs of NVIDIA on the PCI bus: 1; device files /dev/nvidiaN: 0"})
+	noDriver.State = owners.Noted
+	check(false, noDriver, owners.Finding{State: owners.Noted, Detail: "GPUs of NVIDIA on the PCI bus: 1; device files /dev/nvidiaN: 0"})
+	write("proc/driver/nvidia/version", "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.133.20  Release Build\nGCC version:  gcc 13.2.0\n")
+	write("dev/nvidia0", "")
+	write("dev/nvidiactl", "")
+	check(true, owners.Finding{State: owners.OK, Detail: "NVIDIA's kernel module 570.133.20 is loaded"},
+		owners.Finding{State: owners.OK, Detail: "GPUs of NVIDIA on the PCI bus: 1; device files /dev/nvidiaN: 1"})
 }
 
 func TestDoctorOnAHealthyNode(t *testing.T) {

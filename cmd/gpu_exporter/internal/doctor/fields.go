@@ -4,15 +4,18 @@
 package doctor
 
 import (
+	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
+	"unicode/utf8"
 
 	"gpu_exporter/cmd/gpu_exporter/internal/config"
 	"gpu_exporter/collector/field"
@@ -197,41 +200,79 @@ func kindNames(on func(model.EntityKind) bool) []string {
 	return names
 }
 
+// outputWidth is the maximum number of columns. A field with a long name needs most of it.
+const outputWidth = 100
+
+// writeFields prints a line for each field, and its description below, so that the output
+// fits a terminal. The JSON output has more.
 func writeFields(w io.Writer, fields []description, node bool) error {
-	where := "READ ON"
-	if node {
-		where = "ON THIS NODE"
-	}
-	orDash := func(s string) string {
-		if s == "" {
-			return "-"
-		}
-		return s
-	}
-	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintf(table, "ID\tNAME\tTYPE\tVALUE\tUNIT\tLEVEL\t%s\tHELP\n", where)
+	const indent = "      "
+	width := 0
 	for _, f := range fields {
-		id, here, help := strconv.Itoa(int(f.ID)), strings.Join(f.Kinds, ","), f.Help
-		if node {
-			here = supportText(f.Node)
-		}
+		width = max(width, len(f.Name))
+	}
+	out := bufio.NewWriter(w)
+	row := func(id, name, metric, value, unit string) {
+		fmt.Fprintf(out, "%-4s  %-*s  %-7s  %-6s  %s\n", id, width, name, metric, value, unit)
+	}
+	row("ID", "NAME", "TYPE", "VALUE", "UNIT")
+	for _, f := range fields {
+		id := strconv.Itoa(int(f.ID))
 		if f.Computed {
-			id = ""
-			help += " Computed by the exporter."
-			if node {
-				here = ""
+			id = "-"
+		}
+		row(id, f.Name, f.Type, f.ValueType, cmp.Or(f.Unit, "-"))
+		text := f.text(node)
+		for line := range wrapped(text, outputWidth-len(indent)) {
+			fmt.Fprintf(out, "%s%s\n", indent, line)
+		}
+	}
+	return out.Flush()
+}
+
+// text returns the description of a field in sentences.
+func (f description) text(node bool) string {
+	text := f.Help
+	if f.Computed {
+		text += " Computed by the exporter."
+	}
+	if f.Profiling {
+		text += " Needs profiling."
+	}
+	switch {
+	case node && !f.Computed:
+		text += " On this node: " + supportText(f.Node) + "."
+	case len(f.Kinds) > 0:
+		text += " Read on " + strings.Join(f.Kinds, ", ") + "."
+	}
+	if len(f.LegacyNames) > 0 {
+		text += " Also " + strings.Join(f.LegacyNames, ", ") + "."
+	}
+	if f.BaseUnitName != "" {
+		text += " In base units " + f.BaseUnitName + "."
+	}
+	return text
+}
+
+// wrapped yields the text in lines of at most width columns. A longer word has a line of
+// its own.
+func wrapped(text string, width int) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		line := ""
+		for word := range strings.FieldsSeq(text) {
+			switch {
+			case line == "":
+				line = word
+			case utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) <= width:
+				line += " " + word
+			case !yield(line):
+				return
+			default:
+				line = word
 			}
 		}
-		if f.Profiling {
-			help += " Needs profiling."
+		if line != "" {
+			yield(line)
 		}
-		if len(f.LegacyNames) > 0 {
-			help += " Also " + strings.Join(f.LegacyNames, ", ") + "."
-		}
-		if f.BaseUnitName != "" {
-			help += " In base units " + f.BaseUnitName + "."
-		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", orDash(id), f.Name, f.Type, f.ValueType, orDash(f.Unit), f.Level, orDash(here), help)
 	}
-	return table.Flush()
 }

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"gpu_exporter/cmd/gpu_exporter/internal/config"
 	"gpu_exporter/collector/dcgmsim"
@@ -24,7 +25,7 @@ import (
 func runFields(t *testing.T, args string) (status int, stdout, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	line, err := config.Parse(append([]string{config.Fields}, strings.Fields(args)...), nil, &out)
+	line, err := config.Parse(append([]string{config.Fields}, strings.Fields(args)...), nil, &out, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,14 +93,20 @@ func TestFieldsOutput(t *testing.T) {
 		stderr string
 	}{
 		{args: "203 1002", want: `
-ID    NAME                        TYPE   VALUE   UNIT     LEVEL             READ ON                            HELP
-203   DCGM_FI_DEV_GPU_UTIL        gauge  int64   percent  gpu               gpu,gpu_instance                   Time in which a kernel ran on the GPU (in percent). Also dcgm_gpu_utilization. In base units DCGM_FI_DEV_GPU_UTIL_RATIO.
-1002  DCGM_FI_PROF_SM_UTIL_RATIO  gauge  double  ratio    compute_instance  gpu,gpu_instance,compute_instance  Share of cycles in which an SM had a warp assigned (ratio). Needs profiling. Also DCGM_FI_PROF_SM_ACTIVE, dcgm_fi_prof_sm_active.
+ID    NAME                        TYPE     VALUE   UNIT
+203   DCGM_FI_DEV_GPU_UTIL        gauge    int64   percent
+      Time in which a kernel ran on the GPU (in percent). Read on gpu, gpu_instance. Also
+      dcgm_gpu_utilization. In base units DCGM_FI_DEV_GPU_UTIL_RATIO.
+1002  DCGM_FI_PROF_SM_UTIL_RATIO  gauge    double  ratio
+      Share of cycles in which an SM had a warp assigned (ratio). Needs profiling. Read on gpu,
+      gpu_instance, compute_instance. Also DCGM_FI_PROF_SM_ACTIVE, dcgm_fi_prof_sm_active.
 `},
 		{args: "dcgm_exp_p2p_status dcgm_exp_xid_errors_total", want: `
-ID  NAME                       TYPE     VALUE  UNIT  LEVEL         READ ON           HELP
--   DCGM_EXP_P2P_STATUS        gauge    int64  -     gpu           gpu               Status of the NVLink between two GPUs. Computed by the exporter.
--   DCGM_EXP_XID_ERRORS_TOTAL  counter  int64  -     gpu_instance  gpu,gpu_instance  XID errors since the exporter started. Computed by the exporter.
+ID    NAME                       TYPE     VALUE   UNIT
+-     DCGM_EXP_P2P_STATUS        gauge    int64   -
+      Status of the NVLink between two GPUs. Computed by the exporter. Read on gpu.
+-     DCGM_EXP_XID_ERRORS_TOTAL  counter  int64   -
+      XID errors since the exporter started. Computed by the exporter. Read on gpu, gpu_instance.
 `},
 		{args: "dcgm_exp_p2p_stats", status: 1, stderr: "gpu_exporter: error: no field matches (did you mean DCGM_EXP_P2P_STATUS?)\n"},
 		{args: "1120 --output=json", want: `
@@ -155,6 +162,11 @@ func TestFieldsListsAll(t *testing.T) {
 	status, stdout, stderr := runFields(t, "")
 	if status != 0 {
 		t.Fatalf("status %d: %s", status, stderr)
+	}
+	for line := range strings.Lines(stdout) {
+		if columns := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); columns > 100 {
+			t.Errorf("%d columns: %s", columns, line)
+		}
 	}
 	for _, c := range field.ComputedCounters() {
 		if !strings.Contains(stdout, " "+c.Name+" ") {

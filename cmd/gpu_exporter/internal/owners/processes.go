@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"gpu_exporter/collector/metrics"
 	"gpu_exporter/collector/model"
@@ -58,6 +59,9 @@ func (o *Owners) locateReadings(ctx context.Context) error {
 				continue
 			}
 			where := o.locate(r)
+			if o.cfg.Simulate != "" {
+				o.placeSimulated(where)
+			}
 			o.mu.Lock()
 			o.publish(o.inputs(), where)
 			o.mu.Unlock()
@@ -88,6 +92,27 @@ func (o *Owners) locate(r reading) *placed {
 		}
 	}
 	return where
+}
+
+// placeSimulated places the processes of a simulated node that do not exist on this
+// machine in the first container that holds their device. Without them, busy GPUs would
+// have no processes.
+func (o *Owners) placeSimulated(where *placed) {
+	held := o.Ownership(where.inventory, time.Now())
+	if held == nil {
+		return
+	}
+	for _, d := range where.processes.Devices {
+		at := d.Entity
+		if where.inventory.Entities[at].Kind == model.KindComputeInstance {
+			at = where.inventory.Entities[at].Parent
+		}
+		for _, p := range d.Processes {
+			if owners := held.Entities[at].Owners; len(owners) > 0 && where.pods[p.PID].Trouble == metrics.ProcessGone {
+				where.pods[p.PID] = metrics.ProcessPlace{Namespace: owners[0].Namespace, Pod: owners[0].Pod, Container: owners[0].Container}
+			}
+		}
+	}
 }
 
 // addJob adds a job to an entity. A job on a compute instance is also one on the

@@ -36,7 +36,7 @@ func writeFile(t *testing.T, path, text string) string {
 // newReloader returns a reloader of the configuration file at path.
 func newReloader(t *testing.T, path string, log *slog.Logger, apply func(config.Config) (bool, error)) *Reloader {
 	t.Helper()
-	line, err := config.Parse([]string{"--config.file=" + path}, nil, io.Discard)
+	line, err := config.Parse([]string{"--config.file=" + path}, nil, io.Discard, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

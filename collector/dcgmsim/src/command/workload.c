@@ -112,7 +112,7 @@ enum command_result handle_process_gone(struct request *r)
 {
     struct node_state *n = r->node;
     long pid;
-    if (!parse_number(option(r, 1, "pid"), 1, 4194304, &pid))
+    if (!parse_number(option(r, 1, "pid"), 1, 9999999, &pid))
         return COMMAND_USAGE;
     node_lock(n);
     for (int i = 0; i < NODE_MAX_PROCESSES; i++)

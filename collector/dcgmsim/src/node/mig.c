@@ -166,6 +166,9 @@ static int add_part(struct partition *s, char *part)
     return 0;
 }
 
+/* Above the kernel's PID_MAX_LIMIT, so that no process of the machine has one of these ids. */
+#define AUTOMATIC_PIDS 4200000
+
 /* Recreates the default processes: one per GPU, or one per compute instance. */
 static void recreate_processes(struct node_state *n, uint32_t position)
 {
@@ -188,7 +191,7 @@ static void recreate_processes(struct node_state *n, uint32_t position)
         uint64_t room = ci < 0 ? g->model.fb_total_mib : g->gi[g->ci[ci].gi].fb_total_mib;
         memset(p, 0, sizeof *p);
         p->present = p->automatic = true;
-        p->pid = 20000 + g->dcgm_id * 100 + (uint32_t)(ci + 1);
+        p->pid = AUTOMATIC_PIDS + g->dcgm_id * 100 + (uint32_t)(ci + 1);
         p->gpu = position;
         p->ci = ci;
         p->share = 1;
