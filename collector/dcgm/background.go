@@ -21,7 +21,8 @@ type background struct {
 	results chan func() error // publish the results of calls
 	running bool
 	overdue bool // the running call is slow
-	slow    int  // calls that must be in time before the next record; 0: none was slow
+	logged  bool // and that was logged
+	slow    int  // calls that must be in time before a slow one is logged again
 }
 
 // newBackground returns a background whose first call is due when schedule sets.
@@ -55,7 +56,7 @@ func (b *background) start(call func() (publish func() error)) bool {
 	if b.running {
 		if !b.overdue {
 			b.overdue = true
-			if b.slow == 0 {
+			if b.logged = b.slow == 0; b.logged {
 				b.log.Warn(b.name + " takes longer than its interval; samples continue without new results")
 			}
 			b.slow = callsInTime
@@ -70,12 +71,12 @@ func (b *background) start(call func() (publish func() error)) bool {
 // finish publishes a result.
 func (b *background) finish(publish func() error) error {
 	b.running = false
-	if b.slow > 0 && !b.overdue {
-		if b.slow--; b.slow == 0 {
-			b.log.Info(b.name + " is in time again")
-		}
+	if b.logged {
+		b.log.Info(b.name + " has finished")
+	} else if b.slow > 0 && !b.overdue {
+		b.slow--
 	}
-	b.overdue = false
+	b.overdue, b.logged = false, false
 	return publish()
 }
 

@@ -267,6 +267,8 @@ func (p *process) frame(what string) wire.Frame {
 			p.t.Fatalf("waiting for %s: frames ended: %v", what, <-p.broken)
 		}
 		switch {
+		case f.Wait != 0:
+			return p.frame(what)
 		case f.Inventory != nil:
 			if p.inv != nil && f.Inventory.Generation <= p.inv.Generation {
 				p.t.Fatalf("inventory %d after %d", f.Inventory.Generation, p.inv.Generation)

@@ -293,6 +293,10 @@ type destination struct {
 	staleAge, silence int64
 }
 
+// isUtilization reports whether the field is a utilization, which DCGM does not have of
+// the instances of a GPU.
+func isUtilization(id model.FieldID) bool { return id >= field.GPUUtil && id <= 207 }
+
 func limits(f field.Field) native.Range {
 	low, high := f.Range()
 	return native.Range{Low: low, High: high}
@@ -349,7 +353,7 @@ func (p *plan) blockOf(row int) block {
 			global := described.Level == model.KindGlobal
 			b.to = append(b.to, destination{
 				cell: add(uint16(id)), column: j, derived: part.derived, want: described.Type, limits: limits(described), global: global,
-				proof: e.Kind.OfGPU() && !global && id != field.XIDErrors && !isProfiling(uint16(id)),
+				proof: e.Kind.OfGPU() && !global && id != field.XIDErrors && !isProfiling(uint16(id)) && !(e.Kind != model.KindGPU && isUtilization(id)),
 			})
 		}
 	}
@@ -360,7 +364,7 @@ func (p *plan) blockOf(row int) block {
 	if p.events[row] {
 		add(fieldXID)
 	}
-	if e.Kind == model.KindGPU && p.events[row] && e.State == model.EntityUp {
+	if e.Kind == model.KindGPU && p.read[row] && e.State == model.EntityUp {
 		add(fieldMIGMode)
 	}
 	b.xid = slices.Index(b.Fields, fieldXID)

@@ -602,7 +602,7 @@ func TestEngineNeedsRestart(t *testing.T) {
 		"as after XID 119":                  {model.EntityUp, temperature, nil, "", true, true},
 		"never a value":                     {model.EntityUp, temperature, nil, "", false, false},
 		"the only GPU is lost":              {model.EntityLost, temperature, nil, "", true, false},
-		"no fields":                         {model.EntityUp, nil, nil, "", true, true},
+		"no fields":                         {model.EntityUp, nil, nil, "", true, false},
 		"a standalone engine":               {model.EntityUp, temperature, nil, "localhost", true, false},
 		"only profiling is read":            {model.EntityUp, activity, nil, "", true, true},
 		"profiling and derived fields read": {model.EntityUp, activity, temperature, "", true, true},

@@ -99,7 +99,7 @@ func (p *plan) targetsOf(row int) []watch.Target {
 			ordinary.Fields = append(ordinary.Fields, field)
 		}
 	}
-	if p.events[row] && e.Kind == model.KindGPU {
+	if p.read[row] && e.Kind == model.KindGPU {
 		ordinary.Fields, added[fieldMIGMode] = append(ordinary.Fields, fieldMIGMode), true
 	}
 	for j, status := range p.fixed[row] {

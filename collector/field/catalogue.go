@@ -72,7 +72,7 @@ func (f Field) Range() (low, high float64) {
 	case "percent":
 		return 0, 200 // fans may exceed 100 (nvmlDeviceGetFanSpeed)
 	case "celsius":
-		return -273, 1000
+		return -273, 1e4
 	case "W":
 		return 0, 1e6
 	case "MHz":

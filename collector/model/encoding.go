@@ -59,12 +59,23 @@ func (e *Entities) GobDecode(b []byte) error {
 // number of its cells, and for each cell its status and type in one byte, and its bits.
 type Rows [][]Cell
 
+var errRows = errors.New("the rows of a sample have their own encoding")
+
+// GobEncode implements [gob.GobEncoder]. gob encodes samples without rows only.
+func (r Rows) GobEncode() ([]byte, error) { return nil, errRows }
+
+// GobDecode implements [gob.GobDecoder].
+func (r *Rows) GobDecode([]byte) error { return errRows }
+
 // typeShift is the position of a cell's type in the byte that it shares with the status.
 const typeShift = 5
 
-// GobEncode implements [gob.GobEncoder].
-func (r Rows) GobEncode() ([]byte, error) {
-	b := binary.AppendUvarint(nil, uint64(len(r)))
+// AppendTo appends the encoding to b. No rows are no bytes.
+func (r Rows) AppendTo(b []byte) []byte {
+	if r == nil {
+		return b
+	}
+	b = binary.AppendUvarint(b, uint64(len(r)))
 	for _, row := range r {
 		b = binary.AppendUvarint(b, uint64(len(row)))
 		for _, c := range row {
@@ -78,11 +89,15 @@ func (r Rows) GobEncode() ([]byte, error) {
 			}
 		}
 	}
-	return b, nil
+	return b
 }
 
-// GobDecode implements [gob.GobDecoder].
-func (r *Rows) GobDecode(b []byte) error {
+// Decode replaces the rows by those with the encoding b.
+func (r *Rows) Decode(b []byte) error {
+	if len(b) == 0 {
+		*r = nil
+		return nil
+	}
 	number := func() (n uint64) {
 		n, size := binary.Uvarint(b)
 		if size <= 0 {

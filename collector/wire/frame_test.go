@@ -197,6 +197,12 @@ func encoded(t *testing.T, values ...any) []byte {
 	b := bytes.NewBuffer(make([]byte, lengthSize))
 	encoder := gob.NewEncoder(b)
 	for _, v := range values {
+		switch frame := v.(type) {
+		case Frame:
+			v = envelope{Frame: frame}
+		case *Frame:
+			v = envelope{Frame: *frame}
+		}
 		if err := encoder.Encode(v); err != nil {
 			t.Fatal(err)
 		}
