@@ -73,7 +73,7 @@ func connect(cfg wire.SamplerConfig) (*engine, error) {
 		return nil, failure(model.FailureSymbolMissing, nil, "libdcgm.so.4 has no function %s: its version is not supported (use DCGM 4.0 or later)", open.Detail)
 	}
 	if err != nil {
-		return nil, failure(model.FailureLibraryMissing, err, "loading libdcgm.so.4 (install DCGM 4, or set --dcgm.library-path)")
+		return nil, failure(model.FailureLibraryMissing, err, "loading libdcgm.so.4 (install datacenter-gpu-manager-4-core, or set --dcgm.library-path)")
 	}
 	if address.URI && !lib.Has("dcgmConnect_v3") {
 		return nil, failure(model.FailureSymbolMissing, nil, "libdcgm.so.4 has no function dcgmConnect_v3: vsock addresses need DCGM 4.5 or later")

@@ -59,6 +59,7 @@ type gpuProfiling struct {
 	watchable bool // the GPU has fields to watch
 	state     model.ProfilingState
 	newest    int64     // time of the newest value, by the engine's clock; 0: none yet
+	waiting   int64     // time since which the first value is awaited; 0: it exists
 	tried     int64     // time of the newest reading of an ordinary field
 	updates   int       // of ordinary fields after the newest value
 	stalled   bool      // the newest value is too old
@@ -220,7 +221,7 @@ func (p *profiler) enter(g *gpuProfiling, state model.ProfilingState, refused er
 	case model.ProfilingLocked:
 		log.Warn("another client uses the profiling hardware; profiling fields have no values until it is free", "err", refused)
 		g.retryAt = now.Add(p.timing.retry)
-		g.newest, g.stalled = 0, false
+		g.newest, g.waiting, g.stalled = 0, 0, false
 	case model.ProfilingFrozen:
 		log.Warn("DCGM does not update the profiling values; they are withheld and their fields are re-watched")
 		g.retryAt = now
@@ -261,9 +262,16 @@ func (p *profiler) check(r *reading, now time.Time) {
 		}
 		// If the driver is slow, one update of all fields takes longer than the stall.
 		slow := tried != 0 && g.updates < stallUpdates
+		last := g.newest
+		if last == 0 { // another client may have taken the hardware before the first value
+			if g.waiting == 0 {
+				g.waiting = r.newest
+			}
+			last = g.waiting
+		}
 		if newest != 0 && newest != g.newest {
-			g.newest, g.updates, g.stalled = newest, 0, false
-		} else if g.newest != 0 && r.newest-g.newest > p.timing.stall.Microseconds() && !slow {
+			g.newest, g.waiting, g.updates, g.stalled = newest, 0, 0, false
+		} else if last != 0 && r.newest-last > p.timing.stall.Microseconds() && !slow {
 			g.stalled = true
 		}
 		state := model.ProfilingActive
@@ -324,7 +332,7 @@ func (p *profiler) pause(d time.Duration, now time.Time) bool {
 func (p *profiler) resume() {
 	p.pausedUntil = time.Time{}
 	for _, g := range p.known {
-		g.newest, g.stalled = 0, false
+		g.newest, g.waiting, g.stalled = 0, 0, false
 	}
 	p.log.Info("profiling is resumed")
 }

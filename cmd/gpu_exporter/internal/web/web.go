@@ -109,7 +109,7 @@ func (e *Endpoints) Handler() (http.Handler, error) {
 
 func landingPage(withPprof bool) (http.Handler, error) {
 	page, err := toolkit.NewLandingPage(toolkit.LandingConfig{
-		Name:        "NVIDIA GPU Exporter",
+		Name:        "gpu_exporter",
 		Description: "Prometheus exporter for NVIDIA GPUs",
 		Version:     version.Info(),
 		Profiling:   strconv.FormatBool(withPprof),
