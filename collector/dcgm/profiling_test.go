@@ -237,6 +237,18 @@ func TestLockedProfiling(t *testing.T) {
 	}
 }
 
+// TestProfilingWithoutFirstValue: a GPU whose profiling fields never have a value is
+// found, as one whose values end.
+func TestProfilingWithoutFirstValue(t *testing.T) {
+	n := newNode(t, scenario(t, "gpu h100 count 2"))
+	n.command("profiling gpu 1 stalled for-good")
+	p := n.startImpatient(defaultConfig())
+	p.profiling("0 active", "1 frozen")
+	n.command("profiling gpu 1 ok")
+	p.profiling("0 active", "1 active")
+	p.has(gpu, 1, 1001, model.StatusOK)
+}
+
 // TestPausedProfiling shows a pause by command, its expiry, and a pause from the
 // configuration.
 func TestPausedProfiling(t *testing.T) {

@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"github.com/prometheus/common/model"
-
 	"gopkg.in/yaml.v3"
+
 	"gpu_exporter/collector/metrics"
 )
 
