@@ -72,7 +72,7 @@ func TestDoctorOnABareMachine(t *testing.T) {
 	if status != 1 || d.Healthy {
 		t.Errorf("status %d, healthy %v", status, d.Healthy)
 	}
-	if f := d.find("library", ""); f == nil || f.State != owners.Broken || !strings.Contains(f.Detail, "install DCGM") {
+	if f := d.find("library", ""); f == nil || f.State != owners.Broken || !strings.Contains(f.Detail, "install datacenter-gpu-manager-4-core") {
 		t.Errorf("library: %+v", f)
 	}
 	for _, name := range []string{"driver", "gpus"} {
