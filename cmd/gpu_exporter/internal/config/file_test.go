@@ -121,7 +121,7 @@ web:
 c.yaml:2: kubernetes.enabled must be true or false
 c.yaml:4: unknown field DCGM_FI_DEV_GPU_TMEP: did you mean DCGM_FI_DEV_GPU_TEMP?
 c.yaml:5: "gpu_temperature" begins with gpu_, which is reserved for the exporter's own metrics: choose another name
-c.yaml:8: resolution: 5ms is not between 100ms and 24h0m0s
+c.yaml:8: resolution: 5ms is not between 100ms and 24h0m0s: write one such as 5s
 c.yaml:9: unknown key "feild" in a field: did you mean field?
 c.yaml:11: devices is set on line 10 already: remove one of them
 c.yaml:13: an entry of models needs the key match: a regular expression of the GPU's model name
@@ -160,7 +160,7 @@ c.yaml:14: unknown key "sample.intervall" in the file: use clock-events, counter
 c.yaml:3: resolution: 200 has no unit: write 200s or 200ms`},
 		"a value of a flag": {"sample: {interval: soon}\n", `c.yaml:1: sample.interval: "soon" is not a duration from 100ms to 24h0m0s: write one such as 5s`},
 		"an invalid interval and an invalid age": {"sample:\n  interval: soon\n  max-age: -3s\n", `c.yaml:2: sample.interval: "soon" is not a duration from 100ms to 24h0m0s: write one such as 5s
-c.yaml:3: sample.max-age: -3s is not between 100ms and 168h0m0s`},
+c.yaml:3: sample.max-age: -3s is not between 100ms and 168h0m0s: write one such as 5s`},
 		"no mapping":                          {"- a\n", "c.yaml:1: the file must be a mapping: lines of key: value"},
 		"invalid YAML":                        {"a: b: c\n", "c.yaml:1: mapping values are not allowed in this context"},
 		"invalid YAML on a later line":        {"x: 1\n\n  a: b\n", "c.yaml:3: mapping values are not allowed in this context"},

@@ -159,7 +159,7 @@ func parseDuration(s string, lowest, highest time.Duration) (time.Duration, erro
 	case err != nil:
 		return 0, fmt.Errorf("%q is not a duration from %v to %v: write one such as 5s", s, lowest, highest)
 	case d < lowest || d > highest:
-		return 0, fmt.Errorf("%v is not between %v and %v", d, lowest, highest)
+		return 0, fmt.Errorf("%v is not between %v and %v: write one such as 5s", d, lowest, highest)
 	}
 	return d, nil
 }
