@@ -158,18 +158,14 @@ func TestFaultProcessPaused(t *testing.T) {
 func TestFaultProcessHangupAtStart(t *testing.T) {
 	t.Parallel()
 	for range 5 {
-		hangups := 0
 		n := launchNodeWith(t, "t4x1", func(n *node) {
 			go func() {
-				for n.cmd.Process == nil {
-					time.Sleep(100 * time.Microsecond)
-				}
+				<-n.started
 				const hangup = 1 << (syscall.SIGHUP - 1)
 				for !strings.Contains(n.log.String(), "Listening on") {
 					// Before the loader has finished, nothing can protect the process.
 					if caught := signalMask(n.cmd.Process.Pid, "SigIgn:") | signalMask(n.cmd.Process.Pid, "SigCgt:"); caught&hangup != 0 {
 						_ = n.cmd.Process.Signal(syscall.SIGHUP)
-						hangups++
 					}
 					time.Sleep(time.Millisecond)
 				}

@@ -96,6 +96,7 @@ type node struct {
 	sim     *dcgmsim.Node
 	cmd     *exec.Cmd
 	log     *lockedBuffer
+	started chan struct{} // closed when cmd.Process is set
 	exited  chan struct{}
 }
 
@@ -139,7 +140,7 @@ func launchNode(t *testing.T, scenario string, args ...string) *node {
 func launchNodeWith(t *testing.T, scenario string, change func(*node), args ...string) *node {
 	t.Helper()
 	sim := dcgmsim.NewNode(filepath.Join(filepath.Dir(built(t)), "sim"), t.TempDir(), scenario)
-	n := &node{sim: sim, log: &lockedBuffer{}, exited: make(chan struct{})}
+	n := &node{sim: sim, log: &lockedBuffer{}, started: make(chan struct{}), exited: make(chan struct{})}
 	args = append([]string{"--web.listen-address=127.0.0.1:0"}, args...)
 	if scenario != "" {
 		args = append(args, "--simulate="+scenario)
@@ -151,6 +152,7 @@ func launchNodeWith(t *testing.T, scenario string, change func(*node), args ...s
 	if err := n.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	close(n.started)
 	go func() {
 		_ = n.cmd.Wait()
 		close(n.exited)

@@ -215,7 +215,7 @@ func (s *Static) settings() []*setting {
 		{name: "web.config.file", arg: "FILE", target: optional(&s.WebConfigFile),
 			help: "File with TLS and authentication settings. See https://github.com/prometheus/exporter-toolkit/blob/master/docs/web-configuration.md."},
 		{name: "web.max-requests", def: "40", arg: "N", target: number(&s.MaxRequests, 1, 100000),
-			help: "Number of scrapes prepared at the same time. Further ones get status 503."},
+			help: "Number of scrapes prepared at the same time. Further ones wait for up to 1s, and then get status 503."},
 		{name: "web.enable-admin-api", target: boolean(&s.AdminAPI),
 			help: "Let clients change the exporter: POST /-/reload, /-/profiling/pause?for=10m and /-/profiling/resume. One flag covers them, because each affects all users of the node. SIGHUP and changes of files reload without it."},
 		{name: "web.enable-pprof", target: boolean(&s.Pprof), help: "Serve profiles under /debug/pprof/."},

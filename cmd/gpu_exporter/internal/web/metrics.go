@@ -5,6 +5,7 @@ package web
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -35,8 +37,8 @@ type Metrics struct {
 	Renew      func()
 	log        *slog.Logger
 	negotiator *negotiator
-	limit      int64
-	serving    atomic.Int64
+	slots      chan struct{} // one element for each answer in preparation
+	wait       time.Duration // for a slot
 	current    atomic.Pointer[page]
 	renewing   sync.Mutex
 	compressor compressor
@@ -65,10 +67,14 @@ type body struct {
 // encoder panics.
 var errInterrupted = errors.New("encoding was interrupted")
 
+// maxWait is how long a request waits for its turn. An answer takes milliseconds, so
+// bursts of clients are served one after the other.
+const maxWait = time.Second
+
 // NewMetrics returns a handler that prepares at most limit answers at a time. It
 // answers 503 before the first exposition is published.
 func NewMetrics(limit int, log *slog.Logger) *Metrics {
-	return &Metrics{log: log, negotiator: newNegotiator(), limit: int64(limit)}
+	return &Metrics{log: log, negotiator: newNegotiator(), slots: make(chan struct{}, limit), wait: maxWait}
 }
 
 // Publish replaces the exposition. It must not change afterwards, except that it becomes
@@ -114,11 +120,11 @@ func (m *Metrics) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // prepare returns the body for a request. The limit applies to this work, and not to the
 // writes: clients that do not read must not keep others out.
 func (m *Metrics) prepare(r *http.Request) (b *body, status int, why string) {
-	defer m.serving.Add(-1)
-	if m.serving.Add(1) > m.limit {
+	if !m.enter(r.Context()) {
 		return nil, http.StatusServiceUnavailable,
-			fmt.Sprintf("Limit of concurrent scrapes reached (%d, set by --web.max-requests), try again later.", m.limit)
+			fmt.Sprintf("Limit of concurrent scrapes reached (%d, set by --web.max-requests), try again later.", cap(m.slots))
 	}
+	defer func() { <-m.slots }()
 	p := m.newest()
 	if p == nil {
 		return nil, http.StatusServiceUnavailable, "No metrics yet: the exporter is starting."
@@ -128,6 +134,24 @@ func (m *Metrics) prepare(r *http.Request) (b *body, status int, why string) {
 		return nil, http.StatusInternalServerError, "Encoding the metrics failed: " + b.err.Error()
 	}
 	return b, http.StatusOK, ""
+}
+
+// enter waits for a slot, and reports whether it got one.
+func (m *Metrics) enter(ctx context.Context) bool {
+	select {
+	case m.slots <- struct{}{}:
+		return true
+	default:
+	}
+	timer := time.NewTimer(m.wait)
+	defer timer.Stop()
+	select {
+	case m.slots <- struct{}{}:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
 }
 
 // body returns the body of a variant. The first call for it encodes it.

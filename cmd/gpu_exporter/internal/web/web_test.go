@@ -381,7 +381,7 @@ func TestShutdown(t *testing.T) {
 				}
 				answer <- err
 			}()
-			eventually(t, "the scrape has begun", func() bool { return h.serving.Load() == 1 })
+			eventually(t, "the scrape has begun", func() bool { return len(h.slots) == 1 })
 			cancel()
 			if tt.finishes {
 				close(e.hold)
