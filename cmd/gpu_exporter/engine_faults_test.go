@@ -4,6 +4,7 @@
 package main
 
 import (
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -153,6 +154,32 @@ func TestFaultCrashIsLoggedBriefly(t *testing.T) {
 	t.Logf("%d crashes: %d records, %d bytes of log", crashes, records, len(after))
 	if records > 3*crashes || len(after) > crashes*(8<<10) {
 		t.Errorf("%d records of %d crashes in %d bytes:\n%s", records, crashes, len(after), after)
+	}
+}
+
+// TestSamplerHasOneArena shows that the threads of the sampler share one arena of the C
+// library: each thread's own would keep the memory of its largest message.
+func TestSamplerHasOneArena(t *testing.T) {
+	n := startNode(t, "h100x8", "--sample.interval=200ms", "--health.interval=1s")
+	n.eventually(t, "a health check", func() bool { return strings.Contains(n.scrape(t), "\ngpu_health_status{") })
+	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", n.samplerPID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// An additional arena has the size and alignment HEAP_MAX_SIZE (malloc/arena.c of glibc).
+	// Only its first part is accessible.
+	const size = 64 << 20
+	var usedStart, usedEnd uint64
+	for line := range strings.Lines(string(maps)) {
+		var start, end uint64
+		var access string
+		if _, err := fmt.Sscanf(line, "%x-%x %s", &start, &end, &access); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		if access == "---p" && start == usedEnd && end == usedStart+size && usedStart%size == 0 {
+			t.Errorf("an arena at %x has %d KiB", usedStart, (usedEnd-usedStart)>>10)
+		}
+		usedStart, usedEnd = start, end
 	}
 }
 

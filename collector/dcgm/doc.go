@@ -7,11 +7,11 @@
 //	engine.go        opens the library and the engine
 //	sampler.go       builds inventories, plans and watches; run.go is its event loop
 //	plan.go          what to watch and read; targets.go groups it into watches
-//	watch.go         keeps DCGM's watches equal to the targets
 //	reading.go       reads all values of a sample; sample.go writes it
 //	tracking.go      reads fields between samples
 //	xids.go          turns XIDs into events
 //	profiling.go     the state of profiling fields on each GPU
+//	polls.go         reads processes, health and fabric by means of background.go
 //
 // Any call into DCGM can hang, crash or leak. Only the sampler process may run this
 // package, and the exporter process survives by killing it. This package must not

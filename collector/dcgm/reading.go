@@ -56,9 +56,9 @@ type reading struct {
 	// times are the times of the cells at the last reading.
 	times []int64
 	// newest is the time of the newest value, by the engine's clock at the newest
-	// update: if the clock is set back, values from before have later times. XIDs do not count. Nor do switches:
-	// another thread of DCGM reads them, and would hide that the thread which reads
-	// the GPUs is stuck.
+	// update: if the clock is set back, values from before have later times. XIDs do
+	// not count, and switches do not either: another thread of DCGM reads them, and
+	// would hide that the thread which reads the GPUs is stuck.
 	newest int64
 	// proofs is the number of values that would prove that GPUs answer; answers is
 	// how many of them the newest sample has.

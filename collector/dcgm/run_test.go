@@ -592,28 +592,35 @@ func TestSlowDriver(t *testing.T) {
 // TestEngineNeedsRestart shows when an engine is restarted: it is embedded, a GPU that is
 // up answered before, and none has answered for a while.
 func TestEngineNeedsRestart(t *testing.T) {
-	temperature, activity := []model.FieldID{150}, []model.FieldID{1001}
+	temperature, activity, utilization := []model.FieldID{150}, []model.FieldID{1001}, []model.FieldID{203}
 	for name, tc := range map[string]struct {
 		state             model.EntityState
 		columns, derived  []model.FieldID
+		ofInstance        []model.FieldID // columns; nil: the GPU has no instance
 		hostengine        string
 		answered, restart bool
 	}{
-		"as after XID 119":                  {model.EntityUp, temperature, nil, "", true, true},
-		"never a value":                     {model.EntityUp, temperature, nil, "", false, false},
-		"the only GPU is lost":              {model.EntityLost, temperature, nil, "", true, false},
-		"no fields":                         {model.EntityUp, nil, nil, "", true, false},
-		"a standalone engine":               {model.EntityUp, temperature, nil, "localhost", true, false},
-		"only profiling is read":            {model.EntityUp, activity, nil, "", true, true},
-		"profiling and derived fields read": {model.EntityUp, activity, temperature, "", true, true},
+		"as after XID 119":                  {model.EntityUp, temperature, nil, nil, "", true, true},
+		"never a value":                     {model.EntityUp, temperature, nil, nil, "", false, false},
+		"the only GPU is lost":              {model.EntityLost, temperature, nil, nil, "", true, false},
+		"no fields":                         {model.EntityUp, nil, nil, nil, "", true, false},
+		"a standalone engine":               {model.EntityUp, temperature, nil, nil, "localhost", true, false},
+		"only profiling is read":            {model.EntityUp, activity, nil, nil, "", true, true},
+		"profiling and derived fields read": {model.EntityUp, activity, temperature, nil, "", true, true},
+		"utilization of an instance":        {model.EntityUp, nil, nil, utilization, "", true, false},
+		"an instance and derived fields":    {model.EntityUp, nil, temperature, utilization, "", true, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inv := &model.Inventory{Entities: []model.Entity{{Kind: gpu, State: tc.state, Parent: model.Unknown}}, Derived: tc.derived}
 			inv.Columns[gpu] = tc.columns
+			if tc.ofInstance != nil {
+				inv.Entities = append(inv.Entities, model.Entity{Kind: inst, State: tc.state, Parent: 0})
+				inv.Columns[inst] = tc.ofInstance
+			}
 			p := newPlan(inv, selectors{}, map[uint32]capability{0: {fields: map[uint16]bool{1001: true}}})
 			s := &sampler{
 				cfg:     Config{Sampler: wire.SamplerConfig{Interval: time.Second, Hostengine: tc.hostengine}},
-				reading: newReading(nil, p, make([]int64, 1), time.Second, time.Minute),
+				reading: newReading(nil, p, make([]int64, len(inv.Entities)), time.Second, time.Minute),
 			}
 			for i := range s.reading.cells {
 				s.reading.cells[i] = native.Cell{Time: 1, Type: 'i', Bits: 1}

@@ -70,7 +70,6 @@ func TestSlowCallIsLoggedOnce(t *testing.T) {
 		}
 	}
 	if n := strings.Count(log.String(), "\n"); n != 2 { // that it is slow, and that it has finished
-
 		t.Errorf("%d records:\n%s", n, log.String())
 	}
 }

@@ -74,6 +74,7 @@ func TestCodeStatus(t *testing.T) {
 		-16: model.StatusNotWatched,
 		-17: model.StatusNotPermitted,
 		-18: model.StatusEntityLost,
+		-19: model.StatusEntityLost,
 		-22: model.StatusNotSupported,
 		-29: model.StatusNotPermitted,
 		-32: model.StatusNotSupported,
@@ -82,6 +83,7 @@ func TestCodeStatus(t *testing.T) {
 		-45: model.StatusNotFound,
 		-46: model.StatusNotFound,
 		-56: model.StatusEntityLost,
+		-57: model.StatusEntityLost,
 		-67: model.StatusEntityLost,
 		99:  model.StatusError,
 	} {

@@ -240,7 +240,7 @@ func (w *Watcher) group(u *Unit, entities []native.Pair, fields []uint16) (group
 	return group, members
 }
 
-// end destroys the groups of a unit. It does not unwatch: see set.
+// end destroys the groups of a unit. It does not unwatch: see [Watcher.Set].
 func (w *Watcher) end(u *Unit) {
 	for _, g := range u.fieldGroups {
 		if w.lost == native.OK {

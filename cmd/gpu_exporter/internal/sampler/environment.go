@@ -41,7 +41,8 @@ const (
 	envKMsg     = "DCGMSIM_KMSG"     // file with the kernel log; unset: none
 
 	envLoaderPath = "LD_LIBRARY_PATH"
-	envTraceback  = "GOTRACEBACK" // of package runtime
+	envTraceback  = "GOTRACEBACK"      // of package runtime
+	envArenas     = "MALLOC_ARENA_MAX" // of glibc, see mallopt(3)
 )
 
 // ErrNoStandIns is returned by [NewEnvironment] if the stand-ins that --simulate
@@ -110,10 +111,17 @@ func lockDirectory(path string) (*os.File, error) {
 // closes the result, also after an error.
 func NewEnvironment(c *config.Static, environ []string, executable string) (Environment, error) {
 	e := Environment{inherited: config.Lookup(environ)}
-	if e.lookup(envTraceback) == "" {
+	for _, unlessSet := range []struct{ name, value string }{
 		// A crash in native code then prints two lines. The Go stacks explain little,
 		// and would be printed again by each restart.
-		e.set(envTraceback, "none")
+		{envTraceback, "none"},
+		// Go makes native calls from many threads. With an arena each, every thread would
+		// keep the memory of its largest message: 1 MiB for a health check.
+		{envArenas, "1"},
+	} {
+		if e.lookup(unlessSet.name) == "" {
+			e.set(unlessSet.name, unlessSet.value)
+		}
 	}
 	switch {
 	case c.Simulate != "":

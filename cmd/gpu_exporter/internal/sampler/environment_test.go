@@ -43,7 +43,7 @@ func TestEnvironmentSimulation(t *testing.T) {
 			}
 			dir := e.remove.Name()
 			want := []string{
-				"GOTRACEBACK=none",
+				"GOTRACEBACK=none", "MALLOC_ARENA_MAX=1",
 				"LD_LIBRARY_PATH=" + libs + ":/opt/lib",
 				"DCGMSIM_SCENARIO=h100x8",
 				"DCGMSIM_STATE=" + dir + "/state",
@@ -75,7 +75,7 @@ func TestEnvironmentGivenState(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"GOTRACEBACK=none", "LD_LIBRARY_PATH=" + root + "/sim", "DCGMSIM_SCENARIO=" + scenario}
+	want := []string{"GOTRACEBACK=none", "MALLOC_ARENA_MAX=1", "LD_LIBRARY_PATH=" + root + "/sim", "DCGMSIM_SCENARIO=" + scenario}
 	if !slices.Equal(e.Env, want) || e.remove != nil {
 		t.Errorf("got  %q, to remove %v\nwant %q", e.Env, e.remove, want)
 	}
@@ -121,7 +121,7 @@ func TestEnvironmentLibraryPath(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if want := append([]string{"GOTRACEBACK=none"}, tt.want...); !slices.Equal(e.Env, want) {
+			if want := append([]string{"GOTRACEBACK=none", "MALLOC_ARENA_MAX=1"}, tt.want...); !slices.Equal(e.Env, want) {
 				t.Errorf("got  %q\nwant %q", e.Env, want)
 			}
 			if (tt.warning == "") != (e.Warning == "") || !strings.Contains(e.Warning, tt.warning) {
