@@ -29,7 +29,6 @@ type setting struct {
 	help    string
 	target  // the field that it sets
 
-	live bool // a reload replaces it
 	// commands are the only ones that have this flag; empty: all. These flags are no keys
 	// of the configuration file.
 	commands []string

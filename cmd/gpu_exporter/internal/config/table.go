@@ -59,11 +59,7 @@ const (
 // TestTables checks that entries are complete, and TestReload that each field of Static
 // has one.
 func (c *Config) settings() []*setting {
-	all := c.Live.settings()
-	for _, s := range all {
-		s.live = true
-	}
-	all = append(all, c.Static.settings()...)
+	all := append(c.Live.settings(), c.Static.settings()...)
 	byName := map[string]*setting{}
 	for _, s := range all {
 		s.env = envPrefix + strings.ToUpper(strings.NewReplacer(".", "_", "-", "_").Replace(s.name))
