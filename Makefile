@@ -48,7 +48,7 @@ run: build ## Build everything and serve a simulated node (SCENARIO=h100x8 ADDRE
 
 .PHONY: test
 test: build $(TOOLS)/prometheus $(TOOLS)/promtool ## Run all tests, with a real Prometheus
-	GPU_EXPORTER_TOOLS=$(TOOLS) $(GO) test -timeout 20m ./...
+	$(GO) test -timeout 20m ./...
 
 # The packages whose code starts goroutines; CI runs these with the race detector.
 CONCURRENT = $(shell grep -rlE --include='*.go' '^\s*go [a-z]|\.Go\b|AfterFunc' cmd collector podmapper \
@@ -57,7 +57,7 @@ RACE ?= ./...
 
 .PHONY: test-race
 test-race: build $(TOOLS)/prometheus $(TOOLS)/promtool ## Run all tests with the race detector (RACE='./...')
-	GPU_EXPORTER_TOOLS=$(TOOLS) $(GO) test -race -timeout 40m $(RACE)
+	$(GO) test -race -timeout 40m $(RACE)
 
 .PHONY: test-ci
 test-ci: build $(TOOLS)/prometheus $(TOOLS)/promtool ## Run all tests, those of concurrent packages with the race detector
@@ -104,7 +104,7 @@ fuzz: ## Run every fuzz target for FUZZTIME (10s); report all failures at the en
 .PHONY: golden
 golden: build $(TOOLS)/promtool ## Rewrite the golden files after an intended change
 	$(GO) test ./collector/field ./collector/metrics ./collector/nvml ./podmapper/docker ./podmapper/dra -update
-	GPU_EXPORTER_TOOLS=$(TOOLS) $(GO) test ./cmd/gpu_exporter -run Promtool -update
+	$(GO) test ./cmd/gpu_exporter -run Promtool -update
 
 .PHONY: docs
 docs: ## Rewrite the pages and counters files that are generated from the code

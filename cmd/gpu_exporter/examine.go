@@ -32,6 +32,7 @@ func newSamplerEnv(c *config.Static, environ []string) (sampler.Environment, err
 // logs at the level debug only.
 func openNode(environ []string, stderr io.Writer) doctor.Open {
 	return func(c config.Config) (doctor.Node, func() error, error) {
+		c.Interval = min(c.Interval, onceInterval)
 		logger, records, flush := slog.New(slog.DiscardHandler), io.Writer(nil), func() {}
 		if c.LogLevel == "debug" {
 			log, debug, err := newLogQueue(c, stderr)

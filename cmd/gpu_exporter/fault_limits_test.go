@@ -46,12 +46,7 @@ func TestFaultLimitsDescriptors(t *testing.T) {
 	watch := watchFault(t, n)
 	closeAll := n.dial(t, 200, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
 	for range 2 {
-		sampler := n.samplerPID()
-		n.killSampler(t)
-		watch.recovers(t, "the sampler is replaced", func() bool {
-			pid := n.samplerPID()
-			return pid != 0 && pid != sampler && n.temperatures(t, 8)
-		})
+		watch.replacesSampler(t)
 	}
 	closeAll()
 }
@@ -65,12 +60,7 @@ func TestFaultLimitsReadOnlyRoot(t *testing.T) {
 	}, fast...)
 	n.eventually(t, "values exist", func() bool { return n.temperatures(t, 8) })
 	watch := watchFault(t, n)
-	sampler := n.samplerPID()
-	n.killSampler(t)
-	watch.recovers(t, "the sampler is replaced", func() bool {
-		pid := n.samplerPID()
-		return pid != 0 && pid != sampler && n.temperatures(t, 8)
-	})
+	watch.replacesSampler(t)
 }
 
 // TestFaultLimitsAtStart: without /proc, without a directory for temporary files, and on

@@ -64,12 +64,7 @@ func TestFaultProcessStalledLog(t *testing.T) {
 				}
 			}
 			for i := range 2 {
-				sampler := n.samplerPID()
-				n.killSampler(t)
-				watch.recovers(t, "the sampler is replaced", func() bool {
-					pid := n.samplerPID()
-					return pid != 0 && pid != sampler && n.temperatures(t, 8)
-				})
+				watch.replacesSampler(t)
 				if status, body := n.post(t, "/-/reload"); status != http.StatusOK {
 					t.Errorf("reload %d: %d %s", i, status, body)
 				}
@@ -198,12 +193,7 @@ func TestFaultProcessKilledSampler(t *testing.T) {
 	n := startNode(t, "h100x8", fast...)
 	watch := watchFault(t, n)
 	for range 2 {
-		sampler := n.samplerPID()
-		n.killSampler(t)
-		watch.recovers(t, "the sampler is replaced", func() bool {
-			pid := n.samplerPID()
-			return pid != 0 && pid != sampler && n.temperatures(t, 8)
-		})
+		watch.replacesSampler(t)
 	}
 }
 

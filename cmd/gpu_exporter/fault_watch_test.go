@@ -24,7 +24,7 @@ import (
 // next word is the group: Native, Process, Files, Kubelet, APIServer, Docker, Hostengine,
 // GPU, Values, HTTP or Limits. Each case
 //  1. starts a node and calls watchFault,
-//  2. causes the fault and asserts what the page then says,
+//  2. causes the fault and asserts the content of the page,
 //  3. ends the fault and asserts recovery with faultWatch.recovers.
 //
 // The watch scrapes all the time. At the end it compares goroutines, descriptors, memory
@@ -209,6 +209,18 @@ func (w *faultWatch) recovers(t *testing.T, condition string, holds func() bool)
 	if strictTimes && took > maxRecoveryTime {
 		t.Errorf("the recovery took longer than %v", maxRecoveryTime)
 	}
+}
+
+// replacesSampler kills the sampler, and waits until a new one has delivered the values of
+// 8 GPUs.
+func (w *faultWatch) replacesSampler(t *testing.T) {
+	t.Helper()
+	sampler := w.n.samplerPID()
+	w.n.killSampler(t)
+	w.recovers(t, "the sampler is replaced", func() bool {
+		pid := w.n.samplerPID()
+		return pid != 0 && pid != sampler && w.n.temperatures(t, 8)
+	})
 }
 
 // temperatures reports whether n GPUs have a fresh value.

@@ -32,7 +32,7 @@ const patience = 5 * time.Minute
 
 // strictDurations makes tests fail if an operation takes longer than on an idle
 // machine. By default the durations are only printed.
-var strictDurations = os.Getenv("GPU_EXPORTER_TEST_DURATIONS") != ""
+var strictDurations = os.Getenv("TEST_DURATIONS") != ""
 
 // fast are the flags of a node that detects changes early. The age is below the 10 s after
 // which the supervisor kills a sampler without frames.
@@ -55,11 +55,7 @@ func built(t *testing.T) string {
 // tool returns a program that make test installs.
 func tool(t *testing.T, name string) string {
 	t.Helper()
-	dir := os.Getenv("GPU_EXPORTER_TOOLS")
-	if dir == "" {
-		dir = "../../build/tools"
-	}
-	path, err := filepath.Abs(filepath.Join(dir, name))
+	path, err := filepath.Abs(filepath.Join("../../build/tools", name))
 	if err != nil {
 		t.Fatal(err)
 	}

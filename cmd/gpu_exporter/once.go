@@ -72,8 +72,13 @@ func (e *exporter) familiesWithProcesses(ctx context.Context) []*dto.MetricFamil
 	}
 }
 
-// takeSamples is [exporter.withSamples] for callers that read the samples later.
-func (e *exporter) takeSamples(ctx context.Context) error { return e.withSamples(ctx, func() {}) }
+// takeSamples is [exporter.withSamples] for callers that read the samples later. It ends
+// after onceTimeout.
+func (e *exporter) takeSamples(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, onceTimeout)
+	defer cancel()
+	return e.withSamples(ctx, func() {})
+}
 
 // withSamples calls use after a sampler has delivered onceSamples samples, and while it
 // runs: afterwards, the page reports a sampler that is down. The error is the reason why

@@ -134,7 +134,33 @@ func Parse(args, environ []string, stdout io.Writer, configMap ReadConfigMap) (C
 	}
 	var err error
 	line.Config, line.Warnings, err = line.Again()
+	line.Warnings = append(unknownVariables(environ, table), line.Warnings...)
 	return line, err
+}
+
+// unknownVariables returns a warning for each variable with the prefix of ours that no flag
+// has. Kubernetes sets such variables for a Service whose name begins with gpu-exporter, for
+// example GPU_EXPORTER_SERVICE_HOST and GPU_EXPORTER_PORT_9400_TCP.
+func unknownVariables(environ []string, table []*setting) (warnings []string) {
+	var known []string // without the prefix
+	for _, s := range table {
+		if name, ok := strings.CutPrefix(s.env, envPrefix); ok {
+			known = append(known, name)
+		}
+	}
+	for _, entry := range environ {
+		variable, value, _ := strings.Cut(entry, "=")
+		name, ours := strings.CutPrefix(variable, envPrefix)
+		if !ours || value == "" || slices.Contains(known, name) || strings.Contains(variable, "_SERVICE_") || strings.Contains(variable, "_PORT") {
+			continue
+		}
+		advice := "see --help, or remove it"
+		if suggestion := nearest(name, known); suggestion != "" {
+			advice = "did you mean " + envPrefix + suggestion + "?"
+		}
+		warnings = append(warnings, fmt.Sprintf("%s: no effect: unknown variable: %s", variable, advice))
+	}
+	return warnings
 }
 
 // splitArgs separates flags, by the names of their settings, from the other arguments.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // split writes the result of splitArgs as one text: flags in the order of their names,
@@ -102,6 +103,26 @@ func TestCommandLineMistakes(t *testing.T) {
 		if _, err := parse(t, strings.Fields(args), nil); err == nil || err.Error() != want {
 			t.Errorf("%q: %v, want %s", args, err, want)
 		}
+	}
+}
+
+// A mistyped variable of ours is a warning. Those of a Service in Kubernetes and of other
+// programs are not.
+func TestUnknownVariables(t *testing.T) {
+	line, err := parse(t, nil, []string{
+		"GPU_EXPORTER_SAMPLE_INTERVALL=10s", "GPU_EXPORTER_WEB_MAX_REQUEST=4", "GPU_EXPORTER_COLOR=red", "GPU_EXPORTER_LOGLEVEL=",
+		"GPU_EXPORTER_SAMPLE_INTERVAL=20s", "GPU_EXPORTER=x", "GPU_EXPORTERS_FAMILIES=lean", "DCGM_EXPORTER_COLOR=red",
+		"GPU_EXPORTER_SERVICE_HOST=10.0.0.7", "GPU_EXPORTER_SERVICE_PORT=9400", "GPU_EXPORTER_SERVICE_PORT_METRICS=9400",
+		"GPU_EXPORTER_PORT=tcp://10.0.0.7:9400", "GPU_EXPORTER_PORT_9400_TCP_ADDR=10.0.0.7",
+		"GPU_EXPORTER_NODE_SERVICE_HOST=10.0.0.8", "GPU_EXPORTER_NODE_PORT_9400_TCP=tcp://10.0.0.8:9400",
+	})
+	want := []string{
+		"GPU_EXPORTER_SAMPLE_INTERVALL: no effect: unknown variable: did you mean GPU_EXPORTER_SAMPLE_INTERVAL?",
+		"GPU_EXPORTER_WEB_MAX_REQUEST: no effect: unknown variable: did you mean GPU_EXPORTER_WEB_MAX_REQUESTS?",
+		"GPU_EXPORTER_COLOR: no effect: unknown variable: see --help, or remove it",
+	}
+	if err != nil || !slices.Equal(line.Warnings, want) || line.Config.Interval != 20*time.Second {
+		t.Errorf("warnings %q, interval %v, error %v", line.Warnings, line.Config.Interval, err)
 	}
 }
 

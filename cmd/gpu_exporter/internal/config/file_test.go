@@ -378,7 +378,7 @@ models:
 	}
 	first := c.Counters[0]
 	if power := c.Counters[3]; !power.Statistics || power.Histogram {
-		t.Errorf("a resolution alone asks for %+v, want statistics", power)
+		t.Errorf("a resolution alone enables %+v, want statistics", power)
 	}
 	if first.Help != "Hot." || first.Resolution != 200*time.Millisecond || !first.Statistics || !first.Histogram || first.Kinds != model.Kinds(model.KindGPU) {
 		t.Errorf("counter %+v", first)

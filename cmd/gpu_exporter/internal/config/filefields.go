@@ -52,7 +52,7 @@ func (l *loader) readField(node *yaml.Node) (entry counterEntry, ok bool) {
 			l.failNode(node, "the key field is missing: write field: and the name or number of a field")
 		}
 	}
-	every, err := parseDuration(resolution.Value, minInterval, day)
+	every, err := ParseDuration(resolution.Value, minInterval, day)
 	if err != nil && resolution.Kind != 0 {
 		l.failNode(&resolution, "resolution: %v", err)
 	}
@@ -65,7 +65,7 @@ func (l *loader) readField(node *yaml.Node) (entry counterEntry, ok bool) {
 		return entry, false
 	}
 	c.Resolution, c.Histogram = every, histogram != nil && *histogram
-	c.Statistics = every > 0 // a resolution alone asks for statistics
+	c.Statistics = every > 0 // a resolution alone enables statistics
 	if statistics != nil {
 		c.Statistics = *statistics
 	}

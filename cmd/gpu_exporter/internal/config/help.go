@@ -6,8 +6,10 @@ package config
 import (
 	"fmt"
 	"io"
+	"iter"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // command is a command, as --help describes it.
@@ -85,14 +87,31 @@ func (s *setting) details() string {
 // wrap breaks a text into indented lines of at most 100 characters.
 func wrap(text, indent string) string {
 	var b strings.Builder
-	line := indent
-	for word := range strings.FieldsSeq(text) {
-		if len(line)+len(word) >= 100 {
-			b.WriteString(strings.TrimRight(line, " ") + "\n")
-			line = indent
-		}
-		line += word + " "
+	for line := range Wrapped(text, 100-len(indent)) {
+		b.WriteString(indent + line + "\n")
 	}
-	b.WriteString(strings.TrimRight(line, " ") + "\n")
 	return b.String()
+}
+
+// Wrapped yields the text in lines of at most width columns. A longer word has a line of
+// its own.
+func Wrapped(text string, width int) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		line := ""
+		for word := range strings.FieldsSeq(text) {
+			switch {
+			case line == "":
+				line = word
+			case utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) <= width:
+				line += " " + word
+			case !yield(line):
+				return
+			default:
+				line = word
+			}
+		}
+		if line != "" {
+			yield(line)
+		}
+	}
 }

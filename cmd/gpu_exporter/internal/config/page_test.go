@@ -72,11 +72,15 @@ func TestFlagsPage(t *testing.T) {
 	}
 	section("Flags of the commands", "| flag | commands | default | meaning |", func(s *setting) bool { return s.env == "" },
 		func(s *setting) []string { return []string{strings.Join(s.commands, ", "), code(s.def), s.help} })
+	reload := map[string]string{}
+	for _, s := range new(Live).settings() {
+		reload[s.name] = "yes"
+	}
 	for _, subject := range subjects() {
 		section(subject.title, "| flag | variable | default | reload | meaning |",
 			func(s *setting) bool { return s.subject() == subject.name },
 			func(s *setting) []string {
-				return []string{code(s.env), code(s.def), map[bool]string{true: "yes", false: "no"}[s.live], s.help}
+				return []string{code(s.env), code(s.def), cmp.Or(reload[s.name], "no"), s.help}
 			})
 	}
 	section("Names of dcgm-exporter", "| flag | variable | the same as |", func(s *setting) bool { return s.means != "" },

@@ -29,7 +29,6 @@ type setting struct {
 	help    string
 	target  // the field that it sets
 
-	live bool // a reload replaces it
 	// commands are the only ones that have this flag; empty: all. These flags are no keys
 	// of the configuration file.
 	commands []string
@@ -142,11 +141,11 @@ func number(field *int, lowest, highest int) target {
 }
 
 func duration(field *time.Duration, lowest, highest time.Duration) target {
-	return one(field, func(s string) (time.Duration, error) { return parseDuration(s, lowest, highest) })
+	return one(field, func(s string) (time.Duration, error) { return ParseDuration(s, lowest, highest) })
 }
 
-// parseDuration reads a duration as Go or Prometheus write it.
-func parseDuration(s string, lowest, highest time.Duration) (time.Duration, error) {
+// ParseDuration reads a duration in the form of Go or Prometheus, such as 1h30m or 1d.
+func ParseDuration(s string, lowest, highest time.Duration) (time.Duration, error) {
 	d, err := time.ParseDuration(s)
 	if err != nil {
 		var long model.Duration

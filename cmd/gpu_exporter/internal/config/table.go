@@ -47,6 +47,8 @@ const (
 	simulatedAddress = "127.0.0.1:9400"
 	// noLabel is the value of --label.hostname for no label.
 	noLabel = "none"
+	// envPrefix begins the variables of our flags.
+	envPrefix = "GPU_EXPORTER_"
 )
 
 // settings is the table of all flags that make up a configuration.
@@ -57,14 +59,10 @@ const (
 // TestTables checks that entries are complete, and TestReload that each field of Static
 // has one.
 func (c *Config) settings() []*setting {
-	all := c.Live.settings()
-	for _, s := range all {
-		s.live = true
-	}
-	all = append(all, c.Static.settings()...)
+	all := append(c.Live.settings(), c.Static.settings()...)
 	byName := map[string]*setting{}
 	for _, s := range all {
-		s.env = "GPU_EXPORTER_" + strings.ToUpper(strings.NewReplacer(".", "_", "-", "_").Replace(s.name))
+		s.env = envPrefix + strings.ToUpper(strings.NewReplacer(".", "_", "-", "_").Replace(s.name))
 		byName[s.name] = s
 	}
 	for _, s := range compatibility() {

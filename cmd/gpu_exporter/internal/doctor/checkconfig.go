@@ -17,9 +17,9 @@ import (
 )
 
 // CheckConfig implements the command check-config. It prints the metrics that the
-// configuration exports: the counters, the families of groups, and the number of series. The configuration has been validated; check sets up the exporter,
-// and returns warnings and the mistakes that only this setup detects. The exit status is 1
-// after a mistake.
+// configuration exports: the counters, the families of groups, and the number of series.
+// The configuration has been validated; check sets up the exporter, and returns warnings and
+// the mistakes that only this setup detects. The exit status is 1 after a mistake.
 func CheckConfig(line config.CommandLine, check func(config.Config) (warnings []string, err error), stdout, stderr io.Writer) int {
 	c := line.Config
 	warnings, err := check(c)

@@ -22,8 +22,8 @@ import (
 
 // Node is an exporter without an HTTP server.
 type Node interface {
-	// Sample runs a sampler until it has delivered a few samples, and stops it. It returns
-	// the reason why it has not delivered them.
+	// Sample runs a sampler until it has delivered a few samples, or for a limited time, and
+	// stops it. It returns the reason why it has not delivered them.
 	Sample(ctx context.Context) error
 	// SamplerStatus has the reason of a failure.
 	SamplerStatus() model.SamplerStatus
@@ -35,15 +35,9 @@ type Node interface {
 	KernelLog() (path string, err error)
 }
 
-// Open sets up a node. The stop function releases it, also after an error.
+// Open sets up a node that samples at a short interval. The stop function releases it, also
+// after an error.
 type Open func(config.Config) (node Node, stop func() error, err error)
-
-const (
-	// sampleTimeout exceeds the supervisor's limit for the start of a sampler.
-	sampleTimeout = 45 * time.Second
-	// sampleInterval is the maximum interval between the samples.
-	sampleInterval = 500 * time.Millisecond
-)
 
 // Run implements the command doctor. It returns the exit status: 1 if a configured part is
 // broken.
@@ -74,7 +68,6 @@ func fail(stderr io.Writer, err error) int {
 
 // examine runs each part of the exporter once.
 func (d *diagnosis) examine(ctx context.Context, c config.Config, open Open) (err error) {
-	c.Interval = min(c.Interval, sampleInterval)
 	node, stop, err := open(c)
 	defer func() { err = errors.Join(err, stop()) }()
 	if err != nil {
@@ -111,8 +104,6 @@ func (d *diagnosis) examineKernelLog(path string, required bool, err error) {
 
 // examineSampling takes samples and examines their content.
 func (d *diagnosis) examineSampling(ctx context.Context, c config.Config, node Node) {
-	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
-	defer cancel()
 	err := node.Sample(ctx)
 	inv, sample := node.Newest()
 	if inv == nil {

@@ -151,7 +151,7 @@ func writeWrapped(w io.Writer, title string, list []string) {
 	if len(list) == 0 {
 		return
 	}
-	for line := range wrapped(title+strings.Join(list, ", "), outputWidth) {
+	for line := range config.Wrapped(title+strings.Join(list, ", "), outputWidth) {
 		fmt.Fprintln(w, line)
 	}
 }

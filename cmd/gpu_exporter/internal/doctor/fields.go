@@ -10,12 +10,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"gpu_exporter/cmd/gpu_exporter/internal/config"
 	"gpu_exporter/collector/field"
@@ -223,7 +221,7 @@ func writeFields(w io.Writer, fields []description, node bool) error {
 		}
 		row(id, f.Name, f.Type, f.ValueType, cmp.Or(f.Unit, "-"))
 		text := f.text(node)
-		for line := range wrapped(text, outputWidth-len(indent)) {
+		for line := range config.Wrapped(text, outputWidth-len(indent)) {
 			fmt.Fprintf(out, "%s%s\n", indent, line)
 		}
 	}
@@ -252,27 +250,4 @@ func (f description) text(node bool) string {
 		text += " In base units " + f.BaseUnitName + "."
 	}
 	return text
-}
-
-// wrapped yields the text in lines of at most width columns. A longer word has a line of
-// its own.
-func wrapped(text string, width int) iter.Seq[string] {
-	return func(yield func(string) bool) {
-		line := ""
-		for word := range strings.FieldsSeq(text) {
-			switch {
-			case line == "":
-				line = word
-			case utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) <= width:
-				line += " " + word
-			case !yield(line):
-				return
-			default:
-				line = word
-			}
-		}
-		if line != "" {
-			yield(line)
-		}
-	}
 }

@@ -46,8 +46,6 @@ func addSupport(ctx context.Context, c config.Config, open Open, fields []descri
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
-	defer cancel()
 	if err := node.Sample(ctx); err != nil {
 		return fmt.Errorf("sampling the node: %w", err)
 	}
@@ -83,7 +81,6 @@ func supportConfig(c config.Config, fields []description) config.Config {
 	if c.Devices == "f" { // f omits GPUs with instances
 		c.Devices = "g+i"
 	}
-	c.Interval = min(c.Interval, sampleInterval)
 	c.Kubernetes, c.HPCDir, c.DockerSocket, c.Slurm = false, "", "", config.SlurmOff
 	c.KernelLog, c.HealthInterval = config.KernelLogOff, 0
 	return c

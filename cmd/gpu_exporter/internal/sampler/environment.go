@@ -28,8 +28,6 @@ const (
 const (
 	simEngine  = "dcgmsimd" // a standalone engine over the stand-ins
 	simTimeout = 10 * time.Second
-
-	program = "gpu_exporter"
 )
 
 // Environment variables. Those of the stand-ins are documented in
@@ -77,7 +75,7 @@ func (e *Environment) Close() error {
 // simDirectory creates a directory and locks it for the life of the process. It first
 // removes those whose process was killed.
 func simDirectory() (*os.File, error) {
-	left, _ := filepath.Glob(filepath.Join(os.TempDir(), program+"-sim-*"))
+	left, _ := filepath.Glob(filepath.Join(os.TempDir(), config.ProgramName+"-sim-*"))
 	for _, path := range left {
 		// A process that is starting may not have locked its directory yet.
 		if info, err := os.Lstat(path); err != nil || !info.IsDir() || time.Since(info.ModTime()) < simTimeout {
@@ -87,7 +85,7 @@ func simDirectory() (*os.File, error) {
 			_ = errors.Join(os.RemoveAll(path), dir.Close()) // fails for directories of other users
 		}
 	}
-	path, err := os.MkdirTemp("", program+"-sim-")
+	path, err := os.MkdirTemp("", config.ProgramName+"-sim-")
 	if err != nil {
 		return nil, fmt.Errorf("creating a directory for the simulation: %w: set TMPDIR to a writable directory", err)
 	}
@@ -208,7 +206,7 @@ func (e *Environment) tryScenario(engine, scenario string) error {
 // them, or below the prefix that the program is installed in.
 func simLibraries(executable string) (string, error) {
 	bin := filepath.Dir(executable)
-	dirs := []string{filepath.Join(bin, "sim"), filepath.Join(filepath.Dir(bin), "lib", program, "sim")}
+	dirs := []string{filepath.Join(bin, "sim"), filepath.Join(filepath.Dir(bin), "lib", config.ProgramName, "sim")}
 	for _, dir := range dirs {
 		if isFile(dir, DCGMLibrary) && isFile(dir, NVMLLibrary) {
 			return dir, nil

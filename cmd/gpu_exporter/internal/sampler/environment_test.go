@@ -36,7 +36,7 @@ func TestEnvironmentSimulation(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			root := t.TempDir()
 			libs := install(t, filepath.Join(root, tt.libs), DCGMLibrary, NVMLLibrary)
-			executable := filepath.Join(install(t, filepath.Join(root, tt.bin), program), program)
+			executable := filepath.Join(install(t, filepath.Join(root, tt.bin), config.ProgramName), config.ProgramName)
 			e, err := NewEnvironment(&config.Static{Simulate: "h100x8"}, []string{"LD_LIBRARY_PATH=/opt/lib"}, executable)
 			if err != nil {
 				t.Fatal(err)
@@ -71,7 +71,7 @@ func TestEnvironmentGivenState(t *testing.T) {
 	root := t.TempDir()
 	install(t, filepath.Join(root, "sim"), DCGMLibrary, NVMLLibrary)
 	scenario := filepath.Join(install(t, root, "node.scenario"), "node.scenario")
-	e, err := NewEnvironment(&config.Static{Simulate: scenario}, []string{"DCGMSIM_STATE=/s", "DCGMSIM_CONTROL=/c"}, filepath.Join(root, program))
+	e, err := NewEnvironment(&config.Static{Simulate: scenario}, []string{"DCGMSIM_STATE=/s", "DCGMSIM_CONTROL=/c"}, filepath.Join(root, config.ProgramName))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +86,7 @@ func TestEnvironmentGivenState(t *testing.T) {
 
 func TestEnvironmentErrors(t *testing.T) {
 	root := t.TempDir()
-	executable := filepath.Join(root, "bin", program)
+	executable := filepath.Join(root, "bin", config.ProgramName)
 	_, err := NewEnvironment(&config.Static{Simulate: "h100x8"}, nil, executable)
 	want := "--simulate: no stand-ins for NVIDIA's libraries (libdcgm.so.4 and libnvidia-ml.so.1) in " +
 		root + "/bin/sim or " + root + "/lib/gpu_exporter/sim: build them with make build"
@@ -140,7 +140,7 @@ func TestSimulationOfAKilledProcess(t *testing.T) {
 	temp := t.TempDir()
 	t.Setenv("TMPDIR", temp)
 	create := func(name string, age time.Duration) string {
-		path := filepath.Join(temp, program+"-sim-"+name)
+		path := filepath.Join(temp, config.ProgramName+"-sim-"+name)
 		install(t, path, "state")
 		at := time.Now().Add(-age)
 		if err := os.Chtimes(path, at, at); err != nil {

@@ -23,11 +23,12 @@ type variant struct {
 }
 
 // negotiator finds the variant that a request accepts. promhttp decides, on an
-// empty exposition. OpenMetrics is not offered: in it, counters whose names do not end in
-// _total have the type unknown, which OpenTelemetry and managed collectors store as
-// gauges. The text format keeps the type, and we have nothing that only OpenMetrics
-// transports. All scrapers that accept OpenMetrics accept text as well. Scrapers send the same headers each time, so the answers to
-// the first few combinations are kept.
+// empty exposition. Scrapers send the same headers each time, so the answers to the first
+// few combinations are kept.
+//
+// OpenMetrics is not offered: in it, counters whose names do not end in _total have the type
+// unknown, which OpenTelemetry and managed collectors store as gauges. The text format keeps
+// the type, and all scrapers that accept OpenMetrics accept text as well.
 type negotiator struct {
 	decider http.Handler
 	vary    []string // Accept, Accept-Encoding

@@ -12,8 +12,7 @@ import (
 	"strconv"
 	"time"
 
-	promodel "github.com/prometheus/common/model"
-
+	"gpu_exporter/cmd/gpu_exporter/internal/config"
 	"gpu_exporter/collector/model"
 )
 
@@ -48,18 +47,10 @@ func (p *Profiling) pause(w http.ResponseWriter, r *http.Request) {
 	d := defaultPause
 	if text := r.URL.Query().Get("for"); text != "" {
 		var err error
-		if d, err = time.ParseDuration(text); err != nil {
-			var days promodel.Duration // also knows days
-			if days, err = promodel.ParseDuration(text); err != nil {
-				http.Error(w, fmt.Sprintf("for=%q is not a duration: write one such as 10m.", text), http.StatusBadRequest)
-				return
-			}
-			d = time.Duration(days)
+		if d, err = config.ParseDuration(text, minPause, maxPause); err != nil {
+			http.Error(w, fmt.Sprintf("for: %v.", err), http.StatusBadRequest)
+			return
 		}
-	}
-	if d < minPause || d > maxPause {
-		http.Error(w, fmt.Sprintf("for=%v is out of range: give %v to %v.", d, minPause, maxPause), http.StatusBadRequest)
-		return
 	}
 	until := p.Pause(d)
 	p.Logger.Info("Pausing profiling", "until", until, "client", r.RemoteAddr)
