@@ -4,15 +4,13 @@
 package podmapper
 
 import (
-	"cmp"
+	"maps"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"gpu_exporter/podmapper/internal/unixsocket"
 	"gpu_exporter/podmapper/kubelettest"
 )
 
@@ -74,7 +72,7 @@ func TestCheckpointRefreshes(t *testing.T) {
 	writeCheckpoint(t, filepath.Join(root, claimCheckpoint))
 	m := newMapper(t, Config{Socket: socket, DRA: true, Interval: time.Hour, MaxAge: time.Hour})
 	run(t, m)
-	eventually(t, "a table, and the watch", func() bool { return m.Table() != nil && m.Status().Watching })
+	eventually(t, "a table, and the watch", func() bool { return m.Table() != nil && m.checkpoint.Watching() })
 
 	for _, tc := range []struct{ pod, file string }{
 		{"a", filepath.Join(root, deviceDir, deviceCheckpoint)},
@@ -116,54 +114,19 @@ func TestCheckpointRefreshes(t *testing.T) {
 	}
 }
 
-// TestInvisibleCheckpoint checks that changes of claims do not count as watched where the
-// kubelet's root directory exists and is not the kubelet's, as in a container that has only
-// the directories below.
-func TestInvisibleCheckpoint(t *testing.T) {
-	root, socket := kubeletRoot(t)
-	kubelet := kubelettest.New(socket)
-	if err := kubelet.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(kubelet.Stop)
-	for _, dra := range []bool{true, false} {
-		m := newMapper(t, Config{Socket: socket, DRA: dra, Interval: 10 * time.Millisecond})
-		run(t, m)
-		eventually(t, "the watch", func() bool { return m.Table() != nil && m.checkpoint.Watching() && m.Status().Refreshes > 2 })
-		if m.Status().Watching == dra {
-			t.Errorf("DRA %v: watching %v", dra, !dra)
-		}
-		if dra {
-			writeCheckpoint(t, filepath.Join(root, claimCheckpoint))
-			eventually(t, "the checkpoint of claims", func() bool { return m.Status().Watching })
-		}
-	}
-}
-
-// TestDefaultCheckpointDir checks the paths, which are relative to the socket's.
-func TestDefaultCheckpointDir(t *testing.T) {
+// TestCheckpointFiles checks the paths, which are relative to the socket's.
+func TestCheckpointFiles(t *testing.T) {
 	for _, tc := range []struct {
-		c    Config
-		want string
+		socket string
+		claims bool
+		want   map[string]string
 	}{
-		{Config{}, "/var/lib/kubelet/device-plugins/kubelet_internal_checkpoint"},
-		{Config{DRA: true}, "/var/lib/kubelet/device-plugins/kubelet_internal_checkpoint /var/lib/kubelet/dra_manager_state"},
-		{Config{Socket: "unix:///k/pod-resources/kubelet.sock"}, "/k/device-plugins/kubelet_internal_checkpoint"},
-		{Config{CheckpointDir: "/elsewhere/d/", DRA: true}, "/elsewhere/d/kubelet_internal_checkpoint /elsewhere/dra_manager_state"},
+		{DefaultSocket, false, map[string]string{"/var/lib/kubelet/device-plugins": "kubelet_internal_checkpoint"}},
+		{DefaultSocket, true, map[string]string{"/var/lib/kubelet/device-plugins": "kubelet_internal_checkpoint", "/var/lib/kubelet": "dra_manager_state"}},
+		{"/k/pod-resources/kubelet.sock", false, map[string]string{"/k/device-plugins": "kubelet_internal_checkpoint"}},
 	} {
-		socket, err := unixsocket.Path(cmp.Or(tc.c.Socket, DefaultSocket))
-		if err != nil {
-			t.Fatal(err)
-		}
-		var got []string
-		for dir, file := range tc.c.checkpointFiles(socket) {
-			got = append(got, filepath.Join(dir, file))
-		}
-		if len(got) == 2 && strings.HasSuffix(got[0], claimCheckpoint) {
-			got[0], got[1] = got[1], got[0]
-		}
-		if strings.Join(got, " ") != tc.want {
-			t.Errorf("%+v watches %q, want %q", tc.c, got, tc.want)
+		if got := checkpointFiles(tc.socket, tc.claims); !maps.Equal(got, tc.want) {
+			t.Errorf("%s, claims %v: %v, want %v", tc.socket, tc.claims, got, tc.want)
 		}
 	}
 }

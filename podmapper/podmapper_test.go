@@ -129,7 +129,7 @@ func TestRefresh(t *testing.T) {
 	}
 	s := m.Status()
 	if !s.Up || s.Refreshes != 1 || s.LastSuccess.IsZero() || s.LastSuccess.After(table.Time) || s.Duration <= 0 ||
-		s.Assignments != 2 || s.UnknownIDs != 1 || s.Err != nil || s.Connections != 1 {
+		s.Assignments != 2 || s.Err != nil || kubelet.Connections() != 1 {
 		t.Errorf("status %+v", s)
 	}
 
@@ -223,12 +223,13 @@ func TestRestart(t *testing.T) {
 			if err := kubelet.Start(); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "the doubtful answer", func() bool { return kubelet.Calls() > calls && m.Status().Confirming })
+			eventually(t, "the doubtful answer", func() bool { return kubelet.Calls() > calls && m.Status().Up })
 			if got := pods(m.Table()); got != "monitor train" {
 				t.Errorf("right after the restart the table holds %q", got)
 			}
 			kubelet.SetPods(train, static)
-			eventually(t, "the confirmed answer", func() bool { s := m.Status(); return s.Up && !s.Confirming })
+			changed := time.Now()
+			eventually(t, "the confirmed answer", func() bool { _, at := m.Confirmed(); return at.After(changed) })
 			if got := pods(m.Table()); got != "monitor train" {
 				t.Errorf("after the second look the table holds %q", got)
 			}
@@ -284,8 +285,12 @@ func TestPodsEnd(t *testing.T) {
 
 	// One ends while the kubelet restarts, and its device is another's: the kubelet
 	// must know.
-	m.Trigger()
-	eventually(t, "the connection is not new any more", func() bool { return m.Refresh(t.Context()) == nil && !m.Status().Confirming })
+	only := time.Now()
+	eventually(t, "the connection is not new any more", func() bool {
+		err := m.Refresh(t.Context())
+		_, at := m.Confirmed()
+		return err == nil && at.After(only)
+	})
 	m.confirm = time.Hour
 	kubelet.Stop()
 	kubelet.SetPods(b, kubelettest.Pod("ml", "heir", "main", gpuResource, gpuA))
@@ -425,7 +430,7 @@ func TestNeverThere(t *testing.T) {
 	m := newMapper(t, Config{Socket: socket, Interval: 5 * time.Millisecond, Logger: logTo(&log)})
 	run(t, m)
 	eventually(t, "20 refreshes", func() bool { return m.Status().Refreshes >= 20 })
-	if s := m.Status(); s.Up || s.Reason != poll.NoSocket || m.Table() != nil || s.Connections != 0 {
+	if s := m.Status(); s.Up || s.Reason != poll.NoSocket || m.Table() != nil {
 		t.Errorf("status %+v", s)
 	}
 	if n := log.count("level=WARN"); n != 1 {
@@ -673,7 +678,7 @@ func TestDevicePluginGone(t *testing.T) {
 	t.Cleanup(kubelet.Stop)
 	m := newMapper(t, Config{Socket: socket, Interval: time.Hour, MaxAge: time.Hour})
 	run(t, m)
-	eventually(t, "a table, and the watch", func() bool { return m.Table() != nil && m.Status().Watching })
+	eventually(t, "a table, and the watch", func() bool { return m.Table() != nil && m.checkpoint.Watching() })
 	<-m.Changed()
 	table := m.Table()
 	for range 5 {

@@ -110,7 +110,7 @@ func TestRunDetectsChanges(t *testing.T) {
 	f, _ := newFinder(t, Config{Dir: dir, Interval: hour, MaxAge: hour})
 	start(t, f)
 	await(t, f, "GPU 0: 41")
-	if s := f.Status().Files; !s.Watching || !s.Up || !s.Found || s.Holds != 1 {
+	if s := f.Status().Files; !f.watch.Watching() || !s.Up || !s.Found || s.Holds != 1 {
 		t.Errorf("status %+v", s)
 	}
 
