@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"gpu_exporter/podmapper/internal/sourcetest"
 	"gpu_exporter/podmapper/kubelettest"
 )
 
@@ -72,7 +73,7 @@ func TestCheckpointRefreshes(t *testing.T) {
 	writeCheckpoint(t, filepath.Join(root, claimCheckpoint))
 	m := newMapper(t, Config{Socket: socket, DRA: true, Interval: time.Hour, MaxAge: time.Hour})
 	run(t, m)
-	eventually(t, "a table, and the watch", func() bool { return m.Table() != nil && m.checkpoint.Watching() })
+	sourcetest.Eventually(t, "a table, and the watch", func() bool { return m.Table() != nil && m.checkpoint.Watching() })
 
 	for _, tc := range []struct{ pod, file string }{
 		{"a", filepath.Join(root, deviceDir, deviceCheckpoint)},
@@ -82,7 +83,7 @@ func TestCheckpointRefreshes(t *testing.T) {
 		before := time.Now()
 		kubelet.SetPods(kubelettest.Pod("ml", tc.pod, "main", gpuResource, gpuA))
 		writeCheckpoint(t, tc.file)
-		eventually(t, "pod "+tc.pod, func() bool { return pods(m.Table()) == tc.pod })
+		sourcetest.Eventually(t, "pod "+tc.pod, func() bool { return pods(m.Table()) == tc.pod })
 		if at := m.Table().Time; at.Before(before) || at.After(time.Now()) {
 			t.Errorf("pod %s is known from %s on, before it came at %s", tc.pod, at, before)
 		}
@@ -91,13 +92,13 @@ func TestCheckpointRefreshes(t *testing.T) {
 	// A kubelet that lists the pod late. The owner counts from the checkpoint on.
 	kubelet.SetPodsLater(2, kubelettest.Pod("ml", "late", "main", gpuResource, gpuA))
 	writeCheckpoint(t, filepath.Join(root, deviceDir, deviceCheckpoint))
-	eventually(t, "the late pod", func() bool { return pods(m.Table()) == "late" })
+	sourcetest.Eventually(t, "the late pod", func() bool { return pods(m.Table()) == "late" })
 	if at, written := m.Table().Time, *m.written.Load(); at != written {
 		t.Errorf("the late pod is known from %s on, want the checkpoint's time, %s", at, written)
 	}
 
 	// Other files of the kubelet are ignored.
-	eventually(t, "all looks", func() bool { return m.Status().LastSuccess.Sub(*m.written.Load()) >= lastLook })
+	sourcetest.Eventually(t, "all looks", func() bool { return m.Status().LastSuccess.Sub(*m.written.Load()) >= lastLook })
 	written := m.written.Load()
 	for _, other := range []string{
 		filepath.Join(root, "cpu_manager_state"), filepath.Join(root, deviceDir, "nvidia-gpu.sock"),
@@ -105,10 +106,10 @@ func TestCheckpointRefreshes(t *testing.T) {
 		writeCheckpoint(t, other)
 	}
 	writeCheckpoint(t, filepath.Join(root, deviceDir, deviceCheckpoint)) // comes after them
-	eventually(t, "another write", func() bool { return m.written.Load() != written })
+	sourcetest.Eventually(t, "another write", func() bool { return m.written.Load() != written })
 	table := m.Table()
 	refreshes := m.Status().Refreshes
-	eventually(t, "another refresh", func() bool { return m.Status().Refreshes > refreshes })
+	sourcetest.Eventually(t, "another refresh", func() bool { return m.Status().Refreshes > refreshes })
 	if m.Table() != table {
 		t.Error("a checkpoint without a change results in a new table")
 	}
