@@ -70,7 +70,7 @@ func TestRestartWithoutAPIServer(t *testing.T) {
 }
 
 // TestKeptOwnersExpire checks that the owners of an outage do not remain for ever, and that
-// the table stays partial.
+// the table remains partial.
 func TestKeptOwnersExpire(t *testing.T) {
 	kubelet, socket := startKubelet(t, kubelettest.Pod("ml", "train", "main", gpuResource, gpuA))
 	m := newMapper(t, Config{Socket: socket, Node: "node-1"})

@@ -83,7 +83,6 @@ type Mapper struct {
 
 	confirm time.Duration // confirmAfter, but for tests
 	listed  atomic.Pointer[listed]
-	awaited atomic.Bool // a caller of Confirm waits
 
 	// State of the refresh, which runs once at a time.
 	trusted uint64    // the connection that returned the table
@@ -195,10 +194,7 @@ const lastLook = time.Second
 func (m *Mapper) Trigger() { m.poll.Trigger() }
 
 // Confirm requests a refresh, after which Changed receives, even if nothing changed.
-func (m *Mapper) Confirm() {
-	m.awaited.Store(true)
-	m.poll.Trigger()
-}
+func (m *Mapper) Confirm() { m.poll.Confirm() }
 
 // Confirmed returns the table and the start of the last refresh that returned it. The
 // time is zero while a newer table is being published.
@@ -236,12 +232,10 @@ func (m *Mapper) Status() Status {
 
 // refresh implements poll.Config.Refresh.
 func (m *Mapper) refresh(ctx context.Context, previous *Table) (*Table, error) {
-	awaited := m.awaited.Swap(false)
 	start, written, connection := time.Now(), m.written.Load(), m.kubelet.connections.Load()
 	answer, err := m.kubelet.list(ctx)
 	if err != nil {
 		m.fewer = 0
-		m.awaited.CompareAndSwap(false, awaited)
 		return nil, err
 	}
 	now, truncated := m.filter.collect(answer)
@@ -268,9 +262,6 @@ func (m *Mapper) refresh(ctx context.Context, previous *Table) (*Table, error) {
 	}
 	t := m.newTable(previous, &Table{Time: start, Version: 1, Assignments: now, Truncated: truncated, Partial: away, idType: m.idType}, written)
 	m.listed.Store(&listed{t, start})
-	if awaited {
-		m.poll.Notify()
-	}
 	return t, nil
 }
 

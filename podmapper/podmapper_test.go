@@ -248,8 +248,8 @@ func TestPodsEnd(t *testing.T) {
 	}
 	sourcetest.Eventually(t, "only a", func() bool { return pods(m.Table()) == "a" })
 
-	// One ends while the kubelet restarts, and its device is another's: the kubelet
-	// must know.
+	// One ends while the kubelet restarts, and a different pod has its device: the
+	// kubelet must know.
 	only := time.Now()
 	sourcetest.Eventually(t, "the connection is not new any more", func() bool {
 		err := m.Refresh(t.Context())
@@ -507,7 +507,7 @@ func TestDropsEveryConnection(t *testing.T) {
 	}
 	l.Close()
 	accepted.Wait()
-	// Each reconnection asks for a refresh, and a refresh may dial as well.
+	// Each reconnection requests a refresh, and a refresh may dial as well.
 	if limit := 4 * int(2*time.Second/idlePause); n > limit {
 		t.Errorf("%d connections in 2 s, want at most %d", n, limit)
 	}

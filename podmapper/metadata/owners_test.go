@@ -212,7 +212,7 @@ func TestWorkloadComesWithThePod(t *testing.T) {
 		t.Errorf("its workload is %+v", w)
 	}
 	if n := len(c.asked("replicasets/")); n != 1 {
-		t.Errorf("the ReplicaSet is asked for %d times", n)
+		t.Errorf("the ReplicaSet is requested %d times", n)
 	}
 	if n := r.OwnerFailures()[poll.Forbidden]; n != 1 || r.log.Lines("RayCluster") == 0 {
 		t.Errorf("%d failures are counted", n)

@@ -98,6 +98,34 @@ func equalTimes(got []time.Duration, want ...time.Duration) bool {
 	return true
 }
 
+// TestConfirm checks that the first success after Confirm is noticed without a change.
+func TestConfirm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{next: &table{1}}
+		p := newPoller(s)
+		run(t, p, func() {
+			time.Sleep(time.Second)
+			<-p.Changed()
+			s.set(func() { s.err = errors.New("broken") })
+			p.Confirm()
+			time.Sleep(time.Second)
+			if n := len(p.Changed()); n != 0 || s.count("Owner source failed") == 0 {
+				t.Errorf("%d notices of a failure", n)
+			}
+			s.set(func() { s.err = nil })
+			time.Sleep(30 * time.Second)
+			if n := len(p.Changed()); n != 1 {
+				t.Errorf("%d notices of a confirmation", n)
+			}
+			<-p.Changed()
+			time.Sleep(30 * time.Second)
+			if n := len(p.Changed()); n != 0 {
+				t.Errorf("%d notices of the same table", n)
+			}
+		})
+	})
+}
+
 func TestInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &script{next: &table{1}}

@@ -89,7 +89,7 @@ func (o *Owners) inputs() inputs {
 	return in
 }
 
-// until limits the times of confirmation, so that inputs stay equal afterwards.
+// until limits the times of confirmation, so that inputs remain equal afterwards.
 func (in inputs) until(at time.Time) inputs {
 	for _, t := range []*time.Time{&in.mapped, &in.contained} {
 		if t.After(at) {
@@ -142,7 +142,7 @@ func (o *Owners) Observe(f wire.Frame) {
 			o.mapper.Confirm()
 		}
 		if o.engine != nil {
-			o.engine.Trigger()
+			o.engine.Confirm()
 		}
 		o.update()
 	case f.Sample != nil:
