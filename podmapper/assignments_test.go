@@ -22,6 +22,7 @@ import (
 
 	"gpu_exporter/podmapper/device"
 	"gpu_exporter/podmapper/internal/poll"
+	"gpu_exporter/podmapper/internal/sourcetest"
 	"gpu_exporter/podmapper/kubelettest"
 )
 
@@ -146,14 +147,14 @@ func TestBounds(t *testing.T) {
 // TestTruncatedTable checks that a truncated table is marked and counted.
 func TestTruncatedTable(t *testing.T) {
 	_, socket := startKubelet(t, kubelettest.Pod("ml", strings.Repeat("x", 300), "main", gpuResource, gpuA))
-	var log syncBuffer
-	m := newMapper(t, Config{Socket: socket, Logger: logTo(&log)})
+	var log sourcetest.Log
+	m := newMapper(t, Config{Socket: socket, Logger: log.Logger()})
 	for range 2 {
 		if err := m.Refresh(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if s := m.Status(); m.Table().Truncated != 1 || s.Failures[poll.TooLarge] != 1 || !s.Up || log.count("truncated=1") != 1 {
+	if s := m.Status(); m.Table().Truncated != 1 || s.Failures[poll.TooLarge] != 1 || !s.Up || log.Lines("truncated=1") != 1 {
 		t.Errorf("truncated %d, status %+v", m.Table().Truncated, s)
 	}
 }
@@ -219,7 +220,7 @@ func TestWrongAnswers(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			before := heap(t)
 			answer := good
-			m := newMapper(t, Config{Socket: serveBytes(t, func() []byte { return answer }), Timeout: patience})
+			m := newMapper(t, Config{Socket: serveBytes(t, func() []byte { return answer }), Timeout: sourcetest.Patience})
 			if err := m.Refresh(t.Context()); err != nil {
 				t.Fatal(err)
 			}

@@ -3,10 +3,7 @@
 
 package podmapper
 
-import (
-	"cmp"
-	"path/filepath"
-)
+import "path/filepath"
 
 // The files that the kubelet writes when it has given devices to a container, below
 // its root directory. In kubelet 1.37 (pkg/kubelet/cm/devicemanager/manager.go,
@@ -28,13 +25,13 @@ const (
 	claimCheckpoint  = "dra_manager_state" // in the root directory
 )
 
-// checkpointFiles returns the names of the checkpoints by directory. The socket is the
-// kubelet's.
-func (c Config) checkpointFiles(socket string) map[string]string {
-	dir := filepath.Clean(cmp.Or(c.CheckpointDir, filepath.Join(filepath.Dir(filepath.Dir(socket)), deviceDir)))
-	files := map[string]string{dir: deviceCheckpoint}
-	if c.DRA {
-		files[filepath.Dir(dir)] = claimCheckpoint
+// checkpointFiles returns the names of the checkpoints by directory. The kubelet's
+// socket is in a directory below its root directory.
+func checkpointFiles(socket string, claims bool) map[string]string {
+	root := filepath.Dir(filepath.Dir(socket))
+	files := map[string]string{filepath.Join(root, deviceDir): deviceCheckpoint}
+	if claims {
+		files[root] = claimCheckpoint
 	}
 	return files
 }

@@ -4,15 +4,14 @@
 package podmapper
 
 import (
-	"cmp"
+	"maps"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"gpu_exporter/podmapper/internal/unixsocket"
+	"gpu_exporter/podmapper/internal/sourcetest"
 	"gpu_exporter/podmapper/kubelettest"
 )
 
@@ -74,7 +73,7 @@ func TestCheckpointRefreshes(t *testing.T) {
 	writeCheckpoint(t, filepath.Join(root, claimCheckpoint))
 	m := newMapper(t, Config{Socket: socket, DRA: true, Interval: time.Hour, MaxAge: time.Hour})
 	run(t, m)
-	eventually(t, "a table, and the watch", func() bool { return m.Table() != nil && m.Status().Watching })
+	sourcetest.Eventually(t, "a table, and the watch", func() bool { return m.Table() != nil && m.checkpoint.Watching() })
 
 	for _, tc := range []struct{ pod, file string }{
 		{"a", filepath.Join(root, deviceDir, deviceCheckpoint)},
@@ -84,7 +83,7 @@ func TestCheckpointRefreshes(t *testing.T) {
 		before := time.Now()
 		kubelet.SetPods(kubelettest.Pod("ml", tc.pod, "main", gpuResource, gpuA))
 		writeCheckpoint(t, tc.file)
-		eventually(t, "pod "+tc.pod, func() bool { return pods(m.Table()) == tc.pod })
+		sourcetest.Eventually(t, "pod "+tc.pod, func() bool { return pods(m.Table()) == tc.pod })
 		if at := m.Table().Time; at.Before(before) || at.After(time.Now()) {
 			t.Errorf("pod %s is known from %s on, before it came at %s", tc.pod, at, before)
 		}
@@ -93,13 +92,13 @@ func TestCheckpointRefreshes(t *testing.T) {
 	// A kubelet that lists the pod late. The owner counts from the checkpoint on.
 	kubelet.SetPodsLater(2, kubelettest.Pod("ml", "late", "main", gpuResource, gpuA))
 	writeCheckpoint(t, filepath.Join(root, deviceDir, deviceCheckpoint))
-	eventually(t, "the late pod", func() bool { return pods(m.Table()) == "late" })
+	sourcetest.Eventually(t, "the late pod", func() bool { return pods(m.Table()) == "late" })
 	if at, written := m.Table().Time, *m.written.Load(); at != written {
 		t.Errorf("the late pod is known from %s on, want the checkpoint's time, %s", at, written)
 	}
 
 	// Other files of the kubelet are ignored.
-	eventually(t, "all looks", func() bool { return m.Status().LastSuccess.Sub(*m.written.Load()) >= lastLook })
+	sourcetest.Eventually(t, "all looks", func() bool { return m.Status().LastSuccess.Sub(*m.written.Load()) >= lastLook })
 	written := m.written.Load()
 	for _, other := range []string{
 		filepath.Join(root, "cpu_manager_state"), filepath.Join(root, deviceDir, "nvidia-gpu.sock"),
@@ -107,63 +106,28 @@ func TestCheckpointRefreshes(t *testing.T) {
 		writeCheckpoint(t, other)
 	}
 	writeCheckpoint(t, filepath.Join(root, deviceDir, deviceCheckpoint)) // comes after them
-	eventually(t, "another write", func() bool { return m.written.Load() != written })
+	sourcetest.Eventually(t, "another write", func() bool { return m.written.Load() != written })
 	table := m.Table()
 	refreshes := m.Status().Refreshes
-	eventually(t, "another refresh", func() bool { return m.Status().Refreshes > refreshes })
+	sourcetest.Eventually(t, "another refresh", func() bool { return m.Status().Refreshes > refreshes })
 	if m.Table() != table {
 		t.Error("a checkpoint without a change results in a new table")
 	}
 }
 
-// TestInvisibleCheckpoint checks that changes of claims do not count as watched where the
-// kubelet's root directory exists and is not the kubelet's, as in a container that has only
-// the directories below.
-func TestInvisibleCheckpoint(t *testing.T) {
-	root, socket := kubeletRoot(t)
-	kubelet := kubelettest.New(socket)
-	if err := kubelet.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(kubelet.Stop)
-	for _, dra := range []bool{true, false} {
-		m := newMapper(t, Config{Socket: socket, DRA: dra, Interval: 10 * time.Millisecond})
-		run(t, m)
-		eventually(t, "the watch", func() bool { return m.Table() != nil && m.checkpoint.Watching() && m.Status().Refreshes > 2 })
-		if m.Status().Watching == dra {
-			t.Errorf("DRA %v: watching %v", dra, !dra)
-		}
-		if dra {
-			writeCheckpoint(t, filepath.Join(root, claimCheckpoint))
-			eventually(t, "the checkpoint of claims", func() bool { return m.Status().Watching })
-		}
-	}
-}
-
-// TestDefaultCheckpointDir checks the paths, which are relative to the socket's.
-func TestDefaultCheckpointDir(t *testing.T) {
+// TestCheckpointFiles checks the paths, which are relative to the socket's.
+func TestCheckpointFiles(t *testing.T) {
 	for _, tc := range []struct {
-		c    Config
-		want string
+		socket string
+		claims bool
+		want   map[string]string
 	}{
-		{Config{}, "/var/lib/kubelet/device-plugins/kubelet_internal_checkpoint"},
-		{Config{DRA: true}, "/var/lib/kubelet/device-plugins/kubelet_internal_checkpoint /var/lib/kubelet/dra_manager_state"},
-		{Config{Socket: "unix:///k/pod-resources/kubelet.sock"}, "/k/device-plugins/kubelet_internal_checkpoint"},
-		{Config{CheckpointDir: "/elsewhere/d/", DRA: true}, "/elsewhere/d/kubelet_internal_checkpoint /elsewhere/dra_manager_state"},
+		{DefaultSocket, false, map[string]string{"/var/lib/kubelet/device-plugins": "kubelet_internal_checkpoint"}},
+		{DefaultSocket, true, map[string]string{"/var/lib/kubelet/device-plugins": "kubelet_internal_checkpoint", "/var/lib/kubelet": "dra_manager_state"}},
+		{"/k/pod-resources/kubelet.sock", false, map[string]string{"/k/device-plugins": "kubelet_internal_checkpoint"}},
 	} {
-		socket, err := unixsocket.Path(cmp.Or(tc.c.Socket, DefaultSocket))
-		if err != nil {
-			t.Fatal(err)
-		}
-		var got []string
-		for dir, file := range tc.c.checkpointFiles(socket) {
-			got = append(got, filepath.Join(dir, file))
-		}
-		if len(got) == 2 && strings.HasSuffix(got[0], claimCheckpoint) {
-			got[0], got[1] = got[1], got[0]
-		}
-		if strings.Join(got, " ") != tc.want {
-			t.Errorf("%+v watches %q, want %q", tc.c, got, tc.want)
+		if got := checkpointFiles(tc.socket, tc.claims); !maps.Equal(got, tc.want) {
+			t.Errorf("%s, claims %v: %v, want %v", tc.socket, tc.claims, got, tc.want)
 		}
 	}
 }

@@ -172,7 +172,6 @@ func TestClaimsOfOtherDrivers(t *testing.T) {
 		driver    string
 		published *device.PublishedDevice
 		known     bool // any slice
-		configure []string
 		counted   bool
 		reason    string
 	}{
@@ -183,8 +182,6 @@ func TestClaimsOfOtherDrivers(t *testing.T) {
 		{name: "GPU of another driver, by its type", driver: "gpu.example.com", published: &device.PublishedDevice{Type: "gpu", Index: 0}, counted: true},
 		{name: "GPU of another driver, by its UUID", driver: "gpu.example.com", published: &device.PublishedDevice{UUID: gpuA}, counted: true},
 		{name: "simulated GPU of another driver", driver: "gpu.example.com", published: &device.PublishedDevice{UUID: "gpu-1", Index: 0}},
-		{name: "simulated GPU of a driver that is named", driver: "gpu.example.com", published: &device.PublishedDevice{UUID: "gpu-1", Index: 0},
-			configure: []string{"gpu.example.com"}, counted: true},
 		{name: "no slices", driver: nvidiaDriver, counted: true, reason: reasonNoSlices},
 		{name: "not in a slice", driver: nvidiaDriver, known: true, counted: true, reason: reasonNotInSlices},
 	} {
@@ -196,10 +193,6 @@ func TestClaimsOfOtherDrivers(t *testing.T) {
 				p = publish(tc.driver, nil)
 			}
 			table := tableOf(t, device.IDTypeUID, nil, claimedFrom(tc.driver, "train", "dev"))
-			table.rules.drivers = make(map[string]bool)
-			for _, driver := range tc.configure {
-				table.rules.drivers[driver] = true
-			}
 			m := table.Match(migNode(), p)
 			if counted := len(m.Resolutions) == 1; counted != tc.counted {
 				t.Fatalf("resolutions %+v, want some: %v", m.Resolutions, tc.counted)

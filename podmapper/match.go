@@ -40,7 +40,7 @@ func (t *Table) Match(devices []device.Device, published *device.Published) Matc
 	if t == nil || len(t.Assignments) == 0 {
 		return m
 	}
-	index := device.NewIndex(devices, t.rules.idType)
+	index := device.NewIndex(devices, t.idType)
 	claimed := t.claimed(published)
 	m.Resolutions = make([]Resolution, 0, len(t.Assignments))
 	for i := range t.Assignments {
@@ -49,7 +49,7 @@ func (t *Table) Match(devices []device.Device, published *device.Published) Matc
 		x := index.Holding(t.places, device.Hold{Since: r.since, Confirmed: t.confirmed})
 		if r.Known.Form == device.FormClaim {
 			d, listed := published.Device(owner.Claim.PublishedName)
-			if !t.rules.concerns(&owner.Claim, d, listed) {
+			if !concerns(&owner.Claim, d, listed) {
 				continue
 			}
 			switch {
@@ -90,11 +90,11 @@ const (
 
 // concerns reports whether a claim's device is, or can be, a GPU or a part of one.
 // Other drivers publish network cards, channels between nodes and so on.
-func (r rules) concerns(c *Claim, d device.PublishedDevice, listed bool) bool {
+func concerns(c *Claim, d device.PublishedDevice, listed bool) bool {
 	if listed && d.Type == device.TypeVFIO {
 		return false
 	}
-	return c.Driver == nvidiaDriver || r.drivers[c.Driver] ||
+	return c.Driver == nvidiaDriver ||
 		listed && (d.Type == device.TypeGPU || d.Type == device.TypeMIG || d.ID().Form != device.FormUnknown)
 }
 

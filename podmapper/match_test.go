@@ -12,6 +12,7 @@ import (
 	podresources "k8s.io/kubelet/pkg/apis/podresources/v1"
 
 	"gpu_exporter/podmapper/device"
+	"gpu_exporter/podmapper/internal/sourcetest"
 	"gpu_exporter/podmapper/kubelettest"
 )
 
@@ -74,8 +75,8 @@ func TestTegra(t *testing.T) {
 // TestLogUnmatched checks that each problem is logged once while it lasts, and again
 // when it returns.
 func TestLogUnmatched(t *testing.T) {
-	var log syncBuffer
-	m := newMapper(t, Config{Socket: "/nowhere", Logger: logTo(&log)})
+	var log sourcetest.Log
+	m := newMapper(t, Config{Socket: "/nowhere", Logger: log.Logger()})
 	match := func(pods ...*podresources.PodResources) {
 		m.LogUnmatched((&Table{Assignments: unmarshal(t, resourceFilter{claims: true}, pods...)}).Match(node(), nil))
 	}
@@ -84,32 +85,32 @@ func TestLogUnmatched(t *testing.T) {
 	other := kubelettest.Pod("ml", "b", "main", gpuResource, "GPU-lost", "odd")
 	match(lost)
 	match(lost)
-	if n := log.count("level=WARN"); n != 1 {
+	if n := log.Lines("level=WARN"); n != 1 {
 		t.Errorf("%d warnings for one ID, want 1", n)
 	}
 	for _, text := range []string{"pod=a", "id=GPU-lost", "no GPU on this node has the UUID GPU-lost", "hint="} {
-		if log.count(text) != 1 {
+		if log.Lines(text) != 1 {
 			t.Errorf("the warning has no %q", text)
 		}
 	}
 	// Before the ResourceSlices are known, their own source logs whether something is wrong.
 	match(lost, kubelettest.Claim("ml", "c", "main", "claim", kubelettest.ClaimDevice(nvidiaDriver, "node", "gpu-0")))
-	if n := log.count("level=WARN"); n != 1 {
+	if n := log.Lines("level=WARN"); n != 1 {
 		t.Errorf("%d warnings before the ResourceSlices are known", n)
 	}
 	match(lost, other)
 	match(other, lost, kubelettest.Pod("ml", "fine", "main", gpuResource, gpuA))
-	if n := log.count("level=WARN"); n != 3 {
+	if n := log.Lines("level=WARN"); n != 3 {
 		t.Errorf("%d warnings, want one for each pod and ID: 3", n)
 	}
 	match(other)
 	match(lost, other)
-	if n := log.count("level=WARN"); n != 4 {
+	if n := log.Lines("level=WARN"); n != 4 {
 		t.Errorf("%d warnings, want one more for what came back: 4", n)
 	}
 	match()
 	match(lost)
-	if n := log.count("level=WARN"); n != 5 {
+	if n := log.Lines("level=WARN"); n != 5 {
 		t.Errorf("%d warnings, want one more for what came back: 5", n)
 	}
 
@@ -119,10 +120,10 @@ func TestLogUnmatched(t *testing.T) {
 	}
 	match(many...)
 	match(many...)
-	if n := log.count("level=WARN") - 5; n != maxUnmatchedLines+1 {
+	if n := log.Lines("level=WARN") - 5; n != maxUnmatchedLines+1 {
 		t.Errorf("%d warnings for 1000 pods, want %d and one about the others", n, maxUnmatchedLines)
 	}
-	if log.count("devices=980") != 1 {
+	if log.Lines("devices=980") != 1 {
 		t.Error("the last warning has no number")
 	}
 }

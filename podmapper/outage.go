@@ -4,41 +4,16 @@
 package podmapper
 
 import (
-	"os"
 	"slices"
 	"strings"
 	"time"
 
 	podresources "k8s.io/kubelet/pkg/apis/podresources/v1"
-
-	"gpu_exporter/podmapper/device"
 )
 
 // keepFor is for how long the owners of pods remain that a restarted kubelet does not
 // list because it does not reach the API server.
 const keepFor = time.Hour
-
-// Pod is the name of a pod. An empty namespace is any.
-type Pod struct{ Namespace, Name string }
-
-func (p Pod) is(namespace, name string) bool {
-	return p.Name != "" && p.Name == name && (p.Namespace == "" || p.Namespace == namespace)
-}
-
-// OwnPod returns the pod in which this process runs: POD_NAME and POD_NAMESPACE, or
-// the host name, which is the pod's name without hostNetwork. It is zero outside of
-// Kubernetes.
-func OwnPod() Pod {
-	const namespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
-	p := Pod{os.Getenv("POD_NAMESPACE"), os.Getenv("POD_NAME")}
-	if p.Name == "" && os.Getenv("KUBERNETES_SERVICE_HOST") != "" {
-		p.Name, _ = os.Hostname() // empty: unknown
-	}
-	if content, err := os.ReadFile(namespaceFile); err == nil && p.Namespace == "" {
-		p.Namespace = strings.TrimSpace(string(content))
-	}
-	return p
-}
 
 // isStatic reports whether a pod is static: the kubelet appends the node's name
 // (pkg/kubelet/config/common.go, generatePodName). Without that name, no pod is.
@@ -46,7 +21,7 @@ func (m *Mapper) isStatic(pod string) bool {
 	return m.node != "" && strings.HasSuffix(pod, "-"+strings.ToLower(m.node))
 }
 
-// withoutAPIServer reports whether the answer of a new connection lacks the pods of
+// withoutAPIServer reports whether the answer of a new connection has no pod of
 // the API server. A kubelet that starts has none of them until it reaches the API
 // server, and then all at once. Their containers run all the time.
 func (m *Mapper) withoutAPIServer(answer *podresources.ListPodResourcesResponse, fresh bool) bool {
@@ -70,16 +45,12 @@ func (m *Mapper) keep(before *Table, now []Assignment, start time.Time) []Assign
 	if before == nil || start.Sub(m.away) > keepFor {
 		return now
 	}
-	type held struct{ resource, id string }
-	taken := make(map[held]bool, len(now))
-	for i := range now {
-		taken[held{now[i].Owner.Resource, now[i].ID}] = now[i].Known.Form != device.FormClaim
-	}
+	holders := pluginHolders(now)
 	all := slices.Clone(now)
 	for i := range before.Assignments {
 		a := &before.Assignments[i]
 		_, listed := slices.BinarySearchFunc(now, *a, compareAssignments)
-		if !listed && !m.isStatic(a.Owner.Pod) && !taken[held{a.Owner.Resource, a.ID}] {
+		if !listed && !m.isStatic(a.Owner.Pod) && holders[a.plugin()] == nil {
 			all = append(all, *a)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	podresources "k8s.io/kubelet/pkg/apis/podresources/v1"
 
+	"gpu_exporter/podmapper/internal/sourcetest"
 	"gpu_exporter/podmapper/kubelettest"
 )
 
@@ -38,7 +39,7 @@ func TestRestartWithoutAPIServer(t *testing.T) {
 			m.confirm = time.Millisecond
 			refresh := func() {
 				t.Helper()
-				eventually(t, "a refresh", func() bool { return m.Refresh(t.Context()) == nil })
+				sourcetest.Eventually(t, "a refresh", func() bool { return m.Refresh(t.Context()) == nil })
 			}
 			for range 2 { // the second one trusts the connection
 				refresh()
@@ -48,19 +49,19 @@ func TestRestartWithoutAPIServer(t *testing.T) {
 			if err := kubelet.Start(); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "the answer is accepted", func() bool {
+			sourcetest.Eventually(t, "the answer is accepted", func() bool {
 				refresh()
 				return pods(m.Table()) == tc.want && m.Table().Partial == tc.partial
 			})
 			for range 3 {
 				refresh()
-				if table := m.Table(); pods(table) != tc.want || table.Partial != tc.partial || m.Status().Confirming != tc.partial {
+				if table := m.Table(); pods(table) != tc.want || table.Partial != tc.partial {
 					t.Fatalf("owners %q, partial %v, want %q, %v", pods(table), table.Partial, tc.want, tc.partial)
 				}
 			}
 			// The API server is back: the pods are those of the answer.
 			kubelet.SetPods(other, static)
-			eventually(t, "only the listed pods", func() bool {
+			sourcetest.Eventually(t, "only the listed pods", func() bool {
 				refresh()
 				return pods(m.Table()) == "monitor-node-1" && !m.Table().Partial
 			})
@@ -69,7 +70,7 @@ func TestRestartWithoutAPIServer(t *testing.T) {
 }
 
 // TestKeptOwnersExpire checks that the owners of an outage do not remain for ever, and that
-// the table stays partial.
+// the table remains partial.
 func TestKeptOwnersExpire(t *testing.T) {
 	kubelet, socket := startKubelet(t, kubelettest.Pod("ml", "train", "main", gpuResource, gpuA))
 	m := newMapper(t, Config{Socket: socket, Node: "node-1"})
@@ -82,12 +83,12 @@ func TestKeptOwnersExpire(t *testing.T) {
 	if err := kubelet.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the outage", func() bool { return m.Refresh(t.Context()) == nil && m.Table().Partial })
+	sourcetest.Eventually(t, "the outage", func() bool { return m.Refresh(t.Context()) == nil && m.Table().Partial })
 	if got := pods(m.Table()); got != "train" {
 		t.Errorf("owners %q", got)
 	}
 	m.away = time.Now().Add(-2 * keepFor)
-	eventually(t, "no owners", func() bool { return m.Refresh(t.Context()) == nil && pods(m.Table()) == "" })
+	sourcetest.Eventually(t, "no owners", func() bool { return m.Refresh(t.Context()) == nil && pods(m.Table()) == "" })
 	if !m.Table().Partial {
 		t.Error("without the pods of the API server, the table counts as complete")
 	}

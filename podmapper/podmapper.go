@@ -5,7 +5,8 @@
 // hold them. It reads the kubelet's pod-resources API in the background, at an
 // interval and when the kubelet writes a checkpoint, and publishes immutable tables.
 //
-// It must not know the collector or metrics. Table and Status never wait for the kubelet. The last good table remains until it expires.
+// It must not know the collector or metrics. Table and Status never wait for the
+// kubelet. The last good table remains until it expires.
 package podmapper
 
 import (
@@ -13,8 +14,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -54,17 +53,15 @@ type Config struct {
 	ResourceNames []string      // resources in addition to nvidia.com/*; a minus in front excludes one
 	IDType        device.IDType // meaning of ambiguous device IDs; IDTypeUID
 	DRA           bool          // include the devices of ResourceClaims
-	DRADrivers    []string      // DRA drivers of which all devices are GPUs, in addition to gpu.nvidia.com
 	// AdminAccess returns the devices that a ResourceClaim has with adminAccess. Nil: the
 	// pods that have such claims count as owners.
-	AdminAccess   func(ctx context.Context, namespace, name string) ([]device.PublishedName, error)
-	Node          string        // name of this node in Kubernetes; identifies static pods
-	Self          Pod           // the exporter's own pod, which is no owner
-	CheckpointDir string        // of the kubelet's device checkpoint; device-plugins next to the socket's directory
-	Interval      time.Duration // between refreshes
-	MaxAge        time.Duration // of a table without a refresh
-	Timeout       time.Duration // of one call to the kubelet
-	Logger        *slog.Logger  // nil: no log
+	AdminAccess func(ctx context.Context, namespace, name string) ([]device.PublishedName, error)
+	Node        string        // name of this node in Kubernetes; identifies static pods
+	Self        Pod           // the exporter's own pod, which is no owner
+	Interval    time.Duration // between refreshes
+	MaxAge      time.Duration // of a table without a refresh
+	Timeout     time.Duration // of one call to the kubelet
+	Logger      *slog.Logger  // nil: no log
 }
 
 // Mapper keeps the table of owners up to date. Its methods may be called from any
@@ -74,29 +71,24 @@ type Mapper struct {
 	kubelet *kubelet
 	log     *slog.Logger
 	filter  resourceFilter
-	rules   rules
+	idType  device.IDType
 	node    string
 
 	adminAccess func(ctx context.Context, namespace, name string) ([]device.PublishedName, error)
 
 	checkpoint *dirwatch.Watcher
-	claimFile  string                    // checkpoint of claims; empty without DRA
-	seesClaims atomic.Bool               // claimFile exists, or is not needed
 	written    atomic.Pointer[time.Time] // last write of a checkpoint
 
 	unmatched unmatchedLog
 
-	confirm    time.Duration // confirmAfter, but for tests
-	confirming atomic.Bool
-	listed     atomic.Pointer[listed]
-	awaited    atomic.Bool // a caller of Confirm waits
+	confirm time.Duration // confirmAfter, but for tests
+	listed  atomic.Pointer[listed]
 
 	// State of the refresh, which runs once at a time.
-	confirmed time.Time // start of the last refresh that returned the table
-	trusted   uint64    // the connection that returned the table
-	fewer     uint64    // the connection that reported fewer owners, ...
-	since     time.Time // ... and when it first did
-	claims    map[claimName]*claimRead
+	trusted uint64    // the connection that returned the table
+	fewer   uint64    // the connection that reported fewer owners, ...
+	since   time.Time // ... and when it first did
+	claims  map[claimName]*claimRead
 	// claimsDenied: the log has that ResourceClaims cannot be read.
 	claimsDenied bool
 	clustered    bool      // an API server exists
@@ -115,12 +107,7 @@ type SourceStatus = poll.Status
 // Status is the state of a Mapper.
 type Status struct {
 	poll.Status
-	Connections uint64 // to the kubelet, so far
-	Watching    bool   // the checkpoints are watched, so changes are noticed at once
-	Confirming  bool   // a report of fewer owners waits for its confirmation
-	// Assignments and UnknownIDs count those of the current table: the device IDs of
-	// containers, and the ones of unknown form among them.
-	Assignments, UnknownIDs int
+	Assignments int // of the current table
 }
 
 // New makes a Mapper. It does not open the socket yet.
@@ -134,7 +121,7 @@ func New(c Config) (*Mapper, error) {
 		node:   c.Node,
 
 		adminAccess: c.AdminAccess,
-		rules:       rules{idType: idType, drivers: set(c.DRADrivers)},
+		idType:      idType,
 		confirm:     confirmAfter,
 	}
 	interval, maxAge, timeout := cmp.Or(c.Interval, DefaultInterval), cmp.Or(c.MaxAge, DefaultMaxAge), cmp.Or(c.Timeout, DefaultTimeout)
@@ -151,21 +138,15 @@ func New(c Config) (*Mapper, error) {
 		return nil, fmt.Errorf("preparing the connection to the kubelet: %w", err)
 	}
 	m.poll = poll.New(poll.Config[Table]{
-		Options: poll.Options{Name: "kubelet", Hints: hints(), MaxAge: maxAge, Log: c.Logger},
-		Refresh: m.refresh,
-		Before: func(context.Context) {
-			m.checkpoint.Watch() // a directory can appear late
-			m.seesClaims.Store(m.findClaims())
-		},
+		Options:  poll.Options{Name: "kubelet", Hints: hints(), MaxAge: maxAge, Log: c.Logger},
+		Refresh:  m.refresh,
+		Before:   func(context.Context) { m.checkpoint.Watch() }, // a directory can appear late
 		Interval: interval,
 		Retry:    retryPause,
 	})
 	m.log = m.poll.Log()
 	files := make(map[string]func(string) bool)
-	for dir, file := range c.checkpointFiles(socket) {
-		if file == claimCheckpoint {
-			m.claimFile = filepath.Join(dir, file)
-		}
+	for dir, file := range checkpointFiles(socket, c.DRA) {
 		files[dir] = func(name string) bool { return name == file }
 	}
 	m.checkpoint = dirwatch.New(files, m.checkpointWritten, m.log)
@@ -209,24 +190,11 @@ func (m *Mapper) checkpointWritten() {
 // lastLook is when the last refresh after a checkpoint begins.
 const lastLook = time.Second
 
-// findClaims reports whether the checkpoint of claims can be seen. A container that has
-// only directories below the kubelet's root can watch the root, and sees nothing there.
-func (m *Mapper) findClaims() bool {
-	if m.claimFile == "" {
-		return true
-	}
-	_, err := os.Stat(m.claimFile)
-	return err == nil
-}
-
 // Trigger requests a refresh from Run. It does not wait.
 func (m *Mapper) Trigger() { m.poll.Trigger() }
 
 // Confirm requests a refresh, after which Changed receives, even if nothing changed.
-func (m *Mapper) Confirm() {
-	m.awaited.Store(true)
-	m.poll.Trigger()
-}
+func (m *Mapper) Confirm() { m.poll.Confirm() }
 
 // Confirmed returns the table and the start of the last refresh that returned it. The
 // time is zero while a newer table is being published.
@@ -255,32 +223,19 @@ func (m *Mapper) Changed() <-chan struct{} { return m.poll.Changed() }
 
 // Status returns a copy of the state.
 func (m *Mapper) Status() Status {
-	s := Status{
-		Status:      m.poll.Status(),
-		Connections: m.kubelet.connections.Load(),
-		Watching:    m.checkpoint.Watching() && m.seesClaims.Load(),
-		Confirming:  m.confirming.Load(),
-	}
+	s := Status{Status: m.poll.Status()}
 	if t := m.Table(); t != nil {
 		s.Assignments = len(t.Assignments)
-		for i := range t.Assignments {
-			if t.Assignments[i].Known.Form == device.FormUnknown {
-				s.UnknownIDs++
-			}
-		}
 	}
 	return s
 }
 
 // refresh implements poll.Config.Refresh.
 func (m *Mapper) refresh(ctx context.Context, previous *Table) (*Table, error) {
-	awaited := m.awaited.Swap(false)
 	start, written, connection := time.Now(), m.written.Load(), m.kubelet.connections.Load()
 	answer, err := m.kubelet.list(ctx)
 	if err != nil {
 		m.fewer = 0
-		m.confirming.Store(false)
-		m.awaited.CompareAndSwap(false, awaited)
 		return nil, err
 	}
 	now, truncated := m.filter.collect(answer)
@@ -294,9 +249,7 @@ func (m *Mapper) refresh(ctx context.Context, previous *Table) (*Table, error) {
 			m.poll.TriggerAfter(confirmPause)
 		}
 	}
-	wait := m.doubt(start, latest, fresh, now)
-	m.confirming.Store(wait > 0 || away)
-	if wait > 0 {
+	if wait := m.doubt(start, latest, fresh, now); wait > 0 {
 		m.poll.TriggerAfter(min(wait, confirmPause))
 		return previous, nil
 	}
@@ -307,12 +260,8 @@ func (m *Mapper) refresh(ctx context.Context, previous *Table) (*Table, error) {
 		// The first answer can be too early, even without a previous table.
 		m.poll.TriggerAfter(min(m.confirm, confirmPause))
 	}
-	t := m.newTable(previous, &Table{Time: start, Version: 1, Assignments: now, Truncated: truncated, Partial: away, rules: m.rules}, written)
-	m.confirmed = start
+	t := m.newTable(previous, &Table{Time: start, Version: 1, Assignments: now, Truncated: truncated, Partial: away, idType: m.idType}, written)
 	m.listed.Store(&listed{t, start})
-	if awaited {
-		m.poll.Notify()
-	}
 	return t, nil
 }
 
@@ -347,7 +296,7 @@ func (m *Mapper) newTable(previous, t *Table, written *time.Time) *Table {
 	if previous != nil {
 		t.Version = previous.Version + 1
 		// A checkpoint announces new assignments, and no ended ones.
-		if added > 0 && written != nil && !written.Add(lastLook).Before(m.confirmed) {
+		if added > 0 && written != nil && !written.Add(lastLook).Before(m.listed.Load().at) {
 			t.Time = *written
 		}
 		if !t.Time.After(previous.Time) {

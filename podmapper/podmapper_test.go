@@ -4,12 +4,10 @@
 package podmapper
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -26,20 +24,9 @@ import (
 	podresources "k8s.io/kubelet/pkg/apis/podresources/v1"
 
 	"gpu_exporter/podmapper/internal/poll"
+	"gpu_exporter/podmapper/internal/sourcetest"
 	"gpu_exporter/podmapper/kubelettest"
 )
-
-// patience is the time limit for conditions.
-const patience = 30 * time.Second
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("still not after %s: %s", patience, what)
-		}
-	}
-}
 
 func startKubelet(t testing.TB, pods ...*podresources.PodResources) (*kubelettest.Kubelet, string) {
 	t.Helper()
@@ -88,28 +75,6 @@ func pods(t *Table) string {
 	return strings.Join(names, " ")
 }
 
-// syncBuffer takes the log of a running Mapper.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *syncBuffer) count(s string) int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return strings.Count(b.b.String(), s)
-}
-
-func logTo(w io.Writer) *slog.Logger {
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
-}
-
 func TestRefresh(t *testing.T) {
 	kubelet, socket := startKubelet(t,
 		kubelettest.Pod("ml", "train", "main", gpuResource, gpuA),
@@ -129,7 +94,7 @@ func TestRefresh(t *testing.T) {
 	}
 	s := m.Status()
 	if !s.Up || s.Refreshes != 1 || s.LastSuccess.IsZero() || s.LastSuccess.After(table.Time) || s.Duration <= 0 ||
-		s.Assignments != 2 || s.UnknownIDs != 1 || s.Err != nil || s.Connections != 1 {
+		s.Assignments != 2 || s.Err != nil || kubelet.Connections() != 1 {
 		t.Errorf("status %+v", s)
 	}
 
@@ -157,9 +122,9 @@ func TestOneConnection(t *testing.T) {
 	kubelet, socket := startKubelet(t, kubelettest.Pod("ml", "train", "main", gpuResource, gpuA))
 	m := newMapper(t, Config{Socket: socket, Interval: time.Millisecond})
 	run(t, m)
-	eventually(t, "10 refreshes", func() bool { return kubelet.Calls() >= 10 })
+	sourcetest.Eventually(t, "10 refreshes", func() bool { return kubelet.Calls() >= 10 })
 	before := runtime.NumGoroutine()
-	eventually(t, "500 refreshes", func() bool {
+	sourcetest.Eventually(t, "500 refreshes", func() bool {
 		m.Trigger()
 		return m.Table() != nil && m.Status().Refreshes >= 500
 	})
@@ -180,13 +145,13 @@ func TestRunLeavesNothing(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- m.Run(ctx) }()
-		eventually(t, "a refresh", func() bool { return m.Status().Up })
+		sourcetest.Eventually(t, "a refresh", func() bool { return m.Status().Up })
 		cancel()
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "goroutines ended", func() bool { return runtime.NumGoroutine() <= before+2 })
+	sourcetest.Eventually(t, "goroutines ended", func() bool { return runtime.NumGoroutine() <= before+2 })
 }
 
 // TestRestart checks a kubelet restart: the table remains, the new kubelet is noticed
@@ -207,12 +172,12 @@ func TestRestart(t *testing.T) {
 			m := newMapper(t, Config{Socket: socket, Interval: time.Hour, MaxAge: time.Hour})
 			// Watched at every change, the table must never lose a pod.
 			run(t, m)
-			eventually(t, "the first table", func() bool { return m.Table() != nil })
+			sourcetest.Eventually(t, "the first table", func() bool { return m.Table() != nil })
 
 			kubelet.Stop()
 			kubelet.SetPods(tc.atStart...)
 			// The first refresh may still end in the old connection.
-			eventually(t, "the loss is seen", func() bool {
+			sourcetest.Eventually(t, "the loss is seen", func() bool {
 				return m.Refresh(t.Context()) != nil && m.Status().Reason == poll.NoSocket
 			})
 			if s := m.Status(); s.Up || pods(m.Table()) != "monitor train" {
@@ -223,12 +188,13 @@ func TestRestart(t *testing.T) {
 			if err := kubelet.Start(); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "the doubtful answer", func() bool { return kubelet.Calls() > calls && m.Status().Confirming })
+			sourcetest.Eventually(t, "the doubtful answer", func() bool { return kubelet.Calls() > calls && m.Status().Up })
 			if got := pods(m.Table()); got != "monitor train" {
 				t.Errorf("right after the restart the table holds %q", got)
 			}
 			kubelet.SetPods(train, static)
-			eventually(t, "the confirmed answer", func() bool { s := m.Status(); return s.Up && !s.Confirming })
+			changed := time.Now()
+			sourcetest.Eventually(t, "the confirmed answer", func() bool { _, at := m.Confirmed(); return at.After(changed) })
 			if got := pods(m.Table()); got != "monitor train" {
 				t.Errorf("after the second look the table holds %q", got)
 			}
@@ -247,7 +213,7 @@ func TestPodsEnd(t *testing.T) {
 	m := newMapper(t, Config{Socket: socket, Interval: time.Hour, MaxAge: time.Hour})
 	m.confirm = 50 * time.Millisecond
 	run(t, m)
-	eventually(t, "both pods", func() bool { return pods(m.Table()) == "a b" })
+	sourcetest.Eventually(t, "both pods", func() bool { return pods(m.Table()) == "a b" })
 
 	// One of two ends, on the same connection: at once.
 	if err := m.Refresh(t.Context()); err != nil { // this connection has given a table
@@ -274,25 +240,29 @@ func TestPodsEnd(t *testing.T) {
 	// asks for it.
 	kubelet.SetPods(a, b)
 	m.Trigger()
-	eventually(t, "both pods again", func() bool { return pods(m.Table()) == "a b" })
+	sourcetest.Eventually(t, "both pods again", func() bool { return pods(m.Table()) == "a b" })
 	kubelet.Stop()
 	kubelet.SetPods(a)
 	if err := kubelet.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "only a", func() bool { return pods(m.Table()) == "a" })
+	sourcetest.Eventually(t, "only a", func() bool { return pods(m.Table()) == "a" })
 
-	// One ends while the kubelet restarts, and its device is another's: the kubelet
-	// must know.
-	m.Trigger()
-	eventually(t, "the connection is not new any more", func() bool { return m.Refresh(t.Context()) == nil && !m.Status().Confirming })
+	// One ends while the kubelet restarts, and a different pod has its device: the
+	// kubelet must know.
+	only := time.Now()
+	sourcetest.Eventually(t, "the connection is not new any more", func() bool {
+		err := m.Refresh(t.Context())
+		_, at := m.Confirmed()
+		return err == nil && at.After(only)
+	})
 	m.confirm = time.Hour
 	kubelet.Stop()
 	kubelet.SetPods(b, kubelettest.Pod("ml", "heir", "main", gpuResource, gpuA))
 	if err := kubelet.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the heir of a", func() bool { return pods(m.Table()) == "b heir" })
+	sourcetest.Eventually(t, "the heir of a", func() bool { return pods(m.Table()) == "b heir" })
 }
 
 func TestHandedOver(t *testing.T) {
@@ -373,12 +343,12 @@ func TestErrors(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			kubelet, socket := startKubelet(t, kubelettest.Pod("ml", "train", "main", gpuResource, gpuA))
-			var log syncBuffer
-			timeout := patience
+			var log sourcetest.Log
+			timeout := sourcetest.Patience
 			if tc.reason == poll.Timeout {
 				timeout = 200 * time.Millisecond
 			}
-			m := newMapper(t, Config{Socket: socket, Timeout: timeout, Logger: logTo(&log)})
+			m := newMapper(t, Config{Socket: socket, Timeout: timeout, Logger: log.Logger()})
 			if err := m.Refresh(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -397,10 +367,10 @@ func TestErrors(t *testing.T) {
 			if m.Table() != good {
 				t.Error("the last good table is not kept")
 			}
-			if n := log.count("level=WARN"); n != 1 {
+			if n := log.Lines("level=WARN"); n != 1 {
 				t.Errorf("%d warnings, want 1", n)
 			}
-			if n := log.count("level=DEBUG"); n < 2 {
+			if n := log.Lines("level=DEBUG"); n < 2 {
 				t.Errorf("%d debug lines, want one for each further failure", n)
 			}
 
@@ -411,7 +381,7 @@ func TestErrors(t *testing.T) {
 			if !m.Status().Up || m.Status().Err != nil || !m.Status().LastSuccess.After(s.LastSuccess) {
 				t.Errorf("after the repair: status %+v", m.Status())
 			}
-			if n := log.count("level=INFO"); n != 2 {
+			if n := log.Lines("level=INFO"); n != 2 {
 				t.Errorf("%d lines at Info, want one for up and one for up again", n)
 			}
 		})
@@ -421,17 +391,17 @@ func TestErrors(t *testing.T) {
 // TestNeverThere: a node without a kubelet, until there is one.
 func TestNeverThere(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "kubelet.sock")
-	var log syncBuffer
-	m := newMapper(t, Config{Socket: socket, Interval: 5 * time.Millisecond, Logger: logTo(&log)})
+	var log sourcetest.Log
+	m := newMapper(t, Config{Socket: socket, Interval: 5 * time.Millisecond, Logger: log.Logger()})
 	run(t, m)
-	eventually(t, "20 refreshes", func() bool { return m.Status().Refreshes >= 20 })
-	if s := m.Status(); s.Up || s.Reason != poll.NoSocket || m.Table() != nil || s.Connections != 0 {
+	sourcetest.Eventually(t, "20 refreshes", func() bool { return m.Status().Refreshes >= 20 })
+	if s := m.Status(); s.Up || s.Reason != poll.NoSocket || m.Table() != nil {
 		t.Errorf("status %+v", s)
 	}
-	if n := log.count("level=WARN"); n != 1 {
+	if n := log.Lines("level=WARN"); n != 1 {
 		t.Errorf("%d warnings, want 1", n)
 	}
-	if log.count("--kubernetes.pod-resources-socket") == 0 {
+	if log.Lines("--kubernetes.pod-resources-socket") == 0 {
 		t.Error("the log has no hint")
 	}
 
@@ -441,7 +411,7 @@ func TestNeverThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(kubelet.Stop)
-	eventually(t, "a table", func() bool { return pods(m.Table()) == "train" })
+	sourcetest.Eventually(t, "a table", func() bool { return pods(m.Table()) == "train" })
 }
 
 func TestForbidden(t *testing.T) {
@@ -537,7 +507,7 @@ func TestDropsEveryConnection(t *testing.T) {
 	}
 	l.Close()
 	accepted.Wait()
-	// Each reconnection asks for a refresh, and a refresh may dial as well.
+	// Each reconnection requests a refresh, and a refresh may dial as well.
 	if limit := 4 * int(2*time.Second/idlePause); n > limit {
 		t.Errorf("%d connections in 2 s, want at most %d", n, limit)
 	}
@@ -545,26 +515,26 @@ func TestDropsEveryConnection(t *testing.T) {
 
 func TestTooOld(t *testing.T) {
 	kubelet, socket := startKubelet(t, kubelettest.Pod("ml", "train", "main", gpuResource, gpuA))
-	var log syncBuffer
-	m := newMapper(t, Config{Socket: socket, Interval: 10 * time.Millisecond, MaxAge: 500 * time.Millisecond, Logger: logTo(&log)})
+	var log sourcetest.Log
+	m := newMapper(t, Config{Socket: socket, Interval: 10 * time.Millisecond, MaxAge: 500 * time.Millisecond, Logger: log.Logger()})
 	run(t, m)
-	eventually(t, "a table", func() bool { return m.Table() != nil })
+	sourcetest.Eventually(t, "a table", func() bool { return m.Table() != nil })
 	kubelet.SetError(status.Error(codes.Internal, "broken"))
-	eventually(t, "no table", func() bool { return m.Table() == nil })
+	sourcetest.Eventually(t, "no table", func() bool { return m.Table() == nil })
 	s := m.Status()
 	if s.LastSuccess.IsZero() || s.Assignments != 0 {
 		t.Errorf("status %+v, want the time of the expired table and no assignments", s)
 	}
-	eventually(t, "the warning", func() bool { return log.count("has expired") > 0 })
-	eventually(t, "more refreshes", func() bool { return m.Status().Refreshes > s.Refreshes+5 })
-	if n := log.count("has expired"); n != 1 {
+	sourcetest.Eventually(t, "the warning", func() bool { return log.Lines("has expired") > 0 })
+	sourcetest.Eventually(t, "more refreshes", func() bool { return m.Status().Refreshes > s.Refreshes+5 })
+	if n := log.Lines("has expired"); n != 1 {
 		t.Errorf("%d lines about the expiry, want 1", n)
 	}
 
 	// After the expiry, fewer owners need no confirmation.
 	kubelet.SetPods()
 	kubelet.SetError(nil)
-	eventually(t, "an empty table", func() bool { return m.Table() != nil && pods(m.Table()) == "" })
+	sourcetest.Eventually(t, "an empty table", func() bool { return m.Table() != nil && pods(m.Table()) == "" })
 }
 
 // bigNode is a node of n pods as a kubelet with a static CPU manager lists it:
@@ -600,7 +570,7 @@ func TestBigNode(t *testing.T) {
 	if size < 4<<20 || size > maxAnswer*2/3 {
 		t.Fatalf("the answer has %d bytes: over 4 MiB and far below the limit was meant", size)
 	}
-	m := newMapper(t, Config{Socket: socket, Timeout: patience})
+	m := newMapper(t, Config{Socket: socket, Timeout: sourcetest.Patience})
 	if err := m.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -641,9 +611,9 @@ func TestSocketReplaced(t *testing.T) {
 	hung, socket := startKubelet(t, kubelettest.Pod("ml", "old", "main", gpuResource, gpuA))
 	m := newMapper(t, Config{Socket: socket, Interval: 20 * time.Millisecond, Timeout: 200 * time.Millisecond})
 	run(t, m)
-	eventually(t, "the old pod", func() bool { return pods(m.Table()) == "old" })
+	sourcetest.Eventually(t, "the old pod", func() bool { return pods(m.Table()) == "old" })
 	hung.SetDelay(time.Hour)
-	eventually(t, "the hang is seen", func() bool { return m.Status().Reason == poll.Timeout })
+	sourcetest.Eventually(t, "the hang is seen", func() bool { return m.Status().Reason == poll.Timeout })
 	if n := hung.Connections(); n != 1 {
 		t.Errorf("%d connections to a kubelet that hangs, want 1", n)
 	}
@@ -654,7 +624,7 @@ func TestSocketReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(next.Stop)
-	eventually(t, "the new pod", func() bool { return pods(m.Table()) == "new" })
+	sourcetest.Eventually(t, "the new pod", func() bool { return pods(m.Table()) == "new" })
 	if n := next.Connections(); n != 1 {
 		t.Errorf("%d connections to the new kubelet, want 1", n)
 	}
@@ -673,13 +643,13 @@ func TestDevicePluginGone(t *testing.T) {
 	t.Cleanup(kubelet.Stop)
 	m := newMapper(t, Config{Socket: socket, Interval: time.Hour, MaxAge: time.Hour})
 	run(t, m)
-	eventually(t, "a table, and the watch", func() bool { return m.Table() != nil && m.Status().Watching })
+	sourcetest.Eventually(t, "a table, and the watch", func() bool { return m.Table() != nil && m.checkpoint.Watching() })
 	<-m.Changed()
 	table := m.Table()
 	for range 5 {
 		refreshes := m.Status().Refreshes
 		writeCheckpoint(t, filepath.Join(root, deviceDir, deviceCheckpoint))
-		eventually(t, "a refresh", func() bool { return m.Status().Refreshes > refreshes })
+		sourcetest.Eventually(t, "a refresh", func() bool { return m.Status().Refreshes > refreshes })
 	}
 	if m.Table() != table || len(m.Changed()) != 0 {
 		t.Errorf("another table, with %q", pods(m.Table()))

@@ -56,7 +56,7 @@ type Table struct {
 	// API server yet, so further pods may hold devices.
 	Partial bool
 
-	rules     rules
+	idType    device.IDType
 	places    *device.Places
 	confirmed time.Time
 }
@@ -71,12 +71,6 @@ func (t *Table) At(places *device.Places, confirmed time.Time) *Table {
 	at := *t
 	at.places, at.confirmed = places, confirmed
 	return &at
-}
-
-// rules decide how assignments are matched.
-type rules struct {
-	idType  device.IDType
-	drivers map[string]bool // DRA drivers of which all devices are GPUs
 }
 
 func compareOwners(a, b Owner) int {
@@ -109,19 +103,29 @@ func missing(before, now []Assignment) bool {
 	})
 }
 
+// pluginDevice is a device as a device plugin advertises it.
+type pluginDevice struct{ resource, id string }
+
+func (a *Assignment) plugin() pluginDevice { return pluginDevice{a.Owner.Resource, a.ID} }
+
+// pluginHolders returns the owners of the devices of device plugins.
+func pluginHolders(all []Assignment) map[pluginDevice]*Owner {
+	holders := make(map[pluginDevice]*Owner, len(all))
+	for i := range all {
+		if a := &all[i]; a.Known.Form != device.FormClaim {
+			holders[a.plugin()] = &a.Owner
+		}
+	}
+	return holders
+}
+
 // handedOver reports whether a device of one pod in before is a different pod's in
 // now. The kubelet gives an ID of a device plugin to one pod at a time, so it must
 // know that the first pod ended.
 func handedOver(before, now []Assignment) bool {
-	type held struct{ resource, id string }
-	holders := make(map[held]*Owner, len(before))
-	for i := range before {
-		if a := &before[i]; a.Known.Form != device.FormClaim {
-			holders[held{a.Owner.Resource, a.ID}] = &a.Owner
-		}
-	}
+	holders := pluginHolders(before)
 	return slices.ContainsFunc(now, func(a Assignment) bool {
-		o := holders[held{a.Owner.Resource, a.ID}]
+		o := holders[a.plugin()]
 		return o != nil && (o.Namespace != a.Owner.Namespace || o.Pod != a.Owner.Pod)
 	})
 }

@@ -39,7 +39,7 @@ func tableOf(t *testing.T, idType device.IDType, names []string, pods ...*podres
 	for _, n := range names {
 		f.names[n] = true
 	}
-	return &Table{rules: rules{idType: idType}, Assignments: unmarshal(t, f, pods...)}
+	return &Table{idType: idType, Assignments: unmarshal(t, f, pods...)}
 }
 
 // unmarshal returns the assignments of an answer with these pods.

@@ -4,7 +4,6 @@
 package podmapper
 
 import (
-	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -27,7 +26,7 @@ func TestTableTime(t *testing.T) {
 		}
 		return m.Table()
 	}
-	at := func(d time.Duration) time.Time { return m.confirmed.Add(d) }
+	at := func(d time.Duration) time.Time { return m.listed.Load().at.Add(d) }
 	write := func(at time.Time) { m.written.Store(&at) }
 	refresh()
 
@@ -114,7 +113,7 @@ func TestReuse(t *testing.T) {
 // received, and none for an unchanged answer.
 func TestChanged(t *testing.T) {
 	kubelet, socket := startKubelet(t)
-	m := newMapper(t, Config{Socket: socket, CheckpointDir: filepath.Join(t.TempDir(), "none")})
+	m := newMapper(t, Config{Socket: socket})
 	notified := func() bool {
 		select {
 		case <-m.Changed():

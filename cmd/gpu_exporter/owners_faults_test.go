@@ -95,8 +95,7 @@ func TestFaultKubeletRestartWithoutAPIServer(t *testing.T) {
 	n.noLeak(t, before)
 }
 
-// TestFaultKubeletAnswers: a kubelet that fails, hangs or lists nonsense costs no owner, and is
-// reported.
+// TestFaultKubeletAnswers: a kubelet that fails or hangs ends no owner, and is reported.
 func TestFaultKubeletAnswers(t *testing.T) {
 	t.Parallel()
 	kubelet, socket := startKubelet(t)
@@ -132,8 +131,8 @@ func TestFaultKubeletAnswers(t *testing.T) {
 	n.noLeak(t, before)
 }
 
-// TestFaultOnePodOnAllGPUs: one pod with many labels, annotations and pseudo devices neither
-// blows up the page nor costs another pod its mapping, and the cut is counted.
+// TestFaultOnePodOnAllGPUs: one pod with many labels, annotations and pseudo devices does not
+// exceed the bound of the page, another pod keeps its mapping, and the cut is counted.
 func TestFaultOnePodOnAllGPUs(t *testing.T) {
 	t.Parallel()
 	kubelet, socket := startKubelet(t)

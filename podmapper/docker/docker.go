@@ -77,9 +77,8 @@ type Status struct {
 	poll.Status
 	Engine string // such as "Podman Engine 4.3.1"
 	// Watching: the engine reports events, so that changes are detected at once.
-	Watching bool
-	// Containers, Holds and Unresolved count the entries of the current table.
-	Containers, Holds, Unresolved int
+	Watching          bool
+	Containers, Holds int // in the current table
 }
 
 // Watcher keeps the table of containers fresh. Its methods may be called from any
@@ -177,7 +176,7 @@ func (w *Watcher) Status() Status {
 		s.Engine = *name
 	}
 	if t := w.Table(); t != nil {
-		s.Containers, s.Holds, s.Unresolved = t.containers, len(t.Holds), len(t.Unresolved)
+		s.Containers, s.Holds = t.containers, len(t.Holds)
 	}
 	return s
 }

@@ -7,65 +7,18 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"gpu_exporter/podmapper/internal/poll"
+	"gpu_exporter/podmapper/internal/sourcetest"
 )
-
-// patience bounds the wait for a condition on an overloaded machine.
-const patience = 2 * time.Minute
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("timed out after %s waiting for: %s", patience, what)
-		}
-	}
-}
-
-// syncBuffer receives the log of a running Watcher.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
-// warnings counts the lines of level WARN that contain s.
-func (b *syncBuffer) warnings(s string) int {
-	n := 0
-	for line := range strings.Lines(b.String()) {
-		if strings.Contains(line, "level=WARN") && strings.Contains(line, s) {
-			n++
-		}
-	}
-	return n
-}
-
-func logTo(w io.Writer) *slog.Logger {
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
-}
 
 func newWatcher(t *testing.T, c Config) *Watcher {
 	t.Helper()
@@ -148,8 +101,8 @@ func TestRefresh(t *testing.T) {
 	pod.labels = map[string]string{"io.kubernetes.pod.uid": "1", "io.kubernetes.pod.name": "p"}
 	e.set("k8s_main_p", pod)
 
-	log := &syncBuffer{}
-	w := newWatcher(t, Config{Socket: "unix://" + e.socket, Self: idOf("self"), Logger: logTo(log),
+	log := &sourcetest.Log{}
+	w := newWatcher(t, Config{Socket: "unix://" + e.socket, Self: idOf("self"), Logger: log.Logger(),
 		KeepLabel: func(key string) bool { return key == "team" }})
 	table := refresh(t, w)
 	if got, want := holds(table), "all=all, paused=2, train=1"; got != want {
@@ -174,7 +127,7 @@ func TestRefresh(t *testing.T) {
 	}
 	s := w.Status()
 	if !s.Up || s.LastSuccess.IsZero() || s.Duration <= 0 || s.Refreshes != 1 || s.Err != nil || s.Engine != "Docker Engine - Community 29.0.1" ||
-		s.Containers != 6 || s.Holds != 3 || s.Unresolved != 1 || s.Watching {
+		s.Containers != 6 || s.Holds != 3 || s.Watching {
 		t.Errorf("status %+v", s)
 	}
 	<-w.Changed()
@@ -193,7 +146,7 @@ func TestRefresh(t *testing.T) {
 			t.Errorf("%s was inspected %d times", name, n)
 		}
 	}
-	if n := log.warnings("Device request of a container is not resolved"); n != 1 {
+	if n := log.Lines("level=WARN", "Device request of a container is not resolved"); n != 1 {
 		t.Errorf("%d warnings:\n%s", n, log)
 	}
 	select {
@@ -217,29 +170,29 @@ func TestEvents(t *testing.T) {
 	e.set("first", gpu(0))
 	w := newWatcher(t, Config{Socket: e.socket, Interval: time.Hour, MaxAge: 2 * time.Hour})
 	run(t, w)
-	eventually(t, "the stream of events", func() bool { return w.Status().Watching })
+	sourcetest.Eventually(t, "the stream of events", func() bool { return w.Status().Watching })
 	e.set("second", gpu(1))
 	e.report("start")
-	eventually(t, "the container of a start event", func() bool { return holds(w.Table()) == "first=0, second=1" })
+	sourcetest.Eventually(t, "the container of a start event", func() bool { return holds(w.Table()) == "first=0, second=1" })
 	e.remove("first")
 	e.report("die")
-	eventually(t, "the removal after a die event", func() bool { return holds(w.Table()) == "second=1" })
+	sourcetest.Eventually(t, "the removal after a die event", func() bool { return holds(w.Table()) == "second=1" })
 	e.set("third", gpu(2))
 	e.report("exec_start") // by a health check; the filter excludes it
 	e.report("died")       // the name of Podman 4.3
-	eventually(t, "the container of a died event", func() bool { return holds(w.Table()) == "second=1, third=2" })
+	sourcetest.Eventually(t, "the container of a died event", func() bool { return holds(w.Table()) == "second=1, third=2" })
 	e.remove("third")
 	e.remove("second")
 	e.set("renamed-second", gpu(1))
 	e.report("rename")
-	eventually(t, "the new name", func() bool { return holds(w.Table()) == "renamed-second=1" })
+	sourcetest.Eventually(t, "the new name", func() bool { return holds(w.Table()) == "renamed-second=1" })
 
 	// An engine may report an event before its list shows it.
 	before := e.requests("/v1.44/containers/json")
 	e.report("die")
-	eventually(t, "an immediate refresh", func() bool { return e.requests("/v1.44/containers/json") > before })
+	sourcetest.Eventually(t, "an immediate refresh", func() bool { return e.requests("/v1.44/containers/json") > before })
 	e.remove("renamed-second")
-	eventually(t, "a delayed refresh", func() bool { return holds(w.Table()) == "" })
+	sourcetest.Eventually(t, "a delayed refresh", func() bool { return holds(w.Table()) == "" })
 }
 
 // TestEventsInBursts checks that many events cause few refreshes.
@@ -247,12 +200,12 @@ func TestEventsInBursts(t *testing.T) {
 	e := startEngine(t)
 	w := newWatcher(t, Config{Socket: e.socket, Interval: time.Hour, MaxAge: 2 * time.Hour})
 	run(t, w)
-	eventually(t, "the stream of events", func() bool { return w.Status().Watching })
+	sourcetest.Eventually(t, "the stream of events", func() bool { return w.Status().Watching })
 	start, before := time.Now(), w.Status().Refreshes
 	for range 2000 {
 		e.report("start")
 	}
-	eventually(t, "a refresh", func() bool { return w.Status().Refreshes > before })
+	sourcetest.Eventually(t, "a refresh", func() bool { return w.Status().Refreshes > before })
 	if n, most := w.Status().Refreshes-before, uint64(time.Since(start)/minPause)+2; n > most {
 		t.Errorf("%d refreshes in %s", n, time.Since(start))
 	}
@@ -269,15 +222,15 @@ func TestWithoutEvents(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			e := startEngine(t)
 			e.serve("/events", events)
-			log := &syncBuffer{}
-			w := newWatcher(t, Config{Socket: e.socket, Interval: 20 * time.Millisecond, Logger: logTo(log)})
+			log := &sourcetest.Log{}
+			w := newWatcher(t, Config{Socket: e.socket, Interval: 20 * time.Millisecond, Logger: log.Logger()})
 			run(t, w)
 			e.set("train", gpu(0))
-			eventually(t, "a refresh without events", func() bool { return holds(w.Table()) == "train=0" })
-			eventually(t, "a second request for events", func() bool { return e.requests("/v1.44/events") >= 2 })
+			sourcetest.Eventually(t, "a refresh without events", func() bool { return holds(w.Table()) == "train=0" })
+			sourcetest.Eventually(t, "a second request for events", func() bool { return e.requests("/v1.44/events") >= 2 })
 			e.remove("train")
-			eventually(t, "the removal without events", func() bool { return holds(w.Table()) == "" })
-			if n := log.warnings("does not report events"); n != 1 || !w.Status().Up {
+			sourcetest.Eventually(t, "the removal without events", func() bool { return holds(w.Table()) == "" })
+			if n := log.Lines("level=WARN", "does not report events"); n != 1 || !w.Status().Up {
 				t.Errorf("%d warnings:\n%s", n, log)
 			}
 		})
@@ -289,12 +242,12 @@ func TestWithoutEvents(t *testing.T) {
 func TestEventsNeverStart(t *testing.T) {
 	e := startEngine(t)
 	e.serve("/events", e.hang)
-	log := &syncBuffer{}
-	w := newWatcher(t, Config{Socket: e.socket, Interval: 20 * time.Millisecond, Timeout: 300 * time.Millisecond, Logger: logTo(log)})
+	log := &sourcetest.Log{}
+	w := newWatcher(t, Config{Socket: e.socket, Interval: 20 * time.Millisecond, Timeout: 300 * time.Millisecond, Logger: log.Logger()})
 	run(t, w)
 	e.set("train", gpu(0))
-	eventually(t, "a refresh without events", func() bool { return holds(w.Table()) == "train=0" })
-	eventually(t, "the timeout of the stream", func() bool { return log.warnings("reason=timeout") == 1 })
+	sourcetest.Eventually(t, "a refresh without events", func() bool { return holds(w.Table()) == "train=0" })
+	sourcetest.Eventually(t, "the timeout of the stream", func() bool { return log.Lines("level=WARN", "reason=timeout") == 1 })
 }
 
 // TestRestart checks that the table remains while the engine is down, and that its
@@ -302,23 +255,23 @@ func TestEventsNeverStart(t *testing.T) {
 func TestRestart(t *testing.T) {
 	e := startEngine(t)
 	e.set("train", gpu(0))
-	log := &syncBuffer{}
-	w := newWatcher(t, Config{Socket: e.socket, Interval: time.Hour, MaxAge: 2 * time.Hour, Logger: logTo(log)})
+	log := &sourcetest.Log{}
+	w := newWatcher(t, Config{Socket: e.socket, Interval: time.Hour, MaxAge: 2 * time.Hour, Logger: log.Logger()})
 	run(t, w)
-	eventually(t, "the stream of events", func() bool { return w.Status().Watching })
+	sourcetest.Eventually(t, "the stream of events", func() bool { return w.Status().Watching })
 	table := w.Table()
 	e.stop()
-	eventually(t, "the failure", func() bool { s := w.Status(); return !s.Up && s.Failures[poll.NoSocket] > 0 })
+	sourcetest.Eventually(t, "the failure", func() bool { s := w.Status(); return !s.Up && s.Failures[poll.NoSocket] > 0 })
 	if s := w.Status(); w.Table() != table || s.Watching || s.Err == nil || s.Reason != poll.NoSocket {
 		t.Errorf("while the engine is down: %s, %+v", holds(w.Table()), s)
 	}
 	e.set("next", gpu(1))
 	e.start()
-	eventually(t, "the recovery", func() bool { return holds(w.Table()) == "next=1, train=0" && w.Status().Watching })
+	sourcetest.Eventually(t, "the recovery", func() bool { return holds(w.Table()) == "next=1, train=0" && w.Status().Watching })
 	e.remove("train")
 	e.report("die")
-	eventually(t, "an event after the recovery", func() bool { return holds(w.Table()) == "next=1" })
-	if n := log.warnings("reason=no_socket"); n != 1 {
+	sourcetest.Eventually(t, "an event after the recovery", func() bool { return holds(w.Table()) == "next=1" })
+	if n := log.Lines("level=WARN", "reason=no_socket"); n != 1 {
 		t.Errorf("%d warnings:\n%s", n, log)
 	}
 }
@@ -326,19 +279,19 @@ func TestRestart(t *testing.T) {
 func TestMaxAge(t *testing.T) {
 	e := startEngine(t)
 	e.set("train", gpu(0))
-	log := &syncBuffer{}
-	w := newWatcher(t, Config{Socket: e.socket, Interval: 10 * time.Millisecond, MaxAge: time.Second, Logger: logTo(log)})
+	log := &sourcetest.Log{}
+	w := newWatcher(t, Config{Socket: e.socket, Interval: 10 * time.Millisecond, MaxAge: time.Second, Logger: log.Logger()})
 	table := refresh(t, w)
 	run(t, w)
 	e.stop()
-	eventually(t, "the expiry", func() bool { return w.Table() == nil && log.warnings("has expired") > 0 })
-	expiries, refreshes := log.warnings("has expired"), w.Status().Refreshes
-	eventually(t, "more failures", func() bool { return w.Status().Refreshes > refreshes+3 })
-	if s := w.Status(); s.Holds != 0 || log.warnings("has expired") != expiries || log.warnings(`msg="Owner source failed" source=docker reason=no_socket`) != 1 {
+	sourcetest.Eventually(t, "the expiry", func() bool { return w.Table() == nil && log.Lines("level=WARN", "has expired") > 0 })
+	expiries, refreshes := log.Lines("level=WARN", "has expired"), w.Status().Refreshes
+	sourcetest.Eventually(t, "more failures", func() bool { return w.Status().Refreshes > refreshes+3 })
+	if s := w.Status(); s.Holds != 0 || log.Lines("level=WARN", "has expired") != expiries || log.Lines("level=WARN", `msg="Owner source failed" source=docker reason=no_socket`) != 1 {
 		t.Errorf("status %+v\n%s", s, log)
 	}
 	e.start()
-	eventually(t, "the table", func() bool { return w.Table() == table })
+	sourcetest.Eventually(t, "the table", func() bool { return w.Table() == table })
 }
 
 func TestFailures(t *testing.T) {
@@ -404,8 +357,8 @@ func TestFailures(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			e := startEngine(t)
 			e.set("train", gpu(0))
-			log := &syncBuffer{}
-			w := newWatcher(t, Config{Socket: e.socket, Timeout: time.Minute, Logger: logTo(log)})
+			log := &sourcetest.Log{}
+			w := newWatcher(t, Config{Socket: e.socket, Timeout: time.Minute, Logger: log.Logger()})
 			table := refresh(t, w)
 			w.engine.maxList = 1 << 20
 			w.api.Store(nil) // as after a restart
@@ -426,7 +379,7 @@ func TestFailures(t *testing.T) {
 			if w.Table() != table {
 				t.Errorf("table after failures: %s", holds(w.Table()))
 			}
-			if n := log.warnings("hint="); n != 1 {
+			if n := log.Lines("level=WARN", "hint="); n != 1 {
 				t.Errorf("%d warnings:\n%s", n, log)
 			}
 			e.serve(tc.path, nil)
@@ -492,24 +445,24 @@ func TestOneBadContainer(t *testing.T) {
 			}
 			path := "/containers/" + idOf("c1") + "/json"
 			e.serve(path, bad)
-			log := &syncBuffer{}
-			w := newWatcher(t, Config{Socket: e.socket, Interval: 20 * time.Millisecond, Timeout: 200 * time.Millisecond, Logger: logTo(log)})
+			log := &sourcetest.Log{}
+			w := newWatcher(t, Config{Socket: e.socket, Interval: 20 * time.Millisecond, Timeout: 200 * time.Millisecond, Logger: log.Logger()})
 			run(t, w)
-			eventually(t, "the other containers and the reason", func() bool {
+			sourcetest.Eventually(t, "the other containers and the reason", func() bool {
 				return holds(w.Table()) == "c0=0, c2=2, c3=3" && w.Status().Up && len(w.Table().Unresolved) == 1 &&
 					strings.HasPrefix(w.Table().Unresolved[0].Reason, "the inspection of the container failed")
 			})
 			if u := w.Table().Unresolved[0]; u.Name != "c1" || u.ID != idOf("c1") || u.Hint == "" {
 				t.Errorf("unresolved: %+v", u)
 			}
-			eventually(t, "a warning", func() bool { return log.warnings("Inspection of a container failed") > 0 })
+			sourcetest.Eventually(t, "a warning", func() bool { return log.Lines("level=WARN", "Inspection of a container failed") > 0 })
 			before := e.requests("/v1.44" + path)
-			eventually(t, "retries", func() bool { return e.requests("/v1.44"+path) >= before+2 })
-			if n := log.warnings("Inspection of a container failed"); n != 1 {
+			sourcetest.Eventually(t, "retries", func() bool { return e.requests("/v1.44"+path) >= before+2 })
+			if n := log.Lines("level=WARN", "Inspection of a container failed"); n != 1 {
 				t.Errorf("%d warnings:\n%s", n, log)
 			}
 			e.serve(path, nil)
-			eventually(t, "the container after its recovery", func() bool { return holds(w.Table()) == "c0=0, c1=1, c2=2, c3=3" && len(w.Table().Unresolved) == 0 })
+			sourcetest.Eventually(t, "the container after its recovery", func() bool { return holds(w.Table()) == "c0=0, c1=1, c2=2, c3=3" && len(w.Table().Unresolved) == 0 })
 		})
 	}
 }
@@ -536,7 +489,7 @@ func TestEngineStopsDuringRefresh(t *testing.T) {
 	for _, name := range []string{"a", "b"} {
 		e.serve("/containers/"+idOf(name)+"/json", nil)
 	}
-	eventually(t, "both containers", func() bool {
+	sourcetest.Eventually(t, "both containers", func() bool {
 		for _, k := range w.known {
 			k.nextTry = time.Time{}
 		}
@@ -560,7 +513,7 @@ func TestSlowEngine(t *testing.T) {
 	w := newWatcher(t, Config{Socket: e.socket, Interval: time.Hour, MaxAge: 2 * time.Hour, Timeout: time.Minute})
 	w.inspectTime = 200 * time.Millisecond
 	run(t, w)
-	eventually(t, "all containers", func() bool { return holds(w.Table()) == strings.Join(names, ", ") })
+	sourcetest.Eventually(t, "all containers", func() bool { return holds(w.Table()) == strings.Join(names, ", ") })
 	if n := w.Status().Refreshes; n < 2 {
 		t.Errorf("%d refreshes", n)
 	}
@@ -607,7 +560,7 @@ func TestRunLeavesNoGoroutines(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- w.Run(ctx) }()
-		eventually(t, "the stream of events", func() bool { return w.Status().Watching && w.Table() != nil })
+		sourcetest.Eventually(t, "the stream of events", func() bool { return w.Status().Watching && w.Table() != nil })
 		cancel()
 		if err := <-done; err != nil {
 			t.Fatal(err)
@@ -616,7 +569,7 @@ func TestRunLeavesNoGoroutines(t *testing.T) {
 			t.Errorf("status after Run: %+v", s)
 		}
 	}
-	eventually(t, "the end of all goroutines", func() bool { return runtime.NumGoroutine() <= before+2 })
+	sourcetest.Eventually(t, "the end of all goroutines", func() bool { return runtime.NumGoroutine() <= before+2 })
 }
 
 // TestHangingEngine checks that an engine which accepts connections and never
@@ -626,10 +579,10 @@ func TestHangingEngine(t *testing.T) {
 	e.serve("/version", e.hang)
 	w := newWatcher(t, Config{Socket: e.socket, Interval: time.Millisecond, Timeout: 5 * time.Millisecond})
 	run(t, w)
-	eventually(t, "timeouts", func() bool { return w.Status().Failures[poll.Timeout] >= 10 })
+	sourcetest.Eventually(t, "timeouts", func() bool { return w.Status().Failures[poll.Timeout] >= 10 })
 	before := runtime.NumGoroutine()
-	eventually(t, "more timeouts", func() bool { return w.Status().Failures[poll.Timeout] >= 100 })
-	eventually(t, "a stable number of goroutines", func() bool { return runtime.NumGoroutine() <= before+5 })
+	sourcetest.Eventually(t, "more timeouts", func() bool { return w.Status().Failures[poll.Timeout] >= 100 })
+	sourcetest.Eventually(t, "a stable number of goroutines", func() bool { return runtime.NumGoroutine() <= before+5 })
 }
 
 // String lists the devices for comparisons.

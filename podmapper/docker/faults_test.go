@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"gpu_exporter/podmapper/internal/poll"
+	"gpu_exporter/podmapper/internal/sourcetest"
 )
 
 // TestEngineStopsAfterEvent checks that an engine that stops right after an event is not
@@ -20,7 +21,7 @@ func TestEngineStopsAfterEvent(t *testing.T) {
 	e.set("train", fakeContainer{inspect: `"DeviceRequests":[{"Driver":"nvidia","DeviceIDs":["0"],"Capabilities":[["gpu"]]}]`})
 	w := newWatcher(t, Config{Socket: e.socket, Interval: time.Hour, MaxAge: time.Hour})
 	run(t, w)
-	eventually(t, "the stream of events", func() bool { return w.Status().Watching })
+	sourcetest.Eventually(t, "the stream of events", func() bool { return w.Status().Watching })
 	e.report("start")
 	e.stop()
 	l, err := net.Listen("unix", e.socket)
@@ -40,7 +41,7 @@ func TestEngineStopsAfterEvent(t *testing.T) {
 		}
 	}()
 	begin := time.Now()
-	eventually(t, "several dials", func() bool { return dials.Load() >= 4 })
+	sourcetest.Eventually(t, "several dials", func() bool { return dials.Load() >= 4 })
 	time.Sleep(time.Second) // a spinning follower makes thousands
 	// A refresh and a follower dial at most twice each before a pause of at least a second.
 	if n, limit := dials.Load(), 4*(int64(time.Since(begin).Seconds())+2); n > limit {
@@ -57,8 +58,8 @@ func TestOneContainerIsBounded(t *testing.T) {
 		labels["org.example."+strings.Repeat("x", i)] = strings.Repeat("v", 100)
 	}
 	e.set("train", fakeContainer{labels: labels, inspect: `"DeviceRequests":[{"Driver":"nvidia","DeviceIDs":["0"],"Capabilities":[["gpu"]]}]`})
-	var log syncBuffer
-	w := newWatcher(t, Config{Socket: e.socket, Timeout: patience, KeepLabel: func(key string) bool { return strings.HasPrefix(key, "org.") }, Logger: logTo(&log)})
+	var log sourcetest.Log
+	w := newWatcher(t, Config{Socket: e.socket, Timeout: sourcetest.Patience, KeepLabel: func(key string) bool { return strings.HasPrefix(key, "org.") }, Logger: log.Logger()})
 	for range 2 {
 		if err := w.Refresh(t.Context()); err != nil {
 			t.Fatal(err)
@@ -72,7 +73,7 @@ func TestOneContainerIsBounded(t *testing.T) {
 	if len(c.ComposeProject) > maxText || len(c.Labels) > maxLabels || size > maxLabelBytes || len(c.Labels) < 10 {
 		t.Errorf("a project of %d bytes, %d labels of %d bytes", len(c.ComposeProject), len(c.Labels), size)
 	}
-	if n := w.Poller.Status().Failures[poll.TooLarge]; n != 1 || log.warnings("more or longer labels") != 1 {
+	if n := w.Poller.Status().Failures[poll.TooLarge]; n != 1 || log.Lines("level=WARN", "more or longer labels") != 1 {
 		t.Errorf("counted %d times, log %s", n, log.String())
 	}
 }

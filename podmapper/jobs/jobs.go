@@ -159,7 +159,6 @@ type SourceStatus struct {
 	Known    bool      // the table contains this source: a reading is valid
 	Problems []Problem // of the last reading; at most 64
 	Holds    int       // of this source in the table
-	Watching bool      // changes of job files are detected at once
 }
 
 // Finder keeps a table of jobs fresh. Its methods may be called from any goroutine.
@@ -396,7 +395,6 @@ func (f *Finder) Status() Status {
 			}
 		}
 		if s.name == SourceFile {
-			status.Watching = f.watch.Watching()
 			all.Files = status
 		} else {
 			all.Slurm = status

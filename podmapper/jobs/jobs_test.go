@@ -4,7 +4,6 @@
 package jobs
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io/fs"
@@ -13,42 +12,17 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"gpu_exporter/podmapper/cgroup"
 	"gpu_exporter/podmapper/internal/poll"
+	"gpu_exporter/podmapper/internal/sourcetest"
 )
 
-// logged is a log that is safe for concurrent use.
-type logged struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logged) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-// lines counts the lines that contain all words.
-func (l *logged) lines(words ...string) (n int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for line := range strings.Lines(l.b.String()) {
-		if !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(line, word) }) {
-			n++
-		}
-	}
-	return n
-}
-
-func newFinder(t *testing.T, c Config) (*Finder, *logged) {
+func newFinder(t *testing.T, c Config) (*Finder, *sourcetest.Log) {
 	t.Helper()
-	log := &logged{}
+	log := &sourcetest.Log{}
 	c.Logger = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	f, err := New(c)
 	if err != nil {
@@ -110,7 +84,7 @@ func TestRunDetectsChanges(t *testing.T) {
 	f, _ := newFinder(t, Config{Dir: dir, Interval: hour, MaxAge: hour})
 	start(t, f)
 	await(t, f, "GPU 0: 41")
-	if s := f.Status().Files; !s.Watching || !s.Up || !s.Found || s.Holds != 1 {
+	if s := f.Status().Files; !f.watch.Watching() || !s.Up || !s.Found || s.Holds != 1 {
 		t.Errorf("status %+v", s)
 	}
 
@@ -190,7 +164,7 @@ func TestDirectoryIsReplaced(t *testing.T) {
 	if s.Up || s.Known || s.Found || s.Reason != poll.NotFound || s.Failures[poll.NotFound] != 2 || s.Err == nil || !s.LastSuccess.IsZero() {
 		t.Errorf("status without a directory %+v", s)
 	}
-	if n := log.lines("level=INFO", "not_found"); n != 1 {
+	if n := log.Lines("level=INFO", "not_found"); n != 1 {
 		t.Errorf("logged %d times", n)
 	}
 	if !f.Table().Time.IsZero() {
@@ -204,9 +178,8 @@ func TestDirectoryIsReplaced(t *testing.T) {
 	write(t, filepath.Join(dir, "0"), "41\n")
 	f.sources[0].Trigger()
 	await(t, f, "GPU 0: 41")
-	if n := log.lines("Owner source is up"); n != 1 {
-		t.Errorf("logged the recovery %d times", n)
-	}
+	// The log follows the table.
+	sourcetest.Eventually(t, "one message about the recovery", func() bool { return log.Lines("Owner source is up") == 1 })
 
 	// A moved directory is no longer watched, and its jobs are removed.
 	if err := os.Rename(dir, dir+".old"); err != nil {
@@ -269,8 +242,8 @@ func TestProblems(t *testing.T) {
 	if !s.Up || s.Failures[reasonNotText] != 3 || len(s.Problems) != 1 || s.Problems[0].Name != "1" || s.Problems[0].Reason != reasonNotText {
 		t.Errorf("status %+v", s)
 	}
-	if n := log.lines("level=WARN", "name=1", "not_text", "hint="); n != 1 {
-		t.Errorf("logged %d times: %s", n, log.b.String())
+	if n := log.Lines("level=WARN", "name=1", "not_text", "hint="); n != 1 {
+		t.Errorf("logged %d times: %s", n, log.String())
 	}
 	write(t, filepath.Join(dir, "1"), "42\n")
 	refresh(t, f)
@@ -279,7 +252,7 @@ func TestProblems(t *testing.T) {
 	}
 	write(t, filepath.Join(dir, "1"), "\x00\n")
 	refresh(t, f)
-	if n := log.lines("level=WARN", "name=1"); n != 2 {
+	if n := log.Lines("level=WARN", "name=1"); n != 2 {
 		t.Errorf("a new problem was logged %d times", n)
 	}
 	for r, hint := range hints(SourceFile) {
@@ -359,13 +332,13 @@ func TestExpiry(t *testing.T) {
 	if f.Status().Files.Known {
 		t.Error("expired job files are known")
 	}
-	for log.lines("has expired", "job_files") == 0 { // the log follows the expiry
+	for log.Lines("has expired", "job_files") == 0 { // the log follows the expiry
 		if t.Context().Err() != nil {
 			t.Fatal(t.Context().Err())
 		}
 		time.Sleep(time.Millisecond)
 	}
-	if n := log.lines("has expired"); n != 1 {
+	if n := log.Lines("has expired"); n != 1 {
 		t.Errorf("logged %d times", n)
 	}
 }
@@ -447,7 +420,7 @@ func TestNoSlurm(t *testing.T) {
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: status %+v, want %+v", mode, got, want)
 		}
-		if n := log.lines(""); n > 0 && mode != SlurmOn {
+		if n := log.Lines(""); n > 0 && mode != SlurmOn {
 			t.Errorf("%s: %d lines in the log", mode, n)
 		}
 	}

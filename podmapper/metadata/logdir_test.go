@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"gpu_exporter/podmapper/internal/poll"
+	"gpu_exporter/podmapper/internal/sourcetest"
 )
 
 func TestParseLogNames(t *testing.T) {
@@ -238,7 +239,7 @@ func TestMissingLogDirectories(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
-	eventually(t, "the reading", func() bool { return s.Status()[SourceLogDir].Reason == reasonNoDirectory })
+	sourcetest.Eventually(t, "the reading", func() bool { return s.Status()[SourceLogDir].Reason == reasonNoDirectory })
 	for source, status := range s.Status() {
 		if status.InUse {
 			t.Errorf("%s is in use: %+v", source, status)

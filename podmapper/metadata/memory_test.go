@@ -12,6 +12,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+
+	"gpu_exporter/podmapper/internal/sourcetest"
 )
 
 // The metadata of manyPods pods of manifestSize bytes may add maxKept bytes to the heap.
@@ -103,7 +105,7 @@ func measure(t *testing.T, r *rig) {
 	t.Helper()
 	before := heap()
 	r.run()
-	eventually(t, "all pods", func() bool { return len(r.Pods().All()) == manyPods })
+	sourcetest.Eventually(t, "all pods", func() bool { return len(r.Pods().All()) == manyPods })
 	for _, p := range r.Pods().All() {
 		if len(p.Labels) != 7 || len(p.Annotations) != 0 {
 			t.Fatalf("%d labels and %d annotations of %s", len(p.Labels), len(p.Annotations), p.Name)
@@ -111,7 +113,7 @@ func measure(t *testing.T, r *rig) {
 	}
 	// A goroutine can still hold a message for a moment.
 	kept := 0
-	eventually(t, fmt.Sprintf("at most %d KiB are kept", maxKept>>10), func() bool {
+	sourcetest.Eventually(t, fmt.Sprintf("at most %d KiB are kept", maxKept>>10), func() bool {
 		kept = heap() - before
 		return kept <= maxKept
 	})

@@ -15,12 +15,13 @@ import (
 
 	"gpu_exporter/podmapper/internal/kube"
 	"gpu_exporter/podmapper/internal/poll"
+	"gpu_exporter/podmapper/internal/sourcetest"
 )
 
 // lookup returns an ownerLookup with a client of c.
 func lookup(t *testing.T, c *cluster, failed func(owner, error)) *ownerLookup {
 	t.Helper()
-	client, err := kube.Access{Kubeconfig: c.kubeconfig, Node: testNode, Timeout: patience}.Client()
+	client, err := kube.Access{Kubeconfig: c.kubeconfig, Node: testNode, Timeout: sourcetest.Patience}.Client()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,17 +204,17 @@ func TestWorkloadComesWithThePod(t *testing.T) {
 	c.put(meta(pod("ml", "web-1-x", "u-1", nil, set)), meta(pod("ml", "ray", "u-2", nil, secret)))
 	r := newRig(t, func(conf *Config) { conf.Source, conf.Kubeconfig = SourceAPIServer, c.kubeconfig })
 	r.run()
-	eventually(t, "the pods", func() bool { return len(r.Pods().All()) > 0 })
+	sourcetest.Eventually(t, "the pods", func() bool { return len(r.Pods().All()) > 0 })
 	r.wait("the first pods", "ml/ray u-2 RayCluster/r", "ml/web-1-x u-1 Deployment/web")
 	c.put(meta(pod("ml", "web-1-y", "u-3", nil, set)))
-	eventually(t, "the next pod", func() bool { return r.Pods().ByName("ml", "web-1-y") != nil })
+	sourcetest.Eventually(t, "the next pod", func() bool { return r.Pods().ByName("ml", "web-1-y") != nil })
 	if w := r.Pods().ByName("ml", "web-1-y").Workload; w != (Workload{"Deployment", "web"}) {
 		t.Errorf("its workload is %+v", w)
 	}
 	if n := len(c.asked("replicasets/")); n != 1 {
-		t.Errorf("the ReplicaSet is asked for %d times", n)
+		t.Errorf("the ReplicaSet is requested %d times", n)
 	}
-	if n := r.OwnerFailures()[poll.Forbidden]; n != 1 || r.log.count("RayCluster") == 0 {
+	if n := r.OwnerFailures()[poll.Forbidden]; n != 1 || r.log.Lines("RayCluster") == 0 {
 		t.Errorf("%d failures are counted", n)
 	}
 }

@@ -4,10 +4,8 @@
 package metadata
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"log/slog"
 	"maps"
 	"net/http"
 	"os"
@@ -27,20 +25,9 @@ import (
 	podsv1alpha1 "k8s.io/kubelet/pkg/apis/pods/v1alpha1"
 
 	"gpu_exporter/podmapper/internal/poll"
+	"gpu_exporter/podmapper/internal/sourcetest"
 	"gpu_exporter/podmapper/kubelettest"
 )
-
-// patience bounds the wait for a condition. The machine can be oversubscribed.
-const patience = 2 * time.Minute
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", patience, what)
-		}
-	}
-}
 
 // rig is a Store with all its sources.
 type rig struct {
@@ -48,7 +35,7 @@ type rig struct {
 	t       *testing.T
 	kubelet *kubelettest.PodsAPI // not started yet
 	logs    string               // with the directories pods and containers
-	log     *syncBuffer
+	log     *sourcetest.Log
 	stop    func()
 }
 
@@ -57,7 +44,7 @@ type rig struct {
 func newRig(t *testing.T, change func(*Config)) *rig {
 	t.Helper()
 	dir := t.TempDir()
-	r := &rig{t: t, kubelet: kubelettest.NewPodsAPI(filepath.Join(dir, "pods-api.sock")), logs: filepath.Join(dir, "log"), log: &syncBuffer{}}
+	r := &rig{t: t, kubelet: kubelettest.NewPodsAPI(filepath.Join(dir, "pods-api.sock")), logs: filepath.Join(dir, "log"), log: &sourcetest.Log{}}
 	t.Cleanup(r.kubelet.Stop)
 	for _, d := range []string{"pods", "containers"} {
 		if err := os.MkdirAll(filepath.Join(r.logs, d), 0o755); err != nil {
@@ -68,7 +55,7 @@ func newRig(t *testing.T, change func(*Config)) *rig {
 		Node: testNode, PodsSocket: filepath.Join(dir, "pods-api.sock"),
 		LogDir: filepath.Join(r.logs, "pods"), ContainerLogDir: filepath.Join(r.logs, "containers"),
 		Want:   Want{Labels: all, Workload: true, UID: true},
-		Logger: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Logger: r.log.Logger(),
 	}
 	if change != nil {
 		change(&c)
@@ -124,7 +111,7 @@ func (r *rig) logContainer(pod, namespace, container, id string) {
 func (r *rig) wait(what string, want ...string) {
 	r.t.Helper()
 	var got []string
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(sourcetest.Patience); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
 		if got = describe(r.Pods()); slices.Equal(got, want) {
 			return
 		}
@@ -135,9 +122,9 @@ func (r *rig) wait(what string, want ...string) {
 // waitFor waits for the status of a source.
 func (r *rig) waitFor(s Source, what string, ok func(SourceStatus) bool) {
 	r.t.Helper()
-	for deadline := time.Now().Add(patience); !ok(r.Status()[s]); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(sourcetest.Patience); !ok(r.Status()[s]); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			r.t.Fatalf("not within %s: %s: %+v", patience, what, r.Status()[s])
+			r.t.Fatalf("not within %s: %s: %+v", sourcetest.Patience, what, r.Status()[s])
 		}
 	}
 }
@@ -162,24 +149,6 @@ func describe(p *Pods) []string {
 		lines = append(lines, line)
 	}
 	return lines
-}
-
-// syncBuffer takes the log of a running Store.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *syncBuffer) count(s string) int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return strings.Count(b.b.String(), s)
 }
 
 func id(b byte) string { return strings.Repeat(string(b), 64) }
@@ -250,7 +219,7 @@ func TestPodsAPI(t *testing.T) {
 	restarted.Status.PodIP = "10.0.0.1"
 	events := r.podsAPI.Status().Refreshes
 	put(t, r.kubelet, restarted)
-	eventually(t, "the event", func() bool { return r.podsAPI.Status().Refreshes > events })
+	sourcetest.Eventually(t, "the event", func() bool { return r.podsAPI.Status().Refreshes > events })
 	if r.publish(t.Context(), time.Now()); r.Pods() != first {
 		t.Error("an event without a change gives a new table")
 	}
@@ -267,7 +236,7 @@ func TestPodsAPI(t *testing.T) {
 		t.Fatal(err)
 	}
 	put(t, r.kubelet, pod("ml", "train", "u-3", map[string]string{"team": "speech"}))
-	eventually(t, "the new pod of the name", func() bool { return r.Pods().ByName("ml", "train").UID == "u-3" })
+	sourcetest.Eventually(t, "the new pod of the name", func() bool { return r.Pods().ByName("ml", "train").UID == "u-3" })
 	if p := r.Pods().ByCgroupUID("u-1"); p == nil || p.Labels[0].Value != "vision" {
 		t.Errorf("the pod that ended is %v", p)
 	}
@@ -350,7 +319,7 @@ func TestPodsAPIFailures(t *testing.T) {
 			b := pod("ml", "b", "u-2", nil)
 			r.kubelet.SetPods(a, b)
 			r.waitFor(SourcePodsAPI, "recovery", func(s SourceStatus) bool { return s.Up && s.Err == nil })
-			if n := r.log.count("level=WARN"); n > 2 {
+			if n := r.log.Lines("level=WARN"); n > 2 {
 				t.Errorf("%d warnings of one outage", n)
 			}
 		})
@@ -454,7 +423,7 @@ func TestAuto(t *testing.T) {
 	if s[SourcePodsAPI].InUse || s[SourcePodsAPI].Reason != poll.NoSocket || !s[SourceAPIServer].InUse || !s[SourceAPIServer].Up || !s[SourceLogDir].InUse {
 		t.Errorf("status %+v", s)
 	}
-	if n := r.log.count("level=WARN"); n != 0 {
+	if n := r.log.Lines("level=WARN"); n != 0 {
 		t.Errorf("%d warnings about the missing Pods API, which is normal", n)
 	}
 
@@ -472,7 +441,7 @@ func TestAuto(t *testing.T) {
 	if r.Pods().Source != SourcePodsAPI {
 		t.Errorf("the source is %q", r.Pods().Source)
 	}
-	eventually(t, "unused log directories", func() bool { return !r.Status()[SourceLogDir].InUse })
+	sourcetest.Eventually(t, "unused log directories", func() bool { return !r.Status()[SourceLogDir].InUse })
 	if s := r.Status(); !s[SourcePodsAPI].Up || !s[SourcePodsAPI].InUse || s[SourceAPIServer].InUse || s[SourceAPIServer].Up {
 		t.Errorf("status %+v", s)
 	}
@@ -576,16 +545,16 @@ func TestAPIServer(t *testing.T) {
 	r.wait("changes", "kube-system/monitor-n u-m cgroup=0123456789abcdef", "ml/a u-1 team=y owner=ana", "ml/b u-2")
 	c.remove(meta(a))
 	c.put(meta(pod("ml", "a", "u-3", nil)))
-	eventually(t, "the new pod of the name", func() bool { return r.Pods().ByName("ml", "a").UID == "u-3" })
+	sourcetest.Eventually(t, "the new pod of the name", func() bool { return r.Pods().ByName("ml", "a").UID == "u-3" })
 	if n := len(c.asked("/api/v1/pods?")); n != 2 {
 		t.Errorf("%d requests for one list and one watch: %q", n, c.asked("/api/v1/pods?"))
 	}
 
 	// An expired resource version is routine.
 	c.forget()
-	eventually(t, "another list", func() bool { return len(c.asked("/api/v1/pods?"))-len(c.asked("watch=true")) > 1 })
+	sourcetest.Eventually(t, "another list", func() bool { return len(c.asked("/api/v1/pods?"))-len(c.asked("watch=true")) > 1 })
 	c.put(meta(pod("ml", "c", "u-4", nil)))
-	eventually(t, "a pod after that", func() bool { return r.Pods().ByName("ml", "c") != nil })
+	sourcetest.Eventually(t, "a pod after that", func() bool { return r.Pods().ByName("ml", "c") != nil })
 	if s := r.Status()[SourceAPIServer]; !s.Up || total(s.Failures) != 0 {
 		t.Errorf("status %+v", s)
 	}
@@ -601,7 +570,7 @@ func TestAPIServerPages(t *testing.T) {
 	}
 	r := newRig(t, func(conf *Config) { conf.Source, conf.Kubeconfig = SourceAPIServer, c.kubeconfig })
 	r.run()
-	eventually(t, "all pods", func() bool { return len(r.Pods().All()) == many })
+	sourcetest.Eventually(t, "all pods", func() bool { return len(r.Pods().All()) == many })
 	if n := len(c.asked("continue=")); n != 2 {
 		t.Errorf("%d requests for further pages", n)
 	}
@@ -688,7 +657,7 @@ func TestAPIServerFailures(t *testing.T) {
 			r.wait("the other pod", "ml/a u-1", "ml/b u-2")
 			r.waitFor(SourceAPIServer, "recovery", func(s SourceStatus) bool { return s.Up && s.Err == nil && s.Failures[tc.reason] > 1 })
 			for reason := range SourceAPIServer.hints() {
-				if n := r.log.count("level=WARN msg=\"Owner source failed\" source=api_server reason=" + string(reason)); n > 2 {
+				if n := r.log.Lines("level=WARN msg=\"Owner source failed\" source=api_server reason=" + string(reason)); n > 2 {
 					t.Errorf("%d warnings about %s in two outages", n, reason)
 				}
 			}
@@ -722,7 +691,7 @@ func TestTooOld(t *testing.T) {
 			tc.happen(r)
 			r.wait("old pods", tc.want...)
 			c.failWith(nil)
-			eventually(t, "good pods again", func() bool { return r.Pods().ByCgroupUID("u-1") != nil })
+			sourcetest.Eventually(t, "good pods again", func() bool { return r.Pods().ByCgroupUID("u-1") != nil })
 		})
 	}
 }
@@ -779,12 +748,12 @@ func TestRunLeavesNothing(t *testing.T) {
 			}
 		})
 		r.run()
-		eventually(t, "a source that is up", func() bool {
+		sourcetest.Eventually(t, "a source that is up", func() bool {
 			return r.Status()[SourcePodsAPI].Up || r.Status()[SourceAPIServer].Up
 		})
 		r.stop()
 	}
-	eventually(t, "goroutines ended", func() bool {
+	sourcetest.Eventually(t, "goroutines ended", func() bool {
 		c.server.CloseClientConnections() // client-go keeps them for 90 s
 		return runtime.NumGoroutine() <= before+2
 	})
@@ -803,7 +772,7 @@ func TestReadersDoNotWait(t *testing.T) {
 			r.kubelet.SetSilent(true)
 			r.startKubelet()
 			r.run()
-			eventually(t, "a request that hangs", func() bool {
+			sourcetest.Eventually(t, "a request that hangs", func() bool {
 				return source == SourcePodsAPI && r.kubelet.Watches() > 0 || source == SourceAPIServer && len(c.asked("pods")) > 0
 			})
 			before := runtime.NumGoroutine()

@@ -4,42 +4,21 @@
 package dirwatch
 
 import (
-	"bytes"
-	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
-	"sync"
 	"syscall"
 	"testing"
-	"time"
+
+	"gpu_exporter/podmapper/internal/sourcetest"
 )
 
 const file = "kubelet_internal_checkpoint"
 
 // newWatcher returns an enabled Watcher of one file.
-func newWatcher(dir string, notify func(), log *syncBuffer) *Watcher {
-	w := New(map[string]func(string) bool{dir: func(name string) bool { return name == file }}, notify,
-		slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+func newWatcher(dir string, notify func(), log *sourcetest.Log) *Watcher {
+	w := New(map[string]func(string) bool{dir: func(name string) bool { return name == file }}, notify, log.Logger())
 	w.Enable()
 	return w
-}
-
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *syncBuffer) count(s string) int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return strings.Count(b.b.String(), s)
 }
 
 // write replaces a file by a rename.
@@ -54,19 +33,10 @@ func write(t *testing.T, path string) {
 	}
 }
 
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); !holds(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("timed out: %s", what)
-		}
-	}
-}
-
 // A Watcher that is not enabled, or closed, watches nothing.
 func TestNotEnabled(t *testing.T) {
 	dir := t.TempDir()
-	w := newWatcher(dir, func() { t.Error("a notification") }, &syncBuffer{})
+	w := newWatcher(dir, func() { t.Error("a notification") }, &sourcetest.Log{})
 	w.Close()
 	w.Watch()
 	if w.Watching() {
@@ -78,7 +48,7 @@ func TestNotEnabled(t *testing.T) {
 func TestOtherFilesAreIgnored(t *testing.T) {
 	dir := t.TempDir()
 	noticed := make(chan struct{}, 100)
-	c := newWatcher(dir, func() { noticed <- struct{}{} }, &syncBuffer{})
+	c := newWatcher(dir, func() { noticed <- struct{}{} }, &sourcetest.Log{})
 	t.Cleanup(c.Close)
 	c.Watch()
 	for _, name := range []string{"other", "kubelet.sock", file + "~"} {
@@ -97,14 +67,14 @@ func TestOtherFilesAreIgnored(t *testing.T) {
 func TestDirectory(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "device-plugins")
 	noticed := make(chan struct{}, 100)
-	var log syncBuffer
+	var log sourcetest.Log
 	c := newWatcher(dir, func() { noticed <- struct{}{} }, &log)
 	t.Cleanup(c.Close)
 	for range 3 {
 		c.Watch()
 	}
-	if c.Watching() || log.count("cannot be watched") != 1 || log.count("level=DEBUG") != 1 {
-		t.Errorf("watching %v; logged:\n%s", c.Watching(), log.b.String())
+	if c.Watching() || log.Lines("cannot be watched") != 1 || log.Lines("level=DEBUG") != 1 {
+		t.Errorf("watching %v; logged:\n%s", c.Watching(), log.String())
 	}
 	for _, come := range []func() error{
 		func() error { return os.Mkdir(dir, 0o750) },
@@ -117,7 +87,7 @@ func TestDirectory(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err := os.Stat(dir)
-		eventually(t, "the watch follows", func() bool { c.Watch(); return c.Watching() == (err == nil) })
+		sourcetest.Eventually(t, "the watch follows", func() bool { c.Watch(); return c.Watching() == (err == nil) })
 		if err != nil {
 			continue
 		}
@@ -134,7 +104,7 @@ func TestDirectory(t *testing.T) {
 // when it can.
 func TestNoInotify(t *testing.T) {
 	dir := t.TempDir()
-	var log syncBuffer
+	var log sourcetest.Log
 	noticed := make(chan struct{}, 1)
 	c := newWatcher(dir, func() { noticed <- struct{}{} }, &log)
 	t.Cleanup(c.Close)
@@ -154,8 +124,8 @@ func TestNoInotify(t *testing.T) {
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
-	if c.Watching() || log.count("level=WARN") != 1 || log.count("max_user_instances") != 1 {
-		t.Errorf("watching %v; logged:\n%s", c.Watching(), log.b.String())
+	if c.Watching() || log.Lines("level=WARN") != 1 || log.Lines("max_user_instances") != 1 {
+		t.Errorf("watching %v; logged:\n%s", c.Watching(), log.String())
 	}
 
 	c.Watch()

@@ -12,8 +12,10 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/url"
+	"os"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -47,6 +49,8 @@ func (a Access) Config() (*rest.Config, error) {
 		if c, err = rest.InClusterConfig(); err != nil {
 			return nil, fmt.Errorf("reading the service account: %w", err)
 		}
+	} else if err = checkRegular(a.Kubeconfig); err != nil {
+		return nil, fmt.Errorf("reading kubeconfig: %w", err)
 	} else if c, err = clientcmd.BuildConfigFromFlags("", a.Kubeconfig); err != nil {
 		return nil, fmt.Errorf("reading kubeconfig %s: %w", a.Kubeconfig, err)
 	}
@@ -55,6 +59,16 @@ func (a Access) Config() (*rest.Config, error) {
 	c.QPS = -1    // requests are rare; a limit would only delay them
 	c.Timeout = 0 // it would end watches
 	return c, nil
+}
+
+// checkRegular rejects what is not a regular file. client-go would wait for the writer of
+// a named pipe, and each connection reads the file again.
+func checkRegular(path string) error {
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		err = &fs.PathError{Op: "read", Path: path, Err: errors.New("not a regular file")}
+	}
+	return err
 }
 
 // Client has the two clients, which share their connections.

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -232,6 +233,27 @@ func TestLateKubeconfig(t *testing.T) {
 	r.until("listed", func() bool { return len(r.objects) == 1 })
 	if r.clients < 2 {
 		t.Errorf("%d clients", r.clients)
+	}
+}
+
+// TestSpecialKubeconfig checks that a named pipe without a writer blocks no connection.
+func TestSpecialKubeconfig(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "config")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{pipe, t.TempDir()} {
+		a := Access{Kubeconfig: path, Node: "n"}
+		_, err := a.Client()
+		_, configMap := a.ConfigMap(t.Context(), "ns", "name")
+		for _, err := range []error{err, configMap} {
+			if err == nil || !strings.Contains(err.Error(), path+": not a regular file") {
+				t.Errorf("%s: %v", path, err)
+			}
+		}
+		if poll.ReasonOf(err) != poll.NoConfig {
+			t.Errorf("%s: reason %s", path, poll.ReasonOf(err))
+		}
 	}
 }
 

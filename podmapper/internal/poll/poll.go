@@ -8,6 +8,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -45,9 +46,10 @@ type Config[T any] struct {
 // Poller refreshes a Source. Its methods may be called from any goroutine.
 type Poller[T any] struct {
 	*Source[T]
-	c    Config[T]
-	turn chan struct{} // held by the running refresh
-	wake chan struct{} // due has changed
+	c       Config[T]
+	turn    chan struct{} // held by the running refresh
+	wake    chan struct{} // due has changed
+	awaited atomic.Bool   // a caller of Confirm waits
 
 	mu       sync.Mutex
 	regular  time.Time   // the next refresh without a request
@@ -104,6 +106,12 @@ func (p *Poller[T]) next() time.Time {
 // Trigger requests a refresh soon. It does not wait.
 func (p *Poller[T]) Trigger() { p.TriggerAfter(0) }
 
+// Confirm requests a refresh, after whose success Changed receives even if nothing changed.
+func (p *Poller[T]) Confirm() {
+	p.awaited.Store(true)
+	p.Trigger()
+}
+
 // TriggerAfter requests a refresh that begins after d. It does not wait.
 func (p *Poller[T]) TriggerAfter(d time.Duration) {
 	p.mu.Lock()
@@ -136,9 +144,13 @@ func (p *Poller[T]) Refresh(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	awaited := p.awaited.Swap(false)
 	start := time.Now()
 	previous, _ := p.Last()
 	table, err := p.c.Refresh(ctx, previous)
+	if awaited && err != nil {
+		p.awaited.Store(true)
+	}
 	if err != nil && ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -147,6 +159,9 @@ func (p *Poller[T]) Refresh(ctx context.Context) error {
 		p.Fail(start, err)
 	} else {
 		p.Succeed(start, table)
+		if awaited {
+			p.notify()
+		}
 	}
 	return err
 }

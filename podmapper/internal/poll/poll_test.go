@@ -13,29 +13,13 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"gpu_exporter/podmapper/internal/sourcetest"
 )
 
 // The tests run in bubbles of testing/synctest, so time is virtual.
 
 type table struct{ n int }
-
-// logBuffer keeps a log.
-type logBuffer struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
-}
 
 // script is a source whose refreshes are set by the test.
 type script struct {
@@ -47,7 +31,7 @@ type script struct {
 	next    *table // nil: the previous one
 	running int
 	most    int
-	log     logBuffer
+	log     sourcetest.Log
 }
 
 func (s *script) refresh(ctx context.Context, previous *table) (*table, error) {
@@ -79,7 +63,7 @@ func newPoller(s *script, adjust ...func(*Config[table])) *Poller[table] {
 		Options: Options{
 			Name: "test", MaxAge: time.Minute,
 			Hints: map[Reason]string{NoSocket: "do something about no_socket", Timeout: "do something about timeout", Other: "do something about other"},
-			Log:   slog.New(slog.NewTextHandler(&s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+			Log:   s.log.Logger(),
 		},
 		Refresh: s.refresh, Interval: 10 * time.Second,
 	}
@@ -112,6 +96,34 @@ func equalTimes(got []time.Duration, want ...time.Duration) bool {
 		}
 	}
 	return true
+}
+
+// TestConfirm checks that the first success after Confirm is noticed without a change.
+func TestConfirm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{next: &table{1}}
+		p := newPoller(s)
+		run(t, p, func() {
+			time.Sleep(time.Second)
+			<-p.Changed()
+			s.set(func() { s.err = errors.New("broken") })
+			p.Confirm()
+			time.Sleep(time.Second)
+			if n := len(p.Changed()); n != 0 || s.count("Owner source failed") == 0 {
+				t.Errorf("%d notices of a failure", n)
+			}
+			s.set(func() { s.err = nil })
+			time.Sleep(30 * time.Second)
+			if n := len(p.Changed()); n != 1 {
+				t.Errorf("%d notices of a confirmation", n)
+			}
+			<-p.Changed()
+			time.Sleep(30 * time.Second)
+			if n := len(p.Changed()); n != 0 {
+				t.Errorf("%d notices of the same table", n)
+			}
+		})
+	})
 }
 
 func TestInterval(t *testing.T) {
@@ -353,7 +365,7 @@ func TestExpiry(t *testing.T) {
 // failures of a source that is up for moments only are logged once.
 func TestLive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log logBuffer
+		var log sourcetest.Log
 		s := NewSource[table](Options{
 			Name: "live", Hints: map[Reason]string{Unavailable: "", Other: ""}, MaxAge: time.Minute, Live: true,
 			Log: slog.New(slog.NewTextHandler(&log, nil)),
@@ -396,7 +408,7 @@ func TestLive(t *testing.T) {
 
 // TestQuietReasons checks the level of expected failures.
 func TestQuietReasons(t *testing.T) {
-	var log logBuffer
+	var log sourcetest.Log
 	s := NewSource[table](Options{
 		Name: "quiet", Hints: map[Reason]string{NotFound: "", Other: ""}, Log: slog.New(slog.NewTextHandler(&log, nil)),
 		Level: func(r Reason) slog.Level {

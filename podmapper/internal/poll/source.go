@@ -124,9 +124,6 @@ func (s *Source[T]) expired(p *publication[T]) bool {
 // for one receiver. Several changes can be one message.
 func (s *Source[T]) Changed() <-chan struct{} { return s.changed }
 
-// Notify makes Changed receive although the table is the same.
-func (s *Source[T]) Notify() { s.notify() }
-
 func (s *Source[T]) notify() {
 	select {
 	case s.changed <- struct{}{}:

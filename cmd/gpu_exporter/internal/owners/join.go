@@ -32,11 +32,9 @@ type table struct {
 	placed *placed // nil until the first reading of processes is located
 }
 
-// join is who owned the devices of an inventory from one moment on. It is
-// immutable.
+// join is who owned the devices of a node from one moment on. It is immutable.
 type join struct {
-	inventory *model.Inventory
-	places    *device.Places
+	*node
 	from      time.Time
 	inputs    inputs
 	running   [][]cgroup.SlurmJob // jobs of the processes on each entity
@@ -61,7 +59,7 @@ type inputs struct {
 // inputs reads the sources.
 func (o *Owners) inputs() inputs {
 	var in inputs
-	asked := o.mapper != nil || o.engine != nil
+	configured := o.mapper != nil || o.engine != nil
 	in.complete = true
 	if o.mapper != nil {
 		in.mapping, in.mapped = o.mapper.Confirmed()
@@ -82,16 +80,16 @@ func (o *Owners) inputs() inputs {
 		in.jobs = o.jobs.Table()
 		status := o.jobs.Status()
 		// A search for Slurm on a node without Slurm is no source of owners.
-		asked = asked || status.Files.Enabled || status.Slurm.Found
+		configured = configured || status.Files.Enabled || status.Slurm.Found
 		for _, s := range []jobs.SourceStatus{status.Files, status.Slurm} {
 			in.complete = in.complete && (!s.Enabled || s.Known)
 		}
 	}
-	in.complete = in.complete && asked
+	in.complete = in.complete && configured
 	return in
 }
 
-// until limits the times of confirmation, so that inputs stay equal afterwards.
+// until limits the times of confirmation, so that inputs remain equal afterwards.
 func (in inputs) until(at time.Time) inputs {
 	for _, t := range []*time.Time{&in.mapped, &in.contained} {
 		if t.After(at) {
@@ -135,17 +133,16 @@ func (o *Owners) Observe(f wire.Frame) {
 	switch {
 	case f.Inventory != nil:
 		o.mu.Lock()
-		o.place(f.Inventory, time.Now())
-		o.latest = f.Inventory
+		o.latest = o.next(f.Inventory, time.Now())
 		if o.shown == nil {
-			o.shown = f.Inventory
+			o.shown = o.latest
 		}
 		o.mu.Unlock()
 		if o.mapper != nil {
 			o.mapper.Confirm()
 		}
 		if o.engine != nil {
-			o.engine.Trigger()
+			o.engine.Confirm()
 		}
 		o.update()
 	case f.Sample != nil:
@@ -159,7 +156,7 @@ func (o *Owners) Observe(f wire.Frame) {
 		o.mu.Unlock()
 	case f.Processes != nil:
 		o.mu.Lock()
-		latest := o.latest
+		latest := o.latest.inventory
 		o.mu.Unlock()
 		o.locateLater(reading{latest, f.Processes})
 	}
@@ -171,8 +168,8 @@ func takenAt(at, now time.Time) time.Time {
 	return now.Add(-min(max(0, now.Round(0).Sub(at)), maxLatency))
 }
 
-// place records which devices have which names from an inventory on. o.mu must be held.
-func (o *Owners) place(inv *model.Inventory, now time.Time) {
+// next returns the node after the latest one. o.mu must be held.
+func (o *Owners) next(inv *model.Inventory, now time.Time) *node {
 	known := make(map[string]bool)
 	for i := range inv.Entities {
 		e := &inv.Entities[i]
@@ -180,21 +177,23 @@ func (o *Owners) place(inv *model.Inventory, now time.Time) {
 	}
 	x := device.NewIndex(devices(inv), device.IDType(o.cfg.GPUIDType))
 	right := o.taken[len(o.taken)-1]
-	places := o.places[o.latest].Next(x, func(uuid string) bool { return known[uuid] }, right, now)
-	kept := map[*model.Inventory]*device.Places{inv: places}
-	for _, old := range []*model.Inventory{o.before, o.shown} {
-		if old != nil && old != inv {
-			kept[old] = o.places[old]
-		}
+	var places *device.Places
+	if o.latest != nil {
+		places = o.latest.places
 	}
-	o.places, o.placedAt = kept, now
+	return &node{inv, places.Next(x, func(uuid string) bool { return known[uuid] }, right, now), now}
 }
 
 // placesOf returns the places of an inventory, or nil if it is not in use.
 func (o *Owners) placesOf(inv *model.Inventory) *device.Places {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.places[inv]
+	for _, n := range []*node{o.latest, o.shown, o.before} {
+		if n != nil && n.inventory == inv {
+			return n.places
+		}
+	}
+	return nil
 }
 
 // update joins the tables of the sources with the inventories in use, and
@@ -211,16 +210,16 @@ func (o *Owners) publish(in inputs, where *placed) {
 	old := o.table.Load()
 	next := &table{placed: where}
 	changed := where != old.placed
-	for i, inv := range []*model.Inventory{o.before, o.shown, o.latest} {
-		if inv == nil || i == 2 && inv == o.shown {
+	for i, n := range []*node{o.before, o.shown, o.latest} {
+		if n == nil || i == 2 && n == o.shown {
 			continue
 		}
-		joins := o.relevant(old.joins, inv)
+		joins := o.relevant(old.joins, n.inventory)
 		var last *join
 		if len(joins) > 0 {
 			last = joins[len(joins)-1]
 		}
-		if j := o.join(inv, in, where, last); j != last {
+		if j := o.join(n, in, where, last); j != last {
 			joins, changed = append(joins, j), true
 		}
 		next.joins = append(next.joins, joins...)
@@ -250,16 +249,16 @@ func (o *Owners) relevant(all []*join, inv *model.Inventory) []*join {
 	return joins
 }
 
-// join returns the join of an inventory, which is last if nothing has changed.
-func (o *Owners) join(inv *model.Inventory, in inputs, where *placed, last *join) *join {
-	in = in.until(o.placedAt)
-	j := &join{inventory: inv, places: o.places[inv], inputs: in}
+// join returns the join of a node, which is last if nothing has changed.
+func (o *Owners) join(n *node, in inputs, where *placed, last *join) *join {
+	in = in.until(o.latest.since)
+	j := &join{node: n, inputs: in}
 	if last == nil {
 		last = &join{}
 	}
 	if o.jobs != nil && o.jobs.Status().Slurm.Found {
 		j.running = last.running // until the newest reading is located
-		if where != nil && where.inventory == inv {
+		if where != nil && where.inventory == n.inventory {
 			j.running = where.running
 		}
 	}
@@ -273,8 +272,8 @@ func (o *Owners) join(inv *model.Inventory, in inputs, where *placed, last *join
 	case last.ownership != nil && in.mapping == last.inputs.mapping && in.mapped.Equal(last.inputs.mapped) && in.published == last.inputs.published:
 		j.match = last.match
 	case in.mapping != nil:
-		j.match = in.mapping.At(j.places, in.mapped).Match(devices(inv), in.published)
-		if inv == o.latest && o.mapper != nil {
+		j.match = in.mapping.At(j.places, in.mapped).Match(devices(n.inventory), in.published)
+		if n == o.latest && o.mapper != nil {
 			o.mapper.LogUnmatched(j.match)
 		}
 	}

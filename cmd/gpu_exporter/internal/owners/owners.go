@@ -57,17 +57,21 @@ type Owners struct {
 	table    atomic.Pointer[table]
 
 	mu sync.Mutex // held while a table is joined; guards the fields below
-	// latest is the newest inventory. shown is the inventory of the newest sample,
+	// latest has the newest inventory. shown has the inventory of the newest sample,
 	// and before the inventory of the sample before it, if it was different.
-	latest, shown, before *model.Inventory
-	// places are those of the inventories in use. The newest one became known at placedAt.
-	places   map[*model.Inventory]*device.Places
-	placedAt time.Time
+	latest, shown, before *node
 	// taken are the times of the newest samples. An inventory was right until the last of
 	// them, because the sampler notices a change only after one or two intervals.
 	taken [3]time.Time
 	// sampled and sampledBefore are the times of the two newest samples.
 	sampled, sampledBefore time.Time
+}
+
+// node is an inventory and the history of its devices. It is immutable.
+type node struct {
+	inventory *model.Inventory
+	places    *device.Places
+	since     time.Time // when it became known
 }
 
 type source interface {

@@ -155,7 +155,7 @@ func TestPodOfAFormerInstance(t *testing.T) {
 	if got := pod(second); got != "b" {
 		t.Errorf("the new pod's instance has %s", got)
 	}
-	// A new instance stays without a pod until the kubelet has listed the pod again.
+	// A new instance has no pod until the kubelet has listed the pod again.
 	third := migNode()
 	third.Entities[2].Profile, third.Entities[3].UUID = "2g.20gb", "MIG-c"
 	c := kubelettest.Pod("ml", "c", "main", "nvidia.com/mig-2g.20gb", "nvidia1/gi7")
