@@ -227,7 +227,7 @@ func testOwners() fixedOwners {
 		ownership: &Ownership{Known: true, Unmatched: 1, Mapped: true, Strays: map[string]int{"job_files": 1}, Entities: []Holders{
 			0: {
 				Owners:     []Owner{{Namespace: "ml", Pod: "train-0", Container: "main", Metadata: train}},
-				Jobs:       []Job{{ID: "41", Source: JobFile}, {ID: "42", Name: "llm", User: "ada", Account: "lab", Partition: "gpu", Source: JobSlurm}, {ID: "43", Source: JobFile}},
+				Jobs:       []Job{{ID: "41", Source: JobFile}, {ID: "42", Name: "llm", User: "ada", Account: "lab", Partition: "gpu", Source: "slurm"}, {ID: "43", Source: JobFile}},
 				Containers: []Container{{ID: "c0ffee", Name: "notebook", Image: "jupyter:1", Project: "lab", Service: "nb", Labels: []Label{{"org.example/owner", "ada"}}}},
 			},
 			3: {Owners: []Owner{
