@@ -39,10 +39,7 @@ func (c *Collector) configure(s Settings) *configured {
 	if !s.Metrics.NeedsHealth() {
 		s.Sampler.HealthInterval, s.Metrics.HealthInterval = 0, 0
 	}
-	s.Metrics.KernelLog = func() (model.KernelLogStatus, bool) {
-		up, lost, ok := c.kernelLog.Status()
-		return model.KernelLogStatus{Up: up, Lost: lost}, ok
-	}
+	s.Metrics.KernelLog = c.kernelLog.Status
 	return &configured{s, s.Sampler, metrics.New(s.Metrics, c.state, c.supervisor, c.cfg.Owners)}
 }
 

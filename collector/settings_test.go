@@ -13,6 +13,7 @@ import (
 	"gpu_exporter/collector/metrics"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/wire"
+	"gpu_exporter/collector/xid"
 )
 
 // What no selected family or counter needs is not in the sampler's configuration.
@@ -51,6 +52,7 @@ func TestConfigureReadsWhatIsSelected(t *testing.T) {
 			t.Fatal(err)
 		}
 		settings := Settings{Resolution: time.Second}
+		settings.Metrics.XIDs = &xid.Catalogue{}
 		settings.Metrics.Selected = selected
 		settings.Metrics.Counters = []field.Counter{tc.counter}
 		settings.Metrics.HealthInterval = time.Minute
@@ -89,7 +91,7 @@ func TestConfigureReadsWhatIsSelected(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	none := (&Collector{}).configure(Settings{Metrics: metrics.Config{Selected: full}, Resolution: time.Second})
+	none := (&Collector{}).configure(Settings{Metrics: metrics.Config{Selected: full, XIDs: &xid.Catalogue{}}, Resolution: time.Second})
 	if none.sampler.Processes || none.sampler.HealthInterval != 0 || none.Metrics.Owners.Usage {
 		t.Errorf("without owners and health checks: %+v", none.sampler)
 	}

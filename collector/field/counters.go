@@ -10,8 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"unicode"
@@ -62,19 +60,6 @@ func (e *CountersError) Error() string {
 		lines[i] = p.String()
 	}
 	return strings.Join(lines, "\n")
-}
-
-// LoadCounters reads the counters file at path.
-func LoadCounters(path string) (*Counters, error) {
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("reading counters file: %w: check the path given with --counters.file or --collectors (DCGM_EXPORTER_COLLECTORS), or omit it to use the built-in default counters", err)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading counters file: %w", err)
-	}
-	defer func() { _ = f.Close() }() // opened for reading
-	return ParseCounters(f, path)
 }
 
 // ParseCounters parses a counters file. Messages use the name. The error of an invalid

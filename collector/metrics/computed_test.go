@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 
 	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/internal/fixture"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/wire"
 )
@@ -20,7 +21,7 @@ import (
 func computedConfig(t *testing.T) Config {
 	t.Helper()
 	cfg := testConfig(t)
-	counters, err := field.ParseCounters(strings.NewReader(testCounters+`
+	counters, err := field.ParseCounters(strings.NewReader(fixture.Counters+`
 DCGM_EXP_XID_ERRORS_COUNT, counter, XIDs in the window.
 DCGM_EXP_XID_ERRORS_TOTAL, gauge, XIDs.
 `), "test.csv")

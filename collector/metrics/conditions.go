@@ -49,15 +49,12 @@ func (p *page) addClockEvents() {
 
 // driverSeconds returns the driver's own count of a reason on a GPU.
 func (p *page) driverSeconds(gpu, reason int) (float64, bool) {
-	column := slices.Index(p.v.Inventory.Derived, state.ClockEventCounter(reason))
-	if !p.fresh || column < 0 || len(p.v.Sample.Derived) == 0 || len(p.v.Sample.Derived[gpu]) == 0 {
+	if !p.fresh || len(p.v.Sample.Derived) == 0 || len(p.v.Sample.Derived[gpu]) == 0 {
 		return 0, false
 	}
-	c := p.v.Sample.Derived[gpu][column]
-	if c.Status != model.StatusOK || c.Type != model.ValueInt64 {
-		return 0, false
-	}
-	return nanoseconds(c.Float64())
+	cells := gpuCells{p, gpu, p.v.Sample.Derived[gpu]}
+	ns, ok := cells.number(state.ClockEventCounter(reason))
+	return float64(ns) / 1e9, ok && ns >= 0
 }
 
 // healthSettling is how long DCGM must watch before the checks of some systems can

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 
 	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/internal/fixture"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/state"
 	"gpu_exporter/collector/wire"
@@ -22,7 +23,7 @@ import (
 func conditionsConfig(t *testing.T) Config {
 	t.Helper()
 	cfg := testConfig(t)
-	counters, err := field.ParseCounters(strings.NewReader(testCounters+`
+	counters, err := field.ParseCounters(strings.NewReader(fixture.Counters+`
 DCGM_EXP_CLOCK_EVENTS_COUNT, counter, Clock events in the window.
 DCGM_EXP_CLOCK_EVENTS_TOTAL, counter, Clock events.
 DCGM_EXP_GPU_HEALTH_STATUS, gauge, Health.
@@ -61,9 +62,9 @@ func testPeers() *model.Peers {
 func newConditions(t *testing.T) (*Families, *state.Node, *time.Time) {
 	t.Helper()
 	f, node, clock := newTestFamilies(t, conditionsConfig(t))
-	inv, s := derivedSample(t, map[model.FieldID]int64{112: 0x1})
+	inv, s := fixture.DerivedSample(t, derivedFields(t), map[model.FieldID]int64{112: 0x1})
 	deliver(t, node, wire.Frame{Inventory: inv}, wire.Frame{Sample: s})
-	_, s = derivedSample(t, map[model.FieldID]int64{112: 0x9})
+	_, s = fixture.DerivedSample(t, derivedFields(t), map[model.FieldID]int64{112: 0x9})
 	s.Time = epoch.Add(time.Second)
 	*clock = s.Time
 	deliver(t, node, wire.Frame{Sample: s}, wire.Frame{Health: testHealth()}, wire.Frame{Peers: testPeers()})

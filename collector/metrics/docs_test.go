@@ -21,6 +21,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 
+	"gpu_exporter/collector/internal/fixture"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/state"
 	"gpu_exporter/collector/wire"
@@ -283,8 +284,8 @@ func fullPages(t *testing.T) (pages []string) {
 			s.Derived[0][column] = model.Int64Cell(1)
 		}
 	}
-	s.Derived[0][derivedColumn(t, inv, 172)] = model.StringCell(1)
-	s.Derived[1][derivedColumn(t, inv, 140)], s.Derived[1][derivedColumn(t, inv, 150)] = model.Int64Cell(50), model.Int64Cell(40)
+	s.Derived[0][fixture.DerivedColumn(t, inv, 172)] = model.StringCell(1)
+	s.Derived[1][fixture.DerivedColumn(t, inv, 140)], s.Derived[1][fixture.DerivedColumn(t, inv, 150)] = model.Int64Cell(50), model.Int64Cell(40)
 	s.Time = *clock
 	deliver(t, node, tracksOf(*clock, 0, values), wire.Frame{Sample: s}, wire.Frame{Health: testHealth()}, wire.Frame{Peers: testPeers()}, wire.Frame{Processes: testProcesses()})
 	pages = append(pages, string(encode(t, f, expfmt.TypeTextPlain)))

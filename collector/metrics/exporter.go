@@ -22,9 +22,9 @@ func (p *page) addExporter() {
 	}
 	status := &p.status
 	p.addOwn(&samplerUp, bit(status.Sampling && p.fresh))
-	addTotal(p, &samplerRestarts, &samplerReasons, status.Restarts)
+	p.addTotal(&samplerRestarts, &samplerReasons, status.Restarts)
 	p.addOwn(&samplerUnreapable, bit(status.Unreapable))
-	addTotal(p, &framesRejected, &framesReasons, status.FramesRejected)
+	p.addTotal(&framesRejected, &framesReasons, status.FramesRejected)
 	if !status.ProfilingPausedUntil.IsZero() {
 		p.addOwn(&profilingPausedUntil, seconds(status.ProfilingPausedUntil))
 	}
@@ -64,9 +64,7 @@ func (p *page) addSample() {
 	var without [model.StatusCount]int
 	for _, row := range s.Rows {
 		for _, c := range row {
-			if int(c.Status) < model.StatusCount {
-				without[c.Status]++
-			}
+			without[c.Status]++
 		}
 	}
 	missing := 0
@@ -147,24 +145,18 @@ func (p *page) addRefreshes(source string, last time.Time, failures map[string]u
 	if !last.IsZero() {
 		p.addOwn(&sourceLast, seconds(last), source)
 	}
-	var total uint64
-	for _, reason := range slices.Sorted(maps.Keys(failures)) {
-		if n := failures[reason]; n > 0 {
-			total += n
-			p.addOwn(&sourceReasons, float64(n), source, reason)
-		}
-	}
-	p.addOwn(&sourceFailures, float64(total), source)
+	p.addTotal(&sourceFailures, &sourceReasons, failures, source)
 }
 
-// addTotal adds the sum of counts, and a series for each key that has occurred.
-func addTotal[K ~string](p *page, total, byKey *Definition, counts map[K]uint64) {
+// addTotal adds the sum of counts, and a series for each key that has occurred. Both have
+// the labels, and the key follows them.
+func (p *page) addTotal(total, byKey *Definition, counts map[string]uint64, labels ...string) {
 	var sum uint64
 	for _, key := range slices.Sorted(maps.Keys(counts)) {
 		if n := counts[key]; n > 0 {
 			sum += n
-			p.addOwn(byKey, float64(n), string(key))
+			p.addOwn(byKey, float64(n), append(labels[:len(labels):len(labels)], key)...)
 		}
 	}
-	p.addOwn(total, float64(sum))
+	p.addOwn(total, float64(sum), labels...)
 }

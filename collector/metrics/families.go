@@ -72,6 +72,7 @@ type Families struct {
 	node       *state.Node
 	supervisor interface{ Status() model.SamplerStatus }
 	owners     OwnerSource // nil without a source of owners
+	calling    []int64     // the XIDs that call for action
 	layout     layout
 	usage      usage
 	cache      map[labelsKey][]*dto.LabelPair // of this layout
@@ -80,7 +81,8 @@ type Families struct {
 // New returns a builder of the families of node. Call [Families.Keep] when it
 // replaces another one. owners may be nil.
 func New(cfg Config, node *state.Node, supervisor interface{ Status() model.SamplerStatus }, owners OwnerSource) *Families {
-	return &Families{cfg: cfg, node: node, supervisor: supervisor, owners: owners, cache: map[labelsKey][]*dto.LabelPair{}}
+	return &Families{cfg: cfg, node: node, supervisor: supervisor, owners: owners,
+		calling: cfg.XIDs.CallsForAction(), cache: map[labelsKey][]*dto.LabelPair{}}
 }
 
 // Keep makes the node keep the history that these families need.

@@ -5,7 +5,6 @@ package metrics
 
 import (
 	"log/slog"
-	"math"
 	"strings"
 	"testing"
 	"time"
@@ -13,49 +12,27 @@ import (
 	"github.com/prometheus/common/expfmt"
 
 	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/internal/fixture"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/state"
 	"gpu_exporter/collector/wire"
-	"gpu_exporter/collector/xid"
 )
 
-// epoch is the time of every fixture.
-var epoch = time.Unix(1_700_000_000, 250_000_000)
-
-const testCounters = `
-DCGM_FI_DEV_GPU_TEMP, gauge, GPU temperature (in C).
-DCGM_FI_DEV_POWER_USAGE, gauge, Power draw (in W).
-DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION, counter, "Energy \ ""since"" boot (in mJ)."
-DCGM_FI_DEV_XID_ERRORS, gauge, Last XID.
-DCGM_FI_DEV_FB_USED, gauge, Framebuffer used (in MiB).
-DCGM_FI_PROF_GR_ENGINE_ACTIVE, gauge, Ratio of time the graphics engine is active.
-DCGM_FI_DRIVER_VERSION, label, Driver version.
-`
-
-const testXIDs = `code,name,severity,action,investigation,meaning
-13,GR_EXCEPTION,application,RESTART_APP,,Graphics engine exception
-31,MMU_FAULT,warning,RESTART_APP,,GPU memory page fault
-43,RESETCHANNEL,application,,,The channel was reset
-79,OFF_THE_BUS,critical,RESTART_BM,,GPU has fallen off the bus
-`
-
-func testCatalogue(t *testing.T) *xid.Catalogue {
-	t.Helper()
-	xids, err := xid.ParseCatalogue(strings.NewReader(testXIDs), "xids.csv")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return xids
-}
+// The node of the tests.
+var (
+	epoch         = fixture.Epoch
+	testInventory = fixture.Inventory
+	testSample    = fixture.Sample
+)
 
 func testConfig(t *testing.T) Config {
 	t.Helper()
-	counters, err := field.ParseCounters(strings.NewReader(testCounters), "test.csv")
+	counters, err := field.ParseCounters(strings.NewReader(fixture.Counters), "test.csv")
 	if err != nil {
 		t.Fatal(err)
 	}
 	return Config{
-		Counters: counters.List, Selected: selection(t, "full"), XIDs: testCatalogue(t),
+		Counters: counters.List, Selected: selection(t, "full"), XIDs: fixture.XIDs(t),
 		HostnameLabel: "hostname", Hostname: "node1", MaxAge: 30 * time.Second,
 	}
 }
@@ -73,57 +50,6 @@ func selection(t testing.TB, list string) Selection {
 func derivedFields(t testing.TB) []model.FieldID {
 	t.Helper()
 	return (&Config{Selected: selection(t, "full")}).DerivedFields()
-}
-
-// testInventory has an H100, an A100 in MIG mode with two GPU instances, and a
-// GPU that is lost.
-func testInventory(t *testing.T) *model.Inventory {
-	t.Helper()
-	counters, err := field.ParseCounters(strings.NewReader(testCounters), "test.csv")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var columns []model.FieldID
-	for _, c := range counters.List {
-		columns = append(columns, c.Field.ID)
-	}
-	gpu := func(id uint32, uuid, bus, name string) model.Entity {
-		return model.Entity{Kind: model.KindGPU, Selected: true, ID: id, Parent: model.Unknown, UUID: uuid, PCIBusID: bus, Model: name,
-			Brand: "NVIDIA", Index: int(id), Minor: int(id) + 1, InstanceID: model.Unknown, Port: model.Unknown}
-	}
-	inv := &model.Inventory{
-		Generation: 1, Time: epoch, DriverVersion: "570.133.20",
-		Entities: []model.Entity{
-			gpu(0, "GPU-aaaa", "00000000:18:00.0", "NVIDIA H100 80GB HBM3"),
-			gpu(1, "GPU-bbbb", "00000000:2A:00.0", "NVIDIA A100-SXM4-40GB"),
-			gpu(3, "GPU-cccc", "00000000:3A:00.0", `Odd "\ name`),
-			{Kind: model.KindGPUInstance, Selected: true, ID: 7, Parent: 1, InstanceID: 11, Profile: "1g.5gb", Index: model.Unknown, Minor: model.Unknown},
-			{Kind: model.KindGPUInstance, Selected: true, ID: 8, Parent: 1, InstanceID: 12, Profile: "2g.10gb", Index: model.Unknown, Minor: model.Unknown},
-			{Kind: model.KindComputeInstance, ID: 7, Parent: 3, UUID: "MIG-1111", InstanceID: 0, Index: model.Unknown, Minor: model.Unknown},
-		},
-	}
-	inv.Entities[1].MIGMode = true
-	inv.Entities[2].State = model.EntityLost
-	inv.Columns[model.KindGPU] = columns
-	inv.Columns[model.KindGPUInstance] = columns
-	return inv
-}
-
-func testSample(inv *model.Inventory) *model.Sample {
-	none := model.NoValue(model.StatusNotSupported)
-	lost := model.NoValue(model.StatusEntityLost)
-	return &model.Sample{
-		Generation: inv.Generation, Time: epoch, LinksRead: epoch, SwitchesListed: true, Duration: 1500 * time.Microsecond,
-		Strings: []string{"570.133.20"},
-		Rows: [][]model.Cell{
-			{model.Int64Cell(35), model.DoubleCell(210), model.Int64Cell(1_000_000_000), model.NoValue(model.StatusNoData), model.Int64Cell(8155), model.DoubleCell(0.2), model.StringCell(0)},
-			{model.Int64Cell(41), model.DoubleCell(95.5), model.Int64Cell(9_007_199_254_740_993), model.Int64Cell(79), model.Int64Cell(0), model.DoubleCell(1.0 / 3), model.StringCell(0)},
-			{lost, lost, lost, lost, lost, lost, lost},
-			{model.Int64Cell(41), model.DoubleCell(95.5), none, model.NoValue(model.StatusNoData), model.Int64Cell(100), model.DoubleCell(0.0000001), model.StringCell(0)},
-			{model.Int64Cell(41), model.DoubleCell(math.NaN()), none, model.NoValue(model.StatusNoData), model.Int64Cell(200), none, model.NoValue(model.StatusBlank)},
-			nil,
-		},
-	}
 }
 
 // fixedOwners is an OwnerSource with a constant state.
@@ -153,7 +79,7 @@ func (f fixedSupervisor) Status() model.SamplerStatus { return model.SamplerStat
 func newTestNode(t *testing.T) (*state.Node, *time.Time) {
 	t.Helper()
 	clock := epoch
-	node := state.NewNode(slog.New(slog.DiscardHandler), testCatalogue(t))
+	node := state.NewNode(slog.New(slog.DiscardHandler), fixture.XIDs(t))
 	node.Clock = func() time.Time { return clock }
 	inv := testInventory(t)
 	for _, f := range []wire.Frame{
@@ -227,7 +153,7 @@ func testOwners() fixedOwners {
 		ownership: &Ownership{Known: true, Unmatched: 1, Mapped: true, Strays: map[string]int{"job_files": 1}, Entities: []Holders{
 			0: {
 				Owners:     []Owner{{Namespace: "ml", Pod: "train-0", Container: "main", Metadata: train}},
-				Jobs:       []Job{{ID: "41", Source: JobFile}, {ID: "42", Name: "llm", User: "ada", Account: "lab", Partition: "gpu", Source: JobSlurm}, {ID: "43", Source: JobFile}},
+				Jobs:       []Job{{ID: "41", Source: JobFile}, {ID: "42", Name: "llm", User: "ada", Account: "lab", Partition: "gpu", Source: "slurm"}, {ID: "43", Source: JobFile}},
 				Containers: []Container{{ID: "c0ffee", Name: "notebook", Image: "jupyter:1", Project: "lab", Service: "nb", Labels: []Label{{"org.example/owner", "ada"}}}},
 			},
 			3: {Owners: []Owner{

@@ -36,16 +36,6 @@ type Group struct {
 	Families []*Definition
 }
 
-// The names of groups whose data is read only if they are selected.
-const (
-	groupPeers       = "peers"
-	groupUsage       = "usage"
-	groupUsageDetail = "usage-detail"
-
-	groupHealth       = "health"
-	groupHealthDetail = "health-detail"
-)
-
 const (
 	churnGPU      = "when a GPU is replaced"
 	churnDevice   = "when a GPU is replaced or repartitioned"
@@ -70,7 +60,7 @@ func Groups() []Group {
 			&kernelLogUp, &kernelLogLost, &kernelLogUnmatched, &profilingPausedUntil,
 			&sourceUp, &sourceLast, &sourceUnmatched, &sourceFailures, &sourceReasons}},
 
-		{groupUsage, "What pods use of their devices", Default, churnOwner, []*Definition{&gpuPodProcesses, &gpuPodMemory, &gpuPodSM}},
+		{"usage", "What pods use of their devices", Default, churnOwner, []*Definition{&gpuPodProcesses, &gpuPodMemory, &gpuPodSM}},
 		{"energy", "Energy of the boards", Default, churnGPU, []*Definition{&gpuEnergyJoules}},
 		{"engines", "Active time of engines and pipes", Default, churnDevice, []*Definition{&gpuEngineActiveSeconds}},
 		{"traffic", "Data moved over NVLink and PCIe", Default, churnGPU, []*Definition{&gpuNVLinkBytes, &gpuPCIeBytes}},
@@ -82,18 +72,18 @@ func Groups() []Group {
 		{"nvlink", "NVLinks of a GPU together, and NVSwitches", Default, churnGPU, []*Definition{&gpuNVLinks, &gpuNVLinkErrors, &gpuNVSwitchUp}},
 		{"fabric", "NVLink fabric", Default, churnIncident, []*Definition{
 			&gpuFabricState, &gpuFabricStateInfo, &gpuFabricHealth, &gpuFabricHealthInfo, &gpuFabricInfo}},
-		{groupHealth, "DCGM's health checks", Default, churnIncident, []*Definition{&gpuHealthStatus, &gpuHealthIncident}},
+		{"health", "DCGM's health checks", Default, churnIncident, []*Definition{&gpuHealthStatus, &gpuHealthIncident}},
 		{"profiling", "State of the profiling fields", Default, churnIncident, []*Definition{&gpuProfilingState, &gpuProfilingInfo}},
 
-		{groupUsageDetail, "Usage by type of process, and of video engines", Full, churnOwner, []*Definition{&gpuPodKinds, &gpuPodEncoder, &gpuPodDecoder}},
+		{"usage-detail", "Usage by type of process, and of video engines", Full, churnOwner, []*Definition{&gpuPodKinds, &gpuPodEncoder, &gpuPodDecoder}},
 		{"links", "Every NVLink and the identity of NVSwitches", Full, churnGPU, []*Definition{&gpuNVLinkUp, &gpuNVSwitchInfo}},
-		{groupPeers, "Connections between GPUs", Full, churnGPU, []*Definition{&gpuP2PStatus, &gpuPeerLinks, &gpuTopologyInfo}},
+		{"peers", "Connections between GPUs", Full, churnGPU, []*Definition{&gpuP2PStatus, &gpuPeerLinks, &gpuTopologyInfo}},
 		{"clocks-detail", "Clocks by setting or idleness, and the reasons at the moment", Full, churnGPU, []*Definition{
 			&gpuClockPolicySeconds, &gpuClockEventActive}},
 		{"violations", "Driver's counters of time by policy, which repeat clock events", Full, churnGPU, []*Definition{&gpuViolation, &gpuBelowClocks}},
 		{"errors-detail", "ECC errors by memory, over the life of the GPU, and spare rows", Full, churnGPU, []*Definition{
 			&gpuECCLocation, &gpuECCLife, &gpuECCLifeLocation, &gpuRemappedRows, &gpuRemapBanks, &gpuRetiredPages}},
-		{groupHealthDetail, "DCGM's health checks by system", Full, churnGPU, []*Definition{&gpuHealthSystem}},
+		{"health-detail", "DCGM's health checks by system", Full, churnGPU, []*Definition{&gpuHealthSystem}},
 		{"exporter-detail", "Durations and times of the exporter's readings", Full, churnNode, []*Definition{
 			&linksLast, &integratedGap, &healthLast, &healthDuration, &refreshDuration, &processesRead, &processesUnattributed, &processesUnread,
 			&gpuProfilingRewatches}},
@@ -167,28 +157,23 @@ func (s Selection) Groups() []string { return s.groups }
 // Has reports whether a family is selected.
 func (s Selection) Has(d *Definition) bool { return s.has[d] }
 
-// selected reports whether one of the groups is selected.
-func (s Selection) selected(groups ...string) bool {
-	return slices.ContainsFunc(groups, func(g string) bool { return slices.Contains(s.groups, g) })
-}
-
 // Integrates reports whether the family of an integral is selected.
 func (s Selection) Integrates(q state.Quantity) bool { return s.Has(integralFamilies[q]) }
 
 // NeedsPeers reports whether a family or counter needs the connections between GPUs.
 func (cfg *Config) NeedsPeers() bool {
-	return cfg.Selected.selected(groupPeers) || cfg.counts(field.P2PStatus)
+	return cfg.Selected.Has(&gpuP2PStatus) || cfg.counts(field.P2PStatus)
 }
 
 // NeedsHealth reports whether a family or counter needs DCGM's health checks, which
 // also read the connections between GPUs.
 func (cfg *Config) NeedsHealth() bool {
-	return cfg.Selected.selected(groupHealth, groupHealthDetail) || cfg.NeedsPeers() || cfg.counts(field.GPUHealthStatus)
+	return cfg.Selected.Has(&gpuHealthStatus) || cfg.Selected.Has(&gpuHealthSystem) || cfg.NeedsPeers() || cfg.counts(field.GPUHealthStatus)
 }
 
 // NeedsUsage reports whether a series needs the processes on the devices.
 func (cfg *Config) NeedsUsage() bool {
-	return cfg.Selected.selected(groupUsage, groupUsageDetail) || cfg.Owners.VirtualGPUs
+	return cfg.Selected.Has(&gpuPodProcesses) || cfg.Selected.Has(&gpuPodKinds) || cfg.Owners.VirtualGPUs
 }
 
 // counts reports whether the counters include one of the computed ones.

@@ -50,8 +50,8 @@ func (g *gpuCells) number(field model.FieldID) (int64, bool) {
 	return int64(g.cells[column].Float64()), true
 }
 
-// lacks reports whether the GPU never has a value of the field.
-func (g *gpuCells) lacks(field model.FieldID) bool {
+// unsupported reports whether the GPU never has a value of the field.
+func (g *gpuCells) unsupported(field model.FieldID) bool {
 	column, ok := g.layout.derived[field]
 	return !ok || g.cells[column].Status.Lasting()
 }
@@ -82,7 +82,7 @@ func nameFrom1(names []string, n int64) string {
 // addTemperature adds the temperatures of a GPU that has no thermal margin, such as those
 // before Ampere. A margin that is unknown for a moment does not count as none.
 func (g *gpuCells) addTemperature() {
-	if !g.lacks(153) {
+	if !g.unsupported(153) {
 		return
 	}
 	for _, sensor := range []struct {
@@ -100,7 +100,7 @@ func (g *gpuCells) addTemperature() {
 func (g *gpuCells) addNVLinkErrors() {
 	sum, known := int64(0), false
 	for _, f := range nvlinkErrorFields {
-		if g.lacks(f) {
+		if g.unsupported(f) {
 			continue
 		}
 		n, ok := g.number(f)

@@ -11,42 +11,15 @@ import (
 
 	"github.com/prometheus/common/expfmt"
 
+	"gpu_exporter/collector/internal/fixture"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/wire"
 )
 
-// derivedSample returns the fixture with derived fields. The H100 has the given ones,
-// the A100 only its recovery action, and the third GPU is lost.
-func derivedSample(t *testing.T, values map[model.FieldID]int64) (*model.Inventory, *model.Sample) {
-	t.Helper()
-	inv := testInventory(t)
-	inv.Derived = derivedFields(t)
-	s := testSample(inv)
-	s.Strings = append(s.Strings, "7a9d4a0e-6d0e-4a6c-8f0b-0c5a2f3b1d99")
-	s.Derived = make([][]model.Cell, len(inv.Entities))
-	for gpu, status := range []model.Status{model.StatusNotSupported, model.StatusNotSupported, model.StatusEntityLost} {
-		s.Derived[gpu] = slices.Repeat([]model.Cell{model.NoValue(status)}, len(inv.Derived))
-	}
-	for field, value := range values {
-		s.Derived[0][derivedColumn(t, inv, field)] = model.Int64Cell(value)
-	}
-	s.Derived[1][derivedColumn(t, inv, 1523)] = model.Int64Cell(0)
-	return inv, s
-}
-
-func derivedColumn(t *testing.T, inv *model.Inventory, field model.FieldID) int {
-	t.Helper()
-	column := slices.Index(inv.Derived, field)
-	if column < 0 {
-		t.Fatalf("field %d is not read", field)
-	}
-	return column
-}
-
 // everyDerived has a value of nearly every derived field.
 func everyDerived(t *testing.T) (*model.Inventory, *model.Sample) {
 	t.Helper()
-	inv, s := derivedSample(t, map[model.FieldID]int64{
+	inv, s := fixture.DerivedSample(t, derivedFields(t), map[model.FieldID]int64{
 		66: 1, 112: 0x48, 153: 47, 158: 92, 164: 700, 170: 4, 171: -11, 173: 4, 174: 0x0199, 175: 2,
 		202: 5, 236: 16, 238: 16, 240: 1_500_000_000, 241: 0, 242: 2, 243: 0, 244: 0, 245: 0, 246: 3_600_000_000_000, 247: 0,
 		310: 7, 311: 1, 312: 70, 313: 10, 318: 3, 319: 0, 342: 4, 343: 1, 328: 60, 329: 5, 346: 1,
@@ -54,7 +27,7 @@ func everyDerived(t *testing.T) (*model.Inventory, *model.Sample) {
 		409: 1, 419: 0, 429: 2, 439: 0,
 		1420: 250_000_000, 1421: 0, 1422: 0, 1423: 9, 1424: 0, 1507: 0, 1523: 4,
 	})
-	s.Derived[0][derivedColumn(t, inv, 172)] = model.StringCell(1)
+	s.Derived[0][fixture.DerivedColumn(t, inv, 172)] = model.StringCell(1)
 	return inv, s
 }
 
@@ -172,7 +145,7 @@ func TestDerivedDecoding(t *testing.T) {
 		{nil, "gpu_recovery_action", ""},
 	} {
 		f, node, _ := newTestFamilies(t, testConfig(t))
-		inv, s := derivedSample(t, c.fields)
+		inv, s := fixture.DerivedSample(t, derivedFields(t), c.fields)
 		deliver(t, node, wire.Frame{Inventory: inv}, wire.Frame{Sample: s})
 		if got := ofH100(encode(t, f, expfmt.TypeTextPlain), c.family); got != c.want {
 			t.Errorf("%v: %s is %q, want %q", c.fields, c.family, got, c.want)
@@ -201,9 +174,9 @@ func TestUnknownForAMoment(t *testing.T) {
 		model.StatusBlank: false, model.StatusStale: false, model.StatusNoData: false, model.StatusError: false,
 	} {
 		f, node, _ := newTestFamilies(t, testConfig(t))
-		inv, s := derivedSample(t, map[model.FieldID]int64{150: 40, 409: 1, 419: 2, 429: 4, 439: 8})
+		inv, s := fixture.DerivedSample(t, derivedFields(t), map[model.FieldID]int64{150: 40, 409: 1, 419: 2, 429: 4, 439: 8})
 		for _, field := range []model.FieldID{153, 429} {
-			s.Derived[0][derivedColumn(t, inv, field)] = model.NoValue(status)
+			s.Derived[0][fixture.DerivedColumn(t, inv, field)] = model.NoValue(status)
 		}
 		deliver(t, node, wire.Frame{Inventory: inv}, wire.Frame{Sample: s})
 		body := encode(t, f, expfmt.TypeTextPlain)
@@ -258,7 +231,7 @@ func TestClockEventSeconds(t *testing.T) {
 		t.Helper()
 		at = at.Add(after)
 		*clock = at
-		inv, s := derivedSample(t, values)
+		inv, s := fixture.DerivedSample(t, derivedFields(t), values)
 		s.Time = at
 		deliver(t, node, wire.Frame{Inventory: inv}, wire.Frame{Sample: s})
 	}

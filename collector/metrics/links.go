@@ -81,13 +81,11 @@ func (p *page) addLinks() {
 	// A fresh sample may precede the first list of switches.
 	if !p.fresh || p.v.Sample.SwitchesListed {
 		for _, gone := range p.v.GoneSwitches {
-			if model.FindSwitch(p.v.Inventory, gone.ID) == nil {
-				p.add(&gpuNVSwitchUp, p.cfg.switchIdentity(gone.ID), 0)
-			}
+			p.add(&gpuNVSwitchUp, p.cfg.switchIdentity(gone.ID), 0)
 		}
 	}
-	for _, gone := range p.v.GoneLinks {
-		if linksFresh && model.FindSwitch(p.v.Inventory, gone.Switch) == nil {
+	if linksFresh {
+		for _, gone := range p.v.GoneLinks {
 			p.add(&gpuNVLinkUp, p.cfg.switchLinkIdentity(gone.Switch, gone.Port), 0)
 		}
 	}

@@ -48,14 +48,11 @@ type PodMetadata struct {
 // Job is a batch job that holds a device.
 type Job struct {
 	ID, Name, User, Account, Partition string
-	Source                             string // JobFile or JobSlurm
+	Source                             string // JobFile, or slurm for its cgroups
 }
 
-// The sources of jobs.
-const (
-	JobFile  = "file"  // a file that the scheduler's prolog wrote
-	JobSlurm = "slurm" // Slurm's cgroups
-)
+// JobFile is the source of the jobs in files that the scheduler's prolog wrote.
+const JobFile = "file"
 
 // Container is a container of an engine without Kubernetes.
 type Container struct {

@@ -52,7 +52,8 @@ func (p *page) addIntegrals() {
 				}
 			}
 		}
-		for _, gpu := range p.goneGPUs() {
+		for i := range p.v.Gone {
+			gpu := &p.v.Gone[i]
 			if totals := view.Gone[gpu.UUID]; totals != nil && !math.IsNaN(totals[j]) {
 				identity := p.cfg.gpuIdentity(gpu)
 				if integral.Label != "" {

@@ -28,7 +28,8 @@ func (p *page) addXIDs() {
 			delete(counts, key)
 		}
 	}
-	for _, gpu := range p.goneGPUs() {
+	for i := range p.v.Gone {
+		gpu := &p.v.Gone[i]
 		key := model.EntityKey{UUID: gpu.UUID, Instance: model.Unknown}
 		p.addXIDsOf(model.Unknown, p.cfg.gpuIdentity(gpu), counts[key], true)
 		delete(counts, key)

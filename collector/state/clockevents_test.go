@@ -4,39 +4,17 @@
 package state
 
 import (
-	"slices"
 	"testing"
 	"time"
 
+	"gpu_exporter/collector/internal/fixture"
 	"gpu_exporter/collector/model"
 )
 
-// derivedSample returns the fixture with derived fields. The H100 has the values, the A100,
-// which is partitioned, has only its recovery action, and the third GPU is lost.
+// derivedSample returns the node with the fields of clock events.
 func derivedSample(t *testing.T, values map[model.FieldID]int64) (*model.Inventory, *model.Sample) {
 	t.Helper()
-	inv := testInventory(t)
-	inv.Derived = []model.FieldID{112, 1420, 1421, 1422, 1423, 1424, 1523}
-	s := testSample(inv)
-	s.Strings = append(s.Strings, "7a9d4a0e-6d0e-4a6c-8f0b-0c5a2f3b1d99")
-	s.Derived = make([][]model.Cell, len(inv.Entities))
-	for gpu, status := range []model.Status{model.StatusNotSupported, model.StatusNotSupported, model.StatusEntityLost} {
-		s.Derived[gpu] = slices.Repeat([]model.Cell{model.NoValue(status)}, len(inv.Derived))
-	}
-	for field, value := range values {
-		s.Derived[0][derivedColumn(t, inv, field)] = model.Int64Cell(value)
-	}
-	s.Derived[1][derivedColumn(t, inv, 1523)] = model.Int64Cell(0)
-	return inv, s
-}
-
-func derivedColumn(t *testing.T, inv *model.Inventory, field model.FieldID) int {
-	t.Helper()
-	column := slices.Index(inv.Derived, field)
-	if column < 0 {
-		t.Fatalf("the inventory has no column for field %d", field)
-	}
-	return column
+	return fixture.DerivedSample(t, []model.FieldID{112, 1420, 1421, 1422, 1423, 1424, 1523}, values)
 }
 
 // Samples without the fields, and samples out of order, are accepted.
@@ -78,7 +56,7 @@ func TestClockEventsWindow(t *testing.T) {
 	if got := state.Window[0]; got < 1490 || got > 1505 {
 		t.Errorf("%d in the last minute of 90 s, want about 1500", got)
 	}
-	s.Derived[0][derivedColumn(t, inv, 112)] = model.NoValue(model.StatusEntityLost)
+	s.Derived[0][fixture.DerivedColumn(t, inv, 112)] = model.NoValue(model.StatusEntityLost)
 	add(5 * time.Minute)
 	if state.Window[0] != 0 || state.Samples[0] != 3001 {
 		t.Errorf("%d in the window after minutes without the GPU, %d in total", state.Window[0], state.Samples[0])

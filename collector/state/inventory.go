@@ -18,7 +18,6 @@ func (n *Node) setInventory(inv *model.Inventory) {
 	n.gone = absent(model.KindGPU, n.gone, n.latest, inv)
 	n.goneSwitches = absent(model.KindSwitch, n.goneSwitches, n.latest, inv)
 	n.links.add(inv)
-	n.goneLinks = n.links.ofSwitches(n.goneSwitches)
 	n.latest = inv
 	n.matchKernelXIDs()
 	n.tracking.keep(inv)
@@ -75,6 +74,15 @@ func absent(kind model.EntityKind, before []model.Entity, old, inv *model.Invent
 		}
 	}
 	return gone
+}
+
+// unlisted returns the devices that inv does not list. It may precede the inventory in
+// which they are gone.
+func unlisted(gone []model.Entity, inv *model.Inventory) []model.Entity {
+	return slices.DeleteFunc(slices.Clone(gone), func(e model.Entity) bool {
+		return e.Kind == model.KindGPU && model.FindGPU(inv, e.UUID) != nil ||
+			e.Kind == model.KindSwitch && model.FindSwitch(inv, e.ID) != nil
+	})
 }
 
 // replaced reports whether another GPU in inv has the bus address of the GPU: the card was

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"gpu_exporter/collector/internal/fixture"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/wire"
 	"gpu_exporter/collector/xid"
@@ -28,7 +29,7 @@ func kernelXID(bus uint8, instance int, code int64) model.KernelXID {
 func TestKernelXIDBeforeItsGPU(t *testing.T) {
 	var log bytes.Buffer
 	clock := epoch
-	node := NewNode(slog.New(slog.NewTextHandler(&log, nil)), testCatalogue(t))
+	node := NewNode(slog.New(slog.NewTextHandler(&log, nil)), fixture.XIDs(t))
 	node.Clock = func() time.Time { return clock }
 	count := func(uuid string) uint64 {
 		return node.View().XIDs[xid.Key{EntityKey: model.EntityKey{UUID: uuid, Instance: model.Unknown}, Code: 79}].Total
@@ -202,7 +203,7 @@ func TestManyXIDsBetweenSamples(t *testing.T) {
 // The kernel log, DCGM and a scrape use the node at the same time; each XID counts once.
 func TestConcurrentXIDReports(t *testing.T) {
 	const xids = 500
-	node := NewNode(slog.New(slog.DiscardHandler), testCatalogue(t))
+	node := NewNode(slog.New(slog.DiscardHandler), fixture.XIDs(t))
 	node.SetKernelLog(true)
 	deliver(t, node, wire.Frame{Inventory: testInventory(t)})
 	var wg sync.WaitGroup

@@ -37,7 +37,6 @@ type Node struct {
 	gone         []model.Entity // GPUs of earlier inventories that are absent from latest
 	goneSwitches []model.Entity // likewise: another engine may not find a lost NVSwitch
 	links        linkMemory
-	goneLinks    []SwitchPort // of goneSwitches
 	// reused holds the positions in latest, until its first sample, of instances whose id
 	// belonged to another instance under the previous sampler. An event of the new sampler
 	// may concern either. Timestamps cannot decide, because the clocks may differ.

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"gpu_exporter/collector/internal/fixture"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/wire"
 )
@@ -24,7 +25,7 @@ func TestReport(t *testing.T) {
 		}
 		return a
 	}}))
-	node := NewNode(logger, testCatalogue(t))
+	node := NewNode(logger, fixture.XIDs(t))
 	clock := epoch
 	node.Clock = func() time.Time { return clock }
 	deliver := func(change func(*model.Inventory, *model.Sample), events ...model.Event) string {
@@ -84,7 +85,7 @@ func (w blockedWriter) Write(b []byte) (int, error) {
 // A blocked log, such as a full pipe, does not delay readers of the samples.
 func TestBlockedLog(t *testing.T) {
 	log := make(blockedWriter)
-	node := NewNode(slog.New(slog.NewTextHandler(log, nil)), testCatalogue(t))
+	node := NewNode(slog.New(slog.NewTextHandler(log, nil)), fixture.XIDs(t))
 	node.Clock = func() time.Time { return epoch }
 	inv := testInventory(t) // with a lost GPU, which is logged
 	delivered := make(chan struct{})

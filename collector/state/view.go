@@ -21,9 +21,9 @@ type View struct {
 	Processes    *model.Processes // of Inventory; nil if it has none
 	Profiling    ProfilingState   // of Inventory
 	Age          time.Duration    // of Sample
-	Gone         []model.Entity   // GPUs that DCGM no longer lists
-	GoneSwitches []model.Entity
-	GoneLinks    []SwitchPort // of GoneSwitches
+	Gone         []model.Entity   // known GPUs that Inventory does not list
+	GoneSwitches []model.Entity   // likewise
+	GoneLinks    []SwitchPort     // of GoneSwitches
 	XIDs         map[xid.Key]xid.Count
 	XIDSource    xid.Source
 	StrayXIDs    uint64             // XIDs of the kernel log that matched no known GPU
@@ -55,8 +55,8 @@ func (n *Node) View() View {
 	now := n.Clock()
 	n.expireKernelXIDs(now)
 	v := n.newest(now)
-	v.GoneSwitches, v.GoneLinks = n.goneSwitches, n.goneLinks
-	v.Gone, v.Tracks = n.gone, n.tracks
+	v.Gone, v.GoneSwitches = unlisted(n.gone, v.Inventory), unlisted(n.goneSwitches, v.Inventory)
+	v.GoneLinks, v.Tracks = n.links.ofSwitches(v.GoneSwitches), n.tracks
 	v.Health, v.Peers = n.health.at(v.Inventory), n.peers.at(v.Inventory)
 	v.XIDs, v.RecentXIDs, v.StrayXIDs = n.xids.Totals(), n.xids.Recent(now), n.kernel.strays
 	v.XIDSource = n.arbiter.Source()

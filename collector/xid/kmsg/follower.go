@@ -90,19 +90,18 @@ func (f *Follower) Close() {
 	}
 }
 
-// Status reports whether the log is readable, and how many records the kernel overwrote
-// before they were read. ok is false before Open.
-func (f *Follower) Status() (up bool, lost uint64, ok bool) {
+// Status returns the state of the log, and false before Open.
+func (f *Follower) Status() (model.KernelLogStatus, bool) {
 	if f == nil {
-		return false, 0, false
+		return model.KernelLogStatus{}, false
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	lost = f.lost
+	lost := f.lost
 	if f.current != nil {
 		lost += f.current.Lost()
 	}
-	return f.current != nil, lost, f.tried
+	return model.KernelLogStatus{Up: f.current != nil, Lost: lost}, f.tried
 }
 
 // Run follows the log until ctx ends. Call it after Open.

@@ -86,7 +86,7 @@ func (f *follower) start(t *testing.T) (stop func()) {
 func (f *follower) awaitUp(t *testing.T, want bool) {
 	t.Helper()
 	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Millisecond) {
-		if up, _, ok := f.Status(); ok && up == want {
+		if s, ok := f.Status(); ok && s.Up == want {
 			return
 		}
 		if time.Now().After(deadline) {
@@ -111,15 +111,15 @@ func appendXID(t *testing.T, path string, code int) {
 func TestFollowerUnreadableLog(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "absent")
 	f := newFollower(path, false)
-	if _, _, ok := f.Status(); ok {
+	if _, ok := f.Status(); ok {
 		t.Error("Status returns ok before Open")
 	}
 	log := func() string { return f.log.String() }
 	if err := f.Open(); err != nil || strings.Count(log(), "\n") != 1 || !strings.Contains(log(), "level=INFO") {
 		t.Errorf("error %v, log %s", err, log())
 	}
-	if up, _, ok := f.Status(); !ok || up {
-		t.Errorf("up: %v, known: %v", up, ok)
+	if s, ok := f.Status(); !ok || s.Up {
+		t.Errorf("up: %v, known: %v", s.Up, ok)
 	}
 	if err := newFollower(path, true).Open(); err == nil || !strings.Contains(err.Error(), "CAP_SYSLOG") {
 		t.Errorf("error %v", err)
@@ -132,8 +132,8 @@ func TestFollowerWaitsForTheLog(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "kmsg")
 	f := newFollower(path, false)
 	stop := f.start(t)
-	if up, _, ok := f.Status(); !ok || up || f.readable.Load() != 0 {
-		t.Errorf("up: %v, known: %v, opened %d times", up, ok, f.readable.Load())
+	if s, ok := f.Status(); !ok || s.Up || f.readable.Load() != 0 {
+		t.Errorf("up: %v, known: %v, opened %d times", s.Up, ok, f.readable.Load())
 	}
 	appendXID(t, path+".new", 13)
 	if err := os.Rename(path+".new", path); err != nil {

@@ -10,36 +10,79 @@ import (
 
 	"gpu_exporter/collector/field"
 	"gpu_exporter/collector/model"
-	"gpu_exporter/collector/state"
 	"gpu_exporter/collector/xid"
 )
+
+// addFields adds one family for each counter of the counters file.
+func (p *page) addFields() {
+	for i, c := range p.cfg.Counters {
+		if c.Type == field.MetricLabel {
+			continue
+		}
+		family := p.newFamily(c.Name, c.Help, c.Type)
+		if c.Computed != 0 {
+			p.addComputed(family, c.Computed)
+			continue
+		}
+		for e := range p.v.Inventory.Entities {
+			cell, ok := p.layout.cell(p.v.Sample, i, e)
+			if c.ZeroXID && cell.Status == model.StatusNoData {
+				cell, ok = model.Int64Cell(0), true
+			}
+			if !ok || !cell.Type.Numeric() {
+				continue
+			}
+			l := &p.layout.entities[e]
+			value := cell.Float64() * c.Factor()
+			if p.addPerProcess(family, c, e, value) {
+				continue
+			}
+			for n := range l.variants {
+				labels := l.variants[n].series
+				if c.Field.ID == field.XIDErrors {
+					labels = p.lastXIDLabels(e, n, cell.Int64())
+				}
+				family.add(labels, value)
+			}
+		}
+	}
+}
+
+// lastXIDLabels returns the labels of the last-XID gauge. dcgm-exporter adds the
+// code and its text as attributes.
+func (p *page) lastXIDLabels(entity, n int, code int64) []*dto.LabelPair {
+	key := labelsKey{"last_xid", entity, n, [4]string{decimal(code)}}
+	return p.cached(key, func() []*dto.LabelPair {
+		e := &p.layout.entities[entity]
+		v := &e.variants[n]
+		errors := with(nil, "err_code", decimal(code), "err_msg", p.cfg.XIDs.Message(code))
+		return append(with(e.identity), append(with(v.fields), sortedByName(v.attributes, errors)...)...)
+	})
+}
 
 // addComputed adds the series of a counter that is computed from several values, as
 // dcgm-exporter's DCGM_EXP_* are. XIDs are those of GPUs and GPU instances. Unlike
 // with dcgm-exporter, the remaining counters are those of GPUs only, and instances do not
 // repeat them.
 func (p *page) addComputed(family *family, computed field.ComputedCounter) {
-	action := p.cfg.XIDs.CallsForAction()
 	for i := range p.layout.entities {
-		if !p.layout.entities[i].device {
+		if !p.layout.entities[i].device || !computed.On(p.v.Inventory.Entities[i].Kind) {
 			continue
 		}
 		for n := range p.layout.entities[i].variants {
 			c := computedSeries{p, family, i, n}
-			isGPU := computed.On(p.v.Inventory.Entities[i].Kind)
-			events, counted := p.v.ClockEvents[c.key()]
-			switch {
-			case computed == field.XIDErrorsCount:
+			switch computed {
+			case field.XIDErrorsCount:
 				c.addXIDErrorsCount()
-			case computed == field.XIDErrorsTotal:
-				c.addXIDErrorsTotal(action)
-			case computed == field.ClockEventsCount && isGPU && counted:
-				c.addClockEventsCount(events)
-			case computed == field.ClockEventsTotal && isGPU && counted:
-				c.addClockEventsTotal(events)
-			case computed == field.GPUHealthStatus && isGPU:
+			case field.XIDErrorsTotal:
+				c.addXIDErrorsTotal()
+			case field.ClockEventsCount:
+				c.addClockEventsCount()
+			case field.ClockEventsTotal:
+				c.addClockEventsTotal()
+			case field.GPUHealthStatus:
 				c.addHealthStatus()
-			case computed == field.P2PStatus && isGPU:
+			case field.P2PStatus:
 				c.addP2PStatus()
 			}
 		}
@@ -81,24 +124,26 @@ func (c *computedSeries) addXIDErrorsCount() {
 }
 
 // addXIDErrorsTotal adds the codes that call for action, and those that occurred.
-func (c *computedSeries) addXIDErrorsTotal(action []int64) {
-	for _, code := range seenOr(action, c.v.XIDs, c.key()) {
+func (c *computedSeries) addXIDErrorsTotal() {
+	for _, code := range seenOr(c.calling, c.v.XIDs, c.key()) {
 		c.add(float64(c.v.XIDs[xid.Key{EntityKey: c.key(), Code: code}].Total), "xid", decimal(code))
 	}
 }
 
-func (c *computedSeries) addClockEventsCount(events state.ClockEvents) {
+func (c *computedSeries) addClockEventsCount() {
 	window := decimal(c.cfg.ClockEventsWindow.Milliseconds())
-	for reason, n := range events.Window { // like dcgm-exporter, no series without a reason
+	for reason, n := range c.v.ClockEvents[c.key()].Window { // like dcgm-exporter, no series without a reason
 		if n > 0 {
 			c.add(float64(n), "window_size_in_ms", window, "clock_event", field.ClockEventReason(reason))
 		}
 	}
 }
 
-func (c *computedSeries) addClockEventsTotal(events state.ClockEvents) {
-	for reason, n := range events.Samples {
-		c.add(float64(n), "clock_event", field.ClockEventReason(reason))
+func (c *computedSeries) addClockEventsTotal() {
+	if events, counted := c.v.ClockEvents[c.key()]; counted {
+		for reason, n := range events.Samples {
+			c.add(float64(n), "clock_event", field.ClockEventReason(reason))
+		}
 	}
 }
 
