@@ -4,9 +4,10 @@
 package metrics
 
 import (
-	"gpu_exporter/collector/metrics/definition"
 	"slices"
 	"strings"
+
+	"gpu_exporter/collector/metrics/definition"
 
 	dto "github.com/prometheus/client_model/go"
 )

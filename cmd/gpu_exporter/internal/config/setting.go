@@ -6,12 +6,13 @@ package config
 import (
 	"errors"
 	"fmt"
-	"gpu_exporter/collector/metrics/definition"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"gpu_exporter/collector/metrics/definition"
 
 	"github.com/prometheus/common/model"
 	"gopkg.in/yaml.v3"
