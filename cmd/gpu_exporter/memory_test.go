@@ -47,13 +47,13 @@ func TestReleaseFilePages(t *testing.T) {
 		t.Fatal("the mapping differs from its file")
 	}
 	both, one := 2*len(content)/1024, len(content)/1024
-	if got := residentKiB(t, path); got != both {
+	if got := residentKiB(t, os.Getpid(), path); got != both {
 		t.Fatalf("%d KiB are mapped before, want %d", got, both)
 	}
 	if err := releaseFilePages(); err != nil {
 		t.Fatal(err)
 	}
-	if got := residentKiB(t, path); got != one {
+	if got := residentKiB(t, os.Getpid(), path); got != one {
 		t.Errorf("%d KiB are mapped afterwards, want the %d that were changed", got, one)
 	}
 	if changed[0] != 'b' {
@@ -64,10 +64,33 @@ func TestReleaseFilePages(t *testing.T) {
 	}
 }
 
-// residentKiB is the size of the pages of a file that this process has mapped.
-func residentKiB(t *testing.T, path string) (sum int) {
+// Both processes release the pages of their start, and continue.
+func TestStartReleasesFilePages(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, "h100x8")
+	path, sampler := built(t), n.samplerPID()
+	for _, pid := range []int{n.cmd.Process.Pid, sampler} {
+		most := 0
+		n.eventually(t, "a process maps less of the program", func() bool {
+			now := residentKiB(t, pid, path)
+			most = max(most, now)
+			return now < most
+		})
+	}
+	before, _ := sumOf(n.scrape(t), "gpu_exporter_last_sample_timestamp_seconds")
+	n.eventually(t, "a new sample", func() bool {
+		last, _ := sumOf(n.scrape(t), "gpu_exporter_last_sample_timestamp_seconds")
+		return last > before
+	})
+	if n.samplerPID() != sampler {
+		t.Error("the sampler was replaced")
+	}
+}
+
+// residentKiB is the size of the pages of a file that a process has mapped.
+func residentKiB(t *testing.T, pid int, path string) (sum int) {
 	t.Helper()
-	smaps, err := os.ReadFile("/proc/self/smaps")
+	smaps, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
 	if err != nil {
 		t.Fatal(err)
 	}
