@@ -176,7 +176,7 @@ func TestFaultNativeGarbage(t *testing.T) {
 				n.eventually(t, "samples with garbage of "+c.call, func() bool {
 					body := n.scrape(t)
 					plausible(t, c.call, body)
-					return sampleCount(t, n) > start+2 || gpusUp(body) == 0
+					return sampleCount(t, n) > start+1 || gpusUp(body) == 0
 				})
 				n.command(t, "clear")
 				watch.recovers(t, "after garbage of "+c.call, func() bool { return gpusUp(n.scrape(t)) == 8 })
