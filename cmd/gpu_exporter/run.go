@@ -123,7 +123,7 @@ func runExporter(ctx context.Context, line config.CommandLine, stdout io.Writer,
 		defer reload.OnHangup(func() { logger.Info("SIGHUP is ignored: one sample is taken with the configuration as it was") })()
 		return e.once(ctx, stdout, line.All)
 	}
-	if err := e.registry.Register(log.metric()); err != nil {
+	if err := e.registry.Register(log.metric(func() uint64 { return e.collector.SamplerStatus().LinesDropped })); err != nil {
 		return fmt.Errorf("registering the metric of the log: %w", err)
 	}
 	e.reloader = reload.New(reload.Config{Log: logger, Files: line.Config.Files, Load: line.Again, Apply: e.reload, Done: e.reloaded})

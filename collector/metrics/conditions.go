@@ -153,7 +153,7 @@ const peersMaxAge = 5 * time.Minute
 
 // freshPeers returns the newest topology, or nil if it is not fresh.
 func (p *page) freshPeers() *model.Peers {
-	if p.v.Peers.Newest == nil || p.node.Clock().Sub(p.v.Peers.Received) > max(peersMaxAge, p.cfg.healthMaxAge()) {
+	if p.v.Peers.Newest == nil || p.v.Peers.Age(p.node.Clock()) > max(peersMaxAge, p.cfg.healthMaxAge()) {
 		return nil
 	}
 	return p.v.Peers.Newest
