@@ -105,7 +105,7 @@ func familyCount(m field.Counter) int {
 }
 
 // writeGroups prints the families of the selected groups, the groups that are not
-// selected, and the number of series.
+// selected with the alerts and dashboards that need them, and the number of series.
 func writeGroups(w io.Writer, c config.Config) error {
 	fmt.Fprintf(w, "\nFamilies of --families=%s\n", c.Families)
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
@@ -128,6 +128,9 @@ func writeGroups(w io.Writer, c config.Config) error {
 		return err
 	}
 	writeWrapped(w, "Not selected: ", left)
+	missing := c.Families.Missing()
+	writeWrapped(w, "Alerts that cannot fire: ", missing.Alerts)
+	writeWrapped(w, "Dashboards with empty panels: ", missing.Dashboards)
 
 	n := countSeries(c)
 	fmt.Fprintln(w, "\nSeries at most")
