@@ -72,7 +72,7 @@ type Problem struct {
 // Value is a number, or the reason why it is missing. A missing value is never 0.
 type Value struct {
 	Value   *float64 `json:"value"`   // The number, or null.
-	Missing string   `json:"missing"` // Reason: `not_read`, `no_sample`, `stale`, `gpu_lost`, `per_instance`, or a reason of `gpu_exporter_fields_missing_reasons`; empty with a value.
+	Missing string   `json:"missing"` // Reason: `not_read`, `no_sample`, `per_instance`, or a reason of `gpu_exporter_fields_missing_by_reason`; empty with a value.
 }
 
 // Readings are the values of a GPU or GPU instance.
@@ -211,7 +211,7 @@ type Source struct {
 type Missing struct {
 	Field    string `json:"field"`    // Name of the field.
 	Kind     string `json:"kind"`     // Kind of the entities, such as `gpu`.
-	Reason   string `json:"reason"`   // As in `gpu_exporter_fields_missing_reasons`.
+	Reason   string `json:"reason"`   // As in `gpu_exporter_fields_missing_by_reason`.
 	Lasting  bool   `json:"lasting"`  // The value remains missing while the sampler runs.
 	Entities int    `json:"entities"` // Entities without the value for this reason.
 	Of       int    `json:"of"`       // Entities on which the field is read.
