@@ -33,7 +33,7 @@ type Settings struct {
 func (c *Collector) configure(s Settings) *configured {
 	s.Sampler.Fields = watchedFields(&s.Metrics)
 	s.Sampler.Derived = s.Metrics.DerivedFields()
-	s.Sampler.Tracked = state.TrackedFields(s.Metrics.Counters, s.Metrics.Selected.Integrates, s.Resolution)
+	s.Sampler.Tracked = state.TrackedFields(s.Metrics.Counters, s.Metrics.Integrates, s.Resolution)
 	s.Sampler.MaxAge = s.Metrics.MaxAge
 	s.Sampler.Peers = s.Metrics.NeedsPeers()
 	if !s.Metrics.NeedsHealth() {

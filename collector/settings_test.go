@@ -11,6 +11,7 @@ import (
 
 	"gpu_exporter/collector/field"
 	"gpu_exporter/collector/metrics"
+	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/wire"
 	"gpu_exporter/collector/xid"
@@ -47,7 +48,7 @@ func TestConfigureReadsWhatIsSelected(t *testing.T) {
 		"a health counter": {families: "lean", counter: field.Counter{Computed: field.GPUHealthStatus}, health: true},
 		"a clock counter":  {families: "lean", counter: field.Counter{Computed: field.ClockEventsTotal}, derived: []model.FieldID{112, 1420}},
 	} {
-		selected, err := metrics.ParseSelection(tc.families)
+		selected, err := definition.ParseSelection(tc.families)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -87,7 +88,7 @@ func TestConfigureReadsWhatIsSelected(t *testing.T) {
 		}
 	}
 	// The options of the configuration remain the upper bound.
-	full, err := metrics.ParseSelection("full")
+	full, err := definition.ParseSelection("full")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -48,6 +48,31 @@ func TestFaultEngineGone(t *testing.T) {
 	n.eventually(t, "all GPUs are up", func() bool { return gpusUp(n.scrape(t)) == 8 })
 }
 
+// TestFaultEngineHangsOrCrashes: no GPU is up as soon as the sampler is known to hang, or a
+// second one has ended without a sample, although the values are young enough.
+func TestFaultEngineHangsOrCrashes(t *testing.T) {
+	t.Parallel()
+	for _, fault := range []string{"hang", "crash"} {
+		t.Run(fault, func(t *testing.T) {
+			t.Parallel()
+			n := startNode(t, "h100x8", "--sample.interval=200ms", "--sample.max-age=10m")
+			watch := watchFault(t, n)
+			start := time.Now()
+			n.command(t, fault+" dcgmEntitiesGetLatestValues")
+			why, _ := n.until(t, http.StatusServiceUnavailable)
+			n.eventually(t, "every GPU is down", func() bool { return gpusUp(n.scrape(t)) == 0 })
+			body := n.scrape(t)
+			t.Logf("down after %v: %s", time.Since(start).Round(time.Millisecond), why)
+			if _, gpus := sumOf(body, "gpu_up"); gpus != 8 || !strings.Contains(body, "\ngpu_exporter_sampler_up 0\n") {
+				t.Errorf("%d GPUs are known, or the sampler is up", gpus)
+			}
+			n.command(t, "clear")
+			watch.recovers(t, "every GPU is up", func() bool { return gpusUp(n.scrape(t)) == 8 })
+			n.until(t, http.StatusOK)
+		})
+	}
+}
+
 func gpusUp(page string) (up int) {
 	for line := range strings.Lines(page) {
 		if strings.HasPrefix(line, "gpu_up{") && strings.HasSuffix(line, " 1\n") {
@@ -113,7 +138,7 @@ func TestFaultImpossibleValues(t *testing.T) {
 	}
 	n.eventually(t, "busy time", func() bool { return seconds() > 0 })
 	start, before := time.Now(), seconds()
-	for _, value := range []string{"1e308", "inf", "-5"} {
+	for _, value := range []string{"1e308", "inf", "-5", "nan", "-inf", "-1e308", "2"} {
 		n.command(t, "set field 1001 value "+value+" gpu 0")
 		n.eventually(t, "the value is dropped", func() bool {
 			page := n.scrape(t)
@@ -121,6 +146,23 @@ func TestFaultImpossibleValues(t *testing.T) {
 		})
 	}
 	n.command(t, "unset field 1001 gpu 0")
+	energy := func() float64 {
+		joules, _ := sumOf(n.scrape(t), "gpu_energy_joules_total", `gpu="0"`)
+		return joules
+	}
+	joules := energy()
+	for _, value := range []string{"9.3e18", "-9.3e18", "-1", "nan"} { // of an integer field
+		n.command(t, "set field 156 value "+value+" gpu 0")
+		n.eventually(t, "the energy is dropped", func() bool {
+			_, count := sumOf(n.scrape(t), "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", `gpu="0"`)
+			return count == 0
+		})
+	}
+	n.command(t, "unset field 156 gpu 0")
+	n.eventually(t, "energy is counted again", func() bool { return energy() > joules })
+	if grown, passed := energy()-joules, time.Since(start).Seconds(); grown > (passed+1)*1000 { // 1 kW
+		t.Errorf("%v J counted in %v s", grown, passed)
+	}
 	paused := seconds()
 	n.eventually(t, "busy time continues", func() bool { return seconds() > paused })
 	if counted, passed := seconds()-before, time.Since(start).Seconds(); counted < 0 || counted > passed+1 {

@@ -21,7 +21,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"gpu_exporter/collector/metrics"
+	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/podmapper/kubelettest"
 )
 
@@ -316,7 +316,7 @@ func TestFamiliesOfAlerts(t *testing.T) {
 	// A GPU that does not answer is down without a counter, too.
 	n.command(t, "lose gpu 3")
 	n.has(t, 7, "gpu_up")
-	selected, err := metrics.ParseSelection(metrics.Default.String())
+	selected, err := definition.ParseSelection(definition.Default.String())
 	if err != nil {
 		t.Fatal(err)
 	}

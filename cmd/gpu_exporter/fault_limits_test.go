@@ -8,8 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // wrapped runs the exporter by another program, which executes it in its own place.
@@ -90,6 +92,48 @@ func TestFaultLimitsAtStart(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestFaultLimitsFullDisk: a log file that cannot grow costs records, which are counted.
+func TestFaultLimitsFullDisk(t *testing.T) {
+	t.Parallel()
+	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	const limit = 4 << 10 // bytes of a file
+	n := launchNodeWith(t, "h100x8", func(n *node) {
+		n.command(t, "state") // creates the file of the simulated node, which is larger
+		wrapped(t, "prlimit", "--fsize="+strconv.Itoa(limit)+":"+strconv.Itoa(limit))(n)
+		n.cmd.Stdout, n.cmd.Stderr = log, log
+		go func() {
+			var size int
+			for { // until the listening address is known
+				text, err := os.ReadFile(log.Name())
+				if err != nil || strings.Contains(n.log.String(), "Listening on") {
+					return
+				}
+				_, _ = n.log.Write(text[size:])
+				size = len(text)
+				time.Sleep(10 * time.Millisecond)
+			}
+		}()
+	}, append(fast, "--log.level=debug")...)
+	n.eventually(t, "values exist", func() bool { return n.temperatures(t, 8) })
+	watch := watchFault(t, n)
+	layouts := []string{"1g.10gb*2", "off"}
+	n.eventually(t, "a record is dropped", func() bool {
+		n.command(t, "mig gpu 0 "+layouts[0])
+		layouts[0], layouts[1] = layouts[1], layouts[0]
+		n.nextSample(t)
+		dropped, _ := sumOf(n.scrape(t), "gpu_exporter_log_records_dropped_total")
+		return dropped > 0
+	})
+	if info, err := log.Stat(); err != nil || info.Size() > limit {
+		t.Errorf("%v, or the log has more than %d bytes", err, limit)
+	}
+	watch.replacesSampler(t)
 }
 
 // TestFaultLimitsMemory: clients that vary all that a client can choose do not fill the

@@ -82,6 +82,29 @@ func TestFaultProcessStalledLog(t *testing.T) {
 	}
 }
 
+// TestFaultProcessPrints: a library that prints much costs a bounded part of the log, and
+// the lines that are dropped are counted.
+func TestFaultProcessPrints(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, "t4x1", fast...)
+	watch := watchFault(t, n)
+	dropped := func() float64 {
+		v, _ := sumOf(n.scrape(t), "gpu_exporter_log_records_dropped_total")
+		return v
+	}
+	if v := dropped(); v != 0 {
+		t.Errorf("%v lines were dropped before the fault", v)
+	}
+	printed := 0
+	n.eventually(t, "a line is dropped", func() bool {
+		printed++
+		n.command(t, "print stderr "+strings.Repeat("x", 200)+strconv.Itoa(printed))
+		return dropped() > 0
+	})
+	t.Logf("%d lines printed", printed)
+	watch.recovers(t, "values are fresh", func() bool { return n.temperatures(t, 1) })
+}
+
 // TestFaultProcessPaused: the first scrapes and the readiness after a pause, like that of
 // a virtual machine, do not show values of before the pause as fresh.
 func TestFaultProcessPaused(t *testing.T) {

@@ -107,10 +107,11 @@ func (q *logQueue) close() {
 	}
 }
 
-// metric returns the counter of dropped records.
-func (q *logQueue) metric() prometheus.Collector {
+// metric returns the counter of dropped records. lines returns how many lines of the
+// sampler's output were dropped before they became records.
+func (q *logQueue) metric(lines func() uint64) prometheus.Collector {
 	return prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "gpu_exporter_log_records_dropped_total",
-		Help: "Log records that were dropped because the reader of the log stalled or was gone.",
-	}, func() float64 { return float64(q.dropped.Load()) })
+		Help: "Log records that were dropped because the reader of the log stalled or was gone, or because the sampler printed too many.",
+	}, func() float64 { return float64(q.dropped.Load() + lines()) })
 }

@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/prometheus/common/version"
@@ -25,18 +24,11 @@ import (
 	"gpu_exporter/cmd/gpu_exporter/internal/sampler"
 )
 
-// gcPercent lets the heap grow by a quarter between collections. Exporter and
-// sampler allocate little, and the memory belongs to the node's workloads.
-const gcPercent = 25
+// heapProfileRate is the number of bytes per sample of the heap; main sets none.
+const heapProfileRate = 512 << 10 // the default of package runtime
 
 // run is the program: it returns the exit status.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []string) int {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
-	// Samples of the heap cost 1.4 MB in each process; only --web.enable-pprof shows them.
-	memProfileRate := runtime.MemProfileRate
-	runtime.MemProfileRate = 0
 	if len(args) > 0 && args[0] == sampler.Command {
 		return sampler.Main(args[1:], stdin, stderr)
 	}
@@ -75,7 +67,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 		return doctor.Fields(ctx, line, openNode(environ, stderr), stdout, stderr)
 	}
 	if line.Config.Pprof {
-		runtime.MemProfileRate = memProfileRate
+		runtime.MemProfileRate = heapProfileRate
 	}
 	log, logger, err := newLogQueue(line.Config, stderr)
 	if err != nil {
@@ -131,7 +123,7 @@ func runExporter(ctx context.Context, line config.CommandLine, stdout io.Writer,
 		defer reload.OnHangup(func() { logger.Info("SIGHUP is ignored: one sample is taken with the configuration as it was") })()
 		return e.once(ctx, stdout, line.All)
 	}
-	if err := e.registry.Register(log.metric()); err != nil {
+	if err := e.registry.Register(log.metric(func() uint64 { return e.collector.SamplerStatus().LinesDropped })); err != nil {
 		return fmt.Errorf("registering the metric of the log: %w", err)
 	}
 	e.reloader = reload.New(reload.Config{Log: logger, Files: line.Config.Files, Load: line.Again, Apply: e.reload, Done: e.reloaded})

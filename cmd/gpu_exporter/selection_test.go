@@ -16,7 +16,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"gpu_exporter/collector/metrics"
+	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/podmapper/kubelettest"
 )
 
@@ -41,7 +41,7 @@ var groupFamily = map[string]string{
 // allGroups returns the names of all groups.
 func allGroups() string {
 	var names []string
-	for _, g := range metrics.Groups() {
+	for _, g := range definition.Groups() {
 		names = append(names, g.Name)
 	}
 	return strings.Join(names, " ")
@@ -65,7 +65,7 @@ func groupsOf(body string) string {
 
 // unselected returns the families on a page that belong to no selected group.
 func unselected(body, groups string) (families []string) {
-	for _, g := range metrics.Groups() {
+	for _, g := range definition.Groups() {
 		if slices.Contains(strings.Fields(groups), g.Name) {
 			continue
 		}

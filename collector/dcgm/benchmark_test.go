@@ -202,7 +202,7 @@ func BenchmarkSample(b *testing.B) {
 			Interval: 100 * time.Millisecond,
 			Fields:   make(map[model.EntityKind][]model.FieldID),
 			Derived:  allFamilies().DerivedFields(),
-			Tracked:  state.TrackedFields(counters.List, allFamilies().Selected.Integrates, 50*time.Millisecond),
+			Tracked:  state.TrackedFields(counters.List, allFamilies().Integrates, 50*time.Millisecond),
 		}
 		for _, kind := range []model.EntityKind{gpu, nvswitch, nvlinks} {
 			for _, c := range counters.List {

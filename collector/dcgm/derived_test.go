@@ -9,13 +9,14 @@ import (
 	"testing"
 
 	"gpu_exporter/collector/metrics"
+	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/wire"
 )
 
 // allFamilies selects all families.
 func allFamilies() *metrics.Config {
-	full, err := metrics.ParseSelection(metrics.Full.String())
+	full, err := definition.ParseSelection(definition.Full.String())
 	if err != nil {
 		panic(err)
 	}

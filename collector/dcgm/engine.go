@@ -179,7 +179,7 @@ func (e *engine) capabilities(top native.Topology) (map[uint32]capability, nativ
 		if !g.Status.Up() {
 			continue
 		}
-		groups, err := godcgm.GetSupportedMetricGroups(uint(g.ID))
+		groups, err := supportedMetricGroups(g.ID)
 		if err != nil {
 			c := native.NotSupported
 			var dcgmError *godcgm.Error
@@ -201,4 +201,15 @@ func (e *engine) capabilities(top native.Topology) (map[uint32]capability, nativ
 		out[g.ID] = capability{fields: fields}
 	}
 	return out, native.OK
+}
+
+// supportedMetricGroups guards go-dcgm, which panics if the library returns more groups or
+// fields than the structure holds.
+func supportedMetricGroups(gpu uint32) (groups []godcgm.MetricGroup, err error) {
+	defer func() {
+		if recover() != nil {
+			err = errors.New("DCGM returned more profiling metrics than its structure holds")
+		}
+	}()
+	return godcgm.GetSupportedMetricGroups(uint(gpu))
 }

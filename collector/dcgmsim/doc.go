@@ -92,6 +92,7 @@
 //	slow CALL MS                                  delay a call by MS milliseconds
 //	fail CALL CODE                                make a call return CODE
 //	crash CALL                                    make a call end its process with SIGSEGV
+//	garbage CALL BYTE|noise                       fill a call's answers of NVML or an embedded engine with a byte, or change some bytes
 //	clear [CALL]                                  remove the faults of a call; without CALL, undo all commands except counters, loads, processes and MIG
 //	engine lost|back                              lose the host engine, so that calls fail and connections drop, or bring it back
 //	clock MS                                      set the clock of engines ahead of the node's by MS milliseconds, which may be negative
@@ -120,8 +121,10 @@
 //
 // # Faults
 //
-// The commands hang, slow, fail and crash apply to one function of the C ABI, in
-// every process of the node. A fault on "sampling" stops new samples while calls
+// The commands hang, slow, fail, crash and garbage apply to one function of the C
+// ABI, in every process of the node. The command garbage applies to NVML and an
+// embedded engine: counts, ids, numbers and texts of a successful answer are
+// overwritten, with the byte 255 for example by absurd counts and unterminated texts. A fault on "sampling" stops new samples while calls
 // still answer from the old ones. Faults of the hardware have commands of their
 // own: lose, detach, xid, sxid, link, switch, heat, reason, ecc, remap, retire,
 // recovery, fabric, health, profiling, blank and set. The command engine

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/state"
 )
@@ -36,9 +37,9 @@ func (p *page) addClockEvents() {
 			case state.SourceDriver:
 				value, ok = p.driverSeconds(i, reason)
 			}
-			family := &gpuClockPolicySeconds
+			family := &definition.GPUClockPolicySeconds
 			if costly>>reason&1 != 0 {
-				family = &gpuClockEventSeconds
+				family = &definition.GPUClockEventSeconds
 			}
 			if ok {
 				p.addEntity(family, i, value, field.ClockEventReason(reason))
@@ -78,11 +79,11 @@ func (p *page) addHealth() {
 		return
 	}
 	h := p.freshHealth()
-	p.addOwn(&healthUp, bit(h != nil && !p.v.Health.Failed))
-	p.addOwn(&healthFailures, float64(p.v.Health.Failures))
+	p.addOwn(&definition.HealthCheckUp, bit(h != nil && !p.v.Health.Failed))
+	p.addOwn(&definition.HealthCheckFailures, float64(p.v.Health.Failures))
 	if newest := p.v.Health.Newest; newest != nil {
-		p.addOwn(&healthLast, seconds(newest.Time))
-		p.addOwn(&healthDuration, newest.Duration.Seconds())
+		p.addOwn(&definition.HealthCheckLastSuccess, seconds(newest.Time))
+		p.addOwn(&definition.HealthCheckDuration, newest.Duration.Seconds())
 	}
 	if h == nil {
 		return
@@ -99,10 +100,10 @@ func (p *page) addHealth() {
 				continue
 			}
 			worst, known = max(worst, result), true
-			p.addEntity(&gpuHealthSystem, c.Entity, float64(result), system.String())
+			p.addEntity(&definition.GPUHealthSystemStatus, c.Entity, float64(result), system.String())
 		}
 		if known {
-			p.addEntity(&gpuHealthStatus, c.Entity, float64(worst))
+			p.addEntity(&definition.GPUHealthStatus, c.Entity, float64(worst))
 		}
 	}
 	p.addIncidents(h)
@@ -120,7 +121,7 @@ func (p *page) addIncidents(h *model.Health) {
 			continue
 		}
 		seen[i] = true
-		p.add(&gpuHealthIncident, p.labels(&gpuHealthIncident, i.Entity, identity,
+		p.add(&definition.GPUHealthIncidentInfo, p.labels(&definition.GPUHealthIncidentInfo, i.Entity, identity,
 			decimal(i.Code), model.HealthErrorName(i.Code), i.Result.String(), i.System.String()), 1)
 	}
 }
@@ -135,13 +136,13 @@ func (p *page) addProfiling() {
 		if !p.layout.entities[g.Entity].device {
 			continue
 		}
-		p.addEntity(&gpuProfilingRewatches, g.Entity, float64(p.v.Profiling.Rewatches[p.v.Inventory.Entities[g.Entity].UUID]))
+		p.addEntity(&definition.GPUProfilingRewatches, g.Entity, float64(p.v.Profiling.Rewatches[p.v.Inventory.Entities[g.Entity].UUID]))
 		if !p.fresh {
 			continue
 		}
-		p.addEntity(&gpuProfilingState, g.Entity, float64(g.State))
+		p.addEntity(&definition.GPUProfilingState, g.Entity, float64(g.State))
 		if g.State != model.ProfilingActive {
-			p.addEntity(&gpuProfilingInfo, g.Entity, 1, g.State.String())
+			p.addEntity(&definition.GPUProfilingStateInfo, g.Entity, 1, g.State.String())
 		}
 	}
 }
@@ -152,7 +153,7 @@ const peersMaxAge = 5 * time.Minute
 
 // freshPeers returns the newest topology, or nil if it is not fresh.
 func (p *page) freshPeers() *model.Peers {
-	if p.v.Peers.Newest == nil || p.node.Clock().Sub(p.v.Peers.Received) > max(peersMaxAge, p.cfg.healthMaxAge()) {
+	if p.v.Peers.Newest == nil || p.v.Peers.Age(p.node.Clock()) > max(peersMaxAge, p.cfg.healthMaxAge()) {
 		return nil
 	}
 	return p.v.Peers.Newest
@@ -171,13 +172,13 @@ func (p *page) addPeers() {
 		gpu := &p.v.Inventory.Entities[pair.Peer]
 		id := decimal(gpu.ID)
 		if pair.P2P != model.Unknown {
-			p.addEntity(&gpuP2PStatus, pair.Entity, float64(pair.P2P), id, gpu.UUID)
+			p.addEntity(&definition.GPUP2PStatus, pair.Entity, float64(pair.P2P), id, gpu.UUID)
 		}
 		if pair.NVLinks != model.Unknown {
-			p.addEntity(&gpuPeerLinks, pair.Entity, float64(pair.NVLinks), id, gpu.UUID)
+			p.addEntity(&definition.GPUPeerNVLinks, pair.Entity, float64(pair.NVLinks), id, gpu.UUID)
 		}
 		if pair.Path != model.PeerPathUnknown {
-			p.addEntity(&gpuTopologyInfo, pair.Entity, 1, pair.Path.String(), id, gpu.UUID)
+			p.addEntity(&definition.GPUTopologyInfo, pair.Entity, 1, pair.Path.String(), id, gpu.UUID)
 		}
 	}
 }

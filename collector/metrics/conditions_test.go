@@ -14,6 +14,7 @@ import (
 
 	"gpu_exporter/collector/field"
 	"gpu_exporter/collector/internal/fixture"
+	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/state"
 	"gpu_exporter/collector/wire"
@@ -90,7 +91,7 @@ func TestStaleHealth(t *testing.T) {
 	shown := func() (up, health, peers bool) {
 		body := encode(t, f, expfmt.TypeTextPlain)
 		return strings.Contains(string(body), "gpu_exporter_health_check_up 1"),
-			series(body, gpuHealthStatus.Name)+series(body, gpuHealthSystem.Name)+series(body, gpuHealthIncident.Name) != "", series(body, gpuP2PStatus.Name) != ""
+			series(body, definition.GPUHealthStatus.Name)+series(body, definition.GPUHealthSystemStatus.Name)+series(body, definition.GPUHealthIncidentInfo.Name) != "", series(body, definition.GPUP2PStatus.Name) != ""
 	}
 	if up, health, peers := shown(); !up || !health || !peers {
 		t.Fatalf("up %v, health %v, peers %v", up, health, peers)
@@ -124,7 +125,7 @@ func TestHealthAcrossInventories(t *testing.T) {
 	f, node, _ := newConditions(t)
 	lines := func(labels string) (found []string) {
 		for line := range strings.Lines(string(encode(t, f, expfmt.TypeTextPlain))) {
-			for _, family := range []*Definition{&gpuHealthStatus, &gpuHealthSystem, &gpuHealthIncident, &gpuP2PStatus, &gpuPeerLinks} {
+			for _, family := range []*definition.Family{&definition.GPUHealthStatus, &definition.GPUHealthSystemStatus, &definition.GPUHealthIncidentInfo, &definition.GPUP2PStatus, &definition.GPUPeerNVLinks} {
 				if strings.HasPrefix(line, family.Name+"{") && strings.Contains(line, labels) {
 					found = append(found, line)
 				}
@@ -231,7 +232,7 @@ func TestProfilingFamilies(t *testing.T) {
 	deliver(wire.Frame{Profiling: &model.Profiling{Generation: 1, GPUs: []model.GPUProfiling{{Entity: 0, State: model.ProfilingPaused}, {Entity: 1, State: model.ProfilingActive, Rewatches: 1}}}})
 	shows("later", "GPU-aaaa 0 paused", "GPU-bbbb 3 active")
 	body := encode(t, f, expfmt.TypeTextPlain)
-	for family, want := range map[string]string{gpuProfilingState.Name: "3", gpuProfilingInfo.Name: `state="paused" 1`} {
+	for family, want := range map[string]string{definition.GPUProfilingState.Name: "3", definition.GPUProfilingStateInfo.Name: `state="paused" 1`} {
 		if got := ofH100(body, family); got != want {
 			t.Errorf("%s of a paused GPU is %q, want %q", family, got, want)
 		}
@@ -270,16 +271,16 @@ func profilingLines(body []byte) string {
 		return value
 	}
 	states := map[string]string{}
-	for line := range strings.Lines(series(body, gpuProfilingState.Name)) {
+	for line := range strings.Lines(series(body, definition.GPUProfilingState.Name)) {
 		if strings.HasSuffix(line, " 0\n") {
 			states[label(line, "UUID")] += "active"
 		}
 	}
-	for line := range strings.Lines(series(body, gpuProfilingInfo.Name)) {
+	for line := range strings.Lines(series(body, definition.GPUProfilingStateInfo.Name)) {
 		states[label(line, "UUID")] += label(line, "state")
 	}
 	var lines []string
-	for line := range strings.Lines(series(body, gpuProfilingRewatches.Name)) {
+	for line := range strings.Lines(series(body, definition.GPUProfilingRewatches.Name)) {
 		fields := strings.Fields(line)
 		uuid := label(line, "UUID")
 		lines = append(lines, uuid+" "+fields[len(fields)-1]+" "+states[uuid])
@@ -297,15 +298,15 @@ func TestProfilingStates(t *testing.T) {
 		if state != model.ProfilingActive {
 			name = `state="` + state.String() + `" 1`
 		}
-		if got := ofH100(body, gpuProfilingState.Name); got != decimal(int(state)) {
+		if got := ofH100(body, definition.GPUProfilingState.Name); got != decimal(int(state)) {
 			t.Errorf("%s: state %q", state, got)
 		}
-		if got := ofH100(body, gpuProfilingInfo.Name); got != name {
+		if got := ofH100(body, definition.GPUProfilingStateInfo.Name); got != name {
 			t.Errorf("%s: info %q, want %q", state, got, name)
 		}
 	}
 	f, _, _ := newTestFamilies(t, testConfig(t))
-	if body := encode(t, f, expfmt.TypeTextPlain); series(body, gpuProfilingState.Name) != "" {
+	if body := encode(t, f, expfmt.TypeTextPlain); series(body, definition.GPUProfilingState.Name) != "" {
 		t.Error("a state without profiling fields")
 	}
 }
@@ -330,10 +331,10 @@ func TestWorstHealth(t *testing.T) {
 		health.Incidents = tc.incidents
 		deliver(t, node, wire.Frame{Health: health})
 		body := encode(t, f, expfmt.TypeTextPlain)
-		if got := ofH100(body, gpuHealthStatus.Name); got != tc.want {
+		if got := ofH100(body, definition.GPUHealthStatus.Name); got != tc.want {
 			t.Errorf("%s: %q, want %q", name, got, tc.want)
 		}
-		if got := series(body, gpuHealthSystem.Name); got != "" {
+		if got := series(body, definition.GPUHealthSystemStatus.Name); got != "" {
 			t.Errorf("%s: results by system are not selected:\n%s", name, got)
 		}
 	}
@@ -342,11 +343,11 @@ func TestWorstHealth(t *testing.T) {
 // The end of a pause is published while profiling is paused.
 func TestPauseFamily(t *testing.T) {
 	f, _, _ := newTestFamilies(t, testConfig(t))
-	if got := series(encode(t, f, expfmt.TypeTextPlain), profilingPausedUntil.Name); got != "" {
+	if got := series(encode(t, f, expfmt.TypeTextPlain), definition.ProfilingPausedUntil.Name); got != "" {
 		t.Errorf("without a pause: %s", got)
 	}
 	f.supervisor = fixedSupervisor{ProfilingPausedUntil: epoch}
-	if got, want := series(encode(t, f, expfmt.TypeTextPlain), profilingPausedUntil.Name), profilingPausedUntil.Name+" 1.70000000025e+09\n"; got != want {
+	if got, want := series(encode(t, f, expfmt.TypeTextPlain), definition.ProfilingPausedUntil.Name), definition.ProfilingPausedUntil.Name+" 1.70000000025e+09\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

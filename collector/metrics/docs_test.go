@@ -21,7 +21,9 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 
+	"gpu_exporter/collector/field"
 	"gpu_exporter/collector/internal/fixture"
+	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/state"
 	"gpu_exporter/collector/wire"
@@ -196,7 +198,7 @@ func presets(t *testing.T) string {
 func TestMetricsPage(t *testing.T) {
 	var b strings.Builder
 	b.WriteString(prose(metricsIntro) + presetsBegin + presets(t) + presetsEnd + prose(metricsLabels))
-	for _, group := range Groups() {
+	for _, group := range definition.Groups() {
 		fmt.Fprintf(&b, "\n## %s\n\n%s.\n\n- Preset: %s\n- Series begin and end: %s\n\n| family | type | labels | series | meaning |\n|---|---|---|---|---|\n",
 			code(group.Name), group.About, code(group.Preset.String()), group.Churn)
 		writeFamilies(&b, group.Families)
@@ -207,15 +209,15 @@ func TestMetricsPage(t *testing.T) {
 	checkFile(t, metricsPage, b.String())
 }
 
-func writeFamilies(b *strings.Builder, families []*Definition) {
-	for _, d := range slices.SortedFunc(slices.Values(families), func(a, b *Definition) int { return strings.Compare(a.Name, b.Name) }) {
+func writeFamilies(b *strings.Builder, families []*definition.Family) {
+	for _, d := range slices.SortedFunc(slices.Values(families), func(a, b *definition.Family) int { return strings.Compare(a.Name, b.Name) }) {
 		labels := make([]string, len(d.Labels))
 		for i, l := range d.Labels {
 			labels[i] = code(l)
 		}
 		series := fmt.Sprintf("%d per %s", d.Max, d.Per)
 		switch {
-		case d.Max == 0 && d.Per == PerNode:
+		case d.Max == 0 && d.Per == definition.PerNode:
 			series = "each that occurs"
 		case d.Max == 0:
 			series = fmt.Sprintf("each that occurs, per %s", d.Per)
@@ -227,7 +229,7 @@ func writeFamilies(b *strings.Builder, families []*Definition) {
 // Every definition is in exactly one group, and its HELP is one sentence.
 func TestGroupsHaveEveryDefinition(t *testing.T) {
 	defined := map[string]int{}
-	for _, group := range Groups() {
+	for _, group := range definition.Groups() {
 		for _, d := range group.Families {
 			defined[d.Name]++
 			if defined[d.Name] > 1 {
@@ -242,8 +244,8 @@ func TestGroupsHaveEveryDefinition(t *testing.T) {
 		}
 	}
 	found := 0
-	literals(t, "definitions.go", func(at token.Position, typ ast.Expr, elements []ast.Expr) {
-		if name, ok := typ.(*ast.Ident); ok && name.Name == "Definition" {
+	literals(t, "definition/families.go", func(at token.Position, typ ast.Expr, elements []ast.Expr) {
+		if name, ok := typ.(*ast.Ident); ok && name.Name == "Family" {
 			found++
 			if name := text(t, at, elements[0]); defined[name] == 0 {
 				t.Errorf("%s is in no group", name)
@@ -251,7 +253,7 @@ func TestGroupsHaveEveryDefinition(t *testing.T) {
 		}
 	})
 	if found != len(defined) {
-		t.Errorf("%d definitions in definitions.go, %d in groups", found, len(defined))
+		t.Errorf("%d definitions in definition/families.go, %d in groups", found, len(defined))
 	}
 	for name := range familiesOf(t, fullPages(t)) {
 		if strings.HasPrefix(name, "gpu_") && defined[name] == 0 {
@@ -269,10 +271,10 @@ func fullPages(t *testing.T) (pages []string) {
 	f, node, clock := newTestFamilies(t, cfg)
 	f.owners = testOwners()
 	f.supervisor = fixedSupervisor{Restarts: map[string]uint64{"crash": 1, "timeout": 2}, FramesRejected: map[string]uint64{"future": 1, "order": 1}, ProfilingPausedUntil: epoch}
-	node.Track(state.TrackedFields(nil, f.cfg.Selected.Integrates, time.Second), time.Second)
+	node.Track(state.TrackedFields(nil, f.cfg.Integrates, time.Second), time.Second)
 	inv, s := everyDerived(t)
 	values := map[model.FieldID]float64{}
-	for _, tracked := range state.TrackedFields(nil, f.cfg.Selected.Integrates, time.Second) {
+	for _, tracked := range state.TrackedFields(nil, f.cfg.Integrates, time.Second) {
 		values[tracked.Field] = 1
 	}
 	profiling := &model.Profiling{Generation: 1, GPUs: []model.GPUProfiling{{Entity: 0, State: model.ProfilingFrozen, Rewatches: 1}}}
@@ -325,17 +327,17 @@ func familiesOf(t *testing.T, pages []string) map[string][]map[string]string {
 // more than it declares.
 func TestDeclaredSeries(t *testing.T) {
 	device := []string{"UUID", "GPU_I_ID"}
-	subjects := map[Subject][]string{
-		PerNode: nil, PerGPU: device, PerDevice: device, PerChecked: append(device, "nvswitch", "cpu"), PerNVSwitch: {"nvswitch"},
-		PerNVLink: append(device, "nvlink", "nvswitch"), PerPair: append(device, "peer_uuid"), PerSource: {"source"}, PerGroup: {"group"},
-		PerOwner: append(device, "namespace", "pod", "container", "replica", "job_id", "container_id"),
+	subjects := map[definition.Subject][]string{
+		definition.PerNode: nil, definition.PerGPU: device, definition.PerDevice: device, definition.PerChecked: append(device, "nvswitch", "cpu"), definition.PerNVSwitch: {"nvswitch"},
+		definition.PerNVLink: append(device, "nvlink", "nvswitch"), definition.PerPair: append(device, "peer_uuid"), definition.PerSource: {"source"}, definition.PerGroup: {"group"},
+		definition.PerOwner: append(device, "namespace", "pod", "container", "replica", "job_id", "container_id"),
 	}
 	pages := fullPages(t)
 	var found []map[string][]map[string]string
 	for _, page := range pages {
 		found = append(found, familiesOf(t, []string{page}))
 	}
-	for _, group := range Groups() {
+	for _, group := range definition.Groups() {
 		for _, d := range group.Families {
 			most := 0
 			for _, families := range found {
@@ -345,7 +347,7 @@ func TestDeclaredSeries(t *testing.T) {
 					for _, name := range subjects[d.Per] {
 						subject = append(subject, labels[name])
 					}
-					if d.Per == PerGPU && (labels["UUID"] == "" || labels["GPU_I_ID"] != "") {
+					if d.Per == definition.PerGPU && (labels["UUID"] == "" || labels["GPU_I_ID"] != "") {
 						t.Errorf("%s: not a GPU: %v", d.Name, labels)
 					}
 					key := strings.Join(subject, "\x00")
@@ -372,15 +374,15 @@ func TestDeclaredSeries(t *testing.T) {
 
 // gaugeOptions returns the gauges and counters that the program makes with
 // client_golang, without labels.
-func gaugeOptions(t *testing.T, pattern string) (found []*Definition) {
+func gaugeOptions(t *testing.T, pattern string) (found []*definition.Family) {
 	literals(t, pattern, func(at token.Position, typ ast.Expr, elements []ast.Expr) {
 		name, ok := typ.(*ast.SelectorExpr)
 		if !ok || !strings.HasSuffix(name.Sel.Name, "Opts") || name.X.(*ast.Ident).Name != "prometheus" {
 			return
 		}
-		d := Definition{Type: gauge, Per: PerNode, Max: 1}
+		d := definition.Family{Type: field.MetricGauge, Per: definition.PerNode, Max: 1}
 		if name.Sel.Name == "CounterOpts" {
-			d.Type = counter
+			d.Type = field.MetricCounter
 		}
 		for _, e := range elements {
 			pair := e.(*ast.KeyValueExpr)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/collector/model"
 )
 
@@ -18,15 +19,15 @@ func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1e3 }
 // integrals are next to their values.
 func (p *page) addExporter() {
 	for _, group := range p.cfg.Selected.Groups() {
-		p.addOwn(&familyGroup, 1, group)
+		p.addOwn(&definition.SelectedGroup, 1, group)
 	}
 	status := &p.status
-	p.addOwn(&samplerUp, bit(status.Sampling && p.fresh))
-	p.addTotal(&samplerRestarts, &samplerReasons, status.Restarts)
-	p.addOwn(&samplerUnreapable, bit(status.Unreapable))
-	p.addTotal(&framesRejected, &framesReasons, status.FramesRejected)
+	p.addOwn(&definition.SamplerUp, bit(status.Sampling && p.fresh))
+	p.addTotal(&definition.SamplerRestarts, &definition.SamplerRestartsByReason, status.Restarts)
+	p.addOwn(&definition.SamplerUnreapable, bit(status.Unreapable))
+	p.addTotal(&definition.FramesRejected, &definition.FramesRejectedByReason, status.FramesRejected)
 	if !status.ProfilingPausedUntil.IsZero() {
-		p.addOwn(&profilingPausedUntil, seconds(status.ProfilingPausedUntil))
+		p.addOwn(&definition.ProfilingPausedUntil, seconds(status.ProfilingPausedUntil))
 	}
 	if p.v.Inventory != nil {
 		gpus := 0
@@ -35,16 +36,16 @@ func (p *page) addExporter() {
 				gpus++
 			}
 		}
-		p.addOwn(&gpusFound, float64(gpus))
-		p.addOwn(&migUp, bit(!p.v.Inventory.InstancesUnknown))
+		p.addOwn(&definition.ExporterGPUs, float64(gpus))
+		p.addOwn(&definition.MIGReadUp, bit(!p.v.Inventory.InstancesUnknown))
 	}
 	p.addSample()
-	p.addOwn(&sourceInfo, 1, "xid", p.v.XIDSource.String())
+	p.addOwn(&definition.SourceInfo, 1, "xid", p.v.XIDSource.String())
 	if p.cfg.KernelLog != nil {
 		if log, followed := p.cfg.KernelLog(); followed {
-			p.addOwn(&kernelLogUp, bit(log.Up))
-			p.addOwn(&kernelLogLost, float64(log.Lost))
-			p.addOwn(&kernelLogUnmatched, float64(p.v.StrayXIDs))
+			p.addOwn(&definition.KernelLogUp, bit(log.Up))
+			p.addOwn(&definition.KernelLogLost, float64(log.Lost))
+			p.addOwn(&definition.KernelLogUnmatched, float64(p.v.StrayXIDs))
 		}
 	}
 	if p.owners != nil {
@@ -59,8 +60,8 @@ func (p *page) addSample() {
 	if s == nil {
 		return
 	}
-	p.addOwn(&lastSample, seconds(s.Time))
-	p.addOwn(&sampleDuration, s.Duration.Seconds())
+	p.addOwn(&definition.LastSample, seconds(s.Time))
+	p.addOwn(&definition.SampleDuration, s.Duration.Seconds())
 	var without [model.StatusCount]int
 	for _, row := range s.Rows {
 		for _, c := range row {
@@ -71,14 +72,14 @@ func (p *page) addSample() {
 	for status := model.StatusOK + 1; int(status) < model.StatusCount; status++ {
 		missing += without[status]
 		if without[status] > 0 {
-			p.addOwn(&fieldsReasons, float64(without[status]), status.String())
+			p.addOwn(&definition.FieldsMissingByReason, float64(without[status]), status.String())
 		}
 	}
-	p.addOwn(&fieldsMissing, float64(missing))
+	p.addOwn(&definition.FieldsMissing, float64(missing))
 	_, linksFresh := p.v.LinksFresh(p.cfg.MaxAge)
-	p.addOwn(&linksUp, bit(linksFresh))
+	p.addOwn(&definition.NVLinkReadUp, bit(linksFresh))
 	if !s.LinksRead.IsZero() {
-		p.addOwn(&linksLast, seconds(s.LinksRead))
+		p.addOwn(&definition.NVLinkLastRead, seconds(s.LinksRead))
 	}
 }
 
@@ -87,10 +88,10 @@ func (p *page) addProcessReading() {
 	if p.usage.processes == nil {
 		return
 	}
-	p.addOwn(&processesRead, seconds(p.usage.processes.Time))
+	p.addOwn(&definition.ProcessesLastRead, seconds(p.usage.processes.Time))
 	for _, trouble := range slices.Sorted(maps.Keys(p.usage.troubles)) {
 		if n := p.usage.troubles[trouble]; n > 0 {
-			p.addOwn(&processesUnattributed, float64(n), string(trouble))
+			p.addOwn(&definition.ProcessesUnattributed, float64(n), string(trouble))
 		}
 	}
 	for status := model.StatusOK + 1; int(status) < model.StatusCount; status++ {
@@ -100,10 +101,10 @@ func (p *page) addProcessReading() {
 			utilizations += bit(d.Utilization == status)
 		}
 		if lists > 0 {
-			p.addOwn(&processesUnread, lists, "list", status.String())
+			p.addOwn(&definition.ProcessesUnreadDevices, lists, "list", status.String())
 		}
 		if utilizations > 0 {
-			p.addOwn(&processesUnread, utilizations, "utilization", status.String())
+			p.addOwn(&definition.ProcessesUnreadDevices, utilizations, "utilization", status.String())
 		}
 	}
 }
@@ -117,40 +118,40 @@ func (p *page) addOwnerSources() {
 	for _, name := range slices.Sorted(maps.Keys(sources)) {
 		s := sources[name]
 		if !s.Part {
-			p.addOwn(&sourceUp, bit(s.Up), name)
+			p.addOwn(&definition.OwnerSourceUp, bit(s.Up), name)
 		}
 		p.addRefreshes(name, s.LastSuccess, s.Failures)
 	}
 	if p.ownership != nil {
 		for _, name := range slices.Sorted(maps.Keys(p.ownership.Strays)) {
-			p.addOwn(&sourceUnmatched, float64(p.ownership.Strays[name]), name)
+			p.addOwn(&definition.OwnerSourceUnmatchedDevices, float64(p.ownership.Strays[name]), name)
 		}
 	}
 	mapping, configured := p.owners.MappingStatus()
 	if !configured {
 		return
 	}
-	p.addOwn(&sourceUp, bit(mapping.Up), podResources)
+	p.addOwn(&definition.OwnerSourceUp, bit(mapping.Up), podResources)
 	p.addRefreshes(podResources, mapping.LastSuccess, mapping.Failures)
 	if !mapping.LastSuccess.IsZero() {
-		p.addOwn(&refreshDuration, mapping.Duration.Seconds())
+		p.addOwn(&definition.PodResourcesRefreshDuration, mapping.Duration.Seconds())
 	}
 	if p.ownership != nil && p.ownership.Mapped {
-		p.addOwn(&sourceUnmatched, float64(p.ownership.Unmatched), podResources)
+		p.addOwn(&definition.OwnerSourceUnmatchedDevices, float64(p.ownership.Unmatched), podResources)
 	}
 }
 
 // addRefreshes adds the refreshes of a source of owners.
 func (p *page) addRefreshes(source string, last time.Time, failures map[string]uint64) {
 	if !last.IsZero() {
-		p.addOwn(&sourceLast, seconds(last), source)
+		p.addOwn(&definition.OwnerSourceLastSuccess, seconds(last), source)
 	}
-	p.addTotal(&sourceFailures, &sourceReasons, failures, source)
+	p.addTotal(&definition.OwnerSourceFailures, &definition.OwnerSourceFailuresByReason, failures, source)
 }
 
 // addTotal adds the sum of counts, and a series for each key that has occurred. Both have
 // the labels, and the key follows them.
-func (p *page) addTotal(total, byKey *Definition, counts map[string]uint64, labels ...string) {
+func (p *page) addTotal(total, byKey *definition.Family, counts map[string]uint64, labels ...string) {
 	var sum uint64
 	for _, key := range slices.Sorted(maps.Keys(counts)) {
 		if n := counts[key]; n > 0 {

@@ -10,6 +10,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/state"
 	"gpu_exporter/collector/xid"
@@ -20,7 +21,7 @@ type Config struct {
 	// Counters are the content of the counters file.
 	Counters []field.Counter
 	// Selected are the families to publish besides the counters.
-	Selected Selection
+	Selected definition.Selection
 	// XIDs is the source of err_msg and of the names, severities and actions of XIDs.
 	XIDs *xid.Catalogue
 	// HostnameLabel is the name of the label, hostname or Hostname. An empty Hostname
@@ -104,7 +105,7 @@ func (f *Families) Build() []*dto.MetricFamily {
 	v := f.node.View()
 	p := page{
 		Families: f, v: v, status: f.supervisor.Status(), fresh: v.Sample != nil && v.Age <= f.cfg.MaxAge,
-		defined: make(map[*Definition]*family, len(f.cfg.Counters)+64),
+		defined: make(map[*definition.Family]*family, len(f.cfg.Counters)+64),
 	}
 	if v.Inventory != nil {
 		if f.owners != nil {
@@ -151,7 +152,7 @@ type page struct {
 	ownership *Ownership
 	fresh     bool // the sample is young enough to publish its values
 	families  []*dto.MetricFamily
-	defined   map[*Definition]*family
+	defined   map[*definition.Family]*family
 }
 
 // newFamily appends a family. It is left out if it has no series in the end.
@@ -162,7 +163,7 @@ func (p *page) newFamily(name, help string, typ field.MetricType) *family {
 }
 
 // selected returns the family of the definition, or nil if it is not selected.
-func (p *page) selected(d *Definition) *family {
+func (p *page) selected(d *definition.Family) *family {
 	f, known := p.defined[d]
 	if !known {
 		if p.cfg.Selected.Has(d) {
@@ -174,7 +175,7 @@ func (p *page) selected(d *Definition) *family {
 }
 
 // add appends a series to the family of the definition if that is selected.
-func (p *page) add(d *Definition, labels []*dto.LabelPair, value float64) {
+func (p *page) add(d *definition.Family, labels []*dto.LabelPair, value float64) {
 	if f := p.selected(d); f != nil {
 		f.add(labels, value)
 	}
@@ -182,14 +183,14 @@ func (p *page) add(d *Definition, labels []*dto.LabelPair, value float64) {
 
 // addEntity appends a series of the entity at position i with the values of the
 // definition's labels.
-func (p *page) addEntity(d *Definition, i int, value float64, labels ...string) {
+func (p *page) addEntity(d *definition.Family, i int, value float64, labels ...string) {
 	if f := p.selected(d); f != nil {
 		f.add(p.labels(d, i, p.layout.entities[i].identity, labels...), value)
 	}
 }
 
 // addInfo appends the n-th series, always 1, of a family about the entity at position i.
-func (p *page) addInfo(d *Definition, i, n int, labels func() []*dto.LabelPair) {
+func (p *page) addInfo(d *definition.Family, i, n int, labels func() []*dto.LabelPair) {
 	if f := p.selected(d); f != nil {
 		f.add(p.cached(labelsKey{family: d.Name, entity: i, variant: n}, labels), 1)
 	}
@@ -197,7 +198,7 @@ func (p *page) addInfo(d *Definition, i, n int, labels func() []*dto.LabelPair) 
 
 // addOwn appends a series about the exporter with the values of the definition's
 // labels.
-func (p *page) addOwn(d *Definition, value float64, labels ...string) {
+func (p *page) addOwn(d *definition.Family, value float64, labels ...string) {
 	if f := p.selected(d); f != nil {
 		f.add(p.labels(d, model.Unknown, nil, labels...), value)
 	}
@@ -212,20 +213,20 @@ type labelsKey struct {
 
 // labels returns the identity with the values of the definition's labels, without empty
 // ones. It caches the result by definition, entity and values.
-func (f *Families) labels(d *Definition, entity int, identity []*dto.LabelPair, values ...string) []*dto.LabelPair {
+func (f *Families) labels(d *definition.Family, entity int, identity []*dto.LabelPair, values ...string) []*dto.LabelPair {
 	if len(values) == 0 {
 		return identity
 	}
 	key := labelsKey{family: d.Name, entity: entity}
 	copy(key.values[:], values)
 	return f.cached(key, func() []*dto.LabelPair {
-		return d.labels(identity, key.values[:len(values)]...)
+		return labelsOf(d, identity, key.values[:len(values)]...)
 	})
 }
 
-// labels returns the identity with the values of the definition's labels, without empty
+// labelsOf returns the identity with the values of the definition's labels, without empty
 // ones.
-func (d *Definition) labels(identity []*dto.LabelPair, values ...string) []*dto.LabelPair {
+func labelsOf(d *definition.Family, identity []*dto.LabelPair, values ...string) []*dto.LabelPair {
 	labels := with(identity)
 	for i, value := range values {
 		if value != "" {

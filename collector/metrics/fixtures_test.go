@@ -13,6 +13,7 @@ import (
 
 	"gpu_exporter/collector/field"
 	"gpu_exporter/collector/internal/fixture"
+	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/state"
 	"gpu_exporter/collector/wire"
@@ -37,9 +38,9 @@ func testConfig(t *testing.T) Config {
 	}
 }
 
-func selection(t testing.TB, list string) Selection {
+func selection(t testing.TB, list string) definition.Selection {
 	t.Helper()
-	s, err := ParseSelection(list)
+	s, err := definition.ParseSelection(list)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,96 +12,11 @@ import (
 	"github.com/prometheus/common/expfmt"
 
 	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/state"
 	"gpu_exporter/collector/wire"
 )
-
-func TestParseSelection(t *testing.T) {
-	lean := []string{"devices", "xids", "owners", "busy", "exporter"}
-	def := append(slices.Clone(lean), "usage", "energy", "engines", "traffic", "clocks", "limits", "errors", "nvlink", "fabric", "health", "profiling")
-	all := groupNames(Groups())
-	without := func(list []string, names ...string) []string {
-		return slices.DeleteFunc(slices.Clone(list), func(n string) bool { return slices.Contains(names, n) })
-	}
-	for list, want := range map[string][]string{
-		"lean":                          lean,
-		"default":                       def,
-		"full":                          all,
-		"lean,full":                     all,
-		"energy":                        {"energy"},
-		"peers, xids ,devices":          {"devices", "xids", "peers"}, // in the order of the page
-		"xids,xids":                     {"xids"},
-		"default,links,-engines":        append(without(def, "engines"), "links"),
-		"-engines":                      without(def, "engines"),
-		" -engines , -xids ":            without(def, "engines", "xids"),
-		"-engines,default":              without(def, "engines"),
-		"default,-engines,engines":      without(def, "engines"),
-		"lean,-links":                   lean,
-		"full,-default":                 without(all, def...),
-		"-full":                         nil,
-		"devices,-devices":              nil,
-		"full,-peers,-links,-health":    without(all, "peers", "links", "health"),
-		"lean,health-detail,-xids,busy": append(without(lean, "xids"), "health-detail"),
-	} {
-		s, err := ParseSelection(list)
-		if err != nil {
-			t.Errorf("%q: %v", list, err)
-			continue
-		}
-		if !slices.Equal(s.Groups(), want) {
-			t.Errorf("%q selects %v, want %v", list, s.Groups(), want)
-		}
-		if s.String() != list {
-			t.Errorf("%q is printed as %q", list, s)
-		}
-		for _, g := range Groups() {
-			for _, d := range g.Families {
-				if s.Has(d) != slices.Contains(want, g.Name) {
-					t.Errorf("%q: %s is selected: %v", list, d.Name, s.Has(d))
-				}
-			}
-		}
-	}
-	choose := ` is neither a group nor a preset of families: choose from lean, default, full, ` + strings.Join(all, ", ")
-	for list, want := range map[string]string{
-		"":              `""` + choose,
-		" ":             `""` + choose,
-		"-":             `""` + choose,
-		"default,":      `""` + choose,
-		"Default":       `"Default"` + choose,
-		"default,-link": `"link"` + choose,
-		"lean links":    `"lean links"` + choose,
-		"--engines":     `"-engines"` + choose,
-	} {
-		if s, err := ParseSelection(list); err == nil || err.Error() != want {
-			t.Errorf("%q selects %v, error %v, want %s", list, s.Groups(), err, want)
-		}
-	}
-	var none Selection
-	if none.Has(&gpuUp) || len(none.Groups()) > 0 || none.String() != "" {
-		t.Error("the zero value selects families")
-	}
-}
-
-// The names of presets and groups do not collide, and each preset contains the one before.
-func TestPresets(t *testing.T) {
-	names := append(presetNames[:], groupNames(Groups())...)
-	slices.Sort(names)
-	if n := len(slices.Compact(slices.Clone(names))); n != len(names) {
-		t.Errorf("a name is used twice: %v", names)
-	}
-	last := Lean
-	for _, g := range Groups() {
-		if g.Preset < last {
-			t.Errorf("%s of %s follows a group of %s", g.Name, g.Preset, last)
-		}
-		last = g.Preset
-		if g.About == "" || g.Churn == "" || strings.HasSuffix(g.About, ".") {
-			t.Errorf("%s: the texts of METRICS.md are missing", g.Name)
-		}
-	}
-}
 
 // Only the selected families are built, and gpu_exporter_family_group_info reports the
 // groups. The counters do not depend on the selection.
@@ -116,7 +31,7 @@ func TestSelectedFamilies(t *testing.T) {
 		deliver(t, node, wire.Frame{Inventory: inv}, wire.Frame{Sample: s}, wire.Frame{Health: testHealth()}, wire.Frame{Peers: testPeers()}, wire.Frame{Processes: testProcesses()})
 		body := encode(t, f, expfmt.TypeTextPlain)
 		found := familiesOf(t, []string{string(body)})
-		for _, g := range Groups() {
+		for _, g := range definition.Groups() {
 			for _, d := range g.Families {
 				if len(found[d.Name]) > 0 && !slices.Contains(cfg.Selected.Groups(), g.Name) {
 					t.Errorf("%s: %s is published", list, d.Name)
@@ -127,10 +42,10 @@ func TestSelectedFamilies(t *testing.T) {
 			t.Errorf("%s: the counters are missing", list)
 		}
 		var groups []string
-		for _, labels := range found[familyGroup.Name] {
+		for _, labels := range found[definition.SelectedGroup.Name] {
 			groups = append(groups, labels["group"])
 		}
-		if want := cfg.Selected.Groups(); cfg.Selected.Has(&familyGroup) && !slices.Equal(groups, want) {
+		if want := cfg.Selected.Groups(); cfg.Selected.Has(&definition.SelectedGroup) && !slices.Equal(groups, want) {
 			t.Errorf("%s: the groups are %v, want %v", list, groups, want)
 		}
 	}
@@ -198,7 +113,7 @@ func TestFieldsOfGroups(t *testing.T) {
 	}
 	tracked := func(list string) (ids []model.FieldID) {
 		s := selection(t, list)
-		for _, f := range state.TrackedFields(nil, s.Integrates, time.Second) {
+		for _, f := range state.TrackedFields(nil, (&Config{Selected: s}).Integrates, time.Second) {
 			ids = append(ids, f.Field)
 		}
 		return ids
@@ -224,20 +139,20 @@ func TestByReason(t *testing.T) {
 		"nothing occurred": {
 			counts{"crash": 0, "timeout": 0}, counts{}, counts{"timeout": 0},
 			map[string]string{
-				samplerRestarts.Name: "gpu_exporter_sampler_restarts_total 0\n", samplerReasons.Name: "",
-				framesRejected.Name: "gpu_exporter_frames_rejected_total 0\n", framesReasons.Name: "",
-				sourceFailures.Name: `gpu_exporter_owner_source_failures_total{source="slurm"} 0` + "\n" + `gpu_exporter_owner_source_failures_total{source="pod_resources"} 0` + "\n", sourceReasons.Name: "",
+				definition.SamplerRestarts.Name: "gpu_exporter_sampler_restarts_total 0\n", definition.SamplerRestartsByReason.Name: "",
+				definition.FramesRejected.Name: "gpu_exporter_frames_rejected_total 0\n", definition.FramesRejectedByReason.Name: "",
+				definition.OwnerSourceFailures.Name: `gpu_exporter_owner_source_failures_total{source="slurm"} 0` + "\n" + `gpu_exporter_owner_source_failures_total{source="pod_resources"} 0` + "\n", definition.OwnerSourceFailuresByReason.Name: "",
 			},
 		},
 		"several reasons": {
 			counts{"timeout": 2, "crash": 1, "exit": 0}, counts{"future": 3}, counts{"timeout": 1, "forbidden": 2},
 			map[string]string{
-				samplerRestarts.Name: "gpu_exporter_sampler_restarts_total 3\n",
-				samplerReasons.Name:  `gpu_exporter_sampler_restarts_by_reason_total{reason="crash"} 1` + "\n" + `gpu_exporter_sampler_restarts_by_reason_total{reason="timeout"} 2` + "\n",
-				framesRejected.Name:  "gpu_exporter_frames_rejected_total 3\n",
-				framesReasons.Name:   `gpu_exporter_frames_rejected_by_reason_total{reason="future"} 3` + "\n",
-				sourceFailures.Name:  `gpu_exporter_owner_source_failures_total{source="slurm"} 3` + "\n" + `gpu_exporter_owner_source_failures_total{source="pod_resources"} 0` + "\n",
-				sourceReasons.Name: `gpu_exporter_owner_source_failures_by_reason_total{source="slurm",reason="forbidden"} 2` + "\n" +
+				definition.SamplerRestarts.Name:         "gpu_exporter_sampler_restarts_total 3\n",
+				definition.SamplerRestartsByReason.Name: `gpu_exporter_sampler_restarts_by_reason_total{reason="crash"} 1` + "\n" + `gpu_exporter_sampler_restarts_by_reason_total{reason="timeout"} 2` + "\n",
+				definition.FramesRejected.Name:          "gpu_exporter_frames_rejected_total 3\n",
+				definition.FramesRejectedByReason.Name:  `gpu_exporter_frames_rejected_by_reason_total{reason="future"} 3` + "\n",
+				definition.OwnerSourceFailures.Name:     `gpu_exporter_owner_source_failures_total{source="slurm"} 3` + "\n" + `gpu_exporter_owner_source_failures_total{source="pod_resources"} 0` + "\n",
+				definition.OwnerSourceFailuresByReason.Name: `gpu_exporter_owner_source_failures_by_reason_total{source="slurm",reason="forbidden"} 2` + "\n" +
 					`gpu_exporter_owner_source_failures_by_reason_total{source="slurm",reason="timeout"} 1` + "\n",
 			},
 		},
@@ -263,7 +178,7 @@ func TestByReason(t *testing.T) {
 	}
 	deliver(t, node, wire.Frame{Inventory: inv}, wire.Frame{Sample: s})
 	body := encode(t, f, expfmt.TypeTextPlain)
-	if got := series(body, fieldsMissing.Name) + series(body, fieldsReasons.Name); got != "gpu_exporter_fields_missing 0\n" {
+	if got := series(body, definition.FieldsMissing.Name) + series(body, definition.FieldsMissingByReason.Name); got != "gpu_exporter_fields_missing 0\n" {
 		t.Errorf("all fields have values:\n%s", got)
 	}
 }
@@ -277,11 +192,11 @@ func TestOwnerSources(t *testing.T) {
 		ownership: &Ownership{Known: true, Mapped: true, Unmatched: 2, Strays: map[string]int{"slurm": 1}},
 	}
 	body := encode(t, f, expfmt.TypeTextPlain)
-	for family, want := range map[*Definition]string{
-		&sourceUp:        `never 0; slurm 1; pod_resources 1`,
-		&sourceLast:      `slurm 1.70000000125e+09; pod_resources 1.70000000025e+09`,
-		&sourceUnmatched: `slurm 1; pod_resources 2`,
-		&sourceFailures:  `api_server 1; never 0; slurm 0; pod_resources 0`,
+	for family, want := range map[*definition.Family]string{
+		&definition.OwnerSourceUp:               `never 0; slurm 1; pod_resources 1`,
+		&definition.OwnerSourceLastSuccess:      `slurm 1.70000000125e+09; pod_resources 1.70000000025e+09`,
+		&definition.OwnerSourceUnmatchedDevices: `slurm 1; pod_resources 2`,
+		&definition.OwnerSourceFailures:         `api_server 1; never 0; slurm 0; pod_resources 0`,
 	} {
 		var got []string
 		for line := range strings.Lines(series(body, family.Name)) {

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/state"
 )
@@ -16,7 +17,7 @@ import (
 
 // hardwareRow decodes a field into one series of each GPU.
 type hardwareRow struct {
-	family *Definition
+	family *definition.Family
 	field  model.FieldID
 	labels []string // values of the family's labels
 	value  decode
@@ -27,29 +28,29 @@ type decode func(float64) (float64, bool)
 
 var hardwareRows = slices.Concat(
 	clockEventRows(),
-	rowsOf(&gpuThermalMargin, signed, []oneRow{{153, ""}}),
-	rowsOf(&gpuSlowdownTemperature, unsigned, []oneRow{{158, ""}}),
-	rowsOf(&gpuPowerLimit, unsigned, []oneRow{{164, ""}}),
-	rowsOf(&gpuPCIeWidth, unsigned, []oneRow{{238, ""}}),
-	rowsOf(&gpuPCIeMaxWidth, unsigned, []oneRow{{236, ""}}),
-	rowsOf(&gpuPersistenceMode, truth, []oneRow{{66, ""}}),
-	rowsOf(&gpuPCIeReplays, unsigned, []oneRow{{202, ""}}),
-	rowsOf(&gpuRemapExhausted, unsigned, []oneRow{{389, ""}}),
-	rowsOf(&gpuViolation, nanoseconds, []oneRow{
+	rowsOf(&definition.GPUThermalMargin, signed, []oneRow{{153, ""}}),
+	rowsOf(&definition.GPUSlowdownTemperature, unsigned, []oneRow{{158, ""}}),
+	rowsOf(&definition.GPUPowerLimit, unsigned, []oneRow{{164, ""}}),
+	rowsOf(&definition.GPUPCIeLinkWidth, unsigned, []oneRow{{238, ""}}),
+	rowsOf(&definition.GPUPCIeLinkWidthMax, unsigned, []oneRow{{236, ""}}),
+	rowsOf(&definition.GPUPersistenceMode, truth, []oneRow{{66, ""}}),
+	rowsOf(&definition.GPUPCIeReplays, unsigned, []oneRow{{202, ""}}),
+	rowsOf(&definition.GPURowRemapExhaustedBanks, unsigned, []oneRow{{389, ""}}),
+	rowsOf(&definition.GPUViolationSeconds, nanoseconds, []oneRow{
 		{240, "power"}, {241, "thermal"}, {242, "sync_boost"}, {243, "board_limit"}, {244, "low_utilization"}, {245, "reliability"}}),
-	rowsOf(&gpuBelowClocks, nanoseconds, []oneRow{{246, "application"}, {247, "base"}}),
-	rowsOf(&gpuRemappedRows, unsigned, []oneRow{{394, "correctable"}, {393, "uncorrectable"}}),
-	rowsOf(&gpuRemapPending, truth, []oneRow{{396, ""}}),
-	rowsOf(&gpuRemapFailed, truth, []oneRow{{395, ""}}),
-	rowsOf(&gpuRemapBanks, unsigned, []oneRow{{385, "max"}, {386, "high"}, {387, "partial"}, {388, "low"}, {389, "none"}}),
-	rowsOf(&gpuRetiredPages, unsigned, []oneRow{{391, "double_bit_ecc"}, {390, "single_bit_ecc"}}),
-	rowsOf(&gpuRetiredPending, truth, []oneRow{{392, ""}}),
-	rowsOf(&gpuUnrepairable, truth, []oneRow{{1507, ""}}),
-	rowsOf(&gpuSRAMExceeded, truth, []oneRow{{346, ""}}),
-	rowsOf(&gpuECC, unsigned, []oneRow{{310, "correctable"}, {311, "uncorrectable"}}),
-	locationRows(&gpuECCLocation, 314, 316, 318, 320, 322, 334, 336, 342),
-	rowsOf(&gpuECCLife, unsigned, []oneRow{{312, "correctable"}, {313, "uncorrectable"}}),
-	locationRows(&gpuECCLifeLocation, 324, 326, 328, 330, 332, 338, 340, 344),
+	rowsOf(&definition.GPUClocksBelowSeconds, nanoseconds, []oneRow{{246, "application"}, {247, "base"}}),
+	rowsOf(&definition.GPURemappedRows, unsigned, []oneRow{{394, "correctable"}, {393, "uncorrectable"}}),
+	rowsOf(&definition.GPURowRemapPending, truth, []oneRow{{396, ""}}),
+	rowsOf(&definition.GPURowRemapFailed, truth, []oneRow{{395, ""}}),
+	rowsOf(&definition.GPURowRemapBanks, unsigned, []oneRow{{385, "max"}, {386, "high"}, {387, "partial"}, {388, "low"}, {389, "none"}}),
+	rowsOf(&definition.GPURetiredPages, unsigned, []oneRow{{391, "double_bit_ecc"}, {390, "single_bit_ecc"}}),
+	rowsOf(&definition.GPURetiredPagesPending, truth, []oneRow{{392, ""}}),
+	rowsOf(&definition.GPUMemoryUnrepairable, truth, []oneRow{{1507, ""}}),
+	rowsOf(&definition.GPUSRAMThresholdExceeded, truth, []oneRow{{346, ""}}),
+	rowsOf(&definition.GPUECCErrors, unsigned, []oneRow{{310, "correctable"}, {311, "uncorrectable"}}),
+	locationRows(&definition.GPUECCLocationErrors, 314, 316, 318, 320, 322, 334, 336, 342),
+	rowsOf(&definition.GPUECCLifetimeErrors, unsigned, []oneRow{{312, "correctable"}, {313, "uncorrectable"}}),
+	locationRows(&definition.GPUECCLifetimeLocationErrors, 324, 326, 328, 330, 332, 338, 340, 344),
 )
 
 type oneRow struct {
@@ -57,7 +58,7 @@ type oneRow struct {
 	label string // empty for a family without labels
 }
 
-func rowsOf(family *Definition, value decode, list []oneRow) []hardwareRow {
+func rowsOf(family *definition.Family, value decode, list []oneRow) []hardwareRow {
 	rows := make([]hardwareRow, len(list))
 	for i, r := range list {
 		rows[i] = hardwareRow{family, r.field, nil, value}
@@ -79,7 +80,7 @@ func nanoseconds(v float64) (float64, bool) { return v / 1e9, v >= 0 }
 func clockEventRows() []hardwareRow {
 	rows := make([]hardwareRow, field.ClockEventReasonCount)
 	for reason := range field.ClockEventReasonCount {
-		rows[reason] = hardwareRow{&gpuClockEventActive, field.ClocksEventReasons, []string{field.ClockEventReason(reason)}, func(v float64) (float64, bool) {
+		rows[reason] = hardwareRow{&definition.GPUClockEventActive, field.ClocksEventReasons, []string{field.ClockEventReason(reason)}, func(v float64) (float64, bool) {
 			return bit(int64(v)>>reason&1 != 0), true
 		}}
 	}
@@ -88,7 +89,7 @@ func clockEventRows() []hardwareRow {
 
 // locationRows are the ECC errors of each memory. Each field counts correctable
 // errors, and the field after it the uncorrectable ones.
-func locationRows(family *Definition, fields ...model.FieldID) []hardwareRow {
+func locationRows(family *definition.Family, fields ...model.FieldID) []hardwareRow {
 	locations := [...]string{"l1", "l2", "device", "register", "texture", "shared", "cbu", "sram"}
 	var rows []hardwareRow
 	for i, f := range fields {
@@ -114,7 +115,7 @@ func (cfg *Config) DerivedFields() []model.FieldID {
 			fields = append(fields, s.fields...)
 		}
 	}
-	if selected.Has(&gpuClockEventSeconds) || selected.Has(&gpuClockPolicySeconds) || cfg.counts(field.ClockEventsCount, field.ClockEventsTotal) {
+	if selected.Has(&definition.GPUClockEventSeconds) || selected.Has(&definition.GPUClockPolicySeconds) || cfg.counts(field.ClockEventsCount, field.ClockEventsTotal) {
 		fields = append(fields, field.ClocksEventReasons)
 		for reason := range field.ClockEventReasonCount {
 			if counter := state.ClockEventCounter(reason); counter != 0 {

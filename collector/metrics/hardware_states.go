@@ -6,6 +6,7 @@ package metrics
 import (
 	"slices"
 
+	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/collector/model"
 )
 
@@ -13,20 +14,22 @@ import (
 // number of a state is 0 in the good state. Its info family has the state's name and
 // exists only in another state.
 type hardwareState struct {
-	families []*Definition
+	families []*definition.Family
 	fields   []model.FieldID
 	add      func(*gpuCells)
 }
 
-func (h *hardwareState) selected(s Selection) bool { return slices.ContainsFunc(h.families, s.Has) }
+func (h *hardwareState) selected(s definition.Selection) bool {
+	return slices.ContainsFunc(h.families, s.Has)
+}
 
 var hardwareStates = []*hardwareState{
-	{[]*Definition{&gpuRecoveryAction, &gpuRecoveryInfo}, []model.FieldID{1523}, (*gpuCells).addRecoveryAction},
-	{[]*Definition{&gpuTemperature}, []model.FieldID{140, 150, 153}, (*gpuCells).addTemperature},
-	{[]*Definition{&gpuNVLinkErrors}, nvlinkErrorFields, (*gpuCells).addNVLinkErrors},
-	{[]*Definition{&gpuFabricState, &gpuFabricStateInfo}, []model.FieldID{170, 171}, (*gpuCells).addFabricState},
-	{[]*Definition{&gpuFabricHealth, &gpuFabricHealthInfo}, []model.FieldID{174, 175}, (*gpuCells).addFabricHealth},
-	{[]*Definition{&gpuFabricInfo}, []model.FieldID{172, 173}, (*gpuCells).addFabricInfo},
+	{[]*definition.Family{&definition.GPURecoveryAction, &definition.GPURecoveryActionInfo}, []model.FieldID{1523}, (*gpuCells).addRecoveryAction},
+	{[]*definition.Family{&definition.GPUTemperature}, []model.FieldID{140, 150, 153}, (*gpuCells).addTemperature},
+	{[]*definition.Family{&definition.GPUNVLinkErrors}, nvlinkErrorFields, (*gpuCells).addNVLinkErrors},
+	{[]*definition.Family{&definition.GPUFabricState, &definition.GPUFabricStateInfo}, []model.FieldID{170, 171}, (*gpuCells).addFabricState},
+	{[]*definition.Family{&definition.GPUFabricHealth, &definition.GPUFabricHealthInfo}, []model.FieldID{174, 175}, (*gpuCells).addFabricHealth},
+	{[]*definition.Family{&definition.GPUFabricInfo}, []model.FieldID{172, 173}, (*gpuCells).addFabricInfo},
 }
 
 // nvlinkErrorFields are the totals over all links of a GPU. The last three are those of
@@ -65,9 +68,9 @@ func (g *gpuCells) addRecoveryAction() {
 	if !ok || action < 0 {
 		return
 	}
-	g.addEntity(&gpuRecoveryAction, g.gpu, float64(action))
+	g.addEntity(&definition.GPURecoveryAction, g.gpu, float64(action))
 	if action > 0 {
-		g.addEntity(&gpuRecoveryInfo, g.gpu, 1, nameFrom1(recoveryActions[:], action))
+		g.addEntity(&definition.GPURecoveryActionInfo, g.gpu, 1, nameFrom1(recoveryActions[:], action))
 	}
 }
 
@@ -90,7 +93,7 @@ func (g *gpuCells) addTemperature() {
 		name  string
 	}{{150, "gpu"}, {140, "memory"}} {
 		if celsius, ok := g.number(sensor.field); ok {
-			g.addEntity(&gpuTemperature, g.gpu, float64(celsius), sensor.name)
+			g.addEntity(&definition.GPUTemperature, g.gpu, float64(celsius), sensor.name)
 		}
 	}
 }
@@ -110,7 +113,7 @@ func (g *gpuCells) addNVLinkErrors() {
 		sum, known = sum+n, true
 	}
 	if known {
-		g.addEntity(&gpuNVLinkErrors, g.gpu, float64(sum))
+		g.addEntity(&definition.GPUNVLinkErrors, g.gpu, float64(sum))
 	}
 }
 
@@ -126,14 +129,14 @@ func (g *gpuCells) addFabricState() {
 	switch {
 	case !ok || state <= fabricUnsupported || state == fabricNVMLTooOld:
 	case state == fabricSuccess:
-		g.addEntity(&gpuFabricState, g.gpu, 0)
+		g.addEntity(&definition.GPUFabricState, g.gpu, 0)
 	default:
-		g.addEntity(&gpuFabricState, g.gpu, float64(state))
+		g.addEntity(&definition.GPUFabricState, g.gpu, float64(state))
 		code := ""
 		if n, ok := g.number(171); ok && n != 0 {
 			code = decimal(n)
 		}
-		g.addEntity(&gpuFabricStateInfo, g.gpu, 1, nameFrom1([]string{"not_started", "in_progress", "success", "failure"}, state), code)
+		g.addEntity(&definition.GPUFabricStateInfo, g.gpu, 1, nameFrom1([]string{"not_started", "in_progress", "success", "failure"}, state), code)
 	}
 }
 
@@ -159,15 +162,15 @@ func (g *gpuCells) addFabricHealth() {
 		return
 	}
 	if state == fabricHealthy {
-		g.addEntity(&gpuFabricHealth, g.gpu, 0)
+		g.addEntity(&definition.GPUFabricHealth, g.gpu, 0)
 		return
 	}
-	g.addEntity(&gpuFabricHealth, g.gpu, float64(state))
+	g.addEntity(&definition.GPUFabricHealth, g.gpu, float64(state))
 	if len(faults) == 0 {
 		faults = []string{""}
 	}
 	for _, fault := range faults {
-		g.addEntity(&gpuFabricHealthInfo, g.gpu, 1, nameFrom1([]string{"healthy", "unhealthy", "limited_capacity"}, state), fault)
+		g.addEntity(&definition.GPUFabricHealthInfo, g.gpu, 1, nameFrom1([]string{"healthy", "unhealthy", "limited_capacity"}, state), fault)
 	}
 }
 
@@ -210,6 +213,6 @@ func (g *gpuCells) addFabricInfo() {
 		return
 	}
 	if uuid := g.v.Sample.String(g.cells[cluster]); uuid != "" && uuid != noCluster {
-		g.addEntity(&gpuFabricInfo, g.gpu, 1, decimal(clique), uuid)
+		g.addEntity(&definition.GPUFabricInfo, g.gpu, 1, decimal(clique), uuid)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 
 	"gpu_exporter/collector/internal/fixture"
+	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/wire"
 )
@@ -35,7 +36,7 @@ func TestDerivedGolden(t *testing.T) {
 	f, node, _ := newTestFamilies(t, testConfig(t))
 	inv, s := everyDerived(t)
 	deliver(t, node, wire.Frame{Inventory: inv}, wire.Frame{Sample: s})
-	families := map[string]bool{gpuClockEventSeconds.Name: true, gpuClockPolicySeconds.Name: true}
+	families := map[string]bool{definition.GPUClockEventSeconds.Name: true, definition.GPUClockPolicySeconds.Name: true}
 	for _, r := range hardwareRows {
 		families[r.family.Name] = true
 	}
@@ -197,11 +198,11 @@ func TestUnknownForAMoment(t *testing.T) {
 // withheld.
 func TestDerivedFieldsAreSeparate(t *testing.T) {
 	f, node, clock := newTestFamilies(t, testConfig(t))
-	before := series(encode(t, f, expfmt.TypeTextPlain), fieldsReasons.Name)
+	before := series(encode(t, f, expfmt.TypeTextPlain), definition.FieldsMissingByReason.Name)
 	inv, s := everyDerived(t)
 	deliver(t, node, wire.Frame{Inventory: inv}, wire.Frame{Sample: s})
 	body := encode(t, f, expfmt.TypeTextPlain)
-	if after := series(body, fieldsReasons.Name); after != before {
+	if after := series(body, definition.FieldsMissingByReason.Name); after != before {
 		t.Errorf("fields without a value:\n%s\nwith derived ones:\n%s", before, after)
 	}
 	if got := series(body, "gpu_recovery_action"); !strings.Contains(got, "GPU-bbbb") || strings.Contains(got, "GPU-cccc") || strings.Contains(got, "GPU_I_ID") {

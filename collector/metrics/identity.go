@@ -9,6 +9,7 @@ import (
 
 	dto "github.com/prometheus/client_model/go"
 
+	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/state"
 )
@@ -126,12 +127,12 @@ func (p *page) addDevices() {
 			continue
 		}
 		if p.v.Inventory.Entities[i].Kind == model.KindGPU {
-			p.add(&gpuUp, l.identity, bit(p.fresh && !p.status.EngineGone && state.Answers(p.v, i)))
+			p.add(&definition.GPUUp, l.identity, bit(p.fresh && !p.status.EngineGone && state.Answers(p.v, i)))
 		}
-		p.addInfo(&gpuInfo, i, 0, func() []*dto.LabelPair { return gpuInfoLabels(l.identity, p.v.Inventory, i) })
+		p.addInfo(&definition.GPUInfo, i, 0, func() []*dto.LabelPair { return gpuInfoLabels(l.identity, p.v.Inventory, i) })
 	}
 	for i := range p.v.Gone {
-		p.add(&gpuUp, p.cfg.gpuIdentity(&p.v.Gone[i]), 0)
+		p.add(&definition.GPUUp, p.cfg.gpuIdentity(&p.v.Gone[i]), 0)
 	}
 }
 

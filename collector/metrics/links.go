@@ -8,6 +8,7 @@ import (
 
 	dto "github.com/prometheus/client_model/go"
 
+	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/collector/model"
 )
 
@@ -19,7 +20,7 @@ var switchFields = []model.FieldID{858, 864}
 // SwitchFields returns the fields to read on NVSwitches in addition to those of the
 // counters file.
 func (cfg *Config) SwitchFields() []model.FieldID {
-	if !cfg.Selected.Has(&gpuNVSwitchUp) {
+	if !cfg.Selected.Has(&definition.GPUNVSwitchUp) {
 		return nil
 	}
 	return slices.Clone(switchFields)
@@ -65,28 +66,28 @@ func (p *page) addLinks() {
 				up, known = p.switchUp(i)
 			}
 			if known {
-				p.add(&gpuNVSwitchUp, l.identity, bit(up))
+				p.add(&definition.GPUNVSwitchUp, l.identity, bit(up))
 			}
-			p.addInfo(&gpuNVSwitchInfo, i, 0, func() []*dto.LabelPair {
+			p.addInfo(&definition.GPUNVSwitchInfo, i, 0, func() []*dto.LabelPair {
 				return with(l.identity, "pci_bus_id", e.PCIBusID, "uuid", e.UUID)
 			})
 		}
 	}
 	for i := range p.layout.entities {
 		if p.layout.entities[i].device && up[i]+down[i] > 0 {
-			p.addEntity(&gpuNVLinks, i, float64(down[i]), "down")
-			p.addEntity(&gpuNVLinks, i, float64(up[i]), "up")
+			p.addEntity(&definition.GPUNVLinks, i, float64(down[i]), "down")
+			p.addEntity(&definition.GPUNVLinks, i, float64(up[i]), "up")
 		}
 	}
 	// A fresh sample may precede the first list of switches.
 	if !p.fresh || p.v.Sample.SwitchesListed {
 		for _, gone := range p.v.GoneSwitches {
-			p.add(&gpuNVSwitchUp, p.cfg.switchIdentity(gone.ID), 0)
+			p.add(&definition.GPUNVSwitchUp, p.cfg.switchIdentity(gone.ID), 0)
 		}
 	}
 	if linksFresh {
 		for _, gone := range p.v.GoneLinks {
-			p.add(&gpuNVLinkUp, p.cfg.switchLinkIdentity(gone.Switch, gone.Port), 0)
+			p.add(&definition.GPUNVLinkUp, p.cfg.switchLinkIdentity(gone.Switch, gone.Port), 0)
 		}
 	}
 }
@@ -94,11 +95,11 @@ func (p *page) addLinks() {
 // addLink adds whether the link at position i is up. Unlike the fields of links, which
 // have dcgm-exporter's labels, it has the labels of its GPU.
 func (p *page) addLink(i int, up float64) {
-	f := p.selected(&gpuNVLinkUp)
+	f := p.selected(&definition.GPUNVLinkUp)
 	if f == nil {
 		return
 	}
-	f.add(p.cached(labelsKey{family: gpuNVLinkUp.Name, entity: i}, func() []*dto.LabelPair {
+	f.add(p.cached(labelsKey{family: definition.GPUNVLinkUp.Name, entity: i}, func() []*dto.LabelPair {
 		e := &p.v.Inventory.Entities[i]
 		parent := &p.v.Inventory.Entities[e.Parent]
 		if parent.Kind != model.KindGPU {

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"gpu_exporter/collector/metrics/definition"
+
 	dto "github.com/prometheus/client_model/go"
 )
 
@@ -24,20 +26,20 @@ func (p *page) addOwners() {
 		n := holders.count()
 		// A GPU in MIG mode is held through its instances.
 		if (n > 0 || p.ownership.Known && !holders.Unknown) && !p.v.Inventory.Entities[i].MIGMode {
-			p.add(&gpuOwners, l.identity, float64(n))
+			p.add(&definition.GPUOwners, l.identity, float64(n))
 		}
 		for n := range holders.Owners {
-			p.addInfo(&gpuPodInfo, i, n, func() []*dto.LabelPair { return p.cfg.podInfoLabels(l.identity, &holders.Owners[n]) })
+			p.addInfo(&definition.GPUPodInfo, i, n, func() []*dto.LabelPair { return p.cfg.podInfoLabels(l.identity, &holders.Owners[n]) })
 		}
 		for n := range holders.Jobs {
-			p.addInfo(&gpuJobInfo, i, n, func() []*dto.LabelPair { return jobLabels(l.identity, &holders.Jobs[n]) })
+			p.addInfo(&definition.GPUJobInfo, i, n, func() []*dto.LabelPair { return jobLabels(l.identity, &holders.Jobs[n]) })
 		}
 		for n := range holders.Containers {
-			p.addInfo(&gpuContainerInfo, i, n, func() []*dto.LabelPair { return containerLabels(l.identity, &holders.Containers[n]) })
+			p.addInfo(&definition.GPUContainerInfo, i, n, func() []*dto.LabelPair { return containerLabels(l.identity, &holders.Containers[n]) })
 		}
 	}
 	for _, labels := range p.layout.podLabels {
-		p.add(&gpuPodLabels, labels, 1)
+		p.add(&definition.GPUPodLabels, labels, 1)
 	}
 }
 

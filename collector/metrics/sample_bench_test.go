@@ -108,7 +108,7 @@ func BenchmarkSample(b *testing.B) {
 func benchmarkSample(b *testing.B, preset string) {
 	cfg, inv, ownership := benchNode(b, preset)
 	node := state.NewNode(slog.New(slog.DiscardHandler), cfg.XIDs)
-	tracked := state.TrackedFields(cfg.Counters, cfg.Selected.Integrates, time.Second)
+	tracked := state.TrackedFields(cfg.Counters, cfg.Integrates, time.Second)
 	node.Track(tracked, time.Second)
 	families := New(cfg, node, fixedSupervisor{Running: true, Sampling: true}, fixedOwners{ownership: ownership, status: SourceStatus{Up: true}})
 	var pipe bytes.Buffer

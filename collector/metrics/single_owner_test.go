@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/common/expfmt"
 
+	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/wire"
 )
@@ -75,7 +76,7 @@ func TestUsageWithoutHolding(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Owners.Usage = true
 	var err error
-	if cfg.Selected, err = ParseSelection(Full.String()); err != nil {
+	if cfg.Selected, err = definition.ParseSelection(definition.Full.String()); err != nil {
 		t.Fatal(err)
 	}
 	f, node, _ := newTestFamilies(t, cfg)

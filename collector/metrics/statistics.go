@@ -7,14 +7,15 @@ import (
 	"math"
 
 	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/collector/state"
 )
 
 // The families of the integrated quantities, and those that name the source of one.
 var (
-	integralFamilies = [state.QuantityCount]*Definition{
-		state.BusyTime: &gpuBusySeconds, state.Energy: &gpuEnergyJoules, state.EngineTime: &gpuEngineActiveSeconds,
-		state.NVLinkBytes: &gpuNVLinkBytes, state.PCIeBytes: &gpuPCIeBytes,
+	integralFamilies = [state.QuantityCount]*definition.Family{
+		state.BusyTime: &definition.GPUBusySeconds, state.Energy: &definition.GPUEnergyJoules, state.EngineTime: &definition.GPUEngineActiveSeconds,
+		state.NVLinkBytes: &definition.GPUNVLinkBytes, state.PCIeBytes: &definition.GPUPCIeBytes,
 	}
 	integralData = [state.QuantityCount]string{state.BusyTime: "busy", state.Energy: "energy"} // in gpu_exporter_source_info
 )
@@ -48,7 +49,7 @@ func (p *page) addIntegrals() {
 		if data := integralData[integral.Quantity]; data != "" {
 			for n, is := range used {
 				if is {
-					p.addOwn(&sourceInfo, 1, data, integral.Sources[n].Name)
+					p.addOwn(&definition.SourceInfo, 1, data, integral.Sources[n].Name)
 				}
 			}
 		}
@@ -65,7 +66,7 @@ func (p *page) addIntegrals() {
 	}
 	for i, seconds := range view.Gaps {
 		if d := integralFamilies[i]; p.cfg.Selected.Has(d) {
-			p.addOwn(&integratedGap, seconds, d.Name)
+			p.addOwn(&definition.IntegratedGap, seconds, d.Name)
 		}
 	}
 }

@@ -32,7 +32,7 @@ func takenAt(s *model.Sample, at time.Time) *model.Sample {
 // replace the counter between samples.
 func TestEnergyFromTheCounterOnly(t *testing.T) {
 	f, node, clock := newTestFamilies(t, testConfig(t))
-	node.Track(state.TrackedFields(nil, f.cfg.Selected.Integrates, time.Second), 5*time.Second)
+	node.Track(state.TrackedFields(nil, f.cfg.Integrates, time.Second), 5*time.Second)
 	inv, _ := node.Newest()
 	start := *clock
 	for second := range 61 {
@@ -66,7 +66,7 @@ func tracksOf(at time.Time, entity int, values map[model.FieldID]float64) wire.F
 // with a reused ID, and remain when their GPU is gone.
 func TestIntegralsThroughTheNode(t *testing.T) {
 	f, node, clock := newTestFamilies(t, testConfig(t))
-	node.Track(state.TrackedFields(nil, f.cfg.Selected.Integrates, time.Second), time.Second)
+	node.Track(state.TrackedFields(nil, f.cfg.Integrates, time.Second), time.Second)
 	deliver := func(frames ...wire.Frame) {
 		t.Helper()
 		var errs []error
@@ -159,7 +159,7 @@ func TestStatisticsGolden(t *testing.T) {
 	power := &cfg.Counters[at]
 	power.Statistics, power.Histogram, power.Resolution = true, true, 100*time.Millisecond
 	f, node, clock := newTestFamilies(t, cfg)
-	node.Track(state.TrackedFields(cfg.Counters, cfg.Selected.Integrates, time.Second), time.Second)
+	node.Track(state.TrackedFields(cfg.Counters, cfg.Integrates, time.Second), time.Second)
 	tracks := &model.Tracks{Generation: 1}
 	for e, watts := range [][]float64{{100, 300, 500}, {70}} {
 		track := model.Track{Entity: e, Field: 155}
@@ -216,7 +216,7 @@ func TestStatisticsInUnitOfCounter(t *testing.T) {
 		c := field.Counter{Field: dcgmField, Name: "x", Type: field.MetricGauge, Scale: tc.scale, Statistics: true, Resolution: 100 * time.Millisecond}
 		cfg.Counters = []field.Counter{c}
 		f, node, _ := newTestFamilies(t, cfg)
-		node.Track(state.TrackedFields(cfg.Counters, cfg.Selected.Integrates, time.Second), time.Second)
+		node.Track(state.TrackedFields(cfg.Counters, cfg.Integrates, time.Second), time.Second)
 		inv := testInventory(t)
 		inv.Columns[model.KindGPU], inv.Columns[model.KindGPUInstance] = []model.FieldID{tc.field}, nil
 		sample := &model.Sample{Generation: 1, Time: epoch, Rows: make([][]model.Cell, len(inv.Entities))}

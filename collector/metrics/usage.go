@@ -10,6 +10,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/state"
 )
@@ -205,20 +206,20 @@ func (p *page) addUsage() {
 
 // addUsageOf adds what one container uses of the device at position i.
 func (p *page) addUsageOf(i int, container, namespace, pod string, used ownerUsage) {
-	add := func(d *Definition, value float64) { p.addEntity(d, i, value, container, namespace, pod) }
-	add(&gpuPodProcesses, float64(used.processes))
+	add := func(d *definition.Family, value float64) { p.addEntity(d, i, value, container, namespace, pod) }
+	add(&definition.GPUPodProcesses, float64(used.processes))
 	if used.memoryKnown {
-		add(&gpuPodMemory, float64(used.memory))
+		add(&definition.GPUPodMemoryUsed, float64(used.memory))
 		for kind, bytes := range used.kinds {
 			if bytes > 0 {
-				p.addEntity(&gpuPodKinds, i, float64(bytes), container, namespace, pod, model.ProcessKind(kind).String())
+				p.addEntity(&definition.GPUPodProcessMemoryUsed, i, float64(bytes), container, namespace, pod, model.ProcessKind(kind).String())
 			}
 		}
 	}
 	if used.rated {
-		add(&gpuPodSM, used.sm)
-		add(&gpuPodEncoder, used.encode)
-		add(&gpuPodDecoder, used.decode)
+		add(&definition.GPUPodSMUtilization, used.sm)
+		add(&definition.GPUPodEncoderUtilization, used.encode)
+		add(&definition.GPUPodDecoderUtilization, used.decode)
 	}
 }
 

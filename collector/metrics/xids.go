@@ -9,6 +9,7 @@ import (
 
 	dto "github.com/prometheus/client_model/go"
 
+	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/xid"
 )
@@ -50,12 +51,12 @@ type xidCount struct {
 // addXIDsOf adds the XIDs of a device: by severity, and by code. The position of a device
 // that is gone is Unknown.
 func (p *page) addXIDsOf(entity int, identity []*dto.LabelPair, counts []xidCount, fromStart bool) {
-	add := func(d *Definition, value float64, labels ...string) {
+	add := func(d *definition.Family, value float64, labels ...string) {
 		if entity != model.Unknown {
 			p.addEntity(d, entity, value, labels...)
 			return
 		}
-		p.add(d, d.labels(identity, labels...), value)
+		p.add(d, labelsOf(d, identity, labels...), value)
 	}
 	slices.SortFunc(counts, func(a, b xidCount) int { return cmp.Compare(a.code, b.code) })
 	var totals [xid.SeverityCount]uint64
@@ -63,14 +64,14 @@ func (p *page) addXIDsOf(entity int, identity []*dto.LabelPair, counts []xidCoun
 		entry := p.cfg.XIDs.Describe(c.code)
 		totals[entry.Severity] += c.Total
 		labels := []string{decimal(c.code), entry.Name, entry.Severity.String(), entry.Action}
-		add(&gpuXIDCodeErrors, float64(c.Total), labels...)
+		add(&definition.GPUXIDCodeErrors, float64(c.Total), labels...)
 		if !c.Last.IsZero() {
-			add(&gpuXIDCodeLast, seconds(c.Last), labels...)
+			add(&definition.GPUXIDCodeLastTimestamp, seconds(c.Last), labels...)
 		}
 	}
 	for severity, total := range totals {
 		if fromStart || total > 0 {
-			add(&gpuXIDErrors, float64(total), xid.Severity(severity).String())
+			add(&definition.GPUXIDErrors, float64(total), xid.Severity(severity).String())
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/common/expfmt"
 
+	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/wire"
 )
@@ -115,13 +116,13 @@ func TestXIDsOfAGPU(t *testing.T) {
 		}
 		for range 2 { // the second time with the labels of the first
 			body := encode(t, f, expfmt.TypeTextPlain)
-			if got := xidSeries(body, gpuXIDErrors.Name, `gpu="0"`); got != tc.bySeverity {
+			if got := xidSeries(body, definition.GPUXIDErrors.Name, `gpu="0"`); got != tc.bySeverity {
 				t.Errorf("%s: by severity %s, want %s", tc.name, got, tc.bySeverity)
 			}
-			if got := xidSeries(body, gpuXIDCodeErrors.Name, `gpu="0"`); got != tc.byCode {
+			if got := xidSeries(body, definition.GPUXIDCodeErrors.Name, `gpu="0"`); got != tc.byCode {
 				t.Errorf("%s: by code %s, want %s", tc.name, got, tc.byCode)
 			}
-			times := xidSeries(body, gpuXIDCodeLast.Name, `gpu="0"`)
+			times := xidSeries(body, definition.GPUXIDCodeLastTimestamp.Name, `gpu="0"`)
 			if n := strings.Count(times, "xid="); n != strings.Count(tc.byCode, "xid=") || strings.Count(times, last) != n {
 				t.Errorf("%s: times %s", tc.name, times)
 			}
@@ -135,10 +136,10 @@ func TestXIDsOfInstancesAndGoneGPUs(t *testing.T) {
 	body := encode(t, f, expfmt.TypeTextPlain)
 	const warnings = `severity="warning" 2`
 	const code31 = `xid="31",name="MMU_FAULT",severity="warning",action="RESTART_APP" 2`
-	if got := xidSeries(body, gpuXIDErrors.Name, `GPU_I_ID="11"`); got != warnings {
+	if got := xidSeries(body, definition.GPUXIDErrors.Name, `GPU_I_ID="11"`); got != warnings {
 		t.Errorf("instance with XIDs: %s", got)
 	}
-	if got := xidSeries(body, gpuXIDErrors.Name, `GPU_I_ID="12"`); got != "" {
+	if got := xidSeries(body, definition.GPUXIDErrors.Name, `GPU_I_ID="12"`); got != "" {
 		t.Errorf("instance without XIDs: %s", got)
 	}
 	inv := testInventory(t)
@@ -147,10 +148,10 @@ func TestXIDsOfInstancesAndGoneGPUs(t *testing.T) {
 	s.Rows = s.Rows[:2]
 	deliver(t, node, wire.Frame{Inventory: inv}, wire.Frame{Sample: s})
 	body = encode(t, f, expfmt.TypeTextPlain)
-	if got := xidSeries(body, gpuXIDErrors.Name, `GPU_I_ID="11"`); got != warnings {
+	if got := xidSeries(body, definition.GPUXIDErrors.Name, `GPU_I_ID="11"`); got != warnings {
 		t.Errorf("former instance: %s", got)
 	}
-	if got := xidSeries(body, gpuXIDCodeErrors.Name, `GPU_I_ID="11"`, `GPU_I_PROFILE="1g.5gb"`); got != code31 {
+	if got := xidSeries(body, definition.GPUXIDCodeErrors.Name, `GPU_I_ID="11"`, `GPU_I_PROFILE="1g.5gb"`); got != code31 {
 		t.Errorf("former instance by code: %s", got)
 	}
 	inv = testInventory(t)
@@ -159,14 +160,14 @@ func TestXIDsOfInstancesAndGoneGPUs(t *testing.T) {
 	s.Rows = s.Rows[:1]
 	deliver(t, node, wire.Frame{Inventory: inv}, wire.Frame{Sample: s})
 	body = encode(t, f, expfmt.TypeTextPlain)
-	if got := xidSeries(body, gpuXIDErrors.Name, `UUID="GPU-cccc"`); got != `severity="application" 0; severity="critical" 0; severity="warning" 0` {
+	if got := xidSeries(body, definition.GPUXIDErrors.Name, `UUID="GPU-cccc"`); got != `severity="application" 0; severity="critical" 0; severity="warning" 0` {
 		t.Errorf("GPU that is gone without XIDs: %s", got)
 	}
 	const code79 = `xid="79",name="OFF_THE_BUS",severity="critical",action="RESTART_BM" 1`
-	if got := xidSeries(body, gpuXIDCodeErrors.Name, `UUID="GPU-bbbb"`, `device="nvidia1"`); !strings.Contains(got, code79) {
+	if got := xidSeries(body, definition.GPUXIDCodeErrors.Name, `UUID="GPU-bbbb"`, `device="nvidia1"`); !strings.Contains(got, code79) {
 		t.Errorf("GPU that is gone by code: %s", got)
 	}
-	if got := xidSeries(body, gpuXIDCodeErrors.Name, `GPU_I_ID="11"`); got != code31 {
+	if got := xidSeries(body, definition.GPUXIDCodeErrors.Name, `GPU_I_ID="11"`); got != code31 {
 		t.Errorf("former instance of a GPU that is gone: %s", got)
 	}
 	f.cfg.Selected = selection(t, "lean,-xids")

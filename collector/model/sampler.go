@@ -33,7 +33,7 @@ const (
 )
 
 // EngineGone reports whether the failure means that there is no working engine. After
-// other failures the next sampler continues at once.
+// other failures, such as a crash, the next sampler usually continues within seconds.
 func (f Failure) EngineGone() bool {
 	switch f.Reason {
 	case FailureHostengineUnreached, FailureHostengineLost, FailureEngineStalled, FailureEngineBlank, FailureInitFailed:
@@ -67,8 +67,8 @@ type SamplerStatus struct {
 	// Running: a sampler process runs and is not being stopped. Sampling: it has also
 	// delivered a sample.
 	Running, Sampling bool
-	// EngineGone: DCGM's engine failed after the newest sample, so the GPUs are not
-	// observed now.
+	// EngineGone: after the newest sample DCGM's engine failed or did not answer, or a
+	// sampler ended without any sample. The GPUs are not observed now.
 	EngineGone bool
 	PID        int       // of a running, stopping or unreapable sampler; else 0
 	Started    time.Time // when the running sampler was started; else zero
@@ -80,6 +80,9 @@ type SamplerStatus struct {
 	// Restarts counts the ended samplers by reason, FramesRejected the rejected frames.
 	Restarts       map[string]uint64
 	FramesRejected map[string]uint64
+	// LinesDropped counts the lines of the samplers' output that were not logged, because
+	// they were too many.
+	LinesDropped uint64
 	// ProfilingPausedUntil is when the pause of profiling ends; zero if not paused.
 	ProfilingPausedUntil time.Time
 	// LastFailure is why the last sampler ended unexpectedly.

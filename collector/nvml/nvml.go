@@ -118,12 +118,37 @@ func (l *Library) Close() error {
 	return errors.Join(err, l.handle.Close())
 }
 
+// The largest counts that are believed. DCGM has at most 32 GPUs (dcgm_structs.h), a GPU
+// at most 8 MIG devices.
+const (
+	maxGPUs       = 1024
+	maxMIGDevices = 256
+)
+
+// believable returns an error for a count that would exhaust the memory or take for ever.
+func believable(call string, count, most int) error {
+	if count < 0 || count > most {
+		return fmt.Errorf("%s returned %d: the layouts of the driver and nvml.h differ", call, count)
+	}
+	return nil
+}
+
+// count returns the number of GPUs.
+func (l *Library) count() (int, error) {
+	const call = "nvmlDeviceGetCount"
+	count, ret := l.lib.DeviceGetCount()
+	if ret != nvml.SUCCESS {
+		return 0, callError(call, ret)
+	}
+	return count, believable(call, count, maxGPUs)
+}
+
 // GPUs returns all GPUs in the order of NVML's index, with their current MIG devices. An
 // error of a GPU is in its Err; the returned error means that there is no list.
 func (l *Library) GPUs() ([]GPU, error) {
-	count, ret := l.lib.DeviceGetCount()
-	if ret != nvml.SUCCESS {
-		return nil, callError("nvmlDeviceGetCount", ret)
+	count, err := l.count()
+	if err != nil {
+		return nil, err
 	}
 	gpus := make([]GPU, count)
 	for i := range gpus {
@@ -189,6 +214,9 @@ func migHandles(parent nvml.Device) (mode bool, devices []migHandle, err error) 
 	most, ret := parent.GetMaxMigDeviceCount()
 	if ret != nvml.SUCCESS {
 		return true, nil, callError("nvmlDeviceGetMaxMigDeviceCount", ret)
+	}
+	if err := believable("nvmlDeviceGetMaxMigDeviceCount", most, maxMIGDevices); err != nil {
+		return true, nil, err
 	}
 	var errs []error
 	for i := range most {

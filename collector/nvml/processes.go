@@ -149,9 +149,9 @@ func (p *pass) fail(uuid, data string, status model.Status, err error) {
 }
 
 func (p *pass) read() error {
-	count, ret := p.l.lib.DeviceGetCount()
-	if ret != nvml.SUCCESS {
-		return callError("nvmlDeviceGetCount", ret)
+	count, err := p.l.count()
+	if err != nil {
+		return err
 	}
 	wanted := make(map[string]int)
 	for i, e := range p.inv.Entities {

@@ -32,22 +32,18 @@ func (d dated[T]) at(inv *model.Inventory, move func(frame *T, positions []int))
 // HealthState is the state of DCGM's health checks. Newest is the newest successful check.
 type HealthState struct {
 	dated[model.Health]
-	received time.Time // with the monotonic clock
-	Failed   bool      // a later check failed
+	received receipt
+	Failed   bool // a later check failed
 	Failures uint64
 }
 
 func (s *HealthState) set(h *model.Health, inv *model.Inventory, now time.Time) {
-	s.dated, s.received, s.Failed = dated[model.Health]{h, inv}, now, false
+	s.dated, s.received, s.Failed = dated[model.Health]{h, inv}, received(now), false
 }
 
 // Age returns the age of the newest successful check.
-func (s *HealthState) Age(now time.Time) time.Duration { return age(s.Newest.Time, s.received, now) }
-
-// age returns the age of data that had a time when it was received. After that only the
-// monotonic clock counts, so steps of the wall clock have no effect.
-func age(at, received, now time.Time) time.Duration {
-	return max(0, received.Sub(at)) + now.Sub(received)
+func (s *HealthState) Age(now time.Time) time.Duration {
+	return s.received.age(s.Newest.Time, now)
 }
 
 func (s HealthState) at(inv *model.Inventory) HealthState {
@@ -120,8 +116,11 @@ func (n *Node) Profiling() (*model.Profiling, *model.Inventory) {
 // PeersState is the topology between GPUs.
 type PeersState struct {
 	dated[model.Peers]
-	Received time.Time
+	received receipt
 }
+
+// Age returns the time since the newest topology was received.
+func (s *PeersState) Age(now time.Time) time.Duration { return s.received.since(now) }
 
 func (s PeersState) at(inv *model.Inventory) PeersState {
 	s.dated = s.dated.at(inv, func(p *model.Peers, positions []int) {

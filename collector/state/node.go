@@ -27,9 +27,7 @@ type Node struct {
 	latest   *model.Inventory // as received; the next sample belongs to it
 	shown    *model.Inventory // of sample: replaced with it, so that a scrape sees no half of a change
 	sample   *model.Sample
-	received time.Time // of sample, with the monotonic clock
-	// suspended is how long the machine had been suspended at received.
-	suspended time.Duration
+	received receipt // of sample
 	// processes belongs to processesOf. Generations are not unique across samplers,
 	// hence the pointer.
 	processes    *model.Processes
@@ -138,7 +136,7 @@ func (n *Node) Deliver(f wire.Frame) (err error) {
 		}
 	case f.Peers != nil:
 		if err = n.check("topology", f.Peers, f.Peers.Generation, time.Time{}); err == nil {
-			n.peers = PeersState{dated[model.Peers]{f.Peers, n.latest}, n.Clock()}
+			n.peers = PeersState{dated[model.Peers]{f.Peers, n.latest}, received(n.Clock())}
 		}
 	case f.Events != nil:
 		if err = n.check("events", f.Events, f.Events.Generation, time.Time{}); err == nil {
@@ -170,7 +168,7 @@ func (n *Node) check(name string, frame interface {
 }
 
 func (n *Node) setSample(s *model.Sample) {
-	n.shown, n.sample, n.received, n.suspended = n.latest, s, n.Clock(), suspended()
+	n.shown, n.sample, n.received = n.latest, s, received(n.Clock())
 	if n.profiling.of != n.latest { // the sampler has no GPU with profiling
 		n.profiling.dated = dated[model.Profiling]{}
 	}

@@ -143,12 +143,20 @@ func deliver(t *testing.T, n *Node, frames ...wire.Frame) {
 func TestSuspensionCountsAsAge(t *testing.T) {
 	node := NewNode(slog.New(slog.DiscardHandler), nil)
 	now := time.Now()
-	node.sample, node.received, node.suspended = &model.Sample{Time: now}, now, suspended()
+	node.sample, node.received = &model.Sample{Time: now}, received(now)
+	node.health.set(&model.Health{Time: now}, nil, now)
+	node.peers = PeersState{dated[model.Peers]{&model.Peers{}, nil}, received(now)}
 	if left, fresh := node.Freshness(time.Minute); !fresh || left > time.Minute {
 		t.Fatalf("a new sample is fresh for %v: %v", left, fresh)
 	}
-	node.suspended -= 2 * time.Minute // as if the machine had been suspended meanwhile
+	for _, of := range []*receipt{&node.received, &node.health.received, &node.peers.received} {
+		of.suspended -= 2 * time.Minute // as if the machine had been suspended meanwhile
+	}
 	if left, fresh := node.Freshness(time.Minute); fresh {
 		t.Errorf("a sample of before a suspension is fresh for %v", left)
+	}
+	v := node.View()
+	if health, peers := v.Health.Age(time.Now()), v.Peers.Age(time.Now()); health < 2*time.Minute || peers < 2*time.Minute {
+		t.Errorf("a health check has the age %v, the topology %v", health, peers)
 	}
 }

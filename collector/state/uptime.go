@@ -21,3 +21,27 @@ func readClock(id int32) time.Duration {
 	_ = unix.ClockGettime(id, &t) // cannot fail for these clocks
 	return time.Duration(t.Nano())
 }
+
+// minSuspension is longer than the error of [suspended] on a busy machine.
+const minSuspension = time.Second
+
+// receipt is when data was received.
+type receipt struct {
+	at        time.Time     // with the monotonic clock
+	suspended time.Duration // how long the machine had been suspended
+}
+
+func received(now time.Time) receipt { return receipt{now, suspended()} }
+
+// since returns the time since the receipt. Steps of the wall clock have no effect. The
+// time of a suspension counts, in which the monotonic clock stands still.
+func (r receipt) since(now time.Time) time.Duration {
+	d := now.Sub(r.at)
+	if s := suspended() - r.suspended; s > minSuspension {
+		d += s
+	}
+	return d
+}
+
+// age returns the age of data with a time, which matters up to the receipt only.
+func (r receipt) age(at, now time.Time) time.Duration { return max(0, r.at.Sub(at)) + r.since(now) }

@@ -11,9 +11,6 @@ import (
 	"gpu_exporter/collector/xid"
 )
 
-// minSuspension is longer than the error of [suspended] on a busy machine.
-const minSuspension = time.Second
-
 // View is a consistent snapshot of a [Node]. Its parts are immutable.
 type View struct {
 	Inventory    *model.Inventory // nil before the first
@@ -71,10 +68,7 @@ func (n *Node) newest(now time.Time) View {
 	if v.Sample == nil {
 		v.Inventory = n.latest
 	} else {
-		v.Age = age(n.sample.Time, n.received, now)
-		if s := suspended() - n.suspended; s > minSuspension {
-			v.Age += s
-		}
+		v.Age = n.received.age(n.sample.Time, now)
 	}
 	if v.Inventory == n.processesOf {
 		v.Processes = n.processes

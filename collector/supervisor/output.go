@@ -56,7 +56,7 @@ type outputLog struct {
 	verbose atomic.Bool
 	lines   chan outputLine
 	done    chan struct{}
-	dropped atomic.Int64 // not yet reported
+	dropped atomic.Uint64 // since the start
 }
 
 func newOutputLog(log *slog.Logger, records io.Writer) *outputLog {
@@ -78,7 +78,14 @@ func (o *outputLog) close(d time.Duration) {
 // run logs a limited number of lines per window, and reports the dropped ones.
 func (o *outputLog) run() {
 	defer close(o.done)
-	defer o.reportDropped()
+	var reported uint64
+	report := func() {
+		if n := o.dropped.Load(); n != reported {
+			o.log.Warn("Sampler printed too much; lines were dropped", "lines", n-reported)
+			reported = n
+		}
+	}
+	defer report()
 	window := time.NewTicker(outputWindow)
 	defer window.Stop()
 	logged, printed := 0, map[outputStream]int{}
@@ -98,7 +105,7 @@ func (o *outputLog) run() {
 		case <-window.C:
 			logged = 0
 			clear(printed)
-			o.reportDropped()
+			report()
 		}
 	}
 }
@@ -141,12 +148,6 @@ func (o *outputLog) read(stream outputStream, r io.Reader) {
 		if err != nil {
 			return
 		}
-	}
-}
-
-func (o *outputLog) reportDropped() {
-	if n := o.dropped.Swap(0); n != 0 {
-		o.log.Warn("Sampler printed too much; lines were dropped", "lines", n)
 	}
 }
 

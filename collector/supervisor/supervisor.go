@@ -171,6 +171,7 @@ func (s *Supervisor) Status() model.SamplerStatus {
 	status := s.status
 	status.Restarts = maps.Clone(status.Restarts)
 	status.FramesRejected = maps.Clone(status.FramesRejected)
+	status.LinesDropped = s.output.dropped.Load()
 	if s.profiling.remaining() > 0 {
 		status.ProfilingPausedUntil = s.profiling.until
 	}
@@ -332,6 +333,7 @@ func (s *Supervisor) runOne(ctx context.Context, cfg wire.SamplerConfig) ending 
 		s.release(r, s.cfg.timing.drain)
 		end.failure, end.reported = r.endFailure(), r.failure != nil
 	}
+	end.sampled = r.sampled()
 	if ctx.Err() == nil {
 		s.countEnd(end)
 	}
@@ -341,7 +343,7 @@ func (s *Supervisor) runOne(ctx context.Context, cfg wire.SamplerConfig) ending 
 	if end.err == nil {
 		s.update(func(st *model.SamplerStatus) { st.PID, st.Unreapable = 0, false })
 	}
-	end.sampled, end.stable = r.sampled(), r.sampledFor(s.cfg.timing.stable)
+	end.stable = r.sampledFor(s.cfg.timing.stable)
 	return end
 }
 
@@ -380,7 +382,8 @@ func (s *Supervisor) countEnd(end ending) {
 		}
 		count(st.Restarts, end.failure.Reason)
 		st.LastFailure = end.failure
-		st.EngineGone = st.EngineGone || end.failure.EngineGone()
+		// DCGM does not work if a sampler ends without any sample, whatever the reason.
+		st.EngineGone = st.EngineGone || end.failure.EngineGone() || end.failure.Reason == restartTimeout || !end.sampled
 	})
 	if s.cfg.Ended != nil {
 		s.cfg.Ended()

@@ -15,6 +15,7 @@ import (
 	"maps"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"gpu_exporter/collector/dcgm/native"
 	"gpu_exporter/collector/model"
@@ -302,7 +303,7 @@ func (d *Discovery) read(entities []native.Pair, fields ...uint16) ([]values, na
 			}
 			d.now = max(d.now, c.Time)
 			if c.Type == 's' {
-				if text := d.cfg.Library.Text(c); native.TextStatus(text) == model.StatusOK {
+				if text := d.cfg.Library.Text(c); native.TextStatus(text) == model.StatusOK && utf8.Valid(text) {
 					out[i].texts[field] = string(text)
 				}
 			} else if n, ok := c.Int64(); ok {

@@ -68,7 +68,7 @@ static int list_ids(struct fabric *f, uint32_t kind, struct fabric_ids *ids)
     int rc = native_list(f->n, kind, 0, now.ids, FABRIC_MAX_IDS, &count);
     if (native_lost(rc))
         return rc;
-    if (rc == ABI_OK && count >= 0 && count <= FABRIC_MAX_IDS) {
+    if (rc == ABI_OK) {
         now.count = (uint32_t)count;
         *ids = now;
         f->switches_listed = f->switches_listed || kind == ABI_KIND_SWITCH;

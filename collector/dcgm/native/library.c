@@ -172,6 +172,8 @@ int native_list(struct native *n, uint32_t kind, uint32_t flags, uint32_t *ids, 
 {
     *count = room;
     int rc = n->p->get_entities(n->handle, kind, ids, count, flags);
+    if (rc == ABI_OK && (*count < 0 || *count > room)) /* DCGM answers "insufficient size" instead */
+        rc = ABI_GENERIC_ERROR;
     if (rc != ABI_OK)
         *count = 0;
     return rc;

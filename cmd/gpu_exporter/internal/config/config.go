@@ -20,7 +20,7 @@ import (
 	"github.com/prometheus/exporter-toolkit/web"
 
 	"gpu_exporter/collector/field"
-	"gpu_exporter/collector/metrics"
+	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/wire"
 	"gpu_exporter/collector/xid"
@@ -37,10 +37,10 @@ type Live struct {
 	// Counters lists what is exported: the counters files, and the fields of the
 	// configuration file.
 	Counters     []field.Counter
-	CountersName string            // where Counters come from, for messages
-	Models       []wire.ModelRule  // which GPUs have which of the fields
-	ModelMatches []string          // regular expressions of all entries of models
-	Families     metrics.Selection // besides the counters
+	CountersName string               // where Counters come from, for messages
+	Models       []wire.ModelRule     // which GPUs have which of the fields
+	ModelMatches []string             // regular expressions of all entries of models
+	Families     definition.Selection // besides the counters
 	XIDs         *xid.Catalogue
 	ConfigFile   string // path of the configuration file; empty: none
 	// CountersConfigMap is NAMESPACE:NAME of a ConfigMap with a counters file; empty: none.

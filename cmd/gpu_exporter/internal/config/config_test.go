@@ -11,14 +11,14 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"gpu_exporter/collector/metrics"
+	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/etc"
 )
 
 // defaults is the configuration without flags and variables, and without the content of
 // files.
 func defaults() Config {
-	families, err := metrics.ParseSelection("default")
+	families, err := definition.ParseSelection("default")
 	if err != nil {
 		panic(err)
 	}

@@ -12,10 +12,10 @@ import (
 	"strings"
 	"time"
 
+	"gpu_exporter/collector/metrics/definition"
+
 	"github.com/prometheus/common/model"
 	"gopkg.in/yaml.v3"
-
-	"gpu_exporter/collector/metrics"
 )
 
 // setting is one flag, with its environment variable and its key in the configuration
@@ -192,11 +192,11 @@ func values(field *[]string, commas bool, check func(string) error) target {
 }
 
 // selection collects groups of families. Commas separate them, too.
-func selection(field *metrics.Selection) target {
+func selection(field *definition.Selection) target {
 	return target{
 		kind: repeatable,
 		parse: func(items []string) (err error) {
-			*field, err = metrics.ParseSelection(strings.Join(items, ","))
+			*field, err = definition.ParseSelection(strings.Join(items, ","))
 			return err
 		},
 		value: func() string { return field.String() },

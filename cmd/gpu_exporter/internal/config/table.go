@@ -12,7 +12,7 @@ import (
 
 	"github.com/prometheus/common/promslog"
 
-	"gpu_exporter/collector/metrics"
+	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/wire"
 )
@@ -83,7 +83,7 @@ func (l *Live) settings() []*setting {
 	return []*setting{
 		{name: "config.file", arg: "FILE", target: text(&l.ConfigFile),
 			help: "Configuration file in YAML: the flags, nested by subject, and fields and models. Flags and variables win over it."},
-		{name: "families", def: metrics.Default.String(), arg: "LIST", target: selection(&l.Families),
+		{name: "families", def: definition.Default.String(), arg: "LIST", target: selection(&l.Families),
 			help: "Families of gpu_* and gpu_exporter_* to export: lean, default, full or groups, separated by commas. -NAME removes a group: default,links,-engines. METRICS.md lists the groups."},
 		{name: "hostname", needs: "label.hostname", arg: "NAME", target: text(&l.Hostname),
 			help: "Value of the hostname label. Default: the host of a remote DCGM engine (without --kubernetes.enabled), else --kubernetes.node-name, else the machine's name."},

@@ -13,7 +13,7 @@ import (
 
 	"gpu_exporter/cmd/gpu_exporter/internal/config"
 	"gpu_exporter/collector/field"
-	"gpu_exporter/collector/metrics"
+	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/collector/model"
 )
 
@@ -37,13 +37,13 @@ func subjects() []string {
 
 // subjectsOf returns the subjects of a family: a family per GPU or MIG instance counts for
 // both.
-func subjectsOf(d *metrics.Definition) []string {
+func subjectsOf(d *definition.Family) []string {
 	switch d.Per {
-	case metrics.PerDevice:
+	case definition.PerDevice:
 		return []string{subjectGPU, subjectInstance}
-	case metrics.PerChecked:
+	case definition.PerChecked:
 		return []string{subjectGPU, subjectSwitch, subjectCPU}
-	case metrics.PerGroup:
+	case definition.PerGroup:
 		return []string{subjectNode}
 	}
 	return []string{string(d.Per)}
@@ -77,13 +77,13 @@ func countSeries(c config.Config) seriesCount {
 			}
 		}
 	}
-	for _, g := range metrics.Groups() {
+	for _, g := range definition.Groups() {
 		for _, d := range g.Families {
 			if !c.Families.Has(d) {
 				continue
 			}
 			most := d.Max
-			if d.Per == metrics.PerGroup {
+			if d.Per == definition.PerGroup {
 				most *= len(c.Families.Groups())
 			}
 			for _, subject := range subjectsOf(d) {
@@ -110,7 +110,7 @@ func writeGroups(w io.Writer, c config.Config) error {
 	fmt.Fprintf(w, "\nFamilies of --families=%s\n", c.Families)
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	var left []string
-	for _, g := range metrics.Groups() {
+	for _, g := range definition.Groups() {
 		if !slices.Contains(c.Families.Groups(), g.Name) {
 			left = append(left, fmt.Sprintf("%s (%s)", g.Name, g.About))
 			continue

@@ -135,7 +135,7 @@ func TestEnvironmentLibraryPath(t *testing.T) {
 }
 
 // A directory of a killed process is removed by the next start. That of a running process
-// is kept, and so is one that is too new to be locked.
+// is kept, and a directory that is too new to be locked as well.
 func TestSimulationOfAKilledProcess(t *testing.T) {
 	temp := t.TempDir()
 	t.Setenv("TMPDIR", temp)

@@ -58,3 +58,32 @@ int node_enter_call(struct node_state *n, const char *call)
         return f.arg;
     return 0;
 }
+
+/* xorshift64 of George Marsaglia (2003) */
+static uint64_t next_random(void)
+{
+    static _Thread_local uint64_t state;
+    if (state == 0)
+        state = (uint64_t)node_now_us() | 1;
+    state ^= state << 13;
+    state ^= state >> 7;
+    return state ^= state << 17;
+}
+
+bool node_garble(struct node_state *n, const char *call, void *answer, size_t size)
+{
+    struct node_fault f;
+    if (atomic_load_explicit(&n->fault_count, memory_order_relaxed) == 0 ||
+        !find_fault(n, call, NODE_FAULT_GARBAGE, &f))
+        return false;
+    if (f.arg != NODE_GARBAGE_NOISE) {
+        memset(answer, f.arg, size);
+        return true;
+    }
+    for (size_t i = 0; i < size; i++) {
+        uint64_t r = next_random();
+        if (r % 16 == 0)
+            ((uint8_t *)answer)[i] = (uint8_t)(r >> 32);
+    }
+    return true;
+}

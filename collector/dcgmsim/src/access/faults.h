@@ -1,7 +1,7 @@
 /* Copyright The gpu_exporter Authors */
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Faults injected by the commands hang, slow, fail and crash. */
+/* Faults injected by the commands hang, slow, fail, crash and garbage. */
 #ifndef DCGMSIM_ACCESS_FAULTS_H
 #define DCGMSIM_ACCESS_FAULTS_H
 
@@ -13,5 +13,11 @@
  * crash the process. Returns 0, or the status that the call must return.
  */
 int node_enter_call(struct node_state *n, const char *call);
+
+/*
+ * Overwrites the answer of a successful call if the command garbage applies to
+ * it: with a byte, or with noise in one byte of 16. Returns whether it did.
+ */
+bool node_garble(struct node_state *n, const char *call, void *answer, size_t size);
 
 #endif

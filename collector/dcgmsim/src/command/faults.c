@@ -23,7 +23,7 @@ static struct node_fault *find_fault(struct node_state *n, uint32_t kind, const 
     return empty;
 }
 
-/* hang, slow, fail, crash */
+/* hang, slow, fail, crash, garbage */
 enum command_result handle_fault(struct request *r)
 {
     static const struct {
@@ -36,6 +36,7 @@ enum command_result handle_fault(struct request *r)
         {"slow", NODE_FAULT_SLOW, 3, 0, 600000},
         {"fail", NODE_FAULT_FAIL, 3, -1000, 600000},
         {"crash", NODE_FAULT_CRASH, 2, 0, 0},
+        {"garbage", NODE_FAULT_GARBAGE, 3, 0, 255},
     };
     struct node_state *n = r->node;
     size_t k = 0;
@@ -44,7 +45,9 @@ enum command_result handle_fault(struct request *r)
     long arg = 0;
     if (r->count != kinds[k].words || strlen(r->word[1]) >= sizeof n->fault[0].call)
         return COMMAND_USAGE;
-    if (r->count == 3 && !parse_number(r->word[2], kinds[k].low, kinds[k].high, &arg))
+    if (kinds[k].kind == NODE_FAULT_GARBAGE && strcmp(r->word[2], "noise") == 0)
+        arg = NODE_GARBAGE_NOISE;
+    else if (r->count == 3 && !parse_number(r->word[2], kinds[k].low, kinds[k].high, &arg))
         return answer_error(r, "%s is not a number from %ld to %ld", r->word[2], kinds[k].low, kinds[k].high);
     node_lock(n);
     struct node_fault *f = find_fault(n, kinds[k].kind, r->word[1]);

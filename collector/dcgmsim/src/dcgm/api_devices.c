@@ -13,8 +13,10 @@ static dcgmReturn_t devices(dcgmHandle_t handle, enum call call, unsigned *ids, 
     if (!ids || !count)
         return DCGM_ST_BADPARAM;
     dcgmReturn_t rc = transact(handle, call, ARGS(0), NULL, 0, ids, DCGM_MAX_NUM_DEVICES * sizeof *ids, &used);
-    if (rc == DCGM_ST_OK)
+    if (rc == DCGM_ST_OK) {
         *count = (int)(used / sizeof *ids);
+        garble_answer(handle, call, count, sizeof *count);
+    }
     return rc;
 }
 
@@ -40,6 +42,8 @@ dcgmReturn_t dcgmGetEntityGroupEntities(dcgmHandle_t handle, dcgm_field_entity_g
         return rc;
     int room = *count;
     *count = (int)(used / sizeof *entities);
+    if (garble_answer(handle, CALL_dcgmGetEntityGroupEntities, count, sizeof *count))
+        return DCGM_ST_OK;
     return *count > room ? DCGM_ST_INSUFFICIENT_SIZE : DCGM_ST_OK;
 }
 
@@ -113,7 +117,7 @@ dcgmReturn_t dcgmGetCpuHierarchy(dcgmHandle_t handle, dcgmCpuHierarchy_v1 *out)
     if (rc != DCGM_ST_OK)
         return rc;
     out->numCpus = now.numCpus;
-    for (unsigned i = 0; i < now.numCpus; i++) {
+    for (unsigned i = 0; i < now.numCpus && i < DCGM_MAX_NUM_CPUS; i++) {
         out->cpus[i].cpuId = now.cpus[i].cpuId;
         out->cpus[i].ownedCores = now.cpus[i].ownedCores;
     }

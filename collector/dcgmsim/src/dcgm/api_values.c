@@ -4,6 +4,7 @@
 /* libdcgm: watches, and the values that they sample. */
 #include "dcgm/transact.h"
 
+#include "access/faults.h"
 #include "engine/watch.h"
 
 #include <stdlib.h>
@@ -39,6 +40,8 @@ dcgmReturn_t dcgmEntitiesGetLatestValues(dcgmHandle_t handle, dcgmGroupEntityPai
         dcgmReturn_t rc = call_enter(e->node, __func__);
         if (rc == DCGM_ST_OK)
             rc = watch_latest(e, entities, entity_count, fields, field_count, flags, values);
+        if (rc == DCGM_ST_OK)
+            node_garble(e->node, __func__, values, (size_t)entity_count * field_count * sizeof *values);
         release();
         return rc;
     }
@@ -125,11 +128,15 @@ static dcgmReturn_t enumerate(dcgmHandle_t handle, enum call call, struct call_a
         int stop = 0;
         while (!stop && value_reader_next(&r, &v)) {
             value_to_v1(&v, one);
+            garble_answer(handle, call, one, sizeof *one);
             if (by_entity)
                 stop = by_entity((dcgm_field_entity_group_t)v.group, v.entity_id, one, 1, user);
             else if (v.group == DCGM_FE_GPU || v.group == DCGM_FE_NONE)
                 stop = by_gpu(v.entity_id, one, 1, user);
         }
+        if (garble_answer(handle, call, one, sizeof *one) && by_entity) /* a value that does not exist */
+            stop = by_entity(DCGM_FE_GPU, 0, one, 1, user);
+        garble_answer(handle, call, &until, sizeof until);
         if (!stop && next)
             *next = until;
     }

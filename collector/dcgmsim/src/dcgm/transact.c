@@ -4,6 +4,7 @@
 /* Routing of a call: to the engine embedded in this process, or to a standalone engine. */
 #include "dcgm/transact.h"
 
+#include "access/faults.h"
 #include "dcgm/client.h"
 #include "engine/engine.h"
 
@@ -130,6 +131,16 @@ dcgmReturn_t exchange(dcgmHandle_t handle, enum call call, const struct call_arg
     return rc;
 }
 
+bool garble_answer(dcgmHandle_t handle, enum call call, void *answer, size_t size)
+{
+    struct engine *e = handle == DCGM_EMBEDDED_HANDLE ? acquire() : NULL;
+    if (!e)
+        return false;
+    bool garbled = node_garble(e->node, call_names[call], answer, size);
+    release();
+    return garbled;
+}
+
 dcgmReturn_t transact(dcgmHandle_t handle, enum call call, struct call_args args, const void *payload, size_t len,
                       void *out, size_t cap, size_t *used)
 {
@@ -140,6 +151,8 @@ dcgmReturn_t transact(dcgmHandle_t handle, enum call call, struct call_args args
         *used = size;
     if (out && size)
         memcpy(out, data, size < cap ? size : cap);
+    if (rc == DCGM_ST_OK && out)
+        garble_answer(handle, call, out, cap);
     free(data);
     return rc;
 }

@@ -24,6 +24,9 @@ void *embedded_callback_add(fpRecvUpdates callback, uint64_t user_data);
 /* Executes a call. The answer's payload is allocated into *data; the caller frees it. */
 dcgmReturn_t exchange(dcgmHandle_t handle, enum call call, const struct call_args *args, const void *payload, size_t len,
                       uint8_t **data, size_t *size);
+/* Applies the command garbage to an answer of the embedded engine. Returns whether it did. */
+bool garble_answer(dcgmHandle_t handle, enum call call, void *answer, size_t size);
+
 /* Executes a call and copies at most cap bytes of the answer to out. *used is the size of the answer. */
 dcgmReturn_t transact(dcgmHandle_t handle, enum call call, struct call_args args, const void *payload, size_t len,
                       void *out, size_t cap, size_t *used);

@@ -49,7 +49,7 @@ static nvmlReturn_t count_gpus(const char *call, unsigned int *count)
     node_lock(nvml_node);
     *count = count_attached();
     node_unlock(nvml_node);
-    return NVML_SUCCESS;
+    return garbled(call, count, sizeof *count);
 }
 
 EXPORT nvmlReturn_t nvmlDeviceGetCount(unsigned int *count)
@@ -75,7 +75,10 @@ static nvmlReturn_t by_index(const char *call, unsigned int index, nvmlDevice_t 
         if (!nvml_node->gpu[i].detached && nvml_index_of(i) == index)
             position = (int)i;
     node_unlock(nvml_node);
-    return position < 0 ? NVML_ERROR_INVALID_ARGUMENT : handle_of((uint32_t)position, device);
+    if (position < 0)
+        return NVML_ERROR_INVALID_ARGUMENT;
+    rc = handle_of((uint32_t)position, device);
+    return rc == NVML_SUCCESS ? garbled(call, device, sizeof *device) : rc;
 }
 
 EXPORT nvmlReturn_t nvmlDeviceGetHandleByIndex(unsigned int index, nvmlDevice_t *device)
@@ -151,21 +154,21 @@ EXPORT nvmlReturn_t nvmlDeviceGetIndex(nvmlDevice_t device, unsigned int *index)
     node_lock(nvml_node);
     *index = t.ci >= 0 ? (unsigned)t.ci : nvml_index_of(t.position);
     node_unlock(nvml_node);
-    return NVML_SUCCESS;
+    return ANSWER(index);
 }
 
 EXPORT nvmlReturn_t nvmlDeviceGetName(nvmlDevice_t device, char *name, unsigned int length)
 {
     struct target t;
     BEGIN(device, &t);
-    return copy_text(t.instance ? t.instance->name : t.gpu.model.name, name, length);
+    return copy_text(__func__, t.instance ? t.instance->name : t.gpu.model.name, name, length);
 }
 
 EXPORT nvmlReturn_t nvmlDeviceGetUUID(nvmlDevice_t device, char *uuid, unsigned int length)
 {
     struct target t;
     BEGIN(device, &t);
-    return copy_text(t.instance ? t.instance->uuid : t.gpu.uuid, uuid, length);
+    return copy_text(__func__, t.instance ? t.instance->uuid : t.gpu.uuid, uuid, length);
 }
 
 EXPORT nvmlReturn_t nvmlDeviceGetSerial(nvmlDevice_t device, char *serial, unsigned int length)
@@ -174,7 +177,7 @@ EXPORT nvmlReturn_t nvmlDeviceGetSerial(nvmlDevice_t device, char *serial, unsig
     BEGIN(device, &t);
     if (t.instance || !t.gpu.serial[0])
         return NVML_ERROR_NOT_SUPPORTED;
-    return copy_text(t.gpu.serial, serial, length);
+    return copy_text(__func__, t.gpu.serial, serial, length);
 }
 
 EXPORT nvmlReturn_t nvmlDeviceGetMinorNumber(nvmlDevice_t device, unsigned int *minor)
@@ -186,7 +189,7 @@ EXPORT nvmlReturn_t nvmlDeviceGetMinorNumber(nvmlDevice_t device, unsigned int *
     if (t.instance)
         return NVML_ERROR_NOT_SUPPORTED;
     *minor = t.gpu.minor;
-    return NVML_SUCCESS;
+    return ANSWER(minor);
 }
 
 static void fill_pci(const struct node_gpu *g, nvmlPciInfo_t *pci)
@@ -210,5 +213,5 @@ EXPORT nvmlReturn_t nvmlDeviceGetPciInfo_v3(nvmlDevice_t device, nvmlPciInfo_t *
     if (!pci)
         return NVML_ERROR_INVALID_ARGUMENT;
     fill_pci(&t.gpu, pci);
-    return NVML_SUCCESS;
+    return ANSWER(pci);
 }

@@ -106,12 +106,18 @@ nvmlReturn_t begin(const char *call, nvmlDevice_t device, struct target *t)
     return rc == NVML_SUCCESS ? resolve(device, t) : rc;
 }
 
-nvmlReturn_t copy_text(const char *from, char *to, unsigned int length)
+nvmlReturn_t garbled(const char *call, void *answer, size_t size)
+{
+    node_garble(nvml_node, call, answer, size);
+    return NVML_SUCCESS;
+}
+
+nvmlReturn_t copy_text(const char *call, const char *from, char *to, unsigned int length)
 {
     if (!to)
         return NVML_ERROR_INVALID_ARGUMENT;
     if (strlen(from) + 1 > length)
         return NVML_ERROR_INSUFFICIENT_SIZE;
     strcpy(to, from);
-    return NVML_SUCCESS;
+    return garbled(call, to, length);
 }

@@ -63,7 +63,11 @@ nvmlReturn_t begin(const char *call, nvmlDevice_t device, struct target *t);
             return begin_rc;                                \
     } while (0)
 
+/* Returns NVML_SUCCESS, after the command garbage was applied to the answer. */
+#define ANSWER(answer) garbled(__func__, answer, sizeof *(answer))
+nvmlReturn_t garbled(const char *call, void *answer, size_t size);
+
 /* Copies a string; NVML_ERROR_INSUFFICIENT_SIZE if it does not fit. */
-nvmlReturn_t copy_text(const char *from, char *to, unsigned int length);
+nvmlReturn_t copy_text(const char *call, const char *from, char *to, unsigned int length);
 
 #endif

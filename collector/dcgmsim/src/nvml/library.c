@@ -63,13 +63,13 @@ EXPORT const char *nvmlErrorString(nvmlReturn_t result)
 EXPORT nvmlReturn_t nvmlSystemGetDriverVersion(char *version, unsigned int length)
 {
     nvmlReturn_t rc = enter(__func__);
-    return rc == NVML_SUCCESS ? copy_text(nvml_node->driver_version, version, length) : rc;
+    return rc == NVML_SUCCESS ? copy_text(__func__, nvml_node->driver_version, version, length) : rc;
 }
 
 EXPORT nvmlReturn_t nvmlSystemGetNVMLVersion(char *version, unsigned int length)
 {
     nvmlReturn_t rc = enter(__func__);
-    return rc == NVML_SUCCESS ? copy_text(nvml_node->nvml_version, version, length) : rc;
+    return rc == NVML_SUCCESS ? copy_text(__func__, nvml_node->nvml_version, version, length) : rc;
 }
 
 static nvmlReturn_t cuda_version(const char *call, int *version)

@@ -15,7 +15,7 @@ EXPORT nvmlReturn_t nvmlDeviceGetMigMode(nvmlDevice_t device, unsigned int *curr
     if (t.instance || !t.gpu.model.mig_capable)
         return NVML_ERROR_NOT_SUPPORTED;
     *current = *pending = t.gpu.mig_enabled ? NVML_DEVICE_MIG_ENABLE : NVML_DEVICE_MIG_DISABLE;
-    return NVML_SUCCESS;
+    return ANSWER(current);
 }
 
 EXPORT nvmlReturn_t nvmlDeviceGetMaxMigDeviceCount(nvmlDevice_t device, unsigned int *count)
@@ -25,7 +25,7 @@ EXPORT nvmlReturn_t nvmlDeviceGetMaxMigDeviceCount(nvmlDevice_t device, unsigned
     if (!count)
         return NVML_ERROR_INVALID_ARGUMENT;
     *count = !t.instance && t.gpu.mig_enabled ? NODE_MAX_CIS : 0;
-    return NVML_SUCCESS;
+    return ANSWER(count);
 }
 
 EXPORT nvmlReturn_t nvmlDeviceGetMigDeviceHandleByIndex(nvmlDevice_t device, unsigned int index, nvmlDevice_t *mig)
@@ -39,7 +39,7 @@ EXPORT nvmlReturn_t nvmlDeviceGetMigDeviceHandleByIndex(nvmlDevice_t device, uns
     if (!t.gpu.mig_enabled || !t.gpu.ci[index].present)
         return NVML_ERROR_NOT_FOUND;
     mig->handle = &nvml_handles[t.position][1 + index];
-    return NVML_SUCCESS;
+    return ANSWER(mig);
 }
 
 EXPORT nvmlReturn_t nvmlDeviceGetDeviceHandleFromMigDeviceHandle(nvmlDevice_t mig, nvmlDevice_t *device)
@@ -72,7 +72,7 @@ EXPORT nvmlReturn_t nvmlDeviceGetGpuInstanceId(nvmlDevice_t device, unsigned int
     if (!t.instance)
         return NVML_ERROR_NOT_SUPPORTED;
     *id = t.gi->nvml_id;
-    return NVML_SUCCESS;
+    return ANSWER(id);
 }
 
 EXPORT nvmlReturn_t nvmlDeviceGetComputeInstanceId(nvmlDevice_t device, unsigned int *id)
@@ -84,7 +84,7 @@ EXPORT nvmlReturn_t nvmlDeviceGetComputeInstanceId(nvmlDevice_t device, unsigned
     if (!t.instance)
         return NVML_ERROR_NOT_SUPPORTED;
     *id = t.instance->nvml_id;
-    return NVML_SUCCESS;
+    return ANSWER(id);
 }
 
 /* The real call needs privileges. Use `fail nvmlDeviceGetGpuInstanceById 4` to simulate that. */
@@ -123,7 +123,7 @@ EXPORT nvmlReturn_t nvmlGpuInstanceGetInfo(nvmlGpuInstance_t instance, nvmlGpuIn
     info->id = gi->nvml_id;
     info->placement.start = gi->placement_start;
     info->placement.size = gi->placement_size;
-    return NVML_SUCCESS;
+    return ANSWER(info);
 }
 
 static nvmlReturn_t instance_attributes(const char *call, nvmlDevice_t device, nvmlDeviceAttributes_t *a)

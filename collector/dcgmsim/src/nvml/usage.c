@@ -128,8 +128,9 @@ static nvmlReturn_t list_processes(const char *call, nvmlDevice_t device, uint32
         infos[i].pid = found[i].pid;
         infos[i].usedGpuMemory = found[i].memory_bytes;
         instance_ids(&found[i], &infos[i].gpuInstanceId, &infos[i].computeInstanceId);
+        garbled(call, &infos[i], sizeof infos[i]);
     }
-    return NVML_SUCCESS;
+    return garbled(call, count, sizeof *count);
 }
 
 static nvmlReturn_t list_processes_v1(const char *call, nvmlDevice_t device, uint32_t list, unsigned int *count,
@@ -237,5 +238,9 @@ EXPORT nvmlReturn_t nvmlDeviceGetProcessUtilization(nvmlDevice_t device, nvmlPro
     }
     node_unlock(nvml_node);
     *count = have;
+    if (node_garble(nvml_node, __func__, utilization, have * sizeof *utilization)) {
+        garbled(__func__, count, sizeof *count);
+        return NVML_SUCCESS;
+    }
     return have > 0 ? NVML_SUCCESS : NVML_ERROR_NOT_FOUND;
 }
