@@ -69,6 +69,24 @@ test-faults: build ## Run the fault suite, print latencies and recovery times (F
 	$(GO) test -v -run '^TestFault' -count 1 -timeout 20m \
 		$$(grep -rl --include='*_test.go' '^func TestFault' cmd collector podmapper | xargs -n 1 dirname | sort -u | sed 's|^|./|')
 
+BROWSER ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+BROWSER_TESTS := $(CURDIR)/cmd/gpu_exporter/internal/status/browser
+
+.PHONY: test-browser
+test-browser: build $(TOOLS)/browser/.installed ## Test the status page in Chromium; needs Node.js (BROWSER=path)
+	@if [ -z "$(BROWSER)" ]; then echo "Chromium is missing: install it, or set BROWSER=path" >&2; exit 1; fi
+	BROWSER='$(BROWSER)' NODE_PATH=$(TOOLS)/browser/node_modules $(GO) test -v -run '^TestBrowser$$' -count 1 -timeout 20m ./cmd/gpu_exporter $(PICTURES)
+
+.PHONY: pictures
+pictures: ## Rewrite the pictures of the status page
+	$(MAKE) --no-print-directory test-browser PICTURES=-pictures
+
+$(TOOLS)/browser/.installed: $(BROWSER_TESTS)/package.json
+	@mkdir -p $(@D)
+	cp $< $(@D)
+	npm install --prefix $(@D) --no-audit --no-fund --no-package-lock
+	@touch $@
+
 .PHONY: soak
 soak: build ## Reload every 5 s and cause a fault every 10 s; nothing may grow (DURATION=10m)
 	$(GO) test -v -run '^TestSoak$$' -count 1 -timeout 24h ./cmd/gpu_exporter -soak $(DURATION)
@@ -103,12 +121,12 @@ fuzz: ## Run every fuzz target for FUZZTIME (10s); report all failures at the en
 
 .PHONY: golden
 golden: build $(TOOLS)/promtool ## Rewrite the golden files after an intended change
-	$(GO) test ./collector/field ./collector/metrics ./collector/nvml ./podmapper/docker ./podmapper/dra -update
+	$(GO) test ./collector/field ./collector/metrics ./collector/nvml ./podmapper/docker ./podmapper/dra ./cmd/gpu_exporter/internal/status -update
 	$(GO) test ./cmd/gpu_exporter -run Promtool -update
 
 .PHONY: docs
 docs: ## Rewrite the pages and counters files that are generated from the code
-	$(GO) test ./collector/field ./collector/metrics ./collector/xid ./cmd/gpu_exporter/internal/config \
+	$(GO) test ./collector/field ./collector/metrics ./collector/xid ./cmd/gpu_exporter/internal/config ./cmd/gpu_exporter/internal/status \
 		-run 'Page$$|^TestEverythingCounters$$' -update
 
 .PHONY: clean

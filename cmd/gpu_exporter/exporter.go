@@ -53,6 +53,8 @@ type exporter struct {
 	gathered   time.Time   // of process
 	regather   atomic.Bool // although process is not old
 
+	effective atomic.Pointer[effective]
+
 	mu       sync.Mutex
 	cfg      config.Config
 	compared bool // the entries of models with the models of the GPUs
@@ -77,6 +79,7 @@ func newExporter(cfg config.Config, env sampler.Environment, logger, supervisorL
 	if err != nil {
 		return nil, err
 	}
+	e.setEffective(cfg, &settings)
 	e.collector = collector.New(collector.Config{
 		// The path of the program may hold another version when a sampler is restarted.
 		Command:              append([]string{"/proc/self/exe"}, sampler.Args(cfg.LogLevel, cfg.LogFormat)...),
@@ -127,7 +130,7 @@ func (e *exporter) serve(ctx context.Context) error {
 		webConfig = e.webFile.Path()
 	}
 	if e.env.Summary != "" {
-		e.log.Info("Simulating "+e.env.Summary, "look_at", metricsURL(e.cfg.ListenAddresses), "steer_with", e.env.Steering)
+		e.log.Info("Simulating "+e.env.Summary, "look_at", metricsURL(e.cfg.ListenAddresses), "steer_with", e.steering())
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	context.AfterFunc(ctx, func() { e.log.Info("Shutting down") })
@@ -172,6 +175,7 @@ func (e *exporter) handler() (http.Handler, error) {
 		Metrics: promhttp.InstrumentMetricHandler(e.registry, e.metrics),
 		Ready:   e.collector.Ready,
 		Pprof:   e.cfg.Pprof,
+		Status:  e.statusPages(),
 	}
 	if e.cfg.AdminAPI {
 		endpoints.Reload = e.reloader

@@ -80,6 +80,7 @@ func (e *exporter) reload(next config.Config) (changed bool, err error) {
 		}
 	}
 	e.cfg, e.compared = cfg, false
+	e.setEffective(cfg, &settings)
 	e.collector.Reconfigure(settings)
 	return true, nil
 }

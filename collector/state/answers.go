@@ -69,8 +69,8 @@ func hasValue(columns []model.FieldID, row []model.Cell) bool {
 	return false
 }
 
-// silence returns why the GPU at position i does not answer, or "" if it does.
-func silence(v View, i int) string {
+// Silence returns why the GPU at position i does not answer, or "" if it does.
+func Silence(v View, i int) string {
 	if Answers(v, i) {
 		return ""
 	}

@@ -28,7 +28,7 @@ func TestAnswersWithoutCounters(t *testing.T) {
 		if got := Answers(v, 0); got != tc.want {
 			t.Errorf("%s: answers %v", name, got)
 		}
-		if why := silence(v, 0); (why == "") != tc.want {
+		if why := Silence(v, 0); (why == "") != tc.want {
 			t.Errorf("%s: silence %q", name, why)
 		}
 	}

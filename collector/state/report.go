@@ -34,7 +34,7 @@ func newReport(logger *slog.Logger, xids *xid.Catalogue) report {
 func (r *report) gpus(v View) {
 	for i := range v.Inventory.Entities {
 		if e := &v.Inventory.Entities[i]; e.Kind == model.KindGPU && e.Selected {
-			r.gpu(e, silence(v, i))
+			r.gpu(e, Silence(v, i))
 		}
 	}
 	for i := range v.Gone {

@@ -112,6 +112,7 @@ type Static struct {
 	SystemdSocket   bool
 	WebConfigFile   string // empty: none
 	MaxRequests     int
+	StatusPage      bool
 	Pprof           bool
 	AdminAPI        bool
 

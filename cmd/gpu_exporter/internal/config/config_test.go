@@ -50,6 +50,7 @@ func defaults() Config {
 			CgroupFS:        "/sys/fs/cgroup",
 			ListenAddresses: []string{":9400"},
 			MaxRequests:     40,
+			StatusPage:      true,
 			LogLevel:        "info",
 			LogFormat:       "logfmt",
 		},

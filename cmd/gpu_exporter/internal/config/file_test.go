@@ -125,7 +125,7 @@ c.yaml:8: resolution: 5ms is not between 100ms and 24h0m0s: write one such as 5s
 c.yaml:9: unknown key "feild" in a field: did you mean field?
 c.yaml:11: devices is set on line 10 already: remove one of them
 c.yaml:13: an entry of models needs the key match: a regular expression of the GPU's model name
-c.yaml:15: unknown key "port" in web: use config, enable-admin-api, enable-pprof, listen-address, max-requests or systemd-socket`},
+c.yaml:15: unknown key "port" in web: use config, enable-admin-api, enable-pprof, listen-address, max-requests, status-page or systemd-socket`},
 		"keys in other places": {`sample.interval: 5s
 max_age: 1m
 level: debug

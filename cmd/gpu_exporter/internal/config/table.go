@@ -214,6 +214,8 @@ func (s *Static) settings() []*setting {
 			help: "File with TLS and authentication settings. See https://github.com/prometheus/exporter-toolkit/blob/master/docs/web-configuration.md."},
 		{name: "web.max-requests", def: "40", arg: "N", target: number(&s.MaxRequests, 1, 100000),
 			help: "Number of scrapes prepared at the same time. Further ones wait for up to 1s, and then get status 503."},
+		{name: "web.status-page", def: "true", target: boolean(&s.StatusPage),
+			help: "Serve the state of the node as a page on / and as JSON on /api/v1/status. Without it, / has links only."},
 		{name: "web.enable-admin-api", target: boolean(&s.AdminAPI),
 			help: "Let clients change the exporter: POST /-/reload, /-/profiling/pause?for=10m and /-/profiling/resume. One flag covers them, because each affects all users of the node. SIGHUP and changes of files reload without it."},
 		{name: "web.enable-pprof", target: boolean(&s.Pprof), help: "Serve profiles under /debug/pprof/."},

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"gpu_exporter/collector/metrics"
 	"gpu_exporter/podmapper"
@@ -99,6 +100,23 @@ func (o *Owners) Sources() map[string]metrics.SourceStatus {
 	for _, s := range o.states() {
 		if s.name != kubelet && s.name != "" {
 			all[s.name] = sourceStatus(s)
+		}
+	}
+	return all
+}
+
+// Source is the state of one source of owners.
+type Source struct {
+	Findings    []Finding
+	LastSuccess time.Time // zero before the first
+}
+
+// Report returns the state of each configured source. It only reads what is in memory.
+func (o *Owners) Report() []Source {
+	var all []Source
+	for _, s := range o.states() {
+		if len(s.findings) > 0 {
+			all = append(all, Source{s.findings, s.status.LastSuccess})
 		}
 	}
 	return all

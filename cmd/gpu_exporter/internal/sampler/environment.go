@@ -51,7 +51,7 @@ var ErrNoStandIns = errors.New("no stand-ins for NVIDIA's libraries")
 type Environment struct {
 	Env       []string // NAME=value
 	Summary   string   // what is simulated; empty: nothing
-	Steering  string   // a command line that steers the simulated node
+	Steering  string   // the start of a command line that steers the simulated node; a command follows
 	KernelLog string   // of the simulated node; empty: none
 	Warning   string   // a probable mistake; empty: none
 
@@ -185,7 +185,7 @@ func (e *Environment) simulate(scenario, executable string) error {
 		return nil // installed without the engine, which is optional
 	}
 	engine := filepath.Join(libraries, simEngine)
-	e.Steering = fmt.Sprintf("%s=%s %s --command 'xid 79 gpu 0'", envState, state, engine)
+	e.Steering = fmt.Sprintf("%s=%s %s --command", envState, state, engine)
 	return e.tryScenario(engine, scenario)
 }
 

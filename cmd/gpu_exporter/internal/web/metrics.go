@@ -5,7 +5,6 @@ package web
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,7 +12,6 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -37,8 +35,7 @@ type Metrics struct {
 	Renew      func()
 	log        *slog.Logger
 	negotiator *negotiator
-	slots      chan struct{} // one element for each answer in preparation
-	wait       time.Duration // for a slot
+	turns      turns
 	current    atomic.Pointer[page]
 	renewing   sync.Mutex
 	compressor compressor
@@ -67,14 +64,10 @@ type body struct {
 // encoder panics.
 var errInterrupted = errors.New("encoding was interrupted")
 
-// maxWait is how long a request waits for its turn. An answer takes milliseconds, so
-// bursts of clients are served one after the other.
-const maxWait = time.Second
-
 // NewMetrics returns a handler that prepares at most limit answers at a time. It
 // answers 503 before the first exposition is published.
 func NewMetrics(limit int, log *slog.Logger) *Metrics {
-	return &Metrics{log: log, negotiator: newNegotiator(), slots: make(chan struct{}, limit), wait: maxWait}
+	return &Metrics{log: log, negotiator: newNegotiator(), turns: newTurns(limit)}
 }
 
 // Publish replaces the exposition. It must not change afterwards, except that it becomes
@@ -120,11 +113,11 @@ func (m *Metrics) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // prepare returns the body for a request. The limit applies to this work, and not to the
 // writes: clients that do not read must not keep others out.
 func (m *Metrics) prepare(r *http.Request) (b *body, status int, why string) {
-	if !m.enter(r.Context()) {
+	if !m.turns.begin(r.Context()) {
 		return nil, http.StatusServiceUnavailable,
-			fmt.Sprintf("Limit of concurrent scrapes reached (%d, set by --web.max-requests), try again later.", cap(m.slots))
+			fmt.Sprintf("Limit of concurrent scrapes reached (%d, set by --web.max-requests), try again later.", cap(m.turns.slots))
 	}
-	defer func() { <-m.slots }()
+	defer m.turns.end()
 	p := m.newest()
 	if p == nil {
 		return nil, http.StatusServiceUnavailable, "No metrics yet: the exporter is starting."
@@ -134,24 +127,6 @@ func (m *Metrics) prepare(r *http.Request) (b *body, status int, why string) {
 		return nil, http.StatusInternalServerError, "Encoding the metrics failed: " + b.err.Error()
 	}
 	return b, http.StatusOK, ""
-}
-
-// enter waits for a slot, and reports whether it got one.
-func (m *Metrics) enter(ctx context.Context) bool {
-	select {
-	case m.slots <- struct{}{}:
-		return true
-	default:
-	}
-	timer := time.NewTimer(m.wait)
-	defer timer.Stop()
-	select {
-	case m.slots <- struct{}{}:
-		return true
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-	return false
 }
 
 // body returns the body of a variant. The first call for it encodes it.

@@ -186,20 +186,20 @@ func TestMetricsEncodeOnce(t *testing.T) {
 func TestMetricsLimit(t *testing.T) {
 	e := &text{body: "x 1\n", hold: make(chan struct{})}
 	h := serving(3, e)
-	h.wait = time.Millisecond
+	h.turns.wait = time.Millisecond
 	var wg sync.WaitGroup
 	codes := make(chan int, 3)
 	for range 3 {
 		wg.Go(func() { codes <- get(t, h, nil, nil).StatusCode })
 	}
-	for len(h.slots) < 3 {
+	for len(h.turns.slots) < 3 {
 		time.Sleep(time.Millisecond)
 	}
 	resp := get(t, h, nil, nil)
 	if resp.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("status %d over the limit, want 503", resp.StatusCode)
 	}
-	h.wait = time.Minute
+	h.turns.wait = time.Minute
 	waiting := make(chan int, 1)
 	wg.Go(func() { waiting <- get(t, h, nil, nil).StatusCode }) // the others end while it waits
 	if got := plainBody(t, resp); !strings.Contains(got, "Limit of concurrent scrapes reached (3, set by --web.max-requests)") {

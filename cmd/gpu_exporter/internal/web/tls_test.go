@@ -150,7 +150,8 @@ func TestWebConfig(t *testing.T) {
 			if err := file.Close(); err != nil {
 				t.Fatal(err)
 			}
-			mux, err := testHandler(serving(40, &text{body: "x 1\n"}), alwaysReady, true)
+			endpoints := Endpoints{Metrics: serving(40, &text{body: "x 1\n"}), Ready: alwaysReady, Pprof: true, Status: testStatus()}
+			mux, err := endpoints.Handler()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -166,7 +167,7 @@ func TestWebConfig(t *testing.T) {
 			if tt.plain {
 				scheme = "http"
 			}
-			for _, path := range []string{"/metrics", "/", "/health", "/debug/pprof/cmdline"} {
+			for _, path := range []string{"/metrics", "/", StatusPath, "/health", "/debug/pprof/cmdline"} {
 				r, err := http.NewRequest(http.MethodGet, scheme+"://"+address+path, nil)
 				if err != nil {
 					t.Fatal(err)

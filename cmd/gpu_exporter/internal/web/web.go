@@ -1,8 +1,8 @@
 // Copyright The gpu_exporter Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package web serves the exporter's HTTP endpoints: /metrics, the landing page,
-// health, readiness, reload, the admin API and pprof.
+// Package web serves the exporter's HTTP endpoints: /metrics, the status page, health,
+// readiness, reload, the admin API and pprof.
 //
 // It must not know what the metrics mean, and must not read devices or owners.
 package web
@@ -52,17 +52,22 @@ type Endpoints struct {
 	Reload    http.Handler // nil: the admin API is off
 	Profiling *Profiling   // likewise
 	Pprof     bool
+	Status    *Status // nil: / has links only
 }
 
 // Handler routes the requests to the endpoints.
 func (e *Endpoints) Handler() (http.Handler, error) {
-	landing, err := landingPage(e.Pprof)
-	if err != nil {
-		return nil, err
-	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", e.Metrics) // GET includes HEAD
-	mux.Handle("GET /{$}", landing)
+	if e.Status != nil {
+		e.Status.addTo(mux)
+	} else {
+		landing, err := landingPage(e.Pprof)
+		if err != nil {
+			return nil, err
+		}
+		mux.Handle("GET /{$}", landing)
+	}
 	// dcgm-exporter's health check and headers. The exporter is healthy while it
 	// answers, also during a reload.
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {

@@ -268,7 +268,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := serving(2, &text{body: strings.Repeat("x 1\n", 1<<20)})
-	h.wait = defaultTimeouts().write / 3 // for a busy machine, and shorter than a stalled write
+	h.turns.wait = defaultTimeouts().write / 3 // for a busy machine, and shorter than a stalled write
 	mux, err := testHandler(h, alwaysReady, false)
 	if err != nil {
 		t.Fatal(err)
@@ -383,7 +383,7 @@ func TestShutdown(t *testing.T) {
 				}
 				answer <- err
 			}()
-			eventually(t, "the scrape has begun", func() bool { return len(h.slots) == 1 })
+			eventually(t, "the scrape has begun", func() bool { return len(h.turns.slots) == 1 })
 			cancel()
 			if tt.finishes {
 				close(e.hold)
