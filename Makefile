@@ -111,6 +111,10 @@ docs: ## Rewrite the pages and counters files that are generated from the code
 	$(GO) test ./collector/field ./collector/metrics ./collector/xid ./cmd/gpu_exporter/internal/config \
 		-run 'Page$$|^TestEverythingCounters$$' -update
 
+.PHONY: rules
+rules: ## Rewrite the recording rules and alerts, and their tables, from the code
+	$(GO) test ./deploy/prometheus/rules -run '^(TestRuleFiles|TestTables)$$' -update
+
 .PHONY: clean
 clean: ## Remove what was built
 	rm -rf $(BUILD)
