@@ -127,9 +127,9 @@ func ownersOf(matchers, arguments string) string {
 	held := func(labels string, family *definition.Family) string {
 		return fmt.Sprintf("max by (%s) (last_over_time(%s{%s}[15m]))", labels, family, matchers)
 	}
-	query := fmt.Sprint("topk(5, ", held("namespace, pod", &definition.GPUPodInfo), " or ", held("job_id", &definition.GPUJobInfo), ")")
-	return "{{ with printf `" + query + "` " + arguments + " | query }}; held by" +
-		"{{ range . }} {{ if .Labels.pod }}{{ .Labels.namespace }}/{{ .Labels.pod }}{{ else }}job {{ .Labels.job_id }}{{ end }}{{ end }}{{ end }}."
+	query := held("namespace, pod", &definition.GPUPodInfo) + " or " + held("job_id", &definition.GPUJobInfo)
+	return "{{ with printf `" + query + "` " + arguments + ` | query | sortByLabel "pod" }}; held by` +
+		"{{ range $i, $o := . }}{{ if lt $i 5 }} {{ if $o.Labels.pod }}{{ $o.Labels.namespace }}/{{ $o.Labels.pod }}{{ else }}job {{ $o.Labels.job_id }}{{ end }}{{ end }}{{ end }}{{ end }}."
 }
 
 // remedy is the remedy for the values of a label.

@@ -40,7 +40,7 @@ func waste() AlertGroup {
 			},
 			{
 				Name: "GPUNamespaceInefficient",
-				Expr: fmt.Sprintf("sum_over_time(%s%s) / (%s * sum_over_time(%s%[2]s)) < %v and sum_over_time(%[4]s%[2]s) >= %v",
+				Expr: fmt.Sprintf("sum_over_time(%[1]s%[2]s) / (%[3]s * sum_over_time(%[4]s%[2]s)) < %[5]v and sum_over_time(%[4]s%[2]s) >= %[6]d",
 					&NamespaceSMActive, span(inefficientWindow), seconds(Interval), &NamespaceHeld, inefficientRatio, inefficientGPUHours*int(time.Hour/Interval)),
 				For:      time.Hour,
 				Severity: Info,
