@@ -180,22 +180,23 @@ func TestScrapeConfigurations(t *testing.T) {
 	t.Run("the alert finds them", func(t *testing.T) {
 		api := api
 		api.t = t
-		expr := alertExpr(t, "GPUScrapeMisconfigured")
+		expr := misconfiguredAlert(t)
 		api.expect(`count(`+expr+`)`, 2)
 		api.expect(`count((`+expr+`) and on (job) {__name__="`+definition.GPUUp.Name+`",job=~"wrong(-honor)?"})`, 2)
 	})
 	api.expectNoComplaint()
 }
 
-func alertExpr(t *testing.T, name string) string {
+// misconfiguredAlert returns the expression of the alert for wrong scrape configurations.
+func misconfiguredAlert(t *testing.T) string {
 	t.Helper()
 	for _, g := range rules.AlertGroups() {
 		for _, a := range g.Alerts {
-			if a.Name == name {
+			if a.Name == "GPUScrapeMisconfigured" {
 				return a.Expr
 			}
 		}
 	}
-	t.Fatalf("no alert is named %s", name)
+	t.Fatal("no alert reports wrong scrape configurations")
 	return ""
 }
