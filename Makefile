@@ -115,8 +115,8 @@ docs: ## Rewrite the pages and counters files that are generated from the code
 rules: ## Rewrite the recording rules and alerts, and their tables, from the code
 	$(GO) test ./deploy/prometheus/rules -run '^(TestRuleFiles|TestTables)$$' -update
 
-# These tools are modules without a list of versions at the proxy, or need files that are not in
-# the module, so that `go install` does not build them. PATH@VERSION of the module and its command.
+# `go install` does not build these tools: the module proxy has no list of pint's versions, and
+# Alertmanager's module has no web pages.
 PINT         := github.com/cloudflare/pint
 ALERTMANAGER := github.com/prometheus/alertmanager
 PINT_VERSION         ?= v0.87.0
@@ -130,6 +130,10 @@ pint: $(TOOLS)/pint ## Check the rules with pint, without a Prometheus
 check-alertmanager: $(TOOLS)/amtool ## Check the example configuration of Alertmanager
 	$(TOOLS)/amtool check-config deploy/prometheus/examples/alertmanager.yaml
 
+.PHONY: test-alerts
+test-alerts: build $(TOOLS)/prometheus $(TOOLS)/alertmanager ## Inject faults into simulated nodes, and observe the alerts with Prometheus and Alertmanager
+	$(GO) test -v -tags e2ealerts -count 1 -timeout 60m ./deploy/prometheus/e2e
+
 $(TOOLS)/pint: $(TOOLS)/.pint-$(PINT_VERSION)
 $(TOOLS)/.pint-$(PINT_VERSION):
 	$(call BUILD_TOOL,$(PINT),$(PINT_VERSION),pint)
@@ -138,16 +142,14 @@ $(TOOLS)/amtool $(TOOLS)/alertmanager: $(TOOLS)/%: $(TOOLS)/.%-$(ALERTMANAGER_VE
 $(TOOLS)/.amtool-$(ALERTMANAGER_VERSION) $(TOOLS)/.alertmanager-$(ALERTMANAGER_VERSION): $(TOOLS)/.%-$(ALERTMANAGER_VERSION):
 	$(call BUILD_TOOL,$(ALERTMANAGER),$(ALERTMANAGER_VERSION),$*)
 
-# BUILD_TOOL builds MODULE/cmd/NAME in a module that requires exactly MODULE@VERSION. The overlay
-# replaces Alertmanager's web pages, which its module does not contain.
+# BUILD_TOOL builds MODULE/cmd/NAME from a copy of the module. Alertmanager embeds web pages that
+# its module does not contain, so an empty page replaces them.
 define BUILD_TOOL
-	@mkdir -p $(TOOLS)/src/$(3)
-	@printf 'module tool\n\ngo 1.26\n\nrequire $(1) $(2)\n' >$(TOOLS)/src/$(3)/go.mod
-	@echo '<!DOCTYPE html>' >$(TOOLS)/src/$(3)/index.html
-	cd $(TOOLS)/src/$(3) && export GOFLAGS=-mod=mod && $(GO) mod download $(1) && \
-		printf '{"Replace": {"%s/ui/app/dist/index.html": "%s/index.html"}}\n' \
-			"$$($(GO) list -m -f '{{.Dir}}' $(1))" "$$PWD" >overlay.json && \
-		$(GO) build -overlay overlay.json -o $(TOOLS)/$(3) $(1)/cmd/$(3)
+	@mkdir -p $(TOOLS)/src && rm -rf $(TOOLS)/src/$(3)
+	cp -r "$$($(GO) mod download -json $(1)@$(2) | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')" $(TOOLS)/src/$(3)
+	@chmod -R u+w $(TOOLS)/src/$(3) && mkdir -p $(TOOLS)/src/$(3)/ui/app/dist && touch $(TOOLS)/src/$(3)/ui/app/dist/index.html
+	cd $(TOOLS)/src/$(3) && GOFLAGS=-mod=mod $(GO) build -o $(TOOLS)/$(3) ./cmd/$(3)
+	@rm -rf $(TOOLS)/src/$(3)
 	@touch $@
 endef
 
