@@ -115,6 +115,10 @@ docs: ## Rewrite the pages and counters files that are generated from the code
 rules: ## Rewrite the recording rules and alerts, and their tables, from the code
 	$(GO) test ./deploy/prometheus/rules -run '^(TestRuleFiles|TestTables)$$' -update
 
+.PHONY: test-parsers
+test-parsers: exporter sim ## Read pages with the parsers of OpenTelemetry, Alloy and VictoriaMetrics
+	cd deploy/prometheus/parsers && $(GO) test ./... -exporter $(BUILD)/gpu_exporter
+
 # `go install` does not build these tools: the module proxy has no list of pint's versions, and
 # Alertmanager's module has no web pages.
 PINT         := github.com/cloudflare/pint
