@@ -119,43 +119,30 @@ rules: ## Rewrite the recording rules and alerts, and their tables, from the cod
 test-parsers: exporter sim ## Read pages with the parsers of OpenTelemetry, Alloy and VictoriaMetrics
 	cd deploy/prometheus/parsers && $(GO) test ./... -exporter $(BUILD)/gpu_exporter
 
-# `go install` does not build these tools: the module proxy has no list of pint's versions, and
-# Alertmanager's module has no web pages.
-PINT         := github.com/cloudflare/pint
-ALERTMANAGER := github.com/prometheus/alertmanager
-PINT_VERSION         ?= v0.87.0
-ALERTMANAGER_VERSION ?= v0.35.0
+PINT_VERSION   ?= v0.87.0
+AMTOOL_VERSION ?= v0.35.0
 
 .PHONY: pint
 pint: $(TOOLS)/pint ## Check the rules with pint, without a Prometheus
 	cd deploy/prometheus && $(TOOLS)/pint --config .pint.hcl --offline lint --min-severity info --fail-on info recording.yaml alerts.yaml
 
-.PHONY: check-alertmanager
-check-alertmanager: $(TOOLS)/amtool ## Check the example configuration of Alertmanager
+.PHONY: amtool
+amtool: $(TOOLS)/amtool ## Check the example configuration of Alertmanager
 	$(TOOLS)/amtool check-config deploy/prometheus/examples/alertmanager.yaml
 
-.PHONY: test-alerts
-test-alerts: build $(TOOLS)/prometheus $(TOOLS)/alertmanager ## Inject faults into simulated nodes, and observe the alerts with Prometheus and Alertmanager
-	$(GO) test -v -tags e2ealerts -count 1 -timeout 60m ./deploy/prometheus/e2e
-
+# `go install` asks for the list of pint's versions, which the module proxy does not have.
 $(TOOLS)/pint: $(TOOLS)/.pint-$(PINT_VERSION)
 $(TOOLS)/.pint-$(PINT_VERSION):
-	$(call BUILD_TOOL,$(PINT),$(PINT_VERSION),pint)
-
-$(TOOLS)/amtool $(TOOLS)/alertmanager: $(TOOLS)/%: $(TOOLS)/.%-$(ALERTMANAGER_VERSION)
-$(TOOLS)/.amtool-$(ALERTMANAGER_VERSION) $(TOOLS)/.alertmanager-$(ALERTMANAGER_VERSION): $(TOOLS)/.%-$(ALERTMANAGER_VERSION):
-	$(call BUILD_TOOL,$(ALERTMANAGER),$(ALERTMANAGER_VERSION),$*)
-
-# BUILD_TOOL builds MODULE/cmd/NAME from a copy of the module. Alertmanager embeds web pages that
-# its module does not contain, so an empty page replaces them.
-define BUILD_TOOL
-	@mkdir -p $(TOOLS)/src && rm -rf $(TOOLS)/src/$(3)
-	cp -r "$$($(GO) mod download -json $(1)@$(2) | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')" $(TOOLS)/src/$(3)
-	@chmod -R u+w $(TOOLS)/src/$(3) && mkdir -p $(TOOLS)/src/$(3)/ui/app/dist && touch $(TOOLS)/src/$(3)/ui/app/dist/index.html
-	cd $(TOOLS)/src/$(3) && GOFLAGS=-mod=mod $(GO) build -o $(TOOLS)/$(3) ./cmd/$(3)
-	@rm -rf $(TOOLS)/src/$(3)
+	@rm -rf $(TOOLS)/src/pint && mkdir -p $(TOOLS)/src/pint
+	@printf 'module tool\n\nrequire github.com/cloudflare/pint $(PINT_VERSION)\n' >$(TOOLS)/src/pint/go.mod
+	cd $(TOOLS)/src/pint && GOFLAGS=-mod=mod $(GO) build -o $(TOOLS)/pint github.com/cloudflare/pint/cmd/pint
 	@touch $@
-endef
+
+$(TOOLS)/amtool: $(TOOLS)/.amtool-$(AMTOOL_VERSION)
+$(TOOLS)/.amtool-$(AMTOOL_VERSION):
+	@mkdir -p $(TOOLS)
+	GOFLAGS= GOBIN=$(TOOLS) $(GO) install github.com/prometheus/alertmanager/cmd/amtool@$(AMTOOL_VERSION)
+	@touch $@
 
 .PHONY: clean
 clean: ## Remove what was built
