@@ -111,6 +111,10 @@ docs: ## Rewrite the pages and counters files that are generated from the code
 	$(GO) test ./collector/field ./collector/metrics ./collector/xid ./cmd/gpu_exporter/internal/config \
 		-run 'Page$$|^TestEverythingCounters$$' -update
 
+.PHONY: dashboards
+dashboards: ## Rewrite the dashboards in grafana from the code
+	$(GO) test ./grafana -run '^TestFiles$$' -count 1 -update
+
 .PHONY: clean
 clean: ## Remove what was built
 	rm -rf $(BUILD)
