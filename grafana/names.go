@@ -45,6 +45,11 @@ func (m Metric) By(labels, selector string) string {
 	return fmt.Sprint("max by (", labels, ") (", m, selector, ")", m.toBase)
 }
 
+// Sum returns an expression in the base unit that adds up the MIG instances of a GPU.
+func (m Metric) Sum(labels, selector string) string {
+	return fmt.Sprint("sum by (", labels, ") (max by (", deviceID, ") (", m, selector, "))", m.toBase)
+}
+
 // Default returns the names of etc/default-counters.csv, in DCGM's units.
 func Default() Names {
 	n := names(func(f field.Field) Metric {
