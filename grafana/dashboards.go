@@ -37,6 +37,9 @@ func All(n Names) ([]Dashboard, error) {
 	var dashboards []Dashboard
 	for _, p := range []page{
 		node(n),
+		gpu(n),
+		health(n),
+		exporter(n),
 	} {
 		d, err := p.build(n)
 		if err != nil {
