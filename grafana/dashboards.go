@@ -36,6 +36,7 @@ func (d Dashboard) JSON() ([]byte, error) {
 func All(n Names) ([]Dashboard, error) {
 	var dashboards []Dashboard
 	for _, p := range []page{
+		fleet(n),
 		node(n),
 		gpu(n),
 		health(n),

@@ -30,9 +30,9 @@ func exporter(Names) page {
 	const sel = onTarget
 	const id = "cluster, instance"
 	one := func(family any) string { return newestOf(id, family, sel) }
-	// The label job of the targets does not tell exporters from other programs.
+	// A job can be selected by All, which includes the jobs of all programs.
 	target := func(metric string) string {
-		return e("(", newestOf(id, metric, sel), ")")
+		return e("max by (", id, ") (", metric, sel, " and on (cluster, job) ", &definition.SamplerUp, inFleet, ")")
 	}
 	count := func(title, description, expr, color string) *panel {
 		return newStat(title, description, of("none", 0, "no exporter is scraped").zeroIsGood(color), query{expr, "exporters"}).size(3, 4)
@@ -72,7 +72,7 @@ func exporter(Names) page {
 					column{title: "Kernel log", expr: one(&definition.KernelLogUp), style: of("none", 0, "not configured").texts(value{0, "not readable", caution}, value{1, "read", good})},
 					column{title: "Health checks", expr: one(&definition.HealthCheckUp), style: of("none", 0, "off").texts(value{0, "not known now", unknown}, value{1, "fresh", good})},
 					column{title: "Owner sources down", expr: e("sum by (", id, ") (", newestOf(id+", source", &definition.OwnerSourceUp, sel), " == bool 0)"), style: of("none", 0, "none configured").zeroIsGood(serious)},
-					column{title: "Memory", expr: one(processMemory), style: of("bytes", 0, "not known now")},
+					column{title: "Memory", expr: target(processMemory), style: of("bytes", 0, "not known now")},
 				).size(24, 9).emptyText("no exporter is scraped"),
 			}},
 			{title: "Samples", panels: []*panel{
@@ -117,9 +117,9 @@ func exporter(Names) page {
 			}},
 			{title: "Cost and versions", panels: []*panel{
 				newTimeSeries("Processor time", "Processor time of exporter processes, of the 20 with the most. The sampler is a process of its own.",
-					of("percentunit", 1, "no exporter is scraped").from0(), query{top(rateOf(id, processCPU, sel)), legend}),
+					of("percentunit", 1, "no exporter is scraped").from0(), query{top(e("max by (", id, ") (rate(", processCPU, sel, "[$__rate_interval]) and on (cluster, job) ", &definition.SamplerUp, inFleet, ")")), legend}),
 				newTimeSeries("Memory", "Resident memory of exporter processes, of the 20 with the most.",
-					of("bytes", 0, "no exporter is scraped").from0(), query{top(one(processMemory)), legend}),
+					of("bytes", 0, "no exporter is scraped").from0(), query{top(target(processMemory)), legend}),
 				newTimeSeries("Scrape duration", "Time that a scrape took, of the 20 slowest targets.",
 					of("s", 3, "no exporter is scraped").from0(), query{top(target(scrapeDuration)), legend}),
 				newTimeSeries("Series per scrape", "Number of series on a page, of the 20 targets with the most.",
