@@ -36,7 +36,11 @@ func (d Dashboard) JSON() ([]byte, error) {
 func All(n Names) ([]Dashboard, error) {
 	var dashboards []Dashboard
 	for _, p := range []page{
+		fleet(n),
 		node(n),
+		gpu(n),
+		health(n),
+		exporter(n),
 	} {
 		d, err := p.build(n)
 		if err != nil {

@@ -247,6 +247,19 @@ func (p *panel) colorText(column string, texts ...coloredText) *panel {
 	return p
 }
 
+// colors sets the colors of series by their legends.
+func (p *panel) colors(byLegend [][2]string) *panel {
+	p.custom = append(p.custom, func(b *dashboard.Panel) {
+		for _, c := range byLegend {
+			b.FieldConfig.Overrides = append(b.FieldConfig.Overrides, dashboard.DashboardFieldConfigSourceOverrides{
+				Matcher:    dashboard.MatcherConfig{Id: "byName", Options: c[0]},
+				Properties: []dashboard.DynamicConfigValue{{Id: "color", Value: dashboard.FieldColor{Mode: dashboard.FieldColorModeIdFixed, FixedColor: &c[1]}}},
+			})
+		}
+	})
+	return p
+}
+
 // stack adds the values up.
 func (p *panel) stack() *panel { p.stacked = true; return p }
 

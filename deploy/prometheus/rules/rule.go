@@ -14,6 +14,10 @@ import "time"
 // Interval is the evaluation interval of the recording rules.
 const Interval = 30 * time.Second
 
+// RunbookBase is the prefix of the links to runbooks. Replace it in alerts.yaml by the URL where
+// you serve the folder.
+const RunbookBase = "runbooks/"
+
 // Record is a recording rule. Records must not change.
 type Record struct {
 	Name string
