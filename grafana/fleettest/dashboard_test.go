@@ -20,22 +20,22 @@ import (
 
 // dashboard is what the tests read of a dashboard's file.
 type dashboard struct {
-	file       string
-	raw        map[string]any
-	Title      string
-	Time       struct{ From, To string }
-	Panels     []panel
-	Templating struct{ List []variable }
+	file        string
+	raw         map[string]any
+	Title       string
+	Time        struct{ From, To string }
+	Panels      []panel
+	Templating  struct{ List []variable }
 	Annotations struct{ List []annotation }
 }
 
 type panel struct {
-	ID      int
-	Type    string
-	Title   string
-	Panels  []panel // of a collapsed row
-	GridPos struct{ W, H, X, Y int }
-	Targets []target
+	ID            int
+	Type          string
+	Title         string
+	Panels        []panel // of a collapsed row
+	GridPos       struct{ W, H, X, Y int }
+	Targets       []target
 	Interval      string
 	MaxDataPoints int
 	Repeat        string

@@ -77,7 +77,9 @@ func demo(t *testing.T, args ...string) *fleet {
 	})
 
 	at(0.15, func() { bad.command(t, "heat gpu 0 25", "link gpu 2 port 3 error crc 12") })
-	at(0.2, func() { bad.command(t, "xid 94 gpu 1", "ecc gpu 1 sbe 3", "ecc gpu 1 dbe 1", "remap gpu 1 uncorrectable 1", "remap gpu 1 pending 1", "recovery gpu 1 reset") })
+	at(0.2, func() {
+		bad.command(t, "xid 94 gpu 1", "ecc gpu 1 sbe 3", "ecc gpu 1 dbe 1", "remap gpu 1 uncorrectable 1", "remap gpu 1 pending 1", "recovery gpu 1 reset")
+	})
 	at(0.25, func() { bad.command(t, "reason gpu 4 hw_power_brake on", "link switch 0 port 3 down") })
 	at(0.3, func() { bad.command(t, "xid 31 gpu 0 count 6", "health gpu 6 nvlink warn 40") })
 	at(0.35, func() { bad.killSampler(t) })
@@ -92,7 +94,9 @@ func demo(t *testing.T, args ...string) *fleet {
 	at(0.42, func() { small.start(t) })
 	at(0.45, func() { pods.exporter.stop(t) })
 	at(0.46, func() { pods.start(t) })
-	at(0.5, func() { bad.command(t, "xid 79 gpu 3", "lose gpu 3", "remap gpu 2 failure 1", "recovery gpu 2 drain-and-reset") })
+	at(0.5, func() {
+		bad.command(t, "xid 79 gpu 3", "lose gpu 3", "remap gpu 2 failure 1", "recovery gpu 2 drain-and-reset")
+	})
 	at(0.55, func() { nvl.command(t, "fabric gpu 2 failure 5") })
 	at(0.6, func() { mig.command(t, "mig gpu 5 1g.10gb*7") })
 	at(0.65, func() { // a job ends, and a different one starts

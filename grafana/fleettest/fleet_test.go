@@ -4,7 +4,6 @@
 package fleettest
 
 import (
-	"math"
 	"sync"
 	"testing"
 	"time"
@@ -24,6 +23,9 @@ type event struct {
 // recording has the pages of each node, all of the same number.
 type recording map[*node][]page
 
+// warmUp is the number of pages before the recording, in which loads and owners begin.
+const warmUp = 12
+
 // record starts all nodes and records pages while the events happen. Each node is recorded
 // on its own, because a busy machine delays them differently.
 func (f *fleet) record(t *testing.T, pages int) recording {
@@ -39,8 +41,8 @@ func (f *fleet) record(t *testing.T, pages int) recording {
 	all := recording{}
 	last := map[*node]time.Time{}
 	next := 0
-	for i := range pages {
-		for ; next < len(f.events) && f.events[next].at*float64(pages) <= float64(i); next++ {
+	for i := -warmUp; i < pages; i++ {
+		for ; next < len(f.events) && f.events[next].at*float64(pages) <= float64(max(i, 0)); next++ {
 			f.events[next].do()
 		}
 		results := make([]page, len(f.nodes))
@@ -54,7 +56,9 @@ func (f *fleet) record(t *testing.T, pages int) recording {
 		}
 		for k, n := range f.nodes {
 			last[n] = results[k].time
-			all[n] = append(all[n], results[k])
+			if i >= 0 {
+				all[n] = append(all[n], results[k])
+			}
 		}
 	}
 	return all
@@ -108,6 +112,3 @@ func (s *series) endGaps(end time.Time) {
 	}
 	s.samples = samples
 }
-
-// isStale reports whether a value is a stale marker. Stale markers differ from other NaNs.
-func isStale(v float64) bool { return math.Float64bits(v) == math.Float64bits(stale()) }

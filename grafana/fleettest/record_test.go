@@ -140,7 +140,6 @@ func (n *node) scrape(t *testing.T, last time.Time) page {
 			return p
 		}
 		if time.Now().After(deadline) {
-			p.time = time.Now()
 			return p
 		}
 	}
@@ -160,18 +159,26 @@ func (n *node) tryScrape(t *testing.T) (page, error) {
 
 // stretcher converts the pages of one node to scrapes of the history.
 type stretcher struct {
-	previous page
 	totals   map[string]total // of integrals, by name and labels
-	at       time.Time        // of the previous page, in the history
+	recorded time.Time        // of the last new sample
+	at       time.Time        // of the last new sample, in the history
 }
 
 type total struct{ recorded, history float64 }
 
-// next returns the values of a page at a time of the history.
+// next returns the values of a page at a time of the history. While there is no new sample,
+// integrals keep their value, so that their growth belongs to the whole time until the next.
 func (s *stretcher) next(p page, at time.Time) []point {
-	factor := 1.0
-	if recorded := p.time.Sub(s.previous.time); !s.at.IsZero() && recorded > 0 {
-		factor = float64(at.Sub(s.at)) / float64(recorded)
+	if len(p.series) == 0 {
+		*s = stretcher{}
+		return nil
+	}
+	factor := 0.0
+	if recorded := p.time.Sub(s.recorded); recorded > 0 {
+		if !s.at.IsZero() {
+			factor = float64(at.Sub(s.at)) / float64(recorded)
+		}
+		s.recorded, s.at = p.time, at
 	}
 	totals := make(map[string]total, len(p.series))
 	points := make([]point, len(p.series))
@@ -179,14 +186,16 @@ func (s *stretcher) next(p page, at time.Time) []point {
 		points[i] = v
 		switch v.kind {
 		case integral:
-			key := v.name + v.labels
-			before, known := s.totals[key]
 			now := total{v.value, v.value}
-			if known && v.value >= before.recorded {
+			if before, known := s.totals[v.name+v.labels]; known && v.value >= before.recorded {
 				now.history = before.history + (v.value-before.recorded)*factor
+				if factor == 0 {
+					now = before
+				}
 			}
-			totals[key], points[i].value = now, now.history
+			totals[v.name+v.labels], points[i].value = now, now.history
 		case instant:
+			// The age of the time grows as much faster as the clock.
 			age := float64(p.time.UnixMicro())/1e6 - v.value
 			points[i].value = float64(at.UnixMicro())/1e6 - age*float64(scrapeInterval)/float64(realInterval)
 			if v.value == 0 {
@@ -194,6 +203,6 @@ func (s *stretcher) next(p page, at time.Time) []point {
 			}
 		}
 	}
-	s.previous, s.totals, s.at = p, totals, at
+	s.totals = totals
 	return points
 }
