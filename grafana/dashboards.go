@@ -37,6 +37,8 @@ func All(n Names) ([]Dashboard, error) {
 	var dashboards []Dashboard
 	for _, p := range []page{
 		node(n),
+		mig(n),
+		fabric(n),
 	} {
 		d, err := p.build(n)
 		if err != nil {

@@ -167,6 +167,9 @@ func (p *panel) size(width, height uint32) *panel { p.width, p.height = width, h
 // link adds a link to each value.
 func (p *panel) link(l ...link) *panel { p.links = append(p.links, l...); return p }
 
+// ifEmpty sets the text of a panel without a result.
+func (p *panel) ifEmpty(text string) *panel { p.style.empty = text; return p }
+
 // stack adds the values up.
 func (p *panel) stack() *panel { p.stacked = true; return p }
 
