@@ -115,6 +115,10 @@ docs: ## Rewrite the pages and counters files that are generated from the code
 dashboards: ## Rewrite the dashboards in grafana from the code
 	$(GO) test ./grafana -run '^TestFiles$$' -count 1 -update
 
+.PHONY: rules
+rules: ## Rewrite the recording rules and alerts, and their tables, from the code
+	$(GO) test ./deploy/prometheus/rules -run '^(TestRuleFiles|TestTables)$$' -update
+
 .PHONY: clean
 clean: ## Remove what was built
 	rm -rf $(BUILD)

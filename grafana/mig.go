@@ -180,7 +180,7 @@ func orInstance(instances string) string {
 // slicesOf returns the number of compute slices of each instance: 3 for 3g.40gb.
 func slicesOf(devices string) string {
 	var sizes []string
-	for _, g := range []string{"1", "2", "3", "4", "7"} {
+	for _, g := range []string{"1", "2", "3", "4", "6", "7"} {
 		sizes = append(sizes, e(g, " * max by (", deviceID, ") (", &definition.GPUInfo, and(devices, `GPU_I_PROFILE=~"`+g+`g.*"`), ")"))
 	}
 	return "(" + strings.Join(sizes, " or ") + ")"

@@ -31,10 +31,6 @@ type Uses struct {
 // Examine parses an expression and returns what it refers to. Grafana's variables must be
 // replaced before. A selector without a fixed name is an error.
 func Examine(expr string) (Uses, error) {
-	return examine(expr, map[string]bool{})
-}
-
-func examine(expr string, seen map[string]bool) (Uses, error) {
 	root, err := parser.NewParser(parser.Options{}).ParseExpr(expr)
 	if err != nil {
 		return Uses{}, fmt.Errorf("parse %q: %w", expr, err)
@@ -87,23 +83,17 @@ func examine(expr string, seen map[string]bool) (Uses, error) {
 			}
 			continue
 		}
-		records := recordsByName(name)
-		if len(records) == 0 {
+		r := recordByName(name)
+		if r == nil {
 			u.Others = append(u.Others, name)
 			continue
 		}
-		u.Records = append(u.Records, records[0])
-		if seen[name] { // a record may use itself
-			continue
+		u.Records = append(u.Records, r)
+		needs, err := Examine(r.Expr)
+		if err != nil {
+			return Uses{}, err
 		}
-		seen[name] = true
-		for _, r := range records {
-			needs, err := examine(r.Expr, seen)
-			if err != nil {
-				return Uses{}, err
-			}
-			add(groups, needs.Groups)
-		}
+		add(groups, needs.Groups)
 	}
 	u.Groups = slices.Sorted(maps.Keys(groups))
 	return u, nil
@@ -115,17 +105,15 @@ func add(set map[string]bool, names []string) {
 	}
 }
 
-// recordsByName returns the records with a name, which differ by static labels.
-func recordsByName(name string) []*Record {
-	var found []*Record
+func recordByName(name string) *Record {
 	for _, g := range RecordGroups() {
 		for _, r := range g.Records {
 			if r.Name == name {
-				found = append(found, r)
+				return r
 			}
 		}
 	}
-	return found
+	return nil
 }
 
 func familyByName(name string) *definition.Family {

@@ -11,17 +11,18 @@ package rules
 
 import "time"
 
-// Interval is the evaluation interval of the recording rules. The windows of the records
-// named increase30s are as long.
+// Interval is the evaluation interval of the recording rules.
 const Interval = 30 * time.Second
+
+// RunbookBase is the prefix of the links to runbooks. Replace it in alerts.yaml by the URL where
+// you serve the folder.
+const RunbookBase = "runbooks/"
 
 // Record is a recording rule. Records must not change.
 type Record struct {
 	Name string
 	Expr string
-	// Labels are static labels. Rules with one name differ by them.
-	Labels map[string]string
-	// By is the labels of the result, apart from Labels.
+	// By is the labels of the result.
 	By []string
 	// Help is one sentence that names the unit.
 	Help string

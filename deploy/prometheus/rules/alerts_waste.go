@@ -1,0 +1,53 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rules
+
+import (
+	"fmt"
+	"time"
+
+	"gpu_exporter/collector/metrics/definition"
+)
+
+func waste() AlertGroup {
+	busy := fmt.Sprint("rate(", &definition.GPUBusySeconds, span(loadWindow), ")")
+	power := fmt.Sprint(worst(gpuLabels, "rate(", &definition.GPUEnergyJoules, span(loadWindow), ")"), " / ", ofGPU(&definition.GPUPowerLimit))
+	owner := `{{ if $labels.pod }}pod {{ $labels.namespace }}/{{ $labels.pod }}{{ else }}its owners{{ end }}`
+	free := fmt.Sprint(worst(deviceKey, &definition.GPUOwners), " == 0 and on (", gpuKey, ") ", worst(gpuKey, &definition.GPUUp), " == 1")
+	requests := worst("cluster, namespace, pod, container, resource", podRequests, `{resource=~"nvidia_com_(gpu|mig_.+)"}`)
+	return AlertGroup{
+		Name:  "gpu-waste",
+		About: "GPUs are paid for, but not used: tell the owner.",
+		Alerts: []*Alert{
+			{
+				Name: "GPUHeldIdle",
+				Expr: withPod(fmt.Sprint(ofDevice(busy), " < ", idleRatio, " and on (", deviceKey, ") ",
+					worst(deviceKey, &definition.GPUOwners), " > 0")),
+				For:      time.Hour,
+				Severity: Info,
+				Summary:  onDevice + " is held by " + owner + ", but was busy during only " + percent + " of the last 10 minutes, for an hour" + heldBy(),
+				Action:   "Ask the owner to end the job or to release the GPU.",
+			},
+			{
+				Name: "GPUJobStalled",
+				Expr: withPod(fmt.Sprint(power, " < ", stalledPowerRatio, " and on (", gpuKey, ") ",
+					worst(gpuKey, fmt.Sprint("rate(", &definition.GPUBusySeconds, `{GPU_I_ID=""}`, span(loadWindow), ")")), " >= ", stalledBusyRatio)),
+				For:           10 * time.Minute,
+				KeepFiringFor: 10 * time.Minute,
+				Severity:      Info,
+				Summary:       onGPU + " is busy, but uses only " + percent + " of its power limit: " + owner + " may wait for other GPUs or the network" + heldBy(),
+				Action:        "Ask the owner whether the job makes progress, and look for a slow or lost peer.",
+			},
+			{
+				Name: "GPUFreeWhilePodsWait",
+				Expr: fmt.Sprint("count by (cluster) (", free, ") and on (cluster) sum by (cluster) (", requests,
+					" * on (cluster, namespace, pod) group_left () (", worst("cluster, namespace, pod", podUnschedulable), " == 1)) > 0"),
+				For:      30 * time.Minute,
+				Severity: Info,
+				Summary:  "{{ $value }} GPUs or GPU instances are free{{ with $labels.cluster }} in cluster {{ . }}{{ end }} while pods wait for some.",
+				Action:   "Read the events of the waiting pods, and check taints, cordons, quotas and fragmentation.",
+			},
+		},
+	}
+}
