@@ -39,6 +39,8 @@ func All(n Names) ([]Dashboard, error) {
 		node(n),
 		mig(n),
 		fabric(n),
+		workloads(n),
+		batchJobs(n),
 	} {
 		d, err := p.build(n)
 		if err != nil {

@@ -55,7 +55,7 @@ func fabric(_ Names) page {
 	}
 	errors := e("max by (", gpuID, ") (increase(", &definition.GPUNVLinkErrors, onNode, "[$__range]))")
 	traffic := func(direction string) string {
-		return e("max by (", gpuID, ") (rate(", &definition.GPUNVLinkBytes, and(onNode, `direction="`+direction+`"`), "[$__range]))")
+		return e("max by (", gpuID, ") (rate(", &definition.GPUNVLinkBytes, and(onNode, `direction="`+direction+`"`), recent, "))")
 	}
 	switches := e("max by (cluster, hostname, nvswitch) (", &definition.GPUNVSwitchUp, onNode, ")")
 	findings := "(1 - " + answers + ")"
@@ -95,7 +95,7 @@ func fabric(_ Names) page {
 					query{number(health+" > 0", health), "GPUs"}),
 			}},
 			{title: "GPUs", panels: []*panel{
-				newTable("GPUs", "Findings are the number of problems: the GPU does not answer, links are down, errors in the time range, not registered with the fabric, the fabric is unhealthy.",
+				newTable("GPUs", "Findings are the number of problems: the GPU does not answer, links are down, errors in the time range, not registered with the fabric, the fabric is unhealthy. Received and sent are means of the last five minutes.",
 					gpuKeys(), "Findings",
 					column{title: "Findings", expr: findings, style: style{unit: "none", steps: []step{{0, good}, {1, bad}}}, fill: true, width: 90},
 					column{title: "Links down", expr: why(down), style: style{unit: "none", steps: []step{{0, good}, {1, bad}}, values: absence()}},

@@ -12,11 +12,9 @@ import (
 	"gpu_exporter/collector/metrics/definition"
 )
 
-// A held device is idle if it was busy for less than this share of the last hour.
-const (
-	idleBelow  = "0.01"
-	idleWindow = "[1h]"
-)
+// idleBelow is the share of the last five minutes below which a held instance is idle, as
+// in the recording rules.
+const idleBelow = "0.01"
 
 // States of a GPU instance, the worst last.
 const (
@@ -39,7 +37,7 @@ func mig(n Names) page {
 	instances := e("max by (", deviceID, ") (", &definition.GPUInfo, devices, ")")
 	// Counters of a lost GPU do not increase, which is not idleness.
 	owners := e("(max by (", deviceID, ") (", &definition.GPUOwners, devices, ") and on (", gpuID, ") max by (", gpuID, ") (", &definition.GPUUp, onGPU, ") == 1)")
-	idle := e("(max by (", deviceID, ") (rate(", &definition.GPUBusySeconds, devices, idleWindow, ")) < ", idleBelow, ")")
+	idle := e("(max by (", deviceID, ") (rate(", &definition.GPUBusySeconds, devices, recent, ")) < ", idleBelow, ")")
 	held, free := "("+owners+" > 0)", "("+owners+" == 0)"
 	heldBusy, heldIdle := "("+held+" unless "+idle+")", "("+held+" and "+idle+")"
 	unknownOwners := "(" + instances + " unless " + owners + ")"
@@ -70,7 +68,7 @@ func mig(n Names) page {
 		return e("max by (", labels, ") (rate(", &definition.GPUBusySeconds, devices, window, "))")
 	}
 	engine := func(name string) string {
-		return e("max by (", deviceID, ") (rate(", &definition.GPUEngineActiveSeconds, and(devices, `engine="`+name+`"`), "[$__range]))")
+		return e("max by (", deviceID, ") (rate(", &definition.GPUEngineActiveSeconds, and(devices, `engine="`+name+`"`), recent, "))")
 	}
 	memory := n.MemoryUsed.By(deviceID, devices)
 	memoryFree := n.MemoryFree.By(deviceID, devices)
@@ -94,8 +92,8 @@ func mig(n Names) page {
 			{title: "Now", panels: []*panel{
 				newStat("GPU instances", "Number of GPU instances of MIG on the selected GPUs.", count,
 					query{"count(" + instances + ") or 0 * " + answering, "instances"}),
-				newStat("Held and busy", "Instances that a container or job holds, and that were busy for at least 1 % of the last hour.", owned, number(heldBusy)),
-				newStat("Held and idle", "Instances that a container or job holds, and that were busy for less than 1 % of the last hour.", wasted, number(heldIdle)),
+				newStat("Held and busy", "Instances that a container or job holds, and that were busy for at least 1 % of the last five minutes.", owned, number(heldBusy)),
+				newStat("Held and idle", "Instances that a container or job holds, and that were busy for less than 1 % of the last five minutes.", wasted, number(heldIdle)),
 				newStat("Free", "Instances that no container or job holds.", owned, number(free)),
 				newStat("Owners unknown", "Instances without a known number of owners: no source of owners is configured, one has not answered, or the GPU does not answer.",
 					style{unit: "none", steps: []step{{0, good}, {1, unknown}}, empty: "not known now: no GPU answers"},
@@ -105,13 +103,13 @@ func mig(n Names) page {
 					query{e("count(", unread, ") or 0 * count(", &definition.GPUUp, onGPU, ")"), "GPUs"}),
 			}},
 			{title: "Profiles", panels: []*panel{
-				newTable("Profiles", "Instances of each profile now. Activity is the mean over the time range. The memory in use is the share of the memory of all instances of the profile.",
+				newTable("Profiles", "Instances of each profile now. Activity is the mean of the last five minutes. The memory in use is the share of the memory of all instances of the profile.",
 					[]label{{"GPU_I_PROFILE", "Profile"}}, "Held and idle",
 					column{title: "Instances", expr: "count by (GPU_I_PROFILE) (" + instances + ")", style: cell},
 					column{title: "Held and busy", expr: ofProfile(heldBusy), style: cell},
 					column{title: "Held and idle", expr: ofProfile(heldIdle), style: wastedCell},
 					column{title: "Free", expr: ofProfile(free), style: cell},
-					column{title: "Activity", expr: "avg by (GPU_I_PROFILE) (" + busy(deviceID, "[$__range]") + ")", style: ratio, gauge: true},
+					column{title: "Activity", expr: "avg by (GPU_I_PROFILE) (" + busy(deviceID, recent) + ")", style: ratio, gauge: true},
 					column{title: "Memory in use", expr: "sum by (GPU_I_PROFILE) (" + memory + ") / sum by (GPU_I_PROFILE) (" + memory + " + " + memoryFree + ")", style: ratio, gauge: true},
 				).ifEmpty(noInstances).size(24, 7),
 				newTimeSeries("Held instances", "Instances of each profile that a container or job holds.",
@@ -129,10 +127,10 @@ func mig(n Names) page {
 					column{title: "Held and idle", expr: ofGPU(heldIdle), style: wastedCell},
 					column{title: "Free", expr: ofGPU(free), style: cell},
 					column{title: "Outside of instances", expr: unpartitioned, style: cell},
-					column{title: "Activity", expr: "sum by (" + gpuID + ") (" + slices + " * " + busy(deviceID, "[$__range]") + ") / sum by (" + gpuID + ") (" + slices + ")",
+					column{title: "Activity", expr: "sum by (" + gpuID + ") (" + slices + " * " + busy(deviceID, recent) + ") / sum by (" + gpuID + ") (" + slices + ")",
 						style: ratio, gauge: true},
 				).ifEmpty(noInstances).link(rowToGPU()).size(14, 9),
-				newTimeSeries("Compute slices", "Compute slices of the partitioned GPUs by what happens to them. Idle is less than 1 % busy in the last hour.",
+				newTimeSeries("Compute slices", "Compute slices of the partitioned GPUs by what happens to them. Idle is less than 1 % busy in the last five minutes.",
 					style{unit: "none", min: cog.ToPtr(0.0), empty: noInstances},
 					query{inAll(heldBusy), "held and busy"},
 					query{inAll(heldIdle), "held and idle"},
@@ -141,7 +139,7 @@ func mig(n Names) page {
 					query{"sum(" + unpartitioned + ")", "outside of instances"}).stack().size(10, 9),
 			}},
 			{title: "Instances", panels: []*panel{
-				newTable("Instances", "Each instance with the container or job that holds it. Activity is the mean over the time range.",
+				newTable("Instances", "Each instance with the container or job that holds it. Activity is the mean of the last five minutes.",
 					keys, "State",
 					column{title: "State", expr: e("(", heldIdle, " * 0 + ", stateIdle, ") or (", free, " + ", stateFree, ") or (", held, " * 0 + ", stateBusy, ") or (", instances, " - 1 - ", -notKnown, ")"),
 						style: style{unit: "none", values: []value{
@@ -150,7 +148,7 @@ func mig(n Names) page {
 						labels: []label{{"namespace", "Namespace"}, {"pod", "Pod"}}},
 					column{expr: e("max by (", deviceID, ", user, job_id) (", &definition.GPUJobInfo, devices, ")"),
 						labels: []label{{"user", "User"}, {"job_id", "Batch job"}}},
-					column{title: "Activity", expr: busy(deviceID, "[$__range]") + e(" or (", instances, " - 1 - ", -notKnown, ")"), style: ratio, gauge: true},
+					column{title: "Activity", expr: busy(deviceID, recent) + e(" or (", instances, " - 1 - ", -notKnown, ")"), style: ratio, gauge: true},
 					column{title: "SM", expr: engine("sm") + orInstance(instances), style: ratio},
 					column{title: "Tensor", expr: engine("tensor") + orInstance(instances), style: ratio},
 					column{title: "Memory in use", expr: memory + orInstance(instances), style: style{unit: "bytes", decimals: 1, values: absence()}},
