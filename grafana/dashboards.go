@@ -41,6 +41,7 @@ func All(n Names) ([]Dashboard, error) {
 		fabric(n),
 		workloads(n),
 		batchJobs(n),
+		waste(n),
 	} {
 		d, err := p.build(n)
 		if err != nil {
