@@ -6,6 +6,7 @@ package grafana
 import (
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -13,6 +14,11 @@ import (
 	"github.com/grafana/grafana-foundation-sdk/go/prometheus"
 
 	"gpu_exporter/deploy/prometheus/rules"
+)
+
+var (
+	selection = regexp.MustCompile(`"\$\{?\w+(:\w+)?\}?"`)
+	amount    = regexp.MustCompile(`\$\{?\w+(:\w+)?\}?`)
 )
 
 // Query is a query of a panel or annotation.
@@ -99,8 +105,9 @@ func (d Dashboard) panels() func(func(dashboard.Panel, bool) bool) {
 }
 
 // Concrete replaces Grafana's variables by values of their kind, so that Prometheus can
-// parse the expression.
+// parse the expression: selections of labels by all, and quantities by 1.
 func Concrete(expr string) string {
-	return strings.NewReplacer("$__rate_interval", "5m", "$__range_s", "10800", "$__range", "3h", "$__interval", "1m",
-		"$cluster", ".*", "$job", ".+", "$node", ".*", "$gpu", ".*", "$instance", ".+", "$namespace", ".*", "$pod", ".*").Replace(expr)
+	expr = strings.NewReplacer("$__rate_interval", "5m", "$__range_s", "10800", "$__range", "3h", "$__interval", "1m").Replace(expr)
+	expr = selection.ReplaceAllString(expr, `"(.*)"`)
+	return amount.ReplaceAllString(expr, "1")
 }

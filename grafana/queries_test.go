@@ -27,7 +27,7 @@ var programMetrics = []string{buildInfo, reloadSuccessful, reloadTime, droppedRe
 func TestMetricsAndLabels(t *testing.T) {
 	counters := map[string][]string{Default().Folder: counterNames(t, "default-counters.csv"), BaseUnits().Folder: counterNames(t, "dcgm-4.9-counters.csv")}
 	each(t, func(t *testing.T, n Names, d Dashboard) {
-		labels := slices.Concat(field.OwnLabelNames(), []string{"cluster", "job", "instance", "state", "version", "revision", n.ChassisSerial.Name})
+		labels := slices.Concat(field.OwnLabelNames(), []string{"cluster", "job", "instance", "state", "version", "revision", "server", "model", "from", "finding", n.ChassisSerial.Name})
 		for _, g := range definition.Groups() {
 			for _, f := range g.Families {
 				labels = append(labels, f.Labels...)
@@ -44,7 +44,8 @@ func TestMetricsAndLabels(t *testing.T) {
 		}
 		for _, q := range queries {
 			for _, name := range q.Uses.Others {
-				known := slices.Contains(counters[n.Folder], name) || slices.Contains(programMetrics, name) && d.Name == "exporter" ||
+				inference := strings.HasPrefix(name, "nv_") || strings.HasPrefix(name, "vllm:") // Triton and vLLM
+				known := inference && d.Name == "workloads" || slices.Contains(counters[n.Folder], name) || slices.Contains(programMetrics, name) && d.Name == "exporter" ||
 					name == buildInfo || name == n.ChassisSlot.Name && d.Name == "fleet"
 				if !known {
 					t.Errorf("panel %q uses %s, which is neither a family, nor a record, nor in the counters file", q.Panel, name)
@@ -170,8 +171,16 @@ func labelsOfExpr(node parser.Expr) ([]string, bool) {
 		}
 		return n.Grouping, !n.Without
 	case *parser.Call:
-		if n.Func.Name == "time" {
+		switch n.Func.Name {
+		case "time":
 			return nil, true
+		case "label_replace", "label_join":
+			labels, ok := labelsOfExpr(n.Args[0])
+			name, _ := n.Args[1].(*parser.StringLiteral)
+			if value, _ := n.Args[2].(*parser.StringLiteral); value.Val == "" {
+				return slices.DeleteFunc(slices.Clone(labels), func(l string) bool { return l == name.Val }), ok
+			}
+			return slices.Compact(slices.Sorted(slices.Values(append(slices.Clone(labels), name.Val)))), ok
 		}
 		for _, a := range n.Args {
 			if a.Type() == parser.ValueTypeVector || a.Type() == parser.ValueTypeMatrix {
