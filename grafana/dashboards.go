@@ -36,12 +36,16 @@ func (d Dashboard) JSON() ([]byte, error) {
 func All(n Names) ([]Dashboard, error) {
 	var dashboards []Dashboard
 	for _, p := range []page{
+		fleet(n),
 		node(n),
-		mig(n),
-		fabric(n),
+		gpu(n),
 		workloads(n),
 		batchJobs(n),
+		mig(n),
+		fabric(n),
+		health(n),
 		waste(n),
+		exporter(n),
 	} {
 		d, err := p.build(n)
 		if err != nil {

@@ -27,9 +27,12 @@ type Names struct {
 	NVLinkThroughput                  Metric // bytes per second
 	RemappedUncorrectable             Metric
 	RemappedCorrectable               Metric
+
+	// Fields that are not among the default counters: a label and a gauge.
+	ChassisSerial, ChassisSlot Metric
 }
 
-// Metric is the family of a field of the default counters.
+// Metric is the family of a field of a counters file.
 type Metric struct {
 	Name string
 	// toBase is the end of an expression that converts values to the base unit.
@@ -43,6 +46,11 @@ func (m Metric) String() string { return m.Name }
 // Fields have labels that change over time, such as the driver's version and the pod.
 func (m Metric) By(labels, selector string) string {
 	return fmt.Sprint("max by (", labels, ") (", m, selector, ")", m.toBase)
+}
+
+// Sum returns an expression in the base unit that adds up the MIG instances of a GPU.
+func (m Metric) Sum(labels, selector string) string {
+	return fmt.Sprint("sum by (", labels, ") (max by (", deviceID, ") (", m, selector, "))", m.toBase)
 }
 
 // Default returns the names of etc/default-counters.csv, in DCGM's units.
@@ -111,5 +119,7 @@ func names(metric func(field.Field) Metric) Names {
 		DRAM:                  of(field.ByID(1005)),
 		PCIeSent:              of(field.ByID(1009)),
 		PCIeReceived:          of(field.ByID(1010)),
+		ChassisSerial:         of(field.ByID(572)),
+		ChassisSlot:           of(field.ByID(573)),
 	}
 }

@@ -61,6 +61,32 @@ type style struct {
 	color    string // fixed
 }
 
+// of returns a style. The text is displayed if no query has a result.
+func of(unit string, decimals int, empty string) style {
+	return style{unit: unit, decimals: decimals, empty: empty}
+}
+
+// between sets the ends of the scale.
+func (s style) between(low, high float64) style { s.min, s.max = &low, &high; return s }
+
+// from0 begins the scale at 0.
+func (s style) from0() style { s.min = new(float64); return s }
+
+// texts sets texts for values, and adds those of orWhy.
+func (s style) texts(v ...value) style {
+	s.values = append(v, absence()...)
+	return s
+}
+
+// levels sets thresholds.
+func (s style) levels(steps ...step) style { s.steps = steps; return s }
+
+// zeroIsGood colors 0 as good, and everything above.
+func (s style) zeroIsGood(above string) style { return s.levels(step{color: good}, step{1e-9, above}) }
+
+// in sets a fixed color.
+func (s style) in(color string) style { s.color = color; return s }
+
 // value is the text for a value.
 type value struct {
 	value float64
@@ -129,9 +155,36 @@ func absence() []value {
 	return []value{{notSupported, "not supported", absent}, {notKnown, "not known now", unknown}}
 }
 
-// yesNo are texts for 0 and 1, of which 1 is bad.
-func yesNo(color string) []value {
-	return append([]value{{0, "no", good}, {1, "yes", color}}, absence()...)
+// yesNo are texts for 0, which is good, and 1.
+func yesNo(color string) style {
+	return of("none", 0, "").texts(value{0, "no", good}, value{1, "yes", color})
+}
+
+// The states of a GPU, as in the recording rule gpu:state:code.
+func gpuStates() style {
+	return of("none", 0, "no GPU is reported").texts(value{0, "healthy", good}, value{1, "unhealthy", serious}, value{2, "not answering", bad})
+}
+
+// stateOf returns the state of each GPU: 2 if it does not answer, 1 if it has a fault, else
+// 0.
+func stateOf(labels, selector string) string {
+	return e("2 + (max by (", labels, ") (", &definition.GPUUp, selector, ") == 0)",
+		" or 1 + 0 * max by (", labels, ") (", &definition.GPURecoveryAction, selector, " > 0",
+		" or ", &definition.GPUHealthStatus, and(selector, `UUID!=""`), " == 2",
+		" or ", &definition.GPUFabricHealth, selector, " > 0",
+		" or ", &definition.GPURowRemapFailed, selector, " == 1",
+		" or ", &definition.GPUMemoryUnrepairable, selector, " == 1)",
+		" or 0 * max by (", labels, ") (", &definition.GPUUp, selector, ")")
+}
+
+// newestOf returns the value of a family for each of the labels.
+func newestOf(labels string, family any, selector string) string {
+	return e("max by (", labels, ") (", family, selector, ")")
+}
+
+// rateOf returns the increase per second of a counter for each of the labels.
+func rateOf(labels string, family any, selector string) string {
+	return e("max by (", labels, ") (rate(", family, selector, "[$__rate_interval]))")
 }
 
 // newStat is a panel with the newest value of each series.
@@ -167,8 +220,45 @@ func (p *panel) size(width, height uint32) *panel { p.width, p.height = width, h
 // link adds a link to each value.
 func (p *panel) link(l ...link) *panel { p.links = append(p.links, l...); return p }
 
-// ifEmpty sets the text of a panel without a result.
-func (p *panel) ifEmpty(text string) *panel { p.style.empty = text; return p }
+// emptyText sets the text of a table without rows. It must be true then.
+func (p *panel) emptyText(text string) *panel { p.style.empty = text; return p }
+
+// lowest has the least value in the legend, which is the worst.
+func (p *panel) lowest() *panel { p.calcs = []string{"lastNotNull", "min"}; return p }
+
+// coloredText is the color of a text.
+type coloredText struct{ text, color string }
+
+// colorText sets the colors of texts in a column.
+func (p *panel) colorText(column string, texts ...coloredText) *panel {
+	p.custom = append(p.custom, func(b *dashboard.Panel) {
+		m := dashboard.NewValueMap()
+		for i, t := range texts {
+			m.Options[t.text] = dashboard.ValueMappingResult{Color: &t.color, Index: cog.ToPtr(int32(i))}
+		}
+		b.FieldConfig.Overrides = append(b.FieldConfig.Overrides, dashboard.DashboardFieldConfigSourceOverrides{
+			Matcher: dashboard.MatcherConfig{Id: "byName", Options: column},
+			Properties: []dashboard.DynamicConfigValue{
+				{Id: "mappings", Value: []dashboard.ValueMapping{{ValueMap: m}}},
+				{Id: "custom.cellOptions", Value: map[string]any{"type": "color-text"}},
+			},
+		})
+	})
+	return p
+}
+
+// colors sets the colors of series by their legends.
+func (p *panel) colors(byLegend [][2]string) *panel {
+	p.custom = append(p.custom, func(b *dashboard.Panel) {
+		for _, c := range byLegend {
+			b.FieldConfig.Overrides = append(b.FieldConfig.Overrides, dashboard.DashboardFieldConfigSourceOverrides{
+				Matcher:    dashboard.MatcherConfig{Id: "byName", Options: c[0]},
+				Properties: []dashboard.DynamicConfigValue{{Id: "color", Value: dashboard.FieldColor{Mode: dashboard.FieldColorModeIdFixed, FixedColor: &c[1]}}},
+			})
+		}
+	})
+	return p
+}
 
 // stack adds the values up.
 func (p *panel) stack() *panel { p.stacked = true; return p }

@@ -18,6 +18,8 @@ import (
 // The selectors of the dashboards' variables. Series that no scrape adds a cluster label
 // to match too.
 const (
+	ofRecords = `{cluster=~"$cluster"}`
+
 	inFleet  = `{cluster=~"$cluster", job=~"$job"}`
 	onNode   = `{cluster=~"$cluster", job=~"$job", hostname=~"$node"}`
 	onGPU    = `{cluster=~"$cluster", job=~"$job", hostname=~"$node", UUID=~"$gpu"}`
