@@ -119,6 +119,22 @@ dashboards: ## Rewrite the dashboards in grafana from the code
 rules: ## Rewrite the recording rules and alerts, and their tables, from the code
 	$(GO) test ./deploy/prometheus/rules -run '^(TestRuleFiles|TestTables)$$' -update
 
+# Part of the paths of the dashboards to test or draw, such as node.
+DASHBOARDS ?=
+FLEET = $(GO) test -v -count 1 -timeout 60m ./grafana/fleettest -run '^TestDashboards$$' -dashboards '$(DASHBOARDS)'
+
+.PHONY: test-dashboards
+test-dashboards: build $(TOOLS)/prometheus ## Run every query of the dashboards on simulated nodes (DASHBOARDS=node)
+	$(FLEET) -fleet
+
+.PHONY: render-dashboards
+render-dashboards: build $(TOOLS)/prometheus grafana/render/node_modules ## Draw the dashboards to grafana/images (DASHBOARDS=node)
+	$(FLEET) -pictures
+
+grafana/render/node_modules: grafana/render/package.json
+	npm --prefix grafana/render install --ignore-scripts
+	@touch $@
+
 .PHONY: clean
 clean: ## Remove what was built
 	rm -rf $(BUILD)

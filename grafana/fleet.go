@@ -76,7 +76,7 @@ func fleetNow() []*panel {
 
 func fleetOverTime() []*panel {
 	return []*panel{
-		newTimeSeries("Funnel", "GPUs in total, healthy, allocated, busy and effective. The distance between allocated and effective is the waste.",
+		newTimeSeries("Funnel over time", "GPUs in total, healthy, allocated, busy and effective. The distance between allocated and effective is the waste.",
 			of("none", 0, noRules).from0(), funnel()...),
 		newTimeSeries("States", "GPUs by state. Unknown GPUs were reported in the hour before, and their exporter is not scraped.",
 			of("none", 0, noRules).from0(), query{e("sum by (state) (", &rules.ClusterStates, ofRecords, ")"), "{{state}}"}).stack().

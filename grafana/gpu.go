@@ -121,7 +121,7 @@ func gpuClocks(n Names) []*panel {
 			query{n.GPUTemperature.By("UUID", sel), "GPU"},
 			query{n.MemoryTemperature.By("UUID", sel), "memory"},
 			query{newestOf("UUID", &definition.GPUSlowdownTemperature, sel), "slowdown"}),
-		newTimeSeries("Thermal margin", "Distance to the temperature at which the GPU slows down. At 0 it slows down.",
+		newTimeSeries("Thermal margin over time", "Distance to the temperature at which the GPU slows down. At 0 it slows down.",
 			of("celsius", 0, "not supported by this GPU"),
 			query{newestOf("UUID", &definition.GPUThermalMargin, sel), "margin"}).lowest(),
 	}

@@ -342,6 +342,7 @@ func (p *panel) buildTimeSeries(b *dashboard.Panel) {
 // buildTable merges the results of the queries by the labels that all have.
 func (p *panel) buildTable(n Names, b *dashboard.Panel) {
 	o := table.NewOptions()
+	o.Footer = nil
 	o.SortBy = []common.TableSortByFieldState{{DisplayName: p.sortBy, Desc: cog.ToPtr(!p.ascending)}}
 	b.Options = o
 	b.FieldConfig.Defaults.Custom = table.FieldConfig{Align: common.FieldTextAlignmentAuto}
