@@ -50,16 +50,16 @@ func batchJobs(n Names) page {
 					query{e("count((", jobOwners.total(&rules.JobHeld), ") unless ", jobOwners.now(&rules.JobHeld), ")", noneEver()), "jobs"}).size(12, 4))},
 			{title: "Users and jobs", panels: []*panel{
 				newTable("Users", aboutOwners+"The 100 users with the most idle hours. The user is a number, unless --slurm.user-names exports names.",
-					userKeys, idleHours, users.columns(100)...).emptyText(noJobs).link(toUser),
+					userKeys, idleHours, users.columns(100)...).ifEmpty(noJobs).link(toUser),
 				newTable("Jobs", aboutOwners+"The 100 jobs with the most idle hours. Run time is the time in which the job held a GPU.",
 					jobKeys, idleHours, append(jobOwners.columns(100),
 						column{title: "Run time", expr: jobOwners.worst(100, e("max by (", byJob, ") (count_over_time(", &rules.JobHeld, inJobs, "[$__range])) * ", perEvaluation)),
-							style: of("s", 0, "")})...).emptyText(noJobs).link(toJob).size(24, 12),
+							style: of("s", 0, "")})...).ifEmpty(noJobs).link(toJob).size(24, 12),
 			}},
 			{title: "Over time", panels: users.overTime("user", "{{user}} {{account}} {{partition}} {{cluster}}")},
 			{title: "Accounts and partitions", panels: []*panel{
-				newTable("Accounts", aboutOwners+"The 100 accounts with the most idle hours.", accountKeys, idleHours, accounts.columns(100)...).emptyText(noJobs).size(24, 8),
-				newTable("Partitions", aboutOwners+"The 100 partitions with the most idle hours.", partitionKeys, idleHours, partitions.columns(100)...).emptyText(noJobs).size(24, 8),
+				newTable("Accounts", aboutOwners+"The 100 accounts with the most idle hours.", accountKeys, idleHours, accounts.columns(100)...).ifEmpty(noJobs).size(24, 8),
+				newTable("Partitions", aboutOwners+"The 100 partitions with the most idle hours.", partitionKeys, idleHours, partitions.columns(100)...).ifEmpty(noJobs).size(24, 8),
 			}},
 			{title: "GPUs of the jobs", panels: []*panel{
 				newTable("GPUs now", "GPUs and GPU instances that the selected jobs hold now. Busy is the newest share of time.",
@@ -68,7 +68,7 @@ func batchJobs(n Names) page {
 					column{title: "Busy", expr: onDevice(busy), style: ratioStyle(), gauge: true},
 					column{title: "Memory in use", expr: onDevice(n.MemoryUsed.By(deviceID, inFleet)), style: of("bytes", 1, "")},
 					column{title: "Power of the GPU", expr: onDevice(n.Power.By(deviceID, inFleet)), style: of("watt", 0, "")},
-				).least().emptyText("no batch job holds a GPU").link(rowToGPU(), rowToNode()).size(24, 10),
+				).least().ifEmpty("no batch job holds a GPU").link(rowToGPU(), rowToNode()).size(24, 10),
 			}},
 		},
 	}

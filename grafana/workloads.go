@@ -57,19 +57,19 @@ func workloads(Names) page {
 			{title: "Selected pods", panels: byPods.summary("pod")},
 			{title: "Namespaces and pods", panels: []*panel{
 				newTable("Namespaces", aboutOwners+"The 100 namespaces with the most idle hours.",
-					namespaceKeys, idleHours, byNamespaces.columns(100)...).emptyText(noPods).link(toNamespace),
+					namespaceKeys, idleHours, byNamespaces.columns(100)...).ifEmpty(noPods).link(toNamespace),
 				newTable("Pods", aboutOwners+"The 100 pods with the most idle hours.",
 					podKeys, idleHours, append(byPods.columns(100),
 						column{title: "Memory in use", expr: byPods.worst(100, e("sum by (", byPod, ") (max by (", deviceID, ", namespace, pod, container, workload) (", &definition.GPUPodMemoryUsed, inPods, "))")),
-							style: of("bytes", 1, "")})...).emptyText(noPods).link(toPod, rowToNode()).size(24, 12),
+							style: of("bytes", 1, "")})...).ifEmpty(noPods).link(toPod, rowToNode()).size(24, 12),
 			}},
 			{title: "Over time", panels: byNamespaces.overTime("namespace", "{{namespace}} {{cluster}}")},
 			{title: "Inference servers: needs Triton or vLLM as targets with the labels namespace and pod", panels: inference(and(inPods, `pod!=""`), byPods)},
 			{title: "Workloads and claims", panels: []*panel{
 				newTable("Workloads", aboutOwners+"The 100 workloads with the most idle hours. A workload is the topmost owner of pods, such as a Deployment. Needs --kubernetes.workload.",
-					workloadKeys, idleHours, byWorkloads.columns(100)...).emptyText("no workload held a GPU, or needs --kubernetes.workload and the recording rules").size(24, 9),
+					workloadKeys, idleHours, byWorkloads.columns(100)...).ifEmpty("no workload held a GPU, or needs --kubernetes.workload and the recording rules").size(24, 9),
 				newTable("Claims", aboutOwners+"The 100 ResourceClaims with the most idle hours. Needs --kubernetes.dra.",
-					claimKeys, idleHours, byClaims.columns(100)...).emptyText("no claim held a GPU, or needs --kubernetes.dra and the recording rules").size(24, 9),
+					claimKeys, idleHours, byClaims.columns(100)...).ifEmpty("no claim held a GPU, or needs --kubernetes.dra and the recording rules").size(24, 9),
 			}},
 		},
 	}
@@ -116,7 +116,7 @@ func inference(inPods string, pods owners) []*panel {
 			column{title: "Utilization", expr: pods.ratio(pods.busy, window) + " and on (" + by + ") " + either(server("", tritonSuccesses), server("", vllmWaiting)), style: ratioStyle(), gauge: true},
 			column{title: "Energy per request", expr: pods.total(pods.energy) + " / on (" + by + ") (" + requests("increase", window) + " > 0)", style: number("joule", 1)},
 			column{title: "Energy per token", expr: pods.total(pods.energy) + " / on (" + by + ") (" + over("increase", vllmTokens, window) + " > 0)", style: number("joule", 2)},
-		).emptyText(none).size(24, 8),
+		).ifEmpty(none).size(24, 8),
 		newTimeSeries("Requests", "Successful requests per second by pod. The 20 pods with the most.", of("reqps", 2, none).from0(),
 			query{"topk(20, " + requests("rate", "[$__rate_interval]") + ")", legend}).size(8, 8),
 		newTimeSeries("Waiting requests", "Requests that wait, by pod. The 20 pods with the most. If requests wait while the GPU is idle, the server is the limit.",
@@ -130,6 +130,6 @@ func inference(inPods string, pods owners) []*panel {
 			column{title: "Utilization by Triton", expr: e(gpu, " * 0 + on (UUID) group_left () ", triton), style: ratioStyle(), gauge: true},
 			column{title: "Busy", expr: e("(max by (", gpuID, ") (rate(", &definition.GPUBusySeconds, and(inFleet, `GPU_I_ID=""`), recent, ")))", onTriton), style: ratioStyle(), gauge: true},
 			column{title: "Power", expr: e("(max by (", gpuID, ") (rate(", &definition.GPUEnergyJoules, inFleet, recent, ")))", onTriton), style: number("watt", 0)},
-		).least().emptyText("no target of Triton reports its GPUs").link(rowToGPU()).size(24, 7),
+		).least().ifEmpty("no target of Triton reports its GPUs").link(rowToGPU()).size(24, 7),
 	}
 }
