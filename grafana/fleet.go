@@ -31,8 +31,6 @@ func fleet(n Names) page {
 	}
 }
 
-const noRules = "no series of the recording rules"
-
 // total adds up a record over the clusters.
 func total(record *rules.Record, matchers string) string {
 	selector := ofRecords
