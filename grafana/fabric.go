@@ -73,9 +73,6 @@ func fabric(_ Names) page {
 	link := e("max by (", gpuID, ", nvlink, nvswitch) (", &definition.GPUNVLinkUp, onNode, ")")
 	ofLinks := "cluster, hostname, gpu, UUID, nvswitch"
 	everDown := e("(min by (", gpuID, ", nvlink, nvswitch) (min_over_time(", &definition.GPUNVLinkUp, onNode, "[$__range] @ end())) == 0)")
-	peer := func(f *definition.Family, further string) string {
-		return e("label_join(max by (cluster, hostname, gpu, peer_gpu", further, ") (", f, onNode, `), "from", " GPU ", "hostname", "gpu")`)
-	}
 
 	return page{
 		name:  "fabric",
@@ -157,7 +154,7 @@ func fabric(_ Names) page {
 				newTimeline("Links that were down", "Each NVLink that was down in the time range, and one bar for all links of each node. Needs --families=default,links.",
 					of("none", 0, needsLinks).texts(value{0, "down", bad}, value{1, "up", good}),
 					query{"min by (" + nodeID + ") (" + link + ")", "{{hostname}} all links {{cluster}}"},
-					query{link + " and " + everDown, "{{hostname}} GPU {{gpu}} {{nvswitch}} link {{nvlink}}"}).size(14, 12),
+					query{link + " and " + everDown, "{{hostname}} GPU {{gpu}} {{nvswitch}} link {{nvlink}} {{cluster}}"}).size(14, 12),
 				newTable("NVSwitch identity", "Address and UUID of each NVSwitch. Needs --families=default,links.",
 					append(nodeKeys(), label{"nvswitch", "NVSwitch"}, label{"pci_bus_id", "PCI address"}, label{"uuid", "UUID of the switch"}), "NVSwitch",
 					column{expr: e("max by (cluster, hostname, nvswitch, pci_bus_id, uuid) (", &definition.GPUNVSwitchInfo, onNode, ")")},
@@ -165,11 +162,11 @@ func fabric(_ Names) page {
 			}},
 			{title: "Peers: needs --families=default,peers", collapsed: true, panels: []*panel{
 				newMatrix("NVLinks between GPUs", "Active NVLinks from the GPU in the row to the GPU in the column, direct or through NVSwitches. Needs --families=default,peers.",
-					peer(&definition.GPUPeerNVLinks, ""), "Value", of("none", 0, needsPeers).levels(step{0, bad}, step{1, good})),
+					&definition.GPUPeerNVLinks, column{title: "Links", style: of("none", 0, needsPeers).levels(step{0, bad}, step{1, good})}),
 				newMatrix("PCIe path between GPUs", "Longest path: PIX one switch, PXB several switches, PHB a host bridge, NODE one CPU, SYS between CPUs. Needs --families=default,peers.",
-					peer(&definition.GPUTopologyInfo, ", path"), "path", of("none", 0, needsPeers)),
+					&definition.GPUTopologyInfo, column{labels: []label{{"path", "Path"}}, style: of("none", 0, needsPeers)}),
 				newMatrix("Peer-to-peer status", "Whether GPUs can access each other's memory over NVLink. Needs --families=default,peers.",
-					peer(&definition.GPUP2PStatus, ""), "Value", of("none", 0, needsPeers).texts(value{0, "OK", good}, value{1, "chipset not supported", serious}, value{2, "GPU not supported", serious}, value{3, "topology not supported", serious}, value{4, "disabled by registry key", serious}, value{5, "not supported", serious}, value{6, "unknown", unknown})).size(24, 9),
+					&definition.GPUP2PStatus, column{title: "Status", style: of("none", 0, needsPeers).texts(value{0, "OK", good}, value{1, "chipset not supported", serious}, value{2, "GPU not supported", serious}, value{3, "topology not supported", serious}, value{4, "disabled by registry key", serious}, value{5, "not supported", serious}, value{6, "unknown", unknown})}).size(24, 9),
 			}},
 		},
 	}
@@ -178,25 +175,31 @@ func fabric(_ Names) page {
 // finding returns a series for each GPU with a finding and its code, from the labels that
 // have them.
 func finding(f *definition.Family, selector, name, code string) string {
-	return e("label_join(label_join(max by (", gpuID, ", ", name, ", ", code, ") (", f, selector, `), "finding", "", "`, name, `"), "code", "", "`, code, `")`)
+	return e("max by (", gpuID, ", finding, code) (label_join(label_join(", f, selector, `, "finding", "", "`, name, `"), "code", "", "`, code, `"))`)
 }
 
-// newMatrix is a table with one row for each value of the label from, and one column for
-// each value of peer_gpu.
-func newMatrix(title, description, expr, field string, s style) *panel {
-	p := newTable(title, description, nil, "from\\peer_gpu", column{title: "Value", expr: expr, style: s})
-	p.style = s
+// newMatrix is a table with one row for each GPU and one column for each of its peers. The
+// cells have the value, or the label of the column.
+func newMatrix(title, description string, f *definition.Family, cell column) *panel {
+	labels, field := "from, peer_gpu", "Value"
+	for _, l := range cell.labels {
+		labels, field = labels+", "+l.name, l.name
+	}
+	cell.expr = e("max by (", labels, ") (label_join(", f, onNode, `, "from", " GPU ", "hostname", "gpu"))`)
+	p := newTable(title, description, []label{{"from", "GPU"}, {"peer_gpu", "Peer"}}, "GPU", cell)
+	p.style = cell.style
 	p.custom = append(p.custom, func(b *dashboard.Panel) {
 		b.FieldConfig.Overrides = []dashboard.DashboardFieldConfigSourceOverrides{}
-		if len(s.steps)+len(s.values) > 0 {
-			cells := common.NewTableColoredBackgroundCellOptions()
+		if len(cell.style.steps)+len(cell.style.values) > 0 {
 			b.FieldConfig.Defaults.Custom = table.FieldConfig{
-				Align: common.FieldTextAlignmentAuto, CellOptions: &common.TableCellOptions{TableColoredBackgroundCellOptions: cells},
+				Align:       common.FieldTextAlignmentAuto,
+				CellOptions: &common.TableCellOptions{TableColoredBackgroundCellOptions: common.NewTableColoredBackgroundCellOptions()},
 			}
 		}
-		b.Transformations = []dashboard.DataTransformerConfig{{
-			Id: "groupingToMatrix", Options: map[string]any{"rowField": "from", "columnField": "peer_gpu", "valueField": field, "emptyValue": "empty"},
-		}}
+		b.Transformations = []dashboard.DataTransformerConfig{
+			{Id: "groupingToMatrix", Options: map[string]any{"rowField": "from", "columnField": "peer_gpu", "valueField": field, "emptyValue": "empty"}},
+			{Id: "organize", Options: map[string]any{"renameByName": map[string]string{`from\peer_gpu`: "GPU"}}},
+		}
 	})
 	return p.least().size(12, 9)
 }

@@ -74,7 +74,7 @@ func mig(n Names) page {
 	}
 	memory := n.MemoryUsed.By(deviceID, devices)
 	memoryFree := n.MemoryFree.By(deviceID, devices)
-	legend := "{{hostname}} GPU {{gpu}} {{GPU_I_PROFILE}} instance {{GPU_I_ID}}"
+	legend := "{{hostname}} GPU {{gpu}} {{GPU_I_PROFILE}} instance {{GPU_I_ID}} {{cluster}}"
 
 	count := of("none", 0, "not known now: no GPU answers").in(quantity)
 	owned := of("none", 0, "owners not known").in(quantity)

@@ -14,6 +14,9 @@ import (
 // devices that did not exist before would be too low.
 const recent = "[$__rate_interval]"
 
+// noRules is for panels that are empty only without the recording rules.
+const noRules = "needs the recording rules"
+
 // ended is the number of GPUs of an owner that held some in the time range and is not
 // reported to hold any now.
 const ended = -1

@@ -92,8 +92,9 @@ func inference(inPods string, pods owners) []*panel {
 	}
 	waiting := either(sum(vllmWaiting+inPods), sum(tritonPending+inPods))
 	server := func(name, metric string) string {
-		return `label_replace(group by (` + by + `) (` + metric + inPods + `), "server", "` + name + `", "", "")`
+		return `group by (` + by + `, server) (label_replace(` + metric + inPods + `, "server", "` + name + `", "", ""))`
 	}
+	servers := either(server("Triton", tritonSuccesses), server("vLLM", vllmWaiting))
 	triton := `max by (UUID) (label_replace(` + tritonUtilization + ofRecords + `, "UUID", "$1", "gpu_uuid", "(.+)"))`
 	onTriton := e(" and on (UUID) ", triton)
 	gpu := e("max by (", gpuID, ") (", &definition.GPUUp, inFleet, ")")
@@ -103,7 +104,7 @@ func inference(inPods string, pods owners) []*panel {
 	return []*panel{
 		newTable("Inference servers", "Newest load of Triton and vLLM, and the GPUs of their pods. Latency, utilization and energy are for the time range. Energy per request and per token divides the energy of the pod's GPUs by its requests and generated tokens.",
 			keys, "Waiting",
-			column{expr: either(server("Triton", tritonSuccesses), server("vLLM", vllmWaiting)), labels: []label{{"server", "Server"}}},
+			column{expr: servers, labels: []label{{"server", "Server"}}},
 			column{title: "Waiting", expr: waiting, style: of("none", 0, "").levels(step{0, good}, step{10, caution})},
 			column{title: "Requests/s", expr: requests("rate", recent), style: number("none", 2)},
 			column{title: "Failed/s", expr: over("rate", tritonFailures, recent), style: of("none", 2, "").zeroIsGood(bad)},
@@ -112,8 +113,8 @@ func inference(inPods string, pods owners) []*panel {
 				per(over("increase", vllmLatencySum, window), over("increase", vllmLatencyCount, window))), style: number("s", 2)},
 			column{title: "Tokens/s", expr: over("rate", vllmTokens, recent), style: number("none", 0)},
 			column{title: "KV cache", expr: "max by (" + by + ") (" + vllmCache + inPods + " or " + vllmCacheBefore + inPods + ")", style: ratioStyle(), gauge: true},
-			column{title: "GPUs now", expr: pods.now(pods.held) + " and on (" + by + ") " + either(server("", tritonSuccesses), server("", vllmWaiting)), style: number("none", 2)},
-			column{title: "Utilization", expr: pods.ratio(pods.busy, window) + " and on (" + by + ") " + either(server("", tritonSuccesses), server("", vllmWaiting)), style: ratioStyle(), gauge: true},
+			column{title: "GPUs now", expr: pods.now(pods.held) + " and on (" + by + ") " + servers, style: number("none", 2)},
+			column{title: "Utilization", expr: pods.ratio(pods.busy, window) + " and on (" + by + ") " + servers, style: ratioStyle(), gauge: true},
 			column{title: "Energy per request", expr: pods.total(pods.energy) + " / on (" + by + ") (" + requests("increase", window) + " > 0)", style: number("joule", 1)},
 			column{title: "Energy per token", expr: pods.total(pods.energy) + " / on (" + by + ") (" + over("increase", vllmTokens, window) + " > 0)", style: number("joule", 2)},
 		).ifEmpty(none).size(24, 8),
