@@ -6,15 +6,17 @@ package grafana
 import (
 	"strings"
 
-	"github.com/grafana/grafana-foundation-sdk/go/cog"
 	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
 
 	"gpu_exporter/collector/metrics/definition"
 )
 
-// idleBelow is the share of the last five minutes below which a held instance is idle, as
-// in the recording rules.
-const idleBelow = "0.01"
+// A held instance is idle if it was busy for less than this share of the window, as in the
+// recording rules.
+const (
+	idleBelow  = "0.01"
+	idleWindow = "[5m]"
+)
 
 // States of a GPU instance, the worst last.
 const (
@@ -37,7 +39,7 @@ func mig(n Names) page {
 	instances := e("max by (", deviceID, ") (", &definition.GPUInfo, devices, ")")
 	// Counters of a lost GPU do not increase, which is not idleness.
 	owners := e("(max by (", deviceID, ") (", &definition.GPUOwners, devices, ") and on (", gpuID, ") max by (", gpuID, ") (", &definition.GPUUp, onGPU, ") == 1)")
-	idle := e("(max by (", deviceID, ") (rate(", &definition.GPUBusySeconds, devices, recent, ")) < ", idleBelow, ")")
+	idle := e("(max by (", deviceID, ") (rate(", &definition.GPUBusySeconds, devices, idleWindow, ")) < ", idleBelow, ")")
 	held, free := "("+owners+" > 0)", "("+owners+" == 0)"
 	heldBusy, heldIdle := "("+held+" unless "+idle+")", "("+held+" and "+idle+")"
 	unknownOwners := "(" + instances + " unless " + owners + ")"
@@ -72,14 +74,14 @@ func mig(n Names) page {
 	}
 	memory := n.MemoryUsed.By(deviceID, devices)
 	memoryFree := n.MemoryFree.By(deviceID, devices)
-	legend := "{{hostname}} GPU {{gpu}} {{GPU_I_PROFILE}} instance {{GPU_I_ID}}"
+	legend := "{{hostname}} GPU {{gpu}} {{GPU_I_PROFILE}} instance {{GPU_I_ID}} {{cluster}}"
 
-	count := style{unit: "none", color: quantity, empty: "not known now: no GPU answers"}
-	owned := style{unit: "none", color: quantity, empty: "owners not known"}
-	wasted := style{unit: "none", steps: []step{{0, good}, {1, caution}}, empty: "owners not known"}
-	cell := style{unit: "none", values: absence()}
-	wastedCell := style{unit: "none", steps: []step{{0, good}, {1, caution}}, values: absence()}
-	ratio := style{unit: "percentunit", decimals: 0, min: cog.ToPtr(0.0), max: cog.ToPtr(1.0), values: absence()}
+	count := of("none", 0, "not known now: no GPU answers").in(quantity)
+	owned := of("none", 0, "owners not known").in(quantity)
+	wasted := of("none", 0, "owners not known").zeroIsGood(caution)
+	cell := of("none", 0, "").texts()
+	wastedCell := of("none", 0, "").zeroIsGood(caution).texts()
+	ratio := of("percentunit", 0, "").between(0, 1).texts()
 	noInstances := "no GPU instances"
 
 	keys := append(gpuKeys(), label{"GPU_I_PROFILE", "Profile"}, label{"GPU_I_ID", "Instance"})
@@ -96,14 +98,14 @@ func mig(n Names) page {
 				newStat("Held and idle", "Instances that a container or job holds, and that were busy for less than 1 % of the last five minutes.", wasted, number(heldIdle)),
 				newStat("Free", "Instances that no container or job holds.", owned, number(free)),
 				newStat("Owners unknown", "Instances without a known number of owners: no source of owners is configured, one has not answered, or the GPU does not answer.",
-					style{unit: "none", steps: []step{{0, good}, {1, unknown}}, empty: "not known now: no GPU answers"},
+					of("none", 0, "not known now: no GPU answers").zeroIsGood(unknown),
 					query{"count(" + unknownOwners + ") or 0 * " + answering, "instances"}),
 				newStat("GPUs with unknown instances", "GPUs that do not answer, or whose instances cannot be read. Their instances are on no panel.",
-					style{unit: "none", steps: []step{{0, good}, {1, unknown}}, empty: "no exporter reports the selected GPUs"},
+					of("none", 0, "no exporter reports the selected GPUs").zeroIsGood(unknown),
 					query{e("count(", unread, ") or 0 * count(", &definition.GPUUp, onGPU, ")"), "GPUs"}),
 			}},
 			{title: "Profiles", panels: []*panel{
-				newTable("Profiles", "Instances of each profile now. Activity is the mean of the last five minutes. The memory in use is the share of the memory of all instances of the profile.",
+				newTable("Profiles", "Instances of each profile now. Activity is the newest share of busy time. The memory in use is the share of the memory of all instances of the profile.",
 					[]label{{"GPU_I_PROFILE", "Profile"}}, "Held and idle",
 					column{title: "Instances", expr: "count by (GPU_I_PROFILE) (" + instances + ")", style: cell},
 					column{title: "Held and busy", expr: ofProfile(heldBusy), style: cell},
@@ -113,10 +115,10 @@ func mig(n Names) page {
 					column{title: "Memory in use", expr: "sum by (GPU_I_PROFILE) (" + memory + ") / sum by (GPU_I_PROFILE) (" + memory + " + " + memoryFree + ")", style: ratio, gauge: true},
 				).ifEmpty(noInstances).size(24, 7),
 				newTimeSeries("Held instances", "Instances of each profile that a container or job holds.",
-					style{unit: "none", min: cog.ToPtr(0.0), empty: noInstances + ", or their owners are not known"},
+					of("none", 0, noInstances+", or their owners are not known").from0(),
 					query{"count by (GPU_I_PROFILE) (" + held + ") or 0 * count by (GPU_I_PROFILE) (" + owners + ")", "{{GPU_I_PROFILE}}"}),
 				newTimeSeries("Free instances", "Instances of each profile that no container or job holds.",
-					style{unit: "none", min: cog.ToPtr(0.0), empty: noInstances + ", or their owners are not known"},
+					of("none", 0, noInstances+", or their owners are not known").from0(),
 					query{"count by (GPU_I_PROFILE) (" + free + ") or 0 * count by (GPU_I_PROFILE) (" + owners + ")", "{{GPU_I_PROFILE}}"}),
 			}},
 			{title: "Slices", panels: []*panel{
@@ -131,7 +133,7 @@ func mig(n Names) page {
 						style: ratio, gauge: true},
 				).ifEmpty(noInstances).link(rowToGPU()).size(14, 9),
 				newTimeSeries("Compute slices", "Compute slices of the partitioned GPUs by what happens to them. Idle is less than 1 % busy in the last five minutes.",
-					style{unit: "none", min: cog.ToPtr(0.0), empty: noInstances},
+					of("none", 0, noInstances).from0(),
 					query{inAll(heldBusy), "held and busy"},
 					query{inAll(heldIdle), "held and idle"},
 					query{inAll(free), "free"},
@@ -139,11 +141,10 @@ func mig(n Names) page {
 					query{"sum(" + unpartitioned + ")", "outside of instances"}).stack().size(10, 9),
 			}},
 			{title: "Instances", panels: []*panel{
-				newTable("Instances", "Each instance with the container or job that holds it. Activity is the mean of the last five minutes.",
+				newTable("Instances", "Each instance with the container or job that holds it. Activity is the newest share of busy time.",
 					keys, "State",
 					column{title: "State", expr: e("(", heldIdle, " * 0 + ", stateIdle, ") or (", free, " + ", stateFree, ") or (", held, " * 0 + ", stateBusy, ") or (", instances, " - 1 - ", -notKnown, ")"),
-						style: style{unit: "none", values: []value{
-							{stateIdle, "held, idle", caution}, {stateFree, "free", quantity}, {stateBusy, "held, busy", good}, {notKnown, "not known now", unknown}}}, fill: true},
+						style: of("none", 0, "").texts(value{stateIdle, "held, idle", caution}, value{stateFree, "free", quantity}, value{stateBusy, "held, busy", good}, value{notKnown, "not known now", unknown}), fill: true},
 					column{expr: e("max by (", deviceID, ", namespace, pod) (", &definition.GPUPodInfo, devices, ")"),
 						labels: []label{{"namespace", "Namespace"}, {"pod", "Pod"}}},
 					column{expr: e("max by (", deviceID, ", user, job_id) (", &definition.GPUJobInfo, devices, ")"),
@@ -151,19 +152,19 @@ func mig(n Names) page {
 					column{title: "Activity", expr: busy(deviceID, recent) + e(" or (", instances, " - 1 - ", -notKnown, ")"), style: ratio, gauge: true},
 					column{title: "SM", expr: engine("sm") + orInstance(instances), style: ratio},
 					column{title: "Tensor", expr: engine("tensor") + orInstance(instances), style: ratio},
-					column{title: "Memory in use", expr: memory + orInstance(instances), style: style{unit: "bytes", decimals: 1, values: absence()}},
+					column{title: "Memory in use", expr: memory + orInstance(instances), style: of("bytes", 1, "").texts()},
 					column{title: "Memory", expr: memory + " / (" + memory + " + " + memoryFree + ")" + orInstance(instances), style: ratio, gauge: true},
 				).ifEmpty(noInstances).link(rowToGPU()).size(24, 12),
-				newTimeSeries("Activity", "Share of time in which an instance was busy. The 30 instances that were busiest in the time range.",
-					style{unit: "percentunit", decimals: 0, min: cog.ToPtr(0.0), max: cog.ToPtr(1.0), empty: noInstances},
-					query{busy(deviceID, "[$__rate_interval]") + " and topk(30, " + busy(deviceID, "[$__range] @ end()") + ")", legend}),
+				newTimeSeries("Activity", "Share of time in which an instance was busy. The 30 instances that are busiest at the end of the time range.",
+					of("percentunit", 0, noInstances).between(0, 1),
+					query{busy(deviceID, "[$__rate_interval]") + " and topk(30, " + busy(deviceID, recent+" @ end()") + ")", legend}),
 				newTimeSeries("Memory in use", "Framebuffer memory that is in use. The 30 instances with the most at the end of the time range.",
-					style{unit: "bytes", decimals: 1, min: cog.ToPtr(0.0), empty: noInstances},
+					of("bytes", 1, noInstances).from0(),
 					query{memory + " and topk(30, " + n.MemoryUsed.By(deviceID, devices+" @ end()") + ")", legend}),
 			}},
 			{title: "Owners over time", collapsed: true, panels: []*panel{
 				newTimeline("Owners", "Whether a container or job holds an instance. A gap is a time in which the owners were not known or the instance did not exist. Select a node or a GPU.",
-					style{unit: "none", values: []value{{0, "free", quantity}, {1, "held", good}}, empty: noInstances + ", or their owners are not known"},
+					of("none", 0, noInstances+", or their owners are not known").texts(value{0, "free", quantity}, value{1, "held", good}),
 					query{held + " * 0 + 1 or " + owners, legend}).size(24, 12),
 			}},
 		},

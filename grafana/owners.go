@@ -10,12 +10,9 @@ import (
 	"gpu_exporter/deploy/prometheus/rules"
 )
 
-// The recording rules have no labels of targets.
-const inCluster = `{cluster=~"$cluster"}`
-
-// recent is the window of values that describe the present. Over a longer window, rates of
-// devices that did not exist before are too low.
-const recent = "[5m]"
+// recent is the window of values that describe the present. Over the time range, rates of
+// devices that did not exist before would be too low.
+const recent = "[$__rate_interval]"
 
 // noRules is for panels that are empty only without the recording rules.
 const noRules = "needs the recording rules"
@@ -105,7 +102,7 @@ func (o owners) worst(count int, expr string) string {
 func (o owners) columns(count int) []column {
 	list := []column{
 		{title: "GPUs now", expr: o.worst(count, o.now(o.held)+e(" or (0 * ", o.total(o.held), " + ", ended, ")")),
-			style: style{unit: "none", decimals: 2, values: []value{{ended, "none reported", absent}}}},
+			style: of("none", 2, "").texts(value{ended, "none reported", absent})},
 		{title: "Idle now", expr: o.worst(count, o.now(o.idle)), style: idleStyle(2)},
 		{title: "GPU hours", expr: o.worst(count, o.hours(o.held)), style: hoursStyle()},
 		{title: idleHours, expr: o.worst(count, o.hours(o.idle)), style: hoursStyle()},
@@ -127,16 +124,15 @@ const (
 )
 
 func idleStyle(decimals int) style {
-	return style{unit: "none", decimals: decimals, steps: []step{{0, good}, {0.01, caution}}, empty: noRules}
+	return of("none", decimals, noRules).zeroIsGood(caution)
 }
 
-func hoursStyle() style { return style{unit: "none", decimals: 1, empty: noRules} }
+func hoursStyle() style { return of("none", 1, noRules) }
 
-func energyStyle() style { return style{unit: "watth", decimals: 1, empty: noRules} }
+func energyStyle() style { return of("watth", 1, noRules) }
 
 func ratioStyle() style {
-	zero, one := 0.0, 1.0
-	return style{unit: "percentunit", decimals: 0, min: &zero, max: &one, empty: noRules}
+	return of("percentunit", 0, noRules).between(0, 1)
 }
 
 // ownerLabels returns the columns of labels, in the form of a grouping too.
@@ -159,7 +155,7 @@ func (o owners) summary(who string) []*panel {
 	ratio, energy := quantities(ratioStyle()), quantities(energyStyle())
 	ratio.empty, energy.empty = noTime, noTime
 	return []*panel{
-		newStat("GPUs held now", "GPUs that the selected owners hold. A shared GPU counts once.", quantities(style{unit: "none", decimals: 1}),
+		newStat("GPUs held now", "GPUs that the selected owners hold. A shared GPU counts once.", quantities(of("none", 1, "")),
 			query{o.now(o.held) + noneNow(), "GPUs"}),
 		newStat("Of these idle", "Held GPUs that were busy for less than 1 % of the last five minutes.", wasted, query{o.now(o.idle) + noneNow(), "GPUs"}),
 		newStat("GPU hours", "Held GPUs times hours in the time range.", quantities(hoursStyle()), query{o.hours(o.held) + noneEver(), "hours"}),
@@ -174,10 +170,10 @@ func (o owners) summary(who string) []*panel {
 const noOwners = "no source of owners, or " + noRules
 
 // noneNow and noneEver complete a number of GPUs, and of hours, with 0.
-func noneNow() string { return e(" or 0 * sum(", &rules.ClusterAllocated, inCluster, ")") }
+func noneNow() string { return e(" or 0 * sum(", &rules.ClusterAllocated, ofRecords, ")") }
 
 func noneEver() string {
-	return e(" or 0 * sum(sum_over_time(", &rules.ClusterAllocated, inCluster, "[$__range]))")
+	return e(" or 0 * sum(sum_over_time(", &rules.ClusterAllocated, ofRecords, "[$__range]))")
 }
 
 // overTime is the time series of the owners with the most GPU hours.
@@ -187,11 +183,11 @@ func (o owners) overTime(who, legend string, l ...link) []*panel {
 		s.empty = empty
 		return newTimeSeries(title, description+" The 20 with the most in the time range.", s, query{o.leading(20, expr, by), legend}).link(l...)
 	}
-	gpus := style{unit: "none", decimals: 1}
+	gpus := of("none", 1, "")
 	return []*panel{
 		series("GPUs held by "+who, "Number of GPUs that are held.", o.now(o.held), gpus, o.held).stack(),
 		series("Idle GPUs by "+who, "Number of held GPUs that were busy for less than 1 % of five minutes.", o.now(o.idle), gpus, o.idle).stack(),
 		series("Utilization by "+who, "Busy time divided by held time.", o.ratio(o.busy, "[$__rate_interval]"), ratioStyle(), o.held),
-		series("Power by "+who, "Mean power of the held GPUs.", o.watts(), style{unit: "watt", decimals: 0}, o.energy).stack(),
+		series("Power by "+who, "Mean power of the held GPUs.", o.watts(), of("watt", 0, ""), o.energy).stack(),
 	}
 }

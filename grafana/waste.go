@@ -17,27 +17,27 @@ import (
 // Owners are the ends of an expression that adds up the records of namespaces and users.
 // A series of both has different labels.
 func ofAllOwners(namespace, user *rules.Record, window string) string {
-	return e("sum(sum_over_time(", namespace, inCluster, window, ") or sum_over_time(", user, inCluster, window, "))")
+	return e("sum(sum_over_time(", namespace, ofRecords, window, ") or sum_over_time(", user, ofRecords, window, "))")
 }
 
 // waste is the report of a month: hours, costs, efficiency, faults and energy.
 func waste(Names) page {
 	namespaceKeys, byNamespace := ownerLabels(label{"cluster", "Cluster"}, label{"namespace", "Namespace"})
 	userKeys, byUser := ownerLabels(label{"cluster", "Cluster"}, label{"user", "User"}, label{"account", "Account"}, label{"partition", "Partition"})
-	namespaces := owners{namespaceRecords(), byNamespace, inCluster}
-	users := owners{userRecords(), byUser, inCluster}
+	namespaces := owners{namespaceRecords(), byNamespace, ofRecords}
+	users := owners{userRecords(), byUser, ofRecords}
 
 	const inRange, inBar = "[$__range]", "[$__interval]"
 	// gpuHours adds up a record of a number of GPUs.
 	gpuHours := func(r *rules.Record, selector, window string) string {
 		return e("(sum(sum_over_time(", r, selector, window, ")) / ", perHour, ")")
 	}
-	all := func(window string) string { return gpuHours(&rules.ClusterStates, inCluster, window) }
-	held := func(window string) string { return gpuHours(&rules.ClusterAllocated, inCluster, window) }
-	idle := func(window string) string { return gpuHours(&rules.ClusterHeldIdle, inCluster, window) }
-	faulty := and(inCluster, `state!="healthy"`)
+	all := func(window string) string { return gpuHours(&rules.ClusterStates, ofRecords, window) }
+	held := func(window string) string { return gpuHours(&rules.ClusterAllocated, ofRecords, window) }
+	idle := func(window string) string { return gpuHours(&rules.ClusterHeldIdle, ofRecords, window) }
+	faulty := and(ofRecords, `state!="healthy"`)
 	wattHours := func(window string) string {
-		return e("(sum(sum_over_time(", &rules.ClusterEnergy, inCluster, window, ")) / 3600)")
+		return e("(sum(sum_over_time(", &rules.ClusterEnergy, ofRecords, window, ")) / 3600)")
 	}
 	ownersWattHours := func(window string) string {
 		return "(" + ofAllOwners(&rules.NamespaceEnergy, &rules.UserEnergy, window) + " / 3600)"
@@ -48,10 +48,10 @@ func waste(Names) page {
 	}
 
 	amount := func(unit string, decimals int, empty string) style {
-		return style{unit: unit, decimals: decimals, color: quantity, empty: empty}
+		return of(unit, decimals, empty).in(quantity)
 	}
 	wasted := func(color string) style {
-		return style{unit: "none", steps: []step{{0, good}, {0.05, color}}, empty: noOwners}
+		return of("none", 0, noOwners).zeroIsGood(color)
 	}
 	noHolder := "no owner held a GPU, or " + noRules
 	toNamespace := link{"Pods of ${__data.fields.Namespace}", "workloads", [][2]string{{"namespace", "${__data.fields.Namespace}"}}}
@@ -74,7 +74,7 @@ func waste(Names) page {
 				newStat("Cost of idle hours", "Idle GPU hours times the price of a GPU hour ($price), in the currency of the price.", wasted(caution), query{idle(inRange) + " * $price", "cost"}),
 				newStat("Not held", "GPU hours that no container or job held, also of GPUs with a fault.", amount("none", 0, noOwners), query{all(inRange) + " - " + held(inRange), "hours"}),
 				newStat("Lost to faults", "GPU hours in which a GPU was unhealthy, did not answer, or was no longer reported for up to an hour.",
-					style{unit: "none", decimals: 1, steps: []step{{0, good}, {0.05, serious}}, empty: noRules}, query{gpuHours(&rules.ClusterStates, faulty, inRange), "hours"}),
+					of("none", 1, noRules).zeroIsGood(serious), query{gpuHours(&rules.ClusterStates, faulty, inRange), "hours"}),
 				newStat("Utilization", "Busy time of held GPUs divided by held time: every owner counts by its GPU hours.", amount("percentunit", 1, noHolder),
 					perHeld(&rules.NamespaceBusy, &rules.UserBusy)),
 				newStat("SM activity", "Active time of the SMs of held GPUs divided by held time. A busy GPU with low activity runs small or waiting kernels.", amount("percentunit", 1, noHolder),
@@ -93,7 +93,7 @@ func waste(Names) page {
 					query{idle(inBar), "held and idle"},
 					query{all(inBar) + " - " + held(inBar), "not held"}),
 				bars("GPU hours lost to faults", "Hours of GPUs that were unhealthy, did not answer, or were no longer reported for up to an hour, in each interval.",
-					style{unit: "none", decimals: 1, empty: noRules},
+					of("none", 1, noRules),
 					query{e("sum by (state) (sum_over_time(", &rules.ClusterStates, faulty, inBar, ")) / ", perHour), "{{state}}"}),
 			}},
 			{title: "Owners", panels: []*panel{
@@ -102,25 +102,28 @@ func waste(Names) page {
 				newTable("Users", aboutOwners+aboutChange+"The 20 users of batch jobs with the most idle hours.",
 					userKeys, idleHours, users.costs(20)...).ifEmpty("no batch job held a GPU, or " + noRules).link(toUser),
 				bars("Idle hours of namespaces", "Idle GPU hours in each interval. The ten namespaces with the most in the time range.",
-					style{unit: "none", decimals: 1, empty: "no pod held a GPU, or " + noRules},
+					of("none", 1, "no pod held a GPU, or "+noRules),
 					query{namespaces.leading(10, e(namespaces.totalIn(namespaces.idle, inBar), " / ", perHour), namespaces.idle), "{{namespace}} {{cluster}}"}),
 				bars("Idle hours of users", "Idle GPU hours of batch jobs in each interval. The ten users with the most in the time range.",
-					style{unit: "none", decimals: 1, empty: "no batch job held a GPU, or " + noRules},
+					of("none", 1, "no batch job held a GPU, or "+noRules),
 					query{users.leading(10, e(users.totalIn(users.idle, inBar), " / ", perHour), users.idle), "{{user}} {{account}} {{partition}} {{cluster}}"}),
 			}},
 			{title: "Faults and energy", panels: []*panel{
 				newTable("Nodes with lost hours", "GPU hours by state, from one value every ten minutes. The 20 nodes that lost the most.",
 					nodeKeys(), "Lost hours",
-					append([]column{{title: "Lost hours", expr: lostHours(`state!="healthy"`), style: style{unit: "none", decimals: 1, steps: []step{{0, good}, {0.05, serious}}}}},
-						lostColumns()...)...).ifEmpty(noRules).link(rowToNode()).size(12, 9),
-				bars("Energy", "Energy of the GPUs by who held them, in each interval, without the PUE.", style{unit: "watth", decimals: 1, empty: noRules},
-					query{e("sum(sum_over_time(", &rules.NamespaceEnergy, inCluster, inBar, ")) / 3600"), "pods"},
-					query{e("sum(sum_over_time(", &rules.UserEnergy, inCluster, inBar, ")) / 3600"), "batch jobs"},
+					append([]column{{title: "Lost hours", expr: lostHours(`state!="healthy"`), style: of("none", 1, "").zeroIsGood(serious)}},
+						lostColumns()...)...).ifEmpty(noRules).link(rowToNode()).size(12, 8),
+				bars("Energy", "Energy of the GPUs by who held them, in each interval, without the PUE.", of("watth", 1, noRules),
+					query{e("sum(sum_over_time(", &rules.NamespaceEnergy, ofRecords, inBar, ")) / 3600"), "pods"},
+					query{e("sum(sum_over_time(", &rules.UserEnergy, ofRecords, inBar, ")) / 3600"), "batch jobs"},
 					query{wattHours(inBar) + " - " + ownersWattHours(inBar) + " or " + wattHours(inBar), "no owner"}),
 			}},
 		},
 	}
 }
+
+// noneBefore is the change of an owner without idle hours in the time range before.
+const noneBefore = -1000003
 
 const aboutChange = "Change compares the idle hours with those of the time range before. "
 
@@ -130,13 +133,13 @@ func (o owners) costs(count int) []column {
 	list := []column{
 		{title: "GPU hours", expr: o.worst(count, o.hours(o.held)), style: hoursStyle()},
 		{title: idleHours, expr: o.worst(count, o.hours(o.idle)), style: hoursStyle()},
-		{title: "Cost of idle hours", expr: o.worst(count, o.hours(o.idle)+" * $price"), style: style{unit: "none"}},
-		{title: "Change", expr: o.worst(count, e(o.total(o.idle), " / (", before, " > 0) - 1 or (0 * ", o.total(o.held), " - ", -notKnown, ")")),
-			style: style{unit: "percentunit", steps: []step{{0, good}, {0.1, caution}}, values: []value{{notKnown, "none before", absent}}}},
+		{title: "Cost of idle hours", expr: o.worst(count, o.hours(o.idle)+" * $price"), style: of("none", 0, "")},
+		{title: "Change", expr: o.worst(count, e(o.total(o.idle), " / (", before, " > 0) - 1 or (0 * ", o.total(o.held), " + ", noneBefore, ")")),
+			style: of("percentunit", 0, "").levels(step{0, good}, step{0.1, caution}).texts(value{noneBefore, "none before", absent})},
 		{title: "Utilization", expr: o.worst(count, o.ratio(o.busy, "[$__range]")), style: ratioStyle(), gauge: true},
 		{title: "SM activity", expr: o.worst(count, o.ratio(o.sm, "[$__range]")), style: ratioStyle(), gauge: true},
 		{title: "Energy", expr: o.worst(count, o.wattHours()), style: energyStyle()},
-		{title: "Cost of energy", expr: o.worst(count, o.wattHours()+" / 1000 * $pue * $power_price"), style: style{unit: "none", decimals: 2}},
+		{title: "Cost of energy", expr: o.worst(count, o.wattHours()+" / 1000 * $pue * $power_price"), style: of("none", 2, "")},
 	}
 	return list
 }
@@ -145,7 +148,7 @@ func (o owners) costs(count int) []column {
 // a state, and a month of all nodes stays below Prometheus' limit of samples.
 func lostHours(states string) string {
 	of := func(states string) string {
-		return e("sum by (", nodeID, ") (sum_over_time(", &rules.NodeStates, and(inCluster, states), "[$__range:10m])) / 6")
+		return e("sum by (", nodeID, ") (sum_over_time(", &rules.NodeStates, and(ofRecords, states), "[$__range:10m])) / 6")
 	}
 	return e("(", of(states), ") and on (", nodeID, ") topk(20, ", of(`state!="healthy"`), ")")
 }

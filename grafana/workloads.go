@@ -6,7 +6,6 @@ package grafana
 import (
 	"strings"
 
-	"github.com/grafana/grafana-foundation-sdk/go/cog"
 	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
 
 	"gpu_exporter/collector/metrics/definition"
@@ -33,17 +32,16 @@ const (
 
 // workloads is the dashboard of pods and their owners.
 func workloads(Names) page {
-	inNamespaces := and(inCluster, `namespace=~"$namespace"`)
+	inNamespaces := and(ofRecords, `namespace=~"$namespace"`)
 	inPods := and(inNamespaces, `pod=~"$pod"`)
 	namespaceKeys, byNamespace := ownerLabels(label{"cluster", "Cluster"}, label{"namespace", "Namespace"})
 	workloadKeys, byWorkload := ownerLabels(append(namespaceKeys[:2:2], label{"workload_kind", "Kind"}, label{"workload", "Workload"})...)
 	claimKeys, byClaim := ownerLabels(append(namespaceKeys[:2:2], label{"dra_claim_name", "Claim"})...)
 	podKeys, byPod := ownerLabels(append(namespaceKeys[:2:2], label{"pod", "Pod"}, label{"hostname", "Node"}, label{"workload", "Workload"})...)
-	of := func(records ownerRecords, by, selector string) owners { return owners{records, by, selector} }
-	byNamespaces := of(namespaceRecords(), byNamespace, inNamespaces)
-	byWorkloads := of(podRecords(), byWorkload, and(inPods, `workload!=""`))
-	byClaims := of(podRecords(), byClaim, and(inPods, `dra_claim_name!=""`))
-	byPods := of(podRecords(), byPod, inPods)
+	byNamespaces := owners{namespaceRecords(), byNamespace, inNamespaces}
+	byWorkloads := owners{podRecords(), byWorkload, and(inPods, `workload!=""`)}
+	byClaims := owners{podRecords(), byClaim, and(inPods, `dra_claim_name!=""`)}
+	byPods := owners{podRecords(), byPod, inPods}
 	toNamespace := link{"Pods of ${__data.fields.Namespace}", "workloads", [][2]string{{"namespace", "${__data.fields.Namespace}"}}}
 	toPod := link{"Pod ${__data.fields.Pod}", "workloads", [][2]string{{"namespace", "${__data.fields.Namespace}"}, {"pod", "${__data.fields.Pod}"}}}
 	noPods := "no pod held a GPU, or " + noRules
@@ -63,7 +61,7 @@ func workloads(Names) page {
 				newTable("Pods", aboutOwners+"The 100 pods with the most idle hours.",
 					podKeys, idleHours, append(byPods.columns(100),
 						column{title: "Memory in use", expr: byPods.worst(100, e("sum by (", byPod, ") (max by (", deviceID, ", namespace, pod, container, workload) (", &definition.GPUPodMemoryUsed, inPods, "))")),
-							style: style{unit: "bytes", decimals: 1}})...).ifEmpty(noPods).link(toPod, rowToNode()).size(24, 12),
+							style: of("bytes", 1, "")})...).ifEmpty(noPods).link(toPod, rowToNode()).size(24, 12),
 			}},
 			{title: "Over time", panels: byNamespaces.overTime("namespace", "{{namespace}} {{cluster}}")},
 			{title: "Inference servers: needs Triton or vLLM as targets with the labels namespace and pod", panels: inference(and(inPods, `pod!=""`), byPods)},
@@ -94,37 +92,38 @@ func inference(inPods string, pods owners) []*panel {
 	}
 	waiting := either(sum(vllmWaiting+inPods), sum(tritonPending+inPods))
 	server := func(name, metric string) string {
-		return `label_replace(group by (` + by + `) (` + metric + inPods + `), "server", "` + name + `", "", "")`
+		return `group by (` + by + `, server) (label_replace(` + metric + inPods + `, "server", "` + name + `", "", ""))`
 	}
-	triton := `max by (UUID) (label_replace(` + tritonUtilization + inCluster + `, "UUID", "$1", "gpu_uuid", "(.+)"))`
+	servers := either(server("Triton", tritonSuccesses), server("vLLM", vllmWaiting))
+	triton := `max by (UUID) (label_replace(` + tritonUtilization + ofRecords + `, "UUID", "$1", "gpu_uuid", "(.+)"))`
 	onTriton := e(" and on (UUID) ", triton)
 	gpu := e("max by (", gpuID, ") (", &definition.GPUUp, inFleet, ")")
-	number := func(unit string, decimals int) style { return style{unit: unit, decimals: decimals} }
+	number := func(unit string, decimals int) style { return of(unit, decimals, "") }
 	legend := "{{namespace}}/{{pod}} {{cluster}}"
 	const window = "[$__range]"
 	return []*panel{
-		newTable("Inference servers", "Load of Triton and vLLM in the last five minutes, and the GPUs of their pods. Latency, utilization and energy are for the time range. Energy per request and per token divides the energy of the pod's GPUs by its requests and generated tokens.",
+		newTable("Inference servers", "Newest load of Triton and vLLM, and the GPUs of their pods. Latency, utilization and energy are for the time range. Energy per request and per token divides the energy of the pod's GPUs by its requests and generated tokens.",
 			keys, "Waiting",
-			column{expr: either(server("Triton", tritonSuccesses), server("vLLM", vllmWaiting)), labels: []label{{"server", "Server"}}},
-			column{title: "Waiting", expr: waiting, style: style{unit: "none", steps: []step{{0, good}, {10, caution}}}},
+			column{expr: servers, labels: []label{{"server", "Server"}}},
+			column{title: "Waiting", expr: waiting, style: of("none", 0, "").levels(step{0, good}, step{10, caution})},
 			column{title: "Requests/s", expr: requests("rate", recent), style: number("none", 2)},
-			column{title: "Failed/s", expr: over("rate", tritonFailures, recent), style: style{unit: "none", decimals: 2, steps: []step{{0, good}, {0.01, bad}}}},
+			column{title: "Failed/s", expr: over("rate", tritonFailures, recent), style: of("none", 2, "").zeroIsGood(bad)},
 			column{title: "Mean latency", expr: either(
 				per(over("increase", tritonDuration, window), over("increase", tritonSuccesses, window))+" / 1e6",
 				per(over("increase", vllmLatencySum, window), over("increase", vllmLatencyCount, window))), style: number("s", 2)},
 			column{title: "Tokens/s", expr: over("rate", vllmTokens, recent), style: number("none", 0)},
 			column{title: "KV cache", expr: "max by (" + by + ") (" + vllmCache + inPods + " or " + vllmCacheBefore + inPods + ")", style: ratioStyle(), gauge: true},
-			column{title: "GPUs now", expr: pods.now(pods.held) + " and on (" + by + ") " + either(server("", tritonSuccesses), server("", vllmWaiting)), style: number("none", 2)},
-			column{title: "Utilization", expr: pods.ratio(pods.busy, window) + " and on (" + by + ") " + either(server("", tritonSuccesses), server("", vllmWaiting)), style: ratioStyle(), gauge: true},
+			column{title: "GPUs now", expr: pods.now(pods.held) + " and on (" + by + ") " + servers, style: number("none", 2)},
+			column{title: "Utilization", expr: pods.ratio(pods.busy, window) + " and on (" + by + ") " + servers, style: ratioStyle(), gauge: true},
 			column{title: "Energy per request", expr: pods.total(pods.energy) + " / on (" + by + ") (" + requests("increase", window) + " > 0)", style: number("joule", 1)},
 			column{title: "Energy per token", expr: pods.total(pods.energy) + " / on (" + by + ") (" + over("increase", vllmTokens, window) + " > 0)", style: number("joule", 2)},
 		).ifEmpty(none).size(24, 8),
-		newTimeSeries("Requests", "Successful requests per second by pod. The 20 pods with the most.", style{unit: "reqps", decimals: 2, min: cog.ToPtr(0.0), empty: none},
+		newTimeSeries("Requests", "Successful requests per second by pod. The 20 pods with the most.", of("reqps", 2, none).from0(),
 			query{"topk(20, " + requests("rate", "[$__rate_interval]") + ")", legend}).size(8, 8),
 		newTimeSeries("Waiting requests", "Requests that wait, by pod. The 20 pods with the most. If requests wait while the GPU is idle, the server is the limit.",
-			style{unit: "none", min: cog.ToPtr(0.0), empty: none}, query{"topk(20, " + waiting + ")", legend}).size(8, 8),
+			of("none", 0, none).from0(), query{"topk(20, " + waiting + ")", legend}).size(8, 8),
 		newTimeSeries("Requests per busy GPU second", "Requests divided by the busy time of the pod's GPUs. A fall means that requests cost more GPU time.",
-			style{unit: "none", decimals: 2, min: cog.ToPtr(0.0), empty: none},
+			of("none", 2, none).from0(),
 			query{"topk(20, " + requests("increase", "[$__rate_interval]") + " / on (" + by + ") (" + pods.totalIn(&rules.PodBusy, "[$__rate_interval]") + " > 0))", legend}).size(8, 8),
 		newTable("GPUs of Triton", "GPUs that Triton reports, joined by their UUID. Both utilizations are for the whole GPU; Triton's is the driver's at the moment.",
 			gpuKeys(), "Busy",
