@@ -21,7 +21,7 @@ func TestStretch(t *testing.T) {
 		return page{time: begin.Add(after), series: []point{
 			{name: "busy_seconds_total", value: busy, kind: integral},
 			{name: "xids_total", value: xids},
-			{name: "last_timestamp_seconds", value: float64(begin.Unix()), kind: instant},
+			{name: "xid_timestamp_seconds", value: float64(begin.UnixMilli()+1000) / 1000, kind: instant},
 		}}
 	}
 	pages := []page{
@@ -51,9 +51,9 @@ func TestStretch(t *testing.T) {
 		if points[1].value != p.series[1].value {
 			t.Errorf("page %d: %v events, want %v", i, points[1].value, p.series[1].value)
 		}
-		age := p.time.Sub(begin).Seconds() * float64(scrapeInterval) / float64(realInterval)
-		if got := float64(at.Unix()) - points[2].value; math.Abs(got-age) > 1e-3 {
-			t.Errorf("page %d: the time is %v s ago, want %v", i, got, age)
+		// 1 s after the first sample is in the middle of the third and the fourth page.
+		if got, want := points[2].value-float64(start.Unix()), 60.0; i >= 3 && math.Abs(got-want) > 1e-3 {
+			t.Errorf("page %d: the XID is %v s after the start, want %v", i, got, want)
 		}
 	}
 }
