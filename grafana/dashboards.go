@@ -32,16 +32,26 @@ func (d Dashboard) JSON() ([]byte, error) {
 	return append(text, '\n'), err
 }
 
-// All returns the dashboards with the names of a generation.
-func All(n Names) ([]Dashboard, error) {
-	var dashboards []Dashboard
-	for _, p := range []page{
+// pages returns the sources of the dashboards, in the order of README.md.
+func pages(n Names) []page {
+	return []page{
 		fleet(n),
 		node(n),
 		gpu(n),
+		workloads(n),
+		batchJobs(n),
+		mig(n),
+		fabric(n),
 		health(n),
+		waste(n),
 		exporter(n),
-	} {
+	}
+}
+
+// All returns the dashboards with the names of a generation.
+func All(n Names) ([]Dashboard, error) {
+	var dashboards []Dashboard
+	for _, p := range pages(n) {
 		d, err := p.build(n)
 		if err != nil {
 			return nil, fmt.Errorf("dashboard %s: %w", p.name, err)

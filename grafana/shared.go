@@ -5,6 +5,8 @@ package grafana
 
 import (
 	"fmt"
+	"math"
+	"slices"
 	"strings"
 
 	"github.com/grafana/grafana-foundation-sdk/go/cog"
@@ -53,7 +55,8 @@ type page struct {
 	from                     string // start of the time range; now-3h if empty
 }
 
-// row is a row of panels. Panels follow from left to right, and down when a line is full.
+// row is a row of panels. Each panel goes as high as possible, and there as far left as
+// possible.
 type row struct {
 	title     string
 	collapsed bool
@@ -97,34 +100,53 @@ func (p page) build(n Names) (Dashboard, error) {
 			Type: "row", Id: id, Title: &r.title, Collapsed: r.collapsed, Panels: []dashboard.Panel{},
 			GridPos: &dashboard.GridPos{H: 1, W: gridWidth, Y: y},
 		}
-		y++
-		var x, height uint32
+		g := newGrid(y + 1)
 		var panels []dashboard.PanelOrRowPanel
 		for _, source := range r.panels {
-			if x+source.width > gridWidth {
-				x, y, height = 0, y+height, 0
-			}
 			id++
 			built, err := source.build(n)
 			if err != nil {
 				return Dashboard{}, fmt.Errorf("panel %q: %w", source.title, err)
 			}
-			built.Id = cog.ToPtr(id)
-			built.GridPos = &dashboard.GridPos{H: source.height, W: source.width, X: x, Y: y}
-			x, height = x+source.width, max(height, source.height)
+			built.Id, built.GridPos = cog.ToPtr(id), g.place(source.width, source.height)
 			if r.collapsed {
 				head.Panels = append(head.Panels, built)
 			} else {
 				panels = append(panels, dashboard.PanelOrRowPanel{Panel: &built})
 			}
 		}
-		y += height
+		y = slices.Max(g[:])
 		d.Panels = append(append(d.Panels, dashboard.PanelOrRowPanel{RowPanel: &head}), panels...)
 	}
 	return Dashboard{Name: p.name, Model: *d, Rules: p.rules}, d.Validate()
 }
 
 const gridWidth = 24
+
+// grid is the lowest free cell of each column.
+type grid [gridWidth]uint32
+
+func newGrid(y uint32) *grid {
+	var g grid
+	for x := range g {
+		g[x] = y
+	}
+	return &g
+}
+
+// place puts a panel as high as possible, and there as far left as possible.
+func (g *grid) place(width, height uint32) *dashboard.GridPos {
+	at := dashboard.GridPos{W: width, H: height, Y: math.MaxUint32}
+	for x := range gridWidth - width + 1 {
+		if y := slices.Max(g[x : x+width]); y < at.Y {
+			at.X, at.Y = x, y
+		}
+	}
+	for x := at.X; x < at.X+width; x++ {
+		g[x] = at.Y + height
+	}
+	return &at
+}
 
 func dataSourceVariable() dashboard.VariableModel {
 	return dashboard.VariableModel{
