@@ -69,7 +69,7 @@ func fabric(_ Names) page {
 	byNode := func(expr string) string { return "topk(20, sum by (" + nodeID + ") (" + expr + "))" }
 	problems := of("none", 0, "no exporter reports the selected nodes").zeroIsGood(bad).texts()
 	fabricProblems := orNoFabric(problems)
-	count := of("none", 0, "").texts()
+	count := of("none", 0, "").texts().neutral()
 	link := e("max by (", gpuID, ", nvlink, nvswitch) (", &definition.GPUNVLinkUp, onNode, ")")
 	ofLinks := "cluster, hostname, gpu, UUID, nvswitch"
 	everDown := e("(min by (", gpuID, ", nvlink, nvswitch) (min_over_time(", &definition.GPUNVLinkUp, onNode, "[$__range] @ end())) == 0)")
@@ -102,8 +102,8 @@ func fabric(_ Names) page {
 					column{title: "Errors", expr: why(errors), style: of("none", 0, "").zeroIsGood(caution).texts()},
 					column{title: "Fabric state", expr: orWhy(state, gpuID, onNode), style: fabricStates()},
 					column{title: "Fabric health", expr: orWhy(health, gpuID, onNode), style: fabricHealths()},
-					column{title: "Received", expr: why(traffic("receive")), style: of("Bps", 1, "").texts()},
-					column{title: "Sent", expr: why(traffic("transmit")), style: of("Bps", 1, "").texts()},
+					column{title: "Received", expr: why(traffic("receive")), style: of("Bps", 1, "").texts().neutral()},
+					column{title: "Sent", expr: why(traffic("transmit")), style: of("Bps", 1, "").texts().neutral()},
 				).link(rowToGPU()).ifEmpty("no exporter reports the selected nodes").size(24, 11),
 			}},
 			{title: "Over time", panels: []*panel{
@@ -151,10 +151,10 @@ func fabric(_ Names) page {
 						style: of("none", 0, "").zeroIsGood(bad), fill: true},
 					column{title: "Links", expr: "count by (" + ofLinks + ") (" + link + ")", style: count},
 				).ifEmpty(needsLinks).size(10, 12),
-				newTimeline("Links that were down", "Each NVLink that was down in the time range, and one bar for all links of each node. Needs --families=default,links.",
+				newTimeline("Links that were down", "NVLinks that were down in the time range, 30 at most, and one bar for all links of each node. Needs --families=default,links.",
 					of("none", 0, needsLinks).texts(value{0, "down", bad}, value{1, "up", good}),
 					query{"min by (" + nodeID + ") (" + link + ")", "{{hostname}} all links {{cluster}}"},
-					query{link + " and " + everDown, "{{hostname}} GPU {{gpu}} {{nvswitch}} link {{nvlink}} {{cluster}}"}).size(14, 12),
+					query{link + " and topk(30, " + everDown + ")", "{{hostname}} GPU {{gpu}} {{nvswitch}} link {{nvlink}} {{cluster}}"}).size(14, 12),
 				newTable("NVSwitch identity", "Address and UUID of each NVSwitch. Needs --families=default,links.",
 					append(nodeKeys(), label{"nvswitch", "NVSwitch"}, label{"pci_bus_id", "PCI address"}, label{"uuid", "UUID of the switch"}), "NVSwitch",
 					column{expr: e("max by (cluster, hostname, nvswitch, pci_bus_id, uuid) (", &definition.GPUNVSwitchInfo, onNode, ")")},

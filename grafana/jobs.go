@@ -65,7 +65,7 @@ func batchJobs(n Names) page {
 				newTable("GPUs now", "GPUs and GPU instances that the selected jobs hold now. Busy is the newest share of time.",
 					append(gpuKeys(), label{"GPU_I_PROFILE", "Profile"}, label{"GPU_I_ID", "Instance"}), "Busy",
 					column{expr: rows, labels: []label{{"job_id", "Job"}, {"user", "User"}}},
-					column{title: "Busy", expr: onDevice(busy), style: ratioStyle(), gauge: true},
+					column{title: "Busy", expr: onDevice(busy), style: ratioCell(), gauge: true},
 					column{title: "Memory in use", expr: onDevice(n.MemoryUsed.By(deviceID, inFleet)), style: of("bytes", 1, "")},
 					column{title: "Power of the GPU", expr: onDevice(n.Power.By(deviceID, inFleet)), style: of("watt", 0, "")},
 				).least().ifEmpty("no batch job holds a GPU").link(rowToGPU(), rowToNode()).size(24, 10),

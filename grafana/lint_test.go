@@ -28,14 +28,9 @@ var exclusions = []struct{ check, dashboard, panel, reason string }{
 	{"template-instance-rule", "*", "", "dashboards select devices by the label hostname, which does not change with the scrape configuration; only the dashboard of the exporters selects targets"},
 	{"target-instance-rule", "*", "*", "see template-instance-rule"},
 	{"target-job-rule", "*", "*", "records have no label of a target: two servers that scrape a target must not double them"},
-	{"target-rate-interval-rule", "workloads", "*", fixedWindow},
-	{"target-rate-interval-rule", "jobs", "*", fixedWindow},
-	{"target-rate-interval-rule", "mig", "*", fixedWindow},
-	{"target-rate-interval-rule", "fabric", "*", fixedWindow},
+	{"target-rate-interval-rule", "mig", "*", "an instance is idle by the last five minutes, as in the recording rules"},
 	{"target-counter-agg-rule", "*", "XIDs", "the series of a code begins with its first XID, so an increase would omit it; the table shows the errors since the exporter started"},
 }
-
-const fixedWindow = "tables of the present or of the time range, whose columns are rates; over a longer window, rates of devices that did not exist before are too low"
 
 // linter is the checks of github.com/grafana/dashboard-linter, by their names there. Each
 // returns violations as panel and message.

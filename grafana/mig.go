@@ -79,9 +79,9 @@ func mig(n Names) page {
 	count := of("none", 0, "not known now: no GPU answers").in(quantity)
 	owned := of("none", 0, "owners not known").in(quantity)
 	wasted := of("none", 0, "owners not known").zeroIsGood(caution)
-	cell := of("none", 0, "").texts()
+	cell := of("none", 0, "").texts().neutral()
 	wastedCell := of("none", 0, "").zeroIsGood(caution).texts()
-	ratio := of("percentunit", 0, "").between(0, 1).texts()
+	ratio := of("percentunit", 0, "").between(0, 1).texts().levels(step{color: quantity})
 	noInstances := "no GPU instances"
 
 	keys := append(gpuKeys(), label{"GPU_I_PROFILE", "Profile"}, label{"GPU_I_ID", "Instance"})
@@ -152,7 +152,7 @@ func mig(n Names) page {
 					column{title: "Activity", expr: busy(deviceID, recent) + e(" or (", instances, " - 1 - ", -notKnown, ")"), style: ratio, gauge: true},
 					column{title: "SM", expr: engine("sm") + orInstance(instances), style: ratio},
 					column{title: "Tensor", expr: engine("tensor") + orInstance(instances), style: ratio},
-					column{title: "Memory in use", expr: memory + orInstance(instances), style: of("bytes", 1, "").texts()},
+					column{title: "Memory in use", expr: memory + orInstance(instances), style: of("bytes", 1, "").texts().neutral()},
 					column{title: "Memory", expr: memory + " / (" + memory + " + " + memoryFree + ")" + orInstance(instances), style: ratio, gauge: true},
 				).ifEmpty(noInstances).link(rowToGPU()).size(24, 12),
 				newTimeSeries("Activity", "Share of time in which an instance was busy. The 30 instances that are busiest at the end of the time range.",

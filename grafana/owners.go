@@ -102,15 +102,15 @@ func (o owners) worst(count int, expr string) string {
 func (o owners) columns(count int) []column {
 	list := []column{
 		{title: "GPUs now", expr: o.worst(count, o.now(o.held)+e(" or (0 * ", o.total(o.held), " + ", ended, ")")),
-			style: of("none", 2, "").texts(value{ended, "none reported", absent})},
+			style: of("none", 2, "").texts(value{ended, "none reported", absent}).neutral()},
 		{title: "Idle now", expr: o.worst(count, o.now(o.idle)), style: idleStyle(2)},
 		{title: "GPU hours", expr: o.worst(count, o.hours(o.held)), style: hoursStyle()},
 		{title: idleHours, expr: o.worst(count, o.hours(o.idle)), style: hoursStyle()},
 		{title: "Busy hours", expr: o.worst(count, o.busyHours()), style: hoursStyle()},
-		{title: "Utilization", expr: o.worst(count, o.ratio(o.busy, "[$__range]")), style: ratioStyle(), gauge: true},
+		{title: "Utilization", expr: o.worst(count, o.ratio(o.busy, "[$__range]")), style: ratioCell(), gauge: true},
 	}
 	if o.sm != nil {
-		list = append(list, column{title: "SM activity", expr: o.worst(count, o.ratio(o.sm, "[$__range]")), style: ratioStyle(), gauge: true})
+		list = append(list, column{title: "SM activity", expr: o.worst(count, o.ratio(o.sm, "[$__range]")), style: ratioCell(), gauge: true})
 	}
 	return append(list, column{title: "Energy", expr: o.worst(count, o.wattHours()), style: energyStyle()})
 }
@@ -134,6 +134,9 @@ func energyStyle() style { return of("watth", 1, noRules) }
 func ratioStyle() style {
 	return of("percentunit", 0, noRules).between(0, 1)
 }
+
+// ratioCell is a ratio in a column of a table.
+func ratioCell() style { return ratioStyle().levels(step{color: quantity}) }
 
 // ownerLabels returns the columns of labels, in the form of a grouping too.
 func ownerLabels(labels ...label) (keys []label, by string) {

@@ -84,6 +84,9 @@ func (s style) levels(steps ...step) style { s.steps = steps; return s }
 // zeroIsGood colors 0 as good, and everything above.
 func (s style) zeroIsGood(above string) style { return s.levels(step{color: good}, step{1e-9, above}) }
 
+// neutral colors no value as good or bad, except those with texts.
+func (s style) neutral() style { return s.levels(step{color: "text"}) }
+
 // in sets a fixed color.
 func (s style) in(color string) style { s.color = color; return s }
 

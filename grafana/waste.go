@@ -136,8 +136,8 @@ func (o owners) costs(count int) []column {
 		{title: "Cost of idle hours", expr: o.worst(count, o.hours(o.idle)+" * $price"), style: of("none", 0, "")},
 		{title: "Change", expr: o.worst(count, e(o.total(o.idle), " / (", before, " > 0) - 1 or (0 * ", o.total(o.held), " + ", noneBefore, ")")),
 			style: of("percentunit", 0, "").levels(step{0, good}, step{0.1, caution}).texts(value{noneBefore, "none before", absent})},
-		{title: "Utilization", expr: o.worst(count, o.ratio(o.busy, "[$__range]")), style: ratioStyle(), gauge: true},
-		{title: "SM activity", expr: o.worst(count, o.ratio(o.sm, "[$__range]")), style: ratioStyle(), gauge: true},
+		{title: "Utilization", expr: o.worst(count, o.ratio(o.busy, "[$__range]")), style: ratioCell(), gauge: true},
+		{title: "SM activity", expr: o.worst(count, o.ratio(o.sm, "[$__range]")), style: ratioCell(), gauge: true},
 		{title: "Energy", expr: o.worst(count, o.wattHours()), style: energyStyle()},
 		{title: "Cost of energy", expr: o.worst(count, o.wattHours()+" / 1000 * $pue * $power_price"), style: of("none", 2, "")},
 	}
