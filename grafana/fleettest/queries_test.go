@@ -88,22 +88,17 @@ func (p prometheus) check(t *testing.T, d dashboard, to time.Time) {
 		t.Fatal(err)
 	}
 	type query struct{ panel, ref string }
-	found := map[query]string{} // the choice with which a query has data
+	found := map[query]bool{} // whether the query has data with a choice of the variables
 	for _, c := range choices {
 		for _, panel := range d.flat() {
 			names := map[string]string{}
 			for _, q := range panel.Targets {
 				key := query{panel.Title, q.RefID}
-				if _, known := found[key]; !known {
-					found[key] = ""
-				}
 				results, err := p.run(d, panel, q, c, from, to)
+				found[key] = found[key] || len(results) > 0
 				if err != nil {
 					t.Errorf("panel %q, query %s: %v", panel.Title, q.RefID, err)
 					continue
-				}
-				if len(results) > 0 {
-					found[key] = c.String()
 				}
 				if q.Format == "table" || q.Hide {
 					continue
@@ -130,18 +125,16 @@ func (p prometheus) check(t *testing.T, d dashboard, to time.Time) {
 			if err != nil {
 				t.Errorf("annotation %q: %v", a.Name, err)
 			}
-			if _, known := found[key]; !known || len(results) > 0 {
-				found[key] = map[bool]string{true: c.String()}[len(results) > 0]
-			}
+			found[key] = found[key] || len(results) > 0
 		}
 	}
-	for key, where := range found {
+	for key, hasData := range found {
 		name := strings.TrimSuffix(filepath.Base(d.file), ".json") + "/" + key.panel
 		reason, listed := empty[name]
 		switch {
-		case where == "" && !listed:
+		case !hasData && !listed:
 			t.Errorf("panel %q, query %s returns no data on any node", key.panel, key.ref)
-		case where == "":
+		case !hasData:
 			t.Logf("panel %q, query %s has no data: %s", key.panel, key.ref, reason)
 		case listed:
 			t.Errorf("panel %q has data: remove it from the list of empty panels", key.panel)

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"errors"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -159,26 +160,29 @@ func (n *node) tryScrape(t *testing.T) (page, error) {
 
 // stretcher converts the pages of one node to scrapes of the history.
 type stretcher struct {
-	totals   map[string]total // of integrals, by name and labels
-	recorded time.Time        // of the last new sample
-	at       time.Time        // of the last new sample, in the history
+	totals map[string]total // of integrals, by name and labels
+	clock  []moment         // of the pages with a new sample
 }
 
 type total struct{ recorded, history float64 }
+
+// moment is a time in the recording and in the history.
+type moment struct{ recorded, history time.Time }
 
 // next returns the values of a page at a time of the history. While there is no new sample,
 // integrals keep their value, so that their growth belongs to the whole time until the next.
 func (s *stretcher) next(p page, at time.Time) []point {
 	if len(p.series) == 0 {
-		*s = stretcher{}
+		s.totals = nil
 		return nil
 	}
 	factor := 0.0
-	if recorded := p.time.Sub(s.recorded); recorded > 0 {
-		if !s.at.IsZero() {
-			factor = float64(at.Sub(s.at)) / float64(recorded)
+	if n := len(s.clock); n == 0 || p.time.After(s.clock[n-1].recorded) {
+		if n > 0 {
+			last := s.clock[n-1]
+			factor = float64(at.Sub(last.history)) / float64(p.time.Sub(last.recorded))
 		}
-		s.recorded, s.at = p.time, at
+		s.clock = append(s.clock, moment{p.time, at})
 	}
 	totals := make(map[string]total, len(p.series))
 	points := make([]point, len(p.series))
@@ -195,14 +199,23 @@ func (s *stretcher) next(p page, at time.Time) []point {
 			}
 			totals[v.name+v.labels], points[i].value = now, now.history
 		case instant:
-			// The age of the time grows as much faster as the clock.
-			age := float64(p.time.UnixMicro())/1e6 - v.value
-			points[i].value = float64(at.UnixMicro())/1e6 - age*float64(scrapeInterval)/float64(realInterval)
-			if v.value == 0 {
-				points[i].value = 0
+			if v.value > 0 {
+				points[i].value = float64(s.when(time.UnixMicro(int64(v.value*1e6))).UnixMicro()) / 1e6
 			}
 		}
 	}
 	s.totals = totals
 	return points
+}
+
+// when returns the time in the history of a time in the recording.
+func (s *stretcher) when(recorded time.Time) time.Time {
+	next, _ := slices.BinarySearchFunc(s.clock, recorded, func(m moment, t time.Time) int { return m.recorded.Compare(t) })
+	if next == 0 || next == len(s.clock) {
+		near := s.clock[min(next, len(s.clock)-1)]
+		return near.history.Add(recorded.Sub(near.recorded) * time.Duration(scrapeInterval/realInterval))
+	}
+	from, to := s.clock[next-1], s.clock[next]
+	part := float64(recorded.Sub(from.recorded)) / float64(to.recorded.Sub(from.recorded))
+	return from.history.Add(time.Duration(part * float64(to.history.Sub(from.history))))
 }

@@ -15,7 +15,7 @@ import sharp from 'sharp';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const maxBytes = 250 * 1024;
-const width = 1400;
+const width = 1400, height = 8000; // px; tables are only drawn if they are visible
 const patience = 300_000; // ms; the machine may be busy
 
 const page = `<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="/main.css">
@@ -68,7 +68,7 @@ async function compress(png, out) {
 }
 
 async function draw(browser, url, view, out) {
-  const tab = await browser.newPage({ viewport: { width, height: 900 } });
+  const tab = await browser.newPage({ viewport: { width, height } });
   const complaints = [];
   const failed = new Promise((_, reject) => tab.on('pageerror', reject));
   failed.catch(() => {});
@@ -78,7 +78,7 @@ async function draw(browser, url, view, out) {
   await tab.goto(url, { waitUntil: 'commit', timeout: patience });
   await Promise.race([failed, tab.waitForFunction(() => document.body?.dataset.ready === 'yes', undefined, { timeout: patience })]);
   const panels = await tab.$$eval('[data-panel]', (nodes) => nodes.map((n) => ({ ...n.dataset })));
-  await compress(await tab.screenshot({ fullPage: true, timeout: patience }), out);
+  await compress(await tab.locator('#root > div').screenshot({ timeout: patience }), out);
   await tab.close();
   for (const p of panels) if (p.state === 'error') complaints.push(`panel "${p.panel}": ${p.message}`);
   const empty = panels.filter((p) => p.state === 'empty').map((p) => p.panel);

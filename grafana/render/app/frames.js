@@ -4,7 +4,7 @@
 // The results of Prometheus as data frames, as Grafana's Prometheus data source makes them.
 
 import {
-  applyFieldOverrides, FieldConfigOptionsRegistry, FieldType, standardFieldConfigEditorRegistry, standardTransformers,
+  applyFieldOverrides, cacheFieldDisplayNames, FieldConfigOptionsRegistry, FieldType, standardFieldConfigEditorRegistry, standardTransformers,
   standardTransformersRegistry, toDataFrame, transformDataFrame,
 } from '@grafana/data';
 import { lastValueFrom } from 'rxjs';
@@ -97,7 +97,9 @@ export async function framesOf(view, panel) {
 // style applies the field configuration and the overrides of a panel.
 export function style(panel, frames, theme, replaceVariables) {
   const fieldConfig = panel.fieldConfig;
-  return applyFieldOverrides({
+  const data = applyFieldOverrides({
     data: frames, fieldConfig, fieldConfigRegistry: registryOf(fieldConfig), replaceVariables, theme, timeZone: 'utc',
   });
+  cacheFieldDisplayNames(data); // the table reads only cached names
+  return data;
 }
