@@ -29,7 +29,7 @@ FUZZTIME ?= 10s
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: exporter sim ## Build build/gpu_exporter and the stand-ins in build/sim
@@ -129,6 +129,10 @@ docs: ## Rewrite the pages and counters files that are generated from the code
 	$(GO) test ./collector/field ./collector/metrics ./collector/xid ./cmd/gpu_exporter/internal/config ./cmd/gpu_exporter/internal/status \
 		-run 'Page$$|^TestEverythingCounters$$' -update
 
+.PHONY: dashboards
+dashboards: ## Rewrite the dashboards in grafana from the code
+	$(GO) test ./grafana -run '^(TestFiles|TestReadmePage)$$' -count 1 -update
+
 .PHONY: rules
 rules: ## Rewrite the recording rules and alerts, and their tables, from the code
 	$(GO) test ./deploy/prometheus/rules -run '^(TestRuleFiles|TestTables)$$' -update
@@ -160,6 +164,22 @@ $(TOOLS)/amtool: $(TOOLS)/.amtool-$(AMTOOL_VERSION)
 $(TOOLS)/.amtool-$(AMTOOL_VERSION):
 	@mkdir -p $(TOOLS)
 	GOFLAGS= GOBIN=$(TOOLS) $(GO) install github.com/prometheus/alertmanager/cmd/amtool@$(AMTOOL_VERSION)
+	@touch $@
+
+# Part of the paths of the dashboards to test or draw, such as node.
+DASHBOARDS ?=
+FLEET = $(GO) test -v -count 1 -timeout 60m ./grafana/fleettest -run '^TestDashboards$$' -dashboards '$(DASHBOARDS)'
+
+.PHONY: test-dashboards
+test-dashboards: build $(TOOLS)/prometheus ## Run every query of the dashboards on simulated nodes (DASHBOARDS=node)
+	$(FLEET) -fleet
+
+.PHONY: render-dashboards
+render-dashboards: build $(TOOLS)/prometheus grafana/render/node_modules ## Draw the dashboards to grafana/images (DASHBOARDS=node)
+	$(FLEET) -pictures
+
+grafana/render/node_modules: grafana/render/package.json
+	npm --prefix grafana/render install --ignore-scripts
 	@touch $@
 
 .PHONY: clean
