@@ -112,7 +112,15 @@ func (o owners) columns(count int) []column {
 	if o.sm != nil {
 		list = append(list, column{title: "SM activity", expr: o.worst(count, o.ratio(o.sm, "[$__range]")), style: ratioCell(), gauge: true})
 	}
-	return append(list, column{title: "Energy", expr: o.worst(count, o.wattHours()), style: energyStyle()})
+	return cells(append(list, column{title: "Energy", expr: o.worst(count, o.wattHours()), style: energyStyle()}))
+}
+
+// cells makes numbers narrow. An empty cell needs no text: the owner ended.
+func cells(list []column) []column {
+	for i := range list {
+		list[i].style.empty, list[i].width = "", 105
+	}
+	return list
 }
 
 const (
@@ -186,11 +194,11 @@ func (o owners) overTime(who, legend string, l ...link) []*panel {
 		s.empty = empty
 		return newTimeSeries(title, description+" The 20 with the most in the time range.", s, query{o.leading(20, expr, by), legend}).link(l...)
 	}
-	gpus := of("none", 1, "")
+	gpus := of("none", 1, "").from0()
 	return []*panel{
 		series("GPUs held by "+who, "Number of GPUs that are held.", o.now(o.held), gpus, o.held).stack(),
 		series("Idle GPUs by "+who, "Number of held GPUs that were busy for less than 1 % of five minutes.", o.now(o.idle), gpus, o.idle).stack(),
 		series("Utilization by "+who, "Busy time divided by held time.", o.ratio(o.busy, "[$__rate_interval]"), ratioStyle(), o.held),
-		series("Power by "+who, "Mean power of the held GPUs.", o.watts(), of("watt", 0, ""), o.energy).stack(),
+		series("Power by "+who, "Mean power of the held GPUs.", o.watts(), of("watt", 1, "").from0(), o.energy).stack(),
 	}
 }
