@@ -167,8 +167,8 @@ func (n *node) uuids(t *testing.T) map[string]string {
 	return all
 }
 
-// migUUIDs returns the UUIDs of the MIG instances of a GPU.
-func (n *node) migUUIDs(t *testing.T, gpu string) []string {
+// instances returns a label of gpu_info of the MIG instances of a GPU.
+func (n *node) instances(t *testing.T, gpu, label string) []string {
 	t.Helper()
 	p, err := n.tryScrape(t)
 	if err != nil {
@@ -176,8 +176,8 @@ func (n *node) migUUIDs(t *testing.T, gpu string) []string {
 	}
 	var all []string
 	for _, v := range p.series {
-		if labels := labelsOf(v, nil); v.name == "gpu_info" && labels["gpu"] == gpu && labels["mig_uuid"] != "" {
-			all = append(all, labels["mig_uuid"])
+		if labels := labelsOf(v, nil); v.name == "gpu_info" && labels["gpu"] == gpu && labels["GPU_I_ID"] != "" {
+			all = append(all, labels[label])
 		}
 	}
 	return all
