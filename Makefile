@@ -115,6 +115,14 @@ docs: ## Rewrite the pages and counters files that are generated from the code
 rules: ## Rewrite the recording rules and alerts, and their tables, from the code
 	$(GO) test ./deploy/prometheus/rules -run '^(TestRuleFiles|TestTables)$$' -update
 
+# Flags of `make bench-fleet`, for example FLEET='-nodes 125' for 1,000 GPUs.
+FLEET ?=
+
+.PHONY: bench-fleet
+bench-fleet: build $(TOOLS)/prometheus ## Measure rules, dashboards and Prometheus for 10,000 simulated GPUs (takes half an hour and 8 GB)
+	cd deploy/prometheus/fleet && $(GO) run . -exporter $(BUILD)/gpu_exporter -prometheus $(TOOLS)/prometheus \
+		-rules $(CURDIR)/deploy/prometheus -dashboards $(CURDIR)/grafana/dashboards $(FLEET)
+
 .PHONY: clean
 clean: ## Remove what was built
 	rm -rf $(BUILD)
