@@ -52,13 +52,13 @@ func nodeKinds() []*kind {
 		{name: "mig", share: 10, scenario: "base h100x8-mig\n", pods: 6},
 		{name: "switches", share: 10, scenario: "base dgx-h100\n", pods: 8},
 		{name: "faults", share: 1, pods: 4, scenario: `base h100x8
-at 2s lose gpu 3
-at 2s xid 79 gpu 3
-at 2s xid 94 gpu 1
-at 2s recovery gpu 1 reset
-at 2s remap gpu 2 pending 1
-at 2s link gpu 4 port 3 down
-at 2s ecc gpu 5 dbe 2
+at 10s lose gpu 3
+at 10s xid 79 gpu 3
+at 10s xid 94 gpu 1
+at 10s recovery gpu 1 reset
+at 10s remap gpu 2 pending 1
+at 10s link gpu 4 port 3 down
+at 10s ecc gpu 5 dbe 2
 `},
 	}
 }
@@ -145,7 +145,7 @@ func (p page) devices() []string {
 	var gpus, instances []string
 	for _, r := range p {
 		switch {
-		case r.family != "gpu_info":
+		case r.family != "gpu_info", r.labels["UUID"] == "", strings.Contains(r.labels["mig_uuid"], ","): // of several compute instances
 		case r.labels["mig_uuid"] != "":
 			instances = append(instances, r.labels["mig_uuid"])
 		default:
@@ -169,7 +169,7 @@ func (p page) of(family string) (keys []string) {
 
 // waitFor scrapes until the page has what is wanted.
 func waitFor(ctx context.Context, address string, wanted func(page) []string) ([]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	for {
 		p, err := scrape(ctx, address)
