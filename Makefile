@@ -111,17 +111,37 @@ docs: ## Rewrite the pages and counters files that are generated from the code
 	$(GO) test ./collector/field ./collector/metrics ./collector/xid ./cmd/gpu_exporter/internal/config \
 		-run 'Page$$|^TestEverythingCounters$$' -update
 
+.PHONY: dashboards
+dashboards: ## Rewrite the dashboards in grafana from the code
+	$(GO) test ./grafana -run '^TestFiles$$' -count 1 -update
+
 .PHONY: rules
 rules: ## Rewrite the recording rules and alerts, and their tables, from the code
 	$(GO) test ./deploy/prometheus/rules -run '^(TestRuleFiles|TestTables)$$' -update
 
-# Flags of `make bench-fleet`, for example FLEET='-nodes 125' for 1,000 GPUs.
-FLEET ?=
+# Flags of `make bench-fleet`, for example BENCH='-nodes 125' for 1,000 GPUs.
+BENCH ?=
 
 .PHONY: bench-fleet
 bench-fleet: build $(TOOLS)/prometheus ## Measure rules, dashboards and Prometheus for 10,000 simulated GPUs (takes half an hour and 8 GB)
 	cd deploy/prometheus/fleet && $(GO) run . -exporter $(BUILD)/gpu_exporter -prometheus $(TOOLS)/prometheus \
-		-rules $(CURDIR)/deploy/prometheus -dashboards $(CURDIR)/grafana/dashboards $(FLEET)
+		-rules $(CURDIR)/deploy/prometheus -dashboards $(CURDIR)/grafana/dashboards $(BENCH)
+
+# Part of the paths of the dashboards to test or draw, such as node.
+DASHBOARDS ?=
+FLEET = $(GO) test -v -count 1 -timeout 60m ./grafana/fleettest -run '^TestDashboards$$' -dashboards '$(DASHBOARDS)'
+
+.PHONY: test-dashboards
+test-dashboards: build $(TOOLS)/prometheus ## Run every query of the dashboards on simulated nodes (DASHBOARDS=node)
+	$(FLEET) -fleet
+
+.PHONY: render-dashboards
+render-dashboards: build $(TOOLS)/prometheus grafana/render/node_modules ## Draw the dashboards to grafana/images (DASHBOARDS=node)
+	$(FLEET) -pictures
+
+grafana/render/node_modules: grafana/render/package.json
+	npm --prefix grafana/render install --ignore-scripts
+	@touch $@
 
 .PHONY: clean
 clean: ## Remove what was built

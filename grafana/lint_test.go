@@ -1,0 +1,462 @@
+// Copyright The gpu_exporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package grafana
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/grafana/grafana-foundation-sdk/go/cog"
+	"github.com/grafana/grafana-foundation-sdk/go/cog/plugins"
+	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
+	"github.com/grafana/grafana-foundation-sdk/go/prometheus"
+	"github.com/prometheus/prometheus/promql/parser"
+)
+
+// exclusions are violations that are intended: check, dashboard ("*" for all), panel ("*"
+// for all) and the reason. A check fails if an exclusion matches nothing.
+var exclusions = []struct{ check, dashboard, panel, reason string }{
+	{"template-instance-rule", "*", "", "dashboards select devices by the label hostname, which does not change with the scrape configuration; only the dashboard of the exporters selects targets"},
+	{"target-instance-rule", "*", "*", "see template-instance-rule"},
+	{"target-job-rule", "*", "*", "records have no label of a target: two servers that scrape a target must not double them"},
+	{"target-counter-agg-rule", "*", "XIDs", "the series of a code begins with its first XID, so an increase would omit it; the table shows the errors since the exporter started"},
+}
+
+// linter is the checks of github.com/grafana/dashboard-linter, by their names there. Each
+// returns violations as panel and message.
+var linter = map[string]func(Dashboard) []violation{
+	"template-datasource-rule":            checkDataSourceVariable,
+	"template-job-rule":                   func(d Dashboard) []violation { return checkTargetVariable(d, "job") },
+	"template-instance-rule":              func(d Dashboard) []violation { return checkTargetVariable(d, "instance") },
+	"template-label-promql-rule":          checkLabelVariables,
+	"template-on-time-change-reload-rule": checkReload,
+	"panel-datasource-rule":               checkPanelDataSource,
+	"panel-title-description-rule":        checkTitles,
+	"panel-units-rule":                    checkUnits,
+	"panel-no-targets-rule":               checkTargets,
+	"target-promql-rule":                  checkExpressions,
+	"target-rate-interval-rule":           checkRateInterval,
+	"target-job-rule":                     func(d Dashboard) []violation { return checkMatcher(d, "job") },
+	"target-instance-rule":                func(d Dashboard) []violation { return checkMatcher(d, "instance") },
+	"target-counter-agg-rule":             checkCounters,
+	"uneditable-dashboard":                checkUneditable,
+	"target-logql-rule":                   checkOnlyPrometheus,
+	"target-logql-auto-rule":              checkOnlyPrometheus,
+}
+
+type violation struct{ panel, message string }
+
+func each(t *testing.T, test func(*testing.T, Names, Dashboard)) {
+	t.Helper()
+	for _, n := range []Names{Default(), BaseUnits()} {
+		dashboards, err := All(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range dashboards {
+			t.Run(filepath.Join(n.Folder, d.Name), func(t *testing.T) { test(t, n, d) })
+		}
+	}
+}
+
+func TestLinter(t *testing.T) {
+	if len(linter) != 17 {
+		t.Errorf("%d checks, the linter has 17", len(linter))
+	}
+	used := map[int]bool{}
+	each(t, func(t *testing.T, _ Names, d Dashboard) {
+		for name, check := range linter {
+			for _, v := range check(d) {
+				i := slices.IndexFunc(exclusions, func(x struct{ check, dashboard, panel, reason string }) bool {
+					return x.check == name && (x.dashboard == "*" || x.dashboard == d.Name) && (x.panel == "*" || x.panel == v.panel)
+				})
+				if i < 0 {
+					t.Errorf("%s: panel %q: %s", name, v.panel, v.message)
+				}
+				used[i] = true
+			}
+		}
+	})
+	for i, x := range exclusions {
+		if !used[i] {
+			t.Errorf("the exclusion of %s for panel %q matches nothing", x.check, x.panel)
+		}
+		if x.reason == "" {
+			t.Errorf("the exclusion of %s has no reason", x.check)
+		}
+	}
+}
+
+func variable(d Dashboard, name string) *dashboard.VariableModel {
+	for i, v := range d.Model.Templating.List {
+		if v.Name == name {
+			return &d.Model.Templating.List[i]
+		}
+	}
+	return nil
+}
+
+func checkDataSourceVariable(d Dashboard) []violation {
+	v := variable(d, "datasource")
+	if v == nil || v.Type != dashboard.VariableTypeDatasource || *v.Query.String != "prometheus" || *v.Label != "Data source" || v.Regex == nil {
+		return []violation{{"", "no variable datasource of Prometheus, with a regex and the label Data source"}}
+	}
+	return nil
+}
+
+func checkTargetVariable(d Dashboard, name string) []violation {
+	v := variable(d, name)
+	switch {
+	case v == nil:
+		return []violation{{"", "no variable " + name}}
+	case v.Type != dashboard.VariableTypeQuery, *v.Datasource.Uid != "${datasource}", !*v.Multi, *v.AllValue != ".+", !*v.IncludeAll:
+		return []violation{{"", "the variable " + name + " must be a query of ${datasource} for several values, and all as .+"}}
+	}
+	return nil
+}
+
+func checkLabelVariables(d Dashboard) (found []violation) {
+	for _, v := range d.Model.Templating.List {
+		if v.Type != dashboard.VariableTypeQuery {
+			continue
+		}
+		inside, ok := strings.CutPrefix(*v.Query.String, "label_values(")
+		inner, _, _ := strings.Cut(inside, ", "+inside[strings.LastIndex(inside, ", ")+2:])
+		if !ok {
+			inner, ok = strings.CutPrefix(*v.Query.String, "query_result(")
+			inner = strings.TrimSuffix(inner, ")")
+		}
+		if _, err := parser.NewParser(parser.Options{}).ParseExpr(Concrete(inner)); !ok || err != nil {
+			found = append(found, violation{"", fmt.Sprintf("variable %s: %s: %v", v.Name, *v.Query.String, err)})
+		}
+	}
+	return found
+}
+
+func checkReload(d Dashboard) (found []violation) {
+	for _, v := range d.Model.Templating.List {
+		if v.Type == dashboard.VariableTypeQuery && *v.Refresh != dashboard.VariableRefreshOnTimeRangeChanged {
+			found = append(found, violation{"", "variable " + v.Name + " is not refreshed with the time range"})
+		}
+	}
+	return found
+}
+
+func checkPanelDataSource(d Dashboard) (found []violation) {
+	for p := range d.panels() {
+		if p.Datasource == nil || *p.Datasource.Uid != "${datasource}" {
+			found = append(found, violation{*p.Title, "no ${datasource}"})
+		}
+		for _, target := range p.Targets {
+			if q := target.(prometheus.Dataquery); q.Datasource == nil || *q.Datasource.Uid != "${datasource}" {
+				found = append(found, violation{*p.Title, "a query without ${datasource}"})
+			}
+		}
+	}
+	return found
+}
+
+func checkTitles(d Dashboard) (found []violation) {
+	for p := range d.panels() {
+		if *p.Title == "" || *p.Description == "" || !strings.HasSuffix(*p.Description, ".") || strings.Contains(*p.Title, "$") {
+			found = append(found, violation{*p.Title, "no title, or no description of whole sentences"})
+		}
+	}
+	return found
+}
+
+// units are the units that panels use.
+var units = []string{"none", "percentunit", "celsius", "watt", "watth", "kwatth", "hertz", "bytes", "Bps", "cps", "cpm", "s", "dateTimeAsIso"}
+
+// checkUnits checks decimals as well.
+func checkUnits(d Dashboard) (found []violation) {
+	for p := range d.panels() {
+		used := []string{*p.FieldConfig.Defaults.Unit}
+		for _, o := range p.FieldConfig.Overrides {
+			decimals := false
+			for _, property := range o.Properties {
+				if property.Id == "unit" {
+					used = append(used, property.Value.(string))
+				}
+				decimals = decimals || property.Id == "decimals"
+			}
+			if len(o.Properties) > 1 && o.Properties[0].Id == "unit" && !decimals {
+				found = append(found, violation{*p.Title, "a column without decimals"})
+			}
+		}
+		for _, unit := range used {
+			if !slices.Contains(units, unit) {
+				found = append(found, violation{*p.Title, "unit " + unit})
+			}
+		}
+		if p.FieldConfig.Defaults.Decimals == nil {
+			found = append(found, violation{*p.Title, "no decimals"})
+		}
+	}
+	return found
+}
+
+func checkTargets(d Dashboard) (found []violation) {
+	for p := range d.panels() {
+		if len(p.Targets) == 0 {
+			found = append(found, violation{*p.Title, "no query"})
+		}
+	}
+	return found
+}
+
+func checkExpressions(d Dashboard) []violation {
+	if _, err := d.Queries(); err != nil {
+		return []violation{{"", err.Error()}}
+	}
+	return nil
+}
+
+// inspect calls visit for each node of the queries of panels, with its parents.
+func inspect(d Dashboard, visit func(q Query, node parser.Node, parents []parser.Node)) {
+	queries, err := d.Queries()
+	if err != nil {
+		return // reported by checkExpressions
+	}
+	for _, q := range queries {
+		if q.Annotation {
+			continue
+		}
+		expr, err := parser.NewParser(parser.Options{}).ParseExpr(Concrete(q.Expr))
+		if err != nil {
+			continue
+		}
+		parser.Inspect(expr, func(node parser.Node, parents []parser.Node) error {
+			visit(q, node, parents)
+			return nil
+		})
+	}
+}
+
+func call(parents []parser.Node) string {
+	if len(parents) == 0 {
+		return ""
+	}
+	if c, ok := parents[len(parents)-1].(*parser.Call); ok {
+		return c.Func.Name
+	}
+	return ""
+}
+
+func checkRateInterval(d Dashboard) (found []violation) {
+	inspect(d, func(q Query, node parser.Node, parents []parser.Node) {
+		m, ok := node.(*parser.MatrixSelector)
+		if name := call(parents); ok && (name == "rate" || name == "irate") && m.Range != 5*time.Minute {
+			found = append(found, violation{q.Panel, "a rate over " + m.Range.String()})
+		}
+	})
+	if d.usesFixedRate() {
+		found = append(found, violation{"", "a rate over 5m instead of $__rate_interval"})
+	}
+	return found
+}
+
+func (d Dashboard) usesFixedRate() bool {
+	queries, _ := d.Queries()
+	return slices.ContainsFunc(queries, func(q Query) bool { return !q.Annotation && strings.Contains(q.Expr, "[5m]") })
+}
+
+func checkMatcher(d Dashboard, label string) (found []violation) {
+	inspect(d, func(q Query, node parser.Node, _ []parser.Node) {
+		s, ok := node.(*parser.VectorSelector)
+		if !ok {
+			return
+		}
+		for _, m := range s.LabelMatchers {
+			if m.Name == label && m.Type == 2 {
+				return
+			}
+		}
+		found = append(found, violation{q.Panel, s.String() + " has no matcher of " + label})
+	})
+	return found
+}
+
+func checkCounters(d Dashboard) (found []violation) {
+	inspect(d, func(q Query, node parser.Node, parents []parser.Node) {
+		s, ok := node.(*parser.VectorSelector)
+		if !ok || !strings.HasSuffix(s.Name, "_total") {
+			return
+		}
+		if len(parents) > 1 {
+			if name := call(parents[:len(parents)-1]); name == "rate" || name == "irate" || name == "increase" {
+				return
+			}
+		}
+		found = append(found, violation{q.Panel, s.Name + " without a rate or an increase"})
+	})
+	return found
+}
+
+func checkUneditable(d Dashboard) []violation {
+	if d.Model.Editable == nil || *d.Model.Editable {
+		return []violation{{"", "the dashboard is editable"}}
+	}
+	return nil
+}
+
+// checkOnlyPrometheus replaces the checks of queries of Loki: there are none.
+func checkOnlyPrometheus(d Dashboard) (found []violation) {
+	for p := range d.panels() {
+		for _, target := range p.Targets {
+			if target.DataqueryType() != "prometheus" {
+				found = append(found, violation{*p.Title, "not a query of Prometheus"})
+			}
+		}
+	}
+	return found
+}
+
+// The SDK parses the files strictly, and writes them again as they are.
+func TestStrict(t *testing.T) {
+	plugins.RegisterDefaultPlugins()
+	each(t, func(t *testing.T, n Names, d Dashboard) {
+		text, err := os.ReadFile(filepath.Join(n.Folder, d.Name+".json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// v0.0.22 of the SDK returns an empty list of problems instead of nil, and drops the
+		// panels then, so that the file is read again without the strict parser.
+		var strict, parsed dashboard.Dashboard
+		var problems cog.BuildErrors
+		if err := strict.UnmarshalJSONStrict(text); err != nil && (!errors.As(err, &problems) || len(problems) > 0) {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(text, &parsed); err != nil {
+			t.Fatal(err)
+		}
+		if err := parsed.Validate(); err != nil {
+			t.Error(err)
+		}
+		again, err := json.Marshal(parsed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var before, after any
+		if err := errors.Join(json.Unmarshal(text, &before), json.Unmarshal(again, &after)); err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(before, after) {
+			t.Error("the SDK writes the file differently after it has read it")
+		}
+	})
+}
+
+// IDs are unique, and panels do not overlap and fill their lines.
+func TestLayout(t *testing.T) {
+	each(t, func(t *testing.T, _ Names, d Dashboard) {
+		ids, cells := map[uint32]string{}, map[[2]uint32]string{}
+		place := func(id uint32, title string, at dashboard.GridPos) {
+			if before, ok := ids[id]; ok {
+				t.Errorf("panels %q and %q have the id %d", before, title, id)
+			}
+			ids[id] = title
+			if at.X+at.W > gridWidth {
+				t.Errorf("panel %q is wider than the grid", title)
+			}
+			for x := at.X; x < at.X+at.W; x++ {
+				for y := at.Y; y < at.Y+at.H; y++ {
+					if before, ok := cells[[2]uint32{x, y}]; ok {
+						t.Fatalf("panels %q and %q overlap", before, title)
+					}
+					cells[[2]uint32{x, y}] = title
+				}
+			}
+		}
+		bottom := uint32(0)
+		for _, p := range d.Model.Panels {
+			if p.RowPanel != nil {
+				place(p.RowPanel.Id, *p.RowPanel.Title, *p.RowPanel.GridPos)
+				bottom = max(bottom, p.RowPanel.GridPos.Y+1)
+			}
+		}
+		for p := range d.panels() {
+			place(*p.Id, *p.Title, *p.GridPos)
+			bottom = max(bottom, p.GridPos.Y+p.GridPos.H)
+		}
+		if int(bottom)*gridWidth != len(cells) {
+			t.Errorf("%d of %d cells are empty", int(bottom)*gridWidth-len(cells), int(bottom)*gridWidth)
+		}
+	})
+}
+
+// Dashboards have what all of them need: identity, links, annotations and UTC.
+func TestCommon(t *testing.T) {
+	uids := map[string]bool{}
+	each(t, func(t *testing.T, n Names, d Dashboard) {
+		m := d.Model
+		if uids[*m.Uid] || len(*m.Uid) > 40 || *m.Uid != "gpu-exporter-"+d.Name+n.Suffix {
+			t.Errorf("uid %q", *m.Uid)
+		}
+		uids[*m.Uid] = true
+		if *m.Timezone != "utc" || !slices.Equal(m.Tags, []string{tag + n.Suffix}) || m.SchemaVersion == 0 || m.Id != nil || *m.Refresh == "" {
+			t.Errorf("time zone %q, tags %q, id %v", *m.Timezone, m.Tags, m.Id)
+		}
+		if len(m.Links) != 1 || !m.Links[0].AsDropdown || !m.Links[0].IncludeVars || !m.Links[0].KeepTime || !slices.Equal(m.Links[0].Tags, m.Tags) {
+			t.Errorf("links %+v", m.Links)
+		}
+		var annotations []string
+		for _, a := range m.Annotations.List {
+			annotations = append(annotations, a.Name)
+		}
+		if !slices.Equal(annotations, []string{"XIDs", "Sampler restarts", "MIG changes"}) {
+			t.Errorf("annotations %q", annotations)
+		}
+		queries, err := d.Queries()
+		if err != nil {
+			t.Fatal(err)
+		}
+		records := slices.ContainsFunc(queries, func(q Query) bool { return len(q.Uses.Records) > 0 })
+		if says := strings.Contains(*m.Description, "recording rules"); records != d.Rules || says != d.Rules {
+			t.Errorf("uses records: %v, Rules: %v, the description says so: %v", records, d.Rules, says)
+		}
+		if want := slices.Contains([]string{"fleet", "workloads", "jobs", "waste"}, d.Name); d.Rules && !want {
+			t.Errorf("only the fleet, workloads, jobs and waste may need the recording rules")
+		}
+	})
+}
+
+// Each panel has a true text for an empty result, and no panel shows 0 for what is not
+// known.
+func TestAbsence(t *testing.T) {
+	each(t, func(t *testing.T, _ Names, d Dashboard) {
+		for p := range d.panels() {
+			if p.FieldConfig.Defaults.NoValue == nil || strings.EqualFold(*p.FieldConfig.Defaults.NoValue, "no data") {
+				t.Errorf("panel %q: no text for an empty result", *p.Title)
+			}
+			for _, target := range p.Targets {
+				q := target.(prometheus.Dataquery)
+				if strings.Contains(q.Expr, "vector(0)") {
+					t.Errorf("panel %q: vector(0) is 0 also if nothing is known", *p.Title)
+				}
+				if strings.Contains(q.Expr, fmt.Sprint(-notKnown)) && !shows(p, "not known now") {
+					t.Errorf("panel %q has no text for values that are not known", *p.Title)
+				}
+			}
+			if p.Type == string(kindTimeSeries) {
+				if text, _ := json.Marshal(p.FieldConfig.Defaults.Custom); !strings.Contains(string(text), `"spanNulls":false`) {
+					t.Errorf("panel %q connects values over gaps", *p.Title)
+				}
+			}
+		}
+	})
+}
+
+func shows(p dashboard.Panel, text string) bool {
+	config, err := json.Marshal(p.FieldConfig)
+	return err == nil && strings.Contains(string(config), `"text":"`+text+`"`)
+}
