@@ -38,7 +38,12 @@ func pages(n Names) []page {
 		fleet(n),
 		node(n),
 		gpu(n),
+		workloads(n),
+		batchJobs(n),
+		mig(n),
+		fabric(n),
 		health(n),
+		waste(n),
 		exporter(n),
 	}
 }

@@ -31,8 +31,6 @@ func fleet(n Names) page {
 	}
 }
 
-const noRules = "no series of the recording rules"
-
 // total adds up a record over the clusters.
 func total(record *rules.Record, matchers string) string {
 	selector := ofRecords
@@ -102,15 +100,15 @@ func fleetWorst() []*panel {
 			record("GPUs", &rules.NodeStates, of("none", 0, "")),
 			record("Busy", &rules.NodeBusy, of("none", 1, "not known now")),
 			record("Power", &rules.NodePower, of("watt", 0, "not known now")),
-		).size(12, 9).emptyText("all reported GPUs are healthy"),
+		).size(12, 9).ifEmpty("all reported GPUs are healthy"),
 		newTable("Worst GPUs", "GPUs that do not answer or are unhealthy. GPUs of nodes that are not scraped are in the table of nodes.",
 			gpuKeys(), "State",
 			column{title: "State", expr: e("(", worst, ") * on (cluster, hostname, UUID) group_left (gpu) max by (", gpuID, ") (1 + 0 * ", &definition.GPUUp, inFleet, ")"),
 				style: gpuStates(), fill: true, links: []link{rowToGPU(), rowToNode()}},
-		).size(6, 9).emptyText("all reported GPUs are healthy"),
+		).size(6, 9).ifEmpty("all reported GPUs are healthy"),
 		newTable("Most GPUs held and idle", "The 20 nodes with the most GPUs that an owner holds and that were idle for five minutes.", nodeKeys(), "Held and idle",
 			column{title: "Held and idle", expr: idle, style: of("none", 1, ""), links: []link{rowToNode()}},
-		).size(6, 9).emptyText("no held GPU is idle, or owners are not known"),
+		).size(6, 9).ifEmpty("no held GPU is idle, or owners are not known"),
 	}
 }
 
@@ -132,10 +130,10 @@ func fleetVersions() []*panel {
 			column{title: "GPUs", expr: e("count by (", versions, ") (", gpus, ")"), style: of("none", 0, "")},
 			column{title: "Nodes", expr: e("count by (", versions, ") (count by (", nodeID, ", ", versions, ") (", gpus, "))"), style: of("none", 0, "")},
 			column{expr: e("topk by (", versions, ") (1, max by (hostname, ", versions, ") (", &definition.GPUInfo, and(inFleet, `GPU_I_ID=""`), "))"), labels: []label{{"hostname", "Node"}}},
-		).least().size(16, 8).emptyText("no exporter reports GPUs"),
+		).least().size(16, 8).ifEmpty("no exporter reports GPUs"),
 		newTable("Exporter", "Versions of the exporter, the rarest first.", []label{{"version", "Version"}}, "Exporters",
 			column{title: "Exporters", expr: e("count by (version) (max by (cluster, instance, version) (", buildInfo, inFleet, "))"), style: of("none", 0, "")},
-		).least().size(8, 8).emptyText("no exporter is scraped"),
+		).least().size(8, 8).ifEmpty("no exporter is scraped"),
 	}
 }
 
@@ -154,5 +152,5 @@ func fleetRacks(n Names) *panel {
 		column{title: "GPUs", expr: e("count by (cluster, ", chassis, ") (", slots, ")"), style: of("none", 0, "")},
 		column{title: "Nodes", expr: e("count by (cluster, ", chassis, ") (count by (cluster, hostname, ", chassis, ") (", slots, "))"), style: of("none", 0, "")},
 		column{title: "Power", expr: sum(e("sum by (cluster, hostname, UUID) (rate(", &rules.GPUEnergy, ofRecords, "[$__rate_interval]))")), style: of("watt", 0, "not known now")},
-	).size(24, 7).emptyText("no GPU reports a chassis")
+	).size(24, 7).ifEmpty("no GPU reports a chassis")
 }

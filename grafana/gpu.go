@@ -72,7 +72,7 @@ func gpuIdentity() *panel {
 	labels := "modelName, hostname, gpu, UUID, serial, pci_bus_id, minor, driver_version, vbios_version"
 	last := e("max by (", labels, ") (last_over_time(timestamp(", &definition.GPUInfo, onGPU, ")[$__range:1m]))")
 	return newTable("Identity", "Versions and addresses of the GPU. An update of driver or VBIOS in the time range adds a row.", keys, "Last reported",
-		column{title: "Last reported", expr: e(last, " * 1000"), style: of("dateTimeAsIso", 0, "")}).size(24, 4).emptyText("no exporter reported this GPU in the time range")
+		column{title: "Last reported", expr: e(last, " * 1000"), style: of("dateTimeAsIso", 0, "")}).size(24, 4).ifEmpty("no exporter reported this GPU in the time range")
 }
 
 func gpuLoad(n Names) []*panel {
@@ -178,7 +178,7 @@ func gpuErrors(n Names) []*panel {
 		newTable("DCGM health incidents", "Incidents that DCGM's health checks report now.",
 			[]label{{"system", "System"}, {"severity", "Severity"}, {"error", "Error"}, {"code", "Code"}}, "System",
 			column{expr: e("max by (system, severity, error, code) (", &definition.GPUHealthIncidentInfo, sel, ")")},
-		).size(24, 6).emptyText("the health checks report no incident of this GPU").colorText("Severity", coloredText{"fail", bad}, coloredText{"warn", serious}),
+		).size(24, 6).ifEmpty("the health checks report no incident of this GPU").colorText("Severity", coloredText{"fail", bad}, coloredText{"warn", serious}),
 	}
 }
 
@@ -195,17 +195,17 @@ func gpuOwners(n Names) []*panel {
 	return []*panel{
 		history("Pods", "Containers that held the GPU or a MIG instance in the time range, to the minute.",
 			[]label{{"namespace", "Namespace"}, {"pod", "Pod"}, {"container", "Container"}, {"GPU_I_ID", "Instance"}},
-			"namespace, pod, container, GPU_I_ID", &definition.GPUPodInfo).size(12, 8).emptyText("no container held this GPU in the time range"),
+			"namespace, pod, container, GPU_I_ID", &definition.GPUPodInfo).size(12, 8).ifEmpty("no container held this GPU in the time range"),
 		history("Jobs", "Batch jobs that held the GPU or a MIG instance in the time range, to the minute.",
 			[]label{{"source", "Source"}, {"job_id", "Job"}, {"job_name", "Name"}, {"user", "User"}, {"account", "Account"}, {"GPU_I_ID", "Instance"}},
-			"source, job_id, job_name, user, account, GPU_I_ID", &definition.GPUJobInfo).size(12, 8).emptyText("no batch job held this GPU in the time range"),
+			"source, job_id, job_name, user, account, GPU_I_ID", &definition.GPUJobInfo).size(12, 8).ifEmpty("no batch job held this GPU in the time range"),
 		newTable("MIG instances", "MIG instances of the GPU now, the busiest first.",
 			[]label{{"GPU_I_ID", "Instance"}, {"GPU_I_PROFILE", "Profile"}, {"UUID", "UUID"}}, "Busy",
 			column{title: "Busy", expr: rateOf(device, &definition.GPUBusySeconds, and(sel, `GPU_I_ID!=""`)), style: of("percentunit", 0, "not known now").between(0, 1)},
 			column{title: "SM activity", expr: rateOf(device, &definition.GPUEngineActiveSeconds, and(sel, `GPU_I_ID!="", engine="sm"`)), style: of("percentunit", 0, "not known now").between(0, 1)},
 			column{title: "Memory in use", expr: n.MemoryUsed.By(device, and(sel, `GPU_I_ID!=""`)), style: of("bytes", 1, "not known now")},
 			column{title: "Owners", expr: newestOf(device, &definition.GPUOwners, and(sel, `GPU_I_ID!=""`)), style: of("none", 0, "not known now")},
-		).size(24, 7).emptyText("this GPU has no MIG instances"),
+		).size(24, 7).ifEmpty("this GPU has no MIG instances"),
 	}
 }
 

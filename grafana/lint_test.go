@@ -29,6 +29,7 @@ var exclusions = []struct{ check, dashboard, panel, reason string }{
 	{"target-instance-rule", "*", "*", "see template-instance-rule"},
 	{"target-job-rule", "*", "*", "records have no label of a target: two servers that scrape a target must not double them"},
 	{"target-counter-agg-rule", "*", "XIDs", "the series of a code begins with its first XID, so an increase would omit it; the table shows the errors since the exporter started"},
+	{"target-rate-interval-rule", "mig", "", "an instance is idle by the last five minutes, as in the recording rules"},
 }
 
 // linter is the checks of github.com/grafana/dashboard-linter, by their names there. Each
@@ -175,7 +176,7 @@ func checkTitles(d Dashboard) (found []violation) {
 }
 
 // units are the units that panels use.
-var units = []string{"none", "percentunit", "celsius", "watt", "watth", "kwatth", "hertz", "bytes", "Bps", "cps", "cpm", "s", "dateTimeAsIso"}
+var units = []string{"none", "percentunit", "celsius", "watt", "watth", "kwatth", "hertz", "bytes", "Bps", "cps", "cpm", "s", "dateTimeAsIso", "reqps", "joule", "masskg"}
 
 // checkUnits checks decimals as well.
 func checkUnits(d Dashboard) (found []violation) {

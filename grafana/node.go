@@ -131,5 +131,5 @@ func nodeTable(n Names) *panel {
 		column1("Links down", newestOf(gpuID, &definition.GPUNVLinks, and(sel, `state="down"`)), of("none", 0, "").texts().zeroIsGood(bad)),
 		column1("XIDs", e("sum by (", gpuID, ") (max by (", deviceID, ", severity) (increase(", &definition.GPUXIDErrors, and(sel, `severity!="application"`), "[$__range])))"),
 			of("none", 0, "").texts().zeroIsGood(bad)),
-	).size(24, 10).emptyText("no exporter reports this node")
+	).size(24, 10).ifEmpty("no exporter reports this node")
 }

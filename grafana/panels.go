@@ -220,8 +220,8 @@ func (p *panel) size(width, height uint32) *panel { p.width, p.height = width, h
 // link adds a link to each value.
 func (p *panel) link(l ...link) *panel { p.links = append(p.links, l...); return p }
 
-// emptyText sets the text of a table without rows. It must be true then.
-func (p *panel) emptyText(text string) *panel { p.style.empty = text; return p }
+// ifEmpty sets the text of a panel without a result. It must be true then.
+func (p *panel) ifEmpty(text string) *panel { p.style.empty = text; return p }
 
 // lowest has the least value in the legend, which is the worst.
 func (p *panel) lowest() *panel { p.calcs = []string{"lastNotNull", "min"}; return p }

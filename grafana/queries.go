@@ -102,5 +102,7 @@ func (d Dashboard) panels() func(func(dashboard.Panel, bool) bool) {
 // parse the expression.
 func Concrete(expr string) string {
 	return strings.NewReplacer("$__rate_interval", "5m", "$__range_s", "10800", "$__range", "3h", "$__interval", "1m",
-		"$cluster", ".*", "$job", ".+", "$node", ".*", "$gpu", ".*", "$instance", ".+", "$namespace", ".*", "$pod", ".*").Replace(expr)
+		"$cluster", ".*", "$job", ".+", "$node", ".*", "$gpu", ".*", "$instance", ".+", "$namespace", ".*", "$pod", ".*",
+		"$user", ".*", "$account", ".*", "$partition", ".*", "$batch_job", ".*",
+		"$price", "2.5", "$pue", "1.3", "$power_price", "0.12", "$carbon", "400").Replace(expr)
 }

@@ -20,7 +20,7 @@ func xidTable(selector, scope string) *panel {
 		column{title: "Last", expr: e("(", last, inRange, ") * 1000"), style: of("dateTimeAsIso", 0, ""), links: []link{rowToGPU()}, width: 180},
 		column{title: "Incidents", expr: e("count_over_time((", last, " > time() - 180 unless ", earlier, " > time() - 240)[$__range:1m])", inRange), style: of("none", 0, ""), width: 90},
 		column{title: "Errors", expr: e(newestOf(xidLabels, &definition.GPUXIDCodeErrors, selector), inRange), style: of("none", 0, ""), width: 90},
-	).emptyText("no XID was reported in the time range").colorText("Severity", severityColors()...)
+	).ifEmpty("no XID was reported in the time range").colorText("Severity", severityColors()...)
 }
 
 // severityColors are the colors of the severities of XIDs.
