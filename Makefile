@@ -166,6 +166,14 @@ $(TOOLS)/.amtool-$(AMTOOL_VERSION):
 	GOFLAGS= GOBIN=$(TOOLS) $(GO) install github.com/prometheus/alertmanager/cmd/amtool@$(AMTOOL_VERSION)
 	@touch $@
 
+# Flags of `make bench-fleet`, for example BENCH='-nodes 125' for 1,000 GPUs.
+BENCH ?=
+
+.PHONY: bench-fleet
+bench-fleet: build $(TOOLS)/prometheus ## Measure rules, dashboards and Prometheus for 10,000 simulated GPUs (takes half an hour and 8 GB)
+	cd deploy/prometheus/fleet && $(GO) run . -exporter $(BUILD)/gpu_exporter -prometheus $(TOOLS)/prometheus \
+		-rules $(CURDIR)/deploy/prometheus -dashboards $(CURDIR)/grafana/dashboards $(BENCH)
+
 # Part of the paths of the dashboards to test or draw, such as node.
 DASHBOARDS ?=
 FLEET = $(GO) test -v -count 1 -timeout 60m ./grafana/fleettest -run '^TestDashboards$$' -dashboards '$(DASHBOARDS)'
