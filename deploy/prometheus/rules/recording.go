@@ -22,14 +22,14 @@ const (
 
 // The labels of records.
 var (
-	byGPU    = []string{"cluster", "hostname", "UUID"}
-	byDevice = append(byGPU[:3:3], "GPU_I_ID")
-	byPod    = []string{"cluster", "hostname", "namespace", "pod", "workload", "workload_kind", "dra_claim_name"}
-	byJob    = []string{"cluster", "source", "job_id", "job_name", "user", "account", "partition"}
-	byUser   = []string{"cluster", "user", "account", "partition"}
-	byNamespace  = []string{"cluster", "namespace"}
-	byNode   = []string{"cluster", "hostname"}
-	byCluster  = []string{"cluster"}
+	byGPU       = []string{"cluster", "hostname", "UUID"}
+	byDevice    = append(byGPU[:3:3], "GPU_I_ID")
+	byPod       = []string{"cluster", "hostname", "namespace", "pod", "workload", "workload_kind", "dra_claim_name"}
+	byJob       = []string{"cluster", "source", "job_id", "job_name", "user", "account", "partition"}
+	byUser      = []string{"cluster", "user", "account", "partition"}
+	byNamespace = []string{"cluster", "namespace"}
+	byNode      = []string{"cluster", "hostname"}
+	byCluster   = []string{"cluster"}
 )
 
 // Level gpu: one series per device, which is a GPU or a MIG instance. The labels are only
@@ -52,15 +52,16 @@ var (
 		fmt.Sprint("max by (", list(byGPU), ") (", &def.GPUEnergyJoules, ")"),
 		byGPU, "Counter of energy, in joules."}
 	GPUState = Record{"gpu:state:code",
-		fmt.Sprint("2 + (max by (", list(byGPU), ") (", &def.GPUUp, ") == 0)",
-			"\nor\n1 + 0 * max by (", list(byGPU), `) (
-  `, &def.GPURecoveryAction, ` > 0
+		fmt.Sprint("1 + 0 * max by (", list(byGPU), `) (
+  (`, &def.GPURecoveryAction, ` > 0
   or `, &def.GPUHealthStatus, `{UUID!=""} == 2
   or `, &def.GPUFabricHealth, ` > 0
   or `, &def.GPURowRemapFailed, ` == 1
-  or `, &def.GPUMemoryUnrepairable, ` == 1
-)`,
-			"\nor\n0 * max by (", list(byGPU), ") (", &def.GPUUp, ")"),
+  or `, &def.GPUMemoryUnrepairable, ` == 1)
+  unless on (`, list(byGPU), ") ", &def.GPUUp, ` == 0
+)
+or
+2 - 2 * max by (`, list(byGPU), ") (", &def.GPUUp, ")"),
 		byGPU, "State of the GPU: 0 healthy, 1 unhealthy (a recovery action, failed health check, fabric fault, failed row remapping or unrepairable memory), 2 not answering."}
 	PodShare = share("pod", &def.GPUPodInfo, byPod[2:], "Part of a GPU that a pod holds. Pods that share a device have equal parts.")
 	JobShare = share("job", &def.GPUJobInfo, byJob[1:], "Part of a GPU that a batch job holds. Jobs that share a device have equal parts.")
@@ -123,8 +124,7 @@ var (
 		weighted(byNode, fmt.Sprint("rate(", &DeviceBusy, "[", window, "])")),
 		byNode, "Busy time of all GPUs in the last five minutes, divided by time: the number of GPUs that would be busy all the time."}
 	NodeActive = Record{"node:gpus_active:sum",
-		fmt.Sprint("sum by (", list(byNode), ", engine) (\n  max by (", list(byDevice), ", engine, namespace, pod, container) (rate(", &def.GPUEngineActiveSeconds, `{engine=~"sm|tensor|dram"}[`, window, "]))",
-			"\n  * on (", list(byDevice), ") group_left () ", &DeviceWeight, "\n)"),
+		fmt.Sprint("sum by (", list(byNode), ", engine) (\n    ", active(`GPU_I_ID=""`), "\n  or\n    ", active(`GPU_I_ID!=""`), " * on (", list(byDevice), ") group_left () ", &DeviceWeight, "\n)"),
 		append(byNode[:2:2], "engine"), "Active time of the engines sm, tensor and dram of all GPUs in the last five minutes, divided by time. Effective GPUs are those of the engine sm."}
 	NodePower = Record{"node:gpu_power_watts:sum",
 		fmt.Sprint("sum by (", list(byNode), ") (rate(", &GPUEnergy, "[", window, "]))"),
@@ -179,12 +179,16 @@ func share(level string, info *def.Family, owner []string, help string) Record {
 		by, help}
 }
 
-// increase is the increase of a counter since its last evaluation. After a reset it is the
-// new value. A counter without a value in the last minutes has no increase, so that the first
-// value of a new one does not count.
+// increase is the increase of a counter since its last evaluation. It is 0 after a reset, and
+// for the first value of a new counter, which is the total since the exporter started.
 func increase(counter *Record) string {
-	last := fmt.Sprint("last_over_time(", counter, "[", gap, "] offset 30s)")
-	return fmt.Sprint("(", counter, " - ", last, " >= 0 or ", counter, " and ", last, ")")
+	return fmt.Sprint("clamp_min(", counter, " - last_over_time(", counter, "[", gap, "] offset 30s), 0)")
+}
+
+// active is the activity of the engines of devices. Weights are joined only for instances of
+// MIG, because the join of all GPUs is half of the cost.
+func active(matcher string) string {
+	return fmt.Sprint("max by (", list(byDevice), ", engine) (rate(", &def.GPUEngineActiveSeconds, `{engine=~"sm|tensor|dram",`, matcher, "}[", window, "]))")
 }
 
 // idle selects the devices that were idle and answer. The comparison may have bool.
