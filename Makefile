@@ -3,8 +3,6 @@
 
 # Tools are pinned and built from source into build/tools by the Go module proxy.
 PROMETHEUS_VERSION ?= v0.316.0
-# Later versions have no web interface in their modules, and do not build without one.
-ALERTMANAGER_VERSION ?= v0.31.1
 GOLANGCI_VERSION   ?= v2.15.0
 KUBERNETES_VERSION ?= v1.37.2
 
@@ -166,12 +164,6 @@ $(TOOLS)/prometheus $(TOOLS)/promtool: $(TOOLS)/%: $(TOOLS)/.%-$(PROMETHEUS_VERS
 $(TOOLS)/.prometheus-$(PROMETHEUS_VERSION) $(TOOLS)/.promtool-$(PROMETHEUS_VERSION): $(TOOLS)/.%-$(PROMETHEUS_VERSION):
 	@mkdir -p $(TOOLS)
 	GOFLAGS= GOBIN=$(TOOLS) $(GO) install github.com/prometheus/prometheus/cmd/$*@$(PROMETHEUS_VERSION)
-	@touch $@
-
-$(TOOLS)/alertmanager: $(TOOLS)/.alertmanager-$(ALERTMANAGER_VERSION)
-$(TOOLS)/.alertmanager-$(ALERTMANAGER_VERSION):
-	@mkdir -p $(TOOLS)
-	GOFLAGS= GOBIN=$(TOOLS) $(GO) install github.com/prometheus/alertmanager/cmd/alertmanager@$(ALERTMANAGER_VERSION)
 	@touch $@
 
 $(TOOLS)/golangci-lint: $(TOOLS)/.golangci-$(GOLANGCI_VERSION)

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -110,6 +111,30 @@ var cases = []faultCase{
 		end:    commands("clear"),
 		want: []wanted{
 			{alert: "GPUSamplerDown", summary: `has no samples: the state of its GPUs is unknown\.$`, action: "hung driver"},
+			{alert: "GPUSamplerRestarting", inhibited: true},
+		},
+	},
+	{
+		name: "no library",
+		inject: func(t *testing.T, e *env) {
+			t.Helper()
+			library := filepath.Join(e.sim.Libraries, "libdcgm.so.4")
+			if err := os.Rename(library, library+".gone"); err != nil {
+				t.Fatal(err)
+			}
+			e.command(t, "crash dcgmEntitiesGetLatestValues")
+		},
+		end: func(t *testing.T, e *env) {
+			t.Helper()
+			e.command(t, "clear")
+			library := filepath.Join(e.sim.Libraries, "libdcgm.so.4")
+			if err := os.Rename(library+".gone", library); err != nil {
+				t.Fatal(err)
+			}
+		},
+		want: []wanted{
+			{alert: "GPULibraryMissing", labels: map[string]string{"reason": "library_missing"}, summary: `cannot load DCGM's library: library_missing\.$`, action: "Install DCGM 4"},
+			{alert: "GPUSamplerDown", inhibited: true},
 			{alert: "GPUSamplerRestarting", inhibited: true},
 		},
 	},

@@ -42,6 +42,15 @@ func eventually(t *testing.T, condition string, holds func() bool) {
 	}
 }
 
+// tool returns a program that make installs in build/tools, or in $GPU_EXPORTER_TOOLS.
+func tool(t *testing.T, name string) string {
+	t.Helper()
+	if dir := os.Getenv("GPU_EXPORTER_TOOLS"); dir != "" {
+		return filepath.Join(dir, name)
+	}
+	return built(t, "tools", name)
+}
+
 // built returns the path of a file in the directory build.
 func built(t *testing.T, elem ...string) string {
 	t.Helper()
@@ -182,7 +191,7 @@ func startMonitoring(t *testing.T) *monitoring {
 	}
 	webhook := httptest.NewServer(http.HandlerFunc(m.receive))
 	t.Cleanup(webhook.Close)
-	m.alertmanager = start(t, nil, built(t, "tools", "alertmanager"), "--cluster.listen-address=", "--web.listen-address=127.0.0.1:0",
+	m.alertmanager = start(t, nil, tool(t, "alertmanager"), "--cluster.listen-address=", "--web.listen-address=127.0.0.1:0",
 		"--storage.path="+filepath.Join(dir, "alertmanager"),
 		"--config.file="+write(t, filepath.Join(dir, "alertmanager.yaml"), fastAlertmanager(t, webhook.URL, *factor)))
 	rules, err := yaml.Marshal(fastRules(t, *factor))
@@ -199,7 +208,7 @@ scrape_configs:
     file_sd_configs: [{files: [%q], refresh_interval: 1s}]
 `, write(t, filepath.Join(dir, "alerts.yaml"), string(rules)), m.alertmanager.address, filepath.Join(m.targets, "*.json"))
 	// The look-back is longer than 5 min divided by the factor, because a busy machine scrapes late.
-	m.prometheus = start(t, nil, built(t, "tools", "prometheus"), "--config.file="+write(t, filepath.Join(dir, "prometheus.yaml"), config),
+	m.prometheus = start(t, nil, tool(t, "prometheus"), "--config.file="+write(t, filepath.Join(dir, "prometheus.yaml"), config),
 		"--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address=127.0.0.1:0", "--query.lookback-delta=15s",
 		"--rules.alert.resend-delay=5s", "--scrape.discovery-reload-interval=1s")
 	ctx, cancel := context.WithCancel(t.Context())
@@ -363,26 +372,36 @@ type node struct {
 	*server
 	hostname string
 	sim      *dcgmsim.Node
-	dir      string
 	args     []string
 }
 
-// startNode starts an exporter on a simulated node.
+// startNode starts an exporter on a simulated node. The libraries are those of a directory of
+// the node, so that they can disappear.
 func startNode(t *testing.T, hostname, scenario string, args ...string) *node {
 	t.Helper()
 	dir := t.TempDir()
-	n := &node{hostname: hostname, dir: dir}
-	path := write(t, filepath.Join(dir, "scenario"), scenario)
-	n.sim = dcgmsim.NewNode(built(t, "sim"), dir, path)
-	n.args = append([]string{"--simulate=" + path, "--hostname=" + hostname, "--sample.interval=1s"}, args...)
+	libraries := filepath.Join(dir, "lib")
+	if err := os.Mkdir(libraries, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(built(t, "sim"), "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if err := os.Symlink(file, filepath.Join(libraries, filepath.Base(file))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := &node{hostname: hostname, sim: dcgmsim.NewNode(libraries, dir, write(t, filepath.Join(dir, "scenario"), scenario))}
+	n.args = append([]string{"--hostname=" + hostname, "--sample.interval=1s"}, args...)
 	n.run(t, "127.0.0.1:0")
 	return n
 }
 
 func (n *node) run(t *testing.T, address string) {
 	t.Helper()
-	n.server = start(t, []string{"DCGMSIM_STATE=" + n.sim.State, "DCGMSIM_CONTROL=" + n.sim.Control}, built(t, "gpu_exporter"),
-		append([]string{"--web.listen-address=" + address}, n.args...)...)
+	n.server = start(t, n.sim.Environ(), built(t, "gpu_exporter"), append([]string{"--web.listen-address=" + address}, n.args...)...)
 }
 
 // command steers the simulated node.
