@@ -90,10 +90,15 @@ var cases = []faultCase{
 			summary: `^About [34] uncorrectable ECC errors within an hour on GPU 0`, action: "Restart the affected jobs"}},
 	},
 	{
-		name:   "detached GPU",
-		inject: commands("detach gpu 1"),
-		end:    commands("attach gpu 1"),
-		want:   []wanted{{alert: "GPUMissing", summary: `^Node node-detached-GPU has 1 GPUs, fewer`, action: "power-cycle"}},
+		name: "missing GPU", // the exporter has never seen it
+		inject: func(t *testing.T, e *env) {
+			t.Helper()
+			e.stop()
+			e.command(t, "detach gpu 1")
+			e.run(t, e.address)
+		},
+		end:  commands("attach gpu 1"),
+		want: []wanted{{alert: "GPUMissing", summary: `^Node node-missing-GPU has 1 GPUs, fewer than within the last hour\.$`, action: "power-cycle"}},
 	},
 	{
 		name: "sampler crashes",
@@ -177,7 +182,11 @@ var cases = []faultCase{
 		name:   "NVLink down",
 		inject: commands("link gpu 0 port 3 down", "link gpu 0 port 4 down"),
 		end:    commands("link gpu 0 port 3 up", "link gpu 0 port 4 up"),
-		want:   []wanted{{alert: "GPUNVLinkDown", labels: gpu(0), summary: `^2 NVLinks that were up are down on GPU 0`, action: "NVSwitch"}},
+		want: []wanted{
+			{alert: "GPUNVLinkDown", labels: gpu(0), summary: `^2 NVLinks that were up are down on GPU 0`, action: "NVSwitch"},
+			{alert: "GPUFabricFault", labels: with(gpu(0), "fault", "degraded_bandwidth"),
+				summary: `^The NVLink fabric is in the state limited_capacity, fault degraded_bandwidth for GPU 0`},
+		},
 	},
 	{
 		name:   "NVLink errors",
@@ -198,20 +207,26 @@ var cases = []faultCase{
 	{
 		name:   "XID 79",
 		inject: commands("xid 79 gpu 0"),
-		want: []wanted{{alert: "GPUXIDCritical", labels: with(gpu(0), "xid", "79"),
-			summary: `^XID 79 \(ROBUST_CHANNEL_GPU_HAS_FALLEN_OFF_THE_BUS\) [0-9.m]+s ago on GPU 0`, action: "power-cycle it"}},
+		want: []wanted{
+			{alert: "GPUXIDCritical", labels: with(gpu(0), "xid", "79"),
+				summary: `^XID 79 \(ROBUST_CHANNEL_GPU_HAS_FALLEN_OFF_THE_BUS\) [0-9.m ]+s ago on GPU 0`, action: "power-cycle it"},
+			{alert: "GPUHealthCheckFailed", labels: map[string]string{"gpu": "0", "system": "device", "error": "FALLEN_OFF_BUS"}, inhibited: true},
+		},
 	},
 	{
 		name:   "XID 94",
 		inject: commands("xid 94 gpu 0"),
 		want: []wanted{{alert: "GPUXIDWarning", labels: with(gpu(0), "xid", "94"),
-			summary: `^XID 94 \(ROBUST_CHANNEL_CONTAINED_ERROR\) [0-9.m]+s ago on GPU 0`, action: "Restart the application"}},
+			summary: `^XID 94 \(ROBUST_CHANNEL_CONTAINED_ERROR\) [0-9.m ]+s ago on GPU 0`, action: "Restart the application"}},
 	},
 	{
 		name:   "XID 95",
 		inject: commands("xid 95 gpu 0"),
-		want: []wanted{{alert: "GPUMemoryErrorUncontained", labels: with(gpu(0), "xid", "95"),
-			summary: `^An uncontained memory error \(XID 95\) [0-9.m]+s ago affects all processes on GPU 0`, action: "discard the results"}},
+		want: []wanted{
+			{alert: "GPUMemoryErrorUncontained", labels: with(gpu(0), "xid", "95"),
+				summary: `^An uncontained memory error \(XID 95\) [0-9.m ]+s ago affects all processes on GPU 0`, action: "discard the results"},
+			{alert: "GPUHealthCheckFailed", labels: map[string]string{"gpu": "0", "system": "device", "error": "UNCONTAINED_ERROR"}, inhibited: true},
+		},
 	},
 	{
 		name:   "lost GPU",
@@ -221,6 +236,12 @@ var cases = []faultCase{
 			{alert: "GPUDown", labels: gpu(0), summary: `^GPU 0 .* does not answer`, action: "power-cycle"},
 			{alert: "GPUXIDCritical", labels: with(gpu(0), "xid", "79"), inhibited: true},
 		},
+	},
+	{
+		name:   "detached GPU",
+		inject: commands("detach gpu 1"),
+		end:    commands("attach gpu 1"),
+		want:   []wanted{{alert: "GPUDown", labels: gpu(1), summary: `^GPU 1 .* does not answer`, action: "power-cycle"}},
 	},
 	{
 		name:   "remap pending",
@@ -264,6 +285,7 @@ var cases = []faultCase{
 			{alert: "GPUNVSwitchDown", labels: map[string]string{"nvswitch": "nvswitch0"}, summary: `^nvswitch0 on node node-NVSwitch-lost does not answer\.$`, action: "nvidia-fabricmanager"},
 			{alert: "GPUNVLinkDown", labels: gpu(0), inhibited: true},
 			{alert: "GPUNVLinkDown", labels: gpu(1), inhibited: true},
+			{alert: "GPUFabricFault", inhibited: true},
 		},
 	},
 	{
@@ -362,7 +384,7 @@ var cases = []faultCase{
 			t.Helper()
 			e.m.target(t, e.cluster, e.address, map[string]string{"cluster": e.cluster, "instance": e.hostname + ":9400"})
 		},
-		want: []wanted{{alert: "GPUScrapeMisconfigured", labels: map[string]string{"job": "gpu_exporter"}, summary: `^Labels of the scrape target replace the owners of 1 series of job gpu_exporter\.$`}},
+		want: []wanted{{alert: "GPUScrapeMisconfigured", labels: map[string]string{"job": "gpu_exporter"}, summary: `^Labels of the scrape target replace the owners of 2 series of job gpu_exporter\.$`}},
 	},
 	{
 		name: "healthy", // with MIG, NVSwitches, shared GPUs and programs that end

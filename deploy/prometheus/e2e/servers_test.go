@@ -404,6 +404,19 @@ func (n *node) run(t *testing.T, address string) {
 	n.server = start(t, n.sim.Environ(), built(t, "gpu_exporter"), append([]string{"--web.listen-address=" + address}, n.args...)...)
 }
 
+// ready waits until the exporter has a sample.
+func (n *node) ready(t *testing.T) {
+	t.Helper()
+	eventually(t, n.hostname+" is ready", func() bool {
+		resp, err := http.Get("http://" + n.address + "/-/ready")
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	})
+}
+
 // command steers the simulated node.
 func (n *node) command(t *testing.T, command string) string {
 	t.Helper()
