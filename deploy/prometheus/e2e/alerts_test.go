@@ -47,6 +47,9 @@ type faultCase struct {
 	// inject causes the fault, and end ends it. Without end, the alert resolves by itself.
 	inject, end func(*testing.T, *env)
 	want        []wanted
+	// may is an alert that the fault can cause only here, where the exporter's own waits are not
+	// divided.
+	may string
 }
 
 // env is what a case can change.
@@ -70,14 +73,14 @@ func commands(lines ...string) func(*testing.T, *env) {
 	}
 }
 
-// xid causes an XID and waits until Prometheus has a time of the XID on GPU 0 that differs from before, because
-// Prometheus counts XIDs between two scrapes once.
+// xid causes an XID on GPU 0 and waits until Prometheus has its time. Prometheus counts XIDs
+// between two scrapes once.
 func (e *env) xid(t *testing.T, xid string) {
 	t.Helper()
-	changes := fmt.Sprintf(`changes(gpu_xid_code_last_timestamp_seconds{cluster=%q, gpu="0", xid=%q}[10m])`, e.cluster, xid)
-	before := e.m.value(t, changes)
+	last := fmt.Sprintf(`gpu_xid_code_last_timestamp_seconds{cluster=%q, gpu="0", xid=%q}`, e.cluster, xid)
+	before := e.m.value(t, last)
 	e.command(t, "xid "+xid+" gpu 0")
-	eventually(t, "the XID is scraped", func() bool { return e.m.value(t, changes) > before })
+	eventually(t, "the XID is scraped", func() bool { return e.m.value(t, last) > before })
 }
 
 // TestAlerts: each fault of the stand-in causes the right alerts and no others, in Prometheus
@@ -124,8 +127,7 @@ func (m *monitoring) run(t *testing.T, c faultCase) {
 	if gpus == "" {
 		gpus = "gpu h100 count 2"
 	}
-	// The GPUs of a scenario have different versions of the VBIOS, so it is blank.
-	scenario := fmt.Sprintf("seed %d\n%s\nload gpu all steady\nblank field 85\n", crc32.ChecksumIEEE([]byte(c.name)), gpus)
+	scenario := fmt.Sprintf("seed %d\n%s\nload gpu all steady\n", crc32.ChecksumIEEE([]byte(c.name)), gpus)
 	args := append([]string{"--kubernetes.enabled", "--kubernetes.pod-resources-socket=" + socket, "--config.file=" + e.config,
 		"--path.kmsg=" + e.kernelLog, "--xid.kernel-log=off", "--health.interval=1s"}, c.args...)
 	e.node = startNode(t, hostname, scenario, args...)
@@ -166,7 +168,8 @@ func (m *monitoring) run(t *testing.T, c faultCase) {
 			m.resolved(t, w, cluster)
 		}
 	}
-	if got, want := m.alerts(t, cluster, true), slices.Sorted(maps.Keys(names)); !slices.Equal(got, want) {
+	got, want := m.alerts(t, cluster, true), slices.Sorted(maps.Keys(names))
+	if got = slices.DeleteFunc(got, func(alert string) bool { return alert == c.may }); !slices.Equal(got, want) {
 		t.Errorf("fired: %v, want %v", got, want)
 	}
 	t.Logf("%v: fired %v after the fault, resolved %v after its end, %v in all",
@@ -281,6 +284,7 @@ func ruleOf(t *testing.T, name string) (*rules.Alert, string) {
 // notTriggered is the alerts that the stand-in cannot trigger, with the reason. The tests of
 // promtool in ../tests cover them.
 var notTriggered = map[string]string{
+	"GPUSampleStale":          "needs a node whose clock differs from Prometheus'; the stand-in changes only the engine's",
 	"GPUSamplerUnreapable":    "needs a process that SIGKILL does not end, which only a hung kernel driver has",
 	"GPUNamespaceInefficient": "counts evaluations of recording rules over a day",
 }
