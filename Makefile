@@ -98,6 +98,11 @@ promtool: $(TOOLS)/promtool ## Build promtool, which checks metrics and rules, i
 lint: $(TOOLS)/golangci-lint ## Check formatting, import directions and common mistakes
 	$(TOOLS)/golangci-lint run ./...
 
+# Takes about 5 minutes. Each case has a node, so that more cases at once need more cores.
+.PHONY: test-alerts
+test-alerts: build $(TOOLS)/prometheus $(TOOLS)/alertmanager ## Inject faults in simulated nodes that a real Prometheus and Alertmanager watch
+	$(GO) test -v -count 1 -timeout 60m -parallel 16 -run 'Alert|Fast' ./deploy/prometheus/e2e -e2e
+
 # How long `make bench` observes the memory, and how long `make soak` runs.
 DURATION ?= 10m
 

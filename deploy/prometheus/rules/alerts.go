@@ -73,16 +73,21 @@ func withHostname(expr string) string {
 func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) }
 
 // span returns a duration as the range of a selector.
-func span(d time.Duration) string {
+func span(d time.Duration) string { return "[" + duration(d) + "]" }
+
+// steps returns a range and a step of a subquery.
+func steps(d, step time.Duration) string { return "[" + duration(d) + ":" + duration(step) + "]" }
+
+func duration(d time.Duration) string {
 	for _, unit := range []struct {
 		length time.Duration
 		name   string
 	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "m"}} {
 		if d%unit.length == 0 {
-			return fmt.Sprintf("[%d%s]", d/unit.length, unit.name)
+			return fmt.Sprintf("%d%s", d/unit.length, unit.name)
 		}
 	}
-	return fmt.Sprintf("[%ds]", d/time.Second)
+	return fmt.Sprintf("%ds", d/time.Second)
 }
 
 // whileSampling removes the series of exporters whose sampler is down: GPUSamplerDown

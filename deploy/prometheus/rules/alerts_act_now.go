@@ -104,8 +104,9 @@ func actNow() AlertGroup {
 			},
 			{
 				Name: "GPUFabricFault",
-				Expr: worst(gpuLabels+", state, fault", &definition.GPUFabricHealthInfo) + " == 1 or " +
-					worst(gpuLabels+", state, error", &definition.GPUFabricStateInfo) + " == 1",
+				// A failed state has a bad health: one alert has the error of the state.
+				Expr: worst(gpuLabels+", state, error", &definition.GPUFabricStateInfo) + " == 1 or on (" + gpuKey + ") " +
+					worst(gpuLabels+", state, fault", &definition.GPUFabricHealthInfo) + " == 1",
 				For:      5 * time.Minute, // registration after a boot takes minutes
 				Severity: Critical,
 				Summary: "The NVLink fabric is in the state {{ $labels.state }}{{ with $labels.fault }}, fault {{ . }}{{ end }}{{ with $labels.error }}, error {{ . }}{{ end }} for " +

@@ -26,8 +26,10 @@ func samplerAlerts(samplerUp string, restarts func(string, time.Duration) string
 	return []*Alert{
 		{
 			Name: "GPUExporterDown",
-			// The jobs of exporters are those that have a family of an exporter.
-			Expr:     withHostname(worst(targetKey, targetUp, " and on (cluster, job) ", &definition.SamplerUp)) + " == 0",
+			// The jobs of exporters are those that had a family of an exporter within a day: a job
+			// whose exporters are all down has none now.
+			Expr: withHostname(worst(targetKey, targetUp, " and on (cluster, job) count_over_time((group by (cluster, job) (", &definition.SamplerUp, "))",
+				steps(jobWindow, jobStep), ")")) + " == 0",
 			For:      5 * time.Minute,
 			Severity: Warning,
 			Summary:  onExporter + " cannot be scraped: the state of its GPUs is unknown.",
