@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 
@@ -42,7 +43,7 @@ func Examine(expr string) (Uses, error) {
 			name := n.Name
 			for _, m := range n.LabelMatchers {
 				switch {
-				case m.Name != labels.MetricName:
+				case m.Name != model.MetricNameLabel:
 					used[m.Name] = true
 				case m.Type == labels.MatchEqual:
 					name = m.Value
