@@ -113,16 +113,23 @@ const (
 	percent    = `{{ $value | humanizePercentage }}`
 )
 
-// heldBy is the end of a summary: up to five pods and jobs that held the GPU in the last 15
-// minutes. A template queries them, because labels would start an alert again whenever an owner
-// changes, and a pod often ends with the fault of its GPU.
-func heldBy() string {
+// heldBy is the end of a summary: up to five pods and jobs that held the GPU, or one of its
+// instances, in the last 15 minutes. A template queries them, because labels would start an
+// alert again whenever an owner changes, and a pod often ends with the fault of its GPU.
+func heldBy() string { return ownersOf("UUID=%[1]q", "$labels.UUID") }
+
+// deviceHeldBy is the same for a GPU instance, or for a GPU without instances.
+func deviceHeldBy() string {
+	return ownersOf("UUID=%[1]q, GPU_I_ID=%[2]q", "$labels.UUID $labels.GPU_I_ID")
+}
+
+func ownersOf(matchers, arguments string) string {
 	held := func(labels string, family *definition.Family) string {
-		return fmt.Sprintf("max by (%s) (last_over_time(%s{UUID=%%[1]q}[15m]))", labels, family)
+		return fmt.Sprintf("max by (%s) (last_over_time(%s{%s}[15m]))", labels, family, matchers)
 	}
-	query := fmt.Sprint("topk(5, ", held("namespace, pod", &definition.GPUPodInfo), " or ", held("job_id", &definition.GPUJobInfo), ")")
-	return "{{ with printf `" + query + "` $labels.UUID | query }}; held by" +
-		"{{ range . }} {{ if .Labels.pod }}{{ .Labels.namespace }}/{{ .Labels.pod }}{{ else }}job {{ .Labels.job_id }}{{ end }}{{ end }}{{ end }}."
+	query := held("namespace, pod", &definition.GPUPodInfo) + " or " + held("job_id", &definition.GPUJobInfo)
+	return "{{ with printf `" + query + "` " + arguments + ` | query | sortByLabel "pod" }}; held by` +
+		"{{ range $i, $o := . }}{{ if lt $i 5 }} {{ if $o.Labels.pod }}{{ $o.Labels.namespace }}/{{ $o.Labels.pod }}{{ else }}job {{ $o.Labels.job_id }}{{ end }}{{ end }}{{ end }}{{ end }}."
 }
 
 // remedy is the remedy for the values of a label.

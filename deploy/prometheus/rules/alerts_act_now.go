@@ -54,8 +54,9 @@ func actNow() AlertGroup {
 			},
 			{
 				Name: "GPUMissing",
-				Expr: ofExporter("", &definition.ExporterGPUs) + " < " + ofExporter("", "max_over_time(", &definition.ExporterGPUs, span(lostWindow), ")") +
-					" and on (" + exporterLabels + ") " + worst(exporterLabels, &definition.SamplerUp) + " == 1",
+				Expr: withHostname(fmt.Sprint(worst(exporterLabels, &definition.ExporterGPUs), " < ",
+					worst(exporterLabels, "max_over_time(", &definition.ExporterGPUs, span(lostWindow), ")"),
+					" and on (", exporterLabels, ") ", worst(exporterLabels, &definition.SamplerUp), " == 1")),
 				For:      5 * time.Minute,
 				Severity: Critical,
 				Summary:  "Node {{ $labels.hostname }} has {{ $value }} GPUs, fewer than within the last hour.",
@@ -107,7 +108,7 @@ func actNow() AlertGroup {
 					worst(gpuLabels+", state, error", &definition.GPUFabricStateInfo) + " == 1",
 				For:      5 * time.Minute, // registration after a boot takes minutes
 				Severity: Critical,
-				Summary: "The NVLink fabric is {{ $labels.state }}{{ with $labels.fault }}, fault {{ . }}{{ end }}{{ with $labels.error }}, error {{ . }}{{ end }} for " +
+				Summary: "The NVLink fabric is in the state {{ $labels.state }}{{ with $labels.fault }}, fault {{ . }}{{ end }}{{ with $labels.error }}, error {{ . }}{{ end }} for " +
 					onGPU + heldBy(),
 				Action: "Drain the node, check nvidia-fabricmanager or nvidia-imex, and reset the GPU.",
 			},

@@ -65,7 +65,7 @@ func samplerAlerts(samplerUp string, restarts func(string, time.Duration) string
 			For:           5 * time.Minute,
 			KeepFiringFor: 15 * time.Minute,
 			Severity:      Warning,
-			Summary:       onExporter + " restarted its sampler about {{ $value | humanize }} times within an hour.",
+			Summary:       onExporter + " restarted its sampler about {{ $value | printf `%.0f` }} times within an hour.",
 			Action:        "Read the reason in the exporter's log, and see the table of reasons in the runbook.",
 		},
 		{
@@ -108,7 +108,7 @@ func sourceAlerts() []*Alert {
 			For:           15 * time.Minute,
 			KeepFiringFor: 15 * time.Minute,
 			Severity:      Info,
-			Summary:       onExporter + " {{ if eq $value 0.0 }}cannot read the kernel log{{ else }}lost {{ $value | humanize }} records of the kernel log{{ end }}, so XIDs may be missing.",
+			Summary:       onExporter + " {{ if eq $value 0.0 }}cannot read the kernel log{{ else }}lost about {{ $value | printf `%.0f` }} records of the kernel log{{ end }}, so XIDs may be missing.",
 			Action:        "Grant CAP_SYSLOG and mount /dev/kmsg, or enlarge the kernel's log buffer.",
 		},
 		{

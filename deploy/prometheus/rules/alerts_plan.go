@@ -63,7 +63,7 @@ func memoryAlerts() []*Alert {
 			For:           time.Minute,
 			KeepFiringFor: 15 * time.Minute,
 			Severity:      Warning,
-			Summary:       "About {{ $value | humanize }} uncorrectable ECC errors within an hour on " + onGPU + heldBy(),
+			Summary:       "About {{ $value | printf `%.0f` }} uncorrectable ECC errors within an hour on " + onGPU + heldBy(),
 			Action:        "Restart the affected jobs, and reset the GPU if a row remapping is pending.",
 		},
 	}

@@ -13,7 +13,6 @@ import (
 func waste() AlertGroup {
 	busy := fmt.Sprint("rate(", &definition.GPUBusySeconds, span(loadWindow), ")")
 	power := fmt.Sprint(worst(gpuLabels, "rate(", &definition.GPUEnergyJoules, span(loadWindow), ")"), " / ", ofGPU(&definition.GPUPowerLimit))
-	owner := `{{ if $labels.pod }}pod {{ $labels.namespace }}/{{ $labels.pod }}{{ else }}its owners{{ end }}`
 	free := fmt.Sprint(worst(deviceKey, &definition.GPUOwners), " == 0 and on (", gpuKey, ") ", worst(gpuKey, &definition.GPUUp), " == 1")
 	requests := worst("cluster, namespace, pod, container, resource", podRequests, `{resource=~"nvidia_com_(gpu|mig_.+)"}`)
 	return AlertGroup{
@@ -26,7 +25,7 @@ func waste() AlertGroup {
 					worst(deviceKey, &definition.GPUOwners), " > 0")),
 				For:      time.Hour,
 				Severity: Info,
-				Summary:  onDevice + " is held by " + owner + ", but was busy during only " + percent + " of the last 10 minutes, for an hour" + heldBy(),
+				Summary:  onDevice + " is held, but has been idle for an hour: busy during " + percent + " of the last 10 minutes" + deviceHeldBy(),
 				Action:   "Ask the owner to end the job or to release the GPU.",
 			},
 			{
@@ -36,8 +35,17 @@ func waste() AlertGroup {
 				For:           10 * time.Minute,
 				KeepFiringFor: 10 * time.Minute,
 				Severity:      Info,
-				Summary:       onGPU + " is busy, but uses only " + percent + " of its power limit: " + owner + " may wait for other GPUs or the network" + heldBy(),
+				Summary:       onGPU + " is busy, but uses only " + percent + " of its power limit, as a job that waits for a peer" + heldBy(),
 				Action:        "Ask the owner whether the job makes progress, and look for a slow or lost peer.",
+			},
+			{
+				Name: "GPUNamespaceInefficient",
+				Expr: fmt.Sprintf("sum_over_time(%[1]s%[2]s) / (%[3]s * sum_over_time(%[4]s%[2]s)) < %[5]v and sum_over_time(%[4]s%[2]s) >= %[6]d",
+					&NamespaceSMActive, span(inefficientWindow), seconds(Interval), &NamespaceHeld, inefficientRatio, inefficientGPUHours*int(time.Hour/Interval)),
+				For:      time.Hour,
+				Severity: Info,
+				Summary:  "Namespace {{ $labels.namespace }} computed during only " + percent + " of the time in which it held GPUs, within a day.",
+				Action:   "Send the owners their pods with the most idle GPU hours, and reduce the quota if nothing changes.",
 			},
 			{
 				Name: "GPUFreeWhilePodsWait",

@@ -51,17 +51,12 @@ var (
 	GPUEnergy = Record{"gpu:energy_joules:total",
 		fmt.Sprint("max by (", list(byGPU), ") (", &def.GPUEnergyJoules, ")"),
 		byGPU, "Counter of energy, in joules."}
+	// The label state keeps the unhealthy GPUs apart from all GPUs until the outer max.
 	GPUState = Record{"gpu:state:code",
-		fmt.Sprint("1 + 0 * max by (", list(byGPU), `) (
-  (`, &def.GPURecoveryAction, ` > 0
-  or `, &def.GPUHealthStatus, `{UUID!=""} == 2
-  or `, &def.GPUFabricHealth, ` > 0
-  or `, &def.GPURowRemapFailed, ` == 1
-  or `, &def.GPUMemoryUnrepairable, ` == 1)
-  unless on (`, list(byGPU), ") ", &def.GPUUp, ` == 0
-)
-or
-2 - 2 * max by (`, list(byGPU), ") (", &def.GPUUp, ")"),
+		fmt.Sprint("max by (", list(byGPU), ") (\n2 - 2 * max by (", list(byGPU), ") (", &def.GPUUp, ")\nor\n",
+			state("unhealthy", fmt.Sprint("1 + 0 * max by (", list(byGPU), ") (",
+				&def.GPURecoveryAction, " > 0 or ", &def.GPUHealthStatus, `{UUID!=""} == 2 or `, &def.GPUFabricHealth, " > 0 or ",
+				&def.GPURowRemapFailed, " == 1 or ", &def.GPUMemoryUnrepairable, " == 1)")), ")"),
 		byGPU, "State of the GPU: 0 healthy, 1 unhealthy (a recovery action, failed health check, fabric fault, failed row remapping or unrepairable memory), 2 not answering."}
 	PodShare = share("pod", &def.GPUPodInfo, byPod[2:], "Part of a GPU that a pod holds. Pods that share a device have equal parts.")
 	JobShare = share("job", &def.GPUJobInfo, byJob[1:], "Part of a GPU that a batch job holds. Jobs that share a device have equal parts.")
@@ -115,13 +110,14 @@ var (
 			state("unknown", fmt.Sprint("(max_over_time(", &NodeReported, "[", memory, "]) - ", &NodeReported, ") or max_over_time(", &NodeReported, "[", memory, "])"))),
 		append(byNode[:2:2], "state"), "Number of GPUs by state: healthy, unhealthy, not_answering, or unknown, which were reported in the last hour and are not now. The sum is all GPUs."}
 	NodeAllocated = Record{"node:gpus_allocated:sum",
-		weighted(byNode, fmt.Sprint("(max by (", list(byDevice), ") (", &def.GPUOwners, ") > bool 0)")),
+		weighted(fmt.Sprint("(max by (", list(byDevice), ") (", &def.GPUOwners, ") > bool 0)")),
 		byNode, "Number of GPUs that are held; absent without a source of owners."}
 	NodeHeldIdle = Record{"node:gpus_held_idle:sum",
-		weighted(byNode, fmt.Sprint("((max by (", list(byDevice), ") (", &def.GPUOwners, ") > bool 0) * on (", list(byDevice), ") ", idle("< bool"), ")")),
+		fmt.Sprint("sum by (", list(byNode), ") (\n  0 * (", idle("<"), " and on (", list(byDevice), ") max by (", list(byDevice), ") (", &def.GPUOwners, ") > 0)",
+			"\n  + on (", list(byDevice), ") ", &DeviceWeight, "\n)\nor\n0 * ", &NodeAllocated),
 		byNode, "Number of GPUs that are held and were idle for the last five minutes."}
 	NodeBusy = Record{"node:gpus_busy:sum",
-		weighted(byNode, fmt.Sprint("rate(", &DeviceBusy, "[", window, "])")),
+		weighted(fmt.Sprint("rate(", &DeviceBusy, "[", window, "])")),
 		byNode, "Busy time of all GPUs in the last five minutes, divided by time: the number of GPUs that would be busy all the time."}
 	NodeActive = Record{"node:gpus_active:sum",
 		fmt.Sprint("sum by (", list(byNode), ", engine) (\n    ", active(`GPU_I_ID=""`), "\n  or\n    ", active(`GPU_I_ID!=""`), " * on (", list(byDevice), ") group_left () ", &DeviceWeight, "\n)"),
@@ -231,9 +227,9 @@ func sumOf(level string, by []string, r *Record) Record {
 	return Record{level + ":" + name, fmt.Sprint("sum by (", list(by), ") (", r, ")"), by, r.Help}
 }
 
-// weighted adds up values of devices, MIG instances as parts of their GPUs.
-func weighted(by []string, expr string) string {
-	return fmt.Sprint("sum by (", list(by), ") (\n  ", expr, "\n  * on (", list(byDevice), ") ", &DeviceWeight, "\n)")
+// weighted adds up values of the devices of a node, MIG instances as parts of their GPUs.
+func weighted(expr string) string {
+	return fmt.Sprint("sum by (", list(byNode), ") (\n  ", expr, "\n  * on (", list(byDevice), ") ", &DeviceWeight, "\n)")
 }
 
 func state(name, expr string) string {

@@ -64,6 +64,9 @@ const (
 	// inefficientWindow. Alibaba's PAI cluster has a mean of 10.5 %. Ours.
 	inefficientRatio  = 0.2
 	inefficientWindow = 24 * time.Hour
+	// inefficientGPUHours is the time held in the window from which the ratio matters: one GPU
+	// for the whole day. Ours.
+	inefficientGPUHours = 24
 
 	// samplerRestarts in restartWindow is a crash loop: one crash is harmless. Ours.
 	samplerRestarts = 3
