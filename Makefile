@@ -113,7 +113,7 @@ docs: ## Rewrite the pages and counters files that are generated from the code
 
 .PHONY: dashboards
 dashboards: ## Rewrite the dashboards in grafana from the code
-	$(GO) test ./grafana -run '^TestFiles$$' -count 1 -update
+	$(GO) test ./grafana -run '^(TestFiles|TestReadmePage)$$' -count 1 -update
 
 .PHONY: rules
 rules: ## Rewrite the recording rules and alerts, and their tables, from the code

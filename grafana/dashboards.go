@@ -23,7 +23,8 @@ type Dashboard struct {
 	Name  string // of the file, without the extension
 	Model dashboard.Dashboard
 	// Rules is whether queries use the series of the recording rules.
-	Rules bool
+	Rules   bool
+	Queries []Query // of panels and annotations
 }
 
 // JSON returns the content of the file.

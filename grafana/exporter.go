@@ -35,7 +35,7 @@ func exporter(Names) page {
 		return e("max by (", id, ") (", metric, sel, " and on (cluster, job) ", &definition.SamplerUp, inFleet, ")")
 	}
 	count := func(title, description, expr, color string) *panel {
-		return newStat(title, description, of("none", 0, "no exporter is scraped").zeroIsGood(color), query{expr, "exporters"}).size(3, 4)
+		return newStat(title, description, of("none", 0, "no exporter is scraped").zeroIsGood(color), query{expr, "exporters"}).size(6, 3)
 	}
 	age := e("time() - ", one(&definition.LastSample))
 	legend := "{{instance}} {{cluster}}"
@@ -49,17 +49,17 @@ func exporter(Names) page {
 			{title: "Now", panels: []*panel{
 				newStat("Exporters", "Number of exporters that are scraped.",
 					of("none", 0, "no exporter is scraped").in(quantity),
-					query{e("count(", one(&definition.SamplerUp), ")"), "exporters"}).size(3, 4),
+					query{e("count(", one(&definition.SamplerUp), ")"), "exporters"}).size(6, 3),
 				count("Targets down", "Number of targets of the selected jobs that cannot be scraped. What their nodes do is not known.", e("sum(", target(targetUp), " == bool 0)"), bad),
 				count("Samplers down", "Number of exporters whose sampler delivers no samples.", e("sum(", one(&definition.SamplerUp), " == bool 0)"), bad),
 				count("Samplers stuck", "Number of exporters whose killed sampler is stuck in the kernel. The node needs a reboot.", e("sum(", one(&definition.SamplerUnreapable), ")"), bad),
 				newStat("Sampler restarts", "Number of restarts of samplers in the time range.", of("none", 0, "no exporter is scraped").zeroIsGood(serious),
-					query{e("sum(max by (", id, ") (increase(", &definition.SamplerRestarts, sel, "[$__range])))"), "restarts"}).size(3, 4),
+					query{e("sum(max by (", id, ") (increase(", &definition.SamplerRestarts, sel, "[$__range])))"), "restarts"}).size(6, 3),
 				newStat("Owner sources down", "Number of sources of owners whose last refresh failed.", of("none", 0, "no source of owners is configured").zeroIsGood(serious),
-					query{e("sum(", newestOf(id+", source", &definition.OwnerSourceUp, sel), " == bool 0)"), "sources"}).size(3, 4),
+					query{e("sum(", newestOf(id+", source", &definition.OwnerSourceUp, sel), " == bool 0)"), "sources"}).size(6, 3),
 				count("Failed reloads", "Number of exporters whose last reload of the configuration failed. They use the configuration before.", e("sum(", one(reloadSuccessful), " == bool 0)"), serious),
 				newStat("Log records dropped", "Number of log records dropped in the time range, because the reader of the log stalled.", of("none", 0, "no exporter is scraped").zeroIsGood(caution),
-					query{e("sum(max by (", id, ") (increase(", droppedRecords, sel, "[$__range])))"), "records"}).size(3, 4),
+					query{e("sum(max by (", id, ") (increase(", droppedRecords, sel, "[$__range])))"), "records"}).size(6, 3),
 				newTable("Exporters", "One row for each exporter, the worst first.",
 					[]label{{"cluster", "Cluster"}, {"instance", "Exporter"}}, "State",
 					column{title: "State", expr: e("3 + 0 * (", one(&definition.SamplerUnreapable), " == 1) or 2 + (", one(&definition.SamplerUp), " == 0) or 1 + (", one(reloadSuccessful), " == 0) or 0 * ", one(&definition.SamplerUp)),
@@ -81,10 +81,12 @@ func exporter(Names) page {
 				newTimeSeries("Time to read a sample", "Time that reading the newest sample took, of the 20 slowest exporters.",
 					of("s", 3, "no sample yet").from0(), query{top(one(&definition.SampleDuration)), legend}),
 				newTimeSeries("Sampler restarts by reason", "Restarts of samplers per hour, by reason.",
-					of("none", 1, "no restart has occurred").from0(),
+					of("none", 1, "no exporter is scraped").from0(),
+					query{e("sum(max by (", id, ") (increase(", &definition.SamplerRestarts, sel, "[1h])))"), "all reasons"},
 					query{e("sum by (reason) (max by (", id, ", reason) (increase(", &definition.SamplerRestartsByReason, sel, "[1h])))"), "{{reason}}"}),
 				newTimeSeries("Rejected frames by reason", "Frames of samplers that were rejected per hour, by reason.",
-					of("none", 1, "no frame was rejected").from0(),
+					of("none", 1, "no exporter is scraped").from0(),
+					query{e("sum(max by (", id, ") (increase(", &definition.FramesRejected, sel, "[1h])))"), "all reasons"},
 					query{e("sum by (reason) (max by (", id, ", reason) (increase(", &definition.FramesRejectedByReason, sel, "[1h])))"), "{{reason}}"}),
 			}},
 			{title: "What is missing", panels: []*panel{

@@ -59,7 +59,7 @@ func fleetNow() []*panel {
 	}
 	return []*panel{
 		newBars("Funnel", "GPUs in total, healthy, allocated to an owner, busy and effective. Busy and effective are means of five minutes: "+
-			"two GPUs that are busy half of the time count as one. Effective counts the activity of the SMs.",
+			"two GPUs that are busy half of the time count as one. Effective counts the activity of the SMs. Allocated counts only nodes with a source of owners.",
 			of("none", 1, noRules).from0().in(quantity), funnel()...).size(12, 8),
 		count("Not answering", "Number of GPUs that their exporter reports and that do not answer.", state("not_answering"), bad),
 		count("Unhealthy", "Number of GPUs with a requested recovery action, a failed health check, a fabric fault, a failed row remapping or unrepairable memory.", state("unhealthy"), serious),

@@ -34,7 +34,7 @@ const instanceLegend = "{{GPU_I_PROFILE}} {{GPU_I_ID}}"
 func gpuStats(n Names) []*panel {
 	const sel = onGPU
 	one := func(title, description, expr, legend string, s style) *panel {
-		return newStat(title, description, s, query{orWhy(expr, "UUID", sel), legend}).size(3, 4)
+		return newStat(title, description, s, query{orWhy(expr, "UUID", sel), legend}).size(6, 3)
 	}
 	texts := func(unit string, decimals int) style {
 		return of(unit, decimals, "no exporter reports this GPU").texts()
@@ -46,11 +46,11 @@ func gpuStats(n Names) []*panel {
 	used, free := n.MemoryUsed.Sum("UUID", sel), n.MemoryFree.Sum("UUID", sel)
 	return []*panel{
 		newStat("State", "Not answering: DCGM has no value of the GPU. Unhealthy: a recovery action, a failed health check, a fabric fault, a failed row remapping or unrepairable memory.",
-			state, query{stateOf("UUID", sel), "state"}).size(3, 4),
+			state, query{stateOf("UUID", sel), "state"}).size(6, 3),
 		newStat("Requested action", "Action that the driver requests to recover the GPU.",
 			of("none", 0, "no exporter reports this GPU").texts(value{0, "none", good}, value{1, "GPU reset", bad}, value{2, "node reboot", bad}, value{3, "drain P2P", bad},
 				value{4, "drain and reset", bad}, value{5, "recover IMEX domain", bad}, value{6, "bus reset", bad}, value{7, "system reboot", bad}),
-			query{orWhy(newestOf("UUID", &definition.GPURecoveryAction, sel), "UUID", sel), "action"}).size(3, 4),
+			query{orWhy(newestOf("UUID", &definition.GPURecoveryAction, sel), "UUID", sel), "action"}).size(6, 3),
 		one("Owners", "Number of containers and jobs that hold the GPU or its MIG instances.", e("sum by (UUID) (", newestOf("UUID, GPU_I_ID", &definition.GPUOwners, sel), ")"), "owners", owners),
 		one("Busy", "Share of time in which the GPU is busy. A GPU in MIG mode counts as its busiest instance.",
 			rateOf("UUID", &definition.GPUBusySeconds, sel), "busy", texts("percentunit", 0).in(quantity)),

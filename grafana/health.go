@@ -16,7 +16,7 @@ func health(n Names) page {
 	const sel = onNode
 	perGPU := func(family any) string { return newestOf(gpuID, family, sel) }
 	count := func(title, description string, expr, color string) *panel {
-		return newStat(title, description, of("none", 0, "no exporter reports this").zeroIsGood(color), query{expr, "GPUs"}).size(3, 4)
+		return newStat(title, description, of("none", 0, "no exporter reports this").zeroIsGood(color), query{expr, "GPUs"}).size(6, 3)
 	}
 	gpus := func(title, description string, family *definition.Family, from int, color string) *panel {
 		return count(title, description, e("sum(", perGPU(family), " >= bool ", from, ")"), color)

@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -56,14 +57,29 @@ var linter = map[string]func(Dashboard) []violation{
 
 type violation struct{ panel, message string }
 
+// Both generations, built once for all tests.
+var (
+	defaults  = sync.OnceValues(func() ([]Dashboard, error) { return All(Default()) })
+	baseUnits = sync.OnceValues(func() ([]Dashboard, error) { return All(BaseUnits()) })
+)
+
+func built(t *testing.T, n Names) []Dashboard {
+	t.Helper()
+	all := defaults
+	if n.Folder == BaseUnits().Folder {
+		all = baseUnits
+	}
+	dashboards, err := all()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dashboards
+}
+
 func each(t *testing.T, test func(*testing.T, Names, Dashboard)) {
 	t.Helper()
 	for _, n := range []Names{Default(), BaseUnits()} {
-		dashboards, err := All(n)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, d := range dashboards {
+		for _, d := range built(t, n) {
 			t.Run(filepath.Join(n.Folder, d.Name), func(t *testing.T) { test(t, n, d) })
 		}
 	}
@@ -217,19 +233,17 @@ func checkTargets(d Dashboard) (found []violation) {
 }
 
 func checkExpressions(d Dashboard) []violation {
-	if _, err := d.Queries(); err != nil {
-		return []violation{{"", err.Error()}}
+	for _, q := range d.Queries {
+		if _, err := parser.NewParser(parser.Options{}).ParseExpr(Concrete(q.Expr)); err != nil {
+			return []violation{{q.Panel, err.Error()}}
+		}
 	}
 	return nil
 }
 
 // inspect calls visit for each node of the queries of panels, with its parents.
 func inspect(d Dashboard, visit func(q Query, node parser.Node, parents []parser.Node)) {
-	queries, err := d.Queries()
-	if err != nil {
-		return // reported by checkExpressions
-	}
-	for _, q := range queries {
+	for _, q := range d.Queries {
 		if q.Annotation {
 			continue
 		}
@@ -261,8 +275,7 @@ func checkRateInterval(d Dashboard) (found []violation) {
 			found = append(found, violation{q.Panel, "a rate over " + m.Range.String()})
 		}
 	})
-	queries, _ := d.Queries() // an error is reported by checkExpressions
-	for _, q := range queries {
+	for _, q := range d.Queries {
 		if !q.Annotation && strings.Contains(q.Expr, "[5m]") {
 			found = append(found, violation{q.Panel, "a rate over 5m instead of $__rate_interval"})
 		}
@@ -410,11 +423,7 @@ func TestCommon(t *testing.T) {
 		if !slices.Equal(annotations, []string{"XIDs", "Sampler restarts", "MIG changes"}) {
 			t.Errorf("annotations %q", annotations)
 		}
-		queries, err := d.Queries()
-		if err != nil {
-			t.Fatal(err)
-		}
-		records := slices.ContainsFunc(queries, func(q Query) bool { return len(q.Uses.Records) > 0 })
+		records := slices.ContainsFunc(d.Queries, func(q Query) bool { return len(q.Uses.Records) > 0 })
 		if says := strings.Contains(*m.Description, "recording rules"); records != d.Rules || says != d.Rules {
 			t.Errorf("uses records: %v, Rules: %v, the description says so: %v", records, d.Rules, says)
 		}

@@ -332,9 +332,16 @@ func (p *panel) buildTimeSeries(b *dashboard.Panel) {
 	o.Tooltip = common.VizTooltipOptions{Mode: common.TooltipDisplayModeMulti, Sort: common.SortOrderDescending}
 	b.Options = o
 	custom := timeseries.FieldConfig{
-		LineWidth: cog.ToPtr(1.0), FillOpacity: cog.ToPtr(0.0), ShowPoints: cog.ToPtr(common.VisibilityModeNever),
+		LineWidth: cog.ToPtr(1.0), FillOpacity: cog.ToPtr(0.0), ShowPoints: cog.ToPtr(common.VisibilityModeAuto),
 		// A gap is a time in which the value was not known.
 		SpanNulls: &common.BoolOrFloat64{Bool: cog.ToPtr(false)},
+	}
+	// A line at 0 is near the bottom of a scale that small values fill.
+	switch p.style.unit {
+	case "percentunit":
+		custom.AxisSoftMax = cog.ToPtr(0.1)
+	case "none", "cps", "cpm", "s":
+		custom.AxisSoftMax = cog.ToPtr(1.0)
 	}
 	if p.stacked {
 		custom.FillOpacity = cog.ToPtr(30.0)

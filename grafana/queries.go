@@ -34,16 +34,16 @@ type Query struct {
 	Uses       rules.Uses
 }
 
-// Queries returns the queries of all panels and annotations.
-func (d Dashboard) Queries() ([]Query, error) {
-	var queries []Query
+// queries returns the queries of all panels and annotations.
+func queries(d Dashboard) ([]Query, error) {
+	var list []Query
 	add := func(q Query) error {
 		uses, err := rules.Examine(Concrete(q.Expr))
 		if err != nil {
-			return fmt.Errorf("dashboard %s, panel %q: %w", d.Name, q.Panel, err)
+			return fmt.Errorf("panel %q: %w", q.Panel, err)
 		}
 		q.Uses = uses
-		queries = append(queries, q)
+		list = append(list, q)
 		return nil
 	}
 	for panel, details := range d.panels() {
@@ -61,18 +61,14 @@ func (d Dashboard) Queries() ([]Query, error) {
 			return nil, err
 		}
 	}
-	return queries, nil
+	return list, nil
 }
 
 // Groups returns the groups of --families that the panels need, and in addition those that
 // the collapsed rows need.
-func (d Dashboard) Groups() (needed, details []string, err error) {
-	queries, err := d.Queries()
-	if err != nil {
-		return nil, nil, err
-	}
+func (d Dashboard) Groups() (needed, details []string) {
 	all, more := map[string]bool{}, map[string]bool{}
-	for _, q := range queries {
+	for _, q := range d.Queries {
 		for _, g := range q.Uses.Groups {
 			if q.Details {
 				more[g] = true
@@ -82,7 +78,7 @@ func (d Dashboard) Groups() (needed, details []string, err error) {
 		}
 	}
 	maps.DeleteFunc(more, func(g string, _ bool) bool { return all[g] })
-	return slices.Sorted(maps.Keys(all)), slices.Sorted(maps.Keys(more)), nil
+	return slices.Sorted(maps.Keys(all)), slices.Sorted(maps.Keys(more))
 }
 
 // panels yields the panels, and whether they are in a collapsed row.

@@ -38,11 +38,7 @@ func TestMetricsAndLabels(t *testing.T) {
 				labels = append(labels, r.By...)
 			}
 		}
-		queries, err := d.Queries()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, q := range queries {
+		for _, q := range d.Queries {
 			for _, name := range q.Uses.Others {
 				inference := strings.HasPrefix(name, "nv_") || strings.HasPrefix(name, "vllm:") // Triton and vLLM
 				known := inference && d.Name == "workloads" || slices.Contains(counters[n.Folder], name) || slices.Contains(programMetrics, name) && d.Name == "exporter" ||
@@ -109,12 +105,8 @@ func TestLegends(t *testing.T) {
 		if v := variable(d, "gpu"); v != nil && !*v.Multi {
 			fixed = append(fixed, "UUID", "gpu")
 		}
-		queries, err := d.Queries()
-		if err != nil {
-			t.Fatal(err)
-		}
 		legends := map[string]map[string]bool{}
-		for _, q := range queries {
+		for _, q := range d.Queries {
 			if q.Annotation || q.Table {
 				continue
 			}
@@ -276,11 +268,7 @@ var linkTarget = regexp.MustCompile(`^/d/([a-z0-9-]+)\?\$\{datasource:queryparam
 func TestLinks(t *testing.T) {
 	targets := map[string]Dashboard{}
 	for _, n := range []Names{Default(), BaseUnits()} {
-		dashboards, err := All(n)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, d := range dashboards {
+		for _, d := range built(t, n) {
 			targets[*d.Model.Uid] = d
 		}
 	}
@@ -324,10 +312,7 @@ func TestLinks(t *testing.T) {
 // Each dashboard works with the default preset, except for its collapsed rows.
 func TestGroups(t *testing.T) {
 	each(t, func(t *testing.T, _ Names, d Dashboard) {
-		needed, details, err := d.Groups()
-		if err != nil {
-			t.Fatal(err)
-		}
+		needed, details := d.Groups()
 		for _, g := range definition.Groups() {
 			if slices.Contains(needed, g.Name) && g.Preset > definition.Default {
 				t.Errorf("a panel outside of collapsed rows needs the group %s, which the default preset does not have", g.Name)

@@ -118,7 +118,12 @@ func (p page) build(n Names) (Dashboard, error) {
 		y = slices.Max(g[:])
 		d.Panels = append(append(d.Panels, dashboard.PanelOrRowPanel{RowPanel: &head}), panels...)
 	}
-	return Dashboard{Name: p.name, Model: *d, Rules: p.rules}, d.Validate()
+	built := Dashboard{Name: p.name, Model: *d, Rules: p.rules}
+	var err error
+	if built.Queries, err = queries(built); err != nil {
+		return Dashboard{}, err
+	}
+	return built, d.Validate()
 }
 
 const gridWidth = 24
