@@ -138,7 +138,8 @@ func mig(n Names) page {
 					query{inAll(heldIdle), "held and idle"},
 					query{inAll(free), "free"},
 					query{inAll(unknownOwners), "owners unknown"},
-					query{"sum(" + unpartitioned + ")", "outside of instances"}).stack().size(10, 9),
+					query{"sum(" + unpartitioned + ")", "outside of instances"}).stack().size(10, 9).
+					colors([][2]string{{"held and busy", good}, {"held and idle", caution}, {"free", quantity}, {"owners unknown", unknown}, {"outside of instances", absent}}),
 			}},
 			{title: "Instances", panels: []*panel{
 				newTable("Instances", "Each instance with the container or job that holds it. Activity is the newest share of busy time.",

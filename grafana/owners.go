@@ -186,11 +186,11 @@ func (o owners) overTime(who, legend string, l ...link) []*panel {
 		s.empty = empty
 		return newTimeSeries(title, description+" The 20 with the most in the time range.", s, query{o.leading(20, expr, by), legend}).link(l...)
 	}
-	gpus := of("none", 1, "")
+	gpus := of("none", 1, "").from0()
 	return []*panel{
 		series("GPUs held by "+who, "Number of GPUs that are held.", o.now(o.held), gpus, o.held).stack(),
 		series("Idle GPUs by "+who, "Number of held GPUs that were busy for less than 1 % of five minutes.", o.now(o.idle), gpus, o.idle).stack(),
 		series("Utilization by "+who, "Busy time divided by held time.", o.ratio(o.busy, "[$__rate_interval]"), ratioStyle(), o.held),
-		series("Power by "+who, "Mean power of the held GPUs.", o.watts(), of("watt", 0, ""), o.energy).stack(),
+		series("Power by "+who, "Mean power of the held GPUs.", o.watts(), of("watt", 1, "").from0(), o.energy).stack(),
 	}
 }

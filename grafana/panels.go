@@ -220,7 +220,7 @@ func newBars(title, description string, s style, queries ...query) *panel {
 // size sets columns of 24 and units of height.
 func (p *panel) size(width, height uint32) *panel { p.width, p.height = width, height; return p }
 
-// link adds a link to each value.
+// link adds a link to each value, or to the keys of a table.
 func (p *panel) link(l ...link) *panel { p.links = append(p.links, l...); return p }
 
 // ifEmpty sets the text of a panel without a result. It must be true then.
@@ -276,7 +276,9 @@ func (p *panel) build(n Names) (dashboard.Panel, error) {
 	b.Type, b.Title, b.Description, b.Datasource = string(p.kind), &p.title, &p.description, &dataSource
 	b.FieldConfig = dashboard.NewFieldConfigSource()
 	p.style.apply(&b.FieldConfig.Defaults)
-	b.FieldConfig.Defaults.Links = links(n, p.links)
+	if p.kind != kindTable {
+		b.FieldConfig.Defaults.Links = links(n, p.links)
+	}
 	for i, q := range p.queries {
 		target := prometheus.Dataquery{Expr: q.expr, LegendFormat: &q.legend, RefId: cog.ToPtr(refID(i)), Datasource: &dataSource}
 		if p.kind == kindTimeSeries || p.kind == kindTimeline {
@@ -391,13 +393,16 @@ func (p *panel) buildTable(n Names, b *dashboard.Panel) {
 		{Id: "organize", Options: map[string]any{"excludeByName": exclude, "indexByName": order, "renameByName": rename}},
 	}
 	for _, key := range p.keys {
-		// UUIDs are for links.
-		if key.name == "UUID" {
-			b.FieldConfig.Overrides = append(b.FieldConfig.Overrides, dashboard.DashboardFieldConfigSourceOverrides{
-				Matcher:    dashboard.MatcherConfig{Id: "byName", Options: key.title},
-				Properties: []dashboard.DynamicConfigValue{{Id: "custom.hidden", Value: true}},
-			})
+		override := dashboard.DashboardFieldConfigSourceOverrides{Matcher: dashboard.MatcherConfig{Id: "byName", Options: key.title}}
+		switch {
+		case key.name == "UUID": // UUIDs are for links
+			override.Properties = []dashboard.DynamicConfigValue{{Id: "custom.hidden", Value: true}}
+		case len(p.links) > 0:
+			override.Properties = []dashboard.DynamicConfigValue{{Id: "links", Value: links(n, p.links)}}
+		default:
+			continue
 		}
+		b.FieldConfig.Overrides = append(b.FieldConfig.Overrides, override)
 	}
 }
 

@@ -14,8 +14,8 @@ import (
 	"gpu_exporter/deploy/prometheus/rules"
 )
 
-// Owners are the ends of an expression that adds up the records of namespaces and users.
-// A series of both has different labels.
+// ofAllOwners adds up records of namespaces and of users, whose series have different
+// labels.
 func ofAllOwners(namespace, user *rules.Record, window string) string {
 	return e("sum(sum_over_time(", namespace, ofRecords, window, ") or sum_over_time(", user, ofRecords, window, "))")
 }
@@ -88,12 +88,12 @@ func waste(Names) page {
 					query{wattHours(inRange) + " - " + ownersWattHours(inRange), "energy"}),
 			}},
 			{title: "Hours", panels: []*panel{
-				bars("GPU hours", "Hours of all GPUs by what happened to them, in each interval.", amount("none", 1, noOwners),
+				bars("GPU hours", "Hours of all GPUs by what happened to them, in each interval.", amount("none", 2, noOwners),
 					query{held(inBar) + " - " + idle(inBar), "held and busy"},
 					query{idle(inBar), "held and idle"},
-					query{all(inBar) + " - " + held(inBar), "not held"}),
+					query{all(inBar) + " - " + held(inBar), "not held"}).colors([][2]string{{"held and busy", good}, {"held and idle", caution}, {"not held", quantity}}),
 				bars("GPU hours lost to faults", "Hours of GPUs that were unhealthy, did not answer, or were no longer reported for up to an hour, in each interval.",
-					of("none", 1, noRules),
+					of("none", 2, noRules),
 					query{e("sum by (state) (sum_over_time(", &rules.ClusterStates, faulty, inBar, ")) / ", perHour), "{{state}}"}),
 			}},
 			{title: "Owners", panels: []*panel{
@@ -102,10 +102,10 @@ func waste(Names) page {
 				newTable("Users", aboutOwners+aboutChange+"The 20 users of batch jobs with the most idle hours.",
 					userKeys, idleHours, users.costs(20)...).ifEmpty("no batch job held a GPU, or " + noRules).link(toUser),
 				bars("Idle hours of namespaces", "Idle GPU hours in each interval. The ten namespaces with the most in the time range.",
-					of("none", 1, "no pod held a GPU, or "+noRules),
+					of("none", 2, "no pod held a GPU, or "+noRules),
 					query{namespaces.leading(10, e(namespaces.totalIn(namespaces.idle, inBar), " / ", perHour), namespaces.idle), "{{namespace}} {{cluster}}"}),
 				bars("Idle hours of users", "Idle GPU hours of batch jobs in each interval. The ten users with the most in the time range.",
-					of("none", 1, "no batch job held a GPU, or "+noRules),
+					of("none", 2, "no batch job held a GPU, or "+noRules),
 					query{users.leading(10, e(users.totalIn(users.idle, inBar), " / ", perHour), users.idle), "{{user}} {{account}} {{partition}} {{cluster}}"}),
 			}},
 			{title: "Faults and energy", panels: []*panel{
@@ -164,7 +164,7 @@ func lostColumns() []column {
 // bars is a panel with stacked bars, one for each of about 60 intervals of an hour or more.
 func bars(title, description string, s style, queries ...query) *panel {
 	s.color = ""
-	p := newTimeSeries(title, description, s, queries...).stack()
+	p := newTimeSeries(title, description, s.from0(), queries...).stack()
 	p.custom = append(p.custom, func(b *dashboard.Panel) {
 		b.Interval, b.MaxDataPoints = cog.ToPtr("1h"), cog.ToPtr(62.0)
 		if c, ok := b.FieldConfig.Defaults.Custom.(timeseries.FieldConfig); ok {

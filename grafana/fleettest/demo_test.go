@@ -5,6 +5,7 @@ package fleettest
 
 import (
 	"math"
+	"net/url"
 	"os"
 	"path/filepath"
 	"testing"
@@ -43,17 +44,24 @@ func demo(t *testing.T, args ...string) *fleet {
 	})
 
 	migK8s := startKubernetes(t)
-	mig := add("mig-a", "h100x8-mig", append(args, migK8s.args...)...)
+	batchOfMIG := t.TempDir()
+	mig := add("mig-a", "h100x8-mig", append(append(args, migK8s.args...), "--jobs.directory="+batchOfMIG)...)
 	at(0, func() {
-		small, large := mig.migUUIDs(t, "0"), mig.migUUIDs(t, "1")
+		write(t, filepath.Join(batchOfMIG, "2."+mig.instances(t, "2", "GPU_I_ID")[0]), "8001\n")
+		small, large := mig.instances(t, "0", "mig_uuid"), mig.instances(t, "1", "mig_uuid")
 		for i, suffix := range []string{"a", "b", "c", "d"} {
 			migK8s.run("students", "Deployment", "notebook", suffix, "nvidia.com/mig-1g.10gb", small[i])
 		}
 		migK8s.run("vision", "Deployment", "detector", "x1", "nvidia.com/mig-3g.40gb", large[0])
 	})
 
-	add("dgx-a", "dgx-h100", full...)
-	nvl := add("gb200-a", "gb200", full...)
+	kernelLog := filepath.Join(t.TempDir(), "kmsg")
+	write(t, kernelLog, "")
+	dgx := add("dgx-a", "dgx-h100", append(full, "--path.kmsg="+kernelLog, "--xid.kernel-log=on")...)
+	rack := filepath.Join(t.TempDir(), "rack.csv")
+	write(t, rack, "DCGM_FI_DEV_PLATFORM_CHASSIS_SERIAL_NUMBER, label, Serial number of the chassis.\n"+
+		"DCGM_FI_DEV_PLATFORM_CHASSIS_SLOT_NUMBER, gauge, Slot of the chassis in the rack.\n")
+	nvl := add("gb200-a", "gb200", append(full, "--counters.file="+rack)...)
 	small := add("t4-a", driverScenario(t, "t4x1", "570.124.06"), args...)
 
 	jobs := newSlurm(t)
@@ -82,6 +90,7 @@ func demo(t *testing.T, args ...string) *fleet {
 	})
 	at(0.25, func() { bad.command(t, "reason gpu 4 hw_power_brake on", "link switch 0 port 3 down") })
 	at(0.3, func() { bad.command(t, "xid 31 gpu 0 count 6", "health gpu 6 nvlink warn 40") })
+	at(0.32, func() { bad.command(t, "xid 74 gpu 6") })
 	at(0.35, func() { bad.killSampler(t) })
 	at(0.4, func() { // a driver update needs a restart of the exporter
 		small.exporter.stop(t)
@@ -111,6 +120,7 @@ func demo(t *testing.T, args ...string) *fleet {
 	})
 	at(0.75, func() { bad.command(t, "switch 2 lost", "profiling gpu 7 locked") })
 	at(0.8, func() { bad.command(t, "blank field 150 gpu 4") })
+	at(0.85, func() { dgx.command(t, "fail dcgmHealthCheck -3") })
 	at(0.9, func() { badK8s.kubelet.Stop() })
 	return f
 }
@@ -127,6 +137,11 @@ func driverScenario(t *testing.T, base, version string) string {
 // the fleet.
 func (p prometheus) inference(from, to time.Time) {
 	p.t.Helper()
+	var uuids []string
+	parameters := url.Values{"match[]": {`gpu_pod_info{pod=~"triton.*"}`}, "start": {seconds(from)}, "end": {seconds(to)}}
+	if err := p.api("label/UUID/values", parameters, &uuids); err != nil || len(uuids) != 1 {
+		p.t.Fatalf("the GPUs of Triton are %q: %v", uuids, err)
+	}
 	var all []series
 	counter := func(name string, perSecond float64, labels map[string]string) {
 		s := series{labels: map[string]string{"__name__": name, "cluster": "demo", "job": "inference"}}
@@ -160,5 +175,6 @@ func (p prometheus) inference(from, to time.Time) {
 	counter("nv_inference_count", 60, triton)
 	counter("nv_inference_queue_duration_us", 20000, triton)
 	counter("nv_inference_request_duration_us", 90000, triton)
+	gauge("nv_gpu_utilization", 0.3, map[string]string{"namespace": "vision", "pod": "triton-5d4f-a", "gpu_uuid": uuids[0]})
 	p.write(all)
 }

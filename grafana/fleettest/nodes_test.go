@@ -135,10 +135,10 @@ func newSlurm(t *testing.T) *slurm {
 func (s *slurm) job(pid, id int, user, account, partition string) {
 	s.t.Helper()
 	cgroup := fmt.Sprintf("/system.slice/slurmstepd.scope/job_%d/step_0/user/task_0", id)
-	addProcess(s.t, s.proc, pid, cgroup)
-	write(s.t, filepath.Join(s.cgroups, cgroup, "cgroup.procs"), fmt.Sprintln(pid))
 	environ := []string{fmt.Sprint("SLURM_JOB_ID=", id), "SLURM_JOB_USER=" + user, "SLURM_JOB_ACCOUNT=" + account, "SLURM_JOB_PARTITION=" + partition, "SLURM_JOB_NAME=train"}
 	write(s.t, filepath.Join(s.proc, fmt.Sprint(pid), "environ"), strings.Join(environ, "\x00")+"\x00")
+	addProcess(s.t, s.proc, pid, cgroup)
+	write(s.t, filepath.Join(s.cgroups, cgroup, "cgroup.procs"), fmt.Sprintln(pid)) // last, because it makes the job known
 }
 
 // end ends a job with one process.
@@ -167,8 +167,8 @@ func (n *node) uuids(t *testing.T) map[string]string {
 	return all
 }
 
-// migUUIDs returns the UUIDs of the MIG instances of a GPU.
-func (n *node) migUUIDs(t *testing.T, gpu string) []string {
+// instances returns a label of gpu_info of the MIG instances of a GPU.
+func (n *node) instances(t *testing.T, gpu, label string) []string {
 	t.Helper()
 	p, err := n.tryScrape(t)
 	if err != nil {
@@ -176,8 +176,8 @@ func (n *node) migUUIDs(t *testing.T, gpu string) []string {
 	}
 	var all []string
 	for _, v := range p.series {
-		if labels := labelsOf(v, nil); v.name == "gpu_info" && labels["gpu"] == gpu && labels["mig_uuid"] != "" {
-			all = append(all, labels["mig_uuid"])
+		if labels := labelsOf(v, nil); v.name == "gpu_info" && labels["gpu"] == gpu && labels["GPU_I_ID"] != "" {
+			all = append(all, labels[label])
 		}
 	}
 	return all
