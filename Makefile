@@ -135,8 +135,8 @@ docs: ## Rewrite the pages and counters files that are generated from the code
 		-run 'Page$$|^TestEverythingCounters$$' -update
 
 .PHONY: dashboards
-dashboards: ## Rewrite the dashboards in grafana from the code
-	$(GO) test ./grafana -run '^(TestFiles|TestReadmePage)$$' -count 1 -update
+dashboards: ## Rewrite the dashboards, and the tables of what needs a group, from the code
+	$(GO) test ./grafana -run '^(TestFiles|TestReadmePage|TestDependents)$$' -count 1 -update
 
 .PHONY: rules
 rules: ## Rewrite the recording rules and alerts, and their tables, from the code
@@ -181,19 +181,59 @@ bench-fleet: build $(TOOLS)/prometheus ## Measure rules, dashboards and Promethe
 
 # Part of the paths of the dashboards to test or draw, such as node.
 DASHBOARDS ?=
-FLEET = $(GO) test -v -count 1 -timeout 60m ./grafana/fleettest -run '^TestDashboards$$' -dashboards '$(DASHBOARDS)'
+FLEETTEST = $(GO) test -v -count 1 -timeout 60m ./grafana/fleettest -run '^TestDashboards$$' -dashboards '$(DASHBOARDS)'
 
 .PHONY: test-dashboards
 test-dashboards: build $(TOOLS)/prometheus ## Run every query of the dashboards on simulated nodes (DASHBOARDS=node)
-	$(FLEET) -fleet
+	$(FLEETTEST) -fleet
 
 .PHONY: render-dashboards
 render-dashboards: build $(TOOLS)/prometheus grafana/render/node_modules ## Draw the dashboards to grafana/images (DASHBOARDS=node)
-	$(FLEET) -pictures
+	$(FLEETTEST) -pictures
 
 grafana/render/node_modules: grafana/render/package.json
 	npm --prefix grafana/render install --ignore-scripts
 	@touch $@
+
+.PHONY: test-parsers
+test-parsers: exporter sim ## Read pages with the parsers of OpenTelemetry, Alloy and VictoriaMetrics
+	cd deploy/prometheus/parsers && $(GO) test ./... -exporter $(BUILD)/gpu_exporter
+
+# These tools are modules without a list of versions at the proxy, or need files that are not in
+# the module, so that `go install` does not build them. PATH@VERSION of the module and its command.
+PINT         := github.com/cloudflare/pint
+ALERTMANAGER := github.com/prometheus/alertmanager
+PINT_VERSION         ?= v0.87.0
+ALERTMANAGER_VERSION ?= v0.35.0
+
+.PHONY: pint
+pint: $(TOOLS)/pint ## Check the rules with pint, without a Prometheus
+	cd deploy/prometheus && $(TOOLS)/pint --config .pint.hcl --offline lint --min-severity info --fail-on info recording.yaml alerts.yaml
+
+.PHONY: check-alertmanager
+check-alertmanager: $(TOOLS)/amtool ## Check the example configuration of Alertmanager
+	$(TOOLS)/amtool check-config deploy/prometheus/examples/alertmanager.yaml
+
+$(TOOLS)/pint: $(TOOLS)/.pint-$(PINT_VERSION)
+$(TOOLS)/.pint-$(PINT_VERSION):
+	$(call BUILD_TOOL,$(PINT),$(PINT_VERSION),pint)
+
+$(TOOLS)/amtool $(TOOLS)/alertmanager: $(TOOLS)/%: $(TOOLS)/.%-$(ALERTMANAGER_VERSION)
+$(TOOLS)/.amtool-$(ALERTMANAGER_VERSION) $(TOOLS)/.alertmanager-$(ALERTMANAGER_VERSION): $(TOOLS)/.%-$(ALERTMANAGER_VERSION):
+	$(call BUILD_TOOL,$(ALERTMANAGER),$(ALERTMANAGER_VERSION),$*)
+
+# BUILD_TOOL builds MODULE/cmd/NAME in a module that requires exactly MODULE@VERSION. The overlay
+# replaces Alertmanager's web pages, which its module does not contain.
+define BUILD_TOOL
+	@mkdir -p $(TOOLS)/src/$(3)
+	@printf 'module tool\n\ngo 1.26\n\nrequire $(1) $(2)\n' >$(TOOLS)/src/$(3)/go.mod
+	@echo '<!DOCTYPE html>' >$(TOOLS)/src/$(3)/index.html
+	cd $(TOOLS)/src/$(3) && export GOFLAGS=-mod=mod && $(GO) mod download $(1) && \
+		printf '{"Replace": {"%s/ui/app/dist/index.html": "%s/index.html"}}\n' \
+			"$$($(GO) list -m -f '{{.Dir}}' $(1))" "$$PWD" >overlay.json && \
+		$(GO) build -overlay overlay.json -o $(TOOLS)/$(3) $(1)/cmd/$(3)
+	@touch $@
+endef
 
 .PHONY: clean
 clean: ## Remove what was built
