@@ -144,7 +144,7 @@ func ratioStyle() style {
 }
 
 // ratioCell is a ratio in a column of a table.
-func ratioCell() style { return ratioStyle().levels(step{color: quantity}) }
+func ratioCell() style { return of("percentunit", 0, "").between(0, 1).levels(step{color: quantity}) }
 
 // ownerLabels returns the columns of labels, in the form of a grouping too.
 func ownerLabels(labels ...label) (keys []label, by string) {
