@@ -6,9 +6,7 @@ package grafana
 import (
 	"strings"
 
-	"github.com/grafana/grafana-foundation-sdk/go/common"
 	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
-	"github.com/grafana/grafana-foundation-sdk/go/table"
 
 	"gpu_exporter/collector/metrics/definition"
 )
@@ -97,13 +95,13 @@ func fabric(_ Names) page {
 				newTable("GPUs", "Findings are the number of problems: the GPU does not answer, links are down, errors in the time range, not registered with the fabric, the fabric is unhealthy. Received and sent are the newest rates.",
 					gpuKeys(), "Findings",
 					column{title: "Findings", expr: findings, style: of("none", 0, "").zeroIsGood(bad), fill: true, width: 90},
-					column{title: "Links down", expr: why(down), style: of("none", 0, "").zeroIsGood(bad).texts()},
-					column{title: "Links up", expr: why(up), style: count},
-					column{title: "Errors", expr: why(errors), style: of("none", 0, "").zeroIsGood(caution).texts()},
-					column{title: "Fabric state", expr: orWhy(state, gpuID, onNode), style: fabricStates()},
-					column{title: "Fabric health", expr: orWhy(health, gpuID, onNode), style: fabricHealths()},
-					column{title: "Received", expr: why(traffic("receive")), style: of("Bps", 1, "").texts().neutral()},
-					column{title: "Sent", expr: why(traffic("transmit")), style: of("Bps", 1, "").texts().neutral()},
+					column{title: "Links down", expr: why(down), style: of("none", 0, "").zeroIsGood(bad).texts(), width: 115},
+					column{title: "Links up", expr: why(up), style: count, width: 115},
+					column{title: "Errors", expr: why(errors), style: of("none", 0, "").zeroIsGood(caution).texts(), width: 115},
+					column{title: "Fabric state", expr: orWhy(state, gpuID, onNode), style: fabricStates(), width: 115},
+					column{title: "Fabric health", expr: orWhy(health, gpuID, onNode), style: fabricHealths(), width: 115},
+					column{title: "Received", expr: why(traffic("receive")), style: of("Bps", 1, "").texts().neutral(), width: 115},
+					column{title: "Sent", expr: why(traffic("transmit")), style: of("Bps", 1, "").texts().neutral(), width: 115},
 				).link(rowToGPU()).ifEmpty("no exporter reports the selected nodes").size(24, 11),
 			}},
 			{title: "Over time", panels: []*panel{
@@ -162,11 +160,11 @@ func fabric(_ Names) page {
 			}},
 			{title: "Peers: needs --families=default,peers", collapsed: true, panels: []*panel{
 				newMatrix("NVLinks between GPUs", "Active NVLinks from the GPU in the row to the GPU in the column, direct or through NVSwitches. Needs --families=default,peers.",
-					&definition.GPUPeerNVLinks, column{title: "Links", style: of("none", 0, needsPeers).levels(step{0, bad}, step{1, good})}),
+					&definition.GPUPeerNVLinks, column{title: "Links", style: of("none", 0, needsPeers).levels(step{color: "transparent"}, step{0, bad}, step{1, good})}),
 				newMatrix("PCIe path between GPUs", "Longest path: PIX one switch, PXB several switches, PHB a host bridge, NODE one CPU, SYS between CPUs. Needs --families=default,peers.",
 					&definition.GPUTopologyInfo, column{labels: []label{{"path", "Path"}}, style: of("none", 0, needsPeers)}),
 				newMatrix("Peer-to-peer status", "Whether GPUs can access each other's memory over NVLink. Needs --families=default,peers.",
-					&definition.GPUP2PStatus, column{title: "Status", style: of("none", 0, needsPeers).texts(value{0, "OK", good}, value{1, "chipset not supported", serious}, value{2, "GPU not supported", serious}, value{3, "topology not supported", serious}, value{4, "disabled by registry key", serious}, value{5, "not supported", serious}, value{6, "unknown", unknown})}).size(24, 9),
+					&definition.GPUP2PStatus, column{title: "Status", style: of("none", 0, needsPeers).texts(value{0, "OK", good}, value{1, "chipset not supported", serious}, value{2, "GPU not supported", serious}, value{3, "topology not supported", serious}, value{4, "disabled by registry key", serious}, value{5, "not supported", serious}, value{6, "unknown", unknown}).levels(step{color: "transparent"})}).size(24, 9),
 			}},
 		},
 	}
@@ -189,12 +187,15 @@ func newMatrix(title, description string, f *definition.Family, cell column) *pa
 	p := newTable(title, description, []label{{"from", "GPU"}, {"peer_gpu", "Peer"}}, "GPU", cell)
 	p.style = cell.style
 	p.custom = append(p.custom, func(b *dashboard.Panel) {
-		b.FieldConfig.Overrides = []dashboard.DashboardFieldConfigSourceOverrides{}
-		if len(cell.style.steps)+len(cell.style.values) > 0 {
-			b.FieldConfig.Defaults.Custom = table.FieldConfig{
-				Align:       common.FieldTextAlignmentAuto,
-				CellOptions: &common.TableCellOptions{TableColoredBackgroundCellOptions: common.NewTableColoredBackgroundCellOptions()},
-			}
+		b.FieldConfig.Overrides = []dashboard.DashboardFieldConfigSourceOverrides{
+			{Matcher: dashboard.MatcherConfig{Id: "byRegexp", Options: ".*"}, Properties: []dashboard.DynamicConfigValue{{Id: "noValue", Value: "–"}}},
+		}
+		if len(cell.style.steps) > 0 {
+			b.FieldConfig.Overrides = append(b.FieldConfig.Overrides, dashboard.DashboardFieldConfigSourceOverrides{
+				Matcher: dashboard.MatcherConfig{Id: "byRegexp", Options: "^[0-9]+$"},
+				Properties: []dashboard.DynamicConfigValue{
+					{Id: "custom.cellOptions", Value: map[string]any{"type": "color-background", "mode": "basic"}}, {Id: "custom.width", Value: 75}},
+			})
 		}
 		b.Transformations = []dashboard.DataTransformerConfig{
 			{Id: "groupingToMatrix", Options: map[string]any{"rowField": "from", "columnField": "peer_gpu", "valueField": field, "emptyValue": "empty"}},

@@ -112,7 +112,15 @@ func (o owners) columns(count int) []column {
 	if o.sm != nil {
 		list = append(list, column{title: "SM activity", expr: o.worst(count, o.ratio(o.sm, "[$__range]")), style: ratioCell(), gauge: true})
 	}
-	return append(list, column{title: "Energy", expr: o.worst(count, o.wattHours()), style: energyStyle()})
+	return cells(append(list, column{title: "Energy", expr: o.worst(count, o.wattHours()), style: energyStyle()}))
+}
+
+// cells makes numbers narrow. An empty cell needs no text: the owner ended.
+func cells(list []column) []column {
+	for i := range list {
+		list[i].style.empty, list[i].width = "", 105
+	}
+	return list
 }
 
 const (

@@ -358,6 +358,11 @@ func (p *panel) buildTable(n Names, b *dashboard.Panel) {
 	o.SortBy = []common.TableSortByFieldState{{DisplayName: p.sortBy, Desc: cog.ToPtr(!p.ascending)}}
 	b.Options = o
 	b.FieldConfig.Defaults.Custom = table.FieldConfig{Align: common.FieldTextAlignmentAuto}
+	// The text for an empty panel is not the one for an empty cell.
+	b.FieldConfig.Overrides = append(b.FieldConfig.Overrides, dashboard.DashboardFieldConfigSourceOverrides{
+		Matcher:    dashboard.MatcherConfig{Id: "byRegexp", Options: ".*"},
+		Properties: []dashboard.DynamicConfigValue{{Id: "noValue", Value: "–"}},
+	})
 	rename, order, exclude := map[string]string{}, map[string]int{}, map[string]bool{"Time": true}
 	place := func(name, title string) {
 		rename[name], order[name] = title, len(order)

@@ -130,7 +130,7 @@ const aboutChange = "Change compares the idle hours with those of the time range
 // costs are the columns of a report by owner.
 func (o owners) costs(count int) []column {
 	before := e("sum by (", o.by, ") (sum_over_time(", o.idle, o.selector, "[$__range] offset $__range))")
-	list := []column{
+	return cells([]column{
 		{title: "GPU hours", expr: o.worst(count, o.hours(o.held)), style: hoursStyle()},
 		{title: idleHours, expr: o.worst(count, o.hours(o.idle)), style: hoursStyle()},
 		{title: "Cost of idle hours", expr: o.worst(count, o.hours(o.idle)+" * $price"), style: of("none", 0, "")},
@@ -140,8 +140,7 @@ func (o owners) costs(count int) []column {
 		{title: "SM activity", expr: o.worst(count, o.ratio(o.sm, "[$__range]")), style: ratioCell(), gauge: true},
 		{title: "Energy", expr: o.worst(count, o.wattHours()), style: energyStyle()},
 		{title: "Cost of energy", expr: o.worst(count, o.wattHours()+" / 1000 * $pue * $power_price"), style: of("none", 2, "")},
-	}
-	return list
+	})
 }
 
 // lostHours is the hours of a node's GPUs in some states. Every tenth minute is enough for
