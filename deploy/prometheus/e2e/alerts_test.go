@@ -309,6 +309,7 @@ func ruleOf(t *testing.T, name string) (*rules.Alert, string) {
 // promtool in ../tests cover them.
 var notTriggered = map[string]string{
 	"GPUSampleStale":          "needs a node whose clock differs from Prometheus'; the stand-in changes only the engine's",
+	"GPUTemperatureHigh":      "needs a GPU without a thermal margin, as before Ampere; all models of the stand-in have one",
 	"GPUSamplerUnreapable":    "needs a process that SIGKILL does not end, which only a hung kernel driver has",
 	"GPUNamespaceInefficient": "counts evaluations of recording rules over a day",
 }
