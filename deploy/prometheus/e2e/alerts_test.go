@@ -83,6 +83,30 @@ func (e *env) xid(t *testing.T, xid string) {
 	eventually(t, "the XID is scraped", func() bool { return e.m.value(t, last) > before })
 }
 
+// xidWithHealth causes an XID that fails DCGM's health check, and again when the check fails,
+// because the time between the two is not divided.
+func (e *env) xidWithHealth(t *testing.T, xid string) {
+	t.Helper()
+	e.xid(t, xid)
+	e.m.eventually(t, fmt.Sprintf(`ALERTS{alertname="GPUHealthCheckFailed", cluster=%q}`, e.cluster))
+	e.xid(t, xid)
+}
+
+// replace restarts the exporter on new hardware: the scenario with a change.
+func (e *env) replace(t *testing.T, before, after string) {
+	t.Helper()
+	scenario, err := os.ReadFile(e.sim.Scenario)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.stop()
+	write(t, e.sim.Scenario, strings.Replace(string(scenario), before, after, 1))
+	if err := os.Remove(e.sim.State); err != nil {
+		t.Fatal(err)
+	}
+	e.node.run(t, e.address)
+}
+
 // TestAlerts: each fault of the stand-in causes the right alerts and no others, in Prometheus
 // and in Alertmanager, and they end after the fault.
 func TestAlerts(t *testing.T) {
@@ -285,6 +309,7 @@ func ruleOf(t *testing.T, name string) (*rules.Alert, string) {
 // promtool in ../tests cover them.
 var notTriggered = map[string]string{
 	"GPUSampleStale":          "needs a node whose clock differs from Prometheus'; the stand-in changes only the engine's",
+	"GPUTemperatureHigh":      "needs a GPU without a thermal margin, as before Ampere; all models of the stand-in have one",
 	"GPUSamplerUnreapable":    "needs a process that SIGKILL does not end, which only a hung kernel driver has",
 	"GPUNamespaceInefficient": "counts evaluations of recording rules over a day",
 }
