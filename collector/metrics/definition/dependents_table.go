@@ -8,6 +8,86 @@ package definition
 // dependents returns the alerts and dashboards that need a group.
 func dependents(group string) Dependents {
 	switch group {
+	case "devices":
+		return Dependents{
+			Alerts:     []string{"GPUDown", "GPUFreeWhilePodsWait", "GPUNamespaceInefficient", "GPURecoveryActionRequested", "GPUScrapeMisconfigured", "GPUVersionDrift"},
+			Dashboards: []string{"exporter", "fabric", "fleet", "gpu", "health", "jobs", "mig", "node", "waste", "workloads"},
+		}
+	case "xids":
+		return Dependents{
+			Alerts:     []string{"GPUApplicationXIDRepeated", "GPUMemoryErrorUncontained", "GPUXIDCritical", "GPUXIDRepeated", "GPUXIDWarning"},
+			Dashboards: []string{"exporter", "fabric", "fleet", "gpu", "health", "jobs", "mig", "node", "waste", "workloads"},
+		}
+	case "owners":
+		return Dependents{
+			Alerts:     []string{"GPUFreeWhilePodsWait", "GPUHeldIdle", "GPUJobStalled", "GPUNamespaceInefficient", "GPUScrapeMisconfigured"},
+			Dashboards: []string{"fleet", "gpu", "jobs", "mig", "node", "waste", "workloads"},
+		}
+	case "busy":
+		return Dependents{
+			Alerts:     []string{"GPUHeldIdle", "GPUJobStalled", "GPUPCIeWidthReduced"},
+			Dashboards: []string{"fleet", "gpu", "jobs", "mig", "node", "waste", "workloads"},
+		}
+	case "exporter":
+		return Dependents{
+			Alerts:     []string{"GPUDown", "GPUExporterAbsent", "GPUExporterDown", "GPUKernelLogFailing", "GPULibraryMissing", "GPUMissing", "GPUNVSwitchDown", "GPUOwnerMappingFailing", "GPUSampleStale", "GPUSamplerDown", "GPUSamplerRestarting", "GPUSamplerUnreapable"},
+			Dashboards: []string{"exporter", "fabric", "fleet", "gpu", "health", "jobs", "mig", "node", "waste", "workloads"},
+		}
+	case "usage":
+		return Dependents{
+			Alerts:     []string(nil),
+			Dashboards: []string{"gpu", "workloads"},
+		}
+	case "energy":
+		return Dependents{
+			Alerts:     []string{"GPUJobStalled"},
+			Dashboards: []string{"fleet", "gpu", "jobs", "node", "waste", "workloads"},
+		}
+	case "engines":
+		return Dependents{
+			Alerts:     []string{"GPUNamespaceInefficient"},
+			Dashboards: []string{"fleet", "gpu", "jobs", "mig", "node", "waste", "workloads"},
+		}
+	case "traffic":
+		return Dependents{
+			Alerts:     []string(nil),
+			Dashboards: []string{"fabric", "gpu", "node"},
+		}
+	case "clocks":
+		return Dependents{
+			Alerts:     []string{"GPUPowerBrake", "GPUThermalSlowdown"},
+			Dashboards: []string{"gpu", "health", "node"},
+		}
+	case "limits":
+		return Dependents{
+			Alerts:     []string{"GPUJobStalled", "GPUPCIeWidthReduced", "GPUPersistenceModeOff", "GPUTemperatureHigh", "GPUThermalMarginLow"},
+			Dashboards: []string{"gpu", "health", "node"},
+		}
+	case "errors":
+		return Dependents{
+			Alerts:     []string{"GPUECCUncorrectable", "GPUMemoryRepairPending", "GPUMemorySpareRowsExhausted", "GPUMemoryUnrepairable", "GPUPCIeReplays", "GPURowRemapFailed", "GPUSRAMThresholdExceeded"},
+			Dashboards: []string{"fleet", "gpu", "health", "jobs", "node", "waste", "workloads"},
+		}
+	case "nvlink":
+		return Dependents{
+			Alerts:     []string{"GPUNVLinkDown", "GPUNVLinkErrors", "GPUNVSwitchDown"},
+			Dashboards: []string{"fabric", "gpu", "node"},
+		}
+	case "fabric":
+		return Dependents{
+			Alerts:     []string{"GPUFabricFault"},
+			Dashboards: []string{"fabric", "fleet", "gpu", "health", "jobs", "node", "waste", "workloads"},
+		}
+	case "health":
+		return Dependents{
+			Alerts:     []string{"GPUHealthCheckFailed"},
+			Dashboards: []string{"fabric", "fleet", "gpu", "health", "jobs", "node", "waste", "workloads"},
+		}
+	case "profiling":
+		return Dependents{
+			Alerts:     []string{"GPUProfilingFailed"},
+			Dashboards: []string{"exporter"},
+		}
 	}
 	return Dependents{}
 }
