@@ -41,7 +41,7 @@ func startPrometheus(t *testing.T) prometheus {
 		"--storage.tsdb.path="+filepath.Join(dir, "data"), "--storage.tsdb.retention.time=10y", "--web.enable-remote-write-receiver",
 		"--web.listen-address=127.0.0.1:0")}
 	eventually(t, "Prometheus is ready", func() bool {
-		_, err := p.process.get(t.Context(), "/-/ready")
+		_, err := p.get(t.Context(), "/-/ready")
 		return err == nil
 	})
 	return p
@@ -121,7 +121,7 @@ func (p prometheus) post(body []byte) {
 
 // api returns the data of an answer of the API.
 func (p prometheus) api(path string, parameters url.Values, into any) error {
-	body, err := p.process.get(p.t.Context(), "/api/v1/"+path+"?"+parameters.Encode())
+	body, err := p.get(p.t.Context(), "/api/v1/"+path+"?"+parameters.Encode())
 	if err != nil {
 		return err
 	}

@@ -213,7 +213,7 @@ func (s *stretcher) when(recorded time.Time) time.Time {
 	next, _ := slices.BinarySearchFunc(s.clock, recorded, func(m moment, t time.Time) int { return m.recorded.Compare(t) })
 	if next == 0 || next == len(s.clock) {
 		near := s.clock[min(next, len(s.clock)-1)]
-		return near.history.Add(recorded.Sub(near.recorded) * time.Duration(scrapeInterval/realInterval))
+		return near.history.Add(recorded.Sub(near.recorded) * (scrapeInterval / realInterval))
 	}
 	from, to := s.clock[next-1], s.clock[next]
 	part := float64(recorded.Sub(from.recorded)) / float64(to.recorded.Sub(from.recorded))
