@@ -36,12 +36,12 @@ func gpuStats(n Names) []*panel {
 	one := func(title, description, expr, legend string, s style) *panel {
 		return newStat(title, description, s, query{orWhy(expr, "UUID", sel), legend}).size(6, 3)
 	}
-	texts := func(unit string, decimals int) style {
-		return of(unit, decimals, "no exporter reports this GPU").texts()
+	texts := func(unit string) style {
+		return of(unit, 0, "no exporter reports this GPU").texts()
 	}
 	state := gpuStates()
 	state.empty = "no exporter reports this GPU"
-	owners := texts("none", 0)
+	owners := texts("none")
 	owners.values = append(owners.values, value{0, "free", absent})
 	used, free := n.MemoryUsed.Sum("UUID", sel), n.MemoryFree.Sum("UUID", sel)
 	return []*panel{
@@ -53,15 +53,15 @@ func gpuStats(n Names) []*panel {
 			query{orWhy(newestOf("UUID", &definition.GPURecoveryAction, sel), "UUID", sel), "action"}).size(6, 3),
 		one("Owners", "Number of containers and jobs that hold the GPU or its MIG instances.", e("sum by (UUID) (", newestOf("UUID, GPU_I_ID", &definition.GPUOwners, sel), ")"), "owners", owners),
 		one("Busy", "Share of time in which the GPU is busy. A GPU in MIG mode counts as its busiest instance.",
-			rateOf("UUID", &definition.GPUBusySeconds, sel), "busy", texts("percentunit", 0).in(quantity)),
+			rateOf("UUID", &definition.GPUBusySeconds, sel), "busy", texts("percentunit").in(quantity)),
 		one("Memory in use", "Share of the device memory that is allocated, of all MIG instances together.",
-			e(used, " / (", used, " + ", free, ")"), "memory", texts("percentunit", 0).in(quantity)),
+			e(used, " / (", used, " + ", free, ")"), "memory", texts("percentunit").in(quantity)),
 		one("Thermal margin", "Distance to the temperature at which the GPU slows down.",
-			newestOf("UUID", &definition.GPUThermalMargin, sel), "margin", texts("celsius", 0).levels(step{color: bad}, step{5, caution}, step{10, good})),
+			newestOf("UUID", &definition.GPUThermalMargin, sel), "margin", texts("celsius").levels(step{color: bad}, step{5, caution}, step{10, good})),
 		one("Power of limit", "Mean power divided by the power limit in force.",
-			e(rateOf("UUID", &definition.GPUEnergyJoules, sel), " / ", newestOf("UUID", &definition.GPUPowerLimit, sel)), "power", texts("percentunit", 0).in(quantity)),
+			e(rateOf("UUID", &definition.GPUEnergyJoules, sel), " / ", newestOf("UUID", &definition.GPUPowerLimit, sel)), "power", texts("percentunit").in(quantity)),
 		one("XIDs", "Number of XID errors of severity warning or critical in the time range.",
-			e("sum by (UUID) (max by (UUID, GPU_I_ID, severity) (increase(", &definition.GPUXIDErrors, and(sel, `severity!="application"`), "[$__range])))"), "XIDs", texts("none", 0).zeroIsGood(bad)),
+			e("sum by (UUID) (max by (UUID, GPU_I_ID, severity) (increase(", &definition.GPUXIDErrors, and(sel, `severity!="application"`), "[$__range])))"), "XIDs", texts("none").zeroIsGood(bad)),
 	}
 }
 
@@ -80,11 +80,11 @@ func gpuLoad(n Names) []*panel {
 	const device = "UUID, GPU_I_ID, GPU_I_PROFILE"
 	return []*panel{
 		newTimeSeries("Engines", "Share of time in which the GPU was busy, and activity of its engines and pipes. A high busy share with low SM activity is a stalled workload.",
-			of("percentunit", 0, "the load is not known").between(0, 1),
+			of("percentunit", 0, "the load is not known").ofOne(),
 			query{rateOf(device, &definition.GPUBusySeconds, sel), "busy " + instanceLegend},
 			query{rateOf(device+", engine", &definition.GPUEngineActiveSeconds, sel), "{{engine}} " + instanceLegend}).size(12, 9),
 		newTimeSeries("Utilization by the driver", "Share of time in which a kernel ran and in which memory was read or written, as nvidia-smi reports. It does not show how much of the GPU was used.",
-			of("percentunit", 0, "not supported in MIG mode").between(0, 1),
+			of("percentunit", 0, "not supported in MIG mode").ofOne(),
 			query{n.GPUUtilization.By("UUID", sel), "GPU"},
 			query{n.MemoryUtilization.By("UUID", sel), "memory"},
 			query{n.Encoder.By("UUID", sel), "encoder"},
@@ -201,8 +201,8 @@ func gpuOwners(n Names) []*panel {
 			"source, job_id, job_name, user, account, GPU_I_ID", &definition.GPUJobInfo).size(12, 8).ifEmpty("no batch job held this GPU in the time range"),
 		newTable("MIG instances", "MIG instances of the GPU now, the busiest first.",
 			[]label{{"GPU_I_ID", "Instance"}, {"GPU_I_PROFILE", "Profile"}, {"UUID", "UUID"}}, "Busy",
-			column{title: "Busy", expr: rateOf(device, &definition.GPUBusySeconds, and(sel, `GPU_I_ID!=""`)), style: of("percentunit", 0, "not known now").between(0, 1)},
-			column{title: "SM activity", expr: rateOf(device, &definition.GPUEngineActiveSeconds, and(sel, `GPU_I_ID!="", engine="sm"`)), style: of("percentunit", 0, "not known now").between(0, 1)},
+			column{title: "Busy", expr: rateOf(device, &definition.GPUBusySeconds, and(sel, `GPU_I_ID!=""`)), style: of("percentunit", 0, "not known now").ofOne()},
+			column{title: "SM activity", expr: rateOf(device, &definition.GPUEngineActiveSeconds, and(sel, `GPU_I_ID!="", engine="sm"`)), style: of("percentunit", 0, "not known now").ofOne()},
 			column{title: "Memory in use", expr: n.MemoryUsed.By(device, and(sel, `GPU_I_ID!=""`)), style: of("bytes", 1, "not known now")},
 			column{title: "Owners", expr: newestOf(device, &definition.GPUOwners, and(sel, `GPU_I_ID!=""`)), style: of("none", 0, "not known now")},
 		).size(24, 7).ifEmpty("this GPU has no MIG instances"),

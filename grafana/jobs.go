@@ -50,16 +50,16 @@ func batchJobs(n Names) page {
 					query{e("count((", jobOwners.total(&rules.JobHeld), ") unless ", jobOwners.now(&rules.JobHeld), ")", noneEver()), "jobs"}).size(12, 4))},
 			{title: "Users and jobs", panels: []*panel{
 				newTable("Users", aboutOwners+"The 100 users with the most idle hours. The user is a number, unless --slurm.user-names exports names.",
-					userKeys, idleHours, users.columns(100)...).ifEmpty(noJobs).link(toUser),
+					userKeys, idleHours, users.columns()...).ifEmpty(noJobs).link(toUser),
 				newTable("Jobs", aboutOwners+"The 100 jobs with the most idle hours. Run time is the time in which the job held a GPU.",
-					jobKeys, idleHours, append(jobOwners.columns(100),
+					jobKeys, idleHours, append(jobOwners.columns(),
 						column{title: "Run time", expr: jobOwners.worst(100, e("max by (", byJob, ") (count_over_time(", &rules.JobHeld, inJobs, "[$__range])) * ", perEvaluation)),
 							style: of("s", 0, "")})...).ifEmpty(noJobs).link(toJob).size(24, 12),
 			}},
 			{title: "Over time", panels: users.overTime("user", "{{user}} {{account}} {{partition}} {{cluster}}")},
 			{title: "Accounts and partitions", panels: []*panel{
-				newTable("Accounts", aboutOwners+"The 100 accounts with the most idle hours.", accountKeys, idleHours, accounts.columns(100)...).ifEmpty(noJobs).size(24, 8),
-				newTable("Partitions", aboutOwners+"The 100 partitions with the most idle hours.", partitionKeys, idleHours, partitions.columns(100)...).ifEmpty(noJobs).size(24, 8),
+				newTable("Accounts", aboutOwners+"The 100 accounts with the most idle hours.", accountKeys, idleHours, accounts.columns()...).ifEmpty(noJobs).size(24, 8),
+				newTable("Partitions", aboutOwners+"The 100 partitions with the most idle hours.", partitionKeys, idleHours, partitions.columns()...).ifEmpty(noJobs).size(24, 8),
 			}},
 			{title: "GPUs of the jobs", panels: []*panel{
 				newTable("GPUs now", "GPUs and GPU instances that the selected jobs hold now. Busy is the newest share of time.",

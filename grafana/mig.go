@@ -66,8 +66,8 @@ func mig(n Names) page {
 		return "sum(" + slices + " and " + which + ") or 0 * sum(" + slices + ")"
 	}
 	unpartitioned := "(" + slicesOfGPUs(onGPU) + " - sum by (" + gpuID + ") (" + slices + "))"
-	busy := func(labels, window string) string {
-		return e("max by (", labels, ") (rate(", &definition.GPUBusySeconds, devices, window, "))")
+	busy := func(window string) string {
+		return e("max by (", deviceID, ") (rate(", &definition.GPUBusySeconds, devices, window, "))")
 	}
 	engine := func(name string) string {
 		return e("max by (", deviceID, ") (rate(", &definition.GPUEngineActiveSeconds, and(devices, `engine="`+name+`"`), recent, "))")
@@ -81,7 +81,7 @@ func mig(n Names) page {
 	wasted := of("none", 0, "owners not known").zeroIsGood(caution)
 	cell := of("none", 0, "").texts().neutral()
 	wastedCell := of("none", 0, "").zeroIsGood(caution).texts()
-	ratio := of("percentunit", 0, "").between(0, 1).texts().levels(step{color: quantity})
+	ratio := of("percentunit", 0, "").ofOne().texts().levels(step{color: quantity})
 	noInstances := "no GPU instances"
 
 	keys := append(gpuKeys(), label{"GPU_I_PROFILE", "Profile"}, label{"GPU_I_ID", "Instance"})
@@ -111,7 +111,7 @@ func mig(n Names) page {
 					column{title: "Held and busy", expr: ofProfile(heldBusy), style: cell},
 					column{title: "Held and idle", expr: ofProfile(heldIdle), style: wastedCell},
 					column{title: "Free", expr: ofProfile(free), style: cell},
-					column{title: "Activity", expr: "avg by (GPU_I_PROFILE) (" + busy(deviceID, recent) + ")", style: ratio, gauge: true},
+					column{title: "Activity", expr: "avg by (GPU_I_PROFILE) (" + busy(recent) + ")", style: ratio, gauge: true},
 					column{title: "Memory in use", expr: "sum by (GPU_I_PROFILE) (" + memory + ") / sum by (GPU_I_PROFILE) (" + memory + " + " + memoryFree + ")", style: ratio, gauge: true},
 				).ifEmpty(noInstances).size(24, 7),
 				newTimeSeries("Held instances", "Instances of each profile that a container or job holds.",
@@ -129,7 +129,7 @@ func mig(n Names) page {
 					column{title: "Held and idle", expr: ofGPU(heldIdle), style: wastedCell},
 					column{title: "Free", expr: ofGPU(free), style: cell},
 					column{title: "Outside of instances", expr: unpartitioned, style: cell},
-					column{title: "Activity", expr: "sum by (" + gpuID + ") (" + slices + " * " + busy(deviceID, recent) + ") / sum by (" + gpuID + ") (" + slices + ")",
+					column{title: "Activity", expr: "sum by (" + gpuID + ") (" + slices + " * " + busy(recent) + ") / sum by (" + gpuID + ") (" + slices + ")",
 						style: ratio, gauge: true},
 				).ifEmpty(noInstances).link(rowToGPU()).size(14, 9),
 				newTimeSeries("Compute slices", "Compute slices of the partitioned GPUs by what happens to them. Idle is less than 1 % busy in the last five minutes.",
@@ -150,15 +150,15 @@ func mig(n Names) page {
 						labels: []label{{"namespace", "Namespace"}, {"pod", "Pod"}}},
 					column{expr: e("max by (", deviceID, ", user, job_id) (", &definition.GPUJobInfo, devices, ")"),
 						labels: []label{{"user", "User"}, {"job_id", "Batch job"}}},
-					column{title: "Activity", expr: busy(deviceID, recent) + e(" or (", instances, " - 1 - ", -notKnown, ")"), style: ratio, gauge: true},
+					column{title: "Activity", expr: busy(recent) + e(" or (", instances, " - 1 - ", -notKnown, ")"), style: ratio, gauge: true},
 					column{title: "SM", expr: engine("sm") + orInstance(instances), style: ratio},
 					column{title: "Tensor", expr: engine("tensor") + orInstance(instances), style: ratio},
 					column{title: "Memory in use", expr: memory + orInstance(instances), style: of("bytes", 1, "").texts().neutral()},
 					column{title: "Memory", expr: memory + " / (" + memory + " + " + memoryFree + ")" + orInstance(instances), style: ratio, gauge: true},
 				).ifEmpty(noInstances).link(rowToGPU()).size(24, 12),
 				newTimeSeries("Activity", "Share of time in which an instance was busy. The 30 instances that are busiest at the end of the time range.",
-					of("percentunit", 0, noInstances).between(0, 1),
-					query{busy(deviceID, "[$__rate_interval]") + " and topk(30, " + busy(deviceID, recent+" @ end()") + ")", legend}),
+					of("percentunit", 0, noInstances).ofOne(),
+					query{busy("[$__rate_interval]") + " and topk(30, " + busy(recent+" @ end()") + ")", legend}),
 				newTimeSeries("Memory in use", "Framebuffer memory that is in use. The 30 instances with the most at the end of the time range.",
 					of("bytes", 1, noInstances).from0(),
 					query{memory + " and topk(30, " + n.MemoryUsed.By(deviceID, devices+" @ end()") + ")", legend}),

@@ -98,8 +98,9 @@ func (o owners) worst(count int, expr string) string {
 	return e("(", expr, ") and on (", o.by, ") topk(", count, ", ", rank, ")")
 }
 
-// columns are the columns of a table of owners, which is sorted by idle hours.
-func (o owners) columns(count int) []column {
+// columns are the columns of a table of the 100 owners with the most idle hours.
+func (o owners) columns() []column {
+	const count = 100
 	list := []column{
 		{title: "GPUs now", expr: o.worst(count, o.now(o.held)+e(" or (0 * ", o.total(o.held), " + ", ended, ")")),
 			style: of("none", 2, "").texts(value{ended, "none reported", absent}).neutral()},
@@ -140,11 +141,11 @@ func hoursStyle() style { return of("none", 1, noRules) }
 func energyStyle() style { return of("watth", 1, noRules) }
 
 func ratioStyle() style {
-	return of("percentunit", 0, noRules).between(0, 1)
+	return of("percentunit", 0, noRules).ofOne()
 }
 
 // ratioCell is a ratio in a column of a table.
-func ratioCell() style { return of("percentunit", 0, "").between(0, 1).levels(step{color: quantity}) }
+func ratioCell() style { return of("percentunit", 0, "").ofOne().levels(step{color: quantity}) }
 
 // ownerLabels returns the columns of labels, in the form of a grouping too.
 func ownerLabels(labels ...label) (keys []label, by string) {

@@ -66,8 +66,12 @@ func of(unit string, decimals int, empty string) style {
 	return style{unit: unit, decimals: decimals, empty: empty}
 }
 
-// between sets the ends of the scale.
-func (s style) between(low, high float64) style { s.min, s.max = &low, &high; return s }
+// ofOne sets the scale of a part of 1.
+func (s style) ofOne() style {
+	low, high := 0.0, 1.0
+	s.min, s.max = &low, &high
+	return s
+}
 
 // from0 begins the scale at 0.
 func (s style) from0() style { s.min = new(float64); return s }

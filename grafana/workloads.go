@@ -57,9 +57,9 @@ func workloads(Names) page {
 			{title: "Selected pods", panels: byPods.summary("pod")},
 			{title: "Namespaces and pods", panels: []*panel{
 				newTable("Namespaces", aboutOwners+"The 100 namespaces with the most idle hours.",
-					namespaceKeys, idleHours, byNamespaces.columns(100)...).ifEmpty(noPods).link(toNamespace),
+					namespaceKeys, idleHours, byNamespaces.columns()...).ifEmpty(noPods).link(toNamespace),
 				newTable("Pods", aboutOwners+"The 100 pods with the most idle hours.",
-					podKeys, idleHours, append(byPods.columns(100),
+					podKeys, idleHours, append(byPods.columns(),
 						column{title: "Memory in use", expr: byPods.worst(100, e("sum by (", byPod, ") (max by (", deviceID, ", namespace, pod, container, workload) (", &definition.GPUPodMemoryUsed, inPods, "))")),
 							style: of("bytes", 1, "")})...).ifEmpty(noPods).link(toPod, rowToNode()).size(24, 12),
 			}},
@@ -67,9 +67,9 @@ func workloads(Names) page {
 			{title: "Inference servers: needs Triton or vLLM as targets with the labels namespace and pod", panels: inference(and(inPods, `pod!=""`), byPods)},
 			{title: "Workloads and claims", panels: []*panel{
 				newTable("Workloads", aboutOwners+"The 100 workloads with the most idle hours. A workload is the topmost owner of pods, such as a Deployment. Needs --kubernetes.workload.",
-					workloadKeys, idleHours, byWorkloads.columns(100)...).ifEmpty("no workload held a GPU, or needs --kubernetes.workload and the recording rules").size(24, 9),
+					workloadKeys, idleHours, byWorkloads.columns()...).ifEmpty("no workload held a GPU, or needs --kubernetes.workload and the recording rules").size(24, 9),
 				newTable("Claims", aboutOwners+"The 100 ResourceClaims with the most idle hours. Needs --kubernetes.dra.",
-					claimKeys, idleHours, byClaims.columns(100)...).ifEmpty("no claim held a GPU, or needs --kubernetes.dra and the recording rules").size(24, 9),
+					claimKeys, idleHours, byClaims.columns()...).ifEmpty("no claim held a GPU, or needs --kubernetes.dra and the recording rules").size(24, 9),
 			}},
 		},
 	}

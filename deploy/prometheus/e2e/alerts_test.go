@@ -104,7 +104,7 @@ func (e *env) replace(t *testing.T, before, after string) {
 	if err := os.Remove(e.sim.State); err != nil {
 		t.Fatal(err)
 	}
-	e.node.run(t, e.address)
+	e.run(t, e.address)
 }
 
 // TestAlerts: each fault of the stand-in causes the right alerts and no others, in Prometheus
