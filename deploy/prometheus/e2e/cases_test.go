@@ -202,6 +202,7 @@ var cases = []faultCase{
 	{
 		name:   "XID 79",
 		inject: func(t *testing.T, e *env) { t.Helper(); e.xidWithHealth(t, "79") },
+		end:    commands("clear"),
 		want: []wanted{
 			{alert: "GPUXIDCritical", labels: with(gpu(0), "xid", "79"),
 				summary: `^XID 79 \(ROBUST_CHANNEL_GPU_HAS_FALLEN_OFF_THE_BUS\) [0-9.m ]+s ago on GPU 0`, action: "power-cycle it"},
@@ -217,6 +218,7 @@ var cases = []faultCase{
 	{
 		name:   "XID 95",
 		inject: func(t *testing.T, e *env) { t.Helper(); e.xidWithHealth(t, "95") },
+		end:    commands("clear"),
 		want: []wanted{
 			{alert: "GPUMemoryErrorUncontained", labels: with(gpu(0), "xid", "95"),
 				summary: `^An uncontained memory error \(XID 95\) [0-9.m ]+s ago affects all processes on GPU 0`, action: "discard the results"},
