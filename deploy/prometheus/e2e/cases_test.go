@@ -201,8 +201,7 @@ var cases = []faultCase{
 	},
 	{
 		name:   "XID 79",
-		inject: func(t *testing.T, e *env) { t.Helper(); e.xidWithHealth(t, "79") },
-		end:    commands("clear"),
+		inject: commands("xid 79 gpu 0"),
 		want: []wanted{
 			{alert: "GPUXIDCritical", labels: with(gpu(0), "xid", "79"),
 				summary: `^XID 79 \(ROBUST_CHANNEL_GPU_HAS_FALLEN_OFF_THE_BUS\) [0-9.m ]+s ago on GPU 0`, action: "power-cycle it"},
