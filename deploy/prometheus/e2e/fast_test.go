@@ -81,8 +81,9 @@ func isAge(expr parser.Expr) bool {
 // ruleFile is the format of Prometheus' rule files.
 type ruleFile struct {
 	Groups []struct {
-		Name  string `yaml:"name"`
-		Rules []struct {
+		Name     string         `yaml:"name"`
+		Interval model.Duration `yaml:"interval,omitempty"`
+		Rules    []struct {
 			Alert         string            `yaml:"alert"`
 			Expr          string            `yaml:"expr"`
 			For           model.Duration    `yaml:"for,omitempty"`
@@ -106,7 +107,9 @@ func fastRules(t *testing.T, factor int) ruleFile {
 	if err := decoder.Decode(&file); err != nil {
 		t.Fatal(err)
 	}
-	for _, g := range file.Groups {
+	for i := range file.Groups {
+		g := &file.Groups[i]
+		g.Interval = 0 // Prometheus' own, 1 s
 		for i := range g.Rules {
 			r := &g.Rules[i]
 			var err error

@@ -41,8 +41,9 @@ func xidsOf(matchers string) string {
 
 func actNow() AlertGroup {
 	return AlertGroup{
-		Name:  "gpu-act-now",
-		About: "Work is lost, or will be soon: act at any hour.",
+		Name:     "gpu-act-now",
+		About:    "Work is lost, or will be soon: act at any hour.",
+		Interval: Interval,
 		Alerts: []*Alert{
 			{
 				Name:     "GPUDown",

@@ -16,9 +16,10 @@ func exporterAlerts() AlertGroup {
 	}
 	samplerUp := worst(exporterLabels, &definition.SamplerUp)
 	return AlertGroup{
-		Name:   "gpu-exporter",
-		About:  "GPUs are not observed, or values are missing.",
-		Alerts: append(samplerAlerts(samplerUp, restarts), sourceAlerts()...),
+		Name:     "gpu-exporter",
+		About:    "GPUs are not observed, or values are missing.",
+		Interval: Interval,
+		Alerts:   append(samplerAlerts(samplerUp, restarts), sourceAlerts()...),
 	}
 }
 

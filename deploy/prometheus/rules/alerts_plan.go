@@ -25,9 +25,10 @@ const programXIDs = `xid=~"13|31"`
 
 func plan() AlertGroup {
 	return AlertGroup{
-		Name:   "gpu-plan",
-		About:  "Hardware degrades: plan a repair in working hours.",
-		Alerts: append(memoryAlerts(), append(linkAlerts(), append(xidAlerts(), stateAlerts()...)...)...),
+		Name:     "gpu-plan",
+		About:    "Hardware degrades: plan a repair in working hours.",
+		Interval: time.Minute,
+		Alerts:   append(memoryAlerts(), append(linkAlerts(), append(xidAlerts(), stateAlerts()...)...)...),
 	}
 }
 

@@ -16,8 +16,9 @@ func waste() AlertGroup {
 	free := fmt.Sprint(worst(deviceKey, &definition.GPUOwners), " == 0 and on (", gpuKey, ") ", worst(gpuKey, &definition.GPUUp), " == 1")
 	requests := worst("cluster, namespace, pod, container, resource", podRequests, `{resource=~"nvidia_com_(gpu|mig_.+)"}`)
 	return AlertGroup{
-		Name:  "gpu-waste",
-		About: "GPUs are paid for, but not used: tell the owner.",
+		Name:     "gpu-waste",
+		About:    "GPUs are paid for, but not used: tell the owner.",
+		Interval: 5 * time.Minute,
 		Alerts: []*Alert{
 			{
 				Name: "GPUHeldIdle",

@@ -84,7 +84,7 @@ func TestRuleFiles(t *testing.T) {
 		recording.Groups = append(recording.Groups, out)
 	}
 	for _, g := range AlertGroups() {
-		out := ruleGroup{Name: g.Name}
+		out := ruleGroup{Name: g.Name, Interval: model.Duration(g.Interval)}
 		for _, a := range g.Alerts {
 			labels := maps.Clone(a.Labels)
 			if labels == nil {

@@ -65,9 +65,11 @@ type RecordGroup struct {
 	Records []*Record
 }
 
-// AlertGroup is alerts that are evaluated together.
+// AlertGroup is alerts that are evaluated together. The interval is short compared with the
+// time within which somebody must act.
 type AlertGroup struct {
-	Name   string
-	About  string
-	Alerts []*Alert
+	Name     string
+	About    string
+	Interval time.Duration
+	Alerts   []*Alert
 }
