@@ -65,7 +65,7 @@ func actNow() AlertGroup {
 			},
 			{
 				Name:     "GPURecoveryActionRequested",
-				Expr:     worst(gpuLabels+", action", &definition.GPURecoveryActionInfo) + " == 1",
+				Expr:     worst(gpuLabels+", action", &definition.GPURecoveryActionInfo, " == 1"),
 				For:      time.Minute,
 				Severity: Critical,
 				Summary:  "The driver requests {{ $labels.action }} for " + onGPU + heldBy(),
@@ -89,7 +89,7 @@ func actNow() AlertGroup {
 			},
 			{
 				Name:     "GPURowRemapFailed",
-				Expr:     ofGPU(&definition.GPURowRemapFailed) + " == 1",
+				Expr:     ofGPU(&definition.GPURowRemapFailed, " == 1"),
 				For:      2 * time.Minute,
 				Severity: Critical,
 				Summary:  "A memory row could not be remapped on " + onGPU + heldBy(),
@@ -97,7 +97,7 @@ func actNow() AlertGroup {
 			},
 			{
 				Name:     "GPUMemoryUnrepairable",
-				Expr:     ofGPU(&definition.GPUMemoryUnrepairable) + " == 1",
+				Expr:     ofGPU(&definition.GPUMemoryUnrepairable, " == 1"),
 				For:      2 * time.Minute,
 				Severity: Critical,
 				Summary:  "Memory has an error that cannot be repaired on " + onGPU + heldBy(),

@@ -36,7 +36,7 @@ func memoryAlerts() []*Alert {
 	return []*Alert{
 		{
 			Name:     "GPUMemoryRepairPending",
-			Expr:     ofGPU(&definition.GPURowRemapPending) + " == 1 or " + ofGPU(&definition.GPURetiredPagesPending) + " == 1",
+			Expr:     ofGPU(&definition.GPURowRemapPending, " == 1") + " or " + ofGPU(&definition.GPURetiredPagesPending, " == 1"),
 			For:      5 * time.Minute,
 			Severity: Warning,
 			Summary:  "A memory repair waits for a reset of " + onGPU + heldBy(),
@@ -44,7 +44,7 @@ func memoryAlerts() []*Alert {
 		},
 		{
 			Name:     "GPUSRAMThresholdExceeded",
-			Expr:     ofGPU(&definition.GPUSRAMThresholdExceeded) + " == 1",
+			Expr:     ofGPU(&definition.GPUSRAMThresholdExceeded, " == 1"),
 			For:      5 * time.Minute,
 			Severity: Warning,
 			Summary:  "Uncorrectable SRAM errors exceed the driver's threshold for a replacement on " + onGPU + heldBy(),
@@ -52,7 +52,7 @@ func memoryAlerts() []*Alert {
 		},
 		{
 			Name:     "GPUMemorySpareRowsExhausted",
-			Expr:     ofGPU(&definition.GPURowRemapExhaustedBanks) + " > 0",
+			Expr:     ofGPU(&definition.GPURowRemapExhaustedBanks, " > 0"),
 			For:      5 * time.Minute,
 			Severity: Warning,
 			Summary:  "{{ $value }} memory banks have no spare rows on " + onGPU + heldBy(),
@@ -60,7 +60,7 @@ func memoryAlerts() []*Alert {
 		},
 		{
 			Name:          "GPUECCUncorrectable",
-			Expr:          ofGPU("increase(", &definition.GPUECCErrors, `{type="uncorrectable"}`, span(eccWindow), ")") + " > 0",
+			Expr:          ofGPU("increase(", &definition.GPUECCErrors, `{type="uncorrectable"}`, span(eccWindow), ") > 0"),
 			For:           time.Minute,
 			KeepFiringFor: 15 * time.Minute,
 			Severity:      Warning,
@@ -74,7 +74,7 @@ func linkAlerts() []*Alert {
 	return []*Alert{
 		{
 			Name:          "GPUNVLinkDown",
-			Expr:          ofGPU(afterStart(fmt.Sprint(&definition.GPUNVLinks, `{state="down"}`))) + " > 0",
+			Expr:          ofGPU(afterStart(fmt.Sprint(&definition.GPUNVLinks, `{state="down"}`)), " > 0"),
 			For:           5 * time.Minute,
 			KeepFiringFor: 5 * time.Minute,
 			Severity:      Warning,

@@ -23,7 +23,7 @@ func waste() AlertGroup {
 			{
 				Name: "GPUHeldIdle",
 				Expr: withPod(fmt.Sprint(ofDevice(busy), " < ", idleRatio, " and on (", deviceKey, ") ",
-					worst(deviceKey, &definition.GPUOwners), " > 0")),
+					worst(deviceKey, &definition.GPUOwners, " > 0"))),
 				For:      time.Hour,
 				Severity: Info,
 				Summary:  onDevice + " is held, but has been idle for an hour: busy during " + percent + " of the last 10 minutes" + deviceHeldBy(),

@@ -77,7 +77,7 @@ func needs(t *testing.T, expr string) string {
 func TestRuleFiles(t *testing.T) {
 	var recording, alerts ruleFile
 	for _, g := range RecordGroups() {
-		out := ruleGroup{Name: g.Name, Interval: model.Duration(Interval)}
+		out := ruleGroup{Name: g.Name, Interval: model.Duration(g.Interval)}
 		for _, r := range g.Records {
 			out.Rules = append(out.Rules, rule{Record: r.Name, Expr: r.Expr}.node(t, r.Help+"\nFamilies: "+needs(t, r.Expr)))
 		}

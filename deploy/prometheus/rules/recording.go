@@ -141,18 +141,28 @@ var (
 	ClusterEnergy    = sumOf("cluster", byCluster, &NodeEnergy)
 )
 
-// RecordGroups returns all recording rules in the order of their evaluation. It is one group,
-// because groups are evaluated in no order.
+// RecordGroups returns all recording rules in the order of their evaluation. Prometheus
+// evaluates groups in no order, so that a group reads the last results of the others.
+//
+// Records that are summed over time need [Interval]. The states and rates of nodes change
+// slowly, and half of the evaluations saves a third of the cost.
 func RecordGroups() []RecordGroup {
-	return []RecordGroup{{"gpu", "GPUs, nodes, owners and clusters", []*Record{
-		&DeviceWeight, &DeviceBusy, &DeviceSMActive, &GPUEnergy, &GPUState, &PodShare, &JobShare,
-		&PodHeld, &PodHeldIdle, &PodBusy, &PodEnergy,
-		&NamespaceHeld, &NamespaceHeldIdle, &NamespaceBusy, &NamespaceEnergy, &NamespaceSMActive,
-		&JobHeld, &JobHeldIdle, &JobBusy, &JobEnergy,
-		&UserHeld, &UserHeldIdle, &UserBusy, &UserEnergy, &UserSMActive,
-		&NodeReported, &NodeStates, &NodeAllocated, &NodeHeldIdle, &NodeBusy, &NodeActive, &NodePower, &NodeEnergy,
-		&ClusterStates, &ClusterAllocated, &ClusterHeldIdle, &ClusterBusy, &ClusterActive, &ClusterPower, &ClusterEnergy,
-	}}}
+	return []RecordGroup{
+		{"gpu", "GPUs and their owners", Interval, []*Record{
+			&DeviceWeight, &DeviceBusy, &DeviceSMActive, &GPUEnergy, &GPUState, &PodShare, &JobShare,
+			&PodHeld, &PodHeldIdle, &PodBusy, &PodEnergy,
+			&NamespaceHeld, &NamespaceHeldIdle, &NamespaceBusy, &NamespaceEnergy, &NamespaceSMActive,
+			&JobHeld, &JobHeldIdle, &JobBusy, &JobEnergy,
+			&UserHeld, &UserHeldIdle, &UserBusy, &UserEnergy, &UserSMActive,
+			&NodeEnergy,
+		}},
+		{"gpu-nodes", "Nodes", 2 * Interval, []*Record{
+			&NodeReported, &NodeStates, &NodeAllocated, &NodeHeldIdle, &NodeBusy, &NodeActive, &NodePower,
+		}},
+		{"gpu-clusters", "Clusters", Interval, []*Record{
+			&ClusterStates, &ClusterAllocated, &ClusterHeldIdle, &ClusterBusy, &ClusterActive, &ClusterPower, &ClusterEnergy,
+		}},
+	}
 }
 
 // migSlices is the number of slices of each MIG instance.

@@ -11,7 +11,7 @@ package rules
 
 import "time"
 
-// Interval is the evaluation interval of the recording rules.
+// Interval is the evaluation interval of the recording rules that are summed over time.
 const Interval = 30 * time.Second
 
 // RunbookBase is the prefix of the links to runbooks. Replace it in alerts.yaml by the URL where
@@ -60,9 +60,10 @@ func (a *Alert) String() string { return a.Name }
 
 // RecordGroup is recording rules that are evaluated in order, each after those it uses.
 type RecordGroup struct {
-	Name    string
-	About   string
-	Records []*Record
+	Name     string
+	About    string
+	Interval time.Duration
+	Records  []*Record
 }
 
 // AlertGroup is alerts that are evaluated together. The interval is short compared with the
