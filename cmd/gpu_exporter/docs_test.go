@@ -50,7 +50,7 @@ func documents(t *testing.T) (pages []string) {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && (d.Name() == "build" || d.Name() == ".git" || d.Name() == "testdata"):
+		case d.IsDir() && slices.Contains([]string{"build", ".git", "testdata", "node_modules"}, d.Name()):
 			return fs.SkipDir
 		case filepath.Ext(path) == ".md":
 			pages = append(pages, path)

@@ -14,7 +14,7 @@ import { chromium } from 'playwright-core';
 import sharp from 'sharp';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
-const maxBytes = 250 * 1024;
+const maxBytes = 300 * 1024;
 const width = 1400, height = 8000; // px; tables are only drawn if they are visible
 const patience = 300_000; // ms; the machine may be busy
 
