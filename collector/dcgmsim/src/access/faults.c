@@ -60,14 +60,11 @@ int node_enter_call(struct node_state *n, const char *call)
 }
 
 /* xorshift64 of George Marsaglia (2003) */
-static uint64_t next_random(void)
+static uint64_t next_random(uint64_t state)
 {
-    static _Thread_local uint64_t state;
-    if (state == 0)
-        state = (uint64_t)node_now_us() | 1;
     state ^= state << 13;
     state ^= state >> 7;
-    return state ^= state << 17;
+    return state ^ state << 17;
 }
 
 bool node_garble(struct node_state *n, const char *call, void *answer, size_t size)
@@ -80,8 +77,9 @@ bool node_garble(struct node_state *n, const char *call, void *answer, size_t si
         memset(answer, f.arg, size);
         return true;
     }
+    uint64_t r = (uint64_t)node_now_us() | 1;
     for (size_t i = 0; i < size; i++) {
-        uint64_t r = next_random();
+        r = next_random(r);
         if (r % 16 == 0)
             ((uint8_t *)answer)[i] = (uint8_t)(r >> 32);
     }
