@@ -60,7 +60,7 @@ func health(n Names) page {
 				newTimeSeries("XIDs by severity", "XID errors per minute, by severity.",
 					of("cpm", 1, "XIDs are not known").from0(),
 					query{e("sum by (severity) (max by (", deviceID, ", severity) (rate(", &definition.GPUXIDErrors, sel, "[$__rate_interval]))) * 60"), "{{severity}}"}).size(12, 8),
-				newTimeSeries("GPUs with XIDs by node", "XID errors of severity warning or critical per minute, of the ten nodes with the most.",
+				newTimeSeries("XIDs by node", "XID errors of severity warning or critical per minute, of the ten nodes with the most.",
 					of("cpm", 1, "no node reported XIDs").from0(),
 					query{e("topk(10, sum by (", nodeID, ") (max by (", deviceID, ", severity) (rate(", &definition.GPUXIDErrors, and(sel, `severity!="application"`), "[$__rate_interval]))) * 60 > 0)"), "{{hostname}} {{cluster}}"}).link(seriesToNode()).size(12, 8),
 				xidTable(sel, "selection").size(24, 10),

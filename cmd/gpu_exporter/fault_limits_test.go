@@ -133,6 +133,7 @@ func TestFaultLimitsFullDisk(t *testing.T) {
 	if info, err := log.Stat(); err != nil || info.Size() > limit {
 		t.Errorf("%v, or the log has more than %d bytes", err, limit)
 	}
+	n.command(t, "mig gpu 0 off") // eight GPUs have values again
 	watch.replacesSampler(t)
 }
 
