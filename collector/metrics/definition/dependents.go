@@ -5,7 +5,7 @@ package definition
 
 import "slices"
 
-// Dependents is what lacks data without a group of families.
+// Dependents is what has no data without a group of families.
 type Dependents struct {
 	Alerts     []string
 	Dashboards []string

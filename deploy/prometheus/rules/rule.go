@@ -67,7 +67,7 @@ type RecordGroup struct {
 }
 
 // AlertGroup is alerts that are evaluated together. The interval is short compared with the
-// time within which somebody must act.
+// time within which a person must act.
 type AlertGroup struct {
 	Name     string
 	About    string
