@@ -53,7 +53,7 @@ func (c *Collector) Snapshot() Snapshot {
 		}
 		s.Ownership = c.cfg.Owners.Ownership(s.Inventory, at)
 	}
-	if h := s.Health.Newest; h != nil && s.Health.Age(s.Time) <= max(s.MaxAge, 3*settings.Metrics.HealthInterval) {
+	if h := s.Health.Newest; h != nil && s.Health.Age(s.Time) <= settings.Metrics.HealthMaxAge() {
 		s.Checked = h
 	}
 	s.KernelLog, s.KernelLogRead = c.kernelLog.Status()

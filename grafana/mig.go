@@ -9,14 +9,12 @@ import (
 	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
 
 	"gpu_exporter/collector/metrics/definition"
+	"gpu_exporter/deploy/prometheus/rules"
 )
 
-// A held instance is idle if it was busy for less than this share of the window, as in the
-// recording rules.
-const (
-	idleBelow  = "0.01"
-	idleWindow = "[5m]"
-)
+// idleWindow is the time in which the busy time of a held instance is less than
+// [rules.IdleRatio], as in the recording rules.
+const idleWindow = "[5m]"
 
 // States of a GPU instance, the worst last.
 const (
@@ -39,7 +37,7 @@ func mig(n Names) page {
 	instances := e("max by (", deviceID, ") (", &definition.GPUInfo, devices, ")")
 	// Counters of a lost GPU do not increase, which is not idleness.
 	owners := e("(max by (", deviceID, ") (", &definition.GPUOwners, devices, ") and on (", gpuID, ") max by (", gpuID, ") (", &definition.GPUUp, onGPU, ") == 1)")
-	idle := e("(max by (", deviceID, ") (rate(", &definition.GPUBusySeconds, devices, idleWindow, ")) < ", idleBelow, ")")
+	idle := e("(max by (", deviceID, ") (rate(", &definition.GPUBusySeconds, devices, idleWindow, ")) < ", rules.IdleRatio, ")")
 	held, free := "("+owners+" > 0)", "("+owners+" == 0)"
 	heldBusy, heldIdle := "("+held+" unless "+idle+")", "("+held+" and "+idle+")"
 	unknownOwners := "(" + instances + " unless " + owners + ")"

@@ -188,3 +188,9 @@ const ClockEventReasonCount = len(clockEventReasonNames)
 
 // ClockEventReason returns the name of the reason with the bit.
 func ClockEventReason(bit int) string { return clockEventReasonNames[bit] }
+
+// RecoveryActions returns the names of the values of field 1523 from 1
+// (nvmlDeviceGpuRecoveryAction_t in nvml.h). Drivers after 4.6's header have the last three.
+func RecoveryActions() []string {
+	return []string{"gpu_reset", "node_reboot", "drain_p2p", "drain_and_reset", "recover_imex_domain", "bus_reset", "system_reboot"}
+}

@@ -62,12 +62,12 @@ func (p *page) driverSeconds(gpu, reason int) (float64, bool) {
 // find anything (dcgmHealthSystems_t in dcgm_structs.h). A pass before is meaningless.
 const healthSettling = time.Minute
 
-// healthMaxAge is the age limit of a health check: that of a sample, or three checks.
-func (cfg *Config) healthMaxAge() time.Duration { return max(cfg.MaxAge, 3*cfg.HealthInterval) }
+// HealthMaxAge is the age limit of a health check: that of a sample, or three checks.
+func (cfg *Config) HealthMaxAge() time.Duration { return max(cfg.MaxAge, 3*cfg.HealthInterval) }
 
 // freshHealth returns the newest health check, or nil if none is fresh.
 func (p *page) freshHealth() *model.Health {
-	if p.cfg.HealthInterval <= 0 || p.v.Health.Newest == nil || p.v.Health.Age(p.node.Clock()) > p.cfg.healthMaxAge() {
+	if p.cfg.HealthInterval <= 0 || p.v.Health.Newest == nil || p.v.Health.Age(p.node.Clock()) > p.cfg.HealthMaxAge() {
 		return nil
 	}
 	return p.v.Health.Newest
@@ -153,7 +153,7 @@ const peersMaxAge = 5 * time.Minute
 
 // freshPeers returns the newest topology, or nil if it is not fresh.
 func (p *page) freshPeers() *model.Peers {
-	if p.v.Peers.Newest == nil || p.v.Peers.Age(p.node.Clock()) > max(peersMaxAge, p.cfg.healthMaxAge()) {
+	if p.v.Peers.Newest == nil || p.v.Peers.Age(p.node.Clock()) > max(peersMaxAge, p.cfg.HealthMaxAge()) {
 		return nil
 	}
 	return p.v.Peers.Newest

@@ -6,6 +6,7 @@ package metrics
 import (
 	"slices"
 
+	"gpu_exporter/collector/field"
 	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/collector/model"
 )
@@ -59,10 +60,6 @@ func (g *gpuCells) unsupported(field model.FieldID) bool {
 	return !ok || g.cells[column].Status.Lasting()
 }
 
-// recoveryActions are the names of nvmlDeviceGpuRecoveryAction_t (nvml.h) from 1;
-// drivers after 4.6's header have the last three.
-var recoveryActions = [...]string{"gpu_reset", "node_reboot", "drain_p2p", "drain_and_reset", "recover_imex_domain", "bus_reset", "system_reboot"}
-
 func (g *gpuCells) addRecoveryAction() {
 	action, ok := g.number(1523)
 	if !ok || action < 0 {
@@ -70,7 +67,7 @@ func (g *gpuCells) addRecoveryAction() {
 	}
 	g.addEntity(&definition.GPURecoveryAction, g.gpu, float64(action))
 	if action > 0 {
-		g.addEntity(&definition.GPURecoveryActionInfo, g.gpu, 1, nameFrom1(recoveryActions[:], action))
+		g.addEntity(&definition.GPURecoveryActionInfo, g.gpu, 1, nameFrom1(field.RecoveryActions(), action))
 	}
 }
 

@@ -22,7 +22,7 @@ func waste() AlertGroup {
 		Alerts: []*Alert{
 			{
 				Name: "GPUHeldIdle",
-				Expr: withPod(fmt.Sprint(ofDevice(busy), " < ", idleRatio, " and on (", deviceKey, ") ",
+				Expr: withPod(fmt.Sprint(ofDevice(busy), " < ", IdleRatio, " and on (", deviceKey, ") ",
 					worst(deviceKey, &definition.GPUOwners, " > 0"))),
 				For:      time.Hour,
 				Severity: Info,

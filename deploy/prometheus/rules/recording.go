@@ -199,7 +199,7 @@ func active(matcher string) string {
 
 // idle selects the devices that were idle and answer. The comparison may have bool.
 func idle(less string) string {
-	return fmt.Sprint("(rate(", &DeviceBusy, "[", window, "]) ", less, " ", idleRatio, " unless on (", list(byGPU), ") ", &GPUState, " == 2)")
+	return fmt.Sprint("(rate(", &DeviceBusy, "[", window, "]) ", less, " ", IdleRatio, " unless on (", list(byGPU), ") ", &GPUState, " == 2)")
 }
 
 func held(level string, by []string, share *Record) Record {

@@ -53,9 +53,9 @@ const (
 	// lostWindow is how long a smaller number of GPUs than before counts.
 	lostWindow = time.Hour
 
-	// idleRatio is the busy part of loadWindow below which a held GPU is idle. Common limits
+	// IdleRatio is the busy part of loadWindow below which a held GPU is idle. Common limits
 	// are 2 to 5 % of utilization (gpu-usage-audit, l9gpu); an H100 without work has 0.
-	idleRatio = 0.01
+	IdleRatio = 0.01
 	// stalledBusyRatio and stalledPowerRatio are a job that waits: busy without use of power
 	// (ClusterMAX names the check; the numbers are ours).
 	stalledBusyRatio  = 0.9

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 
+	"gpu_exporter/collector/field"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/xid"
 )
@@ -19,24 +20,25 @@ const (
 	remedyRMA     = "Drain the node and have the GPU examined by the vendor"
 )
 
-// recoveryActions are the values of nvmlDeviceGpuRecoveryAction_t (nvml.h) from 1, with the
-// names of gpu_recovery_action_info.
-var recoveryActions = [...]struct{ name, remedy string }{
-	{"gpu_reset", remedyReset},
-	{"node_reboot", remedyRestart},
-	{"drain_p2p", "Stop the applications that use peer-to-peer access, and reset the GPU when it is idle"},
-	{"drain_and_reset", "Let no new work start on the GPU, and reset it when it is idle"},
-	{"recover_imex_domain", "Restart the IMEX domain of the node"},
-	{"bus_reset", "Drain the node and reset the bus of the GPU, or restart the node"},
-	{"system_reboot", remedyRestart},
+// recoveryRemedies are in the order of [field.RecoveryActions].
+func recoveryRemedies() []string {
+	return []string{
+		remedyReset,
+		remedyRestart,
+		"Stop the applications that use peer-to-peer access, and reset the GPU when it is idle",
+		"Let no new work start on the GPU, and reset it when it is idle",
+		"Restart the IMEX domain of the node",
+		"Drain the node and reset the bus of the GPU, or restart the node",
+		remedyRestart,
+	}
 }
 
 func recoveryProblem(action float64) Problem {
-	n := int(action) - 1
-	if action != math.Trunc(action) || n < 0 || n >= len(recoveryActions) {
+	n, names := int(action)-1, field.RecoveryActions()
+	if action != math.Trunc(action) || n < 0 || n >= len(names) {
 		return Problem{Recovery, fmt.Sprintf("The driver requests recovery action %v", action), "See the driver's documentation of this action"}
 	}
-	return Problem{Recovery, "The driver requests the recovery action " + recoveryActions[n].name, recoveryActions[n].remedy}
+	return Problem{Recovery, "The driver requests the recovery action " + names[n], recoveryRemedies()[n]}
 }
 
 // xidRemedy returns NVIDIA's action of an XID in words.
