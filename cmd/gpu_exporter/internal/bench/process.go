@@ -47,16 +47,19 @@ func launch(path string, args func(address string) []string, environ ...string) 
 	return p, p.cmd.Start()
 }
 
-// startExporter starts the exporter on a simulated node and waits until it serves
-// values.
+// startExporter starts the exporter on a simulated node, with the built-in counters if
+// counters is nil, and waits until it serves values.
 func (b *bench) startExporter(ctx context.Context, scenario string, counters []byte, args ...string) (*process, error) {
 	b.nodes++
 	state := filepath.Join(b.dir, fmt.Sprintf("node%d", b.nodes))
-	if err := os.WriteFile(state+".csv", counters, 0o600); err != nil {
-		return nil, err
+	if counters != nil {
+		if err := os.WriteFile(state+".csv", counters, 0o600); err != nil {
+			return nil, err
+		}
+		args = append(args, "--counters.file="+state+".csv")
 	}
 	p, err := launch(b.exporter, func(address string) []string {
-		return append([]string{"--web.listen-address=" + address, "--simulate=" + scenario, "--counters.file=" + state + ".csv"}, args...)
+		return append([]string{"--web.listen-address=" + address, "--simulate=" + scenario}, args...)
 	}, "DCGMSIM_STATE="+state, "DCGMSIM_CONTROL="+state+".control")
 	if err != nil {
 		return nil, err
