@@ -48,7 +48,7 @@ run: build ## Build everything and serve a simulated node (SCENARIO=h100x8 ADDRE
 
 .PHONY: test
 test: build $(TOOLS)/prometheus $(TOOLS)/promtool ## Run all tests, with a real Prometheus
-	$(GO) test -timeout 20m ./...
+	$(GO) test -timeout 60m ./...
 
 # The packages whose code starts goroutines; CI runs these with the race detector.
 CONCURRENT = $(shell grep -rlE --include='*.go' '^\s*go [a-z]|\.Go\b|AfterFunc' cmd collector podmapper \
