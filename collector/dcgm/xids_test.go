@@ -136,7 +136,13 @@ func TestXIDWhileInstancesCannotBeListed(t *testing.T) {
 			n.command("fail dcgmGetGpuInstanceHierarchy -3")
 			n.command("mig gpu 5 3g.40gb*2")
 			n.command("xid 68 gpu 5 gi 0")
-			p.sample("a sample meanwhile", func(*model.Sample) error { return nil })
+			after := time.Now()
+			p.sample("a sample meanwhile", func(s *model.Sample) error {
+				if begin := s.Time.Add(-s.Duration); begin.Before(after) {
+					return fmt.Errorf("it began at %v, before the XID at %v", begin, after)
+				}
+				return nil
+			})
 			if listedAgain {
 				for range 3 {
 					p.sample("more samples", func(*model.Sample) error { return nil })

@@ -4,8 +4,10 @@
 package web
 
 import (
+	"cmp"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -27,8 +29,9 @@ const (
 )
 
 // connections bounds the number of connections. A new one closes the one that has been
-// idle for the longest time, or else the one whose request has lasted the longest. So
-// clients that keep connections, or do not read, cannot keep a scraper out.
+// idle after a request for the longest time, or else the one that has waited the longest
+// for its first request, or else the one whose request has lasted the longest. So clients
+// that keep connections, or do not read, cannot keep a scraper out.
 type connections struct {
 	limit int
 
@@ -69,6 +72,12 @@ func (c *connections) changed(conn net.Conn, state http.ConnState) {
 	c.open[conn] = connection{state: state, since: time.Now()}
 }
 
+// loss orders the states by what closing a connection costs. The request of a new
+// connection may be on its way.
+func loss(state http.ConnState) int {
+	return slices.Index([]http.ConnState{http.StateIdle, http.StateNew, http.StateActive}, state)
+}
+
 // closeOldest reports whether there was a connection that it could close.
 func (c *connections) closeOldest() bool {
 	var oldest net.Conn
@@ -77,7 +86,7 @@ func (c *connections) closeOldest() bool {
 			continue
 		}
 		o := c.open[oldest]
-		if busy, other := s.state == http.StateActive, o.state == http.StateActive; oldest == nil || !busy && other || busy == other && s.since.Before(o.since) {
+		if oldest == nil || cmp.Or(cmp.Compare(loss(s.state), loss(o.state)), s.since.Compare(o.since)) < 0 {
 			oldest = conn
 		}
 	}

@@ -304,6 +304,20 @@ func TestConnectionsAreBounded(t *testing.T) {
 	}
 }
 
+// A connection that is idle after a request is closed before one whose first request may be
+// on its way, however long a busy machine delays it.
+func TestNewConnectionIsKept(t *testing.T) {
+	waiting, idle, another := &net.TCPConn{}, &net.TCPConn{}, &net.TCPConn{}
+	c := &connections{limit: 2, open: map[net.Conn]connection{
+		waiting: {state: http.StateNew, since: time.Now().Add(-time.Minute)},
+		idle:    {state: http.StateIdle, since: time.Now()},
+	}}
+	c.changed(another, http.StateNew)
+	if _, open := c.open[waiting]; !open || len(c.open) != 2 {
+		t.Errorf("the new connection is open: %v, of %d connections", open, len(c.open))
+	}
+}
+
 // A connection that is idle is closed before one that is in use.
 func TestOldestConnectionIsClosed(t *testing.T) {
 	c := &connections{limit: 3, open: map[net.Conn]connection{}}
