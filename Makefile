@@ -194,7 +194,7 @@ grafana/render/node_modules: grafana/render/package.json
 # Takes about 5 minutes. Each case has a node, so that more cases at once need more cores.
 .PHONY: test-alerts
 test-alerts: build $(TOOLS)/prometheus $(TOOLS)/alertmanager ## Inject faults in simulated nodes that a real Prometheus and Alertmanager watch
-	$(GO) test -v -count 1 -timeout 60m -parallel 20 -run 'Alert|Fast' ./deploy/prometheus/e2e -e2e
+	$(GO) test -v -count 1 -timeout 60m -parallel 10 -run 'Alert|Fast' ./deploy/prometheus/e2e -e2e
 
 .PHONY: clean
 clean: ## Remove what was built

@@ -74,7 +74,7 @@ func linkAlerts() []*Alert {
 	return []*Alert{
 		{
 			Name:          "GPUNVLinkDown",
-			Expr:          ofGPU(afterStart(fmt.Sprint(&definition.GPUNVLinks, `{state="down"}`)), " > 0"),
+			Expr:          ofGPU(afterStart(fmt.Sprint(&definition.GPUNVLinks, `{state="down"} > 0`))),
 			For:           5 * time.Minute,
 			KeepFiringFor: 5 * time.Minute,
 			Severity:      Warning,
