@@ -157,7 +157,7 @@ amtool: $(TOOLS)/amtool ## Check the example configuration of Alertmanager
 $(TOOLS)/pint: $(TOOLS)/.pint-$(PINT_VERSION)
 $(TOOLS)/.pint-$(PINT_VERSION):
 	@rm -rf $(TOOLS)/src/pint && mkdir -p $(TOOLS)/src/pint
-	@printf 'module tool\n\nrequire github.com/cloudflare/pint $(PINT_VERSION)\n' >$(TOOLS)/src/pint/go.mod
+	@printf 'module tool\n\ngo 1.26\n\nrequire github.com/cloudflare/pint $(PINT_VERSION)\n' >$(TOOLS)/src/pint/go.mod
 	cd $(TOOLS)/src/pint && GOFLAGS=-mod=mod $(GO) build -o $(TOOLS)/pint github.com/cloudflare/pint/cmd/pint
 	@touch $@
 
