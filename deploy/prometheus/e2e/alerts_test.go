@@ -22,7 +22,7 @@ import (
 
 var (
 	enabled = flag.Bool("e2e", false, "run the tests with Prometheus and Alertmanager, which take minutes")
-	factor  = flag.Int("factor", 20, "divisor of the durations of the rules; those of a day or more are divided by 24 times as much")
+	factor  = flag.Int("factor", 15, "divisor of the durations of the rules; those of a day or more are divided by 24 times as much")
 )
 
 // wanted is an alert that a case must cause.

@@ -443,7 +443,7 @@ var cases = []faultCase{
 				kubelettest.Pod("ml", "shared-b", "main", "nvidia.com/gpu.shared", e.uuid(t, 7)+"::1"))
 			e.command(t, "xid 43 gpu 6")
 			e.command(t, "ecc gpu 6 sbe 5")
-			e.m.eventually(t, fmt.Sprintf(`count_over_time(gpu_pod_info{cluster=%q, pod="shared-b"}[5m]) > 60`, e.cluster))
+			e.m.eventually(t, fmt.Sprintf(`count_over_time(gpu_pod_info{cluster=%q, pod="shared-b"}[5m]) > 30`, e.cluster))
 		},
 	},
 }

@@ -196,7 +196,7 @@ func startMonitoring(t *testing.T) *monitoring {
 		t.Fatal(err)
 	}
 	config := fmt.Sprintf(`
-global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}
+global: {scrape_interval: 3s, scrape_timeout: 3s, evaluation_interval: 1s} # a busy machine needs 1 s for a scrape
 rule_files: [%q]
 alerting: {alertmanagers: [{static_configs: [{targets: [%q]}]}]}
 scrape_configs:
