@@ -157,7 +157,7 @@ amtool: $(TOOLS)/amtool ## Check the example configuration of Alertmanager
 $(TOOLS)/pint: $(TOOLS)/.pint-$(PINT_VERSION)
 $(TOOLS)/.pint-$(PINT_VERSION):
 	@rm -rf $(TOOLS)/src/pint && mkdir -p $(TOOLS)/src/pint
-	@printf 'module tool\n\nrequire github.com/cloudflare/pint $(PINT_VERSION)\n' >$(TOOLS)/src/pint/go.mod
+	@printf 'module tool\n\ngo 1.26\n\nrequire github.com/cloudflare/pint $(PINT_VERSION)\n' >$(TOOLS)/src/pint/go.mod
 	cd $(TOOLS)/src/pint && GOFLAGS=-mod=mod $(GO) build -o $(TOOLS)/pint github.com/cloudflare/pint/cmd/pint
 	@touch $@
 
@@ -194,7 +194,7 @@ grafana/render/node_modules: grafana/render/package.json
 # Takes about 5 minutes. Each case has a node, so that more cases at once need more cores.
 .PHONY: test-alerts
 test-alerts: build $(TOOLS)/prometheus $(TOOLS)/alertmanager ## Inject faults in simulated nodes that a real Prometheus and Alertmanager watch
-	$(GO) test -v -count 1 -timeout 60m -parallel 20 -run 'Alert|Fast' ./deploy/prometheus/e2e -e2e
+	$(GO) test -v -count 1 -timeout 60m -parallel 10 -run 'Alert|Fast' ./deploy/prometheus/e2e -e2e
 
 .PHONY: clean
 clean: ## Remove what was built

@@ -96,6 +96,11 @@ func TestHealth(t *testing.T) {
 		if got.Checked[3].Since != h.Checked[3].Since {
 			t.Errorf("after %s the watch of GPU 3 was interrupted", c.command)
 		}
+		if slices.ContainsFunc(got.Incidents, func(i model.HealthIncident) bool {
+			return i.System == model.HealthDevice && i.Entity != p.entity(gpu, 3)
+		}) {
+			t.Errorf("after %s NVSwitch 3 has the incident of GPU 3: %+v", c.command, got.Incidents)
+		}
 	}
 	n.command("sxid 19084 switch 2 port 1 fatal")
 	p.health("the SXid", func(h *model.Health) error {

@@ -165,6 +165,9 @@
 //   - XIDs of a compute instance are recorded on that entity only. XIDs before an
 //     engine's start are unknown to it. XID 119 blanks every field until the
 //     engine restarts.
+//   - The health incident of an XID remains until the engine restarts, whatever happens to
+//     the GPU. DCGM keeps the number of the entity only, so that an XID with an incident of
+//     all systems on GPU 3 is one of NVSwitch 3 and CPU 3 as well.
 //   - A policy violation is reported about one second after it occurs.
 //
 // # NVLinks

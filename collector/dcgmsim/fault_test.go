@@ -244,20 +244,77 @@ func TestHealth(t *testing.T) {
 	n.must(t, "set field 311 value 2 gpu 4")
 	n.must(t, "xid 79 gpu 5")
 	n.must(t, "xid 31 gpu 6")
+	finds := func(p *probe, g, what string, want ...string) {
+		t.Helper()
+		eventually(t, what, func() bool {
+			text := p.ok("health %s", g).text
+			found := strings.Count(text, ":system=")
+			for _, w := range want {
+				if !strings.Contains(text, w) {
+					return false
+				}
+			}
+			return found == len(want)
+		})
+	}
+	const (
+		memory = "1/4:system=0x10:health=20:code=4" // double-bit error
+		lost   = "1/5:system=0xffffffff:health=20:code=120"
+		warned = "1/6:system=0x10:health=10:code=101"
+	)
+	finds(p, g, "all faults", memory, lost, warned)
+	p.ok("healthset %s 0x2", g) // NVLink only
+	finds(p, g, "the incident of all systems, which a new check does not end", lost)
+	n.must(t, "xid 43 gpu 6") // of a system that no group watches
+	n.must(t, "xid 79 gpu 6")
+	finds(p, g, "a second incident of all systems", lost, "1/6:system=0xffffffff:health=20:code=120")
+	n.must(t, "clear")
+	p.ok("healthset %s -1", g)
+	finds(p, g, "the same without the fault of a counter", lost, warned, "1/6:system=0xffffffff:health=20:code=120")
+	n.must(t, "lose gpu 5")
+	finds(p, g, "no incident of a lost GPU", warned, "1/6:system=0xffffffff:health=20:code=120")
+	n.must(t, "return gpu 5")
+	finds(p, g, "the incident after the GPU is back", lost, warned, "1/6:system=0xffffffff:health=20:code=120")
+	p.ok("stop")
+	p.ok("start")
+	g = p.ok("group g 0").get(t, "id")
+	p.ok("healthset %s -1", g)
+	if a := p.ok("health %s", g); a.get(t, "overall") != "0" {
+		t.Errorf("after a restart of the engine: %s", a.text)
+	}
+}
+
+// TestHealthOfXIDs: an engine records XIDs of whole GPUs since their memory is watched. It finds
+// them by the number of the entity.
+func TestHealthOfXIDs(t *testing.T) {
+	n := newNode(t, "dgx-h100")
+	n.must(t, "xid pace 0")
+	p := embedded(t, n)
+	g := p.ok("group g").get(t, "id")
+	for _, entity := range []string{"1 2", "1 3", "3 2", "3 3"} {
+		p.ok("add %s %s", g, entity)
+	}
+	p.ok("healthset %s 0x2", g) // no watch of XIDs
+	n.must(t, "xid 79 gpu 3")
+	if a := p.ok("health %s", g); a.get(t, "overall") != "0" {
+		t.Errorf("XIDs are not watched: %s", a.text)
+	}
+	p.ok("healthset %s 0x10", g)
+	if a := p.ok("health %s", g); a.get(t, "overall") != "0" {
+		t.Errorf("an XID before the watch: %s", a.text)
+	}
+	n.must(t, "mig gpu 2 1g.10gb*7")
+	n.must(t, "xid 95 gpu 2 ci 0")
+	n.must(t, "xid 31 gpu 3")
+	n.must(t, "xid 95 gpu 3")
 	a := p.ok("health %s", g)
-	for _, want := range []string{
-		"overall=20",
-		"1/4:system=0x10:health=20:code=4",         // memory, double-bit error
-		"1/5:system=0xffffffff:health=20:code=120", // fallen off the bus
-		"1/6:system=0x10:health=10:code=101",       // memory, XID
-	} {
+	for _, want := range []string{"1/3:system=0x10:", "1/3:system=0xffffffff:", "3/3:system=0xffffffff:"} {
 		if !strings.Contains(a.text, want) {
 			t.Errorf("no %s in %s", want, a.text)
 		}
 	}
-	p.ok("healthset %s 0x2", g) // NVLink only
-	if a := p.ok("health %s", g); a.get(t, "overall") != "0" {
-		t.Errorf("systems not watched: %s", a.text)
+	if got := strings.Count(a.text, ":system="); got != 3 {
+		t.Errorf("%d incidents, want 3: %s", got, a.text)
 	}
 }
 

@@ -30,3 +30,31 @@ rule {
     min      = "30s"
   }
 }
+
+# The findings that do not apply.
+
+# GPUs without instances have no label GPU_I_ID. In on() and by(), an absent label is an empty one.
+rule {
+  match {
+    name = "gpu:weight:ratio|node:gpus_active:sum|GPUJobStalled"
+  }
+  disable = ["promql/impossible"]
+}
+
+# These rules add up gpu:weight:ratio, gpu:pod_share:ratio and gpu:job_share:ratio. The divisors
+# are the sum of positive weights, and counts of existing series: never 0.
+rule {
+  match {
+    name = "(pod|namespace|job|user|node|cluster):.+"
+  }
+  disable = ["promql/nan"]
+}
+
+# Nodes and clusters have groups of their own. The states that they read are at most one interval
+# old. Increases do not match: each must be added once, so they are in the group of their source.
+rule {
+  match {
+    name = "(node|cluster):.+:(count|sum)"
+  }
+  disable = ["rule/dependency"]
+}

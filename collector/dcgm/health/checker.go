@@ -78,6 +78,11 @@ func (c *Checker) check(inv *model.Inventory, health *model.Health) error {
 	}
 	for _, found := range incidents {
 		incident := model.HealthIncident{Entity: model.Unknown, System: system(found.System), Result: result(found.Result), Code: found.Code}
+		// DCGM keeps only the number of the GPU with an incident of all systems, so that an
+		// XID 79 of GPU 3 is an incident of NVSwitch 3 and CPU 3 too (DcgmHealthWatch.cpp, 4.6).
+		if kind := model.EntityKind(found.Entity.Kind); incident.System == model.HealthDevice && (kind == model.KindSwitch || kind == model.KindCPU) {
+			continue
+		}
 		if at, ok := positions[found.Entity]; ok {
 			for inv.Entities[at].Parent != model.Unknown { // an instance's or link's incident counts for its device
 				at = inv.Entities[at].Parent

@@ -11,15 +11,23 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"gpu_exporter/podmapper/kubelettest"
 )
 
 // gpu is the labels of the GPU with DCGM's id n, which has the default model.
-func gpu(n int) map[string]string {
-	return map[string]string{"gpu": fmt.Sprint(n), "modelName": "NVIDIA H100 80GB HBM3"}
+func gpu(n int) map[string]string { return gpuOf(n, "NVIDIA H100 80GB HBM3") }
+
+func gpuOf(n int, model string) map[string]string {
+	return map[string]string{"gpu": fmt.Sprint(n), "modelName": model}
 }
 
 // with adds a label.
@@ -48,6 +56,14 @@ var cases = []faultCase{
 		end: func(_ *testing.T, e *env) { e.other.stop(); e.m.untarget(e.cluster + "-b") },
 		want: []wanted{{alert: "GPUVersionDrift", labels: map[string]string{"component": "driver", "modelName": "NVIDIA H100 80GB HBM3"},
 			summary: `^2 versions of driver are in use for NVIDIA H100 80GB HBM3 in cluster driver-drift\.$`}},
+	},
+	{
+		name:   "VBIOS drift",
+		node:   "model updated like h100\nmodel updated vbios 96.00.74.00.01\ngpu h100\ngpu updated",
+		inject: func(t *testing.T, e *env) { t.Helper(); e.replace(t, "96.00.74.00.01", "96.00.89.00.01") },
+		end:    func(t *testing.T, e *env) { t.Helper(); e.replace(t, "96.00.89.00.01", "96.00.74.00.01") },
+		want: []wanted{{alert: "GPUVersionDrift", labels: map[string]string{"component": "vbios", "modelName": "NVIDIA H100 80GB HBM3"},
+			summary: `^2 versions of vbios are in use for NVIDIA H100 80GB HBM3 in cluster VBIOS-drift\.$`}},
 	},
 	{
 		name:   "pods wait for a free GPU",
@@ -116,6 +132,25 @@ var cases = []faultCase{
 		},
 	},
 	{
+		name: "sampler that cannot be reaped",
+		inject: func(t *testing.T, e *env) {
+			t.Helper()
+			e.trace(t)
+			e.command(t, "hang *")
+		},
+		end: func(t *testing.T, e *env) { t.Helper(); e.command(t, "clear"); e.release() },
+		want: []wanted{
+			{alert: "GPUSamplerUnreapable", summary: `cannot end its sampler, which hangs in the driver\.$`, action: "reboot"},
+			{alert: "GPUSamplerDown", inhibited: true},
+		},
+	},
+	{
+		name:   "wrong clock",
+		inject: behind,
+		end:    func(t *testing.T, e *env) { t.Helper(); e.m.target(t, e.cluster, e.address, e.labels) },
+		want:   []wanted{{alert: "GPUSampleStale", summary: `has a newest sample whose time differs by 1h 0m \d+s from Prometheus' clock\.$`, action: "clocks"}},
+	},
+	{
 		name: "no library",
 		inject: func(t *testing.T, e *env) {
 			t.Helper()
@@ -142,7 +177,7 @@ var cases = []faultCase{
 	{
 		name:   "exporter down",
 		inject: func(_ *testing.T, e *env) { e.stop() },
-		end:    func(t *testing.T, e *env) { t.Helper(); e.run(t, e.address) },
+		end:    func(t *testing.T, e *env) { t.Helper(); e.restart(t, func() {}) },
 		want:   []wanted{{alert: "GPUExporterDown", summary: `^The exporter of node node-exporter-down \(node-exporter-down:9400\) cannot be scraped`}},
 	},
 	{
@@ -167,6 +202,16 @@ var cases = []faultCase{
 		},
 	},
 	{
+		name:   "hot GPU without a margin",
+		node:   "gpu t4 count 2\nprofiling yes",
+		inject: commands("heat gpu 0 60"),
+		end:    commands("heat gpu 0 0"),
+		want: []wanted{
+			{alert: "GPUTemperatureHigh", labels: gpuOf(0, "Tesla T4"), summary: `^A temperature is \d+ °C on GPU 0`, action: "Check fans"},
+			{alert: "GPUThermalSlowdown", labels: gpuOf(0, "Tesla T4"), inhibited: true},
+		},
+	},
+	{
 		name:   "stalled job",
 		inject: commands("load gpu 0 util 100", "set field 156 value 1000000000 gpu 0"),
 		end:    commands("unset field 156 gpu 0", "load gpu 0 steady"),
@@ -178,10 +223,18 @@ var cases = []faultCase{
 		inject: commands("link gpu 0 port 3 down", "link gpu 0 port 4 down"),
 		end:    commands("link gpu 0 port 3 up", "link gpu 0 port 4 up"),
 		want: []wanted{
-			{alert: "GPUNVLinkDown", labels: gpu(0), summary: `^2 NVLinks that were up are down on GPU 0`, action: "NVSwitch"},
+			{alert: "GPUNVLinkDown", labels: gpu(0), inhibited: true},
 			{alert: "GPUFabricFault", labels: with(gpu(0), "fault", "degraded_bandwidth"),
 				summary: `^The NVLink fabric is in the state limited_capacity, fault degraded_bandwidth for GPU 0`},
 		},
+	},
+	{
+		name:   "NVLink down without a fabric",
+		node:   "gpu a100-80 count 2\nprofiling yes",
+		inject: commands("link gpu 0 port 3 down", "link gpu 0 port 4 down"),
+		end:    commands("link gpu 0 port 3 up", "link gpu 0 port 4 up"),
+		want: []wanted{{alert: "GPUNVLinkDown", labels: gpuOf(0, "NVIDIA A100-SXM4-80GB"),
+			summary: `^2 NVLinks that were up are down on GPU 0`, action: "NVSwitch"}},
 	},
 	{
 		name:   "NVLink errors",
@@ -201,7 +254,8 @@ var cases = []faultCase{
 	},
 	{
 		name:   "XID 79",
-		inject: commands("xid 79 gpu 0"),
+		inject: func(t *testing.T, e *env) { t.Helper(); e.xidWithHealth(t, "79") },
+		end:    restartEngine(),
 		want: []wanted{
 			{alert: "GPUXIDCritical", labels: with(gpu(0), "xid", "79"),
 				summary: `^XID 79 \(ROBUST_CHANNEL_GPU_HAS_FALLEN_OFF_THE_BUS\) [0-9.m ]+s ago on GPU 0`, action: "power-cycle it"},
@@ -217,7 +271,7 @@ var cases = []faultCase{
 	{
 		name:   "XID 95",
 		inject: func(t *testing.T, e *env) { t.Helper(); e.xidWithHealth(t, "95") },
-		end:    commands("clear"),
+		end:    restartEngine(),
 		want: []wanted{
 			{alert: "GPUMemoryErrorUncontained", labels: with(gpu(0), "xid", "95"),
 				summary: `^An uncontained memory error \(XID 95\) [0-9.m ]+s ago affects all processes on GPU 0`, action: "discard the results"},
@@ -227,7 +281,7 @@ var cases = []faultCase{
 	{
 		name:   "lost GPU",
 		inject: commands("xid 79 gpu 0", "lose gpu 0"),
-		end:    commands("return gpu 0"),
+		end:    restartEngine("return gpu 0"), // as when the node is power-cycled
 		want: []wanted{
 			{alert: "GPUDown", labels: gpu(0), summary: `^GPU 0 .* does not answer`, action: "power-cycle"},
 			{alert: "GPUXIDCritical", labels: with(gpu(0), "xid", "79"), inhibited: true},
@@ -389,7 +443,7 @@ var cases = []faultCase{
 				kubelettest.Pod("ml", "shared-b", "main", "nvidia.com/gpu.shared", e.uuid(t, 7)+"::1"))
 			e.command(t, "xid 43 gpu 6")
 			e.command(t, "ecc gpu 6 sbe 5")
-			e.m.eventually(t, fmt.Sprintf(`count_over_time(gpu_pod_info{cluster=%q, pod="shared-b"}[5m]) > 60`, e.cluster))
+			e.m.eventually(t, fmt.Sprintf(`count_over_time(gpu_pod_info{cluster=%q, pod="shared-b"}[5m]) > 30`, e.cluster))
 		},
 	},
 }
@@ -415,4 +469,69 @@ kube_pod_container_resource_requests{namespace="ml",pod="waiting",container="mai
 	}))
 	t.Cleanup(page.Close)
 	e.m.target(t, e.cluster+"-b", strings.TrimPrefix(page.URL, "http://"), map[string]string{"cluster": e.cluster, "job": "kube-state-metrics"})
+}
+
+// behind serves the page of a node whose clock is an hour behind that of Prometheus. The clock of
+// the stand-in is the engine's, which the exporter corrects.
+func behind(t *testing.T, e *env) {
+	t.Helper()
+	timestamp := regexp.MustCompile(`(?m)^(\w+_timestamp_seconds(?:\{.*\})?) (\S+)$`)
+	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		req, err := http.NewRequestWithContext(r.Context(), http.MethodGet, "http://"+e.address+"/metrics", nil)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		w.Header().Set("Content-Type", resp.Header.Get("Content-Type"))
+		_, _ = io.WriteString(w, timestamp.ReplaceAllStringFunc(string(body), func(line string) string {
+			m := timestamp.FindStringSubmatch(line)
+			value, err := strconv.ParseFloat(m[2], 64)
+			if err != nil {
+				return line // NaN of a time that is unknown
+			}
+			return fmt.Sprintf("%s %f", m[1], value-time.Hour.Seconds())
+		}))
+	}))
+	t.Cleanup(page.Close)
+	e.m.target(t, e.cluster, strings.TrimPrefix(page.URL, "http://"), e.labels)
+}
+
+// trace attaches to the sampler as a debugger does. The kernel reports the end of a traced process
+// to its tracer, so that the exporter cannot reap it (ptrace(2)): it remains as if it were stuck in
+// the driver.
+func (e *env) trace(t *testing.T) {
+	t.Helper()
+	children, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", e.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sampler := 0
+	for _, path := range children {
+		text, _ := os.ReadFile(path) // fails if the thread has ended
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
+			sampler = pid
+		}
+	}
+	attached, end := make(chan error), make(chan struct{})
+	go func() {
+		runtime.LockOSThread() // the thread is the tracer, and its end releases the process
+		attached <- syscall.PtraceAttach(sampler)
+		<-end
+	}()
+	e.release = sync.OnceFunc(func() { close(end) })
+	t.Cleanup(e.release)
+	if err := <-attached; err != nil {
+		t.Skipf("the sampler, process %d, cannot be traced: %v", sampler, err)
+	}
 }

@@ -74,7 +74,7 @@ func linkAlerts() []*Alert {
 	return []*Alert{
 		{
 			Name:          "GPUNVLinkDown",
-			Expr:          ofGPU(afterStart(fmt.Sprint(&definition.GPUNVLinks, `{state="down"}`)), " > 0"),
+			Expr:          ofGPU(afterStart(fmt.Sprint(&definition.GPUNVLinks, `{state="down"} > 0`))),
 			For:           5 * time.Minute,
 			KeepFiringFor: 5 * time.Minute,
 			Severity:      Warning,
@@ -145,8 +145,8 @@ func xidAlerts() []*Alert {
 }
 
 func stateAlerts() []*Alert {
-	clocks := func(reasons string) string {
-		return ofGPU("rate(", &definition.GPUClockEventSeconds, `{reason=~"`, reasons, `"}`, span(throttledWindow), ")") + fmt.Sprint(" > ", throttledRatio)
+	clocks := func(matcher string) string {
+		return ofGPU("rate(", &definition.GPUClockEventSeconds, "{", matcher, "}", span(throttledWindow), ")") + fmt.Sprint(" > ", throttledRatio)
 	}
 	temperature := func(sensor string) string {
 		return ofGPU(&definition.GPUTemperature, `{sensor="`, sensor, `"}`)
@@ -175,7 +175,7 @@ func stateAlerts() []*Alert {
 		},
 		{
 			Name:          "GPUThermalSlowdown",
-			Expr:          clocks("sw_thermal|hw_thermal"),
+			Expr:          clocks(`reason=~"sw_thermal|hw_thermal"`),
 			For:           5 * time.Minute,
 			KeepFiringFor: 15 * time.Minute,
 			Severity:      Warning,
@@ -184,7 +184,7 @@ func stateAlerts() []*Alert {
 		},
 		{
 			Name:          "GPUPowerBrake",
-			Expr:          clocks("hw_power_brake"),
+			Expr:          clocks(`reason="hw_power_brake"`),
 			For:           5 * time.Minute,
 			KeepFiringFor: 15 * time.Minute,
 			Severity:      Warning,

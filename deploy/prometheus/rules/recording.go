@@ -154,13 +154,13 @@ func RecordGroups() []RecordGroup {
 			&NamespaceHeld, &NamespaceHeldIdle, &NamespaceBusy, &NamespaceEnergy, &NamespaceSMActive,
 			&JobHeld, &JobHeldIdle, &JobBusy, &JobEnergy,
 			&UserHeld, &UserHeldIdle, &UserBusy, &UserEnergy, &UserSMActive,
-			&NodeEnergy,
+			&NodeEnergy, &ClusterEnergy,
 		}},
 		{"gpu-nodes", "Nodes", 2 * Interval, []*Record{
 			&NodeReported, &NodeStates, &NodeAllocated, &NodeHeldIdle, &NodeBusy, &NodeActive, &NodePower,
 		}},
 		{"gpu-clusters", "Clusters", Interval, []*Record{
-			&ClusterStates, &ClusterAllocated, &ClusterHeldIdle, &ClusterBusy, &ClusterActive, &ClusterPower, &ClusterEnergy,
+			&ClusterStates, &ClusterAllocated, &ClusterHeldIdle, &ClusterBusy, &ClusterActive, &ClusterPower,
 		}},
 	}
 }

@@ -10,6 +10,7 @@
 #include "access/statefile.h"
 #include "engine/control.h"
 #include "engine/groups.h"
+#include "engine/health.h"
 #include "engine/log.h"
 #include "engine/policy.h"
 #include "engine/snapshot.h"
@@ -65,6 +66,7 @@ static void *run(void *arg)
         }
         pthread_mutex_lock(&e->lock);
         watch_take_xids_locked(e);
+        health_take_xids_locked(e);
         next = rc == 0 ? watch_sample_due_locked(e) : now + POLL_US;
     }
     pthread_mutex_unlock(&e->lock);
@@ -94,7 +96,7 @@ dcgmReturn_t engine_start(struct engine **out)
     pthread_cond_init(&e->wake, NULL);
     e->started_us = node_now_us();
     e->policy_due_us = e->started_us + POLICY_US;
-    e->policy_xid_seen = e->xid_seen = atomic_load(&n->xid_seq); /* an engine receives only XIDs that occur while it runs */
+    e->policy_xid_seen = e->health_xid_seen = e->xid_seen = atomic_load(&n->xid_seq); /* an engine receives only XIDs that occur while it runs */
     e->print_seen = atomic_load(&n->print_seq);
     for (uint32_t i = 0; i < n->gpu_count; i++) /* a restart repairs temporary profiling faults */
         if (!n->gpu[i].profiling_permanent && n->gpu[i].profiling_mode != NODE_PROFILING_LOCKED)

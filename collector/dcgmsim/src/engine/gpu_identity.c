@@ -133,7 +133,7 @@ enum read_result read_identity(struct engine *e, unsigned field, const struct lo
     case DCGM_FI_DEV_INFOROM_CHECKSUM:
         return sample_integer(out, (double)(g->seed & 0xffffff));
     case DCGM_FI_DEV_VBIOS_VERSION:
-        return sample_string(e, out, g->vbios);
+        return sample_string(e, out, m->vbios);
     case DCGM_FI_DEV_GPM_SUPPORT:
         return sample_integer(out, profiling_by_driver(m));
     case DCGM_FI_DEV_FABRIC_MANAGER_STATUS:

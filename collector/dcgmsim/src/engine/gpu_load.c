@@ -127,7 +127,7 @@ static enum read_result read_computed(const struct engine *e, unsigned field, co
     case DCGM_FI_DEV_GPU_MAX_OP_TEMP_CELSIUS:
         return sample_integer(out, m->temp_slowdown_c - 2);
     case DCGM_FI_DEV_GPU_TEMP_MARGIN_CELSIUS:
-        return sample_integer(out, m->temp_slowdown_c - r->temp_c);
+        return m->has_margin ? sample_integer(out, m->temp_slowdown_c - r->temp_c) : READ_NOT_SUPPORTED;
     case DCGM_FI_DEV_BOARD_POWER_WATTS:
     case DCGM_FI_DEV_BOARD_POWER_RAW_WATTS:
         return sample_double(out, floor(r->power_w * 1000) / 1000);

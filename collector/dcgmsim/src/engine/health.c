@@ -1,7 +1,7 @@
 /* Copyright The gpu_exporter Authors */
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Health checks: incidents from counters, links, injected results and the XIDs since the check was set. */
+/* Health checks: incidents from counters, links, injected results and the XIDs since the engine's first check. */
 #include "engine/health.h"
 
 #include "engine/cpus.h"
@@ -21,7 +21,7 @@ struct finding {
     dcgmHealthWatchResults_t health;
 };
 
-/* The incident that DCGM reports for each XID. */
+/* The incident that DCGM 4.6 reports for each XID (BuildXidMappings in DcgmHealthWatch.cpp). */
 static const struct xid_rule {
     uint32_t xid;
     struct finding finding;
@@ -34,20 +34,30 @@ static const struct xid_rule {
     {43, {DCGM_HEALTH_WATCH_MEM, DCGM_FR_XID_ERROR, DCGM_HEALTH_RESULT_WARN}},
     {48, {DCGM_HEALTH_WATCH_ALL, DCGM_FR_XID_ERROR, DCGM_HEALTH_RESULT_FAIL}},
     {54, {DCGM_HEALTH_WATCH_POWER, DCGM_FR_XID_ERROR, DCGM_HEALTH_RESULT_WARN}},
+    {56, {DCGM_HEALTH_WATCH_POWER, DCGM_FR_XID_ERROR, DCGM_HEALTH_RESULT_WARN}},
+    {57, {DCGM_HEALTH_WATCH_POWER, DCGM_FR_CLOCKS_EVENT_POWER, DCGM_HEALTH_RESULT_WARN}},
+    {58, {DCGM_HEALTH_WATCH_POWER, DCGM_FR_XID_ERROR, DCGM_HEALTH_RESULT_WARN}},
     {60, {DCGM_HEALTH_WATCH_THERMAL, DCGM_FR_CLOCKS_EVENT_THERMAL, DCGM_HEALTH_RESULT_WARN}},
+    {61, {DCGM_HEALTH_WATCH_THERMAL, DCGM_FR_XID_ERROR, DCGM_HEALTH_RESULT_WARN}},
     {62, {DCGM_HEALTH_WATCH_THERMAL, DCGM_FR_XID_ERROR, DCGM_HEALTH_RESULT_WARN}},
     {63, {DCGM_HEALTH_WATCH_MEM, DCGM_FR_PENDING_PAGE_RETIREMENTS, DCGM_HEALTH_RESULT_WARN}},
     {64, {DCGM_HEALTH_WATCH_MEM, DCGM_FR_ROW_REMAP_FAILURE, DCGM_HEALTH_RESULT_FAIL}},
     {67, {DCGM_HEALTH_WATCH_NVLINK, DCGM_FR_XID_ERROR, DCGM_HEALTH_RESULT_WARN}},
     {73, {DCGM_HEALTH_WATCH_NVLINK, DCGM_FR_XID_ERROR, DCGM_HEALTH_RESULT_WARN}},
     {74, {DCGM_HEALTH_WATCH_ALL, DCGM_FR_XID_ERROR, DCGM_HEALTH_RESULT_FAIL}},
+    {78, {DCGM_HEALTH_WATCH_POWER, DCGM_FR_XID_ERROR, DCGM_HEALTH_RESULT_WARN}},
     {79, {DCGM_HEALTH_WATCH_ALL, DCGM_FR_FALLEN_OFF_BUS, DCGM_HEALTH_RESULT_FAIL}},
     {94, {DCGM_HEALTH_WATCH_ALL, DCGM_FR_CONTAINED_ERROR, DCGM_HEALTH_RESULT_WARN}},
     {95, {DCGM_HEALTH_WATCH_ALL, DCGM_FR_UNCONTAINED_ERROR, DCGM_HEALTH_RESULT_FAIL}},
     {119, {DCGM_HEALTH_WATCH_ALL, DCGM_FR_XID_ERROR, DCGM_HEALTH_RESULT_FAIL}},
     {120, {DCGM_HEALTH_WATCH_ALL, DCGM_FR_XID_ERROR, DCGM_HEALTH_RESULT_FAIL}},
+    {121, {DCGM_HEALTH_WATCH_NVLINK, DCGM_FR_XID_ERROR, DCGM_HEALTH_RESULT_WARN}},
+    {137, {DCGM_HEALTH_WATCH_NVLINK, DCGM_FR_XID_ERROR, DCGM_HEALTH_RESULT_WARN}},
     {140, {DCGM_HEALTH_WATCH_ALL, DCGM_FR_XID_ERROR, DCGM_HEALTH_RESULT_FAIL}},
 };
+
+#define XID_RULES (sizeof xid_rules / sizeof xid_rules[0])
+_Static_assert(XID_RULES <= 32, "engine.health_xids has a bit for each rule");
 
 /* Counters whose value above the bound is an incident. */
 static const struct counter_rule {
@@ -77,16 +87,43 @@ static void reset_violations(struct engine *e, struct group *g)
     }
 }
 
+void health_take_xids_locked(struct engine *e)
+{
+    struct node_state *n = e->node;
+    uint32_t systems = 0;
+    for (int i = 0; i < DCGM_MAX_NUM_GROUPS; i++)
+        systems |= e->groups[i].used ? e->groups[i].health_systems : 0;
+    if (e->xid_seen - e->health_xid_seen > NODE_MAX_JOURNAL)
+        e->health_xid_seen = e->xid_seen - NODE_MAX_JOURNAL;
+    while (e->health_xid_seen < e->xid_seen) {
+        node_lock(n);
+        struct node_xid x = n->xid[++e->health_xid_seen % NODE_MAX_JOURNAL];
+        uint32_t gpu = n->gpu[x.gpu].dcgm_id;
+        node_unlock(n);
+        if (x.where != NODE_XID_GPU || !(e->health_gpus >> gpu & 1))
+            continue;
+        for (size_t k = 0; k < XID_RULES; k++) {
+            unsigned system = xid_rules[k].finding.system;
+            if (xid_rules[k].xid == x.xid && (system == DCGM_HEALTH_WATCH_ALL || (system & systems)))
+                e->health_xids[gpu] |= 1u << k;
+        }
+    }
+}
+
 dcgmReturn_t health_set(struct engine *e, uintptr_t group, uint32_t systems)
 {
     pthread_mutex_lock(&e->lock);
     snapshot_take(e);
     watch_take_xids_locked(e);
+    health_take_xids_locked(e);
     struct group *g = group_find_locked(e, group);
     if (g) {
         g->health_systems = systems;
         reset_violations(e, g);
-        g->health_xid_seq = e->xid_seen;
+        /* Only the checks of these systems watch XIDs, and they never stop. */
+        for (uint32_t i = 0; (systems & (DCGM_HEALTH_WATCH_MEM | DCGM_HEALTH_WATCH_INFOROM)) && i < g->count; i++)
+            if (g->entities[i].entityGroupId == DCGM_FE_GPU)
+                e->health_gpus |= 1u << g->entities[i].entityId;
     }
     pthread_mutex_unlock(&e->lock);
     return g ? DCGM_ST_OK : DCGM_ST_NOT_CONFIGURED;
@@ -151,7 +188,7 @@ static void check_gpu(struct engine *e, const struct group *g, int gpu, dcgmHeal
     char text[96];
     const struct node_gpu *x = &e->snapshot.gpu[gpu];
     for (uint32_t i = 0; (g->health_systems & DCGM_HEALTH_WATCH_NVLINK) && i < x->model.nvlinks; i++) {
-        if (x->link[i].down == 0 || x->lost || x->detached || x->mig_enabled)
+        if (x->link[i].down == 0 || x->mig_enabled)
             continue;
         snprintf(text, sizeof text, "GPU %u: NVLink %u is down", x->dcgm_id, i);
         report(out, &down, DCGM_FE_GPU, x->dcgm_id, text);
@@ -256,30 +293,21 @@ static void check_counters(struct engine *e, const struct group *g, int gpu, dcg
     }
 }
 
-static void check_xids(struct engine *e, const struct group *g, dcgmHealthResponse_t *out)
+/*
+ * The XIDs since the engine's first check: neither time, nor a new check, nor a reset of the GPU
+ * removes them. DCGM finds those of all systems by the number of the entity alone, so that the
+ * XIDs of GPU 3 are incidents of NVSwitch 3 and CPU 3 too.
+ */
+static void check_xids(struct engine *e, const struct group *g, int kind, uint32_t id, dcgmHealthResponse_t *out)
 {
-    struct node_state *n = e->node;
-    uint64_t newest = atomic_load(&n->xid_seq), seq = g->health_xid_seq + 1;
-    if (newest - g->health_xid_seq > NODE_MAX_JOURNAL)
-        seq = newest - NODE_MAX_JOURNAL + 1;
-    for (; seq <= newest; seq++) {
-        struct node_xid x;
-        node_lock(n);
-        x = n->xid[seq % NODE_MAX_JOURNAL];
-        uint32_t gpu = n->gpu[x.gpu].dcgm_id;
-        node_unlock(n);
-        dcgmGroupEntityPair_t entity = xid_entity(&x, gpu);
-        for (uint32_t i = 0; i < g->count; i++) {
-            if (g->entities[i].entityGroupId != entity.entityGroupId || g->entities[i].entityId != entity.entityId)
-                continue;
-            for (size_t k = 0; k < sizeof xid_rules / sizeof xid_rules[0]; k++) {
-                if (xid_rules[k].xid != x.xid || !(g->health_systems & xid_rules[k].finding.system))
-                    continue;
-                char text[96];
-                snprintf(text, sizeof text, "GPU %u: XID %u", gpu, x.xid);
-                report(out, &xid_rules[k].finding, (int)entity.entityGroupId, entity.entityId, text);
-            }
-        }
+    for (size_t k = 0; id < NODE_MAX_GPUS && k < XID_RULES; k++) {
+        const struct finding *f = &xid_rules[k].finding;
+        if (!(e->health_xids[id] >> k & 1) || !(g->health_systems & f->system) ||
+            (f->system != DCGM_HEALTH_WATCH_ALL && kind != DCGM_FE_GPU))
+            continue;
+        char text[96];
+        snprintf(text, sizeof text, "GPU %u: XID %u", id, xid_rules[k].xid);
+        report(out, f, kind, id, text);
     }
 }
 
@@ -287,6 +315,8 @@ dcgmReturn_t health_check(struct engine *e, uintptr_t group, dcgmHealthResponse_
 {
     pthread_mutex_lock(&e->lock);
     snapshot_take(e);
+    watch_take_xids_locked(e);
+    health_take_xids_locked(e);
     struct group *g = group_find_locked(e, group);
     out->overallHealth = DCGM_HEALTH_RESULT_PASS;
     out->incidentCount = 0;
@@ -295,6 +325,8 @@ dcgmReturn_t health_check(struct engine *e, uintptr_t group, dcgmHealthResponse_
         int kind = (int)g->entities[i].entityGroupId;
         uint32_t id = g->entities[i].entityId;
         if (kind == DCGM_FE_GPU && snapshot_locate(&e->snapshot, DCGM_FE_GPU, id, &at)) {
+            if (e->snapshot.gpu[at.gpu].lost || e->snapshot.gpu[at.gpu].detached)
+                continue; /* DCGM checks the active entities of the group */
             check_counters(e, g, at.gpu, out);
             check_violations(e, g, at.gpu, out);
             check_gpu(e, g, at.gpu, out);
@@ -304,12 +336,10 @@ dcgmReturn_t health_check(struct engine *e, uintptr_t group, dcgmHealthResponse_
         if (kind == DCGM_FE_CPU)
             check_cpu(e, g, id, out);
         check_injected(e, g, kind, id, out);
+        check_xids(e, g, kind, id, out);
     }
-    if (g) {
-        check_xids(e, g, out);
-        if (e->snapshot.time_us - g->health_since_us > 60000000) /* DCGM compares with the values of a minute ago */
-            reset_violations(e, g);
-    }
+    if (g && e->snapshot.time_us - g->health_since_us > 60000000) /* DCGM compares with the values of a minute ago */
+        reset_violations(e, g);
     pthread_mutex_unlock(&e->lock);
     return g ? DCGM_ST_OK : DCGM_ST_NOT_CONFIGURED;
 }

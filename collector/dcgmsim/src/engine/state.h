@@ -59,7 +59,6 @@ struct group {
     /* health checks */
     uint32_t health_systems;
     int64_t health_since_us;
-    uint64_t health_xid_seq;
     int64_t health_power_ns[NODE_MAX_GPUS], health_thermal_ns[NODE_MAX_GPUS]; /* violation times at health_since_us */
     bool pids_watched;
 };
@@ -134,6 +133,9 @@ struct engine {
     uint32_t print_seen;
     int64_t policy_due_us;
     uint64_t policy_xid_seen;
+    uint64_t health_xid_seen;
+    uint32_t health_gpus;                /* bit mask, by DCGM id: health checks receive the XIDs of the GPU */
+    uint32_t health_xids[NODE_MAX_GPUS]; /* by DCGM id: bit mask of the incidents of health.c, which are never removed */
     uint32_t detached_seen; /* bit mask of the GPUs */
     int64_t rebinding_until_us; /* an event of one GPU detaches all GPUs until then */
     struct snapshot snapshot;

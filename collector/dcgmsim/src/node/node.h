@@ -33,7 +33,7 @@
 #define NODE_MAX_CPUS 8
 #define NODE_MAX_CORES 1024  /* of all CPUs together */
 #define NODE_MAX_INCIDENTS 64
-#define NODE_LAYOUT 4 /* version of struct node_state; a state file of a different version is rejected */
+#define NODE_LAYOUT 5 /* version of struct node_state; a state file of a different version is rejected */
 #define NODE_XID_PACE_US 1000000 /* the event thread of an engine takes one NVML event per second */
 #define NODE_NAME_LEN 96
 #define NODE_UUID_LEN 48
@@ -43,11 +43,13 @@ struct node_model {
     char name[NODE_NAME_LEN]; /* "NVIDIA H100 80GB HBM3" */
     char brand[32];           /* "NVIDIA", "Tesla" */
     char architecture[16];    /* "hopper", "ampere", "turing", "ada", "volta", "blackwell" */
+    char vbios[32];
     uint32_t cuda_major, cuda_minor;
     uint32_t pci_device_id, pci_subsystem_id; /* packed as in NVML */
     uint64_t fb_total_mib, fb_reserved_mib, bar1_total_mib;
     double power_idle_w, power_limit_w, power_min_w, power_max_w;
     double temp_idle_c, temp_load_c, temp_slowdown_c, temp_shutdown_c;
+    bool has_margin;      /* distance to the slowdown temperature (Ampere and newer) */
     bool has_memory_temp; /* HBM */
     bool has_fan;
     bool has_energy;   /* Volta and newer */
@@ -185,7 +187,6 @@ struct node_gpu {
     uint32_t minor;      /* /dev/nvidiaN */
     char uuid[NODE_UUID_LEN]; /* "GPU-…" */
     char serial[32];
-    char vbios[32];
     char pci_bus_id[32]; /* "00000000:18:00.0" */
     uint32_t pci_domain, pci_bus, pci_device;
     uint32_t numa_node;

@@ -248,7 +248,6 @@ void complete_gpus(struct node_state *n)
             node_format_uuid(g->uuid, "GPU", node_hash(g->seed, 1), node_hash(g->seed, 2));
         if (!g->serial[0])
             snprintf(g->serial, sizeof g->serial, "165%010llu", (unsigned long long)(node_hash(g->seed, 3) % 10000000000ULL));
-        snprintf(g->vbios, sizeof g->vbios, "96.00.%02X.00.%02X", (unsigned)(node_hash(g->seed, 4) & 0xff), 1 + i);
         set_cpu_affinity(n, g);
         if (g->load.scale == 0) { /* no load was set */
             g->load.kind = default_loads[node_hash(g->seed, 5) % 3];
