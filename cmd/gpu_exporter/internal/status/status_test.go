@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -17,6 +18,8 @@ import (
 	"time"
 
 	"gpu_exporter/cmd/gpu_exporter/internal/owners"
+	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/xid"
 	"gpu_exporter/etc"
@@ -353,17 +356,31 @@ func TestPolicy(t *testing.T) {
 	}
 }
 
-// Each action of the XID catalogue has a remedy in words.
-func TestXIDRemedies(t *testing.T) {
+// Each recovery action, and each XID that calls for action, has the remedy of its alert.
+func TestRemedies(t *testing.T) {
 	t.Parallel()
+	recovery := definition.RecoveryRemedies()
+	for i, name := range field.RecoveryActions() {
+		want := recovery.Choose(map[string]string{"action": name}).For("GPU-1")
+		if p := recoveryProblem(float64(i+1), "GPU-1"); !strings.HasSuffix(p.Text, " "+name) || p.Remedy != want {
+			t.Errorf("action %d: %+v, want %s and %q", i+1, p, name, want)
+		}
+	}
+	if p := recoveryProblem(99, "GPU-1"); p.Remedy != recovery.Choose(nil).For("GPU-1") {
+		t.Errorf("an unknown action: %+v", p)
+	}
 	catalogue, err := xid.ParseCatalogue(etc.XIDCatalogue(), etc.XIDCatalogueName)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, x := range catalogue.All() {
-		remedy := xidRemedy(x)
-		if x.Severity != xid.Application && remedy == "" || x.Severity == xid.Critical && strings.HasPrefix(remedy, "See ") {
-			t.Errorf("XID %d, %s, action %q: remedy %q", x.Code, x.Severity, x.Action, remedy)
+		remedy := xidRemedy(x, "GPU-1")
+		want := definition.XIDRemedies().Choose(map[string]string{"xid": fmt.Sprint(x.Code), "action": x.Action}).For("GPU-1")
+		if x.Action == "" && x.Severity == xid.Application {
+			want = ""
+		}
+		if remedy != want {
+			t.Errorf("XID %d, %s, action %q: remedy %q, want %q", x.Code, x.Severity, x.Action, remedy, want)
 		}
 	}
 }
