@@ -17,7 +17,7 @@ func (r Remedy) For(uuid string) string { return strings.ReplaceAll(string(r), "
 
 // The remedies of faults that are not an action of the driver or of an XID.
 const (
-	RemedyLost     Remedy = "Drain the node, read the XIDs of the GPU, and power-cycle the node; contact the vendor if the GPU does not return"
+	RemedyLost     Remedy = "Drain the node, read the XIDs of the GPU, and restart the node; power-cycle it if the GPU does not return"
 	RemedyReplace  Remedy = "Drain the GPU, run NVIDIA's field diagnostic, and request a replacement"
 	RemedyPending  Remedy = "Reset the GPU when its jobs have ended: nvidia-smi --gpu-reset -i UUID"
 	RemedyFabric   Remedy = "Drain the node, check nvidia-fabricmanager or nvidia-imex, and reset the GPU"

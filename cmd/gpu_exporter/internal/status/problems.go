@@ -147,9 +147,13 @@ func (b *builder) addHealth(g *GPU, i int) {
 	if b.Checked == nil {
 		return
 	}
+	requested := slices.ContainsFunc(g.Problems, func(p Problem) bool { return p.State == Recovery })
 	for _, incident := range b.Checked.Incidents {
 		if incident.Entity == model.Unknown || b.Inventory.GPUAt(incident.Entity) != i {
 			continue
+		}
+		if requested && strings.HasPrefix(model.HealthErrorName(incident.Code), "GPU_RECOVERY_") {
+			continue // DCGM repeats the recovery action of field 1523
 		}
 		if p, ok := healthProblem(incident); ok && !slices.Contains(g.Problems, p) {
 			g.Problems = append(g.Problems, p)

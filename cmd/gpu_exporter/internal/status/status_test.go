@@ -124,7 +124,10 @@ func TestStates(t *testing.T) {
 	derived[6][0] = model.Int64Cell(1)           // reset
 	entities[7].State = model.EntityLost         // lost
 	derived[8][5] = model.Int64Cell(1<<3 | 1<<7) // power brake
-	in.Checked = &model.Health{Incidents: []model.HealthIncident{{Entity: 9, System: 4, Result: model.HealthFail, Code: 1}}}
+	in.Checked = &model.Health{Incidents: []model.HealthIncident{
+		{Entity: 9, System: 4, Result: model.HealthFail, Code: 1},
+		{Entity: 6, System: 9, Result: model.HealthFail, Code: 125}, // GPU_RECOVERY_RESET
+	}}
 	in.Gone = model.Entities{{Kind: model.KindGPU, ID: 10, UUID: "GPU-gone", Minor: model.Unknown}}
 	want := []struct {
 		id    uint32
@@ -140,6 +143,9 @@ func TestStates(t *testing.T) {
 		g := s.GPUs[i]
 		if g.ID != w.id || g.State != w.state || w.text != "" && (len(g.Problems) == 0 || !strings.Contains(g.Problems[0].Text, w.text)) {
 			t.Errorf("row %d is GPU %d, %s %+v; want %+v", i, g.ID, g.State, g.Problems, w)
+		}
+		if len(g.Problems) > 1 {
+			t.Errorf("GPU %d has the same problem twice: %+v", g.ID, g.Problems)
 		}
 		for _, p := range g.Problems {
 			if p.Remedy == "" {
