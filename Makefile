@@ -133,9 +133,18 @@ docs: ## Rewrite the pages and counters files that are generated from the code
 dashboards: ## Rewrite the dashboards, and the tables of what needs a group, from the code
 	$(GO) test ./grafana -run '^(TestFiles|TestReadmePage|TestDependents)$$' -count 1 -update
 
+# Where the runbooks are served, and where rules with links to them are written.
+RUNBOOKS ?=
+RULES    ?= $(BUILD)/rules
+
 .PHONY: rules
-rules: ## Rewrite the recording rules and alerts, and their tables, from the code
+rules: ## Rewrite the recording rules and alerts, and their tables, from the code (RUNBOOKS=https://host/path RULES=build/rules)
+ifeq ($(RUNBOOKS),)
 	$(GO) test ./deploy/prometheus/rules -run '^(TestRuleFiles|TestTables)$$' -update
+else
+	$(GO) test ./deploy/prometheus/rules -run '^TestRuleFiles$$' -count 1 -runbooks '$(RUNBOOKS)' -out '$(abspath $(RULES))'
+	@echo "wrote $(abspath $(RULES))/recording.yaml and alerts.yaml"
+endif
 
 .PHONY: test-parsers
 test-parsers: exporter sim ## Read pages with the parsers of OpenTelemetry, Alloy and VictoriaMetrics

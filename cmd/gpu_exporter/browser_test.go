@@ -136,7 +136,7 @@ func TestBrowser(t *testing.T) {
 				n.nextSample(t)
 				return n
 			},
-			texts: []string{"1 lost", "XID 79", "fell off the bus", "Drain the node and restart it.", "unknown", "gpu_reset", "power brake"}, gpus: 8,
+			texts: []string{"1 lost", "XID 79", "fell off the bus", "power-cycle it if the GPU does not return.", "unknown", "gpu_reset", "power brake"}, gpus: 8,
 			picture: view{Width: 1240, Height: 620, Scheme: "light", Picture: "status-lost.png"},
 		},
 		"hung driver": {

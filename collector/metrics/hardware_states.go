@@ -121,20 +121,33 @@ const (
 	fabricNVMLTooOld  = 6
 )
 
-func (g *gpuCells) addFabricState() {
-	state, ok := g.number(170)
+// FabricState returns the state of the registration with the fabric from field 170: 0 is
+// registered, otherwise it is DCGM's number. It is not known for GPUs without a fabric.
+func FabricState(status int64) (state int64, known bool) {
 	switch {
-	case !ok || state <= fabricUnsupported || state == fabricNVMLTooOld:
-	case state == fabricSuccess:
-		g.addEntity(&definition.GPUFabricState, g.gpu, 0)
-	default:
-		g.addEntity(&definition.GPUFabricState, g.gpu, float64(state))
-		code := ""
-		if n, ok := g.number(171); ok && n != 0 {
-			code = decimal(n)
-		}
-		g.addEntity(&definition.GPUFabricStateInfo, g.gpu, 1, nameFrom1([]string{"not_started", "in_progress", "success", "failure"}, state), code)
+	case status == fabricSuccess:
+		return 0, true
+	case status <= fabricUnsupported, status == fabricNVMLTooOld:
+		return 0, false
 	}
+	return status, true
+}
+
+func (g *gpuCells) addFabricState() {
+	status, _ := g.number(170)
+	state, known := FabricState(status)
+	if !known {
+		return
+	}
+	g.addEntity(&definition.GPUFabricState, g.gpu, float64(state))
+	if state == 0 {
+		return
+	}
+	code := ""
+	if n, ok := g.number(171); ok && n != 0 {
+		code = decimal(n)
+	}
+	g.addEntity(&definition.GPUFabricStateInfo, g.gpu, 1, nameFrom1([]string{"not_started", "in_progress", "success", "failure"}, state), code)
 }
 
 // Values of NVML_GPU_FABRIC_HEALTH_* (nvml.h), of which 0 is "not supported".
@@ -143,31 +156,36 @@ const (
 	fabricUnhealthy = 2
 )
 
-// addFabricHealth takes the state from field 175. Drivers without it have only the mask
-// of field 174. A fault in the mask is never healthy.
+// FabricHealth returns the health of the fabric from the mask of field 174 and the summary of
+// field 175, of which 0 is unknown: 0 is healthy, otherwise it is the driver's number. Drivers
+// without the summary have only the mask. A fault in the mask is never healthy.
+func FabricHealth(mask, summary int64) (health int64, faults []string, known bool) {
+	faults, known = fabricFaults(mask)
+	switch {
+	case summary > fabricHealthy:
+		return summary, faults, true
+	case len(faults) > 0:
+		return fabricUnhealthy, faults, true
+	}
+	return 0, nil, known || summary == fabricHealthy
+}
+
 func (g *gpuCells) addFabricHealth() {
 	mask, _ := g.number(174)
-	faults, known := fabricFaults(mask)
-	state, ok := g.number(175)
-	switch {
-	case ok && state > fabricHealthy, ok && state == fabricHealthy && len(faults) == 0:
-	case len(faults) > 0:
-		state = fabricUnhealthy
-	case known:
-		state = fabricHealthy
-	default:
+	summary, _ := g.number(175)
+	health, faults, known := FabricHealth(mask, summary)
+	if !known {
 		return
 	}
-	if state == fabricHealthy {
-		g.addEntity(&definition.GPUFabricHealth, g.gpu, 0)
+	g.addEntity(&definition.GPUFabricHealth, g.gpu, float64(health))
+	if health == 0 {
 		return
 	}
-	g.addEntity(&definition.GPUFabricHealth, g.gpu, float64(state))
 	if len(faults) == 0 {
 		faults = []string{""}
 	}
 	for _, fault := range faults {
-		g.addEntity(&definition.GPUFabricHealthInfo, g.gpu, 1, nameFrom1([]string{"healthy", "unhealthy", "limited_capacity"}, state), fault)
+		g.addEntity(&definition.GPUFabricHealthInfo, g.gpu, 1, nameFrom1([]string{"healthy", "unhealthy", "limited_capacity"}, health), fault)
 	}
 }
 

@@ -306,7 +306,7 @@ var cases = []faultCase{
 		want: []wanted{
 			{alert: "GPUMemoryUnrepairable", labels: gpu(0), summary: `on GPU 0`},
 			{alert: "GPUMemorySpareRowsExhausted", labels: gpu(0), inhibited: true},
-			{alert: "GPURowRemapFailed", labels: gpu(0), summary: `^A memory row could not be remapped on GPU 0`, action: "replaced"},
+			{alert: "GPURowRemapFailed", labels: gpu(0), summary: `^A memory row could not be remapped on GPU 0`, action: "replacement"},
 			{alert: "GPUMemoryRepairPending", labels: gpu(0), inhibited: true},
 		},
 	},
@@ -314,7 +314,7 @@ var cases = []faultCase{
 		name:   "unrepairable memory",
 		inject: commands("set field 1507 value 1 gpu 0"),
 		end:    commands("unset field 1507 gpu 0"),
-		want:   []wanted{{alert: "GPUMemoryUnrepairable", labels: gpu(0), summary: `^Memory has an error that cannot be repaired on GPU 0`, action: "replaced"}},
+		want:   []wanted{{alert: "GPUMemoryUnrepairable", labels: gpu(0), summary: `^Memory has an error that cannot be repaired on GPU 0`, action: "replacement"}},
 	},
 	{
 		name:   "SRAM threshold",
@@ -355,7 +355,7 @@ var cases = []faultCase{
 		end: commands("recovery gpu 0 none", "recovery gpu 1 none", "recovery gpu 2 none", "recovery gpu 3 none",
 			"unset field 1523 gpu 4", "unset field 1523 gpu 5", "unset field 1523 gpu 6"),
 		want: recoveries("gpu_reset", "nvidia-smi --gpu-reset -i GPU-", "node_reboot", "reboot it", "drain_p2p", "peer-to-peer",
-			"drain_and_reset", "Accept no new jobs", "recover_imex_domain", "IMEX", "bus_reset", "slot", "system_reboot", "whole system"),
+			"drain_and_reset", "Accept no new jobs", "recover_imex_domain", "IMEX", "bus_reset", "PCIe bus", "system_reboot", "whole system"),
 	},
 	{
 		name:   "health check",

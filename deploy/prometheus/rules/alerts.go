@@ -137,26 +137,28 @@ func ownersOf(matchers, arguments string) string {
 		"{{ range $i, $o := . }}{{ if lt $i 5 }} {{ if $o.Labels.pod }}{{ $o.Labels.namespace }}/{{ $o.Labels.pod }}{{ else }}job {{ $o.Labels.job_id }}{{ end }}{{ end }}{{ end }}{{ end }}."
 }
 
-// remedy is the remedy for the values of a label.
-type remedy struct {
-	values []string
-	text   string
-}
+// action is a remedy as a sentence of an alert.
+func action(r definition.Remedy) string { return r.For("{{ $labels.UUID }}") + "." }
 
-// remedyFor chooses a remedy by a label.
-func remedyFor(label string, remedies []remedy, otherwise string) string {
+// chosen is a template that chooses a remedy by the labels of the alert.
+func chosen(remedies definition.Remedies) string {
 	var b strings.Builder
-	for i, r := range remedies {
-		b.WriteString("{{ ")
-		if i > 0 {
-			b.WriteString("else ")
+	for i, c := range remedies {
+		switch {
+		case c.Label == "":
+			b.WriteString("{{ else }}")
+		case i == 0:
+			fmt.Fprintf(&b, "{{ if eq $labels.%s", c.Label)
+		default:
+			fmt.Fprintf(&b, "{{ else if eq $labels.%s", c.Label)
 		}
-		fmt.Fprintf(&b, "if eq $labels.%s", label)
-		for _, v := range r.values {
+		for _, v := range c.Values {
 			fmt.Fprintf(&b, " %q", v)
 		}
-		fmt.Fprintf(&b, " }}%s", r.text)
+		if c.Label != "" {
+			b.WriteString(" }}")
+		}
+		b.WriteString(action(c.Remedy))
 	}
-	fmt.Fprintf(&b, "{{ else }}%s{{ end }}", otherwise)
-	return b.String()
+	return b.String() + "{{ end }}"
 }

@@ -10,29 +10,11 @@ import (
 	"gpu_exporter/collector/metrics/definition"
 )
 
-// recoveryRemedies has a remedy for each recovery action of the driver. The names are those
-// of nvmlGpuRecoveryAction_t in nvml.h; none has no series.
-var recoveryRemedies = []remedy{
-	{[]string{"gpu_reset"}, "Stop the processes on the GPU and reset it: nvidia-smi --gpu-reset -i {{ $labels.UUID }}."},
-	{[]string{"node_reboot"}, "Drain the node and reboot it: a GPU reset does not help."},
-	{[]string{"drain_p2p"}, "Stop the jobs that use peer-to-peer access to the GPU; other jobs continue."},
-	{[]string{"drain_and_reset"}, "Accept no new jobs on the GPU, let its jobs end, and reset it."},
-	{[]string{"recover_imex_domain"}, "Restart the IMEX domain: nvidia-imex on all its nodes."},
-	{[]string{"bus_reset"}, "Drain the node and reset the GPU's PCIe bus or slot, or power-cycle the node."},
-	{[]string{"system_reboot"}, "Drain and reboot the whole system, including the other nodes of its NVLink domain."},
-}
-
-// xidRemedies has a remedy for each immediate action of critical XIDs in NVIDIA's catalogue.
-var xidRemedies = []remedy{
-	{[]string{"RESET_GPU"}, "Drain the GPU and reset it: nvidia-smi --gpu-reset -i {{ $labels.UUID }}."},
-	{[]string{"RESTART_BM"}, "Drain the node and power-cycle it."},
-	{[]string{"RESTART_VM"}, "Restart the virtual machine."},
-	{[]string{"WORKFLOW_XID_48"}, "Drain the GPU, reset it, and check for failed row remaps."},
-	{[]string{"WORKFLOW_NVLINK_ERR", "WORKFLOW_NVLINK5_ERR"}, "Drain the node, reset its GPUs, and check links and NVSwitches."},
-}
-
 // uncontainedXID has an alert of its own.
 const uncontainedXID = "95"
+
+// xidAction is a remedy by the XID and its action.
+func xidAction() string { return chosen(definition.XIDRemedies()) }
 
 // xidsOf returns the new XIDs that match.
 func xidsOf(matchers string) string {
@@ -51,7 +33,7 @@ func actNow() AlertGroup {
 				For:      2 * time.Minute, // a driver update detaches GPUs for some seconds
 				Severity: Critical,
 				Summary:  onGPU + " does not answer" + heldBy(),
-				Action:   "Drain the node, read the XIDs of the GPU, and power-cycle the node.",
+				Action:   action(definition.RemedyLost),
 			},
 			{
 				Name: "GPUMissing",
@@ -69,7 +51,7 @@ func actNow() AlertGroup {
 				For:      time.Minute,
 				Severity: Critical,
 				Summary:  "The driver requests {{ $labels.action }} for " + onGPU + heldBy(),
-				Action:   remedyFor("action", recoveryRemedies, "Read the action of nvidia-smi -q -d RECOVERY_ACTION, which is newer than these rules."),
+				Action:   chosen(definition.RecoveryRemedies()),
 			},
 			{
 				Name:     "GPUXIDCritical",
@@ -77,7 +59,7 @@ func actNow() AlertGroup {
 				For:      30 * time.Second, // the consequences of the fault join the notification
 				Severity: Critical,
 				Summary:  "XID {{ $labels.xid }} ({{ $labels.name }}) {{ $value | humanizeDuration }} ago on " + onDevice + heldBy(),
-				Action:   remedyFor("action", xidRemedies, "Follow the action {{ $labels.action }} of NVIDIA's XID catalogue."),
+				Action:   xidAction(),
 			},
 			{
 				Name:     "GPUMemoryErrorUncontained",
@@ -85,7 +67,7 @@ func actNow() AlertGroup {
 				For:      30 * time.Second,
 				Severity: Critical,
 				Summary:  "An uncontained memory error (XID {{ $labels.xid }}) {{ $value | humanizeDuration }} ago affects all processes on " + onDevice + heldBy(),
-				Action:   "Drain the GPU, reset it, and discard the results of all its jobs since the error.",
+				Action:   action(definition.XIDRemedies().Choose(map[string]string{"xid": uncontainedXID})),
 			},
 			{
 				Name:     "GPURowRemapFailed",
@@ -93,7 +75,7 @@ func actNow() AlertGroup {
 				For:      2 * time.Minute,
 				Severity: Critical,
 				Summary:  "A memory row could not be remapped on " + onGPU + heldBy(),
-				Action:   "Drain the GPU and have it replaced.",
+				Action:   action(definition.RemedyReplace),
 			},
 			{
 				Name:     "GPUMemoryUnrepairable",
@@ -101,7 +83,7 @@ func actNow() AlertGroup {
 				For:      2 * time.Minute,
 				Severity: Critical,
 				Summary:  "Memory has an error that cannot be repaired on " + onGPU + heldBy(),
-				Action:   "Drain the GPU and have it replaced.",
+				Action:   action(definition.RemedyReplace),
 			},
 			{
 				Name: "GPUFabricFault",
@@ -112,7 +94,7 @@ func actNow() AlertGroup {
 				Severity: Critical,
 				Summary: "The NVLink fabric is in the state {{ $labels.state }}{{ with $labels.fault }}, fault {{ . }}{{ end }}{{ with $labels.error }}, error {{ . }}{{ end }} for " +
 					onGPU + heldBy(),
-				Action: "Drain the node, check nvidia-fabricmanager or nvidia-imex, and reset the GPU.",
+				Action: action(definition.RemedyFabric),
 			},
 			{
 				Name:     "GPUNVSwitchDown",
@@ -120,7 +102,7 @@ func actNow() AlertGroup {
 				For:      2 * time.Minute,
 				Severity: Critical,
 				Summary:  "{{ $labels.nvswitch }} on node {{ $labels.hostname }} does not answer.",
-				Action:   "Drain the node, restart nvidia-fabricmanager, and reboot the node if the NVSwitch remains down.",
+				Action:   action(definition.RemedySwitch),
 			},
 			{
 				Name: "GPUHealthCheckFailed",
@@ -130,7 +112,7 @@ func actNow() AlertGroup {
 				Severity: Critical,
 				Summary: "DCGM's health check of {{ $labels.system }} fails with {{ $labels.error }} on node {{ $labels.hostname }}" +
 					"{{ with $labels.UUID }}, GPU {{ $labels.gpu }} ({{ . }}){{ end }}{{ with $labels.nvswitch }}, {{ . }}{{ end }}{{ with $labels.cpu }}, CPU {{ . }}{{ end }}.",
-				Action: "Drain the node and run dcgmi diag -r 2.",
+				Action: action(definition.RemedyDiagnose),
 			},
 		},
 	}

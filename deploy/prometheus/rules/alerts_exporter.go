@@ -11,19 +11,19 @@ import (
 )
 
 func exporterAlerts() AlertGroup {
-	restarts := func(matcher string, window time.Duration) string {
-		return fmt.Sprint("increase(", &definition.SamplerRestartsByReason, "{", matcher, "}", span(window), ")")
-	}
-	samplerUp := worst(exporterLabels, &definition.SamplerUp)
 	return AlertGroup{
 		Name:     "gpu-exporter",
 		About:    "GPUs are not observed, or values are missing.",
 		Interval: Interval,
-		Alerts:   append(samplerAlerts(samplerUp, restarts), sourceAlerts()...),
+		Alerts:   append(samplerAlerts(), sourceAlerts()...),
 	}
 }
 
-func samplerAlerts(samplerUp string, restarts func(string, time.Duration) string) []*Alert {
+func samplerAlerts() []*Alert {
+	restarts := func(matcher string, window time.Duration) string {
+		return fmt.Sprint("increase(", &definition.SamplerRestartsByReason, "{", matcher, "}", span(window), ")")
+	}
+	samplerUp := worst(exporterLabels, &definition.SamplerUp)
 	return []*Alert{
 		{
 			Name: "GPUExporterDown",
@@ -121,11 +121,12 @@ func sourceAlerts() []*Alert {
 			KeepFiringFor: 15 * time.Minute,
 			Severity:      Warning,
 			Summary:       "Profiling fields have no values ({{ $labels.state }}) for " + onGPU + ".",
-			Action: remedyFor("state", []remedy{
-				{[]string{"locked"}, "End the other client of the profiling hardware, such as Nsight or a second DCGM."},
-				{[]string{"not_permitted"}, "Run the exporter or the host engine as root with CAP_SYS_ADMIN."},
-				{[]string{"module_not_loaded"}, "Install datacenter-gpu-manager-4-proprietary."},
-			}, "Read the exporter's log, and restart the host engine if one is used."),
+			Action: chosen(definition.Remedies{
+				{Label: "state", Values: []string{"locked"}, Remedy: "End the other client of the profiling hardware, such as Nsight or a second DCGM"},
+				{Label: "state", Values: []string{"not_permitted"}, Remedy: "Run the exporter or the host engine as root with CAP_SYS_ADMIN"},
+				{Label: "state", Values: []string{"module_not_loaded"}, Remedy: "Install datacenter-gpu-manager-4-proprietary"},
+				{Remedy: "Read the exporter's log, and restart the host engine if one is used"},
+			}),
 		},
 		{
 			Name:     "GPUExporterReloadFailed",

@@ -10,15 +10,6 @@ import (
 	"gpu_exporter/collector/metrics/definition"
 )
 
-// warningXIDRemedies has a remedy for each action of the XIDs with severity warning.
-var warningXIDRemedies = []remedy{
-	{[]string{"RESTART_APP"}, "Restart the application, and reset the GPU when it is free."},
-	{[]string{"CHECK_MECHANICALS"}, "Check the power cables and the seat of the board."},
-	{[]string{"UPDATE_SWFW"}, "Update driver and firmware."},
-	{[]string{"CONTACT_SUPPORT"}, "Collect nvidia-bug-report.sh and contact the vendor."},
-	{[]string{"CHECK_UVM"}, "Read the records of the UVM driver in the kernel log."},
-}
-
 // programXIDs are XIDs that a program or a GPU can cause: NVSentinel attributes them to the
 // GPU if they repeat on one GPU only.
 const programXIDs = `xid=~"13|31"`
@@ -40,7 +31,7 @@ func memoryAlerts() []*Alert {
 			For:      5 * time.Minute,
 			Severity: Warning,
 			Summary:  "A memory repair waits for a reset of " + onGPU + heldBy(),
-			Action:   "Reset the GPU when its jobs have ended.",
+			Action:   action(definition.RemedyPending),
 		},
 		{
 			Name:     "GPUSRAMThresholdExceeded",
@@ -48,7 +39,7 @@ func memoryAlerts() []*Alert {
 			For:      5 * time.Minute,
 			Severity: Warning,
 			Summary:  "Uncorrectable SRAM errors exceed the driver's threshold for a replacement on " + onGPU + heldBy(),
-			Action:   "Drain the GPU, run the field diagnostic, and request a replacement.",
+			Action:   action(definition.RemedyReplace),
 		},
 		{
 			Name:     "GPUMemorySpareRowsExhausted",
@@ -79,7 +70,7 @@ func linkAlerts() []*Alert {
 			KeepFiringFor: 5 * time.Minute,
 			Severity:      Warning,
 			Summary:       "{{ $value }} NVLinks that were up are down on " + onGPU + heldBy(),
-			Action:        "Drain the node, reset its GPUs, and check the NVSwitch at the other end if the links remain down.",
+			Action:        action(definition.RemedyLinks),
 		},
 		{
 			Name:          "GPUNVLinkErrors",
@@ -120,7 +111,7 @@ func xidAlerts() []*Alert {
 			For:      30 * time.Second,
 			Severity: Warning,
 			Summary:  "XID {{ $labels.xid }}{{ with $labels.name }} ({{ . }}){{ end }} {{ $value | humanizeDuration }} ago on " + onDevice + heldBy(),
-			Action:   remedyFor("action", warningXIDRemedies, "Read the kernel log and NVIDIA's XID catalogue, and plan a check of the node."),
+			Action:   xidAction(),
 		},
 		{
 			Name: "GPUXIDRepeated",
@@ -160,7 +151,7 @@ func stateAlerts() []*Alert {
 			KeepFiringFor: 5 * time.Minute,
 			Severity:      Warning,
 			Summary:       "The thermal margin is {{ $value }} °C on " + onGPU + heldBy(),
-			Action:        "Check fans, coolant, air flow and inlet temperature of the node.",
+			Action:        action(definition.RemedyCooling),
 		},
 		{
 			Name: "GPUTemperatureHigh",
@@ -171,7 +162,7 @@ func stateAlerts() []*Alert {
 			KeepFiringFor: 5 * time.Minute,
 			Severity:      Warning,
 			Summary:       "A temperature is {{ $value }} °C on " + onGPU + heldBy(),
-			Action:        "Check fans, coolant, air flow and inlet temperature of the node.",
+			Action:        action(definition.RemedyCooling),
 		},
 		{
 			Name:          "GPUThermalSlowdown",
@@ -180,7 +171,7 @@ func stateAlerts() []*Alert {
 			KeepFiringFor: 15 * time.Minute,
 			Severity:      Warning,
 			Summary:       "Heat reduced the clocks during " + percent + " of 15 minutes on " + onGPU + heldBy(),
-			Action:        "Check fans, coolant, air flow and inlet temperature of the node.",
+			Action:        action(definition.RemedyCooling),
 		},
 		{
 			Name:          "GPUPowerBrake",
@@ -189,7 +180,7 @@ func stateAlerts() []*Alert {
 			KeepFiringFor: 15 * time.Minute,
 			Severity:      Warning,
 			Summary:       "The power brake reduced the clocks during " + percent + " of 15 minutes on " + onGPU + heldBy(),
-			Action:        "Check the power supplies of the node and the power limit of its rack.",
+			Action:        action(definition.RemedyPower),
 		},
 		{
 			Name:     "GPUPersistenceModeOff",
@@ -200,10 +191,9 @@ func stateAlerts() []*Alert {
 			Action:   "Enable nvidia-persistenced on the node.",
 		},
 		{
-			Name: "GPUVersionDrift",
-			Expr: fmt.Sprint("count by (cluster, modelName, component) (", version("driver", "driver_version"), " or ", version("vbios", "vbios_version"), ") > 1"),
-			For:  24 * time.Hour, // longer than a rolling update
-
+			Name:     "GPUVersionDrift",
+			Expr:     fmt.Sprint("count by (cluster, modelName, component) (", version("driver", "driver_version"), " or ", version("vbios", "vbios_version"), ") > 1"),
+			For:      24 * time.Hour, // longer than a rolling update
 			Severity: Info,
 			Summary:  "{{ $value }} versions of {{ $labels.component }} are in use for {{ $labels.modelName }}{{ with $labels.cluster }} in cluster {{ . }}{{ end }}.",
 			Action:   "Update the nodes with the older version.",

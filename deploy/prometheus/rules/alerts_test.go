@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"text/template"
 
 	"gopkg.in/yaml.v3"
 
@@ -125,15 +126,25 @@ func TestAlertNames(t *testing.T) {
 	}
 }
 
-// TestRemedies: each recovery action of the driver, and each action of the XID catalogue, has a
-// remedy of its own.
+// TestRemedies: the alerts give the remedy that the status page has, for each recovery action of
+// the driver and each XID of the catalogue.
 func TestRemedies(t *testing.T) {
-	var actions []string
-	for _, r := range recoveryRemedies {
-		actions = append(actions, r.values[0])
+	check := func(alert string, remedies definition.Remedies, labels map[string]string) {
+		t.Helper()
+		labels["UUID"] = "GPU-1"
+		if got, want := renderedAction(t, alert, labels), remedies.Choose(labels).For("GPU-1")+"."; got != want {
+			t.Errorf("%s %v: the remedy is %q, want %q", alert, labels, got, want)
+		}
 	}
-	if want := field.RecoveryActions(); !slices.Equal(actions, want) {
-		t.Errorf("remedies of the recovery actions %q, want %q", actions, want)
+	recovery := definition.RecoveryRemedies()
+	other := recovery.Choose(nil)
+	check("GPURecoveryActionRequested", recovery, map[string]string{"action": "other"})
+	for _, action := range field.RecoveryActions() {
+		labels := map[string]string{"action": action}
+		check("GPURecoveryActionRequested", recovery, labels)
+		if recovery.Choose(labels) == other {
+			t.Errorf("the recovery action %s has no remedy of its own", action)
+		}
 	}
 	catalogue := csv.NewReader(strings.NewReader(read(t, "../../../etc/xid-catalogue.csv")))
 	catalogue.Comment = '#'
@@ -141,16 +152,38 @@ func TestRemedies(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	has := func(remedies []remedy, action string) bool {
-		return slices.ContainsFunc(remedies, func(r remedy) bool { return slices.Contains(r.values, action) })
-	}
+	xids := definition.XIDRemedies()
+	other = xids.Choose(map[string]string{"action": "NEWER_THAN_THESE_RULES"})
 	for _, row := range rows[1:] {
-		switch code, severity, action := row[0], row[2], row[3]; {
-		case action == "" || code == "154" || code == uncontainedXID:
-		case severity == "critical" && !has(xidRemedies, action), severity == "warning" && !has(warningXIDRemedies, action):
-			t.Errorf("XID %s: the action %s has no remedy", code, action)
+		labels := map[string]string{"xid": row[0], "action": row[3]}
+		if xids.Choose(labels) == other {
+			t.Errorf("XID %s: the action %s has no remedy", row[0], row[3])
+		}
+		switch {
+		case row[0] == uncontainedXID:
+			check("GPUMemoryErrorUncontained", xids, labels)
+		case row[2] == "critical":
+			check("GPUXIDCritical", xids, labels)
+		case row[2] == "warning" && row[0] != "154":
+			check("GPUXIDWarning", xids, labels)
 		}
 	}
+}
+
+// renderedAction returns the action of an alert for a series with the labels, as Prometheus
+// renders it.
+func renderedAction(t *testing.T, alert string, labels map[string]string) string {
+	t.Helper()
+	i := slices.IndexFunc(allAlerts(), func(a *Alert) bool { return a.Name == alert })
+	parsed, err := template.New(alert).Option("missingkey=zero").Parse("{{ $labels := . }}" + allAlerts()[i].Action)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	if err := parsed.Execute(&b, labels); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
 }
 
 func read(t *testing.T, path string) string {

@@ -8,7 +8,9 @@ import (
 	"flag"
 	"fmt"
 	"maps"
+	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -20,7 +22,11 @@ import (
 	"gpu_exporter/collector/metrics/definition"
 )
 
-var update = flag.Bool("update", false, "rewrite the rule files and the tables of README.md")
+var (
+	update   = flag.Bool("update", false, "rewrite the rule files and the tables of README.md")
+	runbooks = flag.String("runbooks", "", "write the rule files with links to the runbooks at this URL, into the directory of -out")
+	out      = flag.String("out", "", "directory of -runbooks")
+)
 
 const fileHead = `# Copyright The gpu_exporter Authors
 # SPDX-License-Identifier: Apache-2.0
@@ -74,43 +80,92 @@ func needs(t *testing.T, expr string) string {
 	return strings.Join(uses.Groups, ", ")
 }
 
+// TestRuleFiles: the rule files are up to date. With -runbooks, it writes different ones.
 func TestRuleFiles(t *testing.T) {
-	var recording, alerts ruleFile
-	for _, g := range RecordGroups() {
-		out := ruleGroup{Name: g.Name, Interval: model.Duration(g.Interval)}
-		for _, r := range g.Records {
-			out.Rules = append(out.Rules, rule{Record: r.Name, Expr: r.Expr}.node(t, r.Help+"\nFamilies: "+needs(t, r.Expr)))
-		}
-		recording.Groups = append(recording.Groups, out)
+	if *runbooks != "" {
+		writeRules(t, *out, *runbooks)
+		return
 	}
-	for _, g := range AlertGroups() {
-		out := ruleGroup{Name: g.Name, Interval: model.Duration(g.Interval)}
-		for _, a := range g.Alerts {
-			labels := maps.Clone(a.Labels)
-			if labels == nil {
-				labels = map[string]string{}
-			}
-			labels["severity"] = string(a.Severity)
-			out.Rules = append(out.Rules, rule{
-				Alert: a.Name, Expr: a.Expr, For: model.Duration(a.For), KeepFiringFor: model.Duration(a.KeepFiringFor), Labels: labels,
-				Annotations: map[string]string{"summary": a.Summary, "description": a.Action, "runbook_url": RunbookBase + a.Name + ".md"},
-			}.node(t, "Families: "+needs(t, a.Expr)))
-		}
-		alerts.Groups = append(alerts.Groups, out)
+	for name, content := range ruleFiles(t, RunbookBase) {
+		checkFile(t, filepath.Join("..", name), content)
 	}
-	checkRuleFile(t, "../recording.yaml", recording)
-	checkRuleFile(t, "../alerts.yaml", alerts)
 }
 
-func checkRuleFile(t *testing.T, path string, content ruleFile) {
+// writeRules writes the rule files with absolute links to the runbooks.
+func writeRules(t *testing.T, dir, runbooks string) {
+	t.Helper()
+	if u, err := url.Parse(runbooks); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		t.Fatalf("-runbooks %q is not the URL of a directory: write https://host/path", runbooks)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range ruleFiles(t, strings.TrimSuffix(runbooks, "/")+"/") {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestRunbookLinks: `make rules RUNBOOKS=…` writes the same rules with absolute links.
+func TestRunbookLinks(t *testing.T) {
+	for given, base := range map[string]string{
+		"https://docs.example.com/gpu":      "https://docs.example.com/gpu/",
+		"http://docs.example.com:8080/gpu/": "http://docs.example.com:8080/gpu/",
+	} {
+		dir := filepath.Join(t.TempDir(), "new")
+		writeRules(t, dir, given)
+		if got, want := read(t, filepath.Join(dir, "recording.yaml")), read(t, "../recording.yaml"); got != want {
+			t.Error("the recording rules differ")
+		}
+		alerts := read(t, filepath.Join(dir, "alerts.yaml"))
+		if want := read(t, "../alerts.yaml"); strings.ReplaceAll(alerts, base, RunbookBase) != want {
+			t.Error("the alerts differ by more than the links")
+		}
+		for _, a := range allAlerts() {
+			if !strings.Contains(alerts, "runbook_url: "+base+a.Name+".md\n") {
+				t.Errorf("%s has no link to %s", a, base)
+			}
+		}
+	}
+}
+
+// ruleFiles returns the rule files by name, with links to the runbooks at the base.
+func ruleFiles(t *testing.T, base string) map[string]string {
+	t.Helper()
+	var recording, alerts ruleFile
+	for _, g := range RecordGroups() {
+		group := ruleGroup{Name: g.Name, Interval: model.Duration(g.Interval)}
+		for _, r := range g.Records {
+			group.Rules = append(group.Rules, rule{Record: r.Name, Expr: r.Expr}.node(t, r.Help+"\nFamilies: "+needs(t, r.Expr)))
+		}
+		recording.Groups = append(recording.Groups, group)
+	}
+	for _, g := range AlertGroups() {
+		group := ruleGroup{Name: g.Name, Interval: model.Duration(g.Interval)}
+		for _, a := range g.Alerts {
+			labels := maps.Clone(a.Labels)
+			labels["severity"] = string(a.Severity)
+			group.Rules = append(group.Rules, rule{
+				Alert: a.Name, Expr: a.Expr, For: model.Duration(a.For), KeepFiringFor: model.Duration(a.KeepFiringFor), Labels: labels,
+				Annotations: map[string]string{"summary": a.Summary, "description": a.Action, "runbook_url": base + a.Name + ".md"},
+			}.node(t, "Families: "+needs(t, a.Expr)))
+		}
+		alerts.Groups = append(alerts.Groups, group)
+	}
+	return map[string]string{"recording.yaml": recording.encode(t), "alerts.yaml": alerts.encode(t)}
+}
+
+// encode returns the text of the file.
+func (f *ruleFile) encode(t *testing.T) string {
 	t.Helper()
 	b := bytes.NewBufferString(fileHead)
 	enc := yaml.NewEncoder(b)
 	enc.SetIndent(2)
-	if err := enc.Encode(content); err != nil {
+	if err := enc.Encode(f); err != nil {
 		t.Fatal(err)
 	}
-	checkFile(t, path, b.String())
+	return b.String()
 }
 
 // checkFile compares a file with its wanted content, or writes it.

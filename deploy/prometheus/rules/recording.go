@@ -54,10 +54,8 @@ var (
 	// The label state keeps the unhealthy GPUs apart from all GPUs until the outer max.
 	GPUState = Record{"gpu:state:code",
 		fmt.Sprint("max by (", list(byGPU), ") (\n2 - 2 * max by (", list(byGPU), ") (", &def.GPUUp, ")\nor\n",
-			state("unhealthy", fmt.Sprint("1 + 0 * max by (", list(byGPU), ") (",
-				&def.GPURecoveryAction, " > 0 or ", &def.GPUHealthStatus, `{UUID!=""} == 2 or `, &def.GPUFabricHealth, " > 0 or ",
-				&def.GPURowRemapFailed, " == 1 or ", &def.GPUMemoryUnrepairable, " == 1)")), ")"),
-		byGPU, "State of the GPU: 0 healthy, 1 unhealthy (a recovery action, failed health check, fabric fault, failed row remapping or unrepairable memory), 2 not answering."}
+			state("unhealthy", fmt.Sprint("1 + 0 * max by (", list(byGPU), ") (", unhealthy(), ")")), ")"),
+		byGPU, "State of the GPU: 0 healthy, 1 unhealthy (a recovery action, failed health check, fabric fault, or memory that must be replaced), 2 not answering."}
 	PodShare = share("pod", &def.GPUPodInfo, byPod[2:], "Part of a GPU that a pod holds. Pods that share a device have equal parts.")
 	JobShare = share("job", &def.GPUJobInfo, byJob[1:], "Part of a GPU that a batch job holds. Jobs that share a device have equal parts.")
 )
@@ -173,6 +171,19 @@ var migSlices = func() string {
 	}
 	return fmt.Sprint("max by (", list(byDevice), ") (", strings.Join(sizes, " or "), ")")
 }()
+
+// unhealthy selects the GPUs with a condition that makes them unhealthy.
+func unhealthy() string {
+	var conditions []string
+	for _, c := range def.Unhealthy() {
+		selector := c.Family.Name
+		if c.Family.Per == def.PerChecked {
+			selector += `{UUID!=""}`
+		}
+		conditions = append(conditions, fmt.Sprint(selector, " > ", c.Above))
+	}
+	return strings.Join(conditions, " or ")
+}
 
 func list(labels []string) string { return strings.Join(labels, ", ") }
 

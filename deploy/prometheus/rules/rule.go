@@ -14,8 +14,8 @@ import "time"
 // Interval is the evaluation interval of the recording rules that are summed over time.
 const Interval = 30 * time.Second
 
-// RunbookBase is the prefix of the links to runbooks. Replace it in alerts.yaml by the URL where
-// you serve the folder.
+// RunbookBase is the prefix of the links to runbooks in alerts.yaml: a path, because the pages
+// have no public address. `make rules RUNBOOKS=https://host/path` writes rules with another prefix.
 const RunbookBase = "runbooks/"
 
 // Record is a recording rule. Records must not change.

@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-const runbooks = "../runbooks"
+const runbookDir = "../runbooks"
 
 // runbookSections are the headings of each page, in this order.
 var runbookSections = []string{"Checks", "Steps", "When to drain the node", "When to contact the vendor", "Known false alarms", "Sources"}
@@ -24,7 +24,7 @@ const maxRunbookLines = 65
 // TestRunbooks: each alert has a page and each page an alert, with all sections, and the severity
 // of the alert.
 func TestRunbooks(t *testing.T) {
-	pages, err := filepath.Glob(runbooks + "/*.md")
+	pages, err := filepath.Glob(runbookDir + "/*.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +35,7 @@ func TestRunbooks(t *testing.T) {
 		}
 	}
 	for _, a := range allAlerts() {
-		text := read(t, filepath.Join(runbooks, a.Name+".md"))
+		text := read(t, filepath.Join(runbookDir, a.Name+".md"))
 		if !strings.HasPrefix(text, "# "+a.Name+"\n\nSeverity: "+string(a.Severity)+". ") {
 			t.Errorf("%s: the page does not begin with the name and the severity %s", a, a.Severity)
 		}
@@ -45,6 +45,9 @@ func TestRunbooks(t *testing.T) {
 		}
 		if !slices.Equal(sections, runbookSections) {
 			t.Errorf("%s: the page has the sections %q", a, sections)
+		}
+		if _, sources, _ := strings.Cut(text, "## Sources\n"); !strings.Contains(sources, "](") {
+			t.Errorf("%s: the page has no source", a)
 		}
 		if n := strings.Count(text, "\n"); n > maxRunbookLines {
 			t.Errorf("%s: the page has %d lines, the limit is %d", a, n, maxRunbookLines)
@@ -60,7 +63,7 @@ func TestRunbookBlocks(t *testing.T) {
 	exporter := regexp.MustCompile(`gpu_exporter ([a-z-]+)([^\n;|&]*)`)
 	for _, a := range allAlerts() {
 		queries := 0
-		text := read(t, filepath.Join(runbooks, a.Name+".md"))
+		text := read(t, filepath.Join(runbookDir, a.Name+".md"))
 		for _, b := range block.FindAllStringSubmatch(text, -1) {
 			switch b[1] {
 			case "promql":
@@ -99,6 +102,28 @@ func TestRunbookBlocks(t *testing.T) {
 				t.Errorf("%s: gpu_exporter has no flag %s", a, flag)
 			}
 		}
+	}
+}
+
+// displays are the values of -d of nvidia-smi 610 (https://docs.nvidia.com/deploy/nvidia-smi/).
+var displays = strings.Fields(`MEMORY UTILIZATION ECC TEMPERATURE POWER CLOCK COMPUTE PIDS PERFORMANCE SUPPORTED_CLOCKS
+	PAGE_RETIREMENT ACCOUNTING ENCODER_STATS SUPPORTED_GPU_TARGET_TEMP VOLTAGE FBC_STATS ROW_REMAPPER
+	GSP_FIRMWARE_VERSION POWER_SMOOTHING POWER_PROFILES`)
+
+// TestDisplays: nvidia-smi accepts the -d of pages and remedies.
+func TestDisplays(t *testing.T) {
+	found := 0
+	for _, a := range allAlerts() {
+		for _, m := range regexp.MustCompile(`nvidia-smi [^;|\n]*-d ([A-Z_,]+)`).FindAllStringSubmatch(read(t, filepath.Join(runbookDir, a.Name+".md"))+a.Action, -1) {
+			for _, display := range strings.Split(m[1], ",") {
+				if found++; !slices.Contains(displays, display) {
+					t.Errorf("%s: nvidia-smi has no -d %s", a, display)
+				}
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("no -d found")
 	}
 }
 

@@ -37,9 +37,11 @@ const (
 	// planned restarts, and none was faulty).
 	linkQuiet = 15 * time.Minute
 	// linkErrorsPerSecond is a hundredth of the CRC errors that DCGM's health check accepts on
-	// one link (DcgmGpuHardwareLimits.h: 100 per second). Ours.
+	// one link (DcgmGPUHardwareLimits.h: 100 per second). Ours.
 	linkErrorsPerSecond = 1
-	// pcieReplaysPerMinute is the limit of DCGM's health check (DcgmGpuHardwareLimits.h).
+	// pcieReplaysPerMinute is the limit of DCGM's health check for 16 lanes of generation 3. That
+	// of generation 4 is 16, and that of generation 5 is 31 (GetExpectedPcieReplayRate in
+	// DcgmHealthWatch.cpp: one error in 10^12 bits).
 	pcieReplaysPerMinute = 8
 	// errorWindow is the window of the rates of errors of links and of PCIe.
 	errorWindow = 15 * time.Minute

@@ -16,6 +16,7 @@ import (
 	"gpu_exporter/cmd/gpu_exporter/internal/owners"
 	"gpu_exporter/collector"
 	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/collector/model"
 )
 
@@ -293,7 +294,7 @@ func (b *builder) addDeviceProblems(add func(state State, text, remedy string)) 
 		add(Warning, "DCGM does not list the instances of the GPUs in MIG mode", "Check the MIG configuration with nvidia-smi -L")
 	}
 	for i := range b.GoneSwitches {
-		add(Unhealthy, fmt.Sprintf("NVSwitch %d is no longer listed", b.GoneSwitches[i].ID), "Drain the node and restart it")
+		add(Unhealthy, fmt.Sprintf("NVSwitch %d is no longer listed", b.GoneSwitches[i].ID), string(definition.RemedySwitch))
 	}
 	for i := range b.Inventory.Entities {
 		e := &b.Inventory.Entities[i]
@@ -329,4 +330,22 @@ func (b *builder) addDeviceProblems(add func(state State, text, remedy string)) 
 
 func sortProblems(all []Problem) {
 	slices.SortStableFunc(all, func(x, y Problem) int { return cmp.Compare(x.State.rank(), y.State.rank()) })
+}
+
+// commands are examples of what a simulated node can do.
+func commands() []Command {
+	return []Command{
+		{"xid 79 gpu 0", "DCGM reports an XID"},
+		{"lose gpu 0", "GPU 0 falls off the bus"},
+		{"return gpu 0", "GPU 0 is back"},
+		{"heat gpu 0 40", "GPU 0 is 40 degrees hotter"},
+		{"reason gpu 0 hw_power_brake on", "the power brake reduces the clocks of GPU 0"},
+		{"remap gpu 0 pending 1", "a memory row waits for remapping"},
+		{"recovery gpu 0 reset", "the driver requests a reset"},
+		{"health gpu 0 memory fail", "DCGM's health check fails"},
+		{"load gpu all util 90", "all GPUs are busy"},
+		{"hang sampling", "the driver hangs"},
+		{"engine lost", "DCGM's engine fails"},
+		{"clear", "removes all faults"},
+	}
 }

@@ -12,13 +12,9 @@ import (
 
 	"gpu_exporter/collector/field"
 	"gpu_exporter/collector/metrics"
+	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/collector/model"
-	"gpu_exporter/collector/xid"
 )
-
-// xidWindow is how long an XID decides the state of a GPU. The exporter cannot observe
-// whether its remedy was applied; after a day, the XID is history.
-const xidWindow = 24 * time.Hour
 
 // gpus returns the GPUs, worst first.
 func (b *builder) gpus() []GPU {
@@ -66,7 +62,7 @@ func (b *builder) goneGPU(e *model.Entity) GPU {
 	if b.hasOwnerSource() {
 		g.Held = notKnown
 	}
-	g.Problems = append(g.Problems, Problem{Lost, "DCGM no longer lists it", remedyLost})
+	g.Problems = append(g.Problems, Problem{Lost, "DCGM no longer lists it", definition.RemedyLost.For(e.UUID)})
 	b.finish(&g)
 	return g
 }
@@ -109,73 +105,6 @@ func (b *builder) finish(g *GPU) {
 	if len(g.Problems) > 0 {
 		g.State = g.Problems[0].State
 	}
-}
-
-// xidProblem returns the problem of an XID that calls for action and is recent.
-func xidProblem(x *XID, now time.Time) (Problem, bool) {
-	if x.Severity == xid.Application.String() || x.Last != nil && now.Sub(*x.Last) >= xidWindow {
-		return Problem{}, false
-	}
-	p := Problem{Warning, fmt.Sprintf("XID %d: %s", x.Code, strings.TrimSuffix(x.Meaning, ".")), x.Remedy}
-	if x.Severity == xid.Critical.String() {
-		p.State = CriticalXID
-	}
-	if x.Instance != "" {
-		p.Text += " (instance " + x.Instance + ")"
-	}
-	return p, true
-}
-
-// addAvailability adds why the GPU at position i does not answer, or why that is unknown.
-func (b *builder) addAvailability(g *GPU, i int) {
-	e := &b.Inventory.Entities[i]
-	switch {
-	case e.State == model.EntityDetached:
-		g.Problems = append(g.Problems, Problem{Lost, "Detached from the driver", "Bind it to the driver again, unless this is intended"})
-	case e.State == model.EntityLost:
-		g.Problems = append(g.Problems, Problem{Lost, "It fell off the bus, or the driver cannot reach it", remedyLost})
-	case b.Sample == nil:
-		g.Problems = append(g.Problems, Problem{Unknown, "No sample yet", ""})
-	case !b.Fresh:
-		g.Problems = append(g.Problems, Problem{Unknown, "Not observed for " + duration(b.Age.Seconds()), ""})
-	case b.Sampler.EngineGone:
-		g.Problems = append(g.Problems, Problem{Unknown, "DCGM's engine failed after the newest sample", ""})
-	default:
-		if why := b.Silence(i); why != "" {
-			g.Problems = append(g.Problems, Problem{Lost, "It does not answer: " + why, remedyLost})
-		}
-	}
-}
-
-// addHealth adds the incidents of the GPU at position i and its instances.
-func (b *builder) addHealth(g *GPU, i int) {
-	if b.Checked == nil {
-		return
-	}
-	for _, incident := range b.Checked.Incidents {
-		if incident.Entity == model.Unknown || b.Inventory.GPUAt(incident.Entity) != i {
-			continue
-		}
-		if p, ok := healthProblem(incident); ok && !slices.Contains(g.Problems, p) {
-			g.Problems = append(g.Problems, p)
-		}
-	}
-}
-
-// healthProblem converts an incident of a health check.
-func healthProblem(incident model.HealthIncident) (Problem, bool) {
-	p := Problem{Warning, "Health check: " + incident.System.String() + " warns", "Run dcgmi diag when the GPU is idle"}
-	switch incident.Result {
-	case model.HealthFail:
-		p.State, p.Text = Unhealthy, "Health check: "+incident.System.String()+" failed"
-	case model.HealthWarn:
-	default:
-		return p, false
-	}
-	if incident.Code != 0 {
-		p.Text += " (" + model.HealthErrorName(incident.Code) + ")"
-	}
-	return p, true
 }
 
 // instance returns the GPU instance at position i.
@@ -222,7 +151,7 @@ func (b *builder) xids(uuid string) []XID {
 		described := b.Catalogue.Describe(key.Code)
 		x := XID{
 			Code: key.Code, Name: described.Name, Meaning: b.Catalogue.Message(key.Code), Severity: described.Severity.String(),
-			Action: described.Action, Remedy: xidRemedy(described), Count: count.Total, Last: timeOf(count.Last),
+			Action: described.Action, Remedy: xidRemedy(described, uuid), Count: count.Total, Last: timeOf(count.Last),
 		}
 		if key.Instance != model.Unknown {
 			x.Instance = fmt.Sprintf("%s %d", key.Profile, key.Instance)

@@ -2,7 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package status describes the state of the node for people: it builds one value from what
-// the exporter has in memory, and renders it as a page and as JSON.
+// the exporter has in memory, and renders it as a page and as JSON. The conditions that make a
+// GPU unhealthy, and the remedies, are those of the rules for Prometheus; they are in
+// collector/metrics/definition.
 //
 // It must not read devices, owners or files, must not wait, and must do nothing without a
 // visitor. A value that is unknown has a reason instead of a number.

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -17,6 +18,8 @@ import (
 	"time"
 
 	"gpu_exporter/cmd/gpu_exporter/internal/owners"
+	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/xid"
 	"gpu_exporter/etc"
@@ -121,7 +124,10 @@ func TestStates(t *testing.T) {
 	derived[6][0] = model.Int64Cell(1)           // reset
 	entities[7].State = model.EntityLost         // lost
 	derived[8][5] = model.Int64Cell(1<<3 | 1<<7) // power brake
-	in.Checked = &model.Health{Incidents: []model.HealthIncident{{Entity: 9, System: 4, Result: model.HealthFail, Code: 1}}}
+	in.Checked = &model.Health{Incidents: []model.HealthIncident{
+		{Entity: 9, System: 4, Result: model.HealthFail, Code: 1},
+		{Entity: 6, System: 9, Result: model.HealthFail, Code: 125}, // GPU_RECOVERY_RESET
+	}}
 	in.Gone = model.Entities{{Kind: model.KindGPU, ID: 10, UUID: "GPU-gone", Minor: model.Unknown}}
 	want := []struct {
 		id    uint32
@@ -137,6 +143,9 @@ func TestStates(t *testing.T) {
 		g := s.GPUs[i]
 		if g.ID != w.id || g.State != w.state || w.text != "" && (len(g.Problems) == 0 || !strings.Contains(g.Problems[0].Text, w.text)) {
 			t.Errorf("row %d is GPU %d, %s %+v; want %+v", i, g.ID, g.State, g.Problems, w)
+		}
+		if len(g.Problems) > 1 {
+			t.Errorf("GPU %d has the same problem twice: %+v", g.ID, g.Problems)
 		}
 		for _, p := range g.Problems {
 			if p.Remedy == "" {
@@ -353,17 +362,31 @@ func TestPolicy(t *testing.T) {
 	}
 }
 
-// Each action of the XID catalogue has a remedy in words.
-func TestXIDRemedies(t *testing.T) {
+// Each recovery action, and each XID that calls for action, has the remedy of its alert.
+func TestRemedies(t *testing.T) {
 	t.Parallel()
+	recovery := definition.RecoveryRemedies()
+	for i, name := range field.RecoveryActions() {
+		want := recovery.Choose(map[string]string{"action": name}).For("GPU-1")
+		if p := recoveryProblem(float64(i+1), "GPU-1"); !strings.HasSuffix(p.Text, " "+name) || p.Remedy != want {
+			t.Errorf("action %d: %+v, want %s and %q", i+1, p, name, want)
+		}
+	}
+	if p := recoveryProblem(99, "GPU-1"); p.Remedy != recovery.Choose(nil).For("GPU-1") {
+		t.Errorf("an unknown action: %+v", p)
+	}
 	catalogue, err := xid.ParseCatalogue(etc.XIDCatalogue(), etc.XIDCatalogueName)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, x := range catalogue.All() {
-		remedy := xidRemedy(x)
-		if x.Severity != xid.Application && remedy == "" || x.Severity == xid.Critical && strings.HasPrefix(remedy, "See ") {
-			t.Errorf("XID %d, %s, action %q: remedy %q", x.Code, x.Severity, x.Action, remedy)
+		remedy := xidRemedy(x, "GPU-1")
+		want := definition.XIDRemedies().Choose(map[string]string{"xid": fmt.Sprint(x.Code), "action": x.Action}).For("GPU-1")
+		if x.Action == "" && x.Severity == xid.Application {
+			want = ""
+		}
+		if remedy != want {
+			t.Errorf("XID %d, %s, action %q: remedy %q, want %q", x.Code, x.Severity, x.Action, remedy, want)
 		}
 	}
 }
