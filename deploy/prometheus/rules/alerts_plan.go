@@ -74,7 +74,7 @@ func linkAlerts() []*Alert {
 	return []*Alert{
 		{
 			Name:          "GPUNVLinkDown",
-			Expr:          ofGPU(afterStart(fmt.Sprint(&definition.GPUNVLinks, `{state="down"}`)), " > 0"),
+			Expr:          ofGPU(afterStart(fmt.Sprint(&definition.GPUNVLinks, `{state="down"} > 0`))),
 			For:           5 * time.Minute,
 			KeepFiringFor: 5 * time.Minute,
 			Severity:      Warning,
@@ -201,7 +201,7 @@ func stateAlerts() []*Alert {
 		},
 		{
 			Name: "GPUVersionDrift",
-			Expr: fmt.Sprint("count by (cluster, modelName, component) (", version("driver", "driver_version"), " or ", version("vbios", "vbios_version"), ") > 1"),
+			Expr: fmt.Sprint("count by (cluster, modelName, component) (", versions("driver", "driver_version"), " or ", versions("vbios", "vbios_version"), ") > 1"),
 			For:  24 * time.Hour, // longer than a rolling update
 
 			Severity: Info,
@@ -211,9 +211,7 @@ func stateAlerts() []*Alert {
 	}
 }
 
-// version returns a series for each model and version of a component.
-func version(component, label string) string {
-	info := fmt.Sprint(&definition.GPUInfo, "{", label, `!=""}`)
-	return worst("cluster, modelName, component, version", fmt.Sprintf(
-		`label_replace(label_replace(%s, "version", "$1", %q, "(.+)"), "component", %q, "", "")`, info, label, component))
+// versions returns a series for each model and version of a component.
+func versions(component, label string) string {
+	return fmt.Sprintf(`label_replace(group by (cluster, modelName, %[2]s) (%[3]s{%[2]s!=""}), "component", %[1]q, "", "")`, component, label, &definition.GPUInfo)
 }
