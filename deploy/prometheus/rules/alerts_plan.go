@@ -32,6 +32,16 @@ func plan() AlertGroup {
 	}
 }
 
+// planSlow has alerts about settings and versions.
+func planSlow() AlertGroup {
+	return AlertGroup{
+		Name:     "gpu-plan" + slow,
+		About:    "Nodes are not set up as they should: plan a repair in working hours.",
+		Interval: 5 * time.Minute,
+		Alerts:   settingAlerts(),
+	}
+}
+
 func memoryAlerts() []*Alert {
 	return []*Alert{
 		{
@@ -98,16 +108,6 @@ func linkAlerts() []*Alert {
 			Severity:      Warning,
 			Summary:       "{{ $value | humanize }} PCIe replays per minute on " + onGPU + heldBy(),
 			Action:        "Plan a check of the GPU's slot, riser and cable.",
-		},
-		{
-			Name: "GPUPCIeWidthReduced",
-			Expr: ofGPU(&definition.GPUPCIeLinkWidth) + " < " + ofGPU(&definition.GPUPCIeLinkWidthMax) +
-				" and on (" + gpuKey + ") " + worst(gpuKey, "rate(", &definition.GPUBusySeconds, span(loadWindow), ")") + fmt.Sprint(" > ", loadedRatio),
-			For:           15 * time.Minute,
-			KeepFiringFor: 15 * time.Minute,
-			Severity:      Warning,
-			Summary:       "PCIe uses only {{ $value }} lanes under load on " + onGPU + heldBy(),
-			Action:        "Plan to reseat the GPU and to check its slot.",
 		},
 	}
 }
@@ -190,6 +190,21 @@ func stateAlerts() []*Alert {
 			Severity:      Warning,
 			Summary:       "The power brake reduced the clocks during " + percent + " of 15 minutes on " + onGPU + heldBy(),
 			Action:        "Check the power supplies of the node and the power limit of its rack.",
+		},
+	}
+}
+
+func settingAlerts() []*Alert {
+	return []*Alert{
+		{
+			Name: "GPUPCIeWidthReduced",
+			Expr: ofGPU(&definition.GPUPCIeLinkWidth) + " < " + ofGPU(&definition.GPUPCIeLinkWidthMax) +
+				" and on (" + gpuKey + ") " + worst(gpuKey, "rate(", &definition.GPUBusySeconds, span(loadWindow), ")") + fmt.Sprint(" > ", loadedRatio),
+			For:           15 * time.Minute,
+			KeepFiringFor: 15 * time.Minute,
+			Severity:      Warning,
+			Summary:       "PCIe uses only {{ $value }} lanes under load on " + onGPU + heldBy(),
+			Action:        "Plan to reseat the GPU and to check its slot.",
 		},
 		{
 			Name:     "GPUPersistenceModeOff",
