@@ -13,16 +13,20 @@ import (
 	"gpu_exporter/collector/metrics/definition"
 )
 
+// slow is the end of the name of a group whose alerts belong to another group, but wait so long
+// that fewer evaluations delay them little.
+const slow = "-slow"
+
 // AlertGroups returns all alerts. Each has the label group, by which they can be routed.
 func AlertGroups() []AlertGroup {
-	groups := []AlertGroup{actNow(), plan(), waste(), exporterAlerts()}
+	groups := []AlertGroup{actNow(), plan(), planSlow(), waste(), exporterAlerts(), exporterSlow()}
 	for _, g := range groups {
 		for _, a := range g.Alerts {
 			a.Labels = maps.Clone(a.Labels)
 			if a.Labels == nil {
 				a.Labels = map[string]string{}
 			}
-			a.Labels["group"] = strings.TrimPrefix(g.Name, "gpu-")
+			a.Labels["group"] = strings.TrimSuffix(strings.TrimPrefix(g.Name, "gpu-"), slow)
 		}
 	}
 	return groups
@@ -74,9 +78,6 @@ func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), '
 
 // span returns a duration as the range of a selector.
 func span(d time.Duration) string { return "[" + duration(d) + "]" }
-
-// steps returns a range and a step of a subquery.
-func steps(d, step time.Duration) string { return "[" + duration(d) + ":" + duration(step) + "]" }
 
 func duration(d time.Duration) string {
 	for _, unit := range []struct {

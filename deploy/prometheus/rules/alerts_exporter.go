@@ -15,7 +15,16 @@ func exporterAlerts() AlertGroup {
 		Name:     "gpu-exporter",
 		About:    "GPUs are not observed, or values are missing.",
 		Interval: Interval,
-		Alerts:   append(samplerAlerts(), sourceAlerts()...),
+		Alerts:   samplerAlerts(),
+	}
+}
+
+func exporterSlow() AlertGroup {
+	return AlertGroup{
+		Name:     "gpu-exporter" + slow,
+		About:    "Exporters are down, or sources of values fail.",
+		Interval: time.Minute,
+		Alerts:   sourceAlerts(),
 	}
 }
 
@@ -25,17 +34,6 @@ func samplerAlerts() []*Alert {
 	}
 	samplerUp := worst(exporterLabels, &definition.SamplerUp)
 	return []*Alert{
-		{
-			Name: "GPUExporterDown",
-			// The jobs of exporters are those that had a family of an exporter within a day: a job
-			// whose exporters are all down has none now.
-			Expr: withHostname(worst(targetKey, targetUp, " and on (cluster, job) count_over_time((group by (cluster, job) (", &definition.SamplerUp, "))",
-				steps(jobWindow, jobStep), ")")) + " == 0",
-			For:      5 * time.Minute,
-			Severity: Warning,
-			Summary:  onExporter + " cannot be scraped: the state of its GPUs is unknown.",
-			Action:   "Check that the node is up, then the exporter's pod or service and its log.",
-		},
 		{
 			Name:     "GPUExporterAbsent",
 			Expr:     fmt.Sprint("absent(", &definition.SamplerUp, ")"),
@@ -94,6 +92,16 @@ func samplerAlerts() []*Alert {
 
 func sourceAlerts() []*Alert {
 	return []*Alert{
+		{
+			Name: "GPUExporterDown",
+			// The jobs of exporters are those that had a family of an exporter within a day: a job
+			// whose exporters are all down has none now.
+			Expr:     withHostname(worst(targetKey, targetUp, " and on (cluster, job) group by (cluster, job) (present_over_time(", &definition.SamplerUp, span(jobWindow), "))")) + " == 0",
+			For:      5 * time.Minute,
+			Severity: Warning,
+			Summary:  onExporter + " cannot be scraped: the state of its GPUs is unknown.",
+			Action:   "Check that the node is up, then the exporter's pod or service and its log.",
+		},
 		{
 			Name: "GPUOwnerMappingFailing",
 			Expr: ofExporter(", source", &definition.OwnerSourceUp) + " == 0 or " +

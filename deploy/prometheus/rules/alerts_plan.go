@@ -23,6 +23,16 @@ func plan() AlertGroup {
 	}
 }
 
+// planSlow has alerts about settings and versions.
+func planSlow() AlertGroup {
+	return AlertGroup{
+		Name:     "gpu-plan" + slow,
+		About:    "Nodes are not set up as they should: plan a repair in working hours.",
+		Interval: 5 * time.Minute,
+		Alerts:   settingAlerts(),
+	}
+}
+
 func memoryAlerts() []*Alert {
 	return []*Alert{
 		{
@@ -89,16 +99,6 @@ func linkAlerts() []*Alert {
 			Severity:      Warning,
 			Summary:       "{{ $value | humanize }} PCIe replays per minute on " + onGPU + heldBy(),
 			Action:        "Plan a check of the GPU's slot, riser and cable.",
-		},
-		{
-			Name: "GPUPCIeWidthReduced",
-			Expr: ofGPU(&definition.GPUPCIeLinkWidth) + " < " + ofGPU(&definition.GPUPCIeLinkWidthMax) +
-				" and on (" + gpuKey + ") " + worst(gpuKey, "rate(", &definition.GPUBusySeconds, span(loadWindow), ")") + fmt.Sprint(" > ", loadedRatio),
-			For:           15 * time.Minute,
-			KeepFiringFor: 15 * time.Minute,
-			Severity:      Warning,
-			Summary:       "PCIe uses only {{ $value }} lanes under load on " + onGPU + heldBy(),
-			Action:        "Plan to reseat the GPU and to check its slot.",
 		},
 	}
 }
@@ -182,6 +182,21 @@ func stateAlerts() []*Alert {
 			Summary:       "The power brake reduced the clocks during " + percent + " of 15 minutes on " + onGPU + heldBy(),
 			Action:        action(definition.RemedyPower),
 		},
+	}
+}
+
+func settingAlerts() []*Alert {
+	return []*Alert{
+		{
+			Name: "GPUPCIeWidthReduced",
+			Expr: ofGPU(&definition.GPUPCIeLinkWidth) + " < " + ofGPU(&definition.GPUPCIeLinkWidthMax) +
+				" and on (" + gpuKey + ") " + worst(gpuKey, "rate(", &definition.GPUBusySeconds, span(loadWindow), ")") + fmt.Sprint(" > ", loadedRatio),
+			For:           15 * time.Minute,
+			KeepFiringFor: 15 * time.Minute,
+			Severity:      Warning,
+			Summary:       "PCIe uses only {{ $value }} lanes under load on " + onGPU + heldBy(),
+			Action:        "Plan to reseat the GPU and to check its slot.",
+		},
 		{
 			Name:     "GPUPersistenceModeOff",
 			Expr:     ofGPU(&definition.GPUPersistenceMode) + " == 0",
@@ -192,7 +207,7 @@ func stateAlerts() []*Alert {
 		},
 		{
 			Name:     "GPUVersionDrift",
-			Expr:     fmt.Sprint("count by (cluster, modelName, component) (", version("driver", "driver_version"), " or ", version("vbios", "vbios_version"), ") > 1"),
+			Expr:     fmt.Sprint("count by (cluster, modelName, component) (", versions("driver", "driver_version"), " or ", versions("vbios", "vbios_version"), ") > 1"),
 			For:      24 * time.Hour, // longer than a rolling update
 			Severity: Info,
 			Summary:  "{{ $value }} versions of {{ $labels.component }} are in use for {{ $labels.modelName }}{{ with $labels.cluster }} in cluster {{ . }}{{ end }}.",
@@ -201,9 +216,7 @@ func stateAlerts() []*Alert {
 	}
 }
 
-// version returns a series for each model and version of a component.
-func version(component, label string) string {
-	info := fmt.Sprint(&definition.GPUInfo, "{", label, `!=""}`)
-	return worst("cluster, modelName, component, version", fmt.Sprintf(
-		`label_replace(label_replace(%s, "version", "$1", %q, "(.+)"), "component", %q, "", "")`, info, label, component))
+// versions returns a series for each model and version of a component.
+func versions(component, label string) string {
+	return fmt.Sprintf(`label_replace(group by (cluster, modelName, %[2]s) (%[3]s{%[2]s!=""}), "component", %[1]q, "", "")`, component, label, &definition.GPUInfo)
 }

@@ -76,10 +76,9 @@ const (
 	// clockSkew is the difference between the node's and Prometheus' clocks from which alerts
 	// about XIDs are wrong: half of xidWindow.
 	clockSkew = xidWindow / 2
-	// jobWindow is how long a job counts as one of exporters after its last exporter went down;
-	// jobStep is the step at which it is examined, which bounds the cost. Ours.
+	// jobWindow is how long a job counts as one of exporters after its last exporter went down.
+	// Ours.
 	jobWindow = 24 * time.Hour
-	jobStep   = 5 * time.Minute
 	// lossWindow is how long lost records of the kernel log, and a missing library, count.
 	lossWindow = 15 * time.Minute
 )
