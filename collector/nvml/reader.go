@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,6 +23,8 @@ type Reader struct {
 	log *slog.Logger
 	lib nvml.Interface // counts its users
 
+	devices []model.MIGDevice // the last result of MIGDevices
+
 	mu       sync.Mutex // locked while processes are read
 	held     *Library   // the open library of Processes, or nil
 	opened   time.Time  // when it was opened
@@ -35,20 +38,48 @@ func NewReader(log *slog.Logger) *Reader {
 	return &Reader{log: log, lib: nvml.New(), lastSeen: make(map[string]uint64), failures: make(map[target]string)}
 }
 
+// maxMIGLists is how often MIGDevices lists the devices at most.
+const maxMIGLists = 4
+
 // MIGDevices lists the current MIG devices of all GPUs. It opens and closes the library
 // each time, so that it survives a driver that is loaded, unloaded or updated. It logs
-// and omits unreadable GPUs; the error means that there is no list.
+// and omits unreadable GPUs; the error means that there is no list. A list that differs from
+// the last one counts only if the next list is the same: an answer may be damaged, or a
+// repartition in progress. One goroutine uses it.
 func (r *Reader) MIGDevices() ([]model.MIGDevice, error) {
 	l, err := open(r.lib)
 	if err != nil {
 		return nil, fmt.Errorf("opening NVML: %w", err)
 	}
 	defer r.close(l)
-	gpus, err := l.GPUs()
-	if err != nil {
-		return nil, fmt.Errorf("listing GPUs: %w", err)
+	devices := r.devices
+	for range maxMIGLists {
+		gpus, err := l.GPUs()
+		if err != nil {
+			return nil, fmt.Errorf("listing GPUs: %w", err)
+		}
+		before := devices
+		if devices = migDevicesOf(gpus); slices.Equal(devices, before) {
+			r.logUnreadable(gpus)
+			r.devices = devices
+			return devices, nil
+		}
 	}
+	return nil, fmt.Errorf("%d lists of the MIG devices differ", maxMIGLists)
+}
+
+// migDevicesOf returns the devices of the GPUs that are known.
+func migDevicesOf(gpus []GPU) []model.MIGDevice {
 	var all []model.MIGDevice
+	for _, g := range gpus {
+		if g.UUID != "" {
+			all = append(all, g.MIGDevices...)
+		}
+	}
+	return all
+}
+
+func (r *Reader) logUnreadable(gpus []GPU) {
 	for _, g := range gpus {
 		switch {
 		case errors.Is(g.Err, errLost):
@@ -56,11 +87,7 @@ func (r *Reader) MIGDevices() ([]model.MIGDevice, error) {
 		case g.Err != nil:
 			r.log.Warn("NVML returned only a part of a GPU's data", "index", g.Index, "uuid", g.UUID, "err", g.Err)
 		}
-		if g.UUID != "" { // the GPU of these devices is known
-			all = append(all, g.MIGDevices...)
-		}
 	}
-	return all, nil
 }
 
 // Close closes the library of Processes, unless it is in use: only the end of the
