@@ -23,7 +23,7 @@ type Reader struct {
 	log *slog.Logger
 	lib nvml.Interface // counts its users
 
-	devices []model.MIGDevice // the last result of MIGDevices
+	known []GPU // the last answer of MIGDevices; nil: none
 
 	mu       sync.Mutex // locked while processes are read
 	held     *Library   // the open library of Processes, or nil
@@ -38,45 +38,58 @@ func NewReader(log *slog.Logger) *Reader {
 	return &Reader{log: log, lib: nvml.New(), lastSeen: make(map[string]uint64), failures: make(map[target]string)}
 }
 
-// maxMIGLists is how often MIGDevices lists the devices at most.
-const maxMIGLists = 4
+// maxRereads is how often a GPU is read until two answers are equal.
+const maxRereads = 3
 
 // MIGDevices lists the current MIG devices of all GPUs. It opens and closes the library
 // each time, so that it survives a driver that is loaded, unloaded or updated. It logs
-// and omits unreadable GPUs; the error means that there is no list. A list that differs from
-// the last one counts only if the next list is the same: an answer may be damaged, or a
-// repartition in progress. One goroutine uses it.
+// and omits unreadable GPUs; the error means that there is no list. The devices of a GPU that
+// differ from its last ones count only if the next answer is the same: an answer may be
+// damaged. Only those GPUs are read again, because a slow driver takes seconds for all. One
+// goroutine uses it.
 func (r *Reader) MIGDevices() ([]model.MIGDevice, error) {
 	l, err := open(r.lib)
 	if err != nil {
 		return nil, fmt.Errorf("opening NVML: %w", err)
 	}
 	defer r.close(l)
-	devices := r.devices
-	for range maxMIGLists {
-		gpus, err := l.GPUs()
-		if err != nil {
-			return nil, fmt.Errorf("listing GPUs: %w", err)
+	gpus, err := l.GPUs()
+	if err != nil {
+		return nil, fmt.Errorf("listing GPUs: %w", err)
+	}
+	for i := range gpus {
+		if r.known == nil || i < len(r.known) && gpus[i].same(&r.known[i]) {
+			continue
 		}
-		before := devices
-		if devices = migDevicesOf(gpus); slices.Equal(devices, before) {
-			r.logUnreadable(gpus)
-			r.devices = devices
-			return devices, nil
+		if !l.confirm(&gpus[i]) {
+			return nil, fmt.Errorf("%d answers about the MIG devices of GPU %d differ", maxRereads+1, i)
 		}
 	}
-	return nil, fmt.Errorf("%d lists of the MIG devices differ", maxMIGLists)
-}
-
-// migDevicesOf returns the devices of the GPUs that are known.
-func migDevicesOf(gpus []GPU) []model.MIGDevice {
+	r.known = gpus
+	r.logUnreadable(gpus)
 	var all []model.MIGDevice
 	for _, g := range gpus {
-		if g.UUID != "" {
+		if g.UUID != "" { // the GPU of these devices is known
 			all = append(all, g.MIGDevices...)
 		}
 	}
-	return all
+	return all, nil
+}
+
+// confirm reads a GPU again until two answers are equal, and reports whether they are.
+func (l *Library) confirm(g *GPU) bool {
+	for range maxRereads {
+		again := l.gpu(g.Index)
+		if again.same(g) {
+			return true
+		}
+		*g = again
+	}
+	return false
+}
+
+func (g *GPU) same(other *GPU) bool {
+	return g.UUID == other.UUID && slices.Equal(g.MIGDevices, other.MIGDevices)
 }
 
 func (r *Reader) logUnreadable(gpus []GPU) {
