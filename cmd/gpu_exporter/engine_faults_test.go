@@ -94,6 +94,13 @@ func TestFaultNoGPUs(t *testing.T) {
 			t.Errorf("/-/ready answers %d: %s", status, why)
 		}
 	})
+	t.Run("none is selected", func(t *testing.T) {
+		n := launchNode(t, "h100x8", append(fast, "-d", "g:99")...)
+		n.eventually(t, "the selector is reported", func() bool {
+			status, why := n.tryGet(t, "/-/ready")
+			return status == http.StatusServiceUnavailable && strings.Contains(why, `the device selector "g:99" matches none of the 8 GPUs`)
+		})
+	})
 	t.Run("declared", func(t *testing.T) { startNode(t, "none", "--devices.allow-none") })
 	t.Run("all are lost", func(t *testing.T) {
 		n := startNode(t, "t4x1", "--sample.interval=200ms")
