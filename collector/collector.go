@@ -205,6 +205,8 @@ func (c *Collector) Ready() (bool, string) {
 			return true, ""
 		case found > 0:
 			return false, fmt.Sprintf("none of the %d GPUs answers", found)
+		case c.unselected() > 0:
+			return false, fmt.Sprintf("the device selector %q matches none of the %d GPUs", settings.Sampler.Devices, c.unselected())
 		default:
 			return false, "no GPU was found: load the NVIDIA driver, or set --devices.allow-none on a node without GPUs"
 		}
@@ -219,6 +221,17 @@ func (c *Collector) Ready() (bool, string) {
 		reason += ": no sampler is running"
 	}
 	return false, reason
+}
+
+// unselected returns the number of GPUs that the device selector does not match.
+func (c *Collector) unselected() (count int) {
+	inv, _ := c.state.Newest()
+	for _, e := range inv.Entities {
+		if e.Kind == model.KindGPU && !e.Selected {
+			count++
+		}
+	}
+	return count
 }
 
 // Newest returns the newest inventory and sample; nil if there is none.

@@ -33,6 +33,7 @@ func (n *node) until(t *testing.T, status int) (string, time.Duration) {
 // TestFaultEngineGone shows that no GPU is up as soon as the engine is known to be gone,
 // although its last values are young enough to be published.
 func TestFaultEngineGone(t *testing.T) {
+	t.Parallel()
 	n := startNode(t, "h100x8", "--sample.interval=200ms", "--sample.max-age=10m")
 	n.command(t, "engine lost")
 	why, took := n.until(t, http.StatusServiceUnavailable)
@@ -85,6 +86,7 @@ func gpusUp(page string) (up int) {
 // TestFaultNoGPUs shows that the exporter is not ready without a GPU that answers, unless
 // the node is declared to have none.
 func TestFaultNoGPUs(t *testing.T) {
+	t.Parallel()
 	t.Run("none", func(t *testing.T) {
 		n := launchNode(t, "none")
 		n.eventually(t, "a sample", func() bool { return strings.Contains(n.scrape(t), "\ngpu_exporter_gpus 0\n") })
@@ -92,14 +94,26 @@ func TestFaultNoGPUs(t *testing.T) {
 			t.Errorf("/-/ready answers %d: %s", status, why)
 		}
 	})
+	t.Run("none is selected", func(t *testing.T) {
+		n := launchNode(t, "h100x8", append(fast, "-d", "g:99")...)
+		n.eventually(t, "the selector is reported", func() bool {
+			status, why := n.tryGet(t, "/-/ready")
+			return status == http.StatusServiceUnavailable && strings.Contains(why, `the device selector "g:99" matches none of the 8 GPUs`)
+		})
+	})
 	t.Run("declared", func(t *testing.T) { startNode(t, "none", "--devices.allow-none") })
 	t.Run("all are lost", func(t *testing.T) {
 		n := startNode(t, "t4x1", "--sample.interval=200ms")
 		n.command(t, "lose gpu 0")
 		why, _ := n.until(t, http.StatusServiceUnavailable)
-		if page := n.scrape(t); !strings.Contains(why, "none of the 1 GPUs answers") || gpusUp(page) != 0 || !strings.Contains(page, "\ngpu_exporter_gpus 1\n") {
-			t.Errorf("%s%s", why, page)
+		if !strings.Contains(why, "none of the 1 GPUs answers") {
+			t.Errorf("/-/ready: %s", why)
 		}
+		// The page follows in a moment.
+		n.eventually(t, "the GPU is down", func() bool {
+			page := n.scrape(t)
+			return gpusUp(page) == 0 && strings.Contains(page, "\ngpu_exporter_gpus 1\n")
+		})
 		n.command(t, "return gpu 0")
 		n.until(t, http.StatusOK)
 	})
@@ -108,6 +122,7 @@ func TestFaultNoGPUs(t *testing.T) {
 // TestFaultMuteGPU shows that a GPU is not up, and has no values, while DCGM repeats its
 // last values with status 0.
 func TestFaultMuteGPU(t *testing.T) {
+	t.Parallel()
 	n := startNode(t, "h100x8", "--sample.interval=200ms")
 	n.command(t, "mute gpu 2")
 	start := time.Now()
@@ -123,6 +138,7 @@ func TestFaultMuteGPU(t *testing.T) {
 // TestFaultImpossibleValues shows that no counter has counted a value that is impossible in
 // its unit.
 func TestFaultImpossibleValues(t *testing.T) {
+	t.Parallel()
 	n := startNode(t, "h100x8", "--sample.interval=200ms")
 	busy := regexp.MustCompile(`(?m)^gpu_busy_seconds_total\{gpu="0".* (\S+)$`)
 	seconds := func() float64 {
@@ -158,6 +174,12 @@ func TestFaultImpossibleValues(t *testing.T) {
 			return count == 0
 		})
 	}
+	// It is possible as a value, but not as an increase.
+	n.command(t, "set field 156 value 1e15 gpu 0")
+	n.eventually(t, "the energy is published", func() bool {
+		v, _ := sumOf(n.scrape(t), "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", `gpu="0"`)
+		return v == 1e15
+	})
 	n.command(t, "unset field 156 gpu 0")
 	n.eventually(t, "energy is counted again", func() bool { return energy() > joules })
 	if grown, passed := energy()-joules, time.Since(start).Seconds(); grown > (passed+1)*1000 { // 1 kW
@@ -173,6 +195,7 @@ func TestFaultImpossibleValues(t *testing.T) {
 // TestFaultSlowDriver shows that a driver that takes longer than the watchdog's limit for
 // each watch causes no restart.
 func TestFaultSlowDriver(t *testing.T) {
+	t.Parallel()
 	n := launchNode(t, "h100x8", "--sample.interval=1s")
 	n.command(t, "slow dcgmWatchFields 4000")
 	start := time.Now()
@@ -185,6 +208,7 @@ func TestFaultSlowDriver(t *testing.T) {
 
 // TestFaultCrashIsLoggedBriefly shows that a crash of the sampler causes at most 3 records.
 func TestFaultCrashIsLoggedBriefly(t *testing.T) {
+	t.Parallel()
 	n := startNode(t, "h100x8", "--sample.interval=200ms")
 	before := len(n.log.String())
 	n.command(t, "crash dcgmEntitiesGetLatestValues")
@@ -202,6 +226,7 @@ func TestFaultCrashIsLoggedBriefly(t *testing.T) {
 // TestSamplerHasOneArena shows that the threads of the sampler share one arena of the C
 // library: each thread's own would keep the memory of its largest message.
 func TestSamplerHasOneArena(t *testing.T) {
+	t.Parallel()
 	n := startNode(t, "h100x8", "--sample.interval=200ms", "--health.interval=1s")
 	n.eventually(t, "a health check", func() bool { return strings.Contains(n.scrape(t), "\ngpu_health_status{") })
 	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", n.samplerPID()))
@@ -233,8 +258,11 @@ func TestSamplerHasOneArena(t *testing.T) {
 
 // TestFaultEngineBack shows how soon a hostengine that was away for a while is used again.
 func TestFaultEngineBack(t *testing.T) {
+	t.Parallel()
 	socket := filepath.Join(t.TempDir(), "he.sock")
-	n := launchNode(t, "h100x8", "--sample.interval=200ms", "-r", socket)
+	n := launchNodeWith(t, "h100x8", func(n *node) {
+		n.cmd.Env = append(n.cmd.Env, "DCGMSIM_CONNECT_TIMEOUT=1s")
+	}, "--sample.interval=200ms", "-r", socket)
 	start := func() *dcgmsim.Engine {
 		engine, err := n.sim.StartEngine(t.Context(), "--domain-socket", socket)
 		if err != nil {
@@ -255,7 +283,7 @@ func TestFaultEngineBack(t *testing.T) {
 	defer start().Close()
 	_, took := n.until(t, http.StatusOK)
 	t.Logf("ready %v after the engine is back", took)
-	if os.Getenv("FAULT_TIMES") == "1" && took > 3*time.Second {
-		t.Errorf("ready %v after the engine is back, want at most 3 s", took)
+	if strictTimes && took > maxRecoveryTime {
+		t.Errorf("ready %v after the engine is back, want at most %v", took, maxRecoveryTime)
 	}
 }

@@ -11,78 +11,86 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"gpu_exporter/collector/dcgmsim"
 )
 
 // TestFaultHostengineImpostor: if another program listens in place of the hostengine, and
-// answers nonsense or closes the connection, no GPU is up and the failure is
+// answers nonsense, closes the connection or never answers, no GPU is up and the failure is
 // counted. The next hostengine is used.
 func TestFaultHostengineImpostor(t *testing.T) {
 	t.Parallel()
-	socket := filepath.Join(t.TempDir(), "he.sock")
-	n := launchNodeWith(t, "h100x8", func(n *node) {
-		n.cmd.Env = append(n.cmd.Env, "DCGMSIM_CALL_TIMEOUT=2s", "DCGMSIM_CONNECT_TIMEOUT=1s")
-	}, append(fast, "-r", socket)...)
-	engine := func() *dcgmsim.Engine {
-		engine, err := n.sim.StartEngine(t.Context(), "--domain-socket", socket)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return engine
-	}
-	running := engine()
-	n.until(t, http.StatusOK)
-	watch := watchFault(t, n)
-	watch.maxLog *= 2
 	for name, serve := range map[string]func(net.Conn){
 		"nonsense": func(c net.Conn) {
 			_, _ = c.Write([]byte(strings.Repeat("HTTP/1.1 400 Bad Request\r\n\xff\xff\xff\xff", 1000)))
 		},
 		"closing": func(c net.Conn) { _ = c.Close() },
+		"silent":  func(net.Conn) {},
 	} {
-		if err := running.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		_ = os.Remove(socket)
-		listener, err := net.Listen("unix", socket)
-		if err != nil {
-			t.Fatal(err)
-		}
-		conns := make(chan net.Conn, 1000)
-		go func() {
-			defer close(conns)
-			for {
-				c, err := listener.Accept()
-				if err != nil {
-					return
-				}
-				conns <- c
-				go serve(c)
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			socket := filepath.Join(t.TempDir(), "he.sock")
+			n := launchNodeWith(t, "h100x8", func(n *node) {
+				n.cmd.Env = append(n.cmd.Env, "DCGMSIM_CALL_TIMEOUT=2s", "DCGMSIM_CONNECT_TIMEOUT=1s")
+			}, append(fast, "-r", socket)...)
+			engine, err := n.sim.StartEngine(t.Context(), "--domain-socket", socket)
+			if err != nil {
+				t.Fatal(err)
 			}
-		}()
-		failures := func() float64 {
-			v, _ := sumOf(n.scrape(t), "gpu_exporter_sampler_restarts_total")
-			return v
-		}
-		before := failures()
-		n.eventually(t, name+": no GPU is up, and failures are counted", func() bool {
-			body := n.scrape(t)
-			truthful(t, name, body, 8)
-			return gpusUp(body) == 0 && failures() > before
+			n.until(t, http.StatusOK)
+			watch := watchFault(t, n)
+			watch.maxLog *= 2
+			if err := engine.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			_ = os.Remove(socket)
+			endImpostor := listenAs(t, socket, serve)
+			failures := func() float64 {
+				v, _ := sumOf(n.scrape(t), "gpu_exporter_sampler_restarts_total")
+				return v
+			}
+			n.eventually(t, "no GPU is up, and the back-off grows", func() bool {
+				body := n.scrape(t)
+				truthful(t, name, body, 8)
+				return gpusUp(body) == 0 && failures() >= 2
+			})
+			if status, why := n.tryGet(t, "/-/ready"); status != http.StatusServiceUnavailable {
+				t.Errorf("ready: %s", why)
+			}
+			endImpostor()
+			if engine, err = n.sim.StartEngine(t.Context(), "--domain-socket", socket); err != nil {
+				t.Fatal(err)
+			}
+			defer engine.Close()
+			watch.recovers(t, "the next engine is used", func() bool { return gpusUp(n.scrape(t)) == 8 && n.temperatures(t, 8) })
 		})
-		if status, why := n.tryGet(t, "/-/ready"); status != http.StatusServiceUnavailable {
-			t.Errorf("%s: ready: %s", name, why)
+	}
+}
+
+// listenAs listens on a socket and serves each connection. end closes all of them, and
+// removes the socket.
+func listenAs(t *testing.T, socket string, serve func(net.Conn)) (end func()) {
+	t.Helper()
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conns := make(chan net.Conn, 1000)
+	go func() {
+		defer close(conns)
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			conns <- c
+			go serve(c)
 		}
+	}()
+	return func() {
 		_ = listener.Close()
 		for c := range conns {
 			_ = c.Close()
 		}
-		_ = os.Remove(socket)
-		running = engine()
-		watch.recovers(t, name, func() bool { return gpusUp(n.scrape(t)) == 8 && n.temperatures(t, 8) })
 	}
-	defer running.Close()
 }
 
 // TestFaultHostengineClock: steps of the engine's clock, in both directions, neither stop

@@ -158,3 +158,31 @@ func TestFaultLimitsMemory(t *testing.T) {
 	}
 	watch.recovers(t, "values are fresh", func() bool { return n.temperatures(t, 8) })
 }
+
+// TestFaultLimitsSamplerMemory: a driver that demands a buffer of 8 GiB ends the sampler
+// before it uses that memory. The sampler is replaced, and works when the fault has ended.
+func TestFaultLimitsSamplerMemory(t *testing.T) {
+	t.Parallel()
+	n := startRestartable(t, "h100x8", everyCall...)
+	watch := watchFault(t, n.node)
+	watch.maxLog *= 2
+	for _, call := range []string{"nvmlDeviceGetProcessUtilization", "nvmlDeviceGetComputeRunningProcesses*"} {
+		crashes := func() float64 {
+			v, _ := sumOf(n.scrape(t), "gpu_exporter_sampler_restarts_by_reason_total", `"crash"`)
+			return v
+		}
+		before, most := crashes(), 0.0
+		n.command(t, "garbage "+call+" size")
+		n.eventually(t, "the sampler ends: "+call, func() bool {
+			most = max(most, proportionalSize(n.samplerPID(), "Pss_Anon"))
+			return crashes() > before
+		})
+		t.Logf("%s: the sampler had at most %.0f MiB", call, most/(1<<20))
+		if most > 256<<20 {
+			t.Errorf("%s: the sampler had %.0f MiB", call, most/(1<<20))
+		}
+		n.command(t, "clear")
+		n.restart(t) // ends the back-off
+		watch.recovers(t, call, func() bool { return gpusUp(n.scrape(t)) == 8 && n.temperatures(t, 8) })
+	}
+}

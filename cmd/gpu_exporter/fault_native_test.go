@@ -132,6 +132,7 @@ var answeringCalls = []struct{ call, trigger string }{
 	{"dcgmGetEntityGroupEntities", ""},
 	{"dcgmGetGpuInstanceHierarchy", "mig gpu 0 1g.10gb*3"},
 	{"dcgmGetGpuStatus", "lose gpu 6"},
+	{"dcgmProfGetSupportedMetricGroups", "mig gpu 0 2g.20gb*2"},
 	{"dcgmGetValuesSince_v2", "xid 94 gpu 1"},
 	{"dcgmGroupCreate", "mig gpu 0 1g.10gb*2"},
 	{"dcgmFieldGroupCreate", "mig gpu 0 1g.10gb*3"},

@@ -139,7 +139,7 @@ func TestFaultProcessPaused(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		time.Sleep(3 * maxAge) // the fault itself
+		time.Sleep(maxAge * 3 / 2) // the fault itself
 		signal(syscall.SIGCONT)
 		continued := time.Now()
 		for i, conn := range connections {

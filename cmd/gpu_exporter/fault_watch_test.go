@@ -77,7 +77,7 @@ func (n *node) vitals(t *testing.T) vitals {
 func (n *node) settledVitals(t *testing.T) vitals {
 	t.Helper()
 	var cpu float64
-	for range 3 {
+	for range 2 {
 		n.eventually(t, "the exporter gathers its own metrics", func() bool {
 			before := cpu
 			cpu, _ = sumOf(n.scrape(t), "process_cpu_seconds_total")

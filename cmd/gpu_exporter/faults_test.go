@@ -154,7 +154,7 @@ func TestFaultNativeNoLibrary(t *testing.T) {
 }
 
 // TestFaultHostengineLost: while a host engine is killed or frozen, values are withheld and scrapes
-// succeed. The exporter reconnects to the next engine.
+// succeed. The exporter reconnects to the next engine, and to one that answers again.
 func TestFaultHostengineLost(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
@@ -163,6 +163,7 @@ func TestFaultHostengineLost(t *testing.T) {
 	}{
 		"killed": {(*dcgmsim.Engine).Kill, "hostengine_lost"},
 		"frozen": {(*dcgmsim.Engine).Stop, "timeout"},
+		"thawed": {(*dcgmsim.Engine).Stop, "timeout"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -192,10 +193,17 @@ func TestFaultHostengineLost(t *testing.T) {
 				up, gpus := sumOf(body, "gpu_up")
 				return lost >= 1 && gpus == 8 && up == 0
 			})
-			if err := engine.Kill(); err != nil && name == "frozen" {
-				t.Fatal(err)
+			if name == "thawed" {
+				if err := engine.Cont(); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				if err := engine.Kill(); err != nil && name == "frozen" {
+					t.Fatal(err)
+				}
+				engine = start()
 			}
-			defer start().Close()
+			defer engine.Close()
 			watch.recovers(t, "the values return", flows)
 		})
 	}

@@ -140,10 +140,21 @@ func TestFaultHTTPStatus(t *testing.T) {
 		begin func(*node)
 		end   func(*node)
 	}{
-		"hung driver":       {func(n *node) { n.command(t, "hang sampling") }, func(n *node) { n.command(t, "clear") }},
-		"hung library":      {func(n *node) { n.command(t, "hang *") }, func(n *node) { n.command(t, "clear") }},
-		"crashing sampler":  {func(n *node) { n.command(t, "crash dcgmEntitiesGetLatestValues") }, func(n *node) { n.command(t, "clear") }},
-		"suspended sampler": {func(n *node) { n.signal(t, syscall.SIGSTOP) }, func(*node) {}},
+		"hung driver":      {func(n *node) { n.command(t, "hang sampling") }, func(n *node) { n.command(t, "clear") }},
+		"hung library":     {func(n *node) { n.command(t, "hang *") }, func(n *node) { n.command(t, "clear") }},
+		"crashing sampler": {func(n *node) { n.command(t, "crash dcgmEntitiesGetLatestValues") }, func(n *node) { n.command(t, "clear") }},
+		// The watchdog cannot distinguish a suspended sampler from a slow one for 10 s, so the
+		// recovery is measured from its end.
+		"suspended sampler": {func(n *node) { n.stopSampler(t) }, func(n *node) {
+			suspended := n.samplerPID()
+			n.eventually(t, "the suspended sampler is gone", func() bool { return n.samplerPID() != suspended })
+		}},
+		// It continues, or the watchdog has just replaced it.
+		"resumed sampler": {func(n *node) { n.stopSampler(t) }, func(n *node) {
+			if pid := n.samplerPID(); pid != 0 {
+				_ = syscall.Kill(pid, syscall.SIGCONT)
+			}
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -4,6 +4,8 @@
 package dcgm
 
 import (
+	"maps"
+
 	"gpu_exporter/collector/field"
 	"gpu_exporter/collector/model"
 )
@@ -17,6 +19,10 @@ func isProfiling(id uint16) bool {
 type capability struct {
 	fields map[uint16]bool
 	status model.Status
+}
+
+func (c capability) equal(other capability) bool {
+	return c.status == other.status && maps.Equal(c.fields, other.fields)
 }
 
 func (c capability) of(field uint16) model.Status {

@@ -179,37 +179,15 @@ func (e *engine) capabilities(top native.Topology) (map[uint32]capability, nativ
 		if !g.Status.Up() {
 			continue
 		}
-		groups, err := supportedMetricGroups(g.ID)
-		if err != nil {
-			c := native.NotSupported
-			var dcgmError *godcgm.Error
-			if errors.As(err, &dcgmError) {
-				c = native.Code(dcgmError.Code)
-			}
-			if c.EngineLost() {
-				return nil, c
-			}
-			out[g.ID] = capability{status: c.Status()}
-			continue
+		list, c := e.lib.ProfilingFields(g.ID)
+		if c.EngineLost() {
+			return nil, c
 		}
-		fields := make(map[uint16]bool)
-		for _, group := range groups {
-			for _, f := range group.FieldIds {
-				fields[uint16(f)] = true
-			}
+		fields := make(map[uint16]bool, len(list))
+		for _, f := range list {
+			fields[f] = true
 		}
-		out[g.ID] = capability{fields: fields}
+		out[g.ID] = capability{fields: fields, status: c.Status()}
 	}
 	return out, native.OK
-}
-
-// supportedMetricGroups guards go-dcgm, which panics if the library returns more groups or
-// fields than the structure holds.
-func supportedMetricGroups(gpu uint32) (groups []godcgm.MetricGroup, err error) {
-	defer func() {
-		if recover() != nil {
-			err = errors.New("DCGM returned more profiling metrics than its structure holds")
-		}
-	}()
-	return godcgm.GetSupportedMetricGroups(uint(gpu))
 }

@@ -288,3 +288,45 @@ func TestFlappingLink(t *testing.T) {
 		t.Errorf("inventory %d follows %d", p.inv.Generation, before.Generation)
 	}
 }
+
+// TestDamagedLinks shows that damaged answers add no switches or links: these would be missed
+// for ever.
+func TestDamagedLinks(t *testing.T) {
+	n := newNode(t, "dgx-h100")
+	p := n.start(fabricConfig())
+	p.links(nvswitch, 3, 20)
+	before := p.inv
+	n.command("garbage dcgmGetNvLinkLinkStatus noise")
+	n.command("garbage dcgmGetEntityGroupEntities noise")
+	p.sample("lists that are not confirmed", func(s *model.Sample) error {
+		if age := s.Time.Sub(s.LinksRead); age < 3*time.Second {
+			return fmt.Errorf("the links were listed %v ago", age)
+		}
+		return nil
+	})
+	n.command("clear")
+	p.sample("the links", func(s *model.Sample) error {
+		if age := s.Time.Sub(s.LinksRead); age > 2*time.Second {
+			return fmt.Errorf("the links were listed %v ago", age)
+		}
+		for kind, id := range map[model.EntityKind]uint32{nvswitch: 3, gpu: 7} {
+			if count, down := linksOf(p.inv, s, kind, id); len(down) > 0 {
+				t.Errorf("%v %d has %d links, %v are down", kind, id, count, down)
+			}
+		}
+		return nil
+	})
+	count := func(inv *model.Inventory, kind model.EntityKind) (found int) {
+		for _, e := range inv.Entities {
+			if e.Kind == kind {
+				found++
+			}
+		}
+		return found
+	}
+	for _, kind := range []model.EntityKind{nvswitch, nvlinks} {
+		if got, want := count(p.inv, kind), count(before, kind); got != want {
+			t.Errorf("%d devices of kind %v, want %d", got, kind, want)
+		}
+	}
+}

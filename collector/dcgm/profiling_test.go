@@ -84,6 +84,39 @@ func TestProfilingStates(t *testing.T) {
 	}
 }
 
+// TestProfilingFieldsAfterAnError shows that an error, or absurd numbers of profiling fields,
+// cost neither memory nor profiling for good.
+func TestProfilingFieldsAfterAnError(t *testing.T) {
+	n := newNode(t, scenario(t, "gpu h100 count 2"))
+	healthy := n.start(defaultConfig())
+	healthy.profiling("0 active", "1 active")
+	for _, fault := range []string{"fail %s -3", "garbage %s 255"} {
+		n.command(fmt.Sprintf(fault, "dcgmProfGetSupportedMetricGroups"))
+		p := n.start(defaultConfig())
+		p.profiling("0 unsupported", "1 unsupported")
+		p.has(gpu, 1, 150, model.StatusOK)
+		if got, most := p.peak(), healthy.peak()+1<<30; got > most {
+			t.Errorf("%s: the sampler had %d bytes, want at most %d", fault, got, most)
+		}
+		n.command("clear")
+		p.profiling("0 active", "1 active")
+	}
+}
+
+// peak returns the most memory that the sampler had, touched or not, in bytes.
+func (p *process) peak() (bytes int) {
+	p.t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	_, peak, _ := strings.Cut(string(status), "\nVmPeak:")
+	if _, err := fmt.Sscan(peak, &bytes); err != nil {
+		p.t.Fatal(err)
+	}
+	return bytes << 10
+}
+
 // TestStalledProfiling shows that values which DCGM does not update are withheld and
 // their fields re-watched until they work again.
 func TestStalledProfiling(t *testing.T) {

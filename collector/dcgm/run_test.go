@@ -487,20 +487,20 @@ func TestLog(t *testing.T) {
 	n := newNode(t, "h100x8")
 	p := n.start(cfg)
 	p.has(gpu, 0, 150, model.StatusOK)
-	n.command("xid 77031 gpu 0")
+	n.command("xid 1019 gpu 0")
 	p.events("an XID", 1)
 	p.stdin.Close()
 	<-p.exited
 	p.mu.Lock()
 	loud := p.output.String()
 	p.mu.Unlock()
-	if !strings.Contains(loud, "XID 77031") {
+	if !strings.Contains(loud, "XID 1019") {
 		t.Errorf("the log on standard output is %q", loud)
 	}
 	cfg.DCGMLogLevel = ""
 	p = n.start(cfg)
 	p.has(gpu, 0, 150, model.StatusOK)
-	n.command("xid 77031 gpu 0")
+	n.command("xid 1019 gpu 0")
 	p.events("an XID", 1)
 	p.stdin.Close()
 	<-p.exited
@@ -511,7 +511,7 @@ func TestLog(t *testing.T) {
 		t.Errorf("without a level, standard output has %q", quiet)
 	}
 	// Other engines may write to this file, but not about this XID.
-	if text, err := os.ReadFile("/var/log/nv-hostengine.log"); err == nil && strings.Contains(string(text), "XID 77031") {
+	if text, err := os.ReadFile("/var/log/nv-hostengine.log"); err == nil && strings.Contains(string(text), "XID 1019") {
 		t.Error("the log is in DCGM's default file")
 	}
 }

@@ -80,7 +80,7 @@ func (s *sampler) followTopology(now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if identity := s.incomplete || s.migChanged; !changed && (!identity || now.Before(s.identityAt)) {
+	if identity := s.incomplete || s.incapable || s.migChanged; !changed && (!identity || now.Before(s.identityAt)) {
 		return nil
 	}
 	// XIDs and values received until now belong to the old inventory.
@@ -93,7 +93,7 @@ func (s *sampler) followTopology(now time.Time) error {
 	}
 	message := "the topology changed"
 	if !changed {
-		message = "the identity of GPUs changed"
+		message = "the identity or the profiling fields of GPUs changed"
 	}
 	s.log.Info(message, "entities", len(s.inv.Entities), "generation", s.inv.Generation)
 	return nil

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"maps"
 	"time"
 
 	"gpu_exporter/collector/dcgm/inventory"
@@ -24,8 +25,8 @@ const (
 	// updateWait bounds how long DCGM takes to update all fields, for which a watch
 	// waits: 8 GPUs with 60 fields take 10 s if each call of the driver takes 20 ms.
 	updateWait = 30 * time.Second
-	// identityRetry is the time to the next read of the identities while a UUID is
-	// unknown, or while the driver does not confirm a changed MIG mode.
+	// identityRetry is the time to the next read of the identities while a UUID or the
+	// profiling fields are unknown, or while the driver does not confirm a changed MIG mode.
 	identityRetry = 10 * time.Second
 	// instancesTimeout is how long MIG instances that cannot be listed count as
 	// unchanged, but at least 2 intervals: their IDs may be reused meanwhile.
@@ -55,6 +56,7 @@ type sampler struct {
 	unlisted     bool      // that is longer ago than instancesTimeout
 	updated      bool      // the engine updated all fields once
 	incomplete   bool      // a UUID is unknown
+	incapable    bool      // the profiling fields of a GPU are unknown after an error
 	migChanged   bool      // the last reading found a changed MIG mode
 	identityAt   time.Time // when the identities may be read again
 	libraryCheck time.Time // when the library's file was last checked
@@ -167,12 +169,19 @@ func (s *sampler) rebuild(topologyChanged bool) (rebuilt bool, err error) {
 	if s.incomplete = found.Incomplete; s.incomplete || unchanged {
 		s.identityAt = time.Now().Add(identityRetry)
 	}
-	if unchanged {
+	if unchanged && !s.incapable {
 		return false, nil
 	}
 	capabilities, c := s.engine.capabilities(top)
 	if c != native.OK {
 		return false, s.failed(c, model.FailureDiscoveryFailed, "listing profiling metric groups")
+	}
+	s.incapable = false
+	for _, of := range capabilities {
+		s.incapable = s.incapable || of.status == model.StatusError
+	}
+	if unchanged && maps.EqualFunc(capabilities, s.profiler.capabilities, capability.equal) {
+		return false, nil
 	}
 	s.profiler.capabilities = capabilities
 	p := s.plan(inv)

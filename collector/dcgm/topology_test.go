@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -423,4 +424,43 @@ func TestLateMIGUUIDs(t *testing.T) {
 	if e := p.inv.Entities[2]; e.UUID != "MIG-late" {
 		t.Errorf("the compute instance is %+v", e)
 	}
+}
+
+// TestDamagedIdentities shows that no inventory has the identity of a damaged answer: the
+// next good one would make it a lost GPU.
+func TestDamagedIdentities(t *testing.T) {
+	n := newNode(t, "h100x8-mig")
+	cfg := defaultConfig()
+	p := n.start(cfg)
+	p.has(gpu, 7, 150, model.StatusOK)
+	before := make(map[uint32]model.Entity)
+	for _, e := range p.inv.Entities {
+		if e.Kind == gpu {
+			before[e.ID] = e
+		}
+	}
+	damaged := func(inv *model.Inventory, unknown bool) {
+		t.Helper()
+		for _, e := range inv.Entities {
+			switch want := before[e.ID]; {
+			case e.Kind == gpu && !unknown && (e.UUID != want.UUID || e.PCIBusID != want.PCIBusID || e.Model != want.Model || e.Serial != want.Serial):
+				t.Errorf("GPU %d is\n%+v, want\n%+v", e.ID, e, want)
+			case e.Kind == gpu && (e.UUID != "" && e.UUID != want.UUID || e.PCIBusID != "" && e.PCIBusID != want.PCIBusID):
+				t.Errorf("a new sampler finds GPU %d as\n%+v, want\n%+v", e.ID, e, want)
+			case e.Kind == inst && e.Profile != "" && !strings.HasSuffix(e.Profile, "gb"):
+				t.Errorf("an instance has the profile %q", e.Profile)
+			}
+		}
+	}
+	n.command("garbage dcgmEntitiesGetLatestValues noise")
+	for _, layout := range []string{"3g.40gb*2", "2g.20gb*3", "1g.10gb*7"} {
+		n.command("mig gpu 0 " + layout)
+		damaged(p.inventory(layout), false)
+	}
+	damaged(n.start(cfg).inventory("the inventory of a new sampler"), true)
+	n.command("clear")
+	p.sample("the identities", func(*model.Sample) error {
+		damaged(p.inv, false)
+		return nil
+	})
 }

@@ -92,7 +92,7 @@
 //	slow CALL MS                                  delay a call by MS milliseconds
 //	fail CALL CODE                                make a call return CODE
 //	crash CALL                                    make a call end its process with SIGSEGV
-//	garbage CALL BYTE|noise                       fill a call's answers of NVML or an embedded engine with a byte, or change some bytes
+//	garbage CALL BYTE|noise|size                  fill a call's answers of NVML or an embedded engine with a byte, change some bytes, or demand a huge buffer
 //	clear [CALL]                                  remove the faults of a call; without CALL, undo all commands except counters, loads, processes and MIG
 //	engine lost|back                              lose the host engine, so that calls fail and connections drop, or bring it back
 //	clock MS                                      set the clock of engines ahead of the node's by MS milliseconds, which may be negative
@@ -124,7 +124,8 @@
 // The commands hang, slow, fail, crash and garbage apply to one function of the C
 // ABI, in every process of the node. The command garbage applies to NVML and an
 // embedded engine: counts, ids, numbers and texts of a successful answer are
-// overwritten, with the byte 255 for example by absurd counts and unterminated texts. A fault on "sampling" stops new samples while calls
+// overwritten, with the byte 255 for example by absurd counts and unterminated texts. The
+// argument size makes NVML's lists of processes and utilisation demand room for 2^28 entries. A fault on "sampling" stops new samples while calls
 // still answer from the old ones. Faults of the hardware have commands of their
 // own: lose, detach, xid, sxid, link, switch, heat, reason, ecc, remap, retire,
 // recovery, fabric, health, profiling, blank and set. The command engine
@@ -137,6 +138,9 @@
 //   - A connection to a standalone engine is tried for 5 s. A call of a stopped
 //     engine times out after 60 s. After the engine dies, its handles never
 //     recover.
+//   - If an engine accepts a connection and does not answer, connecting takes 120 s, the
+//     time of two calls. It then succeeds, and every call on the handle fails with
+//     connection-not-valid (dcgmConnect_v2 in DcgmApi.cpp).
 //   - Reading a field needs a watch that covers the entity. A group of GPUs does
 //     not cover their instances. Limits: 128 fields per field group, 64 groups,
 //     64 field groups, with DCGM's own counted.

@@ -122,13 +122,15 @@ func (l *layout) covers(v state.View, ownership *Ownership, counters []field.Cou
 }
 
 // labelValue returns the text of a label counter on an entity, or "" without one. A
-// field of the node is read on GPUs; the remaining entities, and GPUs whose instances are
-// read in their place, take the first value.
+// field of the node is read on GPUs; the remaining entities, GPUs whose instances are
+// read in their place, and lost ones take the first value. Without it, the counters of a GPU
+// would become other series when it is lost.
 func (l *layout) labelValue(counters []field.Counter, s *model.Sample, counter, entity int) string {
 	cell, ok := l.cell(s, counter, entity)
 	kind := l.inventory.Entities[entity].Kind
 	partitioned := kind == model.KindGPU && s != nil && len(s.Rows[entity]) == 0
-	if !ok && counters[counter].Field.Level == model.KindGlobal && (!kind.OfGPU() || kind == model.KindComputeInstance || partitioned) {
+	lost := l.inventory.Entities[entity].State != model.EntityUp
+	if !ok && counters[counter].Field.Level == model.KindGlobal && (!kind.OfGPU() || kind == model.KindComputeInstance || partitioned || lost) {
 		for i := 0; i < l.inventory.Devices() && !ok; i++ {
 			cell, ok = l.cell(s, counter, i)
 		}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -193,6 +194,20 @@ func TestMIGDevices(t *testing.T) {
 			}
 		})
 	}
+	t.Run("damaged answers", func(t *testing.T) {
+		c := startNode(t, "h100x8-mig")
+		want := c.mustAsk("mig devices").MIG
+		c.command(t, "garbage nvmlDeviceGetUUID noise")
+		for range 5 {
+			if a := c.ask("mig devices"); a.Error == "" && !slices.Equal(a.MIG, want) {
+				t.Errorf("devices %+v, want %+v", a.MIG, want)
+			}
+		}
+		c.command(t, "clear")
+		if got := c.mustAsk("mig devices").MIG; !slices.Equal(got, want) {
+			t.Errorf("devices %+v, want %+v", got, want)
+		}
+	})
 	t.Run("no library", func(t *testing.T) {
 		if a := startChild(t, "LD_LIBRARY_PATH="+t.TempDir()).ask("mig devices"); !a.noLibrary() {
 			t.Errorf("answer %+v", a)

@@ -462,7 +462,8 @@ func newUsage(samples []nvml.ProcessUtilizationSample, since, now uint64) (used 
 }
 
 // guarded makes a go-nvml call that returns a list. go-nvml panics if the library
-// returns a length beyond the list.
+// returns a length beyond the list. It also allocates a list of any length that the library
+// demands, which nothing here can bound: RLIMIT_DATA of the sampler process does.
 func guarded[T any](call func() ([]T, nvml.Return)) (list []T, ret nvml.Return) {
 	defer func() {
 		if recover() != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,6 +23,8 @@ type Reader struct {
 	log *slog.Logger
 	lib nvml.Interface // counts its users
 
+	known []GPU // the last answer of MIGDevices; nil: none
+
 	mu       sync.Mutex // locked while processes are read
 	held     *Library   // the open library of Processes, or nil
 	opened   time.Time  // when it was opened
@@ -35,9 +38,15 @@ func NewReader(log *slog.Logger) *Reader {
 	return &Reader{log: log, lib: nvml.New(), lastSeen: make(map[string]uint64), failures: make(map[target]string)}
 }
 
+// maxRereads is how often a GPU is read until two answers are equal.
+const maxRereads = 3
+
 // MIGDevices lists the current MIG devices of all GPUs. It opens and closes the library
 // each time, so that it survives a driver that is loaded, unloaded or updated. It logs
-// and omits unreadable GPUs; the error means that there is no list.
+// and omits unreadable GPUs; the error means that there is no list. The devices of a GPU that
+// differ from its last ones count only if the next answer is the same: an answer may be
+// damaged. Only those GPUs are read again, because a slow driver takes seconds for all. One
+// goroutine uses it.
 func (r *Reader) MIGDevices() ([]model.MIGDevice, error) {
 	l, err := open(r.lib)
 	if err != nil {
@@ -48,7 +57,42 @@ func (r *Reader) MIGDevices() ([]model.MIGDevice, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listing GPUs: %w", err)
 	}
+	for i := range gpus {
+		if r.known == nil || i < len(r.known) && gpus[i].same(&r.known[i]) {
+			continue
+		}
+		if !l.confirm(&gpus[i]) {
+			return nil, fmt.Errorf("%d answers about the MIG devices of GPU %d differ", maxRereads+1, i)
+		}
+	}
+	r.known = gpus
+	r.logUnreadable(gpus)
 	var all []model.MIGDevice
+	for _, g := range gpus {
+		if g.UUID != "" { // the GPU of these devices is known
+			all = append(all, g.MIGDevices...)
+		}
+	}
+	return all, nil
+}
+
+// confirm reads a GPU again until two answers are equal, and reports whether they are.
+func (l *Library) confirm(g *GPU) bool {
+	for range maxRereads {
+		again := l.gpu(g.Index)
+		if again.same(g) {
+			return true
+		}
+		*g = again
+	}
+	return false
+}
+
+func (g *GPU) same(other *GPU) bool {
+	return g.UUID == other.UUID && slices.Equal(g.MIGDevices, other.MIGDevices)
+}
+
+func (r *Reader) logUnreadable(gpus []GPU) {
 	for _, g := range gpus {
 		switch {
 		case errors.Is(g.Err, errLost):
@@ -56,11 +100,7 @@ func (r *Reader) MIGDevices() ([]model.MIGDevice, error) {
 		case g.Err != nil:
 			r.log.Warn("NVML returned only a part of a GPU's data", "index", g.Index, "uuid", g.UUID, "err", g.Err)
 		}
-		if g.UUID != "" { // the GPU of these devices is known
-			all = append(all, g.MIGDevices...)
-		}
 	}
-	return all, nil
 }
 
 // Close closes the library of Processes, unless it is in use: only the end of the

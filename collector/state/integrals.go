@@ -125,9 +125,10 @@ type integrator struct {
 	value  float64
 	recent float64 // exponentially weighted mean of the last values
 	total  float64
-	// counter is the last value of an ofAllTime source, if known is set, and counted is
-	// the total at that value.
+	// counter is the last value of an ofAllTime source, if known is set. counted is the
+	// total and countedAt the time at that value.
 	counter, counted float64
+	countedAt        int64
 	known            bool
 	interruptions    int // the value of integrals.interruptions at the last value
 }
@@ -151,7 +152,7 @@ func (g *integrator) add(sources []IntegralSource, source int, p model.Point, s 
 	if g.until == 0 || p.At-g.until < -clockStep {
 		g.source, g.until, g.value, g.recent, g.known = source, p.At, v, v, false
 		if src.nature == ofAllTime {
-			g.count(v)
+			g.count(v, p.At)
 		}
 		return 0
 	}
@@ -167,7 +168,7 @@ func (g *integrator) add(sources []IntegralSource, source int, p model.Point, s 
 	}
 	switch {
 	case src.nature == ofAllTime:
-		g.count(v)
+		g.count(v, p.At)
 	case dt <= s.covered && src.nature == ofMoment:
 		g.total += (g.value + v) / 2 * dt
 	case dt <= s.covered:
@@ -185,13 +186,19 @@ func (g *integrator) add(sources []IntegralSource, source int, p model.Point, s 
 	return gap
 }
 
-// count adds the next value of a sum. The sum includes the time during which another source
-// was used. After a reset of the sum, the increase until the next value is unknown and omitted.
-func (g *integrator) count(v float64) {
-	if g.known && v > g.counter {
+// maxRate bounds the increase of a sum per second, in the integral's unit: no GPU has 1 MW.
+const maxRate = 1e6
+
+// count adds the next value of a sum, at a time by the engine's clock. The sum includes the
+// time during which another source was used. After a reset of the sum, or an increase that is
+// impossible, the increase until the next value is unknown and omitted. Example: a damaged
+// value of 10¹² J, 1 s after one of 7,000 J, adds nothing, and neither does the next one of
+// 7,600 J.
+func (g *integrator) count(v float64, at int64) {
+	if most := maxRate * float64(at-g.countedAt) / 1e6; g.known && v > g.counter && v-g.counter <= most {
 		g.total = max(g.total, g.counted+v-g.counter)
 	}
-	g.counter, g.counted, g.known = v, g.total, true
+	g.counter, g.counted, g.countedAt, g.known = v, g.total, at, true
 }
 
 // integrals holds all integrals of all devices since the exporter started.

@@ -56,6 +56,10 @@ func TestIntegrator(t *testing.T) {
 		"a sum that was reset adds nothing once": {power, []sourcePoint{
 			{0, 100, 7_000_000, 0, 0, 0}, {0, 101, 5000, 0, 0, 0}, {0, 102, 6000, 1, 0, 0},
 		}},
+		"an impossible increase of a sum adds nothing": {power, []sourcePoint{
+			{0, 100, 7_000_000, 0, 0, 0}, {0, 101, 7_600_000, 600, 0, 0},
+			{0, 102, 1e15, 600, 0, 0}, {0, 103, 7_700_000, 600, 0, 0}, {0, 104, 8_300_000, 1200, 0, 0},
+		}},
 		"the mean of both sides bridges a gap": {mean, []sourcePoint{
 			{0, 100, 0.5, 0, 0, 0}, {0, 101, 0.5, 0.5, 0, 0},
 			{0, 106, 0.1, 0.5 + 0.1 + 4*0.3, 4, 0}, // it covers the last second

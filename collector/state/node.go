@@ -190,7 +190,11 @@ func (n *Node) addEvents(events []model.Event) {
 			key.Instance, key.Profile = model.Unknown, "" // either instance
 		}
 		if n.arbiter.Reported(key.UUID, e.Code, e.Time, now) {
-			n.xids.Add(key, e.Code, e.Time, now)
+			at := e.Time
+			if at.After(now) { // the engine's clock is ahead, or the time is damaged
+				at = now
+			}
+			n.xids.Add(key, e.Code, at, now)
 			gpu, _ := n.latest.GPU(e.Entity)
 			n.report.xid(gpu, xid.Key{EntityKey: key, Code: e.Code}, now)
 		}

@@ -66,6 +66,30 @@ func TestAgeCountsFromTheSampleTime(t *testing.T) {
 	}
 }
 
+// An XID is not later than its report: a damaged time would be the newest for ever.
+func TestXIDOfTheFuture(t *testing.T) {
+	node, clock := newTestNode(t)
+	for i, ahead := range []time.Duration{200 * 365 * 24 * time.Hour, 0} {
+		*clock = clock.Add(time.Second)
+		e := model.Event{Kind: model.EventXID, Entity: 1, Time: clock.Add(ahead), Code: 79}
+		if err := node.Deliver(wire.Frame{Events: &model.Events{Generation: 1, List: []model.Event{e}}}); err != nil {
+			t.Fatal(err)
+		}
+		found := 0
+		for k, c := range node.View().XIDs {
+			if k.Code == 79 {
+				found++
+				if !c.Last.Equal(*clock) || c.Total != uint64(i)+2 {
+					t.Errorf("after %d: %+v at %v", i, c, *clock)
+				}
+			}
+		}
+		if found != 1 {
+			t.Errorf("%d counts", found)
+		}
+	}
+}
+
 func TestNodeRejects(t *testing.T) {
 	ahead := func(d time.Duration) func(*model.Inventory, *model.Sample) wire.Frame {
 		return func(_ *model.Inventory, s *model.Sample) wire.Frame {

@@ -5,22 +5,26 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"net"
+	"os"
 	"time"
 
 	"gpu_exporter/collector/wire"
 )
 
 const (
-	// probeInterval is the time between two probes of the hostengine's socket, and
-	// probeTimeout the limit of one.
-	probeInterval = time.Second
-	probeTimeout  = time.Second
+	// probeHold is how long a hostengine must keep a connection open, in silence, to
+	// count as listening, and probeRetry the time to the next probe if it does not.
+	probeHold  = 500 * time.Millisecond
+	probeRetry = 500 * time.Millisecond
+	// probeTimeout bounds the time to connect.
+	probeTimeout = time.Second
 )
 
-// listensAgain returns a channel that is closed when the hostengine accepts a connection
-// after it had refused one. An engine that accepts connections and fails afterwards is
-// not back. The channel is nil for an embedded engine and for vsock addresses.
+// listensAgain returns a channel that is closed when the hostengine listens after a time
+// when it did not. An engine that listens all the time and fails afterwards is not back.
+// The channel is nil for an embedded engine and for vsock addresses.
 func (s *Supervisor) listensAgain(ctx context.Context) <-chan struct{} {
 	s.mu.Lock()
 	address := s.sampler.Hostengine
@@ -35,25 +39,39 @@ func (s *Supervisor) listensAgain(ctx context.Context) <-chan struct{} {
 	}
 	back := make(chan struct{})
 	go func() {
-		dialer := net.Dialer{Timeout: probeTimeout}
-		timer := time.NewTicker(probeInterval)
-		defer timer.Stop()
-		for refused := false; ; {
-			connection, err := dialer.DialContext(ctx, network, engine.Target)
-			if err == nil {
-				connection.Close()
-			}
-			if err == nil && refused {
+		for absent := false; ctx.Err() == nil; {
+			listening := listens(ctx, network, engine.Target)
+			if listening && absent {
 				close(back)
 				return
 			}
-			refused = refused || err != nil
-			select {
-			case <-ctx.Done():
-				return
-			case <-timer.C:
+			if !listening {
+				absent = true
+				select {
+				case <-ctx.Done():
+				case <-time.After(probeRetry):
+				}
 			}
 		}
 	}()
 	return back
+}
+
+// listens reports whether the hostengine accepts a connection and keeps it open. A proxy
+// without an engine behind it closes the connection. A hostengine sends nothing before it
+// is asked. A connection of the next probe follows at once, so that an engine that ends and
+// is replaced within milliseconds is noticed too.
+func listens(ctx context.Context, network, address string) bool {
+	dialer := net.Dialer{Timeout: probeTimeout}
+	connection, err := dialer.DialContext(ctx, network, address)
+	if err != nil {
+		return false
+	}
+	defer connection.Close()
+	defer context.AfterFunc(ctx, func() { connection.Close() })()
+	if err := connection.SetReadDeadline(time.Now().Add(probeHold)); err != nil {
+		return false
+	}
+	_, err = connection.Read(make([]byte, 1))
+	return errors.Is(err, os.ErrDeadlineExceeded)
 }

@@ -49,10 +49,68 @@ func TestBackOffEndsWhenTheEngineIsBack(t *testing.T) {
 			}
 		})
 	}
+	t.Run("replaced within an instant", func(t *testing.T) {
+		address := filepath.Join(t.TempDir(), "s")
+		first, accepted := serve(t, address, false)
+		s := New(Config{})
+		s.sampler = wire.SamplerConfig{Hostengine: address}
+		go func() {
+			<-accepted // the probe is connected
+			first()
+			serve(t, address, false)
+		}()
+		if !s.backOff(t.Context(), 10*time.Minute) {
+			t.Error("the back-off did not notice that the engine was replaced")
+		}
+	})
+	t.Run("a proxy without an engine", func(t *testing.T) {
+		address := filepath.Join(t.TempDir(), "s")
+		serve(t, address, true)
+		s := New(Config{})
+		s.sampler = wire.SamplerConfig{Hostengine: address}
+		if s.backOff(t.Context(), 3*time.Second) {
+			t.Error("a proxy that closes every connection is an engine")
+		}
+	})
 	s := New(Config{})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	if s.listensAgain(ctx) != nil {
 		t.Error("an embedded engine is probed")
 	}
+}
+
+// serve accepts connections on a socket. It closes each at once, or when end is called, which
+// also removes the socket. accepted receives the first one.
+func serve(t *testing.T, address string, closing bool) (end func(), accepted <-chan struct{}) {
+	t.Helper()
+	l, err := net.Listen("unix", address)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	first := make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		var all []net.Conn
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				break
+			}
+			if all = append(all, c); len(all) == 1 {
+				close(first)
+			}
+			if closing {
+				c.Close()
+			}
+		}
+		for _, c := range all {
+			c.Close()
+		}
+	}()
+	end = func() { l.Close(); <-done }
+	t.Cleanup(end)
+	return end, first
 }

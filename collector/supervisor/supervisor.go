@@ -258,13 +258,19 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		logged   model.Failure // the newest failure that a sampler reported
 	)
 	for {
-		end := s.runOne(ctx, s.nextConfig())
+		cfg := s.nextConfig()
+		end := s.runOne(ctx, cfg)
 		if ctx.Err() != nil {
 			return end.err
 		}
 		failures++
-		if end.stable || end.reconfigured {
+		switch {
+		case end.stable || end.reconfigured:
 			failures = 0
+		case cfg.Hostengine != "" && end.failure.Reason == restartTimeout:
+			// The sampler has waited for an engine that does not answer, for at least 10 s.
+			// A sampler that waits uses the engine as soon as it answers.
+			failures = 1
 		}
 		if end.sampled {
 			logged = model.Failure{}

@@ -6,6 +6,7 @@ package supervisor
 import (
 	"context"
 	"log/slog"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -95,6 +96,36 @@ func TestSupervisorBacksOff(t *testing.T) {
 	})
 	if jitters == 0 {
 		t.Error("no delay has jitter")
+	}
+}
+
+// A sampler that waits for a standalone engine has waited long enough: the back-off does
+// not grow. An embedded engine that hangs is started less and less often.
+func TestSupervisorWaitsForSilentEngine(t *testing.T) {
+	for name, c := range map[string]struct {
+		hostengine string
+		most       time.Duration // between the end of the last sampler and the next one
+	}{
+		"standalone": {filepath.Join(t.TempDir(), "missing.sock"), 1250 * time.Millisecond},
+		"embedded":   {"", time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			const samplers = 8
+			sampler := wire.SamplerConfig{Interval: time.Second, Hostengine: c.hostengine}
+			runFake(t, Config{}, sampler, (*fakeProcess).awaitStdinEnd, func(t *testing.T, s *Supervisor, w *fakeHost) {
+				for len(w.started()) < samplers {
+					advance(time.Second)
+				}
+				started := w.started()
+				gap := started[samplers-1].startedAt.Sub(*started[samplers-2].killedAt.Load())
+				if gap < c.most*4/5 || gap > c.most {
+					t.Errorf("the next sampler is started %v after the last one, want %v to %v", gap, c.most*4/5, c.most)
+				}
+				if n := s.Status().Restarts[restartTimeout]; n != samplers-1 {
+					t.Errorf("%d time-outs, want %d", n, samplers-1)
+				}
+			})
+		})
 	}
 }
 

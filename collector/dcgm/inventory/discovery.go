@@ -60,6 +60,7 @@ type Discovery struct {
 	driver     string
 	gpus       map[uint32]*gpu
 	fabric     fabric
+	known      map[fieldOf]value
 	started    bool   // an inventory was made
 	now        int64  // the newest time by the engine's clock
 	migFailure string // why NVML did not list the MIG devices; logged when it changes
@@ -73,7 +74,7 @@ type gpu struct {
 
 // New returns a Discovery that knows no devices.
 func New(cfg Config) *Discovery {
-	return &Discovery{cfg: cfg, gpus: make(map[uint32]*gpu), fabric: newFabric(cfg.Links)}
+	return &Discovery{cfg: cfg, gpus: make(map[uint32]*gpu), fabric: newFabric(cfg.Links), known: make(map[fieldOf]value)}
 }
 
 // Found is the devices of the node.
@@ -267,23 +268,69 @@ func (d *Discovery) readDriver(top native.Topology) native.Code {
 	return native.OK
 }
 
-// values are the values of one entity.
-type values struct {
-	texts   map[uint16]string
-	numbers map[uint16]int
+// value is a text, or a number without a text.
+type value struct {
+	text   string
+	number int
 }
 
-func (v values) text(field uint16) string { return v.texts[field] }
+// values are the values of one entity, by field.
+type values map[uint16]value
+
+func (v values) text(field uint16) string { return v[field].text }
 
 func (v values) number(field uint16) int {
-	if n, ok := v.numbers[field]; ok {
-		return n
+	if n, ok := v[field]; ok {
+		return n.number
 	}
 	return model.Unknown
 }
 
-// read reads fields from the driver: that needs no watch, and constants cost little.
+// fieldOf names a field of an entity.
+type fieldOf struct {
+	entity native.Pair
+	field  uint16
+}
+
+// read reads fields from the driver: that needs no watch, and constants cost little. A value
+// that was not read before counts only if a second reading returns it too. Otherwise a
+// damaged answer would be another GPU, and the next good one would report it as lost.
 func (d *Discovery) read(entities []native.Pair, fields ...uint16) ([]values, native.Code) {
+	out, c := d.readOnce(entities, fields)
+	if c != native.OK {
+		return nil, c
+	}
+	var changed []native.Pair
+	var at []int // their positions in entities
+	for i, e := range entities {
+		for field, v := range out[i] {
+			if known, ok := d.known[fieldOf{e, field}]; !ok || known != v {
+				changed, at = append(changed, e), append(at, i)
+				break
+			}
+		}
+	}
+	if len(changed) == 0 {
+		return out, native.OK
+	}
+	second, c := d.readOnce(changed, fields)
+	if c != native.OK {
+		return nil, c
+	}
+	for i, e := range changed {
+		first := out[at[i]]
+		for field, v := range first {
+			if again, ok := second[i][field]; ok && again == v {
+				d.known[fieldOf{e, field}] = v
+			} else {
+				delete(first, field)
+			}
+		}
+	}
+	return out, native.OK
+}
+
+func (d *Discovery) readOnce(entities []native.Pair, fields []uint16) ([]values, native.Code) {
 	r := native.Request{Entities: entities, Fields: fields}
 	for i := range entities {
 		r.Base = append(r.Base, uint32(i*len(fields)))
@@ -295,7 +342,7 @@ func (d *Discovery) read(entities []native.Pair, fields ...uint16) ([]values, na
 	}
 	out := make([]values, len(entities))
 	for i := range out {
-		out[i] = values{make(map[uint16]string), make(map[uint16]int)}
+		out[i] = make(values)
 		for j, field := range fields {
 			c := &cells[i*len(fields)+j]
 			if c.Status != native.OK {
@@ -304,10 +351,10 @@ func (d *Discovery) read(entities []native.Pair, fields ...uint16) ([]values, na
 			d.now = max(d.now, c.Time)
 			if c.Type == 's' {
 				if text := d.cfg.Library.Text(c); native.TextStatus(text) == model.StatusOK && utf8.Valid(text) {
-					out[i].texts[field] = string(text)
+					out[i][field] = value{string(text), model.Unknown}
 				}
 			} else if n, ok := c.Int64(); ok {
-				out[i].numbers[field] = int(n)
+				out[i][field] = value{number: int(n)}
 			}
 		}
 	}

@@ -34,6 +34,8 @@
 #define ABI_SWITCH_LINKS 256
 #define ABI_MAX_CPUS 8
 #define ABI_CORE_WORDS 16 /* of 64 bits: 1024 cores */
+#define ABI_MAX_METRIC_GROUPS 10
+#define ABI_METRIC_GROUP_FIELDS 64
 #define ABI_LINK_NOT_SUPPORTED 0
 #define ABI_LINK_DISABLED 1
 #define ABI_LINK_DOWN 2
@@ -170,6 +172,21 @@ struct abi_cpu_hierarchy {
 };
 
 #define ABI_CPU_HIERARCHY_VERSION ((uint32_t)(sizeof(struct abi_cpu_hierarchy) | (1u << 24)))
+
+/* dcgmProfGetMetricGroups_v3 */
+struct abi_metric_groups {
+    uint32_t version;
+    uint32_t unused;
+    uint32_t gpu;
+    uint32_t count;
+    struct {
+        uint16_t major, minor;
+        uint32_t field_count;
+        uint16_t fields[ABI_METRIC_GROUP_FIELDS];
+    } groups[ABI_MAX_METRIC_GROUPS];
+};
+
+#define ABI_METRIC_GROUPS_VERSION ((uint32_t)(sizeof(struct abi_metric_groups) | (3u << 24)))
 
 typedef int (*abi_values_callback)(uint32_t kind, uint32_t id, struct abi_value1 *values, int count, void *user);
 

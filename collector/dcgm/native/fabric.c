@@ -19,11 +19,12 @@ struct fabric {
     uint32_t kinds;
     int (*link_status)(uintptr_t, void *);
     int (*cpu_hierarchy)(uintptr_t, struct abi_cpu_hierarchy *);
+    int has_switches;    /* the newest list, confirmed or not */
     int switches_listed; /* at least once */
     int old_links; /* the library only knows dcgmNvLinkStatus_v4 */
     int64_t checked_ms;
     uint32_t checks;
-    struct fabric_topology current, next;
+    struct fabric_topology current, next, again;
     union {
         struct abi_link_status v5;
         struct abi_link_status_v4 v4;
@@ -71,7 +72,7 @@ static int list_ids(struct fabric *f, uint32_t kind, struct fabric_ids *ids)
     if (rc == ABI_OK) {
         now.count = (uint32_t)count;
         *ids = now;
-        f->switches_listed = f->switches_listed || kind == ABI_KIND_SWITCH;
+        f->has_switches = f->has_switches || kind == ABI_KIND_SWITCH;
     }
     return ABI_OK;
 }
@@ -167,6 +168,22 @@ static int equal(const struct fabric_topology *a, const struct fabric_topology *
            !memcmp(a->cpus, b->cpus, a->cpu_count * sizeof(a->cpus[0]));
 }
 
+/* Lists everything into t, which starts as the current topology. */
+static int list_all(struct fabric *f, struct fabric_topology *t, int *links)
+{
+    copy(t, &f->current);
+    f->has_switches = 0;
+    int rc = list_ids(f, ABI_KIND_SWITCH, &t->switches);
+    if (rc != ABI_OK)
+        return rc;
+    *links = list_links(f, t);
+    if (native_lost(*links))
+        return *links;
+    if (f->checks % SLOW_CHECKS == 0 && (rc = list_ids(f, ABI_KIND_CONNECTX, &t->connectx)) == ABI_OK)
+        rc = list_cpus(f, t);
+    return rc;
+}
+
 int fabric_check(struct fabric *f, int *changed, int *links)
 {
     struct timespec now;
@@ -179,21 +196,21 @@ int fabric_check(struct fabric *f, int *changed, int *links)
     if (!f->kinds || (f->checks && ms - f->checked_ms < CHECK_MS))
         return ABI_OK;
     f->checked_ms = ms;
-    struct fabric_topology *t = &f->next;
-    copy(t, &f->current);
-    int rc;
-    if ((rc = list_ids(f, ABI_KIND_SWITCH, &t->switches)) != ABI_OK)
+    int first, second;
+    int rc = list_all(f, &f->next, &first);
+    if (rc != ABI_OK)
         return rc;
-    *links = list_links(f, t);
-    if (native_lost(*links))
-        return *links;
-    if (f->checks++ % SLOW_CHECKS == 0) {
-        if ((rc = list_ids(f, ABI_KIND_CONNECTX, &t->connectx)) != ABI_OK || (rc = list_cpus(f, t)) != ABI_OK)
+    if (!equal(&f->next, &f->current)) {
+        /* A damaged answer differs from the next one. Its switches and links would be missed for ever. */
+        if ((rc = list_all(f, &f->again, &second)) != ABI_OK)
             return rc;
-    }
-    if (!equal(t, &f->current)) {
-        copy(&f->current, t);
+        if (first != second || !equal(&f->next, &f->again))
+            return ABI_OK;
+        copy(&f->current, &f->next);
         *changed = 1;
     }
+    f->switches_listed = f->switches_listed || f->has_switches;
+    f->checks++;
+    *links = first;
     return ABI_OK;
 }

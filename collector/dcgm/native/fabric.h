@@ -44,9 +44,9 @@ struct fabric *fabric_open(struct native *n, uint32_t kinds);
 
 /*
  * Lists the entities, at most once a second because the state of each link is a
- * driver call. A list that fails stays as it was. Fails only if the engine is
- * gone. *links is the result of listing the links, or FABRIC_NOT_LISTED if the
- * last list is younger than a second.
+ * driver call. A list that fails stays as it was, and so does one that a second list does
+ * not confirm. Fails only if the engine is gone. *links is the result of listing the links,
+ * or FABRIC_NOT_LISTED if the last list is younger than a second or was not confirmed.
  */
 int fabric_check(struct fabric *f, int *changed, int *links);
 /* Whether the switches were listed at least once. */

@@ -23,6 +23,7 @@ struct native_private {
     int (*get_entities)(uintptr_t, uint32_t, uint32_t *, int *, uint32_t);
     int (*get_gpu_status)(uintptr_t, uint32_t, int32_t *);
     int (*get_hierarchy)(uintptr_t, struct abi_mig_hierarchy *);
+    int (*get_metric_groups)(uintptr_t, struct abi_metric_groups *);
     int (*get_latest)(uintptr_t, struct abi_pair *, uint32_t, uint16_t *, uint32_t, uint32_t, struct abi_value2 *);
     int (*get_since)(uintptr_t, uintptr_t, uintptr_t, long long, long long *, abi_values_callback, void *);
     int (*group_create)(uintptr_t, uint32_t, const char *, uintptr_t *);
@@ -46,8 +47,7 @@ struct native_private {
 
 /* What go-dcgm calls for us: it does not check that these functions exist. */
 static const char *const called_by_go_dcgm[] = {
-    "dcgmInit",       "dcgmShutdown",   "dcgmStartEmbedded",
-    "dcgmStopEmbedded", "dcgmVersionInfo", "dcgmHostengineVersionInfo", "dcgmProfGetSupportedMetricGroups",
+    "dcgmInit", "dcgmShutdown", "dcgmStartEmbedded", "dcgmStopEmbedded", "dcgmVersionInfo", "dcgmHostengineVersionInfo",
 };
 
 struct native *native_open(char *text, size_t size, int *missing)
@@ -86,6 +86,7 @@ struct native *native_open(char *text, size_t size, int *missing)
         { "dcgmGetEntityGroupEntities", &p->get_entities },
         { "dcgmGetGpuStatus", &p->get_gpu_status },
         { "dcgmGetGpuInstanceHierarchy", &p->get_hierarchy },
+        { "dcgmProfGetSupportedMetricGroups", &p->get_metric_groups },
         { "dcgmEntitiesGetLatestValues", &p->get_latest },
         { "dcgmGetValuesSince_v2", &p->get_since },
         { "dcgmGroupCreate", &p->group_create },
@@ -272,6 +273,27 @@ int native_check_topology(struct native *n, int *changed, int *instances)
         *old = *t;
         *changed = 1;
     }
+    return ABI_OK;
+}
+
+int native_profiling_fields(struct native *n, uint32_t gpu, uint16_t *fields, int *count)
+{
+    struct abi_metric_groups g = { .version = ABI_METRIC_GROUPS_VERSION, .gpu = gpu };
+
+    *count = 0;
+    int rc = n->p->get_metric_groups(n->handle, &g);
+    if (rc != ABI_OK)
+        return rc;
+    if (g.count > ABI_MAX_METRIC_GROUPS)
+        return ABI_GENERIC_ERROR;
+    int found = 0;
+    for (uint32_t i = 0; i < g.count; i++) {
+        if (g.groups[i].field_count > ABI_METRIC_GROUP_FIELDS)
+            return ABI_GENERIC_ERROR;
+        for (uint32_t j = 0; j < g.groups[i].field_count; j++)
+            fields[found++] = g.groups[i].fields[j];
+    }
+    *count = found;
     return ABI_OK;
 }
 

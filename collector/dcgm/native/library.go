@@ -112,6 +112,14 @@ func (l *Library) Connect(address string, kind AddressKind) Code {
 // Disconnect ends the connection, and with it the watches made over it.
 func (l *Library) Disconnect() Code { return Code(C.native_disconnect(l.n)) }
 
+// ProfilingFields returns the profiling fields that a GPU supports. A field may be repeated.
+func (l *Library) ProfilingFields(gpu uint32) ([]uint16, Code) {
+	var fields [C.NATIVE_PROFILING_FIELDS]uint16
+	var count C.int
+	c := Code(C.native_profiling_fields(l.n, C.uint32_t(gpu), (*C.uint16_t)(&fields[0]), &count))
+	return fields[:count], c
+}
+
 // ChunkSize is the number of values that one call of DCGM returns at most.
 const ChunkSize = C.NATIVE_CHUNK
 

@@ -93,6 +93,14 @@ int native_lost(int code);
  */
 int native_check_topology(struct native *n, int *changed, int *instances);
 
+#define NATIVE_PROFILING_FIELDS (ABI_MAX_METRIC_GROUPS * ABI_METRIC_GROUP_FIELDS)
+/*
+ * The profiling fields of a GPU, at most NATIVE_PROFILING_FIELDS; *count is 0 on failure.
+ * go-dcgm has this call too, but allocates whatever number of groups and fields the library
+ * returns: garbage would exhaust the memory.
+ */
+int native_profiling_fields(struct native *n, uint32_t gpu, uint16_t *fields, int *count);
+
 /*
  * Reads every field of every entity; the cell of entity e and field f is
  * cells[base[e] + f]. A request that fails as a whole is repeated for

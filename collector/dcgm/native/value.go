@@ -79,8 +79,12 @@ func TextStatus(v []byte) model.Status {
 	return model.StatusOK
 }
 
-// Valid reports whether the event's code is a value and no sentinel.
-func (e Event) Valid() bool { return int64Status(e.Code) == model.StatusOK }
+// maxXID is far beyond the codes that NVIDIA lists, which have three digits.
+const maxXID = 1023
+
+// Valid reports whether the event's code can be an XID. A series exists for each code, so a
+// damaged one would remain for ever.
+func (e Event) Valid() bool { return e.Code >= 0 && e.Code <= maxXID }
 
 // Int64 returns the value of an integer cell, and whether it has one.
 func (c *Cell) Int64() (int64, bool) {

@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
@@ -48,6 +49,7 @@ func Main(args []string, stdin io.Reader, stderr io.Writer) int {
 	// The sampler makes next to no garbage, so what the initialization of packages
 	// leaves behind would never be freed.
 	debug.FreeOSMemory()
+	limitErr := limitMemory()
 	level, format := promslog.NewLevel(), promslog.NewFormat()
 	if len(args) == 2 {
 		if err := errors.Join(level.Set(args[0]), format.Set(args[1])); err != nil {
@@ -57,6 +59,9 @@ func Main(args []string, stdin io.Reader, stderr io.Writer) int {
 		stderr = os.NewFile(wire.RecordsFD, "records")
 	}
 	logger := promslog.New(&promslog.Config{Level: level, Format: format, Writer: stderr}).With("component", "dcgm")
+	if limitErr != nil {
+		logger.Debug("The sampler's memory is not limited", "err", limitErr)
+	}
 	return run(stdin, os.NewFile(wire.FramesFD, "frames"), logger, sampleDCGM, grace)
 }
 
@@ -120,6 +125,33 @@ func run(stdin io.Reader, pipe io.Writer, logger *slog.Logger, sample sampling, 
 // sampler ends when the exporter closes its standard input.
 func ignoreGroupSignals() {
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+}
+
+// maxGrowth bounds the private memory, touched or not, that the libraries allocate, in bytes.
+// The supervisor replaces a sampler with 1 GiB of resident memory, but checks only once a
+// second. Stacks of threads, 8 MiB each, count too.
+const maxGrowth = 8 << 30
+
+// limitMemory makes absurd allocations fail, and the sampler with them. go-nvml allocates
+// room for as many processes as the driver reports: up to 128 GiB if the driver returns
+// garbage. The kernel grants that on a large machine, and would then kill the whole
+// container when the memory is used.
+func limitMemory() error {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return fmt.Errorf("reading the size of the process: %w", err)
+	}
+	var kib uint64
+	_, data, _ := strings.Cut(string(status), "\nVmData:")
+	if _, err := fmt.Sscan(data, &kib); err != nil {
+		return fmt.Errorf("reading VmData in /proc/self/status: %w", err)
+	}
+	limit := kib<<10 + maxGrowth
+	// It fails only if the limit that the process inherited is lower.
+	if err := syscall.Setrlimit(syscall.RLIMIT_DATA, &syscall.Rlimit{Cur: limit, Max: limit}); err != nil {
+		return fmt.Errorf("setting RLIMIT_DATA to %d bytes: %w", limit, err)
+	}
+	return nil
 }
 
 // reportFailure sends the exporter the reason why sampling ended.

@@ -54,6 +54,18 @@ var samplings = map[string]sampling{
 	"fails without a reason": func(context.Context, wire.SamplerConfig, <-chan wire.SamplerCommand, *wire.FrameWriter, *slog.Logger) error {
 		return errors.New("broken")
 	},
+	"greedy": func(_ context.Context, _ wire.SamplerConfig, _ <-chan wire.SamplerCommand, frames *wire.FrameWriter, _ *slog.Logger) error {
+		if err := limitMemory(); err != nil {
+			return err
+		}
+		for _, size := range []int{1 << 30, maxGrowth} { // untouched: only the address space is used
+			b := make([]byte, size)
+			if err := frames.Write(wire.Frame{Inventory: &model.Inventory{Generation: uint64(len(b))}}); err != nil {
+				return err
+			}
+		}
+		return nil
+	},
 	"hangs": func(_ context.Context, _ wire.SamplerConfig, _ <-chan wire.SamplerCommand, frames *wire.FrameWriter, _ *slog.Logger) error {
 		if err := frames.Write(wire.Frame{Inventory: &model.Inventory{Generation: 1}}); err != nil {
 			return err
@@ -255,5 +267,22 @@ func TestSamplerByHand(t *testing.T) {
 		if !strings.Contains(p.stderr.String(), "run by the exporter, not by hand") {
 			t.Errorf("input %q: log %q", input, p.stderr.String())
 		}
+	}
+}
+
+// An allocation that no sampler needs fails and ends the process, although the machine may
+// have the memory. A large one does not.
+func TestMemoryIsLimited(t *testing.T) {
+	p := startSampler(t, "greedy")
+	p.configure(t)
+	if got := p.next(t).Inventory.Generation; got != 1<<30 {
+		t.Errorf("allocated %d bytes", got)
+	}
+	if frame, err := p.frames.Next(); err == nil {
+		t.Errorf("allocated %d bytes", frame.Inventory.Generation)
+	}
+	p.exit(t, 2)
+	if !strings.Contains(p.stderr.String(), "out of memory") {
+		t.Errorf("stderr %q", &p.stderr)
 	}
 }

@@ -73,6 +73,15 @@ SAME_PLACE(struct abi_mig_hierarchy, count, dcgmMigHierarchy_v2, count);
 SAME_PLACE(struct abi_mig_hierarchy, entries, dcgmMigHierarchy_v2, entityList);
 SAME(ABI_MIG_HIERARCHY_VERSION, dcgmMigHierarchy_version2);
 
+SAME_SIZE(struct abi_metric_groups, dcgmProfGetMetricGroups_v3);
+SAME_PLACE(struct abi_metric_groups, gpu, dcgmProfGetMetricGroups_v3, gpuId);
+SAME_PLACE(struct abi_metric_groups, count, dcgmProfGetMetricGroups_v3, numMetricGroups);
+SAME_PLACE(struct abi_metric_groups, groups[1].field_count, dcgmProfGetMetricGroups_v3, metricGroups[1].numFieldIds);
+SAME_PLACE(struct abi_metric_groups, groups[1].fields, dcgmProfGetMetricGroups_v3, metricGroups[1].fieldIds);
+SAME(ABI_METRIC_GROUPS_VERSION, dcgmProfGetMetricGroups_version3);
+SAME(ABI_MAX_METRIC_GROUPS, DCGM_PROF_MAX_NUM_GROUPS_V2);
+SAME(ABI_METRIC_GROUP_FIELDS, DCGM_PROF_MAX_FIELD_IDS_PER_GROUP_V2);
+
 SAME_SIZE(struct abi_incident, dcgmIncidentInfo_t);
 SAME_PLACE(struct abi_incident, system, dcgmIncidentInfo_t, system);
 SAME_PLACE(struct abi_incident, result, dcgmIncidentInfo_t, health);
@@ -215,6 +224,7 @@ int (*get_gpu_status)(dcgmHandle_t, unsigned int, DcgmEntityStatus_t *) = dcgmGe
 dcgmReturn_t (*get_entities)(uintptr_t, dcgm_field_entity_group_t, uint32_t *, int *, uint32_t)
     = dcgmGetEntityGroupEntities;
 dcgmReturn_t (*get_hierarchy)(uintptr_t, dcgmMigHierarchy_v2 *) = dcgmGetGpuInstanceHierarchy;
+dcgmReturn_t (*get_metric_groups)(uintptr_t, dcgmProfGetMetricGroups_v3 *) = dcgmProfGetSupportedMetricGroups;
 dcgmReturn_t (*get_latest)(uintptr_t, dcgmGroupEntityPair_t *, uint32_t, uint16_t *, uint32_t, uint32_t,
                            dcgmFieldValue_v2 *)
     = dcgmEntitiesGetLatestValues;

@@ -73,6 +73,8 @@ bool node_garble(struct node_state *n, const char *call, void *answer, size_t si
     if (atomic_load_explicit(&n->fault_count, memory_order_relaxed) == 0 ||
         !find_fault(n, call, NODE_FAULT_GARBAGE, &f))
         return false;
+    if (f.arg == NODE_GARBAGE_SIZE)
+        return false;
     if (f.arg != NODE_GARBAGE_NOISE) {
         memset(answer, f.arg, size);
         return true;
@@ -84,4 +86,12 @@ bool node_garble(struct node_state *n, const char *call, void *answer, size_t si
             ((uint8_t *)answer)[i] = (uint8_t)(r >> 32);
     }
     return true;
+}
+
+unsigned node_garble_size(struct node_state *n, const char *call, unsigned size)
+{
+    struct node_fault f;
+    bool absurd = atomic_load_explicit(&n->fault_count, memory_order_relaxed) != 0 &&
+                  find_fault(n, call, NODE_FAULT_GARBAGE, &f) && f.arg == NODE_GARBAGE_SIZE;
+    return absurd ? NODE_GARBAGE_ENTRIES : size;
 }

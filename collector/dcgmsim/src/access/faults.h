@@ -20,4 +20,7 @@ int node_enter_call(struct node_state *n, const char *call);
  */
 bool node_garble(struct node_state *n, const char *call, void *answer, size_t size);
 
+/* The number of entries for which a call demands room: NODE_GARBAGE_ENTRIES if the command garbage CALL size applies. */
+unsigned node_garble_size(struct node_state *n, const char *call, unsigned size);
+
 #endif

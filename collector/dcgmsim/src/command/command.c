@@ -55,7 +55,7 @@ static const struct command {
     {"slow", NULL, "CALL MS", "delay a call by MS milliseconds", handle_fault},
     {"fail", NULL, "CALL CODE", "make a call return CODE", handle_fault},
     {"crash", NULL, "CALL", "make a call end its process with SIGSEGV", handle_fault},
-    {"garbage", NULL, "CALL BYTE|noise", "fill a call's answers of NVML or an embedded engine with a byte, or change some bytes", handle_fault},
+    {"garbage", NULL, "CALL BYTE|noise|size", "fill a call's answers of NVML or an embedded engine with a byte, change some bytes, or demand a huge buffer", handle_fault},
     {"clear", NULL, "[CALL]", "remove the faults of a call; without CALL, undo all commands except counters, loads, processes and MIG", handle_clear},
     {"engine", NULL, "lost|back", "lose the host engine, so that calls fail and connections drop, or bring it back", handle_engine},
     {"clock", NULL, "MS", "set the clock of engines ahead of the node's by MS milliseconds, which may be negative", handle_clock},

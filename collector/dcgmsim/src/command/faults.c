@@ -47,6 +47,8 @@ enum command_result handle_fault(struct request *r)
         return COMMAND_USAGE;
     if (kinds[k].kind == NODE_FAULT_GARBAGE && strcmp(r->word[2], "noise") == 0)
         arg = NODE_GARBAGE_NOISE;
+    else if (kinds[k].kind == NODE_FAULT_GARBAGE && strcmp(r->word[2], "size") == 0)
+        arg = NODE_GARBAGE_SIZE;
     else if (r->count == 3 && !parse_number(r->word[2], kinds[k].low, kinds[k].high, &arg))
         return answer_error(r, "%s is not a number from %ld to %ld", r->word[2], kinds[k].low, kinds[k].high);
     node_lock(n);

@@ -284,12 +284,18 @@ dcgmReturn_t client_connect(const char *address, bool is_unix, unsigned timeout_
         free(c);
         return DCGM_ST_GENERIC_ERROR;
     }
+    /*
+     * The real client asks for the version and logs in, with the time limit of calls. If that
+     * fails, it disconnects and succeeds: every call on the handle then fails
+     * (DcgmClientHandler.cpp and dcgmConnect_v2 in DcgmApi.cpp).
+     */
     struct call_args hello = {.a = WIRE_VERSION, .b = persist};
-    int64_t left = until - node_now_us();
-    dcgmReturn_t rc = call_on(c, CALL_hello, &hello, NULL, 0, left > 100000 ? left : 100000, NULL, NULL);
-    if (rc != DCGM_ST_OK) {
+    if (call_on(c, CALL_hello, &hello, NULL, 0, 2 * c->call_timeout_us, NULL, NULL) != DCGM_ST_OK) {
         destroy(c);
-        return rc == DCGM_ST_TIMEOUT ? DCGM_ST_TIMEOUT : DCGM_ST_CONNECTION_NOT_VALID;
+        pthread_mutex_lock(&table.lock);
+        *handle = ++table.last; /* of no connection */
+        pthread_mutex_unlock(&table.lock);
+        return DCGM_ST_OK;
     }
     int at = -1;
     pthread_mutex_lock(&table.lock);

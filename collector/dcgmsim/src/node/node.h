@@ -295,10 +295,12 @@ struct node_xid { /* an entry of the journal of XIDs */
 enum node_fault_kind { NODE_FAULT_NONE, NODE_FAULT_HANG, NODE_FAULT_SLOW, NODE_FAULT_FAIL, NODE_FAULT_CRASH, NODE_FAULT_GARBAGE };
 
 #define NODE_GARBAGE_NOISE 256 /* argument of a garbage fault: change some bytes at random */
+#define NODE_GARBAGE_SIZE 257  /* the same: demand room for NODE_GARBAGE_ENTRIES */
+#define NODE_GARBAGE_ENTRIES (1u << 28) /* of 32 bytes: 8 GiB */
 
 struct node_fault {
     uint32_t kind; /* enum node_fault_kind */
-    int32_t arg;   /* SLOW: milliseconds; FAIL: the status to return; GARBAGE: the byte, or NODE_GARBAGE_NOISE */
+    int32_t arg;   /* SLOW: milliseconds; FAIL: the status to return; GARBAGE: the byte, or NODE_GARBAGE_* */
     char call[64]; /* name of a C function, or a prefix with a final "*" */
 };
 

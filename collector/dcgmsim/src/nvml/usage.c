@@ -97,8 +97,9 @@ static nvmlReturn_t find_processes(const char *call, nvmlDevice_t device, uint32
         if (process_runs_on(&nvml_node->process[i], &t) && (nvml_node->process[i].lists & list))
             found[have++] = nvml_node->process[i];
     node_unlock(nvml_node);
-    *count = have;
-    return have > room ? NVML_ERROR_INSUFFICIENT_SIZE : NVML_SUCCESS;
+    unsigned needed = node_garble_size(nvml_node, call, have);
+    *count = needed > room ? needed : have;
+    return needed > room ? NVML_ERROR_INSUFFICIENT_SIZE : NVML_SUCCESS;
 }
 
 /* The instance ids of the MIG device that a process runs on. */
@@ -192,8 +193,9 @@ EXPORT nvmlReturn_t nvmlDeviceGetProcessUtilization(nvmlDevice_t device, nvmlPro
         return NVML_ERROR_INVALID_ARGUMENT;
     if (t.gpu.mig_enabled)
         return NVML_ERROR_NOT_SUPPORTED;
-    if (!utilization || *count < NODE_MAX_PROCESSES) {
-        *count = NODE_MAX_PROCESSES;
+    unsigned needed = node_garble_size(nvml_node, __func__, NODE_MAX_PROCESSES);
+    if (!utilization || *count < needed) {
+        *count = needed;
         return NVML_ERROR_INSUFFICIENT_SIZE;
     }
     struct node_reading readings[UTILIZATION_SAMPLES];
