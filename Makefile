@@ -186,7 +186,7 @@ bench-fleet: build $(TOOLS)/prometheus ## Measure rules, dashboards and Promethe
 
 # Part of the paths of the dashboards to test or draw, such as node.
 DASHBOARDS ?=
-FLEETTEST = $(GO) test -v -count 1 -timeout 60m ./grafana/fleettest -run '^TestDashboards$$' -dashboards '$(DASHBOARDS)'
+FLEETTEST = $(GO) test -v -count 1 -timeout 60m ./grafana/fleettest -run '^Test(Dashboards|Month)$$' -dashboards '$(DASHBOARDS)'
 
 .PHONY: test-dashboards
 test-dashboards: build $(TOOLS)/prometheus ## Run every query of the dashboards on simulated nodes (DASHBOARDS=node)

@@ -56,7 +56,8 @@ func fabric(_ Names) page {
 	}
 	errors := e("max by (", gpuID, ") (increase(", &definition.GPUNVLinkErrors, onNode, "[$__range]))")
 	traffic := func(direction string) string {
-		return e("max by (", gpuID, ") (rate(", &definition.GPUNVLinkBytes, and(onNode, `direction="`+direction+`"`), recent, "))")
+		return e(rateOf(gpuID, &definition.GPUNVLinkBytes, and(onNode, `direction="`+direction+`"`)),
+			" or (0 * max by (", gpuID, ") (", &definition.GPUProfilingState, onNode, " > 0) - ", -notKnown, ")")
 	}
 	switches := e("max by (cluster, hostname, nvswitch) (", &definition.GPUNVSwitchUp, onNode, ")")
 	findings := "(1 - " + answers + ")"
@@ -110,10 +111,10 @@ func fabric(_ Names) page {
 					query{byNode(down), "{{hostname}} {{cluster}}"}).link(seriesToNode()),
 				newTimeSeries("NVLink errors", "Errors per second on all NVLinks of a GPU. The 20 GPUs with the most. NVLinks correct most errors: compare GPUs, and watch increases.",
 					of("cps", 2, "no GPU reports errors of NVLinks").from0(),
-					query{e("topk(20, max by (", gpuID, ") (rate(", &definition.GPUNVLinkErrors, onNode, "[$__rate_interval])))"), "{{hostname}} GPU {{gpu}} {{cluster}}"}).link(seriesToGPU()),
+					query{"topk(20, " + rateOf(gpuID, &definition.GPUNVLinkErrors, onNode) + ")", "{{hostname}} GPU {{gpu}} {{cluster}}"}).link(seriesToGPU()),
 				newTimeSeries("NVLink traffic", "Data received over all NVLinks of a node, headers included. The 20 nodes with the most.",
 					of("Bps", 1, "no GPU reports traffic of NVLinks").from0(),
-					query{byNode(e("max by (", gpuID, ") (rate(", &definition.GPUNVLinkBytes, and(onNode, `direction="receive"`), "[$__rate_interval]))")), "{{hostname}} {{cluster}}"}).link(seriesToNode()),
+					query{byNode(rateOf(gpuID, &definition.GPUNVLinkBytes, and(onNode, `direction="receive"`))), "{{hostname}} {{cluster}}"}).link(seriesToNode()),
 				newTimeSeries("GPUs with a fabric problem", "GPUs that are not registered with the NVLink fabric, or for which it is unhealthy.",
 					of("none", 0, "no GPU reports an NVLink fabric").from0(),
 					query{"count(" + state + " > 0) or 0 * count(" + state + ")", "not registered"},
@@ -132,15 +133,15 @@ func fabric(_ Names) page {
 					column{title: "Nodes", expr: e("count by (cluster, cluster_uuid, clique) (max by (", nodeID, ", cluster_uuid, clique) (", &definition.GPUFabricInfo, onNode, "))"), style: count},
 					column{title: "GPUs not registered", expr: e("sum by (cluster, cluster_uuid, clique) (max by (", gpuID, ", cluster_uuid, clique) (", &definition.GPUFabricInfo, onNode,
 						") * on (", gpuID, ") group_left () (", state, " > bool 0))"), style: of("none", 0, "").zeroIsGood(bad)},
-				).ifEmpty("no GPU belongs to a multi-node NVLink cluster").size(12, 8),
+				).ifEmpty("no GPU belongs to a multi-node NVLink cluster").size(13, 8),
 				newTable("Faults", "State or fault of the fabric that the driver reports now, and XID errors of NVLink in the time range.",
 					append(gpuKeys(), label{"finding", "Finding"}, label{"code", "Code or fault"}), "Last XID",
 					column{expr: strings.Join([]string{
 						finding(&definition.GPUFabricStateInfo, onNode, "state", "error"),
 						finding(&definition.GPUFabricHealthInfo, onNode, "state", "fault")}, " or ")},
 					column{title: "Last XID", expr: finding(&definition.GPUXIDCodeLastTimestamp, and(onNode, `name=~"NVLINK_.*"`), "name", "xid") + " * 1000 > 1000 * (time() - $__range_s)",
-						style: of("dateTimeAsIso", 0, "")},
-				).ifEmpty("no fault of the fabric, and no XID error of NVLink").link(rowToGPU()).size(12, 8),
+						style: of("dateTimeAsIso", 0, ""), width: 180},
+				).ifEmpty("no fault of the fabric, and no XID error of NVLink").link(rowToGPU()).size(11, 8),
 			}},
 			{title: "Every NVLink: needs --families=default,links", collapsed: true, panels: []*panel{
 				newTable("Links", "NVLinks of each GPU and NVSwitch, and those that are down. Needs --families=default,links.",
@@ -198,6 +199,7 @@ func newMatrix(title, description string, f *definition.Family, cell column) *pa
 			})
 		}
 		b.Transformations = []dashboard.DataTransformerConfig{
+			{Id: "sortBy", Options: map[string]any{"fields": map[string]any{}, "sort": []any{map[string]any{"field": "peer_gpu"}}}},
 			{Id: "groupingToMatrix", Options: map[string]any{"rowField": "from", "columnField": "peer_gpu", "valueField": field, "emptyValue": "empty"}},
 			{Id: "organize", Options: map[string]any{"renameByName": map[string]string{`from\peer_gpu`: "GPU"}}},
 		}

@@ -100,15 +100,15 @@ func fleetWorst() []*panel {
 			record("GPUs", &rules.NodeStates, of("none", 0, "")),
 			record("Busy", &rules.NodeBusy, of("none", 1, "not known now")),
 			record("Power", &rules.NodePower, of("watt", 0, "not known now")),
-		).size(12, 9).ifEmpty("all reported GPUs are healthy"),
+		).size(24, 8).ifEmpty("all reported GPUs are healthy"),
 		newTable("Worst GPUs", "GPUs that do not answer or are unhealthy. GPUs of nodes that are not scraped are in the table of nodes.",
 			gpuKeys(), "State",
 			column{title: "State", expr: e("(", worst, ") * on (cluster, hostname, UUID) group_left (gpu) max by (", gpuID, ") (1 + 0 * ", &definition.GPUUp, inFleet, ")"),
 				style: gpuStates(), fill: true, links: []link{rowToGPU(), rowToNode()}},
-		).size(6, 9).ifEmpty("all reported GPUs are healthy"),
+		).size(12, 9).ifEmpty("all reported GPUs are healthy"),
 		newTable("Most GPUs held and idle", "The 20 nodes with the most GPUs that an owner holds and that were idle for five minutes.", nodeKeys(), "Held and idle",
 			column{title: "Held and idle", expr: idle, style: of("none", 1, ""), links: []link{rowToNode()}},
-		).size(6, 9).ifEmpty("no held GPU is idle, or owners are not known"),
+		).size(12, 9).ifEmpty("no held GPU is idle, or owners are not known"),
 	}
 }
 
@@ -127,8 +127,8 @@ func fleetVersions() []*panel {
 	return []*panel{
 		newTable("Driver and VBIOS", "Combinations of model, driver and VBIOS, the rarest first, with one of their nodes.",
 			[]label{{"modelName", "Model"}, {"driver_version", "Driver"}, {"vbios_version", "VBIOS"}}, "GPUs",
-			column{title: "GPUs", expr: e("count by (", versions, ") (", gpus, ")"), style: of("none", 0, "")},
-			column{title: "Nodes", expr: e("count by (", versions, ") (count by (", nodeID, ", ", versions, ") (", gpus, "))"), style: of("none", 0, "")},
+			column{title: "GPUs", expr: e("count by (", versions, ") (", gpus, ")"), style: of("none", 0, ""), width: 80},
+			column{title: "Nodes", expr: e("count by (", versions, ") (count by (", nodeID, ", ", versions, ") (", gpus, "))"), style: of("none", 0, ""), width: 80},
 			column{expr: e("topk by (", versions, ") (1, max by (hostname, ", versions, ") (", &definition.GPUInfo, and(inFleet, `GPU_I_ID=""`), "))"), labels: []label{{"hostname", "Node"}}},
 		).least().size(16, 8).ifEmpty("no exporter reports GPUs"),
 		newTable("Exporter", "Versions of the exporter, the rarest first.", []label{{"version", "Version"}}, "Exporters",

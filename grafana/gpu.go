@@ -41,8 +41,6 @@ func gpuStats(n Names) []*panel {
 	}
 	state := gpuStates()
 	state.empty = "no exporter reports this GPU"
-	owners := texts("none")
-	owners.values = append(owners.values, value{0, "free", absent})
 	used, free := n.MemoryUsed.Sum("UUID", sel), n.MemoryFree.Sum("UUID", sel)
 	return []*panel{
 		newStat("State", "Not answering: DCGM has no value of the GPU. Unhealthy: a recovery action, a failed health check, a fabric fault, a failed row remapping or unrepairable memory.",
@@ -51,7 +49,7 @@ func gpuStats(n Names) []*panel {
 			of("none", 0, "no exporter reports this GPU").texts(value{0, "none", good}, value{1, "GPU reset", bad}, value{2, "node reboot", bad}, value{3, "drain P2P", bad},
 				value{4, "drain and reset", bad}, value{5, "recover IMEX domain", bad}, value{6, "bus reset", bad}, value{7, "system reboot", bad}),
 			query{orWhy(newestOf("UUID", &definition.GPURecoveryAction, sel), "UUID", sel), "action"}).size(6, 3),
-		one("Owners", "Number of containers and jobs that hold the GPU or its MIG instances.", e("sum by (UUID) (", newestOf("UUID, GPU_I_ID", &definition.GPUOwners, sel), ")"), "owners", owners),
+		one("Owners", "Number of containers and jobs that hold the GPU or its MIG instances.", e("sum by (UUID) (", newestOf("UUID, GPU_I_ID", &definition.GPUOwners, sel), ")"), "owners", ownersOf("no exporter reports this GPU")),
 		one("Busy", "Share of time in which the GPU is busy. A GPU in MIG mode counts as its busiest instance.",
 			rateOf("UUID", &definition.GPUBusySeconds, sel), "busy", texts("percentunit").in(quantity)),
 		one("Memory in use", "Share of the device memory that is allocated, of all MIG instances together.",
@@ -72,7 +70,7 @@ func gpuIdentity() *panel {
 	labels := "modelName, hostname, gpu, UUID, serial, pci_bus_id, minor, driver_version, vbios_version"
 	last := e("max by (", labels, ") (last_over_time(timestamp(", &definition.GPUInfo, onGPU, ")[$__range:1m]))")
 	return newTable("Identity", "Versions and addresses of the GPU. An update of driver or VBIOS in the time range adds a row.", keys, "Last reported",
-		column{title: "Last reported", expr: e(last, " * 1000"), style: of("dateTimeAsIso", 0, "")}).size(24, 4).ifEmpty("no exporter reported this GPU in the time range")
+		column{title: "Last reported", expr: e(last, " * 1000"), style: of("dateTimeAsIso", 0, ""), width: 180}).hide("hostname", "gpu").size(24, 4).ifEmpty("no exporter reported this GPU in the time range")
 }
 
 func gpuLoad(n Names) []*panel {
@@ -174,7 +172,7 @@ func gpuErrors(n Names) []*panel {
 		newTimeSeries("XIDs by severity", "XID errors per hour, by severity.",
 			of("none", 1, "XIDs are not known").from0(),
 			query{e("sum by (UUID, severity) (max by (UUID, GPU_I_ID, severity) (increase(", &definition.GPUXIDErrors, sel, "[1h])))"), "{{severity}}"}),
-		xidTable(sel, "GPU").size(24, 8),
+		xidTable(sel, "GPU").hide("UUID", "cluster", "hostname", "gpu").size(24, 8),
 		newTable("DCGM health incidents", "Incidents that DCGM's health checks report now.",
 			[]label{{"system", "System"}, {"severity", "Severity"}, {"error", "Error"}, {"code", "Code"}}, "System",
 			column{expr: e("max by (system, severity, error, code) (", &definition.GPUHealthIncidentInfo, sel, ")")},
@@ -195,10 +193,10 @@ func gpuOwners(n Names) []*panel {
 	return []*panel{
 		history("Pods", "Containers that held the GPU or a MIG instance in the time range, to the minute.",
 			[]label{{"namespace", "Namespace"}, {"pod", "Pod"}, {"container", "Container"}, {"GPU_I_ID", "Instance"}},
-			"namespace, pod, container, GPU_I_ID", &definition.GPUPodInfo).size(12, 8).ifEmpty("no container held this GPU in the time range"),
+			"namespace, pod, container, GPU_I_ID", &definition.GPUPodInfo).size(24, 6).ifEmpty("no container held this GPU in the time range"),
 		history("Jobs", "Batch jobs that held the GPU or a MIG instance in the time range, to the minute.",
 			[]label{{"source", "Source"}, {"job_id", "Job"}, {"job_name", "Name"}, {"user", "User"}, {"account", "Account"}, {"GPU_I_ID", "Instance"}},
-			"source, job_id, job_name, user, account, GPU_I_ID", &definition.GPUJobInfo).size(12, 8).ifEmpty("no batch job held this GPU in the time range"),
+			"source, job_id, job_name, user, account, GPU_I_ID", &definition.GPUJobInfo).size(24, 6).ifEmpty("no batch job held this GPU in the time range"),
 		newTable("MIG instances", "MIG instances of the GPU now, the busiest first.",
 			[]label{{"GPU_I_ID", "Instance"}, {"GPU_I_PROFILE", "Profile"}, {"UUID", "UUID"}}, "Busy",
 			column{title: "Busy", expr: rateOf(device, &definition.GPUBusySeconds, and(sel, `GPU_I_ID!=""`)), style: of("percentunit", 0, "not known now").ofOne()},

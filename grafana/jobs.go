@@ -29,7 +29,7 @@ func batchJobs(n Names) page {
 	rows := e("max by (", deviceID, ", job_id, user) (", &definition.GPUJobInfo, held, ")")
 	// onDevice restricts a value of devices to those that a job holds.
 	onDevice := func(value string) string { return e("(", value, ") and on (", deviceID, ") ", rows) }
-	busy := e("max by (", deviceID, ") (rate(", &definition.GPUBusySeconds, inFleet, recent, "))")
+	busy := rateOf(deviceID, &definition.GPUBusySeconds, inFleet)
 	toJob := link{"Job ${__data.fields.Job}", "jobs", [][2]string{{"batch_job", "${__data.fields.Job}"}}}
 	toUser := link{"Jobs of ${__data.fields.User}", "jobs", [][2]string{{"user", "${__data.fields.User}"}}}
 
@@ -54,7 +54,7 @@ func batchJobs(n Names) page {
 				newTable("Jobs", aboutOwners+"The 100 jobs with the most idle hours. Run time is the time in which the job held a GPU.",
 					jobKeys, idleHours, append(jobOwners.columns(),
 						column{title: "Run time", expr: jobOwners.worst(100, e("max by (", byJob, ") (count_over_time(", &rules.JobHeld, inJobs, "[$__range])) * ", perEvaluation)),
-							style: of("s", 0, "")})...).ifEmpty(noJobs).link(toJob).size(24, 12),
+							style: of("s", 0, ""), width: 95})...).ifEmpty(noJobs).link(toJob).size(24, 12),
 			}},
 			{title: "Over time", panels: users.overTime("user", "{{user}} {{account}} {{partition}} {{cluster}}")},
 			{title: "Accounts and partitions", panels: []*panel{

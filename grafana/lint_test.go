@@ -20,17 +20,51 @@ import (
 	"github.com/grafana/grafana-foundation-sdk/go/cog/plugins"
 	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
 	"github.com/grafana/grafana-foundation-sdk/go/prometheus"
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
+
+	"gpu_exporter/collector/metrics/definition"
 )
 
-// exclusions are violations that are intended: check, dashboard ("*" for all), panel ("*"
-// for all) and the reason. A check fails if an exclusion matches nothing.
-var exclusions = []struct{ check, dashboard, panel, reason string }{
-	{"template-instance-rule", "*", "", "dashboards select devices by the label hostname, which does not change with the scrape configuration; only the dashboard of the exporters selects targets"},
-	{"target-instance-rule", "*", "*", "see template-instance-rule"},
-	{"target-job-rule", "*", "*", "records have no label of a target: two servers that scrape a target must not double them"},
-	{"target-rate-interval-rule", "mig", "*", "an instance is idle by the last five minutes, as in the recording rules"},
-	{"target-counter-agg-rule", "*", "XIDs", "the series of a code begins with its first XID, so an increase would omit it; the table shows the errors since the exporter started"},
+// exclusion is violations that are intended.
+type exclusion struct {
+	check     string
+	dashboard string // "*": all; "!NAME": all but one
+	panel     string // "*": all
+	metric    func(string) bool
+	reason    string
+}
+
+// exclusions are all exclusions. The check fails if one of them matches nothing.
+// [TestSelections] checks what the queries select by instead.
+var exclusions = []exclusion{
+	{"template-instance-rule", "!exporter", "", anyMetric, "dashboards select devices by the label hostname, which does not change with the scrape configuration; only the dashboard of the exporters selects targets"},
+	{"target-instance-rule", "!exporter", "*", anyMetric, "see template-instance-rule"},
+	{"target-instance-rule", "exporter", "*", only(definition.SamplerUp.Name), "a target that is down is an exporter's if a different target of its job is"},
+	{"target-job-rule", "*", "*", isRecord, "records have no label of a target: two servers that scrape a target must not double them"},
+	{"target-job-rule", "workloads", "*", isInference, "inference servers are not targets of the exporter's jobs"},
+	{"target-rate-interval-rule", "mig", "*", anyMetric, "an instance is idle by the last five minutes, as in the recording rules"},
+	{"target-counter-agg-rule", "*", "XIDs", only(definition.GPUXIDCodeErrors.Name), "the series of a code begins with its first XID, so an increase would omit it; the table shows the errors since the exporter started"},
+}
+
+func anyMetric(string) bool { return true }
+
+func only(name string) func(string) bool { return func(n string) bool { return n == name } }
+
+func isRecord(name string) bool {
+	_, ok := recordLabels(name)
+	return ok
+}
+
+// isInference reports whether the metric is one of Triton or vLLM.
+func isInference(name string) bool {
+	return strings.HasPrefix(name, "nv_") || strings.HasPrefix(name, "vllm:")
+}
+
+func (x exclusion) matches(check, dashboard string, v violation) bool {
+	except, negated := strings.CutPrefix(x.dashboard, "!")
+	return x.check == check && (x.dashboard == "*" || x.dashboard == dashboard || negated && except != dashboard) &&
+		(x.panel == "*" || x.panel == v.panel) && x.metric(v.metric)
 }
 
 // linter is the checks of github.com/grafana/dashboard-linter, by their names there. Each
@@ -55,7 +89,7 @@ var linter = map[string]func(Dashboard) []violation{
 	"target-logql-auto-rule":              checkOnlyPrometheus,
 }
 
-type violation struct{ panel, message string }
+type violation struct{ panel, message, metric string }
 
 // Both generations, built once for all tests.
 var (
@@ -93,9 +127,7 @@ func TestLinter(t *testing.T) {
 	each(t, func(t *testing.T, _ Names, d Dashboard) {
 		for name, check := range linter {
 			for _, v := range check(d) {
-				i := slices.IndexFunc(exclusions, func(x struct{ check, dashboard, panel, reason string }) bool {
-					return x.check == name && (x.dashboard == "*" || x.dashboard == d.Name) && (x.panel == "*" || x.panel == v.panel)
-				})
+				i := slices.IndexFunc(exclusions, func(x exclusion) bool { return x.matches(name, d.Name, v) })
 				if i < 0 {
 					t.Errorf("%s: panel %q: %s", name, v.panel, v.message)
 				}
@@ -113,6 +145,49 @@ func TestLinter(t *testing.T) {
 	}
 }
 
+// Each query selects by the variables: every selector by the cluster, and at least one by the
+// node or the exporter if the dashboard has such a variable. A query without it would show
+// devices that are not selected.
+func TestSelections(t *testing.T) {
+	each(t, func(t *testing.T, _ Names, d Dashboard) {
+		type target struct{ panel, expr string }
+		selected := map[target]map[string]bool{} // whether a selector has the variable's label
+		inspect(d, func(q Query, node parser.Node, _ []parser.Node) {
+			s, ok := node.(*parser.VectorSelector)
+			if !ok {
+				return
+			}
+			by := map[string]bool{}
+			for _, m := range s.LabelMatchers {
+				by[m.Name] = by[m.Name] || m.Type == labels.MatchRegexp && m.Value == anyValue
+			}
+			if !by["cluster"] {
+				t.Errorf("panel %q: %s does not select by $cluster", q.Panel, s)
+			}
+			key := target{q.Panel, q.Expr}
+			if selected[key] == nil {
+				selected[key] = map[string]bool{}
+			}
+			for label := range by {
+				selected[key][label] = selected[key][label] || by[label]
+			}
+		})
+		for name, label := range map[string]string{"node": "hostname", "gpu": "UUID", "instance": "instance"} {
+			if variable(d, name) == nil {
+				continue
+			}
+			for q, by := range selected {
+				if !by[label] {
+					t.Errorf("panel %q: %s does not select by $%s", q.panel, q.expr, name)
+				}
+			}
+		}
+		if len(selected) == 0 {
+			t.Error("no query")
+		}
+	})
+}
+
 func variable(d Dashboard, name string) *dashboard.VariableModel {
 	for i, v := range d.Model.Templating.List {
 		if v.Name == name {
@@ -125,7 +200,7 @@ func variable(d Dashboard, name string) *dashboard.VariableModel {
 func checkDataSourceVariable(d Dashboard) []violation {
 	v := variable(d, "datasource")
 	if v == nil || v.Type != dashboard.VariableTypeDatasource || *v.Query.String != "prometheus" || *v.Label != "Data source" || v.Regex == nil {
-		return []violation{{"", "no variable datasource of Prometheus, with a regex and the label Data source"}}
+		return []violation{{"", "no variable datasource of Prometheus, with a regex and the label Data source", ""}}
 	}
 	return nil
 }
@@ -134,9 +209,9 @@ func checkTargetVariable(d Dashboard, name string) []violation {
 	v := variable(d, name)
 	switch {
 	case v == nil:
-		return []violation{{"", "no variable " + name}}
+		return []violation{{"", "no variable " + name, ""}}
 	case v.Type != dashboard.VariableTypeQuery, *v.Datasource.Uid != "${datasource}", !*v.Multi, *v.AllValue != ".+", !*v.IncludeAll:
-		return []violation{{"", "the variable " + name + " must be a query of ${datasource} for several values, and all as .+"}}
+		return []violation{{"", "the variable " + name + " must be a query of ${datasource} for several values, and all as .+", ""}}
 	}
 	return nil
 }
@@ -153,7 +228,7 @@ func checkLabelVariables(d Dashboard) (found []violation) {
 			inner = strings.TrimSuffix(inner, ")")
 		}
 		if _, err := parser.NewParser(parser.Options{}).ParseExpr(Concrete(inner)); !ok || err != nil {
-			found = append(found, violation{"", fmt.Sprintf("variable %s: %s: %v", v.Name, *v.Query.String, err)})
+			found = append(found, violation{"", fmt.Sprintf("variable %s: %s: %v", v.Name, *v.Query.String, err), ""})
 		}
 	}
 	return found
@@ -162,7 +237,7 @@ func checkLabelVariables(d Dashboard) (found []violation) {
 func checkReload(d Dashboard) (found []violation) {
 	for _, v := range d.Model.Templating.List {
 		if v.Type == dashboard.VariableTypeQuery && *v.Refresh != dashboard.VariableRefreshOnTimeRangeChanged {
-			found = append(found, violation{"", "variable " + v.Name + " is not refreshed with the time range"})
+			found = append(found, violation{"", "variable " + v.Name + " is not refreshed with the time range", ""})
 		}
 	}
 	return found
@@ -171,11 +246,11 @@ func checkReload(d Dashboard) (found []violation) {
 func checkPanelDataSource(d Dashboard) (found []violation) {
 	for p := range d.panels() {
 		if p.Datasource == nil || *p.Datasource.Uid != "${datasource}" {
-			found = append(found, violation{*p.Title, "no ${datasource}"})
+			found = append(found, violation{*p.Title, "no ${datasource}", ""})
 		}
 		for _, target := range p.Targets {
 			if q := target.(prometheus.Dataquery); q.Datasource == nil || *q.Datasource.Uid != "${datasource}" {
-				found = append(found, violation{*p.Title, "a query without ${datasource}"})
+				found = append(found, violation{*p.Title, "a query without ${datasource}", ""})
 			}
 		}
 	}
@@ -185,14 +260,14 @@ func checkPanelDataSource(d Dashboard) (found []violation) {
 func checkTitles(d Dashboard) (found []violation) {
 	for p := range d.panels() {
 		if *p.Title == "" || *p.Description == "" || !strings.HasSuffix(*p.Description, ".") || strings.Contains(*p.Title, "$") {
-			found = append(found, violation{*p.Title, "no title, or no description of whole sentences"})
+			found = append(found, violation{*p.Title, "no title, or no description of whole sentences", ""})
 		}
 	}
 	return found
 }
 
 // units are the units that panels use.
-var units = []string{"none", "percentunit", "celsius", "watt", "watth", "kwatth", "hertz", "bytes", "Bps", "cps", "cpm", "reqps", "s", "dateTimeAsIso",
+var units = []string{"none", "percentunit", "celsius", "watt", "watth", "kwatth", "hertz", "bytes", "Bps", "cps", "reqps", "s", "dateTimeAsIso",
 	"dtdurations", "dateTimeFromNow", "joule", "masskg", "short", "string"}
 
 // checkUnits checks decimals as well.
@@ -208,16 +283,16 @@ func checkUnits(d Dashboard) (found []violation) {
 				decimals = decimals || property.Id == "decimals"
 			}
 			if len(o.Properties) > 1 && o.Properties[0].Id == "unit" && !decimals {
-				found = append(found, violation{*p.Title, "a column without decimals"})
+				found = append(found, violation{*p.Title, "a column without decimals", ""})
 			}
 		}
 		for _, unit := range used {
 			if !slices.Contains(units, unit) {
-				found = append(found, violation{*p.Title, "unit " + unit})
+				found = append(found, violation{*p.Title, "unit " + unit, ""})
 			}
 		}
 		if p.FieldConfig.Defaults.Decimals == nil {
-			found = append(found, violation{*p.Title, "no decimals"})
+			found = append(found, violation{*p.Title, "no decimals", ""})
 		}
 	}
 	return found
@@ -226,7 +301,7 @@ func checkUnits(d Dashboard) (found []violation) {
 func checkTargets(d Dashboard) (found []violation) {
 	for p := range d.panels() {
 		if len(p.Targets) == 0 {
-			found = append(found, violation{*p.Title, "no query"})
+			found = append(found, violation{*p.Title, "no query", ""})
 		}
 	}
 	return found
@@ -235,7 +310,7 @@ func checkTargets(d Dashboard) (found []violation) {
 func checkExpressions(d Dashboard) []violation {
 	for _, q := range d.Queries {
 		if _, err := parser.NewParser(parser.Options{}).ParseExpr(Concrete(q.Expr)); err != nil {
-			return []violation{{q.Panel, err.Error()}}
+			return []violation{{q.Panel, err.Error(), ""}}
 		}
 	}
 	return nil
@@ -272,12 +347,12 @@ func checkRateInterval(d Dashboard) (found []violation) {
 	inspect(d, func(q Query, node parser.Node, parents []parser.Node) {
 		m, ok := node.(*parser.MatrixSelector)
 		if name := call(parents); ok && (name == "rate" || name == "irate") && m.Range != 5*time.Minute {
-			found = append(found, violation{q.Panel, "a rate over " + m.Range.String()})
+			found = append(found, violation{q.Panel, "a rate over " + m.Range.String(), ""})
 		}
 	})
 	for _, q := range d.Queries {
 		if !q.Annotation && strings.Contains(q.Expr, "[5m]") {
-			found = append(found, violation{q.Panel, "a rate over 5m instead of $__rate_interval"})
+			found = append(found, violation{q.Panel, "a rate over 5m instead of $__rate_interval", ""})
 		}
 	}
 	return found
@@ -294,7 +369,7 @@ func checkMatcher(d Dashboard, label string) (found []violation) {
 				return
 			}
 		}
-		found = append(found, violation{q.Panel, s.String() + " has no matcher of " + label})
+		found = append(found, violation{q.Panel, s.String() + " has no matcher of " + label, s.Name})
 	})
 	return found
 }
@@ -310,14 +385,14 @@ func checkCounters(d Dashboard) (found []violation) {
 				return
 			}
 		}
-		found = append(found, violation{q.Panel, s.Name + " without a rate or an increase"})
+		found = append(found, violation{q.Panel, s.Name + " without a rate or an increase", s.Name})
 	})
 	return found
 }
 
 func checkUneditable(d Dashboard) []violation {
 	if d.Model.Editable == nil || *d.Model.Editable {
-		return []violation{{"", "the dashboard is editable"}}
+		return []violation{{"", "the dashboard is editable", ""}}
 	}
 	return nil
 }
@@ -327,7 +402,7 @@ func checkOnlyPrometheus(d Dashboard) (found []violation) {
 	for p := range d.panels() {
 		for _, target := range p.Targets {
 			if target.DataqueryType() != "prometheus" {
-				found = append(found, violation{*p.Title, "not a query of Prometheus"})
+				found = append(found, violation{*p.Title, "not a query of Prometheus", ""})
 			}
 		}
 	}
@@ -369,11 +444,13 @@ func TestStrict(t *testing.T) {
 	})
 }
 
-// IDs are unique, and panels do not overlap or exceed the grid.
+// IDs are unique, and panels do not overlap or exceed the grid. The panels of a collapsed row
+// have a grid of their own: Grafana moves what follows when the row is expanded.
 func TestLayout(t *testing.T) {
 	each(t, func(t *testing.T, _ Names, d Dashboard) {
-		ids, cells := map[uint32]string{}, map[[2]uint32]string{}
-		place := func(id uint32, title string, at dashboard.GridPos) {
+		ids := map[uint32]string{}
+		type grid map[[2]uint32]string
+		place := func(cells grid, id uint32, title string, at dashboard.GridPos) {
 			if before, ok := ids[id]; ok {
 				t.Errorf("panels %q and %q have the id %d", before, title, id)
 			}
@@ -390,13 +467,29 @@ func TestLayout(t *testing.T) {
 				}
 			}
 		}
+		expanded := grid{}
 		for _, p := range d.Model.Panels {
-			if p.RowPanel != nil {
-				place(p.RowPanel.Id, *p.RowPanel.Title, *p.RowPanel.GridPos)
+			if p.Panel != nil {
+				place(expanded, *p.Panel.Id, *p.Panel.Title, *p.Panel.GridPos)
+				continue
+			}
+			place(expanded, p.RowPanel.Id, *p.RowPanel.Title, *p.RowPanel.GridPos)
+			collapsed := grid{}
+			for _, inside := range p.RowPanel.Panels {
+				place(collapsed, *inside.Id, *inside.Title, *inside.GridPos)
+				if inside.GridPos.Y <= p.RowPanel.GridPos.Y {
+					t.Errorf("panel %q is above its row", *inside.Title)
+				}
 			}
 		}
-		for p := range d.panels() {
-			place(*p.Id, *p.Title, *p.GridPos)
+		rows := map[uint32]bool{} // with a row or a panel
+		for at := range expanded {
+			rows[at[1]] = true
+		}
+		for y := range uint32(len(rows)) {
+			if !rows[y] {
+				t.Errorf("no panel at height %d: a gap", y)
+			}
 		}
 	})
 }

@@ -65,10 +65,10 @@ func mig(n Names) page {
 	}
 	unpartitioned := "(" + slicesOfGPUs(onGPU) + " - sum by (" + gpuID + ") (" + slices + "))"
 	busy := func(window string) string {
-		return e("max by (", deviceID, ") (rate(", &definition.GPUBusySeconds, devices, window, "))")
+		return rateIn(deviceID, &definition.GPUBusySeconds, devices, window)
 	}
 	engine := func(name string) string {
-		return e("max by (", deviceID, ") (rate(", &definition.GPUEngineActiveSeconds, and(devices, `engine="`+name+`"`), recent, "))")
+		return rateOf(deviceID, &definition.GPUEngineActiveSeconds, and(devices, `engine="`+name+`"`))
 	}
 	memory := n.MemoryUsed.By(deviceID, devices)
 	memoryFree := n.MemoryFree.By(deviceID, devices)
@@ -144,10 +144,7 @@ func mig(n Names) page {
 					keys, "State",
 					column{title: "State", expr: e("(", heldIdle, " * 0 + ", stateIdle, ") or (", free, " + ", stateFree, ") or (", held, " * 0 + ", stateBusy, ") or (", instances, " - 1 - ", -notKnown, ")"),
 						style: of("none", 0, "").texts(value{stateIdle, "held, idle", caution}, value{stateFree, "free", quantity}, value{stateBusy, "held, busy", good}, value{notKnown, "not known now", unknown}), fill: true},
-					column{expr: e("max by (", deviceID, ", namespace, pod) (", &definition.GPUPodInfo, devices, ")"),
-						labels: []label{{"namespace", "Namespace"}, {"pod", "Pod"}}},
-					column{expr: e("max by (", deviceID, ", user, job_id) (", &definition.GPUJobInfo, devices, ")"),
-						labels: []label{{"user", "User"}, {"job_id", "Batch job"}}},
+					heldBy(deviceID, devices),
 					column{title: "Activity", expr: busy(recent) + e(" or (", instances, " - 1 - ", -notKnown, ")"), style: ratio, gauge: true},
 					column{title: "SM", expr: engine("sm") + orInstance(instances), style: ratio},
 					column{title: "Tensor", expr: engine("tensor") + orInstance(instances), style: ratio},

@@ -101,7 +101,7 @@ func node(n Names) page {
 				newTimeline("Owners", "Number of containers and jobs that hold each GPU or MIG instance. A gap means that it was not known.",
 					of("none", 0, "owners are not known").texts(value{0, "free", absent}, value{1, "held", quantity}).levels(step{color: absent}, step{1, quantity}, step{2, "super-light-blue"}),
 					query{newestOf(deviceID, &definition.GPUOwners, sel), legend + " {{GPU_I_PROFILE}} {{GPU_I_ID}}"}).link(seriesToGPU()).size(12, 8),
-				xidTable(sel, "node").size(24, 8),
+				xidTable(sel, "node").hide("UUID", "cluster", "hostname").size(24, 8),
 			}},
 		},
 	}
@@ -111,15 +111,15 @@ func node(n Names) page {
 func nodeTable(n Names) *panel {
 	const sel = onNode
 	column1 := func(title, expr string, s style) column {
-		return column{title: title, expr: orWhy(expr, gpuID, sel), style: s}
+		return column{title: title, expr: orWhy(expr, gpuID, sel), style: s, width: 98}
 	}
 	perGPU := func(family any) string { return newestOf(gpuID, family, sel) }
 	used, free := n.MemoryUsed.Sum(gpuID, sel), n.MemoryFree.Sum(gpuID, sel)
 	return newTable("GPUs", "One row for each GPU of the node, the worst first. A GPU in MIG mode is busy as its busiest instance, and its memory is that of all instances.",
 		gpuKeys(), "State",
-		column{title: "State", expr: stateOf(gpuID, sel), style: gpuStates(), fill: true, links: []link{rowToGPU()}},
-		column{title: "Owners", expr: orWhy(newestOf(gpuID, &definition.GPUOwners, sel), gpuID, sel), style: of("none", 0, "").texts(value{0, "free", absent})},
-		column{expr: e("group by (", gpuID, ", namespace, pod) (", &definition.GPUPodInfo, sel, ")"), labels: []label{{"namespace", "Namespace"}, {"pod", "Pod"}}},
+		column{title: "State", expr: stateOf(gpuID, sel), style: gpuStates(), fill: true, links: []link{rowToGPU()}, width: 120},
+		column1("Owners", newestOf(gpuID, &definition.GPUOwners, sel), ownersOf("")),
+		heldBy(gpuID, sel),
 		column1("Busy", rateOf(gpuID, &definition.GPUBusySeconds, sel), of("percentunit", 0, "").texts().ofOne()),
 		column1("Memory", e(used, " / (", used, " + ", free, ")"), of("percentunit", 0, "").texts().ofOne()),
 		column1("Temperature", n.GPUTemperature.By(gpuID, sel), of("celsius", 0, "").texts()),
@@ -131,5 +131,5 @@ func nodeTable(n Names) *panel {
 		column1("Links down", newestOf(gpuID, &definition.GPUNVLinks, and(sel, `state="down"`)), of("none", 0, "").texts().zeroIsGood(bad)),
 		column1("XIDs", e("sum by (", gpuID, ") (max by (", deviceID, ", severity) (increase(", &definition.GPUXIDErrors, and(sel, `severity!="application"`), "[$__range])))"),
 			of("none", 0, "").texts().zeroIsGood(bad)),
-	).size(24, 10).ifEmpty("no exporter reports this node")
+	).hide("UUID", "cluster", "hostname").size(24, 10).ifEmpty("no exporter reports this node")
 }

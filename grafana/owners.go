@@ -4,9 +4,11 @@
 package grafana
 
 import (
+	"slices"
 	"strings"
 	"time"
 
+	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/deploy/prometheus/rules"
 )
 
@@ -21,11 +23,22 @@ const noRules = "needs the recording rules"
 // reported to hold any now.
 const ended = -1
 
-// The records count GPUs and seconds at each evaluation.
+// The records count GPUs and seconds at each evaluation. Those of nodes have an interval of
+// their own.
 var (
 	perHour       = int(time.Hour / rules.Interval)
 	perEvaluation = rules.Interval.Seconds()
 )
+
+// perHourOf returns how often a record is evaluated in an hour.
+func perHourOf(r *rules.Record) int {
+	for _, g := range rules.RecordGroups() {
+		if slices.Contains(g.Records, r) {
+			return int(time.Hour / g.Interval)
+		}
+	}
+	return perHour
+}
 
 // ownerRecords are the records of one level of owners.
 type ownerRecords struct {
@@ -103,7 +116,7 @@ func (o owners) columns() []column {
 	const count = 100
 	list := []column{
 		{title: "GPUs now", expr: o.worst(count, o.now(o.held)+e(" or (0 * ", o.total(o.held), " + ", ended, ")")),
-			style: of("none", 2, "").texts(value{ended, "none reported", absent}).neutral()},
+			style: of("none", 2, "").texts(value{ended, "none", absent}).neutral()},
 		{title: "Idle now", expr: o.worst(count, o.now(o.idle)), style: idleStyle(2)},
 		{title: "GPU hours", expr: o.worst(count, o.hours(o.held)), style: hoursStyle()},
 		{title: idleHours, expr: o.worst(count, o.hours(o.idle)), style: hoursStyle()},
@@ -113,15 +126,32 @@ func (o owners) columns() []column {
 	if o.sm != nil {
 		list = append(list, column{title: "SM activity", expr: o.worst(count, o.ratio(o.sm, "[$__range]")), style: ratioCell(), gauge: true})
 	}
-	return cells(append(list, column{title: "Energy", expr: o.worst(count, o.wattHours()), style: energyStyle()}))
+	return cells(95, append(list, column{title: "Energy", expr: o.worst(count, o.wattHours()), style: energyStyle()})...)
 }
 
-// cells makes numbers narrow. An empty cell needs no text: the owner ended.
-func cells(list []column) []column {
+// cells sets the width of columns in pixels, which leaves the rest to the names of owners. An
+// empty cell needs no text: the owner ended.
+func cells(width int, list ...column) []column {
 	for i := range list {
-		list[i].style.empty, list[i].width = "", 105
+		list[i].style.empty, list[i].width = "", width
 	}
 	return list
+}
+
+// ownersOf is texts for the number of owners of a GPU, completed by orWhy. A GPU that answers
+// has no number without a complete source of owners, and in MIG mode without instances.
+func ownersOf(empty string) style {
+	s := of("none", 0, empty)
+	s.values = []value{{0, "free", absent}, {notSupported, "not known", unknown}, {notKnown, "not known now", unknown}}
+	return s
+}
+
+// heldBy is a column with the pods and batch jobs that hold a device. A device that several
+// share has a row for each.
+func heldBy(by, selector string) column {
+	return column{labels: []label{{"owner", "Held by"}}, expr: e("group by (", by, ", owner) (",
+		"label_join(", &definition.GPUPodInfo, selector, `, "owner", "/", "namespace", "pod") or `,
+		"label_join(", &definition.GPUJobInfo, selector, `, "owner", " ", "source", "job_id", "user"))`)}
 }
 
 const (

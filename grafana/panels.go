@@ -5,6 +5,7 @@ package grafana
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -40,6 +41,7 @@ type panel struct {
 	width, height      uint32
 	queries            []query
 	keys               []label  // of a table
+	hidden             []string // keys of a table that have no column
 	columns            []column // of a table: one query each
 	sortBy             string   // of a table: display name of the column
 	ascending          bool     // of a table: the least is the worst
@@ -189,9 +191,21 @@ func newestOf(labels string, family any, selector string) string {
 	return e("max by (", labels, ") (", family, selector, ")")
 }
 
-// rateOf returns the increase per second of a counter for each of the labels.
-func rateOf(labels string, family any, selector string) string {
-	return e("max by (", labels, ") (rate(", family, selector, "[$__rate_interval]))")
+// rateOf returns the increase per second of a counter of devices for each of the labels.
+func rateOf(labels string, family *definition.Family, selector string) string {
+	return rateIn(labels, family, selector, recent)
+}
+
+// rateIn is rateOf in a window. It has no result while the counter cannot increase because its
+// value is not known: the GPU does not answer, or its profiling fields do not work.
+func rateIn(labels string, family *definition.Family, selector, window string) string {
+	devices := devicesOf(selector)
+	known := e("rate(", family, selector, window, ") and on (cluster, hostname, UUID) (", &definition.GPUUp, devices, " == 1)")
+	switch family {
+	case &definition.GPUEngineActiveSeconds, &definition.GPUNVLinkBytes, &definition.GPUPCIeBytes:
+		known += e(" unless on (cluster, hostname, UUID) (", &definition.GPUProfilingState, devices, " > 0)")
+	}
+	return e("max by (", labels, ") (", known, ")")
 }
 
 // newStat is a panel with the newest value of each series.
@@ -208,8 +222,12 @@ func newTimeSeries(title, description string, s style, queries ...query) *panel 
 // newTable is a table of the newest values, with the worst row first.
 func newTable(title, description string, keys []label, sortBy string, columns ...column) *panel {
 	return &panel{kind: kindTable, title: title, description: description, keys: keys, sortBy: sortBy, columns: columns,
-		style: style{unit: "none"}, width: 24, height: 10}
+		hidden: []string{"UUID"}, style: style{unit: "none"}, width: 24, height: 10}
 }
+
+// hide sets which keys of a table have no column: those that are for links only, and those
+// that the dashboard's variables fix to one value. The default is the UUID.
+func (p *panel) hide(keys ...string) *panel { p.hidden = keys; return p }
 
 // newTimeline is a panel with one bar of states for each series.
 func newTimeline(title, description string, s style, queries ...query) *panel {
@@ -344,7 +362,7 @@ func (p *panel) buildTimeSeries(b *dashboard.Panel) {
 	switch p.style.unit {
 	case "percentunit":
 		custom.AxisSoftMax = cog.ToPtr(0.1)
-	case "none", "cps", "cpm", "s":
+	case "none", "cps", "s":
 		custom.AxisSoftMax = cog.ToPtr(1.0)
 	}
 	if p.stacked {
@@ -361,11 +379,13 @@ func (p *panel) buildTable(n Names, b *dashboard.Panel) {
 	o.Footer = nil
 	o.SortBy = []common.TableSortByFieldState{{DisplayName: p.sortBy, Desc: cog.ToPtr(!p.ascending)}}
 	b.Options = o
-	b.FieldConfig.Defaults.Custom = table.FieldConfig{Align: common.FieldTextAlignmentAuto}
+	// Columns without a width share the rest of the panel. Grafana's own minimum of 150 px would
+	// cut off the last ones.
+	b.FieldConfig.Defaults.Custom = table.FieldConfig{Align: common.FieldTextAlignmentAuto, MinWidth: cog.ToPtr(60.0)}
 	// The text for an empty panel is not the one for an empty cell.
 	b.FieldConfig.Overrides = append(b.FieldConfig.Overrides, dashboard.DashboardFieldConfigSourceOverrides{
 		Matcher:    dashboard.MatcherConfig{Id: "byRegexp", Options: ".*"},
-		Properties: []dashboard.DynamicConfigValue{{Id: "noValue", Value: "–"}},
+		Properties: []dashboard.DynamicConfigValue{{Id: "noValue", Value: "–"}, {Id: "custom.wrapHeaderText", Value: true}},
 	})
 	rename, order, exclude := map[string]string{}, map[string]int{}, map[string]bool{"Time": true}
 	place := func(name, title string) {
@@ -392,6 +412,7 @@ func (p *panel) buildTable(n Names, b *dashboard.Panel) {
 		}
 		for _, l := range c.labels {
 			place(l.name, l.title)
+			b.FieldConfig.Overrides = append(b.FieldConfig.Overrides, l.override()...)
 		}
 		if c.title != "" {
 			b.FieldConfig.Overrides = append(b.FieldConfig.Overrides, c.override(n))
@@ -402,9 +423,10 @@ func (p *panel) buildTable(n Names, b *dashboard.Panel) {
 		{Id: "organize", Options: map[string]any{"excludeByName": exclude, "indexByName": order, "renameByName": rename}},
 	}
 	for _, key := range p.keys {
+		b.FieldConfig.Overrides = append(b.FieldConfig.Overrides, key.override()...)
 		override := dashboard.DashboardFieldConfigSourceOverrides{Matcher: dashboard.MatcherConfig{Id: "byName", Options: key.title}}
 		switch {
-		case key.name == "UUID": // UUIDs are for links
+		case slices.Contains(p.hidden, key.name):
 			override.Properties = []dashboard.DynamicConfigValue{{Id: "custom.hidden", Value: true}}
 		case len(p.links) > 0:
 			override.Properties = []dashboard.DynamicConfigValue{{Id: "links", Value: links(n, p.links)}}
@@ -413,6 +435,32 @@ func (p *panel) buildTable(n Names, b *dashboard.Panel) {
 		}
 		b.FieldConfig.Overrides = append(b.FieldConfig.Overrides, override)
 	}
+}
+
+// override sets the width of a column whose texts have a known length.
+func (l label) override() []dashboard.DashboardFieldConfigSourceOverrides {
+	width := 0 // pixels
+	switch l.name {
+	case "gpu", "xid", "minor":
+		width = 65
+	case "GPU_I_ID":
+		width = 90
+	case "GPU_I_PROFILE", "severity", "nvswitch", "serial":
+		width = 110
+	case "driver_version", "vbios_version":
+		width = 140
+	case "pci_bus_id":
+		width = 170
+	case "modelName":
+		width = 210
+	case "cluster_uuid", "UUID", "uuid":
+		width = 340
+	default:
+		return nil
+	}
+	return []dashboard.DashboardFieldConfigSourceOverrides{{
+		Matcher: dashboard.MatcherConfig{Id: "byName", Options: l.title}, Properties: []dashboard.DynamicConfigValue{{Id: "custom.width", Value: width}},
+	}}
 }
 
 func (c column) override(n Names) dashboard.DashboardFieldConfigSourceOverrides {

@@ -100,10 +100,13 @@ func (d Dashboard) panels() func(func(dashboard.Panel, bool) bool) {
 	}
 }
 
+// anyValue replaces a selection of values of a label. No other expression is the same.
+const anyValue = "(.*)"
+
 // Concrete replaces Grafana's variables by values of their kind, so that Prometheus can
 // parse the expression: selections of labels by all, and quantities by 1.
 func Concrete(expr string) string {
 	expr = strings.NewReplacer("$__rate_interval", "5m", "$__range_s", "10800", "$__range", "3h", "$__interval", "1m").Replace(expr)
-	expr = selection.ReplaceAllString(expr, `"(.*)"`)
+	expr = selection.ReplaceAllString(expr, `"`+anyValue+`"`)
 	return amount.ReplaceAllString(expr, "1")
 }

@@ -27,7 +27,7 @@ var programMetrics = []string{buildInfo, reloadSuccessful, reloadTime, droppedRe
 func TestMetricsAndLabels(t *testing.T) {
 	counters := map[string][]string{Default().Folder: counterNames(t, "default-counters.csv"), BaseUnits().Folder: counterNames(t, "dcgm-4.9-counters.csv")}
 	each(t, func(t *testing.T, n Names, d Dashboard) {
-		labels := slices.Concat(field.OwnLabelNames(), []string{"cluster", "job", "instance", "state", "version", "revision", "server", "model", "from", "finding", n.ChassisSerial.Name})
+		labels := slices.Concat(field.OwnLabelNames(), []string{"cluster", "job", "instance", "state", "version", "server", "model", "from", "finding", "owner", n.ChassisSerial.Name})
 		for _, g := range definition.Groups() {
 			for _, f := range g.Families {
 				labels = append(labels, f.Labels...)
@@ -40,8 +40,7 @@ func TestMetricsAndLabels(t *testing.T) {
 		}
 		for _, q := range d.Queries {
 			for _, name := range q.Uses.Others {
-				inference := strings.HasPrefix(name, "nv_") || strings.HasPrefix(name, "vllm:") // Triton and vLLM
-				known := inference && d.Name == "workloads" || slices.Contains(counters[n.Folder], name) || slices.Contains(programMetrics, name) && d.Name == "exporter" ||
+				known := isInference(name) && d.Name == "workloads" || slices.Contains(counters[n.Folder], name) || slices.Contains(programMetrics, name) && d.Name == "exporter" ||
 					name == buildInfo || name == n.ChassisSlot.Name && d.Name == "fleet"
 				if !known {
 					t.Errorf("panel %q uses %s, which is neither a family, nor a record, nor in the counters file", q.Panel, name)
@@ -231,6 +230,9 @@ func TestTables(t *testing.T) {
 	}
 }
 
+// ofAnswering is the end of orWhy.
+var ofAnswering = regexp.MustCompile(`\(gpu_up\{[^()]*\) - 1000002`)
+
 func checkTable(t *testing.T, p *panel) {
 	var keys, titles []string
 	for _, k := range p.keys {
@@ -243,6 +245,9 @@ func checkTable(t *testing.T, p *panel) {
 			want, titles = append(want, l.name), append(titles, l.title)
 		}
 		titles = append(titles, c.title)
+		if ofAnswering.MatchString(c.expr) && strings.Contains(c.expr, definition.GPUOwners.Name) && slices.Contains(c.style.values, value{notSupported, "not supported", absent}) {
+			t.Errorf("column %q: every GPU supports owners", c.title)
+		}
 		slices.Sort(want)
 		labels, ok := outputLabels(t, c.expr)
 		slices.Sort(labels)
@@ -322,4 +327,89 @@ func TestGroups(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Counters of a lost GPU stay on the page and do not increase. A query with their rate also
+// asks whether the GPU answers, so that unknown is not 0.
+func TestRatesOfLostGPUs(t *testing.T) {
+	devices := map[string]bool{}
+	for _, g := range definition.Groups() {
+		for _, f := range g.Families {
+			devices[f.Name] = f.Per == definition.PerDevice || f.Per == definition.PerGPU
+		}
+	}
+	each(t, func(t *testing.T, _ Names, d Dashboard) {
+		answers := map[string]bool{} // by expression
+		rates := map[string]string{}
+		inspect(d, func(q Query, node parser.Node, parents []parser.Node) {
+			s, ok := node.(*parser.VectorSelector)
+			if !ok {
+				return
+			}
+			answers[q.Expr] = answers[q.Expr] || s.Name == definition.GPUUp.Name
+			if devices[s.Name] && len(parents) > 1 && call(parents[:len(parents)-1]) == "rate" {
+				rates[q.Expr] = q.Panel
+			}
+		})
+		for expr, panel := range rates {
+			if !answers[expr] {
+				t.Errorf("panel %q has the rate of a GPU that may not answer: %s", panel, expr)
+			}
+		}
+	})
+}
+
+// Annotations look back to the step before, whose length depends on the time range.
+func TestAnnotationsLookBackOneStep(t *testing.T) {
+	fixed := regexp.MustCompile(`(\[|offset )\d`)
+	each(t, func(t *testing.T, _ Names, d Dashboard) {
+		for _, a := range d.Model.Annotations.List {
+			if fixed.MatchString(*a.Expr) || a.Step != nil {
+				t.Errorf("annotation %s has a time of its own: %s", a.Name, *a.Expr)
+			}
+		}
+	})
+}
+
+// The columns of a table fit in its panel on a page of 1400 pixels, and those without a width
+// have room for a name.
+func TestTablesFit(t *testing.T) {
+	const page, least = 1400, 75 // pixels
+	for _, p := range pages(Default()) {
+		for _, r := range p.rows {
+			for _, table := range r.panels {
+				if table.kind != kindTable {
+					continue
+				}
+				rest, shared := int(table.width)*page/gridWidth-30, 0
+				add := func(width int) {
+					if rest -= width; width == 0 {
+						shared++
+					}
+				}
+				width := func(l label) (width int) {
+					for _, o := range l.override() {
+						width, _ = o.Properties[0].Value.(int)
+					}
+					return width
+				}
+				for _, key := range table.keys {
+					if !slices.Contains(table.hidden, key.name) {
+						add(width(key))
+					}
+				}
+				for _, c := range table.columns {
+					if c.title != "" {
+						add(c.width)
+					}
+					for _, l := range c.labels {
+						add(width(l))
+					}
+				}
+				if rest < shared*least {
+					t.Errorf("%s: table %q: %d columns share %d pixels", p.name, table.title, shared, rest)
+				}
+			}
+		}
+	}
 }

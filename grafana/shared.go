@@ -33,6 +33,16 @@ func and(selector, matchers string) string {
 	return strings.TrimSuffix(selector, "}") + ", " + matchers + "}"
 }
 
+// devicesOf returns the selector of the devices in a selector with further matchers.
+func devicesOf(selector string) string {
+	for _, devices := range []string{onGPU, onNode} {
+		if strings.HasPrefix(selector, strings.TrimSuffix(devices, "}")) {
+			return devices
+		}
+	}
+	return inFleet
+}
+
 // The labels that identify a node, a GPU, and a GPU or GPU instance. Labels of targets, of
 // owners and of versions change over time and are not among them.
 const (
@@ -116,6 +126,9 @@ func (p page) build(n Names) (Dashboard, error) {
 			}
 		}
 		y = slices.Max(g[:])
+		if r.collapsed {
+			y = head.GridPos.Y + 1 // Grafana moves what follows when the row is expanded
+		}
 		d.Panels = append(append(d.Panels, dashboard.PanelOrRowPanel{RowPanel: &head}), panels...)
 	}
 	built := Dashboard{Name: p.name, Model: *d, Rules: p.rules}
@@ -227,7 +240,8 @@ func instances() dashboard.VariableModel {
 }
 
 // annotations mark XIDs, restarts of the sampler and changes of MIG instances on the
-// devices that the variables select.
+// devices that the variables select. They look back to the step before, however long the
+// steps of the time range are.
 func annotations(variables []dashboard.VariableModel) []dashboard.AnnotationQuery {
 	has := func(name string) bool {
 		for _, v := range variables {
@@ -243,15 +257,16 @@ func annotations(variables []dashboard.VariableModel) []dashboard.AnnotationQuer
 	} else if has("node") {
 		selector = onNode
 	}
-	restarts := e("changes(", &definition.SamplerRestarts, inFleet, "[2m]) > 0")
+	restarts := e("changes(", &definition.SamplerRestarts, inFleet, recent, ") > 0")
 	switch {
 	case has("instance"):
-		restarts = e("changes(", &definition.SamplerRestarts, onTarget, "[2m]) > 0")
+		restarts = e("changes(", &definition.SamplerRestarts, onTarget, recent, ") > 0")
 	case has("node"):
 		restarts += e(" and on (cluster, job, instance) ", &definition.GPUUp, onNode)
 	}
 	instances := e("max by (", deviceID, ") (", &definition.GPUInfo, and(selector, `GPU_I_ID!=""`), ")")
-	earlier := e("max by (", deviceID, ") (", &definition.GPUInfo, and(selector, `GPU_I_ID!=""`), " offset 2m)")
+	const before = " offset $__rate_interval"
+	earlier := e("max by (", deviceID, ") (", &definition.GPUInfo, and(selector, `GPU_I_ID!=""`), before, ")")
 	return []dashboard.AnnotationQuery{
 		annotation("XIDs", "dark-red", "XID {{xid}} on {{hostname}} GPU {{gpu}}", "{{name}} ({{severity}}): {{action}}", true,
 			e("max by (hostname, gpu, xid, name, severity, action) (", &definition.GPUXIDCodeLastTimestamp, selector, ") * 1000")),
@@ -259,14 +274,14 @@ func annotations(variables []dashboard.VariableModel) []dashboard.AnnotationQuer
 			e("max by (instance) (", restarts, ")")),
 		annotation("MIG changes", "dark-blue", "MIG instances changed on {{hostname}} GPU {{gpu}}", "", false,
 			e("count by (hostname, gpu) ((", instances, " unless ", earlier, ") or (", earlier, " unless ", instances,
-				")) and on (hostname, gpu) (", &definition.GPUUp, selector, " and ", &definition.GPUUp, selector, " offset 2m)")),
+				")) and on (hostname, gpu) (", &definition.GPUUp, selector, " and ", &definition.GPUUp, selector, before, ")")),
 	}
 }
 
 func annotation(name, color, title, detail string, valueIsTime bool, expr string) dashboard.AnnotationQuery {
 	return dashboard.AnnotationQuery{
 		Name: name, Datasource: &dataSource, Enable: true, IconColor: color, TitleFormat: &title, TextFormat: &detail,
-		Expr: &expr, Step: cog.ToPtr("1m"), UseValueForTime: &valueIsTime,
-		Target: prometheus.Dataquery{Expr: expr, RefId: cog.ToPtr("Anno"), Interval: cog.ToPtr("1m"), Range: cog.ToPtr(true)},
+		Expr: &expr, UseValueForTime: &valueIsTime,
+		Target: prometheus.Dataquery{Expr: expr, RefId: cog.ToPtr("Anno"), Range: cog.ToPtr(true)},
 	}
 }

@@ -109,7 +109,7 @@ func waste(Names) page {
 					query{users.leading(10, e(users.totalIn(users.idle, inBar), " / ", perHour), users.idle), "{{user}} {{account}} {{partition}} {{cluster}}"}),
 			}},
 			{title: "Faults and energy", panels: []*panel{
-				newTable("Nodes with lost hours", "GPU hours by state, from one value every ten minutes. The 20 nodes that lost the most.",
+				newTable("Nodes with lost hours", "GPU hours by state. The 20 nodes that lost the most.",
 					nodeKeys(), "Lost hours",
 					append([]column{{title: "Lost hours", expr: lostHours(`state!="healthy"`), style: of("none", 1, "").zeroIsGood(serious)}},
 						lostColumns()...)...).ifEmpty(noRules).link(rowToNode()).size(12, 8),
@@ -130,24 +130,25 @@ const aboutChange = "Change compares the idle hours with those of the time range
 // costs are the columns of a report by owner.
 func (o owners) costs(count int) []column {
 	before := e("sum by (", o.by, ") (sum_over_time(", o.idle, o.selector, "[$__range] offset $__range))")
-	return cells([]column{
-		{title: "GPU hours", expr: o.worst(count, o.hours(o.held)), style: hoursStyle()},
-		{title: idleHours, expr: o.worst(count, o.hours(o.idle)), style: hoursStyle()},
-		{title: "Cost of idle hours", expr: o.worst(count, o.hours(o.idle)+" * $price"), style: of("none", 0, "")},
-		{title: "Change", expr: o.worst(count, e(o.total(o.idle), " / (", before, " > 0) - 1 or (0 * ", o.total(o.held), " + ", noneBefore, ")")),
-			style: of("percentunit", 0, "").levels(step{0, good}, step{0.1, caution}).texts(value{noneBefore, "none before", absent})},
-		{title: "Utilization", expr: o.worst(count, o.ratio(o.busy, "[$__range]")), style: ratioCell(), gauge: true},
-		{title: "SM activity", expr: o.worst(count, o.ratio(o.sm, "[$__range]")), style: ratioCell(), gauge: true},
-		{title: "Energy", expr: o.worst(count, o.wattHours()), style: energyStyle()},
-		{title: "Cost of energy", expr: o.worst(count, o.wattHours()+" / 1000 * $pue * $power_price"), style: of("none", 2, "")},
-	})
+	return cells(95,
+		[]column{
+			{title: "GPU hours", expr: o.worst(count, o.hours(o.held)), style: hoursStyle()},
+			{title: idleHours, expr: o.worst(count, o.hours(o.idle)), style: hoursStyle()},
+			{title: "Cost of idle hours", expr: o.worst(count, o.hours(o.idle)+" * $price"), style: of("none", 0, "")},
+			{title: "Change", expr: o.worst(count, e(o.total(o.idle), " / (", before, " > 0) - 1 or (0 * ", o.total(o.held), " + ", noneBefore, ")")),
+				style: of("percentunit", 0, "").levels(step{0, good}, step{0.1, caution}).texts(value{noneBefore, "none before", absent})},
+			{title: "Utilization", expr: o.worst(count, o.ratio(o.busy, "[$__range]")), style: ratioCell(), gauge: true},
+			{title: "SM activity", expr: o.worst(count, o.ratio(o.sm, "[$__range]")), style: ratioCell(), gauge: true},
+			{title: "Energy", expr: o.worst(count, o.wattHours()), style: energyStyle()},
+			{title: "Cost of energy", expr: o.worst(count, o.wattHours()+" / 1000 * $pue * $power_price"), style: of("none", 2, "")},
+		}...)
 }
 
-// lostHours is the hours of a node's GPUs in some states. Every tenth minute is enough for
-// a state, and a month of all nodes stays below Prometheus' limit of samples.
+// lostHours is the hours of a node's GPUs in some states. A subquery would exceed Prometheus'
+// limit of samples for a month of thousands of nodes, because it holds all series at once.
 func lostHours(states string) string {
 	of := func(states string) string {
-		return e("sum by (", nodeID, ") (sum_over_time(", &rules.NodeStates, and(ofRecords, states), "[$__range:10m])) / 6")
+		return e("sum by (", nodeID, ") (sum_over_time(", &rules.NodeStates, and(ofRecords, states), "[$__range])) / ", perHourOf(&rules.NodeStates))
 	}
 	return e("(", of(states), ") and on (", nodeID, ") topk(20, ", of(`state!="healthy"`), ")")
 }
@@ -160,12 +161,13 @@ func lostColumns() []column {
 	return list
 }
 
-// bars is a panel with stacked bars, one for each of about 60 intervals of an hour or more.
+// bars is a panel with stacked bars, one for each of about 60 intervals of ten minutes or
+// more.
 func bars(title, description string, s style, queries ...query) *panel {
 	s.color = ""
 	p := newTimeSeries(title, description, s.from0(), queries...).stack()
 	p.custom = append(p.custom, func(b *dashboard.Panel) {
-		b.Interval, b.MaxDataPoints = cog.ToPtr("1h"), cog.ToPtr(62.0)
+		b.Interval, b.MaxDataPoints = cog.ToPtr("10m"), cog.ToPtr(62.0)
 		if c, ok := b.FieldConfig.Defaults.Custom.(timeseries.FieldConfig); ok {
 			c.DrawStyle, c.FillOpacity = cog.ToPtr(common.GraphDrawStyleBars), cog.ToPtr(80.0)
 			b.FieldConfig.Defaults.Custom = c

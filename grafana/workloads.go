@@ -37,7 +37,7 @@ func workloads(Names) page {
 	namespaceKeys, byNamespace := ownerLabels(label{"cluster", "Cluster"}, label{"namespace", "Namespace"})
 	workloadKeys, byWorkload := ownerLabels(append(namespaceKeys[:2:2], label{"workload_kind", "Kind"}, label{"workload", "Workload"})...)
 	claimKeys, byClaim := ownerLabels(append(namespaceKeys[:2:2], label{"dra_claim_name", "Claim"})...)
-	podKeys, byPod := ownerLabels(append(namespaceKeys[:2:2], label{"pod", "Pod"}, label{"hostname", "Node"}, label{"workload", "Workload"})...)
+	podKeys, byPod := ownerLabels(append(namespaceKeys[:2:2], label{"pod", "Pod"}, label{"hostname", "Node"})...)
 	byNamespaces := owners{namespaceRecords(), byNamespace, inNamespaces}
 	byWorkloads := owners{podRecords(), byWorkload, and(inPods, `workload!=""`)}
 	byClaims := owners{podRecords(), byClaim, and(inPods, `dra_claim_name!=""`)}
@@ -60,8 +60,8 @@ func workloads(Names) page {
 					namespaceKeys, idleHours, byNamespaces.columns()...).ifEmpty(noPods).link(toNamespace),
 				newTable("Pods", aboutOwners+"The 100 pods with the most idle hours.",
 					podKeys, idleHours, append(byPods.columns(),
-						column{title: "Memory in use", expr: byPods.worst(100, e("sum by (", byPod, ") (max by (", deviceID, ", namespace, pod, container, workload) (", &definition.GPUPodMemoryUsed, inPods, "))")),
-							style: of("bytes", 1, "")})...).ifEmpty(noPods).link(toPod, rowToNode()).size(24, 12),
+						column{title: "Memory in use", expr: byPods.worst(100, e("sum by (", byPod, ") (max by (", deviceID, ", namespace, pod, container) (", &definition.GPUPodMemoryUsed, and(inPods, `job=~"$job"`), "))")),
+							style: of("bytes", 1, ""), width: 95})...).ifEmpty(noPods).link(toPod, rowToNode()).size(24, 12),
 			}},
 			{title: "Over time", panels: byNamespaces.overTime("namespace", "{{namespace}} {{cluster}}")},
 			{title: "Inference servers: needs Triton or vLLM as targets with the labels namespace and pod", panels: inference(and(inPods, `pod!=""`), byPods)},
@@ -103,21 +103,20 @@ func inference(inPods string, pods owners) []*panel {
 	const window = "[$__range]"
 	return []*panel{
 		newTable("Inference servers", "Newest load of Triton and vLLM, and the GPUs of their pods. Latency, utilization and energy are for the time range. Energy per request and per token divides the energy of the pod's GPUs by its requests and generated tokens.",
-			keys, "Waiting",
-			column{expr: servers, labels: []label{{"server", "Server"}}},
-			column{title: "Waiting", expr: waiting, style: of("none", 0, "").levels(step{0, good}, step{10, caution})},
-			column{title: "Requests/s", expr: requests("rate", recent), style: number("none", 2)},
-			column{title: "Failed/s", expr: over("rate", tritonFailures, recent), style: of("none", 2, "").zeroIsGood(bad)},
-			column{title: "Mean latency", expr: either(
-				per(over("increase", tritonDuration, window), over("increase", tritonSuccesses, window))+" / 1e6",
-				per(over("increase", vllmLatencySum, window), over("increase", vllmLatencyCount, window))), style: number("s", 2)},
-			column{title: "Tokens/s", expr: over("rate", vllmTokens, recent), style: number("none", 0)},
-			column{title: "KV cache", expr: "max by (" + by + ") (" + vllmCache + inPods + " or " + vllmCacheBefore + inPods + ")", style: ratioCell(), gauge: true},
-			column{title: "GPUs now", expr: pods.now(pods.held) + " and on (" + by + ") " + servers, style: number("none", 2)},
-			column{title: "Utilization", expr: pods.ratio(pods.busy, window) + " and on (" + by + ") " + servers, style: ratioCell(), gauge: true},
-			column{title: "Energy per request", expr: pods.total(pods.energy) + " / on (" + by + ") (" + requests("increase", window) + " > 0)", style: number("joule", 1)},
-			column{title: "Energy per token", expr: pods.total(pods.energy) + " / on (" + by + ") (" + over("increase", vllmTokens, window) + " > 0)", style: number("joule", 2)},
-		).ifEmpty(none).size(24, 8),
+			keys, "Waiting", append([]column{{expr: servers, labels: []label{{"server", "Server"}}}}, cells(88,
+				column{title: "Waiting", expr: waiting, style: of("none", 0, "").levels(step{0, good}, step{10, caution})},
+				column{title: "Requests/s", expr: requests("rate", recent), style: number("none", 2)},
+				column{title: "Failed/s", expr: over("rate", tritonFailures, recent), style: of("none", 2, "").zeroIsGood(bad)},
+				column{title: "Mean latency", expr: either(
+					per(over("increase", tritonDuration, window), over("increase", tritonSuccesses, window))+" / 1e6",
+					per(over("increase", vllmLatencySum, window), over("increase", vllmLatencyCount, window))), style: number("s", 2)},
+				column{title: "Tokens/s", expr: over("rate", vllmTokens, recent), style: number("none", 0)},
+				column{title: "KV cache", expr: "max by (" + by + ") (" + vllmCache + inPods + " or " + vllmCacheBefore + inPods + ")", style: ratioCell(), gauge: true},
+				column{title: "GPUs now", expr: pods.now(pods.held) + " and on (" + by + ") " + servers, style: number("none", 2)},
+				column{title: "Utilization", expr: pods.ratio(pods.busy, window) + " and on (" + by + ") " + servers, style: ratioCell(), gauge: true},
+				column{title: "Energy per request", expr: pods.total(pods.energy) + " / on (" + by + ") (" + requests("increase", window) + " > 0)", style: number("joule", 1)},
+				column{title: "Energy per token", expr: pods.total(pods.energy) + " / on (" + by + ") (" + over("increase", vllmTokens, window) + " > 0)", style: number("joule", 2)},
+			)...)...).ifEmpty(none).size(24, 8),
 		newTimeSeries("Requests", "Successful requests per second by pod. The 20 pods with the most.", of("reqps", 2, none).from0(),
 			query{"topk(20, " + requests("rate", "[$__rate_interval]") + ")", legend}).size(8, 8),
 		newTimeSeries("Waiting requests", "Requests that wait, by pod. The 20 pods with the most. If requests wait while the GPU is idle, the server is the limit.",
@@ -129,8 +128,8 @@ func inference(inPods string, pods owners) []*panel {
 			gpuKeys(), "Busy",
 			column{expr: e("max by (", gpuID, ", namespace, pod) (", &definition.GPUPodInfo, inFleet, ")", onTriton), labels: []label{{"namespace", "Namespace"}, {"pod", "Pod"}}},
 			column{title: "Utilization by Triton", expr: e(gpu, " * 0 + on (UUID) group_left () ", triton), style: ratioCell(), gauge: true},
-			column{title: "Busy", expr: e("(max by (", gpuID, ") (rate(", &definition.GPUBusySeconds, and(inFleet, `GPU_I_ID=""`), recent, ")))", onTriton), style: ratioCell(), gauge: true},
-			column{title: "Power", expr: e("(max by (", gpuID, ") (rate(", &definition.GPUEnergyJoules, inFleet, recent, ")))", onTriton), style: number("watt", 0)},
+			column{title: "Busy", expr: "(" + rateOf(gpuID, &definition.GPUBusySeconds, and(inFleet, `GPU_I_ID=""`)) + ")" + onTriton, style: ratioCell(), gauge: true},
+			column{title: "Power", expr: "(" + rateOf(gpuID, &definition.GPUEnergyJoules, inFleet) + ")" + onTriton, style: number("watt", 0)},
 		).least().ifEmpty("no target of Triton reports its GPUs").link(rowToGPU()).size(24, 7),
 	}
 }

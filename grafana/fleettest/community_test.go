@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"gpu_exporter/cmd/gpu_exporter/exportertest"
 )
 
 // dashboard12239 is the queries of dashboard 12239 of grafana.com, "NVIDIA DCGM Exporter
@@ -26,12 +28,12 @@ var dashboard12239 = []string{
 
 // The most used dashboard of dcgm-exporter works with the exporter's page.
 func TestDashboard12239(t *testing.T) {
-	p, n := startPrometheus(t), newNode(t, "h100", "h100x8")
+	p, n := startPrometheus(t), newNode(t, "h100", 1, "h100x8")
 	n.start(t)
 	target := map[string]string{"job": "gpu_exporter", "instance": "h100:9400"}
 	variables := strings.NewReplacer("$instance", target["instance"], "$gpu", "0|1|2|3|4|5|6|7")
 	for _, query := range dashboard12239 {
-		eventually(t, query+" returns data of every GPU", func() bool {
+		exportertest.Eventually(t, query+" returns data of every GPU", func() bool {
 			at := time.Now().Truncate(time.Millisecond)
 			var all []series
 			for _, point := range n.scrape(t, time.Time{}).series {

@@ -272,14 +272,17 @@ func applyRegex(expression string, all []string) (texts, values []string, err er
 // datasourceInterval is the scrape interval in the settings of the data source.
 const datasourceInterval = scrapeInterval
 
-// pageWidth is the width of the drawn dashboards, in pixels.
-const pageWidth = 1400
+// The width of the drawn dashboards, in pixels, and of the grid of panels.
+const (
+	pageWidth = 1400
+	gridWidth = 24
+)
 
 // step returns the step of a query, as Grafana computes it from the width of the panel.
 func step(span time.Duration, p panel, q target) time.Duration {
 	points := p.MaxDataPoints
 	if points == 0 {
-		points = max(1, p.GridPos.W*pageWidth/24)
+		points = max(1, p.GridPos.W*pageWidth/gridWidth)
 	}
 	interval := span / time.Duration(points)
 	for _, round := range []time.Duration{

@@ -14,12 +14,13 @@ import (
 
 // demo is a fleet with Kubernetes, Slurm, MIG, NVSwitches, a multi-node NVLink tray, a small
 // GPU, and a node with faults of every kind that the dashboards show.
-func demo(t *testing.T, args ...string) *fleet {
+func demo(t *testing.T) *fleet {
 	t.Helper()
-	full := append([]string{"--families=full"}, args...)
+	counters := "--counters.file=" + countersFile(t, "")
+	full := []string{"--families=full", counters}
 	f := &fleet{}
-	add := func(name, scenario string, args ...string) *node {
-		n := newNode(t, name, scenario, args...)
+	add := func(name, base string, args ...string) *node {
+		n := newNode(t, name, len(f.nodes)+1, base, args...)
 		f.nodes = append(f.nodes, n)
 		return n
 	}
@@ -35,7 +36,7 @@ func demo(t *testing.T, args ...string) *fleet {
 		k8s.run("research", "StatefulSet", "notebook", "0", "nvidia.com/gpu", gpu["5"])
 		k8s.run("vision", "Deployment", "triton", "5d4f-a", "nvidia.com/gpu.shared", gpu["6"]+"::0")
 		k8s.run("vision", "Deployment", "triton", "5d4f-b", "nvidia.com/gpu.shared", gpu["6"]+"::1")
-		pods.command(t, "process none", "load gpu 0 training", "load gpu 1 training", "load gpu 2 training", "load gpu 3 training",
+		pods.Command(t, "process none", "load gpu 0 training", "load gpu 1 training", "load gpu 2 training", "load gpu 3 training",
 			"load gpu 4 bursty", "load gpu 5 idle", "load gpu 6 util 35", "load gpu 7 idle",
 			"process gpu 0 pid 1001 memory 61000 share 100", "process gpu 1 pid 1001 memory 61000 share 100",
 			"process gpu 2 pid 1002 memory 61000 share 100", "process gpu 3 pid 1002 memory 61000 share 100",
@@ -45,7 +46,7 @@ func demo(t *testing.T, args ...string) *fleet {
 
 	migK8s := startKubernetes(t)
 	batchOfMIG := t.TempDir()
-	mig := add("mig-a", "h100x8-mig", append(append(args, migK8s.args...), "--jobs.directory="+batchOfMIG)...)
+	mig := add("mig-a", "h100x8-mig", append(migK8s.args, counters, "--jobs.directory="+batchOfMIG)...)
 	at(0, func() {
 		write(t, filepath.Join(batchOfMIG, "2."+mig.instances(t, "2", "GPU_I_ID")[0]), "8001\n")
 		small, large := mig.instances(t, "0", "mig_uuid"), mig.instances(t, "1", "mig_uuid")
@@ -58,19 +59,19 @@ func demo(t *testing.T, args ...string) *fleet {
 	kernelLog := filepath.Join(t.TempDir(), "kmsg")
 	write(t, kernelLog, "")
 	dgx := add("dgx-a", "dgx-h100", append(full, "--path.kmsg="+kernelLog, "--xid.kernel-log=on")...)
-	rack := filepath.Join(t.TempDir(), "rack.csv")
-	write(t, rack, "DCGM_FI_DEV_PLATFORM_CHASSIS_SERIAL_NUMBER, label, Serial number of the chassis.\n"+
-		"DCGM_FI_DEV_PLATFORM_CHASSIS_SLOT_NUMBER, gauge, Slot of the chassis in the rack.\n")
-	nvl := add("gb200-a", "gb200", append(full, "--counters.file="+rack)...)
-	small := add("t4-a", driverScenario(t, "t4x1", "570.124.06"), args...)
+	nvl := add("gb200-a", "gb200", "--families=full", "--counters.file="+countersFile(t,
+		"DCGM_FI_DEV_PLATFORM_CHASSIS_SERIAL_NUMBER, label, Serial number of the chassis.\n"+
+			"DCGM_FI_DEV_PLATFORM_CHASSIS_SLOT_NUMBER, gauge, Slot of the chassis in the rack.\n"))
+	small := add("t4-a", "t4x1", counters)
+	small.Sim.Scenario = small.scenario(t, "driver 570.124.06")
 
 	jobs := newSlurm(t)
-	batch := add("slurm-a", "h100x8", append(args, jobs.args...)...)
+	batch := add("slurm-a", "h100x8", append(jobs.args, counters)...)
 	at(0, func() {
 		jobs.job(4001, 771, "ada", "genomics", "long")
 		jobs.job(4002, 772, "grace", "climate", "long")
 		jobs.job(4003, 773, "ada", "genomics", "debug")
-		batch.command(t, "process none", "load gpu 0 training", "load gpu 1 training", "load gpu 2 steady", "load gpu 3 idle", "load gpu 4 bursty",
+		batch.Command(t, "process none", "load gpu 0 training", "load gpu 1 training", "load gpu 2 steady", "load gpu 3 idle", "load gpu 4 bursty",
 			"process gpu 0 pid 4001 memory 40000", "process gpu 1 pid 4001 memory 40000", "process gpu 2 pid 4002 memory 30000",
 			"process gpu 3 pid 4002 memory 500", "process gpu 4 pid 4003 memory 7000")
 	})
@@ -81,55 +82,61 @@ func demo(t *testing.T, args ...string) *fleet {
 		gpu := bad.uuids(t)
 		badK8s.run("research", "Job", "finetune", "0", "nvidia.com/gpu", gpu["0"], gpu["1"], gpu["2"], gpu["3"])
 		badK8s.run("chat", "Deployment", "vllm-llama", "7c9f-y", "nvidia.com/gpu", gpu["5"])
-		bad.command(t, "load gpu all training")
+		bad.Command(t, "load gpu all training")
 	})
 
-	at(0.15, func() { bad.command(t, "heat gpu 0 25", "link gpu 2 port 3 error crc 12") })
+	at(0.15, func() { bad.Command(t, "heat gpu 0 25", "link gpu 2 port 3 error crc 12") })
 	at(0.2, func() {
-		bad.command(t, "xid 94 gpu 1", "ecc gpu 1 sbe 3", "ecc gpu 1 dbe 1", "remap gpu 1 uncorrectable 1", "remap gpu 1 pending 1", "recovery gpu 1 reset")
+		bad.Command(t, "xid 94 gpu 1", "ecc gpu 1 sbe 3", "ecc gpu 1 dbe 1", "remap gpu 1 uncorrectable 1", "remap gpu 1 pending 1", "recovery gpu 1 reset")
 	})
-	at(0.25, func() { bad.command(t, "reason gpu 4 hw_power_brake on", "link switch 0 port 3 down") })
-	at(0.3, func() { bad.command(t, "xid 31 gpu 0 count 6", "health gpu 6 nvlink warn 40") })
-	at(0.32, func() { bad.command(t, "xid 74 gpu 6") })
-	at(0.35, func() { bad.killSampler(t) })
+	at(0.25, func() { bad.Command(t, "reason gpu 4 hw_power_brake on", "link switch 0 port 3 down", "xid 74 gpu 6") })
+	at(0.3, func() { bad.Command(t, "xid 31 gpu 0 count 6", "health gpu 6 nvlink warn 40") })
+	at(0.35, func() { bad.KillSampler(t) })
 	at(0.4, func() { // a driver update needs a restart of the exporter
-		small.exporter.stop(t)
-		if err := os.Remove(small.sim.State); err != nil {
+		small.stop(t)
+		if err := os.Remove(small.Sim.State); err != nil {
 			t.Fatal(err)
 		}
-		small.scenario = driverScenario(t, "t4x1", "580.95.05")
-		small.sim.Scenario = small.scenario
+		small.Sim.Scenario = small.scenario(t, "driver 580.95.05")
 	})
 	at(0.42, func() { small.start(t) })
-	at(0.45, func() { pods.exporter.stop(t) })
+	at(0.45, func() { pods.stop(t) })
 	at(0.46, func() { pods.start(t) })
 	at(0.5, func() {
-		bad.command(t, "xid 79 gpu 3", "lose gpu 3", "remap gpu 2 failure 1", "recovery gpu 2 drain-and-reset")
+		bad.Command(t, "xid 79 gpu 3", "lose gpu 3", "remap gpu 2 failure 1", "recovery gpu 2 drain-and-reset")
 	})
-	at(0.55, func() { nvl.command(t, "fabric gpu 2 failure 5") })
-	at(0.6, func() { mig.command(t, "mig gpu 5 1g.10gb*7") })
+	at(0.55, func() { nvl.Command(t, "fabric gpu 2 failure 5") })
+	at(0.6, func() { dgx.Command(t, "fail dcgmHealthCheck -3") }) // seen at the next check, up to 10 s later
+	at(0.6, func() { mig.Command(t, "mig gpu 5 1g.10gb*7", "mig gpu 6 none") })
 	at(0.65, func() { // a job ends, and a different one starts
-		batch.command(t, "process gone pid 4003")
+		batch.Command(t, "process gone pid 4003")
 		jobs.end(4003, 773)
 		jobs.job(4004, 774, "katherine", "orbit", "long")
-		batch.command(t, "load gpu 5 training", "process gpu 5 pid 4004 memory 50000")
+		batch.Command(t, "load gpu 5 training", "process gpu 5 pid 4004 memory 50000")
 	})
 	at(0.7, func() {
 		k8s.end("pretrain-1")
 		k8s.run("chat", "Deployment", "vllm-llama", "7c9f-z", "nvidia.com/gpu", pods.uuids(t)["2"])
 	})
-	at(0.75, func() { bad.command(t, "switch 2 lost", "profiling gpu 7 locked") })
-	at(0.8, func() { bad.command(t, "blank field 150 gpu 4") })
-	at(0.85, func() { dgx.command(t, "fail dcgmHealthCheck -3") })
-	at(0.9, func() { badK8s.kubelet.Stop() })
+	at(0.75, func() { bad.Command(t, "switch 2 lost", "profiling gpu 7 locked") })
+	at(0.8, func() { bad.Command(t, "blank field 150 gpu 4") })
+	at(0.8, func() { badK8s.kubelet.Stop() }) // seen at the next refresh, up to 10 s later
 	return f
 }
 
-// driverScenario is a built-in scenario with a version of the driver.
-func driverScenario(t *testing.T, base, version string) string {
+// countersFile writes a counters file with the names of all generations, so that one recording
+// serves all of them, and with further lines.
+func countersFile(t *testing.T, lines string) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), base+"-"+version)
-	write(t, path, "base "+base+"\ndriver "+version+"\n")
+	for _, g := range generations {
+		body, err := os.ReadFile(filepath.Join(root, "etc", g.counters))
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines += string(body)
+	}
+	path := filepath.Join(t.TempDir(), "counters.csv")
+	write(t, path, lines)
 	return path
 }
 

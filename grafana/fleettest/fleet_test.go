@@ -92,7 +92,7 @@ func (p prometheus) history(all recording, end time.Time) (from time.Time) {
 		}
 		list := make([]series, 0, len(written))
 		for _, w := range written {
-			w.endGaps(end)
+			w.endGaps(end, scrapeInterval)
 			list = append(list, *w)
 		}
 		p.write(list)
@@ -101,11 +101,11 @@ func (p prometheus) history(all recording, end time.Time) (from time.Time) {
 }
 
 // endGaps adds a stale marker where the series has no sample for an interval.
-func (s *series) endGaps(end time.Time) {
+func (s *series) endGaps(end time.Time, interval time.Duration) {
 	var samples []sample
 	for i, v := range s.samples {
 		samples = append(samples, v)
-		missing := v.at.Add(scrapeInterval)
+		missing := v.at.Add(interval)
 		if i+1 < len(s.samples) && s.samples[i+1].at.After(missing) || i+1 == len(s.samples) && missing.Before(end) {
 			samples = append(samples, sample{missing, stale()})
 		}

@@ -63,7 +63,7 @@ func TestStaleMarkers(t *testing.T) {
 	t.Parallel()
 	at := func(i int) time.Time { return time.Unix(1_700_000_000, 0).Add(time.Duration(i) * scrapeInterval) }
 	s := series{samples: []sample{{at(0), 1}, {at(1), 1}, {at(4), 1}}}
-	s.endGaps(at(9))
+	s.endGaps(at(9), scrapeInterval)
 	var got []int
 	for _, v := range s.samples {
 		if math.Float64bits(v.value) == math.Float64bits(stale()) {

@@ -21,11 +21,13 @@ import (
 
 	"github.com/klauspost/compress/s2"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"gpu_exporter/cmd/gpu_exporter/exportertest"
 )
 
 // prometheus is a real Prometheus that receives its samples by remote write.
 type prometheus struct {
-	*process
+	*exportertest.Server
 	t *testing.T
 }
 
@@ -37,13 +39,16 @@ func startPrometheus(t *testing.T) prometheus {
 	if err := os.WriteFile(config, []byte("storage: {tsdb: {out_of_order_time_window: 1y}}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := prometheus{t: t, process: startProcess(t, nil, program(t, "tools/prometheus"), "--config.file="+config,
+	p := prometheus{t: t, Server: exportertest.Start(t, nil, exportertest.Built(t, "tools", "prometheus"), "--config.file="+config,
 		"--storage.tsdb.path="+filepath.Join(dir, "data"), "--storage.tsdb.retention.time=10y", "--web.enable-remote-write-receiver",
-		"--web.listen-address=127.0.0.1:0")}
-	eventually(t, "Prometheus is ready", func() bool {
-		_, err := p.get(t.Context(), "/-/ready")
-		return err == nil
-	})
+		"--web.listen-address=127.0.0.1:0", "--query.timeout="+exportertest.Patience.String())}
+	p.Ready(t)
+	return p
+}
+
+// in returns the server for a subtest.
+func (p prometheus) in(t *testing.T) prometheus {
+	p.t = t
 	return p
 }
 
@@ -101,7 +106,7 @@ func encode(s series) []byte {
 
 func (p prometheus) post(body []byte) {
 	p.t.Helper()
-	req, err := http.NewRequestWithContext(p.t.Context(), http.MethodPost, "http://"+p.address+"/api/v1/write", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(p.t.Context(), http.MethodPost, "http://"+p.Address+"/api/v1/write", bytes.NewReader(body))
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -121,7 +126,7 @@ func (p prometheus) post(body []byte) {
 
 // api returns the data of an answer of the API.
 func (p prometheus) api(path string, parameters url.Values, into any) error {
-	body, err := p.get(p.t.Context(), "/api/v1/"+path+"?"+parameters.Encode())
+	body, err := p.Get(p.t.Context(), "/api/v1/"+path+"?"+parameters.Encode())
 	if err != nil {
 		return err
 	}

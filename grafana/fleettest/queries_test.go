@@ -24,8 +24,8 @@ var (
 
 // generations has the folders of dashboards and the counters files whose names they use.
 var generations = []struct{ folder, counters string }{
-	{"dashboards", "builtin:default"},
-	{"dashboards-dcgm-4.9", "builtin:dcgm-4.9"},
+	{"dashboards", "default-counters.csv"},
+	{"dashboards-dcgm-4.9", "dcgm-4.9-counters.csv"},
 }
 
 // TestDashboards: every query of every dashboard returns data, and no panel has two series
@@ -34,30 +34,45 @@ func TestDashboards(t *testing.T) {
 	if !*full && !*drawn && !*serve {
 		t.Skip("records simulated nodes for some minutes: run make test-dashboards")
 	}
+	selected := map[string][]dashboard{}
+	count := 0
 	for _, g := range generations {
-		t.Run(g.folder, func(t *testing.T) {
-			selected := selectedDashboards(t, g.folder)
-			if len(selected) == 0 {
-				t.Skipf("no dashboard in grafana/%s is selected", g.folder)
-			}
-			p := startPrometheus(t)
-			to := time.Now().Truncate(time.Minute)
-			from := p.history(demo(t, "--counters.file="+g.counters).record(t, *pages), to)
-			p.inference(from, to)
-			p.evaluate(readRules(t), from, to)
-			t.Logf("the history from %s to %s is at http://%s", from.UTC().Format(time.TimeOnly), to.UTC().Format(time.TimeOnly), p.address)
+		selected[g.folder] = selectedDashboards(t, g.folder)
+		count += len(selected[g.folder])
+	}
+	if count == 0 {
+		t.Fatalf("no path of a dashboard contains %q", *dashboards)
+	}
+	p := startPrometheus(t)
+	last := time.Now()
+	took := func() time.Duration {
+		before := last
+		last = time.Now()
+		return last.Sub(before).Round(time.Second)
+	}
+	recorded := demo(t).record(t, *pages)
+	t.Logf("recording %d pages of %d nodes took %v", *pages, len(recorded), took())
+	to := time.Now().Truncate(time.Minute)
+	from := p.history(recorded, to)
+	p.inference(from, to)
+	t.Logf("writing the history took %v", took())
+	p.evaluate(readRules(t), from, to)
+	t.Logf("evaluating the rules took %v", took())
+	t.Logf("the history from %s to %s is at http://%s", from.UTC().Format(time.TimeOnly), to.UTC().Format(time.TimeOnly), p.Address)
+	for _, g := range generations {
+		for _, d := range selected[g.folder] {
 			if *full {
-				for _, d := range selected {
-					t.Run(strings.TrimSuffix(filepath.Base(d.file), ".json"), func(t *testing.T) { p.check(t, d, to) })
-				}
+				t.Run(strings.TrimSuffix(d.file, ".json"), func(t *testing.T) { p.in(t).check(d, to) })
 			}
-			if *drawn && g.folder == "dashboards" {
-				p.draw(selected, from, to)
-			}
-			if *serve {
-				<-t.Context().Done()
-			}
-		})
+		}
+	}
+	if *drawn {
+		for _, d := range selected["dashboards"] {
+			t.Run("picture of "+d.Title, func(t *testing.T) { p.in(t).draw(d, from, to) })
+		}
+	}
+	if *serve {
+		<-t.Context().Done()
 	}
 }
 
@@ -65,7 +80,7 @@ func selectedDashboards(t *testing.T, folder string) []dashboard {
 	t.Helper()
 	var selected []dashboard
 	for _, d := range readDashboards(t, folder) {
-		if *dashboards == "" || strings.Contains(d.file, *dashboards) {
+		if strings.Contains(d.file, *dashboards) {
 			selected = append(selected, d)
 		}
 	}
@@ -77,13 +92,12 @@ func selectedDashboards(t *testing.T, folder string) []dashboard {
 var empty = map[string]string{
 	"exporter/Rejected frames by reason/B": "the sampler sends no invalid frame; collector/supervisor tests it",
 	"workloads/Claims":                     "no pod has a ResourceClaim, which needs an API server; cmd/gpu_exporter/e2ekubelet tests it",
-	"waste/annotation Sampler restarts":    "it looks back 2 min, and the steps of 30 days are longer; the Exporter dashboard has them",
-	"waste/annotation MIG changes":         "it looks back 2 min, and the steps of 30 days are longer; the MIG dashboard has them",
 }
 
 // check runs the queries of a dashboard over its own time range, with each value of its
 // variables.
-func (p prometheus) check(t *testing.T, d dashboard, to time.Time) {
+func (p prometheus) check(d dashboard, to time.Time) {
+	t := p.t
 	span, err := d.duration()
 	if err != nil {
 		t.Fatal(err)
@@ -127,7 +141,9 @@ func (p prometheus) check(t *testing.T, d dashboard, to time.Time) {
 				continue
 			}
 			key := query{"annotation " + a.Name, ""}
-			results, err := p.span(d.expand(expr, c, from, to, panel{}, target{}), from, to, max(time.Minute, span/5000))
+			window := panel{} // Grafana queries as many values as the window has pixels
+			window.GridPos.W = gridWidth
+			results, err := p.span(d.expand(expr, c, from, to, window, target{}), from, to, step(span, window, target{}))
 			if err != nil {
 				t.Errorf("annotation %q: %v", a.Name, err)
 			}
@@ -171,29 +187,23 @@ func (p prometheus) run(d dashboard, panel panel, q target, c choice, from, to t
 	return p.span(expr, from, to, step(to.Sub(from), panel, q))
 }
 
-// draw draws dashboards with the program in grafana/render.
-func (p prometheus) draw(all []dashboard, from, to time.Time) {
+// draw draws a dashboard with the program in grafana/render.
+func (p prometheus) draw(d dashboard, from, to time.Time) {
 	p.t.Helper()
-	images, err := filepath.Abs(filepath.Join(root, "grafana/images"))
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	views, err := filepath.Abs(filepath.Join(root, "build/views"))
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	for _, dir := range []string{images, views} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+	name := strings.TrimSuffix(filepath.Base(d.file), ".json")
+	var paths [2]string
+	for i, path := range []string{"build/views/" + name + ".json", "grafana/images/" + name + ".png"} {
+		absolute, err := filepath.Abs(filepath.Join(root, path))
+		if err != nil {
 			p.t.Fatal(err)
 		}
+		if err := os.MkdirAll(filepath.Dir(absolute), 0o755); err != nil {
+			p.t.Fatal(err)
+		}
+		paths[i] = absolute
 	}
-	args := []string{"render.mjs", "http://" + p.address}
-	for _, d := range all {
-		view := filepath.Join(views, filepath.Base(d.file))
-		p.view(d, view, from, to)
-		args = append(args, view, filepath.Join(images, strings.TrimSuffix(filepath.Base(d.file), ".json")+".png"))
-	}
-	cmd := exec.CommandContext(p.t.Context(), "node", args...)
+	p.view(d, paths[0], from, to)
+	cmd := exec.CommandContext(p.t.Context(), "node", "render.mjs", "http://"+p.Address, paths[0], paths[1])
 	cmd.Dir = filepath.Join(root, "grafana/render")
 	output, err := cmd.CombinedOutput()
 	p.t.Logf("%s", output)

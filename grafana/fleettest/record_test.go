@@ -21,8 +21,13 @@ import (
 // The clock of the history runs faster than the clock of the recording: a page that an
 // exporter serves every realInterval is a scrape every scrapeInterval of the history, which
 // is the interval of the recording rules as well.
+//
+// A counter of busy time ends at the newest value that DCGM has, which is up to one
+// resolution older than the sample. So a ratio over two minutes of the history, which is
+// four pages, may exceed 1 by resolution/(4*realInterval) = 5 %, and more on a busy machine.
 const (
 	realInterval   = 500 * time.Millisecond
+	resolution     = 100 * time.Millisecond
 	scrapeInterval = 30 * time.Second
 )
 
@@ -148,10 +153,10 @@ func (n *node) scrape(t *testing.T, last time.Time) page {
 
 func (n *node) tryScrape(t *testing.T) (page, error) {
 	t.Helper()
-	if n.exporter == nil {
+	if n.down {
 		return page{}, errDown
 	}
-	body, err := n.exporter.get(t.Context(), "/metrics")
+	body, err := n.Get(t.Context(), "/metrics")
 	if err != nil {
 		return page{}, errDown
 	}

@@ -18,7 +18,8 @@ import (
 // rulesFile is the part of a file of rules that the tests evaluate.
 type rulesFile struct {
 	Groups []struct {
-		Rules []struct {
+		Interval string
+		Rules    []struct {
 			Record string
 			Expr   string
 			Labels map[string]string
@@ -44,16 +45,20 @@ func readRules(t *testing.T) rulesFile {
 	return f
 }
 
-// evaluate writes the series of the recording rules, in the order of the file, as if they
-// had been evaluated at each scrape.
+// evaluate writes the series of the recording rules, in the order of the file, with the
+// interval of their group.
 func (p prometheus) evaluate(f rulesFile, from, to time.Time) {
 	p.t.Helper()
 	for _, group := range f.Groups {
+		interval, err := time.ParseDuration(group.Interval)
+		if err != nil {
+			p.t.Fatal(err)
+		}
 		for _, rule := range group.Rules {
 			if rule.Record == "" {
 				continue
 			}
-			results, err := p.span(rule.Expr, from, to, scrapeInterval)
+			results, err := p.span(rule.Expr, from, to, interval)
 			if err != nil {
 				p.t.Fatalf("rule %s: %v", rule.Record, err)
 			}
@@ -66,7 +71,7 @@ func (p prometheus) evaluate(f rulesFile, from, to time.Time) {
 				for _, v := range r.Values {
 					s.samples = append(s.samples, sample(v))
 				}
-				s.endGaps(to)
+				s.endGaps(to, interval)
 				all = append(all, s)
 			}
 			p.write(all)

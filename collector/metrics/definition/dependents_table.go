@@ -86,7 +86,7 @@ func dependents(group string) Dependents {
 	case "profiling":
 		return Dependents{
 			Alerts:     []string{"GPUProfilingFailed"},
-			Dashboards: []string{"exporter"},
+			Dashboards: []string{"exporter", "fabric", "gpu", "mig", "node"},
 		}
 	}
 	return Dependents{}

@@ -5,7 +5,7 @@
 // connects panels to the components of @grafana/ui. drawings.jsx has the types that
 // @grafana/ui has no component for.
 
-import { FieldType, getFieldDisplayValues, renderMarkdown, VizOrientation } from '@grafana/data';
+import { FieldType, getDisplayValueAlignmentFactors, getFieldDisplayValues, renderMarkdown, VizOrientation } from '@grafana/data';
 import { BarGauge, BigValue, TimeSeries, useTheme2, VizRepeater } from '@grafana/ui';
 import { TableNG } from '@grafana/ui/unstable';
 import { BarChart, Gauge, PieChart, StateTimeline } from './drawings.jsx';
@@ -49,10 +49,14 @@ export function defaultsOf(panel) {
         color: type.color, mappings: [], ...defaults, custom: { ...type.custom, ...defaults.custom },
         thresholds: { ...thresholds, steps: thresholds.steps.map((s, i) => ({ ...s, value: i ? s.value : -Infinity })) },
       },
-      overrides: panel.fieldConfig?.overrides ?? [],
+      overrides: (panel.fieldConfig?.overrides ?? []).map(visible),
     },
   };
 }
+
+// visible renames the option that hides a column of a table. Grafana 12.2 and later rename it
+// when they load a panel.
+const visible = (override) => ({ ...override, properties: override.properties.map((p) => (p.id === 'custom.hidden' ? { ...p, id: 'custom.hideFrom.viz' } : p)) });
 
 export const isEmpty = (frames) => !frames.some((f) => f.length > 0 && f.fields.some((x) => x.type !== FieldType.time));
 
@@ -85,7 +89,7 @@ function valuesOf({ panel, data, options, theme }, sparkline) {
 }
 
 function Repeated({ data, options, width, height, values, orientation, spacing, minWidth, children }) {
-  return <VizRepeater getValues={() => values} source={data} width={width} height={height} renderCounter={1} itemSpacing={spacing ?? 3}
+  return <VizRepeater getValues={() => values} getAlignmentFactors={getDisplayValueAlignmentFactors} source={data} width={width} height={height} renderCounter={1} itemSpacing={spacing ?? 3}
     orientation={orientation ?? (options.orientation || VizOrientation.Auto)} autoGrid minVizWidth={minWidth} renderValue={children} />;
 }
 
@@ -106,10 +110,10 @@ function Bars(props) {
   const { options, theme } = props;
   const orientation = options.orientation === 'auto' ? (props.width > props.height ? VizOrientation.Vertical : VizOrientation.Horizontal) : options.orientation;
   return <Repeated {...props} values={valuesOf(props, false)} orientation={orientation} spacing={8}>
-    {({ value, width, height, orientation, alignmentFactors }) => (
-      <BarGauge value={value.display} field={value.field} display={value.view?.getFieldDisplayProcessor(value.colIndex)} orientation={orientation}
+    {({ value, width, height, orientation, alignmentFactors, count }) => (
+      <BarGauge value={count > 1 ? value.display : { ...value.display, title: undefined }} field={value.field} display={value.view?.getFieldDisplayProcessor(value.colIndex)} orientation={orientation}
         displayMode={options.displayMode} showUnfilled={options.showUnfilled} valueDisplayMode={options.valueMode} namePlacement={options.namePlacement}
-        alignmentFactors={alignmentFactors} text={options.text ?? {}} theme={theme} width={width} height={height} itemSpacing={8} lcdCellWidth={12} />
+        alignmentFactors={count > 1 ? alignmentFactors : undefined} text={options.text ?? {}} theme={theme} width={width} height={height} itemSpacing={8} lcdCellWidth={12} />
     )}
   </Repeated>;
 }
