@@ -191,9 +191,10 @@ func stateAlerts() []*Alert {
 			Action:   "Enable nvidia-persistenced on the node.",
 		},
 		{
-			Name:     "GPUVersionDrift",
-			Expr:     fmt.Sprint("count by (cluster, modelName, component) (", version("driver", "driver_version"), " or ", version("vbios", "vbios_version"), ") > 1"),
-			For:      24 * time.Hour, // longer than a rolling update
+			Name: "GPUVersionDrift",
+			Expr: fmt.Sprint("count by (cluster, modelName, component) (", version("driver", "driver_version"), " or ", version("vbios", "vbios_version"), ") > 1"),
+			For:  24 * time.Hour, // longer than a rolling update
+
 			Severity: Info,
 			Summary:  "{{ $value }} versions of {{ $labels.component }} are in use for {{ $labels.modelName }}{{ with $labels.cluster }} in cluster {{ . }}{{ end }}.",
 			Action:   "Update the nodes with the older version.",
