@@ -11,19 +11,19 @@ import (
 )
 
 func exporterAlerts() AlertGroup {
-	return AlertGroup{
-		Name:     "gpu-exporter",
-		About:    "GPUs are not observed, or values are missing.",
-		Interval: Interval,
-		Alerts:   append(samplerAlerts(), sourceAlerts()...),
-	}
-}
-
-func samplerAlerts() []*Alert {
 	restarts := func(matcher string, window time.Duration) string {
 		return fmt.Sprint("increase(", &definition.SamplerRestartsByReason, "{", matcher, "}", span(window), ")")
 	}
 	samplerUp := worst(exporterLabels, &definition.SamplerUp)
+	return AlertGroup{
+		Name:     "gpu-exporter",
+		About:    "GPUs are not observed, or values are missing.",
+		Interval: Interval,
+		Alerts:   append(samplerAlerts(samplerUp, restarts), sourceAlerts()...),
+	}
+}
+
+func samplerAlerts(samplerUp string, restarts func(string, time.Duration) string) []*Alert {
 	return []*Alert{
 		{
 			Name: "GPUExporterDown",
