@@ -12,8 +12,8 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/prometheus/common/model"
@@ -46,33 +46,12 @@ func (b *bench) fill(ctx context.Context, f *fleet, dir string) (exceeded bool, 
 	if err != nil {
 		return false, err
 	}
+	costs := costsOf(groups)
 	ends := time.Now().Truncate(scrapeInterval)
-	start := ends.Add(-b.history)
-	w := newWriter(f)
-	var used, ruled time.Duration
-	for step := 0; ; step++ {
-		t := start.Add(time.Duration(step) * scrapeInterval)
-		if t.After(ends) {
-			break
-		}
-		if err := w.write(ctx, db, t, step, t.Sub(start).Seconds()); err != nil {
-			return false, err
-		}
-		if t.Before(ends.Add(-b.ruled)) {
-			continue
-		}
-		before := cpu()
-		for _, g := range groups {
-			if t.Sub(start)%g.Interval() == 0 {
-				g.Eval(ctx, t)
-			}
-		}
-		used, ruled = used+cpu()-before, ruled+ruleInterval
-		if step%10 == 0 {
-			fmt.Fprintf(os.Stderr, "\r%s: rules took %v of CPU in %v ", t.Format(time.TimeOnly), used.Round(time.Millisecond), ruled)
-		}
+	gc, err := b.play(ctx, db, f, costs, ends)
+	if err != nil {
+		return false, err
 	}
-	fmt.Fprintln(os.Stderr)
 	if err := failures(groups); err != nil {
 		return false, err
 	}
@@ -80,27 +59,43 @@ func (b *bench) fill(ctx context.Context, f *fleet, dir string) (exceeded bool, 
 	if err != nil {
 		return false, err
 	}
-	share := used.Seconds() / ruled.Seconds()
+	share := printCosts(costs, gc)
 	gpus := float64(b.nodes * gpusPerNode)
-	fmt.Printf("\nRules, for %v\n", ruled)
-	fmt.Printf("%-32s %10v %10.1f %% of a core (limit %.0f %%)\n", "CPU", used.Round(time.Millisecond), 100*share, 100*maxRuleCPU)
-	fmt.Printf("%-32s %10d %10.2f per GPU   (limit %d)\n", "series of recording rules", added, float64(added)/gpus, maxRuleAdded)
-	for _, line := range slowestRules(groups) {
-		fmt.Println(line)
-	}
+	fmt.Printf("%-54s %10.2f per GPU (limit %d): %d\n", "series of recording rules", float64(added)/gpus, maxRuleAdded, added)
 	if err := db.Snapshot(dir, true); err != nil {
 		return false, err
 	}
 	return share > maxRuleCPU || float64(added) > maxRuleAdded*gpus, nil
 }
 
-// cpu is the CPU time of this process.
-func cpu() time.Duration {
-	var usage syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
-		panic(err) // fails only for a wrong argument
+// play writes the history and evaluates the rules at its newest part.
+func (b *bench) play(ctx context.Context, db *tsdb.DB, f *fleet, costs []*groupCost, ends time.Time) (gc collections, err error) {
+	start, w := ends.Add(-b.history), newWriter(f)
+	for step := 0; ; step++ {
+		t := start.Add(time.Duration(step) * scrapeInterval)
+		if t.After(ends) {
+			fmt.Fprintln(os.Stderr)
+			return gc, nil
+		}
+		if err := w.write(ctx, db, t, step, t.Sub(start).Seconds()); err != nil {
+			return gc, err
+		}
+		if step%10 == 0 {
+			fmt.Fprintf(os.Stderr, "\r%v of %v ", t.Sub(start), b.history)
+		}
+		if t.Before(ends.Add(-b.ruled)) {
+			continue
+		}
+		if gc.count == 0 {
+			defer debug.SetGCPercent(debug.SetGCPercent(-1))
+		}
+		gc.collect()
+		for _, g := range costs {
+			if t.Sub(start)%g.Interval() == 0 {
+				g.evaluate(ctx, t)
+			}
+		}
 	}
-	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
 func (b *bench) loadRules(ctx context.Context, db *tsdb.DB) ([]*rules.Group, error) {
@@ -142,19 +137,6 @@ func failures(groups []*rules.Group) (err error) {
 		}
 	}
 	return err
-}
-
-// slowestRules has the time of the last evaluation of the ten slowest rules.
-func slowestRules(groups []*rules.Group) (lines []string) {
-	var all []rules.Rule
-	for _, g := range groups {
-		all = append(all, g.Rules()...)
-	}
-	slices.SortFunc(all, func(a, b rules.Rule) int { return cmp.Compare(b.GetEvaluationDuration(), a.GetEvaluationDuration()) })
-	for _, r := range all[:min(10, len(all))] {
-		lines = append(lines, fmt.Sprintf("  %-40s %10v", r.Name(), r.GetEvaluationDuration().Round(time.Millisecond)))
-	}
-	return lines
 }
 
 // ruleSeries counts the series of recording rules at a time: their names have a colon.

@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"syscall"
 	"time"
 )
 
@@ -58,6 +59,7 @@ const (
 var errExceeded = errors.New("a limit is exceeded")
 
 func run(ctx context.Context) (err error) {
+	start := time.Now()
 	var b bench
 	flag.StringVar(&b.exporter, "exporter", "build/gpu_exporter", "the exporter; the stand-ins are in the directory sim next to it")
 	flag.StringVar(&b.prometheus, "prometheus", "build/tools/prometheus", "the Prometheus server")
@@ -69,6 +71,9 @@ func run(ctx context.Context) (err error) {
 	flag.DurationVar(&b.ingest, "ingest", 5*time.Minute, "how long Prometheus scrapes the fleet; 0 skips it")
 	flag.BoolVar(&b.all, "all", false, "print all queries, not only the slowest 20")
 	flag.Parse()
+	if b.ruled < 5*time.Minute {
+		return errors.New("-ruled must be at least 5m, the longest interval of a group of rules")
+	}
 	if b.dir, err = os.MkdirTemp("", "gpu_exporter-fleet-"); err != nil {
 		return err
 	}
@@ -94,6 +99,8 @@ func run(ctx context.Context) (err error) {
 			return fmt.Errorf("measuring the memory: %w", err)
 		}
 	}
+	fmt.Printf("\nThis run took %v, at most %d MiB, and %d MiB of a server\n", time.Since(start).Round(time.Second),
+		usage(syscall.RUSAGE_SELF).Maxrss>>10, usage(syscall.RUSAGE_CHILDREN).Maxrss>>10)
 	if exceeded || slow {
 		return errExceeded
 	}

@@ -43,7 +43,11 @@ func (b *bench) queries(ctx context.Context, data string) (slow bool, err error)
 	if err != nil {
 		return false, err
 	}
-	server, stop, err := b.startPrometheus(ctx, data, "{}", "127.0.0.1:19490")
+	address, err := freeAddress()
+	if err != nil {
+		return false, err
+	}
+	server, stop, err := b.startPrometheus(ctx, data, "{}", address)
 	if err != nil {
 		return false, err
 	}

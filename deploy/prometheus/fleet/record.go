@@ -69,8 +69,8 @@ const betweenPages = 20 * time.Second
 func (b *bench) record(ctx context.Context) ([]*kind, error) {
 	kinds := nodeKinds()
 	errs := make(chan error)
-	for i, k := range kinds {
-		go func() { errs <- b.recordKind(ctx, k, fmt.Sprintf("127.0.0.1:%d", 19400+i)) }()
+	for _, k := range kinds {
+		go func() { errs <- b.recordKind(ctx, k) }()
 	}
 	var err error
 	for range kinds {
@@ -79,7 +79,11 @@ func (b *bench) record(ctx context.Context) ([]*kind, error) {
 	return kinds, err
 }
 
-func (b *bench) recordKind(ctx context.Context, k *kind, address string) (err error) {
+func (b *bench) recordKind(ctx context.Context, k *kind) (err error) {
+	address, err := freeAddress()
+	if err != nil {
+		return err
+	}
 	scenario := filepath.Join(b.dir, k.name+".scenario")
 	if err := os.WriteFile(scenario, []byte(k.scenario), 0o644); err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -58,25 +59,36 @@ func (b *bench) startPrometheus(ctx context.Context, data, config, address strin
 	}
 }
 
-// memory lets a Prometheus scrape the fleet, first with all series and then with those of
-// the counters only, which are the families of dcgm-exporter.
+// fleetGPUs is the size of the fleet to which memory is scaled.
+const fleetGPUs = 10_000
+
+// ingestion is what a Prometheus scrapes and evaluates.
+type ingestion struct {
+	name  string
+	has   func(*series) bool
+	rules bool
+}
+
+// memory lets a Prometheus scrape the fleet: all series, with and without the rules, and then
+// those of the counters file only, which are the families of dcgm-exporter.
 func (b *bench) memory(ctx context.Context, f *fleet) error {
-	fmt.Printf("\nMemory of a Prometheus that scrapes the fleet every %v, after %v\n", scrapeInterval, b.ingest)
-	for _, pages := range []struct {
-		name string
-		has  func(*series) bool
-	}{
-		{"default preset", func(*series) bool { return true }},
-		{"only the counters file (as dcgm-exporter)", func(s *series) bool { return strings.HasPrefix(s.name, "DCGM_") }},
+	debug.FreeOSMemory() // of the database
+	fmt.Printf("\nA Prometheus that scrapes %d GPUs every %v, for %v; peak memory\n", len(f.nodes)*gpusPerNode, scrapeInterval, b.ingest)
+	fmt.Printf("%-26s %8s %10s %12s %10s %14s %14s %8s\n", "", "families", "series", "resident", "heap", "per series", "10,000 GPUs", "cores")
+	all := func(*series) bool { return true }
+	for i, in := range []ingestion{
+		{"default preset and rules", all, true},
+		{"default preset", all, false},
+		{"as dcgm-exporter", func(s *series) bool { return strings.HasPrefix(s.name, "DCGM_") }, false},
 	} {
-		if err := b.ingestPages(ctx, f, pages.name, pages.has); err != nil {
-			return err
+		if err := b.ingestPages(ctx, f, in, filepath.Join(b.dir, "ingested", strconv.Itoa(i))); err != nil {
+			return fmt.Errorf("%s: %w", in.name, err)
 		}
 	}
 	return nil
 }
 
-func (b *bench) ingestPages(ctx context.Context, f *fleet, name string, has func(*series) bool) (err error) {
+func (b *bench) ingestPages(ctx context.Context, f *fleet, in ingestion, data string) (err error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -89,18 +101,36 @@ func (b *bench) ingestPages(ctx context.Context, f *fleet, name string, has func
 			return
 		}
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4")
-		_, _ = w.Write(f.nodes[i].text(time.Now(), time.Since(start), has)) // a scrape that ended early
+		_, _ = w.Write(f.nodes[i].text(time.Now(), time.Since(start), in.has)) // a scrape that ended early
 	})}
 	go func() { _ = pages.Serve(listener) }() // ends with Close
 	defer func() { err = errors.Join(err, pages.Close()) }()
 
+	address, err := freeAddress()
+	if err != nil {
+		return err
+	}
 	var config strings.Builder
-	fmt.Fprintf(&config, "global: {scrape_interval: %v}\nscrape_configs:\n- job_name: gpu_exporter\n  honor_labels: true\n  static_configs:\n", scrapeInterval)
+	fmt.Fprintf(&config, "global: {scrape_interval: %v}\n", scrapeInterval)
+	if in.rules {
+		rules, err := filepath.Abs(b.rules)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&config, "rule_files: [%q, %q]\n", filepath.Join(rules, "recording.yaml"), filepath.Join(rules, "alerts.yaml"))
+	}
+	fmt.Fprintf(&config, "scrape_configs:\n- job_name: prometheus\n  static_configs: [{targets: [%q]}]\n", address)
+	config.WriteString("- job_name: gpu_exporter\n  honor_labels: true\n  static_configs:\n")
+	families := map[string]bool{}
 	for i, n := range f.nodes {
 		fmt.Fprintf(&config, "  - {targets: [%q], labels: {__param_node: \"%d\", instance: %q}}\n", listener.Addr(), i, n.hostname())
+		for j := range n.series {
+			if in.has(&n.series[j]) && n.series[j].name != "up" {
+				families[n.series[j].name] = true
+			}
+		}
 	}
-	config.WriteString("- job_name: prometheus\n  static_configs: [{targets: ['127.0.0.1:19491']}]\n")
-	server, stop, err := b.startPrometheus(ctx, filepath.Join(b.dir, "ingested", strconv.Itoa(len(name))), config.String(), "127.0.0.1:19491")
+	server, stop, err := b.startPrometheus(ctx, data, config.String(), address)
 	if err != nil {
 		return err
 	}
@@ -110,24 +140,41 @@ func (b *bench) ingestPages(ctx context.Context, f *fleet, name string, has func
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	var values []float64
-	for _, expr := range []string{
-		`prometheus_tsdb_head_series`, `process_resident_memory_bytes{job="prometheus"}`, `go_memstats_heap_inuse_bytes{job="prometheus"}`,
-		`sum(up{job="gpu_exporter"})`, fmt.Sprintf(`rate(process_cpu_seconds_total{job="prometheus"}[%ds])`, int(b.ingest.Seconds())),
-	} {
-		result, _, _, err := server.Query(ctx, expr, time.Now())
-		if err != nil {
-			return err
-		}
+	value := func(expr string) float64 {
+		result, _, _, queryErr := server.Query(ctx, expr, time.Now())
 		vector, ok := result.(model.Vector)
-		if !ok || len(vector) != 1 {
-			return fmt.Errorf("%s has %v", expr, result)
+		switch {
+		case queryErr != nil:
+			err = errors.Join(err, queryErr)
+		case !ok || len(vector) != 1:
+			err = errors.Join(err, fmt.Errorf("%s has %v", expr, result))
+		default:
+			return float64(vector[0].Value)
 		}
-		values = append(values, float64(vector[0].Value))
+		return 0
 	}
-	fmt.Printf("%-44s %9.0f series %7.0f MiB resident %7.0f MiB heap %5.2f KiB per series %5.2f cores; %.0f of %d targets up\n",
-		name, values[0], values[1]/(1<<20), values[2]/(1<<20), values[1]/values[0]/(1<<10), values[4], values[3], len(f.nodes))
-	return nil
+	const self = `{job="prometheus"}`
+	seconds := int(b.ingest.Seconds())
+	if up := value(`sum(up{job="gpu_exporter"})`); up != float64(len(f.nodes)) {
+		return errors.Join(err, fmt.Errorf("%.0f of %d targets are up", up, len(f.nodes)))
+	}
+	count := value("prometheus_tsdb_head_series" + self)
+	resident := value(fmt.Sprintf("max_over_time(process_resident_memory_bytes%s[%ds])", self, seconds))
+	heap := value(fmt.Sprintf("max_over_time(go_memstats_heap_inuse_bytes%s[%ds])", self, seconds))
+	// The first half has the creation of all series.
+	cores := value(fmt.Sprintf("rate(process_cpu_seconds_total%s[%ds])", self, seconds/2))
+	fmt.Printf("%-26s %8d %10.0f %8.0f MiB %6.0f MiB %10.2f KiB %10.2f GiB %8.2f\n", in.name, len(families), count, resident/(1<<20), heap/(1<<20),
+		resident/count/(1<<10), resident/(1<<30)*fleetGPUs/float64(len(f.nodes)*gpusPerNode), cores)
+	return err
+}
+
+// freeAddress returns an address on which nothing listens.
+func freeAddress() (string, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return listener.Addr().String(), listener.Close()
 }
 
 // text is a page of the node in the text format.
