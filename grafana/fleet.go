@@ -62,7 +62,7 @@ func fleetNow() []*panel {
 			"two GPUs that are busy half of the time count as one. Effective counts the activity of the SMs. Allocated counts only nodes with a source of owners.",
 			of("none", 1, noRules).from0().in(quantity), funnel()...).size(12, 8),
 		count("Not answering", "Number of GPUs that their exporter reports and that do not answer.", state("not_answering"), bad),
-		count("Unhealthy", "Number of GPUs with a requested recovery action, a failed health check, a fabric fault, a failed row remapping or unrepairable memory.", state("unhealthy"), serious),
+		count("Unhealthy", "Number of GPUs with a requested recovery action, a failed health check, a fabric fault, a failed row remapping, unrepairable memory or an exceeded SRAM threshold.", state("unhealthy"), serious),
 		count("Unknown", "Number of GPUs that were reported in the last hour and are not now, because their exporter is not scraped.", state("unknown"), unknown),
 		newStat("Held and idle", "Number of GPUs that an owner holds and that were idle for five minutes.",
 			of("none", 1, "owners are not known").in(caution), query{total(&rules.ClusterHeldIdle, ""), "GPUs"}).size(4, 4),

@@ -43,7 +43,7 @@ func gpuStats(n Names) []*panel {
 	state.empty = "no exporter reports this GPU"
 	used, free := n.MemoryUsed.Sum("UUID", sel), n.MemoryFree.Sum("UUID", sel)
 	return []*panel{
-		newStat("State", "Not answering: DCGM has no value of the GPU. Unhealthy: a recovery action, a failed health check, a fabric fault, a failed row remapping or unrepairable memory.",
+		newStat("State", "Not answering: DCGM has no value of the GPU. Unhealthy: a recovery action, a failed health check, a fabric fault, a failed row remapping, unrepairable memory or an exceeded SRAM threshold.",
 			state, query{stateOf("UUID", sel), "state"}).size(6, 3),
 		newStat("Requested action", "Action that the driver requests to recover the GPU.",
 			of("none", 0, "no exporter reports this GPU").texts(value{0, "none", good}, value{1, "GPU reset", bad}, value{2, "node reboot", bad}, value{3, "drain P2P", bad},

@@ -53,6 +53,8 @@ func health(n Names) page {
 					where(unhealthy, "Health check", e(perGPU(&definition.GPUHealthStatus)), of("none", 0, "").texts(value{0, "pass", good}, value{1, "warning", caution}, value{2, "failure", bad})),
 					where(unhealthy, "Row remap failed", perGPU(&definition.GPURowRemapFailed), yesNo(bad)),
 					where(unhealthy, "Memory unrepairable", perGPU(&definition.GPUMemoryUnrepairable), yesNo(bad)),
+					where(unhealthy, "SRAM threshold", perGPU(&definition.GPUSRAMThresholdExceeded), yesNo(bad)),
+					where(unhealthy, "Fabric registration failed", perGPU(&definition.GPUFabricState)+" > bool 3", yesNo(bad)),
 					where(unhealthy, "Fabric fault", perGPU(&definition.GPUFabricHealth), of("none", 0, "").texts(value{0, "no", good}).levels(step{color: good}, step{1, bad})),
 				).size(24, 8).ifEmpty("no reported GPU needs attention"),
 			}},

@@ -174,15 +174,19 @@ func gpuStates() style {
 	return of("none", 0, "no GPU is reported").texts(value{0, "healthy", good}, value{1, "unhealthy", serious}, value{2, "not answering", bad})
 }
 
-// stateOf returns the state of each GPU: 2 if it does not answer, 1 if it has a fault, else
+// stateOf returns the state of each GPU: 2 if it does not answer, 1 if it is unhealthy, else
 // 0.
 func stateOf(labels, selector string) string {
+	var conditions []string
+	for _, c := range definition.Unhealthy() {
+		of := selector
+		if c.Family.Per == definition.PerChecked {
+			of = and(selector, `UUID!=""`) // not a switch
+		}
+		conditions = append(conditions, e(c.Family, of, " > ", c.Above))
+	}
 	return e("2 + (max by (", labels, ") (", &definition.GPUUp, selector, ") == 0)",
-		" or 1 + 0 * max by (", labels, ") (", &definition.GPURecoveryAction, selector, " > 0",
-		" or ", &definition.GPUHealthStatus, and(selector, `UUID!=""`), " == 2",
-		" or ", &definition.GPUFabricHealth, selector, " > 0",
-		" or ", &definition.GPURowRemapFailed, selector, " == 1",
-		" or ", &definition.GPUMemoryUnrepairable, selector, " == 1)",
+		" or 1 + 0 * max by (", labels, ") (", strings.Join(conditions, " or "), ")",
 		" or 0 * max by (", labels, ") (", &definition.GPUUp, selector, ")")
 }
 
