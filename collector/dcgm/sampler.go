@@ -257,5 +257,9 @@ func (s *sampler) checkRefusals(targets []watch.Target) error {
 	if watched || last == native.GPULost || last == native.GPUsDetached {
 		return nil
 	}
+	// DCGM refuses devices that left after they were listed as bad parameters.
+	if changed, err := s.topologyChanged(time.Now()); err != nil || changed {
+		return err // the next poll makes a new inventory
+	}
 	return s.failed(last, model.FailureWatchFailed, "watching fields")
 }

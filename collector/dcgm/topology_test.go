@@ -464,3 +464,24 @@ func TestDamagedIdentities(t *testing.T) {
 		return nil
 	})
 }
+
+// TestGPULeavesBeforeWatches shows that a GPU which leaves after it was listed, and before it
+// is watched, does not end the sampler.
+func TestGPULeavesBeforeWatches(t *testing.T) {
+	n := newNode(t, "t4x1")
+	p := n.start(defaultConfig())
+	p.has(gpu, 0, 150, model.StatusOK)
+	state := func(command string, want model.EntityState) {
+		n.command(command)
+		for inv := p.inv; inv.Entities[0].State != want; {
+			inv = p.inventory(command)
+		}
+	}
+	state("detach gpu 0", model.EntityDetached)
+	n.command("slow dcgmGroupAddEntity 1000")
+	state("attach gpu 0", model.EntityUp) // the inventory precedes the watches
+	state("detach gpu 0", model.EntityDetached)
+	n.command("clear dcgmGroupAddEntity")
+	n.command("attach gpu 0")
+	p.has(gpu, 0, 150, model.StatusOK)
+}
