@@ -200,7 +200,7 @@ grafana/render/node_modules: grafana/render/package.json
 	npm --prefix grafana/render install --ignore-scripts
 	@touch $@
 
-# Takes about 5 minutes. Each case has a node, so that more cases at once need more cores.
+# Takes about 15 minutes. Each case has a node, so that more cases at once need more cores.
 .PHONY: test-alerts
 test-alerts: build $(TOOLS)/prometheus $(TOOLS)/alertmanager ## Inject faults in simulated nodes that a real Prometheus and Alertmanager watch
 	$(GO) test -v -count 1 -timeout 60m -parallel 10 -run 'Alert|Fast' ./deploy/prometheus/e2e -e2e
