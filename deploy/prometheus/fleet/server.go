@@ -119,7 +119,7 @@ func (b *bench) ingestPages(ctx context.Context, f *fleet, in ingestion, data st
 		}
 		fmt.Fprintf(&config, "rule_files: [%q, %q]\n", filepath.Join(rules, "recording.yaml"), filepath.Join(rules, "alerts.yaml"))
 	}
-	fmt.Fprintf(&config, "scrape_configs:\n- job_name: prometheus\n  static_configs: [{targets: [%q]}]\n", address)
+	fmt.Fprintf(&config, "scrape_configs:\n- job_name: prometheus\n  scrape_interval: 5s\n  static_configs: [{targets: [%q]}]\n", address)
 	config.WriteString("- job_name: gpu_exporter\n  honor_labels: true\n  static_configs:\n")
 	families := map[string]bool{}
 	for i, n := range f.nodes {
@@ -163,9 +163,12 @@ func (b *bench) ingestPages(ctx context.Context, f *fleet, in ingestion, data st
 	heap := value(fmt.Sprintf("max_over_time(go_memstats_heap_inuse_bytes%s[%ds])", self, seconds))
 	// The first half has the creation of all series.
 	cores := value(fmt.Sprintf("rate(process_cpu_seconds_total%s[%ds])", self, seconds/2))
+	if err != nil {
+		return err
+	}
 	fmt.Printf("%-26s %8d %10.0f %8.0f MiB %6.0f MiB %10.2f KiB %10.2f GiB %8.2f\n", in.name, len(families), count, resident/(1<<20), heap/(1<<20),
 		resident/count/(1<<10), resident/(1<<30)*fleetGPUs/float64(len(f.nodes)*gpusPerNode), cores)
-	return err
+	return nil
 }
 
 // freeAddress returns an address on which nothing listens.
