@@ -37,7 +37,7 @@ func exporter(Names) page {
 	count := func(title, description, expr, color string) *panel {
 		return newStat(title, description, of("none", 0, "no exporter is scraped").zeroIsGood(color), query{expr, "exporters"}).size(6, 3)
 	}
-	age := e("time() - ", one(&definition.LastSample))
+	age := e("clamp_min(time() - ", one(&definition.LastSample), ", 0)") // clocks differ
 	legend := "{{instance}} {{cluster}}"
 	top := func(expr string) string { return e("topk(20, ", expr, ")") }
 	return page{
@@ -71,7 +71,7 @@ func exporter(Names) page {
 					column{title: "Missing values", expr: one(&definition.FieldsMissing), style: of("none", 0, "not known now")},
 					column{title: "Kernel log", expr: one(&definition.KernelLogUp), style: of("none", 0, "not configured").texts(value{0, "not readable", caution}, value{1, "read", good})},
 					column{title: "Health checks", expr: one(&definition.HealthCheckUp), style: of("none", 0, "off").texts(value{0, "not known now", unknown}, value{1, "fresh", good})},
-					column{title: "Owner sources down", expr: e("sum by (", id, ") (", newestOf(id+", source", &definition.OwnerSourceUp, sel), " == bool 0)"), style: of("none", 0, "none configured").zeroIsGood(serious)},
+					column{title: "Owner sources down", expr: e("sum by (", id, ") (", newestOf(id+", source", &definition.OwnerSourceUp, sel), " == bool 0)"), style: of("none", 0, "none").zeroIsGood(serious)},
 					column{title: "Memory", expr: target(processMemory), style: of("bytes", 0, "not known now")},
 				).size(24, 9).ifEmpty("no exporter is scraped"),
 			}},
@@ -101,7 +101,7 @@ func exporter(Names) page {
 			{title: "Sources", panels: []*panel{
 				newTable("Sources of owners", "One row for each source of owners, the oldest refresh first.",
 					[]label{{"cluster", "Cluster"}, {"instance", "Exporter"}, {"source", "Source"}}, "Age",
-					column{title: "Age", expr: e("time() - ", newestOf(id+", source", &definition.OwnerSourceLastSuccess, sel)), style: of("s", 0, "never").levels(step{color: good}, step{60, caution}, step{300, bad})},
+					column{title: "Age", expr: e("clamp_min(time() - ", newestOf(id+", source", &definition.OwnerSourceLastSuccess, sel), ", 0)"), style: of("s", 0, "never").levels(step{color: good}, step{60, caution}, step{300, bad})},
 					column{title: "Last refresh", expr: newestOf(id+", source", &definition.OwnerSourceUp, sel), style: of("none", 0, "").texts(value{0, "failed", bad}, value{1, "ok", good})},
 					column{title: "Unmatched devices", expr: newestOf(id+", source", &definition.OwnerSourceUnmatchedDevices, sel), style: of("none", 0, "not known now").zeroIsGood(serious)},
 				).size(12, 8).ifEmpty("no source of owners is configured"),

@@ -100,7 +100,7 @@ func fabric(_ Names) page {
 					column{title: "Links up", expr: why(up), style: count, width: 115},
 					column{title: "Errors", expr: why(errors), style: of("none", 0, "").zeroIsGood(caution).texts(), width: 115},
 					column{title: "Fabric state", expr: orWhy(state, gpuID, onNode), style: fabricStates(), width: 115},
-					column{title: "Fabric health", expr: orWhy(health, gpuID, onNode), style: fabricHealths(), width: 115},
+					column{title: "Fabric health", expr: orWhy(health, gpuID, onNode), style: fabricHealths(), width: 135},
 					column{title: "Received", expr: why(traffic("receive")), style: of("Bps", 1, "").texts().neutral(), width: 115},
 					column{title: "Sent", expr: why(traffic("transmit")), style: of("Bps", 1, "").texts().neutral(), width: 115},
 				).link(rowToGPU()).ifEmpty("no exporter reports the selected nodes").size(24, 11),
@@ -133,7 +133,7 @@ func fabric(_ Names) page {
 					column{title: "Nodes", expr: e("count by (cluster, cluster_uuid, clique) (max by (", nodeID, ", cluster_uuid, clique) (", &definition.GPUFabricInfo, onNode, "))"), style: count},
 					column{title: "GPUs not registered", expr: e("sum by (cluster, cluster_uuid, clique) (max by (", gpuID, ", cluster_uuid, clique) (", &definition.GPUFabricInfo, onNode,
 						") * on (", gpuID, ") group_left () (", state, " > bool 0))"), style: of("none", 0, "").zeroIsGood(bad)},
-				).ifEmpty("no GPU belongs to a multi-node NVLink cluster").size(13, 8),
+				).ifEmpty("no GPU belongs to a multi-node NVLink cluster").size(24, 5),
 				newTable("Faults", "State or fault of the fabric that the driver reports now, and XID errors of NVLink in the time range.",
 					append(gpuKeys(), label{"finding", "Finding"}, label{"code", "Code or fault"}), "Last XID",
 					column{expr: strings.Join([]string{
@@ -141,7 +141,7 @@ func fabric(_ Names) page {
 						finding(&definition.GPUFabricHealthInfo, onNode, "state", "fault")}, " or ")},
 					column{title: "Last XID", expr: finding(&definition.GPUXIDCodeLastTimestamp, and(onNode, `name=~"NVLINK_.*"`), "name", "xid") + " * 1000 > 1000 * (time() - $__range_s)",
 						style: of("dateTimeAsIso", 0, ""), width: 180},
-				).ifEmpty("no fault of the fabric, and no XID error of NVLink").link(rowToGPU()).size(11, 8),
+				).ifEmpty("no fault of the fabric, and no XID error of NVLink").link(rowToGPU()).size(24, 8),
 			}},
 			{title: "Every NVLink: needs --families=default,links", collapsed: true, panels: []*panel{
 				newTable("Links", "NVLinks of each GPU and NVSwitch, and those that are down. Needs --families=default,links.",
@@ -191,13 +191,13 @@ func newMatrix(title, description string, f *definition.Family, cell column) *pa
 		b.FieldConfig.Overrides = []dashboard.DashboardFieldConfigSourceOverrides{
 			{Matcher: dashboard.MatcherConfig{Id: "byRegexp", Options: ".*"}, Properties: []dashboard.DynamicConfigValue{{Id: "noValue", Value: "–"}}},
 		}
+		peers := []dashboard.DynamicConfigValue{{Id: "custom.width", Value: 60}}
 		if len(cell.style.steps) > 0 {
-			b.FieldConfig.Overrides = append(b.FieldConfig.Overrides, dashboard.DashboardFieldConfigSourceOverrides{
-				Matcher: dashboard.MatcherConfig{Id: "byRegexp", Options: "^[0-9]+$"},
-				Properties: []dashboard.DynamicConfigValue{
-					{Id: "custom.cellOptions", Value: map[string]any{"type": "color-background", "mode": "basic"}}, {Id: "custom.width", Value: 75}},
-			})
+			peers = append(peers, dashboard.DynamicConfigValue{Id: "custom.cellOptions", Value: map[string]any{"type": "color-background", "mode": "basic"}})
 		}
+		b.FieldConfig.Overrides = append(b.FieldConfig.Overrides, dashboard.DashboardFieldConfigSourceOverrides{
+			Matcher: dashboard.MatcherConfig{Id: "byRegexp", Options: "^[0-9]+$"}, Properties: peers,
+		})
 		b.Transformations = []dashboard.DataTransformerConfig{
 			{Id: "sortBy", Options: map[string]any{"fields": map[string]any{}, "sort": []any{map[string]any{"field": "peer_gpu"}}}},
 			{Id: "groupingToMatrix", Options: map[string]any{"rowField": "from", "columnField": "peer_gpu", "valueField": field, "emptyValue": "empty"}},

@@ -55,7 +55,7 @@ func health(n Names) page {
 					where(unhealthy, "Memory unrepairable", perGPU(&definition.GPUMemoryUnrepairable), yesNo(bad)),
 					where(unhealthy, "SRAM threshold", perGPU(&definition.GPUSRAMThresholdExceeded), yesNo(bad)),
 					where(unhealthy, "Fabric registration failed", perGPU(&definition.GPUFabricState)+" > bool 3", yesNo(bad)),
-					where(unhealthy, "Fabric fault", perGPU(&definition.GPUFabricHealth), of("none", 0, "").texts(value{0, "no", good}).levels(step{color: good}, step{1, bad})),
+					where(unhealthy, "Fabric fault", perGPU(&definition.GPUFabricHealth), of("none", 0, "").texts(value{0, "no", good}, value{2, "unhealthy", bad}, value{3, "limited capacity", serious})),
 				).size(24, 8).ifEmpty("no reported GPU needs attention"),
 			}},
 			{title: "XIDs", panels: []*panel{
@@ -106,11 +106,11 @@ func health(n Names) page {
 				newTable("Incidents", "Incidents that the health checks report now, failures first.",
 					[]label{{"cluster", "Cluster"}, {"hostname", "Node"}, {"gpu", "GPU"}, {"nvswitch", "NVSwitch"}, {"UUID", "UUID"}, {"system", "System"}, {"severity", "Severity"}, {"error", "Error"}, {"code", "Code"}}, "Severity",
 					column{expr: e("max by (", gpuID, ", nvswitch, system, severity, error, code) (", &definition.GPUHealthIncidentInfo, sel, ")")},
-				).least().size(18, 7).ifEmpty("the health checks that ran report no incident").colorText("Severity", coloredText{"fail", bad}, coloredText{"warn", serious}),
+				).least().size(24, 7).ifEmpty("the health checks that ran report no incident").colorText("Severity", coloredText{"fail", bad}, coloredText{"warn", serious}),
 				newTable("Nodes without health checks", "Exporters whose last health check failed or is not fresh. Incidents on their nodes are not known.",
 					[]label{{"cluster", "Cluster"}, {"instance", "Exporter"}}, "Health check",
 					column{title: "Health check", expr: e(newestOf("cluster, instance", &definition.HealthCheckUp, inFleet), " == 0 and on (cluster, instance) ", &definition.GPUUp, sel), style: of("none", 0, "").texts(value{0, "not known now", unknown}), fill: true},
-				).size(6, 7).ifEmpty("the health checks of all reporting exporters are fresh"),
+				).size(24, 5).ifEmpty("the health checks of all reporting exporters are fresh"),
 			}},
 		},
 	}

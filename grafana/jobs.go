@@ -23,6 +23,8 @@ func batchJobs(n Names) page {
 	accounts := owners{userRecords(), byAccount, byUsersSelector}
 	partitions := owners{userRecords(), byPartition, byUsersSelector}
 	jobOwners := owners{jobRecords(), byJob, inJobs}
+	// A job has further labels as soon as the exporter knows them.
+	byID := owners{jobRecords(), "cluster, source, job_id", inJobs}
 	noJobs := "no batch job held a GPU, or " + noRules
 
 	held := and(inFleet, owner+`, job_id=~"$batch_job"`)
@@ -45,9 +47,9 @@ func batchJobs(n Names) page {
 		rows: []row{
 			{title: "Selected jobs", panels: append(jobOwners.summary("batch job"),
 				newStat("Jobs now", "Batch jobs that hold a GPU.", of("none", 0, noOwners).in(quantity),
-					query{e("count(count by (", byJob, ") (", &rules.JobHeld, inJobs, "))", noneNow()), "jobs"}).size(12, 4),
+					query{e("count(", byID.now(&rules.JobHeld), ")", noneNow()), "jobs"}).size(12, 4),
 				newStat("Jobs that ended", "Batch jobs that held a GPU in the time range and are not reported to hold one now.", of("none", 0, noOwners).in(quantity),
-					query{e("count((", jobOwners.total(&rules.JobHeld), ") unless ", jobOwners.now(&rules.JobHeld), ")", noneEver()), "jobs"}).size(12, 4))},
+					query{e("count((", byID.total(&rules.JobHeld), ") unless ", byID.now(&rules.JobHeld), ")", noneEver()), "jobs"}).size(12, 4))},
 			{title: "Users and jobs", panels: []*panel{
 				newTable("Users", aboutOwners+"The 100 users with the most idle hours. The user is a number, unless --slurm.user-names exports names.",
 					userKeys, idleHours, users.columns()...).ifEmpty(noJobs).link(toUser),

@@ -111,6 +111,15 @@ func node(n Names) page {
 func nodeTable(n Names) *panel {
 	const sel = onNode
 	column1 := func(title, expr string, s style) column {
+		// Ten columns are too narrow for the usual texts.
+		for i := range s.values {
+			switch s.values[i].text {
+			case "not supported":
+				s.values[i].text = "unsupported"
+			case "not known now":
+				s.values[i].text = "unknown"
+			}
+		}
 		return column{title: title, expr: orWhy(expr, gpuID, sel), style: s, width: 98}
 	}
 	perGPU := func(family any) string { return newestOf(gpuID, family, sel) }

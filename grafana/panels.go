@@ -449,16 +449,18 @@ func (l label) override() []dashboard.DashboardFieldConfigSourceOverrides {
 		width = 65
 	case "GPU_I_ID":
 		width = 90
-	case "GPU_I_PROFILE", "severity", "nvswitch", "serial":
+	case "GPU_I_PROFILE", "severity", "nvswitch":
 		width = 110
-	case "driver_version", "vbios_version":
-		width = 140
+	case "driver_version", "vbios_version", "serial":
+		width = 130
 	case "pci_bus_id":
 		width = 170
 	case "modelName":
 		width = 210
-	case "cluster_uuid", "UUID", "uuid":
+	case "cluster_uuid", "UUID":
 		width = 340
+	case "uuid": // of an NVSwitch
+		width = 400
 	default:
 		return nil
 	}

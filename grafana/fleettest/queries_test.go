@@ -67,9 +67,7 @@ func TestDashboards(t *testing.T) {
 		}
 	}
 	if *drawn {
-		for _, d := range selected["dashboards"] {
-			t.Run("picture of "+d.Title, func(t *testing.T) { p.in(t).draw(d, from, to) })
-		}
+		p.draw(selected["dashboards"], from, to)
 	}
 	if *serve {
 		<-t.Context().Done()
@@ -187,27 +185,30 @@ func (p prometheus) run(d dashboard, panel panel, q target, c choice, from, to t
 	return p.span(expr, from, to, step(to.Sub(from), panel, q))
 }
 
-// draw draws a dashboard with the program in grafana/render.
-func (p prometheus) draw(d dashboard, from, to time.Time) {
+// draw draws dashboards with the program in grafana/render.
+func (p prometheus) draw(all []dashboard, from, to time.Time) {
 	p.t.Helper()
-	name := strings.TrimSuffix(filepath.Base(d.file), ".json")
-	var paths [2]string
-	for i, path := range []string{"build/views/" + name + ".json", "grafana/images/" + name + ".png"} {
+	made := func(path string) string {
 		absolute, err := filepath.Abs(filepath.Join(root, path))
+		if err == nil {
+			err = os.MkdirAll(filepath.Dir(absolute), 0o755)
+		}
 		if err != nil {
 			p.t.Fatal(err)
 		}
-		if err := os.MkdirAll(filepath.Dir(absolute), 0o755); err != nil {
-			p.t.Fatal(err)
-		}
-		paths[i] = absolute
+		return absolute
 	}
-	p.view(d, paths[0], from, to)
-	cmd := exec.CommandContext(p.t.Context(), "node", "render.mjs", "http://"+p.Address, paths[0], paths[1])
+	args := []string{"render.mjs", "http://" + p.Address}
+	for _, d := range all {
+		name := strings.TrimSuffix(filepath.Base(d.file), ".json")
+		view := made("build/views/" + name + ".json")
+		p.view(d, view, from, to)
+		args = append(args, view, made("grafana/images/"+name+".png"))
+	}
+	cmd := exec.CommandContext(p.t.Context(), "node", args...)
 	cmd.Dir = filepath.Join(root, "grafana/render")
-	output, err := cmd.CombinedOutput()
-	p.t.Logf("%s", output)
-	if err != nil {
+	cmd.Stdout, cmd.Stderr = p.t.Output(), p.t.Output() // as it comes: a picture takes minutes on a busy machine
+	if err := cmd.Run(); err != nil {
 		p.t.Errorf("render.mjs: %v", err)
 	}
 }

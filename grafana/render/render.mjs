@@ -16,7 +16,7 @@ import sharp from 'sharp';
 const here = path.dirname(fileURLToPath(import.meta.url));
 const maxBytes = 300 * 1024;
 const width = 1400, height = 8000; // px; tables are only drawn if they are visible
-const patience = 300_000; // ms; the machine may be busy
+const patience = 900_000; // ms; the machine may be busy
 
 const page = `<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="/main.css">
 <style>body{margin:0;font-family:"DejaVu Sans",sans-serif}</style>
@@ -102,7 +102,12 @@ let failures = 0;
 try {
   for (let i = 0; i < pairs.length; i += 2) {
     current.view = pairs[i];
-    failures += await draw(browser, `http://127.0.0.1:${server.address().port}/`, pairs[i], pairs[i + 1]);
+    try {
+      failures += await draw(browser, `http://127.0.0.1:${server.address().port}/`, pairs[i], pairs[i + 1]);
+    } catch (error) { // the others can still be drawn
+      console.error(`${pairs[i]}: ${error.message}`);
+      failures++;
+    }
   }
 } finally {
   await browser.close();
