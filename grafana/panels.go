@@ -181,7 +181,7 @@ func stateOf(labels, selector string) string {
 	for _, c := range definition.Unhealthy() {
 		of := selector
 		if c.Family.Per == definition.PerChecked {
-			of = and(selector, `UUID!=""`) // not a switch
+			of = and(selector, `nvswitch="",cpu=""`) // UUID!="" would read the index of each UUID
 		}
 		conditions = append(conditions, e(c.Family, of, " > ", c.Above))
 	}
