@@ -254,7 +254,7 @@ var cases = []faultCase{
 	},
 	{
 		name:   "XID 79",
-		inject: func(t *testing.T, e *env) { t.Helper(); e.xidWithHealth(t, "79") },
+		inject: commands("xid 79 gpu 0"),
 		end:    restartEngine(),
 		want: []wanted{
 			{alert: "GPUXIDCritical", labels: with(gpu(0), "xid", "79"),
