@@ -81,9 +81,9 @@ func TestStandaloneServesTheSame(t *testing.T) {
 	})
 	p.ok("healthset %s -1", g)
 	n.must(t, "xid 95 gpu 7")
-	if a := p.ok("health %s", g); a.get(t, "overall") != "20" {
-		t.Error(a.text)
-	}
+	eventually(t, "the engine receives the XID", func() bool {
+		return p.ok("health %s", g).get(t, "overall") == "20"
+	})
 	// The groups and watches of a connection end with it.
 	p.ok("disconnect")
 	p.ok("connect %s", e.Address)
