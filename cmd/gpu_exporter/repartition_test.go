@@ -111,6 +111,7 @@ func TestRepartitions(t *testing.T) {
 		total, _ := sumOf(n.scrape(t), "gpu_xid_code_errors_total", `gpu="3"`, `xid="94"`)
 		return total == 1
 	})
+	n.settledVitals(t) // until then, the process's own metrics may be those of its start
 	before, sampler := size(n.scrape(t)), n.samplerPID()
 
 	old := layouts[len(layouts)-1]
