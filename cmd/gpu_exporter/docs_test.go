@@ -20,6 +20,7 @@ import (
 	"syscall"
 	"testing"
 
+	"gpu_exporter/cmd/gpu_exporter/exportertest"
 	"gpu_exporter/collector/dcgmsim"
 	"gpu_exporter/deploy/prometheus/rules"
 	"gpu_exporter/podmapper/kubelettest"
@@ -245,7 +246,7 @@ func (r *pageRun) serve(text string) {
 		port = listen[strings.LastIndexByte(listen, ':')+1:]
 		return name + "=$ADDRESS"
 	})
-	cmd, log, exited := r.command(context.Background(), r.connect(text)), &lockedBuffer{}, make(chan struct{})
+	cmd, log, exited := r.command(context.Background(), r.connect(text)), &exportertest.Output{}, make(chan struct{})
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // the shell runs the server as a child
 	if err := cmd.Start(); err != nil {

@@ -16,11 +16,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"gpu_exporter/cmd/gpu_exporter/exportertest"
 	"gpu_exporter/collector/dcgmsim"
 )
 
@@ -67,7 +67,7 @@ func tool(t *testing.T, name string) string {
 
 // listening waits until a server logs its address, and returns it. The servers listen
 // on port 0, so the kernel chooses a free port. The test fails if exited is closed.
-func listening(t *testing.T, log *lockedBuffer, exited <-chan struct{}) (address string) {
+func listening(t *testing.T, log *exportertest.Output, exited <-chan struct{}) (address string) {
 	t.Helper()
 	pattern := regexp.MustCompile(`msg="Listening on" (?:component=web )?address=(\S+)`)
 	eventually(t, "the server listens", func() bool {
@@ -91,27 +91,9 @@ type node struct {
 	address string
 	sim     *dcgmsim.Node
 	cmd     *exec.Cmd
-	log     *lockedBuffer
+	log     *exportertest.Output
 	started chan struct{} // closed when cmd.Process is set
 	exited  chan struct{}
-}
-
-// lockedBuffer collects the output of a process.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 // startNode starts the exporter on a simulated node and waits until it is ready. The
@@ -136,7 +118,7 @@ func launchNode(t *testing.T, scenario string, args ...string) *node {
 func launchNodeWith(t *testing.T, scenario string, change func(*node), args ...string) *node {
 	t.Helper()
 	sim := dcgmsim.NewNode(filepath.Join(filepath.Dir(built(t)), "sim"), t.TempDir(), scenario)
-	n := &node{sim: sim, log: &lockedBuffer{}, started: make(chan struct{}), exited: make(chan struct{})}
+	n := &node{sim: sim, log: &exportertest.Output{}, started: make(chan struct{}), exited: make(chan struct{})}
 	args = append([]string{"--web.listen-address=127.0.0.1:0"}, args...)
 	if scenario != "" {
 		args = append(args, "--simulate="+scenario)

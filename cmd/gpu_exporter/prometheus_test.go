@@ -16,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"gpu_exporter/cmd/gpu_exporter/exportertest"
 )
 
 // TestRealPrometheus: a real Prometheus scrapes two simulated nodes, while an XID hits one
@@ -152,7 +154,7 @@ func startPrometheus(t *testing.T, config string) promAPI {
 	if err := os.WriteFile(configFile, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	log := &lockedBuffer{}
+	log := &exportertest.Output{}
 	cmd := exec.Command(tool(t, "prometheus"), "--config.file="+configFile, "--storage.tsdb.path="+filepath.Join(dir, "data"),
 		"--web.listen-address=127.0.0.1:0")
 	cmd.Stdout, cmd.Stderr = log, log
@@ -177,7 +179,7 @@ func startPrometheus(t *testing.T, config string) promAPI {
 type promAPI struct {
 	t    *testing.T
 	base string
-	log  *lockedBuffer
+	log  *exportertest.Output
 }
 
 func (p promAPI) expectNoComplaint() {

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"gpu_exporter/cmd/gpu_exporter/exportertest"
 	"gpu_exporter/cmd/gpu_exporter/internal/sampler"
 )
 
@@ -27,7 +28,7 @@ func emptyLibrary(t *testing.T) string {
 }
 
 // startProgram runs the program, which is the test binary, in a new process.
-func startProgram(t *testing.T, args ...string) (*exec.Cmd, *lockedBuffer) {
+func startProgram(t *testing.T, args ...string) (*exec.Cmd, *exportertest.Output) {
 	t.Helper()
 	executable, err := os.Executable()
 	if err != nil {
@@ -35,7 +36,7 @@ func startProgram(t *testing.T, args ...string) (*exec.Cmd, *lockedBuffer) {
 	}
 	cmd := exec.Command(executable, args...)
 	cmd.Env = append(os.Environ(), envProgram+"=1")
-	log := new(lockedBuffer)
+	log := new(exportertest.Output)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -112,7 +113,7 @@ func TestProgramSystemdSocket(t *testing.T) {
 		executable, "--web.systemd-socket", "--dcgm.library-path="+dir, "-n")
 	cmd.Env = append(os.Environ(), envProgram+"=1")
 	cmd.ExtraFiles = []*os.File{socket}
-	log := new(lockedBuffer)
+	log := new(exportertest.Output)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -4,7 +4,6 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -27,6 +26,7 @@ import (
 
 	"gopkg.in/yaml.v3"
 
+	"gpu_exporter/cmd/gpu_exporter/exportertest"
 	"gpu_exporter/collector/dcgmsim"
 )
 
@@ -73,36 +73,18 @@ func write(t *testing.T, path, text string) string {
 	return path
 }
 
-// output collects the output of a process.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
-}
-
 // server is a process that logs the address on which it listens.
 type server struct {
 	address string
 	cmd     *exec.Cmd
-	log     *output
+	log     *exportertest.Output
 	exited  <-chan struct{}
 }
 
 // start starts a server, which ends with the test.
 func start(t *testing.T, env []string, program string, args ...string) *server {
 	t.Helper()
-	s := &server{cmd: exec.Command(program, args...), log: &output{}}
+	s := &server{cmd: exec.Command(program, args...), log: &exportertest.Output{}}
 	s.cmd.Env = append(os.Environ(), env...)
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
 	var err error
