@@ -84,10 +84,10 @@ func TestPromtoolCheckMetrics(t *testing.T) {
 	t.Parallel()
 	promtool := tool(t, "promtool")
 	var bodies []string
-	for preset, last := range map[string][]string{ // families that are read independently of the samples
+	for preset, last := range map[string][]string{ // families that appear after the first sample or after a command
 		"lean":    {"DCGM_FI_PROF_GR_ENGINE_ACTIVE"},
-		"default": {"DCGM_FI_PROF_GR_ENGINE_ACTIVE", "gpu_health_status", "gpu_profiling_state"},
-		"full":    {"DCGM_FI_PROF_GR_ENGINE_ACTIVE", "gpu_health_system_status", "gpu_topology_info", "gpu_profiling_state"},
+		"default": {"DCGM_FI_PROF_GR_ENGINE_ACTIVE", "gpu_health_status", "gpu_profiling_state", "gpu_fabric_state_info", "gpu_fabric_health_info"},
+		"full":    {"DCGM_FI_PROF_GR_ENGINE_ACTIVE", "gpu_health_system_status", "gpu_topology_info", "gpu_profiling_state", "gpu_fabric_state_info", "gpu_fabric_health_info"},
 	} {
 		n := startNode(t, "dgx-h100", append(fast, "--families="+preset)...)
 		n.command(t, "xid 94 gpu 1")
