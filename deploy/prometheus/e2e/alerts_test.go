@@ -69,9 +69,7 @@ type env struct {
 func commands(lines ...string) func(*testing.T, *env) {
 	return func(t *testing.T, e *env) {
 		t.Helper()
-		for _, line := range lines {
-			e.command(t, line)
-		}
+		e.Command(t, lines...)
 	}
 }
 
@@ -81,7 +79,7 @@ func (e *env) xid(t *testing.T, xid string) {
 	t.Helper()
 	last := fmt.Sprintf(`gpu_xid_code_last_timestamp_seconds{cluster=%q, gpu="0", xid=%q}`, e.cluster, xid)
 	before := e.m.value(t, last)
-	e.command(t, "xid "+xid+" gpu 0")
+	e.Command(t, "xid "+xid+" gpu 0")
 	eventually(t, "the XID is scraped", func() bool { return e.m.value(t, last) > before })
 }
 
@@ -99,17 +97,17 @@ func (e *env) xidWithHealth(t *testing.T, xid string) {
 func (e *env) restart(t *testing.T, change func()) {
 	t.Helper()
 	e.m.untarget(e.cluster)
-	e.stop()
+	e.Stop(t)
 	change()
-	e.run(t, e.address)
-	e.ready(t)
-	e.m.target(t, e.cluster, e.address, e.labels)
+	e.run(t, e.Address)
+	e.Ready(t)
+	e.m.target(t, e.cluster, e.Address, e.labels)
 }
 
 // replace restarts the exporter on new hardware: the scenario with a change.
 func (e *env) replace(t *testing.T, before, after string) {
 	t.Helper()
-	scenario, err := os.ReadFile(e.sim.Scenario)
+	scenario, err := os.ReadFile(e.Sim.Scenario)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,8 +115,8 @@ func (e *env) replace(t *testing.T, before, after string) {
 		t.Fatalf("the scenario has no %q:\n%s", before, scenario)
 	}
 	e.restart(t, func() {
-		write(t, e.sim.Scenario, strings.Replace(string(scenario), before, after, 1))
-		if err := os.Remove(e.sim.State); err != nil {
+		write(t, e.Sim.Scenario, strings.Replace(string(scenario), before, after, 1))
+		if err := os.Remove(e.Sim.State); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -183,12 +181,12 @@ func (m *monitoring) run(t *testing.T, c faultCase) {
 	args := append([]string{"--kubernetes.enabled", "--kubernetes.pod-resources-socket=" + socket, "--config.file=" + e.config,
 		"--path.kmsg=" + e.kernelLog, "--xid.kernel-log=off", "--health.interval=1s"}, c.args...)
 	e.node = startNode(t, hostname, scenario, args...)
-	e.ready(t) // the start takes seconds, which a fast copy of a rule may count as a fault
+	e.Ready(t) // the start takes seconds, which a fast copy of a rule may count as a fault
 	e.kubelet.SetPods(kubelettest.Pod("ml", "train", "main", "nvidia.com/gpu", e.uuid(t, 0)))
 	labels := map[string]string{"cluster": cluster, "instance": hostname + ":9400"}
 	maps.Copy(labels, c.target)
 	e.labels = labels
-	m.target(t, cluster, e.address, labels)
+	m.target(t, cluster, e.Address, labels)
 	// The rules look for changes, so the healthy node is scraped for some seconds. Links have a
 	// quiet time after the start.
 	m.eventually(t, fmt.Sprintf(`count_over_time(gpu_pod_info{cluster=%q, pod="train"}[1m]) > 5`, cluster))

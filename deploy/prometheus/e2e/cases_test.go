@@ -51,9 +51,9 @@ var cases = []faultCase{
 			t.Helper()
 			other := startNode(t, e.hostname+"-b", "seed 77\ndriver 560.35.03\ngpu h100 count 1\nload gpu all steady\n", "--xid.kernel-log=off")
 			e.other = other
-			e.m.target(t, e.cluster+"-b", other.address, map[string]string{"cluster": e.cluster, "instance": other.hostname + ":9400"})
+			e.m.target(t, e.cluster+"-b", other.Address, map[string]string{"cluster": e.cluster, "instance": other.hostname + ":9400"})
 		},
-		end: func(_ *testing.T, e *env) { e.other.stop(); e.m.untarget(e.cluster + "-b") },
+		end: func(t *testing.T, e *env) { t.Helper(); e.other.Stop(t); e.m.untarget(e.cluster + "-b") },
 		want: []wanted{{alert: "GPUVersionDrift", labels: map[string]string{"component": "driver", "modelName": "NVIDIA H100 80GB HBM3"},
 			summary: `^2 versions of driver are in use for NVIDIA H100 80GB HBM3 in cluster driver-drift\.$`}},
 	},
@@ -115,9 +115,9 @@ var cases = []faultCase{
 		name: "sampler crashes",
 		inject: func(t *testing.T, e *env) {
 			t.Helper()
-			e.command(t, "crash dcgmEntitiesGetLatestValues")
+			e.Command(t, "crash dcgmEntitiesGetLatestValues")
 			e.m.eventually(t, fmt.Sprintf(`sum(gpu_exporter_sampler_restarts_by_reason_total{cluster=%q}) > 4`, e.cluster))
-			e.command(t, "clear")
+			e.Command(t, "clear")
 		},
 		want: []wanted{{alert: "GPUSamplerRestarting", summary: `restarted its sampler about \d+ times within an hour\.$`}},
 		may:  "GPUSamplerDown",
@@ -136,9 +136,9 @@ var cases = []faultCase{
 		inject: func(t *testing.T, e *env) {
 			t.Helper()
 			e.trace(t)
-			e.command(t, "hang *")
+			e.Command(t, "hang *")
 		},
-		end: func(t *testing.T, e *env) { t.Helper(); e.command(t, "clear"); e.release() },
+		end: func(t *testing.T, e *env) { t.Helper(); e.Command(t, "clear"); e.release() },
 		want: []wanted{
 			{alert: "GPUSamplerUnreapable", summary: `cannot end its sampler, which hangs in the driver\.$`, action: "reboot"},
 			{alert: "GPUSamplerDown", inhibited: true},
@@ -147,23 +147,23 @@ var cases = []faultCase{
 	{
 		name:   "wrong clock",
 		inject: behind,
-		end:    func(t *testing.T, e *env) { t.Helper(); e.m.target(t, e.cluster, e.address, e.labels) },
+		end:    func(t *testing.T, e *env) { t.Helper(); e.m.target(t, e.cluster, e.Address, e.labels) },
 		want:   []wanted{{alert: "GPUSampleStale", summary: `has a newest sample whose time differs by 1h 0m \d+s from Prometheus' clock\.$`, action: "clocks"}},
 	},
 	{
 		name: "no library",
 		inject: func(t *testing.T, e *env) {
 			t.Helper()
-			library := filepath.Join(e.sim.Libraries, "libdcgm.so.4")
+			library := filepath.Join(e.Sim.Libraries, "libdcgm.so.4")
 			if err := os.Rename(library, library+".gone"); err != nil {
 				t.Fatal(err)
 			}
-			e.command(t, "crash dcgmEntitiesGetLatestValues")
+			e.Command(t, "crash dcgmEntitiesGetLatestValues")
 		},
 		end: func(t *testing.T, e *env) {
 			t.Helper()
-			e.command(t, "clear")
-			library := filepath.Join(e.sim.Libraries, "libdcgm.so.4")
+			e.Command(t, "clear")
+			library := filepath.Join(e.Sim.Libraries, "libdcgm.so.4")
 			if err := os.Rename(library+".gone", library); err != nil {
 				t.Fatal(err)
 			}
@@ -176,7 +176,7 @@ var cases = []faultCase{
 	},
 	{
 		name:   "exporter down",
-		inject: func(_ *testing.T, e *env) { e.stop() },
+		inject: func(t *testing.T, e *env) { t.Helper(); e.Stop(t) },
 		end:    func(t *testing.T, e *env) { t.Helper(); e.restart(t, func() {}) },
 		want:   []wanted{{alert: "GPUExporterDown", summary: `^The exporter of node node-exporter-down \(node-exporter-down:9400\) cannot be scraped`}},
 	},
@@ -429,7 +429,7 @@ var cases = []faultCase{
 		target: map[string]string{"namespace": "monitoring", "pod": "gpu-exporter-x"},
 		end: func(t *testing.T, e *env) {
 			t.Helper()
-			e.m.target(t, e.cluster, e.address, map[string]string{"cluster": e.cluster, "instance": e.hostname + ":9400"})
+			e.m.target(t, e.cluster, e.Address, map[string]string{"cluster": e.cluster, "instance": e.hostname + ":9400"})
 		},
 		want: []wanted{{alert: "GPUScrapeMisconfigured", labels: map[string]string{"job": "gpu_exporter"}, summary: `^Labels of the scrape target replace the owners of 2 series of job gpu_exporter\.$`}},
 	},
@@ -441,8 +441,8 @@ var cases = []faultCase{
 			e.kubelet.SetPods(kubelettest.Pod("ml", "train", "main", "nvidia.com/gpu", e.uuid(t, 6)),
 				kubelettest.Pod("ml", "shared-a", "main", "nvidia.com/gpu.shared", e.uuid(t, 7)+"::0"),
 				kubelettest.Pod("ml", "shared-b", "main", "nvidia.com/gpu.shared", e.uuid(t, 7)+"::1"))
-			e.command(t, "xid 43 gpu 6")
-			e.command(t, "ecc gpu 6 sbe 5")
+			e.Command(t, "xid 43 gpu 6")
+			e.Command(t, "ecc gpu 6 sbe 5")
 			e.m.eventually(t, fmt.Sprintf(`count_over_time(gpu_pod_info{cluster=%q, pod="shared-b"}[5m]) > 30`, e.cluster))
 		},
 	},
@@ -477,7 +477,7 @@ func behind(t *testing.T, e *env) {
 	t.Helper()
 	timestamp := regexp.MustCompile(`(?m)^(\w+_timestamp_seconds(?:\{.*\})?) (\S+)$`)
 	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		req, err := http.NewRequestWithContext(r.Context(), http.MethodGet, "http://"+e.address+"/metrics", nil)
+		req, err := http.NewRequestWithContext(r.Context(), http.MethodGet, "http://"+e.Address+"/metrics", nil)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
@@ -512,17 +512,7 @@ func behind(t *testing.T, e *env) {
 // the driver.
 func (e *env) trace(t *testing.T) {
 	t.Helper()
-	children, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", e.cmd.Process.Pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	sampler := 0
-	for _, path := range children {
-		text, _ := os.ReadFile(path) // fails if the thread has ended
-		if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
-			sampler = pid
-		}
-	}
+	sampler := e.SamplerPID()
 	attached, end := make(chan error), make(chan struct{})
 	go func() {
 		runtime.LockOSThread() // the thread is the tracer, and its end releases the process

@@ -15,6 +15,7 @@ import (
 
 	"gopkg.in/yaml.v3"
 
+	"gpu_exporter/cmd/gpu_exporter/exportertest"
 	"gpu_exporter/deploy/prometheus/rules"
 )
 
@@ -111,10 +112,10 @@ func TestScaling(t *testing.T) {
 	t.Parallel()
 	s := readScaling(t)
 	dir := t.TempDir()
-	m := &monitoring{prometheus: start(t, nil, tool(t, "prometheus"), "--config.file="+write(t, filepath.Join(dir, "storage.yaml"), "{}\n"),
+	m := &monitoring{prometheus: exportertest.Start(t, nil, exportertest.Built(t, "tools", "prometheus"), "--config.file="+write(t, filepath.Join(dir, "storage.yaml"), "{}\n"),
 		"--storage.tsdb.path="+filepath.Join(dir, "storage"), "--web.listen-address=127.0.0.1:0", "--web.enable-remote-write-receiver")}
 	n := startNode(t, "node-1", "gpu h100 count 2\nload gpu all steady\nat 1s lose gpu 1\n")
-	n.ready(t)
+	n.Ready(t)
 	ruleFiles := filepath.Join(dir, "rules")
 	if err := os.Mkdir(ruleFiles, 0o700); err != nil {
 		t.Fatal(err)
@@ -129,13 +130,13 @@ func TestScaling(t *testing.T) {
 	}
 	here := strings.NewReplacer(
 		"/etc/prometheus/gpu-rules", ruleFiles,
-		"/etc/prometheus/gpu-nodes/*.json", write(t, filepath.Join(dir, "node.json"), fmt.Sprintf(`[{"targets": [%q]}]`, n.address)),
-		"http://mimir.example/api/v1/push", "http://"+m.prometheus.address+"/api/v1/write",
+		"/etc/prometheus/gpu-nodes/*.json", write(t, filepath.Join(dir, "node.json"), fmt.Sprintf(`[{"targets": [%q]}]`, n.Address)),
+		"http://mimir.example/api/v1/push", "http://"+m.prometheus.Address+"/api/v1/write",
 		"scrape_interval: 30s", "scrape_interval: 1s",
 	)
 	run := func(name, config string, args ...string) {
 		file := write(t, filepath.Join(dir, name+".yaml"), here.Replace(config))
-		start(t, nil, tool(t, "prometheus"), append(args, "--config.file="+file, "--web.listen-address=127.0.0.1:0")...)
+		exportertest.Start(t, nil, exportertest.Built(t, "tools", "prometheus"), append(args, "--config.file="+file, "--web.listen-address=127.0.0.1:0")...)
 	}
 	for shard := range 3 {
 		name := fmt.Sprintf("shard-%d", shard)
@@ -167,7 +168,7 @@ func TestScaling(t *testing.T) {
 		t.Errorf("the servers %v have the node, want one", shards)
 	}
 	// Each part of the regular expression drops something of the page.
-	resp, err := http.Get("http://" + n.address + "/metrics")
+	resp, err := http.Get("http://" + n.Address + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}

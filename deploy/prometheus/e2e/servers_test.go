@@ -13,14 +13,11 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -43,83 +40,12 @@ func eventually(t *testing.T, condition string, holds func() bool) {
 	}
 }
 
-// tool returns a program that make installs in build/tools, or in $GPU_EXPORTER_TOOLS.
-func tool(t *testing.T, name string) string {
-	t.Helper()
-	if dir := os.Getenv("GPU_EXPORTER_TOOLS"); dir != "" {
-		return filepath.Join(dir, name)
-	}
-	return built(t, "tools", name)
-}
-
-// built returns the path of a file in the directory build.
-func built(t *testing.T, elem ...string) string {
-	t.Helper()
-	path, err := filepath.Abs(filepath.Join(append([]string{"../../../build"}, elem...)...))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("%v: run make test-alerts, which builds it", err)
-	}
-	return path
-}
-
 func write(t *testing.T, path, text string) string {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return path
-}
-
-// server is a process that logs the address on which it listens.
-type server struct {
-	address string
-	cmd     *exec.Cmd
-	log     *exportertest.Output
-	exited  <-chan struct{}
-}
-
-// start starts a server, which ends with the test.
-func start(t *testing.T, env []string, program string, args ...string) *server {
-	t.Helper()
-	s := &server{cmd: exec.Command(program, args...), log: &exportertest.Output{}}
-	s.cmd.Env = append(os.Environ(), env...)
-	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
-	var err error
-	if s.exited, err = launch(s.cmd); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		s.stop()
-		if t.Failed() {
-			t.Logf("log of %s:\n%s", filepath.Base(program), s.log)
-		}
-	})
-	pattern := regexp.MustCompile(`msg="?Listening on"? (?:component=web )?address=(\S+)`)
-	eventually(t, program+" listens", func() bool {
-		if m := pattern.FindStringSubmatch(s.log.String()); m != nil {
-			s.address = m[1]
-			return true
-		}
-		select {
-		case <-s.exited:
-			t.Fatalf("%s exited:\n%s", program, s.log)
-		default:
-		}
-		return false
-	})
-	return s
-}
-
-func (s *server) stop() {
-	_ = s.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-s.exited:
-	case <-time.After(patience):
-		_ = s.cmd.Process.Kill()
-	}
 }
 
 // fetch decodes a JSON answer.
@@ -153,7 +79,7 @@ type notified struct {
 
 // monitoring is Prometheus, Alertmanager, and what they sent.
 type monitoring struct {
-	prometheus, alertmanager *server
+	prometheus, alertmanager *exportertest.Server
 	targets                  string // directory of target files
 
 	mu        sync.Mutex
@@ -171,7 +97,7 @@ func startMonitoring(t *testing.T) *monitoring {
 	}
 	webhook := httptest.NewServer(http.HandlerFunc(m.receive))
 	t.Cleanup(webhook.Close)
-	m.alertmanager = start(t, nil, tool(t, "alertmanager"), "--cluster.listen-address=", "--web.listen-address=127.0.0.1:0",
+	m.alertmanager = exportertest.Start(t, nil, exportertest.Built(t, "tools", "alertmanager"), "--cluster.listen-address=", "--web.listen-address=127.0.0.1:0",
 		"--storage.path="+filepath.Join(dir, "alertmanager"),
 		"--config.file="+write(t, filepath.Join(dir, "alertmanager.yaml"), fastAlertmanager(t, webhook.URL, *factor)))
 	rules, err := yaml.Marshal(fastRules(t, *factor))
@@ -186,9 +112,9 @@ scrape_configs:
   - job_name: gpu_exporter
     honor_labels: true # as in examples/prometheus.yaml
     file_sd_configs: [{files: [%q], refresh_interval: 1s}]
-`, write(t, filepath.Join(dir, "alerts.yaml"), string(rules)), m.alertmanager.address, filepath.Join(m.targets, "*.json"))
+`, write(t, filepath.Join(dir, "alerts.yaml"), string(rules)), m.alertmanager.Address, filepath.Join(m.targets, "*.json"))
 	// The look-back is longer than 5 min divided by the factor, because a busy machine scrapes late.
-	m.prometheus = start(t, nil, tool(t, "prometheus"), "--config.file="+write(t, filepath.Join(dir, "prometheus.yaml"), config),
+	m.prometheus = exportertest.Start(t, nil, exportertest.Built(t, "tools", "prometheus"), "--config.file="+write(t, filepath.Join(dir, "prometheus.yaml"), config),
 		"--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address=127.0.0.1:0", "--query.lookback-delta=15s",
 		"--rules.alert.resend-delay=5s", "--scrape.discovery-reload-interval=1s")
 	ctx, cancel := context.WithCancel(t.Context())
@@ -232,7 +158,7 @@ func (m *monitoring) watch(ctx context.Context) {
 			Labels, Annotations map[string]string
 			Status              struct{ InhibitedBy []string }
 		}
-		if fetch(ctx, "http://"+m.alertmanager.address+"/api/v2/alerts", &alerts) == nil {
+		if fetch(ctx, "http://"+m.alertmanager.Address+"/api/v2/alerts", &alerts) == nil {
 			m.mu.Lock()
 			for _, a := range alerts {
 				if len(a.Status.InhibitedBy) > 0 {
@@ -299,7 +225,7 @@ func (m *monitoring) series(t *testing.T, query string) []map[string]string {
 			Result []struct{ Metric map[string]string }
 		}
 	}
-	if err := fetch(t.Context(), "http://"+m.prometheus.address+"/api/v1/query?query="+url.QueryEscape(query), &answer); err != nil {
+	if err := fetch(t.Context(), "http://"+m.prometheus.Address+"/api/v1/query?query="+url.QueryEscape(query), &answer); err != nil {
 		t.Logf("query: %v", err)
 		return nil
 	}
@@ -324,7 +250,7 @@ func (m *monitoring) value(t *testing.T, query string) float64 {
 			Result []struct{ Value [2]any }
 		}
 	}
-	if err := fetch(t.Context(), "http://"+m.prometheus.address+"/api/v1/query?query="+url.QueryEscape(query), &answer); err != nil || len(answer.Data.Result) == 0 {
+	if err := fetch(t.Context(), "http://"+m.prometheus.Address+"/api/v1/query?query="+url.QueryEscape(query), &answer); err != nil || len(answer.Data.Result) == 0 {
 		return 0
 	}
 	text, _ := answer.Data.Result[0].Value[1].(string)
@@ -347,16 +273,14 @@ func (m *monitoring) alerts(t *testing.T, cluster string, ever bool) []string {
 	return names
 }
 
-// node is an exporter on a simulated node.
+// node is an exporter on a simulated node whose libraries can disappear.
 type node struct {
-	*server
+	*exportertest.Node
 	hostname string
-	sim      *dcgmsim.Node
-	args     []string
 }
 
-// startNode starts an exporter on a simulated node. The libraries are those of a directory of
-// the node, so that they can disappear.
+// startNode starts an exporter on a simulated node, which has a directory of libraries of its
+// own.
 func startNode(t *testing.T, hostname, scenario string, args ...string) *node {
 	t.Helper()
 	dir := t.TempDir()
@@ -364,7 +288,7 @@ func startNode(t *testing.T, hostname, scenario string, args ...string) *node {
 	if err := os.Mkdir(libraries, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	files, err := filepath.Glob(filepath.Join(built(t, "sim"), "*"))
+	files, err := filepath.Glob(filepath.Join(exportertest.Built(t, "sim"), "*"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -373,44 +297,23 @@ func startNode(t *testing.T, hostname, scenario string, args ...string) *node {
 			t.Fatal(err)
 		}
 	}
-	n := &node{hostname: hostname, sim: dcgmsim.NewNode(libraries, dir, write(t, filepath.Join(dir, "scenario"), scenario))}
-	n.args = append([]string{"--hostname=" + hostname, "--sample.interval=1s"}, args...)
+	n := &node{hostname: hostname, Node: &exportertest.Node{
+		Sim:  dcgmsim.NewNode(libraries, dir, write(t, filepath.Join(dir, "scenario"), scenario)),
+		Args: append([]string{"--hostname=" + hostname, "--sample.interval=1s"}, args...),
+	}}
 	n.run(t, "127.0.0.1:0")
 	return n
 }
 
 func (n *node) run(t *testing.T, address string) {
 	t.Helper()
-	n.server = start(t, n.sim.Environ(), built(t, "gpu_exporter"), append([]string{"--web.listen-address=" + address}, n.args...)...)
-}
-
-// ready waits until the exporter has a sample.
-func (n *node) ready(t *testing.T) {
-	t.Helper()
-	eventually(t, n.hostname+" is ready", func() bool {
-		resp, err := http.Get("http://" + n.address + "/-/ready")
-		if err != nil {
-			return false
-		}
-		resp.Body.Close()
-		return resp.StatusCode == http.StatusOK
-	})
-}
-
-// command steers the simulated node.
-func (n *node) command(t *testing.T, command string) string {
-	t.Helper()
-	answer, err := n.sim.Command(t.Context(), command)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return answer
+	n.Server = exportertest.Start(t, n.Sim.Environ(), exportertest.Built(t, "gpu_exporter"), append([]string{"--web.listen-address=" + address}, n.Args...)...)
 }
 
 // uuid returns the UUID of a GPU.
 func (n *node) uuid(t *testing.T, gpu int) string {
 	t.Helper()
-	truth, err := n.sim.Truth(t.Context(), gpu)
+	truth, err := n.Sim.Truth(t.Context(), gpu)
 	if err != nil {
 		t.Fatal(err)
 	}
