@@ -63,6 +63,8 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 	switch line.Command {
 	case config.Doctor:
 		return doctor.Run(ctx, line, openNode(environ, stderr), stdout, stderr)
+	case config.Ready:
+		return ready(ctx, line.Exporter, stdout, stderr)
 	case config.Fields:
 		return doctor.Fields(ctx, line, openNode(environ, stderr), stdout, stderr)
 	}
