@@ -47,6 +47,7 @@ type exporter struct {
 	metrics   *web.Metrics
 	reloader  *reload.Reloader // nil for a single sample
 	webFile   *config.WebFile  // nil without a web configuration
+	systemd   *systemd
 
 	publishing sync.Mutex
 	process    []*dto.MetricFamily
@@ -94,6 +95,7 @@ func newExporter(cfg config.Config, env sampler.Environment, logger, supervisorL
 		SupervisorLog:        supervisorLog,
 		SamplerLog:           records,
 	}, settings)
+	e.systemd = newSystemd(logger, e.collector.Ready, e.collector.Refresh)
 	logger.Info("Counters loaded", "file", cfg.CountersName, "counters", len(cfg.Counters))
 	for _, c := range []prometheus.Collector{
 		collectors.NewGoCollector(),
@@ -145,12 +147,20 @@ func (e *exporter) serve(ctx context.Context) error {
 			return nil
 		})
 	}
-	start("HTTP server", func(ctx context.Context) error { return web.Serve(ctx, handler, e.cfg.WebFlags(webConfig), e.log) })
+	start("HTTP server", func(ctx context.Context) error {
+		return web.Serve(ctx, handler, e.cfg.WebFlags(webConfig), e.systemd.serving, e.log)
+	})
 	start("sampler supervisor", e.collector.RunSampler)
 	start("kernel log", e.collector.RunKernelLog)
-	start("publisher", func(ctx context.Context) error { return e.collector.RunPublisher(ctx, e.owners.Changed(), e.publish) })
+	start("publisher", func(ctx context.Context) error {
+		return e.collector.RunPublisher(ctx, e.owners.Changed(), func() {
+			e.publish()
+			e.systemd.alive()
+		})
+	})
 	start("owners", e.owners.Run)
 	start("reloading", e.reloader.Run)
+	start("systemd", e.systemd.run)
 	return group.Wait()
 }
 
@@ -210,6 +220,7 @@ func (e *exporter) exposition(families []*dto.MetricFamily) *collector.Expositio
 
 // reloaded publishes the metrics of a reload.
 func (e *exporter) reloaded() {
+	e.systemd.serving()
 	e.regather.Store(true)
 	e.collector.Refresh()
 }

@@ -63,6 +63,8 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []str
 	switch line.Command {
 	case config.Doctor:
 		return doctor.Run(ctx, line, openNode(environ, stderr), stdout, stderr)
+	case config.Ready:
+		return ready(ctx, line.Exporter, stdout, stderr)
 	case config.Fields:
 		return doctor.Fields(ctx, line, openNode(environ, stderr), stdout, stderr)
 	}
@@ -126,7 +128,10 @@ func runExporter(ctx context.Context, line config.CommandLine, stdout io.Writer,
 	if err := e.registry.Register(log.metric(func() uint64 { return e.collector.SamplerStatus().LinesDropped })); err != nil {
 		return fmt.Errorf("registering the metric of the log: %w", err)
 	}
-	e.reloader = reload.New(reload.Config{Log: logger, Files: line.Config.Files, Load: line.Again, Apply: e.reload, Done: e.reloaded})
+	e.reloader = reload.New(reload.Config{Log: logger, Files: line.Config.Files, Load: func() (config.Config, []string, error) {
+		e.systemd.reloading()
+		return line.Again()
+	}, Apply: e.reload, Done: e.reloaded})
 	if err := e.reloader.Register(e.registry); err != nil {
 		return err
 	}

@@ -26,7 +26,10 @@ const (
 	CheckConfig = "check-config"
 	Doctor      = "doctor"
 	Fields      = "fields"
+	Ready       = "ready"
 )
+
+const defaultExporter = "http://localhost:9400"
 
 // CommandLine is the result of parsing arguments and environment.
 type CommandLine struct {
@@ -42,6 +45,8 @@ type CommandLine struct {
 	// sample this node.
 	FieldNames, FieldKinds, FieldTypes []string
 	Node                               bool
+	// Exporter is the base URL of the exporter that ready asks.
+	Exporter string
 
 	help, version bool
 }
@@ -92,6 +97,13 @@ func Parse(args, environ []string, stdout io.Writer, configMap ReadConfigMap) (C
 	if len(operands) > 0 {
 		line.Command, operands = operands[0], operands[1:]
 	}
+	line.Exporter = defaultExporter
+	if line.Command == Ready && len(operands) > 0 {
+		line.Exporter, operands = operands[0], operands[1:]
+		if !strings.HasPrefix(line.Exporter, "http://") && !strings.HasPrefix(line.Exporter, "https://") {
+			mistakes = append(mistakes, fmt.Sprintf("%q is not the URL of an exporter: write one such as %s", line.Exporter, defaultExporter))
+		}
+	}
 	var names []string
 	for _, c := range commands() {
 		names = append(names, c.name)
@@ -117,6 +129,11 @@ func Parse(args, environ []string, stdout io.Writer, configMap ReadConfigMap) (C
 			mistakes = append(mistakes, fmt.Sprintf("--%s is a flag of %s, not of %s", s.name, ListOf(s.commands), line.Command))
 		}
 	}
+	for _, s := range table[len(own):] {
+		if flags[s.name] != nil && line.Command == Ready {
+			mistakes = append(mistakes, fmt.Sprintf("--%s has no effect on ready: write only the URL of an exporter", s.name))
+		}
+	}
 	for _, name := range []string{"simulate", "dcgm.hostengine", "remote-hostengine-info"} {
 		if flags[name] != nil && line.Command == Fields && !line.Node {
 			mistakes = append(mistakes, fmt.Sprintf("--%s has no effect on fields without --node: add --node, or remove it", name))
@@ -124,6 +141,9 @@ func Parse(args, environ []string, stdout io.Writer, configMap ReadConfigMap) (C
 	}
 	if len(mistakes) > 0 {
 		return CommandLine{}, &Error{Mistakes: mistakes}
+	}
+	if line.Command == Ready {
+		return line, nil // the configuration is that of the other exporter
 	}
 	lookup := Lookup(environ)
 	if line.Command == Fields && !line.Node {

@@ -92,11 +92,13 @@ func TestSplitArgs(t *testing.T) {
 // The mistakes of a command line as a whole.
 func TestCommandLineMistakes(t *testing.T) {
 	for args, want := range map[string]string{
-		"--kubernetes true": `unknown command "true": use serve, once, check-config, doctor or fields (a switch takes its value after =, as in --kubernetes.enabled=true)`,
+		"--kubernetes true": `unknown command "true": use serve, once, check-config, doctor, fields or ready (a switch takes its value after =, as in --kubernetes.enabled=true)`,
 		"once -k false":     `unexpected argument "false" (a switch takes its value after =, as in --kubernetes.enabled=false)`,
 		"serve again":       `unexpected argument "again"`,
 		"once --node":       "--node is a flag of fields, not of once",
 		"check-config --entity gpu --output=json": "--output is a flag of doctor or fields, not of check-config\n--entity is a flag of fields, not of check-config",
+		"ready node-1:9400":                       `"node-1:9400" is not the URL of an exporter: write one such as http://localhost:9400`,
+		"ready --web.listen-address=:9401":        "--web.listen-address has no effect on ready: write only the URL of an exporter",
 		"fields 203 --simulate=t4x1 -r localhost": "--simulate has no effect on fields without --node: add --node, or remove it\n" +
 			"--remote-hostengine-info has no effect on fields without --node: add --node, or remove it",
 	} {

@@ -392,7 +392,7 @@ func TestConfigErrors(t *testing.T) {
 		{args: "-k --kubernetes-pod-label-allowlist-regex=( --kubernetes.pod-labels-form=x --slurm.jobs=maybe --kubernetes.metadata-source=x", want: []string{
 			`--kubernetes-pod-label-allowlist-regex: "(" is not a regular expression`, "--kubernetes.pod-labels-form: ", "--kubernetes.metadata-source: ", "--slurm.jobs: "}},
 		{args: "doctor --output=yaml", want: []string{`--output: "yaml" is unknown: use text or json`}},
-		{args: "serv", want: []string{`unknown command "serv": use serve, once, check-config, doctor or fields`}},
+		{args: "serv", want: []string{`unknown command "serv": use serve, once, check-config, doctor, fields or ready`}},
 	}
 	for _, tt := range tests {
 		t.Run(strings.TrimSpace(tt.env+" "+tt.args), func(t *testing.T) {
@@ -484,12 +484,13 @@ func TestHelpIsComplete(t *testing.T) {
 
 func TestHelpAndVersion(t *testing.T) {
 	for args, want := range map[string][]string{
-		"--help":      {"check-config", "--web.listen-address=ADDRESS", "Time between samples. At least 100ms. Default: 5s. $GPU_EXPORTER_SAMPLE_INTERVAL", "-f, --collectors ", "--simulate=SCENARIO", "Kubernetes:"},
-		"-h":          {"usage: gpu_exporter"},
-		"once --help": {"Take one sample"},
-		"--version":   {"gpu_exporter, version ", "go version:"},
-		"-version":    {"gpu_exporter, version "},
-		"-v":          {"gpu_exporter, version "},
+		"--help":       {"check-config", "--web.listen-address=ADDRESS", "Time between samples. At least 100ms. Default: 5s. $GPU_EXPORTER_SAMPLE_INTERVAL", "-f, --collectors ", "--simulate=SCENARIO", "Kubernetes:"},
+		"-h":           {"usage: gpu_exporter"},
+		"once --help":  {"Take one sample"},
+		"ready --help": {"usage: gpu_exporter ready [FLAG...] [URL]", "http://localhost:9400"},
+		"--version":    {"gpu_exporter, version ", "go version:"},
+		"-version":     {"gpu_exporter, version "},
+		"-v":           {"gpu_exporter, version "},
 	} {
 		t.Run(args, func(t *testing.T) {
 			var stdout bytes.Buffer
@@ -507,7 +508,11 @@ func TestHelpAndVersion(t *testing.T) {
 					t.Errorf("more than 100 columns: %s", line)
 				}
 			}
-			for _, hidden := range []string{"sampler ", "--dump-enabled", "--fake-gpus"} {
+			hiddens := []string{"sampler ", "--dump-enabled", "--fake-gpus"}
+			if strings.HasPrefix(args, Ready) {
+				hiddens = append(hiddens, "--sample.interval", "-f")
+			}
+			for _, hidden := range hiddens {
 				if strings.Contains(stdout.String(), "\n  "+hidden) {
 					t.Errorf("%q is not hidden in\n%s", hidden, &stdout)
 				}

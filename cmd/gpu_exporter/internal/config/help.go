@@ -22,6 +22,7 @@ func commands() []command {
 		{CheckConfig, "", "Check flags, environment and files, print what would be exported, and exit."},
 		{Doctor, "", "Examine this node, print what works and why something does not, and exit with 1 if anything that was asked for is broken."},
 		{Fields, " [NAME...]", "List the DCGM fields whose id or name matches one of the arguments. A name may be a part, or a pattern with * and ?. Old names match, too."},
+		{Ready, " [URL]", "Query a running exporter, print whether its GPUs answer, and exit with 1 if they do not. The default is " + defaultExporter + "."},
 	}
 }
 
@@ -37,8 +38,12 @@ func writeHelp(w io.Writer, name string, table []*setting) {
 			p("  %s%s\n%s", c.name, c.operands, wrap(c.help, "      "))
 		}
 	}
+	sections := []subject{{commandSubject, "Flags of the command"}}
+	if name != Ready { // the other exporter has a configuration
+		sections = append(sections, subjects()...)
+	}
 	p("\n%s", wrap("A flag has one dash or two. A flag wins over its environment variable, both win over the names of dcgm-exporter, and all win over the configuration file. A variable that is empty counts as unset.", ""))
-	for _, section := range append([]subject{{commandSubject, "Flags of the command"}}, subjects()...) {
+	for _, section := range sections {
 		title := "\n" + section.title + ":\n"
 		for _, s := range table {
 			if s.subject() == section.name && (s.commands == nil || slices.Contains(s.commands, name)) {
@@ -46,6 +51,9 @@ func writeHelp(w io.Writer, name string, table []*setting) {
 				title = ""
 			}
 		}
+	}
+	if name == Ready {
+		return
 	}
 	p("\nNames of dcgm-exporter (FLAGS.md has their variables, and the flags that have no effect here):\n")
 	for _, s := range table {

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/pprof"
 	"strconv"
@@ -139,10 +140,15 @@ func WriteText(w http.ResponseWriter, status int, text string) {
 }
 
 // Serve listens as configured by the flags of exporter-toolkit, until ctx ends or
-// listening fails. Then it lets the requests in progress finish for a limited time.
-func Serve(ctx context.Context, handler http.Handler, flags *toolkit.FlagConfig, logger *slog.Logger) error {
+// listening fails. It calls listening once per address, when all of them accept
+// connections. At the end, it lets the requests in progress finish for a limited time.
+func Serve(ctx context.Context, handler http.Handler, flags *toolkit.FlagConfig, listening func(), logger *slog.Logger) error {
 	t := defaultTimeouts()
 	server := newServer(handler, t, logger)
+	server.BaseContext = func(net.Listener) context.Context {
+		listening()
+		return context.Background()
+	}
 	return serve(ctx, server, t.shutdown, func() error { return toolkit.ListenAndServe(server, flags, logger) })
 }
 
