@@ -25,7 +25,10 @@ func health(n Names) page {
 		return e("sum(max by (", deviceID, ") (increase(", &definition.GPUXIDErrors, and(sel, `severity="`+severity+`"`), "[$__range])))")
 	}
 	reduced := func(reasons string) string {
-		return e("sum by (", gpuID, ") (", rateOf(gpuID+", reason", &definition.GPUClockEventSeconds, and(sel, `reason=~"`+reasons+`"`)), ")")
+		of := and(sel, `reason=~"`+reasons+`"`)
+		// The sum has fewer series than the rates, so what is not known is removed from the sum.
+		sum := e("sum by (", gpuID, ") (max by (", gpuID, ", reason) (rate(", &definition.GPUClockEventSeconds, of, recent, ")))")
+		return e("(", known(sum, &definition.GPUClockEventSeconds, of), ")")
 	}
 	unhealthy := e("(", stateOf(gpuID, sel), ") > 0")
 	faulty := memoryFault(perGPU)

@@ -200,16 +200,21 @@ func rateOf(labels string, family *definition.Family, selector string) string {
 	return rateIn(labels, family, selector, recent)
 }
 
-// rateIn is rateOf in a window. It has no result while the counter cannot increase because its
-// value is not known: the GPU does not answer, or its profiling fields do not work.
+// rateIn is rateOf in a window.
 func rateIn(labels string, family *definition.Family, selector, window string) string {
+	return e("max by (", labels, ") (", known(e("rate(", family, selector, window, ")"), family, selector), ")")
+}
+
+// known removes rates while the counter cannot increase because its value is not known: the
+// GPU does not answer, or its profiling fields do not work.
+func known(rates string, family *definition.Family, selector string) string {
 	devices := devicesOf(selector)
-	known := e("rate(", family, selector, window, ") and on (cluster, hostname, UUID) (", &definition.GPUUp, devices, " == 1)")
+	rates += e(" and on (cluster, hostname, UUID) (", &definition.GPUUp, devices, " == 1)")
 	switch family {
 	case &definition.GPUEngineActiveSeconds, &definition.GPUNVLinkBytes, &definition.GPUPCIeBytes:
-		known += e(" unless on (cluster, hostname, UUID) (", &definition.GPUProfilingState, devices, " > 0)")
+		rates += e(" unless on (cluster, hostname, UUID) (", &definition.GPUProfilingState, devices, " > 0)")
 	}
-	return e("max by (", labels, ") (", known, ")")
+	return rates
 }
 
 // newStat is a panel with the newest value of each series.

@@ -10,7 +10,7 @@ func dependents(group string) Dependents {
 	switch group {
 	case "devices":
 		return Dependents{
-			Alerts:     []string{"GPUDown", "GPUFreeWhilePodsWait", "GPUNamespaceInefficient", "GPURecoveryActionRequested", "GPUScrapeMisconfigured", "GPUVersionDrift"},
+			Alerts:     []string{"GPUDown", "GPUFreeWhilePodsWait", "GPUJobStalled", "GPUNamespaceInefficient", "GPURecoveryActionRequested", "GPUScrapeMisconfigured", "GPUVersionDrift"},
 			Dashboards: []string{"exporter", "fabric", "fleet", "gpu", "health", "jobs", "mig", "node", "waste", "workloads"},
 		}
 	case "xids":
@@ -66,7 +66,7 @@ func dependents(group string) Dependents {
 	case "errors":
 		return Dependents{
 			Alerts:     []string{"GPUECCUncorrectable", "GPUMemoryRepairPending", "GPUMemorySpareRowsExhausted", "GPUMemoryUnrepairable", "GPUPCIeReplays", "GPURowRemapFailed", "GPUSRAMThresholdExceeded"},
-			Dashboards: []string{"fleet", "gpu", "health", "jobs", "node", "waste", "workloads"},
+			Dashboards: []string{"fleet", "gpu", "health", "node", "waste"},
 		}
 	case "nvlink":
 		return Dependents{
@@ -76,12 +76,12 @@ func dependents(group string) Dependents {
 	case "fabric":
 		return Dependents{
 			Alerts:     []string{"GPUFabricFault"},
-			Dashboards: []string{"fabric", "fleet", "gpu", "health", "jobs", "node", "waste", "workloads"},
+			Dashboards: []string{"fabric", "fleet", "gpu", "health", "node", "waste"},
 		}
 	case "health":
 		return Dependents{
 			Alerts:     []string{"GPUHealthCheckFailed"},
-			Dashboards: []string{"fabric", "fleet", "gpu", "health", "jobs", "node", "waste", "workloads"},
+			Dashboards: []string{"fabric", "fleet", "gpu", "health", "node", "waste"},
 		}
 	case "profiling":
 		return Dependents{

@@ -103,12 +103,13 @@ func afterStart(selector string) string {
 }
 
 // withPod adds the labels namespace and pod to series of devices if one pod holds the device.
-// The series of free and shared devices remain without them.
-func withPod(expr string) string {
+// The series of free and shared devices remain without them. The family has a series of each
+// device of the expression: without it, the expression would be evaluated twice.
+func withPod(expr string, devices *definition.Family) string {
 	pods := fmt.Sprint("max by (", deviceKey, ", namespace, pod) (", &definition.GPUPodInfo, ")")
-	single := fmt.Sprint("(", pods, " and on (", deviceKey, ") (count by (", deviceKey, ") (", pods, ") == 1))")
-	return fmt.Sprint("(", expr, ") * on (", deviceKey, ") group_left (namespace, pod) ", single,
-		" or on (", deviceKey, ") (", expr, ")")
+	single := fmt.Sprint(pods, " unless on (", deviceKey, ") (count by (", deviceKey, ") (", pods, ") > 1)")
+	return fmt.Sprint("(", expr, ") * on (", deviceKey, ") group_left (namespace, pod) (", single,
+		" or on (", deviceKey, ") group by (", deviceKey, ") (", devices, "))")
 }
 
 // Parts of summaries.

@@ -23,7 +23,7 @@ func waste() AlertGroup {
 			{
 				Name: "GPUHeldIdle",
 				Expr: withPod(fmt.Sprint(ofDevice(busy), " < ", IdleRatio, " and on (", deviceKey, ") ",
-					worst(deviceKey, &definition.GPUOwners, " > 0"))),
+					worst(deviceKey, &definition.GPUOwners, " > 0")), &definition.GPUOwners),
 				For:      time.Hour,
 				Severity: Info,
 				Summary:  onDevice + " is held, but has been idle for an hour: busy during " + percent + " of the last 10 minutes" + deviceHeldBy(),
@@ -32,7 +32,7 @@ func waste() AlertGroup {
 			{
 				Name: "GPUJobStalled",
 				Expr: withPod(fmt.Sprint(power, " < ", stalledPowerRatio, " and on (", gpuKey, ") ",
-					worst(gpuKey, fmt.Sprint("rate(", &definition.GPUBusySeconds, `{GPU_I_ID=""}`, span(loadWindow), ")")), " >= ", stalledBusyRatio)),
+					worst(gpuKey, fmt.Sprint("rate(", &definition.GPUBusySeconds, `{GPU_I_ID=""}`, span(loadWindow), ")")), " >= ", stalledBusyRatio), &definition.GPUUp),
 				For:           10 * time.Minute,
 				KeepFiringFor: 10 * time.Minute,
 				Severity:      Info,

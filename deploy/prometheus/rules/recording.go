@@ -142,20 +142,20 @@ var (
 // RecordGroups returns all recording rules in the order of their evaluation. Prometheus
 // evaluates groups in no order, so that a group reads the last results of the others.
 //
-// Records that are summed over time need [Interval]. The states and rates of nodes change
+// Records that are summed over time need [Interval]. States and the rates of nodes change
 // slowly, and half of the evaluations saves a third of the cost.
 func RecordGroups() []RecordGroup {
 	return []RecordGroup{
 		{"gpu", "GPUs and their owners", Interval, []*Record{
-			&DeviceWeight, &DeviceBusy, &DeviceSMActive, &GPUEnergy, &GPUState, &PodShare, &JobShare,
+			&DeviceWeight, &DeviceBusy, &DeviceSMActive, &GPUEnergy, &PodShare, &JobShare,
 			&PodHeld, &PodHeldIdle, &PodBusy, &PodEnergy,
 			&NamespaceHeld, &NamespaceHeldIdle, &NamespaceBusy, &NamespaceEnergy, &NamespaceSMActive,
 			&JobHeld, &JobHeldIdle, &JobBusy, &JobEnergy,
 			&UserHeld, &UserHeldIdle, &UserBusy, &UserEnergy, &UserSMActive,
 			&NodeEnergy, &ClusterEnergy,
 		}},
-		{"gpu-nodes", "Nodes", 2 * Interval, []*Record{
-			&NodeReported, &NodeStates, &NodeAllocated, &NodeHeldIdle, &NodeBusy, &NodeActive, &NodePower,
+		{"gpu-nodes", "States of GPUs, and nodes", 2 * Interval, []*Record{
+			&GPUState, &NodeReported, &NodeStates, &NodeAllocated, &NodeHeldIdle, &NodeBusy, &NodeActive, &NodePower,
 		}},
 		{"gpu-clusters", "Clusters", Interval, []*Record{
 			&ClusterStates, &ClusterAllocated, &ClusterHeldIdle, &ClusterBusy, &ClusterActive, &ClusterPower,
@@ -211,7 +211,7 @@ func active(matcher string) string {
 
 // idle selects the devices that were idle and answer. The comparison may have bool.
 func idle(less string) string {
-	return fmt.Sprint("(rate(", &DeviceBusy, "[", window, "]) ", less, " ", IdleRatio, " unless on (", list(byGPU), ") ", &GPUState, " == 2)")
+	return fmt.Sprint("(rate(", &DeviceBusy, "[", window, "]) ", less, " ", IdleRatio, " unless on (", list(byGPU), ") ", &def.GPUUp, " == 0)")
 }
 
 func held(level string, by []string, share *Record) Record {
