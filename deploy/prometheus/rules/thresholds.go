@@ -39,10 +39,10 @@ const (
 	// linkErrorsPerSecond is a hundredth of the CRC errors that DCGM's health check accepts on
 	// one link (DcgmGPUHardwareLimits.h: 100 per second). Ours.
 	linkErrorsPerSecond = 1
-	// pcieReplaysPerMinute is the limit of DCGM's health check for 16 lanes of generation 3. That
-	// of generation 4 is 16, and that of generation 5 is 31 (GetExpectedPcieReplayRate in
-	// DcgmHealthWatch.cpp: one error in 10^12 bits).
-	pcieReplaysPerMinute = 8
+	// pcieReplaysPerMinute is the limit of DCGM's health check for 16 lanes of generation 5. It is
+	// 16 for generation 4 and 8 for generation 3 (GetExpectedPcieReplayRate in
+	// DcgmHealthWatch.cpp: one error in 10^12 bits), but no family has the generation.
+	pcieReplaysPerMinute = 31
 	// errorWindow is the window of the rates of errors of links and of PCIe.
 	errorWindow = 15 * time.Minute
 	// loadedRatio is the busy part of loadWindow from which the width of a PCIe link counts:
