@@ -19,17 +19,17 @@ func plan() AlertGroup {
 		Name:     "gpu-plan",
 		About:    "Hardware degrades: plan a repair in working hours.",
 		Interval: time.Minute,
-		Alerts:   append(memoryAlerts(), append(linkAlerts(), append(xidAlerts(), stateAlerts()...)...)...),
+		Alerts:   append(memoryAlerts(), append(xidAlerts(), stateAlerts()...)...),
 	}
 }
 
-// planSlow has alerts about settings and versions.
+// planSlow has alerts about rates in a window of 15 minutes, settings and versions.
 func planSlow() AlertGroup {
 	return AlertGroup{
 		Name:     "gpu-plan" + slow,
-		About:    "Nodes are not set up as they should: plan a repair in working hours.",
+		About:    "Links or clocks are impaired, or nodes are not set up as they should: plan a repair in working hours.",
 		Interval: 5 * time.Minute,
-		Alerts:   settingAlerts(),
+		Alerts:   append(rateAlerts(), settingAlerts()...),
 	}
 }
 
@@ -71,17 +71,11 @@ func memoryAlerts() []*Alert {
 	}
 }
 
-func linkAlerts() []*Alert {
+func rateAlerts() []*Alert {
+	clocks := func(matcher string) string {
+		return ofGPU("rate(", &definition.GPUClockEventSeconds, "{", matcher, "}", span(throttledWindow), ")") + fmt.Sprint(" > ", throttledRatio)
+	}
 	return []*Alert{
-		{
-			Name:          "GPUNVLinkDown",
-			Expr:          ofGPU(afterStart(fmt.Sprint(&definition.GPUNVLinks, `{state="down"} > 0`))),
-			For:           5 * time.Minute,
-			KeepFiringFor: 5 * time.Minute,
-			Severity:      Warning,
-			Summary:       "{{ $value }} NVLinks that were up are down on " + onGPU + heldBy(),
-			Action:        action(definition.RemedyLinks),
-		},
 		{
 			Name:          "GPUNVLinkErrors",
 			Expr:          ofGPU("rate(", &definition.GPUNVLinkErrors, span(errorWindow), ")") + fmt.Sprint(" > ", linkErrorsPerSecond),
@@ -99,6 +93,24 @@ func linkAlerts() []*Alert {
 			Severity:      Warning,
 			Summary:       "{{ $value | humanize }} PCIe replays per minute on " + onGPU + heldBy(),
 			Action:        "Plan a check of the GPU's slot, riser and cable.",
+		},
+		{
+			Name:          "GPUThermalSlowdown",
+			Expr:          clocks(`reason=~"sw_thermal|hw_thermal"`),
+			For:           5 * time.Minute,
+			KeepFiringFor: 15 * time.Minute,
+			Severity:      Warning,
+			Summary:       "Heat reduced the clocks during " + percent + " of 15 minutes on " + onGPU + heldBy(),
+			Action:        action(definition.RemedyCooling),
+		},
+		{
+			Name:          "GPUPowerBrake",
+			Expr:          clocks(`reason="hw_power_brake"`),
+			For:           5 * time.Minute,
+			KeepFiringFor: 15 * time.Minute,
+			Severity:      Warning,
+			Summary:       "The power brake reduced the clocks during " + percent + " of 15 minutes on " + onGPU + heldBy(),
+			Action:        action(definition.RemedyPower),
 		},
 	}
 }
@@ -136,14 +148,20 @@ func xidAlerts() []*Alert {
 }
 
 func stateAlerts() []*Alert {
-	clocks := func(matcher string) string {
-		return ofGPU("rate(", &definition.GPUClockEventSeconds, "{", matcher, "}", span(throttledWindow), ")") + fmt.Sprint(" > ", throttledRatio)
-	}
 	temperature := func(sensor string) string {
 		return ofGPU(&definition.GPUTemperature, `{sensor="`, sensor, `"}`)
 	}
 	slowdown := ofGPU(&definition.GPUSlowdownTemperature)
 	return []*Alert{
+		{
+			Name:          "GPUNVLinkDown",
+			Expr:          ofGPU(afterStart(fmt.Sprint(&definition.GPUNVLinks, `{state="down"} > 0`))),
+			For:           5 * time.Minute,
+			KeepFiringFor: 5 * time.Minute,
+			Severity:      Warning,
+			Summary:       "{{ $value }} NVLinks that were up are down on " + onGPU + heldBy(),
+			Action:        action(definition.RemedyLinks),
+		},
 		{
 			Name:          "GPUThermalMarginLow",
 			Expr:          ofGPU(&definition.GPUThermalMargin) + fmt.Sprint(" <= ", thermalMarginCelsius),
@@ -163,24 +181,6 @@ func stateAlerts() []*Alert {
 			Severity:      Warning,
 			Summary:       "A temperature is {{ $value }} °C on " + onGPU + heldBy(),
 			Action:        action(definition.RemedyCooling),
-		},
-		{
-			Name:          "GPUThermalSlowdown",
-			Expr:          clocks(`reason=~"sw_thermal|hw_thermal"`),
-			For:           5 * time.Minute,
-			KeepFiringFor: 15 * time.Minute,
-			Severity:      Warning,
-			Summary:       "Heat reduced the clocks during " + percent + " of 15 minutes on " + onGPU + heldBy(),
-			Action:        action(definition.RemedyCooling),
-		},
-		{
-			Name:          "GPUPowerBrake",
-			Expr:          clocks(`reason="hw_power_brake"`),
-			For:           5 * time.Minute,
-			KeepFiringFor: 15 * time.Minute,
-			Severity:      Warning,
-			Summary:       "The power brake reduced the clocks during " + percent + " of 15 minutes on " + onGPU + heldBy(),
-			Action:        action(definition.RemedyPower),
 		},
 	}
 }

@@ -6,6 +6,7 @@ package rules
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	def "gpu_exporter/collector/metrics/definition"
 )
@@ -18,6 +19,8 @@ const (
 	gap = "5m"
 	// memory is how long the GPUs of a node that is no longer scraped count as unknown.
 	memory = "1h"
+	// activityInterval is the evaluation interval of the activity of namespaces and users.
+	activityInterval = 2 * Interval
 )
 
 // The labels of records.
@@ -124,7 +127,7 @@ var (
 		fmt.Sprint("sum by (", list(byNode), ") (rate(", &GPUEnergy, "[", window, "]))"),
 		byNode, "Mean power of all GPUs in the last five minutes, in watts."}
 	NodeEnergy = Record{"node:gpu_energy_joules:increase",
-		fmt.Sprint("sum by (", list(byNode), ") (", increase(&GPUEnergy), ")"),
+		fmt.Sprint("sum by (", list(byNode), ") (", increase(&GPUEnergy, Interval), ")"),
 		byNode, "Energy of all GPUs since the last evaluation, in joules."}
 )
 
@@ -142,17 +145,21 @@ var (
 // RecordGroups returns all recording rules in the order of their evaluation. Prometheus
 // evaluates groups in no order, so that a group reads the last results of the others.
 //
-// Records that are summed over time need [Interval]. States and the rates of nodes change
-// slowly, and half of the evaluations saves a third of the cost.
+// Numbers of GPUs that are summed over time need [Interval]. States and the rates of nodes
+// change slowly, and the activity of namespaces and users is summed over hours: half of the
+// evaluations saves a third of the cost.
 func RecordGroups() []RecordGroup {
 	return []RecordGroup{
 		{"gpu", "GPUs and their owners", Interval, []*Record{
-			&DeviceWeight, &DeviceBusy, &DeviceSMActive, &GPUEnergy, &PodShare, &JobShare,
+			&DeviceWeight, &DeviceBusy, &GPUEnergy, &PodShare, &JobShare,
 			&PodHeld, &PodHeldIdle, &PodBusy, &PodEnergy,
-			&NamespaceHeld, &NamespaceHeldIdle, &NamespaceBusy, &NamespaceEnergy, &NamespaceSMActive,
+			&NamespaceHeld, &NamespaceHeldIdle, &NamespaceBusy, &NamespaceEnergy,
 			&JobHeld, &JobHeldIdle, &JobBusy, &JobEnergy,
-			&UserHeld, &UserHeldIdle, &UserBusy, &UserEnergy, &UserSMActive,
+			&UserHeld, &UserHeldIdle, &UserBusy, &UserEnergy,
 			&NodeEnergy, &ClusterEnergy,
+		}},
+		{"gpu-activity", "Activity of namespaces and users", activityInterval, []*Record{
+			&DeviceSMActive, &NamespaceSMActive, &UserSMActive,
 		}},
 		{"gpu-nodes", "States of GPUs, and nodes", 2 * Interval, []*Record{
 			&GPUState, &NodeReported, &NodeStates, &NodeAllocated, &NodeHeldIdle, &NodeBusy, &NodeActive, &NodePower,
@@ -197,10 +204,11 @@ func share(level string, info *def.Family, owner []string, help string) Record {
 		by, help}
 }
 
-// increase is the increase of a counter since its last evaluation. It is 0 after a reset, and
-// for the first value of a new counter, which is the total since the exporter started.
-func increase(counter *Record) string {
-	return fmt.Sprint("clamp_min(", counter, " - last_over_time(", counter, "[", gap, "] offset 30s), 0)")
+// increase is the increase of a counter since the last evaluation of a group with the
+// interval. It is 0 after a reset, and for the first value of a new counter, which is the
+// total since the exporter started.
+func increase(counter *Record, interval time.Duration) string {
+	return fmt.Sprint("clamp_min(", counter, " - last_over_time(", counter, "[", gap, "] offset ", seconds(interval), "s), 0)")
 }
 
 // active is the activity of the engines of devices. Weights are joined only for instances of
@@ -227,19 +235,19 @@ func heldIdle(level string, by []string, share *Record) Record {
 
 func busy(level string, by []string, share *Record) Record {
 	return Record{level + ":gpu_busy_seconds:increase",
-		fmt.Sprint("sum by (", list(by), ") (", share, " * on (", list(byDevice), ") group_left () ", increase(&DeviceBusy), ")"),
+		fmt.Sprint("sum by (", list(by), ") (", share, " * on (", list(byDevice), ") group_left () ", increase(&DeviceBusy, Interval), ")"),
 		by, "Busy time of the held GPUs since the last evaluation, in seconds."}
 }
 
 func smActive(level string, by []string, share *Record) Record {
 	return Record{level + ":gpu_sm_active_seconds:increase",
-		fmt.Sprint("sum by (", list(by), ") (", share, " * on (", list(byDevice), ") group_left () ", increase(&DeviceSMActive), ")"),
+		fmt.Sprint("sum by (", list(by), ") (", share, " * on (", list(byDevice), ") group_left () ", increase(&DeviceSMActive, activityInterval), ")"),
 		by, "Active time of the SMs of the held GPUs since the last evaluation, in seconds."}
 }
 
 func energy(level string, by []string, share *Record) Record {
 	return Record{level + ":gpu_energy_joules:increase",
-		fmt.Sprint("sum by (", list(by), ") (", share, " * on (", list(byGPU), ") group_left () ", increase(&GPUEnergy), ")"),
+		fmt.Sprint("sum by (", list(by), ") (", share, " * on (", list(byGPU), ") group_left () ", increase(&GPUEnergy, Interval), ")"),
 		by, "Energy of the held GPUs since the last evaluation, in joules."}
 }
 
