@@ -140,7 +140,7 @@ RULES    ?= $(BUILD)/rules
 .PHONY: rules
 rules: ## Rewrite the recording rules and alerts, and their tables, from the code (RUNBOOKS=https://host/path RULES=build/rules)
 ifeq ($(RUNBOOKS),)
-	$(GO) test ./deploy/prometheus/rules -run '^(TestRuleFiles|TestTables)$$' -update
+	$(GO) test ./deploy/prometheus/rules -run '^(TestRuleFiles|TestTables|TestThresholds)$$' -update
 else
 	$(GO) test ./deploy/prometheus/rules -run '^TestRuleFiles$$' -count 1 -runbooks '$(RUNBOOKS)' -out '$(abspath $(RULES))'
 	@echo "wrote $(abspath $(RULES))/recording.yaml and alerts.yaml"
@@ -204,6 +204,49 @@ grafana/render/node_modules: grafana/render/package.json
 .PHONY: test-alerts
 test-alerts: build $(TOOLS)/prometheus $(TOOLS)/alertmanager ## Inject faults in simulated nodes that a real Prometheus and Alertmanager watch
 	$(GO) test -v -count 1 -timeout 60m -parallel 10 -run 'Alert|Fast' ./deploy/prometheus/e2e -e2e
+
+HELM3_VERSION       ?= v3.22.0
+HELM4_VERSION       ?= v4.3.1
+KUBECONFORM_VERSION ?= v0.8.0
+OPERATOR_VERSION    ?= v0.85.0
+
+.PHONY: chart
+chart: $(TOOLS)/helm4 ## Rewrite the chart's schema and README, and deploy/kubernetes, from the chart
+	$(GO) test ./deploy/helm -run '^(TestSchema|TestReadme)$$' -count 1 -update
+	$(GO) test ./deploy/helm -run '^TestManifests$$' -count 1 -update -helm $(TOOLS)/helm4
+
+# Downloads the schemas of Kubernetes and of the Prometheus Operator as Go modules.
+.PHONY: test-chart
+test-chart: $(TOOLS)/helm3 $(TOOLS)/helm4 $(TOOLS)/kubeconform ## Test the Helm chart with Helm 3 and 4, and the plain manifests
+	$(GO) test -v -count 1 -timeout 60m ./deploy/helm -helm $(TOOLS)/helm3,$(TOOLS)/helm4 \
+		-kubeconform $(TOOLS)/kubeconform -kubernetes $(KUBERNETES_VERSION) -operator $(OPERATOR_VERSION)
+
+CONTROL_PLANE = kube-apiserver kube-controller-manager kube-scheduler kubectl kubelet
+
+# Needs what make e2e-kubelet needs, and containernetworking-plugins.
+.PHONY: e2e-chart
+e2e-chart: build $(TOOLS)/helm3 $(TOOLS)/helm4 $(CONTROL_PLANE:%=$(TOOLS)/kubernetes-$(KUBERNETES_VERSION)/%) ## Install, upgrade and remove the chart on a real cluster in namespaces, as root
+	$(GO) test -v -tags e2ekubelet,e2echart -count 1 -timeout 60m -run '^TestChart$$' ./cmd/gpu_exporter/e2ekubelet \
+		-exporter $(BUILD)/gpu_exporter -kubernetes $(TOOLS)/kubernetes-$(KUBERNETES_VERSION) -helm $(TOOLS)/helm3,$(TOOLS)/helm4 -operator $(OPERATOR_VERSION)
+
+$(TOOLS)/kubernetes-$(KUBERNETES_VERSION)/%:
+	$(GO) run ./cmd/gpu_exporter/e2ekubelet/kubernetes -version $(KUBERNETES_VERSION) -out $(@D) $*
+
+# Helm 3 and 4 are both named helm.
+$(TOOLS)/helm3: $(TOOLS)/.helm3-$(HELM3_VERSION)
+$(TOOLS)/helm4: $(TOOLS)/.helm4-$(HELM4_VERSION)
+$(TOOLS)/.helm3-$(HELM3_VERSION): HELM_VERSION = $(HELM3_VERSION)
+$(TOOLS)/.helm4-$(HELM4_VERSION): HELM_VERSION = $(HELM4_VERSION)
+$(TOOLS)/.helm3-$(HELM3_VERSION) $(TOOLS)/.helm4-$(HELM4_VERSION):
+	@mkdir -p $(TOOLS)/src/helm
+	GOFLAGS= GOBIN=$(TOOLS)/src/helm $(GO) install helm.sh/helm/$(basename $(basename $(HELM_VERSION)))/cmd/helm@$(HELM_VERSION)
+	mv $(TOOLS)/src/helm/helm $(TOOLS)/$(word 1,$(subst -, ,$(patsubst .%,%,$(@F))))
+	@touch $@
+
+$(TOOLS)/kubeconform: $(TOOLS)/.kubeconform-$(KUBECONFORM_VERSION)
+$(TOOLS)/.kubeconform-$(KUBECONFORM_VERSION):
+	GOFLAGS= GOBIN=$(TOOLS) $(GO) install github.com/yannh/kubeconform/cmd/kubeconform@$(KUBECONFORM_VERSION)
+	@touch $@
 
 .PHONY: clean
 clean: ## Remove what was built

@@ -422,6 +422,7 @@ func TestDocumentNames(t *testing.T) {
 	flags := string(help) + readPage(t, "FLAGS.md")
 	const otherFlags = " --command --domain-socket --pause --subject.key " + // of dcgmsimd and dcgmi; an example
 		"--dry-run --from-file --local --server-side " + // of kubectl
+		"--create-namespace --logs --reuse-values --wait " + // of helm
 		"--agent --web.enable-remote-write-receiver " // of Prometheus
 	metrics := readPage(t, "../../collector/METRICS.md") + `
 		gpu_exporter_build_info gpu_exporter_config_last_reload_successful gpu_exporter_config_last_reload_success_timestamp_seconds`

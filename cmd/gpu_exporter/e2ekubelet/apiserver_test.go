@@ -26,8 +26,6 @@ import (
 	"time"
 )
 
-const apiURL = "https://127.0.0.1:6443"
-
 // Users of the API server. Each name is also the token.
 const (
 	admin        = "admin"
@@ -38,20 +36,29 @@ const (
 // apiServer is a real API server with etcd. It has no controllers, so the tests create
 // the objects that controllers would create.
 type apiServer struct {
-	m      *machine
-	cmd    *exec.Cmd
-	wait   func()
-	client *http.Client
+	m       *machine
+	address string
+	args    []string // further arguments
+	cmd     *exec.Cmd
+	wait    func()
+	client  *http.Client
 }
 
 func startAPIServer(t *testing.T, m *machine) *apiServer {
+	t.Helper()
+	// The plugin needs a controller that creates default accounts.
+	return startAPIServerAt(t, m, "127.0.0.1", "--disable-admission-plugins=ServiceAccount")
+}
+
+// startAPIServerAt starts an API server on an address, with further arguments.
+func startAPIServerAt(t *testing.T, m *machine, address string, args ...string) *apiServer {
 	t.Helper()
 	const etcdURL = "http://127.0.0.1:2379"
 	if _, err := m.start("etcd", exec.Command("etcd", "--data-dir="+filepath.Join(m.dir, "etcd"),
 		"--listen-client-urls="+etcdURL, "--advertise-client-urls="+etcdURL, "--listen-peer-urls=http://127.0.0.1:2380")); err != nil {
 		t.Fatal(err)
 	}
-	a := &apiServer{m: m}
+	a := &apiServer{m: m, address: address, args: args}
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)
@@ -80,15 +87,14 @@ func (a *apiServer) start(t *testing.T) {
 		t.Fatal(err)
 	}
 	key := filepath.Join(a.m.dir, "service-account.key")
-	a.cmd = exec.Command(program,
+	a.cmd = exec.Command(program, append([]string{
 		"--etcd-servers=http://127.0.0.1:2379",
-		"--bind-address=127.0.0.1", "--secure-port=6443", "--advertise-address="+nodeIP,
-		"--cert-dir="+filepath.Join(a.m.dir, "certificates"), // where it writes its own certificate
-		"--token-auth-file="+filepath.Join(a.m.dir, "tokens.csv"),
+		"--bind-address=" + a.address, "--secure-port=6443", "--advertise-address=" + nodeIP,
+		"--cert-dir=" + filepath.Join(a.m.dir, "certificates"), // where it writes its own certificate
+		"--token-auth-file=" + filepath.Join(a.m.dir, "tokens.csv"),
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
-		"--disable-admission-plugins=ServiceAccount", // it needs a controller that creates default accounts
-		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file="+key, "--service-account-signing-key-file="+key,
-	)
+		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file=" + key, "--service-account-signing-key-file=" + key,
+	}, a.args...)...)
 	if a.wait, err = a.m.start("kube-apiserver", a.cmd); err != nil {
 		t.Fatal(err)
 	}
@@ -101,6 +107,8 @@ func (a *apiServer) start(t *testing.T) {
 		return a.do(t.Context(), http.MethodGet, "/readyz", nil, nil)
 	})
 }
+
+func (a *apiServer) url() string { return "https://" + a.address + ":6443" }
 
 func (a *apiServer) kill(t *testing.T) {
 	t.Helper()
@@ -136,7 +144,7 @@ func (a *apiServer) kubeconfig(t *testing.T, user string) string {
 	path := filepath.Join(a.m.dir, user+".kubeconfig")
 	text := marshal(t, map[string]any{
 		"apiVersion": "v1", "kind": "Config", "current-context": "e2e",
-		"clusters": []any{map[string]any{"name": "e2e", "cluster": map[string]any{"server": apiURL, "certificate-authority": a.certificate()}}},
+		"clusters": []any{map[string]any{"name": "e2e", "cluster": map[string]any{"server": a.url(), "certificate-authority": a.certificate()}}},
 		"users":    []any{map[string]any{"name": user, "user": map[string]any{"token": user}}},
 		"contexts": []any{map[string]any{"name": "e2e", "context": map[string]any{"cluster": "e2e", "user": user}}},
 	})
@@ -164,7 +172,7 @@ func (a *apiServer) do(ctx context.Context, method, path string, in, out any) er
 		}
 		body = bytes.NewReader(text)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, apiURL+path, body)
+	req, err := http.NewRequestWithContext(ctx, method, a.url()+path, body)
 	if err != nil {
 		return fmt.Errorf("%s %s: %w", method, path, err)
 	}

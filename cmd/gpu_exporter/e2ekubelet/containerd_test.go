@@ -33,15 +33,21 @@ func startContainerd(t *testing.T, m *machine) {
 	if _, err := m.start("containerd", exec.Command("containerd", "--config", config)); err != nil {
 		t.Fatal(err)
 	}
-	archive := filepath.Join(m.dir, "pause.tar")
-	if err := os.WriteFile(archive, pauseArchive(t, m.dir), 0o644); err != nil {
-		t.Fatal(err)
-	}
 	if err := poll(patience, 20*time.Millisecond, func() error {
 		_, err := m.run("ctr", "--address", containerdSocket(m), "version")
 		return err
 	}); err != nil {
 		t.Fatalf("waiting for containerd: %v", err)
+	}
+	importImage(t, m, pauseArchive(t, m.dir))
+}
+
+// importImage imports an image in the format of docker save.
+func importImage(t *testing.T, m *machine, image []byte) {
+	t.Helper()
+	archive := filepath.Join(m.dir, "image.tar")
+	if err := os.WriteFile(archive, image, 0o644); err != nil {
+		t.Fatal(err)
 	}
 	if _, err := m.run("ctr", "--address", containerdSocket(m), "--namespace", "k8s.io", "images", "import", archive); err != nil {
 		t.Fatal(err)
@@ -90,14 +96,20 @@ func pauseArchive(t *testing.T, dir string) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	layer := archive(t, file{"pause", 0o755, binary})
+	return imageArchive(t, pauseImage, "/pause", file{"pause", 0o755, binary})
+}
+
+// imageArchive returns an image of files in the format of docker save.
+func imageArchive(t *testing.T, name, entrypoint string, files ...file) []byte {
+	t.Helper()
+	layer := archive(t, files...)
 	config := marshal(t, map[string]any{
 		"architecture": runtime.GOARCH, "os": "linux",
-		"config": map[string]any{"Entrypoint": []string{"/pause"}},
+		"config": map[string]any{"Entrypoint": []string{entrypoint}},
 		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{"sha256:" + sum(layer)}},
 	})
 	manifest := marshal(t, []map[string]any{{
-		"Config": sum(config) + ".json", "RepoTags": []string{pauseImage}, "Layers": []string{"layer.tar"},
+		"Config": sum(config) + ".json", "RepoTags": []string{name}, "Layers": []string{"layer.tar"},
 	}})
 	return archive(t, file{sum(config) + ".json", 0o644, config}, file{"layer.tar", 0o644, layer}, file{"manifest.json", 0o644, manifest})
 }

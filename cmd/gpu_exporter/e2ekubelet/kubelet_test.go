@@ -77,6 +77,8 @@ func (k *kubelet) config() map[string]any {
 		"authentication":           map[string]any{"anonymous": map[string]any{"enabled": true}, "webhook": map[string]any{"enabled": false}},
 		"authorization":            map[string]any{"mode": "AlwaysAllow"},
 		"cgroupDriver":             "cgroupfs",
+		"clusterDNS":               []string{nodeIP}, // of pods with a network of their own
+		"clusterDomain":            "cluster.local",
 		"cgroupRoot":               "/" + k.m.cgroup,
 		"containerRuntimeEndpoint": "unix://" + containerdSocket(k.m),
 		"enforceNodeAllocatable":   []string{"pods"},

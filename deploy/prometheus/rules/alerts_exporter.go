@@ -66,6 +66,7 @@ func samplerAlerts() []*Alert {
 			For:           5 * time.Minute,
 			KeepFiringFor: 15 * time.Minute,
 			Severity:      Warning,
+			Threshold:     fmt.Sprint(">= ", samplerRestarts),
 			Summary:       onExporter + " restarted its sampler about {{ $value | printf `%.0f` }} times within an hour.",
 			Action:        "Read the reason in the exporter's log, and see the table of reasons in the runbook.",
 		},
@@ -82,10 +83,11 @@ func samplerAlerts() []*Alert {
 			Name: "GPUSampleStale",
 			Expr: withHostname(fmt.Sprint("abs(time() - ", worst(exporterLabels, &definition.LastSample), ")")) + " > " + seconds(clockSkew) +
 				" unless on (" + exporterLabels + ") " + samplerUp + " == 0",
-			For:      5 * time.Minute,
-			Severity: Warning,
-			Summary:  onExporter + " has a newest sample whose time differs by {{ $value | humanizeDuration }} from Prometheus' clock.",
-			Action:   "Synchronise the clocks of the node and of Prometheus: alerts about XIDs compare them.",
+			For:       5 * time.Minute,
+			Severity:  Warning,
+			Threshold: "> " + seconds(clockSkew),
+			Summary:   onExporter + " has a newest sample whose time differs by {{ $value | humanizeDuration }} from Prometheus' clock.",
+			Action:    "Synchronise the clocks of the node and of Prometheus: alerts about XIDs compare them.",
 		},
 	}
 }

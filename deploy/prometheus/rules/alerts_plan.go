@@ -52,12 +52,13 @@ func memoryAlerts() []*Alert {
 			Action:   action(definition.RemedyReplace),
 		},
 		{
-			Name:     "GPUMemorySpareRowsExhausted",
-			Expr:     ofGPU(&definition.GPURowRemapExhaustedBanks, " > 0"),
-			For:      5 * time.Minute,
-			Severity: Warning,
-			Summary:  "{{ $value }} memory banks have no spare rows on " + onGPU + heldBy(),
-			Action:   "Plan a replacement: the next error in such a bank cannot be repaired.",
+			Name:      "GPUMemorySpareRowsExhausted",
+			Expr:      ofGPU(&definition.GPURowRemapExhaustedBanks, " > 0"),
+			For:       5 * time.Minute,
+			Severity:  Warning,
+			Threshold: "> 0",
+			Summary:   "{{ $value }} memory banks have no spare rows on " + onGPU + heldBy(),
+			Action:    "Plan a replacement: the next error in such a bank cannot be repaired.",
 		},
 		{
 			Name:          "GPUECCUncorrectable",
@@ -65,6 +66,7 @@ func memoryAlerts() []*Alert {
 			For:           time.Minute,
 			KeepFiringFor: 15 * time.Minute,
 			Severity:      Warning,
+			Threshold:     "> 0",
 			Summary:       "About {{ $value | printf `%.0f` }} uncorrectable ECC errors within an hour on " + onGPU + heldBy(),
 			Action:        "Restart the affected jobs, and reset the GPU if a row remapping is pending.",
 		},
@@ -82,6 +84,7 @@ func rateAlerts() []*Alert {
 			For:           5 * time.Minute,
 			KeepFiringFor: 15 * time.Minute,
 			Severity:      Warning,
+			Threshold:     fmt.Sprint("> ", linkErrorsPerSecond),
 			Summary:       "{{ $value | humanize }} NVLink errors per second on " + onGPU + heldBy(),
 			Action:        "Plan a reset of the GPUs, and a check of cables or board if the errors return.",
 		},
@@ -91,6 +94,7 @@ func rateAlerts() []*Alert {
 			For:           5 * time.Minute,
 			KeepFiringFor: 15 * time.Minute,
 			Severity:      Warning,
+			Threshold:     fmt.Sprint("> ", pcieReplaysPerMinute),
 			Summary:       "{{ $value | humanize }} PCIe replays per minute on " + onGPU + heldBy(),
 			Action:        "Plan a check of the GPU's slot, riser and cable.",
 		},
@@ -100,6 +104,7 @@ func rateAlerts() []*Alert {
 			For:           5 * time.Minute,
 			KeepFiringFor: 15 * time.Minute,
 			Severity:      Warning,
+			Threshold:     fmt.Sprint("> ", throttledRatio),
 			Summary:       "Heat reduced the clocks during " + percent + " of 15 minutes on " + onGPU + heldBy(),
 			Action:        action(definition.RemedyCooling),
 		},
@@ -109,6 +114,7 @@ func rateAlerts() []*Alert {
 			For:           5 * time.Minute,
 			KeepFiringFor: 15 * time.Minute,
 			Severity:      Warning,
+			Threshold:     fmt.Sprint("> ", throttledRatio),
 			Summary:       "The power brake reduced the clocks during " + percent + " of 15 minutes on " + onGPU + heldBy(),
 			Action:        action(definition.RemedyPower),
 		},
@@ -118,31 +124,34 @@ func rateAlerts() []*Alert {
 func xidAlerts() []*Alert {
 	return []*Alert{
 		{
-			Name:     "GPUXIDWarning",
-			Expr:     xidsOf(`severity="warning", xid!="154"`), // 154 announces a recovery action, which has an alert
-			For:      30 * time.Second,
-			Severity: Warning,
-			Summary:  "XID {{ $labels.xid }}{{ with $labels.name }} ({{ . }}){{ end }} {{ $value | humanizeDuration }} ago on " + onDevice + heldBy(),
-			Action:   xidAction(),
+			Name:      "GPUXIDWarning",
+			Expr:      xidsOf(`severity="warning", xid!="154"`), // 154 announces a recovery action, which has an alert
+			For:       30 * time.Second,
+			Severity:  Warning,
+			Threshold: "< " + seconds(xidWindow),
+			Summary:   "XID {{ $labels.xid }}{{ with $labels.name }} ({{ . }}){{ end }} {{ $value | humanizeDuration }} ago on " + onDevice + heldBy(),
+			Action:    xidAction(),
 		},
 		{
 			Name: "GPUXIDRepeated",
 			Expr: worst(deviceLabels+", xid, name", "changes(", &definition.GPUXIDCodeLastTimestamp, `{severity!="application"}`, span(xidRepeatWindow), ")") +
 				fmt.Sprint(" >= ", xidRepeats),
-			For:      time.Minute,
-			Severity: Warning,
-			Summary:  "XID {{ $labels.xid }}{{ with $labels.name }} ({{ . }}){{ end }} occurred again {{ $value }} times within a day on " + onDevice + heldBy(),
-			Action:   "Drain the GPU, run dcgmi diag -r 3, and contact the vendor.",
+			For:       time.Minute,
+			Severity:  Warning,
+			Threshold: fmt.Sprint(">= ", xidRepeats),
+			Summary:   "XID {{ $labels.xid }}{{ with $labels.name }} ({{ . }}){{ end }} occurred again {{ $value }} times within a day on " + onDevice + heldBy(),
+			Action:    "Drain the GPU, run dcgmi diag -r 3, and contact the vendor.",
 		},
 		{
 			Name: "GPUApplicationXIDRepeated",
 			Expr: worst(deviceLabels+", xid, name", "changes(", &definition.GPUXIDCodeLastTimestamp, "{", programXIDs, "}", span(xidRepeatWindow), ")") +
 				fmt.Sprint(" >= ", applicationXIDRepeats) + " and on (cluster, hostname) count by (cluster, hostname) (" +
 				fmt.Sprint("time() - ", worst(gpuKey, &definition.GPUXIDCodeLastTimestamp, "{", programXIDs, "}"), " < ", seconds(xidRepeatWindow)) + ") == 1",
-			For:      time.Minute,
-			Severity: Warning,
-			Summary:  "XID {{ $labels.xid }} occurred again {{ $value }} times within a day on no GPU of the node but " + onDevice + heldBy(),
-			Action:   "Run dcgmi diag -r 3 on the GPU; if it passes, the application is the cause.",
+			For:       time.Minute,
+			Severity:  Warning,
+			Threshold: fmt.Sprint(">= ", applicationXIDRepeats),
+			Summary:   "XID {{ $labels.xid }} occurred again {{ $value }} times within a day on no GPU of the node but " + onDevice + heldBy(),
+			Action:    "Run dcgmi diag -r 3 on the GPU; if it passes, the application is the cause.",
 		},
 	}
 }
@@ -159,6 +168,7 @@ func stateAlerts() []*Alert {
 			For:           5 * time.Minute,
 			KeepFiringFor: 5 * time.Minute,
 			Severity:      Warning,
+			Threshold:     "> 0",
 			Summary:       "{{ $value }} NVLinks that were up are down on " + onGPU + heldBy(),
 			Action:        action(definition.RemedyLinks),
 		},
@@ -168,6 +178,7 @@ func stateAlerts() []*Alert {
 			For:           time.Minute, // three samples; a single one is noise (NVSentinel)
 			KeepFiringFor: 5 * time.Minute,
 			Severity:      Warning,
+			Threshold:     fmt.Sprint("<= ", thermalMarginCelsius),
 			Summary:       "The thermal margin is {{ $value }} °C on " + onGPU + heldBy(),
 			Action:        action(definition.RemedyCooling),
 		},
@@ -179,6 +190,7 @@ func stateAlerts() []*Alert {
 			For:           5 * time.Minute,
 			KeepFiringFor: 5 * time.Minute,
 			Severity:      Warning,
+			Threshold:     fmt.Sprint(">= ", hotGPUCelsius),
 			Summary:       "A temperature is {{ $value }} °C on " + onGPU + heldBy(),
 			Action:        action(definition.RemedyCooling),
 		},
@@ -194,6 +206,7 @@ func settingAlerts() []*Alert {
 			For:           15 * time.Minute,
 			KeepFiringFor: 15 * time.Minute,
 			Severity:      Warning,
+			Threshold:     fmt.Sprint("> ", loadedRatio),
 			Summary:       "PCIe uses only {{ $value }} lanes under load on " + onGPU + heldBy(),
 			Action:        "Plan to reseat the GPU and to check its slot.",
 		},
@@ -206,12 +219,13 @@ func settingAlerts() []*Alert {
 			Action:   "Enable nvidia-persistenced on the node.",
 		},
 		{
-			Name:     "GPUVersionDrift",
-			Expr:     fmt.Sprint("count by (cluster, modelName, component) (", versions("driver", "driver_version"), " or ", versions("vbios", "vbios_version"), ") > 1"),
-			For:      24 * time.Hour, // longer than a rolling update
-			Severity: Info,
-			Summary:  "{{ $value }} versions of {{ $labels.component }} are in use for {{ $labels.modelName }}{{ with $labels.cluster }} in cluster {{ . }}{{ end }}.",
-			Action:   "Update the nodes with the older version.",
+			Name:      "GPUVersionDrift",
+			Expr:      fmt.Sprint("count by (cluster, modelName, component) (", versions("driver", "driver_version"), " or ", versions("vbios", "vbios_version"), ") > 1"),
+			For:       24 * time.Hour, // longer than a rolling update
+			Severity:  Info,
+			Threshold: "> 1",
+			Summary:   "{{ $value }} versions of {{ $labels.component }} are in use for {{ $labels.modelName }}{{ with $labels.cluster }} in cluster {{ . }}{{ end }}.",
+			Action:    "Update the nodes with the older version.",
 		},
 	}
 }

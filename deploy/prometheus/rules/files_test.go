@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -89,6 +90,28 @@ func TestRuleFiles(t *testing.T) {
 	for name, content := range ruleFiles(t, RunbookBase) {
 		checkFile(t, filepath.Join("..", name), content)
 	}
+}
+
+// TestThresholds: the thresholds that the Helm chart can change are up to date, and each is
+// in the expression of its alert, where another number can replace it.
+func TestThresholds(t *testing.T) {
+	b := bytes.NewBufferString(fileHead)
+	for _, a := range allAlerts() {
+		if a.Threshold == "" {
+			continue
+		}
+		fmt.Fprintf(b, "%s: %q\n", a, a.Threshold)
+		operator, number, _ := strings.Cut(a.Threshold, " ")
+		if _, err := strconv.ParseFloat(number, 64); err != nil || !slices.Contains([]string{"<", "<=", ">", ">="}, operator) {
+			t.Errorf("%s: the threshold %q is not a comparison with a number", a, a.Threshold)
+		}
+		if changed := strings.ReplaceAll(a.Expr, a.Threshold, operator+" 0.123"); changed == a.Expr {
+			t.Errorf("%s: %q is not in %s", a, a.Threshold, a.Expr)
+		} else if _, err := parser.NewParser(parser.Options{}).ParseExpr(changed); err != nil {
+			t.Errorf("%s: %v", a, err)
+		}
+	}
+	checkFile(t, "../../helm/gpu-exporter/rules/thresholds.yaml", b.String())
 }
 
 // writeRules writes the rule files with absolute links to the runbooks.
@@ -219,10 +242,14 @@ func recordTable(t *testing.T) string {
 
 func alertTable(t *testing.T) string {
 	var b strings.Builder
-	b.WriteString("| alert | severity | for | families |\n|---|---|---|---|\n")
+	b.WriteString("| alert | severity | for | threshold | families |\n|---|---|---|---|---|\n")
 	for _, g := range AlertGroups() {
 		for _, a := range g.Alerts {
-			fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", a, a.Severity, model.Duration(a.For), needs(t, a.Expr))
+			threshold := ""
+			if a.Threshold != "" {
+				threshold = "`" + a.Threshold + "`"
+			}
+			fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", a, a.Severity, model.Duration(a.For), threshold, needs(t, a.Expr))
 		}
 	}
 	return b.String()

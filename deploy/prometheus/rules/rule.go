@@ -48,6 +48,9 @@ type Alert struct {
 	For           time.Duration
 	KeepFiringFor time.Duration
 	Severity      Severity
+	// Threshold is the comparison in the expression whose number users may change, such as
+	// "< 0.01". Empty: none.
+	Threshold string
 	// Summary names the node, GPU, pod and value; it may have templates. Action is one
 	// sentence of remedy.
 	Summary, Action string
