@@ -184,6 +184,96 @@ bench-fleet: build $(TOOLS)/prometheus ## Measure rules, dashboards and Promethe
 	cd deploy/prometheus/fleet && $(GO) run . -exporter $(BUILD)/gpu_exporter -prometheus $(TOOLS)/prometheus \
 		-rules $(CURDIR)/deploy/prometheus -dashboards $(CURDIR)/grafana/dashboards $(BENCH)
 
+COMPOSE_VERSION ?= v2.16.2
+DEMO_TOOLS = $(TOOLS)/prometheus $(TOOLS)/promtool $(TOOLS)/alertmanager
+
+.PHONY: demo
+demo: build $(DEMO_TOOLS) ## Run a simulated node, Prometheus with the rules and Alertmanager, without containers (SCENARIO=h100x8)
+	$(GO) build -o $(BUILD)/demo ./deploy/compose/demo
+	@$(BUILD)/demo -scenario '$(SCENARIO)'
+
+.PHONY: test-demo
+test-demo: build $(DEMO_TOOLS) $(TOOLS)/compose ## Test the demo, and deploy/compose as far as no container is needed
+	$(GO) test -v -count 1 ./deploy/compose/...
+
+# The library that `docker compose config` uses.
+$(TOOLS)/compose: $(TOOLS)/.compose-$(COMPOSE_VERSION)
+$(TOOLS)/.compose-$(COMPOSE_VERSION):
+	@mkdir -p $(TOOLS)/src/compose
+	GOFLAGS= GOBIN=$(TOOLS)/src/compose $(GO) install github.com/compose-spec/compose-go/v2/cmd@$(COMPOSE_VERSION)
+	mv $(TOOLS)/src/compose/cmd $(TOOLS)/compose
+	@touch $@
+
+# Binaries and stand-ins of a release depend on the sources, VERSION, REVISION and the compilers only.
+ARCH     ?= $(shell $(GO) env GOARCH)
+REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+OUT      ?= $(BUILD)/release-files/$(ARCH)
+CC_amd64 ?= x86_64-linux-gnu-gcc
+CC_arm64 ?= aarch64-linux-gnu-gcc
+
+.PHONY: release-files
+release-files:
+	CGO_ENABLED=1 GOOS=linux GOARCH=$(ARCH) CC=$(CC_$(ARCH)) $(GO) build -trimpath -buildvcs=false \
+		-ldflags '-s -w -buildid= -X $(PKG).Version=$(VERSION) -X $(PKG).Revision=$(REVISION)' -o $(OUT)/gpu_exporter ./cmd/gpu_exporter
+	$(MAKE) -s --no-print-directory -C collector/dcgmsim OUT=$(OUT)/.sim CC=$(CC_$(ARCH)) CFLAGS=-O1
+	mkdir -p $(OUT)/sim && cp $(OUT)/.sim/*.so* $(OUT)/.sim/dcgmsimd $(OUT)/sim/
+
+# A tool with the command line of docker build: docker, podman or buildah, with arguments for it.
+IMAGE_TOOL ?= docker
+IMAGE_ARGS ?=
+IMAGE      ?= localhost/gpu_exporter:$(VERSION)
+# exporter, or sim with the stand-ins.
+IMAGE_TARGET ?= exporter
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+CREATED = $(shell date -u -d @$(SOURCE_DATE_EPOCH) +%Y-%m-%dT%H:%M:%SZ)
+# buildah and podman set the times of files with this argument, docker with SOURCE_DATE_EPOCH.
+# The image store of docker keeps no annotations: README.md of deploy/image adds them to a push.
+IMAGE_META = $(if $(findstring docker,$(IMAGE_TOOL)),--build-arg SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH),--timestamp $(SOURCE_DATE_EPOCH) \
+	$(foreach a,title=gpu_exporter licenses=Apache-2.0 version=$(VERSION) revision=$(REVISION) created=$(CREATED),--annotation org.opencontainers.image.$(a)))
+
+.PHONY: image
+image: ## Build the image (ARCH=arm64 IMAGE=name:tag IMAGE_TARGET=sim IMAGE_TOOL=buildah IMAGE_ARGS='--build-arg DCGM=...')
+	$(IMAGE_TOOL) build -f deploy/image/Containerfile -t $(IMAGE) --platform linux/$(ARCH) --target $(IMAGE_TARGET) $(IMAGE_META) \
+		--build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) \
+		--build-arg CREATED=$(CREATED) $(IMAGE_ARGS) .
+
+RELEASE_TOOLS = $(TOOLS)/minisign $(TOOLS)/cyclonedx-gomod $(TOOLS)/govulncheck $(if $(IMAGES),$(TOOLS)/syft)
+
+.PHONY: release
+release: $(RELEASE_TOOLS) ## Write the files of a release to build/release (VERSION=0.1.0 SIGN_KEY=minisign.key IMAGES='a.tar b.tar')
+	VERSION='$(VERSION)' REVISION='$(REVISION)' SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) TOOLS=$(TOOLS) OUT='$(RELEASE)' \
+		ARCHS='$(RELEASE_ARCHS)' SIGN_KEY='$(SIGN_KEY)' IMAGES='$(IMAGES)' deploy/release/release.sh
+
+RELEASE       ?= $(BUILD)/release
+RELEASE_ARCHS ?= amd64 arm64
+
+# Takes about 20 minutes on two cores.
+.PHONY: test-release
+test-release: $(TOOLS)/minisign $(TOOLS)/cyclonedx-gomod $(TOOLS)/govulncheck ## Build a release twice in different directories, compare and check its files
+	$(GO) test -v -count 1 -timeout 4h ./deploy/release -release
+
+.PHONY: test-image
+test-image: ## Build and run the image's variants with buildah, as root, without a registry
+	$(GO) test -v -count 1 -timeout 4h ./deploy/image -image
+
+MINISIGN_VERSION    ?= v0.3.0
+CYCLONEDX_VERSION   ?= v1.10.0
+GOVULNCHECK_VERSION ?= v1.9.0
+SYFT_VERSION        ?= v1.57.0
+
+$(TOOLS)/minisign: $(TOOLS)/.minisign-$(MINISIGN_VERSION)
+$(TOOLS)/cyclonedx-gomod: $(TOOLS)/.cyclonedx-gomod-$(CYCLONEDX_VERSION)
+$(TOOLS)/govulncheck: $(TOOLS)/.govulncheck-$(GOVULNCHECK_VERSION)
+$(TOOLS)/syft: $(TOOLS)/.syft-$(SYFT_VERSION)
+$(TOOLS)/.minisign-$(MINISIGN_VERSION): MODULE := aead.dev/minisign/cmd/minisign@$(MINISIGN_VERSION)
+$(TOOLS)/.cyclonedx-gomod-$(CYCLONEDX_VERSION): MODULE := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@$(CYCLONEDX_VERSION)
+$(TOOLS)/.govulncheck-$(GOVULNCHECK_VERSION): MODULE := golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)
+$(TOOLS)/.syft-$(SYFT_VERSION): MODULE := github.com/anchore/syft/cmd/syft@$(SYFT_VERSION)
+$(TOOLS)/.minisign-$(MINISIGN_VERSION) $(TOOLS)/.cyclonedx-gomod-$(CYCLONEDX_VERSION) $(TOOLS)/.govulncheck-$(GOVULNCHECK_VERSION) $(TOOLS)/.syft-$(SYFT_VERSION):
+	@mkdir -p $(TOOLS)
+	GOFLAGS= GOBIN=$(TOOLS) $(GO) install $(MODULE)
+	@touch $@
+
 # Part of the paths of the dashboards to test or draw, such as node.
 DASHBOARDS ?=
 FLEETTEST = $(GO) test -v -count 1 -timeout 60m ./grafana/fleettest -run '^Test(Dashboards|Month)$$' -dashboards '$(DASHBOARDS)'
@@ -223,11 +313,15 @@ test-chart: $(TOOLS)/helm3 $(TOOLS)/helm4 $(TOOLS)/kubeconform ## Test the Helm 
 
 CONTROL_PLANE = kube-apiserver kube-controller-manager kube-scheduler kubectl kubelet
 
-# Needs what make e2e-kubelet needs, and containernetworking-plugins.
+# Needs what make e2e-kubelet needs, and containernetworking-plugins. E2E_IMAGE is the path of an
+# archive of the image with the stand-ins, named localhost/gpu_exporter:e2e, to test that image.
+E2E_IMAGE ?=
+
 .PHONY: e2e-chart
 e2e-chart: build $(TOOLS)/helm3 $(TOOLS)/helm4 $(CONTROL_PLANE:%=$(TOOLS)/kubernetes-$(KUBERNETES_VERSION)/%) ## Install, upgrade and remove the chart on a real cluster in namespaces, as root
 	$(GO) test -v -tags e2ekubelet,e2echart -count 1 -timeout 60m -run '^TestChart$$' ./cmd/gpu_exporter/e2ekubelet \
-		-exporter $(BUILD)/gpu_exporter -kubernetes $(TOOLS)/kubernetes-$(KUBERNETES_VERSION) -helm $(TOOLS)/helm3,$(TOOLS)/helm4 -operator $(OPERATOR_VERSION)
+		-exporter $(BUILD)/gpu_exporter -kubernetes $(TOOLS)/kubernetes-$(KUBERNETES_VERSION) -helm $(TOOLS)/helm3,$(TOOLS)/helm4 -operator $(OPERATOR_VERSION) \
+		$(if $(E2E_IMAGE),-image $(abspath $(E2E_IMAGE)))
 
 $(TOOLS)/kubernetes-$(KUBERNETES_VERSION)/%:
 	$(GO) run ./cmd/gpu_exporter/e2ekubelet/kubernetes -version $(KUBERNETES_VERSION) -out $(@D) $*

@@ -423,7 +423,9 @@ func TestDocumentNames(t *testing.T) {
 	const otherFlags = " --command --domain-socket --pause --subject.key " + // of dcgmsimd and dcgmi; an example
 		"--dry-run --from-file --local --server-side " + // of kubectl
 		"--create-namespace --logs --reuse-values --wait " + // of helm
-		"--agent --web.enable-remote-write-receiver " // of Prometheus
+		"--agent --web.enable-remote-write-receiver " + // of Prometheus
+		"--build-arg --cap-add --cap-drop --gpus --name --read-only --rm --user " + // of docker
+		"--check --ignore-missing " // of sha256sum
 	metrics := readPage(t, "../../collector/METRICS.md") + `
 		gpu_exporter_build_info gpu_exporter_config_last_reload_successful gpu_exporter_config_last_reload_success_timestamp_seconds`
 	flag, metric := regexp.MustCompile(`--[a-z][a-z0-9.-]*[a-z0-9]`), regexp.MustCompile(`\bgpu_[a-z0-9_]+\*?`)

@@ -24,12 +24,14 @@ import (
 
 var (
 	helmsFlag    = flag.String("helm", "", "Helm programs, separated by commas")
+	imageFlag    = flag.String("image", "", "archive of the image with the stand-ins, with the name "+chartImage+":"+chartTag+"; default: an image of -exporter")
 	operatorFlag = flag.String("operator", "v0.85.0", "version of the Prometheus Operator whose CustomResourceDefinitions are installed")
 )
 
 const (
 	release    = "gpu-exporter"
 	chartImage = "localhost/gpu_exporter"
+	chartTag   = "e2e"
 	chartLabel = "app.kubernetes.io/name=gpu-exporter"
 	simulated  = 8 // GPUs of h100x8
 )
@@ -91,13 +93,22 @@ func TestChart(t *testing.T) {
 }
 
 func testChart(t *testing.T, helm string) {
-	const image = chartImage + ":e2e"
-	c := startCluster(t, exporterImage(t, image))
+	const image = chartImage + ":" + chartTag
+	var archive []byte
+	if *imageFlag == "" {
+		archive = exporterImage(t, image)
+	} else {
+		var err error
+		if archive, err = os.ReadFile(*imageFlag); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := startCluster(t, archive)
 	if _, err := c.kubectl("label", "node", nodeName, "nvidia.com/gpu.present=true"); err != nil {
 		t.Fatal(err)
 	}
 	const namespace = "gpus"
-	common := []string{release, c.chart, "-n", namespace, "--set", "image.repository=" + chartImage + ",image.tag=e2e,image.pullPolicy=Never", "--set", "simulate=h100x8"}
+	common := []string{release, c.chart, "-n", namespace, "--set", "image.repository=" + chartImage + ",image.tag=" + chartTag + ",image.pullPolicy=Never", "--set", "simulate=h100x8"}
 	upgrade := func(args ...string) (string, error) {
 		return c.helm(helm, append([]string{"upgrade", release, c.chart, "-n", namespace, "--reuse-values"}, args...)...)
 	}
@@ -153,6 +164,15 @@ func testChart(t *testing.T, helm string) {
 			}
 			return nil
 		})
+	})
+	t.Run("memory", func(t *testing.T) {
+		// The limit is half as much again as the memory in use, without an embedded DCGM.
+		const limit = 128 << 20
+		used := c.memory(t, namespace)
+		t.Logf("working set with %d simulated GPUs: %d MiB of %d MiB", simulated, used>>20, limit>>20)
+		if used*3/2 > limit {
+			t.Errorf("the limit is less than 1.5 times the working set")
+		}
 	})
 	step(t, "helm test", func(t *testing.T) {
 		out, err := c.helm(helm, "test", release, "-n", namespace, "--logs")
@@ -280,14 +300,38 @@ func (c *cluster) started(t *testing.T, pod *corev1.Pod) time.Time {
 	return time.Now().Add(time.Duration(ticks)*tick - time.Duration(up*float64(time.Second)))
 }
 
-// testPodSecurity: a namespace that enforces "restricted" accepts the restricted values, and
-// reports why it rejects others.
+// memory returns the working set of the exporter from the kubelet.
+func (c *cluster) memory(t *testing.T, namespace string) (bytes int64) {
+	t.Helper()
+	eventually(t, "the kubelet reports the memory of the exporter", func() error {
+		var summary struct {
+			Pods []struct {
+				PodRef struct{ Namespace string }
+				Memory struct{ WorkingSetBytes int64 }
+			}
+		}
+		if err := c.api.do(t.Context(), http.MethodGet, "/api/v1/nodes/"+nodeName+"/proxy/stats/summary", nil, &summary); err != nil {
+			return err
+		}
+		for _, p := range summary.Pods {
+			if p.PodRef.Namespace == namespace && p.Memory.WorkingSetBytes > 0 {
+				bytes = p.Memory.WorkingSetBytes
+				return nil
+			}
+		}
+		return errNone
+	})
+	return bytes
+}
+
+// testPodSecurity: a namespace that enforces "restricted" accepts the restricted values, with
+// the preset of simulated nodes, and reports why it rejects others.
 func testPodSecurity(t *testing.T, c *cluster, helm string, common []string) {
 	const namespace = "restricted"
 	c.api.create(t, "/api/v1/namespaces", &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		Name: namespace, Labels: map[string]string{"pod-security.kubernetes.io/enforce": "restricted"},
 	}})
-	install := append([]string{"install", "-f", filepath.Join(c.chart, "values-restricted.yaml")}, common...)
+	install := append([]string{"install", "-f", filepath.Join(c.chart, "presets", "kind.yaml"), "-f", filepath.Join(c.chart, "values-restricted.yaml")}, common...)
 	if _, err := c.helm(helm, append(install, "-n", namespace)...); err != nil {
 		t.Fatal(err)
 	}

@@ -32,15 +32,13 @@ type cluster struct {
 	chart      string // programs in the machine have another working directory
 }
 
-// startCluster starts all programs of a cluster, and imports images into its node.
-func startCluster(t *testing.T, images ...[]byte) *cluster {
+// startCluster starts all programs of a cluster, and imports an image into its node.
+func startCluster(t *testing.T, image []byte) *cluster {
 	t.Helper()
 	m := newMachine(t)
 	writeNetwork(t, m)
 	startContainerd(t, m)
-	for _, image := range images {
-		importImage(t, m, image)
-	}
+	importImage(t, m, image)
 	c := &cluster{m: m, api: startAPIServerAt(t, m, nodeIP, "--allow-privileged=true", "--service-cluster-ip-range=10.96.0.0/16",
 		"--kubelet-preferred-address-types=InternalIP")}
 	c.kubeconfig = c.api.kubeconfig(t, admin)
