@@ -342,6 +342,43 @@ $(TOOLS)/.kubeconform-$(KUBECONFORM_VERSION):
 	GOFLAGS= GOBIN=$(TOOLS) $(GO) install github.com/yannh/kubeconform/cmd/kubeconform@$(KUBECONFORM_VERSION)
 	@touch $@
 
+# Later versions need a module that the module proxy refuses.
+NFPM_VERSION    ?= v2.45.2
+# Debian and RPM need a digit at the start, and no hyphen. Commits after a tag are newer than it.
+PACKAGE_VERSION ?= $(shell git describe --tags --match 'v[0-9]*' --dirty 2>/dev/null \
+	| sed 's/^v//; s/-\([0-9]*\)-g/+\1.g/; s/-dirty$$/+dirty/; s/-/~/' | grep . || echo 0.0.0+g$$(git rev-parse --short HEAD))
+MAINTAINER      ?= The gpu_exporter Authors <gpu_exporter@noreply.invalid>
+# Architectures of the packages.
+ARCHS           ?= amd64 arm64
+
+.PHONY: packages
+packages: $(TOOLS)/nfpm ## Build deb and rpm packages in build/packages (ARCHS='amd64 arm64')
+	LDFLAGS='$(LDFLAGS)' NFPM=$(TOOLS)/nfpm PACKAGE_VERSION='$(PACKAGE_VERSION)' MAINTAINER='$(MAINTAINER)' ARCHS='$(ARCHS)' deploy/package/build.sh
+
+PACKAGE_ROOT := $(BUILD)/packages/root
+
+.PHONY: test-packages
+test-packages: $(TOOLS)/promtool $(PACKAGE_ROOT)/.built ## Test the packages with lintian, rpmlint and a booted systemd, as root on Debian
+	$(MAKE) --no-print-directory packages ARCHS=$(shell $(GO) env GOHOSTARCH)
+	LDFLAGS='$(LDFLAGS)' NFPM=$(TOOLS)/nfpm PACKAGE_VERSION='$(PACKAGE_VERSION)' MAINTAINER='$(MAINTAINER)' ARCHS=$(shell $(GO) env GOHOSTARCH) \
+		$(GO) test -v -count 1 -timeout 60m ./deploy/package -packages $(BUILD)/packages -root $(PACKAGE_ROOT)
+
+# A Debian that boots.
+$(PACKAGE_ROOT)/.built:
+	@missing=; for program in mmdebstrap systemd-nspawn lintian rpmlint rpm fish zsh; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+	if [ -n "$$missing" ]; then DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends mmdebstrap systemd-container lintian rpmlint rpm fish zsh; fi
+	rm -rf $(PACKAGE_ROOT)
+	@mkdir -p $(PACKAGE_ROOT)
+	mmdebstrap --variant=minbase --include=systemd-sysv,dbus,man-db,procps,rpm bookworm $(PACKAGE_ROOT)
+	echo '127.0.0.1 localhost' >$(PACKAGE_ROOT)/etc/hosts
+	@touch $@
+
+$(TOOLS)/nfpm: $(TOOLS)/.nfpm-$(NFPM_VERSION)
+$(TOOLS)/.nfpm-$(NFPM_VERSION):
+	@mkdir -p $(TOOLS)
+	GOFLAGS= GOBIN=$(TOOLS) $(GO) install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
+	@touch $@
+
 .PHONY: clean
 clean: ## Remove what was built
 	rm -rf $(BUILD)

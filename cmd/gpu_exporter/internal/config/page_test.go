@@ -7,7 +7,6 @@ import (
 	"cmp"
 	"flag"
 	"fmt"
-	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -18,7 +17,7 @@ import (
 	"time"
 )
 
-var update = flag.Bool("update", false, "rewrite FLAGS.md")
+var update = flag.Bool("update", false, "rewrite FLAGS.md, the man page and the completions")
 
 const flagsIntro = `<!-- Written by ` + "`make docs`" + `: change the code, not this page. -->
 
@@ -90,20 +89,7 @@ func TestFlagsPage(t *testing.T) {
 	section("Flags of dcgm-exporter that are not available", "| flag | variable | instead |", func(s *setting) bool { return s.instead != "" },
 		func(s *setting) []string { return []string{code(s.env), s.instead} })
 	b.WriteString("\nThey are errors, unless they are set to dcgm-exporter's default.\n")
-	const page = "../../FLAGS.md"
-	if *update {
-		if err := os.WriteFile(page, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	got, err := os.ReadFile(page)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(got) != b.String() {
-		t.Errorf("%s is not up to date: run make docs", page)
-	}
+	compare(t, "../../FLAGS.md", b.String())
 }
 
 // Every entry of the tables is complete, and its default is valid. A flag of ours has the
