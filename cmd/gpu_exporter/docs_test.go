@@ -425,7 +425,7 @@ func TestDocumentNames(t *testing.T) {
 		"--create-namespace --logs --reuse-values --wait " + // of helm
 		"--agent --web.enable-remote-write-receiver " + // of Prometheus
 		"--build-arg --cap-add --cap-drop --gpus --name --read-only --rm --user " + // of docker
-		"--check --ignore-missing " // of sha256sum
+		"--check --ignore-missing --now " // of sha256sum, systemctl
 	metrics := readPage(t, "../../collector/METRICS.md") + `
 		gpu_exporter_build_info gpu_exporter_config_last_reload_successful gpu_exporter_config_last_reload_success_timestamp_seconds`
 	flag, metric := regexp.MustCompile(`--[a-z][a-z0-9.-]*[a-z0-9]`), regexp.MustCompile(`\bgpu_[a-z0-9_]+\*?`)
