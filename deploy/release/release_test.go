@@ -12,7 +12,6 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
-	"fmt"
 	"io"
 	"maps"
 	"os"
@@ -210,7 +209,7 @@ func TestRelease(t *testing.T) {
 		}
 	}
 	for name, sum := range files {
-		t.Log(fmt.Sprintf("%s  %s", sum, name))
+		t.Logf("%s  %s", sum, name)
 	}
 }
 
