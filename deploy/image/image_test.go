@@ -98,16 +98,20 @@ func (m *machine) builder() {
 			m.t.Fatal(err)
 		}
 	}
-	m.image("builder", "amd64", dir, "ENV PATH="+os.Getenv("PATH")+" GOMODCACHE=/cache/modules GOCACHE=/cache/build\n")
+	for _, arch := range []string{"amd64", "arm64"} {
+		// Different content, because kept layers keep their architecture.
+		if err := os.WriteFile(filepath.Join(dir, "etc/target"), []byte(arch), 0o644); err != nil {
+			m.t.Fatal(err)
+		}
+		m.image("builder:"+arch, arch, dir, "ENV PATH="+os.Getenv("PATH")+" GOMODCACHE=/cache/modules GOCACHE=/cache/build\n")
+	}
 }
 
 // command is make image for one variant.
 func (m *machine) command(name, arch, target string, args ...string) *exec.Cmd {
 	m.t.Helper()
 	goenv := func(name string) string { return m.output("go", "env", name) }
-	all := []string{"--isolation", "chroot", "--build-arg", "BASE=localhost/base:" + arch, "--build-arg", "GO_IMAGE=localhost/builder",
-		// buildah 1.28 looks for a build image of the target's architecture otherwise, and in a registry.
-		"--build-arg", "BUILDPLATFORM=linux/amd64", "--pull-never", "--volume", "/usr:/usr:ro"}
+	all := []string{"--isolation", "chroot", "--build-arg", "BASE=localhost/base:" + arch, "--build-arg", "GO_IMAGE=localhost/builder:" + arch, "--volume", "/usr:/usr:ro"}
 	for path, in := range map[string]string{goenv("GOMODCACHE"): "/cache/modules", goenv("GOCACHE"): "/cache/build"} {
 		all = append(all, "--volume", path+":"+in)
 	}
@@ -142,6 +146,13 @@ func (m *machine) files(name string) (root string, files []string, size int64) {
 		m.t.Fatal(err)
 	}
 	return root, files, size
+}
+
+// copySource makes later builds use a copy of the sources.
+func (m *machine) copySource() {
+	m.t.Helper()
+	m.source = m.t.TempDir()
+	m.output("sh", "-c", `cd ../.. && git ls-files -z | xargs -0 cp -P --parents -t "$1"`, "sh", m.source)
 }
 
 // run runs the exporter of an image.
@@ -308,6 +319,9 @@ func TestImage(t *testing.T) {
 		m.reads("sim", nil, "--simulate=h100x8")
 	})
 	sub("arm64", func(m *machine) {
+		// buildah 1.28 uses the platform of one FROM for all stages. Docker does not.
+		m.copySource()
+		m.output("sed", "-i", "s/^FROM --platform=[^ ]*/FROM/", filepath.Join(m.source, "deploy/image/Containerfile"))
 		m.build("arm64", "arm64", "sim")
 		root, _, _ := m.files("arm64")
 		for _, file := range []string{"usr/bin/gpu_exporter", "usr/lib/gpu_exporter/sim/libdcgm.so.4", "usr/lib/aarch64-linux-gnu/libc.so.6"} {
@@ -332,8 +346,7 @@ func TestImage(t *testing.T) {
 			return digest
 		}
 		first := fresh("first")
-		m.source = filepath.Join(m.dir, "another", "directory")
-		m.output("sh", "-c", `mkdir -p "$1" && cd ../.. && git ls-files -z | xargs -0 cp -P --parents -t "$1"`, "sh", m.source)
+		m.copySource()
 		if again := fresh("again"); again != first {
 			m.t.Errorf("the digest of the second build is %s, want %s", again, first)
 		}
