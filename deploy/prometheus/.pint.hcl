@@ -34,9 +34,10 @@ rule {
 # The findings that do not apply.
 
 # GPUs without instances have no label GPU_I_ID. In on() and by(), an absent label is an empty one.
+# So are namespace and pod of a device that no single pod holds.
 rule {
   match {
-    name = "gpu:weight:ratio|node:gpus_active:sum|GPUJobStalled"
+    name = "gpu:weight:ratio|node:gpus_active:sum|GPUJobStalled|GPUHeldIdle"
   }
   disable = ["promql/impossible"]
 }
@@ -51,10 +52,11 @@ rule {
 }
 
 # Nodes and clusters have groups of their own. The states that they read are at most one interval
-# old. Increases do not match: each must be added once, so they are in the group of their source.
+# old. Increases do not match: each must be added once, so they are in the group of their counter.
+# The activity of namespaces and users has its counter in its group, and reads shares of another.
 rule {
   match {
-    name = "(node|cluster):.+:(count|sum)"
+    name = "(node|cluster):.+:(count|sum)|(namespace|user):gpu_sm_active_seconds:increase"
   }
   disable = ["rule/dependency"]
 }
