@@ -353,15 +353,14 @@ ARCHS           ?= amd64 arm64
 
 .PHONY: packages
 packages: $(TOOLS)/nfpm ## Build deb and rpm packages in build/packages (ARCHS='amd64 arm64')
-	LDFLAGS='$(LDFLAGS)' NFPM=$(TOOLS)/nfpm PACKAGE_VERSION='$(PACKAGE_VERSION)' MAINTAINER='$(MAINTAINER)' ARCHS='$(ARCHS)' deploy/package/build.sh
+	$(PACKAGE_ENV) ARCHS='$(ARCHS)' deploy/package/build.sh
 
+PACKAGE_ENV   = LDFLAGS='$(LDFLAGS)' NFPM=$(TOOLS)/nfpm PACKAGE_VERSION='$(PACKAGE_VERSION)' MAINTAINER='$(MAINTAINER)'
 PACKAGE_ROOT := $(BUILD)/packages/root
 
 .PHONY: test-packages
-test-packages: $(TOOLS)/promtool $(PACKAGE_ROOT)/.built ## Test the packages with lintian, rpmlint and a booted systemd, as root on Debian
-	$(MAKE) --no-print-directory packages ARCHS=$(shell $(GO) env GOHOSTARCH)
-	LDFLAGS='$(LDFLAGS)' NFPM=$(TOOLS)/nfpm PACKAGE_VERSION='$(PACKAGE_VERSION)' MAINTAINER='$(MAINTAINER)' ARCHS=$(shell $(GO) env GOHOSTARCH) \
-		$(GO) test -v -count 1 -timeout 60m ./deploy/package -packages $(BUILD)/packages -root $(PACKAGE_ROOT)
+test-packages: $(TOOLS)/nfpm $(TOOLS)/promtool $(PACKAGE_ROOT)/.built ## Test the packages with lintian, rpmlint and a booted systemd, as root on Debian
+	$(PACKAGE_ENV) $(GO) test -v -count 1 -timeout 60m ./deploy/package -root $(PACKAGE_ROOT)
 
 # A Debian that boots.
 $(PACKAGE_ROOT)/.built:

@@ -10,23 +10,37 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
+	"runtime"
 	"strings"
 	"testing"
 )
 
-var (
-	packageDir = flag.String("packages", "", "directory with the packages of this machine's architecture; empty skips the tests")
-	rootDir    = flag.String("root", "", "directory with a Debian that boots; empty skips the tests in it")
-)
+var rootDir = flag.String("root", "", "directory with a Debian that boots; empty skips the tests of packages")
 
-// onePackage returns the path of a package.
-func onePackage(t *testing.T, pattern string) string {
+const nextVersion = "99.0.0"
+
+// build builds the packages of a version for this machine, as make packages does.
+func build(t *testing.T, version string) (dir string) {
 	t.Helper()
-	if *packageDir == "" {
+	if *rootDir == "" {
 		t.Skip("no packages: run make test-packages")
 	}
-	paths, err := filepath.Glob(filepath.Join(*packageDir, pattern))
+	dir = t.TempDir()
+	cmd := exec.CommandContext(t.Context(), "./build.sh")
+	cmd.Env = append(os.Environ(), "OUT="+dir, "PACKAGE_VERSION="+version, "ARCHS="+runtime.GOARCH)
+	if output, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("building version %s: %v\n%s", version, err, output)
+	}
+	return dir
+}
+
+// thisVersion is the version of the packages.
+func thisVersion() string { return os.Getenv("PACKAGE_VERSION") }
+
+// onePackage returns the path of a package.
+func onePackage(t *testing.T, dir, pattern string) string {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(dir, pattern))
 	if err != nil || len(paths) != 1 {
 		t.Fatalf("%s: %v, want one package", pattern, paths)
 	}
@@ -42,11 +56,24 @@ func run(t *testing.T, program string, args ...string) string {
 	return string(out)
 }
 
+// TestPackages tests the packages of this machine's architecture.
+func TestPackages(t *testing.T) {
+	dir := build(t, thisVersion())
+	for name, test := range map[string]func(t *testing.T, dir string){
+		"lint": testLint, "C library": testCLibrary, "content": testContent, "equal bytes": testEqualBytes,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, dir) })
+	}
+	next := build(t, nextVersion)
+	t.Run("deb", func(t *testing.T) { testDeb(t, dir, next) })
+	t.Run("rpm", func(t *testing.T) { testRPM(t, dir, next) })
+}
+
 // Lint reports nothing but what the overrides explain.
-func TestLint(t *testing.T) {
+func testLint(t *testing.T, dir string) {
 	for _, name := range []string{"gpu-exporter_*.deb", "gpu-exporter-sim_*.deb"} {
 		t.Run(name, func(t *testing.T) {
-			for line := range strings.Lines(run(t, "lintian", "--allow-root", "--fail-on", "none", "--display-info", onePackage(t, name))) {
+			for line := range strings.Lines(run(t, "lintian", "--allow-root", "--fail-on", "none", "--display-info", onePackage(t, dir, name))) {
 				if !strings.HasPrefix(line, "N:") { // about overridden ones
 					t.Error(line)
 				}
@@ -55,7 +82,7 @@ func TestLint(t *testing.T) {
 	}
 	for _, name := range []string{"gpu-exporter-[0-9]*.rpm", "gpu-exporter-sim-*.rpm"} {
 		t.Run(name, func(t *testing.T) {
-			out := run(t, "rpmlint", "--config", "rpmlint.toml", onePackage(t, name))
+			out := run(t, "rpmlint", "--config", "rpmlint.toml", onePackage(t, dir, name))
 			if !strings.Contains(out, " 0 errors, 0 warnings") {
 				t.Error(out)
 			}
@@ -64,10 +91,9 @@ func TestLint(t *testing.T) {
 }
 
 // The packages depend on the version of the C library that their programs need.
-func TestCLibrary(t *testing.T) {
-	dir := t.TempDir()
+func testCLibrary(t *testing.T, dir string) {
 	for _, name := range []string{"gpu-exporter_*.deb", "gpu-exporter-sim_*.deb"} {
-		path, root := onePackage(t, name), filepath.Join(dir, name)
+		path, root := onePackage(t, dir, name), filepath.Join(t.TempDir(), "root")
 		run(t, "dpkg-deb", "-x", path, root)
 		newest := "2.34" // the oldest that the packages allow
 		for _, program := range []string{"usr/bin/gpu_exporter", "usr/lib/gpu_exporter/sim/dcgmsimd", "usr/lib/gpu_exporter/sim/libdcgm.so.4", "usr/lib/gpu_exporter/sim/libnvidia-ml.so.1"} {
@@ -106,11 +132,11 @@ func compareVersions(a, b string) int {
 }
 
 // No package contains a stand-in but the one for them.
-func TestContent(t *testing.T) {
+func testContent(t *testing.T, dir string) {
 	for tool, name := range map[string]string{"dpkg-deb": "gpu-exporter_*.deb", "rpm": "gpu-exporter-[0-9]*.rpm"} {
-		args := []string{"-c", onePackage(t, name)}
+		args := []string{"-c", onePackage(t, dir, name)}
 		if tool == "rpm" {
-			args = []string{"-qlp", "--nosignature", onePackage(t, name)}
+			args = []string{"-qlp", "--nosignature", onePackage(t, dir, name)}
 		}
 		list := run(t, tool, args...)
 		for _, want := range []string{
@@ -131,16 +157,14 @@ func TestContent(t *testing.T) {
 }
 
 // Equal sources give equal packages.
-func TestEqualBytes(t *testing.T) {
-	onePackage(t, "gpu-exporter_*.deb")
-	again := t.TempDir()
-	rebuild(t, again, os.Getenv("PACKAGE_VERSION"))
+func testEqualBytes(t *testing.T, dir string) {
+	again := build(t, thisVersion())
 	names, err := filepath.Glob(filepath.Join(again, "*.*"))
 	if err != nil || len(names) != 4 {
 		t.Fatalf("%v: %v", names, err)
 	}
 	for _, path := range names {
-		first, err := os.ReadFile(filepath.Join(*packageDir, filepath.Base(path)))
+		first, err := os.ReadFile(filepath.Join(dir, filepath.Base(path)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -151,16 +175,6 @@ func TestEqualBytes(t *testing.T) {
 		if !bytes.Equal(first, second) {
 			t.Errorf("%s differs", filepath.Base(path))
 		}
-	}
-}
-
-// rebuild builds the packages again, as make packages does.
-func rebuild(t *testing.T, out, version string) {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "./build.sh")
-	cmd.Env = slices.Concat(os.Environ(), []string{"OUT=" + out, "PACKAGE_VERSION=" + version})
-	if output, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("building version %s: %v\n%s", version, err, output)
 	}
 }
 

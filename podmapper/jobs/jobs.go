@@ -99,7 +99,7 @@ func hints(s Source) map[poll.Reason]string {
 	}
 	return map[poll.Reason]string{
 		poll.NotFound:    "mount the node's /sys/fs/cgroup into the container, check whether cgroup.conf has different paths, or disable Slurm jobs",
-		poll.Forbidden:   "grant CAP_SYS_PTRACE, and CAP_DAC_READ_SEARCH unless the exporter is root: environments of processes of different users need them",
+		poll.Forbidden:   "grant CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, which environments of processes of different users need",
 		reasonBlocked:    "check which processes of jobs hang (state D)",
 		reasonNoHostPIDs: "run the exporter in the host's PID namespace (hostPID: true)",
 		reasonTooMany:    tooMany,
