@@ -12,7 +12,7 @@ cd "$(dirname "$0")/../.."
 GLIBC=2.34
 export SOURCE_DATE_EPOCH PACKAGE_VERSION MAINTAINER GLIBC
 umask 022
-mkdir -p "$OUT"
+mkdir -p "$OUT" build/packages
 rm -f "$OUT"/*.deb "$OUT"/*.rpm
 
 gzip -9nc deploy/package/gpu_exporter.1 >build/packages/gpu_exporter.1.gz
