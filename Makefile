@@ -122,7 +122,7 @@ fuzz: ## Run every fuzz target for FUZZTIME (10s); report all failures at the en
 .PHONY: golden
 golden: build $(TOOLS)/promtool ## Rewrite the golden files after an intended change
 	$(GO) test ./collector/field ./collector/metrics ./collector/nvml ./podmapper/docker ./podmapper/dra ./cmd/gpu_exporter/internal/status -update
-	$(GO) test ./cmd/gpu_exporter -run Promtool -update
+	$(GO) test ./cmd/gpu_exporter -run 'Promtool|TestFamilyBudgets' -update
 
 .PHONY: docs
 docs: ## Rewrite the pages and counters files that are generated from the code
@@ -215,7 +215,7 @@ CC_arm64 ?= aarch64-linux-gnu-gcc
 release-files:
 	CGO_ENABLED=1 GOOS=linux GOARCH=$(ARCH) CC=$(CC_$(ARCH)) $(GO) build -trimpath -buildvcs=false \
 		-ldflags '-s -w -buildid= -X $(PKG).Version=$(VERSION) -X $(PKG).Revision=$(REVISION)' -o $(OUT)/gpu_exporter ./cmd/gpu_exporter
-	$(MAKE) -s --no-print-directory -C collector/dcgmsim OUT=$(OUT)/.sim CC=$(CC_$(ARCH)) CFLAGS=-O1
+	$(MAKE) -s --no-print-directory -C collector/dcgmsim OUT=$(OUT)/.sim CC=$(CC_$(ARCH)) CFLAGS='-O1 -s'
 	mkdir -p $(OUT)/sim && cp $(OUT)/.sim/*.so* $(OUT)/.sim/dcgmsimd $(OUT)/sim/
 
 # A tool with the command line of docker build: docker, podman or buildah, with arguments for it.
@@ -237,7 +237,7 @@ image: ## Build the image (ARCH=arm64 IMAGE=name:tag IMAGE_TARGET=sim IMAGE_TOOL
 		--build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) \
 		--build-arg CREATED=$(CREATED) $(IMAGE_ARGS) .
 
-RELEASE_TOOLS = $(TOOLS)/minisign $(TOOLS)/cyclonedx-gomod $(TOOLS)/govulncheck $(if $(IMAGES),$(TOOLS)/syft)
+RELEASE_TOOLS = $(TOOLS)/minisign $(TOOLS)/cyclonedx-gomod $(TOOLS)/govulncheck $(TOOLS)/nfpm $(TOOLS)/helm4 $(if $(IMAGES),$(TOOLS)/syft)
 
 .PHONY: release
 release: $(RELEASE_TOOLS) ## Write the files of a release to build/release (VERSION=0.1.0 SIGN_KEY=minisign.key IMAGES='a.tar b.tar')
@@ -249,7 +249,7 @@ RELEASE_ARCHS ?= amd64 arm64
 
 # Takes about 20 minutes on two cores.
 .PHONY: test-release
-test-release: $(TOOLS)/minisign $(TOOLS)/cyclonedx-gomod $(TOOLS)/govulncheck ## Build a release twice in different directories, compare and check its files
+test-release: $(RELEASE_TOOLS) ## Build a release twice in different directories, compare and check its files
 	$(GO) test -v -count 1 -timeout 4h ./deploy/release -release
 
 .PHONY: test-image
@@ -355,7 +355,7 @@ ARCHS           ?= amd64 arm64
 packages: $(TOOLS)/nfpm ## Build deb and rpm packages in build/packages (ARCHS='amd64 arm64')
 	$(PACKAGE_ENV) ARCHS='$(ARCHS)' deploy/package/build.sh
 
-PACKAGE_ENV   = LDFLAGS='$(LDFLAGS)' NFPM=$(TOOLS)/nfpm PACKAGE_VERSION='$(PACKAGE_VERSION)' MAINTAINER='$(MAINTAINER)'
+PACKAGE_ENV   = VERSION='$(VERSION)' REVISION='$(REVISION)' NFPM=$(TOOLS)/nfpm PACKAGE_VERSION='$(PACKAGE_VERSION)' MAINTAINER='$(MAINTAINER)'
 PACKAGE_ROOT := $(BUILD)/packages/root
 
 .PHONY: test-packages

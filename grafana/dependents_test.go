@@ -7,10 +7,10 @@ import (
 	"bytes"
 	"fmt"
 	"go/format"
-	"os"
 	"slices"
 	"testing"
 
+	"gpu_exporter/collector/goldentest"
 	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/deploy/prometheus/rules"
 )
@@ -64,13 +64,5 @@ func dependents(group string) Dependents {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const path = "../collector/metrics/definition/dependents_table.go"
-	if *update {
-		if err := os.WriteFile(path, want, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, want) {
-		t.Errorf("%s differs from the alerts and dashboards (%v): run make dashboards", path, err)
-	}
+	goldentest.File(t, "../collector/metrics/definition/dependents_table.go", string(want), "dashboards")
 }

@@ -5,23 +5,14 @@ package grafana
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"testing"
+
+	"gpu_exporter/collector/goldentest"
 )
 
 // The table of README.md follows from the dashboards. Each has a picture.
 func TestReadmePage(t *testing.T) {
-	const start, end = "<!-- dashboards -->\n", "<!-- end -->"
-	text, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	before, rest, ok := strings.Cut(string(text), start)
-	_, after, ok2 := strings.Cut(rest, end)
-	if !ok || !ok2 {
-		t.Fatal("README.md has no place for the table")
-	}
 	var b strings.Builder
 	b.WriteString("| dashboard | shows | recording rules | groups | groups for collapsed rows |\n|---|---|---|---|---|\n")
 	for _, d := range built(t, Default()) {
@@ -38,12 +29,5 @@ func TestReadmePage(t *testing.T) {
 		fmt.Fprintf(&b, "\n![%s](images/%s.png)\n", *d.Model.Title, d.Name)
 	}
 	b.WriteString("\n")
-	if fresh := before + start + b.String() + end + after; fresh != string(text) {
-		if !*update {
-			t.Fatal("README.md differs from a fresh build: run make dashboards")
-		}
-		if err := os.WriteFile("README.md", []byte(fresh), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	goldentest.Section(t, "README.md", "<!-- dashboards -->", b.String(), "dashboards")
 }

@@ -21,6 +21,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"gpu_exporter/collector/goldentest"
 	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/podmapper/kubelettest"
 )
@@ -207,25 +208,7 @@ func TestFamilyBudgets(t *testing.T) {
 		}
 		table.WriteString("\n")
 	}
-	const file, begin, end = "../../collector/METRICS.md", "<!-- presets -->\n", "<!-- end -->\n"
-	page, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	before, rest, found := strings.Cut(string(page), begin)
-	stated, after, ended := strings.Cut(rest, end)
-	if !found || !ended {
-		t.Fatalf("%s has no table of presets", file)
-	}
-	if *update {
-		if err := os.WriteFile(file, []byte(before+begin+table.String()+end+after), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	if stated != table.String() {
-		t.Errorf("%s states\n%s\nmeasured:\n%s\nRun this test with -update if that is correct", file, stated, table.String())
-	}
+	goldentest.Section(t, "../../collector/METRICS.md", "<!-- presets -->", table.String(), "golden")
 }
 
 // stop stops the exporter, so that the next one has the CPU for itself.

@@ -42,27 +42,13 @@ var fast = []string{"--sample.interval=200ms", "--sample.max-age=5s"}
 // directory sim next to it.
 func built(t *testing.T) string {
 	t.Helper()
-	path, err := filepath.Abs("../../build/gpu_exporter")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("%v: run make build first", err)
-	}
-	return path
+	return exportertest.Built(t, "gpu_exporter")
 }
 
 // tool returns a program that make test installs.
 func tool(t *testing.T, name string) string {
 	t.Helper()
-	path, err := filepath.Abs(filepath.Join("../../build/tools", name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("%v: run make test, which installs it", err)
-	}
-	return path
+	return exportertest.Built(t, "tools", name)
 }
 
 // listening waits until a server logs its address, and returns it. The servers listen

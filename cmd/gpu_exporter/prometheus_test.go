@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -154,25 +153,10 @@ func startPrometheus(t *testing.T, config string) promAPI {
 	if err := os.WriteFile(configFile, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	log := &exportertest.Output{}
-	cmd := exec.Command(tool(t, "prometheus"), "--config.file="+configFile, "--storage.tsdb.path="+filepath.Join(dir, "data"),
+	p := exportertest.Start(t, nil, tool(t, "prometheus"), "--config.file="+configFile, "--storage.tsdb.path="+filepath.Join(dir, "data"),
 		"--web.listen-address=127.0.0.1:0")
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	exited := make(chan struct{})
-	go func() {
-		_ = cmd.Wait()
-		close(exited)
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(os.Interrupt)
-		<-exited
-	})
-	api := promAPI{t: t, base: "http://" + listening(t, log, exited), log: log}
-	eventually(t, "Prometheus is ready", func() bool { return api.get("/-/ready", nil) == nil })
-	return api
+	p.Ready(t)
+	return promAPI{t: t, base: "http://" + p.Address, log: p.Log}
 }
 
 // promAPI queries a Prometheus server.

@@ -5,7 +5,6 @@ package main
 
 import (
 	"bytes"
-	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,10 +12,9 @@ import (
 	"strings"
 	"testing"
 
+	"gpu_exporter/collector/goldentest"
 	"gpu_exporter/etc"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 // compatibilityComplaints are promtool's complaints about names of DCGM and labels of
 // dcgm-exporter, which are kept for compatibility.
@@ -119,19 +117,7 @@ func TestPromtoolCheckMetrics(t *testing.T) {
 	}
 	slices.Sort(complaints)
 	got := strings.Join(slices.Compact(complaints), "\n") + "\n"
-	const file = "testdata/promtool-complaints.txt"
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("promtool reports:\n%s\nwant:\n%s", got, want)
-	}
+	goldentest.File(t, "testdata/promtool-complaints.txt", got, "golden")
 }
 
 // TestAttributionQueries runs the unit tests of the queries in podmapper/README.md and

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"unicode/utf16"
 
+	"gpu_exporter/collector/goldentest"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/etc"
 )
@@ -82,18 +83,7 @@ func TestCountersErrors(t *testing.T) {
 			}
 			got := all.Error() + "\n"
 			golden := strings.TrimSuffix(path, ".csv") + ".txt"
-			if *update {
-				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got != string(want) {
-				t.Errorf("got:\n%s\nwant:\n%s", got, want)
-			}
+			goldentest.File(t, golden, got, "golden")
 		})
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 
 	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/goldentest"
 	"gpu_exporter/collector/internal/fixture"
 	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/collector/model"
@@ -204,7 +205,7 @@ func TestRejectedHealth(t *testing.T) {
 			t.Errorf("%s: error %v", name, err)
 		}
 		if after := string(encode(t, f, expfmt.TypeTextPlain)); after != before {
-			t.Errorf("%s changes the page: %s", name, firstDifference(after, before))
+			t.Errorf("%s changes the page: %s", name, goldentest.FirstDifference(after, before))
 		}
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 
 	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/goldentest"
 	"gpu_exporter/collector/internal/fixture"
 	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/collector/model"
@@ -30,24 +31,6 @@ import (
 )
 
 func code(s string) string { return "`" + s + "`" }
-
-// checkFile compares a file with its wanted content, or writes it.
-func checkFile(t *testing.T, path, want string) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	got, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(got) != want {
-		t.Errorf("%s is not up to date, run make docs:\n%s", path, firstDifference(string(got), want))
-	}
-}
 
 const metricsPage = "../METRICS.md"
 
@@ -206,7 +189,7 @@ func TestMetricsPage(t *testing.T) {
 	b.WriteString("\n## Without a group\n\nAlways published.\n\n| family | type | labels | series | meaning |\n|---|---|---|---|---|\n")
 	writeFamilies(&b, append(gaugeOptions(t, "../../cmd/gpu_exporter/*.go"), gaugeOptions(t, "../../cmd/gpu_exporter/internal/*/*.go")...))
 	b.WriteString(prose(metricsNotes))
-	checkFile(t, metricsPage, b.String())
+	goldentest.File(t, metricsPage, b.String(), "docs")
 }
 
 func writeFamilies(b *strings.Builder, families []*definition.Family) {

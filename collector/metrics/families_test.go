@@ -6,9 +6,7 @@ package metrics
 import (
 	"bytes"
 	"errors"
-	"flag"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -20,41 +18,15 @@ import (
 	prommodel "github.com/prometheus/common/model"
 
 	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/goldentest"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/wire"
 )
 
-var update = flag.Bool("update", false, "rewrite the golden files")
-
 // golden compares got with testdata/name.
 func golden(t *testing.T, name string, got []byte) {
 	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, want) {
-		t.Errorf("%s differs (run with -update if that is correct):\n%s", path, firstDifference(string(got), string(want)))
-	}
-}
-
-func firstDifference(got, want string) string {
-	g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
-	for i := range g {
-		if i >= len(w) || g[i] != w[i] {
-			if i >= len(w) {
-				w = append(w, make([]string, i-len(w)+1)...)
-			}
-			return "got:  " + g[i] + "\nwant: " + w[i]
-		}
-	}
-	return "missing: " + w[len(g)]
+	goldentest.File(t, filepath.Join("testdata", name), string(got), "golden")
 }
 
 func TestExpositionGolden(t *testing.T) {
@@ -307,7 +279,7 @@ func TestInventoryAloneChangesNothing(t *testing.T) {
 	deliver(t, node, wire.Frame{Inventory: inv})
 	after := encode(t, f, expfmt.TypeTextPlain)
 	if string(before) != string(after) {
-		t.Errorf("changed: %s", firstDifference(string(after), string(before)))
+		t.Errorf("changed: %s", goldentest.FirstDifference(string(after), string(before)))
 	}
 }
 

@@ -4,9 +4,7 @@
 package nvml
 
 import (
-	"flag"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -15,9 +13,8 @@ import (
 	"time"
 
 	"gpu_exporter/collector/dcgmsim"
+	"gpu_exporter/collector/goldentest"
 )
-
-var update = flag.Bool("update", false, "rewrite the files in testdata")
 
 // patience bounds the wait for a condition.
 const patience = 30 * time.Second
@@ -52,19 +49,7 @@ func TestGPUs(t *testing.T) {
 			}
 			c.mustAsk("close")
 
-			golden := filepath.Join("testdata", scenario+".golden")
-			if *update {
-				if err := os.WriteFile(golden, []byte(got), 0o666); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got != string(want) {
-				t.Errorf("got\n%s\nwant\n%s", got, want)
-			}
+			goldentest.File(t, filepath.Join("testdata", scenario+".golden"), got, "golden")
 		})
 	}
 }

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"testing"
 
+	"gpu_exporter/collector/goldentest"
+
 	"gopkg.in/yaml.v3"
 )
 
@@ -57,12 +59,12 @@ func TestManifests(t *testing.T) {
 			}
 			// Helm 4 ends an object with an empty line.
 			objects = strings.TrimSpace(strings.ReplaceAll(objects, "\n\n---", "\n---")) + "\n"
-			same(t, filepath.Join(dir, "gpu-exporter.yaml"), []byte(objects))
+			goldentest.File(t, filepath.Join(dir, "gpu-exporter.yaml"), objects, "chart")
 			kustomization := fmt.Sprintf(generated, m.about) + "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nnamespace: gpu-exporter\nresources: [gpu-exporter.yaml]\n"
 			if m.level != "" {
 				kustomization += "images:\n  - name: gpu_exporter\n    newName: gpu_exporter # in your registry\n    newTag: " + version(t) + "\n"
 			}
-			same(t, filepath.Join(dir, "kustomization.yaml"), []byte(kustomization))
+			goldentest.File(t, filepath.Join(dir, "kustomization.yaml"), kustomization, "chart")
 		}
 	})
 }

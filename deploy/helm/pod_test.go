@@ -203,7 +203,7 @@ func TestNoProfilingFields(t *testing.T) {
 				}
 			}
 			if !strings.Contains(file, "DCGM_FI_DEV_GPU_TEMP,") {
-				t.Errorf("the counters file lacks the other fields:\n%s", file)
+				t.Errorf("the counters file does not have the other fields:\n%s", file)
 			}
 			got := args(podOf(t, objects))
 			for _, want := range []string{"--families=-busy,-engines,-traffic,-profiling", "--counters.file=/etc/gpu_exporter/config/counters.csv"} {

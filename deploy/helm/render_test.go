@@ -172,10 +172,10 @@ func TestKinds(t *testing.T) {
 		{name: "labels of pods", values: "kubernetes: {enablePodLabels: true}", more: []string{"ClusterRole", "ClusterRoleBinding"}},
 		{name: "labels of pods from the kubelet", values: "kubernetes: {enablePodLabels: true, metadataSource: kubelet}"},
 		{name: "DRA", values: "kubernetesDRA: {enabled: true}", more: []string{"ClusterRole", "ClusterRoleBinding"}},
-		{name: "roles of somebody else", values: "kubernetes: {enablePodLabels: true, rbac: {create: false}}"},
+		{name: "roles that the chart does not create", values: "kubernetes: {enablePodLabels: true, rbac: {create: false}}"},
 		{name: "users", values: "basicAuth: {users: {prometheus: $2y$10$x}}", more: []string{"Secret"}, less: []string{"Pod"}},
 		{name: "no Service", values: "service: {enable: false}", api: []string{"monitoring.coreos.com/v1/ServiceMonitor"}, less: []string{"Pod", "Service"}},
-		{name: "account of somebody else", values: "serviceAccount: {create: false, name: x}", less: []string{"ServiceAccount"}},
+		{name: "account that the chart does not create", values: "serviceAccount: {create: false, name: x}", less: []string{"ServiceAccount"}},
 		{name: "no profiling fields", values: "source: {profilingFields: false}", more: []string{"ConfigMap"}},
 		{name: "TLS", values: "tlsServerConfig: {enabled: true, existingSecret: tls}", more: []string{"Secret"}},
 		{name: "network policy", values: "networkPolicy: {enabled: true}", more: []string{"NetworkPolicy"}},
@@ -268,7 +268,7 @@ func TestValuesOfDCGMExporter(t *testing.T) {
 			}
 		}
 		if monitor := of(t, objects, "ServiceMonitor"); at(monitor, "metadata", "labels", "release") != "prometheus" {
-			t.Errorf("ServiceMonitor %v lacks the label", monitor)
+			t.Errorf("ServiceMonitor %v does not have the label", monitor)
 		}
 	})
 }

@@ -6,17 +6,16 @@ package helm
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
 	"testing"
 
+	"gpu_exporter/collector/goldentest"
+
 	"gopkg.in/yaml.v3"
 )
-
-var update = flag.Bool("update", false, "rewrite the generated files")
 
 // value is one entry of values.yaml. An entry with a comment "# --" is documented; a map
 // without one has documented entries.
@@ -226,21 +225,11 @@ func TestSchema(t *testing.T) {
 	if err := e.Encode(s); err != nil {
 		t.Fatal(err)
 	}
-	same(t, "gpu-exporter/values.schema.json", b.Bytes())
+	goldentest.File(t, "gpu-exporter/values.schema.json", b.String(), "chart")
 }
 
 // TestReadme: the table in the chart's README follows from values.yaml.
 func TestReadme(t *testing.T) {
-	const start, end = "<!-- values -->\n", "<!-- end -->"
-	text, err := os.ReadFile("gpu-exporter/README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	before, rest, ok := strings.Cut(string(text), start)
-	_, after, ok2 := strings.Cut(rest, end)
-	if !ok || !ok2 {
-		t.Fatal("README.md has no place for the table")
-	}
 	var b strings.Builder
 	b.WriteString("| value | default | meaning |\n|---|---|---|\n")
 	var write func([]value)
@@ -254,7 +243,7 @@ func TestReadme(t *testing.T) {
 		}
 	}
 	write(chartValues(t))
-	same(t, "gpu-exporter/README.md", []byte(before+start+b.String()+end+after))
+	goldentest.Section(t, "gpu-exporter/README.md", "<!-- values -->", b.String(), "chart")
 }
 
 // shown returns a default in one cell of a table.
@@ -281,22 +270,4 @@ func shown(t *testing.T, n *yaml.Node) string {
 		return "see `values.yaml`"
 	}
 	return "`" + string(text) + "`"
-}
-
-// same compares a file with its fresh content, or rewrites it.
-func same(t *testing.T, path string, fresh []byte) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(path, fresh, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	old, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(old, fresh) {
-		t.Errorf("%s is not up to date: run make chart", path)
-	}
 }

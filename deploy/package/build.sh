@@ -6,7 +6,7 @@
 # equal bytes: no file has a time but that of the commit.
 set -eu
 cd "$(dirname "$0")/../.."
-: "${OUT:=build/packages}" "${ARCHS:=amd64 arm64}" "${LDFLAGS:?}" "${NFPM:?}" "${PACKAGE_VERSION:?}" "${MAINTAINER:?}"
+: "${OUT:=build/packages}" "${ARCHS:=amd64 arm64}" "${NFPM:?}" "${VERSION:?}" "${REVISION:?}" "${PACKAGE_VERSION:?}" "${MAINTAINER:?}"
 : "${SOURCE_DATE_EPOCH:=$(git log -1 --format=%ct)}"
 # The newest symbol version of the C library that the programs need. A test compares it.
 GLIBC=2.34
@@ -23,14 +23,12 @@ printf '%s\n\n%s\n\n -- %s  %s\n' "gpu-exporter ($PACKAGE_VERSION-1) unstable; u
 for ARCH in $ARCHS; do
 	export ARCH
 	case $ARCH in
-	"$(go env GOHOSTARCH)") cc=cc ;;
-	arm64) cc=aarch64-linux-gnu-gcc ;;
-	amd64) cc=x86_64-linux-gnu-gcc ;;
+	amd64) cpu=x86-64 ;;
+	arm64) cpu=aarch64 ;;
 	*) echo "ARCHS: $ARCH is unknown: use amd64 or arm64" >&2 && exit 1 ;;
 	esac
-	command -v $cc >/dev/null || { echo "$cc is missing: install the package gcc-${cc%-gcc}, or set ARCHS=$(go env GOHOSTARCH)" >&2 && exit 1; }
-	CGO_ENABLED=1 GOARCH=$ARCH CC=$cc go build -trimpath -ldflags "-s -w $LDFLAGS" -o "build/packages/$ARCH/gpu_exporter" ./cmd/gpu_exporter
-	make -s --no-print-directory -C collector/dcgmsim OUT="$PWD/build/packages/$ARCH/sim" CC=$cc CFLAGS="-O1 -s"
+	command -v "$(echo $cpu | tr - _)-linux-gnu-gcc" >/dev/null || { echo "the C compiler for $ARCH is missing: install gcc-$cpu-linux-gnu, or set ARCHS=$(go env GOHOSTARCH)" >&2 && exit 1; }
+	make -s --no-print-directory release-files ARCH="$ARCH" VERSION="$VERSION" REVISION="$REVISION" OUT="$PWD/build/packages/$ARCH"
 	for config in nfpm nfpm-sim; do
 		"$NFPM" package --config deploy/package/$config.yaml --packager deb --target "$OUT/"
 		"$NFPM" package --config deploy/package/$config.yaml --packager rpm --target "$OUT/"

@@ -81,24 +81,14 @@ archive "gpu_exporter-rules-$VERSION" "gpu_exporter-rules-$VERSION"
 cp -r grafana/dashboards grafana/dashboards-dcgm-4.9 "$work/gpu_exporter-dashboards-$VERSION"
 archive "gpu_exporter-dashboards-$VERSION" "gpu_exporter-dashboards-$VERSION"
 
-if make -n packages >/dev/null 2>&1; then
-	make -s --no-print-directory packages TOOLS="$TOOLS" PACKAGE_VERSION="${VERSION//-/\~}" ARCHS="$ARCHS" \
-		LDFLAGS="-X github.com/prometheus/common/version.Version=$VERSION -X github.com/prometheus/common/version.Revision=$REVISION"
-	cp build/packages/*.deb build/packages/*.rpm "$OUT"
-else
-	note "packages: MISSING: this version has no target packages"
-fi
+make -s --no-print-directory packages TOOLS="$TOOLS" VERSION="$VERSION" REVISION="$REVISION" PACKAGE_VERSION="${VERSION//-/\~}" ARCHS="$ARCHS"
+cp build/packages/*.deb build/packages/*.rpm "$OUT"
 
-helm=$(ls "$TOOLS"/helm4 "$TOOLS"/helm3 2>/dev/null | head -n 1)
-if [ -n "$helm" ]; then
-	grep -qx "version: $VERSION" deploy/helm/gpu-exporter/Chart.yaml || note "chart: packaged as $VERSION, Chart.yaml has another version"
-	"$helm" package deploy/helm/gpu-exporter --version "$VERSION" --app-version "$VERSION" -d "$work" >/dev/null
-	tar -C "$work" -xzf "$work/gpu-exporter-$VERSION.tgz" # helm's archive contains times
-	archive "gpu-exporter-$VERSION" gpu-exporter
-	mv "$OUT/gpu-exporter-$VERSION.tar.gz" "$OUT/gpu-exporter-$VERSION.tgz"
-else
-	note "chart: MISSING: build/tools has no helm"
-fi
+grep -qx "version: $VERSION" deploy/helm/gpu-exporter/Chart.yaml || note "chart: packaged as $VERSION, Chart.yaml has another version"
+"$TOOLS/helm4" package deploy/helm/gpu-exporter --version "$VERSION" --app-version "$VERSION" -d "$work" >/dev/null
+tar -C "$work" -xzf "$work/gpu-exporter-$VERSION.tgz" # helm's archive contains times
+archive "gpu-exporter-$VERSION" gpu-exporter
+mv "$OUT/gpu-exporter-$VERSION.tar.gz" "$OUT/gpu-exporter-$VERSION.tgz"
 
 for image in $IMAGES; do
 	name=$(basename "$image")

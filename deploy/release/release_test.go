@@ -20,6 +20,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"gpu_exporter/cmd/gpu_exporter/exportertest"
 )
 
 var (
@@ -28,19 +30,6 @@ var (
 )
 
 const version = "0.1.0"
-
-// tool returns a program of build/tools.
-func tool(t *testing.T, name string) string {
-	t.Helper()
-	path, err := filepath.Abs(filepath.Join("../../build/tools", name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("%v: make test-release builds it", err)
-	}
-	return path
-}
 
 func output(t *testing.T, dir, name string, args ...string) string {
 	t.Helper()
@@ -60,7 +49,7 @@ func build(t *testing.T, dir, key string, environ ...string) (out, printed strin
 	output(t, "../..", "sh", "-c", `mkdir -p "$1" && git ls-files -z | xargs -0 cp -P --parents -t "$1"`, "sh", dir)
 	out = filepath.Join(dir, "build", "release")
 	cmd := exec.CommandContext(t.Context(), "make", "-s", "-C", dir, "release", "VERSION="+version, "REVISION=0000", "SOURCE_DATE_EPOCH=1700000000",
-		"SIGN_KEY="+key, "TOOLS="+filepath.Dir(tool(t, "minisign")))
+		"SIGN_KEY="+key, "TOOLS="+filepath.Dir(exportertest.Built(t, "tools", "minisign")))
 	cmd.Env = append(os.Environ(), environ...)
 	b, err := cmd.CombinedOutput()
 	if err != nil {
@@ -124,12 +113,17 @@ func TestRelease(t *testing.T) {
 	}
 	dir := t.TempDir()
 	key := filepath.Join(dir, "key")
-	output(t, dir, tool(t, "minisign"), "-G", "-W", "-p", key+".pub", "-s", key)
+	output(t, dir, exportertest.Built(t, "tools", "minisign"), "-G", "-W", "-p", key+".pub", "-s", key)
 	first, printed := build(t, filepath.Join(dir, "a"), key)
 	t.Log(printed)
 
 	files := sums(t, first)
-	expect := []string{"SHA256SUMS", "SHA256SUMS.minisig", "gpu_exporter-rules-" + version + ".tar.gz", "gpu_exporter-dashboards-" + version + ".tar.gz"}
+	expect := []string{"SHA256SUMS", "SHA256SUMS.minisig", "gpu_exporter-rules-" + version + ".tar.gz", "gpu_exporter-dashboards-" + version + ".tar.gz", "gpu-exporter-" + version + ".tgz"}
+	for _, name := range []string{"gpu-exporter", "gpu-exporter-sim"} {
+		for deb, rpm := range map[string]string{"amd64": "x86_64", "arm64": "aarch64"} {
+			expect = append(expect, name+"_"+version+"-1_"+deb+".deb", name+"-"+version+"-1."+rpm+".rpm")
+		}
+	}
 	for _, arch := range []string{"amd64", "arm64"} {
 		name := "gpu_exporter-" + version + ".linux-" + arch
 		expect = append(expect, name+".tar.gz", name+".cdx.json", "gpu_exporter-sim-"+version+".linux-"+arch+".tar.gz")
@@ -190,7 +184,7 @@ func TestRelease(t *testing.T) {
 	if listed, err := os.ReadFile(filepath.Join(first, "SHA256SUMS")); err != nil || strings.Count(string(listed), "\n") != len(files)-2 {
 		t.Errorf("SHA256SUMS does not list all files: %v\n%s", err, listed)
 	}
-	output(t, first, tool(t, "minisign"), "-V", "-p", key+".pub", "-m", "SHA256SUMS")
+	output(t, first, exportertest.Built(t, "tools", "minisign"), "-V", "-p", key+".pub", "-m", "SHA256SUMS")
 
 	// Dependencies and results of the compiler have other paths in the second build.
 	environ := []string{"TMPDIR=" + filepath.Join(dir, "temporary")}

@@ -5,7 +5,6 @@ package docker
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -15,11 +14,10 @@ import (
 	"strings"
 	"testing"
 
+	"gpu_exporter/collector/goldentest"
 	"gpu_exporter/podmapper/device"
 	"gpu_exporter/podmapper/internal/poll"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 func testMinors() (migCapabilities, error) { return readMIGMinors("testdata/mig-minors") }
 
@@ -55,19 +53,7 @@ func TestDescribe(t *testing.T) {
 		}
 		fmt.Fprintf(&all, "%s: %s", strings.TrimSuffix(filepath.Base(file), ".json"), d.text())
 	}
-	const golden = "testdata/inspect.golden"
-	if *update {
-		if err := os.WriteFile(golden, []byte(all.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := all.String(); got != string(want) {
-		t.Errorf("different from %s (-update rewrites it):\n%s", golden, got)
-	}
+	goldentest.File(t, "testdata/inspect.golden", all.String(), "golden")
 }
 
 func TestDescribeWithoutMIGMinors(t *testing.T) {

@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"maps"
 	"net/http"
@@ -23,11 +22,10 @@ import (
 	resourcev1beta2 "k8s.io/api/resource/v1beta2"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 
+	"gpu_exporter/collector/goldentest"
 	"gpu_exporter/podmapper/device"
 	"gpu_exporter/podmapper/internal/poll"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 // examples are ResourceSlices as drivers publish them. The attributes are those
 // in the sources of kubernetes-sigs/dra-driver-nvidia-gpu (main of August 2026,
@@ -67,16 +65,7 @@ func TestParseSlice(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			golden := strings.TrimSuffix(file, "json") + "golden"
-			got := describe(s)
-			if *update {
-				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if want := string(readFile(t, golden)); got != want {
-				t.Errorf("got:\n%s\nwant:\n%s", got, want)
-			}
+			goldentest.File(t, strings.TrimSuffix(file, "json")+"golden", describe(s), "golden")
 		})
 	}
 }

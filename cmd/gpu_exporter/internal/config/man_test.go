@@ -5,30 +5,13 @@ package config
 
 import (
 	"fmt"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
 	"testing"
-)
 
-// compare checks a generated file, or writes it with -update.
-func compare(t *testing.T, path, want string) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	got, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(got) != want {
-		t.Errorf("%s is not up to date: run make docs", path)
-	}
-}
+	"gpu_exporter/collector/goldentest"
+)
 
 const packageDir = "../../../../deploy/package/"
 
@@ -42,10 +25,10 @@ func TestManPage(t *testing.T) {
 			flags = append(flags, s)
 		}
 	}
-	compare(t, packageDir+"gpu_exporter.1", manPage(flags))
-	compare(t, packageDir+"completions/gpu_exporter.bash", bashCompletion(flags))
-	compare(t, packageDir+"completions/_gpu_exporter", zshCompletion(flags))
-	compare(t, packageDir+"completions/gpu_exporter.fish", fishCompletion(flags))
+	goldentest.File(t, packageDir+"gpu_exporter.1", manPage(flags), "docs")
+	goldentest.File(t, packageDir+"completions/gpu_exporter.bash", bashCompletion(flags), "docs")
+	goldentest.File(t, packageDir+"completions/_gpu_exporter", zshCompletion(flags), "docs")
+	goldentest.File(t, packageDir+"completions/gpu_exporter.fish", fishCompletion(flags), "docs")
 }
 
 // header returns the first lines of a generated file.

@@ -5,7 +5,6 @@ package config
 
 import (
 	"cmp"
-	"flag"
 	"fmt"
 	"path/filepath"
 	"reflect"
@@ -15,9 +14,9 @@ import (
 	"strings"
 	"testing"
 	"time"
-)
 
-var update = flag.Bool("update", false, "rewrite FLAGS.md, the man page and the completions")
+	"gpu_exporter/collector/goldentest"
+)
 
 const flagsIntro = `<!-- Written by ` + "`make docs`" + `: change the code, not this page. -->
 
@@ -89,7 +88,7 @@ func TestFlagsPage(t *testing.T) {
 	section("Flags of dcgm-exporter that are not available", "| flag | variable | instead |", func(s *setting) bool { return s.instead != "" },
 		func(s *setting) []string { return []string{code(s.env), s.instead} })
 	b.WriteString("\nThey are errors, unless they are set to dcgm-exporter's default.\n")
-	compare(t, "../../FLAGS.md", b.String())
+	goldentest.File(t, "../../FLAGS.md", b.String(), "docs")
 }
 
 // Every entry of the tables is complete, and its default is valid. A flag of ours has the

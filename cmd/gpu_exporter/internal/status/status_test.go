@@ -6,9 +6,7 @@ package status
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"fmt"
-	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -19,13 +17,12 @@ import (
 
 	"gpu_exporter/cmd/gpu_exporter/internal/owners"
 	"gpu_exporter/collector/field"
+	"gpu_exporter/collector/goldentest"
 	"gpu_exporter/collector/metrics/definition"
 	"gpu_exporter/collector/model"
 	"gpu_exporter/collector/xid"
 	"gpu_exporter/etc"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files and STATUS.md")
 
 // render returns the page without its style and script.
 func render(t *testing.T, s *Status) string {
@@ -40,22 +37,7 @@ func render(t *testing.T, s *Status) string {
 
 func golden(t *testing.T, name, got string) {
 	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.MkdirAll("testdata", 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s differs: run go test with -update after an intended change. Now:\n%s", path, got)
-	}
+	goldentest.File(t, filepath.Join("testdata", name), got, "golden")
 }
 
 // The page and the JSON of a node with a lost GPU, a MIG GPU and owners; of a node whose
