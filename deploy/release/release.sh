@@ -81,8 +81,7 @@ archive "gpu_exporter-rules-$VERSION" "gpu_exporter-rules-$VERSION"
 cp -r grafana/dashboards grafana/dashboards-dcgm-4.9 "$work/gpu_exporter-dashboards-$VERSION"
 archive "gpu_exporter-dashboards-$VERSION" "gpu_exporter-dashboards-$VERSION"
 
-make -s --no-print-directory packages TOOLS="$TOOLS" VERSION="$VERSION" REVISION="$REVISION" PACKAGE_VERSION="${VERSION//-/\~}" ARCHS="$ARCHS"
-cp build/packages/*.deb build/packages/*.rpm "$OUT"
+OUT=$OUT make -s --no-print-directory packages TOOLS="$TOOLS" VERSION="$VERSION" REVISION="$REVISION" PACKAGE_VERSION="${VERSION//-/\~}" ARCHS="$ARCHS"
 
 grep -qx "version: $VERSION" deploy/helm/gpu-exporter/Chart.yaml || note "chart: packaged as $VERSION, Chart.yaml has another version"
 "$TOOLS/helm4" package deploy/helm/gpu-exporter --version "$VERSION" --app-version "$VERSION" -d "$work" >/dev/null
