@@ -61,9 +61,12 @@ func newMachine(t *testing.T) *machine {
 // output runs a command, which must succeed. Clean-up uses it after the end of the test's context.
 func (m *machine) output(name string, args ...string) string {
 	m.t.Helper()
-	out, err := exec.Command(name, args...).CombinedOutput()
+	cmd := exec.Command(name, args...)
+	var log bytes.Buffer
+	cmd.Stderr = &log // buildah warns here of images for other architectures
+	out, err := cmd.Output()
 	if err != nil {
-		m.t.Fatalf("%s %q: %v\n%s", name, args, err, out)
+		m.t.Fatalf("%s %q: %v\n%s%s", name, args, err, out, &log)
 	}
 	return strings.TrimSpace(string(out))
 }
